@@ -1,0 +1,48 @@
+"""Eight CPU devices, strict ranks, shapes checked by beartype, and where the real data lies."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, str(ROOT))
+
+from jaxtyping import install_import_hook  # noqa: E402  (the hook must come before the first import of jtl)
+
+install_import_hook("jtl", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def data_root() -> Path:
+    """The folder of real data: `JTL_DATA`, or `../shared/data` beside the repository."""
+    return Path(os.environ.get("JTL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """`real_data("usps.npz")` is the path of that file; the test skips where it is absent (CI fails on a skip)."""
+
+    def find(name: str) -> Path:
+        path = data_root() / name
+        if not path.exists():
+            message = f"real data {name!r} not found under {data_root()}; set JTL_DATA to the folder that holds it"
+            if os.environ.get("JTL_REQUIRE_DATA"):
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return find
+
+
+@pytest.fixture
+def key():
+    """A root key, the same in every test."""
+    return jax.random.key(0)
