@@ -1,0 +1,1 @@
+"""jtl: transfer learning for JAX, four families on one objective type and one train step."""

@@ -1,0 +1,70 @@
+"""Small operations that several rooms need: gradient reversal and the collectives of a pmapped batch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+BATCH_AXIS = "batch"
+"""The axis name under which `jtl.train.sharding.pmap_step` maps."""
+
+
+@jax.custom_vjp
+def reverse_gradient(x: Float[Array, "..."], weight: Any) -> Float[Array, "..."]:
+    """The gradient reversal layer: identity forward, `−λ·g` backward.
+
+    Args:
+      x: features, any shape.
+      weight: λ, a scalar; it gets no gradient.
+
+    Ganin and Lempitsky, Unsupervised Domain Adaptation by Backpropagation, 2015, arXiv 1409.7495.
+    """
+    del weight
+    return x
+
+
+def _reverse_forward(x, weight):
+    return x, weight
+
+
+def _reverse_backward(weight, g):
+    return (-weight * g).astype(g.dtype), jax.tree.map(jnp.zeros_like, weight)
+
+
+reverse_gradient.defvjp(_reverse_forward, _reverse_backward)
+
+
+def batch_axis() -> str | None:
+    """The name of the mapped batch axis where one is being traced, else None.
+
+    Under `jit` on a mesh an operation sees the global batch by itself. Under `pmap` it sees one device's
+    part, and what needs the whole batch (BatchNorm, MMD) has to ask for it: by this name.
+    """
+    try:
+        jax.lax.axis_index(BATCH_AXIS)
+    except NameError:  # the documented answer of jax for a name that no pmap or vmap binds
+        return None
+    return BATCH_AXIS
+
+
+def batch_mean(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The mean of a statistic over the devices of a mapped batch; itself where there are none."""
+    axis = batch_axis()
+    return x if axis is None else jax.lax.pmean(x, axis)
+
+
+def batch_sum(tree: Any) -> Any:
+    """The sum of every leaf over the devices of a mapped batch; itself where there are none."""
+    axis = batch_axis()
+    return tree if axis is None else jax.lax.psum(tree, axis)
+
+
+def gather(x: Array) -> Array:
+    """All devices' rows of `x`, in the devices' order: what a loss on the whole batch must see.
+
+    Args:
+      x: [batch, ...], this device's rows. Under jit, or on one device, it is returned as it is.
+    """
+    axis = batch_axis()
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)

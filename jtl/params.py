@@ -1,0 +1,134 @@
+"""Rules over parameter paths: one list of (regex, value) for all that names parameters.
+
+A path is the keys of the tree joined by slashes: `backbone/stage1/block1/conv1/kernel`. A rule applies where
+its regex matches the whole path, and the first rule that applies wins.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl.typing import Mask, Params, Tree
+
+Table = Sequence[tuple[str, Any]]
+
+
+def flatten(tree: Tree) -> dict[str, Any]:
+    """A nested dict as `path -> leaf`, in the order of the tree."""
+
+    def walk(prefix, node):
+        for name, child in node.items():
+            if "/" in str(name):
+                raise ValueError(f"the name {name!r} under {prefix or '/'!r} holds a slash, which separates names in a path")
+            path = f"{prefix}/{name}" if prefix else str(name)
+            if isinstance(child, Mapping):
+                yield from walk(path, child)
+            else:
+                yield path, child
+
+    return dict(walk("", tree))
+
+
+def unflatten(flat: Mapping[str, Any]) -> Tree:
+    """The inverse of `flatten`."""
+    tree: Tree = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+def match(table: Table, params: Params) -> Tree:
+    """The value of the first rule that matches each path, as a tree like `params`.
+
+    Raises:
+      ValueError: for a rule whose regex matches no path at all, with the nearest paths; for paths that no rule
+        matches; for a regex that does not compile.
+    """
+    paths = list(flatten(params))
+    rules = [(_compile(pattern), value) for pattern, value in table]
+    for rule, _ in rules:
+        if not any(rule.fullmatch(path) for path in paths):
+            raise ValueError(f"the pattern {rule.pattern!r} matches no parameter; {_nearest(rule.pattern, paths)}")
+    found = {path: next((v for rule, v in rules if rule.fullmatch(path)), _NONE) for path in paths}
+    unmatched = [path for path, value in found.items() if value is _NONE]
+    if unmatched:
+        raise ValueError(
+            f"{len(unmatched)} parameters are matched by no pattern of {[p for p, _ in table]}: {_some(unmatched)};"
+            " add a last rule ('.*', value)"
+        )
+    return unflatten(found)
+
+
+def select(*patterns: str) -> Mask:
+    """Which parameters learn: those whose path one of the regexes matches whole.
+
+    `select("head/.*")` trains the head alone, `select(".*")` everything. A pattern that matches nothing raises
+    a ValueError with the nearest paths when the mask is applied.
+    """
+    if not patterns:
+        raise ValueError("select() needs at least one pattern; select('.*') is everything")
+    for pattern in patterns:
+        _compile(pattern)
+
+    def mask(params: Params) -> Tree:
+        return match([*((pattern, True) for pattern in patterns), (".*", False)], params)
+
+    return mask
+
+
+def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:
+    """Parts a tree into (selected, rest): two trees of the same nesting with disjoint leaves.
+
+    Args:
+      params: a nested dict.
+      mask: `select(...)`, or a tree of booleans like `params`.
+
+    Raises:
+      ValueError: where the tree of booleans does not have the paths of `params`.
+    """
+    chosen = flatten(mask(params) if callable(mask) else mask)
+    flat = flatten(params)
+    if chosen.keys() != flat.keys():
+        raise ValueError(f"the mask and the parameters differ at {_some(sorted(chosen.keys() ^ flat.keys()))}")
+    return (
+        unflatten({path: leaf for path, leaf in flat.items() if chosen[path]}),
+        unflatten({path: leaf for path, leaf in flat.items() if not chosen[path]}),
+    )
+
+
+def merge(a: Params, b: Params) -> Params:
+    """Joins two trees with disjoint leaves; undoes `split`.
+
+    Raises:
+      ValueError: where both hold the same path.
+    """
+    left, right = flatten(a), flatten(b)
+    both = sorted(left.keys() & right.keys())
+    if both:
+        raise ValueError(f"both trees hold {_some(both)}")
+    return unflatten({**left, **right})
+
+
+_NONE = object()
+
+
+def _compile(pattern: str) -> re.Pattern:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}") from error
+
+
+def _some(paths: Sequence[str], most: int = 8) -> str:
+    return ", ".join(map(repr, paths[:most])) + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+def _nearest(pattern: str, paths: Sequence[str]) -> str:
+    prefixes = sorted({path.rsplit("/", i)[0] for path in paths for i in range(path.count("/") + 1)})
+    near = difflib.get_close_matches(re.sub(r"[\\.*+?()|^$\[\]]", "", pattern), [*paths, *prefixes], n=4, cutoff=0.3)
+    return f"the nearest are {_some(near)}" if near else f"there are {_some(paths)}"

@@ -1,0 +1,153 @@
+"""Where arrays live: the step compiled over a mesh, or mapped over devices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jtl import ops
+from jtl.params import flatten, match
+from jtl.train.state import State
+from jtl.train.step import Step
+from jtl.typing import Batch
+
+Rule = Callable[[tuple[int, ...], Mesh], PartitionSpec]
+"""From a parameter's shape to how it is cut."""
+
+
+def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of devices with the axes `data` and `fsdp`.
+
+    Batches are cut over both axes, parameters over `fsdp` where a rule says so.
+
+    Args:
+      data: how many groups of devices; None takes as many as there are devices for.
+      fsdp: over how many devices each group cuts its parameters.
+      devices: which devices; all by default.
+
+    Raises:
+      ValueError: where data·fsdp is not the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    data = len(devices) // fsdp if data is None else data
+    if data * fsdp != len(devices) or data < 1:
+        raise ValueError(f"a mesh of data={data} x fsdp={fsdp} does not cover {len(devices)} devices")
+    return jax.make_mesh((data, fsdp), ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)
+
+
+def replicate(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The rule that keeps a whole copy on every device."""
+    del shape, mesh
+    return PartitionSpec()
+
+
+def fsdp(min_bytes: int = 1 << 20) -> Rule:
+    """The rule that cuts a parameter over the mesh's `fsdp` axis, along its largest dimension that divides.
+
+    Args:
+      min_bytes: what is smaller, in float32 bytes, stays whole on every device.
+    """
+
+    def rule(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+        parts = mesh.shape["fsdp"]
+        fitting = [(n, -axis) for axis, n in enumerate(shape) if n % parts == 0]
+        if 4 * int(np.prod(shape)) < min_bytes or not fitting:
+            return PartitionSpec()
+        axis = -max(fitting)[1]
+        return PartitionSpec(*[None] * axis, "fsdp")
+
+    return rule
+
+
+def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)) -> State:
+    """The sharding of every leaf of a state, as a tree like it.
+
+    Args:
+      state: the state, or its shapes.
+      mesh: made by `mesh(...)`.
+      rules: first match wins, over parameter paths. Optimizer state and averages follow their parameter.
+    """
+    by_path = flatten(match(rules, state.params))
+    specs = {path: by_path[path](leaf.shape, mesh) for path, leaf in flatten(state.params).items()}
+    shapes = {path: leaf.shape for path, leaf in flatten(state.params).items()}
+
+    def place(keys, leaf):
+        path = "/".join(str(k.key) for k in keys if isinstance(k, jax.tree_util.DictKey))
+        follows = path in specs and shapes[path] == leaf.shape
+        return NamedSharding(mesh, specs[path] if follows else PartitionSpec())
+
+    whole = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
+    followers = jax.tree_util.tree_map_with_path(place, (state.params, state.opt, state.ema))
+    return whole._replace(params=followers[0], opt=followers[1], ema=followers[2])
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows cut over all devices of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def put_batch(batch: Batch, mesh: Mesh) -> Any:
+    """This process's rows, as its part of the global batch on the mesh.
+
+    Raises:
+      ValueError: for rows that do not divide over the devices of this process.
+    """
+    local = len(mesh.local_devices)
+    for path, leaf in flatten(batch).items():
+        if np.ndim(leaf) == 0 or len(leaf) % local:
+            raise ValueError(f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {local} devices; choose a multiple")
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), dict(batch))
+
+
+def jit_step(
+    step: Step, state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)
+) -> tuple[Callable[[State, Any], tuple[State, dict]], State]:
+    """Compiles a step over a mesh and puts the state where it belongs.
+
+    The state is donated: each step writes over the one before.
+
+    Returns:
+      The compiled step, which takes batches from `put_batch`, and the state on the mesh.
+    """
+    where = state_sharding(state, mesh, rules)
+    whole = NamedSharding(mesh, PartitionSpec())
+    run = jax.jit(
+        step.update, in_shardings=(where, batch_sharding(mesh)), out_shardings=(where, whole), donate_argnums=0
+    )
+    return run, jax.device_put(state, where)
+
+
+def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[State, Any], tuple[State, dict]]:
+    """The same step under `jax.pmap`, one part of the batch per device.
+
+    Gradients, counts and BatchNorm statistics are summed over the devices, and losses on the whole batch
+    gather it, so the result is that of `jit_step`. The state is donated.
+
+    Returns:
+      A step on states from `replicated` and batches from `split_batch`; its metrics are those of one device,
+      as all devices have the same.
+    """
+    devices = list(jax.local_devices() if devices is None else devices)
+    return jax.pmap(step.update, axis_name=ops.BATCH_AXIS, devices=devices, out_axes=(0, None), donate_argnums=0)
+
+
+def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
+    """The state once per device, along a new first axis, as `pmap_step` takes it."""
+    n = len(jax.local_devices() if devices is None else devices)
+    return jax.tree.map(lambda a: jax.numpy.stack([a] * n), state)
+
+
+def split_batch(batch: Batch, devices: Sequence[Any] | None = None) -> Any:
+    """Rows [batch, ...] as [devices, batch/devices, ...].
+
+    Raises:
+      ValueError: for rows that do not divide over the devices.
+    """
+    n = len(jax.local_devices() if devices is None else devices)
+    for path, leaf in flatten(batch).items():
+        if np.ndim(leaf) == 0 or len(leaf) % n:
+            raise ValueError(f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {n} devices; choose a multiple")
+    return jax.tree.map(lambda a: np.asarray(a).reshape(n, -1, *np.shape(a)[1:]), dict(batch))

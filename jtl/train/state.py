@@ -1,0 +1,52 @@
+"""What a run is at a step: everything that a resumed run needs, and nothing else."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jtl.model import Variables
+from jtl.params import flatten, unflatten
+from jtl.typing import Key, Params, Stats
+
+
+class State(NamedTuple):
+    """The state of a run, a pytree.
+
+    Args:
+      step: how many steps were taken, int32 scalar.
+      params: one nested dict of all parameters, trained and frozen.
+      stats: running statistics and whatever else changes without a gradient.
+      opt: one optimizer state per objective, for the trainable leaves alone.
+      key: the root key; keys of a step are folded from it, it never changes.
+      ema: moving averages of the trainable leaves, or an empty dict.
+    """
+
+    step: Any
+    params: Params
+    stats: Stats
+    opt: tuple
+    key: Key
+    ema: Params
+
+
+def copied(tree: Any) -> Any:
+    """Every leaf in a buffer of its own: a donated state must not take its caller's arrays with it."""
+
+    def copy(leaf):
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jnp.array(jax.random.key_data(leaf), copy=True)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jnp.array(leaf, copy=True)
+
+    return jax.tree.map(copy, tree)
+
+
+def averaged(state: State) -> Params:
+    """The parameters with their moving averages in place, where the run keeps any."""
+    return unflatten({**flatten(state.params), **flatten(state.ema)})
+
+
+def variables(state: State) -> Variables:
+    """The state's parameters and statistics, as models take them."""
+    return Variables(state.params, state.stats)
