@@ -1,0 +1,80 @@
+"""The four-block convolutional network of the few-shot literature."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from jtl.backbones.layers import Conv, check_images, max_pool
+from jtl.backbones.norm import BatchNorm
+from jtl.model import Model, from_linen
+
+
+def conv4(
+    filters: int = 64,
+    *,
+    downsample: Literal["stride", "pool"] = "stride",
+    flatten: bool = False,
+    momentum: float = 0.1,
+    conv: Literal["auto", "patches", "lax"] = "auto",
+) -> Model:
+    """Four blocks of 3x3 convolution, batch normalisation and ReLU, each halving the resolution.
+
+    Features: `stage1` ... `stage4` [batch, h, w, filters]; `last` is `stage4`; `pooled` its mean over pixels.
+    Parameters: `stage1/conv/kernel`, `stage1/norm/scale`, `stage1/norm/bias`, ...
+
+    Args:
+      filters: channels of every block.
+      downsample: by a stride of 2 (MAML on Omniglot) or by 2x2 max-pooling (prototypical networks).
+      flatten: `pooled` is the last map flattened instead, as is usual on miniImageNet.
+      momentum: share of the new batch in the running statistics. 1 keeps those of the last batch: what
+        evaluates queries by the statistics of their support set.
+      conv: patches @ weights, or `lax`'s convolution. "auto" takes patches on a CPU, where second derivatives
+        and weights that differ per task are much the faster for it, and `lax` elsewhere. The weights
+        are the same.
+
+    Raises:
+      ValueError: for a choice that is none, or at init for images too small to be halved four times.
+
+    Vinyals et al., Matching Networks, 2016, arXiv 1606.04080; Finn et al., MAML, 2017, arXiv 1703.03400.
+    """
+    if filters < 1:
+        raise ValueError(f"filters={filters}: at least 1")
+    if downsample not in ("stride", "pool"):
+        raise ValueError(f"downsample={downsample!r}: give 'stride' or 'pool'")
+    if conv not in ("auto", "patches", "lax"):
+        raise ValueError(f"conv={conv!r}: give 'auto', 'patches' or 'lax'")
+    return from_linen(_Conv4(filters, downsample == "pool", flatten, momentum, conv))
+
+
+class _Block(nn.Module):
+    filters: int
+    pool: bool
+    momentum: float
+    patches: bool
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = Conv(self.filters, 3, 1 if self.pool else 2, patches=self.patches, name="conv")(x)
+        x = nn.relu(BatchNorm(self.momentum, name="norm")(x, train))
+        return max_pool(x) if self.pool else x
+
+
+class _Conv4(nn.Module):
+    filters: int
+    pool: bool
+    flatten: bool
+    momentum: float
+    conv: str
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = check_images(x, 16 if self.pool else 1)
+        # Asked while tracing, not at import: who imports jtl may still choose a platform.
+        patches = self.conv == "patches" or (self.conv == "auto" and jax.default_backend() == "cpu")
+        features = {}
+        for i in range(1, 5):
+            block = _Block(self.filters, self.pool, self.momentum, patches, name=f"stage{i}")
+            x = features[f"stage{i}"] = block(x, train)
+        pooled = x.reshape(x.shape[0], -1) if self.flatten else x.mean((1, 2))
+        return features | {"last": x, "pooled": pooled}

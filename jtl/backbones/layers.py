@@ -1,0 +1,96 @@
+"""Layers that several backbones share."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float
+
+from jtl.backbones.patches import conv_as_patches
+
+fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""He et al.'s normal initialisation, variance `2 / (k² · out)`: `kaiming_normal_(mode="fan_out")` in torch."""
+
+
+class Conv(nn.Module):
+    """A square convolution, padded alike on each side as in torch ("SAME" is not, at stride 2).
+
+    Args:
+      features: channels of the output.
+      kernel: its side.
+      stride: the same in both directions.
+      padding: zeros at each border; None for `kernel // 2`.
+      bias: whether one is added; not before a normalisation.
+      patches: compute it as patches @ weights.
+      init: of the kernel.
+    """
+
+    features: int
+    kernel: int
+    stride: int = 1
+    padding: int | None = None
+    bias: bool = False
+    patches: bool = False
+    init: nn.initializers.Initializer = fan_out_normal
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
+        """[batch, height, width, channels] to [batch, height', width', features]."""
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
+        pad = self.kernel // 2 if self.padding is None else self.padding
+        if self.patches:
+            y = conv_as_patches(x, kernel, self.stride, pad)
+        else:
+            strides, pads = (self.stride,) * 2, ((pad, pad),) * 2
+            y = lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        return y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+def check_images(x: ArrayLike, smallest: int = 1) -> Array:
+    """The images as a jax array.
+
+    Raises:
+      ValueError: where they are not floating-point [batch, height, width, channels], or too small.
+    """
+    x = jnp.asarray(x)
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"images of shape {x.shape} and dtype {x.dtype}: "
+            "give floating-point ones, normalised, of shape [batch, height, width, channels]"
+        )
+    if min(x.shape[1:3]) < smallest:
+        size = f"{x.shape[1]}x{x.shape[2]}"
+        raise ValueError(f"images of {size} pixels: this network needs at least {smallest}x{smallest}")
+    return x
+
+
+def max_pool(x: Float[Array, "batch height width channels"]) -> Array:
+    """The largest of each 2x2 window; an odd last row or column is left out.
+
+    Built of slices, which can be differentiated as often as one likes at little cost on every platform.
+    """
+    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    rows = jnp.maximum(x[:, 0:h:2, :w], x[:, 1:h:2, :w])
+    return jnp.maximum(rows[:, :, 0:w:2], rows[:, :, 1:w:2])
+
+
+class DropPath(nn.Module):
+    """Drops whole examples of a residual branch in training and scales the rest by `1 / (1 − rate)`.
+
+    Huang et al., Deep Networks with Stochastic Depth, 2016, arXiv 1603.09382.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """x, or zeros in its place, one draw per example."""
+        if not train or self.rate == 0:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))

@@ -1,0 +1,153 @@
+"""Losses, one value per example: reduction is the objective's business (`jtl.reduce.mean`).
+
+Everything is computed in float32 (float64 where the input is), whatever the network computed in.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, ArrayLike, Float, Integer, Num
+
+
+def cross_entropy(
+    logits: Float[ArrayLike, "*batch classes"],
+    y: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"],
+    *,
+    smoothing: float = 0.0,
+    class_weights: Float[ArrayLike, "classes"] | None = None,
+) -> Float[Array, "*batch"]:
+    """Softmax cross-entropy, `−Σ_c w_c ((1−s) y_c + s/C) log p_c`.
+
+    Weights and smoothing mean what they mean in `torch.nn.functional.cross_entropy(reduction="none")`. A mean
+    over examples therefore divides by their number; torch's weighted mean divides by `Σ_i w_{y_i}`.
+
+    Args:
+      logits: [..., classes].
+      y: integer labels [...], or distributions over classes [..., classes].
+      smoothing: s in [0, 1], the share of the target spread evenly over all classes.
+      class_weights: w, [classes]; None for ones.
+
+    Returns:
+      One value in nats per example, [...].
+
+    Raises:
+      ValueError: for a smoothing outside [0, 1].
+
+    Szegedy et al., Rethinking the Inception Architecture, 2015, arXiv 1512.00567 (smoothing).
+    """
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smoothing={smoothing}: the share that is spread over the classes lies in [0, 1]")
+    logits, y = _wide(logits), jnp.asarray(y)
+    hard = jnp.issubdtype(y.dtype, jnp.integer)
+    if hard and not smoothing and class_weights is None:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype) if hard else y.astype(logits.dtype)
+    target = (1 - smoothing) * target + smoothing / logits.shape[-1]
+    return optax.softmax_cross_entropy(logits, target * _weights(class_weights, logits))
+
+
+def focal(
+    logits: Float[ArrayLike, "*batch classes"],
+    y: Integer[ArrayLike, "*batch"],
+    *,
+    gamma: float = 2.0,
+    class_weights: Float[ArrayLike, "classes"] | None = None,
+) -> Float[Array, "*batch"]:
+    """Softmax focal loss, `−w_y (1 − p_y)^γ log p_y`: examples that are already right count less.
+
+    Args:
+      logits: [..., classes].
+      y: integer labels [...].
+      gamma: γ >= 0; 0 is cross-entropy.
+      class_weights: w (the paper's α), [classes]; None for ones.
+
+    Returns:
+      One value in nats per example, [...].
+
+    Raises:
+      ValueError: for a negative γ.
+
+    Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002.
+    """
+    if gamma < 0:
+        raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0")
+    logits, y = _wide(logits), jnp.asarray(y)
+    log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    weights = jnp.take(_weights(class_weights, logits).reshape(-1), y, mode="fill")
+    # The floor keeps the derivative finite where p_y is 1 and γ < 1.
+    miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
+    return -weights * miss**gamma * log_p
+
+
+def binary_cross_entropy(
+    logits: Float[ArrayLike, "batch *labels"],
+    y: Num[ArrayLike, "batch *labels"],
+    *,
+    positive_weights: Float[ArrayLike, "*labels"] | None = None,
+) -> Float[Array, "batch"]:
+    """Sigmoid cross-entropy for labels that do not exclude each other, averaged over the labels.
+
+    `−mean_l [ w_l y_l log σ(z_l) + (1 − y_l) log σ(−z_l) ]`.
+
+    Args:
+      logits: z, [batch, labels], or [batch] for one label.
+      y: 0 or 1 or a probability each, the same shape.
+      positive_weights: w, [labels], as torch's `pos_weight`; None for ones.
+
+    Returns:
+      One value in nats per example, [batch].
+    """
+    logits = _wide(logits)
+    y = jnp.asarray(y).astype(logits.dtype)
+    if positive_weights is None:
+        return _per_example(optax.sigmoid_binary_cross_entropy(logits, y))
+    w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
+    return _per_example(-w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits))
+
+
+def mse(
+    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"]
+) -> Float[Array, "batch"]:
+    """Squared error, `mean_o (ŷ_o − y_o)²`, in squared units of y.
+
+    Args:
+      prediction: ŷ, [batch, outputs], or [batch] for one output.
+      y: the same shape.
+    """
+    prediction = _wide(prediction)
+    return _per_example(optax.squared_error(prediction, jnp.asarray(y).astype(prediction.dtype)))
+
+
+def huber(
+    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"], *, delta: float = 1.0
+) -> Float[Array, "batch"]:
+    """Huber's loss, the mean over outputs of `d²/2` where `d = |ŷ − y| <= δ` and `δ (d − δ/2)` beyond.
+
+    Args:
+      prediction: ŷ, [batch, outputs], or [batch] for one output.
+      y: the same shape.
+      delta: δ > 0, in units of y.
+
+    Raises:
+      ValueError: where δ is not positive.
+    """
+    if not delta > 0:
+        raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")
+    prediction = _wide(prediction)
+    return _per_example(optax.huber_loss(prediction, jnp.asarray(y).astype(prediction.dtype), delta))
+
+
+def _wide(x: ArrayLike) -> Array:
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:
+    """Class weights with as many dimensions as the logits, so that no rank is promoted silently."""
+    classes = logits.shape[-1]
+    w = jnp.ones(classes) if class_weights is None else jnp.asarray(class_weights)
+    return w.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (classes,))
+
+
+def _per_example(values: Array) -> Array:
+    return values.mean(tuple(range(1, values.ndim)))

@@ -1,0 +1,73 @@
+"""Metrics as pure functions: one value per example, or one matrix that adds up over batches."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
+
+
+def accuracy(
+    logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]
+) -> Float[Array, "*batch"]:
+    """1 where the largest logit is the label's, else 0. Of equal logits the first counts.
+
+    Args:
+      logits: [..., classes].
+      y: integer labels [...].
+    """
+    return (jnp.argmax(jnp.asarray(logits), -1) == jnp.asarray(y)).astype(jnp.float32)
+
+
+def top_k(
+    logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"], k: int = 5
+) -> Float[Array, "*batch"]:
+    """1 where the label's logit is among the k largest, else 0. Of equal logits the first count.
+
+    Args:
+      logits: [..., classes].
+      y: integer labels [...].
+      k: at least 1, at most the number of classes.
+
+    Raises:
+      ValueError: for a k out of range.
+    """
+    logits = jnp.asarray(logits)
+    if not 1 <= k <= logits.shape[-1]:
+        raise ValueError(f"k={k}: must lie between 1 and the number of classes, {logits.shape[-1]}")
+    _, best = jax.lax.top_k(logits, k)
+    return (best == jnp.asarray(y)[..., None]).any(-1).astype(jnp.float32)
+
+
+def confusion_matrix(
+    predicted: Integer[ArrayLike, "*batch"],
+    y: Integer[ArrayLike, "*batch"],
+    classes: int,
+    mask: Bool[ArrayLike, "*batch"] | None = None,
+) -> Integer[Array, "classes classes"]:
+    """How often class `row` was taken for class `column`. Matrices of batches add up to that of the whole.
+
+    Args:
+      predicted: integer classes, any shape.
+      y: the true ones, the same shape. A pair outside [0, classes) is not counted.
+      classes: how many there are.
+      mask: which examples count; None for all.
+    """
+    y, predicted = jnp.asarray(y).reshape(-1), jnp.asarray(predicted).reshape(-1)
+    counts = jnp.ones(y.shape, jnp.int32) if mask is None else jnp.asarray(mask).reshape(-1).astype(jnp.int32)
+    known = (y >= 0) & (y < classes) & (predicted >= 0) & (predicted < classes)
+    # A negative index would count from the end, so what is out of range goes to the place that is dropped.
+    cell = jnp.where(known, y * classes + predicted, classes * classes)
+    flat = jnp.zeros(classes * classes, jnp.int32).at[cell].add(counts, mode="drop")
+    return flat.reshape(classes, classes)
+
+
+def macro_f1(matrix: Num[ArrayLike, "classes classes"]) -> Float[Array, ""]:
+    """The mean over classes of `2 TP / (2 TP + FP + FN)`; classes neither true nor predicted do not count.
+
+    Args:
+      matrix: a confusion matrix, rows true, columns predicted.
+    """
+    matrix = jnp.asarray(matrix).astype(jnp.float32)
+    both = matrix.sum(0) + matrix.sum(1)
+    seen = both > 0
+    f1 = jnp.where(seen, 2 * jnp.diagonal(matrix) / jnp.where(seen, both, 1.0), 0.0)
+    return f1.sum() / jnp.maximum(seen.sum(), 1)
