@@ -1,0 +1,69 @@
+"""A model's parameters as a table: what they are, which learn, how fast."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jtl.params import Table, flatten, match, unflatten
+from jtl.typing import Mask, Params, Stats
+
+
+def describe(
+    params: Params,
+    trainable: Mask,
+    *,
+    learning_rate: float | Table = (),
+    stats: Stats | None = None,
+    frozen_stats: bool = False,
+) -> str:
+    """Prints as a table: path, shape, count, whether it learns, its rate; statistics below, totals last.
+
+    Args:
+      params: nested dict, arrays or shapes.
+      trainable: `select(...)`.
+      learning_rate: one rate for all that learns, or a table `(regex, rate)` over the trainable paths.
+      stats: running statistics, listed with whether they stand still.
+      frozen_stats: what was given to the objective.
+
+    Returns:
+      Lines of text.
+
+    Raises:
+      ValueError: as `select` and `match` do, for patterns that match nothing.
+    """
+    learns = flatten(trainable(params))
+    leaves = flatten(params)
+    if isinstance(learning_rate, Sequence):
+        rates = _rates(learning_rate, {path: leaf for path, leaf in leaves.items() if learns[path]})
+    else:
+        rates = {path: f"{learning_rate:g}" for path, on in learns.items() if on}
+    rows = [("path", "shape", "count", "trainable", "learning rate")]
+    for path, leaf in leaves.items():
+        shape = tuple(leaf.shape)
+        rows.append((path, str(shape), f"{_count(shape):,}", "yes" if learns[path] else "frozen", rates.get(path, "-")))
+    for path, leaf in flatten(stats or {}).items():
+        shape = tuple(leaf.shape)
+        rows.append((path, str(shape), f"{_count(shape):,}", "statistics", "frozen" if frozen_stats else "running"))
+    total = sum(_count(leaf.shape) for leaf in leaves.values())
+    active = sum(_count(leaf.shape) for path, leaf in leaves.items() if learns[path])
+    share = 100 * active / total if total else 0.0
+    summary = f"{total:,} parameters, {active:,} trainable ({share:.2f} %), {total - active:,} frozen"
+    return "\n".join([*_aligned(rows), summary])
+
+
+def _rates(table: Table, trained: Mapping[str, Any]) -> dict[str, str]:
+    if not table:
+        return {}
+    found = flatten(match(table, unflatten(trained)))
+    return {path: rate if isinstance(rate, str) else f"{rate:g}" for path, rate in found.items()}
+
+
+def _count(shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

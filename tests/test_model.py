@@ -1,0 +1,115 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jtl import model
+from jtl.params import flatten
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(nn.Dense(4, name="dense")(x))
+        return {"pooled": nn.Dropout(0.5, deterministic=not train)(x), "stage1": x}
+
+
+def test_linen_module_is_two_pure_functions(key):
+    net = model.from_linen(Net())
+    x = jax.random.normal(key, (6, 3))
+    made = net.init(key, x)
+    assert sorted(flatten(made.params)) == ["dense/bias", "dense/kernel", "norm/bias", "norm/scale"]
+    assert sorted(flatten(made.stats)) == ["norm/mean", "norm/var"]
+    out, same = net.apply(made, x, train=False, key=None)
+    assert same is made.stats
+    by_hand = (x @ made.params["dense"]["kernel"]) / np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(out["pooled"], by_hand, rtol=1e-5, atol=1e-6)
+    _, new = net.apply(made, x, train=True, key=key)
+    dense = x @ made.params["dense"]["kernel"]
+    np.testing.assert_allclose(new["norm"]["mean"], 0.1 * dense.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_computes_in_the_dtype_of_its_parameters(key):
+    net = model.from_linen(Net())
+    made = net.init(key, jnp.ones((2, 3)))
+    low = made._replace(params=model.cast_floating(made.params, jnp.bfloat16))
+    assert net.apply(low, jnp.ones((2, 3)), train=False)[0]["pooled"].dtype == jnp.bfloat16
+
+
+class Odd(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        self.variable("cache", "seen", lambda: jnp.zeros(()))
+        return x
+
+
+def test_an_unknown_collection_is_refused_by_name(key):
+    with pytest.raises(ValueError, match=r"Odd makes the collections \['cache'\]"):
+        model.from_linen(Odd()).init(key, jnp.ones(1))
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Linear(3, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)])
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = jax.nn.tanh(layer(x))
+        x = self.norm(x)
+        return {"pooled": self.drop(x), "stage1": x}
+
+
+def test_nnx_module_becomes_the_same_two_functions(key):
+    net = model.from_nnx(Nnx)
+    x = jax.random.normal(key, (8, 3))
+    made = net.init(key, x)
+    assert "layers/0/kernel" in flatten(made.params)
+    assert sorted(flatten(made.stats)) == ["norm/mean", "norm/var"]
+    reference = Nnx(nnx.Rngs(params=key, dropout=key))
+    reference.eval()
+    out, stats = jax.jit(lambda v, x: net.apply(v, x, train=False, key=None))(made, x)
+    np.testing.assert_allclose(out["pooled"], reference(x)["pooled"], rtol=1e-6, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, stats, made.stats)
+
+    def loss(params, key):
+        out, new = net.apply(made._replace(params=params), x, train=True, key=key)
+        return (out["pooled"] ** 2).sum(), new
+
+    step = jax.jit(jax.grad(loss, has_aux=True))
+    grads, new = step(made.params, key)
+    assert jax.tree.structure(grads) == jax.tree.structure(made.params)
+    assert jax.tree.structure(new) == jax.tree.structure(made.stats)
+    reference.train()
+    reference(x)
+    np.testing.assert_allclose(new["norm"]["mean"], reference.norm.mean[...], rtol=1e-5, atol=1e-6)
+    same, other = step(made.params, key)[0], step(made.params, jax.random.key(1))[0]
+    jax.tree.map(np.testing.assert_array_equal, grads, same)
+    assert not np.array_equal(grads["norm"]["scale"], other["norm"]["scale"])
+
+
+def test_one_tree_for_all_parts(key):
+    net, top = model.from_linen(Net()), model.from_nnx(lambda rngs: nnx.Linear(4, 2, rngs=rngs))
+    made = model.init(key, jnp.ones((2, 3)), backbone=net, head=top)
+    assert sorted(made.params) == ["backbone", "head"]
+    assert made.params["head"]["kernel"].shape == (4, 2)
+    assert list(made.stats) == ["backbone"]
+    again = model.init(key, jnp.ones((2, 3)), backbone=net, head=top, critic=top)
+    jax.tree.map(np.testing.assert_array_equal, made.params["head"], again.params["head"])
+    assert not np.array_equal(again.params["critic"]["kernel"], again.params["head"]["kernel"])
+    with pytest.raises(ValueError, match="no parameters under 'haed'"):
+        model.part(made, "haed")
+
+
+def test_pick_averages_positions_and_joins_features(key):
+    maps, tokens, pooled = jax.random.normal(key, (2, 3, 3, 4)), jnp.ones((2, 5, 6)), jnp.zeros((2, 7))
+    features = {"pooled": pooled, "stage1": maps, "last": tokens}
+    assert model.pick(features, "pooled") is pooled
+    joined = model.pick(features, ("stage1", "last", "pooled"))
+    np.testing.assert_allclose(joined[:, :4], np.asarray(maps).reshape(2, 9, 4).mean(1), rtol=1e-5, atol=1e-7)
+    assert joined.shape == (2, 17)
+    with pytest.raises(ValueError, match=r"no feature \['stage9'\]; the backbone returns \['last', 'pooled', 'stage1'\]"):
+        model.pick(features, "stage9")

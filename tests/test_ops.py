@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import ops
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0])
+def test_gradient_reversal_is_identity_forward_and_minus_lambda_backward(key, weight):
+    x, g = jax.random.normal(key, (2, 5, 3))
+    y, pull = jax.vjp(lambda x: ops.reverse_gradient(x, weight), x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(pull(g)[0], -jnp.float32(weight) * g)
+
+
+def test_gradient_reversal_keeps_the_dtype_and_traces_its_weight(key):
+    x = jax.random.normal(key, (4,), jnp.bfloat16)
+    slope = jax.jit(jax.grad(lambda x, w: ops.reverse_gradient(x, w).astype(jnp.float32).sum()))
+    found = slope(x, jnp.float32(0.5))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, jnp.full(4, -0.5, jnp.bfloat16))
+
+
+def test_the_batch_axis_is_known_under_pmap_alone():
+    assert ops.batch_axis() is None
+    assert jax.jit(lambda x: x if ops.batch_axis() is None else -x)(1.0) == 1.0
+    x = jnp.arange(8.0)
+    mapped = jax.pmap(lambda x: x if ops.batch_axis() is None else -x, axis_name=ops.BATCH_AXIS)
+    np.testing.assert_array_equal(mapped(x), -x)
+
+
+def test_gather_sum_and_mean_see_all_devices():
+    x = jnp.arange(16.0).reshape(8, 2)
+
+    def f(x):
+        return ops.gather(x), ops.batch_sum(x), ops.batch_mean(x)
+
+    rows, total, average = jax.pmap(f, axis_name=ops.BATCH_AXIS)(x)
+    for device in range(8):
+        np.testing.assert_array_equal(rows[device], np.arange(16.0))
+        np.testing.assert_array_equal(total[device], x.sum(0))
+        np.testing.assert_allclose(average[device], x.mean(0), rtol=1e-7)
+    for alone, same in zip(f(x), (x, x, x), strict=True):
+        np.testing.assert_array_equal(alone, same)

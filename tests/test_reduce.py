@@ -1,0 +1,42 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import reduce
+from jtl.reduce import Mean, mean
+
+
+def test_masked_mean_is_the_mean_of_what_is_kept():
+    values, mask = np.array([1.0, 2.0, np.nan, 5.0], np.float32), np.array([True, True, False, True])
+    found = mean(values, mask)
+    assert float(found.total) == 8.0
+    assert float(found.count) == 3.0
+    assert float(found.value) == np.float32(8 / 3)
+
+
+def test_parts_add_up_to_the_whole():
+    values = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    mask = np.arange(10) < 7
+    parts = [mean(values[i : i + 4], mask[i : i + 4]) for i in range(0, 10, 4)]
+    total, count = sum(p.total for p in parts), sum(p.count for p in parts)
+    np.testing.assert_allclose(Mean(total, count).value, values[:7].mean(), rtol=1e-6)
+
+
+def test_nothing_counted_is_zero_and_not_nan():
+    assert float(mean(np.ones(3), np.zeros(3, bool)).value) == 0.0
+
+
+def test_low_precision_is_summed_in_float32():
+    assert float(mean(jnp.full(4096, 1.0, jnp.bfloat16)).total) == 4096.0
+
+
+def test_errors_name_the_shapes():
+    with pytest.raises(ValueError, match=r"mask of shape \(3,\) does not fit values of shape \(4,\)"):
+        mean(np.ones(4), np.ones(3, bool))
+    with pytest.raises(ValueError, match=r"loss of shape \(2,\)"):
+        reduce.as_terms(jnp.ones(2))
+
+
+def test_a_loss_is_the_sum_of_its_terms():
+    loss = {"a": Mean(jnp.asarray(6.0), jnp.asarray(2.0)), "b": jnp.asarray(0.5), "c": mean(np.ones(4)).scale(-2.0)}
+    assert float(reduce.total(loss)) == 3.0 + 0.5 - 2.0
