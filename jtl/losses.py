@@ -31,7 +31,7 @@ def cross_entropy(
       One value in nats per example, [...].
 
     Raises:
-      ValueError: for a smoothing outside [0, 1].
+      ValueError: for a smoothing outside [0, 1], or labels whose shape does not fit the logits.
 
     Szegedy et al., Rethinking the Inception Architecture, 2015, arXiv 1512.00567 (smoothing).
     """
@@ -39,6 +39,7 @@ def cross_entropy(
         raise ValueError(f"smoothing={smoothing}: the share that is spread over the classes lies in [0, 1]")
     logits, y = _wide(logits), jnp.asarray(y)
     hard = jnp.issubdtype(y.dtype, jnp.integer)
+    _check_shape(y, logits.shape[:-1] if hard else logits.shape)
     if hard and not smoothing and class_weights is None:
         return optax.softmax_cross_entropy_with_integer_labels(logits, y)
     target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype) if hard else y.astype(logits.dtype)
@@ -65,13 +66,14 @@ def focal(
       One value in nats per example, [...].
 
     Raises:
-      ValueError: for a negative γ.
+      ValueError: for a negative γ, or labels whose shape does not fit the logits.
 
     Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002.
     """
     if gamma < 0:
         raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0")
     logits, y = _wide(logits), jnp.asarray(y)
+    _check_shape(y, logits.shape[:-1])
     log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, y)
     weights = jnp.take(_weights(class_weights, logits).reshape(-1), y, mode="fill")
     # The floor keeps the derivative finite where p_y is 1 and γ < 1.
@@ -96,9 +98,11 @@ def binary_cross_entropy(
 
     Returns:
       One value in nats per example, [batch].
+
+    Raises:
+      ValueError: where the shapes differ; so do `mse` and `huber`.
     """
-    logits = _wide(logits)
-    y = jnp.asarray(y).astype(logits.dtype)
+    logits, y = _pair(logits, y)
     if positive_weights is None:
         return _per_example(optax.sigmoid_binary_cross_entropy(logits, y))
     w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
@@ -114,8 +118,7 @@ def mse(
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
     """
-    prediction = _wide(prediction)
-    return _per_example(optax.squared_error(prediction, jnp.asarray(y).astype(prediction.dtype)))
+    return _per_example(optax.squared_error(*_pair(prediction, y)))
 
 
 def huber(
@@ -133,13 +136,23 @@ def huber(
     """
     if not delta > 0:
         raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")
-    prediction = _wide(prediction)
-    return _per_example(optax.huber_loss(prediction, jnp.asarray(y).astype(prediction.dtype), delta))
+    return _per_example(optax.huber_loss(*_pair(prediction, y), delta=delta))
 
 
 def _wide(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _pair(prediction: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    prediction, y = _wide(prediction), jnp.asarray(y)
+    _check_shape(y, prediction.shape)
+    return prediction, y.astype(prediction.dtype)
+
+
+def _check_shape(y: Array, wanted: tuple[int, ...]) -> None:
+    if y.shape != wanted:
+        raise ValueError(f"labels y of shape {y.shape} and dtype {y.dtype} do not fit: give shape {wanted}")
 
 
 def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:

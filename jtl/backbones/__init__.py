@@ -2,5 +2,18 @@
 
 from jtl.backbones.conv4 import conv4
 from jtl.backbones.mlp import mlp
+from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
+from jtl.backbones.vit import Size, vit
 
-__all__ = ["conv4", "mlp"]
+__all__ = [
+    "Size",
+    "conv4",
+    "mlp",
+    "resnet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vit",
+]

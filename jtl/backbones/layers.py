@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jtl.backbones.patches import conv_as_patches
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""He et al.'s normal initialisation, variance `2 / (k² · out)`: `kaiming_normal_(mode="fan_out")` in torch."""
+"""He et al.'s normal initialisation, variance `2 / (k² out)`: torch's `kaiming_normal_(mode="fan_out")`."""
 
 
 class Conv(nn.Module):
