@@ -1,0 +1,20 @@
+"""Read weight files of other libraries, and give their tensors the names of a model's parameters."""
+
+from jtl.weights.errors import WeightFileError, WeightNameError
+from jtl.weights.invert import export
+from jtl.weights.lazy import Entry, Tensors
+from jtl.weights.names import Rule, convert
+from jtl.weights.read import read
+from jtl.weights.report import Coverage
+
+__all__ = [
+    "Coverage",
+    "Entry",
+    "Rule",
+    "Tensors",
+    "WeightFileError",
+    "WeightNameError",
+    "convert",
+    "export",
+    "read",
+]

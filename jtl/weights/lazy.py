@@ -1,0 +1,60 @@
+"""Named tensors of a file, each read when it is looked up."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jtl.weights.errors import show
+
+
+class Entry(NamedTuple):
+    """One tensor: what it will be, and how to read it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """The tensors of a weight file by name; `tensors[name]` reads that one, anew each time.
+
+    Nothing is kept, so a caller that takes one tensor after another never holds the file twice.
+
+    Args:
+        path: the file (or index) they are from.
+        entries: the tensors.
+        metadata: the text the file carries beside them.
+    """
+
+    def __init__(self, path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None):
+        self.path = path
+        self.metadata = dict(metadata or {})
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.entry(name).read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __repr__(self) -> str:
+        return f"Tensors({str(self.path)!r}, {len(self)} tensors, {self.nbytes} bytes)"
+
+    def entry(self, name: str) -> Entry:
+        """Shape and dtype of a tensor, without reading it."""
+        if name not in self._entries:
+            raise KeyError(f"{self.path} holds no tensor {show(name)}")
+        return self._entries[name]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all tensors, in bytes."""
+        return sum(int(np.prod(e.shape, dtype=object)) * e.dtype.itemsize for e in self._entries.values())

@@ -1,0 +1,202 @@
+"""A file's names to a model's paths, by a table; every name on both sides is accounted for."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jtl.weights.errors import WeightNameError, show
+from jtl.weights.lazy import Tensors
+from jtl.weights.report import Coverage, Loaded
+from jtl.weights.source import aligned_empty
+from jtl.weights.transforms import Transform, identity
+
+NEAREST_FOR = 20  # names of an error get a nearest match; looking for more takes quadratic time
+
+
+class Rule(NamedTuple):
+    r"""One line of a name table.
+
+    Args:
+        pattern: a regex that matches a whole name of the file.
+        path: the parameter's path, with `\1` for the pattern's groups; several paths where the transform
+            splits; None
+            where the tensor is no parameter and is left (a counter).
+        transform: from the file's layout to the model's.
+    """
+
+    pattern: str
+    path: str | tuple[str, ...] | None
+    transform: Transform = identity
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path templates, none, one or several."""
+        if self.path is None:
+            return ()
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray],
+    table: Sequence[Rule],
+    params: Mapping[str, Any],
+    *,
+    reinit: Sequence[str] = (),
+    unused: Sequence[str] = (),
+) -> tuple[dict[str, Any], Coverage]:
+    """A model's parameters from a file's tensors.
+
+    The first rule whose pattern matches a whole name decides. One tensor is read at a time.
+
+    Args:
+        tensors: name to array, as `read` gives it.
+        table: the rules.
+        params: the model's parameters: nested dicts of arrays (anything with `shape` and `dtype`).
+        reinit: regexes on paths whose parameters keep their values in `params` ("head/.*"; "head/*"
+            means the same).
+        unused: regexes on the file's names that are left unread.
+
+    Returns:
+        Parameters with the structure, shapes and number types of `params`, as NumPy arrays; and the account.
+
+    Raises:
+        WeightNameError: a name is missing, unexpected, claimed twice or of another shape; all of them
+            are listed. Or
+            a regex of `reinit` or `unused` matches nothing.
+    """
+    wanted = dict(flatten(params))
+    kept = _matching(reinit, wanted, "reinit", "parameters")
+    left = _matching(unused, tensors, "unused", "tensors of the file")
+    compiled = [(re.compile(rule.pattern), rule) for rule in table]
+    values: dict[str, np.ndarray] = {}
+    coverage = Coverage(reinit=[path for path in wanted if path in kept])
+    unexpected: list[str] = []
+    problems: list[str] = []
+    sources: dict[str, str] = {}
+    for name in tensors:
+        found = None if name in left else _first(compiled, name)
+        if name in left or (found is not None and (not found[1] or set(found[1]) <= kept)):
+            coverage.unused.append(name)
+            continue
+        if found is None or not set(found[1]) <= set(wanted):
+            unexpected.append(name if found is None else f"{name} (as {', '.join(found[1])})")
+            continue
+        rule, paths = found
+        twice = [path for path in paths if path in sources]
+        if twice:
+            problems.append(f"  {twice[0]}: both {sources[twice[0]]} and {name} of the file")
+            continue
+        sources.update(dict.fromkeys(paths, name))
+        value = tensors[name]
+        try:
+            parts = rule.transform.forward(value)
+        except ValueError as error:
+            problems.append(f"  {name} {value.shape} cannot become {', '.join(paths)}: {error}")
+            continue
+        for path, part in zip(paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
+            if path in kept:
+                continue
+            leaf = wanted[path]
+            problem = _misfit(part, leaf)
+            if problem:
+                problems.append(f"  {path}: {problem}; from {name} {value.shape}, {rule.transform.name}")
+                continue
+            values[path] = _copy(part, np.dtype(leaf.dtype))
+            coverage.loaded.append(
+                Loaded(path, name, rule.transform.name, value.shape, part.shape, str(values[path].dtype))
+            )
+    missing = [path for path in wanted if path not in sources and path not in kept]
+    _raise(tensors, missing, unexpected, problems)
+    return unflatten({path: values.get(path, leaf) for path, leaf in wanted.items()}), coverage
+
+
+def _first(table: Iterable[tuple[re.Pattern[str], Rule]], name: str) -> tuple[Rule, tuple[str, ...]] | None:
+    for pattern, rule in table:
+        match = pattern.fullmatch(name)
+        if match:
+            return rule, tuple(match.expand(path) for path in rule.paths)
+    return None
+
+
+def _matching(patterns: Sequence[str], names: Iterable[str], option: str, what: str) -> set[str]:
+    if isinstance(patterns, str):
+        raise TypeError(f"{option}={patterns!r} is a string; give a tuple of regexes: ({patterns!r},)")
+    names, found = list(names), set[str]()
+    for pattern in patterns:
+        regex = pattern[:-1] + ".*" if pattern.endswith("/*") else pattern
+        hits = [name for name in names if re.fullmatch(regex, name)]
+        if not hits:
+            raise WeightNameError(
+                f"{option}: {pattern!r} matches none of the {len(names)} {what}{_near(pattern, names)}"
+            )
+        found.update(hits)
+    return found
+
+
+def _near(name: str, among: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, among, n=2, cutoff=0.5)
+    return f"; nearest: {', '.join(map(show, near))}" if near else ""
+
+
+def _misfit(array: np.ndarray, leaf: Any) -> str:
+    if array.shape != tuple(leaf.shape):
+        return f"the model has shape {tuple(leaf.shape)}, the file gives {array.shape}"
+    if _number(array.dtype) != _number(np.dtype(leaf.dtype)):
+        return f"the model has {leaf.dtype}, the file gives {array.dtype}"
+    return ""
+
+
+def _number(dtype: np.dtype) -> str:
+    """Floats convert to floats; all else stays of its kind. (ml_dtypes' floats are of kind "V" to NumPy.)"""
+    return "float" if dtype.kind == "f" or "float" in dtype.name else dtype.kind
+
+
+def _copy(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
+        return array
+    copy = aligned_empty(array.shape, dtype)
+    copy[...] = array
+    return copy
+
+
+def _raise(held: Iterable[str], missing: list[str], unexpected: list[str], problems: list[str]) -> None:
+    if not (missing or unexpected or problems):
+        return
+    lines = ["the file and the model do not fit:"]
+    if problems:
+        lines += [f"{len(problems)} do not match:", *problems]
+    held = list(held)
+    for names, others, what in (
+        (missing, unexpected or held, "parameters are missing from the file (or ask for them by reinit=)"),
+        (unexpected, missing, "tensors of the file have no parameter (or leave them by unused=)"),
+    ):
+        if names:
+            lines.append(f"{len(names)} {what}:")
+            lines += [
+                f"  {name}{_near(name, others) if i < NEAREST_FOR else ''}" for i, name in enumerate(names)
+            ]
+    raise WeightNameError("\n".join(lines))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, leaf) of nested dicts, paths joined by "/"."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and not isinstance(value, Tensors):
+            yield from flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts from paths joined by "/"."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *folders, last = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return tree

@@ -1,0 +1,108 @@
+"""Weights from a path, whatever the format: the content decides, not the name."""
+
+from pathlib import Path
+
+from jtl.weights.errors import WeightFileError, show
+from jtl.weights.lazy import Tensors
+from jtl.weights.npz_file import read_npz
+from jtl.weights.shards import read_index
+from jtl.weights.source import Source
+from jtl.weights.st_file import read_safetensors
+from jtl.weights.torch_file import LEGACY_START, read_torch
+from jtl.weights.zips import Archive
+
+NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".bin")
+READ = "read are safetensors (one file, or several by their index), PyTorch's .pth/.pt/.th/.bin, and .npz"
+
+STRANGERS = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras); save it as .npz or safetensors",
+    b"version https://git-lfs": "a Git LFS pointer, not the weights; fetch them with `git lfs pull`",
+    b"<!DOCTYPE": "a web page, not weights; the download went wrong",
+    b"<!doctype": "a web page, not weights; the download went wrong",
+    b"<html": "a web page, not weights; the download went wrong",
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"\x93NUMPY": "a single .npy array without a name; save it with numpy.savez",
+    b"GGUF": "a GGUF file of quantised weights; take the original weights",
+    b"\x80": "a bare pickle, which may run any code; it is not read",
+}
+
+
+def read(path: str | Path, *, key: str | None = None) -> Tensors:
+    """The named tensors of a weight file or folder on this machine.
+
+    Args:
+        path: a file, an `*.index.json` beside its files, or a folder that holds one of `NAMES` or
+            exactly one weight file.
+        key: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
+
+    Returns:
+        Name to array; each is read when it is looked up, and `tensors.entry(name)` tells shape and dtype
+        without that.
+
+    Raises:
+        FileNotFoundError: nothing is there, or a folder holds no weights.
+        WeightFileError: the file is damaged, malicious, or of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; {READ}, or a folder with one of them")
+    source = Source(path)
+    start = source.bytes(0, min(source.size, 64))
+    if not start:
+        raise WeightFileError(f"{path}: is empty")
+    for magic, what in STRANGERS.items():
+        if start.startswith(magic) and not start.startswith(LEGACY_START):
+            raise WeightFileError(f"{path}: is {what}")
+    if start.startswith(LEGACY_START):
+        return read_torch(path, key)
+    if start.startswith(b"PK\x03\x04"):
+        return _read_zip(source, key)
+    _no_key(path, key)
+    if start[8:9] == b"{":
+        return read_safetensors(path)
+    if start.lstrip().startswith(b"{"):
+        return read_index(path, read)
+    raise WeightFileError(f"{path}: starts with {start[:8]!r}, as no weight file does; {READ}")
+
+
+def _read_zip(source: Source, key: str | None) -> Tensors:
+    try:
+        members = Archive(source).members
+    except WeightFileError as error:
+        raise WeightFileError(f"{source.path}: {error}") from None
+    if any(name.endswith("/data.pkl") for name in members):
+        return read_torch(source.path, key)
+    _no_key(source.path, key)
+    if all(name.endswith(".npy") for name in members):
+        return read_npz(source.path)
+    some = ", ".join(show(name) for name in list(members)[:5])
+    raise WeightFileError(f"{source.path}: is a zip of {some}, neither a PyTorch file nor an .npz")
+
+
+def _no_key(path: Path, key: str | None) -> None:
+    if key is not None:
+        raise WeightFileError(
+            f"{path}: key={show(key)} only serves PyTorch files, which may hold several dicts"
+        )
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in NAMES:
+        if (folder / name).exists():
+            return folder / name
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    if len(found) == 1:
+        return found[0]
+    held = ", ".join(p.name for p in (found or sorted(folder.iterdir()))[:20]) or "nothing"
+    many = "several weight files; name one of them" if found else "no weights"
+    raise FileNotFoundError(
+        f"{folder} holds {many}: {held}; looked for {', '.join(NAMES)}, or one {', '.join(SUFFIXES)}"
+    )

@@ -1,0 +1,64 @@
+"""Weights in several files with an index, as the Hugging Face Hub keeps large models."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jtl.weights.errors import WeightFileError, in_file, show
+from jtl.weights.lazy import Entry, Tensors
+from jtl.weights.source import Source
+from jtl.weights.st_file import parse_json
+
+MAX_INDEX = 32 << 20  # bytes
+
+
+def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
+    """All tensors named by an index `{"weight_map": {tensor: file}}` whose files lie beside it.
+
+    Args:
+        path: the `*.index.json` file.
+        read_shard: reads one of the files.
+
+    Raises:
+        WeightFileError: the index is malformed, names a file outside its folder, or disagrees with a file.
+        FileNotFoundError: a named file is absent.
+    """
+    source = Source(path)
+    with in_file(path):
+        if source.size > MAX_INDEX:
+            raise WeightFileError(f"the index has {source.size} bytes; at most {MAX_INDEX} are read")
+        index = parse_json(source.bytes(0, source.size))
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise WeightFileError(
+                'is no index of weights; it must hold {"weight_map": {tensor name: file name}}'
+            )
+        expected: dict[str, list[str]] = {}
+        for name, shard in weight_map.items():
+            expected.setdefault(_plain_name(shard, name), []).append(name)
+        absent = [shard for shard in expected if not (path.parent / shard).exists()]
+        if absent:
+            raise FileNotFoundError(
+                f"{path}: these files of the index are absent: {', '.join(map(show, absent))}"
+            )
+        entries: dict[str, Entry] = {}
+        for shard, names in expected.items():
+            tensors = read_shard(path.parent / shard)
+            _same_names(set(names), set(tensors), shard)
+            entries.update((name, tensors.entry(name)) for name in names)
+        return Tensors(path, {name: entries[name] for name in weight_map})
+
+
+def _plain_name(shard: object, name: str) -> str:
+    if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\:\0"):
+        raise WeightFileError(
+            f"tensor {show(name)} is said to lie in {show(shard)}; it must be the name of a file beside "
+            f"the index"
+        )
+    return shard
+
+
+def _same_names(indexed: set[str], held: set[str], shard: str) -> None:
+    problems = [("lacks", indexed - held), ("also holds", held - indexed)]
+    said = [f"{verb} {', '.join(map(show, sorted(names)[:20]))}" for verb, names in problems if names]
+    if said:
+        raise WeightFileError(f"{show(shard)} {' and '.join(said)}, against the index")

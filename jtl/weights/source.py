@@ -1,0 +1,95 @@
+"""A file of numbers: ranges of it as arrays, each read when asked for.
+
+Reading into fresh memory, rather than mapping the file, keeps one copy in the process: pages of a mapped
+file count
+beside the arrays made from them, and a file that is cut short later kills the process that maps it.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from jtl.weights.errors import WeightFileError, show
+
+ALIGNMENT = 64  # bytes; JAX takes over a NumPy array on a CPU without a copy from this alignment on
+MAX_DIMS = 32
+
+
+def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised C-ordered array of `shape` whose memory starts at a multiple of `ALIGNMENT` bytes."""
+    count = prod(shape) * dtype.itemsize
+    raw = np.empty(count + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + count].view(dtype).reshape(shape)
+
+
+def check_shape(shape: Sequence[object], itemsize: int, what: str) -> tuple[int, ...]:
+    """`shape` as a tuple of ints that NumPy can hold.
+
+    Raises:
+        WeightFileError: an entry is no integer, is negative, or the array is too big for any memory.
+    """
+    if len(shape) > MAX_DIMS:
+        raise WeightFileError(f"{what} has {len(shape)} dimensions; at most {MAX_DIMS} are read")
+    sizes: list[int] = []
+    for size in shape:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise WeightFileError(f"{what} has a size of {show(size)} in its shape; sizes are integers >= 0")
+        sizes.append(size)
+    if prod(max(size, 1) for size in sizes) * itemsize >= 1 << 62:
+        raise WeightFileError(f"{what} has a shape that no memory holds: {', '.join(map(show, sizes))}")
+    return tuple(sizes)
+
+
+class Source:
+    """A regular file of a known size.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        WeightFileError: it is a folder, a pipe or a device.
+    """
+
+    def __init__(self, path: Path):
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise WeightFileError(f"{path}: is no regular file")
+        self.path = path
+        self.size = info.st_size
+
+    def bytes(self, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes from `offset` on."""
+        buffer = np.empty(self._inside(offset, count), np.uint8)
+        self._fill(buffer, offset)
+        return buffer.tobytes()
+
+    def array(self, offset: int, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """The little-endian array of `shape` that starts at byte `offset`."""
+        self._inside(offset, prod(shape) * dtype.itemsize)
+        array = aligned_empty(shape, dtype)
+        self._fill(array.reshape(-1).view(np.uint8), offset)
+        if dtype == np.bool_:
+            # a byte other than 0 and 1 would make a truth value that is neither
+            np.not_equal(array.view(np.uint8), 0, out=array)
+        return array
+
+    def _inside(self, offset: int, count: int) -> int:
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise WeightFileError(
+                f"{self.path}: needs bytes {show(offset)} to {show(offset + count)}, "
+                f"but the file ends at {self.size}; it is cut short or damaged"
+            )
+        return count
+
+    def _fill(self, buffer: np.ndarray, offset: int) -> None:
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(offset)
+            view = buffer.data
+            while len(view):
+                got = file.readinto(view)
+                if not got:
+                    raise WeightFileError(f"{self.path}: became shorter while it was read")
+                view = view[got:]

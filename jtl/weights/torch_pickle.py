@@ -1,0 +1,261 @@
+"""A machine for the few pickle instructions that PyTorch writes; it can build data and nothing else.
+
+A pickle is a program for a small stack machine. Python's own machine may import and call anything. This '
+'one knows the
+data instructions, looks names up in the table of `torch_tensors.ALLOWED`, and refuses the rest by name.
+Its work is
+counted, keys of dicts are only strings and small numbers (a tuple that shares its parts takes forever to
+hash), and
+nothing in it recurses.
+"""
+
+import struct
+from collections.abc import Callable, Hashable
+from typing import cast
+
+from jtl.weights.errors import WeightFileError, show
+from jtl.weights.torch_tensors import ALLOWED, Builder
+
+MAX_PICKLE = 16 << 20  # bytes
+MAX_WORK = 1 << 20  # instructions; a tensor takes about 40
+HELP = (
+    "only tensors, numbers, strings, lists and dicts are read from a PyTorch file; in PyTorch, "
+    "save the weights alone: torch.save(model.state_dict(), file)"
+)
+
+
+class Machine:
+    """Runs one pickle after another in `data`.
+
+    Args:
+        data: the bytes.
+        persistent: turns a persistent id (PyTorch's reference to a storage) into a value.
+    """
+
+    def __init__(self, data: bytes, persistent: Callable[[object], object]):
+        self.data = data
+        self.at = 0
+        self.persistent = persistent
+        self.work = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.stack: list[object] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, object] = {}
+
+    def run(self) -> object:
+        """The value of the pickle that starts at `at`; leaves `at` behind it.
+
+        Raises:
+            WeightFileError: an instruction or a name that is not allowed, or a malformed pickle.
+        """
+        self._reset()
+        while True:
+            code = self.take(1)[0]
+            if code == 0x2E:  # STOP
+                return self.pop()
+            instruction = INSTRUCTIONS.get(code)
+            if instruction is None:
+                raise WeightFileError(
+                    f"uses the pickle instruction {bytes([code])!r} at byte {self.at - 1}; {HELP}"
+                )
+            self.work += 1
+            if self.work > MAX_WORK:
+                raise WeightFileError(f"its pickle takes more than {MAX_WORK} instructions")
+            instruction(self)
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        if count < 0 or self.at + count > len(self.data):
+            raise WeightFileError(
+                f"its pickle ends inside an instruction at byte {self.at}; it is cut short or damaged"
+            )
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def line(self) -> str:
+        """The next line of text."""
+        end = self.data.find(b"\n", self.at, self.at + 1000)
+        if end < 0:
+            raise WeightFileError(f"its pickle has a name without an end at byte {self.at}")
+        text = self.take(end - self.at)
+        self.at += 1
+        return text.decode("utf-8", "replace")
+
+    def unsigned(self, count: int) -> int:
+        """The next `count` bytes as a number."""
+        return int.from_bytes(self.take(count), "little")
+
+    def pop(self) -> object:
+        """The top of the stack, taken off."""
+        if not self.stack:
+            raise WeightFileError(f"its pickle takes from an empty stack at byte {self.at}; it is damaged")
+        return self.stack.pop()
+
+    def top(self, kind: type, verb: str) -> object:
+        """The top of the stack, which must be of `kind`."""
+        if not self.stack or type(self.stack[-1]) is not kind:
+            raise WeightFileError(f"its pickle {verb} something that is no {kind.__name__} at byte {self.at}")
+        return self.stack[-1]
+
+    def marked(self) -> list[object]:
+        """Everything above the last mark, taken off."""
+        if not self.marks:
+            raise WeightFileError(f"its pickle lacks a mark at byte {self.at}; it is damaged")
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def push_tuple(self, count: int) -> None:
+        """Replace the top `count` values by their tuple."""
+        if len(self.stack) < count:
+            raise WeightFileError(f"its pickle takes from an empty stack at byte {self.at}; it is damaged")
+        items = tuple(self.stack[len(self.stack) - count :])
+        del self.stack[len(self.stack) - count :]
+        self.stack.append(items)
+
+    def text(self, count: int) -> None:
+        """Push the next `count` bytes as text."""
+        try:
+            self.stack.append(self.take(count).decode("utf-8", "surrogatepass"))
+        except UnicodeDecodeError:
+            raise WeightFileError(f"its pickle has text that is no UTF-8 before byte {self.at}") from None
+
+    def integer(self, count: int) -> None:
+        """Push the next `count` bytes as a signed integer."""
+        if count > 64:
+            raise WeightFileError(f"its pickle holds an integer of {count} bytes; at most 64 are read")
+        self.stack.append(int.from_bytes(self.take(count), "little", signed=True))
+
+    def number(self, layout: str, count: int) -> None:
+        """Push a number of a fixed layout."""
+        self.stack.append(struct.unpack(layout, self.take(count))[0])
+
+    def name(self, module: object, name: object) -> None:
+        """Push what a module's name stands for."""
+        found = ALLOWED.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
+        if found is None:
+            full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "of no text"
+            raise WeightFileError(f"names the pickle global {show(full)}, which is refused: {HELP}")
+        self.stack.append(found)
+
+    def stack_name(self) -> None:
+        """Push what the name on the stack stands for."""
+        name = self.pop()
+        self.name(self.pop(), name)
+
+    def call(self) -> None:
+        """Call the builder under the arguments on top."""
+        args, builder = self.pop(), self.pop()
+        if not isinstance(builder, Builder) or type(args) is not tuple:
+            raise WeightFileError(f"its pickle calls {show(builder)} at byte {self.at}; {HELP}")
+        try:
+            self.stack.append(builder.build(args))
+        except WeightFileError:
+            raise
+        except ValueError:  # from unpacking the arguments
+            raise WeightFileError(
+                f"calls {builder.name} with {len(args)} arguments at byte {self.at}"
+            ) from None
+
+    def state(self) -> None:
+        """Drop the attributes set on a dict (PyTorch keeps module versions there)."""
+        self.pop()
+        self.top(dict, "sets attributes of")
+
+    def set_items(self, items: list[object]) -> None:
+        """Add keys and values to the dict on top."""
+        target = cast(dict[Hashable, object], self.top(dict, "adds items to"))
+        if len(items) % 2:
+            raise WeightFileError(f"its pickle has a key without a value at byte {self.at}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            small = (
+                abs(key) < 1 << 63
+                if isinstance(key, (int, float))
+                else isinstance(key, str) and len(key) <= 1024
+            )
+            if not small:
+                raise WeightFileError(
+                    f"its pickle has a dict key that is {show(key)}; keys are names or small numbers"
+                )
+            target[cast(Hashable, key)] = value
+
+    def set_item(self) -> None:
+        """Add one key and value."""
+        value, key = self.pop(), self.pop()
+        self.set_items([key, value])
+
+    def append(self, items: list[object]) -> None:
+        """Add values to the list on top."""
+        cast(list[object], self.top(list, "appends to")).extend(items)
+
+    def recall(self, index: int) -> None:
+        """Push a remembered value."""
+        if index not in self.memo:
+            raise WeightFileError(f"its pickle recalls a value it never kept at byte {self.at}")
+        self.stack.append(self.memo[index])
+
+    def keep(self, index: int) -> None:
+        """Remember the top of the stack."""
+        value = self.pop()
+        self.stack.append(value)
+        self.memo[index] = value
+
+    def refer(self) -> None:
+        """Replace a persistent id by what it stands for."""
+        self.stack.append(self.persistent(self.pop()))
+
+
+def _version(machine: Machine) -> None:
+    version = machine.unsigned(1)
+    if version > 5:
+        raise WeightFileError(f"its pickle is of protocol {version}; 2 to 5 are read")
+
+
+INSTRUCTIONS: dict[int, Callable[[Machine], object]] = {
+    0x80: _version,
+    0x95: lambda m: m.take(8),  # FRAME
+    ord("("): lambda m: m.marks.append(len(m.stack)),
+    ord("0"): lambda m: m.pop(),
+    ord("1"): lambda m: m.marked(),
+    ord("N"): lambda m: m.stack.append(None),
+    0x88: lambda m: m.stack.append(True),
+    0x89: lambda m: m.stack.append(False),
+    ord("K"): lambda m: m.stack.append(m.unsigned(1)),
+    ord("M"): lambda m: m.stack.append(m.unsigned(2)),
+    ord("J"): lambda m: m.integer(4),
+    0x8A: lambda m: m.integer(m.unsigned(1)),
+    0x8B: lambda m: m.integer(m.unsigned(4)),
+    ord("G"): lambda m: m.number(">d", 8),
+    ord("X"): lambda m: m.text(m.unsigned(4)),
+    0x8C: lambda m: m.text(m.unsigned(1)),
+    0x8D: lambda m: m.text(m.unsigned(8)),
+    ord("U"): lambda m: m.text(m.unsigned(1)),  # text of Python 2
+    ord("T"): lambda m: m.text(m.unsigned(4)),
+    ord("C"): lambda m: m.stack.append(m.take(m.unsigned(1))),
+    ord("B"): lambda m: m.stack.append(m.take(m.unsigned(4))),
+    0x8E: lambda m: m.stack.append(m.take(m.unsigned(8))),
+    ord("]"): lambda m: m.stack.append([]),
+    ord("}"): lambda m: m.stack.append({}),
+    ord(")"): lambda m: m.stack.append(()),
+    0x85: lambda m: m.push_tuple(1),
+    0x86: lambda m: m.push_tuple(2),
+    0x87: lambda m: m.push_tuple(3),
+    ord("t"): lambda m: m.stack.append(tuple(m.marked())),
+    ord("a"): lambda m: m.append([m.pop()]),
+    ord("e"): lambda m: m.append(m.marked()),
+    ord("s"): lambda m: m.set_item(),
+    ord("u"): lambda m: m.set_items(m.marked()),
+    ord("q"): lambda m: m.keep(m.unsigned(1)),
+    ord("r"): lambda m: m.keep(m.unsigned(4)),
+    0x94: lambda m: m.keep(len(m.memo)),
+    ord("h"): lambda m: m.recall(m.unsigned(1)),
+    ord("j"): lambda m: m.recall(m.unsigned(4)),
+    ord("c"): lambda m: m.name(m.line(), m.line()),
+    0x93: lambda m: m.stack_name(),
+    ord("R"): lambda m: m.call(),
+    ord("b"): lambda m: m.state(),
+    ord("Q"): lambda m: m.refer(),
+}

@@ -1,0 +1,216 @@
+"""The few things a PyTorch file may name, and what they become without PyTorch."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from jtl.weights.errors import WeightFileError, show
+from jtl.weights.source import Source, check_shape
+
+MAX_EXPANDED = (
+    64 << 20
+)  # bytes that a tensor may cover beyond its storage (PyTorch's `expand` repeats without memory)
+
+
+class Kind(NamedTuple):
+    """A number type of PyTorch."""
+
+    dtype: np.dtype
+
+
+class Storage(NamedTuple):
+    """A run of numbers in the file; where it starts is known once the container is read."""
+
+    key: str
+    dtype: np.dtype
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Its length in bytes."""
+        return self.count * self.dtype.itemsize
+
+
+class TensorView(NamedTuple):
+    """A strided view into a storage; sizes and strides count elements."""
+
+    storage: Storage
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    conjugate: bool
+    negative: bool
+
+    def read(self, source: Source, starts: Mapping[str, int]) -> np.ndarray:
+        """The numbers: from the file `source`, whose storages start at `starts`."""
+        item = self.dtype.itemsize
+        span = _span(self.shape, self.strides)
+        flat = source.array(starts[self.storage.key] + self.offset * item, (span,), self.dtype)
+        if self.strides == _contiguous(self.shape):
+            array = flat.reshape(self.shape)
+        else:
+            steps = tuple(s * item for s in self.strides)
+            array = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+        array = np.conjugate(array) if self.conjugate else array
+        return np.negative(array) if self.negative else array
+
+
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """How many elements of its storage a view reaches over."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def _view(
+    storage: object, offset: object, size: object, stride: object, kind: object, flags: object
+) -> TensorView:
+    if not isinstance(storage, Storage) or not isinstance(kind, Kind):
+        raise WeightFileError(f"a tensor is built from {show(storage)} of {show(kind)}, not from a storage")
+    what = f"a tensor in storage {show(storage.key)}"
+    if not isinstance(size, tuple) or not isinstance(stride, tuple) or len(size) != len(stride):
+        raise WeightFileError(f"{what} has a size and a stride that are no tuples of one length")
+    shape = check_shape(size, kind.dtype.itemsize, what)
+    if not all(type(step) is int and 0 <= step < 1 << 56 for step in stride):
+        raise WeightFileError(
+            f"{what} has a stride of {', '.join(map(show, stride))}; strides are integers >= 0"
+        )
+    strides = stride if prod(shape) else _contiguous(shape)
+    if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
+        raise WeightFileError(f"{what} starts at {show(offset)}; an offset is an integer >= 0")
+    item = kind.dtype.itemsize
+    needed = (offset + _span(shape, strides)) * item
+    if needed > storage.nbytes and prod(shape):
+        raise WeightFileError(f"{what} reaches to byte {show(needed)} of {storage.nbytes}")
+    if prod(shape) * item > storage.nbytes + MAX_EXPANDED:
+        raise WeightFileError(
+            f"{what} expands {storage.nbytes} bytes to {show(prod(shape) * item)}; that is refused"
+        )
+    known = {"conj": False, "neg": False}
+    if flags is not None:
+        if not isinstance(flags, dict) or not set(flags) <= set(known):
+            raise WeightFileError(f"{what} carries flags other than conj and neg")
+        known.update({str(k): bool(v) for k, v in flags.items()})
+    return TensorView(
+        storage, kind.dtype, offset if prod(shape) else 0, shape, strides, known["conj"], known["neg"]
+    )
+
+
+def _tensor_v1(args: tuple) -> object:
+    storage, offset, size, stride = args
+    return _view(storage, offset, size, stride, _own_kind(storage), None)
+
+
+def _tensor_v2(args: tuple) -> object:
+    storage, offset, size, stride, _grad, _hooks, *flags = args
+    (flags,) = flags or [None]
+    return _view(storage, offset, size, stride, _own_kind(storage), flags)
+
+
+def _tensor_v3(args: tuple) -> object:
+    storage, offset, size, stride, _grad, _hooks, kind, *flags = args
+    (flags,) = flags or [None]
+    return _view(storage, offset, size, stride, kind, flags)
+
+
+def _own_kind(storage: object) -> object:
+    return Kind(storage.dtype) if isinstance(storage, Storage) else storage
+
+
+def _parameter(args: tuple) -> object:
+    tensor, _grad, _hooks = args
+    if not isinstance(tensor, TensorView):
+        raise WeightFileError(f"a parameter is built from {show(tensor)}, not from a tensor")
+    return tensor
+
+
+def _ordered(args: tuple) -> object:
+    if args:
+        raise WeightFileError("an OrderedDict is built from a list; only PyTorch's own spelling is read")
+    return {}
+
+
+def _size(args: tuple) -> object:
+    (sizes,) = args
+    if not isinstance(sizes, (tuple, list)):
+        raise WeightFileError(f"a torch.Size is built from {show(sizes)}")
+    return check_shape(sizes, 1, "a torch.Size")
+
+
+def _device(args: tuple) -> object:
+    if not all(isinstance(a, (str, int)) for a in args):
+        raise WeightFileError("a torch.device is built from something other than a name and a number")
+    return ":".join(map(str, args))
+
+
+class Builder(NamedTuple):
+    """A function that a file may call, by its name in PyTorch."""
+
+    name: str
+    build: Callable[[tuple], object]
+
+
+_DTYPES: dict[str, object] = {
+    "float64": "<f8",
+    "float32": "<f4",
+    "float16": "<f2",
+    "bfloat16": ml_dtypes.bfloat16,
+    "int64": "<i8",
+    "int32": "<i4",
+    "int16": "<i2",
+    "int8": "i1",
+    "uint8": "u1",
+    "uint16": "<u2",
+    "uint32": "<u4",
+    "uint64": "<u8",
+    "bool": "?",
+    "complex64": "<c8",
+    "complex128": "<c16",
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+    "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
+}
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+}
+_BUILDERS = {
+    ("torch._utils", "_rebuild_tensor"): _tensor_v1,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor_v2,
+    ("torch._utils", "_rebuild_tensor_v3"): _tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("collections", "OrderedDict"): _ordered,
+    ("torch", "Size"): _size,
+    ("torch", "device"): _device,
+}
+
+ALLOWED: dict[tuple[str, str], Kind | Builder] = {
+    **{key: Builder(".".join(key), build) for key, build in _BUILDERS.items()},
+    **{("torch", name): Kind(np.dtype(spec)) for name, spec in _DTYPES.items()},  # type: ignore[call-overload]
+    **{
+        (module, name): Kind(np.dtype(_DTYPES[kind]))  # type: ignore[call-overload]
+        for name, kind in _STORAGES.items()
+        for module in ("torch", "torch.storage")
+    },
+}

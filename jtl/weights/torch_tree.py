@@ -1,0 +1,113 @@
+"""Nested data from a PyTorch file: where the state dict is, and tensors put in place.
+
+Parts of the data may be shared (a list that holds one list ten times, and so on, thirty deep, would be
+endless if
+written out), so each object is visited once; and it may contain itself, so the depth is bounded.
+"""
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from jtl.weights.errors import WeightFileError, show
+from jtl.weights.torch_tensors import Kind, TensorView
+
+MAX_DEPTH = 64
+WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "weights", "net", "module")
+
+
+def find_tensors(tree: object, key: str | None = None) -> dict[str, TensorView]:
+    """The state dict in what was saved.
+
+    Args:
+        tree: the nested data.
+        key: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name.
+
+    Returns:
+        Name to tensor; entries of that dict that are no tensors (a version number) are left out.
+
+    Raises:
+        WeightFileError: there is none, or several; the message lists their places.
+    """
+    found = dict(_tensor_dicts(tree))
+    if key is not None:
+        wanted = tuple(key.split("/"))
+        if wanted not in found:
+            raise WeightFileError(f"holds no dict of tensors at {show(key)}; there are {_places(found)}")
+        return found[wanted]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    for place in ((), *((name,) for name in WRAPPERS)):
+        if place in found:
+            return found[place]
+    if not found:
+        raise WeightFileError("holds no dict of named tensors")
+    raise WeightFileError(f"holds several dicts of tensors; choose one by key=: {_places(found)}")
+
+
+Place = tuple[str, ...]
+
+
+def _places(found: dict[Place, dict[str, TensorView]]) -> str:
+    first = list(found.items())[:20]
+    return ", ".join(f"{show('/'.join(place))} ({len(views)} tensors)" for place, views in first) or "none"
+
+
+def _tensor_dicts(tree: object) -> Iterator[tuple[Place, dict[str, TensorView]]]:
+    """Every dict that holds tensors by name, with its place, each object once."""
+    seen: set[int] = set()
+    waiting: list[tuple[Place, object]] = [((), tree)]
+    while waiting:
+        place, node = waiting.pop()
+        if not isinstance(node, dict) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if len(place) > MAX_DEPTH:
+            raise WeightFileError(f"nests its dicts more than {MAX_DEPTH} deep")
+        views = {k: v for k, v in node.items() if isinstance(k, str) and isinstance(v, TensorView)}
+        if views:
+            yield place, views
+        inner = [((*place, k), v) for k, v in node.items() if isinstance(k, str) and isinstance(v, dict)]
+        waiting.extend(reversed(inner))
+
+
+def replace_tensors(tree: object, read: Callable[[TensorView], object], budget: int) -> object:
+    """`tree` with every tensor read.
+
+    Args:
+        tree: nested dicts, lists and tuples.
+        read: what replaces a tensor.
+        budget: the most bytes that all tensors together may take.
+
+    Raises:
+        WeightFileError: nested too deeply (or in itself), or more bytes than the budget.
+    """
+    done: dict[int, object] = {}
+    spent = 0
+
+    def visit(node: object, depth: int) -> object:
+        nonlocal spent
+        if isinstance(node, Kind):
+            return node.dtype
+        if not isinstance(node, (dict, list, tuple)):
+            return node
+        if id(node) in done:
+            return done[id(node)]
+        if depth > MAX_DEPTH:
+            raise WeightFileError(f"nests its data more than {MAX_DEPTH} deep")
+        if isinstance(node, TensorView):
+            spent += prod(node.shape) * node.dtype.itemsize
+            if spent > budget:
+                raise WeightFileError(
+                    f"its tensors take more than {budget} bytes together; it repeats its storages"
+                )
+            result = read(node)
+        elif isinstance(node, dict):
+            result = {k: visit(v, depth + 1) for k, v in node.items()}
+        elif isinstance(node, list):
+            result = [visit(v, depth + 1) for v in node]
+        else:
+            result = tuple(visit(v, depth + 1) for v in node)
+        done[id(node)] = result
+        return result
+
+    return visit(tree, 0)

@@ -1,0 +1,94 @@
+"""Zip archives of arrays, opened with bounds on what they may claim."""
+
+import struct
+import zipfile
+
+from jtl.weights.errors import WeightFileError, show
+from jtl.weights.source import Source
+
+MAX_DIRECTORY = 8 << 20  # bytes of the list of members; about 80,000 of them
+MAX_EXPANSION = 100  # times, for compressed members above SMALL
+SMALL = 16 << 20
+
+
+class Archive:
+    """The members of a zip file by name.
+
+    Args:
+        source: the file.
+
+    Raises:
+        WeightFileError: it is no zip, lists too much, repeats a name, or is encrypted.
+    """
+
+    def __init__(self, source: Source):
+        self.source = source
+        _check_directory(source)
+        try:
+            with zipfile.ZipFile(source.path) as archive:
+                infos = archive.infolist()
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            ValueError,
+            struct.error,
+            OverflowError,
+            EOFError,
+        ) as error:
+            raise WeightFileError(f"is a damaged zip archive ({str(error)[:200]})") from None
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            if info.filename in self.members:
+                raise WeightFileError(f"holds the member {show(info.filename)} twice")
+            if info.flag_bits & 1:
+                raise WeightFileError(f"member {show(info.filename)} is encrypted")
+            self.members[info.filename] = info
+
+    def member(self, name: str) -> zipfile.ZipInfo:
+        """One member's entry."""
+        if name not in self.members:
+            raise WeightFileError(f"lacks the member {show(name)}; it is cut short or damaged")
+        return self.members[name]
+
+    def stored(self, name: str) -> tuple[int, int]:
+        """Where the bytes of an uncompressed member lie: (offset in the file, count)."""
+        info = self.member(name)
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise WeightFileError(f"member {show(name)} is compressed; PyTorch never writes that")
+        return self.start(name), info.file_size
+
+    def start(self, name: str) -> int:
+        """Where the bytes of a member start in the file."""
+        info = self.member(name)
+        head = self.source.bytes(info.header_offset, 30)
+        if head[:4] != b"PK\x03\x04":
+            raise WeightFileError(f"member {show(name)} is not where the archive says")
+        name_length, extra_length = struct.unpack("<HH", head[26:30])
+        return info.header_offset + 30 + name_length + extra_length
+
+    def check_expansion(self, name: str) -> None:
+        """Refuse a compressed member that would grow without measure."""
+        info = self.member(name)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise WeightFileError(
+                f"member {show(name)} uses compression {info.compress_type}; only deflate is read"
+            )
+        if info.file_size > max(SMALL, MAX_EXPANSION * info.compress_size):
+            raise WeightFileError(
+                f"member {show(name)} would grow from {info.compress_size} to {info.file_size} bytes; "
+                f"at most {MAX_EXPANSION} times is read"
+            )
+
+
+def _check_directory(source: Source) -> None:
+    """Bound the list of members before `zipfile` makes an object of each."""
+    tail = source.bytes(max(0, source.size - 65557), min(source.size, 65557))
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) - end < 22:
+        raise WeightFileError("is a zip archive without its list of members; it is cut short")
+    size = struct.unpack("<I", tail[end + 12 : end + 16])[0]
+    wide = end - 20 - 56  # the zip64 record and its locator, where they exist, lie right before
+    if wide >= 0 and tail[wide : wide + 4] == b"PK\x06\x06":
+        size = max(struct.unpack("<Q", tail[wide + 40 : wide + 48])[0], size if size != 0xFFFFFFFF else 0)
+    if size > MAX_DIRECTORY:
+        raise WeightFileError(f"lists its members in {size} bytes; at most {MAX_DIRECTORY} are read")
