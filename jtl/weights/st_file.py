@@ -119,46 +119,24 @@ def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[st
             raise WeightFileError(f"{what} has {show(described['shape'])} as its shape, not a list")
         shape = check_shape(described["shape"], dtype.itemsize, what)
         start, end = _offsets(described["data_offsets"], what)
-        if end - start != prod(shape) * dtype.itemsize:
+        needed = prod(shape) * dtype.itemsize
+        if end - start != needed:
             raise WeightFileError(
-                f"{what} of shape {shape} and dtype {described['dtype']} needs {prod(shape) * "
-                f""
-                f""
-                f""
-                f""
-                f""
-                f""
-                f"dtype.itemsize} bytes, "
-                f""
-                f""
-                f"but its data_offsets span {show(end - "
-                f""
-                f""
-                f""
-               
-                f"start)}"
-           
-          
-           
+                f"{what} of shape {shape} and dtype {described['dtype']} needs {needed} bytes, "
+                f"but its data_offsets span {show(end - start)}"
             )
-        spans.append((start, end,
-        name))
-        entries[name] = Entry(shape, dtype, partial(source.array, base + start, shape,
-        dtype))
-    reached
-    =
-    0
+        spans.append((start, end, name))
+        entries[name] = Entry(shape, dtype, partial(source.array, base + start, shape, dtype))
+    reached = 0
     for start, end, name in sorted(spans):
         if start != reached:
             how = "overlaps the one before it" if start < reached else "leaves a gap before it"
-            raise WeightFileError(
-                f"tensor {show(name)} {how}: it starts at {show(start)}, not at {show(reached)}"
-            )
+            raise WeightFileError(f"tensor {show(name)} {how}: it starts at {show(start)}, not {reached}")
         reached = end
     if base + reached != source.size:
         raise WeightFileError(
-            f"the tensors end at byte {show(base + reached)}, the file at {source.size}; it is cut short "
-            f"or damaged"
+            f"the tensors end at byte {show(base + reached)}, the file at {source.size}; "
+            "it is cut short or damaged"
         )
     return entries
 

@@ -10,9 +10,8 @@ import numpy as np
 from jtl.weights.errors import WeightFileError, show
 from jtl.weights.source import Source, check_shape
 
-MAX_EXPANDED = (
-    64 << 20
-)  # bytes that a tensor may cover beyond its storage (PyTorch's `expand` repeats without memory)
+# PyTorch's `expand` repeats numbers without memory; so many bytes a tensor may cover beyond its storage
+MAX_EXPANDED = 64 << 20
 
 
 class Kind(NamedTuple):

@@ -76,7 +76,7 @@ def flat_dense(channels: int, height: int, width: int) -> Transform:
 
 
 def split(parts: int, then: Transform = identity, axis: int = 0) -> Transform:
-    """A fused array (q, k, v) cut into equal parts along `axis` of the file's layout, each then transformed."""
+    """A fused array (q, k, v) cut into equal parts along `axis` of the file's layout, then transformed."""
 
     def forward(x: np.ndarray) -> list[np.ndarray]:
         if x.ndim == 0 or x.shape[axis] % parts:
