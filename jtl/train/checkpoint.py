@@ -27,8 +27,8 @@ log = logging.getLogger("jtl.checkpoint")
 class Checkpoints:
     """The checkpoints of one run, each a folder `step_00000040` of one directory.
 
-    A folder counts once its manifest is there, which is written last: a process killed in the middle of a save
-    leaves the checkpoints before it as they were. In a run of several processes all of them call `save`,
+    A folder counts once its manifest is there, which is written last: a process killed in the middle of a
+    save leaves the checkpoints before it as they were. In a run of several processes all of them call `save`,
     `wait` and `restore`, on one shared directory.
 
     Args:
@@ -46,7 +46,9 @@ class Checkpoints:
         if keep < 1 or (every is not None and every < 1):
             raise ValueError(f"keep={keep}, every={every}: both are at least 1")
         if _step_of(self.directory) is not None:
-            raise ValueError(f"{self.directory} is one checkpoint; give the directory that holds it: {self.directory.parent}")
+            raise ValueError(
+                f"{self.directory} is one checkpoint; give the one that holds it: {self.directory.parent}"
+            )
         self._saving: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._here: int | None = None  # the step last saved or restored, which needs no second save
@@ -66,7 +68,9 @@ class Checkpoints:
         """The folder of a step."""
         return self.directory / f"step_{step:08d}"
 
-    def save(self, state: State, *, score: float | None = None, metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self, state: State, *, score: float | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Copies a state off the devices and writes it in the background; waits for the save before.
 
         Args:
@@ -90,12 +94,17 @@ class Checkpoints:
                 "score": score,
                 "metrics": dict(metrics or {}),
                 "recipe": self.recipe,
-                "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": _jtl()},
+                "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")}
+                | {"jtl": _jtl()},
                 "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()},
             }
-            response = ocp.save_checkpointables_async(folder / "arrays", _grouped({n: _raw(a) for n, a in leaves.items()}))
+            response = ocp.save_checkpointables_async(
+                folder / "arrays", _grouped({n: _raw(a) for n, a in leaves.items()})
+            )
         self._here = step
-        self._saving = threading.Thread(target=self._finish, args=(response, folder, content), name="jtl-save")
+        self._saving = threading.Thread(
+            target=self._finish, args=(response, folder, content), name="jtl-save"
+        )
         self._saving.start()
 
     def wait(self) -> None:
@@ -110,7 +119,9 @@ class Checkpoints:
         self._saving = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            raise RuntimeError(f"saving step {self._here} into {self.directory} failed: {failure!r}") from failure
+            raise RuntimeError(
+                f"saving step {self._here} into {self.directory} failed: {failure!r}"
+            ) from failure
         _meet(f"jtl saved {self._here}")
 
     def restore(self, like: State, *, step: int | Literal["newest", "best"] = "newest") -> State:
@@ -140,7 +151,9 @@ class Checkpoints:
         self._here = step
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
-    def variables(self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None) -> Variables:
+    def variables(
+        self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None
+    ) -> Variables:
         """Parameters and statistics alone: no state to compare with is needed.
 
         Args:
@@ -204,16 +217,23 @@ class Checkpoints:
                     failure = error
             step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
             if step < 0:
-                raise failure or FileNotFoundError(f"process 0 found no intact checkpoint in {self.directory}")
+                raise failure or FileNotFoundError(
+                    f"process 0 found no intact checkpoint in {self.directory}"
+                )
         return step, manifest.read(self.path(step))
 
     def _first_intact(self, wanted: int | str) -> int:
         steps = self.steps()
         if not steps:
-            raise FileNotFoundError(f"no checkpoint in {self.directory}" + ("" if self.directory.is_dir() else ", which does not exist"))
+            raise FileNotFoundError(
+                f"no checkpoint in {self.directory}"
+                + ("" if self.directory.is_dir() else ", which does not exist")
+            )
         if wanted not in ("newest", "best"):
             if wanted not in steps:
-                raise FileNotFoundError(f"no checkpoint of step {wanted} in {self.directory}; there are {steps}")
+                raise FileNotFoundError(
+                    f"no checkpoint of step {wanted} in {self.directory}; there are {steps}"
+                )
             manifest.verify(self.path(int(wanted)))
             return int(wanted)
         candidates = steps[::-1] if wanted == "newest" else self._ranked()
@@ -225,7 +245,9 @@ class Checkpoints:
                 log.warning("checkpoint %s is damaged and not used: %s", self.path(step), damage)
             else:
                 return step
-        raise FileNotFoundError(f"no intact checkpoint in {self.directory}, of the {wanted} ones at steps {candidates or steps}")
+        raise FileNotFoundError(
+            f"no intact checkpoint in {self.directory}, of the {wanted} ones at steps {candidates or steps}"
+        )
 
     def _load(self, step: int, shapes: dict[str, Any]) -> dict[str, Any]:
         with jax.transfer_guard("allow"):
@@ -233,7 +255,9 @@ class Checkpoints:
             tree = {name: value for group in loaded.values() for name, value in flatten(group).items()}
             # Restored buffers may not be donated; the copies that a program makes may.
             places = {name: shape.sharding for name, shape in shapes.items()}
-            return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: tree[n] for n in shapes})
+            return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)(
+                {n: tree[n] for n in shapes}
+            )
 
 
 def _step_of(folder: Path) -> int | None:
@@ -272,10 +296,14 @@ def _compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any])
             raise ValueError(f"{folder} does not hold {name!r}, which this state has{hint}")
         shape, dtype = stored[name]
         if tuple(shape) != leaf.shape or dtype != str(leaf.dtype):
-            raise ValueError(f"{name!r} is {dtype}{tuple(shape)} in {folder} and {leaf.dtype}{leaf.shape} in this state{hint}")
+            raise ValueError(
+                f"{name!r} is {dtype}{tuple(shape)} in {folder} and {leaf.dtype}{leaf.shape} here{hint}"
+            )
     extra = sorted(stored.keys() - wanted.keys())
     if extra:
-        raise ValueError(f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state does not have{hint}")
+        raise ValueError(
+            f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state has not{hint}"
+        )
 
 
 def _meet(name: str) -> None:

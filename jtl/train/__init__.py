@@ -1,0 +1,34 @@
+"""Training: a state, the one step, where it runs, the loop and its checkpoints."""
+
+from jtl.train.checkpoint import Checkpoints
+from jtl.train.evaluate import Validation, evaluate, evaluator
+from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
+from jtl.train.records import JsonLines, TensorBoard, read_json_lines
+from jtl.train.sharding import fsdp, jit_step, mesh, pmap_step, put_batch, replicate
+from jtl.train.state import State, averaged, variables
+from jtl.train.step import Step, make_step
+
+__all__ = [
+    "Checkpoints",
+    "Fitted",
+    "JsonLines",
+    "Moment",
+    "NonFiniteLoss",
+    "State",
+    "Step",
+    "TensorBoard",
+    "Validation",
+    "averaged",
+    "evaluate",
+    "evaluator",
+    "fit",
+    "fsdp",
+    "jit_step",
+    "make_step",
+    "mesh",
+    "pmap_step",
+    "put_batch",
+    "read_json_lines",
+    "replicate",
+    "variables",
+]

@@ -1,0 +1,61 @@
+"""SIGTERM and Ctrl-C as a request to stop after the step."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jtl.train.sharding import batch_sharding
+
+
+class StopRequest:
+    """While entered, SIGTERM and SIGINT only ask; a second Ctrl-C interrupts at once.
+
+    Signals can be caught in the main thread alone; in another one this does nothing. The handlers found are
+    put back at the end.
+
+    Args:
+      mesh: of the run; where it spans processes they agree: one that is asked stops all, after the same step.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._name: str | None = None
+        self._before: dict[int, Any] = {}
+        self._answer: Any = None
+        self._local = len(mesh.local_devices)
+        self._rows = batch_sharding(mesh)
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if number == signal.SIGINT and self._name == "SIGINT":
+            raise KeyboardInterrupt
+        self._name = signal.Signals(number).name
+
+    def asked(self) -> str | None:
+        """The signal's name where the run shall stop now; with several processes, one call after it came."""
+        if jax.process_count() == 1:
+            return self._name
+        # All call this at each step. The answer to one call is read at the next: no step waits for it.
+        flags = jax.make_array_from_process_local_data(
+            self._rows, np.full(self._local, self._name is not None)
+        )
+        before, self._answer = self._answer, self._any(flags)
+        if before is None or not bool(jax.device_get(before)):
+            return None
+        return self._name or "a signal to another process"

@@ -1,0 +1,274 @@
+"""The loop: a step, a state and data, until the last step."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jtl.model import Variables
+from jtl.params import flatten
+from jtl.train import sharding
+from jtl.train.checkpoint import Checkpoints
+from jtl.train.evaluate import Validation, evaluator
+from jtl.train.feed import feed
+from jtl.train.interrupt import StopRequest
+from jtl.train.progress import Silent
+from jtl.train.progress import progress as shown_progress
+from jtl.train.records import Record
+from jtl.train.state import State, averaged, copied
+from jtl.train.step import Step
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss or a parameter became infinite or NaN."""
+
+
+class Moment(NamedTuple):
+    """What a hook is told.
+
+    Args:
+      step: the step whose metrics were read.
+      metrics: of that step, as floats.
+      state: as the run has it now, which is one step later unless an evaluation or a save is due. The next
+        step writes over it: copy what you keep.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    state: State
+
+
+class Fitted(NamedTuple):
+    """What a run came to.
+
+    Args:
+      state: after the last step.
+      history: rows `{"step", "split": "train" | "validation", "loss", ...}` of the steps that this call took.
+      best: the step of the best validation, or None.
+      stopped: "steps" or "patience".
+      compile_seconds: what compiling the step took; 0 where no step was left to take.
+    """
+
+    state: State
+    history: list[dict[str, Any]]
+    best: int | None
+    stopped: str
+    compile_seconds: float
+
+
+def fit(
+    step: Step,
+    state: State,
+    data: Any,
+    *,
+    steps: int,
+    mesh: Mesh | None = None,
+    rules: Sequence[tuple[str, sharding.Rule]] = ((".*", sharding.replicate),),
+    validation: Validation | None = None,
+    checkpoints: Checkpoints | None = None,
+    records: Sequence[Record] = (),
+    hooks: Sequence[Callable[[Moment], None]] = (),
+    progress: bool = True,
+) -> Fitted:
+    """Trains until `state.step == steps`; goes on from the newest checkpoint where there is one.
+
+    Batch number `step` is `data[step]`, and randomness is a function of the step, so a run that was killed
+    and started again with the same arguments ends with the same bits. The metrics of a step are read after the
+    next one was handed to the devices, so the devices never wait for the host.
+
+    SIGTERM and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
+    A second Ctrl-C interrupts at once.
+
+    Args:
+      step: from `make_step`.
+      state: from `step.init`; it is copied, so it stays usable.
+      data: `data[step]` is this process's rows of a batch; `len(data)` is the number of steps in an epoch.
+      steps: how many in all, those of earlier runs included.
+      mesh: from `mesh(...)`; None: all devices, over which a batch must divide.
+      rules: how parameters are cut over the mesh.
+      validation: what to look at now and then. It sees the moving averages, where the step keeps any.
+      checkpoints: where to save: at each of its own intervals, after each validation, and at the end.
+      records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
+      hooks: called with a `Moment` after each step's numbers were read, in every process.
+      progress: show it on standard output.
+
+    Raises:
+      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
+      ValueError: for a batch that does not divide over the devices, or of other shapes than the first.
+      SystemExit: with 0, after a signal.
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: a run takes at least one step")
+    mesh = sharding.mesh() if mesh is None else mesh
+    compiled, state = sharding.jit_step(step, state, mesh, rules)
+    leading = jax.process_index() == 0
+    display = shown_progress(steps, len(data)) if progress and leading else Silent()
+    if checkpoints is not None and checkpoints.steps():
+        state = checkpoints.restore(state)
+        display.say(f"going on from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
+    else:
+        places = jax.tree.map(lambda leaf: leaf.sharding, state)
+        state = jax.jit(copied, out_shardings=places)(state)
+    at = int(jax.device_get(state.step))
+    run = _Run(mesh, len(data), steps, validation, checkpoints, records if leading else (), hooks, display)
+    run.resume()
+    if at >= steps:
+        return Fitted(state, [], run.best, "steps", 0.0)
+    with ExitStack() as stack:
+        stack.callback(display.end)
+        for record in run.records:
+            record.start(at)
+            stack.callback(record.close)
+        if checkpoints is not None:
+            stack.callback(checkpoints.wait)
+        batches = stack.enter_context(closing(feed(data, range(at, steps), mesh)))
+        stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
+        return run.go(compiled, state, batches, at, stop)
+
+
+@dataclass
+class _Run:
+    """The parts of one call of `fit`, and what it has seen so far."""
+
+    mesh: Mesh
+    epoch: int
+    steps: int
+    validation: Validation | None
+    checkpoints: Checkpoints | None
+    records: Sequence[Record]
+    hooks: Sequence[Callable[[Moment], None]]
+    display: Silent
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: int | None = None
+    score: float = -math.inf
+
+    def resume(self) -> None:
+        """The best so far stands in the checkpoints, so early stopping goes on where it was."""
+        if self.validation is not None:
+            self.evaluate = evaluator(self.validation.objective)
+            self.between = self.validation.every or self.epoch
+            if self.checkpoints is not None and (best := self.checkpoints.best()) is not None:
+                self.best, self.score = best, self.checkpoints.about(step=best)["score"]
+
+    def go(self, compiled: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
+        batch = next(batches)
+        began = time.monotonic()
+        take = compiled.lower(state, batch).compile()
+        seconds = time.monotonic() - began
+        devices = self.mesh.devices
+        self.display.say(f"compiled in {seconds:.1f} s for {devices.size} x {devices.flat[0].device_kind}")
+        self.display.begin(at)
+        pending, stopped = None, "steps"
+        with jax.transfer_guard("disallow"):
+            for now in range(at + 1, self.steps + 1):
+                state, metrics = take(state, batch)
+                if pending is not None:
+                    self.read(*pending, state, now)
+                pending = (now, metrics)
+                signal = stop.asked() if stop is not None else None
+                if signal or self.due(now):
+                    self.read(*pending, state, now)
+                    pending = None
+                    stopped = self.look(state, now, evaluate=not signal)
+                if signal:
+                    self.leave(signal, now)
+                if stopped == "patience" or now == self.steps:
+                    break
+                batch = next(batches)
+        return Fitted(state, self.history, self.best, stopped, seconds)
+
+    def due(self, now: int) -> bool:
+        """Whether this step ends with an evaluation or a save, for which its numbers must be known."""
+        return now == self.steps or self.validates(now) or self.saves(now)
+
+    def validates(self, now: int) -> bool:
+        return self.validation is not None and (now == self.steps or now % self.between == 0)
+
+    def saves(self, now: int) -> bool:
+        saver = self.checkpoints
+        return saver is not None and (now == self.steps or now % (saver.every or self.epoch) == 0)
+
+    def read(self, step: int, metrics: Any, state: State, now: int) -> None:
+        """Takes a step's numbers from the devices and tells everyone."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.tell(step, "train", values)
+        self.display.step(step, values)
+        if not math.isfinite(values["loss"]):
+            self.fail(f"the loss of step {step} is {values['loss']}", state, now)
+        with jax.transfer_guard("allow"):
+            for hook in self.hooks:
+                hook(Moment(step, values, state))
+
+    def look(self, state: State, now: int, *, evaluate: bool) -> str:
+        """Evaluates and saves, where due; says whether patience is at its end."""
+        score, found, over = None, {}, False
+        if evaluate and self.validates(now):
+            assert self.validation is not None
+            with jax.transfer_guard("allow"):
+                averages = Variables(averaged(state), state.stats)
+                key = state.key
+            found = self.evaluate(averages, self.validation.data, mesh=self.mesh, key=key)
+            score = self.validation.score(found)
+            if self.best is None or score > self.score:
+                self.best, self.score = now, score
+            patience = self.validation.patience
+            over = patience is not None and now - self.best >= patience * self.between
+            self.tell(now, "validation", found)
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+            self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
+        if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
+            if _first_bad(state) is not None:
+                self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
+            self.checkpoints.save(state, score=score, metrics=found)
+        if over:
+            self.display.say(
+                f"stopped at step {now}: no better {self.validation.watch} since step {self.best}"
+            )
+        return "patience" if over else "steps"
+
+    def tell(self, step: int, split: str, values: dict[str, float]) -> None:
+        self.history.append({"step": step, "split": split, **values})
+        for record in self.records:
+            record.write(step, split, values)
+
+    def leave(self, signal: str, now: int) -> None:
+        assert self.checkpoints is not None
+        self.checkpoints.wait()
+        self.display.say(
+            f"{signal}: saved step {now} into {self.checkpoints.path(now)}; start again to go on from there"
+        )
+        raise SystemExit(0)
+
+    def fail(self, what: str, state: State, now: int) -> None:
+        bad = _first_bad(state)
+        where = (
+            f"all parameters are still finite after step {now}"
+            if bad is None
+            else f"the first bad parameter after step {now} is {bad!r}"
+        )
+        kept = "no checkpoint was saved"
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+            good = self.checkpoints.steps()
+            kept = (
+                f"the last good checkpoint is {self.checkpoints.path(good[-1])}"
+                if good
+                else f"none was saved to {self.checkpoints.directory} yet"
+            )
+        raise NonFiniteLoss(f"{what}; {where}; {kept}")
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+    return {path: jnp.isfinite(leaf).all() for path, leaf in flatten(params).items()}
+
+
+def _first_bad(state: State) -> str | None:
+    finite = jax.device_get(_finite(state.params))
+    return next((path for path in flatten(state.params) if not finite[path]), None)

@@ -1,0 +1,101 @@
+"""Where the numbers of a run are written: JSON lines, TensorBoard."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Record(Protocol):
+    """What `fit` writes numbers to, in process 0 alone."""
+
+    def start(self, step: int) -> None:
+        """Before the first step; `step` steps were taken before, by a run that this one goes on with."""
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """The metrics of a step; split is "train" or "validation"."""
+
+    def close(self) -> None:
+        """After the last step, also where the run fails."""
+
+
+class JsonLines:
+    """One JSON object a line: `{"step": 3, "split": "train", "loss": 0.5}`.
+
+    A run that goes on from a checkpoint drops what the killed run wrote after it, so every step stands once.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file: Any = None
+
+    def start(self, step: int) -> None:
+        """Opens the file behind the rows up to this step."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = (
+            [row for row in read_json_lines(self.path) if row["step"] <= step] if self.path.exists() else []
+        )
+        fresh = self.path.with_name(self.path.name + ".new")
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(fresh, self.path)
+        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115  (closed by close)
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Writes one line."""
+        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class TensorBoard:
+    """TensorBoard event files, through tensorboardX; tags are `train/loss`, `validation/accuracy`.
+
+    Raises:
+      ImportError: where tensorboardX is not installed.
+    """
+
+    def __init__(self, directory: str | Path):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoard records need tensorboardX: pip install 'jtl[tensorboard]'"
+            ) from error
+        self._make, self.directory, self._writer = SummaryWriter, Path(directory), None
+
+    def start(self, step: int) -> None:
+        """Starts an event file; what an earlier run wrote after this step is hidden."""
+        self._writer = self._make(str(self.directory), purge_step=step + 1)
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Adds one scalar per metric."""
+        assert self._writer is not None, "start() comes first"
+        for name, value in metrics.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Writes out and closes the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a `JsonLines` file; a last line that a killed process left half written is passed over.
+
+    Raises:
+      ValueError: for any other line that is not JSON, by its number.
+    """
+    lines = Path(path).read_text().split("\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows += [json.loads(line)] if line else []
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from error
+    return rows
