@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Shaped
 
 from jtl.typing import Scalar
 
@@ -35,7 +35,7 @@ Loss: TypeAlias = Any
 """What an objective may return as its loss: a scalar, a `Mean`, or a dict of either, whose values add up."""
 
 
-def mean(values: Float[ArrayLike, "..."], mask: Any = None) -> Mean:
+def mean(values: Shaped[ArrayLike, "..."], mask: Any = None) -> Mean:
     """Sums one value per example over the examples that a mask keeps.
 
     `total = Σ_i m_i v_i`, `count = Σ_i m_i`; a masked value does not count even where it is NaN.

@@ -1,0 +1,67 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from nets import batch, normed, parts, top
+
+from jtl import model
+from jtl.methods.features import extract, features
+from jtl.params import flatten, select
+from jtl.reduce import total
+from jtl.train.step import make_step
+
+
+def test_no_gradient_reaches_the_backbone(key):
+    rows = batch()
+    net, head = normed(8), top(3)
+    variables = model.init(key, rows["x"], backbone=net, head=head)
+    objective = features(net, head)
+    grads = jax.grad(lambda p: total(objective(p, variables.stats, rows, key, 0)[0]))(variables.params)
+    for path, g in flatten(grads).items():
+        assert bool((np.asarray(g) != 0).any()) == path.startswith("head/"), path
+
+
+def test_training_on_extracted_features_is_training_through_the_frozen_backbone(key):
+    rows = batch(n=20)
+    net, head = normed(8), top(3)
+    variables = model.init(key, rows["x"], backbone=net, head=head)
+    step = make_step(features(net, head), optax.adam(1e-2), trainable=select("head/.*"))
+    state = step.init(variables, key)
+    for _ in range(5):
+        state, _ = jax.jit(step)(state, rows)
+
+    cut = [{n: v[i : i + 8] for n, v in rows.items()} for i in (0, 8)]
+    cut.append({"x": np.pad(rows["x"][16:], ((0, 4), (0, 0))), "y": np.pad(rows["y"][16:], (0, 4)), "mask": np.arange(8) < 4})
+    x, y = extract(net, model.part(variables, "backbone"), cut)
+    np.testing.assert_array_equal(y, rows["y"])
+    params, tx = variables.params["head"], optax.adam(1e-2)
+    opt = tx.init(params)
+
+    def loss(p):
+        return optax.softmax_cross_entropy_with_integer_labels(x @ p["out"]["kernel"] + p["out"]["bias"][None], y).mean()
+
+    for _ in range(5):
+        updates, opt = tx.update(jax.grad(loss)(params), opt, params)
+        params = optax.apply_updates(params, updates)
+    for a, b in zip(jax.tree.leaves(state.params["head"]), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)  # 2e-4 of an update of 1e-2: float32 sums in another order
+
+
+def test_several_stages_are_fused(key):
+    rows = batch()
+    body, head, _, _ = parts(key, rows["x"])
+    both = ("pooled", "last")
+    variables = model.Variables(
+        {"backbone": body.init(key, rows["x"]).params, "head": head.init(key, np.zeros((1, 16), np.float32)).params}, {}
+    )
+    value, _ = features(body, head, feature=both)(variables.params, {}, rows, key, 0)
+    x, y = extract(body, model.part(variables, "backbone"), [rows], feature=both)
+    out = variables.params["head"]["out"]
+    logits = x @ out["kernel"] + out["bias"][None]
+    np.testing.assert_allclose(total(value), optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rtol=1e-6)
+
+
+def test_an_empty_data_set_is_refused(key):
+    body, _, _, variables = parts(key, np.ones((2, 5), np.float32))
+    with pytest.raises(ValueError, match="no batch to extract features from"):
+        extract(body, model.part(variables, "backbone"), [])

@@ -1,0 +1,230 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from nets import batch, largest_difference, normed, parts, top
+
+from jtl import model
+from jtl.methods import rules
+from jtl.methods.finetune import evaluation, finetune
+from jtl.methods.maml import adapt_to, maml, with_rule
+from jtl.params import select
+from jtl.reduce import total
+from jtl.train.step import make_step
+from jtl.typing import Aux
+
+
+def quadratic(params, stats, batch, key, step):
+    """½ (θ−b)ᵀ A (θ−b), with the task's A and b as its batch."""
+    d = params["w"] - batch["b"]
+    return 0.5 * d @ batch["A"] @ d, Aux(stats, {})
+
+
+def quadratic_tasks(tasks=3, n=4, seed=0):
+    draw = np.random.default_rng(seed)
+
+    def half():
+        roots = draw.normal(size=(tasks, n, n))
+        return {"A": roots @ roots.swapaxes(1, 2) / n + np.eye(n), "b": draw.normal(size=(tasks, n))}
+
+    return {"support": half(), "query": half()}, draw.normal(size=n)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("order", [1, 2])
+def test_meta_gradient_on_a_quadratic_is_the_analytic_one(key, steps, order):
+    """∂/∂θ L_q(θ_K) = (I − αA)^K B (θ_K − b_q), and without the Jacobian (I − αA)^K in the first order."""
+    with jax.enable_x64(True):
+        rows, theta = quadratic_tasks()
+        alpha = 0.1
+        objective = maml(quadratic, rules.fixed_rate(alpha), steps=steps, order=order)
+        params = {"w": jnp.asarray(theta)}
+        found = jax.grad(lambda p: total(objective(p, {}, jax.tree.map(jnp.asarray, rows), key, 0)[0]))(params)["w"]
+        expected = []
+        for t in range(3):
+            a, b = rows["support"]["A"][t], rows["support"]["b"][t]
+            jacobian = np.linalg.matrix_power(np.eye(4) - alpha * a, steps)
+            fast = b + jacobian @ (theta - b)
+            outer = rows["query"]["A"][t] @ (fast - rows["query"]["b"][t])
+            expected.append((jacobian if order == 2 else np.eye(4)) @ outer)
+        np.testing.assert_allclose(found, np.mean(expected, 0), rtol=1e-12)
+
+
+def test_first_order_is_second_order_where_the_hessian_vanishes(key):
+    def linear(params, stats, batch, key, step):
+        return (params["w"] * batch["g"]).sum(), Aux(stats, {})
+
+    with jax.enable_x64(True):
+        rows = {"support": {"g": jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)))}}
+        rows["query"] = {"g": rows["support"]["g"][::-1] ** 2}
+        params = {"w": jnp.ones(4)}
+        one, two = (
+            jax.grad(lambda p, o=o: total(maml(linear, rules.fixed_rate(0.3), steps=4, order=o)(p, {}, rows, key, 0)[0]))(params)
+            for o in (1, 2)
+        )
+        np.testing.assert_allclose(one["w"], two["w"], rtol=1e-15)
+
+
+def few_shot(tasks=4, shot=6, query=9, seed=0):
+    def half(n, seed):
+        rows = [batch(n=n, seed=seed + 10 * t) for t in range(tasks)]
+        return {name: np.stack([r[name] for r in rows]) for name in rows[0]}
+
+    return {"support": half(shot, seed), "query": half(query, seed + 1)}
+
+
+def test_task_by_task_is_all_at_once(key):
+    """Gradients added up in a scan over tasks equal those of all tasks side by side."""
+    rows = few_shot()
+    body, head, _, variables = parts(key, rows["support"]["x"][0])
+    rule = rules.learned_rate(0.1)
+    variables = with_rule(variables, rule)
+    results = []
+    for microbatch in (1, 2, 4):
+        step = make_step(maml(finetune(body, head), rule, steps=2), optax.sgd(0.5), microbatch=microbatch)
+        state, metrics = jax.jit(step)(step.init(variables, key), rows)
+        results.append((state.params, metrics))
+    assert largest_difference(results[0], results[1]) < 1e-6
+    assert largest_difference(results[0], results[2]) < 1e-6
+    assert largest_difference(results[0][0]["rule"], variables.params["rule"]) > 1e-4, "the rates learn"
+
+
+def test_learned_rates_have_their_gradient_by_differences(key):
+    with jax.enable_x64(True):
+        rows, theta = quadratic_tasks()
+        rows = jax.tree.map(jnp.asarray, rows)
+        rule = rules.learned_rate(0.1)
+        variables = with_rule(model.Variables({"w": jnp.asarray(theta)}, {}), rule)
+        objective = maml(quadratic, rule, steps=2)
+
+        def f(params):
+            return total(objective(params, {}, rows, key, 0)[0])
+
+        grads, h = jax.grad(f)(variables.params), 1e-6
+        for i in range(4):
+            for path in (("w",), ("rule", "w")):
+                def moved(by, i=i, path=path):
+                    leaf = variables.params["w"] if path == ("w",) else variables.params["rule"]["w"]
+                    leaf = leaf.at[i].add(by)
+                    return {"w": leaf, "rule": variables.params["rule"]} if path == ("w",) else {"w": variables.params["w"], "rule": {"w": leaf}}
+
+                slope = (f(moved(h)) - f(moved(-h))) / (2 * h)
+                exact = grads["w"][i] if path == ("w",) else grads["rule"]["w"][i]
+                np.testing.assert_allclose(slope, exact, rtol=1e-7)
+
+
+def test_optax_sgd_is_the_fixed_rate_and_adam_starts_afresh(key):
+    rows = few_shot()
+    body, head, _, variables = parts(key, rows["support"]["x"][0])
+    value = [
+        total(maml(finetune(body, head), rule, steps=3)(variables.params, {}, rows, key, 0)[0])
+        for rule in (rules.fixed_rate(0.2), rules.from_optax(optax.sgd(0.2)))
+    ]
+    np.testing.assert_allclose(value[0], value[1], rtol=1e-7)
+    support = {name: v[0] for name, v in rows["support"].items()}
+    adapt = adapt_to(finetune(body, head), rules.from_optax(optax.adam(0.01)), steps=3)
+    fast, _ = adapt(variables.params, {}, support, key)
+    tx, params = optax.adam(0.01), variables.params
+    opt = tx.init(params)
+    for _ in range(3):
+        g = jax.grad(lambda p: total(finetune(body, head)(p, {}, support, key, 0)[0]))(params)
+        updates, opt = tx.update(g, opt, params)
+        params = optax.apply_updates(params, updates)
+    assert largest_difference(fast, params) < 1e-6
+
+
+def test_what_is_not_adapted_stays_in_the_inner_loop_and_learns_in_the_outer(key):
+    rows = few_shot()
+    body, head, _, variables = parts(key, rows["support"]["x"][0])
+    only_head = select("head/.*")
+    adapt = adapt_to(finetune(body, head), rules.fixed_rate(0.5), steps=2, adapted=only_head)
+    fast, _ = adapt(variables.params, {}, {n: v[0] for n, v in rows["support"].items()}, key)
+    jax.tree.map(np.testing.assert_array_equal, fast["backbone"], variables.params["backbone"])
+    assert largest_difference(fast["head"], variables.params["head"]) > 1e-3
+    objective = maml(finetune(body, head), rules.fixed_rate(0.5), steps=2, adapted=only_head)
+    grads = jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
+    assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["backbone"]))
+
+
+def test_inductive_queries_are_normalised_by_the_support_set(key):
+    """With evaluation mode outside, a query's loss does not depend on the queries beside it; transductive, it does."""
+    rows = few_shot()
+    net, head = normed(8), top(3)
+    variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
+
+    def losses(outer):
+        objective = maml(finetune(net, head), rules.fixed_rate(0.1), steps=1, outer=outer)
+        both = objective(variables.params, variables.stats, rows, key, 0)[0]
+        halves = [
+            objective(variables.params, variables.stats, {**rows, "query": {n: v[:, cut] for n, v in rows["query"].items()}}, key, 0)[0]
+            for cut in (slice(0, 4), slice(4, 9))
+        ]
+        return float(total(both)), float(4 * total(halves[0]) + 5 * total(halves[1])) / 9
+
+    whole, pieces = losses(evaluation(net, head))
+    assert whole == pytest.approx(pieces, rel=1e-6)
+    whole, pieces = losses(None)
+    assert abs(whole - pieces) > 1e-3
+
+
+def test_statistics_come_back_as_they_went_in(key):
+    rows = few_shot()
+    net, head = normed(8), top(3)
+    variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
+    _, aux = maml(finetune(net, head), rules.fixed_rate(0.1), steps=1)(variables.params, variables.stats, rows, key, 0)
+    assert aux.stats is variables.stats
+
+
+@pytest.mark.parametrize(("options", "message"), [({"steps": 0}, "steps=0"), ({"steps": 1, "order": 3}, "order=3")])
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        maml(quadratic, rules.fixed_rate(0.1), **options)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
+    """conv4 with batch statistics, randomised parameters, 3-way 2-shot, 2 inner steps, float64."""
+    torch = pytest.importorskip("torch", reason="torch is the reference; the test extra installs it")
+    from torch.nn import functional as F
+
+    from jtl import backbones, heads
+
+    with jax.enable_x64(True):
+        draw = np.random.default_rng(0)
+        net, head = backbones.conv4(filters=4, downsample="pool"), heads.linear(3)
+        x = {"support": draw.normal(size=(2, 6, 16, 16, 1)), "query": draw.normal(size=(2, 9, 16, 16, 1))}
+        y = {"support": np.tile(np.repeat(np.arange(3), 2), (2, 1)), "query": np.tile(np.repeat(np.arange(3), 3), (2, 1))}
+        made = model.init(key, jnp.asarray(x["support"][0]), backbone=net, head=head)
+        params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
+        rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
+        objective = maml(finetune(net, head), rules.fixed_rate(0.1), steps=2, order=order)
+        ours = jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)
+
+        from jtl.params import flatten
+
+        flat = {path: torch.tensor(np.asarray(leaf), requires_grad=True) for path, leaf in flatten(params).items()}
+
+        def run(p, images):
+            h = torch.tensor(images).permute(0, 3, 1, 2)
+            for i in range(1, 5):
+                at = f"backbone/stage{i}"
+                kernel = p[f"{at}/conv/kernel"].permute(3, 2, 0, 1)
+                h = F.conv2d(h, kernel, p.get(f"{at}/conv/bias"), padding=1)
+                h = F.batch_norm(h, None, None, p[f"{at}/norm/scale"], p[f"{at}/norm/bias"], training=True)
+                h = F.max_pool2d(F.relu(h), 2)
+            h = h.permute(0, 2, 3, 1).flatten(1)
+            name = next(path for path in p if path.startswith("head/") and path.endswith("kernel"))
+            return h @ p[name] + p[name.replace("kernel", "bias")]
+
+        losses = []
+        for t in range(2):
+            fast = dict(flat)
+            for _ in range(2):
+                loss = F.cross_entropy(run(fast, x["support"][t]), torch.tensor(y["support"][t]))
+                grads = torch.autograd.grad(loss, list(fast.values()), create_graph=order == 2)
+                fast = {n: p - 0.1 * g for (n, p), g in zip(fast.items(), grads, strict=True)}
+            losses.append(F.cross_entropy(run(fast, x["query"][t]), torch.tensor(y["query"][t])))
+        torch.stack(losses).mean().backward()
+        for path, g in flatten(ours).items():
+            np.testing.assert_allclose(g, flat[path].grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=path)
