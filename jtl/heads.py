@@ -99,7 +99,7 @@ class _Directions(nn.Module):
     def __call__(self, x):
         shape = (x.shape[-1], self.classes)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
-        return _unit(x, -1) @ _unit(kernel, 0)
+        return _unit(jnp.asarray(x), -1) @ _unit(kernel, 0)
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:

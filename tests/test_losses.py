@@ -1,0 +1,155 @@
+"""Losses against torch's, per example, in float64: the formulas must agree to rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import losses, reduce
+
+CLASSES, BATCH = 5, 7
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(BATCH, CLASSES))
+    soft = rng.dirichlet(np.ones(CLASSES), BATCH)
+    return logits, rng.integers(0, CLASSES, BATCH), soft, rng.uniform(0.2, 2, CLASSES)
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_cross_entropy_is_torchs(problem, torch, smoothing, weighted, kind):
+    logits, hard, soft, weights = problem
+    y, w = (hard if kind == "hard" else soft), (weights if weighted else None)
+    with jax.enable_x64(True):
+        ours = losses.cross_entropy(logits, y, smoothing=smoothing, class_weights=w)
+        gradient = jax.grad(lambda z: losses.cross_entropy(z, y, smoothing=smoothing, class_weights=w).sum())(
+            jnp.asarray(logits)
+        )
+    z = torch.tensor(logits, requires_grad=True)
+    theirs = torch.nn.functional.cross_entropy(
+        z,
+        torch.tensor(y),
+        weight=None if w is None else torch.tensor(w),
+        label_smoothing=smoothing,
+        reduction="none",
+    )
+    theirs.sum().backward()
+    np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, z.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_binary_cross_entropy_is_torchs(problem, torch):
+    logits, _, soft, weights = problem
+    hard = (soft > 0.2).astype(int)
+    functional = torch.nn.functional.binary_cross_entropy_with_logits
+    for y, w in ((hard, None), (soft, None), (hard, weights)):
+        theirs = functional(
+            torch.tensor(logits),
+            torch.tensor(y, dtype=torch.float64),
+            pos_weight=None if w is None else torch.tensor(w),
+            reduction="none",
+        ).mean(1)
+        with jax.enable_x64(True):
+            ours = losses.binary_cross_entropy(logits, y, positive_weights=w)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(BATCH,), (BATCH, 3), (BATCH, 2, 3)])
+def test_regression_losses_are_torchs(torch, shape):
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=shape) * 2, rng.normal(size=shape)
+    functional, axes = torch.nn.functional, tuple(range(1, len(shape)))
+    with jax.enable_x64(True):
+        ours = losses.mse(a, b), losses.huber(a, b, delta=0.7)
+    theirs = (
+        functional.mse_loss(torch.tensor(a), torch.tensor(b), reduction="none"),
+        functional.huber_loss(torch.tensor(a), torch.tensor(b), delta=0.7, reduction="none"),
+    )
+    for o, t in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(o, t.numpy().mean(axes), rtol=1e-12)
+
+
+def test_cross_entropy_closed_forms():
+    # Equal logits: log C whatever the label. A certain and wrong answer costs the logits' distance.
+    np.testing.assert_allclose(losses.cross_entropy(np.zeros((1, 8)), np.array([3])), [np.log(8)], rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.cross_entropy(np.array([[100.0, 0.0]]), np.array([1])), [100.0], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_is_its_formula(problem, gamma):
+    logits, y, _, weights = problem
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    p = p[np.arange(BATCH), y]
+    with jax.enable_x64(True):
+        ours = losses.focal(logits, y, gamma=gamma, class_weights=weights)
+        plain = losses.focal(logits, y, gamma=gamma)
+    np.testing.assert_allclose(ours, -weights[y] * (1 - p) ** gamma * np.log(p), rtol=1e-9)
+    np.testing.assert_allclose(plain, -((1 - p) ** gamma) * np.log(p), rtol=1e-9)
+
+
+def test_focal_without_focus_is_cross_entropy_with_its_gradient(problem):
+    logits, y, _, _ = problem
+    with jax.enable_x64(True):
+        z = jnp.asarray(logits)
+        value = jax.value_and_grad(lambda z: losses.focal(z, y, gamma=0.0).sum())(z)
+        wanted = jax.value_and_grad(lambda z: losses.cross_entropy(z, y).sum())(z)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15), value, wanted)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_gradient_is_finite_where_the_model_is_certain(gamma):
+    logits, y = jnp.array([[200.0, 0.0], [-200.0, 0.0]]), np.array([0, 0])
+    gradient = jax.grad(lambda z: losses.focal(z, y, gamma=gamma).sum())(logits)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[0], 0, atol=1e-6)
+
+
+def test_half_precision_is_widened_before_anything_else(problem):
+    logits, y, soft, _ = problem
+    low = jnp.asarray(logits, jnp.bfloat16)
+    wide = low.astype(jnp.float32)
+    for loss, target in (
+        (losses.cross_entropy, y),
+        (losses.focal, y),
+        (losses.binary_cross_entropy, soft),
+        (losses.mse, soft),
+        (losses.huber, soft),
+    ):
+        out = loss(low, target)
+        assert out.dtype == jnp.float32
+        assert out.shape == (BATCH,)
+        np.testing.assert_array_equal(out, loss(wide, target))
+
+
+def test_weighted_torch_mean_is_a_reduction_by_the_weights(problem, torch):
+    """torch divides a weighted mean by `Σ w_y`: here that is a `Mean` whose count says so."""
+    logits, y, _, w = problem
+    with jax.enable_x64(True):
+        total = reduce.mean(losses.cross_entropy(logits, y, class_weights=w)).total
+        ours = reduce.Mean(total, w[y].sum()).value
+    theirs = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(y), weight=torch.tensor(w))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda z, y: losses.cross_entropy(z, y, smoothing=1.5), "smoothing=1.5"),
+        (lambda z, y: losses.focal(z, y, gamma=-1.0), "gamma=-1.0"),
+        (lambda z, y: losses.huber(z[:, 0], y, delta=0.0), "delta=0.0"),
+    ],
+)
+def test_numbers_out_of_range_are_named(problem, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(problem[0], problem[1])

@@ -1,0 +1,68 @@
+"""Metrics against scikit-learn and torch."""
+
+import numpy as np
+import pytest
+
+from jtl import metrics, reduce
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(200, 6)).astype(np.float32), rng.integers(0, 6, 200), rng.random(200) < 0.7
+
+
+def test_accuracy_and_top_k_are_scikit_learns(problem):
+    sk = pytest.importorskip("sklearn.metrics")
+    logits, y, mask = problem
+    hits = metrics.accuracy(logits, y)
+    assert set(np.unique(hits)) == {0.0, 1.0}
+    np.testing.assert_allclose(reduce.mean(hits).value, sk.accuracy_score(y, logits.argmax(1)), rtol=1e-6)
+    np.testing.assert_allclose(
+        reduce.mean(hits, mask).value, sk.accuracy_score(y[mask], logits.argmax(1)[mask]), rtol=1e-6
+    )
+    for k in (1, 3, 5):
+        wanted = sk.top_k_accuracy_score(y, logits, k=k)
+        np.testing.assert_allclose(reduce.mean(metrics.top_k(logits, y, k)).value, wanted, rtol=1e-6)
+
+
+def test_top_1_is_accuracy_even_for_ties():
+    logits, y = np.zeros((3, 4), np.float32), np.array([0, 1, 3])
+    np.testing.assert_array_equal(metrics.accuracy(logits, y), [1, 0, 0])
+    np.testing.assert_array_equal(metrics.top_k(logits, y, 1), [1, 0, 0])
+    np.testing.assert_array_equal(metrics.top_k(logits, y, 2), [1, 1, 0])
+
+
+def test_confusion_matrix_is_scikit_learns_and_adds_up(problem):
+    sk = pytest.importorskip("sklearn.metrics")
+    logits, y, mask = problem
+    predicted = logits.argmax(1)
+    whole = metrics.confusion_matrix(predicted, y, 6)
+    np.testing.assert_array_equal(whole, sk.confusion_matrix(y, predicted))
+    parts = [metrics.confusion_matrix(predicted[s], y[s], 6) for s in (slice(0, 90), slice(90, 200))]
+    np.testing.assert_array_equal(parts[0] + parts[1], whole)
+    masked = metrics.confusion_matrix(predicted, y, 6, mask)
+    np.testing.assert_array_equal(masked, sk.confusion_matrix(y[mask], predicted[mask]))
+
+
+def test_classes_out_of_range_are_not_counted():
+    matrix = metrics.confusion_matrix(np.array([0, 1, -1, 2, 9]), np.array([0, -1, 1, 1, 2]), 3)
+    np.testing.assert_array_equal(matrix, [[1, 0, 0], [0, 0, 1], [0, 0, 0]])
+
+
+def test_macro_f1_is_scikit_learns(problem):
+    sk = pytest.importorskip("sklearn.metrics")
+    logits, y, _ = problem
+    predicted = logits.argmax(1)
+    ours = metrics.macro_f1(metrics.confusion_matrix(predicted, y, 6))
+    np.testing.assert_allclose(ours, sk.f1_score(y, predicted, average="macro"), rtol=1e-6)
+    # A class that is true and never predicted counts 0; one that is neither does not count.
+    predicted, y = np.array([0, 0, 1]), np.array([0, 2, 1])
+    ours = metrics.macro_f1(metrics.confusion_matrix(predicted, y, 5))
+    np.testing.assert_allclose(ours, sk.f1_score(y, predicted, average="macro"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [0, 7])
+def test_k_out_of_range_is_named(problem, k):
+    with pytest.raises(ValueError, match=f"k={k}.*6"):
+        metrics.top_k(problem[0], problem[1], k)
