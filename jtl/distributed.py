@@ -38,6 +38,6 @@ def initialize(
         jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as error:
         raise RuntimeError(
-            f"could not join the other processes (coordinator={coordinator!r}): {error}. Call initialize() before"
-            " any other use of jax; without a cluster that jax knows give coordinator, processes and process"
+            f"could not join the other processes (coordinator={coordinator!r}): {error}. Call initialize()"
+            " before any other use of jax; without a cluster that jax knows give all three arguments"
         ) from error

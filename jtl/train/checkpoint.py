@@ -1,11 +1,8 @@
 """Checkpoints of a run: saved in the background, sealed with checksums, restored onto any devices."""
 
-import logging
-import re
-import shutil
 import threading
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +16,8 @@ from orbax.checkpoint import v1 as ocp
 from jtl.model import Variables
 from jtl.params import flatten, unflatten
 from jtl.train import manifest
+from jtl.train.shelf import Shelf
 from jtl.train.state import State
-
-log = logging.getLogger("jtl.checkpoint")
 
 
 class Checkpoints:
@@ -42,31 +38,25 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, *, every: int | None = None, keep: int = 3, recipe: str = ""):
-        self.directory, self.every, self.keep, self.recipe = Path(directory).absolute(), every, keep, recipe
-        if keep < 1 or (every is not None and every < 1):
-            raise ValueError(f"keep={keep}, every={every}: both are at least 1")
-        if _step_of(self.directory) is not None:
-            raise ValueError(
-                f"{self.directory} is one checkpoint; give the one that holds it: {self.directory.parent}"
-            )
+        self._shelf = Shelf(directory, keep)
+        self.directory, self.every, self.recipe = self._shelf.directory, every, recipe
+        if every is not None and every < 1:
+            raise ValueError(f"every={every}: at least one step lies between saves")
         self._saving: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._here: int | None = None  # the step last saved or restored, which needs no second save
-        self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
         """The steps of all finished checkpoints, in order."""
-        found = (_step_of(path.parent) for path in self.directory.glob(f"step_*/{manifest.NAME}"))
-        return sorted(step for step in found if step is not None)
+        return self._shelf.steps()
 
     def best(self) -> int | None:
         """The step of the highest score, the first of equal ones; None where none was scored."""
-        ranked = self._ranked()
-        return ranked[0] if ranked else None
+        return next(iter(self._shelf.ranked()), None)
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
-        return self.directory / f"step_{step:08d}"
+        return self._shelf.path(step)
 
     def save(
         self, state: State, *, score: float | None = None, metrics: Mapping[str, float] | None = None
@@ -83,10 +73,8 @@ class Checkpoints:
             step = int(state.step)
             if step == self._here:
                 return
-            folder = self.path(step)
             if jax.process_index() == 0:
-                shutil.rmtree(folder, ignore_errors=True)  # what a killed save, or a damaged one, left
-                folder.mkdir(parents=True)
+                self._shelf.clear(step)
             _meet(f"jtl save {step}")
             leaves = {name: jnp.asarray(leaf) for name, leaf in _named(state).items()}
             content = {
@@ -98,13 +86,10 @@ class Checkpoints:
                 | {"jtl": _jtl()},
                 "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()},
             }
-            response = ocp.save_checkpointables_async(
-                folder / "arrays", _grouped({n: _raw(a) for n, a in leaves.items()})
-            )
+            arrays = _grouped({name: _raw(leaf) for name, leaf in leaves.items()})
+            response = ocp.save_checkpointables_async(str(self.path(step) / "arrays"), arrays)
         self._here = step
-        self._saving = threading.Thread(
-            target=self._finish, args=(response, folder, content), name="jtl-save"
-        )
+        self._saving = threading.Thread(target=self._finish, args=(response, content), name="jtl-save")
         self._saving.start()
 
     def wait(self) -> None:
@@ -176,93 +161,38 @@ class Checkpoints:
         self.wait()
         return self._pick(step)[1]
 
-    def _finish(self, response: Any, folder: Path, content: dict[str, Any]) -> None:
+    def _finish(self, response: Any, content: dict[str, Any]) -> None:
         try:
             response.result()
             if jax.process_index() == 0:
-                manifest.write(folder, content)
-                self._prune(content["step"])
+                self._shelf.seal(content["step"], content)
         except BaseException as failure:
             self._failure = failure  # raised by wait(), in the thread that asked for the save
 
-    def _prune(self, newest: int) -> None:
-        finished = [step for step in self.steps() if step not in self._damaged]
-        kept = {newest, *finished[-self.keep :], *self._ranked()[:1]} | self._damaged
-        for folder in self.directory.glob("step_*"):
-            step = _step_of(folder)
-            if step is not None and step not in kept:
-                (folder / manifest.NAME).unlink(missing_ok=True)  # first, so that no half folder counts
-                shutil.rmtree(folder)
-
-    def _ranked(self) -> list[int]:
-        scores = {}
-        for step in self.steps():
-            if step not in self._damaged:
-                try:
-                    scores[step] = manifest.read(self.path(step))["score"]
-                except manifest.Damaged:
-                    self._damaged.add(step)
-        return sorted((s for s, score in scores.items() if score is not None), key=lambda s: (-scores[s], s))
-
     def _pick(self, wanted: int | str) -> tuple[int, dict[str, Any]]:
-        """The step that all processes use, and its manifest: the first intact one of those that would do."""
-        if jax.process_count() == 1:
-            step = self._first_intact(wanted)
-        else:
-            step, failure = -1, None
-            if jax.process_index() == 0:
-                try:
-                    step = self._first_intact(wanted)
-                except (FileNotFoundError, ValueError) as error:
-                    failure = error
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-            if step < 0:
-                raise failure or FileNotFoundError(
-                    f"process 0 found no intact checkpoint in {self.directory}"
-                )
-        return step, manifest.read(self.path(step))
-
-    def _first_intact(self, wanted: int | str) -> int:
-        steps = self.steps()
-        if not steps:
-            raise FileNotFoundError(
-                f"no checkpoint in {self.directory}"
-                + ("" if self.directory.is_dir() else ", which does not exist")
-            )
-        if wanted not in ("newest", "best"):
-            if wanted not in steps:
-                raise FileNotFoundError(
-                    f"no checkpoint of step {wanted} in {self.directory}; there are {steps}"
-                )
-            manifest.verify(self.path(int(wanted)))
-            return int(wanted)
-        candidates = steps[::-1] if wanted == "newest" else self._ranked()
-        for step in candidates:
+        """The step that all processes use, as process 0 finds it, and its manifest."""
+        step, failure = -1, None
+        if jax.process_index() == 0:
             try:
-                manifest.verify(self.path(step))
-            except manifest.Damaged as damage:
-                self._damaged.add(step)
-                log.warning("checkpoint %s is damaged and not used: %s", self.path(step), damage)
-            else:
-                return step
-        raise FileNotFoundError(
-            f"no intact checkpoint in {self.directory}, of the {wanted} ones at steps {candidates or steps}"
-        )
+                step = self._shelf.intact(wanted)
+            except (FileNotFoundError, manifest.Damaged) as error:
+                failure = error
+        if jax.process_count() > 1:
+            with jax.transfer_guard("allow"):
+                step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        if step < 0:
+            raise failure or FileNotFoundError(f"process 0 found no intact checkpoint in {self.directory}")
+        return step, manifest.read(self.path(step))
 
     def _load(self, step: int, shapes: dict[str, Any]) -> dict[str, Any]:
         with jax.transfer_guard("allow"):
-            loaded = ocp.load_checkpointables(self.path(step) / "arrays", _grouped(shapes))
+            loaded = ocp.load_checkpointables(str(self.path(step) / "arrays"), _grouped(shapes))
             tree = {name: value for group in loaded.values() for name, value in flatten(group).items()}
             # Restored buffers may not be donated; the copies that a program makes may.
             places = {name: shape.sharding for name, shape in shapes.items()}
             return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)(
                 {n: tree[n] for n in shapes}
             )
-
-
-def _step_of(folder: Path) -> int | None:
-    found = re.fullmatch(r"step_(\d{8,})", folder.name)
-    return int(found[1]) if found else None
 
 
 def _named(state: State) -> dict[str, Any]:
@@ -312,8 +242,6 @@ def _meet(name: str) -> None:
 
 
 def _jtl() -> str:
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return version("jtl")
     except PackageNotFoundError:  # run from a checkout that is not installed

@@ -137,7 +137,11 @@ def _on(leaf: Any, mesh: Mesh) -> bool:
 def _mesh_of(variables: Variables) -> Mesh:
     leaves = jax.tree.leaves(variables.params)
     place = getattr(leaves[0], "sharding", None) if leaves else None
-    if isinstance(place, NamedSharding) and set(place.mesh.axis_names) == {"data", "fsdp"}:
+    if (
+        isinstance(place, NamedSharding)
+        and isinstance(place.mesh, Mesh)
+        and set(place.mesh.axis_names) == {"data", "fsdp"}
+    ):
         return place.mesh
     return sharding.mesh(
         devices=jax.local_devices()[:1] if place is None else sorted(place.device_set, key=lambda d: d.id)

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,9 @@ from jtl.params import flatten
 from jtl.train.sharding import put_batch
 
 
-def feed(data: Any, steps: Sequence[int], mesh: Mesh, *, ahead: int = 2, fixed: bool = True) -> Iterator[Any]:
+def feed(
+    data: Any, steps: Sequence[int], mesh: Mesh, *, ahead: int = 2, fixed: bool = True
+) -> Generator[Any, None, None]:
     """`data[step]` for every step, loaded and put on the mesh by a thread of its own.
 
     Close the iterator (`contextlib.closing`) to end the thread early.

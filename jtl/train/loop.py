@@ -79,8 +79,8 @@ def fit(
     """Trains until `state.step == steps`; goes on from the newest checkpoint where there is one.
 
     Batch number `step` is `data[step]`, and randomness is a function of the step, so a run that was killed
-    and started again with the same arguments ends with the same bits. The metrics of a step are read after the
-    next one was handed to the devices, so the devices never wait for the host.
+    and started again with the same arguments ends with the same bits. The metrics of a step are read after
+    the next one was handed to the devices, so the devices never wait for the host.
 
     SIGTERM and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
     A second Ctrl-C interrupts at once.
@@ -226,7 +226,7 @@ class _Run:
             if _first_bad(state) is not None:
                 self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
             self.checkpoints.save(state, score=score, metrics=found)
-        if over:
+        if over and self.validation is not None:
             self.display.say(
                 f"stopped at step {now}: no better {self.validation.watch} since step {self.best}"
             )

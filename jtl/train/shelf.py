@@ -1,0 +1,119 @@
+"""The folders of a run's checkpoints: which there are, which are intact, which go."""
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from jtl.train import manifest
+
+log = logging.getLogger("jtl.checkpoint")
+
+
+class Shelf:
+    """A directory of folders `step_00000040`, each a checkpoint once it has a manifest.
+
+    Args:
+      directory: need not exist yet.
+      keep: how many of the newest `prune` leaves, beside the best.
+
+    Raises:
+      ValueError: for a directory that is itself one checkpoint, or keep below 1.
+    """
+
+    def __init__(self, directory: str | Path, keep: int):
+        self.directory, self.keep = Path(directory).absolute(), keep
+        self._damaged: set[int] = set()
+        if keep < 1:
+            raise ValueError(f"keep={keep}: at least the newest checkpoint is kept")
+        if _step_of(self.directory) is not None:
+            raise ValueError(
+                f"{self.directory} is one checkpoint; give the one that holds it: {self.directory.parent}"
+            )
+
+    def path(self, step: int) -> Path:
+        """The folder of a step."""
+        return self.directory / f"step_{step:08d}"
+
+    def steps(self) -> list[int]:
+        """The steps of all finished checkpoints, in order."""
+        found = (_step_of(path.parent) for path in self.directory.glob(f"step_*/{manifest.NAME}"))
+        return sorted(step for step in found if step is not None)
+
+    def ranked(self) -> list[int]:
+        """The steps that have a score, the highest first, the earlier of equal ones first."""
+        scores: dict[int, float] = {}
+        for step in self.steps():
+            if step not in self._damaged:
+                try:
+                    score = manifest.read(self.path(step))["score"]
+                except manifest.Damaged as damage:
+                    self._report(step, damage)
+                else:
+                    scores |= {} if score is None else {step: score}
+        return sorted(scores, key=lambda step: (-scores[step], step))
+
+    def clear(self, step: int) -> Path:
+        """An empty folder for a step, in place of what a killed save, or a damaged one, left there."""
+        folder = self.path(step)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._damaged.discard(step)
+        return folder
+
+    def seal(self, step: int, content: dict[str, Any]) -> None:
+        """Makes a folder count, and lets those go that are neither among the newest nor the best.
+
+        Damaged ones were reported and stay, but do not take the place of a good one.
+        """
+        manifest.write(self.path(step), content)
+        intact = [step for step in self.steps() if step not in self._damaged]
+        kept = {step, *intact[-self.keep :], *self.ranked()[:1], *self._damaged}
+        for folder in self.directory.glob("step_*"):
+            old = _step_of(folder)
+            if old is not None and old not in kept:
+                (folder / manifest.NAME).unlink(missing_ok=True)  # first, so that no half folder counts
+                shutil.rmtree(folder)
+
+    def intact(self, wanted: int | str) -> int:
+        """The newest or the best step whose files are those that were written, or a given one.
+
+        Raises:
+          FileNotFoundError: where there is none.
+          manifest.Damaged: where a given step is.
+        """
+        steps = self.steps()
+        if not steps:
+            missing = "" if self.directory.is_dir() else ", which does not exist"
+            raise FileNotFoundError(f"no checkpoint in {self.directory}{missing}")
+        if isinstance(wanted, int):
+            if wanted not in steps:
+                raise FileNotFoundError(
+                    f"no checkpoint of step {wanted} in {self.directory}; there are {steps}"
+                )
+            manifest.verify(self.path(wanted))
+            return wanted
+        candidates = {"newest": steps[::-1], "best": self.ranked()}[wanted]
+        for step in candidates:
+            try:
+                manifest.verify(self.path(step))
+            except manifest.Damaged as damage:
+                self._report(step, damage)
+            else:
+                return step
+        what = (
+            f"all of steps {candidates} are damaged"
+            if candidates
+            else f"those of steps {steps} have no score"
+        )
+        raise FileNotFoundError(f"no {wanted} checkpoint in {self.directory}: {what}")
+
+    def _report(self, step: int, damage: Exception) -> None:
+        self._damaged.add(step)
+        log.warning("checkpoint %s is damaged and not used: %s", self.path(step), damage)
+
+
+def _step_of(folder: Path) -> int | None:
+    found = re.fullmatch(r"step_(\d{8,})", folder.name)
+    return int(found[1]) if found else None
