@@ -41,9 +41,7 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
         rule, name, paths = _source(path, inverses, table)
         absent = [p for p in paths if p not in flat]
         if absent:
-            raise WeightNameError(
-                f"{name} needs {', '.join(absent)} beside {path}, which the parameters lack"
-            )
+            raise WeightNameError(f"{name} needs {', '.join(absent)} beside {path}, which the parameters lack")
         tensors[name] = np.ascontiguousarray(rule.transform.inverse(*(np.asarray(flat[p]) for p in paths)))
         done.update(paths)
     return tensors
@@ -82,9 +80,7 @@ def _inverse(rule: Rule) -> tuple[str, tuple[re.Pattern[str], ...]]:
             regex += f"(?P={key})" if key in seen else f"(?P<{key}>{groups[int(part[1:]) - 1]})"
             seen.add(key)
         if len(seen) < len(groups):
-            raise WeightNameError(
-                f"rule {rule.pattern!r} -> {path!r} loses a group, so it cannot be read backwards"
-            )
+            raise WeightNameError(f"rule {rule.pattern!r} -> {path!r} loses a group, so it cannot be read backwards")
         patterns.append(re.compile(regex))
     return template, tuple(patterns)
 
@@ -108,9 +104,7 @@ def _template(pattern: str) -> tuple[str, list[str]]:
                 groups.append(inner)
                 out += f"{{g{len(groups)}}}"
         elif c in _SPECIAL or c in "\\)":
-            raise WeightNameError(
-                f"rule {pattern!r} has {c!r} outside its groups, so it cannot be read backwards"
-            )
+            raise WeightNameError(f"rule {pattern!r} has {c!r} outside its groups, so it cannot be read backwards")
         else:
             out, i = out + c, i + 1
     return out, groups

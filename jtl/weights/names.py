@@ -175,9 +175,7 @@ def _raise(held: Iterable[str], missing: list[str], unexpected: list[str], probl
     ):
         if names:
             lines.append(f"{len(names)} {what}:")
-            lines += [
-                f"  {name}{_near(name, others) if i < NEAREST_FOR else ''}" for i, name in enumerate(names)
-            ]
+            lines += [f"  {name}{_near(name, others) if i < NEAREST_FOR else ''}" for i, name in enumerate(names)]
     raise WeightNameError("\n".join(lines))
 
 

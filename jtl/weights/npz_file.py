@@ -6,7 +6,6 @@ import zlib
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO
 
 import ml_dtypes
 import numpy as np
@@ -45,9 +44,7 @@ def read_npz(path: Path) -> Tensors:
         entries: dict[str, Entry] = {}
         for member in archive.members:
             if not member.endswith(".npy"):
-                raise WeightFileError(
-                    f"holds the member {show(member)}; every member of an .npz ends in .npy"
-                )
+                raise WeightFileError(f"holds the member {show(member)}; every member of an .npz ends in .npy")
             archive.check_expansion(member)
             with in_file(Path(member)):
                 entries[member[: -len(".npy")]] = _entry(archive, member)
@@ -70,12 +67,10 @@ def _entry(archive: Archive, member: str) -> Entry:
             f"the array of shape {shape} and type {dtype} needs {prod(shape) * dtype.itemsize} bytes, "
             f"but {info.file_size - start} are there"
         )
-    return Entry(
-        shape, dtype.newbyteorder("="), partial(_read, archive, member, dtype, fortran, shape, start)
-    )
+    return Entry(shape, dtype.newbyteorder("="), partial(_read, archive, member, dtype, fortran, shape, start))
 
 
-def _header(file: IO[bytes]) -> tuple[np.dtype, bool, tuple[int, ...], int]:
+def _header(file: zipfile.ZipExtFile) -> tuple[np.dtype, bool, tuple[int, ...], int]:
     """Number type, whether the first axis varies fastest, shape, and where the numbers start."""
     start = file.read(8)
     if start[:6] != b"\x93NUMPY" or len(start) < 8:
@@ -105,15 +100,11 @@ def _header(file: IO[bytes]) -> tuple[np.dtype, bool, tuple[int, ...], int]:
 def _dtype(descr: str) -> np.dtype:
     kind = descr[1:-1]
     if re.fullmatch(r"[|<>]?O\d*", kind):
-        raise WeightFileError(
-            "holds Python objects (dtype object), which only unpickling could read; it is refused"
-        )
+        raise WeightFileError("holds Python objects (dtype object), which only unpickling could read; it is refused")
     if kind in ("|V2", "<V2"):
         return np.dtype(ml_dtypes.bfloat16)
     if not re.fullmatch(r"[|<>=](b1|[iu][1248]|f[248]|c(8|16))", kind):
-        raise WeightFileError(
-            f"has number type {show(descr)}; those read are truth values, integers and floats"
-        )
+        raise WeightFileError(f"has number type {show(descr)}; those read are truth values, integers and floats")
     return np.dtype(kind)
 
 

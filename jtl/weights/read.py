@@ -56,20 +56,35 @@ def read(path: str | Path, *, key: str | None = None) -> Tensors:
         raise FileNotFoundError(f"{path} does not exist; {READ}, or a folder with one of them")
     source = Source(path)
     start = source.bytes(0, min(source.size, 64))
+    if start.lstrip().startswith(b"{") and not _is_safetensors(source, start):
+        _no_key(path, key)
+        return read_index(path, _read_one)
+    return _read_one(path, key)
+
+
+def _is_safetensors(source: Source, start: bytes) -> bool:
+    """Whether it can be: its first eight bytes are a length, so they may look like any other format's start."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= source.size - 8
+
+
+def _read_one(path: Path, key: str | None = None) -> Tensors:
+    """The tensors of a file that is no index: an index names files of weights, never another index."""
+    source = Source(path)
+    start = source.bytes(0, min(source.size, 64))
     if not start:
         raise WeightFileError(f"{path}: is empty")
-    for magic, what in STRANGERS.items():
-        if start.startswith(magic) and not start.startswith(LEGACY_START):
-            raise WeightFileError(f"{path}: is {what}")
     if start.startswith(LEGACY_START):
         return read_torch(path, key)
     if start.startswith(b"PK\x03\x04"):
         return _read_zip(source, key)
     _no_key(path, key)
-    if start[8:9] == b"{":
+    if _is_safetensors(source, start):
         return read_safetensors(path)
-    if start.lstrip().startswith(b"{"):
-        return read_index(path, read)
+    for magic, what in STRANGERS.items():
+        if start.startswith(magic):
+            raise WeightFileError(f"{path}: is {what}")
+    if start[8:9] == b"{":
+        return read_safetensors(path)  # tells what is wrong with its length
     raise WeightFileError(f"{path}: starts with {start[:8]!r}, as no weight file does; {READ}")
 
 
@@ -89,9 +104,7 @@ def _read_zip(source: Source, key: str | None) -> Tensors:
 
 def _no_key(path: Path, key: str | None) -> None:
     if key is not None:
-        raise WeightFileError(
-            f"{path}: key={show(key)} only serves PyTorch files, which may hold several dicts"
-        )
+        raise WeightFileError(f"{path}: key={show(key)} only serves PyTorch files, which may hold several dicts")
 
 
 def _in_folder(folder: Path) -> Path:

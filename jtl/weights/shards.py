@@ -29,17 +29,13 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
         index = parse_json(source.bytes(0, source.size))
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
-            raise WeightFileError(
-                'is no index of weights; it must hold {"weight_map": {tensor name: file name}}'
-            )
+            raise WeightFileError('is no index of weights; it must hold {"weight_map": {tensor name: file name}}')
         expected: dict[str, list[str]] = {}
         for name, shard in weight_map.items():
             expected.setdefault(_plain_name(shard, name), []).append(name)
         absent = [shard for shard in expected if not (path.parent / shard).exists()]
         if absent:
-            raise FileNotFoundError(
-                f"{path}: these files of the index are absent: {', '.join(map(show, absent))}"
-            )
+            raise FileNotFoundError(f"{path}: these files of the index are absent: {', '.join(map(show, absent))}")
         entries: dict[str, Entry] = {}
         for shard, names in expected.items():
             tensors = read_shard(path.parent / shard)
@@ -51,8 +47,7 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
 def _plain_name(shard: object, name: str) -> str:
     if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\:\0"):
         raise WeightFileError(
-            f"tensor {show(name)} is said to lie in {show(shard)}; it must be the name of a file beside "
-            f"the index"
+            f"tensor {show(name)} is said to lie in {show(shard)}; it must be the name of a file beside the index"
         )
     return shard
 

@@ -112,9 +112,7 @@ def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[st
             raise WeightFileError(f"{what} must be described by exactly dtype, shape and data_offsets")
         dtype = DTYPES.get(described["dtype"]) if isinstance(described["dtype"], str) else None
         if dtype is None:
-            raise WeightFileError(
-                f"{what} has dtype {show(described['dtype'])}; those read are {', '.join(DTYPES)}"
-            )
+            raise WeightFileError(f"{what} has dtype {show(described['dtype'])}; those read are {', '.join(DTYPES)}")
         if not isinstance(described["shape"], list):
             raise WeightFileError(f"{what} has {show(described['shape'])} as its shape, not a list")
         shape = check_shape(described["shape"], dtype.itemsize, what)
@@ -135,8 +133,7 @@ def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[st
         reached = end
     if base + reached != source.size:
         raise WeightFileError(
-            f"the tensors end at byte {show(base + reached)}, the file at {source.size}; "
-            "it is cut short or damaged"
+            f"the tensors end at byte {show(base + reached)}, the file at {source.size}; it is cut short or damaged"
         )
     return entries
 

@@ -39,9 +39,7 @@ def read_torch_tree(path: Path) -> object:
     source = Source(path)
     with in_file(path):
         tree, starts = _parse(source)
-        return replace_tensors(
-            tree, lambda view: view.read(source, starts), budget=4 * source.size + (64 << 20)
-        )
+        return replace_tensors(tree, lambda view: view.read(source, starts), budget=4 * source.size + (64 << 20))
 
 
 def read_torch(path: Path, key: str | None = None) -> Tensors:
@@ -128,9 +126,7 @@ def _parse_legacy(source: Source) -> tuple[object, Mapping[str, int]]:
     for key in keys:
         count = int.from_bytes(source.bytes(at, 8), "little", signed=True)
         if count * items[key] != sizes[key]:
-            raise WeightFileError(
-                f"storage {show(key)} has {show(count)} elements where {sizes[key]} bytes are due"
-            )
+            raise WeightFileError(f"storage {show(key)} has {show(count)} elements where {sizes[key]} bytes are due")
         if key in starts:
             raise WeightFileError(f"lists the storage {show(key)} twice")
         starts[key] = at + 8
@@ -149,23 +145,12 @@ def _small(source: Source, offset: int, count: int) -> bytes:
 def _storage(reference: object, place: Callable[[Storage], None]) -> Storage:
     """A storage from PyTorch's reference ("storage", type, key, device, count[, None])."""
     if not isinstance(reference, tuple) or len(reference) not in (5, 6) or reference[0] != "storage":
-        raise WeightFileError(
-            "refers to something other than a storage; save the weights alone, not the module"
-        )
+        raise WeightFileError("refers to something other than a storage; save the weights alone, not the module")
     _, kind, key, _device, count = reference[:5]
     if reference[5:] not in ((), (None,)):
-        raise WeightFileError(
-            "has a storage that is a part of another, as PyTorch before 0.4 wrote; save it again"
-        )
-    if (
-        not isinstance(kind, Kind)
-        or not isinstance(key, str)
-        or type(count) is not int
-        or not 0 <= count < 1 << 56
-    ):
-        raise WeightFileError(
-            f"has a storage of {show(kind)} with key {show(key)} and {show(count)} elements"
-        )
+        raise WeightFileError("has a storage that is a part of another, as PyTorch before 0.4 wrote; save it again")
+    if not isinstance(kind, Kind) or not isinstance(key, str) or type(count) is not int or not 0 <= count < 1 << 56:
+        raise WeightFileError(f"has a storage of {show(kind)} with key {show(key)} and {show(count)} elements")
     storage = Storage(key, np.dtype(kind.dtype), count)
     place(storage)
     return storage

@@ -17,7 +17,7 @@ from jtl.weights.errors import WeightFileError, show
 from jtl.weights.torch_tensors import ALLOWED, Builder
 
 MAX_PICKLE = 16 << 20  # bytes
-MAX_WORK = 1 << 20  # instructions; a tensor takes about 40
+MAX_WORK = 1 << 19  # instructions; a tensor takes about 40
 HELP = (
     "only tensors, numbers, strings, lists and dicts are read from a PyTorch file; in PyTorch, "
     "save the weights alone: torch.save(model.state_dict(), file)"
@@ -51,15 +51,18 @@ class Machine:
             WeightFileError: an instruction or a name that is not allowed, or a malformed pickle.
         """
         self._reset()
+        data, end = self.data, len(self.data)
         while True:
-            code = self.take(1)[0]
+            if self.at >= end:
+                raise WeightFileError("its pickle has no end; it is cut short")
+            code = data[self.at]
+            self.at += 1
             if code == 0x2E:  # STOP
                 return self.pop()
             instruction = INSTRUCTIONS.get(code)
             if instruction is None:
-                raise WeightFileError(
-                    f"uses the pickle instruction {bytes([code])!r} at byte {self.at - 1}; {HELP}"
-                )
+                shown = bytes([code])
+                raise WeightFileError(f"uses the pickle instruction {shown!r} at byte {self.at - 1}; {HELP}")
             self.work += 1
             if self.work > MAX_WORK:
                 raise WeightFileError(f"its pickle takes more than {MAX_WORK} instructions")
@@ -156,9 +159,7 @@ class Machine:
         except WeightFileError:
             raise
         except ValueError:  # from unpacking the arguments
-            raise WeightFileError(
-                f"calls {builder.name} with {len(args)} arguments at byte {self.at}"
-            ) from None
+            raise WeightFileError(f"calls {builder.name} with {len(args)} arguments at byte {self.at}") from None
 
     def state(self) -> None:
         """Drop the attributes set on a dict (PyTorch keeps module versions there)."""
@@ -171,15 +172,9 @@ class Machine:
         if len(items) % 2:
             raise WeightFileError(f"its pickle has a key without a value at byte {self.at}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            small = (
-                abs(key) < 1 << 63
-                if isinstance(key, (int, float))
-                else isinstance(key, str) and len(key) <= 1024
-            )
+            small = abs(key) < 1 << 63 if isinstance(key, (int, float)) else isinstance(key, str) and len(key) <= 1024
             if not small:
-                raise WeightFileError(
-                    f"its pickle has a dict key that is {show(key)}; keys are names or small numbers"
-                )
+                raise WeightFileError(f"its pickle has a dict key that is {show(key)}; keys are names or small numbers")
             target[cast(Hashable, key)] = value
 
     def set_item(self) -> None:

@@ -69,9 +69,7 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
-def _view(
-    storage: object, offset: object, size: object, stride: object, kind: object, flags: object
-) -> TensorView:
+def _view(storage: object, offset: object, size: object, stride: object, kind: object, flags: object) -> TensorView:
     if not isinstance(storage, Storage) or not isinstance(kind, Kind):
         raise WeightFileError(f"a tensor is built from {show(storage)} of {show(kind)}, not from a storage")
     what = f"a tensor in storage {show(storage.key)}"
@@ -79,9 +77,7 @@ def _view(
         raise WeightFileError(f"{what} has a size and a stride that are no tuples of one length")
     shape = check_shape(size, kind.dtype.itemsize, what)
     if not all(type(step) is int and 0 <= step < 1 << 56 for step in stride):
-        raise WeightFileError(
-            f"{what} has a stride of {', '.join(map(show, stride))}; strides are integers >= 0"
-        )
+        raise WeightFileError(f"{what} has a stride of {', '.join(map(show, stride))}; strides are integers >= 0")
     strides = stride if prod(shape) else _contiguous(shape)
     if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
         raise WeightFileError(f"{what} starts at {show(offset)}; an offset is an integer >= 0")
@@ -90,17 +86,13 @@ def _view(
     if needed > storage.nbytes and prod(shape):
         raise WeightFileError(f"{what} reaches to byte {show(needed)} of {storage.nbytes}")
     if prod(shape) * item > storage.nbytes + MAX_EXPANDED:
-        raise WeightFileError(
-            f"{what} expands {storage.nbytes} bytes to {show(prod(shape) * item)}; that is refused"
-        )
+        raise WeightFileError(f"{what} expands {storage.nbytes} bytes to {show(prod(shape) * item)}; that is refused")
     known = {"conj": False, "neg": False}
     if flags is not None:
         if not isinstance(flags, dict) or not set(flags) <= set(known):
             raise WeightFileError(f"{what} carries flags other than conj and neg")
         known.update({str(k): bool(v) for k, v in flags.items()})
-    return TensorView(
-        storage, kind.dtype, offset if prod(shape) else 0, shape, strides, known["conj"], known["neg"]
-    )
+    return TensorView(storage, kind.dtype, offset if prod(shape) else 0, shape, strides, known["conj"], known["neg"])
 
 
 def _tensor_v1(args: tuple) -> object:

@@ -97,9 +97,7 @@ def replace_tensors(tree: object, read: Callable[[TensorView], object], budget: 
         if isinstance(node, TensorView):
             spent += prod(node.shape) * node.dtype.itemsize
             if spent > budget:
-                raise WeightFileError(
-                    f"its tensors take more than {budget} bytes together; it repeats its storages"
-                )
+                raise WeightFileError(f"its tensors take more than {budget} bytes together; it repeats its storages")
             result = read(node)
         elif isinstance(node, dict):
             result = {k: visit(v, depth + 1) for k, v in node.items()}

@@ -70,9 +70,7 @@ class Archive:
         """Refuse a compressed member that would grow without measure."""
         info = self.member(name)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise WeightFileError(
-                f"member {show(name)} uses compression {info.compress_type}; only deflate is read"
-            )
+            raise WeightFileError(f"member {show(name)} uses compression {info.compress_type}; only deflate is read")
         if info.file_size > max(SMALL, MAX_EXPANSION * info.compress_size):
             raise WeightFileError(
                 f"member {show(name)} would grow from {info.compress_size} to {info.file_size} bytes; "

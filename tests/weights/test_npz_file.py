@@ -1,0 +1,61 @@
+""".npz against numpy.load."""
+
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jtl.weights import WeightFileError, read
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
+def test_everything_numpy_writes_is_read_alike(tmp_path, save):
+    rng = np.random.default_rng(0)
+    saved = {
+        f"a/{s}": rng.integers(0, 100, (3, 4)).astype(s)
+        for s in ["?", "u1", "i1", "<u2", ">i4", "<i8", "<f2", ">f4", "<f8", "<c8", "c16"]
+    }
+    saved["fortran"] = np.asfortranarray(rng.normal(size=(3, 4, 5)))
+    saved["empty"] = np.zeros((0, 3))
+    saved["scalar"] = np.float32(1.5)
+    save(tmp_path / "x.npz", **saved)
+    tensors = read(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as reference:
+        assert list(tensors) == reference.files
+        for name, value in tensors.items():
+            np.testing.assert_array_equal(value, reference[name], err_msg=name)
+            assert value.dtype == reference[name].dtype.newbyteorder("=")
+            assert tensors.entry(name).shape == value.shape
+
+
+def test_two_byte_voids_are_bfloat16_as_jax_writes_them(tmp_path):
+    x = np.linspace(0, 1, 5).astype(ml_dtypes.bfloat16)
+    np.savez(tmp_path / "x.npz", x=x)
+    assert read(tmp_path / "x.npz")["x"].dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(read(tmp_path / "x.npz")["x"], x)
+
+
+def test_objects_texts_and_bombs_are_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", good=np.ones(2), bad=np.array([{}], dtype=object))
+    with pytest.raises(WeightFileError, match=r"bad.npy: holds Python objects"):
+        read(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", names=np.array(["a"]))
+    with pytest.raises(WeightFileError, match=r"names.npy: has number type"):
+        read(tmp_path / "x.npz")
+    np.savez_compressed(tmp_path / "x.npz", zeros=np.zeros(40 << 20, np.uint8))
+    with pytest.raises(WeightFileError, match=r"would grow from .* to 41943168 bytes"):
+        read(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(WeightFileError, match=r"is a zip of 'readme.txt'"):
+        read(tmp_path / "x.npz")
+
+
+def test_a_changed_compressed_array_fails_its_checksum(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=500))
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(WeightFileError, match=r"x.npy: cannot be read"):
+        read(tmp_path / "x.npz")["x"]
