@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,13 @@ class Entry(NamedTuple):
     read: Callable[[], np.ndarray]
 
 
-class Tensors(Mapping[str, np.ndarray]):
+if TYPE_CHECKING:
+    _Arrays = Mapping[str, np.ndarray]
+else:  # a run-time checker of types that sees what the values are would read one to look
+    _Arrays = Mapping
+
+
+class Tensors(_Arrays):
     """The tensors of a weight file by name; `tensors[name]` reads that one, anew each time.
 
     Nothing is kept, so a caller that takes one tensor after another never holds the file twice.

@@ -154,7 +154,7 @@ def garbage(rng: random.Random, data: bytes) -> bytes:
 
 def program(rng: random.Random, data: bytes) -> bytes:
     """A PyTorch file with a random pickle of instructions that are known and some that are not."""
-    known = list(b"(01NKMJGXUC]})tasequrhjcRbQ.") + [0x80, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x93, 0x94, 0x95]
+    known = b"(01NKMJGXUC]})tasequrhjcRbQ.\x80\x85\x86\x87\x88\x89\x8a\x8c\x93\x94\x95"
     pieces = [
         text("w"),
         number(1),

@@ -9,20 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_weights.py"
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_damaged_and_malicious_files_are_read_or_refused(seed):
+def test_damaged_and_malicious_files_are_read_or_refused():
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "1200", str(seed)], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, str(SCRIPT), "2200", "1"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
     counts = re.search(r"(\d+) cases: (\d+) refused, (\d+) read", done.stdout)
     assert counts is not None, done.stdout
     cases, refused, read = map(int, counts.groups())
-    assert cases >= 1200
-    assert refused > 700  # else the damage would not be damage
-    assert read > 30  # bits flipped among the numbers do no harm
+    assert cases >= 2200
+    assert refused > 1500  # else the damage would not be damage
+    assert read > 60  # bits flipped among the numbers do no harm
