@@ -1,1 +1,101 @@
-"""jtl: transfer learning for JAX, four families on one objective type and one train step."""
+"""jtl: transfer learning for JAX, four families on one objective type and one train step.
+
+    import jtl
+
+    objective = jtl.finetune(backbone, head)                             # or features, adapt, maml
+    step = jtl.make_step(objective, tx, trainable=jtl.select("head/.*"))
+    state = step.init(jtl.init(key, x, backbone=backbone, head=head), key)
+    result = jtl.fit(step, state, data, steps=1000)
+
+Names are imported when first used, so `jtl --help` and a data script do not wait for jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick"),
+    "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
+    "jtl.summary": ("describe",),
+    "jtl.reduce": ("Mean", "mean"),
+    "jtl.typing": ("Aux",),
+    "jtl.methods.finetune": ("evaluation", "finetune", "predictor"),
+    "jtl.methods.features": ("extract", "features"),
+    "jtl.methods.adapt": ("adapt",),
+    "jtl.methods.dann": ("alternating", "dann", "weight_schedule"),
+    "jtl.methods.maml": ("adapt_to", "maml", "with_rule"),
+    "jtl.methods.rules": ("UpdateRule", "fixed_rate", "from_optax", "learned_rate"),
+    "jtl.train": (
+        "Checkpoints", "JsonLines", "State", "Step", "TensorBoard", "Validation", "averaged", "evaluate", "fit", "fsdp",
+        "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate", "variables",
+    ),
+}  # fmt: skip
+_ROOMS = ("backbones", "data", "distributed", "heads", "losses", "metrics", "ops", "optim", "report", "rng", "weights")
+_WHERE = {name: home for home, names in _HOME.items() for name in names}
+
+__all__ = [*sorted(_WHERE), *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"jtl.{name}")
+    raise AttributeError(f"module 'jtl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
+if TYPE_CHECKING:
+    from jtl.methods.adapt import adapt as adapt
+    from jtl.methods.dann import alternating as alternating
+    from jtl.methods.dann import dann as dann
+    from jtl.methods.dann import weight_schedule as weight_schedule
+    from jtl.methods.features import extract as extract
+    from jtl.methods.features import features as features
+    from jtl.methods.finetune import evaluation as evaluation
+    from jtl.methods.finetune import finetune as finetune
+    from jtl.methods.finetune import predictor as predictor
+    from jtl.methods.maml import adapt_to as adapt_to
+    from jtl.methods.maml import maml as maml
+    from jtl.methods.maml import with_rule as with_rule
+    from jtl.methods.rules import UpdateRule as UpdateRule
+    from jtl.methods.rules import fixed_rate as fixed_rate
+    from jtl.methods.rules import from_optax as from_optax
+    from jtl.methods.rules import learned_rate as learned_rate
+    from jtl.model import Model as Model
+    from jtl.model import Variables as Variables
+    from jtl.model import from_linen as from_linen
+    from jtl.model import from_nnx as from_nnx
+    from jtl.model import init as init
+    from jtl.model import part as part
+    from jtl.model import pick as pick
+    from jtl.params import flatten as flatten
+    from jtl.params import match as match
+    from jtl.params import merge as merge
+    from jtl.params import select as select
+    from jtl.params import split as split
+    from jtl.params import unflatten as unflatten
+    from jtl.reduce import Mean as Mean
+    from jtl.reduce import mean as mean
+    from jtl.summary import describe as describe
+    from jtl.train import Checkpoints as Checkpoints
+    from jtl.train import JsonLines as JsonLines
+    from jtl.train import State as State
+    from jtl.train import Step as Step
+    from jtl.train import TensorBoard as TensorBoard
+    from jtl.train import Validation as Validation
+    from jtl.train import averaged as averaged
+    from jtl.train import evaluate as evaluate
+    from jtl.train import fit as fit
+    from jtl.train import fsdp as fsdp
+    from jtl.train import jit_step as jit_step
+    from jtl.train import make_step as make_step
+    from jtl.train import mesh as mesh
+    from jtl.train import pmap_step as pmap_step
+    from jtl.train import put_batch as put_batch
+    from jtl.train import replicate as replicate
+    from jtl.train import variables as variables
+    from jtl.typing import Aux as Aux

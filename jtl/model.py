@@ -46,7 +46,9 @@ def from_linen(module: Any) -> Model:
         made = dict(module.init({"params": key, "dropout": key}, x, train=False))
         params, stats = made.pop("params", {}), made.pop("batch_stats", {})
         if made:
-            raise ValueError(f"{type(module).__name__} makes the collections {sorted(made)}; only params and batch_stats are kept")
+            raise ValueError(
+                f"{type(module).__name__} makes the collections {sorted(made)}; only params and batch_stats are kept"
+            )
         return Variables(_plain(params), _plain(stats))
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
@@ -71,7 +73,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
     """
     from flax import nnx
 
-    def parts(module):
+    def parts(module: Any) -> Any:
         return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
     def init(key: Key, x: Any) -> Variables:

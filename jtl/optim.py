@@ -25,11 +25,11 @@ def scale(table: Table) -> optax.GradientTransformation:
       ValueError: at init, for parameters that no rule matches or rules that match none (`jtl.params.match`).
     """
 
-    def init(params: Params) -> Any:
+    def init(params: Any) -> Any:
         match(table, params)
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 
-    def update(updates: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
 
         def scaled(u, factor):

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import jaxtyping
+from jaxtyping import PRNGKeyArray
 
 Tree: TypeAlias = Any
 """A nested dict of arrays."""
@@ -13,8 +14,8 @@ Stats: TypeAlias = dict[str, Any]
 """Nested dict of what changes without a gradient: running statistics, moving averages, queues."""
 Batch: TypeAlias = Mapping[str, Any]
 Key: TypeAlias = PRNGKeyArray
-Step: TypeAlias = Int[Array, ""]
-Scalar: TypeAlias = Float[Array, ""]
+Step: TypeAlias = jaxtyping.Scalar
+Scalar: TypeAlias = jaxtyping.Scalar
 Output: TypeAlias = Any
 Schedule: TypeAlias = Callable[[Any], Any]
 """A function of the step, as in optax."""

@@ -111,5 +111,7 @@ def test_pick_averages_positions_and_joins_features(key):
     joined = model.pick(features, ("stage1", "last", "pooled"))
     np.testing.assert_allclose(joined[:, :4], np.asarray(maps).reshape(2, 9, 4).mean(1), rtol=1e-5, atol=1e-7)
     assert joined.shape == (2, 17)
-    with pytest.raises(ValueError, match=r"no feature \['stage9'\]; the backbone returns \['last', 'pooled', 'stage1'\]"):
+    with pytest.raises(
+        ValueError, match=r"no feature \['stage9'\]; the backbone returns \['last', 'pooled', 'stage1'\]"
+    ):
         model.pick(features, "stage9")

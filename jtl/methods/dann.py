@@ -104,7 +104,9 @@ def _judge(
     """The critic's loss on rows of both domains, each domain's mean counting half."""
     logits, new = critic.apply(part(Variables(params, stats), name), pooled, train=True, key=key)
     if logits.shape != (len(pooled), 1):
-        raise ValueError(f"the critic returns {logits.shape} for {len(pooled)} rows; it must give one logit each, [batch, 1]")
+        raise ValueError(
+            f"the critic returns {logits.shape} for {len(pooled)} rows; it must give one logit each, [batch, 1]"
+        )
     n = len(views.source.pooled)
     domains = {"source": (logits[:n, 0], 1.0, views.source.mask), "target": (logits[n:, 0], 0.0, views.target.mask)}
     terms = {f"{name}_{d}": mean(_domain_loss(z, y), mask).scale(0.5) for d, (z, y, mask) in domains.items()}

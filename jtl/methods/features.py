@@ -42,7 +42,11 @@ def features(
 
 
 def extract(
-    backbone: Model, variables: Variables, batches: Iterable[Mapping[str, Any]], *, feature: str | Sequence[str] = "pooled"
+    backbone: Model,
+    variables: Variables,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    feature: str | Sequence[str] = "pooled",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs a frozen backbone over data once, so that many heads can be fitted to the result.
 

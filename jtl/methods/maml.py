@@ -17,7 +17,9 @@ RULE = "rule"
 """Where the update rule's own parameters stand, beside `backbone/` and `head/`."""
 
 
-def adapt_to(inner: Objective, rule: UpdateRule, *, steps: int, order: int = 2, adapted: Mask | None = None) -> Callable:
+def adapt_to(
+    inner: Objective, rule: UpdateRule, *, steps: int, order: int = 2, adapted: Mask | None = None
+) -> Callable:
     """The inner loop: `θ_k = rule(φ, ∇_θ L_support(θ_{k−1}), θ_{k−1})`, k = 1 … steps.
 
     Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task.

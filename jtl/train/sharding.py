@@ -89,7 +89,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Any:
-    """This process's rows, as its part of the global batch on the mesh.
+    """The rows of one process as its part of the global batch on the mesh.
 
     Raises:
       ValueError: for rows that do not divide over the devices of this process.
@@ -97,7 +97,9 @@ def put_batch(batch: Batch, mesh: Mesh) -> Any:
     local = len(mesh.local_devices)
     for path, leaf in flatten(batch).items():
         if np.ndim(leaf) == 0 or len(leaf) % local:
-            raise ValueError(f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {local} devices; choose a multiple")
+            raise ValueError(
+                f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {local} devices; choose a multiple"
+            )
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), dict(batch))
 
@@ -149,5 +151,7 @@ def split_batch(batch: Batch, devices: Sequence[Any] | None = None) -> Any:
     n = len(jax.local_devices() if devices is None else devices)
     for path, leaf in flatten(batch).items():
         if np.ndim(leaf) == 0 or len(leaf) % n:
-            raise ValueError(f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {n} devices; choose a multiple")
+            raise ValueError(
+                f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {n} devices; choose a multiple"
+            )
     return jax.tree.map(lambda a: np.asarray(a).reshape(n, -1, *np.shape(a)[1:]), dict(batch))

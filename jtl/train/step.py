@@ -96,21 +96,22 @@ def make_step(
             trained, frozen = split(params, mask)
             loss = _summed(objective, frozen, state.step, dtype)
             grads, stats, terms, found = _gradient(loss, trained, stats, batch, key, microbatch)
-            found = {"loss": reduce.total(terms), **reduce.values(terms if len(terms) > 1 else {}), **reduce.values(found)}
+            found = {
+                "loss": reduce.total(terms),
+                **reduce.values(terms if len(terms) > 1 else {}),
+                **reduce.values(found),
+            }
             if clip is not None:
-                found["grad_norm"] = norm = optax.tree.norm(grads)
-                grads = jax.tree.map(lambda g, n=norm: g * (clip / jnp.maximum(n, clip)).astype(g.dtype), grads)
+                grads, found["grad_norm"] = _clipped(grads, clip)
             updates, opt = tx.update(grads, state.opt[i], trained)
-            trained = optax.apply_updates(trained, updates)
+            trained: Any = optax.apply_updates(trained, updates)
             params = merge(trained, frozen)
             opts.append(opt)
             parts.append(trained)
             metrics |= found if len(objectives) == 1 else {f"{i}/{name}": value for name, value in found.items()}
         if len(objectives) > 1:
             metrics["loss"] = sum(metrics[f"{i}/loss"] for i in range(len(objectives)))
-        averages = state.ema
-        if ema is not None:
-            averages = jax.tree.map(lambda a, p: a + (1 - ema) * (p - a), averages, _union(parts))
+        averages: Any = state.ema if ema is None else optax.incremental_update(_union(parts), state.ema, 1 - ema)
         return State(state.step + 1, params, stats, tuple(opts), state.key, averages), metrics
 
     return Step(init, update, masks)
@@ -155,6 +156,13 @@ def _gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, 
         terms, found = jax.tree.map(lambda a: a.sum(0), sums)
     found = {name: reduce.as_terms(value)["loss"] for name, value in found.items()}
     return ops.batch_sum(grads), stats, ops.batch_sum(terms), ops.batch_sum(found)
+
+
+def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
+    """The gradient at most `limit` long, and how long it was."""
+    norm = optax.tree.norm(grads)
+    factor = limit / jnp.maximum(norm, limit)
+    return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads), norm
 
 
 def _listed(given: Any, single: type | None = None) -> tuple:

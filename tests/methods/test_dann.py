@@ -64,9 +64,7 @@ def test_lambda_scales_the_features_gradient_and_not_the_critics(key):
     for weight in (0.5, 2.0):
         jax.tree.map(np.testing.assert_array_equal, found[weight]["critic"], found[0.0]["critic"])
         jax.tree.map(np.testing.assert_array_equal, found[weight]["head"], found[0.0]["head"])
-    adversarial = {
-        w: jax.tree.map(jnp.subtract, found[w]["backbone"], found[0.0]["backbone"]) for w in (0.5, 2.0)
-    }
+    adversarial = {w: jax.tree.map(jnp.subtract, found[w]["backbone"], found[0.0]["backbone"]) for w in (0.5, 2.0)}
     assert largest_difference(jax.tree.map(lambda g: 4 * g, adversarial[0.5]), adversarial[2.0]) < 1e-5
     assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(adversarial[2.0])) > 1e-3
 
@@ -84,7 +82,10 @@ def test_the_objective_is_the_formula_written_by_hand(key):
     source, target, p = rows["source"], rows["target"], variables.params
     logits = run(source["x"]) @ p["head"]["out"]["kernel"] + p["head"]["out"]["bias"][None]
     ce = optax.softmax_cross_entropy_with_integer_labels(logits, source["y"])[source["mask"]].mean()
-    said = [(run(x) @ p["critic"]["out"]["kernel"] + p["critic"]["out"]["bias"][None])[:, 0] for x in (source["x"], target["x"])]
+    said = [
+        (run(x) @ p["critic"]["out"]["kernel"] + p["critic"]["out"]["bias"][None])[:, 0]
+        for x in (source["x"], target["x"])
+    ]
     d_source = -jax.nn.log_sigmoid(said[0])[source["mask"]].mean()
     d_target = -jax.nn.log_sigmoid(-said[1])[target["mask"]].mean()
     np.testing.assert_allclose(total(value), ce + 0.5 * (d_source + d_target), rtol=1e-6)
@@ -115,7 +116,10 @@ def test_alternating_steps_answer_the_critic_of_this_step(key):
     )  # fmt: skip
     state, _ = jax.jit(step)(step.init(variables, key), rows)
     g, _ = gradients(critic_turn, variables, rows, key)
-    moved = {**variables.params, "critic": jax.tree.map(lambda p, g: p - 0.5 * g, variables.params["critic"], g["critic"])}
+    moved = {
+        **variables.params,
+        "critic": jax.tree.map(lambda p, g: p - 0.5 * g, variables.params["critic"], g["critic"]),
+    }
     g, _ = gradients(network_turn, Variables(moved, {}), rows, key)
     expected = {n: jax.tree.map(lambda p, g: p - 0.1 * g, moved[n], g[n]) for n in ("backbone", "head")}
     assert largest_difference(state.params, {**expected, "critic": moved["critic"]}) < 1e-6
@@ -137,7 +141,7 @@ def test_two_critics_need_two_names(key):
     rows = domains()
     body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
     twice = adapt(body, head, alignments=[dann(critic), dann(critic)])
-    with pytest.raises(ValueError, match="alignment 1 uses the names .*'critic_source'"):
+    with pytest.raises(ValueError, match=r"alignment 1 uses the names .*'critic_source'"):
         twice(variables.params, {}, rows, key, 0)
 
 

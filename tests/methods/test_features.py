@@ -31,14 +31,18 @@ def test_training_on_extracted_features_is_training_through_the_frozen_backbone(
         state, _ = jax.jit(step)(state, rows)
 
     cut = [{n: v[i : i + 8] for n, v in rows.items()} for i in (0, 8)]
-    cut.append({"x": np.pad(rows["x"][16:], ((0, 4), (0, 0))), "y": np.pad(rows["y"][16:], (0, 4)), "mask": np.arange(8) < 4})
+    cut.append(
+        {"x": np.pad(rows["x"][16:], ((0, 4), (0, 0))), "y": np.pad(rows["y"][16:], (0, 4)), "mask": np.arange(8) < 4}
+    )
     x, y = extract(net, model.part(variables, "backbone"), cut)
     np.testing.assert_array_equal(y, rows["y"])
     params, tx = variables.params["head"], optax.adam(1e-2)
     opt = tx.init(params)
 
     def loss(p):
-        return optax.softmax_cross_entropy_with_integer_labels(x @ p["out"]["kernel"] + p["out"]["bias"][None], y).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(
+            x @ p["out"]["kernel"] + p["out"]["bias"][None], y
+        ).mean()
 
     for _ in range(5):
         updates, opt = tx.update(jax.grad(loss)(params), opt, params)
@@ -58,7 +62,9 @@ def test_several_stages_are_fused(key):
     x, y = extract(body, model.part(variables, "backbone"), [rows], feature=both)
     out = variables.params["head"]["out"]
     logits = x @ out["kernel"] + out["bias"][None]
-    np.testing.assert_allclose(total(value), optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        total(value), optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rtol=1e-6
+    )
 
 
 def test_an_empty_data_set_is_refused(key):

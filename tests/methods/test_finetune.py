@@ -26,7 +26,10 @@ def test_frozen_statistics_stay_and_running_ones_move(key):
     variables = model.init(key, rows["x"], backbone=net, head=head)
     for frozen in (True, False):
         _, aux = finetune(net, head, frozen_stats=frozen)(variables.params, variables.stats, rows, key, 0)
-        same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(aux.stats), jax.tree.leaves(variables.stats), strict=True)]
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(jax.tree.leaves(aux.stats), jax.tree.leaves(variables.stats), strict=True)
+        ]
         assert all(same) == frozen
     loss, aux = evaluation(net, head)(variables.params, variables.stats, rows, None, 0)
     jax.tree.map(np.testing.assert_array_equal, aux.stats, variables.stats)

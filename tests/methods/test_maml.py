@@ -60,7 +60,9 @@ def test_first_order_is_second_order_where_the_hessian_vanishes(key):
         rows["query"] = {"g": rows["support"]["g"][::-1] ** 2}
         params = {"w": jnp.ones(4)}
         one, two = (
-            jax.grad(lambda p, o=o: total(maml(linear, rules.fixed_rate(0.3), steps=4, order=o)(p, {}, rows, key, 0)[0]))(params)
+            jax.grad(
+                lambda p, o=o: total(maml(linear, rules.fixed_rate(0.3), steps=4, order=o)(p, {}, rows, key, 0)[0])
+            )(params)
             for o in (1, 2)
         )
         np.testing.assert_allclose(one["w"], two["w"], rtol=1e-15)
@@ -104,10 +106,15 @@ def test_learned_rates_have_their_gradient_by_differences(key):
         grads, h = jax.grad(f)(variables.params), 1e-6
         for i in range(4):
             for path in (("w",), ("rule", "w")):
+
                 def moved(by, i=i, path=path):
                     leaf = variables.params["w"] if path == ("w",) else variables.params["rule"]["w"]
                     leaf = leaf.at[i].add(by)
-                    return {"w": leaf, "rule": variables.params["rule"]} if path == ("w",) else {"w": variables.params["w"], "rule": {"w": leaf}}
+                    return (
+                        {"w": leaf, "rule": variables.params["rule"]}
+                        if path == ("w",)
+                        else {"w": variables.params["w"], "rule": {"w": leaf}}
+                    )
 
                 slope = (f(moved(h)) - f(moved(-h))) / (2 * h)
                 exact = grads["w"][i] if path == ("w",) else grads["rule"]["w"][i]
@@ -157,7 +164,13 @@ def test_inductive_queries_are_normalised_by_the_support_set(key):
         objective = maml(finetune(net, head), rules.fixed_rate(0.1), steps=1, outer=outer)
         both = objective(variables.params, variables.stats, rows, key, 0)[0]
         halves = [
-            objective(variables.params, variables.stats, {**rows, "query": {n: v[:, cut] for n, v in rows["query"].items()}}, key, 0)[0]
+            objective(
+                variables.params,
+                variables.stats,
+                {**rows, "query": {n: v[:, cut] for n, v in rows["query"].items()}},
+                key,
+                0,
+            )[0]
             for cut in (slice(0, 4), slice(4, 9))
         ]
         return float(total(both)), float(4 * total(halves[0]) + 5 * total(halves[1])) / 9
@@ -194,7 +207,10 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
         draw = np.random.default_rng(0)
         net, head = backbones.conv4(filters=4, downsample="pool"), heads.linear(3)
         x = {"support": draw.normal(size=(2, 6, 16, 16, 1)), "query": draw.normal(size=(2, 9, 16, 16, 1))}
-        y = {"support": np.tile(np.repeat(np.arange(3), 2), (2, 1)), "query": np.tile(np.repeat(np.arange(3), 3), (2, 1))}
+        y = {
+            "support": np.tile(np.repeat(np.arange(3), 2), (2, 1)),
+            "query": np.tile(np.repeat(np.arange(3), 3), (2, 1)),
+        }
         made = model.init(key, jnp.asarray(x["support"][0]), backbone=net, head=head)
         params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}

@@ -12,7 +12,15 @@ from jtl import model, ops
 from jtl.methods.finetune import finetune
 from jtl.params import select
 from jtl.train.sharding import (
-    fsdp, jit_step, mesh, pmap_step, put_batch, replicate, replicated, split_batch, state_sharding,
+    fsdp,
+    jit_step,
+    mesh,
+    pmap_step,
+    put_batch,
+    replicate,
+    replicated,
+    split_batch,
+    state_sharding,
 )  # fmt: skip
 from jtl.train.step import make_step
 from jtl.typing import Aux
@@ -67,7 +75,10 @@ def test_every_way_to_shard_is_the_same_step(key, name, how):
         rules = [(".*", replicate if how == "jit on 8" else fsdp(min_bytes=0))]
         state, metrics = over_mesh(key, name, grid, rules)
     assert largest_difference(jax.device_get(state.params), jax.device_get(reference.params)) < 2e-6
-    assert largest_difference(jax.device_get((state.stats, state.ema)), jax.device_get((reference.stats, reference.ema))) < 2e-6
+    assert (
+        largest_difference(jax.device_get((state.stats, state.ema)), jax.device_get((reference.stats, reference.ema)))
+        < 2e-6
+    )
     for metric in said:
         np.testing.assert_allclose(metrics[metric], said[metric], rtol=1e-5, atol=1e-7)
 
@@ -102,7 +113,9 @@ def collective_bytes(text):
     size = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2}
     found = 0
     for line in text.splitlines():
-        head = re.match(r"\s*(?:ROOT )?\S+ = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(", line)
+        head = re.match(
+            r"\s*(?:ROOT )?\S+ = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all)(?:-start)?\(", line
+        )
         if head:
             for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", head[1]):
                 found += size[dtype] * int(np.prod([int(d) for d in dims.split(",") if d] or [1]))

@@ -116,7 +116,9 @@ def test_terms_of_different_counts_add_up_too(key):
 
     def objective(params, stats, batch, key, step):
         loss, aux = supervised(params, stats, batch, key, step)
-        outputs = body.apply(model.part(model.Variables(params, stats), "backbone"), batch["x"], train=True)[0]["pooled"]
+        outputs = body.apply(model.part(model.Variables(params, stats), "backbone"), batch["x"], train=True)[0][
+            "pooled"
+        ]
         return {"ce": loss, "size": mean((outputs**2).sum(1), batch["other"]).scale(0.3)}, aux
 
     found = []
@@ -177,9 +179,7 @@ def test_objectives_take_turns_in_one_program(key):
     def second(params, stats, batch, key, step):  # pulls b towards what a has become
         return (params["b"]["w"] - params["a"]["w"]) ** 2 / 2, Aux({"seen": stats["seen"] * 10}, {})
 
-    step = make_step(
-        [first, second], [optax.sgd(0.5), optax.sgd(0.25)], trainable=[select("a/.*"), select("b/.*")]
-    )
+    step = make_step([first, second], [optax.sgd(0.5), optax.sgd(0.25)], trainable=[select("a/.*"), select("b/.*")])
     state = step.init(model.Variables(params, {"seen": jnp.asarray(1.0)}), key)
     state, metrics = jax.jit(step)(state, {"x": np.zeros(1)})
     assert float(state.params["a"]["w"]) == 2.5

@@ -1,0 +1,46 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import jtl
+
+
+@pytest.mark.parametrize("name", jtl.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(jtl, name) is not None
+
+
+def test_names_are_the_objects_of_their_homes():
+    for home, names in jtl._HOME.items():
+        for name in names:
+            assert getattr(jtl, name) is getattr(importlib.import_module(home), name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'finetuen'"):
+        jtl.finetuen  # noqa: B018  (the access is the test)
+
+
+def test_optional_and_forbidden_packages_stay_out():
+    """What a GPU machine may lack, and what jtl never runs on, is not imported with the library."""
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"grain", "tensorflow_datasets", "tyro", "matplotlib", "sklearn"}}:
+            raise ImportError("refused: " + name)
+sys.meta_path.insert(0, Refuse())
+import jtl
+for name in {jtl.__all__!r}:
+    getattr(jtl, name)
+found = {{"torch", "tensorflow", "transformers", "timm", "clu"}} & set(sys.modules)
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_importing_jtl_does_not_import_jax():
+    code = "import sys, jtl; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
