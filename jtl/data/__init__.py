@@ -1,0 +1,25 @@
+"""Data as a function of the step: `dataset[step] -> batch`, shuffled afresh each epoch, sliced per process."""
+
+from jtl.data import augment, images
+from jtl.data.arrays import arrays
+from jtl.data.episodes import episodes, sample, split_classes
+from jtl.data.folder import folder
+from jtl.data.pair import pair
+from jtl.data.pipeline import Dataset, Source
+from jtl.data.prefetch import prefetch
+from jtl.data.tfds import tfds
+
+__all__ = [
+    "Dataset",
+    "Source",
+    "arrays",
+    "augment",
+    "episodes",
+    "folder",
+    "images",
+    "pair",
+    "prefetch",
+    "sample",
+    "split_classes",
+    "tfds",
+]

@@ -1,0 +1,106 @@
+"""Arrays in memory as a data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jtl.data.pipeline import Dataset
+
+
+def arrays(
+    x: Any,
+    y: Any = None,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    classes: int | Sequence[str] | None = None,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Dataset:
+    """Data set of arrays in memory.
+
+    Args:
+      x: [examples, ...], or a dict of such arrays. 64-bit numbers are read as 32-bit ones.
+      y: labels, [examples] of integers, or [examples, ...] of floats (soft labels, targets of a regression), or None.
+      batch_size: rows of the global batch.
+      seed: of the order.
+      shuffle: afresh each epoch; False for evaluation.
+      drop_last: leave the last partial batch out instead of padding it.
+      classes: the number of classes or their names; labels must then lie in [0, classes).
+      process_index: see `Dataset`.
+      process_count: see `Dataset`.
+
+    Returns:
+      a `Dataset` of {"x", "y", "mask"}; y is int32 or float32.
+
+    Raises:
+      ValueError: lengths that differ, no examples, NaN, labels out of range; the first bad row is named.
+      TypeError: arrays that are not of numbers.
+    """
+    names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes and tuple(classes)
+    columns = {name: _numbers(f"x[{name!r}]", value) for name, value in x.items()} if isinstance(x, Mapping) else x
+    if isinstance(columns, dict):
+        if not columns:
+            raise ValueError("x is an empty dict; it must hold at least one array")
+        sizes = {f"x[{name!r}]": len(value) for name, value in columns.items()}
+    else:
+        columns = _numbers("x", columns)
+        sizes = {"x": len(columns)}
+    if y is not None:
+        y = _labels(y, names)
+        sizes["y"] = len(y)
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"arrays differ in length: {sizes}")
+    source = _Arrays(columns, y, next(iter(sizes.values())), names)
+    return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    x: Any
+    y: np.ndarray | None
+    size: int
+    classes: tuple[str, ...] | None
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        x = self.x
+        taken = {k: _narrow(v[index]) for k, v in x.items()} if isinstance(x, dict) else _narrow(x[index])
+        return {"x": taken} if self.y is None else {"x": taken, "y": self.y[index]}
+
+
+def _narrow(value: np.ndarray) -> np.ndarray:
+    wide = {"f": np.float32, "i": np.int32, "u": np.uint32}
+    narrow = wide.get(value.dtype.kind) if value.dtype.itemsize == 8 else None
+    return value if narrow is None else value.astype(narrow)
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    value = np.asarray(value)
+    if value.dtype.kind in "OSUMm":
+        raise TypeError(f"{name} has dtype {value.dtype}; it must be an array of numbers")
+    if value.ndim == 0:
+        raise ValueError(f"{name} is a scalar; it must have a leading axis of examples")
+    if value.dtype.kind == "f":
+        for start in range(0, len(value), 4096):  # in parts, for arrays mapped from disk
+            bad = np.isnan(value[start : start + 4096]).reshape(len(value[start : start + 4096]), -1).any(axis=1)
+            if bad.any():
+                raise ValueError(f"{name} is NaN in row {start + int(bad.argmax())}")
+    return value
+
+
+def _labels(y: Any, names: tuple[str, ...] | None) -> np.ndarray:
+    y = _numbers("y", y)
+    if y.dtype.kind == "f":
+        return y.astype(np.float32)
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"y has dtype {y.dtype}; labels are integers, targets and soft labels floats")
+    bad = (y < 0) | (y >= (len(names) if names else np.iinfo(np.int32).max))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        limit = f"[0, {len(names)}), for there are {len(names)} classes" if names else "0 or more"
+        raise ValueError(f"y{list(where)} is {y[where]}; labels must be {limit}")
+    return y.astype(np.int32)

@@ -1,0 +1,128 @@
+"""Augmentation on the device: pure functions `(key, x) -> x` of a batch of images [batch, height, width, channels].
+
+Each constructor returns such a function; every example draws for itself. They work under `jit` and `vmap`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from jtl.typing import Key
+
+Augment: TypeAlias = Callable[[Any, Any], Any]
+Images: TypeAlias = Num[Array | np.ndarray, "batch height width channels"]
+
+
+def compose(*augments: Augment) -> Augment:
+    """The functions one after another, each with a key of its own (`fold_in(key, place)`)."""
+
+    def apply(key: Key | None, x: Images) -> Images:
+        for place, augment in enumerate(augments):
+            x = augment(None if key is None else jax.random.fold_in(key, place), x)
+        return x
+
+    return apply
+
+
+def flip(probability: float = 0.5) -> Augment:
+    """Mirrors left and right, each example with this probability."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability is {probability}; it must be in [0, 1]")
+
+    def apply(key: Key, x: Images) -> Images:
+        chosen = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
+        x = jnp.asarray(x)
+        return jnp.where(chosen, x[:, :, ::-1], x)
+
+    return apply
+
+
+def crop(size: int, padding: int = 0) -> Augment:
+    """A window [size, size] at a uniformly random place of the image with `padding` zeros around it."""
+    if size < 1 or padding < 0:
+        raise ValueError(f"size is {size} and padding {padding}; they must be at least 1 and 0")
+
+    def apply(key: Key, x: Images) -> Images:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+        batch, height, width, channels = x.shape
+        if size > min(height, width):
+            raise ValueError(f"a crop of {size} does not fit {height} x {width} (padding of {padding} included)")
+        room = jnp.array([height - size + 1, width - size + 1])
+        corners = jax.random.randint(key, (batch, 2), 0, jnp.broadcast_to(room, (batch, 2)))
+        return jax.vmap(lambda one, at: jax.lax.dynamic_slice(one, (at[0], at[1], 0), (size, size, channels)))(
+            x, corners
+        )
+
+    return apply
+
+
+def rotate(degrees: float) -> Augment:
+    """Turns each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
+
+    def apply(key: Key, x: Images) -> Images:
+        angles = jax.random.uniform(key, (len(x),), minval=-degrees, maxval=degrees)
+        return rotate_by(x, angles)
+
+    return apply
+
+
+def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
+    """Turns images counter-clockwise about their centre, bilinear, zeros outside; integers are rounded.
+
+    Args:
+      x: [batch, height, width, channels].
+      degrees: the angle of each, [batch].
+    """
+    _, height, width, _ = x.shape
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
+
+    def one(image: Any, angle: Any) -> Any:
+        cos, sin = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
+        at = [cos * rows + sin * columns + (height - 1) / 2, cos * columns - sin * rows + (width - 1) / 2]
+        turn = lambda plane: jax.scipy.ndimage.map_coordinates(plane, at, order=1)  # noqa: E731
+        return jax.vmap(turn, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
+
+    turned = jax.vmap(one)(jnp.asarray(x), jnp.asarray(degrees))
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        turned = jnp.round(turned)
+    return turned.astype(x.dtype)
+
+
+def noise(std: float) -> Augment:
+    """Adds independent Gaussian noise of this standard deviation to every number of a float image."""
+    if std < 0:
+        raise ValueError(f"std is {std}; it must not be negative")
+
+    def apply(key: Key, x: Images) -> Images:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"noise needs float images, got {x.dtype}; put normalise before it")
+        return x + std * jax.random.normal(key, x.shape, x.dtype)
+
+    return apply
+
+
+def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
+    """(x / 255 - mean) / std for integer images, (x - mean) / std for float ones in [0, 1]; the key is not used.
+
+    Args:
+      mean: one number a channel.
+      std: likewise, positive.
+    """
+    if len(mean) != len(std) or min(std) <= 0:
+        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, std positive")
+    shape = (1, 1, 1, len(mean))
+
+    def apply(key: Key | None, x: Images) -> Images:
+        if x.shape[-1] != len(mean):
+            raise ValueError(f"images have {x.shape[-1]} channels, mean and std have {len(mean)}")
+        x = jnp.asarray(x)
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) / 255
+        return (x - jnp.array(mean, x.dtype).reshape(shape)) / jnp.array(std, x.dtype).reshape(shape)
+
+    return apply

@@ -1,0 +1,163 @@
+"""Few-shot episodes, sampled by index on the device."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Num
+
+from jtl import rng
+from jtl.data.augment import Augment
+from jtl.typing import Batch, Key
+
+
+def sample(
+    keys: Key,
+    x: Num[Array | np.ndarray, "classes per_class ..."],
+    *,
+    way: int,
+    shot: int,
+    query: int,
+    rotations: bool = False,
+    augment: Augment | None = None,
+) -> Batch:
+    """Episodes with one key each; pure, to be jitted.
+
+    Classes are drawn without replacement from all classes, then shot + query of each class's examples without
+    replacement, so support and query are disjoint. Labels are the places 0..way-1.
+
+    Args:
+      keys: one a task, [tasks].
+      x: examples by class, [classes, per_class, ...].
+      way: classes of an episode.
+      shot: labelled examples of each.
+      query: examples of each to be judged on.
+      rotations: turns by 0, 90, 180, 270 degrees of axes 2 and 3 make four classes of each; class c + classes * k is
+        class c turned k times.
+      augment: applied to all images of a task, `(key, [way * (shot + query), ...]) -> ...`; one that normalises, say.
+
+    Returns:
+      {"support": {"x": [tasks, way * shot, ...], "y": int32 [tasks, way * shot]}, "query": likewise}; class by class.
+    """
+    classes, per_class, *shape = x.shape
+    turns = 4 if rotations else 1
+
+    def one(key: Key) -> Batch:
+        class_key, row_key, augment_key = jax.random.split(key, 3)
+        # the places of the largest of random words are a uniform draw without replacement
+        _, chosen = jax.lax.top_k(jax.random.bits(class_key, (classes * turns,)), way)
+        _, rows = jax.lax.top_k(jax.random.bits(row_key, (way, per_class)), shot + query)
+        images = jnp.asarray(x)[chosen[:, None] % classes, rows]
+        if rotations:
+            quarter = [partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
+            images = jax.vmap(lambda k, image: jax.lax.switch(k, quarter, image))(chosen // classes, images)
+        if augment is not None:
+            flat = augment(augment_key, images.reshape(-1, *shape))
+            images = flat.reshape(way, shot + query, *flat.shape[1:])
+
+        def part(images: Any) -> dict[str, Any]:
+            labels = jnp.repeat(jnp.arange(way, dtype=jnp.int32), images.shape[1])
+            return {"x": images.reshape(-1, *images.shape[2:]), "y": labels}
+
+        return {"support": part(images[:, :shot]), "query": part(images[:, shot:])}
+
+    return jax.vmap(one)(keys)
+
+
+def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Disjoint random sets of class indices, as `split_classes(1623, (1100, 100, 423))` for Omniglot.
+
+    Raises:
+      ValueError: if a size is not positive or they add up to more than there are classes.
+    """
+    if min(sizes) < 1 or sum(sizes) > classes:
+        raise ValueError(f"sizes {tuple(sizes)} must be positive and add up to at most {classes} classes")
+    order = np.random.default_rng(seed).permutation(classes)
+    return tuple(np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1]))
+
+
+class episodes:
+    """Data set of few-shot episodes: `episodes(x, way=5, shot=1, query=15, tasks=16)[step]`.
+
+    Args:
+      x: examples by class, [classes, per_class, ...]; put on the device once.
+      way: classes of an episode.
+      shot: labelled examples of each.
+      query: examples of each to be judged on.
+      tasks: episodes of the global batch; the processes share them.
+      seed: of the draws; step s draws from `rng.stream(key(seed), "episodes", s)`.
+      steps: what `len` says, as an epoch has no meaning here.
+      rotations: see `sample`.
+      augment: see `sample`.
+      process_index: None asks jax when the first batch is drawn.
+      process_count: likewise.
+
+    Raises:
+      ValueError: for too few classes or examples, or tasks that the processes cannot share.
+    """
+
+    classes = None
+
+    def __init__(
+        self,
+        x: Num[Array | np.ndarray, "classes per_class ..."],
+        *,
+        way: int,
+        shot: int,
+        query: int,
+        tasks: int,
+        seed: int = 0,
+        steps: int = 100,
+        rotations: bool = False,
+        augment: Augment | None = None,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ) -> None:
+        counts = {"way": way, "shot": shot, "query": query, "tasks": tasks, "steps": steps}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+        if rotations and (x.ndim < 4 or x.shape[2] != x.shape[3]):
+            raise ValueError(f"rotations need square images [classes, per_class, side, side, ...], got {x.shape}")
+        there = x.shape[0] * (4 if rotations else 1)
+        if way > there:
+            raise ValueError(f"way is {way}, but there are only {there} classes")
+        if shot + query > x.shape[1]:
+            raise ValueError(f"shot {shot} + query {query} exceed the {x.shape[1]} examples of a class")
+        if (process_index is None) != (process_count is None):
+            raise ValueError("give process_index and process_count together, or neither")
+        self.size = x.shape[0] * x.shape[1]
+        self._steps, self._tasks, self._processes = steps, tasks, (process_index, process_count)
+        self._x, self._key = jax.device_put(x), jax.random.key(seed)
+        draw = partial(sample, way=way, shot=shot, query=query, rotations=rotations, augment=augment)
+
+        def batch(key: Any, step: Any, first: Any, x: Any, local: int) -> Batch:
+            keys = jax.random.split(rng.stream(key, "episodes", step), tasks)
+            return draw(jax.lax.dynamic_slice_in_dim(keys, first, local), x)
+
+        self._batch = jax.jit(batch, static_argnames="local")
+
+    def __len__(self) -> int:
+        """The number of steps that was asked for."""
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """The episodes of a step, on the device; of several processes each has its own tasks."""
+        if step < 0:
+            raise IndexError(f"step is {step}; steps count from 0")
+        index, count = self._processes
+        if index is None or count is None:
+            index, count = jax.process_index(), jax.process_count()
+        if self._tasks % count:
+            raise ValueError(f"{self._tasks} tasks do not divide by {count} processes")
+        local = self._tasks // count
+        # put explicitly, for loops that run under transfer_guard("disallow")
+        at, first = jax.device_put((np.uint32(step), np.int32(index * local)))
+        return self._batch(self._key, at, first, self._x, local=local)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The first `len` batches."""
+        return (self[step] for step in range(len(self)))

@@ -1,0 +1,120 @@
+"""Class folders of images: `root/ants/1.jpg`, `root/bees/2.jpg`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl.data import images
+from jtl.data.pipeline import Dataset
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def folder(
+    root: str | Path,
+    *,
+    batch_size: int,
+    size: int | None = None,
+    transform: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    mode: str | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Dataset:
+    """Data set of class folders of images.
+
+    Args:
+      root: the folder of class folders; labels follow their sorted names. Hidden files are passed over.
+      batch_size: rows of the global batch.
+      size: resize the short side to it and crop the middle square; or give `transform`.
+      transform: `(pixels, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
+      mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
+      classes: the names to expect, in the order of labels, as those of the training set.
+      seed: of the order and the transform.
+      shuffle: afresh each epoch; False for evaluation.
+      drop_last: leave the last partial batch out instead of padding it.
+      process_index: see `Dataset`.
+      process_count: see `Dataset`.
+
+    Raises:
+      FileNotFoundError: if root is no folder.
+      ValueError: at once for a class folder that is empty, missing or unexpected, and for a file that is no image or
+        in no class folder; at reading for a file that does not decode or has another channel count. The file is named.
+    """
+    if (size is None) == (transform is None):
+        raise ValueError("give either size or transform")
+    side = size
+    change = transform or (lambda pixels, rng: images.short_side_crop(pixels, side or 0))
+    names, files, labels = scan(Path(root), classes)
+    channels = None if mode else images.decode(files[0]).shape[2]
+    source = _Folder(names, files, labels, change, mode, channels)
+    return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
+
+
+def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
+    """(class names, files, labels int32 [files]) of a folder of class folders; see `folder` for what it refuses."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of images per class")
+    entries = [entry for entry in sorted(root.iterdir()) if not entry.name.startswith(".")]
+    found = [entry.name for entry in entries if entry.is_dir()]
+    for entry in entries:
+        if not entry.is_dir():
+            raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")
+        if classes is not None and entry.name not in classes:
+            raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(classes)}")
+    names = tuple(found if classes is None else classes)
+    if not names:
+        raise ValueError(f"{str(root)!r} has no class folders")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        if name not in found:
+            raise ValueError(f"{str(root)!r} has no folder for class {name!r}; there are {found}")
+        inside = [file for file in sorted((root / name).iterdir()) if not file.name.startswith(".")]
+        if not inside:
+            raise ValueError(f"class folder {str(root / name)!r} is empty")
+        for file in inside:
+            if file.suffix.lower() not in SUFFIXES or not file.is_file():
+                raise ValueError(f"{str(file)!r} is not an image file; suffixes are {SUFFIXES}")
+        files += inside
+        labels += [label] * len(inside)
+    return names, tuple(files), np.array(labels, np.int32)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    classes: tuple[str, ...]
+    files: tuple[Path, ...]
+    labels: np.ndarray
+    transform: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+    mode: str | None
+    channels: int | None
+
+    @property
+    def size(self) -> int:
+        return len(self.files)
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        rows = [self._one(self.files[i], draw) for i, draw in zip(index, draws, strict=True)]
+        for row, i in zip(rows, index, strict=True):
+            if row.shape != rows[0].shape:
+                raise ValueError(
+                    f"image {str(self.files[i])!r} became {row.shape}, {str(self.files[index[0]])!r} "
+                    f"{rows[0].shape}; transform must give one shape"
+                )
+        return {"x": np.stack(rows), "y": self.labels[index]}
+
+    def _one(self, file: Path, draw: tuple[int, ...]) -> np.ndarray:
+        pixels = images.decode(file, self.mode)
+        if self.channels not in (None, pixels.shape[2]):
+            raise ValueError(
+                f"image {str(file)!r} has {pixels.shape[2]} channels, {str(self.files[0])!r} has "
+                f"{self.channels}; pass mode='RGB' (or 'L') to convert all"
+            )
+        return self.transform(pixels, np.random.default_rng(draw))

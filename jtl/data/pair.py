@@ -1,0 +1,63 @@
+"""Two domains side by side for adaptation."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jtl.data.pipeline import Dataset
+from jtl.typing import Batch
+
+
+def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
+    """Pairs of a source and a target batch.
+
+    Each domain cycles through its own epochs, so sizes and batch sizes may differ. An epoch of the pair, `len(pair)`,
+    is that of the longer domain. A target that is a shuffled `Dataset` is reshuffled with a seed derived from its own,
+    so that equal seeds do not bind source and target rows together for ever.
+
+    Args:
+      source: a data set of {"x", "y", "mask"}.
+      target: a data set; its labels are taken out.
+      target_labels: keep the target's labels (for an oracle, or semi-supervised work).
+
+    Returns:
+      a data set of {"source": batch, "target": batch}; size is the longer domain's, classes are the source's.
+    """
+    if isinstance(target, Dataset) and target.shuffle:
+        target = replace(target, seed=zlib.crc32(f"target/{target.seed}".encode()))
+    return Pair(source, target, target_labels)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """See `pair`."""
+
+    source: Any
+    target: Any
+    target_labels: bool
+
+    @property
+    def size(self) -> int:
+        """Examples of the longer domain."""
+        return (self.source if len(self.source) >= len(self.target) else self.target).size
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The source's classes."""
+        return self.source.classes
+
+    def __len__(self) -> int:
+        """Steps per epoch of the longer domain."""
+        return max(len(self.source), len(self.target))
+
+    def __getitem__(self, step: int) -> Batch:
+        """Both domains' batches of a step."""
+        target = self.target[step]
+        if not self.target_labels:
+            target = {name: value for name, value in target.items() if name != "y"}
+        return {"source": self.source[step], "target": target}
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the first epoch, in order."""
+        return (self[step] for step in range(len(self)))

@@ -1,0 +1,141 @@
+"""One data set for all sources: Grain shuffles, slices, pads and batches by the step alone."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from jtl.typing import Batch
+
+
+class Source(Protocol):
+    """Examples by their index."""
+
+    size: int
+    classes: tuple[str, ...] | None
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        """Reads rows.
+
+        Args:
+          index: the examples' indices, int [rows].
+          draws: one tuple of integers a row that seeds what is random about it (`np.random.default_rng(draw)`).
+
+        Returns:
+          a dict of arrays with leading axis rows, "x" and where there are labels "y".
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Batches of a source as a function of the step.
+
+    Step s belongs to epoch s // len(dataset). With shuffle, the epoch's order is Grain's permutation under a seed
+    made of (seed, epoch). Of each global batch, process k of P has rows [k B/P, (k+1) B/P), so that the processes'
+    rows together, in order, are the batch that one process would have read. The last partial batch is filled up with
+    real examples of the same epoch, whose `mask` is False.
+
+    Args:
+      source: where examples come from.
+      batch_size: rows of the global batch; the processes share it.
+      seed: of the order, and of the host's random crops.
+      shuffle: False for evaluation.
+      drop_last: leave the last partial batch out.
+      process_index: None asks jax when the first batch is read.
+      process_count: likewise.
+
+    Raises:
+      ValueError: for a batch size that is not positive, that the processes cannot share, or that leaves no step.
+    """
+
+    source: Source
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    drop_last: bool = False
+    process_index: int | None = None
+    process_count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative")
+        if self.source.size < 1:
+            raise ValueError("the data set has no examples")
+        if len(self) == 0:
+            raise ValueError(
+                f"drop_last leaves no batch: {self.size} examples are fewer than batch_size {self.batch_size}"
+            )
+        if (self.process_index is None) != (self.process_count is None):
+            raise ValueError("give process_index and process_count together, or neither")
+        if self.process_count is not None:
+            self._processes  # noqa: B018  (checks what was given)
+
+    @property
+    def size(self) -> int:
+        """How many examples there are."""
+        return self.source.size
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes' names in the order of their labels, or None."""
+        return self.source.classes
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        if self.drop_last:
+            return self.size // self.batch_size
+        return -(-self.size // self.batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
+        if step < 0:
+            raise IndexError(f"step is {step}; steps count from 0")
+        return self._batches[int(step)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the first epoch, in order."""
+        return (self[step] for step in range(len(self)))
+
+    @cached_property
+    def _processes(self) -> tuple[int, int]:
+        index, count = self.process_index, self.process_count
+        if index is None or count is None:
+            import jax  # asked only now: a program may call jax.distributed.initialize after it made its data
+
+            index, count = jax.process_index(), jax.process_count()
+        if not 0 <= index < count:
+            raise ValueError(f"process_index is {index}; with {count} processes it must be in [0, {count})")
+        if self.batch_size % count:
+            raise ValueError(f"batch_size {self.batch_size} does not divide by {count} processes")
+        return index, count
+
+    @cached_property
+    def _batches(self) -> Any:
+        from grain import MapDataset
+
+        index, count = self._processes
+        local = self.batch_size // count
+        # Grain adds the epoch to the seed; hashing first keeps seed 1's first epoch from being seed 0's second
+        seed = zlib.crc32(f"order/{self.seed}".encode())
+        order = MapDataset.range(self.size)
+        if self.shuffle:
+            order = order.shuffle(seed=seed)
+
+        def place(row: int, _: Any) -> tuple[int, int, int, bool]:
+            step, offset = divmod(row, local)
+            epoch, step = divmod(step, len(self))
+            position = step * self.batch_size + index * local + offset
+            return int(order[epoch * self.size + position % self.size]), epoch, position, position < self.size
+
+        def read(rows: Sequence[tuple[int, int, int, bool]]) -> dict[str, Any]:
+            examples = np.array([row[0] for row in rows])
+            draws = [(self.seed, epoch, position) for _, epoch, position, _ in rows]
+            return {**self.source.read(examples, draws), "mask": np.array([row[3] for row in rows])}
+
+        return MapDataset.range(len(self) * local).map_with_index(place).batch(local, batch_fn=read)

@@ -1,0 +1,97 @@
+"""TensorFlow Datasets without TensorFlow, through `tfds.data_source`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl.data.pipeline import Dataset
+
+
+def tfds(
+    name: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    *,
+    batch_size: int,
+    download: bool = False,
+    transform: Callable[[Any, np.random.Generator], Any] | None = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = False,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Dataset:
+    """Data set of TensorFlow Datasets, prepared in the array_record format.
+
+    Args:
+      name: as "mnist" or "mnist:3.0.1".
+      split: as "train", or a part of one, "train[:10%]".
+      data_dir: where prepared data sets lie; None is TFDS's default.
+      batch_size: rows of the global batch.
+      download: prepare the data set if it is not there. Without it nothing touches the network.
+      transform: `(x, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
+      seed: of the order and the transform.
+      shuffle: afresh each epoch; False for evaluation.
+      drop_last: leave the last partial batch out instead of padding it.
+      process_index: see `Dataset`.
+      process_count: see `Dataset`.
+
+    Returns:
+      a `Dataset` of {"x", "y", "mask"}: the two features that TFDS names as supervised.
+
+    Raises:
+      FileNotFoundError: if the data set is not prepared in data_dir; says which are.
+      ValueError: for a split that is not there (says which are), or a data set without an (input, label) pair.
+    """
+    import tensorflow_datasets
+
+    if download:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()
+    else:
+        # only what lies on disk: the plain builder would fall back on code and start to download
+        try:
+            found = tensorflow_datasets.core.read_only_builder.builder_from_files(
+                name.partition(":")[0], data_dir=data_dir, version=name.partition(":")[2] or None
+            )
+        except tensorflow_datasets.core.DatasetNotFoundError as error:
+            place = Path(data_dir or tensorflow_datasets.core.constants.DATA_DIR).expanduser()
+            there = sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+            raise FileNotFoundError(
+                f"no prepared data set {name!r} in {str(place)!r}; there are {there}; pass download=True to get it"
+            ) from error
+        builder = found
+    info = builder.info
+    base = split.partition("[")[0]
+    if base not in (*info.splits, "all"):
+        raise ValueError(f"data set {name!r} has no split {split!r}; there are {sorted(info.splits)}")
+    if info.supervised_keys is None or len(info.supervised_keys) != 2:
+        raise ValueError(f"data set {name!r} names no (input, label) pair; its features are {list(info.features)}")
+    x, y = info.supervised_keys
+    records = builder.as_data_source(split=split)
+    classes = tuple(getattr(info.features[y], "names", None) or ()) or None
+    source = _Records(records, x, y, transform, len(records), classes)
+    return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
+
+
+@dataclass(frozen=True)
+class _Records:
+    records: Any
+    x: str
+    y: str
+    transform: Callable[[Any, np.random.Generator], Any] | None
+    size: int
+    classes: tuple[str, ...] | None
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        rows = self.records.__getitems__([int(i) for i in index])  # one call: records are read in one go
+        x = [row[self.x] for row in rows]
+        if self.transform is not None:
+            x = [self.transform(one, np.random.default_rng(draw)) for one, draw in zip(x, draws, strict=True)]
+        if len({np.shape(one) for one in x}) > 1:
+            raise ValueError(f"feature {self.x!r} differs in shape between examples; give a transform to one shape")
+        y = np.asarray([row[self.y] for row in rows])
+        return {"x": np.stack(x), "y": y.astype(np.int32 if y.dtype.kind in "iu" else np.float32)}
