@@ -6,6 +6,7 @@ import zlib
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -70,7 +71,7 @@ def _entry(archive: Archive, member: str) -> Entry:
     return Entry(shape, dtype.newbyteorder("="), partial(_read, archive, member, dtype, fortran, shape, start))
 
 
-def _header(file: zipfile.ZipExtFile) -> tuple[np.dtype, bool, tuple[int, ...], int]:
+def _header(file: Any) -> tuple[np.dtype, bool, tuple[int, ...], int]:
     """Number type, whether the first axis varies fastest, shape, and where the numbers start."""
     start = file.read(8)
     if start[:6] != b"\x93NUMPY" or len(start) < 8:

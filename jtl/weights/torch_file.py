@@ -98,7 +98,7 @@ def _parse_zip(source: Source) -> tuple[object, Mapping[str, int]]:
                 f"storage {show(storage.key)} needs {show(storage.nbytes)} bytes, but its member holds {held}"
             )
 
-    machine = Machine(_small(source, offset, count), partial(_storage, place=place))
+    machine = Machine(_small(source, offset, count), source.size, partial(_storage, place=place))
     return machine.run(), starts
 
 
@@ -111,7 +111,7 @@ def _parse_legacy(source: Source) -> tuple[object, Mapping[str, int]]:
             raise WeightFileError(f"storage {show(storage.key)} is given two sizes")
         items[storage.key] = storage.dtype.itemsize
 
-    machine = Machine(source.bytes(0, min(source.size, MAX_PICKLE)), partial(_storage, place=place))
+    machine = Machine(source.bytes(0, min(source.size, MAX_PICKLE)), source.size, partial(_storage, place=place))
     machine.run()  # the magic number, compared before
     version, system = machine.run(), machine.run()
     if version != 1001:

@@ -17,7 +17,7 @@ from jtl.weights.errors import WeightFileError, show
 from jtl.weights.torch_tensors import ALLOWED, Builder
 
 MAX_PICKLE = 16 << 20  # bytes
-MAX_WORK = 1 << 19  # instructions; a tensor takes about 40
+MAX_WORK = 1 << 18  # instructions, and one more for each 64 bytes of the file; a tensor takes about 45
 HELP = (
     "only tensors, numbers, strings, lists and dicts are read from a PyTorch file; in PyTorch, "
     "save the weights alone: torch.save(model.state_dict(), file)"
@@ -29,14 +29,15 @@ class Machine:
 
     Args:
         data: the bytes.
+        file_size: the length of the whole file in bytes, which bounds how many instructions are sensible.
         persistent: turns a persistent id (PyTorch's reference to a storage) into a value.
     """
 
-    def __init__(self, data: bytes, persistent: Callable[[object], object]):
+    def __init__(self, data: bytes, file_size: int, persistent: Callable[[object], object]):
         self.data = data
         self.at = 0
         self.persistent = persistent
-        self.work = 0
+        self.work_left = MAX_WORK + file_size // 64
         self._reset()
 
     def _reset(self) -> None:
@@ -63,8 +64,8 @@ class Machine:
             if instruction is None:
                 shown = bytes([code])
                 raise WeightFileError(f"uses the pickle instruction {shown!r} at byte {self.at - 1}; {HELP}")
-            self.work += 1
-            if self.work > MAX_WORK:
+            self.work_left -= 1
+            if self.work_left < 0:
                 raise WeightFileError(f"its pickle takes more than {MAX_WORK} instructions")
             instruction(self)
 
