@@ -1,9 +1,8 @@
 """The name table read backwards: a model's parameters under a file's names.
 
-A rule can be read backwards when its pattern, apart from its groups, is plain text: then a path gives
-the groups, and
-the groups give the name. `(?:...)?` is written as nothing and `(?:a|b)` as `a`, so put the usual
-spelling first.
+A rule can be read backwards when its pattern, apart from its groups, is plain text: then a path gives the
+groups, and the groups give the name. `(?:...)?` is written as nothing and `(?:a|b)` as `a`, so put the
+usual spelling first.
 """
 
 import re

@@ -1,8 +1,8 @@
 """A file of numbers: ranges of it as arrays, each read when asked for.
 
 Reading into fresh memory, rather than mapping the file, keeps one copy in the process: pages of a mapped
-file count
-beside the arrays made from them, and a file that is cut short later kills the process that maps it.
+file count beside the arrays made from them, and a file that is cut short later kills the process that maps
+it.
 """
 
 import os

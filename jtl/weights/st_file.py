@@ -1,8 +1,7 @@
 """The safetensors format: eight bytes of header length, a JSON header, the numbers.
 
-Every promise of the header is checked before a byte of data is read: types, lengths, and that the
-tensors cover the
-rest of the file once, without a gap or an overlap.
+Every promise of the header is checked before a byte of data is read: types, lengths, and that the tensors
+cover the rest of the file once, without a gap or an overlap.
 """
 
 import json

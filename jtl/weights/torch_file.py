@@ -1,10 +1,8 @@
 """PyTorch's `.pth`, `.pt`, `.th` and `.bin` files, without PyTorch and without unpickling.
 
 Since 1.6 such a file is a zip: `NAME/data.pkl` says what there is, `NAME/data/KEY` holds each storage.
-Before, it was
-four small pickles (a magic number, the version, the machine, the value), a fifth with the storages'
-keys, and then
-each storage as its length and its numbers.
+Before, it was four small pickles (a magic number, the version, the machine, the value), a fifth with the
+storages' keys, and then each storage as its length and its numbers.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,12 +1,9 @@
 """A machine for the few pickle instructions that PyTorch writes; it can build data and nothing else.
 
-A pickle is a program for a small stack machine. Python's own machine may import and call anything. This '
-'one knows the
-data instructions, looks names up in the table of `torch_tensors.ALLOWED`, and refuses the rest by name.
-Its work is
-counted, keys of dicts are only strings and small numbers (a tuple that shares its parts takes forever to
-hash), and
-nothing in it recurses.
+A pickle is a program for a small stack machine. Python's own machine may import and call anything. This one
+knows the data instructions, looks names up in the table of `torch_tensors.ALLOWED`, and refuses the rest by
+name. Its work is counted, keys of dicts are only strings and small numbers (a tuple that shares its parts
+takes forever to hash), and nothing in it recurses.
 """
 
 import struct
@@ -145,11 +142,6 @@ class Machine:
             raise WeightFileError(f"names the pickle global {show(full)}, which is refused: {HELP}")
         self.stack.append(found)
 
-    def stack_name(self) -> None:
-        """Push what the name on the stack stands for."""
-        name = self.pop()
-        self.name(self.pop(), name)
-
     def call(self) -> None:
         """Call the builder under the arguments on top."""
         args, builder = self.pop(), self.pop()
@@ -250,7 +242,7 @@ INSTRUCTIONS: dict[int, Callable[[Machine], object]] = {
     ord("h"): lambda m: m.recall(m.unsigned(1)),
     ord("j"): lambda m: m.recall(m.unsigned(4)),
     ord("c"): lambda m: m.name(m.line(), m.line()),
-    0x93: lambda m: m.stack_name(),
+    0x93: lambda m: m.name(*reversed((m.pop(), m.pop()))),
     ord("R"): lambda m: m.call(),
     ord("b"): lambda m: m.state(),
     ord("Q"): lambda m: m.refer(),

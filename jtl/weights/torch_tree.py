@@ -1,8 +1,7 @@
 """Nested data from a PyTorch file: where the state dict is, and tensors put in place.
 
 Parts of the data may be shared (a list that holds one list ten times, and so on, thirty deep, would be
-endless if
-written out), so each object is visited once; and it may contain itself, so the depth is bounded.
+endless if written out), so each object is visited once; and it may contain itself, so the depth is bounded.
 """
 
 from collections.abc import Callable, Iterator
