@@ -53,9 +53,7 @@ def resnet(
     """
     if isinstance(depth, int):
         if depth not in _DEPTHS:
-            raise ValueError(
-                f"depth={depth}: give one of {sorted(_DEPTHS)}, or the number of blocks per stage"
-            )
+            raise ValueError(f"depth={depth}: give one of {sorted(_DEPTHS)}, or the number of blocks per stage")
         blocks, deep = _DEPTHS[depth], depth >= 50
     else:
         blocks, deep = tuple(depth), False
@@ -153,9 +151,7 @@ class _Stage(nn.Module):
     def __call__(self, x, train: bool):
         for i in range(1, self.blocks + 1):
             stride = self.stride if i == 1 else 1
-            block = _Block(
-                self.width, stride, self.bottleneck, self.zero_init, self.momentum, name=f"block{i}"
-            )
+            block = _Block(self.width, stride, self.bottleneck, self.zero_init, self.momentum, name=f"block{i}")
             x = block(x, train)
         return x
 
@@ -174,8 +170,6 @@ class _ResNet(nn.Module):
         features = {}
         for i, blocks in enumerate(self.blocks, 1):
             width, stride = self.width * 2 ** (i - 1), 1 if i == 1 else 2
-            stage = _Stage(
-                blocks, width, stride, self.bottleneck, self.zero_init, self.momentum, name=f"stage{i}"
-            )
+            stage = _Stage(blocks, width, stride, self.bottleneck, self.zero_init, self.momentum, name=f"stage{i}")
             x = features[f"stage{i}"] = stage(x, train)
         return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl.backbones.layers import DropPath
@@ -27,12 +28,25 @@ class Attention(nn.Module):
         width = x.shape[-1]
 
         def project(name):
-            return nn.Dense(width, kernel_init=trunc_normal, name=name)(x).reshape(
-                *x.shape[:2], self.heads, -1
-            )
+            return nn.Dense(width, kernel_init=trunc_normal, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
 
-        y = jax.nn.dot_product_attention(project("query"), project("key"), project("value"))
+        y = attend(project("query"), project("key"), project("value"))
         return nn.Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
+
+
+def attend(
+    query: Float[Array, "batch tokens heads dim"],
+    key: Float[Array, "batch others heads dim"],
+    value: Float[Array, "batch others heads dim"],
+) -> Float[Array, "batch tokens heads dim"]:
+    """`softmax(Q Kᵀ / √d) V` for each head.
+
+    `jax.nn.dot_product_attention` does the same, but its softmax is float32 even for float64 inputs.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
+    weights = jax.nn.softmax(logits / query.shape[-1] ** 0.5, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class Mlp(nn.Module):

@@ -41,9 +41,7 @@ def as_torch_state(v: Variables, per_block: int) -> dict:
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("downsample", ["stride", "pool"])
 def test_is_torchs_forward_gradients_and_statistics(key, downsample, train):
-    torch = pytest.importorskip(
-        "torch", reason="torch is the reference; it is installed for Python 3.11 only"
-    )
+    torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     pool, rng = downsample == "pool", np.random.default_rng(0)
     x = rng.normal(size=(6, 28, 28, 3))
     with jax.enable_x64(True):
@@ -61,9 +59,7 @@ def test_is_torchs_forward_gradients_and_statistics(key, downsample, train):
         grads, (features, stats) = jax.jit(jax.grad(loss, has_aux=True))(v.params)
     theirs = torch_net(torch, pool).train(train)
     per_block = 4 if pool else 3
-    theirs.load_state_dict(
-        {k: torch.tensor(a) for k, a in as_torch_state(v, per_block).items()}, strict=False
-    )
+    theirs.load_state_dict({k: torch.tensor(a) for k, a in as_torch_state(v, per_block).items()}, strict=False)
     h = torch.tensor(x.transpose(0, 3, 1, 2).copy())
     for i, layer in enumerate(theirs, 1):
         h = layer(h)

@@ -21,7 +21,7 @@ def randomised(variables: Variables, seed: int = 0) -> Variables:
 
 @pytest.fixture
 def x():
-    return np.random.default_rng(1).normal(2, 3, (16, 3, 2, CHANNELS)).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(1).normal(2, 3, (16, 3, 2, CHANNELS)), jnp.float32)
 
 
 def model(**options):
@@ -31,9 +31,7 @@ def model(**options):
 @pytest.mark.parametrize("momentum", [0.1, 1.0])
 @pytest.mark.parametrize("train", [False, True])
 def test_is_torchs_in_double_precision(key, x, momentum, train):
-    torch = pytest.importorskip(
-        "torch", reason="torch is the reference; it is installed for Python 3.11 only"
-    )
+    torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     theirs = torch.nn.BatchNorm2d(CHANNELS, momentum=momentum, eps=1e-3).double().train(train)
     with jax.enable_x64(True):
         norm = model(momentum=momentum, eps=1e-3)
@@ -70,7 +68,7 @@ def test_momentum_1_evaluates_by_the_last_batch(key, x):
     v = randomised(norm.init(key, x))
     trained, stats = norm.apply(v, x, train=True, key=None)
     n = x.size // CHANNELS
-    flat = x.astype(np.float64).reshape(-1, CHANNELS)
+    flat = np.asarray(x, np.float64).reshape(-1, CHANNELS)
     np.testing.assert_allclose(stats["mean"], flat.mean(0), rtol=1e-6)
     np.testing.assert_allclose(stats["var"], flat.var(0, ddof=1), rtol=1e-5)
     evaluated, _ = norm.apply(Variables(v.params, stats), x, train=False, key=None)
@@ -86,11 +84,11 @@ def test_momentum_1_evaluates_by_the_last_batch(key, x):
 def test_a_large_mean_costs_no_digits(key):
     """Mean 1000, deviation 0.01: E[x²] − E[x]² would have no correct digit in float32."""
     noise = np.random.default_rng(0).normal(size=(4096, 1))
-    x = (1000 + 0.01 * noise).astype(np.float32)
+    x = jnp.asarray(1000 + 0.01 * noise, jnp.float32)
     norm = model(momentum=1.0)
     _, stats = norm.apply(norm.init(key, x), x, train=True, key=None)
     # The mean is rounded to half a unit in its last place, 3e-5, so the variance of 1e-4 is off by 1e-9.
-    np.testing.assert_allclose(stats["var"], x.astype(np.float64).var(0, ddof=1), rtol=1e-3)
+    np.testing.assert_allclose(stats["var"], np.asarray(x, np.float64).var(0, ddof=1), rtol=1e-3)
 
 
 def test_statistics_stay_wide_in_half_precision(key, x):
@@ -121,7 +119,7 @@ def test_one_device_eight_and_pmap_agree(key):
     """Outputs, statistics and gradients through the statistics: sums in another order, so to 1e-5."""
     net = from_linen(Net())
     rng = np.random.default_rng(0)
-    x, weights = (rng.normal(1, 2, (32, n)).astype(np.float32) for n in (5, 4))
+    x, weights = (jnp.asarray(rng.normal(1, 2, (32, n)), jnp.float32) for n in (5, 4))
     v = randomised(net.init(key, x))
 
     def loss(params, stats, x, weights):
@@ -147,9 +145,7 @@ def test_one_device_eight_and_pmap_agree(key):
         return y, stats, jax.lax.psum(grads, ops.BATCH_AXIS)
 
     split = lambda a: a.reshape(8, 4, -1)  # noqa: E731
-    y, stats, grads = jax.pmap(mapped, axis_name=ops.BATCH_AXIS, in_axes=(None, 0, 0))(
-        v, split(x), split(weights)
-    )
+    y, stats, grads = jax.pmap(mapped, axis_name=ops.BATCH_AXIS, in_axes=(None, 0, 0))(v, split(x), split(weights))
     for tree in (stats, grads):
         jax.tree.map(lambda a: np.testing.assert_array_equal(a, np.broadcast_to(a[:1], a.shape)), tree)
     on_pmap = (np.asarray(y).reshape(32, -1), *jax.tree.map(lambda a: a[0], (stats, grads)))

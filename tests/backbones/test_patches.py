@@ -20,9 +20,7 @@ CASES = [
 
 def reference(x, kernel, stride, padding):
     pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @pytest.mark.parametrize(("side", "stride", "padding", "size"), CASES)
