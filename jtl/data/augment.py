@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Num
 from jtl.typing import Key
 
 Augment: TypeAlias = Callable[[Any, Any], Any]
-Images: TypeAlias = Num[Array | np.ndarray, "batch height width channels"]
+Images: TypeAlias = Num[Array | np.ndarray, "_batch _height _width _channels"]
 
 
 def compose(*augments: Augment) -> Augment:

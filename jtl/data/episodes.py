@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
+from jaxtyping import Key as PRNGKey
 
 from jtl import rng
 from jtl.data.augment import Augment
@@ -15,7 +16,7 @@ from jtl.typing import Batch, Key
 
 
 def sample(
-    keys: Key,
+    keys: PRNGKey[Array, " tasks"],
     x: Num[Array | np.ndarray, "classes per_class ..."],
     *,
     way: int,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-Image = UInt8[np.ndarray, "height width channels"]
+Image = UInt8[np.ndarray, "_height _width _channels"]
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 

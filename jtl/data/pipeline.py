@@ -4,13 +4,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from jtl.typing import Batch
 
 
+@runtime_checkable
+@runtime_checkable
 class Source(Protocol):
     """Examples by their index."""
 

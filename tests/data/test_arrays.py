@@ -1,0 +1,63 @@
+"""Arrays: what is read, and what is refused."""
+
+import numpy as np
+import pytest
+
+from jtl import data
+
+
+def test_wide_numbers_are_read_as_narrow_ones():
+    ds = data.arrays(np.ones((4, 2)), np.arange(4), batch_size=4, classes=4, shuffle=False)
+    batch = ds[0]
+    assert batch["x"].dtype == np.float32
+    assert batch["y"].dtype == np.int32
+    assert ds.classes == ("0", "1", "2", "3")
+
+
+def test_a_dict_of_arrays_and_no_labels():
+    ds = data.arrays({"ids": np.arange(6).reshape(3, 2), "length": np.arange(3)}, batch_size=3, shuffle=False)
+    batch = ds[0]
+    assert set(batch) == {"x", "mask"}
+    assert batch["x"]["ids"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert batch["x"]["length"].tolist() == [0, 1, 2]
+    assert ds.classes is None
+
+
+def test_soft_labels_and_uint8_stay():
+    ds = data.arrays(np.zeros((2, 3), np.uint8), np.eye(2), batch_size=2, classes=["cat", "dog"], shuffle=False)
+    assert ds[0]["x"].dtype == np.uint8
+    assert ds[0]["y"].tolist() == [[1, 0], [0, 1]]
+    assert ds.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "classes", "error", "message"),
+    [
+        (np.zeros((3, 2)), np.arange(4), None, ValueError, r"differ in length: \{'x': 3, 'y': 4\}"),
+        ({"a": np.zeros(3), "b": np.zeros(2)}, None, None, ValueError, r"\"x\['a'\]\": 3"),
+        ({}, None, None, ValueError, "empty dict"),
+        (np.zeros((0, 2)), None, None, ValueError, "no examples"),
+        (np.float32(1), None, None, ValueError, "x is a scalar"),
+        (np.array([[0.0], [np.nan]]), None, None, ValueError, "x is NaN in row 1"),
+        (np.array(["a"]), None, None, TypeError, "x has dtype <U1"),
+        (np.zeros(2), np.array(["a", "b"]), None, TypeError, "y has dtype <U1"),
+        (np.zeros(2), np.array([True, False]), None, TypeError, "y has dtype bool"),
+        (np.zeros(2), np.array([0, 2]), 2, ValueError, r"y\[1\] is 2; labels must be \[0, 2\)"),
+        (np.zeros(2), np.array([-1, 0]), None, ValueError, r"y\[0\] is -1"),
+        (np.zeros(2), np.array([0, np.nan]), None, ValueError, "y is NaN in row 1"),
+    ],
+)
+def test_bad_arrays(x, y, classes, error, message):
+    with pytest.raises(error, match=message):
+        data.arrays(x, y, batch_size=2, classes=classes)
+
+
+def test_real_usps(real_data):
+    with np.load(real_data("usps.npz")) as file:
+        x, y = file["x_test"], file["y_test"]
+    ds = data.arrays(x, y, batch_size=256, classes=10, seed=1)
+    batches = list(ds)
+    seen = np.concatenate([batch["y"][batch["mask"]] for batch in batches])
+    assert (np.bincount(seen) == np.bincount(y)).all()
+    first = batches[0]["x"][0]
+    assert any((first == one).all() for one in x)

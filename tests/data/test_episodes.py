@@ -1,0 +1,110 @@
+"""Laws of the episodes."""
+
+import jax
+import numpy as np
+import pytest
+
+from jtl import data
+
+X = np.arange(12 * 6).reshape(12, 6, 1)  # the number tells class (// 6) and example
+
+
+def make(**options):
+    return data.episodes(X, **{"way": 5, "shot": 2, "query": 3, "tasks": 8, "seed": 1, **options})
+
+
+def test_classes_are_distinct_and_support_and_query_disjoint():
+    ds = make()
+    for step in range(10):
+        batch = jax.device_get(ds[step])
+        support, query = batch["support"], batch["query"]
+        assert support["x"].shape == (8, 10, 1)
+        assert query["x"].shape == (8, 15, 1)
+        assert support["y"].dtype == np.int32
+        for task in range(8):
+            shown = np.concatenate([support["x"][task, :, 0], query["x"][task, :, 0]])
+            labels = np.concatenate([support["y"][task], query["y"][task]])
+            assert len(set(shown)) == 25
+            assert len(set(zip(labels, shown // 6, strict=True))) == 5
+            assert len(set(shown // 6)) == 5
+
+
+def test_steps_differ_and_a_step_is_reproducible():
+    ds = make()
+    a, b = (np.asarray(ds[step]["query"]["x"]) for step in (3, 4))
+    assert (a != b).any()
+    assert (np.asarray(make()[3]["query"]["x"]) == a).all()
+    assert (np.asarray(make(seed=2)[3]["query"]["x"]) != a).any()
+    assert len(ds) == 100
+
+
+def test_classes_are_drawn_uniformly():
+    ds = make(tasks=400)
+    drawn = np.asarray(ds[0]["support"]["x"])[:, ::2, 0] // 6
+    counts = np.bincount(drawn.ravel(), minlength=12)
+    expected, spread = 400 * 5 / 12, (400 * 5 / 12 * 7 / 12) ** 0.5
+    assert np.abs(counts - expected).max() < 5 * spread  # five standard deviations
+
+
+def test_the_processes_tasks_together_are_the_global_batch():
+    whole = np.asarray(make()[7]["query"]["x"])
+    parts = [np.asarray(make(process_index=i, process_count=4)[7]["query"]["x"]) for i in range(4)]
+    assert (np.concatenate(parts) == whole).all()
+
+
+def test_it_runs_under_a_transfer_guard():
+    ds = make()
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(ds[0])
+
+
+def test_augment_is_applied_on_device():
+    assert (make(augment=lambda key, x: x * 2)[0]["query"]["x"] == make()[0]["query"]["x"] * 2).all()
+
+
+def test_rotations_make_four_classes_of_one():
+    x = np.arange(3 * 3 * 3).reshape(1, 3, 3, 3)  # a single class
+    batch = data.episodes(x, way=4, shot=1, query=1, tasks=2, rotations=True)[0]
+    turned = {(*np.rot90(one, k).ravel(), k) for one in x[0] for k in range(4)}
+    for task in np.asarray(batch["support"]["x"]):
+        found = [k for one in task for *pixels, k in turned if tuple(one.ravel()) == tuple(pixels)]
+        assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_split_classes_are_disjoint():
+    parts = data.split_classes(1623, (1100, 100, 423))
+    assert [len(part) for part in parts] == [1100, 100, 423]
+    assert len(set(np.concatenate(parts))) == 1623
+
+
+def test_real_omniglot(real_data):
+    with np.load(real_data("omniglot28.npz")) as file:
+        x = file["X"]
+    batch = data.episodes(x[:50], way=20, shot=1, query=5, tasks=2, rotations=True)[0]
+    assert batch["query"]["x"].shape == (2, 100, 28, 28)
+    seen = {np.rot90(one, k).tobytes() for one in x[:50].reshape(-1, 28, 28) for k in range(4)}
+    assert all(one.tobytes() in seen for one in np.asarray(batch["query"]["x"]).reshape(-1, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"way": 13}, "way is 13, but there are only 12 classes"),
+        ({"shot": 4}, "shot 4 \\+ query 3 exceed the 6 examples"),
+        ({"tasks": 0}, "tasks is 0"),
+        ({"rotations": True}, "rotations need square images"),
+        ({"process_index": 0}, "together"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_bad_steps_and_splits():
+    with pytest.raises(IndexError, match="step is -1"):
+        make()[-1]
+    with pytest.raises(ValueError, match="8 tasks do not divide by 3"):
+        make(process_index=0, process_count=3)[0]
+    with pytest.raises(ValueError, match="at most 10 classes"):
+        data.split_classes(10, (8, 3))

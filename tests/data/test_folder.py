@@ -1,0 +1,97 @@
+"""Class folders: real photos, and an error with the file's name for every fault."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl import data
+
+
+def save(path, shape=(8, 6, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("bees/a.png", "bees/b.png", "ants/c.png"):
+        save(tmp_path / name)
+    (tmp_path / ".hidden").write_text("passed over")
+    return tmp_path
+
+
+def test_classes_are_sorted_and_labels_follow(root):
+    ds = data.folder(root, size=4, batch_size=3, shuffle=False)
+    assert ds.classes == ("ants", "bees")
+    batch = ds[0]
+    assert batch["x"].shape == (3, 4, 4, 3)
+    assert batch["x"].dtype == np.uint8
+    assert batch["y"].tolist() == [0, 1, 1]
+    assert data.folder(root, size=4, batch_size=3, shuffle=False, classes=["bees", "ants"])[0]["y"].tolist() == [
+        0,
+        0,
+        1,
+    ]
+
+
+def test_random_crops_are_a_function_of_the_step(root):
+    def make(**options):
+        crop = lambda x, rng: data.images.random_crop(x, 3, rng)  # noqa: E731
+        return data.folder(root, transform=crop, batch_size=2, seed=4, **options)
+
+    whole = make()
+    assert (whole[5]["x"] == make()[5]["x"]).all()
+    assert any((whole[1]["x"] != whole[step]["x"]).any() for step in (3, 5, 7))
+    parts = [make(process_index=i, process_count=2)[5]["x"] for i in range(2)]
+    assert (np.concatenate(parts) == whole[5]["x"]).all()
+
+
+def test_faults_of_the_structure_are_raised_at_once(root, tmp_path):
+    def refused(message, error=ValueError, **options):
+        with pytest.raises(error, match=message):
+            data.folder(root, batch_size=1, **{"size": 4, **options})
+
+    refused("give either size or transform", size=None)
+    refused("bees' is a class that is not expected", classes=["ants"])
+    refused("no folder for class 'wasps'", classes=["ants", "bees", "wasps"])
+    (root / "ants" / "notes.txt").write_text("x")
+    refused("notes.txt' is not an image file")
+    (root / "ants" / "notes.txt").unlink()
+    (root / "cats").mkdir()
+    refused("cats' is empty")
+    save(root / "cats" / "d.png")
+    save(root / "stray.png")
+    refused("stray.png' lies in no class folder")
+    with pytest.raises(FileNotFoundError, match="nowhere' is not a folder"):
+        data.folder(tmp_path / "nowhere", size=4, batch_size=1)
+    with pytest.raises(ValueError, match=r"ants/c\.png' lies in no class folder"):
+        data.folder(root / "ants", size=4, batch_size=1)
+
+
+def test_a_corrupt_image_is_named(root):
+    whole = (root / "bees" / "b.png").read_bytes()
+    (root / "bees" / "b.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"b\.png' does not decode"):
+        data.folder(root, size=4, batch_size=3)[0]
+
+
+def test_mixed_channels_are_named_and_a_mode_converts(root):
+    save(root / "bees" / "grey.png", (8, 6))
+    with pytest.raises(ValueError, match=r"grey\.png' has 1 channels.*c\.png' has 3; pass mode='RGB'"):
+        data.folder(root, size=4, batch_size=4)[0]
+    assert data.folder(root, size=4, batch_size=4, mode="L")[0]["x"].shape == (4, 4, 4, 1)
+
+
+def test_a_transform_that_gives_several_shapes_is_refused(root):
+    save(root / "bees" / "large.png", (9, 9, 3))
+    with pytest.raises(ValueError, match=r"large\.png' became \(9, 9, 3\)"):
+        data.folder(root, transform=lambda x, rng: x, batch_size=4, shuffle=False)[0]
+
+
+def test_real_ants_and_bees(real_data):
+    ds = data.folder(real_data("hymenoptera/val"), size=64, batch_size=32, shuffle=False)
+    assert ds.classes == ("ants", "bees")
+    assert ds.size == 153
+    assert ds[4]["x"].shape == (32, 64, 64, 3)
+    assert ds[4]["mask"].sum() == 153 - 4 * 32
