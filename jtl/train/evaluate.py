@@ -14,6 +14,7 @@ from jtl import reduce, rng
 from jtl.model import Variables
 from jtl.train import sharding
 from jtl.train.feed import feed
+from jtl.train.place import place
 from jtl.typing import Objective
 
 
@@ -86,24 +87,21 @@ def evaluator(objective: Objective) -> Callable[..., dict[str, float]]:
 
     @jax.jit
     def run(variables, batch, key, index):
-        loss, aux = objective(
-            variables.params, variables.stats, batch, rng.stream(key, "evaluate", index), index
-        )
+        loss, aux = objective(variables.params, variables.stats, batch, rng.stream(key, "evaluate", index), index)
         terms = reduce.as_terms(loss)
         return terms, {name: reduce.as_terms(value)["loss"] for name, value in aux.metrics.items()}, index + 1
 
-    def evaluation(
-        variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
-    ) -> dict[str, float]:
+    def evaluation(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, float]:
         if not len(data):
             raise ValueError("the data set to evaluate on is empty")
         mesh = _mesh_of(variables) if mesh is None else mesh
         whole = NamedSharding(mesh, PartitionSpec())
-        lies = lambda a: a if _on(a, mesh) else jax.device_put(a, whole)  # noqa: E731
+        lies = lambda a: a if _on(a, mesh) else place(a, whole)  # noqa: E731
         with jax.transfer_guard("allow"):
             variables = jax.tree.map(lies, variables)
-            key = jax.device_put(jax.random.key(0) if key is None else key, whole)
-            index = jax.device_put(jnp.zeros((), jnp.int32), whole)
+            key = jax.random.key(0) if key is None else key
+            key = key if _on(key, mesh) else place(key, whole)
+            index = place(jnp.zeros((), jnp.int32), whole)
         sums, pending = None, None
         with closing(feed(data, range(len(data)), mesh, fixed=False)) as batches:
             for batch in batches:

@@ -52,9 +52,8 @@ class StopRequest:
         if jax.process_count() == 1:
             return self._name
         # All call this at each step. The answer to one call is read at the next: no step waits for it.
-        flags = jax.make_array_from_process_local_data(
-            self._rows, np.full(self._local, self._name is not None)
-        )
+        with jax.transfer_guard("allow"):
+            flags = jax.make_array_from_process_local_data(self._rows, np.full(self._local, self._name is not None))
         before, self._answer = self._answer, self._any(flags)
         if before is None or not bool(jax.device_get(before)):
             return None

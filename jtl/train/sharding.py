@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jtl import ops
 from jtl.params import flatten, match
+from jtl.train.place import place
 from jtl.train.state import State
 from jtl.train.step import Step
 from jtl.typing import Batch
@@ -101,7 +102,13 @@ def put_batch(batch: Batch, mesh: Mesh) -> Any:
                 f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {local} devices; choose a multiple"
             )
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), dict(batch))
+
+    def put(rows):
+        if isinstance(rows, jax.Array) and sharding.is_fully_addressable:  # no way round by the host
+            return jax.device_put(rows, sharding)
+        return jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+
+    return jax.tree.map(put, dict(batch))
 
 
 def jit_step(
@@ -119,7 +126,7 @@ def jit_step(
     run = jax.jit(
         step.update, in_shardings=(where, batch_sharding(mesh)), out_shardings=(where, whole), donate_argnums=0
     )
-    return run, jax.device_put(state, where)
+    return run, place(state, where)
 
 
 def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[State, Any], tuple[State, dict]]:

@@ -1,0 +1,64 @@
+"""One process of tests/train/test_distributed.py: trains, saves, says the digest of what it has."""
+
+import os
+import signal
+import sys
+
+sys.path.insert(0, os.environ["JTL_ROOT"])
+processes, process, port, folder, steps, until = (int(v) if v.isdigit() else v for v in sys.argv[1:7])
+
+from jtl import distributed  # noqa: E402
+
+if processes > 1:
+    distributed.initialize(f"localhost:{port}", processes, process)
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+
+from jtl import backbones, heads, model, train  # noqa: E402
+from jtl.methods.finetune import evaluation, finetune  # noqa: E402
+
+
+class Data:
+    """This process's rows of a batch of 16."""
+
+    def __init__(self, epoch=10):
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.epoch
+
+    def __getitem__(self, step):
+        x = np.random.default_rng(step).normal(size=(16, 6)).astype(np.float32)
+        whole = {"x": x, "y": (x.sum(1) > 0).astype(np.int32), "mask": np.arange(16) < 16 - step % 5}
+        rows = slice(process * 16 // processes, (process + 1) * 16 // processes)
+        return {name: value[rows] for name, value in whole.items()}
+
+
+def main():
+    net, head = backbones.mlp((16,), dropout=0.1), heads.linear(2)
+    variables = model.init(jax.random.key(0), jnp.zeros((2, 6)), backbone=net, head=head)
+    step = train.make_step(finetune(net, head), optax.adamw(1e-2), ema=0.9)
+    state = step.init(variables, jax.random.key(1))
+    saver = train.Checkpoints(folder, every=4)
+
+    def hook(moment):
+        print("step", moment.step, flush=True)
+        if until == "term" and process == 1 and moment.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    rules = [("backbone/.*/kernel", train.fsdp(1)), (".*", train.replicate)]
+    validation = train.Validation(evaluation(net, head), Data(3), every=5)
+    mesh = train.mesh(fsdp=2)
+    done = train.fit(
+        step, state, Data(), steps=steps, mesh=mesh, rules=rules, checkpoints=saver, validation=validation, hooks=[hook]
+    )
+    whole = jax.jit(lambda p: p, out_shardings=jax.NamedSharding(mesh, jax.P()))(done.state.params)
+    values = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(whole)])
+    print("devices", jax.device_count(), "params", values.tobytes().hex(), flush=True)
+    print("validated", done.history[-1]["loss"].hex(), flush=True)
+
+
+main()
