@@ -1,7 +1,7 @@
 """Residual networks, version 1.5: where a bottleneck halves the resolution, its 3x3 convolution does it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -100,7 +100,8 @@ class _Stem(nn.Module):
         kernel, stride = (3, 1) if self.small else (7, 2)
         x = Conv(self.width, kernel, stride, name="conv")(x)
         x = nn.relu(BatchNorm(self.momentum, name="norm")(x, train))
-        return x if self.small else nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        border: Any = ((1, 1), (1, 1))  # flax takes it, but annotates str
+        return x if self.small else nn.max_pool(x, (3, 3), (2, 2), border)
 
 
 class _Shortcut(nn.Module):
