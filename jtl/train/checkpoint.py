@@ -58,9 +58,7 @@ class Checkpoints:
         """The folder of a step."""
         return self._shelf.path(step)
 
-    def save(
-        self, state: State, *, score: float | None = None, metrics: Mapping[str, float] | None = None
-    ) -> None:
+    def save(self, state: State, *, score: float | None = None, metrics: Mapping[str, float] | None = None) -> None:
         """Copies a state off the devices and writes it in the background; waits for the save before.
 
         Args:
@@ -82,8 +80,7 @@ class Checkpoints:
                 "score": score,
                 "metrics": dict(metrics or {}),
                 "recipe": self.recipe,
-                "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")}
-                | {"jtl": _jtl()},
+                "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": _jtl()},
                 "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()},
             }
             arrays = _grouped({name: _raw(leaf) for name, leaf in leaves.items()})
@@ -103,10 +100,9 @@ class Checkpoints:
         self._saving.join()
         self._saving = None
         if self._failure is not None:
+            step, self._here = self._here, None
             failure, self._failure = self._failure, None
-            raise RuntimeError(
-                f"saving step {self._here} into {self.directory} failed: {failure!r}"
-            ) from failure
+            raise RuntimeError(f"saving step {step} into {self.directory} failed: {failure!r}") from failure
         _meet(f"jtl saved {self._here}")
 
     def restore(self, like: State, *, step: int | Literal["newest", "best"] = "newest") -> State:
@@ -136,9 +132,7 @@ class Checkpoints:
         self._here = step
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
-    def variables(
-        self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None
-    ) -> Variables:
+    def variables(self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None) -> Variables:
         """Parameters and statistics alone: no state to compare with is needed.
 
         Args:
@@ -190,9 +184,7 @@ class Checkpoints:
             tree = {name: value for group in loaded.values() for name, value in flatten(group).items()}
             # Restored buffers may not be donated; the copies that a program makes may.
             places = {name: shape.sharding for name, shape in shapes.items()}
-            return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)(
-                {n: tree[n] for n in shapes}
-            )
+            return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: tree[n] for n in shapes})
 
 
 def _named(state: State) -> dict[str, Any]:
@@ -226,14 +218,10 @@ def _compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any])
             raise ValueError(f"{folder} does not hold {name!r}, which this state has{hint}")
         shape, dtype = stored[name]
         if tuple(shape) != leaf.shape or dtype != str(leaf.dtype):
-            raise ValueError(
-                f"{name!r} is {dtype}{tuple(shape)} in {folder} and {leaf.dtype}{leaf.shape} here{hint}"
-            )
+            raise ValueError(f"{name!r} is {dtype}{tuple(shape)} in {folder} and {leaf.dtype}{leaf.shape} here{hint}")
     extra = sorted(stored.keys() - wanted.keys())
     if extra:
-        raise ValueError(
-            f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state has not{hint}"
-        )
+        raise ValueError(f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state has not{hint}")
 
 
 def _meet(name: str) -> None:

@@ -44,7 +44,7 @@ class Validation:
     def __post_init__(self):
         if self.mode not in ("min", "max"):
             raise ValueError(f"mode={self.mode!r}: 'min' where small is good, 'max' where large is")
-        if (self.every or 1) < 1 or (self.patience is not None and self.patience < 1):
+        if any(n is not None and n < 1 for n in (self.every, self.patience)):
             raise ValueError(f"every={self.every}, patience={self.patience}: both are at least 1")
 
     def score(self, found: dict[str, float]) -> float:

@@ -153,8 +153,9 @@ class _Run:
         if self.validation is not None:
             self.evaluate = evaluator(self.validation.objective)
             self.between = self.validation.every or self.epoch
-            if self.checkpoints is not None and (best := self.checkpoints.best()) is not None:
-                self.best, self.score = best, self.checkpoints.about(step=best)["score"]
+            if self.checkpoints is not None and self.checkpoints.best() is not None:
+                best = self.checkpoints.about(step="best")
+                self.best, self.score = best["step"], best["score"]
 
     def go(self, compiled: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
         batch = next(batches)
@@ -227,9 +228,7 @@ class _Run:
                 self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
             self.checkpoints.save(state, score=score, metrics=found)
         if over and self.validation is not None:
-            self.display.say(
-                f"stopped at step {now}: no better {self.validation.watch} since step {self.best}"
-            )
+            self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
         return "patience" if over else "steps"
 
     def tell(self, step: int, split: str, values: dict[str, float]) -> None:

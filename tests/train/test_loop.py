@@ -74,9 +74,7 @@ def test_it_takes_the_steps_that_a_plain_loop_takes(start):
         plain, metrics = run(plain, jax.tree.map(jnp.asarray, Data()[i]))
         losses.append(float(metrics["loss"]))
     # Eight devices add up eight rows in another order than one device: float32 rounding, no more.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), done.state.params, plain.params
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), done.state.params, plain.params)
     np.testing.assert_allclose([row["loss"] for row in done.history], losses, rtol=1e-5)
     assert [row["step"] for row in done.history] == list(range(1, 12))
     assert int(done.state.stats["seen"]) == int(done.state.step) == 11
@@ -164,9 +162,7 @@ def test_resuming_gives_the_same_bits_and_the_same_rows(start, tmp_path):
     with open(rows, "a") as file:
         file.write('{"step": 8, "split": "train", "loss": 7}\n{"step": 9, "spl')  # what a killed run leaves
     done = train(step, state, Data(), steps=12, checkpoints=saver(), records=[JsonLines(rows)])
-    same = jax.tree.map(
-        lambda a, b: np.array_equal(a, b), done.state._replace(key=0), whole.state._replace(key=0)
-    )
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b), done.state._replace(key=0), whole.state._replace(key=0))
     assert all(jax.tree.leaves(same))
     assert read_json_lines(rows) == whole.history
     assert done.history == whole.history[7:]
@@ -228,9 +224,7 @@ def test_patience_goes_on_after_a_restart(start, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_what_is_needed(start, tmp_path):
     step, state = start
     saver = Checkpoints(tmp_path, every=2)
-    with pytest.raises(
-        NonFiniteLoss, match=r"loss of step 6 is (nan|inf).*'head/bias'.*step_00000004"
-    ) as caught:
+    with pytest.raises(NonFiniteLoss, match=r"loss of step 6 is (nan|inf).*'head/bias'.*step_00000004") as caught:
         train(step, state, Data(poison=5), steps=20, checkpoints=saver)
     assert "head/bias" in str(caught.value)
     assert saver.steps() == [2, 4]
@@ -244,9 +238,7 @@ def test_a_loss_that_is_not_finite_over_finite_parameters_says_so(start):
         loss, aux = objective(params, stats, batch, key, step)
         return {"good": loss, "bad": jnp.where(step == 2, jnp.nan, 0.0)}, aux
 
-    with pytest.raises(
-        NonFiniteLoss, match=r"loss of step 3 is nan; all parameters are still finite.*no checkpoint"
-    ):
+    with pytest.raises(NonFiniteLoss, match=r"loss of step 3 is nan; all parameters are still finite.*no checkpoint"):
         train(make_step(judge, optax.adam(0.05)), state, Data(), steps=9)
 
 
@@ -256,9 +248,7 @@ def test_bad_parameters_are_never_saved(start, tmp_path):
     step = make_step(objective, tx)
     state = step.init(Variables(state.params, state.stats), state.key)
     saver = Checkpoints(tmp_path, every=1)
-    with pytest.raises(
-        NonFiniteLoss, match=r"after step 1, whose loss was finite.*'head/bias'.*none was saved"
-    ):
+    with pytest.raises(NonFiniteLoss, match=r"after step 1, whose loss was finite.*'head/bias'.*none was saved"):
         train(step, state, Data(), steps=9, checkpoints=saver)
     assert saver.steps() == []
 
@@ -304,9 +294,7 @@ def test_a_batch_that_does_not_divide_or_changes_shape_is_named(start):
             return jax.tree.map(lambda a: a[: 8 if i < 2 else 4], super().__getitem__(i))
 
     one = mesh(devices=jax.devices()[:1])
-    with pytest.raises(
-        ValueError, match=r"batch 2: 'mask' is bool\(4,\), and was bool\(8,\) in batch 0; .*pad"
-    ):
+    with pytest.raises(ValueError, match=r"batch 2: 'mask' is bool\(4,\), and was bool\(8,\) in batch 0; .*pad"):
         train(step, state, Odd(), steps=5, mesh=one)
     with pytest.raises(ValueError, match=r"does not divide over 3 devices"):
         train(step, state, Data(), steps=5, mesh=mesh(devices=jax.devices()[:3]))

@@ -1,0 +1,246 @@
+"""Checkpoints: what was saved comes back, and what was damaged is not used."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jtl.train import Checkpoints, State, fsdp, mesh
+from jtl.train.sharding import state_sharding
+
+
+def make(step=0, width=8):
+    key = jax.random.key(step + 7)
+    draw = lambda i, *shape: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
+    params = {"backbone": {"kernel": draw(0, 16, width)}, "head": {"bias": draw(1, 3).astype(jnp.bfloat16)}}
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 9)))
+    opt = jax.tree.map(lambda a: a + 1, tx.init(params))
+    stats = {"backbone": {"mean": draw(2, 4), "seen": jnp.int32(step)}}
+    return State(jnp.int32(step), params, stats, (opt,), key, {"head": {"bias": draw(3, 3)}})
+
+
+def same(a, b):
+    raw = lambda s: s._replace(key=jax.random.key_data(s.key))  # noqa: E731
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(raw(a)), jax.tree.leaves(raw(b)), strict=True):
+        assert x.dtype == y.dtype
+        assert np.array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A directory with steps 1, 2 and 3; tests that harm it copy it first."""
+    saver = Checkpoints(tmp_path_factory.mktemp("run"), recipe="lr = 1e-3")
+    for step in (1, 2, 3):
+        saver.save(make(step), score=-abs(step - 2.0), metrics={"accuracy": step / 4})
+    saver.wait()
+    return saver.directory
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    import shutil
+
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def test_a_state_comes_back_bit_for_bit_and_can_be_donated(saved):
+    saver = Checkpoints(saved)
+    assert (saver.steps(), saver.best()) == ([1, 2, 3], 2)
+    state = saver.restore(make())
+    same(state, make(3))
+    same(saver.restore(make(), step="best"), make(2))
+    same(saver.restore(make(), step=1), make(1))
+    # Unusable donations warn, and warnings are errors here; a donated buffer is gone.
+    jax.jit(lambda s: s._replace(step=s.step + 1), donate_argnums=0)(state)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_what_is_written_about_it(saved):
+    about = Checkpoints(saved).about()
+    assert (about["recipe"], about["metrics"], about["score"]) == ("lr = 1e-3", {"accuracy": 0.75}, -1.0)
+    assert about["versions"]["jax"] == jax.__version__
+    assert about["leaves"]["params/backbone/kernel"] == [[16, 8], "float32"]
+    assert about["leaves"]["key"] == [[], "key<fry>"]
+
+
+def test_parameters_alone_need_no_state(saved):
+    params, stats = Checkpoints(saved).variables(step=2)
+    want = make(2)
+    assert jax.tree.structure((params, stats)) == jax.tree.structure((want.params, want.stats))
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and jnp.array_equal(a, b), params, want.params))
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, stats, want.stats))
+
+
+def test_onto_other_devices(saved, tmp_path):
+    rules = [("backbone/.*", fsdp(1)), ("head/.*", lambda shape, mesh: jax.P())]
+    eight = mesh(fsdp=8)
+    like = jax.device_put(make(), state_sharding(make(), eight, rules))
+    state = Checkpoints(saved).restore(like)
+    same(state, make(3))
+    kernel = state.params["backbone"]["kernel"]
+    assert kernel.sharding.spec == jax.P("fsdp")
+    assert kernel.addressable_shards[0].data.shape == (2, 8)
+    saver = Checkpoints(tmp_path)  # and back: saved from eight, restored on one
+    saver.save(state)
+    same(saver.restore(make()), make(3))
+
+
+def harm_truncate(folder):
+    big = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    big.write_bytes(big.read_bytes()[:-5])
+    return big.name
+
+
+def harm_flip(folder):
+    big = max((p for p in (folder / "arrays" / "params").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(big.read_bytes())
+    data[len(data) // 2] ^= 1
+    big.write_bytes(bytes(data))
+    return big.name
+
+
+def harm_missing(folder):
+    path = folder / "arrays" / "params" / "manifest.ocdbt"
+    path.unlink()
+    return path.name
+
+
+def harm_manifest(folder):
+    path = folder / "manifest.json"
+    body = json.loads(path.read_text())
+    body["step"] = 77
+    path.write_text(json.dumps(body))
+    return path.name
+
+
+def harm_manifest_text(folder):
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes()[:40])
+    return path.name
+
+
+HARMS = [harm_truncate, harm_flip, harm_missing, harm_manifest, harm_manifest_text]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_newest_is_named_and_the_one_before_is_used(copy, caplog, harm):
+    saver = Checkpoints(copy)
+    name = harm(saver.path(3))
+    with caplog.at_level(logging.WARNING, "jtl.checkpoint"):
+        same(saver.restore(make()), make(2))
+    (line,) = {record.getMessage() for record in caplog.records}
+    assert "step_00000003 is damaged and not used" in line
+    assert name in line
+    with pytest.raises(ValueError, match="step_00000003"):
+        saver.restore(make(), step=3)
+
+
+def test_every_flipped_byte_is_seen(copy):
+    saver = Checkpoints(copy)
+    rng = np.random.default_rng(0)
+    files = sorted(p for p in saver.path(3).rglob("*") if p.is_file())
+    for path in files:
+        data = path.read_bytes()
+        for _ in range(4 * bool(data)):
+            broken = bytearray(data)
+            broken[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            path.write_bytes(bytes(broken))
+            with pytest.raises(ValueError, match=r"step_00000003"):
+                saver.about(step=3)
+        path.write_bytes(data)
+    assert saver.about(step=3)["step"] == 3
+
+
+def test_all_damaged_or_none_there(copy, tmp_path):
+    saver = Checkpoints(copy)
+    for step in saver.steps():
+        harm_truncate(saver.path(step))
+    with pytest.raises(FileNotFoundError, match=r"no newest checkpoint in .*all of steps \[3, 2, 1\] are damaged"):
+        saver.restore(make())
+    with pytest.raises(FileNotFoundError, match="which does not exist"):
+        Checkpoints(tmp_path / "nowhere").restore(make())
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 9 .*\[1, 2, 3\]"):
+        saver.restore(make(), step=9)
+    with pytest.raises(ValueError, match=r"is one checkpoint; give the one that holds it"):
+        Checkpoints(saver.path(1))
+    with pytest.raises(ValueError, match="keep=0"):
+        Checkpoints(tmp_path, keep=0)
+    with pytest.raises(ValueError, match="every=0"):
+        Checkpoints(tmp_path, every=0)
+
+
+def test_a_damaged_one_is_written_again_and_does_not_crowd_out_good_ones(copy):
+    saver = Checkpoints(copy, keep=2)
+    harm_flip(saver.path(3))
+    saver.restore(make())
+    saver.save(make(4))
+    saver.wait()
+    assert saver.steps() == [2, 3, 4], "the newest two intact ones, the best is one of them, the damaged one stays"
+    fresh = Checkpoints(copy, keep=2)
+    fresh.save(make(3))
+    same(fresh.restore(make(), step=3), make(3))
+
+
+def test_an_unfinished_save_does_not_count_and_is_cleared_away(copy):
+    saver = Checkpoints(copy)
+    (saver.path(4) / "arrays.orbax-checkpoint-tmp").mkdir(parents=True)
+    (saver.path(3) / "manifest.json").unlink()
+    assert saver.steps() == [1, 2]
+    same(saver.restore(make()), make(2))
+    saver.save(make(5))
+    saver.wait()
+    assert sorted(p.name for p in copy.iterdir()) == ["step_00000001", "step_00000002", "step_00000005"]
+
+
+def test_the_last_k_and_the_best_are_kept(tmp_path):
+    saver = Checkpoints(tmp_path, keep=2)
+    for step, score in enumerate([0.1, 0.9, 0.3, 0.9, 0.2]):
+        saver.save(make(step), score=score)
+    saver.wait()
+    assert (saver.steps(), saver.best()) == ([1, 3, 4], 1)
+
+
+def test_a_save_does_not_see_what_happens_after_it(tmp_path):
+    saver = Checkpoints(tmp_path)
+    state = make(5)
+    step = jax.jit(lambda s: jax.tree.map(lambda a: a * 0 if a.dtype == jnp.float32 else a, s), donate_argnums=0)
+    saver.save(state)
+    state = step(state._replace(key=jnp.zeros(())))  # donates the buffers while the save is in flight
+    saver.wait()
+    same(saver.restore(make()), make(5))
+
+
+def test_another_state_is_refused_by_leaf_and_both_shapes(saved):
+    saver = Checkpoints(saved)
+    with pytest.raises(
+        ValueError, match=r"'params/backbone/kernel' is float32\(16, 8\) in .* and float32\(16, 9\) here"
+    ):
+        saver.restore(make(width=9))
+    state = make()
+    with pytest.raises(ValueError, match=r"does not hold 'params/critic'.*variables\(\)"):
+        saver.restore(state._replace(params={**state.params, "critic": jnp.zeros(2)}))
+    with pytest.raises(ValueError, match=r"holds 'ema/head/bias' and 0 more leaves that this state has not"):
+        saver.restore(state._replace(ema={}))
+
+
+def test_a_save_that_fails_says_so_at_the_next_wait(tmp_path, monkeypatch):
+    from jtl.train import manifest
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(manifest, "write", full)
+    saver = Checkpoints(tmp_path)
+    saver.save(make(1))
+    with pytest.raises(RuntimeError, match=r"saving step 1 into .* failed: OSError.*no space left"):
+        saver.wait()
+    assert saver.steps() == []
+    monkeypatch.undo()
+    saver.save(make(1))
+    saver.wait()
+    assert saver.steps() == [1]

@@ -1,0 +1,105 @@
+"""Evaluation: one exact mean over a data set, however it is cut."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl.model import Variables
+from jtl.reduce import mean
+from jtl.train import Validation, evaluate, evaluator, fsdp, mesh
+from jtl.train.sharding import state_sharding
+from jtl.train.state import State
+from jtl.typing import Aux
+
+RNG = np.random.default_rng(3)
+X, Y = RNG.normal(size=(37, 5)).astype(np.float32), RNG.normal(size=37).astype(np.float32)
+PARAMS = {"head": {"kernel": jnp.asarray(RNG.normal(size=5).astype(np.float32))}}
+
+
+def objective(params, stats, batch, key, step):
+    out = batch["x"] @ params["head"]["kernel"]
+    error = jnp.abs(out - batch["y"])
+    terms = {"square": mean(error**2, batch["mask"]), "prior": mean(jnp.ones(()) * 0.25)}
+    return terms, Aux(stats, {"error": mean(error, batch["mask"])})
+
+
+class Cut:
+    """The 37 rows in batches of n, the last one padded with rubbish that the mask leaves out."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return -(-37 // self.n)
+
+    def __getitem__(self, i):
+        rows = np.arange(i * self.n, (i + 1) * self.n)
+        pad = rows >= 37
+        x, y = X[rows % 37].copy(), Y[rows % 37].copy()
+        x[pad] = np.nan
+        return {"x": x, "y": y, "mask": ~pad}
+
+
+def expected():
+    error = X.astype(np.float64) @ np.asarray(PARAMS["head"]["kernel"], np.float64) - Y
+    return {"square": (error**2).mean(), "prior": 0.25, "error": np.abs(error).mean()}
+
+
+@pytest.mark.parametrize("n", [8, 16, 40])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_every_cut_gives_the_mean_over_all_rows(n, devices):
+    found = evaluate(objective, Variables(PARAMS, {}), Cut(n), mesh=mesh(devices=jax.devices()[:devices]))
+    want = expected()
+    # 37 float32 errors of size 1 are added up: a few times 6e-8 relative. A mean of batch means is off by 1e-2.
+    assert found == pytest.approx({"loss": want["square"] + 0.25, **want}, rel=1e-6)
+
+
+def test_it_runs_where_the_parameters_are_and_compiles_once():
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return objective(*args)
+
+    run = evaluator(counted)
+    eight = mesh(fsdp=8)
+    params = {"head": {"kernel": jnp.pad(PARAMS["head"]["kernel"], (0, 3))}}
+    state = State(jnp.int32(0), params, {}, (), jax.random.key(0), {})
+    placed = jax.device_put(state, state_sharding(state, eight, [(".*", fsdp(1))]))
+
+    class Wide(Cut):
+        def __getitem__(self, i):
+            batch = super().__getitem__(i)
+            return batch | {"x": np.pad(batch["x"], ((0, 0), (0, 3)))}
+
+    with jax.transfer_guard("disallow"):
+        first = run(Variables(placed.params, {}), Wide(16))
+        again = run(Variables(placed.params, {}), Wide(16))
+    assert first == again
+    assert first["error"] == pytest.approx(expected()["error"], rel=1e-6)
+    assert len(traces) == 1
+
+
+def test_each_batch_draws_its_own_randomness_and_the_key_decides_it():
+    def noisy(params, stats, batch, key, step):
+        return mean(jax.random.normal(key, (8,))), Aux(stats, {})
+
+    run = lambda seed, n: evaluate(noisy, Variables(PARAMS, {}), Cut(n), key=jax.random.key(seed))["loss"]  # noqa: E731
+    assert run(1, 8) == run(1, 8) != run(2, 8)
+    assert run(1, 8) != run(1, 40), "five batches draw five times, one batch once"
+
+
+def test_wrong_use_is_named():
+    class Empty:
+        def __len__(self):
+            return 0
+
+    with pytest.raises(ValueError, match="is empty"):
+        evaluate(objective, Variables(PARAMS, {}), Empty())
+    with pytest.raises(ValueError, match="does not divide over 8 devices"):
+        evaluate(objective, Variables(PARAMS, {}), Cut(10), mesh=mesh())
+    with pytest.raises(ValueError, match="patience=0"):
+        Validation(objective, Cut(8), patience=0)
+    with pytest.raises(ValueError, match="every=0"):
+        Validation(objective, Cut(8), every=0)
