@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick"),
+    "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocess"),
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
     "jtl.summary": ("describe",),
     "jtl.reduce": ("Mean", "mean"),
@@ -23,6 +23,7 @@ _HOME = {
     "jtl.methods.features": ("extract", "features"),
     "jtl.methods.adapt": ("adapt",),
     "jtl.methods.dann": ("alternating", "dann", "weight_schedule"),
+    "jtl.methods.augmented": ("augmented",),
     "jtl.methods.maml": ("adapt_to", "maml", "with_rule"),
     "jtl.methods.rules": ("UpdateRule", "fixed_rate", "from_optax", "learned_rate"),
     "jtl.train": (
@@ -50,6 +51,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from jtl.methods.adapt import adapt as adapt
+    from jtl.methods.augmented import augmented as augmented
     from jtl.methods.dann import alternating as alternating
     from jtl.methods.dann import dann as dann
     from jtl.methods.dann import weight_schedule as weight_schedule
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from jtl.model import init as init
     from jtl.model import part as part
     from jtl.model import pick as pick
+    from jtl.model import preprocess as preprocess
     from jtl.params import flatten as flatten
     from jtl.params import match as match
     from jtl.params import merge as merge

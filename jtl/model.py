@@ -101,6 +101,20 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
     return Model(init, apply)
 
 
+def preprocess(model: Model, change: Callable[[Key | None, Any], Any]) -> Model:
+    """The model of inputs that are changed first, on the device, in training and in evaluation alike.
+
+    Args:
+      model: any.
+      change: `change(None, x) -> x`, as `data.augment.normalise(mean, std)`, which takes uint8 images.
+    """
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        return model.apply(variables, change(None, x), train=train, key=key)
+
+    return Model(lambda key, x: model.init(key, change(None, x)), apply)
+
+
 def init(key: Key, x: Any, *, backbone: Model, **others: Model) -> Variables:
     """Initialises a backbone and everything that sits on its features, as ONE tree.
 

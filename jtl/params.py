@@ -20,7 +20,9 @@ def flatten(tree: Tree) -> dict[str, Any]:
     def walk(prefix, node):
         for name, child in node.items():
             if "/" in str(name):
-                raise ValueError(f"the name {name!r} under {prefix or '/'!r} holds a slash, which separates names in a path")
+                raise ValueError(
+                    f"the name {name!r} under {prefix or '/'!r} holds a slash, which separates names in a path"
+                )
             path = f"{prefix}/{name}" if prefix else str(name)
             if isinstance(child, Mapping):
                 yield from walk(path, child)

@@ -20,5 +20,7 @@ def divide(batch: Batch, parts: int) -> Any:
     for path, leaf in flatten(batch).items():
         shape = jax.numpy.shape(leaf)
         if not shape or shape[0] % parts:
-            raise ValueError(f"batch[{path!r}] of shape {shape} does not divide into {parts} microbatches; pad it, with mask False")
+            raise ValueError(
+                f"batch[{path!r}] of shape {shape} does not divide into {parts} microbatches; pad it, with mask False"
+            )
     return jax.tree.map(lambda a: a.reshape(a.shape[0] // parts, parts, *a.shape[1:]).swapaxes(0, 1), dict(batch))
