@@ -125,11 +125,12 @@ def fit(
         for record in run.records:
             record.start(at)
             stack.callback(record.close)
-        if checkpoints is not None:
-            stack.callback(checkpoints.wait)
         batches = stack.enter_context(closing(feed(data, range(at, steps), mesh)))
         stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
-        return run.go(compiled, state, batches, at, stop)
+        done = run.go(compiled, state, batches, at, stop)
+        if checkpoints is not None:
+            checkpoints.wait()
+        return done
 
 
 @dataclass

@@ -336,3 +336,36 @@ def test_json_lines_name_a_broken_line(tmp_path):
         read_json_lines(path)
     path.write_text(json.dumps({"step": 1}) + "\n" + '{"st')
     assert read_json_lines(path) == [{"step": 1}]
+
+
+def test_a_transfer_that_nobody_asked_for_is_an_error_in_the_loop(start):
+    class Careless:
+        def start(self, step):
+            pass
+
+        def write(self, step, split, metrics):
+            jnp.zeros(2) + np.ones(2, np.float32)
+
+        def close(self):
+            pass
+
+    step, state = start
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(step, state, Data(), steps=3, records=[Careless()])
+
+
+def test_after_an_error_the_save_under_way_still_counts(start, tmp_path):
+    step, state = start
+
+    def hook(moment):
+        if moment.step == 3:
+            raise RuntimeError("from a hook")
+
+    saver = Checkpoints(tmp_path, every=3)
+    with pytest.raises(RuntimeError, match="from a hook"):
+        train(step, state, Data(), steps=9, checkpoints=Checkpoints(tmp_path / "never", every=3), hooks=[hook])
+    late = lambda moment: hook(moment._replace(step=moment.step - 1))  # noqa: E731
+    with pytest.raises(RuntimeError, match="from a hook"):
+        train(step, state, Data(), steps=9, checkpoints=saver, hooks=[late])
+    saver.wait()
+    assert saver.steps() == [3]
