@@ -1,0 +1,218 @@
+"""The command `jtl`: run a recipe, judge it, use it, look at it.
+
+Only what a command needs is imported, when it is needed: `jtl --help` does not wait for jax.
+"""
+
+import ast
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import tyro
+from tyro.conf import Positional, arg
+
+RECIPES = Path(__file__).parent / "recipes"
+Which = Annotated[Positional[str], arg(help="a recipe's name (jtl train --help lists them), or the path of a .py file")]
+Where = Annotated[Positional[Path], arg(help="the folder of a run's checkpoints, as runs/digits/checkpoints")]
+
+
+class Mistake(Exception):
+    """What the user can put right: told without a traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+      0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
+    known = {"demo": 1, "train": 2, "describe": 2}.get(given[0] if given else "", len(given))
+    if known == 2 and len(given) > 1 and given[1].startswith("-"):
+        known = len(given)
+    given, options = given[:known], given[known:]
+    commands: dict[str, Callable] = {
+        "demo": lambda: _train("digits", options, "jtl demo"),
+        "train": lambda recipe: _train(recipe, options, f"jtl train {recipe}"),
+        "eval": _evaluate,
+        "predict": _predict,
+        "describe": lambda recipe: _describe(recipe, options),
+    }
+    try:
+        chosen, values = _parse(given)
+        return commands[chosen](*values)
+    except Mistake as mistake:
+        print(f"jtl: {mistake}", file=sys.stderr)
+        return 2
+    except SystemExit as ended:  # tyro has said what is wrong, or has shown the help
+        return ended.code if isinstance(ended.code, int) else 2
+
+
+def _parse(given: list[str]) -> tuple[str, tuple]:
+    def demo() -> tuple[str, tuple]:
+        """Transfer learning on real handwritten digits, three ways, in a few minutes. `jtl demo --help` lists options."""
+        return "demo", ()
+
+    def train(recipe: Which) -> tuple[str, tuple]:
+        return "train", (recipe,)
+
+    def evaluate(checkpoint: Where) -> tuple[str, tuple]:
+        """The metrics of a checkpoint on its recipe's test set."""
+        return "eval", (checkpoint,)
+
+    def predict(checkpoint: Where, images: Positional[tuple[Path, ...]], /, top: int = 3) -> tuple[str, tuple]:
+        """What a checkpoint sees in image files.
+
+        Args:
+          checkpoint: the folder of a run's checkpoints.
+          images: image files.
+          top: how many classes to name for each.
+        """
+        return "predict", (checkpoint, images, top)
+
+    def describe(recipe: Which) -> tuple[str, tuple]:
+        """A recipe's network as a table: every parameter, which learn, how fast."""
+        return "describe", (recipe,)
+
+    train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
+    return tyro.extras.subcommand_cli_from_dict(
+        {"demo": demo, "train": train, "eval": evaluate, "predict": predict, "describe": describe},
+        prog="jtl",
+        description="Transfer learning in JAX. Start with: jtl demo",
+        args=given,
+    )
+
+
+def _listed() -> str:
+    """Every recipe with the first line of its docstring; read, not imported."""
+    lines = []
+    for path in sorted(RECIPES.glob("[!_]*.py")):
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+        lines.append(f"{path.stem}: {first}")
+    return "\n\n".join(["Recipes:", *lines])
+
+
+def _train(name: str, options: list[str], prog: str) -> int:
+    recipe = _load(name, options, prog)
+    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+        results = recipe.train()
+    for claim in results.get("failed", ()):
+        print(f"jtl: not as claimed: {claim}", file=sys.stderr)
+    return 1 if results.get("failed") else 0
+
+
+def _evaluate(checkpoint: Path) -> int:
+    recipe, variables, step = _restore(checkpoint)
+    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+        found = recipe.evaluate(variables)
+    print(f"{checkpoint}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
+    return 0
+
+
+def _predict(checkpoint: Path, images: tuple[Path, ...], top: int) -> int:
+    if not images:
+        raise Mistake("no image to look at; give at least one file: jtl predict CHECKPOINT IMAGE...")
+    if top < 1:
+        raise Mistake(f"--top {top}: name at least one class")
+    for path in images:
+        if not path.is_file():
+            raise Mistake(f"the image {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file")
+    recipe, variables, _ = _restore(checkpoint)
+    network = recipe.network()
+    if not network.classes:
+        raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
+    with _mistakes(ValueError, OSError):
+        pixels = [network.read(path) for path in images]
+    import jax
+    import numpy as np
+
+    from jtl.methods.finetune import predictor
+
+    shares = np.asarray(jax.nn.softmax(predictor(network.backbone, network.head)(variables, np.stack(pixels))))
+    for path, share in zip(images, shares, strict=True):
+        best = np.argsort(-share, kind="stable")[:top]
+        print(f"{path}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best))
+    return 0
+
+
+def _describe(name: str, options: list[str]) -> int:
+    from jtl.summary import describe
+
+    recipe = _load(name, options, f"jtl describe {name}")
+    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+        network = recipe.network()
+    variables = network.variables
+    print(describe(variables.params, network.trainable, learning_rate=network.learning_rate, stats=variables.stats))
+    return 0
+
+
+def _restore(checkpoint: Path) -> tuple[Any, Any, int]:
+    """The recipe of a run, and what its best checkpoint holds; the newest where none was scored."""
+    import shlex
+
+    from jtl.train import Checkpoints
+
+    with _mistakes(FileNotFoundError, ValueError):
+        saved = Checkpoints(checkpoint)
+        step = "newest" if saved.best() is None else "best"
+        about = saved.about(step=step)
+        words = shlex.split(about["recipe"])
+        if words[:2] != ["jtl", "train"] or len(words) < 3:
+            raise Mistake(
+                f"the checkpoint in {str(checkpoint)!r} was not written by a recipe, so jtl does not know its network;"
+                " load it in Python: jtl.Checkpoints(folder).variables()"
+            )
+        variables = saved.variables(step=step)
+    return _load(words[2], words[3:], shlex.join(words[:3])), variables, about["step"]
+
+
+def _load(name: str, options: list[str], prog: str) -> Any:
+    """A recipe with the options of the command in place of its defaults."""
+    module = _module(name)
+    kind = getattr(module, "Recipe", None)
+    if kind is None:
+        raise Mistake(f"{name} defines no class Recipe; see the files in jtl/recipes")
+    with _mistakes(ValueError):
+        description = (module.__doc__ or "").strip()
+        return tyro.cli(kind, args=options, prog=prog, description=description, config=(tyro.conf.SuppressFixed,))
+
+
+def _module(name: str) -> Any:
+    import importlib
+    import importlib.util
+
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise Mistake(f"the recipe file {name!r} does not exist")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
+    known = sorted(path.stem for path in RECIPES.glob("[!_]*.py"))
+    if name not in known:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise Mistake(f"no recipe {name!r}; {hint}there are {', '.join(known)}, or give the path of a .py file")
+    return importlib.import_module(f"jtl.recipes.{name}")
+
+
+@contextmanager
+def _mistakes(*kinds: type[Exception]) -> Any:
+    """Errors that the user's input explains, told by their message alone; all others keep their traceback."""
+    try:
+        yield
+    except kinds as error:
+        raise Mistake(str(error)) from error
+
+
+def run() -> NoReturn:
+    """The entry point."""
+    sys.exit(main())

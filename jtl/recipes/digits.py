@@ -1,0 +1,108 @@
+"""Transfer on scikit-learn's real handwritten digits, three ways, five seeds: `jtl demo`, or `jtl train digits`.
+
+TO BE MEASURED
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import heads, metrics, report
+from jtl.backbones import conv4
+from jtl.methods.finetune import predictor
+from jtl.model import Model, Variables, init
+from jtl.params import select
+from jtl.recipes.parts import digits_data, digits_few, digits_shift, digits_transfer, stage
+from jtl.recipes.parts.base import Network, command, positive
+from jtl.recipes.parts.seeds import one
+from jtl.train.checkpoint import Checkpoints
+
+CLASSES = tuple(map(str, digits_transfer.NEW))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The three stages.
+
+    Args:
+      out: where table, figures, numbers, the example image and the checkpoint go.
+      seeds: runs of everything.
+      seed: of the first; it is the root of all randomness.
+      backbone: of stages (a) and (b).
+      few_backbone: of stage (c).
+      transfer: stage (a).
+      shift: stage (b).
+      few: stage (c).
+    """
+
+    out: Path = Path("runs/digits")
+    seeds: int = 5
+    seed: int = 0
+    backbone: Model = conv4(32)
+    few_backbone: Model = conv4(32, momentum=1.0)
+    transfer: digits_transfer.Transfer = field(default_factory=digits_transfer.Transfer)
+    shift: digits_shift.Shift = field(default_factory=digits_shift.Shift)
+    few: digits_few.Few = field(default_factory=digits_few.Few)
+
+    def __post_init__(self) -> None:
+        positive(seeds=self.seeds)
+
+    def train(self) -> dict[str, Any]:
+        """Runs the stages, prints the table, writes everything to `out`."""
+        x, y = digits_data.load()
+        text = command("digits", self)
+        keys = jax.random.split(jax.random.key(self.seed), self.seeds)
+        began = time.monotonic()
+
+        def said(name: str) -> None:
+            print(f"{time.monotonic() - began:5.0f} s  {name}", flush=True)
+
+        said("(a) pre-train on digits 0-4, then four ways to learn 5-9")
+        transfer, tuned = digits_transfer.run(self.backbone, self.transfer, x, y, keys)
+        said("(b) adapt to turned digits without labels")
+        shift = digits_shift.run(self.backbone, self.shift, x, y, keys)
+        said("(c) learn to learn unseen digits")
+        few = digits_few.run(self.few_backbone, self.few, x, y, keys)
+        stages = (transfer, shift, few)
+        said("done")
+        shown = stage.table(stages, self.seeds)
+        report.show(shown)
+        self._write(stages, tuned, text, report.markdown(shown))
+        print(f"figures, numbers and a checkpoint are in {self.out}; try: jtl predict {self.out}/checkpoints {self.out}/digit_*.png")
+        return {"failed": stage.failures(stages), **stage.numbers(stages)}
+
+    def network(self) -> Network:
+        """The fine-tuned classifier of stage (a)."""
+        head = heads.linear(len(CLASSES))
+        example = np.zeros((1, digits_data.SIDE, digits_data.SIDE, 1), np.float32)
+        fresh = init(jax.random.key(self.seed), example, backbone=self.backbone, head=head)
+        return Network(
+            fresh, self.backbone, head, select(".*"), self.transfer.tune_lr, CLASSES, digits_data.read
+        )
+
+    def evaluate(self, variables: Variables) -> dict[str, float]:
+        """Accuracy on the held-out writers' digits 5-9."""
+        x, y = digits_data.load()
+        held = (y >= 5) & (np.arange(len(y)) >= len(y) // 2)
+        logits = predictor(self.backbone, heads.linear(len(CLASSES)))(variables, x[held])
+        return {"accuracy": float(metrics.accuracy(logits, y[held] - 5).mean()), "images": float(held.sum())}
+
+    def _write(self, stages: tuple[stage.Stage, ...], tuned: digits_transfer.Tuned, text: str, table: str) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "table.md").write_text(table + "\n")
+        (self.out / "results.json").write_text(json.dumps(stage.numbers(stages), indent=1, ensure_ascii=False) + "\n")
+        for letter, found in zip("abc", stages, strict=True):
+            report.curves(found.curves, self.out / f"curves_{letter}.png", title=found.title, log=True)
+        counts = metrics.confusion_matrix(tuned.predicted, np.tile(tuned.y, (self.seeds, 1)), len(CLASSES))
+        report.confusion(counts, CLASSES, self.out / "confusion.png", title="fine-tuned, all seeds")
+        for old in self.out.glob("digit_*.png"):
+            old.unlink()
+        digits_data.write(tuned.x[0], self.out / f"digit_{CLASSES[tuned.y[0]]}.png")
+        checkpoints = Checkpoints(self.out / "checkpoints", keep=1, recipe=text)
+        checkpoints.save(one(tuned.states))
+        checkpoints.wait()

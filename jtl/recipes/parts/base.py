@@ -1,0 +1,128 @@
+"""What every recipe can do, and what the commands need of it."""
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from jtl.model import Model, Variables
+from jtl.params import Table
+from jtl.typing import Mask
+
+
+class Network(NamedTuple):
+    """A recipe's network, for `jtl describe` and `jtl predict`.
+
+    Args:
+      variables: of fresh weights.
+      backbone: from images to features.
+      head: from features to logits.
+      trainable: which parameters the run's last stage trains.
+      learning_rate: its rate, or a table of them.
+      classes: their names; empty where the classes are new in every task.
+      read: from an image file to the network's input [height, width, channels].
+    """
+
+    variables: Variables
+    backbone: Model
+    head: Model
+    trainable: Mask
+    learning_rate: float | Table
+    classes: tuple[str, ...]
+    read: Callable[[Path], Any]
+
+
+class Recipe(Protocol):
+    """What `jtl` asks of a recipe: a frozen dataclass with these methods. All its fields have defaults."""
+
+    @property
+    def out(self) -> Path:
+        """Where the run's files go; checkpoints lie in `checkpoints`."""
+        ...
+
+    def train(self) -> dict[str, Any]:
+        """Runs it all and returns the results, numbers by name; `failed` lists the claims that did not hold."""
+        ...
+
+    def network(self) -> Network:
+        """The network of its checkpoints."""
+        ...
+
+    def evaluate(self, variables: Variables) -> dict[str, float]:
+        """Metrics of a checkpoint on the recipe's test set."""
+        ...
+
+
+def data_root(given: Path | None) -> Path:
+    """The folder of real data: as given, else the environment's `JTL_DATA`.
+
+    Raises:
+      FileNotFoundError: where neither names a folder.
+    """
+    named = given if given is not None else os.environ.get("JTL_DATA")
+    if named is None:
+        raise FileNotFoundError("this recipe needs real data: set JTL_DATA to the folder that holds it, or pass --data FOLDER")
+    if not Path(named).is_dir():
+        raise FileNotFoundError(f"the data folder {str(named)!r} does not exist; set JTL_DATA or --data to the one that does")
+    return Path(named)
+
+
+def find(given: Path | None, name: str) -> Path:
+    """One file of the data folder.
+
+    Raises:
+      FileNotFoundError: naming the file and what is there instead.
+    """
+    root = data_root(given)
+    if not (root / name).exists():
+        there = sorted(path.name for path in root.iterdir())
+        raise FileNotFoundError(f"no {name!r} in {str(root)!r}; there are {there}. Set JTL_DATA or --data to the right folder")
+    return root / name
+
+
+def positive(**numbers: float) -> None:
+    """Refuses a number of a recipe that is not above zero.
+
+    Raises:
+      ValueError: naming it and its value.
+    """
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value}: must be above zero")
+
+
+def command(name: str, recipe: Any) -> str:
+    """The command that makes this run again: the recipe's name, and what differs from its defaults.
+
+    Args:
+      name: of a recipe of jtl, or the path of its file.
+      recipe: a frozen dataclass whose fields all have defaults.
+
+    Raises:
+      ValueError: for a changed field that no option can set, as a network.
+    """
+    return shlex.join(["jtl", "train", name, *_changed(recipe, type(recipe)(), "")])
+
+
+def _changed(value: Any, usual: Any, prefix: str) -> list[str]:
+    found: list[str] = []
+    for field in dataclasses.fields(value):
+        new, old = getattr(value, field.name), getattr(usual, field.name)
+        name = prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(new):
+            found += _changed(new, old, f"{name}.")
+        elif new != old:
+            found += _option(name, new)
+    return found
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        group, _, last = name.rpartition(".")
+        return [f"--{name}" if value else f"--{group}.no-{last}" if group else f"--no-{last}"]
+    parts = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(part, int | float | str | Path) for part in parts):
+        raise ValueError(f"--{name} was changed in Python to {value!r}, which no option can say: write a recipe file of your own")
+    return [f"--{name}", *map(str, parts)]

@@ -1,0 +1,57 @@
+"""scikit-learn's handwritten digits, 8x8: real, and on disk once scikit-learn is installed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl.data import images
+
+SIDE = 8
+
+
+def load() -> tuple[np.ndarray, np.ndarray]:
+    """Images [1797, 8, 8, 1] in [0, 1], ink bright, and labels [1797]; the writers follow one another.
+
+    Raises:
+      ModuleNotFoundError: without scikit-learn, naming the extra that brings it.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'jtl[demo]'", name="sklearn") from error
+    digits = load_digits()
+    return (digits.images / 16).astype(np.float32)[..., None], digits.target.astype(np.int32)
+
+
+def support(y: np.ndarray, classes: range, shot: int, seed: int) -> np.ndarray:
+    """Rows of `shot` random examples of each class."""
+    draw = np.random.default_rng(seed)
+    return np.concatenate([draw.choice(np.flatnonzero(y == c), shot, replace=False) for c in classes])
+
+
+def by_class(x: np.ndarray, y: np.ndarray, classes: range) -> np.ndarray:
+    """The examples class by class, [classes, per_class, ...]: as many of each as the rarest has."""
+    rows = [np.flatnonzero(y == c) for c in classes]
+    fewest = min(map(len, rows))
+    return np.stack([x[r[:fewest]] for r in rows])
+
+
+def read(path: Path) -> np.ndarray:
+    """An image file as a network's input [8, 8, 1]: grey, resized, ink bright.
+
+    Dark ink on a bright ground (its border is bright) is turned around.
+    """
+    image = images.resize(images.decode(path, "L"), (SIDE, SIDE)).astype(np.float32) / 255
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    return 1 - image if np.median(border) > 0.5 else image
+
+
+def write(image: Any, path: Path, scale: int = 16) -> Path:
+    """An image [8, 8, 1] in [0, 1] as a PNG, each pixel `scale` times as large."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grey = np.rint(np.asarray(image)[..., 0] * 255).astype(np.uint8)
+    Image.fromarray(np.kron(grey, np.ones((scale, scale), np.uint8))).save(path)
+    return path

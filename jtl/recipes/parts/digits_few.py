@@ -1,0 +1,128 @@
+"""Stage (c): MAML on tasks of digits 0-6 against training from scratch, on digits 7, 8, 9."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jtl import data as jtl_data
+from jtl import heads, model, reduce, rng
+from jtl.data import augment
+from jtl.methods.finetune import evaluation, finetune
+from jtl.methods.maml import adapt_to, maml
+from jtl.methods.rules import UpdateRule, fixed_rate, from_optax
+from jtl.model import Model, Variables
+from jtl.recipes.parts import digits_data
+from jtl.recipes.parts.base import positive
+from jtl.recipes.parts.seeds import tiled, train_seeds
+from jtl.recipes.parts.stage import Stage
+from jtl.train.state import variables
+from jtl.train.step import make_step
+from jtl.typing import Key, Objective
+
+SEEN, UNSEEN = range(7), range(7, 10)
+QUERY = 10
+MOVED = augment.compose(augment.rotate(20.0), augment.crop(digits_data.SIDE, 1))
+
+
+@dataclass(frozen=True)
+class Few:
+    """Numbers of stage (c).
+
+    Args:
+      shots: labelled images of each class of a task, one row of the table each.
+      way: classes of a task; three are unseen.
+      tasks: of a meta-step.
+      steps: meta-steps.
+      inner_lr: of the inner loop.
+      inner_steps: in training and in the test.
+      learning_rate: of the meta-step.
+      scratch_lr: of training from scratch by Adam, the best of 1e-3, 3e-3, 1e-2.
+      scratch_steps: many more than MAML takes.
+      test_tasks: tasks of unseen digits per seed.
+      optimizer: from a rate to an optax optimizer.
+    """
+
+    shots: tuple[int, ...] = (1, 5)
+    way: int = 3
+    tasks: int = 8
+    steps: int = 300
+    inner_lr: float = 0.4
+    inner_steps: int = 2
+    learning_rate: float = 3e-3
+    scratch_lr: float = 3e-3
+    scratch_steps: int = 50
+    test_tasks: int = 100
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
+
+    def __post_init__(self) -> None:
+        positive(way=self.way, tasks=self.tasks, steps=self.steps, inner_steps=self.inner_steps, test_tasks=self.test_tasks)
+        if self.way > len(UNSEEN):
+            raise ValueError(f"way={self.way}: only {len(UNSEEN)} digits are unseen in meta-training")
+        if not self.shots:
+            raise ValueError("shots=(): give at least one number of labelled images a class")
+        positive(**{f"shots[{i}]": shot for i, shot in enumerate(self.shots)})
+
+
+def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Key) -> Stage:
+    """One meta-training per number of shots; both ways get the same test tasks and the same network.
+
+    Digits 0-6 upright and turned by ±90° are 21 classes to draw tasks from (a 6 turned by 180° would be a 9).
+    "transductive" normalises queries by their own batch, "inductive" by the support set's statistics.
+    """
+    seen = digits_data.by_class(x, y, SEEN)
+    seen = np.concatenate([np.rot90(way, k, (2, 3)) for way in (seen, seen[:, :, :, ::-1]) for k in (0, 1, 3)])
+    unseen = digits_data.by_class(x, y, UNSEEN)
+    head = heads.linear(options.way)
+    inner, inductive = finetune(body, head), evaluation(body, head)
+    begin = jax.vmap(lambda k: model.init(rng.stream(k, "few"), x[:1], backbone=body, head=head))(keys)
+    rule, by_adam = fixed_rate(options.inner_lr), from_optax(options.optimizer(options.scratch_lr))
+    pairs, accuracy, curves = {}, {}, {}
+    for shot in options.shots:
+        step = make_step(maml(inner, rule, steps=options.inner_steps), options.optimizer(options.learning_rate))
+
+        def batch(pool: Any, key: Key, shot: int = shot) -> Any:
+            task_keys = jax.random.split(key, options.tasks)
+            return jtl_data.sample(task_keys, pool, way=options.way, shot=shot, query=QUERY, augment=MOVED)
+
+        states, metrics = train_seeds(step, begin, keys, tiled(seen, len(keys)), batch, options.steps)
+        curves[f"MAML, {shot}-shot"] = metrics["loss"]
+        for mode, judge in {"transductive": inner, "inductive": inductive}.items():
+            scratch, ours = f"from scratch, {shot}-shot {mode}", f"MAML, {shot}-shot {mode}"
+            judged = lambda rule, steps, start, judge=judge, shot=shot: _test(  # noqa: E731
+                options, inner, judge, rule, steps, start, unseen, shot, keys
+            )
+            accuracy[scratch] = judged(by_adam, options.scratch_steps, begin)
+            accuracy[ours] = judged(rule, options.inner_steps, variables(states))
+            pairs[scratch] = (ours,)
+    return Stage(f"(c) {options.way} unseen digits (7, 8, 9), learned on 0-6", pairs, accuracy, curves)
+
+
+def _test(
+    options: Few,
+    inner: Objective,
+    judge: Objective,
+    rule: UpdateRule,
+    steps: int,
+    start: Variables,
+    pool: np.ndarray,
+    shot: int,
+    keys: Key,
+) -> np.ndarray:
+    """Mean query accuracy over the test tasks of each seed."""
+    adapt = adapt_to(inner, rule, steps=steps, order=1)
+
+    def seed(start: Variables, key: Key) -> Any:
+        task_keys = jax.random.split(rng.stream(key, "test tasks"), options.test_tasks)
+        tasks = jtl_data.sample(task_keys, pool, way=options.way, shot=shot, query=QUERY)
+
+        def one(task: Any) -> Any:
+            params, stats = adapt(start.params, start.stats, task["support"], key)
+            return reduce.values(judge(params, stats, task["query"], key, 0)[1].metrics)["accuracy"]
+
+        return jax.lax.map(one, tasks).mean()
+
+    return np.asarray(jax.jit(jax.vmap(seed))(start, keys))

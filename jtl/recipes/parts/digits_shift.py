@@ -1,0 +1,75 @@
+"""Stage (b): labelled digits as they are, unlabelled digits under a shift; DANN against the source alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jtl import heads, model, rng
+from jtl.data import augment
+from jtl.methods.adapt import adapt
+from jtl.methods.dann import dann, weight_schedule
+from jtl.methods.finetune import predictor
+from jtl.model import Model
+from jtl.recipes.parts.base import positive
+from jtl.recipes.parts.seeds import drawn, tiled, train_seeds
+from jtl.recipes.parts.stage import Stage
+from jtl.train.state import variables
+from jtl.train.step import make_step
+from jtl.typing import Key
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Numbers of stage (b).
+
+    Args:
+      degrees: by how much the target's digits are turned.
+      steps: of both runs; the last step's network is judged.
+      batch: images of each domain in a step.
+      learning_rate: of both runs.
+      weight: the largest λ of the reversed gradient.
+      optimizer: from a rate to an optax optimizer.
+    """
+
+    degrees: float = 25.0
+    steps: int = 400
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight: float = 0.5
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
+
+    def __post_init__(self) -> None:
+        positive(steps=self.steps, batch=self.batch, learning_rate=self.learning_rate)
+
+
+def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Key) -> Stage:
+    """Source: the first half of the writers, labelled. Target: the next quarter turned, without labels.
+
+    Both ways see the same batches of both domains, take the same steps and share the batch statistics of the two;
+    the last quarter, turned, is the test. No target label is used, not even to choose a step.
+    """
+    half, last = len(x) // 2, 3 * len(x) // 4
+    target = np.asarray(augment.rotate_by(x, np.full(len(x), options.degrees, np.float32)))
+    data = tiled({"source": {"x": x[:half], "y": y[:half]}, "target": {"x": target[half:last]}}, len(keys))
+    head, critic = heads.linear(10), heads.mlp(1, (64,))
+    start = jax.vmap(lambda k: model.init(rng.stream(k, "shift"), x[:1], backbone=body, head=head, critic=critic))
+    begin = start(keys)
+    ramp = weight_schedule(options.steps)
+
+    def batch(data: Any, key: Key) -> dict[str, Any]:
+        return {name: drawn(part, rng.stream(key, name), options.batch) for name, part in data.items()}
+
+    predict = jax.jit(jax.vmap(lambda v, x: predictor(body, head)(v, x).argmax(-1), in_axes=(0, None)))
+    accuracy, curves = {}, {}
+    alignments = {"source only": (), "DANN": (dann(critic, lambda step: options.weight * ramp(step)),)}
+    for name, terms in alignments.items():
+        step = make_step(adapt(body, head, alignments=terms), options.optimizer(options.learning_rate))
+        states, metrics = train_seeds(step, begin, keys, data, batch, options.steps)
+        accuracy[name] = (np.asarray(predict(variables(states), target[last:])) == y[last:]).mean(1)
+        curves[name] = metrics.get("source", metrics["loss"])
+    title = f"(b) upright digits to digits turned by {options.degrees:g}°, no target labels"
+    return Stage(title, {"source only": ("DANN",)}, accuracy, curves)

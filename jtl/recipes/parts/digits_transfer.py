@@ -1,0 +1,110 @@
+"""Stage (a): what was learned on digits 0-4 helps with five images each of 5-9."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jtl import heads, model, rng
+from jtl.methods.features import features
+from jtl.methods.finetune import finetune, predictor
+from jtl.model import Model, Variables
+from jtl.params import select
+from jtl.recipes.parts import digits_data
+from jtl.recipes.parts.base import positive
+from jtl.recipes.parts.seeds import drawn, tiled, train_seeds
+from jtl.recipes.parts.stage import Stage
+from jtl.train.state import State, variables
+from jtl.train.step import make_step
+from jtl.typing import Key
+
+OLD, NEW = range(5), range(5, 10)
+LAST = ("backbone/stage[34]/.*", "head/.*")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Numbers of stage (a).
+
+    Args:
+      shot: labelled images of each new class.
+      pretrain_steps: on digits 0-4.
+      pretrain_batch: images of a pre-training step.
+      pretrain_lr: peak of its cosine schedule.
+      steps: with the few new images, in each of the four ways.
+      scratch_lr: the best of 1e-3, 3e-3, 1e-2 for training from scratch.
+      head_lr: of a new head on frozen features.
+      tune_lr: of pre-trained layers.
+      optimizer: from a rate to an optax optimizer.
+    """
+
+    shot: int = 5
+    pretrain_steps: int = 400
+    pretrain_batch: int = 128
+    pretrain_lr: float = 3e-3
+    steps: int = 150
+    scratch_lr: float = 1e-2
+    head_lr: float = 1e-2
+    tune_lr: float = 1e-3
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
+
+    def __post_init__(self) -> None:
+        positive(shot=self.shot, pretrain_steps=self.pretrain_steps, pretrain_batch=self.pretrain_batch, steps=self.steps)
+
+
+class Tuned(NamedTuple):
+    """The fine-tuned runs: their states, and the held-out images with labels and predictions [seeds, images]."""
+
+    states: State
+    x: np.ndarray
+    y: np.ndarray
+    predicted: np.ndarray
+
+
+def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[Stage, Tuned]:
+    """Pre-trains on 0-4, then learns 5-9 in four ways; the second half of the writers is held out."""
+    seeds, half = len(keys), len(x) // 2
+    old, held = y < 5, (y >= 5) & (np.arange(len(y)) >= half)
+    start, source = pretrain(body, options, x[old], y[old], keys)
+    rows = np.stack([digits_data.support(y[:half], NEW, options.shot, s) for s in range(seeds)])
+    few = {"x": jnp.asarray(x[rows]), "y": jnp.asarray(y[rows] - 5)}
+    head = heads.linear(len(NEW))
+    fresh = jax.vmap(lambda k: model.init(rng.stream(k, "fresh"), x[:1], backbone=body, head=head))(keys)
+    warm = Variables({**fresh.params, "backbone": source.params["backbone"]}, source.stats)
+    whole, tuned = finetune(body, head), finetune(body, head, frozen_stats=True)
+    ways = {
+        "from scratch": (whole, fresh, (".*",), options.scratch_lr),
+        "feature extraction": (features(body, head), warm, ("head/.*",), options.head_lr),
+        "last layers only": (tuned, warm, LAST, options.tune_lr),
+        "fine-tuning": (tuned, warm, (".*",), options.tune_lr),
+    }
+    predict = jax.jit(jax.vmap(lambda v, x: predictor(body, head)(v, x).argmax(-1), in_axes=(0, None)))
+    accuracy, curves, states, predicted = {}, {"pre-training": start["loss"]}, None, None
+    for name, (objective, begin, patterns, rate) in ways.items():
+        step = make_step(objective, options.optimizer(rate), trainable=select(*patterns))
+        states, metrics = train_seeds(step, begin, keys, few, lambda data, key: data, options.steps)
+        predicted = np.asarray(predict(variables(states), x[held]))
+        accuracy[name] = (predicted == y[held] - 5).mean(1)
+        curves[name] = metrics["loss"]
+    assert states is not None and predicted is not None
+    title = f"(a) digits 0-4 to 5-9, {options.shot} images a class"
+    stage = Stage(title, {"from scratch": tuple(ways)[1:]}, accuracy, curves)
+    return stage, Tuned(states, x[held], y[held] - 5, predicted)
+
+
+def pretrain(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[dict, Variables]:
+    """Classifies digits 0-4 and the way up: four turns of five digits are twenty classes."""
+    turned = np.concatenate([np.rot90(x, k, (1, 2)) for k in range(4)])
+    labels = np.concatenate([y + len(OLD) * k for k in range(4)])
+    head = heads.linear(4 * len(OLD))
+    begin = jax.vmap(lambda k: model.init(rng.stream(k, "pretrain"), x[:1], backbone=body, head=head))(keys)
+    rate = optax.cosine_decay_schedule(options.pretrain_lr, options.pretrain_steps)
+    step = make_step(finetune(body, head), options.optimizer(rate))
+    data = tiled({"x": turned, "y": labels}, len(keys))
+    batch = lambda data, key: drawn(data, key, options.pretrain_batch)  # noqa: E731
+    states, metrics = train_seeds(step, begin, keys, data, batch, options.pretrain_steps)
+    return metrics, variables(states)

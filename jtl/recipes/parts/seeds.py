@@ -1,0 +1,55 @@
+"""Small runs, many seeds: a whole run is one compiled program, and the seeds lie side by side in it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl import rng
+from jtl.model import Variables
+from jtl.train.state import State
+from jtl.train.step import Step
+from jtl.typing import Batch, Key
+
+
+def train_seeds(
+    step: Step, variables: Variables, keys: Key, data: Any, batch: Callable[[Any, Key], Batch], steps: int
+) -> tuple[State, dict[str, Any]]:
+    """Trains one run per seed.
+
+    Args:
+      step: from `make_step`.
+      variables: of all seeds, a leading axis of seeds on every leaf.
+      keys: one a seed, [seeds].
+      data: arrays, a leading axis of seeds on each; `tiled` puts it there.
+      batch: `batch(data, key) -> batch` of one seed, at the key of a step.
+      steps: how many.
+
+    Returns:
+      The last states, a leading axis of seeds, and the metrics [seeds, steps].
+    """
+
+    def run(variables: Variables, key: Key, data: Any) -> tuple[State, dict[str, Any]]:
+        def body(state: State, i: Any) -> tuple[State, dict[str, Any]]:
+            return step(state, batch(data, rng.stream(key, "batch", i)))
+
+        return jax.lax.scan(body, step.init(variables, key), jnp.arange(steps))
+
+    return jax.jit(jax.vmap(run))(variables, keys, data)
+
+
+def tiled(tree: Any, seeds: int) -> Any:
+    """The same arrays for every seed: [...] as [seeds, ...]."""
+    return jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a), (seeds, *jnp.shape(a))), tree)
+
+
+def drawn(data: dict[str, Any], key: Key, size: int) -> dict[str, Any]:
+    """A batch of rows, with replacement."""
+    rows = jax.random.randint(key, (size,), 0, len(next(iter(data.values()))))
+    return {name: value[rows] for name, value in data.items()}
+
+
+def one(tree: Any, seed: int = 0) -> Any:
+    """One seed's part."""
+    return jax.tree.map(lambda a: a[seed], tree)

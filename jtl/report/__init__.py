@@ -1,0 +1,6 @@
+"""Results to look at: tables, learning curves, confusion matrices. Pure functions of numbers."""
+
+from jtl.report.figures import confusion, curves
+from jtl.report.tables import Spread, Table, markdown, show, spread
+
+__all__ = ["Spread", "Table", "confusion", "curves", "markdown", "show", "spread"]

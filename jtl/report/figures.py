@@ -1,0 +1,100 @@
+"""Figures as PNG files, drawn without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: str = "") -> Path:
+    """Draws a confusion matrix: rows are the true classes, columns the predicted ones.
+
+    A cell's shade is its share of its row, its number the count.
+
+    Args:
+      matrix: [classes, classes] of counts, as `jtl.metrics.confusion_matrix` gives them.
+      classes: their names.
+      path: of the PNG.
+      title: above it.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: where the matrix is not square, or has not as many rows as there are names.
+    """
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes),) * 2:
+        raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
+    share = shares(counts)
+    side = 1.5 + 0.5 * len(classes)
+    figure, axes = _figure((side + 0.5, side))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    return _save(figure, path)
+
+
+def shares(matrix: Any) -> np.ndarray:
+    """Each row of a confusion matrix over its sum; a row of zeros stays."""
+    counts = np.asarray(matrix, np.float64)
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+
+def curves(
+    series: Mapping[str, Any], path: str | Path, *, title: str = "", xlabel: str = "step", ylabel: str = "loss", log: bool = False
+) -> Path:
+    """Draws learning curves, one line a name; where there are several runs, their mean in a band of one deviation.
+
+    Args:
+      series: name -> values [steps] or [runs, steps].
+      path: of the PNG.
+      title: above it.
+      xlabel: below it.
+      ylabel: beside it.
+      log: a logarithmic vertical axis.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: for no series, or one that is neither [steps] nor [runs, steps].
+    """
+    if not series:
+        raise ValueError("no series to draw: give at least one name with its values")
+    figure, axes = _figure((6.4, 4.0))
+    for name, values in series.items():
+        runs = np.atleast_2d(np.asarray(values, np.float64))
+        if runs.ndim != 2 or not runs.size:
+            raise ValueError(f"series {name!r} has shape {np.shape(values)}; give [steps] or [runs, steps]")
+        mean, steps = runs.mean(0), np.arange(1, runs.shape[1] + 1)
+        (line,) = axes.plot(steps, mean, label=name)
+        if len(runs) > 1:
+            std = runs.std(0, ddof=1)
+            axes.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    axes.legend()
+    return _save(figure, path)
+
+
+def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    # Not pyplot: it picks a display, and keeps every figure alive.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+    return path

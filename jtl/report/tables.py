@@ -1,0 +1,86 @@
+"""Tables: the same rows as Markdown, as plain text, and as a rich table on a terminal."""
+
+import sys
+from collections.abc import Sequence
+from typing import IO, NamedTuple
+
+import numpy as np
+
+
+class Spread(NamedTuple):
+    """The mean of several runs and their sample standard deviation (0 for one run)."""
+
+    mean: float
+    std: float
+
+    def percent(self) -> str:
+        """As `93.1 ± 0.8`, in percent."""
+        return f"{100 * self.mean:.1f} ± {100 * self.std:.1f}"
+
+
+class Table(NamedTuple):
+    """A title, the names of the columns, and rows of text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """`mean = Σ v / n`, `std = sqrt(Σ (v − mean)² / (n − 1))`.
+
+    Raises:
+      ValueError: for no values, or one that is not finite.
+    """
+    found = np.asarray(values, np.float64).reshape(-1)
+    if not found.size or not np.isfinite(found).all():
+        raise ValueError(f"values={found.tolist()}: give at least one, and finite numbers only")
+    return Spread(float(found.mean()), float(found.std(ddof=1)) if found.size > 1 else 0.0)
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, its bars escaped, its columns aligned for those who read the source."""
+    _check(table)
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in (table.columns, *table.rows)]
+    widths = _widths(cells)
+    lines = ["| " + " | ".join(_padded(row, widths)) + " |" for row in cells]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
+
+
+def plain(table: Table) -> str:
+    """The table in aligned columns, for logs and pipes."""
+    _check(table)
+    widths = _widths([table.columns, *table.rows])
+    lines = ["  ".join(_padded(row, widths)).rstrip() for row in (table.columns, *table.rows)]
+    return "\n".join([table.title, lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def show(table: Table, file: IO[str] | None = None) -> None:
+    """Prints the table: with rich on a terminal, in plain lines elsewhere."""
+    file = sys.stdout if file is None else file
+    if not file.isatty():
+        print(plain(table), file=file, flush=True)
+        return
+    from rich.console import Console
+    from rich.table import Table as Rich
+
+    _check(table)
+    drawn = Rich(*table.columns, title=table.title, title_justify="left")
+    for row in table.rows:
+        drawn.add_row(*row)
+    Console(file=file).print(drawn)
+
+
+def _check(table: Table) -> None:
+    for row in table.rows:
+        if len(row) != len(table.columns):
+            raise ValueError(f"the row {row} has {len(row)} cells; the columns are {table.columns}")
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
