@@ -1,0 +1,36 @@
+r"""The rules of one layer as PyTorch names its tensors.
+
+`name` is the layer's name as a regex without groups other than `(?:...)`; `path` the layer's path.
+"""
+
+from jtl.weights import transforms
+from jtl.weights.names import Rule
+
+
+def conv(name: str, path: str, *, bias: bool = False) -> list[Rule]:
+    """A convolution."""
+    return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.conv), *([_bias(name, path)] if bias else [])]
+
+
+def dense(name: str, path: str) -> list[Rule]:
+    """A dense layer with its bias."""
+    return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.dense), _bias(name, path)]
+
+
+def norm(name: str, path: str) -> list[Rule]:
+    """A normalisation without running statistics."""
+    return [Rule(rf"{name}\.weight", f"{path}/scale"), _bias(name, path)]
+
+
+def batch_norm(name: str, path: str) -> list[Rule]:
+    """A batch normalisation; its count of batches, which nothing reads, is left."""
+    return [
+        *norm(name, path),
+        Rule(rf"{name}\.running_mean", f"stats/{path}/mean"),
+        Rule(rf"{name}\.running_var", f"stats/{path}/var"),
+        Rule(rf"{name}\.num_batches_tracked", None),
+    ]
+
+
+def _bias(name: str, path: str) -> Rule:
+    return Rule(rf"{name}\.bias", f"{path}/bias")
