@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def plain(table: Table) -> str:
     return "\n".join([table.title, lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def show(table: Table, file: IO[str] | None = None) -> None:
+def show(table: Table, file: Any = None) -> None:
     """Prints the table: with rich on a terminal, in plain lines elsewhere."""
     file = sys.stdout if file is None else file
     if not file.isatty():

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl.report import confusion, curves
+from jtl.report.figures import shares
+
+
+def colours(path):
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_shares_are_rows_over_their_sums():
+    np.testing.assert_array_equal(shares([[1, 3], [0, 0]]), [[0.25, 0.75], [0.0, 0.0]])
+
+
+def test_a_perfect_matrix_is_dark_on_the_diagonal_alone(tmp_path):
+    perfect = colours(confusion(np.diag([5, 5, 5]), "abc", tmp_path / "deep" / "a.png", title="t"))
+    wrong = colours(confusion(np.diag([5, 5, 5])[::-1], "abc", tmp_path / "b.png", title="t"))
+    # The darkest of matplotlib's Blues, which a share of 1 has and nothing else in the figure.
+    dark = [np.argwhere(np.abs(image - [8, 48, 107]).sum(-1) < 6) for image in (perfect, wrong)]
+    assert len(dark[0]) > 1000
+    correlation = [np.corrcoef(points.T)[0, 1] for points in dark]
+    assert correlation[0] > 0.5, "from upper left to lower right"
+    assert correlation[1] < -0.5, "and the mirrored matrix the other way"
+
+
+def test_a_matrix_of_another_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\(2, 3\) for 2 classes"):
+        confusion(np.zeros((2, 3)), "ab", tmp_path / "a.png")
+
+
+def test_a_curve_falls_where_its_values_fall(tmp_path):
+    falling = {"loss": np.linspace(1, 0, 50)}
+    image = colours(curves(falling, tmp_path / "a.png", title="t"))
+    line = np.argwhere(np.abs(image - [31, 119, 180]).sum(-1) < 6)  # matplotlib's first colour
+    rows, columns = line[line[:, 1] > image.shape[1] * 0.2][:, 0], line[line[:, 1] > image.shape[1] * 0.2][:, 1]
+    left, right = rows[columns < np.median(columns)], rows[columns > np.median(columns)]
+    assert left.mean() < right.mean(), "rows count from the top"
+
+
+def test_several_runs_get_a_band(tmp_path):
+    runs = np.stack([np.linspace(1, 0, 20), np.linspace(2, 1, 20)])
+    one = colours(curves({"loss": runs.mean(0)}, tmp_path / "a.png"))
+    band = colours(curves({"loss": runs}, tmp_path / "b.png"))
+    coloured = [((image.max(-1) - image.min(-1)) > 20).sum() for image in (one, band)]
+    assert coloured[1] > 3 * coloured[0]
+
+
+@pytest.mark.parametrize("series", [{}, {"loss": np.zeros((2, 3, 4))}, {"loss": []}])
+def test_what_is_no_curve_is_refused(series, tmp_path):
+    with pytest.raises(ValueError, match=r"series"):
+        curves(series, tmp_path / "a.png")

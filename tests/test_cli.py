@@ -1,0 +1,184 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jtl import cli
+from jtl.model import part
+from jtl.recipes import digits
+from jtl.recipes.parts import digits_data
+from jtl.recipes.parts.base import command
+from jtl.train.checkpoint import Checkpoints
+from jtl.train.step import make_step
+
+RECIPE = '''
+"""A recipe of one's own."""
+from dataclasses import dataclass
+from pathlib import Path
+
+@dataclass(frozen=True)
+class Recipe:
+    """Nothing but numbers.
+
+    Args:
+      out: unused.
+      claim: whether it holds.
+      rate: a number.
+    """
+    out: Path = Path("runs")
+    claim: bool = True
+    rate: float = 0.5
+
+    def train(self):
+        print("rate", self.rate)
+        if self.rate > 100:
+            raise ValueError("a bug deep in the run")
+        if self.rate > 10:
+            raise FileNotFoundError("no data here; set JTL_DATA")
+        return {"failed": [] if self.claim else ["claim is false"]}
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+def test_help_names_every_command_without_loading_jax():
+    code = "import sys, jtl.cli; rc = jtl.cli.main(['--help']); print('jax' in sys.modules, rc)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False 0"
+    for name in ("demo", "train", "eval", "predict", "describe"):
+        assert name in done.stdout
+
+
+def test_python_dash_m_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "jtl", "train", "nothing"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no recipe 'nothing'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["demo", "train", "eval", "predict", "describe"])
+def test_every_command_has_help(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    assert f"jtl {name}" in capsys.readouterr().out
+
+
+def test_help_lists_the_recipes_and_a_recipe_its_options(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    listed = capsys.readouterr().out
+    for path in cli.RECIPES.glob("[!_]*.py"):
+        assert path.stem in listed
+    assert cli.main(["train", "digits", "--help"]) == 0
+    assert "--transfer.shot" in capsys.readouterr().out
+
+
+def test_a_recipe_file_runs_with_options_and_its_claims_set_the_exit_code(mine, capsys):
+    assert cli.main(["train", mine, "--rate", "2.5"]) == 0
+    assert capsys.readouterr().out == "rate 2.5\n"
+    assert cli.main(["train", mine, "--no-claim"]) == 1
+    assert "not as claimed: claim is false" in capsys.readouterr().err
+
+
+def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
+    assert cli.main(["train", mine, "--rate", "11"]) == 2
+    assert capsys.readouterr().err == "jtl: no data here; set JTL_DATA\n"
+    with pytest.raises(ValueError, match="a bug deep in the run"):
+        cli.main(["train", mine, "--rate", "101"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "Expected one of"),
+        (["fly"], "fly"),
+        (["train", "digit"], "did you mean 'digits'?"),
+        (["train", "absent.py"], "the recipe file 'absent.py' does not exist"),
+        (["train", "digits", "--seeds", "0"], "seeds=0: must be above zero"),
+        (["train", "digits", "--seeds", "many"], "many"),
+        (["train", "digits", "--transfer.shots", "3"], "--transfer.shots"),
+        (["demo", "--few.way", "9"], "only 3 digits are unseen"),
+        (["describe", "nothing"], "no recipe 'nothing'"),
+        (["eval", "absent"], "absent, which does not exist"),
+        (["predict", "absent"], "no image to look at"),
+        (["predict", "absent", "absent.png"], "the image 'absent.png' does not exist"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(argv, said, capsys):
+    assert cli.main(argv) == 2
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_describe_prints_the_recipes_network(capsys):
+    assert cli.main(["describe", "digits", "--transfer.tune-lr", "0.25"]) == 0
+    printed = capsys.readouterr().out
+    network = digits.Recipe().network()
+    count = sum(leaf.size for leaf in __import__("jax").tree.leaves(network.variables.params))
+    assert f"{count:,} parameters" in printed
+    assert "0.25" in printed
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A checkpoint of the digits recipe as `jtl train digits --seed 3` would leave it, untrained."""
+    import jax
+    import optax
+
+    folder = tmp_path_factory.mktemp("run")
+    recipe = digits.Recipe(out=folder, seed=3)
+    network = recipe.network()
+    step = make_step(lambda *a: None, optax.sgd(0.1))  # pyright: ignore
+    saved = Checkpoints(folder / "checkpoints", recipe=command("digits", recipe))
+    saved.save(step.init(network.variables, jax.random.key(0)))
+    saved.wait()
+    return folder, recipe, network
+
+
+def test_predict_says_what_the_network_says(run, capsys):
+    import jax
+
+    folder, _, network = run
+    x, _ = digits_data.load()
+    files = [str(digits_data.write(x[i], folder / f"{i}.png")) for i in (5, 6)]
+    assert cli.main(["predict", str(folder / "checkpoints"), *files, "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for file, line in zip(files, lines, strict=True):
+        pixels = digits_data.read(Path(file))[None]
+        features, _ = network.backbone.apply(part(network.variables, "backbone"), pixels, train=False, key=None)
+        logits, _ = network.head.apply(part(network.variables, "head"), features["pooled"], train=False, key=None)
+        share = np.asarray(jax.nn.softmax(logits))[0]
+        best = np.argsort(-share)[:2]
+        assert line == f"{file}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best)
+
+
+def test_eval_prints_the_recipes_metrics(run, capsys):
+    folder, recipe, network = run
+    assert cli.main(["eval", str(folder / "checkpoints")]) == 0
+    assert f"step 0: accuracy {recipe.evaluate(network.variables)['accuracy']:g}" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_image_is_named(run, tmp_path, capsys):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    assert cli.main(["predict", str(run[0] / "checkpoints"), str(broken)]) == 2
+    assert "broken.png' does not decode" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_no_recipe_is_refused(run, tmp_path, capsys):
+    import jax
+    import optax
+
+    step = make_step(lambda *a: None, optax.sgd(0.1))  # pyright: ignore
+    saved = Checkpoints(tmp_path / "own", recipe="written by hand")
+    saved.save(step.init(run[2].variables, jax.random.key(0)))
+    saved.wait()
+    assert cli.main(["eval", str(tmp_path / "own")]) == 2
+    assert "was not written by a recipe" in capsys.readouterr().err
