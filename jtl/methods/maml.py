@@ -113,7 +113,11 @@ def maml(
             return reduce.values(reduce.as_terms(loss)), reduce.values(aux.metrics)
 
         tasks = jax.tree.leaves(batch["support"])[0].shape[0]
-        losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
+        if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
+            only = jax.tree.map(lambda a: a[0], dict(batch))
+            losses, found = jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
+        else:
+            losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
         over_tasks = lambda v: Mean(v.sum(), jnp.full((), float(tasks), v.dtype))  # noqa: E731
         terms, metrics = ({n: over_tasks(v) for n, v in part.items()} for part in (losses, found))
         return terms, Aux(stats, metrics)
