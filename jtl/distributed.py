@@ -3,9 +3,7 @@
 import jax
 
 
-def initialize(
-    coordinator: str | None = None, processes: int | None = None, process: int | None = None
-) -> None:
+def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     """Joins this process with the others; call it before anything else touches jax.
 
     After it `jax.devices()` are those of all processes, meshes span them, and each process loads its own

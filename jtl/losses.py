@@ -109,9 +109,7 @@ def binary_cross_entropy(
     return _per_example(-w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits))
 
 
-def mse(
-    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"]
-) -> Float[Array, "batch"]:
+def mse(prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"]) -> Float[Array, "batch"]:
     """Squared error, `mean_o (ŷ_o − y_o)²`, in squared units of y.
 
     Args:

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 
-def accuracy(
-    logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]
-) -> Float[Array, "*batch"]:
+def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
     """1 where the largest logit is the label's, else 0. Of equal logits the first counts.
 
     Args:

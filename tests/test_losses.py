@@ -81,9 +81,7 @@ def test_regression_losses_are_torchs(torch, shape):
 def test_cross_entropy_closed_forms():
     # Equal logits: log C whatever the label. A certain and wrong answer costs the logits' distance.
     np.testing.assert_allclose(losses.cross_entropy(np.zeros((1, 8)), np.array([3])), [np.log(8)], rtol=1e-6)
-    np.testing.assert_allclose(
-        losses.cross_entropy(np.array([[100.0, 0.0]]), np.array([1])), [100.0], rtol=1e-6
-    )
+    np.testing.assert_allclose(losses.cross_entropy(np.array([[100.0, 0.0]]), np.array([1])), [100.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -63,9 +63,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and not p.name.startswith(NAME)
-    )
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and not p.name.startswith(NAME))
 
 
 def _checksum(path: Path) -> tuple[int, int]:

@@ -34,9 +34,7 @@ class Lines(Silent):
       clock: seconds, as `time.monotonic`.
     """
 
-    def __init__(
-        self, steps: int, epoch: int, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, steps: int, epoch: int, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic):
         self.steps, self.epoch, self.seconds, self.clock = steps, epoch, seconds, clock
         self.at, self.since, self.shown = 0, 0.0, -float("inf")
 
@@ -66,9 +64,7 @@ class Bar(Silent):
         self.steps, self.epoch = steps, epoch
         numbers, rate = TextColumn("{task.fields[numbers]}"), TextColumn("{task.fields[rate]} steps/s")
         left = (TimeRemainingColumn(), TextColumn("left"))
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(20), numbers, rate, *left, console=console
-        )
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(20), numbers, rate, *left, console=console)
         self.task: Any = None
         self.at, self.since = 0, 0.0
 
@@ -83,9 +79,7 @@ class Bar(Silent):
         """Moves the bar."""
         rate = (step - self.at) / max(time.monotonic() - self.since, 1e-9)
         where = _where(step, self.steps, self.epoch)
-        self.bar.update(
-            self.task, completed=step, description=where, numbers=_numbers(metrics), rate=f"{rate:.3g}"
-        )
+        self.bar.update(self.task, completed=step, description=where, numbers=_numbers(metrics), rate=f"{rate:.3g}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""

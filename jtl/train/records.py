@@ -34,9 +34,7 @@ class JsonLines:
     def start(self, step: int) -> None:
         """Opens the file behind the rows up to this step."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = (
-            [row for row in read_json_lines(self.path) if row["step"] <= step] if self.path.exists() else []
-        )
+        kept = [row for row in read_json_lines(self.path) if row["step"] <= step] if self.path.exists() else []
         fresh = self.path.with_name(self.path.name + ".new")
         fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(fresh, self.path)
@@ -63,9 +61,7 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise ImportError(
-                "TensorBoard records need tensorboardX: pip install 'jtl[tensorboard]'"
-            ) from error
+            raise ImportError("TensorBoard records need tensorboardX: pip install 'jtl[tensorboard]'") from error
         self._make, self.directory, self._writer = SummaryWriter, Path(directory), None
 
     def start(self, step: int) -> None:

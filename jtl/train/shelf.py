@@ -28,9 +28,7 @@ class Shelf:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint is kept")
         if _step_of(self.directory) is not None:
-            raise ValueError(
-                f"{self.directory} is one checkpoint; give the one that holds it: {self.directory.parent}"
-            )
+            raise ValueError(f"{self.directory} is one checkpoint; give the one that holds it: {self.directory.parent}")
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
@@ -89,9 +87,7 @@ class Shelf:
             raise FileNotFoundError(f"no checkpoint in {self.directory}{missing}")
         if isinstance(wanted, int):
             if wanted not in steps:
-                raise FileNotFoundError(
-                    f"no checkpoint of step {wanted} in {self.directory}; there are {steps}"
-                )
+                raise FileNotFoundError(f"no checkpoint of step {wanted} in {self.directory}; there are {steps}")
             manifest.verify(self.path(wanted))
             return wanted
         candidates = {"newest": steps[::-1], "best": self.ranked()}[wanted]
@@ -102,11 +98,7 @@ class Shelf:
                 self._report(step, damage)
             else:
                 return step
-        what = (
-            f"all of steps {candidates} are damaged"
-            if candidates
-            else f"those of steps {steps} have no score"
-        )
+        what = f"all of steps {candidates} are damaged" if candidates else f"those of steps {steps} have no score"
         raise FileNotFoundError(f"no {wanted} checkpoint in {self.directory}: {what}")
 
     def _report(self, step: int, damage: Exception) -> None:
