@@ -119,7 +119,9 @@ def _predict(checkpoint: Path, images: tuple[Path, ...], top: int) -> int:
         raise Mistake(f"--top {top}: name at least one class")
     for path in images:
         if not path.is_file():
-            raise Mistake(f"the image {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file")
+            raise Mistake(
+                f"the image {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
+            )
     recipe, variables, _ = _restore(checkpoint)
     network = recipe.network()
     if not network.classes:

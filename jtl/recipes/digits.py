@@ -73,7 +73,9 @@ class Recipe:
         shown = stage.table(stages, self.seeds)
         report.show(shown)
         self._write(stages, tuned, text, report.markdown(shown))
-        print(f"figures, numbers and a checkpoint are in {self.out}; try: jtl predict {self.out}/checkpoints {self.out}/digit_*.png")
+        print(
+            f"figures, numbers and a checkpoint are in {self.out}; try: jtl predict {self.out}/checkpoints {self.out}/digit_*.png"
+        )
         return {"failed": stage.failures(stages), **stage.numbers(stages)}
 
     def network(self) -> Network:
@@ -81,9 +83,7 @@ class Recipe:
         head = heads.linear(len(CLASSES))
         example = np.zeros((1, digits_data.SIDE, digits_data.SIDE, 1), np.float32)
         fresh = init(jax.random.key(self.seed), example, backbone=self.backbone, head=head)
-        return Network(
-            fresh, self.backbone, head, select(".*"), self.transfer.tune_lr, CLASSES, digits_data.read
-        )
+        return Network(fresh, self.backbone, head, select(".*"), self.transfer.tune_lr, CLASSES, digits_data.read)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Accuracy on the held-out writers' digits 5-9."""

@@ -48,7 +48,13 @@ def shares(matrix: Any) -> np.ndarray:
 
 
 def curves(
-    series: Mapping[str, Any], path: str | Path, *, title: str = "", xlabel: str = "step", ylabel: str = "loss", log: bool = False
+    series: Mapping[str, Any],
+    path: str | Path,
+    *,
+    title: str = "",
+    xlabel: str = "step",
+    ylabel: str = "loss",
+    log: bool = False,
 ) -> Path:
     """Draws learning curves, one line a name; where there are several runs, their mean in a band of one deviation.
 

@@ -19,7 +19,9 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the digits come with scikit-learn: pip install 'jtl[demo]'", name="sklearn") from error
+        raise ModuleNotFoundError(
+            "the digits come with scikit-learn: pip install 'jtl[demo]'", name="sklearn"
+        ) from error
     digits = load_digits()
     return (digits.images / 16).astype(np.float32)[..., None], digits.target.astype(np.int32)
 

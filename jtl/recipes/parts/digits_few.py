@@ -59,7 +59,9 @@ class Few:
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
 
     def __post_init__(self) -> None:
-        positive(way=self.way, tasks=self.tasks, steps=self.steps, inner_steps=self.inner_steps, test_tasks=self.test_tasks)
+        positive(
+            way=self.way, tasks=self.tasks, steps=self.steps, inner_steps=self.inner_steps, test_tasks=self.test_tasks
+        )
         if self.way > len(UNSEEN):
             raise ValueError(f"way={self.way}: only {len(UNSEEN)} digits are unseen in meta-training")
         if not self.shots:

@@ -53,7 +53,9 @@ class Transfer:
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
 
     def __post_init__(self) -> None:
-        positive(shot=self.shot, pretrain_steps=self.pretrain_steps, pretrain_batch=self.pretrain_batch, steps=self.steps)
+        positive(
+            shot=self.shot, pretrain_steps=self.pretrain_steps, pretrain_batch=self.pretrain_batch, steps=self.steps
+        )
 
 
 class Tuned(NamedTuple):

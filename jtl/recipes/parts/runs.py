@@ -1,0 +1,114 @@
+"""One run of `fit` in a recipe: its numbers, its files, and the objectives around it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jtl import optim, report, rng
+from jtl.model import Variables
+from jtl.recipes.parts.base import positive
+from jtl.train.checkpoint import Checkpoints
+from jtl.train.evaluate import Validation
+from jtl.train.loop import Fitted, fit
+from jtl.train.records import JsonLines
+from jtl.train.step import make_step
+from jtl.typing import Aux, Batch, Key, Mask, Objective, Params, Stats
+
+
+def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """Adam on a warm-up and a cosine."""
+    return optax.adam(optim.warmup_cosine(learning_rate, steps))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of `fit`.
+
+    Args:
+      steps: of training.
+      batch: rows of a step.
+      learning_rate: the peak.
+      every: steps between checkpoints.
+      optimizer: from (learning_rate, steps) to an optax optimizer.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    every: int = 500
+    optimizer: Callable[[float, int], optax.GradientTransformation] = adam
+
+    def __post_init__(self) -> None:
+        positive(steps=self.steps, batch=self.batch, learning_rate=self.learning_rate, every=self.every)
+
+    def run(
+        self,
+        objective: Objective,
+        variables: Variables,
+        data: Any,
+        out: Path,
+        *,
+        text: str,
+        key: Key,
+        trainable: Mask | None = None,
+        validation: Validation | None = None,
+        microbatch: int = 1,
+    ) -> Fitted:
+        """Trains from `variables`, or goes on from the checkpoints under `out`; draws its learning curve.
+
+        Args:
+          objective: what to minimise.
+          variables: where to start.
+          data: a data set.
+          out: the stage's folder; `checkpoints`, `metrics.jsonl` and `curve.png` go there.
+          text: the command, kept with the checkpoints.
+          key: of the run.
+          trainable: which parameters learn.
+          validation: what to look at now and then.
+          microbatch: as in `make_step`.
+        """
+        tx = self.optimizer(self.learning_rate, self.steps)
+        step = make_step(objective, tx, trainable=trainable, microbatch=microbatch)
+        rows = min(len(jax.devices()), self.batch // microbatch)
+        found = fit(
+            step,
+            step.init(variables, key),
+            data,
+            steps=self.steps,
+            mesh=_mesh(rows),
+            validation=validation,
+            checkpoints=Checkpoints(out / "checkpoints", every=self.every, keep=2, recipe=text),
+            records=[JsonLines(out / "metrics.jsonl")],
+        )
+        losses = [line["loss"] for line in found.history if line["split"] == "train"]
+        if losses:
+            report.curves({"training": losses}, out / "curve.png", title=out.name)
+        return found
+
+
+def _mesh(most: int) -> Any:
+    from jtl.train.sharding import mesh
+
+    return mesh(devices=jax.devices()[: max(most, 1)])
+
+
+def augmented(objective: Objective, augment: Callable[[Any, Any], Any], *domains: str) -> Objective:
+    """The objective on images that are augmented on the device.
+
+    Args:
+      objective: on batches with "x".
+      augment: `(key, x) -> x`.
+      *domains: for batches of several parts, as "source" and "target": each one's "x" is augmented.
+    """
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
+        if domains:
+            parts = {d: {**batch[d], "x": augment(rng.stream(key, f"augment {d}"), batch[d]["x"])} for d in domains}
+            return objective(params, stats, {**batch, **parts}, key, step)
+        return objective(params, stats, {**batch, "x": augment(rng.stream(key, "augment"), batch["x"])}, key, step)
+
+    return run
