@@ -30,6 +30,7 @@ _HOME = {
         "Checkpoints", "JsonLines", "State", "Step", "TensorBoard", "Validation", "averaged", "evaluate", "fit", "fsdp",
         "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate", "variables",
     ),
+    "jtl.weights.load": ("load",),
 }  # fmt: skip
 _ROOMS = ("backbones", "data", "distributed", "heads", "losses", "metrics", "ops", "optim", "report", "rng", "weights")
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
@@ -102,3 +103,4 @@ if TYPE_CHECKING:
     from jtl.train import replicate as replicate
     from jtl.train import variables as variables
     from jtl.typing import Aux as Aux
+    from jtl.weights.load import load as load

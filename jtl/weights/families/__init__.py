@@ -1,0 +1,10 @@
+"""The families of networks that jtl reads, by transformers' `model_type`."""
+
+from jtl.weights.families.base import Config, Family
+from jtl.weights.families.cifar_resnet import CIFAR_RESNET
+from jtl.weights.families.resnet import RESNET
+from jtl.weights.families.vit import VIT
+
+FAMILIES: dict[str, Family] = {"resnet": RESNET, "vit": VIT, "cifar_resnet": CIFAR_RESNET}
+
+__all__ = ["FAMILIES", "Config", "Family"]

@@ -1,0 +1,65 @@
+"""What jtl must know of a family of networks to read its files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jtl.model import Model
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import Preprocessing
+
+Config = dict[str, Any]
+"""The measures of a network in transformers' words: its `config.json` with `model_type`."""
+
+
+class Family(NamedTuple):
+    """One family. A network of it is described by a `Config`, whichever library the file is from.
+
+    Args:
+      names: those of timm and torchvision that `named` knows, for messages.
+      named: `named(name, changes) -> Config`, or None for a name of another family; `changes` are timm's
+        `model_args`.
+      complete: `complete(config, naming) -> Config` with every measure, where the file leaves them to its
+        library's defaults.
+      backbone: of a complete config; raises ValueError for what jtl's network cannot be.
+      image: [height, width, channels] of an example.
+      tables: naming -> name table; the first is the one that `save` writes.
+      usual: the preprocessing of networks known by name.
+      architecture: transformers' class with a head; None where it has none.
+    """
+
+    names: str
+    named: Callable[[str, Mapping[str, Any]], Config | None]
+    complete: Callable[[Config, str], Config]
+    backbone: Callable[[Config], Model]
+    image: Callable[[Config], tuple[int, int, int]]
+    tables: Callable[[Config], dict[str, Sequence[Rule]]]
+    usual: Callable[[str, Config], Preprocessing]
+    architecture: str | None
+
+
+def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]) -> Config:
+    """`config` with timm's `model_args`.
+
+    Args:
+      config: of the named network.
+      changes: by timm's words.
+      words: timm's word -> transformers'.
+
+    Raises:
+      ValueError: for a word that is not known.
+    """
+    unknown = sorted(set(changes) - set(words))
+    if unknown:
+        raise ValueError(f"model_args {unknown} change the network in a way jtl does not know; known are {list(words)}")
+    return {**config, **{words[word]: value for word, value in changes.items()}}
+
+
+def must_be(config: Config, **wanted: Any) -> None:
+    """Refuses a network that jtl's is not.
+
+    Raises:
+      ValueError: naming the entry of the config, its value and the one that is read.
+    """
+    for name, value in wanted.items():
+        if config[name] != value:
+            raise ValueError(f"{config['model_type']} with {name}={config[name]!r} is not read, only with {value!r}")

@@ -1,0 +1,27 @@
+"""ResNets for CIFAR, from akamaster's files."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jtl import backbones
+from jtl.weights.families.base import Config, Family, changed
+from jtl.weights.maps.cifar_resnet import akamaster
+from jtl.weights.preprocessing import IMAGENET, Preprocessing
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+    found = re.fullmatch(r"cifar_resnet(\d+)", name)
+    return changed({"model_type": "cifar_resnet", "depth": int(found[1])}, changes, {}) if found else None
+
+
+CIFAR_RESNET = Family(
+    names="cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110",
+    named=_named,
+    complete=lambda config, naming: config,
+    backbone=lambda config: backbones.cifar_resnet(config["depth"]),
+    image=lambda config: (32, 32, 3),
+    tables=lambda config: {"akamaster": akamaster(config["depth"])},
+    usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
+    architecture=None,
+)

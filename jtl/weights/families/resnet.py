@@ -1,0 +1,78 @@
+"""ResNet v1.5."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl import backbones
+from jtl.model import Model
+from jtl.weights.families.base import Config, Family, changed, must_be
+from jtl.weights.maps import resnet as maps
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import IMAGENET, Preprocessing
+
+_DEPTHS = {"18": [2, 2, 2, 2], "34": [3, 4, 6, 3], "50": [3, 4, 6, 3], "101": [3, 4, 23, 3], "152": [3, 8, 36, 3]}
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+    found = re.fullmatch(r"resnet(18|34|50|101|152)", name)
+    if not found:
+        return None
+    deep = int(found[1]) >= 50
+    config: Config = {"layer_type": "bottleneck" if deep else "basic", "depths": _DEPTHS[found[1]]}
+    config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
+    widths = [64 * 2**i * (4 if deep else 1) for i in range(len(config["depths"]))]
+    return {"model_type": "resnet", **config, "hidden_sizes": widths}
+
+
+def _complete(config: Config, naming: str) -> Config:
+    del naming
+    usual = {
+        "num_channels": 3,
+        "embedding_size": 64,
+        "hidden_sizes": [256, 512, 1024, 2048],
+        "depths": [3, 4, 6, 3],
+        "layer_type": "bottleneck",
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": False,
+    }
+    return {**usual, **config}
+
+
+def _backbone(config: Config) -> Model:
+    must_be(config, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False)
+    if config["layer_type"] not in ("basic", "bottleneck"):
+        raise ValueError(f"resnet with layer_type={config['layer_type']!r}: give 'basic' or 'bottleneck'")
+    wide, width = 4 if _deep(config) else 1, config["embedding_size"]
+    must_be(config, hidden_sizes=[width * 2**i * wide for i in range(len(config["depths"]))])
+    return backbones.resnet(config["depths"], bottleneck=_deep(config), width=width)
+
+
+def _deep(config: Config) -> bool:
+    return config["layer_type"] == "bottleneck"
+
+
+def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+    convolutions = 3 if _deep(config) else 2
+    return {
+        "transformers": maps.transformers(config["depths"], convolutions),
+        "torchvision": maps.torchvision(config["depths"], convolutions),
+    }
+
+
+def _usual(name: str, config: Config) -> Preprocessing:
+    del name, config
+    return Preprocessing(256, 224, "bilinear", *IMAGENET)
+
+
+RESNET = Family(
+    names="resnet18, resnet34, resnet50, resnet101, resnet152",
+    named=_named,
+    complete=_complete,
+    backbone=_backbone,
+    image=lambda config: (64, 64, config["num_channels"]),
+    tables=_tables,
+    usual=_usual,
+    architecture="ResNetForImageClassification",
+)

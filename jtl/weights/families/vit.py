@@ -1,0 +1,103 @@
+"""Vision transformers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl import backbones
+from jtl.model import Model
+from jtl.weights.families.base import Config, Family, changed, must_be
+from jtl.weights.maps import vit as maps
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
+
+_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_WORDS = {
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_ratio": "mlp_ratio",
+    "in_chans": "num_channels",
+}
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+    found = re.fullmatch(r"(?:vit|deit)_(tiny|small|base|large)_patch(\d+)_(\d+)", name)
+    if not found:
+        return None
+    width, depth, heads = _SIZES[found[1]]
+    config: Config = {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "patch_size": int(found[2]),
+        "image_size": int(found[3]),
+        "mlp_ratio": 4,
+    }
+    config = changed(config, changes, _WORDS)
+    hidden = int(config["hidden_size"] * config.pop("mlp_ratio"))
+    return {"model_type": "vit", **config, "intermediate_size": hidden}
+
+
+def _complete(config: Config, naming: str) -> Config:
+    usual = {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": 1e-12 if naming == "transformers" else 1e-6,
+        "image_size": 224,
+        "patch_size": 16,
+        "num_channels": 3,
+        "qkv_bias": True,
+    }
+    return {**usual, **config}
+
+
+def _backbone(config: Config) -> Model:
+    must_be(config, hidden_act="gelu", qkv_bias=True)
+    size = backbones.Size(
+        config["hidden_size"],
+        config["num_hidden_layers"],
+        config["num_attention_heads"],
+        config["intermediate_size"],
+    )
+    return backbones.vit(
+        size,
+        patch=config["patch_size"],
+        image=config["image_size"],
+        eps=config["layer_norm_eps"],
+        dropout=config["hidden_dropout_prob"],
+    )
+
+
+def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+    depth = config["num_hidden_layers"]
+    return {
+        "transformers": maps.transformers(depth),
+        "timm": maps.timm(depth),
+        "original": maps.original(depth, config["num_attention_heads"], config["hidden_size"]),
+    }
+
+
+def _usual(name: str, config: Config) -> Preprocessing:
+    side = config["image_size"]
+    share = 0.9 if side < 384 else 1.0
+    return Preprocessing(int(side / share), side, "bicubic", *(IMAGENET if name.startswith("deit") else HALF))
+
+
+VIT = Family(
+    names="vit_{tiny,small,base,large}_patch{16,32,...}_{224,384,...}, deit_...",
+    named=_named,
+    complete=_complete,
+    backbone=_backbone,
+    image=lambda config: (config["image_size"], config["image_size"], config["num_channels"]),
+    tables=_tables,
+    usual=_usual,
+    architecture="ViTForImageClassification",
+)

@@ -1,0 +1,138 @@
+"""Somebody's weights as a jtl model."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import heads
+from jtl.model import Model, Variables, init
+from jtl.typing import Key
+from jtl.weights.errors import WeightNameError
+from jtl.weights.families import Config
+from jtl.weights.hub import locate
+from jtl.weights.names import Rule, convert, flatten, unflatten
+from jtl.weights.preprocessing import Preprocessing
+from jtl.weights.read import read
+from jtl.weights.recognise import naming, recognise
+from jtl.weights.report import Coverage
+
+
+class Pretrained(NamedTuple):
+    """A network with its weights, and what it needs to be used.
+
+    Args:
+      backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` gives the features by name.
+      head: a linear layer on the pooled features.
+      variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays.
+      preprocessing: what images go through; None where nothing beside the weights says it.
+      labels: the names of the head's classes; None where nothing says them.
+      config: the measures of the network, as a `config.json` of transformers.
+      naming: by whose names the file was.
+      report: what became of every tensor of the file and every parameter.
+    """
+
+    backbone: Model
+    head: Model
+    variables: Variables
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None
+    config: Config
+    naming: str
+    report: Coverage
+
+
+def load(
+    source: str | Path,
+    *,
+    arch: str | Mapping[str, Any] | None = None,
+    classes: int | Sequence[str] | None = None,
+    reinit: Sequence[str] = (),
+    unused: Sequence[str] = (),
+    dtype: Any = jnp.float32,
+    key: Key | None = None,
+) -> Pretrained:
+    """Reads a pretrained network.
+
+    Every tensor of the file and every parameter of the network is accounted for: loaded, re-initialised on
+    request or unused on request; anything else raises. A head for other classes is
+    `load(..., classes=("ants", "bees"), reinit=("head/.*",))`.
+
+    Args:
+      source: a weight file (safetensors, PyTorch's .pth/.pt/.th/.bin, .npz), a folder with one beside its
+        `config.json`, `hf:org/name` or `timm:name` (the Hub's local cache first; with `HF_HUB_OFFLINE` set the
+        network is never touched).
+      arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
+        a mapping as such a `config.json`.
+      classes: how many, or their names; None as in the file.
+      reinit: regexes on paths that are drawn anew.
+      unused: regexes on names of the file that are left.
+      dtype: of the parameters, whatever the file's.
+      key: for what is drawn anew; None for `jax.random.key(0)`.
+
+    Raises:
+      FileNotFoundError: nothing is there.
+      WeightFileError: the file is damaged, malicious or of another kind.
+      WeightNameError: the file and the network do not fit; all names are listed.
+      ValueError: the network is not said, not known, or a variant that jtl's is not.
+    """
+    path = locate(source)
+    found = recognise(path if path.is_dir() else None, arch)
+    tensors = read(path)
+    family = found.family
+    kind = naming(tensors, family.tables(family.complete(found.config, "")))
+    config = family.complete(found.config, kind)
+    backbone, table = family.backbone(config), family.tables(config)[kind]
+    labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
+    count = _classes(classes, tensors, table)
+    labels = labels if labels is not None and len(labels) == count else None
+    head = heads.linear(count)
+
+    def made(key, x):
+        variables = init(key, x, backbone=backbone, head=head)
+        return {**variables.params, "stats": variables.stats}
+
+    key = jax.random.key(0) if key is None else key
+    image = jax.ShapeDtypeStruct((1, *family.image(config)), jnp.float32)
+    shapes = jax.eval_shape(made, key, image)
+    wanted = {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in flatten(shapes)}
+    tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused)
+    tree = unflatten(dict(flatten(tree)) | _drawn(made, key, image, report.reinit, wanted))
+    variables = Variables({"backbone": tree["backbone"], "head": tree["head"]}, tree.get("stats", {}))
+    return Pretrained(backbone, head, variables, found.preprocessing, labels, config, kind, report)
+
+
+def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int:
+    if isinstance(classes, str):
+        raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")
+    if classes is not None:
+        return classes if isinstance(classes, int) else len(classes)
+    for rule in table:
+        for name in tensors:
+            match = re.fullmatch(rule.pattern, name) if any(p.startswith("head/") for p in rule.paths) else None
+            if match and "head/out/bias" in map(match.expand, rule.paths):
+                return int(np.prod(tensors.entry(name).shape))
+    raise WeightNameError(
+        f"{tensors.path}: holds no head; give classes=, how many a new one shall have, and reinit=('head/.*',)"
+    )
+
+
+def _dtype(path: str, dtype: Any) -> Any:
+    """Statistics are float32 at least, whatever the network computes in."""
+    return jnp.promote_types(dtype, jnp.float32) if path.startswith("stats/") else jnp.dtype(dtype)
+
+
+def _drawn(made: Any, key: Key, image: Any, paths: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Initial values of the parameters that are not loaded; under jit, so that no other is computed."""
+    if not paths:
+        return {}
+
+    def some(key, x):
+        flat = dict(flatten(made(key, x)))
+        return {path: flat[path].astype(wanted[path].dtype) for path in paths}
+
+    return {path: np.asarray(a) for path, a in jax.jit(some)(key, jnp.zeros(image.shape, image.dtype)).items()}

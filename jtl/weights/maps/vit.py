@@ -1,0 +1,76 @@
+r"""Names of vision transformers: transformers', timm's and those of the original JAX releases."""
+
+from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.names import Rule
+from jtl.weights.transforms import dense as transposed
+from jtl.weights.transforms import merge_axes, split
+
+
+def transformers(depth: int) -> list[Rule]:
+    """Of transformers' ViTModel and ViTForImageClassification."""
+    top = r"(?:vit\.|)"
+    rules = [
+        Rule(rf"{top}embeddings\.cls_token", "backbone/class_token"),
+        Rule(rf"{top}embeddings\.position_embeddings", "backbone/position"),
+        *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/embed", bias=True),
+        *norm(rf"{top}layernorm", "backbone/norm"),
+        *dense("classifier", "head/out"),
+    ]
+    for i in range(depth):
+        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
+        for part in ("query", "key", "value"):
+            rules += dense(rf"{name}\.attention\.attention\.{part}", f"{path}/attention/{part}")
+        rules += dense(rf"{name}\.attention\.output\.dense", f"{path}/attention/out")
+        rules += norm(rf"{name}\.layernorm_before", f"{path}/norm1")
+        rules += norm(rf"{name}\.layernorm_after", f"{path}/norm2")
+        rules += dense(rf"{name}\.intermediate\.dense", f"{path}/mlp/up")
+        rules += dense(rf"{name}\.output\.dense", f"{path}/mlp/down")
+    return rules
+
+
+def timm(depth: int) -> list[Rule]:
+    """Of timm's VisionTransformer; its `qkv` is query, key and value in one."""
+    top = r"(?:|module\.)"
+    rules = [
+        Rule(rf"{top}cls_token", "backbone/class_token"),
+        Rule(rf"{top}pos_embed", "backbone/position"),
+        *conv(rf"{top}patch_embed\.proj", "backbone/embed", bias=True),
+        *norm(rf"{top}norm", "backbone/norm"),
+        *dense(rf"{top}head", "head/out"),
+    ]
+    for i in range(depth):
+        name, path = rf"{top}blocks\.{i}", f"backbone/block{i + 1}"
+        for leaf, target, then in (("weight", "kernel", split(3, transposed)), ("bias", "bias", split(3))):
+            paths = tuple(f"{path}/attention/{part}/{target}" for part in ("query", "key", "value"))
+            rules.append(Rule(rf"{name}\.attn\.qkv\.{leaf}", paths, then))
+        rules += dense(rf"{name}\.attn\.proj", f"{path}/attention/out")
+        rules += [*norm(rf"{name}\.norm1", f"{path}/norm1"), *norm(rf"{name}\.norm2", f"{path}/norm2")]
+        rules += [*dense(rf"{name}\.mlp\.fc1", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.fc2", f"{path}/mlp/down")]
+    return rules
+
+
+def original(depth: int, heads: int, width: int) -> list[Rule]:
+    """Of the `.npz` files of Google's releases, "augreg" among them; attention keeps an axis for the heads."""
+    sizes = (heads, width // heads)
+    rules = [
+        Rule("cls", "backbone/class_token"),
+        Rule("Transformer/posembed_input/pos_embedding", "backbone/position"),
+        Rule("embedding/(kernel|bias)", r"backbone/embed/\1"),
+        Rule("Transformer/encoder_norm/(scale|bias)", r"backbone/norm/\1"),
+        Rule("head/(kernel|bias)", r"head/out/\1"),
+    ]
+    for i in range(depth):
+        name, path = f"Transformer/encoderblock_{i}", f"backbone/block{i + 1}"
+        attention, inner = f"{name}/MultiHeadDotProductAttention_1", f"{path}/attention"
+        for part in ("query", "key", "value"):
+            rules.append(Rule(f"{attention}/{part}/kernel", f"{inner}/{part}/kernel", merge_axes(1, 2, sizes)))
+            rules.append(Rule(f"{attention}/{part}/bias", f"{inner}/{part}/bias", merge_axes(0, 2, sizes)))
+        rules += [
+            Rule(f"{attention}/out/kernel", f"{inner}/out/kernel", merge_axes(0, 2, sizes)),
+            Rule(f"{attention}/out/bias", f"{inner}/out/bias"),
+            Rule(f"{name}/LayerNorm_0/(scale|bias)", rf"{path}/norm1/\1"),
+            Rule(f"{name}/LayerNorm_2/(scale|bias)", rf"{path}/norm2/\1"),
+            Rule(f"{name}/MlpBlock_3/Dense_0/(kernel|bias)", rf"{path}/mlp/up/\1"),
+            Rule(f"{name}/MlpBlock_3/Dense_1/(kernel|bias)", rf"{path}/mlp/down/\1"),
+        ]
+    return rules

@@ -1,0 +1,117 @@
+"""What images must go through before a network sees them: it comes with the weights."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+class Preprocessing(NamedTuple):
+    """From uint8 images of any size to what the network was trained on: resize, crop the centre, normalise.
+
+    `jtl.data` has each of the steps: `resize(image, size, interpolation)`, `center_crop(image, crop)`,
+    `augment.normalise(mean, std)`.
+
+    Args:
+      size: of the short side in pixels, or (height, width); None leaves images as they are.
+      crop: side of the square cut out of the centre; None for no crop.
+      interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+      mean: per channel, of values in [0, 1].
+      std: per channel.
+    """
+
+    size: int | tuple[int, int] | None
+    crop: int | None
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def from_transformers(config: Mapping[str, Any]) -> Preprocessing:
+    """What a `preprocessor_config.json` says.
+
+    Raises:
+      ValueError: for a size, a filter or a scale of values that is none of the usual.
+    """
+    if config.get("rescale_factor", 1 / 255) != 1 / 255:
+        raise ValueError(f"rescale_factor={config['rescale_factor']}: only 1/255 is known")
+    size = _size(config["size"]) if config.get("do_resize", True) else None
+    crop = _side(config["crop_size"]) if config.get("do_center_crop", False) else None
+    if "ConvNext" in str(config.get("image_processor_type", config.get("feature_extractor_type", ""))):
+        # Small images are resized to more than the crop by `crop_pct`, large ones to exactly the size.
+        side = _side(config["size"])
+        small = side < 384
+        size = int(side / config.get("crop_pct", 224 / 256)) if small else (side, side)
+        crop = side if small else None
+    mean, std = (
+        (tuple(config["image_mean"]), tuple(config["image_std"]))
+        if config.get("do_normalize", True)
+        else ((0.0,) * 3, (1.0,) * 3)
+    )
+    return Preprocessing(size, crop, _filter(config.get("resample", 2)), mean, std)
+
+
+def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
+    """A `preprocessor_config.json` that transformers reads."""
+    size, crop, interpolation, mean, std = preprocessing
+    numbers = {name: number for number, name in _FILTERS.items()}
+    config: dict[str, Any] = {
+        # The processor that can do all of it: resize by the short side or to a size, and crop.
+        "image_processor_type": "CLIPImageProcessor" if isinstance(size, int) or crop else "ViTImageProcessor",
+        "do_convert_rgb": None,
+        "do_resize": size is not None,
+        "resample": numbers[interpolation],
+        "do_center_crop": crop is not None,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+    if size is not None:
+        config["size"] = {"shortest_edge": size} if isinstance(size, int) else {"height": size[0], "width": size[1]}
+    if crop is not None:
+        config["crop_size"] = {"height": crop, "width": crop}
+    return config
+
+
+def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
+    """What timm's `pretrained_cfg` says; `usual` is the family's where it says nothing.
+
+    timm resizes the short side to `image / crop_pct` and cuts the image out of the centre.
+    """
+    side = config["input_size"][-1]
+    return Preprocessing(
+        math.floor(side / config.get("crop_pct", 0.875)),
+        side,
+        config.get("interpolation", usual.interpolation),
+        tuple(config.get("mean", usual.mean)),
+        tuple(config.get("std", usual.std)),
+    )
+
+
+def _size(size: Any) -> int | tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, Mapping) and set(size) == {"height", "width"}:
+        return size["height"], size["width"]
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
+        return size["shortest_edge"]
+    raise ValueError(f"size={size!r}: give {{height, width}}, {{shortest_edge}} or a number")
+
+
+def _side(size: Any) -> int:
+    found = _size(size)
+    sides = {found} if isinstance(found, int) else set(found)
+    if len(sides) != 1:
+        raise ValueError(f"size={size!r}: only squares are cut out")
+    return sides.pop()
+
+
+def _filter(number: Any) -> str:
+    if number not in _FILTERS:
+        raise ValueError(f"resample={number!r}: known are {_FILTERS}")
+    return _FILTERS[number]

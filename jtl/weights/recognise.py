@@ -1,0 +1,112 @@
+"""Which network a file belongs to, and by which library's names."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jtl.weights import preprocessing
+from jtl.weights.errors import WeightFileError, WeightNameError, show
+from jtl.weights.families import FAMILIES, Config, Family
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import Preprocessing
+from jtl.weights.source import Source
+from jtl.weights.st_file import parse_json
+
+MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
+
+
+class Found(NamedTuple):
+    """A family, the measures that are known so far, and what comes with the weights."""
+
+    family: Family
+    config: Config
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None
+
+
+def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Found:
+    """The family and the measures.
+
+    Args:
+      folder: may hold `config.json`, of transformers or timm, and `preprocessor_config.json`.
+      arch: a name of timm or torchvision, or a mapping as such a `config.json`; it goes before the folder's.
+
+    Raises:
+      ValueError: where nothing says which network it is, or something says one that jtl does not know.
+    """
+    if arch is None:
+        config = None if folder is None else _json(folder / "config.json")
+        if config is None:
+            where = "a file alone" if folder is None else f"{folder} without a config.json"
+            raise ValueError(f"{where} does not say which network it is; give arch=, one of: {_names()}")
+    else:
+        config = {"architecture": arch} if isinstance(arch, str) else dict(arch)
+    if "model_type" in config:
+        return _transformers(config, folder)
+    if isinstance(config.get("architecture"), str):
+        return _timm(config)
+    raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
+
+
+def _transformers(config: Config, folder: Path | None) -> Found:
+    kind = config["model_type"]
+    if kind not in FAMILIES:
+        raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
+    images = None if folder is None else _json(folder / "preprocessor_config.json")
+    names = config.get("id2label")
+    labels = None if not names else tuple(str(names[k]) for k in sorted(names, key=int))
+    found = None if images is None else preprocessing.from_transformers(images)
+    return Found(FAMILIES[kind], config, found, labels)
+
+
+def _timm(config: Config) -> Found:
+    name = config["architecture"].split(".")[0]  # the tag after the dot names the weights
+    for family in FAMILIES.values():
+        made = family.named(name, config.get("model_args") or {})
+        if made is not None:
+            usual = family.usual(name, made)
+            given = config.get("pretrained_cfg")
+            labels = config.get("label_names")
+            images = preprocessing.from_timm(given, usual) if given else usual
+            return Found(family, made, images, None if labels is None else tuple(labels))
+    raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")
+
+
+def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
+    """The table whose rules match most of a file's names.
+
+    Raises:
+      WeightNameError: where none matches any.
+    """
+    names = list(names)
+    found = {}
+    for kind, table in tables.items():
+        union = re.compile("|".join(f"(?:{_anonymous(rule.pattern)})" for rule in table))
+        found[kind] = sum(union.fullmatch(name) is not None for name in names)
+    best = max(found, key=lambda kind: found[kind])
+    if not found[best]:
+        some = ", ".join(map(show, names[:5]))
+        raise WeightNameError(f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}")
+    return best
+
+
+def _anonymous(pattern: str) -> str:
+    r"""The pattern without captures: Python numbers them all, and back-references are not used in tables."""
+    return re.sub(r"(?<!\\)\((?!\?)", "(?:", pattern)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    source = Source(path)
+    if source.size > MAX_CONFIG:
+        raise WeightFileError(f"{path}: has {source.size} bytes; at most {MAX_CONFIG} are read")
+    value = parse_json(source.bytes(0, source.size))
+    if not isinstance(value, dict):
+        raise WeightFileError(f"{path}: holds a {type(value).__name__}, not an object of names and values")
+    return value
+
+
+def _names() -> str:
+    return "; ".join(family.names for family in FAMILIES.values())

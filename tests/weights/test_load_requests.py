@@ -1,0 +1,116 @@
+"""What a user may ask of `jtl.load`, and what it refuses."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl.model import init
+from jtl.weights import WeightFileError, WeightNameError
+from jtl.weights.load import load
+
+torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+pytest.importorskip("transformers")
+
+from torch_references import hf_resnet, hf_vit  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resnet")
+    hf_resnet("basic", width=4, depths=(1, 1)).save_pretrained(folder)
+    return folder
+
+
+def test_a_new_head(folder, key):
+    loaded = load(folder, classes=("ants", "bees", "wasps"), reinit=("head/.*",), key=key)
+    assert loaded.variables.params["head"]["out"]["kernel"].shape == (8, 3)
+    assert loaded.labels == ("ants", "bees", "wasps")
+    assert loaded.report.reinit == ["head/out/bias", "head/out/kernel"]
+    assert {n for n in loaded.report.unused if "classifier" in n} == {"classifier.1.weight", "classifier.1.bias"}
+    old = load(folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["backbone"], old.variables.params["backbone"])
+    # The same draw as jtl.init makes, so that a run from the same key starts alike.
+    fresh = jax.jit(partial(init, backbone=loaded.backbone, head=loaded.head))(key, jnp.zeros((1, 64, 64, 3)))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["head"], fresh.params["head"])
+
+
+def test_a_new_head_must_be_asked_for(folder):
+    with pytest.raises(WeightNameError, match=r"head/out/bias: the model has shape \(3,\), the file gives \(5,\)"):
+        load(folder, classes=3)
+
+
+def test_labels_come_from_the_config(folder):
+    assert load(folder).labels == tuple(f"LABEL_{i}" for i in range(5))
+
+
+def test_a_body_without_a_head(tmp_path):
+    net = hf_vit()
+    net.vit.save_pretrained(tmp_path)
+    with pytest.raises(WeightNameError, match=r"holds no head; give classes="):
+        load(tmp_path)
+    loaded = load(tmp_path, classes=2, reinit=("head/.*",))
+    assert len(loaded.report.reinit) == 2
+    np.testing.assert_array_equal(
+        loaded.variables.params["backbone"]["class_token"], net.vit.embeddings.cls_token.detach().numpy()
+    )
+
+
+def test_half_precision_in_and_out(folder, tmp_path):
+    hf_resnet("basic", width=4, depths=(1, 1)).to(torch.bfloat16).save_pretrained(tmp_path)
+    wide, half = load(tmp_path), load(tmp_path, dtype=jnp.bfloat16)
+    assert {a.dtype.name for a in jax.tree.leaves(wide.variables)} == {"float32"}
+    assert {a.dtype.name for a in jax.tree.leaves(half.variables.params)} == {"bfloat16"}
+    assert {a.dtype.name for a in jax.tree.leaves(half.variables.stats)} == {"float32"}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b.astype(np.float32)),
+        wide.variables.params,
+        half.variables.params,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"model_type": "bert"}, ValueError, "model_type='bert' is not known; known are resnet, vit"),
+        (
+            {"downsample_in_bottleneck": True},
+            ValueError,
+            "downsample_in_bottleneck=True is not read, only with False",
+        ),
+        ({"hidden_sizes": [8, 8]}, ValueError, r"hidden_sizes=\[8, 8\] is not read, only with \[4, 8\]"),
+        ({"layer_type": "deep"}, ValueError, "layer_type='deep'"),
+        ({"depths": [1, 2]}, WeightNameError, "6 parameters are missing|8 parameters|10 parameters"),
+    ],
+)
+def test_another_network_is_refused(folder, change, error, words):
+    config = json.loads((folder / "config.json").read_text())
+    with pytest.raises(error, match=words):
+        load(folder, arch={**config, **change})
+
+
+def test_what_is_known_is_listed(folder):
+    file = folder / "model.safetensors"
+    with pytest.raises(ValueError, match=r"a file alone does not say which.*resnet18.*vit_.*cifar_resnet20"):
+        load(file)
+    with pytest.raises(ValueError, match=r"arch='resnet51' is not known; known are.*resnet50"):
+        load(file, arch="resnet51")
+    with pytest.raises(ValueError, match=r"model_args \['stem_type'\].*known are \['layers', 'in_chans'\]"):
+        load(file, arch={"architecture": "resnet18", "model_args": {"stem_type": "deep"}})
+    with pytest.raises(ValueError, match="neither 'model_type' nor 'architecture'"):
+        load(file, arch={"type": "resnet18"})
+    with pytest.raises(WeightNameError, match=r"none of the .* tensors .* has a name of akamaster"):
+        load(file, arch="cifar_resnet20")
+    with pytest.raises(FileNotFoundError, match="give a path, or 'hf:org/name'"):
+        load(folder / "absent.pth", arch="resnet18")
+    with pytest.raises(TypeError, match="classes='ants' is a string"):
+        load(folder, classes="ants")
+
+
+def test_a_config_that_is_no_object(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(WeightFileError, match="holds a list, not an object"):
+        load(tmp_path)
