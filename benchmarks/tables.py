@@ -1,0 +1,114 @@
+"""Results as Markdown: `python benchmarks/tables.py benchmarks/results/*.json` makes every table anew from its JSON."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jtl.report.tables import Table, markdown
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    """Writes results as JSON, and as a Markdown table beside it.
+
+    Raises:
+      ValueError: for a number that is not finite, which JSON has no way to say.
+    """
+    path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    path.with_suffix(".md").write_text(render(results))
+
+
+def render(results: dict[str, Any]) -> str:
+    """The Markdown page of one benchmark's results."""
+    where = results["environment"]
+    page = [
+        f"`{where['command']}`",
+        f"{where['device']}, {where['cores']} cores, jax {where['jax']}, Python {where['python']}"
+        + (f", torch {where['torch']}" if "torch" in where else "")
+        + f"; {where['date'][:10]}, load at the start {where['load'][0]}.",
+        markdown(_TABLES[results["benchmark"]](results["rows"])),
+    ]
+    return "\n\n".join(page) + "\n"
+
+
+def _throughput(rows: list[dict[str, Any]]) -> Table:
+    columns = (
+        "family",
+        "backbone",
+        "batch",
+        "examples/s",
+        "steps/s",
+        "share of hand-written",
+        "compile s",
+        "GFLOP",
+        "GFLOP hand-written",
+        "memory MB",
+        "MFU",
+    )
+    return Table("jtl's step beside a hand-written one", columns, [_throughput_row(row) for row in rows])
+
+
+def _throughput_row(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["share_quartiles"]
+    held = row["memory_bytes"]["jtl"] if row["device_peak_bytes"] is None else row["device_peak_bytes"]
+    return (
+        row["family"],
+        f"{row['backbone']} {row['image']}px" + ("" if row["dtype"] == "float32" else f" {row['dtype']}"),
+        _batch(row),
+        f"{row['examples_per_second']:.4g}",
+        f"{row['steps_per_second']:.3g}",
+        f"{row['share']:.3f} ({low:.3f} to {high:.3f})",
+        f"{row['compile_seconds']['jtl']:.1f}",
+        f"{row['flops']['jtl'] / 1e9:.4g}",
+        f"{row['flops']['handwritten'] / 1e9:.4g}",
+        f"{held / 1e6:.0f}",
+        "-" if row["mfu"] is None else f"{100 * row['mfu']:.0f} %",
+    )
+
+
+def _against(rows: list[dict[str, Any]]) -> Table:
+    columns = ("case", "batch", "jtl s", "torch s", "jtl / torch speed", "aim", "jtl fwd, grad s", "torch fwd, grad s")
+    return Table("jtl beside torch, seconds a step", columns, [_against_row(row) for row in rows])
+
+
+def _against_row(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["ratio_quartiles"]
+    parts = row["parts"] or {}
+
+    def spent(side):
+        return f"{parts[side]['forward']:.3g}, {parts[side]['gradient']:.3g}" if parts else "-"
+
+    dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
+    inner = f", {row['inner_steps']} inner" if row["family"] == "maml" else ""
+    return (
+        f"{row['family']} {row['backbone']} {row['image']}px{dtype}{inner}",
+        _batch(row),
+        f"{row['seconds']['jtl']:.3g}",
+        f"{row['seconds']['torch']:.3g}",
+        f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
+        "-" if row["aim"] is None else f"{row['aim']:g}",
+        spent("jtl"),
+        spent("torch"),
+    )
+
+
+def _batch(row: dict[str, Any]) -> str:
+    if row["family"] == "dann":
+        return f"{row['batch']}+{row['batch']}"
+    if row["family"] == "maml":
+        return f"{row['batch']} tasks x {row['classes']}x({row['shot']}+{row['query']})"
+    return str(row["batch"])
+
+
+_TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
+    "step_throughput": _throughput,
+    "against_torch": _against,
+}
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        Path(name).with_suffix(".md").write_text(render(json.loads(Path(name).read_text())))

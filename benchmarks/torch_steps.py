@@ -1,0 +1,126 @@
+"""The training steps in plain torch, each at torch's own best: fused AdamW, no host sync in a step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.setups import CRITIC, INNER_LR, RUN, Setup
+from benchmarks.torch_nets import Net, Norm, carry, images, network
+
+
+class Twin:
+    """The torch side of a setup: the same weights, the same batch.
+
+    Args:
+      setup: of jtl.
+      device: "cpu" or "cuda".
+      channels_last: the memory layout of images and convolutions.
+      fuse: compile the network with `torch.compile` (not for maml: it does not differentiate twice).
+    """
+
+    def __init__(self, setup: Setup, device: str, *, channels_last: bool, fuse: bool = False):
+        cell = setup.cell
+        critic = CRITIC if cell.family == "dann" else None
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.cell, self.device, self.taken = cell, device, 0
+        self.net = network(cell.backbone, cell.image, cell.classes, critic)
+        carry(setup.variables.params, setup.variables.stats, self.net)
+        self.net = self.net.to(device).train().to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        self.batch = images(setup.batch, device, layout)
+        self.tx = torch.optim.AdamW(
+            self.net.parameters(), lr=cell.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
+        )
+        self.run: Any = torch.compile(self.net.backbone) if fuse and cell.family != "maml" else self.net.backbone
+        if cell.family == "maml":
+            for module in self.net.modules():
+                if isinstance(module, Norm):
+                    module.follows = False
+
+    def step(self) -> Tensor:
+        """One step of training; the loss before it."""
+        self.tx.zero_grad(set_to_none=True)
+        loss = self._maml() if self.cell.family == "maml" else self.gradient()
+        self.tx.step()
+        self.taken += 1
+        return loss
+
+    def forward(self) -> Tensor:
+        """The loss alone, with what a backward pass needs kept."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.cell.dtype == "bfloat16"):
+            return (self._dann() if self.cell.family == "dann" else self._finetune())[0]
+
+    def gradient(self) -> Tensor:
+        """The loss and every gradient."""
+        loss = self.forward()
+        loss.backward()
+        return loss.detach()
+
+    def repeat(self, what: Callable[[], Tensor]) -> Callable[[int], float]:
+        """`steps(n)` does it n times and waits."""
+
+        def steps(n: int) -> float:
+            loss = torch.zeros(())
+            for _ in range(n):
+                if what is not self.step:
+                    self.tx.zero_grad(set_to_none=True)
+                loss = what()
+            return float(loss.detach())
+
+        return steps
+
+    def _finetune(self) -> tuple[Tensor, Tensor]:
+        logits, y = self.net.head(self.run(self.batch["x"])), self.batch["y"]
+        return F.cross_entropy(logits.float(), y), _accuracy(logits, y)
+
+    def _dann(self) -> tuple[Tensor, Tensor]:
+        y, n = self.batch["source"]["y"], len(self.batch["source"]["y"])
+        x = torch.cat([self.batch["source"]["x"], self.batch["target"]["x"]])
+        found = self.run(x)
+        logits = self.net.head(found[:n])
+        weight = 2 / (1 + 2.718281828459045 ** (-10 * min(self.taken / RUN, 1.0))) - 1
+        assert self.net.critic is not None
+        judged = self.net.critic(_Reverse.apply(found, weight))[:, 0].float()
+        critic = 0.5 * F.softplus(-judged[:n]).mean() + 0.5 * F.softplus(judged[n:]).mean()
+        return F.cross_entropy(logits.float(), y) + critic, _accuracy(logits, y)
+
+    def _maml(self) -> Tensor:
+        """A loop over tasks, gradients added up; `create_graph` keeps the second order."""
+        params: dict[str, Tensor] = dict(self.net.named_parameters())
+        support, query = self.batch["support"], self.batch["query"]
+        total = torch.zeros((), device=self.device)
+        for i in range(self.cell.batch):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.cell.dtype == "bfloat16"):
+                fast = params
+                for _ in range(self.cell.inner_steps):
+                    loss = _task_loss(self.net, fast, support["x"][i], support["y"][i])
+                    grads = torch.autograd.grad(loss, list(fast.values()), create_graph=True)
+                    fast = {name: p - INNER_LR * g for (name, p), g in zip(fast.items(), grads, strict=True)}
+                loss = _task_loss(self.net, fast, query["x"][i], query["y"][i]) / self.cell.batch
+            loss.backward()
+            total += loss.detach()
+        return total
+
+
+def _task_loss(net: Net, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    logits = torch.func.functional_call(net, params, (x,))
+    return F.cross_entropy(logits.float(), y)
+
+
+def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.detach().argmax(-1) == y).float().mean()
+
+
+class _Reverse(torch.autograd.Function):
+    """Gradient reversal."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return -ctx.weight * grads[0], None
