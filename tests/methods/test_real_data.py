@@ -85,8 +85,8 @@ def test_dann_from_usps_to_mnist_beats_source_only(real_data):
         rows = [data.arrays(*of, batch_size=64, seed=seed) for of in (source, target)]
         for name, step in (("source only", alone), ("dann", against)):
             found[name].append(accuracy(train(step, made, data.pair(*rows), steps, seed)))
-    # Measured with these seeds: source only .559 .534 .527, DANN .663 .602 .671 after 600 steps; the gain is .105 with a
-    # standard error of .022. (SKADA-Bench, trained to the end: source only 73.4, DANN 86.8 on this pair.)
+    # Measured with these seeds: source only .559 .534 .527, DANN .663 .602 .671 after 600 steps; mean gain .105,
+    # standard error .022. (SKADA-Bench, trained to the end: source only 73.4, DANN 86.8 on this pair.)
     gains = np.array(found["dann"]) - np.array(found["source only"])
     assert gains.mean() > 0.04, found
     assert (gains > 0).all(), found
@@ -111,8 +111,8 @@ def test_maml_on_omniglot(real_data):
         "transductive": transductive(trained, batches, mesh=ONE)["accuracy"],
         "inductive": inductive(trained, batches, mesh=ONE)["accuracy"],
     }
-    # Measured after 400 of the 6,000 iterations that reach 96.8: untrained .497, transductive .863, inductive .838, each
-    # with a standard error of .008 over 200 tasks. At half the outer rate it was .774 and .743, so the floors leave .1.
+    # Measured after 400 of the 6,000 iterations that reach 96.8: untrained .497, transductive .863, inductive .838,
+    # standard errors .008 over 200 tasks. At half the outer rate it was .774 and .743, so the floors leave .1.
     assert found["untrained"] < 0.6, found
     assert found["transductive"] > 0.76, found
     assert found["inductive"] > 0.73, found
