@@ -31,6 +31,7 @@ _HOME = {
         "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate", "variables",
     ),
     "jtl.weights.load": ("load",),
+    "jtl.weights.save": ("save",),
 }  # fmt: skip
 _ROOMS = ("backbones", "data", "distributed", "heads", "losses", "metrics", "ops", "optim", "report", "rng", "weights")
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
@@ -104,3 +105,4 @@ if TYPE_CHECKING:
     from jtl.train import variables as variables
     from jtl.typing import Aux as Aux
     from jtl.weights.load import load as load
+    from jtl.weights.save import save as save

@@ -61,7 +61,6 @@ def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
     config: dict[str, Any] = {
         # The processor that can do all of it: resize by the short side or to a size, and crop.
         "image_processor_type": "CLIPImageProcessor" if isinstance(size, int) or crop else "ViTImageProcessor",
-        "do_convert_rgb": None,
         "do_resize": size is not None,
         "resample": numbers[interpolation],
         "do_center_crop": crop is not None,

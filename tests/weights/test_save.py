@@ -1,0 +1,131 @@
+"""What `jtl.save` writes, transformers loads: nothing missing, nothing left over, the same outputs."""
+
+import json
+from inspect import unwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loading import channels_first, close, images
+from safetensors.numpy import load_file
+
+from jtl.methods.finetune import predictor
+from jtl.weights import WeightNameError
+from jtl.weights.load import load
+from jtl.weights.save import save
+
+torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+transformers = pytest.importorskip("transformers")
+
+from torch_references import hf_resnet, hf_vit  # noqa: E402
+from torch_resnets import cifar_resnet  # noqa: E402
+
+NETS = {
+    "resnet-basic": lambda: (hf_resnet("basic"), (45, 39)),
+    "resnet-bottleneck": lambda: (hf_resnet("bottleneck", classes=3, width=6, depths=(1, 2)), (32, 32)),
+    "vit": lambda: (hf_vit(), (12, 12)),
+}
+
+
+@pytest.fixture(params=NETS)
+def saved(request, tmp_path):
+    """A folder of transformers, and the size of the images."""
+    net, size = NETS[request.param]()
+    net.save_pretrained(tmp_path / "in")
+    return tmp_path / "in", size
+
+
+def test_transformers_loads_a_fine_tuned_network(saved, tmp_path, key):
+    folder, size = saved
+    names = ("ant", "bee", "wasp", "żuk")
+    loaded = load(folder, classes=names, reinit=("head/.*",))
+    # Training moves everything, running statistics too (variances stay positive).
+    leaves, tree = jax.tree.flatten(loaded.variables)
+    draws = [jax.random.uniform(jax.random.fold_in(key, i), a.shape) for i, a in enumerate(leaves)]
+    tuned = jax.tree.unflatten(tree, [a + 0.1 * u for a, u in zip(leaves, draws, strict=True)])
+    save(tmp_path / "out", loaded, tuned)
+    theirs, account = transformers.AutoModelForImageClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    assert tuple(theirs.config.id2label[i] for i in range(4)) == names
+    x = images(size)
+    with torch.no_grad():
+        wanted = theirs.eval()(channels_first(x)).logits
+    # The sums of some hundred terms come in another order.
+    close(jax.jit(predictor(loaded.backbone, loaded.head))(tuned, x), wanted, 1e-5, "logits")
+    again = load(tmp_path / "out")
+    assert again.labels == names
+    jax.tree.map(np.testing.assert_array_equal, again.variables, tuned)
+
+
+def test_what_was_read_is_written_bit_by_bit(saved, tmp_path):
+    folder, _ = saved
+    save(tmp_path / "out", load(folder))
+    before, after = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "out"))
+    assert sorted(before) == sorted(after)
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("ViTImageProcessor", {"image_mean": [0.1, 0.2, 0.3], "resample": 3}),
+        ("ConvNextImageProcessor", {"size": {"shortest_edge": 224}, "crop_pct": 0.875}),
+        ("CLIPImageProcessor", {"resample": 2}),
+    ],
+)
+def test_preprocessing_is_saved_with_the_network(kind, options, tmp_path):
+    before = getattr(transformers, kind)(**options)
+    hf_vit().save_pretrained(tmp_path / "in")
+    before.save_pretrained(tmp_path / "in")
+    loaded = load(tmp_path / "in")
+    save(tmp_path / "out", loaded)
+    assert load(tmp_path / "out").preprocessing == loaded.preprocessing
+    after = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
+    image = np.random.default_rng(0).integers(0, 256, (240, 300, 3), np.uint8)
+    x, y = (np.asarray(p(image, return_tensors="np")["pixel_values"]) for p in (before, after))
+    np.testing.assert_array_equal(x, y)
+
+
+def test_half_precision_stays_half(tmp_path):
+    hf_vit().save_pretrained(tmp_path / "in")
+    loaded = load(tmp_path / "in", dtype=jnp.bfloat16)
+    save(tmp_path / "out", loaded)
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out")
+    assert {p.dtype for p in theirs.parameters()} == {torch.bfloat16}
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "out", dtype=jnp.bfloat16).variables, loaded.variables)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    hf_vit().save_pretrained(tmp_path / "in")
+    loaded = load(tmp_path / "in")
+    with pytest.raises(ValueError, match=r"format='keras': give one of \('hf',\)"):
+        unwrap(save)(tmp_path / "out", loaded, format="keras")
+    with pytest.raises(ValueError, match="2 labels for a head of 5 classes"):
+        save(tmp_path / "out", loaded._replace(labels=("a", "b")))
+    deeper = {**loaded.variables.params, "head": {**loaded.variables.params["head"], "hidden1": {"bias": np.zeros(2)}}}
+    with pytest.raises(WeightNameError, match="head/hidden1/bias"):
+        save(tmp_path / "out", loaded, loaded.variables._replace(params=deeper))
+    torch.save(cifar_resnet(20).state_dict(), tmp_path / "x.th")
+    with pytest.raises(ValueError, match="transformers has no network of the family 'cifar_resnet'"):
+        save(tmp_path / "out", load(tmp_path / "x.th", arch="cifar_resnet20"))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(FileExistsError, match=r"holds pytorch_model.bin, other weights"):
+        save(tmp_path / "other", loaded)
+
+
+def test_a_save_replaces_an_earlier_one(tmp_path):
+    hf_vit().save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    more = jax.tree.map(lambda a: a + 1, loaded.variables)
+    save(tmp_path, loaded._replace(labels=tuple("abcde")), more)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path).variables, more)
+    assert json.loads((tmp_path / "config.json").read_text())["label2id"] == dict(zip("abcde", range(5), strict=True))
