@@ -4,6 +4,7 @@ TO BE MEASURED
 """
 
 import json
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from jtl import heads, metrics, report
-from jtl.backbones import conv4
+from jtl.backbones import conv4, mlp
 from jtl.methods.finetune import predictor
 from jtl.model import Model, Variables, init
 from jtl.params import select
@@ -34,7 +35,7 @@ class Recipe:
       seeds: runs of everything.
       seed: of the first; it is the root of all randomness.
       backbone: of stages (a) and (b).
-      few_backbone: of stage (c).
+      few_backbone: of stage (c), without batch statistics, which a task of three images would not give well.
       transfer: stage (a).
       shift: stage (b).
       few: stage (c).
@@ -43,8 +44,8 @@ class Recipe:
     out: Path = Path("runs/digits")
     seeds: int = 5
     seed: int = 0
-    backbone: Model = conv4(32)
-    few_backbone: Model = conv4(32, momentum=1.0)
+    backbone: Model = conv4(64)
+    few_backbone: Model = mlp((256, 64))
     transfer: digits_transfer.Transfer = field(default_factory=digits_transfer.Transfer)
     shift: digits_shift.Shift = field(default_factory=digits_shift.Shift)
     few: digits_few.Few = field(default_factory=digits_few.Few)
@@ -103,6 +104,7 @@ class Recipe:
         for old in self.out.glob("digit_*.png"):
             old.unlink()
         digits_data.write(tuned.x[0], self.out / f"digit_{CLASSES[tuned.y[0]]}.png")
+        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)  # an older run's, of another length
         checkpoints = Checkpoints(self.out / "checkpoints", keep=1, recipe=text)
         checkpoints.save(one(tuned.states))
         checkpoints.wait()

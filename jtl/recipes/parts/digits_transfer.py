@@ -23,7 +23,8 @@ from jtl.train.step import make_step
 from jtl.typing import Key
 
 OLD, NEW = range(5), range(5, 10)
-LAST = ("backbone/stage[34]/.*", "head/.*")
+LAST = "backbone/stage[234]/.*|head/.*"
+STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
 @dataclass(frozen=True)
@@ -78,35 +79,46 @@ def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key)
     fresh = jax.vmap(lambda k: model.init(rng.stream(k, "fresh"), x[:1], backbone=body, head=head))(keys)
     warm = Variables({**fresh.params, "backbone": source.params["backbone"]}, source.stats)
     whole, tuned = finetune(body, head), finetune(body, head, frozen_stats=True)
+    fused = Variables({**warm.params, "head": _head(body, head, x[:1], warm, keys)}, warm.stats)
     ways = {
-        "from scratch": (whole, fresh, (".*",), options.scratch_lr),
-        "feature extraction": (features(body, head), warm, ("head/.*",), options.head_lr),
-        "last layers only": (tuned, warm, LAST, options.tune_lr),
-        "fine-tuning": (tuned, warm, (".*",), options.tune_lr),
+        "from scratch": (whole, fresh, ".*", options.scratch_lr, "pooled"),
+        "feature extraction": (features(body, head, feature=STAGES), fused, "head/.*", options.head_lr, STAGES),
+        "last layers only": (tuned, warm, LAST, options.tune_lr, "pooled"),
+        "fine-tuning": (tuned, warm, ".*", options.tune_lr, "pooled"),
     }
-    predict = jax.jit(jax.vmap(lambda v, x: predictor(body, head)(v, x).argmax(-1), in_axes=(0, None)))
-    accuracy, curves, states, predicted = {}, {"pre-training": start["loss"]}, None, None
-    for name, (objective, begin, patterns, rate) in ways.items():
-        step = make_step(objective, options.optimizer(rate), trainable=select(*patterns))
+    accuracy, curves, found = {}, {"pre-training": start["loss"]}, None
+    for name, (objective, begin, pattern, rate, feature) in ways.items():
+        step = make_step(objective, options.optimizer(rate), trainable=select(pattern))
         states, metrics = train_seeds(step, begin, keys, few, lambda data, key: data, options.steps)
-        predicted = np.asarray(predict(variables(states), x[held]))
+        predict = jax.vmap(lambda v, x, f=feature: predictor(body, head, feature=f)(v, x).argmax(-1), in_axes=(0, None))
+        predicted = np.asarray(jax.jit(predict)(variables(states), x[held]))
         accuracy[name] = (predicted == y[held] - 5).mean(1)
         curves[name] = metrics["loss"]
-    assert states is not None and predicted is not None
+        found = Tuned(states, x[held], y[held] - 5, predicted)
+    assert found is not None
     title = f"(a) digits 0-4 to 5-9, {options.shot} images a class"
-    stage = Stage(title, {"from scratch": tuple(ways)[1:]}, accuracy, curves)
-    return stage, Tuned(states, x[held], y[held] - 5, predicted)
+    return Stage(title, {"from scratch": tuple(ways)[1:]}, accuracy, curves), found
+
+
+def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Key) -> Any:
+    """Fresh heads on several stages side by side."""
+
+    def one(backbone: Variables, key: Key) -> Any:
+        found = body.apply(backbone, x, train=False, key=None)[0]
+        return head.init(rng.stream(key, "head"), model.pick(found, STAGES)).params
+
+    return jax.vmap(one)(model.part(warm, "backbone"), keys)
 
 
 def pretrain(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[dict, Variables]:
-    """Classifies digits 0-4 and the way up: four turns of five digits are twenty classes."""
-    turned = np.concatenate([np.rot90(x, k, (1, 2)) for k in range(4)])
-    labels = np.concatenate([y + len(OLD) * k for k in range(4)])
-    head = heads.linear(4 * len(OLD))
+    """Classifies digits 0-4 and how they lie: four turns, each also mirrored, make forty classes of five."""
+    lying = [np.rot90(way, k, (1, 2)) for way in (x, x[:, :, ::-1]) for k in range(4)]
+    labels = np.concatenate([y + len(OLD) * k for k in range(len(lying))])
+    head = heads.linear(len(lying) * len(OLD))
     begin = jax.vmap(lambda k: model.init(rng.stream(k, "pretrain"), x[:1], backbone=body, head=head))(keys)
     rate = optax.cosine_decay_schedule(options.pretrain_lr, options.pretrain_steps)
     step = make_step(finetune(body, head), options.optimizer(rate))
-    data = tiled({"x": turned, "y": labels}, len(keys))
+    data = tiled({"x": np.concatenate(lying), "y": labels}, len(keys))
     batch = lambda data, key: drawn(data, key, options.pretrain_batch)  # noqa: E731
     states, metrics = train_seeds(step, begin, keys, data, batch, options.pretrain_steps)
     return metrics, variables(states)
