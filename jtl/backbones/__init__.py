@@ -3,6 +3,7 @@
 from jtl.backbones.cifar_resnet import cifar_resnet
 from jtl.backbones.conv4 import conv4
 from jtl.backbones.mlp import mlp
+from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from jtl.backbones.vit import Size, vit
 
@@ -11,6 +12,7 @@ __all__ = [
     "cifar_resnet",
     "conv4",
     "mlp",
+    "mobilenet_v2",
     "resnet",
     "resnet18",
     "resnet34",

@@ -33,3 +33,11 @@ def hf_vit(classes: int = 5, width: int = 24, depth: int = 3, heads: int = 4, im
         num_labels=classes,
     )
     return randomise(transformers.ViTForImageClassification(config)).eval()
+
+
+def hf_mobilenet_v2(classes: int = 5, width: float = 0.35, image: int = 32, **options: Any) -> Any:
+    """transformers' MobileNetV2, which has no fewer than 17 blocks."""
+    import transformers
+
+    config = transformers.MobileNetV2Config(depth_multiplier=width, image_size=image, num_labels=classes, **options)
+    return randomise(transformers.MobileNetV2ForImageClassification(config)).eval()

@@ -2,9 +2,10 @@
 
 from jtl.weights.families.base import Config, Family
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
+from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.resnet import RESNET
 from jtl.weights.families.vit import VIT
 
-FAMILIES: dict[str, Family] = {"resnet": RESNET, "vit": VIT, "cifar_resnet": CIFAR_RESNET}
+FAMILIES: dict[str, Family] = {"resnet": RESNET, "vit": VIT, "mobilenet_v2": MOBILENET_V2, "cifar_resnet": CIFAR_RESNET}
 
 __all__ = ["FAMILIES", "Config", "Family"]

@@ -1,0 +1,40 @@
+"""Names of MobileNetV2: transformers' and torchvision's."""
+
+from jtl.weights.maps.layers import batch_norm, conv, dense
+from jtl.weights.names import Rule
+
+BLOCKS = 17
+
+
+def transformers() -> list[Rule]:
+    """Of transformers' MobileNetV2Model and MobileNetV2ForImageClassification."""
+    top = r"(?:mobilenet_v2\.|)"
+    parts = {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}
+    layers = {rf"{top}conv_stem\.first_conv": "stem", rf"{top}conv_1x1": "top"}
+    layers |= {rf"{top}conv_stem\.{name}": f"block1/{part}" for name, part in parts.items()}
+    for i in range(BLOCKS - 1):
+        layers |= {rf"{top}layer\.{i}\.{name}": f"block{i + 2}/{part}" for name, part in parts.items()}
+    rules = dense("classifier", "head/out")
+    for name, path in layers.items():
+        rules += conv(rf"{name}\.convolution", f"backbone/{path}/conv")
+        rules += batch_norm(rf"{name}\.normalization", f"backbone/{path}/norm")
+    return rules
+
+
+def torchvision() -> list[Rule]:
+    """Of torchvision's MobileNetV2, whose blocks are lists: the first has no expansion."""
+    layers = {
+        "stem": (r"features\.0\.0", r"features\.0\.1"),
+        "block1/depthwise": (r"features\.1\.conv\.0\.0", r"features\.1\.conv\.0\.1"),
+        "block1/project": (r"features\.1\.conv\.1", r"features\.1\.conv\.2"),
+        "top": (rf"features\.{BLOCKS + 1}\.0", rf"features\.{BLOCKS + 1}\.1"),
+    }
+    for i in range(2, BLOCKS + 1):
+        block = rf"features\.{i}\.conv"
+        layers[f"block{i}/expand"] = (rf"{block}\.0\.0", rf"{block}\.0\.1")
+        layers[f"block{i}/depthwise"] = (rf"{block}\.1\.0", rf"{block}\.1\.1")
+        layers[f"block{i}/project"] = (rf"{block}\.2", rf"{block}\.3")
+    rules = dense(r"classifier\.1", "head/out")
+    for path, (convolution, norm) in layers.items():
+        rules += [*conv(convolution, f"backbone/{path}/conv"), *batch_norm(norm, f"backbone/{path}/norm")]
+    return rules
