@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(given: list[str]) -> tuple[str, tuple]:
     def demo() -> tuple[str, tuple]:
-        """Transfer learning on real handwritten digits, three ways, in a few minutes. `jtl demo --help` lists options."""
+        """Transfer learning on real handwritten digits, three ways, in a few minutes."""
         return "demo", ()
 
     def train(recipe: Which) -> tuple[str, tuple]:
@@ -191,7 +191,8 @@ def _module(name: str) -> Any:
         if not path.is_file():
             raise Mistake(f"the recipe file {name!r} does not exist")
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise Mistake(f"Python cannot load {name!r}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module
         spec.loader.exec_module(module)

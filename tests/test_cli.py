@@ -145,7 +145,7 @@ def test_predict_says_what_the_network_says(run, capsys):
     import jax
 
     folder, _, network = run
-    x, _ = digits_data.load()
+    x = digits_data.mixed(digits_data.load()[0])
     files = [str(digits_data.write(x[i], folder / f"{i}.png")) for i in (5, 6)]
     assert cli.main(["predict", str(folder / "checkpoints"), *files, "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -44,8 +44,8 @@ class Recipe:
     out: Path = Path("runs/digits")
     seeds: int = 5
     seed: int = 0
-    backbone: Model = conv4(64)
-    few_backbone: Model = mlp((256, 64))
+    backbone: Model = conv4(32)
+    few_backbone: Model = mlp((128, 64))
     transfer: digits_transfer.Transfer = field(default_factory=digits_transfer.Transfer)
     shift: digits_shift.Shift = field(default_factory=digits_shift.Shift)
     few: digits_few.Few = field(default_factory=digits_few.Few)
@@ -74,9 +74,8 @@ class Recipe:
         shown = stage.table(stages, self.seeds)
         report.show(shown)
         self._write(stages, tuned, text, report.markdown(shown))
-        print(
-            f"figures, numbers and a checkpoint are in {self.out}; try: jtl predict {self.out}/checkpoints {self.out}/digit_*.png"
-        )
+        print(f"Figures, numbers and a checkpoint are in {self.out}. Try this next:")
+        print(f"  jtl predict {self.out / 'checkpoints'} {next(self.out.glob('digit_*.png'))}")
         return {"failed": stage.failures(stages), **stage.numbers(stages)}
 
     def network(self) -> Network:
@@ -89,8 +88,8 @@ class Recipe:
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Accuracy on the held-out writers' digits 5-9."""
         x, y = digits_data.load()
-        held = (y >= 5) & (np.arange(len(y)) >= len(y) // 2)
-        logits = predictor(self.backbone, heads.linear(len(CLASSES)))(variables, x[held])
+        held = digits_transfer.held_out(y)
+        logits = predictor(self.backbone, heads.linear(len(CLASSES)))(variables, digits_data.mixed(x)[held])
         return {"accuracy": float(metrics.accuracy(logits, y[held] - 5).mean()), "images": float(held.sum())}
 
     def _write(self, stages: tuple[stage.Stage, ...], tuned: digits_transfer.Tuned, text: str, table: str) -> None:

@@ -108,7 +108,7 @@ class Recipe:
         return Validation(self._objective(), data, every=self.stage.every, watch="accuracy", mode="max")
 
     def _episodes(self, x: np.ndarray, tasks: int, *, steps: int, rotations: bool = False, seed: int = 0) -> Any:
-        sizes = {"way": self.way, "shot": self.shot, "query": self.query, "tasks": tasks}
+        sizes: dict[str, Any] = {"way": self.way, "shot": self.shot, "query": self.query, "tasks": tasks}
         return jtl_data.episodes(x, **sizes, seed=self.seed + seed, steps=steps, rotations=rotations)
 
     def _characters(self) -> list[np.ndarray]:

@@ -52,7 +52,6 @@ def curves(
     path: str | Path,
     *,
     title: str = "",
-    xlabel: str = "step",
     ylabel: str = "loss",
     log: bool = False,
 ) -> Path:
@@ -62,7 +61,6 @@ def curves(
       series: name -> values [steps] or [runs, steps].
       path: of the PNG.
       title: above it.
-      xlabel: below it.
       ylabel: beside it.
       log: a logarithmic vertical axis.
 
@@ -84,7 +82,7 @@ def curves(
         if len(runs) > 1:
             std = runs.std(0, ddof=1)
             axes.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title, yscale="log" if log else "linear")
+    axes.set(xlabel="step", ylabel=ylabel, title=title, yscale="log" if log else "linear")
     axes.legend()
     return _save(figure, path)
 

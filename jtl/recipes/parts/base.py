@@ -63,13 +63,9 @@ def data_root(given: Path | None) -> Path:
     """
     named = given if given is not None else os.environ.get("JTL_DATA")
     if named is None:
-        raise FileNotFoundError(
-            "this recipe needs real data: set JTL_DATA to the folder that holds it, or pass --data FOLDER"
-        )
+        raise FileNotFoundError("this recipe needs real data: set JTL_DATA to its folder, or pass --data FOLDER")
     if not Path(named).is_dir():
-        raise FileNotFoundError(
-            f"the data folder {str(named)!r} does not exist; set JTL_DATA or --data to the one that does"
-        )
+        raise FileNotFoundError(f"the data folder {str(named)!r} does not exist; set JTL_DATA or pass --data FOLDER")
     return Path(named)
 
 
@@ -82,9 +78,7 @@ def find(given: Path | None, name: str) -> Path:
     root = data_root(given)
     if not (root / name).exists():
         there = sorted(path.name for path in root.iterdir())
-        raise FileNotFoundError(
-            f"no {name!r} in {str(root)!r}; there are {there}. Set JTL_DATA or --data to the right folder"
-        )
+        raise FileNotFoundError(f"no {name!r} in {str(root)!r}; there are {there}. Set JTL_DATA or pass --data FOLDER")
     return root / name
 
 
@@ -130,7 +124,5 @@ def _option(name: str, value: Any) -> list[str]:
         return [f"--{name}" if value else f"--{group}.no-{last}" if group else f"--no-{last}"]
     parts = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(part, int | float | str | Path) for part in parts):
-        raise ValueError(
-            f"--{name} was changed in Python to {value!r}, which no option can say: write a recipe file of your own"
-        )
+        raise ValueError(f"--{name} was changed in Python, which no option can say: write a recipe file of your own")
     return [f"--{name}", *map(str, parts)]

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jtl.data import images
+from jtl.typing import Key
 
 SIDE = 8
 
@@ -22,7 +25,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
         raise ModuleNotFoundError(
             "the digits come with scikit-learn: pip install 'jtl[demo]'", name="sklearn"
         ) from error
-    digits = load_digits()
+    digits: Any = load_digits()
     return (digits.images / 16).astype(np.float32)[..., None], digits.target.astype(np.int32)
 
 
@@ -39,21 +42,28 @@ def by_class(x: np.ndarray, y: np.ndarray, classes: range) -> np.ndarray:
     return np.stack([x[r[:fewest]] for r in rows])
 
 
-def read(path: Path) -> np.ndarray:
-    """An image file as a network's input [8, 8, 1]: grey, resized, ink bright.
+def ink(key: Key, x: Any) -> Any:
+    """Images in [0, 1] as [-1, 1], the ink of each bright or dark by a coin."""
+    side = jax.random.rademacher(key, (len(x), 1, 1, 1), jnp.float32)
+    return side * (2 * x - 1)
 
-    Dark ink on a bright ground (its border is bright) is turned around.
-    """
-    image = images.resize(images.decode(path, "L"), (SIDE, SIDE)).astype(np.float32) / 255
-    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    return 1 - image if np.median(border) > 0.5 else image
+
+def mixed(x: np.ndarray) -> np.ndarray:
+    """The images as stage (a) has them: each one's ink is bright or dark once and for all."""
+    return np.asarray(ink(jax.random.key(0), x))
+
+
+def read(path: Path) -> np.ndarray:
+    """An image file as a network's input [8, 8, 1] in [-1, 1]: grey and resized; ink may be bright or dark."""
+    image = images.resize(images.decode(path, "L"), (SIDE, SIDE)).astype(np.float32)
+    return image / 127.5 - 1
 
 
 def write(image: Any, path: Path, scale: int = 16) -> Path:
-    """An image [8, 8, 1] in [0, 1] as a PNG, each pixel `scale` times as large."""
+    """An image [8, 8, 1] in [-1, 1] as a PNG, each pixel `scale` times as large."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    grey = np.rint(np.asarray(image)[..., 0] * 255).astype(np.uint8)
+    grey = np.rint((np.asarray(image)[..., 0] + 1) * 127.5).astype(np.uint8)
     Image.fromarray(np.kron(grey, np.ones((scale, scale), np.uint8))).save(path)
     return path

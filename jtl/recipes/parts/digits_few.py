@@ -26,12 +26,6 @@ SEEN, UNSEEN = range(7), range(7, 10)
 QUERY = 10
 
 
-def ink(key: Key, x: Any) -> Any:
-    """Images in [-1, 1], the ink of each bright or dark by a coin."""
-    side = jax.random.rademacher(key, (len(x), 1, 1, 1), x.dtype)
-    return side * (2 * x - 1)
-
-
 @dataclass(frozen=True)
 class Few:
     """Numbers of stage (c).
@@ -42,7 +36,8 @@ class Few:
       tasks: of a meta-step.
       steps: meta-steps.
       inner_lr: of the inner loop.
-      inner_steps: in training and in the test.
+      inner_steps: in training.
+      test_steps: inner steps in the test.
       learning_rate: of the meta-step.
       scratch_lr: of training from scratch by Adam, the best of 1e-3, 3e-3, 1e-2.
       scratch_steps: many more than MAML takes.
@@ -53,9 +48,10 @@ class Few:
     shots: tuple[int, ...] = (1, 5)
     way: int = 3
     tasks: int = 8
-    steps: int = 400
+    steps: int = 600
     inner_lr: float = 0.1
     inner_steps: int = 5
+    test_steps: int = 10
     learning_rate: float = 2e-3
     scratch_lr: float = 1e-3
     scratch_steps: int = 50
@@ -63,9 +59,8 @@ class Few:
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
 
     def __post_init__(self) -> None:
-        positive(
-            way=self.way, tasks=self.tasks, steps=self.steps, inner_steps=self.inner_steps, test_tasks=self.test_tasks
-        )
+        positive(way=self.way, tasks=self.tasks, steps=self.steps, test_tasks=self.test_tasks)
+        positive(inner_steps=self.inner_steps, test_steps=self.test_steps, scratch_steps=self.scratch_steps)
         if self.way > len(UNSEEN):
             raise ValueError(f"way={self.way}: only {len(UNSEEN)} digits are unseen in meta-training")
         if not self.shots:
@@ -87,7 +82,9 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Key) -> S
     inner = finetune(body, head)
     begin = jax.vmap(lambda k: model.init(rng.stream(k, "few"), x[:1], backbone=body, head=head))(keys)
     if jax.tree.leaves(begin.stats):
-        raise ValueError("the network of stage (c) has batch statistics: give one without, or say which tasks they are of")
+        raise ValueError(
+            "the network of stage (c) has batch statistics: give one without, or say which tasks they are of"
+        )
     rule, by_adam = fixed_rate(options.inner_lr), from_optax(options.optimizer(options.scratch_lr))
     pairs, accuracy, curves = {}, {}, {}
     for shot in options.shots:
@@ -100,14 +97,16 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Key) -> S
         curves[f"MAML, {shot}-shot"] = metrics["loss"]
         scratch, ours = f"from scratch, {shot}-shot", f"MAML, {shot}-shot"
         accuracy[scratch] = _test(options, inner, by_adam, options.scratch_steps, begin, unseen, shot, keys)
-        accuracy[ours] = _test(options, inner, rule, options.inner_steps, variables(states), unseen, shot, keys)
+        accuracy[ours] = _test(options, inner, rule, options.test_steps, variables(states), unseen, shot, keys)
         pairs[scratch] = (ours,)
     title = f"(c) {options.way} unseen digits, 7 to 9, learned on 0-6, ink bright or dark"
     return Stage(title, pairs, accuracy, curves)
 
 
 def _tasks(options: Few, pool: Any, key: Key, tasks: int, shot: int) -> Any:
-    return jtl_data.sample(jax.random.split(key, tasks), pool, way=options.way, shot=shot, query=QUERY, augment=ink)
+    return jtl_data.sample(
+        jax.random.split(key, tasks), pool, way=options.way, shot=shot, query=QUERY, augment=digits_data.ink
+    )
 
 
 def _test(

@@ -44,19 +44,18 @@ class Transfer:
     """
 
     shot: int = 5
-    pretrain_steps: int = 400
+    pretrain_steps: int = 500
     pretrain_batch: int = 128
     pretrain_lr: float = 3e-3
     steps: int = 150
     scratch_lr: float = 1e-2
     head_lr: float = 1e-2
-    tune_lr: float = 1e-3
+    tune_lr: float = 2e-3
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
 
     def __post_init__(self) -> None:
-        positive(
-            shot=self.shot, pretrain_steps=self.pretrain_steps, pretrain_batch=self.pretrain_batch, steps=self.steps
-        )
+        positive(shot=self.shot, steps=self.steps)
+        positive(pretrain_steps=self.pretrain_steps, pretrain_batch=self.pretrain_batch)
 
 
 class Tuned(NamedTuple):
@@ -71,10 +70,11 @@ class Tuned(NamedTuple):
 def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[Stage, Tuned]:
     """Pre-trains on 0-4, then learns 5-9 in four ways; the second half of the writers is held out."""
     seeds, half = len(keys), len(x) // 2
-    old, held = y < 5, (y >= 5) & (np.arange(len(y)) >= half)
+    mixed = digits_data.mixed(x)
+    old, held = y < 5, held_out(y)
     start, source = pretrain(body, options, x[old], y[old], keys)
     rows = np.stack([digits_data.support(y[:half], NEW, options.shot, s) for s in range(seeds)])
-    few = {"x": jnp.asarray(x[rows]), "y": jnp.asarray(y[rows] - 5)}
+    few = {"x": jnp.asarray(mixed[rows]), "y": jnp.asarray(y[rows] - 5)}
     head = heads.linear(len(NEW))
     fresh = jax.vmap(lambda k: model.init(rng.stream(k, "fresh"), x[:1], backbone=body, head=head))(keys)
     warm = Variables({**fresh.params, "backbone": source.params["backbone"]}, source.stats)
@@ -91,13 +91,18 @@ def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key)
         step = make_step(objective, options.optimizer(rate), trainable=select(pattern))
         states, metrics = train_seeds(step, begin, keys, few, lambda data, key: data, options.steps)
         predict = jax.vmap(lambda v, x, f=feature: predictor(body, head, feature=f)(v, x).argmax(-1), in_axes=(0, None))
-        predicted = np.asarray(jax.jit(predict)(variables(states), x[held]))
+        predicted = np.asarray(jax.jit(predict)(variables(states), mixed[held]))
         accuracy[name] = (predicted == y[held] - 5).mean(1)
         curves[name] = metrics["loss"]
-        found = Tuned(states, x[held], y[held] - 5, predicted)
+        found = Tuned(states, mixed[held], y[held] - 5, predicted)
     assert found is not None
-    title = f"(a) digits 0-4 to 5-9, {options.shot} images a class"
+    title = f"(a) digits 0-4 to 5-9, {options.shot} images a class, ink bright or dark"
     return Stage(title, {"from scratch": tuple(ways)[1:]}, accuracy, curves), found
+
+
+def held_out(y: np.ndarray) -> np.ndarray:
+    """Which images test: digits 5-9 of the second half of the writers."""
+    return (y >= 5) & (np.arange(len(y)) >= len(y) // 2)
 
 
 def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Key) -> Any:
@@ -111,14 +116,18 @@ def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Key) -
 
 
 def pretrain(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[dict, Variables]:
-    """Classifies digits 0-4 and how they lie: four turns, each also mirrored, make forty classes of five."""
-    lying = [np.rot90(way, k, (1, 2)) for way in (x, x[:, :, ::-1]) for k in range(4)]
-    labels = np.concatenate([y + len(OLD) * k for k in range(len(lying))])
-    head = heads.linear(len(lying) * len(OLD))
+    """Classifies digits 0-4 and the way up, the ink bright or dark: four turns of five digits, twenty classes."""
+    turned = np.concatenate([np.rot90(x, k, (1, 2)) for k in range(4)])
+    labels = np.concatenate([y + len(OLD) * k for k in range(4)])
+    head = heads.linear(4 * len(OLD))
     begin = jax.vmap(lambda k: model.init(rng.stream(k, "pretrain"), x[:1], backbone=body, head=head))(keys)
     rate = optax.cosine_decay_schedule(options.pretrain_lr, options.pretrain_steps)
     step = make_step(finetune(body, head), options.optimizer(rate))
-    data = tiled({"x": np.concatenate(lying), "y": labels}, len(keys))
-    batch = lambda data, key: drawn(data, key, options.pretrain_batch)  # noqa: E731
+    data = tiled({"x": turned, "y": labels}, len(keys))
+
+    def batch(data: Any, key: Key) -> Any:
+        rows = drawn(data, key, options.pretrain_batch)
+        return {**rows, "x": digits_data.ink(rng.stream(key, "ink"), rows["x"])}
+
     states, metrics = train_seeds(step, begin, keys, data, batch, options.pretrain_steps)
     return metrics, variables(states)

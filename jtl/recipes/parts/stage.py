@@ -46,7 +46,7 @@ def table(stages: Sequence[Stage], seeds: int) -> Table:
 def failures(stages: Sequence[Stage]) -> list[str]:
     """The claims that do not hold: ways whose mean accuracy is not above their baseline's, in words."""
     return [
-        f"{stage.title}: {name} ({spread(stage.accuracy[name]).percent()}) does not beat {base} ({spread(stage.accuracy[base]).percent()})"
+        f"{stage.title}: {name} ({spread(stage.accuracy[name]).percent()}) does not beat {base}"
         for stage in stages
         for base, names in stage.pairs.items()
         for name in names
