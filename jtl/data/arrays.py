@@ -41,7 +41,7 @@ def arrays(
       ValueError: lengths that differ, no examples, NaN, labels out of range; the first bad row is named.
       TypeError: arrays that are not of numbers.
     """
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else classes and tuple(classes)
+    names = None if classes is None else tuple(map(str, range(classes) if isinstance(classes, int) else classes))
     columns = {name: _numbers(f"x[{name!r}]", value) for name, value in x.items()} if isinstance(x, Mapping) else x
     if isinstance(columns, dict):
         if not columns:

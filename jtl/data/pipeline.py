@@ -12,12 +12,18 @@ from jtl.typing import Batch
 
 
 @runtime_checkable
-@runtime_checkable
 class Source(Protocol):
     """Examples by their index."""
 
-    size: int
-    classes: tuple[str, ...] | None
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the labels, where they have any."""
+        ...
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         """Reads rows.
@@ -125,7 +131,7 @@ class Dataset:
         local = self.batch_size // count
         # Grain adds the epoch to the seed; hashing first keeps seed 1's first epoch from being seed 0's second
         seed = zlib.crc32(f"order/{self.seed}".encode())
-        order = MapDataset.range(self.size)
+        order: Any = MapDataset.range(self.size)
         if self.shuffle:
             order = order.shuffle(seed=seed)
 

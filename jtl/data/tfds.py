@@ -47,31 +47,32 @@ def tfds(
       ValueError: for a split that is not there (says which are), or a data set without an (input, label) pair.
     """
     import tensorflow_datasets
+    from tensorflow_datasets.core import constants, read_only_builder
 
     if download:
-        builder = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
+        builder: Any = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare()
     else:
         # only what lies on disk: the plain builder would fall back on code and start to download
         try:
-            found = tensorflow_datasets.core.read_only_builder.builder_from_files(
+            found = read_only_builder.builder_from_files(
                 name.partition(":")[0], data_dir=data_dir, version=name.partition(":")[2] or None
             )
         except tensorflow_datasets.core.DatasetNotFoundError as error:
-            place = Path(data_dir or tensorflow_datasets.core.constants.DATA_DIR).expanduser()
+            place = Path(data_dir or constants.DATA_DIR).expanduser()
             there = sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
             raise FileNotFoundError(
                 f"no prepared data set {name!r} in {str(place)!r}; there are {there}; pass download=True to get it"
             ) from error
         builder = found
-    info = builder.info
+    info: Any = builder.info
     base = split.partition("[")[0]
     if base not in (*info.splits, "all"):
         raise ValueError(f"data set {name!r} has no split {split!r}; there are {sorted(info.splits)}")
     if info.supervised_keys is None or len(info.supervised_keys) != 2:
         raise ValueError(f"data set {name!r} names no (input, label) pair; its features are {list(info.features)}")
     x, y = info.supervised_keys
-    records = builder.as_data_source(split=split)
+    records: Any = builder.as_data_source(split)
     classes = tuple(getattr(info.features[y], "names", None) or ()) or None
     source = _Records(records, x, y, transform, len(records), classes)
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)

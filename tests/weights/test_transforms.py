@@ -52,7 +52,7 @@ def test_flat_dense_on_a_channel_last_map_equals_the_original_on_channel_first()
         (t.split(3), (4, 2), "3 equal parts"),
         (t.merge_axes(0, 2, (2, 3)), (3, 2), r"should be \(2, 3\)"),
     ],
-    ids=str,
+    ids=["conv", "dense", "pointwise", "flat_dense", "split", "merge_axes"],
 )
 def test_a_shape_that_does_not_fit_is_named(transform, shape, message):
     with pytest.raises(ValueError, match=message):
