@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jtl.weights.errors import show
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -37,20 +39,19 @@ def from_transformers(config: Mapping[str, Any]) -> Preprocessing:
       ValueError: for a size, a filter or a scale of values that is none of the usual.
     """
     if config.get("rescale_factor", 1 / 255) != 1 / 255:
-        raise ValueError(f"rescale_factor={config['rescale_factor']}: only 1/255 is known")
-    size = _size(config["size"]) if config.get("do_resize", True) else None
-    crop = _side(config["crop_size"]) if config.get("do_center_crop", False) else None
+        raise ValueError(f"rescale_factor={show(config['rescale_factor'])}: only 1/255 is known")
+    size = _size(config.get("size")) if config.get("do_resize", True) else None
+    crop = _side(config.get("crop_size")) if config.get("do_center_crop", False) else None
     if "ConvNext" in str(config.get("image_processor_type", config.get("feature_extractor_type", ""))):
         # Small images are resized to more than the crop by `crop_pct`, large ones to exactly the size.
-        side = _side(config["size"])
+        side = _side(config.get("size"))
         small = side < 384
-        size = int(side / config.get("crop_pct", 224 / 256)) if small else (side, side)
+        size = int(side / _share(config, 224 / 256)) if small else (side, side)
         crop = side if small else None
-    mean, std = (
-        (tuple(config["image_mean"]), tuple(config["image_std"]))
-        if config.get("do_normalize", True)
-        else ((0.0,) * 3, (1.0,) * 3)
-    )
+    if config.get("do_normalize", True):
+        mean, std = _channels(config, "image_mean"), _channels(config, "image_std")
+    else:
+        mean, std = (0.0,) * 3, (1.0,) * 3
     return Preprocessing(size, crop, _filter(config.get("resample", 2)), mean, std)
 
 
@@ -81,36 +82,57 @@ def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
     """What timm's `pretrained_cfg` says; `usual` is the family's where it says nothing.
 
     timm resizes the short side to `image / crop_pct` and cuts the image out of the centre.
+
+    Raises:
+      ValueError: for an entry that is none of the usual.
     """
-    side = config["input_size"][-1]
-    return Preprocessing(
-        math.floor(side / config.get("crop_pct", 0.875)),
-        side,
-        config.get("interpolation", usual.interpolation),
-        tuple(config.get("mean", usual.mean)),
-        tuple(config.get("std", usual.std)),
-    )
+    if not isinstance(config.get("input_size"), (list, tuple)):
+        raise ValueError("pretrained_cfg: give input_size=[channels, height, width]")
+    side = _side(dict(zip(("height", "width"), config["input_size"][-2:], strict=False)))
+    interpolation = config.get("interpolation", usual.interpolation)
+    if interpolation not in _FILTERS.values():
+        raise ValueError(f"interpolation={show(interpolation)}: known are {list(_FILTERS.values())}")
+    mean = _channels(config, "mean") if "mean" in config else usual.mean
+    std = _channels(config, "std") if "std" in config else usual.std
+    return Preprocessing(math.floor(side / _share(config, 0.875)), side, interpolation, mean, std)
+
+
+def _share(config: Mapping[str, Any], usual: float) -> float:
+    share = config.get("crop_pct", usual)
+    if type(share) not in (int, float) or not 0.1 <= share <= 1:
+        raise ValueError(f"crop_pct={show(share)}: give a number from 0.1 to 1")
+    return share
+
+
+def _channels(config: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    values = config.get(name)
+    if not isinstance(values, (list, tuple)) or not values or not all(type(v) in (int, float) for v in values):
+        raise ValueError(f"{name}={show(str(values))}: give a number for each channel")
+    return tuple(map(float, values))
 
 
 def _size(size: Any) -> int | tuple[int, int]:
     if isinstance(size, int):
-        return size, size
-    if isinstance(size, Mapping) and set(size) == {"height", "width"}:
-        return size["height"], size["width"]
-    if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
-        return size["shortest_edge"]
-    raise ValueError(f"size={size!r}: give {{height, width}}, {{shortest_edge}} or a number")
+        size = {"height": size, "width": size}
+    names = set(size) if isinstance(size, Mapping) else None
+    if names not in ({"height", "width"}, {"shortest_edge"}) or not all(_pixels(v) for v in size.values()):
+        raise ValueError(f"size={show(str(size))}: give {{height, width}}, {{shortest_edge}} or a number of pixels")
+    return size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
+
+
+def _pixels(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= 1 << 16
 
 
 def _side(size: Any) -> int:
     found = _size(size)
     sides = {found} if isinstance(found, int) else set(found)
     if len(sides) != 1:
-        raise ValueError(f"size={size!r}: only squares are cut out")
+        raise ValueError(f"size={show(str(size))}: only squares are cut out")
     return sides.pop()
 
 
 def _filter(number: Any) -> str:
-    if number not in _FILTERS:
-        raise ValueError(f"resample={number!r}: known are {_FILTERS}")
+    if type(number) is not int or number not in _FILTERS:
+        raise ValueError(f"resample={show(number)}: known are {_FILTERS}")
     return _FILTERS[number]

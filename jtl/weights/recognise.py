@@ -51,25 +51,32 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
 
 def _transformers(config: Config, folder: Path | None) -> Found:
     kind = config["model_type"]
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
     images = None if folder is None else _json(folder / "preprocessor_config.json")
-    names = config.get("id2label")
-    labels = None if not names else tuple(str(names[k]) for k in sorted(names, key=int))
+    names = config.get("id2label") or {}
+    if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
+        raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
+    labels = tuple(str(names[k]) for k in sorted(names, key=int)) or None
     found = None if images is None else preprocessing.from_transformers(images)
     return Found(FAMILIES[kind], config, found, labels)
 
 
 def _timm(config: Config) -> Found:
     name = config["architecture"].split(".")[0]  # the tag after the dot names the weights
+    given, changes = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
+    for entry, value in (("pretrained_cfg", given), ("model_args", changes)):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{entry}={show(value)}: give names and values")
     for family in FAMILIES.values():
-        made = family.named(name, config.get("model_args") or {})
+        made = family.named(name, changes)
         if made is not None:
             usual = family.usual(name, made)
-            given = config.get("pretrained_cfg")
             labels = config.get("label_names")
+            if labels is not None and not isinstance(labels, (list, tuple)):
+                raise ValueError(f"label_names={show(labels)}: give a list of names")
             images = preprocessing.from_timm(given, usual) if given else usual
-            return Found(family, made, images, None if labels is None else tuple(labels))
+            return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jtl.model import Model
+from jtl.weights.errors import show
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
 
@@ -19,7 +20,7 @@ class Family(NamedTuple):
       named: `named(name, changes) -> Config`, or None for a name of another family; `changes` are timm's
         `model_args`.
       complete: `complete(config, naming) -> Config` with every measure, where the file leaves them to its
-        library's defaults.
+        library's defaults; raises ValueError for what is no measure.
       backbone: of a complete config; raises ValueError for what jtl's network cannot be.
       image: [height, width, channels] of an example.
       tables: naming -> name table; the first is the one that `save` writes.
@@ -54,6 +55,29 @@ def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]
     return {**config, **{words[word]: value for word, value in changes.items()}}
 
 
+def whole(config: Mapping[str, Any], *names: str, most: int = 1 << 16) -> None:
+    """Refuses measures that are no whole numbers from 1 to `most`: a file may say anything.
+
+    Raises:
+      ValueError: naming the entry and its value.
+    """
+    for name in names:
+        value = config.get(name)
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"{name}={show(value)}: give a whole number from 1 to {most}")
+
+
+def real(config: Mapping[str, Any], name: str, most: float) -> None:
+    """Refuses a measure that is no number from 0 to `most`.
+
+    Raises:
+      ValueError: naming the entry and its value.
+    """
+    value: Any = config.get(name)
+    if type(value) not in (int, float) or not 0 <= value <= most:
+        raise ValueError(f"{name}={show(value)}: give a number from 0 to {most}")
+
+
 def must_be(config: Config, **wanted: Any) -> None:
     """Refuses a network that jtl's is not.
 
@@ -62,4 +86,5 @@ def must_be(config: Config, **wanted: Any) -> None:
     """
     for name, value in wanted.items():
         if config[name] != value:
-            raise ValueError(f"{config['model_type']} with {name}={config[name]!r} is not read, only with {value!r}")
+            given = config[name] if isinstance(config[name], (list, tuple)) else show(config[name])
+            raise ValueError(f"{config['model_type']} with {name}={str(given)[:120]} is not read, only with {value!r}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jtl import backbones
-from jtl.weights.families.base import Config, Family, changed
+from jtl.weights.families.base import Config, Family, changed, whole
 from jtl.weights.maps.cifar_resnet import akamaster
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
@@ -15,10 +15,16 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed({"model_type": "cifar_resnet", "depth": int(found[1])}, changes, {}) if found else None
 
 
+def _complete(config: Config, naming: str) -> Config:
+    del naming
+    whole(config, "depth", most=1202)
+    return config
+
+
 CIFAR_RESNET = Family(
     names="cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110",
     named=_named,
-    complete=lambda config, naming: config,
+    complete=_complete,
     backbone=lambda config: backbones.cifar_resnet(config["depth"]),
     image=lambda config: (32, 32, 3),
     tables=lambda config: {"akamaster": akamaster(config["depth"])},

@@ -5,7 +5,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be
+from jtl.weights.families.base import Config, Family, changed, must_be, real, whole
 from jtl.weights.maps import mobilenet_v2 as maps
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
@@ -31,7 +31,11 @@ def _complete(config: Config, naming: str) -> Config:
         "tf_padding": theirs,
         "layer_norm_eps": 1e-3 if theirs else 1e-5,
     }
-    return {**usual, **config}
+    config = {**usual, **config}
+    whole(config, "num_channels")
+    real(config, "depth_multiplier", 16)
+    real(config, "layer_norm_eps", 1.0)
+    return config
 
 
 def _backbone(config: Config) -> Model:

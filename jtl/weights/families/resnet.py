@@ -6,7 +6,8 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be
+from jtl.weights.errors import show
+from jtl.weights.families.base import Config, Family, changed, must_be, whole
 from jtl.weights.maps import resnet as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
@@ -21,6 +22,8 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     deep = int(found[1]) >= 50
     config: Config = {"layer_type": "bottleneck" if deep else "basic", "depths": _DEPTHS[found[1]]}
     config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
+    if not isinstance(config["depths"], list):
+        raise ValueError(f"layers={show(config['depths'])}: give the number of blocks of each stage")
     widths = [64 * 2**i * (4 if deep else 1) for i in range(len(config["depths"]))]
     return {"model_type": "resnet", **config, "hidden_sizes": widths}
 
@@ -37,13 +40,23 @@ def _complete(config: Config, naming: str) -> Config:
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,
     }
-    return {**usual, **config}
+    config = {**usual, **config}
+    depths = config["depths"]
+    if not isinstance(depths, (list, tuple)) or not 1 <= len(depths) <= 8:
+        raise ValueError(f"depths={show(str(depths))}: give the number of blocks of each of 1 to 8 stages")
+    whole(
+        {f"depths[{i}]": depth for i, depth in enumerate(depths)},
+        *(f"depths[{i}]" for i in range(len(depths))),
+        most=256,
+    )
+    whole(config, "embedding_size", "num_channels")
+    return config
 
 
 def _backbone(config: Config) -> Model:
     must_be(config, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False)
     if config["layer_type"] not in ("basic", "bottleneck"):
-        raise ValueError(f"resnet with layer_type={config['layer_type']!r}: give 'basic' or 'bottleneck'")
+        raise ValueError(f"resnet with layer_type={show(config['layer_type'])}: give 'basic' or 'bottleneck'")
     wide, width = 4 if _deep(config) else 1, config["embedding_size"]
     must_be(config, hidden_sizes=[width * 2**i * wide for i in range(len(config["depths"]))])
     return backbones.resnet(config["depths"], bottleneck=_deep(config), width=width)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be
+from jtl.weights.families.base import Config, Family, changed, must_be, real, whole
 from jtl.weights.maps import vit as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
@@ -37,6 +37,8 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
         "mlp_ratio": 4,
     }
     config = changed(config, changes, _WORDS)
+    whole(config, "hidden_size")
+    real(config, "mlp_ratio", 64)
     hidden = int(config["hidden_size"] * config.pop("mlp_ratio"))
     return {"model_type": "vit", **config, "intermediate_size": hidden}
 
@@ -56,7 +58,12 @@ def _complete(config: Config, naming: str) -> Config:
         "num_channels": 3,
         "qkv_bias": True,
     }
-    return {**usual, **config}
+    config = {**usual, **config}
+    whole(config, "hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels")
+    whole(config, "num_hidden_layers", most=256)
+    real(config, "layer_norm_eps", 1.0)
+    real(config, "hidden_dropout_prob", 1.0)
+    return config
 
 
 def _backbone(config: Config) -> Model:

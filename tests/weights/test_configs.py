@@ -1,0 +1,79 @@
+"""A config may say anything: what is no network raises a ValueError that names the entry, and quickly."""
+
+import copy
+import random
+
+import pytest
+
+from jtl.weights import preprocessing
+from jtl.weights.recognise import recognise
+
+CONFIGS = (
+    {"model_type": "resnet", "depths": [1, 2], "hidden_sizes": [8, 16], "embedding_size": 8, "layer_type": "basic"},
+    {
+        "model_type": "vit",
+        "hidden_size": 24,
+        "num_attention_heads": 4,
+        "image_size": 12,
+        "patch_size": 4,
+        "id2label": {},
+    },
+    {"model_type": "mobilenet_v2", "depth_multiplier": 0.5, "num_channels": 3, "layer_norm_eps": 1e-3},
+    {"model_type": "cifar_resnet", "depth": 20},
+    {"architecture": "resnet18", "model_args": {"layers": [1, 1], "in_chans": 3}},
+    {"architecture": "vit_tiny_patch4_12", "model_args": {"embed_dim": 24, "depth": 2, "num_heads": 4, "mlp_ratio": 2}},
+    {
+        "architecture": "resnet18",
+        "pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0.9, "mean": [0.5] * 3, "interpolation": "bicubic"},
+    },
+)
+IMAGES = (
+    {"size": {"height": 224, "width": 224}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2},
+    {"image_processor_type": "ConvNextImageProcessor", "size": 224, "crop_pct": 0.9, "image_mean": [0.5] * 3},
+)
+JUNK = (None, True, "x" * 300, "", -1, 0, 10**30, 1.5, float("nan"), float("inf"), [], [[]], {}, {"a": 1}, [None], 3)
+
+
+def changed(config, draw):
+    """One entry, at any depth, is junk or gone."""
+    config = copy.deepcopy(config)
+    node = config
+    while True:
+        key = draw.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        if isinstance(node[key], (dict, list)) and node[key] and draw.random() < 0.6:
+            node = node[key]
+            continue
+        if draw.random() < 0.2:
+            del node[key]
+        else:
+            node[key] = draw.choice(JUNK)
+        return config
+
+
+def network(config):
+    family, config, *_ = recognise(None, config)
+    config = family.complete(config, "")
+    family.backbone(config)
+    family.tables(config)
+    return family.image(config)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_junk_raises_a_value_error(seed):
+    draw, refused, longest = random.Random(seed), 0, 0
+    for _ in range(100):
+        images = draw.random() < 0.3
+        wrong = changed(draw.choice(IMAGES if images else CONFIGS), draw)
+        read = preprocessing.from_transformers if images else network
+        try:
+            read(wrong)
+        except ValueError as error:
+            refused += 1
+            longest = max(longest, len(str(error)))
+    assert longest < 600
+    assert refused > 30
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_configs_themselves_are_read(config):
+    assert len(network(config)) == 3
