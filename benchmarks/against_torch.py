@@ -130,7 +130,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--json", type=Path, help="by default benchmarks/results/against_torch-BACKEND.json")
     options = parser.parse_args(argv[1:])
     torch.set_float32_matmul_precision("high")  # as jax multiplies float32 on a GPU; no difference on a CPU
-    where = environment(argv) | {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
+    where = environment(argv) | {
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+    }
+    path = options.json or ROOT / "benchmarks" / "results" / f"against_torch-{where['backend']}.json"
     rows = []
     for name in options.cases or (tuple(CASES) if on_gpu() else ON_CPU):
         case = CASES[name]
@@ -139,10 +144,10 @@ def main(argv: Sequence[str]) -> None:
             cell = cell._replace(batch=options.batch, microbatch=options.batch if cell.microbatch > 1 else 1)
         cell = cell._replace(image=options.image or cell.image)
         rows.append({"case": name, **measure(cell, None if on_gpu() else case.aim, options)})
+        # Written after every case: what was measured before an error or an interrupt is kept.
+        tables.write({"benchmark": "against_torch", "environment": where, "rows": rows}, path)
         found = rows[-1]["seconds"]
         print(f"{name}: jtl {found['jtl']:.3g} s, torch {found['torch']:.3g} s, {rows[-1]['ratio']:.2f}", flush=True)
-    path = options.json or ROOT / "benchmarks" / "results" / f"against_torch-{where['backend']}.json"
-    tables.write({"benchmark": "against_torch", "environment": where, "rows": rows}, path)
 
 
 if __name__ == "__main__":

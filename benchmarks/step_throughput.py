@@ -137,12 +137,12 @@ def main(argv: Sequence[str]) -> None:
             row = measure(cell_for(family, backbone, options), options.pairs, options.seconds)
         rows.append(row)
         if not options.within:
+            where["command"] = environment(argv)["command"]
+        path = options.json or ROOT / "benchmarks" / "results" / f"step_throughput-{where['backend']}.json"
+        # Written after every cell: what was measured before an error or an interrupt is kept.
+        tables.write({"benchmark": "step_throughput", "environment": where, "rows": rows}, path)
+        if not options.within:
             print(f"{family} {backbone}: {row['steps_per_second']:.3g} steps/s, share {row['share']:.3f}", flush=True)
-    assert where is not None
-    if not options.within:
-        where["command"] = environment(argv)["command"]
-    path = options.json or ROOT / "benchmarks" / "results" / f"step_throughput-{where['backend']}.json"
-    tables.write({"benchmark": "step_throughput", "environment": where, "rows": rows}, path)
 
 
 if __name__ == "__main__":
