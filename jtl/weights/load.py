@@ -16,6 +16,7 @@ from jtl.weights.errors import WeightNameError
 from jtl.weights.families import Config
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, unflatten
+from jtl.weights.positions import interpolated
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.read import read
 from jtl.weights.recognise import naming, recognise
@@ -51,6 +52,7 @@ def load(
     *,
     arch: str | Mapping[str, Any] | None = None,
     classes: int | Sequence[str] | None = None,
+    image: int | None = None,
     reinit: Sequence[str] = (),
     unused: Sequence[str] = (),
     dtype: Any = jnp.float32,
@@ -69,6 +71,8 @@ def load(
       arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
         a mapping as such a `config.json`.
       classes: how many, or their names; None as in the file.
+      image: side of the images in pixels where it is to be another than the weights': the position embeddings of a
+        ViT are interpolated. Convolutional networks take images of any size as they are.
       reinit: regexes on paths that are drawn anew.
       unused: regexes on names of the file that are left.
       dtype: of the parameters, whatever the file's.
@@ -86,7 +90,11 @@ def load(
     family = found.family
     kind = naming(tensors, family.tables(family.complete(found.config, "")))
     config = family.complete(found.config, kind)
-    backbone, table = family.backbone(config), family.tables(config)[kind]
+    images, table = found.preprocessing, family.tables(config)[kind]
+    if image is not None:
+        config, images, table = _resized(image, config, images, table)
+        family.complete(config, kind)  # refuses what is no size
+    backbone = family.backbone(config)
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
     count = _classes(classes, tensors, table)
     labels = labels if labels is not None and len(labels) == count else None
@@ -97,13 +105,29 @@ def load(
         return {**variables.params, "stats": variables.stats}
 
     key = jax.random.key(0) if key is None else key
-    image = jax.ShapeDtypeStruct((1, *family.image(config)), jnp.float32)
-    shapes = jax.eval_shape(made, key, image)
+    example = jax.ShapeDtypeStruct((1, *family.image(config)), jnp.float32)
+    shapes = jax.eval_shape(made, key, example)
     wanted = {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in flatten(shapes)}
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused)
-    tree = unflatten(dict(flatten(tree)) | _drawn(made, key, image, report.reinit, wanted))
+    tree = unflatten(dict(flatten(tree)) | _drawn(made, key, example, report.reinit, wanted))
     variables = Variables({"backbone": tree["backbone"], "head": tree["head"]}, tree.get("stats", {}))
-    return Pretrained(backbone, head, variables, found.preprocessing, labels, config, kind, report)
+    return Pretrained(backbone, head, variables, images, labels, config, kind, report)
+
+
+def _resized(
+    side: int, config: Config, images: Preprocessing | None, table: Sequence[Rule]
+) -> tuple[Config, Preprocessing | None, list[Rule]]:
+    """All that depends on the size of the images."""
+    if not any(rule.path == "backbone/position" for rule in table):
+        raise ValueError(f"image={side}: a {config['model_type']} takes images of any size; leave image= out")
+    changed = interpolated(side // config["patch_size"])
+    rules = [rule._replace(transform=changed) if rule.path == "backbone/position" else rule for rule in table]
+    if images is not None:
+        if isinstance(images.size, int) and images.crop:
+            images = images._replace(size=round(images.size * side / images.crop), crop=side)
+        else:
+            images = images._replace(size=(side, side), crop=None)
+    return {**config, "image_size": side}, images, rules
 
 
 def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int:

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loading import channels_first, close, images
 
+from jtl.methods.finetune import predictor
 from jtl.model import init
 from jtl.weights import WeightFileError, WeightNameError
 from jtl.weights.load import load
@@ -114,3 +116,30 @@ def test_a_config_that_is_no_object(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(WeightFileError, match="holds a list, not an object"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("side", [8, 20, 12])
+def test_another_image_size_interpolates_the_positions_as_transformers_does(side, tmp_path):
+    """To 1e-5: the interpolation is a sum of 16 products, in float32 there and here."""
+    net = hf_vit()
+    net.save_pretrained(tmp_path)
+    loaded = load(tmp_path, image=side)
+    assert loaded.config["image_size"] == side
+    x = images((side, side))
+    with torch.no_grad():
+        wanted = net(channels_first(x), interpolate_pos_encoding=True).logits
+    close(jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x), wanted, 1e-5, "logits")
+
+
+def test_preprocessing_follows_the_image_size(folder, tmp_path):
+    hf_vit().save_pretrained(tmp_path)
+    arch = {"architecture": "vit_tiny_patch4_12", "model_args": {"embed_dim": 24, "depth": 3, "num_heads": 4}}
+    arch["model_args"]["mlp_ratio"] = 40 / 24
+    assert load(tmp_path, arch=arch).preprocessing[:2] == (13, 12)
+    assert load(tmp_path, arch=arch, image=24).preprocessing[:2] == (26, 24)
+    with pytest.raises(ValueError, match="image=48: a resnet takes images of any size"):
+        load(folder, image=48)
+    with pytest.raises(ValueError, match=r"image_size=0: give a whole number"):
+        load(tmp_path, image=0)
+    with pytest.raises(ValueError, match=r"image=13 is no multiple of patch=4"):
+        load(tmp_path, image=13)
