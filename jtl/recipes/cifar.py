@@ -18,11 +18,12 @@ from jtl import data as jtl_data
 from jtl import heads, model, report, rng
 from jtl.backbones import resnet
 from jtl.data import augment, images
+from jtl.methods.augmented import augmented
 from jtl.methods.finetune import evaluation, finetune
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage, augmented
+from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 

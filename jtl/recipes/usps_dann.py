@@ -20,12 +20,13 @@ from jtl import heads, model, report, rng
 from jtl.backbones import conv4
 from jtl.data import augment, images
 from jtl.methods.adapt import adapt
+from jtl.methods.augmented import augmented
 from jtl.methods.dann import dann, weight_schedule
 from jtl.methods.finetune import evaluation
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage, augmented
+from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 from jtl.typing import Alignment
@@ -68,7 +69,7 @@ class Recipe:
         for name, terms in ways.items():
             print(name, flush=True)
             objective = adapt(self.backbone, heads.linear(10), alignments=terms)
-            objective = augmented(objective, NORMAL, "source", "target")
+            objective = augmented(objective, NORMAL)
             key = rng.stream(jax.random.key(self.seed), "run")
             result = self.stage.run(objective, start, data, self.out / name, text=text, key=key)
             found[name] = self.evaluate(variables(result.state))

@@ -1,6 +1,5 @@
 """One run of `fit` in a recipe: its numbers, its files, and the objectives around it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,16 @@ from typing import Any
 import jax
 import optax
 
-from jtl import optim, report, rng
+from jtl import optim, report
 from jtl.model import Variables
 from jtl.recipes.parts.base import positive
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.evaluate import Validation
 from jtl.train.loop import Fitted, fit
 from jtl.train.records import JsonLines
+from jtl.train.sharding import mesh
 from jtl.train.step import make_step
-from jtl.typing import Aux, Batch, Key, Mask, Objective, Params, Stats
+from jtl.typing import Key, Mask, Objective
 
 
 def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
@@ -91,24 +91,4 @@ class Stage:
 
 
 def _mesh(most: int) -> Any:
-    from jtl.train.sharding import mesh
-
     return mesh(devices=jax.devices()[: max(most, 1)])
-
-
-def augmented(objective: Objective, augment: Callable[[Any, Any], Any], *domains: str) -> Objective:
-    """The objective on images that are augmented on the device.
-
-    Args:
-      objective: on batches with "x".
-      augment: `(key, x) -> x`.
-      *domains: for batches of several parts, as "source" and "target": each one's "x" is augmented.
-    """
-
-    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
-        if domains:
-            parts = {d: {**batch[d], "x": augment(rng.stream(key, f"augment {d}"), batch[d]["x"])} for d in domains}
-            return objective(params, stats, {**batch, **parts}, key, step)
-        return objective(params, stats, {**batch, "x": augment(rng.stream(key, "augment"), batch["x"])}, key, step)
-
-    return run
