@@ -39,7 +39,9 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
         pad = self.kernel // 2 if self.padding is None else self.padding
-        if self.patches:
+        if self.kernel == self.stride > 1 and pad == 0:
+            y = conv_of_tiles(x, kernel)
+        elif self.patches:
             y = conv_as_patches(x, kernel, self.stride, pad)
         else:
             strides, pads = (self.stride,) * 2, ((pad, pad),) * 2
@@ -48,6 +50,20 @@ class Conv(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+def conv_of_tiles(
+    x: Float[Array, "batch height width in_channels"], kernel: Float[Array, "side side in_channels out_channels"]
+) -> Float[Array, "batch out_height out_width out_channels"]:
+    """The convolution whose stride is its side: tiles that do not overlap, times the weights.
+
+    A matrix product on every platform; XLA's CPU backend takes 5 times as long for its gradient as a convolution. Rows
+    and columns that do not fill a tile are left out, as a convolution leaves them out.
+    """
+    side, _, channels, out = kernel.shape
+    b, h, w = x.shape[0], x.shape[1] // side, x.shape[2] // side
+    tiles = x[:, : h * side, : w * side].reshape(b, h, side, w, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return tiles.reshape(b, h, w, side * side * channels) @ kernel.reshape(-1, out)
 
 
 def check_images(x: ArrayLike, smallest: int = 1) -> Array:
