@@ -2,13 +2,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 
 from jtl import cli
 from jtl.model import part
 from jtl.recipes import digits
-from jtl.recipes.parts import digits_data
+from jtl.recipes.parts import digits_data, digits_transfer
 from jtl.recipes.parts.base import command
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
@@ -120,7 +122,7 @@ def test_describe_prints_the_recipes_network(capsys):
     assert cli.main(["describe", "digits", "--transfer.tune-lr", "0.25"]) == 0
     printed = capsys.readouterr().out
     network = digits.Recipe().network()
-    count = sum(leaf.size for leaf in __import__("jax").tree.leaves(network.variables.params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(network.variables.params))
     assert f"{count:,} parameters" in printed
     assert "0.25" in printed
 
@@ -128,9 +130,6 @@ def test_describe_prints_the_recipes_network(capsys):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A checkpoint of the digits recipe as `jtl train digits --seed 3` would leave it, untrained."""
-    import jax
-    import optax
-
     folder = tmp_path_factory.mktemp("run")
     recipe = digits.Recipe(out=folder, seed=3)
     network = recipe.network()
@@ -142,10 +141,8 @@ def run(tmp_path_factory):
 
 
 def test_predict_says_what_the_network_says(run, capsys):
-    import jax
-
     folder, _, network = run
-    x = digits_data.mixed(digits_data.load()[0])
+    x = digits_transfer.views(digits_transfer.Transfer(), digits_data.load()[0])
     files = [str(digits_data.write(x[i], folder / f"{i}.png")) for i in (5, 6)]
     assert cli.main(["predict", str(folder / "checkpoints"), *files, "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -173,9 +170,6 @@ def test_a_file_that_is_no_image_is_named(run, tmp_path, capsys):
 
 
 def test_a_checkpoint_of_no_recipe_is_refused(run, tmp_path, capsys):
-    import jax
-    import optax
-
     step = make_step(lambda *a: None, optax.sgd(0.1))  # pyright: ignore
     saved = Checkpoints(tmp_path / "own", recipe="written by hand")
     saved.save(step.init(run[2].variables, jax.random.key(0)))

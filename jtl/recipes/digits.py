@@ -1,6 +1,19 @@
 """Transfer on scikit-learn's real handwritten digits, three ways, five seeds: `jtl demo`, or `jtl train digits`.
 
-TO BE MEASURED
+Expect, in percent of test images right, mean and deviation over five seeds (jax 0.10.2, CPU; 2 min 16 s on two cores
+that had other work too):
+
+(a) pre-trained on digits 0-4, then five labelled images each of 5-9, all in noise of deviation 0.5: from scratch
+    50.0 ± 5.6, feature extraction 52.6 ± 4.6, last layers only 57.4 ± 1.9, fine-tuning 57.3 ± 2.4;
+(b) upright digits to digits turned by 25°, no target labels, last step: source only 48.1 ± 3.9, DANN 61.8 ± 7.4;
+(c) three unseen digits, the ink of each image bright or dark by a coin, learned on tasks of 0-6: from scratch
+    44.4 ± 1.0 with one image a class and 76.1 ± 0.6 with five; MAML 52.8 ± 2.3 and 78.6 ± 1.2.
+
+Why noise, and why the ink: on the clean 8x8 images pixels alone tell digits apart. Training from scratch then reaches
+87 with five images a class, fine-tuning 88, and features of five other digits 85; MAML on clean digits stays 2 to 8
+points below scratch (72). What other digits can teach is what all digits share: to see through noise, and that ink is
+ink. Scratch has its best of three learning rates in each stage, the same network and, in (a), the same steps.
+The command exits with 1 and says which, where a way does not beat its baseline in the mean.
 """
 
 import json
@@ -34,7 +47,8 @@ class Recipe:
       out: where table, figures, numbers, the example image and the checkpoint go.
       seeds: runs of everything.
       seed: of the first; it is the root of all randomness.
-      backbone: of stages (a) and (b).
+      backbone: of stage (a).
+      shift_backbone: of stage (b).
       few_backbone: of stage (c), without batch statistics, which a task of three images would not give well.
       transfer: stage (a).
       shift: stage (b).
@@ -44,7 +58,8 @@ class Recipe:
     out: Path = Path("runs/digits")
     seeds: int = 5
     seed: int = 0
-    backbone: Model = conv4(32)
+    backbone: Model = conv4(64)
+    shift_backbone: Model = conv4(32)
     few_backbone: Model = mlp((128, 64))
     transfer: digits_transfer.Transfer = field(default_factory=digits_transfer.Transfer)
     shift: digits_shift.Shift = field(default_factory=digits_shift.Shift)
@@ -66,7 +81,7 @@ class Recipe:
         said("(a) pre-train on digits 0-4, then four ways to learn 5-9")
         transfer, tuned = digits_transfer.run(self.backbone, self.transfer, x, y, keys)
         said("(b) adapt to turned digits without labels")
-        shift = digits_shift.run(self.backbone, self.shift, x, y, keys)
+        shift = digits_shift.run(self.shift_backbone, self.shift, x, y, keys)
         said("(c) learn to learn unseen digits")
         few = digits_few.run(self.few_backbone, self.few, x, y, keys)
         stages = (transfer, shift, few)
@@ -89,7 +104,9 @@ class Recipe:
         """Accuracy on the held-out writers' digits 5-9."""
         x, y = digits_data.load()
         held = digits_transfer.held_out(y)
-        logits = predictor(self.backbone, heads.linear(len(CLASSES)))(variables, digits_data.mixed(x)[held])
+        logits = predictor(self.backbone, heads.linear(len(CLASSES)))(
+            variables, digits_transfer.views(self.transfer, x)[held]
+        )
         return {"accuracy": float(metrics.accuracy(logits, y[held] - 5).mean()), "images": float(held.sum())}
 
     def _write(self, stages: tuple[stage.Stage, ...], tuned: digits_transfer.Tuned, text: str, table: str) -> None:
@@ -102,7 +119,8 @@ class Recipe:
         report.confusion(counts, CLASSES, self.out / "confusion.png", title="fine-tuned, all seeds")
         for old in self.out.glob("digit_*.png"):
             old.unlink()
-        digits_data.write(tuned.x[0], self.out / f"digit_{CLASSES[tuned.y[0]]}.png")
+        right = int((tuned.predicted[0] == tuned.y).argmax())
+        digits_data.write(tuned.x[right], self.out / f"digit_{CLASSES[tuned.y[right]]}.png")
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)  # an older run's, of another length
         checkpoints = Checkpoints(self.out / "checkpoints", keep=1, recipe=text)
         checkpoints.save(one(tuned.states))

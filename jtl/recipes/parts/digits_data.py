@@ -48,22 +48,22 @@ def ink(key: Key, x: Any) -> Any:
     return side * (2 * x - 1)
 
 
-def mixed(x: np.ndarray) -> np.ndarray:
-    """The images as stage (a) has them: each one's ink is bright or dark once and for all."""
-    return np.asarray(ink(jax.random.key(0), x))
+def noisy(key: Key, x: Any, std: float) -> Any:
+    """Images in [0, 1] as [-1, 1], each pixel with Gaussian noise of deviation `std` before."""
+    return 2 * (x + std * jax.random.normal(key, x.shape)) - 1
 
 
 def read(path: Path) -> np.ndarray:
-    """An image file as a network's input [8, 8, 1] in [-1, 1]: grey and resized; ink may be bright or dark."""
+    """An image file as a network's input [8, 8, 1] in [-1, 1]: grey, resized, ink bright."""
     image = images.resize(images.decode(path, "L"), (SIDE, SIDE)).astype(np.float32)
     return image / 127.5 - 1
 
 
 def write(image: Any, path: Path, scale: int = 16) -> Path:
-    """An image [8, 8, 1] in [-1, 1] as a PNG, each pixel `scale` times as large."""
+    """An image [8, 8, 1] as a PNG, black at -1 and white at 1, each pixel `scale` times as large."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    grey = np.rint((np.asarray(image)[..., 0] + 1) * 127.5).astype(np.uint8)
+    grey = np.rint((np.clip(np.asarray(image)[..., 0], -1, 1) + 1) * 127.5).astype(np.uint8)
     Image.fromarray(np.kron(grey, np.ones((scale, scale), np.uint8))).save(path)
     return path

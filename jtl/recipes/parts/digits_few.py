@@ -51,9 +51,9 @@ class Few:
     steps: int = 600
     inner_lr: float = 0.1
     inner_steps: int = 5
-    test_steps: int = 10
+    test_steps: int = 20
     learning_rate: float = 2e-3
-    scratch_lr: float = 1e-3
+    scratch_lr: float = 3e-3
     scratch_steps: int = 50
     test_tasks: int = 100
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam

@@ -1,0 +1,66 @@
+import shlex
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl import cli
+from jtl.recipes.parts.base import find
+from jtl.train.checkpoint import Checkpoints
+
+
+def launch(name, out, root, *options):
+    words = ["train", name, "--out", str(out), "--data", str(root), *options]
+    return cli.main(words), words
+
+
+@pytest.mark.slow
+def test_cifar_runs_and_its_checkpoint_is_applied(real_data, tmp_path, capsys):
+    root = real_data("cifar100.npz").parent
+    small = [f"--{stage}.{option}" for stage in ("pretrain", "tune", "scratch") for option in ("steps 2", "batch 8")]
+    code, _ = launch("cifar", tmp_path, root, *shlex.split(" ".join(small)))
+    printed = capsys.readouterr().out
+    assert code in (0, 1), "two steps decide nothing"
+    assert "CIFAR-100, test accuracy in percent" in printed
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(photo)
+    assert cli.main(["predict", str(tmp_path / "fine-tuning" / "checkpoints"), str(photo)]) == 0
+    names = set(np.load(root / "cifar100.npz")["names"])
+    assert capsys.readouterr().out.split(": ")[1].split(" (")[0] in names
+
+
+@pytest.mark.slow
+def test_usps_differs_by_the_alignment_alone(real_data, tmp_path):
+    root = real_data("usps.npz").parent
+    launch("usps_dann", tmp_path, root, "--stage.steps", "2", "--stage.batch", "8", "--weight", "0")
+    ends = [Checkpoints(tmp_path / name / "checkpoints").variables() for name in ("source only", "dann")]
+    for part in ("backbone", "head"):
+        # With λ = 0 the critic sends nothing back: two programs, so equal to rounding over two steps of adam.
+        same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-5), *(end.params[part] for end in ends))
+        assert all(jax.tree.leaves(same)), part
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), *(end.params["critic"] for end in ends))
+    assert any(jax.tree.leaves(moved)), "the critic learned in one of them"
+
+
+@pytest.mark.slow
+def test_omniglot_runs_and_goes_on(real_data, tmp_path, capsys):
+    root = real_data("omniglot28.npz").parent
+    small = ["--stage.batch", "2", "--stage.every", "1", "--test-tasks", "20", "--query", "2"]
+    assert launch("omniglot_maml", tmp_path, root, *small, "--stage.steps", "1")[0] in (0, 1)
+    launch("omniglot_maml", tmp_path, root, *small, "--stage.steps", "2")
+    assert "going on from step 1" in capsys.readouterr().out
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 2
+    assert cli.main(["predict", str(tmp_path / "checkpoints"), __file__]) == 2
+    assert "classes that are new in each task" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_named_with_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "other.npz").touch()
+    with pytest.raises(FileNotFoundError, match=r"no 'usps.npz' in .* there are \['other.npz'\]"):
+        find(tmp_path, "usps.npz")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        find(tmp_path / "absent", "usps.npz")
+    monkeypatch.delenv("JTL_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="set JTL_DATA"):
+        find(None, "usps.npz")
