@@ -26,7 +26,7 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]]
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Any) -> Spread:
     """`mean = Σ v / n`, `std = sqrt(Σ (v − mean)² / (n − 1))`.
 
     Raises:

@@ -7,7 +7,8 @@ from jtl.report.figures import shares
 
 
 def colours(path):
-    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
 
 
 def test_shares_are_rows_over_their_sums():

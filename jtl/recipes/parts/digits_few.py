@@ -16,7 +16,7 @@ from jtl.methods.rules import UpdateRule, fixed_rate, from_optax
 from jtl.model import Model, Variables
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
-from jtl.recipes.parts.seeds import tiled, train_seeds
+from jtl.recipes.parts.seeds import Keys, tiled, train_seeds
 from jtl.recipes.parts.stage import Stage
 from jtl.train.state import variables
 from jtl.train.step import make_step
@@ -68,7 +68,7 @@ class Few:
         positive(**{f"shots[{i}]": shot for i, shot in enumerate(self.shots)})
 
 
-def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Key) -> Stage:
+def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> Stage:
     """One meta-training per number of shots; both ways get the same test tasks and the same network.
 
     In every task each image is bright ink on dark or dark on bright, by a coin: pixels alone mislead, and that
@@ -110,7 +110,7 @@ def _tasks(options: Few, pool: Any, key: Key, tasks: int, shot: int) -> Any:
 
 
 def _test(
-    options: Few, inner: Objective, rule: UpdateRule, steps: int, start: Variables, pool: Any, shot: int, keys: Key
+    options: Few, inner: Objective, rule: UpdateRule, steps: int, start: Variables, pool: Any, shot: int, keys: Keys
 ) -> np.ndarray:
     """Mean query accuracy over the test tasks of each seed, [seeds]."""
     adapt = adapt_to(inner, rule, steps=steps, order=1)

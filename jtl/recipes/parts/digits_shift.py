@@ -15,7 +15,7 @@ from jtl.methods.dann import dann, weight_schedule
 from jtl.methods.finetune import predictor
 from jtl.model import Model
 from jtl.recipes.parts.base import positive
-from jtl.recipes.parts.seeds import drawn, tiled, train_seeds
+from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds
 from jtl.recipes.parts.stage import Stage
 from jtl.train.state import variables
 from jtl.train.step import make_step
@@ -46,7 +46,7 @@ class Shift:
         positive(steps=self.steps, batch=self.batch, learning_rate=self.learning_rate)
 
 
-def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Key) -> Stage:
+def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> Stage:
     """Source: the first half of the writers, labelled. Target: the next quarter turned, without labels.
 
     Both ways see the same batches of both domains, take the same steps and share the batch statistics of the two;

@@ -16,7 +16,7 @@ from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
-from jtl.recipes.parts.seeds import drawn, tiled, train_seeds
+from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds
 from jtl.recipes.parts.stage import Stage
 from jtl.train.state import State, variables
 from jtl.train.step import make_step
@@ -69,7 +69,7 @@ class Tuned(NamedTuple):
     predicted: np.ndarray
 
 
-def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[Stage, Tuned]:
+def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[Stage, Tuned]:
     """Pre-trains on 0-4, then learns 5-9 in four ways; the second half of the writers is held out."""
     seeds, half = len(keys), len(x) // 2
     seen = views(options, x)
@@ -112,7 +112,7 @@ def held_out(y: np.ndarray) -> np.ndarray:
     return (y >= 5) & (np.arange(len(y)) >= len(y) // 2)
 
 
-def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Key) -> Any:
+def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Keys) -> Any:
     """Fresh heads on several stages side by side."""
 
     def one(backbone: Variables, key: Key) -> Any:
@@ -122,7 +122,7 @@ def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Key) -
     return jax.vmap(one)(model.part(warm, "backbone"), keys)
 
 
-def pretrain(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Key) -> tuple[dict, Variables]:
+def pretrain(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[dict, Variables]:
     """Classifies digits 0-4 and the way up, in fresh noise: four turns of five digits are twenty classes."""
     turned = np.concatenate([np.rot90(x, k, (1, 2)) for k in range(4)])
     labels = np.concatenate([y + len(OLD) * k for k in range(4)])

@@ -1,10 +1,12 @@
 """Small runs, many seeds: a whole run is one compiled program, and the seeds lie side by side in it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
+from jaxtyping import Array
 
 from jtl import rng
 from jtl.model import Variables
@@ -12,9 +14,12 @@ from jtl.train.state import State
 from jtl.train.step import Step
 from jtl.typing import Batch, Key
 
+Keys: TypeAlias = jaxtyping.Key[Array, "seeds"]
+"""One root key per seed."""
+
 
 def train_seeds(
-    step: Step, variables: Variables, keys: Key, data: Any, batch: Callable[[Any, Key], Batch], steps: int
+    step: Step, variables: Variables, keys: Keys, data: Any, batch: Callable[[Any, Key], Batch], steps: int
 ) -> tuple[State, dict[str, Any]]:
     """Trains one run per seed.
 
