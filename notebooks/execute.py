@@ -16,7 +16,10 @@ def main(names: list[str]) -> None:
     for path in found:
         began = time.monotonic()
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": HERE}}).execute()
+        client = NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+        )
+        client.execute()
         print(f"{path.name}: {len(notebook.cells)} cells in {time.monotonic() - began:.0f} s")
 
 

@@ -4,7 +4,7 @@
     jtl eval runs/cifar/fine-tuning/checkpoints
     jtl predict runs/cifar/fine-tuning/checkpoints IMAGE...
 
-TO BE MEASURED
+Not yet measured at full length.
 """
 
 from dataclasses import dataclass, field

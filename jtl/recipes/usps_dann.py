@@ -4,7 +4,7 @@
     jtl eval runs/usps_dann/dann/checkpoints
     jtl predict runs/usps_dann/dann/checkpoints IMAGE...
 
-TO BE MEASURED
+Not yet measured at full length.
 """
 
 from collections.abc import Sequence
