@@ -1,5 +1,6 @@
 """One run of `fit` in a recipe: its numbers, its files, and the objectives around it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
