@@ -28,7 +28,8 @@ def render(results: dict[str, Any]) -> str:
         f"`{where['command']}`",
         f"{where['device']}, {where['cores']} cores, jax {where['jax']}, Python {where['python']}"
         + (f", torch {where['torch']}" if "torch" in where else "")
-        + f"; {where['date'][:10]}, load at the start {where['load'][0]}.",
+        + f"; {where['date'][:10]}, load at the start {where['load'][0]}"
+        + (f", {results['minutes']:g} minutes." if "minutes" in results else "."),
         markdown(_TABLES[results["benchmark"]](results["rows"])),
     ]
     return "\n\n".join(page) + "\n"
@@ -103,9 +104,38 @@ def _batch(row: dict[str, Any]) -> str:
     return str(row["batch"])
 
 
+def _backbones(rows: list[dict[str, Any]]) -> Table:
+    columns = ("backbone", "image", "parameters, million", "GFLOP forward", "published top 1", "here, of test images")
+    return Table("backbones", columns, [_backbones_row(row) for row in rows])
+
+
+def _backbones_row(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["backbone"],
+        "x".join(map(str, row["image"])),
+        f"{row['parameters'] / 1e6:.2f}",
+        f"{row['flops'] / 1e9:.3g}",
+        "" if row["published"] is None else f"CIFAR-10 {row['published']:.2f} %",
+        "" if row["right"] is None else "{} of {}".format(*row["right"]),
+    )
+
+
+def _recipe(rows: list[dict[str, Any]]) -> Table:
+    shown = [row for row in rows if row["way"][-1] != "loss"]
+    return Table("test accuracy in percent", ("of", "accuracy"), [_recipe_row(row) for row in shown])
+
+
+def _recipe_row(row: dict[str, Any]) -> tuple[str, str]:
+    names = [name for name in row["way"] if name != "accuracy"]
+    spread = f" ± {100 * row['std']:.1f}, {len(row['seeds'])} seeds" if "seeds" in row else ""
+    return ", ".join(names), f"{100 * row['mean']:.1f}{spread}"
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
+    "recipe": _recipe,
+    "backbones": _backbones,
 }
 
 

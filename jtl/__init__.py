@@ -27,13 +27,27 @@ _HOME = {
     "jtl.methods.maml": ("adapt_to", "maml", "with_rule"),
     "jtl.methods.rules": ("UpdateRule", "fixed_rate", "from_optax", "learned_rate"),
     "jtl.train": (
-        "Checkpoints", "JsonLines", "State", "Step", "TensorBoard", "Validation", "averaged", "evaluate", "fit", "fsdp",
-        "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate", "variables",
+        "Checkpoints", "Fitted", "JsonLines", "Moment", "NonFiniteLoss", "State", "Step", "TensorBoard", "Validation",
+        "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
+        "variables",
     ),
     "jtl.weights.load": ("load",),
     "jtl.weights.save": ("save",),
 }  # fmt: skip
-_ROOMS = ("backbones", "data", "distributed", "heads", "losses", "metrics", "ops", "optim", "report", "rng", "weights")
+_ROOMS = (
+    "backbones",
+    "data",
+    "distributed",
+    "heads",
+    "losses",
+    "metrics",
+    "ops",
+    "optim",
+    "report",
+    "rng",
+    "train",
+    "weights",
+)
 _WHERE = {name: home for home, names in _HOME.items() for name in names}
 
 __all__ = [*sorted(_WHERE), *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -87,7 +101,10 @@ if TYPE_CHECKING:
     from jtl.reduce import mean as mean
     from jtl.summary import describe as describe
     from jtl.train import Checkpoints as Checkpoints
+    from jtl.train import Fitted as Fitted
     from jtl.train import JsonLines as JsonLines
+    from jtl.train import Moment as Moment
+    from jtl.train import NonFiniteLoss as NonFiniteLoss
     from jtl.train import State as State
     from jtl.train import Step as Step
     from jtl.train import TensorBoard as TensorBoard

@@ -1,0 +1,37 @@
+"""The README's measured tables, made from `results/`: `python benchmarks/readme.py` writes them anew.
+
+A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a file of `results/` without its ending.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.tables import render  # noqa: E402
+
+MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str, results: Path) -> str:
+    """A page whose marked tables are those of the results.
+
+    Raises:
+      FileNotFoundError: for a marker that names no result.
+      ValueError: for a page without a marker: there is nothing to keep true.
+    """
+    if not MARKED.search(text):
+        raise ValueError("the page has no marker such as '<!-- results: NAME -->' ... '<!-- end -->'")
+
+    def table(found: re.Match) -> str:
+        return f"{found[1]}\n{render(json.loads((results / f'{found[2]}.json').read_text()))}\n{found[3]}"
+
+    return MARKED.sub(table, text)
+
+
+if __name__ == "__main__":
+    page = ROOT / "README.md"
+    page.write_text(filled(page.read_text(), ROOT / "benchmarks" / "results"))

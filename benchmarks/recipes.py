@@ -1,0 +1,63 @@
+"""What a recipe reaches, kept as a result: runs it as `jtl train` would, and writes what it found to `results/`.
+
+    python benchmarks/recipes.py digits
+    JTL_DATA=FOLDER python benchmarks/recipes.py omniglot_maml --stage.steps 2000
+
+All of its options may follow its name. It exits with 1 where a claim of the recipe does not hold.
+"""
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import tables  # noqa: E402
+from benchmarks.measure import environment  # noqa: E402
+from jtl.recipes.parts.base import command  # noqa: E402
+
+
+def main(argv: list[str]) -> int:
+    """Runs the recipe that the first word names, with the options that follow it."""
+    if len(argv) < 2:
+        sys.exit("which recipe? python benchmarks/recipes.py NAME [--option value ...]")
+    name, options = argv[1], argv[2:]
+    recipe: Any = tyro.cli(importlib.import_module(f"jtl.recipes.{name}").Recipe, args=options)
+    where = environment(argv)
+    began = time.monotonic()
+    found = recipe.train()
+    failed = found.pop("failed")
+    text = command(name, recipe)
+    results = {
+        "benchmark": "recipe",
+        "environment": where | {"command": text},
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "failed": failed,
+        "rows": rows(found),
+    }
+    tables.write(results, ROOT / "benchmarks" / "results" / f"recipe_{name}-{where['backend']}.json")
+    print(*(f"not as claimed: {claim}" for claim in failed), sep="\n", end="")
+    return 1 if failed else 0
+
+
+def rows(found: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Nested results, flat: `way` is the names on the way to a number, or to the numbers of several seeds."""
+    flat: list[dict[str, Any]] = []
+    for name, value in found.items():
+        at = (*path, name)
+        if isinstance(value, dict) and "seeds" not in value:
+            flat += rows(value, at)
+        elif isinstance(value, dict):
+            flat.append({"way": at, **value})
+        else:
+            flat.append({"way": at, "mean": float(value)})
+    return flat
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
