@@ -9,7 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jtl.model import Model, from_linen
+from jtl.model import Model, Variables, from_linen
+
+
+def identity() -> Model:
+    """No head: the features as they are, `z = x`, and no parameters. For embeddings."""
+    return Model(lambda key, x: Variables({}, {}), lambda variables, x, *, train, key=None: (x, variables.stats))
 
 
 def linear(classes: int, *, dropout: float = 0.0, zero_init: bool = False) -> Model:

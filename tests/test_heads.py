@@ -30,6 +30,15 @@ def test_linear_is_affine(key, x):
     np.testing.assert_allclose(z, x @ w["kernel"] + w["bias"], rtol=1e-5, atol=1e-6)
 
 
+def test_identity_gives_the_features(key, x):
+    head = heads.identity()
+    made = head.init(key, x)
+    assert made == ({}, {})
+    out, stats = head.apply(made, x, train=True, key=key)
+    assert out is x
+    assert stats == {}
+
+
 def test_mlp_is_its_formula(key, x):
     head = heads.mlp(CLASSES, (8, 7))
     v = randomised(head.init(key, x))

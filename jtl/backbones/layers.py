@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
@@ -53,7 +54,8 @@ class Conv(nn.Module):
 
 
 def conv_of_tiles(
-    x: Float[Array, "batch height width in_channels"], kernel: Float[Array, "side side in_channels out_channels"]
+    x: Float[Array, "batch height width in_channels"],
+    kernel: Float[Array | np.ndarray, "side side in_channels out_channels"],
 ) -> Float[Array, "batch out_height out_width out_channels"]:
     """The convolution whose stride is its side: tiles that do not overlap, times the weights.
 

@@ -1,13 +1,14 @@
 """Convolution as one matrix product: patches @ weights."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 
 def conv_as_patches(
     x: Float[Array, "batch height width in_channels"],
-    kernel: Float[Array, "kh kw in_channels out_channels"],
+    kernel: Float[Array | np.ndarray, "kh kw in_channels out_channels"],
     stride: int,
     padding: int,
 ) -> Float[Array, "batch out_height out_width out_channels"]:

@@ -12,7 +12,6 @@ import numpy as np
 from jtl import heads
 from jtl.model import Model, Variables, init
 from jtl.typing import Key
-from jtl.weights.errors import WeightNameError
 from jtl.weights.families import Config
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, unflatten
@@ -28,7 +27,7 @@ class Pretrained(NamedTuple):
 
     Args:
       backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` gives the features by name.
-      head: a linear layer on the pooled features.
+      head: a linear layer on the pooled features; the identity where the file has none and none was asked for.
       variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays.
       preprocessing: what images go through; None where nothing beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
@@ -70,7 +69,7 @@ def load(
         network is never touched).
       arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
         a mapping as such a `config.json`.
-      classes: how many, or their names; None as in the file.
+      classes: how many, or their names; None as in the file, which may have no head.
       image: side of the images in pixels where it is to be another than the weights': the position embeddings of a
         ViT are interpolated. Convolutional networks take images of any size as they are.
       reinit: regexes on paths that are drawn anew.
@@ -98,19 +97,19 @@ def load(
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
     count = _classes(classes, tensors, table)
     labels = labels if labels is not None and len(labels) == count else None
-    head = heads.linear(count)
+    head = heads.identity() if count is None else heads.linear(count)
 
     def made(key, x):
         variables = init(key, x, backbone=backbone, head=head)
         return {**variables.params, "stats": variables.stats}
 
     key = jax.random.key(0) if key is None else key
-    example = jax.ShapeDtypeStruct((1, *family.image(config)), jnp.float32)
+    example = family.example(config)
     shapes = jax.eval_shape(made, key, example)
     wanted = {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in flatten(shapes)}
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused)
     tree = unflatten(dict(flatten(tree)) | _drawn(made, key, example, report.reinit, wanted))
-    variables = Variables({"backbone": tree["backbone"], "head": tree["head"]}, tree.get("stats", {}))
+    variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     return Pretrained(backbone, head, variables, images, labels, config, kind, report)
 
 
@@ -130,7 +129,7 @@ def _resized(
     return {**config, "image_size": side}, images, rules
 
 
-def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int:
+def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int | None:
     if isinstance(classes, str):
         raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")
     if classes is not None:
@@ -140,9 +139,7 @@ def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[
             match = re.fullmatch(rule.pattern, name) if any(p.startswith("head/") for p in rule.paths) else None
             if match and "head/out/bias" in map(match.expand, rule.paths):
                 return int(np.prod(tensors.entry(name).shape))
-    raise WeightNameError(
-        f"{tensors.path}: holds no head; give classes=, how many a new one shall have, and reinit=('head/.*',)"
-    )
+    return None
 
 
 def _dtype(path: str, dtype: Any) -> Any:
@@ -150,7 +147,7 @@ def _dtype(path: str, dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32) if path.startswith("stats/") else jnp.dtype(dtype)
 
 
-def _drawn(made: Any, key: Key, image: Any, paths: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _drawn(made: Any, key: Key, example: Any, paths: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Initial values of the parameters that are not loaded; under jit, so that no other is computed."""
     if not paths:
         return {}
@@ -159,4 +156,5 @@ def _drawn(made: Any, key: Key, image: Any, paths: Sequence[str], wanted: Mappin
         flat = dict(flatten(made(key, x)))
         return {path: flat[path].astype(wanted[path].dtype) for path in paths}
 
-    return {path: np.asarray(a) for path, a in jax.jit(some)(key, jnp.zeros(image.shape, image.dtype)).items()}
+    x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), example)
+    return {path: np.asarray(a) for path, a in jax.jit(some)(key, x).items()}

@@ -37,7 +37,7 @@ def save(
       format: "hf", the files of transformers.
 
     Raises:
-      ValueError: transformers has no such network, or the labels do not fit the head.
+      ValueError: transformers has no such network, there is no head, or the labels do not fit it.
       WeightNameError: a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these.
     """
@@ -47,6 +47,8 @@ def save(
     if family.architecture is None:
         raise ValueError(f"transformers has no network of the family {pretrained.config['model_type']!r}")
     params, stats = pretrained.variables if variables is None else variables
+    if not params["head"]:
+        raise ValueError("the parameters have no head; load with classes= and reinit=('head/.*',) for a new one")
     tensors = export({**params, "stats": stats}, family.tables(pretrained.config)["transformers"])
     # PyTorch counts the batches of a normalisation but computes nothing from the count.
     names = [name for name in tensors if name.endswith("running_mean")]

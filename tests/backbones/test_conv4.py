@@ -108,3 +108,13 @@ def test_bad_input_is_named(key, options, x, words):
     with pytest.raises(ValueError, match=words):
         # Without the tests' own type checks, as a user calls it.
         unwrap(backbones.conv4)(**options).init(key, x)
+
+
+@pytest.mark.parametrize("conv", ["patches", "lax"])
+def test_weights_may_be_numpy_arrays(key, conv):
+    """As `jtl.load` gives them."""
+    net = backbones.conv4(4, conv=conv)
+    x = np.random.default_rng(0).normal(size=(2, 28, 28, 1)).astype(np.float32)
+    made = net.init(key, x)
+    ours = net.apply(jax.tree.map(np.asarray, made), x, train=False)[0]["pooled"]
+    np.testing.assert_array_equal(ours, net.apply(made, x, train=False)[0]["pooled"])

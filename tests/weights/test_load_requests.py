@@ -10,7 +10,7 @@ import pytest
 from loading import channels_first, close, images
 
 from jtl.methods.finetune import predictor
-from jtl.model import init
+from jtl.model import init, part
 from jtl.weights import WeightFileError, WeightNameError
 from jtl.weights.load import load
 
@@ -52,10 +52,16 @@ def test_labels_come_from_the_config(folder):
 def test_a_body_without_a_head(tmp_path):
     net = hf_vit()
     net.vit.save_pretrained(tmp_path)
-    with pytest.raises(WeightNameError, match=r"holds no head; give classes="):
-        load(tmp_path)
+    bare = load(tmp_path)
+    assert bare.variables.params["head"] == {}
+    x = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+    pooled = bare.backbone.apply(part(bare.variables, "backbone"), x, train=False)[0]["pooled"]
+    np.testing.assert_array_equal(predictor(bare.backbone, bare.head)(bare.variables, x), pooled)
+    with pytest.raises(WeightNameError, match=r"head/out/bias"):
+        load(tmp_path, classes=2)
     loaded = load(tmp_path, classes=2, reinit=("head/.*",))
     assert len(loaded.report.reinit) == 2
+    jax.tree.map(np.testing.assert_array_equal, bare.variables.params["backbone"], loaded.variables.params["backbone"])
     np.testing.assert_array_equal(
         loaded.variables.params["backbone"]["class_token"], net.vit.embeddings.cls_token.detach().numpy()
     )

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.names import Rule
@@ -22,7 +25,7 @@ class Family(NamedTuple):
       complete: `complete(config, naming) -> Config` with every measure, where the file leaves them to its
         library's defaults; raises ValueError for what is no measure.
       backbone: of a complete config; raises ValueError for what jtl's network cannot be.
-      image: [height, width, channels] of an example.
+      example: shapes and types of one example's input, with a leading axis of 1; a tree where there are several.
       tables: naming -> name table; the first is the one that `save` writes.
       usual: the preprocessing of networks known by name.
       architecture: transformers' class with a head; None where it has none.
@@ -32,10 +35,15 @@ class Family(NamedTuple):
     named: Callable[[str, Mapping[str, Any]], Config | None]
     complete: Callable[[Config, str], Config]
     backbone: Callable[[Config], Model]
-    image: Callable[[Config], tuple[int, int, int]]
+    example: Callable[[Config], Any]
     tables: Callable[[Config], dict[str, Sequence[Rule]]]
     usual: Callable[[str, Config], Preprocessing]
     architecture: str | None
+
+
+def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:
+    """The example of a network of images."""
+    return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
 
 def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]) -> Config:

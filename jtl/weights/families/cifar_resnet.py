@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jtl import backbones
-from jtl.weights.families.base import Config, Family, changed, whole
+from jtl.weights.families.base import Config, Family, changed, picture, whole
 from jtl.weights.maps.cifar_resnet import akamaster
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
@@ -26,7 +26,7 @@ CIFAR_RESNET = Family(
     named=_named,
     complete=_complete,
     backbone=lambda config: backbones.cifar_resnet(config["depth"]),
-    image=lambda config: (32, 32, 3),
+    example=lambda config: picture(32, 3),
     tables=lambda config: {"akamaster": akamaster(config["depth"])},
     usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
     architecture=None,

@@ -5,7 +5,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, real, whole
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
 from jtl.weights.maps import mobilenet_v2 as maps
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
@@ -51,7 +51,7 @@ MOBILENET_V2 = Family(
     named=_named,
     complete=_complete,
     backbone=_backbone,
-    image=lambda config: (64, 64, config["num_channels"]),
+    example=lambda config: picture(64, config["num_channels"]),
     tables=lambda config: {"transformers": maps.transformers(), "torchvision": maps.torchvision()},
     usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
     architecture="MobileNetV2ForImageClassification",

@@ -7,7 +7,7 @@ from typing import Any
 from jtl import backbones
 from jtl.model import Model
 from jtl.weights.errors import show
-from jtl.weights.families.base import Config, Family, changed, must_be, whole
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, whole
 from jtl.weights.maps import resnet as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
@@ -84,7 +84,7 @@ RESNET = Family(
     named=_named,
     complete=_complete,
     backbone=_backbone,
-    image=lambda config: (64, 64, config["num_channels"]),
+    example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
     usual=_usual,
     architecture="ResNetForImageClassification",

@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, real, whole
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
 from jtl.weights.maps import vit as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
@@ -103,7 +103,7 @@ VIT = Family(
     named=_named,
     complete=_complete,
     backbone=_backbone,
-    image=lambda config: (config["image_size"], config["image_size"], config["num_channels"]),
+    example=lambda config: picture(config["image_size"], config["num_channels"]),
     tables=_tables,
     usual=_usual,
     architecture="ViTForImageClassification",
