@@ -1,9 +1,11 @@
-"""The pre-norm transformer block."""
+"""The transformer block that vision, text and speech share."""
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.layers import DropPath
 
@@ -11,26 +13,42 @@ trunc_normal = nn.initializers.truncated_normal(0.02)
 """Normal of deviation 0.02 cut off at two deviations, as transformers are initialised."""
 
 
+def exact_gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
+    """`x Φ(x)`, torch's default; `jax.nn.gelu` is its tanh approximation, 5e-4 away."""
+    return nn.gelu(x, approximate=False)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention, `softmax(Q Kᵀ / √d) V` for each head, with biases.
+    """Multi-head self-attention, `softmax(Q Kᵀ / √d) V` for each head.
 
     Args:
       heads: how many; they share the width of x.
+      key_bias: whether keys have a bias; queries, values and the output have one.
+      dropout: of the attention weights, in training.
 
     Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762.
     """
 
     heads: int
+    key_bias: bool = True
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
-        """One value per token; `query`, `key`, `value` and `out` are [width, width]."""
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        train: bool,
+        mask: Bool[Array, "#batch #heads #tokens tokens"] | None = None,
+    ) -> Float[Array, "batch tokens width"]:
+        """One value per token, from those where the mask is true; `query`, `key`, `value`, `out` are [width, width]."""
         width = x.shape[-1]
 
-        def project(name):
-            return nn.Dense(width, kernel_init=trunc_normal, name=name)(x).reshape(*x.shape[:2], self.heads, -1)
+        def project(name, bias=True):
+            dense = nn.Dense(width, use_bias=bias, kernel_init=trunc_normal, name=name)
+            return dense(x).reshape(*x.shape[:2], self.heads, -1)
 
-        y = attend(project("query"), project("key"), project("value"))
+        key = self.make_rng("dropout") if train and self.dropout else None
+        y = attend(project("query"), project("key", self.key_bias), project("value"), mask, self.dropout, key)
         return nn.Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
 
 
@@ -38,63 +56,99 @@ def attend(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch others heads dim"],
     value: Float[Array, "batch others heads dim"],
+    mask: Bool[Array, "#batch #heads #tokens others"] | None = None,
+    dropout: float = 0.0,
+    rng: jax.Array | None = None,
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`softmax(Q Kᵀ / √d) V` for each head.
+    """`softmax(Q Kᵀ / √d) V` for each head, over the others that the mask lets a token see.
 
-    `jax.nn.dot_product_attention` does the same, but its softmax is float32 even for float64 inputs.
+    `jax.nn.dot_product_attention`, and so the platform's fused kernel, but for what it cannot do: weights dropped
+    with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32.
     """
+    if rng is None and query.dtype != jnp.float64:
+        return jax.nn.dot_product_attention(query, key, value, mask=mask)
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide)
-    weights = jax.nn.softmax(logits / query.shape[-1] ** 0.5, axis=-1).astype(value.dtype)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide) / query.shape[-1] ** 0.5
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(wide).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    if rng is not None:
+        kept = jax.random.bernoulli(rng, 1 - dropout, weights.shape)
+        weights = jnp.where(kept, weights / (1 - dropout), 0)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class Mlp(nn.Module):
-    """Two layers on every token, with the exact (erf) GELU between them.
+    """Two layers on every token, with an activation between them.
 
     Args:
       hidden: width between the layers.
-      dropout: after the GELU, in training.
+      dropout: after the activation, in training.
+      activation: the exact (erf) GELU where none is given.
     """
 
     hidden: int
-    dropout: float
+    dropout: float = 0.0
+    activation: Callable[[Array], Array] = exact_gelu
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Array:
         """One value per token, as wide as x."""
-        y = nn.gelu(nn.Dense(self.hidden, kernel_init=trunc_normal, name="up")(x), approximate=False)
+        y = self.activation(nn.Dense(self.hidden, kernel_init=trunc_normal, name="up")(x))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         return nn.Dense(x.shape[-1], kernel_init=trunc_normal, name="down")(y)
 
 
 class Block(nn.Module):
-    """`x + attention(norm(x))`, then `x + mlp(norm(x))`.
+    """`x + attention(norm(x))`, then `x + mlp(norm(x))`; or post-norm, `norm(x + attention(x))`, `norm(x + mlp(x))`.
 
     Args:
       heads: of the attention.
       hidden: width of the perceptron.
       eps: of the normalisations.
-      dropout: after each branch and within the perceptron, in training.
+      dropout: after each branch, in training.
       drop_path: probability of dropping a branch for an example, in training.
+      mlp_dropout: within the perceptron, in training.
+      attention_dropout: of the attention weights, in training.
+      activation: of the perceptron.
+      key_bias: whether keys have a bias.
+      post_norm: normalise after the sum, as in the first transformer and BERT.
+      layer_scale: start of the factors, one for each channel, of both branches; None for no factors.
+
+    Touvron et al., Going deeper with Image Transformers, 2021, arXiv 2103.17239 (the factors).
     """
 
     heads: int
     hidden: int
     eps: float
-    dropout: float
-    drop_path: float
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    mlp_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation: Callable[[Array], Array] = exact_gelu
+    key_bias: bool = True
+    post_norm: bool = False
+    layer_scale: float | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "batch tokens width"],
+        train: bool,
+        mask: Bool[Array, "#batch #heads #tokens tokens"] | None = None,
+    ) -> Array:
         """Tokens to tokens."""
-        # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
-        norm = lambda name: nn.LayerNorm(self.eps, use_fast_variance=False, name=name)  # noqa: E731
-        y = Attention(self.heads, name="attention")(norm("norm1")(x))
-        x = x + self._branch(y, train)
-        y = Mlp(self.hidden, self.dropout, name="mlp")(norm("norm2")(x), train)
-        return x + self._branch(y, train)
+        attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
+        mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, name="mlp")
+        x = self._add(x, lambda y: attention(y, train, mask), 1, train)
+        return self._add(x, lambda y: mlp(y, train), 2, train)
 
-    def _branch(self, y: Array, train: bool) -> Array:
-        y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        return DropPath(self.drop_path)(y, train)
+    def _add(self, x: Array, branch: Callable[[Array], Array], number: int, train: bool) -> Array:
+        # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
+        norm = nn.LayerNorm(self.eps, use_fast_variance=False, name=f"norm{number}")
+        y = nn.Dropout(self.dropout, deterministic=not train)(branch(x if self.post_norm else norm(x)))
+        if self.layer_scale is not None:
+            start = nn.initializers.constant(self.layer_scale)
+            y = y * self.param(f"scale{number}", start, (x.shape[-1],), jnp.float32).astype(x.dtype)
+        x = x + DropPath(self.drop_path)(y, train)
+        return norm(x) if self.post_norm else x

@@ -104,7 +104,7 @@ class _ViT(nn.Module):
         features = {}
         for i in range(1, depth + 1):
             path = self.drop_path * (i - 1) / max(depth - 1, 1)
-            block = Block(heads, hidden, self.eps, self.dropout, path, name=f"block{i}")
+            block = Block(heads, hidden, self.eps, self.dropout, path, self.dropout, name=f"block{i}")
             x = features[f"stage{i}"] = block(x, train)
         x = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(x)
         return features | {"last": x, "pooled": x[:, 0]}
