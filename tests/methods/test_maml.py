@@ -215,7 +215,7 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
         params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
         objective = maml(finetune(net, head), rules.fixed_rate(0.1), steps=2, order=order)
-        ours = jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)
+        ours = jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
         from jtl.params import flatten
 

@@ -19,15 +19,15 @@ QUICK = [
 ]
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The demo with tiny numbers: its folder and its exit code."""
-    out = tmp_path_factory.mktemp("demo")
-    return out, cli.main(["demo", "--out", str(out), *QUICK])
+def test_the_demo_with_tiny_numbers(tmp_path, capsys):
+    """One test, as it compiles for a minute: what it leaves, what its exit code says, what its checkpoint is for."""
+    code = cli.main(["demo", "--out", str(tmp_path), *QUICK])
+    it_leaves_what_it_promises(tmp_path)
+    its_exit_code_is_that_of_the_claims(tmp_path, code)
+    its_checkpoint_predicts_its_example(tmp_path, capsys)
 
 
-def test_the_demo_leaves_what_it_promises(demo):
-    out, _ = demo
+def it_leaves_what_it_promises(out):
     for name in ("confusion.png", "curves_a.png", "curves_b.png", "curves_c.png"):
         with Image.open(out / name) as image:
             assert min(image.size) > 100
@@ -41,16 +41,15 @@ def test_the_demo_leaves_what_it_promises(demo):
     assert all(name in table for ways in results.values() for name in ways)
 
 
-def test_the_exit_code_is_that_of_the_claims(demo):
-    out, code = demo
+def its_exit_code_is_that_of_the_claims(out, code):
     results = list(json.loads((out / "results.json").read_text()).values())
     beaten = [results[0][name]["mean"] > results[0]["from scratch"]["mean"] for name in list(results[0])[1:]]
     beaten += [list(ways.values())[1]["mean"] > next(iter(ways.values()))["mean"] for ways in results[1:]]
     assert code == (0 if all(beaten) else 1)
 
 
-def test_its_checkpoint_predicts_its_example(demo, capsys):
-    out, _ = demo
+def its_checkpoint_predicts_its_example(out, capsys):
+    capsys.readouterr()
     (example,) = out.glob("digit_*.png")
     assert cli.main(["predict", str(out / "checkpoints"), str(example), "--top", "5"]) == 0
     said = capsys.readouterr().out
