@@ -35,6 +35,18 @@ def _reverse_backward(weight, g):
 reverse_gradient.defvjp(_reverse_forward, _reverse_backward)
 
 
+def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The identity, forward and backward, of a value that is stored rather than computed again by all who read it.
+
+    For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader, so the
+    gradient of a residual stream, a chain of sums over all later blocks, is summed up anew for each weight: time
+    grows with the square of the depth. A division counts as too dear for that, and barriers are gone before the
+    fusions are made, but not before the constant could be folded. Elsewhere this is nothing at all.
+    """
+    one = jax.lax.optimization_barrier(jnp.ones((), x.dtype))
+    return jax.lax.platform_dependent(x, one, cpu=jnp.divide, default=lambda x, one: x)
+
+
 def batch_axis() -> str | None:
     """The name of the mapped batch axis where one is being traced, else None.
 

@@ -43,3 +43,14 @@ def test_gather_sum_and_mean_see_all_devices():
         np.testing.assert_allclose(average[device], x.mean(0), rtol=1e-7)
     for alone, same in zip(f(x), (x, x, x), strict=True):
         np.testing.assert_array_equal(alone, same)
+
+
+def test_computed_once_is_the_identity_to_every_order(key):
+    x, g = jax.random.normal(key, (2, 7))
+    y, pull = jax.vjp(ops.computed_once, x)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(pull(g)[0], g)
+    twice = jax.jit(jax.hessian(lambda x: (ops.computed_once(x) ** 3).sum()))(x)
+    np.testing.assert_allclose(twice, jnp.diag(6 * x), rtol=1e-6)
+    half = jax.jit(ops.computed_once)(x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.layers import DropPath
+from jtl.ops import computed_once
 
 trunc_normal = nn.initializers.truncated_normal(0.02)
 """Normal of deviation 0.02 cut off at two deviations, as transformers are initialised."""
@@ -150,5 +151,5 @@ class Block(nn.Module):
         if self.layer_scale is not None:
             start = nn.initializers.constant(self.layer_scale)
             y = y * self.param(f"scale{number}", start, (x.shape[-1],), jnp.float32).astype(x.dtype)
-        x = x + DropPath(self.drop_path)(y, train)
+        x = computed_once(x + DropPath(self.drop_path)(y, train))
         return norm(x) if self.post_norm else x

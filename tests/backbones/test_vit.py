@@ -154,3 +154,20 @@ def test_drop_path_drops_whole_examples_and_never_the_first_block(key):
 def test_bad_input_is_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_the_gradients_cost_is_linear_in_the_depth(key):
+    """In compiled FLOPs, which count what fusions compute again: the sum of a residual stream's gradients, if let."""
+
+    def flops(depth):
+        net = backbones.vit(backbones.Size(16, depth, 2, 32), image=16, patch=4)
+        x = jnp.ones((4, 16, 16, 3))
+        made = jax.eval_shape(net.init, key, x)
+
+        def loss(params):
+            return net.apply(made._replace(params=params), x, train=True, key=key)[0]["pooled"].sum()
+
+        return jax.jit(jax.grad(loss)).lower(made.params).compile().cost_analysis()["flops"]
+
+    two, four, eight = map(flops, (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.02)
