@@ -3,9 +3,22 @@
 import re
 from pathlib import Path
 
+from jtl.weights.errors import WeightFileError
 from jtl.weights.read import NAMES
+from jtl.weights.shards import names_of
 
-_SMALL = ("config.json", "preprocessor_config.json")
+# What stands beside weights: measures, preprocessing, tokens.
+BESIDE = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+# Many repositories hold the same weights in several formats; the first that is there will do.
+WEIGHTS = (("model.safetensors", "model*.safetensors*"), ("pytorch_model*.bin*",))
 
 
 def locate(source: str | Path) -> Path:
@@ -20,6 +33,7 @@ def locate(source: str | Path) -> Path:
 
     Raises:
       FileNotFoundError: nothing is there, or it is not in the cache and the Hub is offline.
+      ConnectionError: the download failed; what has arrived whole is kept for the next try.
       ValueError: for a name that is no repository's.
     """
     text = str(source)
@@ -31,13 +45,18 @@ def locate(source: str | Path) -> Path:
         return path
     name, _, revision = found[2].partition("@")
     repo = f"timm/{name}" if found[1] == "timm" else name
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo, re.ASCII) or ".." in repo:
+    if not is_repository(repo):
         raise ValueError(f"{text!r} names no repository of the Hub; write 'hf:org/name', 'hf:org/name@revision'")
     return _repository(repo, revision or "main")
 
 
+def is_repository(name: str) -> bool:
+    """Whether `name` can be a repository's: `organisation/model`."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) is not None and ".." not in name
+
+
 def _repository(repo: str, revision: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
 
     folder = _cached(repo, revision)
     if folder is not None:
@@ -47,21 +66,54 @@ def _repository(repo: str, revision: str) -> Path:
             f"{repo} at revision {revision!r} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; "
             "download it where there is a network, or give the path of its files"
         )
-    # Many repositories hold the same weights in several formats; the first that is there will do.
-    for patterns in (["model.safetensors", "model*.safetensors*"], ["pytorch_model*.bin*"]):
-        snapshot_download(repo, revision=revision, allow_patterns=[*_SMALL, *patterns])
-        folder = _cached(repo, revision)
+    # Weights come last: once they are in the cache, so is all that belongs to them.
+    commit = _download(repo, revision, BESIDE).name
+    for patterns in WEIGHTS:
+        _download(repo, commit, patterns)
+        folder = _cached(repo, commit)
         if folder is not None:
             return folder
     raise FileNotFoundError(f"{repo} at revision {revision!r} holds none of {', '.join(NAMES)}")
 
 
+def _download(repo: str, revision: str, patterns: tuple[str, ...]) -> Path:
+    """The folder of the cache, whose name is the commit."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repo} has no revision {revision!r} on the Hub") from error
+    except errors.GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{repo} is gated: accept its terms on its page and log in (`hf auth login`)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repo} is not on the Hub, or it is private: check its name, or log in with `hf auth login`"
+        ) from error
+    except Exception as error:  # the HTTP library below, whose errors have no base but this, changes with versions
+        raise ConnectionError(
+            f"{repo} at revision {revision!r} could not be downloaded: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _cached(repo: str, revision: str) -> Path | None:
-    """The folder of the cache that holds the weights."""
+    """The folder of the cache that holds the weights, all of them."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in NAMES:
         path = try_to_load_from_cache(repo, name, revision=revision)
-        if isinstance(path, str):
+        if isinstance(path, str) and _whole(Path(path)):
             return Path(path).parent
     return None
+
+
+def _whole(path: Path) -> bool:
+    """Whether the files of an index are there too: a download may have ended between them."""
+    if not path.name.endswith(".index.json"):
+        return True
+    try:
+        return all((path.parent / shard).exists() for shard in names_of(path))
+    except WeightFileError:
+        return True  # `read` says what is wrong with it

@@ -22,14 +22,8 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
         WeightFileError: the index is malformed, names a file outside its folder, or disagrees with a file.
         FileNotFoundError: a named file is absent.
     """
-    source = Source(path)
+    weight_map = _weight_map(path)
     with in_file(path):
-        if source.size > MAX_INDEX:
-            raise WeightFileError(f"the index has {source.size} bytes; at most {MAX_INDEX} are read")
-        index = parse_json(source.bytes(0, source.size))
-        weight_map = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise WeightFileError('is no index of weights; it must hold {"weight_map": {tensor name: file name}}')
         expected: dict[str, list[str]] = {}
         for name, shard in weight_map.items():
             expected.setdefault(_plain_name(shard, name), []).append(name)
@@ -42,6 +36,29 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
             _same_names(set(names), set(tensors), shard)
             entries.update((name, tensors.entry(name)) for name in names)
         return Tensors(path, {name: entries[name] for name in weight_map})
+
+
+def names_of(path: Path) -> list[str]:
+    """The files that an index names.
+
+    Raises:
+        WeightFileError: the index is malformed, or names a file outside its folder.
+    """
+    weight_map = _weight_map(path)
+    with in_file(path):
+        return list(dict.fromkeys(_plain_name(shard, name) for name, shard in weight_map.items()))
+
+
+def _weight_map(path: Path) -> dict[str, object]:
+    source = Source(path)
+    with in_file(path):
+        if source.size > MAX_INDEX:
+            raise WeightFileError(f"the index has {source.size} bytes; at most {MAX_INDEX} are read")
+        index = parse_json(source.bytes(0, source.size))
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise WeightFileError('is no index of weights; it must hold {"weight_map": {tensor name: file name}}')
+        return weight_map
 
 
 def _plain_name(shard: object, name: str) -> str:

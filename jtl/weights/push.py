@@ -1,0 +1,54 @@
+"""Weights to the Hugging Face Hub: the only thing in jtl that sends anything anywhere."""
+
+from pathlib import Path
+
+from jtl.weights.errors import show
+from jtl.weights.hub import is_repository
+from jtl.weights.read import read
+
+
+def push(
+    repo: str,
+    folder: str | Path,
+    *,
+    private: bool | None = None,
+    message: str = "Weights and their config",
+) -> str:
+    """Uploads a folder that `jtl.save` wrote to a repository of the Hub, made where there is none.
+
+    Who may write is the Hub's business: `hf auth login`, or a token in `HF_TOKEN`.
+
+    Args:
+      repo: `org/name`.
+      folder: with weights in it; all of its files go up, and replace those of the same names.
+      private: whether a repository that is made now is seen by its owner alone; None leaves it to the Hub.
+      message: of the commit.
+
+    Returns:
+      The address of the commit.
+
+    Raises:
+      ValueError: for a name that is no repository's, or an empty message.
+      FileNotFoundError: the folder is absent or holds no weights.
+      WeightFileError: what it holds would not be read back.
+      ConnectionError: `HF_HUB_OFFLINE` is set, or the Hub refused, or it was not reached.
+    """
+    from huggingface_hub import HfApi, constants
+
+    folder = Path(folder)
+    if not is_repository(repo):
+        raise ValueError(f"repo={show(repo)} names no repository of the Hub; write 'org/name'")
+    if not message.strip():
+        raise ValueError("message: a commit needs one")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; give the one that jtl.save wrote")
+    read(folder)  # headers alone
+    if constants.is_offline_mode():
+        raise ConnectionError(f"{folder} cannot be pushed to {repo}: HF_HUB_OFFLINE is set")
+    hub = HfApi(library_name="jtl")
+    try:
+        hub.create_repo(repo, private=private, exist_ok=True)
+        commit = hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+    except Exception as error:  # the HTTP library below, whose errors have no base but this, changes with versions
+        raise ConnectionError(f"{folder} was not pushed to {repo}: {type(error).__name__}: {error}") from error
+    return str(commit.commit_url)

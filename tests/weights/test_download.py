@@ -1,0 +1,113 @@
+"""`jtl.load("hf:...")` from a Hub on this machine: what arrives, what is asked for, what goes wrong."""
+
+import json
+
+import jax
+import made
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jtl.weights.hub import locate
+from jtl.weights.load import load
+
+REPO = "org/tiny-vit"
+
+
+@pytest.fixture
+def vit(hub, tmp_path):
+    """A repository with a network, and the same in a folder."""
+    folder = made.folder(tmp_path / "vit", made.VIT)
+    hub.commit(REPO, {**made.files(folder), "README.md": b"# A card", "flax_model.msgpack": bytes(1000)})
+    return folder
+
+
+def equal(ours, theirs):
+    jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
+
+
+def test_a_download_then_the_cache_without_a_request(hub, vit, monkeypatch):
+    equal(load(f"hf:{REPO}"), load(vit))
+    fetched = {r.rpartition("/")[2] for r in hub.requests if "/resolve/" in r}
+    assert fetched == {"config.json", "model.safetensors"}  # nothing that is not needed
+    hub.requests.clear()
+    sha = hub.repos[REPO][-1].sha
+    for source in (f"hf:{REPO}", f"hf:{REPO}@{sha}"):
+        equal(load(source), load(vit))
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    equal(load(f"hf:{REPO}"), load(vit))
+    assert hub.requests == []
+
+
+def test_a_revision_is_another_network(hub, vit, tmp_path):
+    first = hub.repos[REPO][-1].sha
+    newer = made.folder(tmp_path / "newer", made.VIT, seed=1)
+    hub.commit(REPO, made.files(newer))
+    equal(load(f"hf:{REPO}@{first}"), load(vit))
+    equal(load(f"hf:{REPO}"), load(newer))
+
+
+def test_names_of_timm_are_repositories_of_its_organisation(hub, tmp_path):
+    folder = made.folder(tmp_path / "timm", made.VIT, "timm")
+    hub.commit("timm/tiny.a1", made.files(folder))
+    equal(load("timm:tiny.a1"), load(folder))
+
+
+def test_an_interrupted_file_is_resumed(hub, vit):
+    """The client asks for the rest, not for the whole again."""
+    hub.cut["model.safetensors"] = 1000
+    equal(load(f"hf:{REPO}"), load(vit))
+    assert sum(r.startswith("GET") and r.endswith("model.safetensors") for r in hub.requests) == 2
+
+
+def test_an_interrupted_download_names_the_repository_and_can_be_tried_again(hub, vit):
+    for name in ("config.json", "model.safetensors"):
+        hub.broken = {name}
+        with pytest.raises(ConnectionError, match=rf"{REPO} at revision .* could not be downloaded"):
+            load(f"hf:{REPO}")
+    hub.broken = set()
+    equal(load(f"hf:{REPO}"), load(vit))
+
+
+def test_shards_that_are_missing_from_the_cache_are_fetched(hub, vit):
+    """A download that ended between two shards has left an index: it alone is no network."""
+    held = load_file(vit / "model.safetensors")
+    parts = {f"model-0000{i}-of-00002.safetensors": dict(list(held.items())[i - 1 :: 2]) for i in (1, 2)}
+    files = {"config.json": (vit / "config.json").read_bytes()}
+    for name, part in parts.items():
+        save_file(part, vit / name)
+        files[name] = (vit / name).read_bytes()
+    where = {tensor: name for name, part in parts.items() for tensor in part}
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": where}).encode()
+    hub.commit("org/sharded", files)
+    hub.broken = {"model-00002-of-00002.safetensors"}
+    with pytest.raises(ConnectionError, match="org/sharded"):
+        load("hf:org/sharded")
+    hub.broken = set()
+    equal(load("hf:org/sharded"), load(vit / "model.safetensors", arch=made.VIT))
+
+
+def test_weights_of_pytorch_serve_where_there_are_no_others(hub, tmp_path, vit):
+    files = made.files(vit)
+    hub.commit("org/old", {"config.json": files["config.json"], "pytorch_model.bin": files["model.safetensors"]})
+    equal(load("hf:org/old"), load(vit))
+
+
+def test_what_is_not_there_is_named(hub, vit):
+    with pytest.raises(FileNotFoundError, match="org/absent is not on the Hub, or it is private"):
+        load("hf:org/absent")
+    with pytest.raises(FileNotFoundError, match=f"{REPO} has no revision 'v9' on the Hub"):
+        load(f"hf:{REPO}@v9")
+    hub.commit("org/empty", {"README.md": b"# nothing"})
+    with pytest.raises(FileNotFoundError, match=r"org/empty at revision 'main' holds none of model\.safetensors"):
+        locate("hf:org/empty")
+
+
+def test_a_hub_that_is_not_there(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match=f"{REPO} at revision 'main' could not be downloaded"):
+        load(f"hf:{REPO}")
