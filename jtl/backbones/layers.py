@@ -1,5 +1,7 @@
 """Layers that several backbones share."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,33 +22,44 @@ class Conv(nn.Module):
       features: channels of the output.
       kernel: its side.
       stride: the same in both directions.
-      padding: zeros at each border; None for `kernel // 2`.
+      padding: zeros at each border; (before, after) where they differ; "SAME" as TensorFlow pads, so that the map is
+        divided by the stride; None for `kernel // 2`.
       bias: whether one is added; not before a normalisation.
       patches: compute it as patches @ weights.
       init: of the kernel.
+      depthwise: each channel by itself, with a kernel of its own.
     """
 
     features: int
     kernel: int
     stride: int = 1
-    padding: int | None = None
+    padding: int | tuple[int, int] | Literal["SAME"] | None = None
     bias: bool = False
     patches: bool = False
     init: nn.initializers.Initializer = fan_out_normal
+    depthwise: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         """[batch, height, width, channels] to [batch, height', width', features]."""
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        groups = x.shape[-1] if self.depthwise else 1
+        shape = (self.kernel, self.kernel, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
         pad = self.kernel // 2 if self.padding is None else self.padding
-        if self.kernel == self.stride > 1 and pad == 0:
+        if self.kernel == self.stride > 1 and pad == 0 and groups == 1:
             y = conv_of_tiles(x, kernel)
-        elif self.patches:
+        elif self.patches and isinstance(pad, int):
             y = conv_as_patches(x, kernel, self.stride, pad)
         else:
-            strides, pads = (self.stride,) * 2, ((pad, pad),) * 2
-            y = lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            strides, pads = (self.stride,) * 2, (pad, pad) if isinstance(pad, int) else pad
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                strides,
+                pads if isinstance(pads, str) else (pads, pads),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -94,6 +107,26 @@ def max_pool(x: Float[Array, "batch height width channels"]) -> Array:
     h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     rows = jnp.maximum(x[:, 0:h:2, :w], x[:, 1:h:2, :w])
     return jnp.maximum(rows[:, :, 0:w:2], rows[:, :, 1:w:2])
+
+
+def mean_to(x: Float[Array, "batch height width channels"], side: int) -> Float[Array, "batch side side channels"]:
+    """Means over `side x side` windows, which overlap where the map does not divide: torch's AdaptiveAvgPool2d.
+
+    Window i of n pixels goes from `⌊i n / side⌋` to `⌈(i + 1) n / side⌉`.
+    """
+    for axis in (1, 2):
+        if x.shape[axis] != side:
+            weights = jnp.asarray(_window_means(x.shape[axis], side), x.dtype)
+            x = jnp.moveaxis(jnp.tensordot(weights, x, ((1,), (axis,))), 0, axis)
+    return x
+
+
+def _window_means(pixels: int, side: int) -> np.ndarray:
+    weights = np.zeros((side, pixels))
+    for i in range(side):
+        start, end = i * pixels // side, -(-(i + 1) * pixels // side)
+        weights[i, start:end] = 1 / (end - start)
+    return weights
 
 
 class DropPath(nn.Module):

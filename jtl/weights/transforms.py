@@ -59,6 +59,17 @@ def pointwise(space: int = 2) -> Transform:
     return Transform("[o,i,1..] -> [i,o]", _pointwise, lambda x: x.T.reshape(*x.T.shape, *(1,) * space))
 
 
+def vector(space: int = 2) -> Transform:
+    """One value for each channel, kept with axes of 1 so that it spreads over a map: [c, 1, ...] -> [c]."""
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        if x.ndim != 1 + space or any(size != 1 for size in x.shape[1:]):
+            raise ValueError(f"one value for each channel has shape [c{', 1' * space}], this array {x.shape}")
+        return x.reshape(-1)
+
+    return Transform("[c,1..] -> [c]", forward, lambda x: x.reshape(-1, *(1,) * space))
+
+
 def flat_dense(channels: int, height: int, width: int) -> Transform:
     """The dense layer after a flattened map: its inputs go from channel-first to channel-last order."""
 

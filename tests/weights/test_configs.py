@@ -20,6 +20,12 @@ CONFIGS = (
     },
     {"model_type": "mobilenet_v2", "depth_multiplier": 0.5, "num_channels": 3, "layer_norm_eps": 1e-3},
     {"model_type": "cifar_resnet", "depth": 20},
+    {"model_type": "convnext", "depths": [1, 2], "hidden_sizes": [4, 8], "patch_size": 2, "layer_scale_init_value": 1},
+    {"model_type": "vgg", "depths": [1, 1], "hidden_sizes": [4, 8], "intermediate_size": 8, "batch_norm": True},
+    {"model_type": "alexnet", "hidden_sizes": [4, 4, 4, 4, 4], "intermediate_size": 8, "dropout": 0.5},
+    {"model_type": "densenet", "growth_rate": 4, "depths": [1, 2], "embedding_size": 4, "bottleneck_ratio": 2},
+    {"model_type": "mobilenet_v3", "size": "small", "depth_multiplier": 0.5, "num_channels": 3},
+    {"model_type": "efficientnet", "width_coefficient": 0.5, "hidden_dim": 640, "depthwise_padding": [1]},
     {"architecture": "resnet18", "model_args": {"layers": [1, 1], "in_chans": 3}},
     {"architecture": "vit_tiny_patch4_12", "model_args": {"embed_dim": 24, "depth": 2, "num_heads": 4, "mlp_ratio": 2}},
     {

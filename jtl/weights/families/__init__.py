@@ -2,10 +2,26 @@
 
 from jtl.weights.families.base import Config, Family
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
+from jtl.weights.families.convnext import CONVNEXT
+from jtl.weights.families.densenet import DENSENET
+from jtl.weights.families.efficientnet import EFFICIENTNET
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
+from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.resnet import RESNET
+from jtl.weights.families.vgg import ALEXNET, VGG
 from jtl.weights.families.vit import VIT
 
-FAMILIES: dict[str, Family] = {"resnet": RESNET, "vit": VIT, "mobilenet_v2": MOBILENET_V2, "cifar_resnet": CIFAR_RESNET}
+FAMILIES: dict[str, Family] = {
+    "resnet": RESNET,
+    "vit": VIT,
+    "mobilenet_v2": MOBILENET_V2,
+    "mobilenet_v3": MOBILENET_V3,
+    "efficientnet": EFFICIENTNET,
+    "convnext": CONVNEXT,
+    "vgg": VGG,
+    "alexnet": ALEXNET,
+    "densenet": DENSENET,
+    "cifar_resnet": CIFAR_RESNET,
+}
 
 __all__ = ["FAMILIES", "Config", "Family"]

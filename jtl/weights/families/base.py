@@ -75,6 +75,21 @@ def whole(config: Mapping[str, Any], *names: str, most: int = 1 << 16) -> None:
             raise ValueError(f"{name}={show(value)}: give a whole number from 1 to {most}")
 
 
+def wholes(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1 << 16, longest: int = 64) -> None:
+    """Refuses measures that are no lists of 1 to `longest` whole numbers from `least` to `most`.
+
+    Raises:
+      ValueError: naming the entry and its value.
+    """
+    for name in names:
+        values = config.get(name)
+        fits = isinstance(values, (list, tuple)) and 1 <= len(values) <= longest
+        if not fits or not all(type(value) is int and least <= value <= most for value in values):
+            raise ValueError(
+                f"{name}={show(str(values))}: give a list of 1 to {longest} whole numbers from {least} to {most}"
+            )
+
+
 def real(config: Mapping[str, Any], name: str, most: float) -> None:
     """Refuses a measure that is no number from 0 to `most`.
 

@@ -17,6 +17,11 @@ def dense(name: str, path: str) -> list[Rule]:
     return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.dense), _bias(name, path)]
 
 
+def dense_of_maps(name: str, path: str) -> list[Rule]:
+    """A dense layer with its bias that is a 1x1 convolution in the file."""
+    return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.pointwise()), _bias(name, path)]
+
+
 def norm(name: str, path: str) -> list[Rule]:
     """A normalisation without running statistics."""
     return [Rule(rf"{name}\.weight", f"{path}/scale"), _bias(name, path)]

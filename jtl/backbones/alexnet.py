@@ -1,0 +1,58 @@
+"""AlexNet, as torchvision has it."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+from jtl.backbones.blocks import HiddenLayers
+from jtl.backbones.layers import Conv, check_images, mean_to
+from jtl.model import Model, from_linen
+
+# (kernel, stride, padding) of each convolution, and after which of them the map is pooled.
+_LAYERS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
+_POOLED = (1, 2, 5)
+_SIDE = 6  # of the map that the first dense layer sees
+_SMALLEST = 63  # pixels, of which one is left at the end
+
+
+def alexnet(*, widths: Sequence[int] = (64, 192, 384, 256, 256), hidden: int = 4096, dropout: float = 0.5) -> Model:
+    """AlexNet: five convolutions with ReLU, three 3x3 max-poolings of stride 2, and two dense layers.
+
+    The one-tower network of the second paper, as in torchvision. Features: `stage1`, `stage2` and `stage3` [batch, h,
+    w, c] after each pooling; `last` is the third; `pooled` [batch, hidden] what the two dense layers make of its means
+    over 6x6 windows. Parameters: `conv1/kernel`, `conv1/bias`, ..., `conv5/bias`, `top/hidden1/kernel` [6·6·c,
+    hidden], `top/hidden2/kernel`.
+
+    Args:
+      widths: channels of the five convolutions.
+      hidden: width of the dense layers.
+      dropout: before each of them, in training.
+
+    Raises:
+      ValueError: where there are not five widths, or for a probability outside [0, 1).
+
+    Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012; Krizhevsky, One weird
+    trick for parallelizing convolutional neural networks, 2014, arXiv 1404.5997.
+    """
+    if len(widths) != len(_LAYERS) or any(width < 1 for width in widths):
+        raise ValueError(f"widths={tuple(widths)}: give the channels of {len(_LAYERS)} convolutions")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+    return from_linen(_AlexNet(tuple(widths), hidden, dropout))
+
+
+class _AlexNet(nn.Module):
+    widths: tuple[int, ...]
+    hidden: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x, features = check_images(x, _SMALLEST), {}
+        for i, (width, (kernel, stride, pad)) in enumerate(zip(self.widths, _LAYERS, strict=True), 1):
+            x = nn.relu(Conv(width, kernel, stride, pad, bias=True, name=f"conv{i}")(x))
+            if i in _POOLED:
+                x = features[f"stage{len(features) + 1}"] = nn.max_pool(x, (3, 3), (2, 2))
+        flat = mean_to(x, _SIDE).reshape(x.shape[0], -1)
+        pooled = HiddenLayers((self.hidden,) * 2, nn.relu, self.dropout, before=True, name="top")(flat, train)
+        return features | {"last": x, "pooled": pooled}

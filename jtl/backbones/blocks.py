@@ -1,0 +1,174 @@
+"""Blocks that several convolutional networks share."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl.backbones.layers import Conv, DropPath
+from jtl.backbones.norm import BatchNorm
+
+Padding = int | tuple[int, int] | Literal["SAME"] | None
+"""As of `layers.Conv`."""
+
+
+class Style(NamedTuple):
+    """What the layers of a network have in common.
+
+    Args:
+      activation: after a normalisation.
+      eps: of the normalisations.
+      momentum: share of the new batch in the running statistics.
+    """
+
+    activation: Callable[[Array], Array]
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+
+def rounded(count: float, unit: int = 8) -> int:
+    """`count` channels as a multiple of `unit`, at least one unit and at most a tenth below."""
+    near = max(unit, int(count + unit / 2) // unit * unit)
+    return near + unit if near < 0.9 * count else near
+
+
+class ConvNorm(nn.Module):
+    """A convolution, its normalisation and, mostly, an activation."""
+
+    features: int
+    kernel: int
+    style: Style
+    stride: int = 1
+    padding: Padding = None
+    depthwise: bool = False
+    active: bool = True
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Array:
+        """Map to map."""
+        x = Conv(
+            self.features,
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.bias,
+            depthwise=self.depthwise,
+            name="conv",
+        )(x)
+        x = BatchNorm(self.style.momentum, self.style.eps, name="norm")(x, train)
+        return self.style.activation(x) if self.active else x
+
+
+class Squeeze(NamedTuple):
+    """The measures of a squeeze-and-excitation.
+
+    Args:
+      hidden: width between its two layers.
+      activation: between them.
+      gate: after them, from 0 to 1.
+    """
+
+    hidden: int
+    activation: Callable[[Array], Array]
+    gate: Callable[[Array], Array]
+
+
+class SqueezeExcite(nn.Module):
+    """`x · gate(W₂ a(W₁ mean(x)))`: each channel is scaled by what the means of all say.
+
+    Hu et al., Squeeze-and-Excitation Networks, 2017, arXiv 1709.01507.
+    """
+
+    squeeze: Squeeze
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
+        """Map to map; parameters `reduce/kernel` [channels, hidden] and `expand/kernel` [hidden, channels]."""
+        hidden, activation, gate = self.squeeze
+        y = activation(nn.Dense(hidden, name="reduce")(jnp.mean(x, (1, 2))))
+        return x * gate(nn.Dense(x.shape[-1], name="expand")(y)).reshape(x.shape[0], 1, 1, -1)
+
+
+class InvertedResidual(nn.Module):
+    """`x + project(squeeze(depthwise(expand(x))))`: wide within and narrow between.
+
+    Args:
+      inner: channels within; there is no expansion where they are those of x.
+      features: channels of the output.
+      kernel: side of the depthwise convolution.
+      stride: of the depthwise convolution.
+      style: of its layers.
+      squeeze: a squeeze-and-excitation after the depthwise convolution; None for none.
+      padding: of the depthwise convolution.
+      residual: whether x is added; None where it fits, that is at stride 1 with as many channels.
+      drop_path: probability of dropping the branch for an example, in training.
+    """
+
+    inner: int
+    features: int
+    kernel: int
+    stride: int
+    style: Style
+    squeeze: Squeeze | None = None
+    padding: Padding = None
+    residual: bool | None = None
+    drop_path: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Array:
+        """Map to map."""
+        y = x
+        if self.inner != x.shape[-1]:
+            y = ConvNorm(self.inner, 1, self.style, name="expand")(y, train)
+        depthwise = ConvNorm(
+            self.inner, self.kernel, self.style, self.stride, self.padding, depthwise=True, name="depthwise"
+        )
+        y = depthwise(y, train)
+        if self.squeeze is not None:
+            y = SqueezeExcite(self.squeeze, name="squeeze")(y)
+        y = ConvNorm(self.features, 1, self.style, active=False, name="project")(y, train)
+        fits = self.stride == 1 and self.features == x.shape[-1]
+        if not (fits if self.residual is None else self.residual):
+            return y
+        return x + DropPath(self.drop_path)(y, train)
+
+
+def by_resolution(
+    x: Float[Array, "batch height width channels"], blocks: Sequence[InvertedResidual], train: bool
+) -> tuple[Array, dict[str, Array]]:
+    """Runs blocks; `stage1`, `stage2`, ... are the last maps of each resolution, x's own among them."""
+    maps = []
+    for block in blocks:
+        if block.stride > 1:
+            maps.append(x)
+        x = block(x, train)
+    return x, {f"stage{i}": m for i, m in enumerate([*maps, x], 1)}
+
+
+class HiddenLayers(nn.Module):
+    """Dense layers with an activation, `hidden1`, `hidden2`, ..., that stand before a classifier.
+
+    Args:
+      widths: of the layers.
+      activation: after each.
+      dropout: probability of dropping a value, in training.
+      before: drop the inputs of a layer, in place of its outputs.
+    """
+
+    widths: Sequence[int]
+    activation: Callable[[Array], Array]
+    dropout: float = 0.0
+    before: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch inputs"], train: bool) -> Array:
+        """Vector to vector."""
+        for i, width in enumerate(self.widths, 1):
+            drop = nn.Dropout(self.dropout, deterministic=not train)
+            x = drop(x) if self.before else x
+            x = self.activation(nn.Dense(width, name=f"hidden{i}")(x))
+            x = x if self.before else drop(x)
+        return x

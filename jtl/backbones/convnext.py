@@ -1,0 +1,129 @@
+"""ConvNeXt: convolutional blocks in the manner of a transformer's."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl.backbones.layers import Conv, DropPath, check_images
+from jtl.backbones.transformer import Mlp, trunc_normal
+from jtl.model import Model, from_linen
+from jtl.ops import computed_once
+
+_SIZES = {
+    "T": ((3, 96), (3, 192), (9, 384), (3, 768)),
+    "S": ((3, 96), (3, 192), (27, 384), (3, 768)),
+    "B": ((3, 128), (3, 256), (27, 512), (3, 1024)),
+    "L": ((3, 192), (3, 384), (27, 768), (3, 1536)),
+    "XL": ((3, 256), (3, 512), (27, 1024), (3, 2048)),
+}
+
+
+def convnext(
+    size: Literal["T", "S", "B", "L", "XL"] | Sequence[tuple[int, int]],
+    *,
+    patch: int = 4,
+    eps: float = 1e-6,
+    layer_scale: float | None = 1e-6,
+    drop_path: float = 0.0,
+) -> Model:
+    """A ConvNeXt: blocks `x + γ mlp(norm(depthwise(x)))` with 7x7 kernels, in stages that halve the map.
+
+    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled` its mean over pixels,
+    normalised. Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/depthwise/kernel`,
+    `stage1/block1/norm/scale`, `stage1/block1/mlp/up/kernel`, `stage1/block1/mlp/down/kernel`,
+    `stage1/block1/scale` (γ), ..., `stage2/down/norm/scale`, `stage2/down/conv/kernel`, ..., `norm/scale`.
+
+    Args:
+      size: "T", "S", "B", "L", "XL", or the number of blocks and channels of each stage.
+      patch: side of the stem's tiles in pixels.
+      eps: of the last normalisation: 1e-6 in timm and torchvision, 1e-12 in transformers. It is 1e-6 in the others.
+      layer_scale: start of γ; None for no γ.
+      drop_path: probability of dropping the last block's branch for an example in training; it grows linearly from
+        0 at the first.
+
+    Raises:
+      ValueError: for an unknown size, or a probability outside [0, 1).
+
+    Liu et al., A ConvNet for the 2020s, 2022, arXiv 2201.03545.
+    """
+    if isinstance(size, str) and size not in _SIZES:
+        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or (blocks, channels) of each stage")
+    stages = _SIZES[size] if isinstance(size, str) else tuple((blocks, width) for blocks, width in size)
+    if not stages or any(blocks < 1 or width < 1 for blocks, width in stages):
+        raise ValueError(f"size={size!r}: each stage has at least one block and one channel")
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    return from_linen(_ConvNeXt(stages, patch, eps, layer_scale, drop_path))
+
+
+def _norm(eps: float = 1e-6, name: str = "norm") -> nn.LayerNorm:
+    # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
+    return nn.LayerNorm(eps, use_fast_variance=False, name=name)
+
+
+class _Block(nn.Module):
+    layer_scale: float | None
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Array:
+        channels = x.shape[-1]
+        y = Conv(channels, 7, bias=True, init=trunc_normal, depthwise=True, name="depthwise")(x)
+        tokens = _norm()(y).reshape(x.shape[0], -1, channels)
+        y = Mlp(4 * channels, name="mlp")(tokens, train).reshape(x.shape)
+        if self.layer_scale is not None:
+            scale = self.param("scale", nn.initializers.constant(self.layer_scale), (channels,), jnp.float32)
+            y = y * scale.astype(x.dtype).reshape(1, 1, 1, -1)
+        return computed_once(x + DropPath(self.drop_path)(y, train))
+
+
+class _Stem(nn.Module):
+    width: int
+    patch: int
+
+    @nn.compact
+    def __call__(self, x):
+        return _norm()(Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x))
+
+
+class _Down(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return Conv(self.width, 2, 2, 0, bias=True, init=trunc_normal, name="conv")(_norm()(x))
+
+
+class _Stage(nn.Module):
+    width: int
+    rates: tuple[float, ...]
+    layer_scale: float | None
+
+    @nn.compact
+    def __call__(self, x, train: bool, down: bool):
+        x = _Down(self.width, name="down")(x) if down else x
+        for i, rate in enumerate(self.rates, 1):
+            x = _Block(self.layer_scale, rate, name=f"block{i}")(x, train)
+        return x
+
+
+class _ConvNeXt(nn.Module):
+    stages: tuple[tuple[int, int], ...]
+    patch: int
+    eps: float
+    layer_scale: float | None
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = check_images(x, self.patch * 2 ** (len(self.stages) - 1))
+        x = _Stem(self.stages[0][1], self.patch, name="stem")(x)
+        last, done, features = max(sum(blocks for blocks, _ in self.stages) - 1, 1), 0, {}
+        for i, (blocks, width) in enumerate(self.stages, 1):
+            rates = tuple(self.drop_path * (done + j) / last for j in range(blocks))
+            x = features[f"stage{i}"] = _Stage(width, rates, self.layer_scale, name=f"stage{i}")(x, train, i > 1)
+            done += blocks
+        return features | {"last": x, "pooled": _norm(self.eps)(jnp.mean(x, (1, 2)))}

@@ -1,0 +1,127 @@
+"""MobileNetV3: inverted residual blocks found by search, with hard-swish."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jtl.backbones.blocks import ConvNorm, HiddenLayers, InvertedResidual, Squeeze, Style, by_resolution, rounded
+from jtl.backbones.layers import check_images
+from jtl.model import Model, from_linen
+
+
+class Row(NamedTuple):
+    """One block: a row of the paper's tables 1 and 2.
+
+    Args:
+      kernel: side of the depthwise convolution.
+      inner: channels within.
+      channels: of the output.
+      squeeze: whether with squeeze-and-excitation.
+      hard_swish: hard-swish in place of ReLU.
+      stride: of the depthwise convolution.
+    """
+
+    kernel: int
+    inner: int
+    channels: int
+    squeeze: bool
+    hard_swish: bool
+    stride: int
+
+
+ROWS = {
+    "large": (
+        Row(3, 16, 16, False, False, 1),
+        Row(3, 64, 24, False, False, 2),
+        Row(3, 72, 24, False, False, 1),
+        Row(5, 72, 40, True, False, 2),
+        Row(5, 120, 40, True, False, 1),
+        Row(5, 120, 40, True, False, 1),
+        Row(3, 240, 80, False, True, 2),
+        Row(3, 200, 80, False, True, 1),
+        Row(3, 184, 80, False, True, 1),
+        Row(3, 184, 80, False, True, 1),
+        Row(3, 480, 112, True, True, 1),
+        Row(3, 672, 112, True, True, 1),
+        Row(5, 672, 160, True, True, 2),
+        Row(5, 960, 160, True, True, 1),
+        Row(5, 960, 160, True, True, 1),
+    ),
+    "small": (
+        Row(3, 16, 16, True, False, 2),
+        Row(3, 72, 24, False, False, 2),
+        Row(3, 88, 24, False, False, 1),
+        Row(5, 96, 40, True, True, 2),
+        Row(5, 240, 40, True, True, 1),
+        Row(5, 240, 40, True, True, 1),
+        Row(5, 120, 48, True, True, 1),
+        Row(5, 144, 48, True, True, 1),
+        Row(5, 288, 96, True, True, 2),
+        Row(5, 576, 96, True, True, 1),
+        Row(5, 576, 96, True, True, 1),
+    ),
+}
+_HIDDEN = {"large": 1280, "small": 1024}
+
+
+def mobilenet_v3(
+    size: Literal["large", "small"] | Sequence[Row],
+    width: float = 1.0,
+    *,
+    hidden: int | None = None,
+    eps: float = 1e-3,
+    momentum: float = 0.01,
+) -> Model:
+    """A MobileNetV3: a stem, blocks `x + project(squeeze(depthwise(expand(x))))`, a 1x1 convolution, a dense layer.
+
+    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after the
+    1x1 convolution; `pooled` what the dense layer makes of its mean over pixels, 1280 wide for "large" and 1024 for
+    "small". Parameters: `stem/conv/kernel`, `stem/norm/scale`, `block1/depthwise/conv/kernel`,
+    `block2/expand/conv/kernel`, `block4/squeeze/reduce/kernel`, `block4/project/norm/scale`, ..., `top/conv/kernel`,
+    `dense/hidden1/kernel`.
+
+    Args:
+      size: "large", "small", or the rows of a table of one's own.
+      width: factor on the blocks' channels, which are rounded to multiples of 8.
+      hidden: width of the dense layer; None lets the size say so ("large" for a table of one's own).
+      eps: of the normalisations: 1e-3 in torchvision.
+      momentum: share of the new batch in the running statistics: 0.01 in torchvision.
+
+    Raises:
+      ValueError: for an unknown size, or a width that is not positive.
+
+    Howard et al., Searching for MobileNetV3, 2019, arXiv 1905.02244.
+    """
+    if isinstance(size, str) and size not in ROWS:
+        raise ValueError(f"size={size!r}: give one of {list(ROWS)}, or rows")
+    if not width > 0:
+        raise ValueError(f"width={width}: must be positive")
+    name = size if isinstance(size, str) else "large"
+    hidden = hidden or _HIDDEN[name]
+    rows = ROWS[size] if isinstance(size, str) else tuple(size)
+    return from_linen(_MobileNetV3(rows, width, hidden, Style(nn.hard_swish, eps, momentum)))
+
+
+class _MobileNetV3(nn.Module):
+    rows: tuple[Row, ...]
+    width: float
+    hidden: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = ConvNorm(rounded(16 * self.width), 3, self.style, 2, name="stem")(check_images(x), train)
+        blocks = []
+        for i, row in enumerate(self.rows, 1):
+            inner = rounded(row.inner * self.width)
+            squeeze = Squeeze(rounded(inner // 4), nn.relu, nn.hard_sigmoid) if row.squeeze else None
+            style = self.style if row.hard_swish else self.style._replace(activation=nn.relu)
+            features = rounded(row.channels * self.width)
+            block = InvertedResidual(inner, features, row.kernel, row.stride, style, squeeze, name=f"block{i}")
+            blocks.append(block)
+        x, found = by_resolution(x, blocks, train)
+        x = ConvNorm(6 * x.shape[-1], 1, self.style, name="top")(x, train)
+        pooled = HiddenLayers((self.hidden,), nn.hard_swish, name="dense")(jnp.mean(x, (1, 2)), train)
+        return found | {"last": x, "pooled": pooled}

@@ -1,0 +1,92 @@
+"""ConvNeXt."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl import backbones
+from jtl.model import Model
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole, wholes
+from jtl.weights.maps import convnext as maps
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import IMAGENET, Preprocessing
+
+_SIZES = {
+    "tiny": ([3, 3, 9, 3], 96),
+    "small": ([3, 3, 27, 3], 96),
+    "base": ([3, 3, 27, 3], 128),
+    "large": ([3, 3, 27, 3], 192),
+    "xlarge": ([3, 3, 27, 3], 256),
+}
+_WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+    found = re.fullmatch(r"convnext_(tiny|small|base|large|xlarge)", name)
+    if not found:
+        return None
+    depths, width = _SIZES[found[1]]
+    config = {"model_type": "convnext", "depths": depths, "hidden_sizes": [width * 2**i for i in range(4)]}
+    return changed(config, changes, _WORDS)
+
+
+def _complete(config: Config, naming: str) -> Config:
+    usual = {
+        "num_channels": 3,
+        "patch_size": 4,
+        "hidden_sizes": [96, 192, 384, 768],
+        "depths": [3, 3, 9, 3],
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12 if naming == "transformers" else 1e-6,
+        "layer_scale_init_value": 1e-6,
+        "drop_path_rate": 0.0,
+    }
+    config = {**usual, **config}
+    whole(config, "num_channels")
+    whole(config, "patch_size", most=64)
+    wholes(config, "hidden_sizes", longest=8)
+    wholes(config, "depths", most=256, longest=8)
+    real(config, "layer_norm_eps", 1.0)
+    real(config, "layer_scale_init_value", 16.0)
+    real(config, "drop_path_rate", 0.99)
+    return config
+
+
+def _backbone(config: Config) -> Model:
+    must_be(config, hidden_act="gelu")
+    depths, widths = config["depths"], config["hidden_sizes"]
+    if len(depths) != len(widths):
+        raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
+    return backbones.convnext(
+        list(zip(depths, widths, strict=True)),
+        patch=config["patch_size"],
+        eps=config["layer_norm_eps"],
+        layer_scale=config["layer_scale_init_value"] or None,
+        drop_path=config["drop_path_rate"],
+    )
+
+
+def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+    depths = config["depths"]
+    return {
+        "transformers": maps.transformers(depths),
+        "timm": maps.timm(depths),
+        "torchvision": maps.torchvision(depths),
+    }
+
+
+def _usual(name: str, config: Config) -> Preprocessing:
+    del name, config
+    return Preprocessing(256, 224, "bicubic", *IMAGENET)
+
+
+CONVNEXT = Family(
+    names="convnext_{tiny,small,base,large,xlarge}",
+    named=_named,
+    complete=_complete,
+    backbone=_backbone,
+    example=lambda config: picture(config["patch_size"] << len(config["depths"]), config["num_channels"]),
+    tables=_tables,
+    usual=_usual,
+    architecture="ConvNextForImageClassification",
+)

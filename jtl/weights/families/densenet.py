@@ -1,0 +1,61 @@
+"""DenseNet, from torchvision's files."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jtl import backbones
+from jtl.model import Model
+from jtl.weights.families.base import Config, Family, changed, picture, whole, wholes
+from jtl.weights.maps import densenet as maps
+from jtl.weights.preprocessing import IMAGENET, Preprocessing
+
+_SIZES = {
+    "121": (32, [6, 12, 24, 16], 64),
+    "161": (48, [6, 12, 36, 24], 96),
+    "169": (32, [6, 12, 32, 32], 64),
+    "201": (32, [6, 12, 48, 32], 64),
+}
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+    found = re.fullmatch(r"densenet(121|161|169|201)", name)
+    if not found:
+        return None
+    growth, depths, stem = _SIZES[found[1]]
+    config = {"model_type": "densenet", "growth_rate": growth, "depths": depths, "embedding_size": stem}
+    words = {"growth_rate": "growth_rate", "block_config": "depths", "bn_size": "bottleneck_ratio"}
+    return changed(config, changes, words)
+
+
+def _complete(config: Config, naming: str) -> Config:
+    del naming
+    usual = {
+        "num_channels": 3,
+        "growth_rate": 32,
+        "depths": [6, 12, 24, 16],
+        "embedding_size": 64,
+        "bottleneck_ratio": 4,
+    }
+    config = {**usual, **config}
+    whole(config, "num_channels", "growth_rate", "embedding_size")
+    whole(config, "bottleneck_ratio", most=64)
+    wholes(config, "depths", most=128, longest=8)
+    return config
+
+
+def _backbone(config: Config) -> Model:
+    size = backbones.DenseSize(config["growth_rate"], tuple(config["depths"]), config["embedding_size"])
+    return backbones.densenet(size, bottleneck=config["bottleneck_ratio"])
+
+
+DENSENET = Family(
+    names="densenet{121,161,169,201}",
+    named=_named,
+    complete=_complete,
+    backbone=_backbone,
+    example=lambda config: picture(2 << len(config["depths"]), config["num_channels"]),
+    tables=lambda config: {"torchvision": maps.torchvision(config["depths"])},
+    usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
+    architecture=None,
+)

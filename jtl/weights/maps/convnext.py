@@ -1,0 +1,82 @@
+"""Names of ConvNeXts: transformers', timm's and torchvision's."""
+
+from collections.abc import Sequence
+
+from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.names import Rule
+from jtl.weights.transforms import vector
+
+
+def transformers(depths: Sequence[int]) -> list[Rule]:
+    """Of transformers' ConvNextModel and ConvNextForImageClassification.
+
+    Args:
+      depths: the number of blocks of each stage.
+    """
+    top = r"(?:convnext\.|)"
+    rules = [
+        *conv(rf"{top}embeddings\.patch_embeddings", "backbone/stem/conv", bias=True),
+        *norm(rf"{top}embeddings\.layernorm", "backbone/stem/norm"),
+        *norm(rf"{top}layernorm", "backbone/norm"),
+        *dense("classifier", "head/out"),
+    ]
+    for stage, depth in enumerate(depths):
+        name, path = rf"{top}encoder\.stages\.{stage}", f"backbone/stage{stage + 1}"
+        rules += _down(rf"{name}\.downsampling_layer", path) if stage else []
+        for i in range(depth):
+            layer = rf"{name}\.layers\.{i}"
+            parts = (rf"{layer}\.{part}" for part in ("dwconv", "layernorm", "pwconv1", "pwconv2"))
+            rules += _block(*parts, f"{path}/block{i + 1}")
+            rules.append(Rule(rf"{layer}\.layer_scale_parameter", f"{path}/block{i + 1}/scale"))
+    return rules
+
+
+def timm(depths: Sequence[int]) -> list[Rule]:
+    """Of timm's ConvNeXt; `depths` as of `transformers`."""
+    rules = [
+        *conv(r"stem\.0", "backbone/stem/conv", bias=True),
+        *norm(r"stem\.1", "backbone/stem/norm"),
+        *norm(r"head\.norm", "backbone/norm"),
+        *dense(r"head\.fc", "head/out"),
+    ]
+    for stage, depth in enumerate(depths):
+        name, path = rf"stages\.{stage}", f"backbone/stage{stage + 1}"
+        rules += _down(rf"{name}\.downsample", path) if stage else []
+        for i in range(depth):
+            layer = rf"{name}\.blocks\.{i}"
+            parts = (rf"{layer}\.{part}" for part in ("conv_dw", "norm", r"mlp\.fc1", r"mlp\.fc2"))
+            rules += _block(*parts, f"{path}/block{i + 1}")
+            rules.append(Rule(rf"{layer}\.gamma", f"{path}/block{i + 1}/scale"))
+    return rules
+
+
+def torchvision(depths: Sequence[int]) -> list[Rule]:
+    """Of torchvision's ConvNeXt, whose stages and steps between them are one list; `depths` as of `transformers`."""
+    rules = [
+        *conv(r"features\.0\.0", "backbone/stem/conv", bias=True),
+        *norm(r"features\.0\.1", "backbone/stem/norm"),
+        *norm(r"classifier\.0", "backbone/norm"),
+        *dense(r"classifier\.2", "head/out"),
+    ]
+    for stage, depth in enumerate(depths):
+        path = f"backbone/stage{stage + 1}"
+        rules += _down(rf"features\.{2 * stage}", path) if stage else []
+        for i in range(depth):
+            layer = rf"features\.{2 * stage + 1}\.{i}"
+            parts = (rf"{layer}\.block\.{part}" for part in (0, 2, 3, 5))
+            rules += _block(*parts, f"{path}/block{i + 1}")
+            rules.append(Rule(rf"{layer}\.layer_scale", f"{path}/block{i + 1}/scale", vector(2)))
+    return rules
+
+
+def _down(name: str, path: str) -> list[Rule]:
+    return [*norm(rf"{name}\.0", f"{path}/down/norm"), *conv(rf"{name}\.1", f"{path}/down/conv", bias=True)]
+
+
+def _block(depthwise: str, normalisation: str, up: str, down: str, path: str) -> list[Rule]:
+    return [
+        *conv(depthwise, f"{path}/depthwise", bias=True),
+        *norm(normalisation, f"{path}/norm"),
+        *dense(up, f"{path}/mlp/up"),
+        *dense(down, f"{path}/mlp/down"),
+    ]

@@ -1,0 +1,45 @@
+"""Names of VGG and AlexNet: torchvision's, which number all layers of a list."""
+
+from collections.abc import Sequence
+
+from jtl.weights.maps.layers import batch_norm, conv, dense
+from jtl.weights.names import Rule
+from jtl.weights.transforms import flat_dense
+
+
+def torchvision_vgg(depths: Sequence[int], channels: int, normalised: bool) -> list[Rule]:
+    """Of torchvision's VGG.
+
+    Args:
+      depths: the number of convolutions of each stage.
+      channels: of the last stage.
+      normalised: whether a batch normalisation follows each convolution.
+    """
+    rules, at = _classifier((0, 3, 6), channels, 7), 0
+    for stage, depth in enumerate(depths, 1):
+        for i in range(1, depth + 1):
+            path = f"backbone/stage{stage}/conv{i}"
+            rules += conv(rf"features\.{at}", f"{path}/conv" if normalised else path, bias=True)
+            rules += batch_norm(rf"features\.{at + 1}", f"{path}/norm") if normalised else []
+            at += 3 if normalised else 2  # the activation has a number too
+        at += 1  # so has the pooling
+    return rules
+
+
+def torchvision_alexnet(channels: int) -> list[Rule]:
+    """Of torchvision's AlexNet; `channels` of the last convolution."""
+    rules = _classifier((1, 4, 6), channels, 6)
+    for i, at in enumerate((0, 3, 6, 8, 10), 1):
+        rules += conv(rf"features\.{at}", f"backbone/conv{i}", bias=True)
+    return rules
+
+
+def _classifier(numbers: tuple[int, int, int], channels: int, side: int) -> list[Rule]:
+    first, second, third = (rf"classifier\.{number}" for number in numbers)
+    weights, bias = dense(first, "backbone/top/hidden1")
+    return [
+        weights._replace(transform=flat_dense(channels, side, side)),
+        bias,
+        *dense(second, "backbone/top/hidden2"),
+        *dense(third, "head/out"),
+    ]
