@@ -31,7 +31,9 @@ _HOME = {
         "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
         "variables",
     ),
-    "jtl.weights.load": ("load",),
+    "jtl.weights.card": ("Card",),
+    "jtl.weights.load": ("Pretrained", "load"),
+    "jtl.weights.push": ("push",),
     "jtl.weights.save": ("save",),
 }  # fmt: skip
 _ROOMS = (
@@ -121,5 +123,8 @@ if TYPE_CHECKING:
     from jtl.train import replicate as replicate
     from jtl.train import variables as variables
     from jtl.typing import Aux as Aux
+    from jtl.weights.card import Card as Card
+    from jtl.weights.load import Pretrained as Pretrained
     from jtl.weights.load import load as load
+    from jtl.weights.push import push as push
     from jtl.weights.save import save as save

@@ -12,11 +12,13 @@ import numpy as np
 from jtl import heads
 from jtl.model import Model, Variables, init
 from jtl.typing import Key
+from jtl.weights.channels import rechannelled, refilled, same_scale
 from jtl.weights.families import Config
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, unflatten
 from jtl.weights.positions import interpolated
 from jtl.weights.preprocessing import Preprocessing
+from jtl.weights.presets import tables
 from jtl.weights.read import read
 from jtl.weights.recognise import naming, recognise
 from jtl.weights.report import Coverage
@@ -52,6 +54,7 @@ def load(
     arch: str | Mapping[str, Any] | None = None,
     classes: int | Sequence[str] | None = None,
     image: int | None = None,
+    in_chans: int | None = None,
     reinit: Sequence[str] = (),
     unused: Sequence[str] = (),
     dtype: Any = jnp.float32,
@@ -65,13 +68,15 @@ def load(
 
     Args:
       source: a weight file (safetensors, PyTorch's .pth/.pt/.th/.bin, .npz), a folder with one beside its
-        `config.json`, `hf:org/name` or `timm:name` (the Hub's local cache first; with `HF_HUB_OFFLINE` set the
-        network is never touched).
+        `config.json`, the folder of `jtl.Checkpoints`, `hf:org/name` or `timm:name` (the Hub's local cache first;
+        with `HF_HUB_OFFLINE` set the network is never touched).
       arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
         a mapping as such a `config.json`.
       classes: how many, or their names; None as in the file, which may have no head.
       image: side of the images in pixels where it is to be another than the weights': the position embeddings of a
         ViT are interpolated. Convolutional networks take images of any size as they are.
+      in_chans: channels of the images where they are to be others than the weights': the first kernel is summed for
+        one, and else repeated and rescaled.
       reinit: regexes on paths that are drawn anew.
       unused: regexes on names of the file that are left.
       dtype: of the parameters, whatever the file's.
@@ -87,9 +92,9 @@ def load(
     found = recognise(path if path.is_dir() else None, arch)
     tensors = read(path)
     family = found.family
-    kind = naming(tensors, family.tables(family.complete(found.config, "")))
+    kind = naming(tensors, tables(family, family.complete(found.config, "")))
     config = family.complete(found.config, kind)
-    images, table = found.preprocessing, family.tables(config)[kind]
+    images, table = found.preprocessing, tables(family, config)[kind]
     if image is not None:
         config, images, table = _resized(image, config, images, table)
         family.complete(config, kind)  # refuses what is no size
@@ -103,12 +108,21 @@ def load(
         variables = init(key, x, backbone=backbone, head=head)
         return {**variables.params, "stats": variables.stats}
 
+    def shapes(example):
+        found = flatten(jax.eval_shape(made, key, example))
+        return {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in found}
+
     key = jax.random.key(0) if key is None else key
     example = family.example(config)
-    shapes = jax.eval_shape(made, key, example)
-    wanted = {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in flatten(shapes)}
+    wanted = shapes(example)
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused)
-    tree = unflatten(dict(flatten(tree)) | _drawn(made, key, example, report.reinit, wanted))
+    leaves = dict(flatten(tree))
+    if in_chans is not None:
+        config = rechannelled(family, config, in_chans)
+        images, example = same_scale(images, in_chans), family.example(config)
+        wanted = shapes(example)
+        leaves = refilled(leaves, wanted, set(report.reinit))
+    tree = unflatten(leaves | _drawn(made, key, example, report.reinit, wanted))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     return Pretrained(backbone, head, variables, images, labels, config, kind, report)
 

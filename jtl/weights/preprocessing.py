@@ -81,7 +81,7 @@ def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
 def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
     """What timm's `pretrained_cfg` says; `usual` is the family's where it says nothing.
 
-    timm resizes the short side to `image / crop_pct` and cuts the image out of the centre.
+    timm resizes the short side (both sides: "squash") to `image / crop_pct` and cuts the image out of the centre.
 
     Raises:
       ValueError: for an entry that is none of the usual.
@@ -94,7 +94,40 @@ def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
         raise ValueError(f"interpolation={show(interpolation)}: known are {list(_FILTERS.values())}")
     mean = _channels(config, "mean") if "mean" in config else usual.mean
     std = _channels(config, "std") if "std" in config else usual.std
-    return Preprocessing(math.floor(side / _share(config, 0.875)), side, interpolation, mean, std)
+    resized = math.floor(side / _share(config, 0.875))
+    if config.get("crop_mode") == "squash":
+        return Preprocessing((resized, resized), None if resized == side else side, interpolation, mean, std)
+    return Preprocessing(resized, side, interpolation, mean, std)
+
+
+def to_timm(preprocessing: Preprocessing, channels: int) -> dict[str, Any]:
+    """Entries of timm's `pretrained_cfg`.
+
+    Args:
+      preprocessing: what the weights need.
+      channels: of the images.
+
+    Raises:
+      ValueError: timm always resizes, and cuts out squares.
+    """
+    size, crop, interpolation, mean, std = preprocessing
+    if size is None or (crop is None and (isinstance(size, int) or size[0] != size[1])):
+        raise ValueError(f"timm cannot say size={size}, crop={crop}: it resizes images and cuts out a square")
+    side = size if isinstance(size, int) else size[0]
+    crop = side if crop is None else crop
+    if crop > side or (not isinstance(size, int) and size[0] != size[1]):
+        raise ValueError(f"timm cannot say size={size}, crop={crop}: it cuts a square out of what was resized")
+    share = crop / side
+    while math.floor(crop / share) < side:  # timm divides, and rounds down
+        share = math.nextafter(share, 0)
+    return {
+        "input_size": [channels, crop, crop],
+        "interpolation": interpolation,
+        "crop_pct": share,
+        "crop_mode": "center" if isinstance(size, int) else "squash",
+        "mean": list(mean),
+        "std": list(std),
+    }
 
 
 def _share(config: Mapping[str, Any], usual: float) -> float:

@@ -75,7 +75,8 @@ def _timm(config: Config) -> Found:
             labels = config.get("label_names")
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")
-            images = preprocessing.from_timm(given, usual) if given else usual
+            images = preprocessing.from_timm(given, usual) if given and usual is not None else usual
+            made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")
 
@@ -89,13 +90,18 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     names = list(names)
     found = {}
     for kind, table in tables.items():
-        union = re.compile("|".join(f"(?:{_anonymous(rule.pattern)})" for rule in table))
-        found[kind] = sum(union.fullmatch(name) is not None for name in names)
+        known = union(table)
+        found[kind] = sum(known.fullmatch(name) is not None for name in names)
     best = max(found, key=lambda kind: found[kind])
     if not found[best]:
         some = ", ".join(map(show, names[:5]))
         raise WeightNameError(f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}")
     return best
+
+
+def union(table: Sequence[Rule]) -> re.Pattern[str]:
+    """One regex for the names of all rules."""
+    return re.compile("|".join(f"(?:{_anonymous(rule.pattern)})" for rule in table))
 
 
 def _anonymous(pattern: str) -> str:

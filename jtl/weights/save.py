@@ -1,21 +1,26 @@
-"""A fine-tuned network as files that PyTorch users load."""
+"""A fine-tuned network as files that PyTorch users load, or that jtl reads back."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from jtl.model import Variables
-from jtl.weights.families import FAMILIES
+from jtl.weights.card import Card, readme
+from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
-from jtl.weights.preprocessing import to_transformers
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import to_timm, to_transformers
+from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.read import NAMES
 
-FORMATS = ("hf",)
+FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
+"""By whose names each format is."""
 
 
 def save(
@@ -23,68 +28,113 @@ def save(
     pretrained: Pretrained,
     variables: Variables | None = None,
     *,
-    format: Literal["hf"] = "hf",
+    format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
+    card: Card | None = None,
 ) -> None:
-    """Writes a network so that transformers' `from_pretrained(directory)` gives the same outputs.
+    """Writes a network as a folder of `model.safetensors`, `config.json` and, where it is known, the preprocessing.
 
-    The folder then holds `model.safetensors`, `config.json` with the labels and, where it is known,
-    `preprocessor_config.json`; `jtl.load(directory)` reads it too.
+    `jtl.load(directory)` reads each format; so do transformers' `from_pretrained`, timm's
+    `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
 
     Args:
       directory: made where it is not there; an earlier save in it is replaced.
       pretrained: what `jtl.load` gave.
       variables: what training made of its variables; None for those it came with.
-      format: "hf", the files of transformers.
+      format: by whose names: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
+      card: what to write as `README.md`; None leaves what is there.
 
     Raises:
-      ValueError: transformers has no such network, there is no head, or the labels do not fit it.
+      ValueError: that library has no such network, there is no head, or the labels do not fit it.
       WeightNameError: a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these.
     """
-    family = FAMILIES[pretrained.config["model_type"]]
+    kind = pretrained.config["model_type"]
+    family = FAMILIES[kind]
     if format not in FORMATS:
-        raise ValueError(f"format={format!r}: give one of {FORMATS}")
-    if family.architecture is None:
-        raise ValueError(f"transformers has no network of the family {pretrained.config['model_type']!r}")
+        raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
     params, stats = pretrained.variables if variables is None else variables
-    if not params["head"]:
+    known = tables(family, pretrained.config)
+    if FORMATS[format] not in known or (format == "hf" and family.architecture is None):
+        usable = [f for f, naming in FORMATS.items() if naming in known and (f != "hf" or family.architecture)]
+        raise ValueError(f"{FORMATS[format]} has no network of the family {kind!r}; save it as one of {usable}")
+    if not params["head"] and format != "jtl":
         raise ValueError("the parameters have no head; load with classes= and reinit=('head/.*',) for a new one")
-    tensors = export({**params, "stats": stats}, family.tables(pretrained.config)["transformers"])
-    # PyTorch counts the batches of a normalisation but computes nothing from the count.
-    names = [name for name in tensors if name.endswith("running_mean")]
-    tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64) for name in names}
-    _write(Path(directory), tensors, _config(pretrained, params, family.architecture), pretrained)
+    labels = _labels(pretrained, params)
+    texts = _texts(format, family, pretrained, params, labels)
+    if card is not None:
+        library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
+        texts["README.md"] = readme(card, kind, library, labels)
+    _write(Path(directory), _tensors(params, stats, known[FORMATS[format]], format), texts)
 
 
-def _config(pretrained: Pretrained, params: Mapping[str, Any], architecture: str) -> dict[str, Any]:
-    kernel = params["head"]["out"]["kernel"]
-    count, labels = kernel.shape[-1], pretrained.labels
-    if labels is None:
-        labels = tuple(f"LABEL_{i}" for i in range(count))
-    if len(labels) != count:
+def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
+    tensors = export({**params, "stats": stats}, table)
+    if format != "jtl":
+        # PyTorch counts the batches of a normalisation but computes nothing from the count.
+        names = [name for name in tensors if name.endswith("running_mean")]
+        tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64) for name in names}
+    return tensors
+
+
+def _labels(pretrained: Pretrained, params: Mapping[str, Any]) -> tuple[str, ...] | None:
+    labels = pretrained.labels
+    count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
+    if labels is not None and count and len(labels) != count:
         raise ValueError(f"{len(labels)} labels for a head of {count} classes: {labels[:5]}")
-    config = {k: v for k, v in pretrained.config.items() if k not in ("num_labels", "torch_dtype")}
-    return config | {
-        "architectures": [architecture],
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "dtype": np.dtype(kernel.dtype).name,
+    return labels if count else None
+
+
+def _texts(
+    format: str, family: Family, pretrained: Pretrained, params: Mapping[str, Any], labels: tuple[str, ...] | None
+) -> dict[str, str]:
+    config, images = pretrained.config, pretrained.preprocessing
+    texts: dict[str, Any] = {}
+    if format in ("timm", "torchvision"):
+        texts["config.json"] = _of_timm(FORMATS[format], family, pretrained, params, labels)
+    else:
+        left = {"num_labels", "torch_dtype", "id2label", "label2id"}
+        left |= {"architecture", "model_args"} if format == "hf" else set()  # timm's words
+        config = {k: v for k, v in config.items() if k not in left}
+        count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
+        if format == "hf":
+            config |= {"architectures": [family.architecture]}
+            labels = labels or tuple(f"LABEL_{i}" for i in range(count))
+        if labels is not None:
+            config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+            config["label2id"] = {label: i for i, label in enumerate(labels)}
+        leaf = jax.tree.leaves(params)[0]
+        texts["config.json"] = config | {"dtype": np.dtype(leaf.dtype).name}
+        if images is not None:
+            texts["preprocessor_config.json"] = to_transformers(images)
+    return {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()}
+
+
+def _of_timm(
+    naming: str, family: Family, pretrained: Pretrained, params: Mapping[str, Any], labels: tuple[str, ...] | None
+) -> Config:
+    name, changes = architecture(family, pretrained.config, naming)
+    kernel, images = params["head"]["out"]["kernel"], pretrained.preprocessing
+    weights = {} if images is None else to_timm(images, pretrained.config.get("num_channels", 3))
+    return {
+        "architecture": name,
+        "num_classes": kernel.shape[-1],
+        "num_features": kernel.shape[0],
+        **({"model_args": changes} if changes else {}),
+        **({"label_names": list(labels)} if labels is not None else {}),
+        "pretrained_cfg": {"num_classes": kernel.shape[-1], **weights},
     }
 
 
-def _write(folder: Path, tensors: dict[str, np.ndarray], config: dict[str, Any], pretrained: Pretrained) -> None:
+def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str]) -> None:
     from safetensors.numpy import save_file
 
     others = [name for name in NAMES if name != "model.safetensors" and (folder / name).exists()]
     if others:
         raise FileExistsError(f"{folder} holds {', '.join(others)}, other weights; give another folder or remove them")
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"config.json": config}
-    if pretrained.preprocessing is not None:
-        texts["preprocessor_config.json"] = to_transformers(pretrained.preprocessing)
     # First everything under other names: a full disk leaves an earlier save as it was.
     save_file(tensors, folder / "model.safetensors.partial", metadata={"format": "pt"})
     for name, text in texts.items():
-        (folder / f"{name}.partial").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        (folder / f"{name}.partial").write_text(text, encoding="utf-8")
     for name in ("model.safetensors", *texts):
         os.replace(folder / f"{name}.partial", folder / name)

@@ -105,7 +105,7 @@ def test_half_precision_stays_half(tmp_path):
 def test_what_cannot_be_saved_is_named(tmp_path):
     hf_vit().save_pretrained(tmp_path / "in")
     loaded = load(tmp_path / "in")
-    with pytest.raises(ValueError, match=r"format='keras': give one of \('hf',\)"):
+    with pytest.raises(ValueError, match=r"format='keras': give one of \('hf', 'timm'"):
         unwrap(save)(tmp_path / "out", loaded, format="keras")
     with pytest.raises(ValueError, match="2 labels for a head of 5 classes"):
         save(tmp_path / "out", loaded._replace(labels=("a", "b")))

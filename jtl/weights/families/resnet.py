@@ -71,6 +71,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     return {
         "transformers": maps.transformers(config["depths"], convolutions),
         "torchvision": maps.torchvision(config["depths"], convolutions),
+        "timm": maps.torchvision(config["depths"], convolutions),
     }
 
 

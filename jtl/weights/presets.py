@@ -1,0 +1,82 @@
+"""The names of networks that a family knows, and the name of a network."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jtl.weights.families import Config, Family
+from jtl.weights.names import Rule
+
+OWN = "jtl"
+"""The naming of jtl's own files: the paths themselves."""
+
+_FREE = ({"img_size": "image_size"}, {"in_chans": "num_channels"})  # timm's words for what any network may change
+
+
+def tables(family: Family, config: Config) -> dict[str, Sequence[Rule]]:
+    """The family's name tables, and jtl's own."""
+    own = [Rule(rf"{part}/(.+)", rf"{part}/\1") for part in ("backbone", "head", "stats")]
+    return {**family.tables(config), OWN: own}
+
+
+def presets(family: Family) -> list[str]:
+    """The names that the family lists, `vit_{tiny,small}_patch{16,...}` written out, those with "..." left out."""
+    found = []
+    for pattern in re.split(r",\s*(?![^{]*\})", family.names):
+        found += [name for name in _alternatives(pattern) if "..." not in name and family.named(name, {}) is not None]
+    return found
+
+
+def _alternatives(pattern: str) -> Iterator[str]:
+    brace = re.search(r"\{([^{}]*)\}", pattern)
+    if brace is None:
+        yield pattern
+        return
+    for choice in brace[1].split(","):
+        yield from _alternatives(pattern[: brace.start()] + choice.strip() + pattern[brace.end() :])
+
+
+def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict[str, Any]]:
+    """A network's name and timm's `model_args`, by which it is read again.
+
+    Args:
+      family: of the network.
+      config: complete; `architecture` and `model_args` in it are tried first.
+      naming: whose defaults hold.
+
+    Raises:
+      ValueError: where no name gives these measures; the nearest is told with what differs.
+    """
+    names = [(config.get("architecture"), config.get("model_args") or {}), *((name, {}) for name in presets(family))]
+    tried: list[tuple[list[str], str]] = []
+    for extra in _extras(config):
+        for name, changes in names:
+            made = _complete(family, name, {**changes, **extra}, naming)
+            if made is None:
+                continue
+            others = [(key, value) for key, value in made.items() if config.get(key) != value]
+            if not others:
+                return name, {**changes, **extra}
+            tried.append(([f"{key}={config.get(key)!r} in place of {value!r}" for key, value in others], name))
+    if not tried:
+        raise ValueError(f"the family {config['model_type']!r} has no name that timm or torchvision knows")
+    differs, name = min(tried, key=lambda t: len(t[0]))
+    raise ValueError(f"no network of {naming} has these measures; {name} is nearest: {', '.join(differs)}")
+
+
+def _complete(family: Family, name: Any, changes: dict[str, Any], naming: str) -> Config | None:
+    if not isinstance(name, str):
+        return None
+    try:
+        made = family.named(name, changes)
+    except ValueError:  # a word that this family has not
+        return None
+    return None if made is None else family.complete(made, naming)
+
+
+def _extras(config: Config) -> Iterator[dict[str, Any]]:
+    size, channels = ({word: config[ours] for word, ours in free.items() if ours in config} for free in _FREE)
+    yield {}
+    yield size
+    yield channels
+    yield size | channels

@@ -1,0 +1,62 @@
+"""The model card, read by huggingface_hub."""
+
+import made
+import pytest
+from huggingface_hub import ModelCard
+
+from jtl.weights.card import Card, readme
+from jtl.weights.load import load
+from jtl.weights.save import save
+
+CARD = Card(
+    title="Ants and bees",
+    data="Two kinds, from the hymenoptera set.",
+    recipe="jtl train ants.py",
+    metrics={"accuracy": 0.95, "loss": 0.12345},
+    base="google/vit-base-patch16-224",
+    license="apache-2.0",
+    tags=("insects",),
+)
+
+
+@pytest.mark.parametrize(("format", "library"), [("hf", "transformers"), ("jtl", "jtl")])
+def test_the_hub_reads_it(format, library, tmp_path):
+    loaded = load(made.folder(tmp_path / "in", made.VIT), classes=("ant", "bee", "wasp"))
+    save(tmp_path / "out", loaded, format=format, card=CARD)
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.to_dict() == {
+        "library_name": library,
+        "tags": ["jtl", "vit", "insects"],
+        "license": "apache-2.0",
+        "base_model": "google/vit-base-patch16-224",
+    }
+    for said in (
+        "# Ants and bees",
+        CARD.data,
+        CARD.recipe,
+        "| accuracy | 0.95 |",
+        "| loss | 0.1235 |",
+        "ant, bee, wasp",
+    ):
+        assert said in card.text
+
+
+def test_a_save_without_a_card_leaves_the_old_one(tmp_path):
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    save(tmp_path / "out", loaded, card=CARD)
+    before = (tmp_path / "out" / "README.md").read_text()
+    save(tmp_path / "out", loaded)
+    assert (tmp_path / "out" / "README.md").read_text() == before
+
+
+def test_nothing_that_is_said_escapes_into_the_header():
+    tags = ("a: b", "- c", "---\nlicense: mit", "'quoted\"", "yes", "ż 🐝")
+    card = ModelCard(readme(Card("T", "D", "R", tags=tags), "vit", "jtl", None))
+    assert card.data.to_dict() == {"library_name": "jtl", "tags": ["jtl", "vit", *tags]}
+
+
+def test_a_card_says_something():
+    with pytest.raises(ValueError, match=r"Card\(data=' '\): say it"):
+        Card("T", " ", "R")
+    with pytest.raises(TypeError, match="tags='insects' is a string"):
+        Card("T", "D", "R", tags="insects")
