@@ -2,6 +2,7 @@
 
 from jtl.backbones.alexnet import alexnet
 from jtl.backbones.cifar_resnet import cifar_resnet
+from jtl.backbones.clip import clip_image, clip_text
 from jtl.backbones.conv4 import conv4
 from jtl.backbones.convnext import convnext
 from jtl.backbones.densenet import DenseSize, densenet
@@ -10,20 +11,28 @@ from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
 from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
+from jtl.backbones.siglip import siglip_image, siglip_text
+from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
+from jtl.backbones.vision_transformer import Size
+from jtl.backbones.vit import dinov2, vit
 
 __all__ = [
     "DenseSize",
     "Size",
     "alexnet",
     "cifar_resnet",
+    "clip_image",
+    "clip_text",
     "conv4",
     "convnext",
     "densenet",
+    "dinov2",
     "efficientnet",
     "mlp",
     "mobilenet_v2",
     "mobilenet_v3",
+    "normalised",
     "resnet",
     "resnet18",
     "resnet34",
@@ -31,5 +40,8 @@ __all__ = [
     "resnet101",
     "resnet152",
     "vgg",
+    "siglip_image",
+    "siglip_text",
+    "two_towers",
     "vit",
 ]

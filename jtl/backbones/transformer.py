@@ -39,17 +39,23 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "batch tokens width"],
         train: bool,
-        mask: Bool[Array, "#batch #heads #tokens tokens"] | None = None,
+        mask: Bool[Array, "#batch #heads #tokens others"] | None = None,
+        source: Float[Array, "batch others width"] | None = None,
     ) -> Float[Array, "batch tokens width"]:
-        """One value per token, from those where the mask is true; `query`, `key`, `value`, `out` are [width, width]."""
-        width = x.shape[-1]
+        """One value per token, from those of the source (x itself where none is given) where the mask is true.
 
-        def project(name, bias=True):
+        `query`, `key`, `value`, `out` are [width, width].
+        """
+        width = x.shape[-1]
+        source = x if source is None else source
+
+        def project(name, x, bias=True):
             dense = nn.Dense(width, use_bias=bias, kernel_init=trunc_normal, name=name)
             return dense(x).reshape(*x.shape[:2], self.heads, -1)
 
-        key = self.make_rng("dropout") if train and self.dropout else None
-        y = attend(project("query"), project("key", self.key_bias), project("value"), mask, self.dropout, key)
+        rng = self.make_rng("dropout") if train and self.dropout else None
+        query, key, value = project("query", x), project("key", source, self.key_bias), project("value", source)
+        y = attend(query, key, value, mask, self.dropout, rng)
         return nn.Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
 
 
@@ -150,6 +156,7 @@ class Block(nn.Module):
         y = nn.Dropout(self.dropout, deterministic=not train)(branch(x if self.post_norm else norm(x)))
         if self.layer_scale is not None:
             start = nn.initializers.constant(self.layer_scale)
-            y = y * self.param(f"scale{number}", start, (x.shape[-1],), jnp.float32).astype(x.dtype)
+            scale = self.param(f"scale{number}", start, (x.shape[-1],), jnp.float32)
+            y = y * scale.astype(x.dtype).reshape(1, 1, -1)
         x = computed_once(x + DropPath(self.drop_path)(y, train))
         return norm(x) if self.post_norm else x

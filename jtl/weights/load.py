@@ -133,8 +133,13 @@ def _resized(
     """All that depends on the size of the images."""
     if not any(rule.path == "backbone/position" for rule in table):
         raise ValueError(f"image={side}: a {config['model_type']} takes images of any size; leave image= out")
-    changed = interpolated(side // config["patch_size"])
-    rules = [rule._replace(transform=changed) if rule.path == "backbone/position" else rule for rule in table]
+    count, antialias = side // config["patch_size"], config["model_type"] == "dinov2_with_registers"
+    rules = [
+        rule._replace(transform=interpolated(count, rule.transform, antialias=antialias))
+        if rule.path == "backbone/position"
+        else rule
+        for rule in table
+    ]
     if images is not None:
         if isinstance(images.size, int) and images.crop:
             images = images._replace(size=round(images.size * side / images.crop), crop=side)

@@ -2,29 +2,33 @@
 
 import math
 
-import jax
 import numpy as np
 
-from jtl.weights.transforms import Transform
+from jtl.backbones import vision_transformer
+from jtl.weights.transforms import Transform, identity
 
 
-def interpolated(side: int) -> Transform:
-    """A square of position embeddings after one for the class token, [1, 1 + n², d], for `side` by `side` patches.
+def interpolated(side: int, of: Transform = identity, *, antialias: bool = False) -> Transform:
+    """A square of position embeddings, [1, n², d] or after one for the class token [1, 1 + n², d], for `side²` patches.
 
-    Bicubic with a = -0.75 and without antialias, as transformers' `interpolate_pos_encoding` has it.
+    Bicubic, as transformers' `interpolate_pos_encoding` has it.
+
+    Args:
+      side: how many patches there shall be in a row.
+      of: from the file's layout.
+      antialias: as transformers has it in DINOv2 with registers alone.
     """
 
     def forward(x: np.ndarray) -> np.ndarray:
-        old = math.isqrt(max(x.shape[1] - 1, 0)) if x.ndim == 3 else 0
-        if old < 1 or old * old + 1 != x.shape[1]:
+        x = np.asarray(of.forward(x))
+        old = math.isqrt(x.shape[1]) if x.ndim == 3 else 0
+        if old < 1 or x.shape[1] - old * old > 1:
             raise ValueError(f"expected [1, 1 + n*n, width], got {x.shape}")
         if old == side:
             return x
-        grid = x[:, 1:].reshape(1, old, old, -1)
-        new = jax.image.resize(grid, (1, side, side, grid.shape[-1]), "cubic-pytorch", antialias=False)
-        return np.concatenate([x[:, :1], np.asarray(new).reshape(1, side * side, -1)], 1)
+        return np.asarray(vision_transformer.interpolated(x.astype(np.float32), (side, side), antialias))
 
     def inverse(x: np.ndarray) -> np.ndarray:
-        return x  # what was interpolated is written as it is
+        return of.inverse(x)  # what was interpolated is written as it is
 
-    return Transform(f"interpolated to {side}x{side}", forward, inverse)
+    return Transform(f"{of.name}, interpolated to {side}x{side}", forward, inverse)

@@ -4,17 +4,23 @@ from jtl.weights.families.base import Config, Family
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
 from jtl.weights.families.convnext import CONVNEXT
 from jtl.weights.families.densenet import DENSENET
+from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.resnet import RESNET
+from jtl.weights.families.towers import BOTH, TOWERS
 from jtl.weights.families.vgg import ALEXNET, VGG
 from jtl.weights.families.vit import VIT
 
 FAMILIES: dict[str, Family] = {
     "resnet": RESNET,
     "vit": VIT,
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2_WITH_REGISTERS,
     "mobilenet_v2": MOBILENET_V2,
+    **BOTH,
+    **TOWERS,
     "mobilenet_v3": MOBILENET_V3,
     "efficientnet": EFFICIENTNET,
     "convnext": CONVNEXT,

@@ -29,6 +29,7 @@ class Family(NamedTuple):
       tables: naming -> name table; the first is the one that `save` writes.
       usual: the preprocessing of networks known by name.
       architecture: transformers' class with a head; None where it has none.
+      bare: transformers' class without a head, where a network is of use without one and can be saved so.
     """
 
     names: str
@@ -37,8 +38,9 @@ class Family(NamedTuple):
     backbone: Callable[[Config], Model]
     example: Callable[[Config], Any]
     tables: Callable[[Config], dict[str, Sequence[Rule]]]
-    usual: Callable[[str, Config], Preprocessing]
+    usual: Callable[[str, Config], Preprocessing | None]
     architecture: str | None
+    bare: Callable[[Config], str] | None = None
 
 
 def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:

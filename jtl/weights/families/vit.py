@@ -11,8 +11,8 @@ from jtl.weights.maps import vit as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 
-_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
-_WORDS = {
+SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+WORDS = {
     "img_size": "image_size",
     "patch_size": "patch_size",
     "embed_dim": "hidden_size",
@@ -27,7 +27,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     found = re.fullmatch(r"(?:vit|deit)_(tiny|small|base|large)_patch(\d+)_(\d+)", name)
     if not found:
         return None
-    width, depth, heads = _SIZES[found[1]]
+    width, depth, heads = SIZES[found[1]]
     config: Config = {
         "hidden_size": width,
         "num_hidden_layers": depth,
@@ -36,7 +36,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
         "image_size": int(found[3]),
         "mlp_ratio": 4,
     }
-    config = changed(config, changes, _WORDS)
+    config = changed(config, changes, WORDS)
     whole(config, "hidden_size")
     real(config, "mlp_ratio", 64)
     hidden = int(config["hidden_size"] * config.pop("mlp_ratio"))
@@ -63,6 +63,7 @@ def _complete(config: Config, naming: str) -> Config:
     whole(config, "num_hidden_layers", most=256)
     real(config, "layer_norm_eps", 1.0)
     real(config, "hidden_dropout_prob", 1.0)
+    real(config, "attention_probs_dropout_prob", 1.0)
     return config
 
 
@@ -80,6 +81,7 @@ def _backbone(config: Config) -> Model:
         image=config["image_size"],
         eps=config["layer_norm_eps"],
         dropout=config["hidden_dropout_prob"],
+        attention_dropout=config["attention_probs_dropout_prob"],
     )
 
 

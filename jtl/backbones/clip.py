@@ -1,0 +1,111 @@
+"""CLIP's image tower and text tower."""
+
+from typing import Literal
+
+import jax
+from jaxtyping import Array, Float
+
+from jtl.backbones.text_tower import TextTower
+from jtl.backbones.transformer import exact_gelu
+from jtl.backbones.vision_transformer import Size, VisionTransformer, check_grid
+from jtl.model import Model, from_linen
+
+
+def quick_gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
+    """`x σ(1.702 x)`, 2e-2 away from the GELU that it stood for."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
+
+
+def clip_image(
+    size: Size,
+    *,
+    patch: int = 32,
+    image: int = 224,
+    projection: int | None = 512,
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu",
+    eps: float = 1e-5,
+    attention_dropout: float = 0.0,
+) -> Model:
+    """A ViT with a normalisation before the first block too.
+
+    Features: those of `vit`; `token`, the class token of `last`; `pooled` [batch, projection], a linear map of it, to
+    be compared with texts. Parameters: those of `vit` but for `embed/bias`, and `first_norm`, `projection/kernel`.
+
+    Args:
+      size: its measures.
+      patch: side of a patch in pixels.
+      image: side of the images in pixels, a multiple of `patch`.
+      projection: width of the embedding; None for the class token itself.
+      activation: of the perceptrons; OpenAI's weights were trained with "quick_gelu".
+      eps: of the layer normalisations.
+      attention_dropout: of the attention weights, in training.
+
+    Raises:
+      ValueError: for numbers that do not divide one another; when called on images of another size.
+
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
+    """
+    check_grid(image, patch)
+    net = VisionTransformer(
+        size,
+        patch,
+        image,
+        eps,
+        attention_dropout=attention_dropout,
+        activation=ACTIVATIONS[activation],
+        embed_bias=False,
+        first_norm=True,
+        projection=projection,
+    )
+    return from_linen(net)
+
+
+def clip_text(
+    size: Size,
+    *,
+    vocabulary: int = 49408,
+    positions: int = 77,
+    end: int | None = 49407,
+    projection: int | None = 512,
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu",
+    eps: float = 1e-5,
+    attention_dropout: float = 0.0,
+) -> Model:
+    """A causal transformer of tokens; the one that ends a text tells of all of it.
+
+    It takes {"ids": int [batch, tokens], "mask": bool [batch, tokens]}. Features: `stage1`, `stage2`, ... [batch,
+    tokens, width]; `last`, normalised; `token`, that of the text's end; `pooled` [batch, projection], a linear map of
+    it. Parameters: `token` [vocabulary, width], `position`, `block1/...`, `norm/scale`, `projection/kernel`.
+
+    Args:
+      size: its measures.
+      vocabulary: how many tokens there are.
+      positions: the longest text in tokens.
+      end: the number of the token that ends a text; None where it is the largest of those in the text, as in the
+        first releases.
+      projection: width of the embedding; None for the token itself.
+      activation: of the perceptrons.
+      eps: of the layer normalisations.
+      attention_dropout: of the attention weights, in training.
+
+    Raises:
+      ValueError: for numbers that do not divide one another; when called on no tokens or too many.
+
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
+    """
+    net = TextTower(
+        size,
+        vocabulary,
+        positions,
+        eps,
+        ACTIVATIONS[activation],
+        causal=True,
+        pool="largest" if end is None else end,
+        projection=projection,
+        projection_bias=False,
+        attention_dropout=attention_dropout,
+    )
+    return from_linen(net)

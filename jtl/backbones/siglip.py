@@ -1,0 +1,85 @@
+"""SigLIP's image tower and text tower."""
+
+import flax.linen as nn
+
+from jtl.backbones.text_tower import TextTower
+from jtl.backbones.vision_transformer import Size, VisionTransformer
+from jtl.model import Model, from_linen
+
+
+def siglip_image(
+    size: Size, *, patch: int = 16, image: int = 224, eps: float = 1e-6, attention_dropout: float = 0.0
+) -> Model:
+    """A ViT without a class token, with the tanh form of the GELU, whose patches are pooled by attention.
+
+    Features: `stage1`, `stage2`, ... [batch, patches, width]; `last`, normalised; `pooled` [batch, width], a learned
+    query's attention over them and a perceptron. Parameters: those of `vit` but for `class_token`, and `pool/query`,
+    `pool/attention/query/kernel`, ..., `pool/norm/scale`, `pool/mlp/up/kernel`, ...
+
+    Args:
+      size: its measures.
+      patch: side of a patch in pixels.
+      image: side of the images in pixels; what is left of a whole number of patches, at the right and bottom, is not
+        seen.
+      eps: of the layer normalisations.
+      attention_dropout: of the blocks' attention weights, in training.
+
+    Raises:
+      ValueError: for heads that do not divide the width; when called on images of another size.
+
+    Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
+    """
+    net = VisionTransformer(
+        size,
+        patch,
+        image,
+        eps,
+        attention_dropout=attention_dropout,
+        activation=nn.gelu,
+        class_token=False,
+        pool="attention",
+    )
+    return from_linen(net)
+
+
+def siglip_text(
+    size: Size,
+    *,
+    vocabulary: int = 32000,
+    positions: int = 64,
+    projection: int = 768,
+    eps: float = 1e-6,
+    attention_dropout: float = 0.0,
+) -> Model:
+    """A transformer of tokens that see one another, the padding too; the last one tells of the whole text.
+
+    It takes {"ids": int [batch, tokens]}, padded at the end to `positions` tokens, as it was trained; a "mask" is not
+    read. Features: `stage1`, `stage2`, ... [batch, tokens, width]; `last`, normalised; `token`, its last; `pooled`
+    [batch, projection], an affine map of that. Parameters as of `clip_text`, and `projection/bias`.
+
+    Args:
+      size: its measures.
+      vocabulary: how many tokens there are.
+      positions: the longest text in tokens.
+      projection: width of the embedding.
+      eps: of the layer normalisations.
+      attention_dropout: of the attention weights, in training.
+
+    Raises:
+      ValueError: for heads that do not divide the width; when called on no tokens or too many.
+
+    Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
+    """
+    net = TextTower(
+        size,
+        vocabulary,
+        positions,
+        eps,
+        nn.gelu,
+        causal=False,
+        pool="last",
+        projection=projection,
+        projection_bias=True,
+        attention_dropout=attention_dropout,
+    )
+    return from_linen(net)

@@ -1,0 +1,80 @@
+"""The text towers of CLIP and SigLIP."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jtl.backbones.transformer import trunc_normal
+from jtl.backbones.vision_transformer import Size, check_size, stack
+
+
+class TextTower(nn.Module):
+    """Tokens with positions through pre-norm blocks, a last normalisation, and one token's linear map.
+
+    Args:
+      size: its measures.
+      vocabulary: how many tokens there are.
+      positions: the longest text in tokens.
+      eps: of the layer normalisations.
+      activation: of the perceptrons.
+      causal: whether a token sees those before it alone, and no padding.
+      pool: which token makes `pooled`: the first that is this number, the one of the largest number, or the last.
+      projection: width of its map.
+      projection_bias: whether that has one.
+      attention_dropout: of the attention weights, in training.
+    """
+
+    size: Size
+    vocabulary: int
+    positions: int
+    eps: float
+    activation: Callable[[Array], Array]
+    causal: bool
+    pool: int | Literal["largest", "last"]
+    projection: int | None
+    projection_bias: bool
+    attention_dropout: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_size(self.size, attention_dropout=self.attention_dropout)
+
+    @nn.compact
+    def __call__(self, x: dict[str, Any], train: bool) -> dict[str, Array]:
+        """Features of {"ids", "mask"} by name."""
+        ids = jnp.asarray(x["ids"])
+        if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer) or not 1 <= ids.shape[1] <= self.positions:
+            raise ValueError(
+                f"ids of shape {ids.shape} and dtype {ids.dtype}: "
+                f"give whole numbers of shape [batch, tokens], 1 to {self.positions} tokens"
+            )
+        width, count = self.size.width, ids.shape[1]
+        tokens = self.param("token", trunc_normal, (self.vocabulary, width), jnp.float32)
+        position = self.param("position", trunc_normal, (self.positions, width), jnp.float32)
+        y, mask = tokens[ids] + position[None, :count], None
+        if self.causal:
+            seen = jnp.tril(jnp.ones((count, count), bool)).reshape(1, 1, count, count)
+            mask = seen & jnp.asarray(x["mask"]).reshape(-1, 1, 1, count)
+        y, features = stack(
+            y,
+            self.size,
+            train,
+            mask=mask,
+            eps=self.eps,
+            activation=self.activation,
+            attention_dropout=self.attention_dropout,
+        )
+        y = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(y)
+        token = y[jnp.arange(len(y)), self._place(ids)]
+        if self.projection is None:
+            return features | {"last": y, "pooled": token}
+        dense = nn.Dense(self.projection, self.projection_bias, kernel_init=trunc_normal, name="projection")
+        return features | {"last": y, "token": token, "pooled": dense(token)}
+
+    def _place(self, ids: Int[Array, "batch tokens"]) -> Int[Array, "batch"]:
+        if self.pool == "last":
+            return jnp.full(len(ids), ids.shape[1] - 1)
+        return jnp.argmax(ids if self.pool == "largest" else (ids == self.pool), 1)

@@ -1,0 +1,62 @@
+"""Images and texts in one space."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl import rng
+from jtl.model import Model, Output, Stats, Variables
+from jtl.typing import Key
+
+
+def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
+    """Similarities of images and texts, `s cos(f(image), g(text)) + b`.
+
+    It takes {"image": [images, ...], "text": what the text tower takes}. Features: `image` [images, width] and `text`
+    [texts, width], of length 1; `logits` [images, texts]; `pooled`, the images again. Parameters: `image/...`,
+    `text/...`, `log_scale`, the logarithm of s, and with `bias` `bias`.
+
+    Args:
+      image: f; its `pooled` is taken.
+      text: g, as wide.
+      bias: whether there is b, which a loss on single pairs needs.
+    """
+
+    def init(key: Key, x: Any) -> Variables:
+        made = {"image": image.init(rng.stream(key, "image"), x["image"])}
+        made["text"] = text.init(rng.stream(key, "text"), x["text"])
+        # As the papers start: temperatures of 1 / 0.07 and 10, and a bias that most pairs do not fit.
+        start = {"log_scale": jnp.log(10.0), "bias": jnp.asarray(-10.0)} if bias else {"log_scale": jnp.log(1 / 0.07)}
+        return Variables(
+            {n: v.params for n, v in made.items()} | start, {n: v.stats for n, v in made.items() if v.stats}
+        )
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        params, stats = variables
+        found, new = {}, {}
+        for name, tower in (("image", image), ("text", text)):
+            own = Variables(params[name], stats.get(name, {}))
+            stream = None if key is None else rng.stream(key, name)
+            features, new[name] = tower.apply(own, x[name], train=train, key=stream)
+            found[name] = unit(features["pooled"])
+        logits = jnp.exp(params["log_scale"]) * found["image"] @ found["text"].T
+        logits = logits + params["bias"] if bias else logits
+        return found | {"logits": logits, "pooled": found["image"]}, {n: s for n, s in new.items() if s}
+
+    return Model(init, apply)
+
+
+def normalised(model: Model) -> Model:
+    """The model with `pooled` of length 1."""
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        features, stats = model.apply(variables, x, train=train, key=key)
+        return features | {"pooled": unit(features["pooled"])}, stats
+
+    return Model(model.init, apply)
+
+
+def unit(x: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
+    """Vectors of length 1, `x / |x|`."""
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

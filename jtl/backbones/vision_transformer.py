@@ -1,0 +1,230 @@
+"""The vision transformer that ViT, DINOv2 and the image towers of CLIP and SigLIP share."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jtl.backbones.layers import Conv, check_images
+from jtl.backbones.transformer import Attention, Block, Mlp, exact_gelu, trunc_normal
+
+
+class Size(NamedTuple):
+    """The measures of a transformer.
+
+    Args:
+      width: of a token.
+      depth: number of blocks.
+      heads: of the attention; divides the width.
+      hidden: width of the blocks' perceptron.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+
+
+def check_grid(image: int, patch: int) -> None:
+    """Refuses patches that do not fill the image.
+
+    Raises:
+      ValueError: naming both.
+    """
+    if image % patch:
+        raise ValueError(f"image={image} is no multiple of patch={patch}")
+
+
+def check_size(size: Size, **rates: float) -> None:
+    """Refuses heads that do not divide the width, and rates that are no probability.
+
+    Raises:
+      ValueError: naming it and its value.
+    """
+    if size.width % size.heads:
+        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+
+
+class VisionTransformer(nn.Module):
+    """Patches, and tokens beside them, through pre-norm blocks and a last normalisation.
+
+    Args:
+      size: its measures.
+      patch: side of a patch in pixels.
+      image: side of the images in pixels that the position embeddings are for.
+      eps: of the layer normalisations.
+      dropout: after the embedding and both branches of each block, in training.
+      attention_dropout: of the attention weights, in training.
+      drop_path: of the last block's branches; it grows linearly from 0 at the first.
+      activation: of the perceptrons.
+      layer_scale: start of the branches' factors; None for none.
+      class_token: whether one goes first.
+      registers: tokens after the class token that have no position.
+      mask_token: whether there is the token that took the place of patches in pretraining. Nothing here reads it;
+        it is carried from file to file.
+      embed_bias: whether the patches' embedding has one.
+      first_norm: whether there is a normalisation before the first block.
+      resample: how position embeddings are interpolated for images of another size: "bicubic", or "antialias",
+        bicubic too; None for no other size.
+      pool: what makes `pooled`: the class token, the class token beside the mean of the patches, or a learned query's
+        attention over all tokens.
+      projection: width of a linear map after that, without a bias; None for none.
+    """
+
+    size: Size
+    patch: int
+    image: int
+    eps: float
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    activation: Callable[[Array], Array] = exact_gelu
+    layer_scale: float | None = None
+    class_token: bool = True
+    registers: int = 0
+    mask_token: bool = False
+    embed_bias: bool = True
+    first_norm: bool = False
+    resample: Literal["bicubic", "antialias"] | None = None
+    pool: Literal["token", "token+mean", "attention"] = "token"
+    projection: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_size(self.size, dropout=self.dropout, attention_dropout=self.attention_dropout, drop_path=self.drop_path)
+        if self.image < self.patch:
+            raise ValueError(f"image={self.image} holds no patch of patch={self.patch}")
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool) -> dict[str, Array]:
+        """Features by name."""
+        x = self._patches(check_images(x, self.patch if self.resample else 1))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if self.first_norm:
+            x = self._norm("first_norm")(x)
+        x, features = stack(
+            x,
+            self.size,
+            train,
+            drop_path=self.drop_path,
+            eps=self.eps,
+            dropout=self.dropout,
+            mlp_dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            activation=self.activation,
+            layer_scale=self.layer_scale,
+        )
+        x = self._norm("norm")(x)
+        return features | {"last": x} | self._pooled(x, train)
+
+    def _patches(self, x: Float[Array, "batch rows columns channels"]) -> Float[Array, "batch tokens width"]:
+        if x.shape[1:3] != (self.image, self.image) and self.resample is None:
+            raise ValueError(
+                f"images of {x.shape[1]}x{x.shape[2]} pixels: this network was made for "
+                f"{self.image}x{self.image}; resize them, or give vit(..., image=)"
+            )
+        width, first = self.size.width, int(self.class_token)
+        x = Conv(width, self.patch, self.patch, 0, bias=self.embed_bias, init=trunc_normal, name="embed")(x)
+        grid = x.shape[1:3]
+        x = x.reshape(x.shape[0], -1, width)
+        if self.class_token:
+            x = jnp.concatenate([self._token("class_token", 1, x), x], 1)
+        shape = (1, first + (self.image // self.patch) ** 2, width)
+        position = self.param("position", trunc_normal, shape, jnp.float32)
+        x = x + interpolated(position, grid, self.resample == "antialias").astype(x.dtype)
+        if self.registers:
+            x = jnp.concatenate([x[:, :first], self._token("registers", self.registers, x), x[:, first:]], 1)
+        if self.mask_token:
+            self.param("mask_token", nn.initializers.zeros, (1, width), jnp.float32)
+        return x
+
+    def _token(self, name: str, count: int, x: Array) -> Array:
+        token = self.param(name, nn.initializers.zeros, (1, count, x.shape[-1]), jnp.float32)
+        return jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], count, x.shape[-1]))
+
+    def _norm(self, name: str) -> nn.LayerNorm:
+        return nn.LayerNorm(self.eps, use_fast_variance=False, name=name)
+
+    def _pooled(self, x: Float[Array, "batch tokens width"], train: bool) -> dict[str, Array]:
+        if self.pool == "attention":
+            pool = AttentionPool(self.size.heads, self.size.hidden, self.eps, self.activation, name="pool")
+            return {"pooled": pool(x, train)}
+        token = x[:, 0]
+        if self.pool == "token+mean":
+            return {"token": token, "pooled": jnp.concatenate([token, x[:, 1 + self.registers :].mean(1)], -1)}
+        if self.projection is None:
+            return {"pooled": token}
+        project = nn.Dense(self.projection, use_bias=False, kernel_init=trunc_normal, name="projection")
+        return {"token": token, "pooled": project(token)}
+
+
+class AttentionPool(nn.Module):
+    """One vector of many tokens: `y = attention(q, x)` of a learned query q, then `y + mlp(norm(y))`.
+
+    Args:
+      heads: of the attention.
+      hidden: width of the perceptron.
+      eps: of the normalisation.
+      activation: of the perceptron.
+
+    Zhai et al., Scaling Vision Transformers, 2021, arXiv 2106.04560.
+    """
+
+    heads: int
+    hidden: int
+    eps: float
+    activation: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Float[Array, "batch width"]:
+        """The query's answer."""
+        query = self.param("query", trunc_normal, (1, 1, x.shape[-1]), jnp.float32).astype(x.dtype)
+        query = jnp.broadcast_to(query, (x.shape[0], 1, x.shape[-1]))
+        y = Attention(self.heads, name="attention")(query, train, source=x)
+        norm = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")
+        return (y + Mlp(self.hidden, activation=self.activation, name="mlp")(norm(y), train))[:, 0]
+
+
+def stack(
+    x: Float[Array, "batch tokens width"],
+    size: Size,
+    train: bool,
+    *,
+    mask: Bool[Array, "#batch #heads #tokens tokens"] | None = None,
+    drop_path: float = 0.0,
+    **options,
+) -> tuple[Array, dict[str, Array]]:
+    """`block1`, `block2`, ... of the module that calls it; the last one's tokens, and all as `stage1`, `stage2`, ..."""
+    features = {}
+    for i in range(1, size.depth + 1):
+        path = drop_path * (i - 1) / max(size.depth - 1, 1)
+        block = Block(size.heads, size.hidden, drop_path=path, name=f"block{i}", **options)
+        x = features[f"stage{i}"] = block(x, train, mask)
+    return x, features
+
+
+def interpolated(
+    position: Float[Array | np.ndarray, "1 tokens width"], grid: tuple[int, int], antialias: bool
+) -> Float[Array | np.ndarray, "1 others width"]:
+    """A square of position embeddings, after one for the class token where there is one, for another grid of patches.
+
+    Bicubic as torch has it: with a = -0.75, or with antialias and a = -0.5.
+    """
+    count = position.shape[1]
+    side = math.isqrt(count)
+    first = count - side * side  # a square and one more is no square
+    if grid == (side, side):
+        return position
+    wide = jnp.asarray(position).astype(jnp.promote_types(position.dtype, jnp.float32))
+    square = wide[:, first:].reshape(1, side, side, -1)
+    shape = (1, *grid, square.shape[-1])
+    new = jax.image.resize(square, shape, "cubic" if antialias else "cubic-pytorch", antialias=antialias)
+    return jnp.concatenate([wide[:, :first], new.reshape(1, -1, shape[-1])], 1).astype(position.dtype)

@@ -1,0 +1,121 @@
+"""DINOv2, without registers and with."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl import backbones
+from jtl.model import Model
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
+from jtl.weights.families.vit import SIZES, WORDS
+from jtl.weights.maps import dinov2 as maps
+from jtl.weights.names import Rule
+from jtl.weights.preprocessing import IMAGENET, Preprocessing
+
+_PLAIN, _REGISTERS = "dinov2", "dinov2_with_registers"
+
+
+def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
+    found = re.fullmatch(r"vit_(small|base|large|giant)_patch14_(reg4_|)dinov2", name)
+    if not found or (kind == _REGISTERS) != bool(found[2]):
+        return None
+    if found[1] == "giant":
+        raise ValueError(f"{name} has SwiGLU perceptrons and is not read; known are small, base and large")
+    width, depth, heads = SIZES[found[1]]
+    config: Config = {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "patch_size": 14,
+        "image_size": 518,
+        "mlp_ratio": 4,
+        "layerscale_value": 1e-5,
+        **({"num_register_tokens": 4} if kind == _REGISTERS else {}),
+    }
+    words = {**WORDS, "reg_tokens": "num_register_tokens", "init_values": "layerscale_value"}
+    return {"model_type": kind, **changed(config, changes, words)}
+
+
+def _complete(config: Config, naming: str) -> Config:
+    registers = config["model_type"] == _REGISTERS
+    usual = {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "mlp_ratio": 4,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "drop_path_rate": 0.0,
+        "layer_norm_eps": 1e-6,
+        "image_size": 224,
+        "patch_size": 16 if registers else 14,
+        "num_channels": 3,
+        "qkv_bias": True,
+        "layerscale_value": 1.0,
+        "use_swiglu_ffn": False,
+        "use_mask_token": naming != "timm",
+        **({"num_register_tokens": 4} if registers else {}),
+    }
+    config = {**usual, **config}
+    whole(config, "hidden_size", "num_attention_heads", "image_size", "patch_size", "num_channels")
+    whole(config, "num_hidden_layers", most=256)
+    if registers:
+        whole(config, "num_register_tokens", most=256)
+    real(config, "mlp_ratio", 64)
+    real(config, "layer_norm_eps", 1.0)
+    real(config, "layerscale_value", 1e6)
+    real(config, "attention_probs_dropout_prob", 1.0)
+    return config
+
+
+def _backbone(config: Config) -> Model:
+    must_be(config, hidden_act="gelu", qkv_bias=True, use_swiglu_ffn=False)
+    must_be(config, hidden_dropout_prob=0.0, drop_path_rate=0.0)
+    width = config["hidden_size"]
+    hidden = int(width * config["mlp_ratio"])
+    whole({"hidden_size * mlp_ratio": hidden}, "hidden_size * mlp_ratio")
+    size = backbones.Size(width, config["num_hidden_layers"], config["num_attention_heads"], hidden)
+    return backbones.dinov2(
+        size,
+        patch=config["patch_size"],
+        image=config["image_size"],
+        eps=config["layer_norm_eps"],
+        registers=config.get("num_register_tokens", 0),
+        mask_token=bool(config["use_mask_token"]),
+        layer_scale=config["layerscale_value"],
+        antialias=config["model_type"] == _REGISTERS,
+        attention_dropout=config["attention_probs_dropout_prob"],
+    )
+
+
+def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+    depth, kind = config["num_hidden_layers"], config["model_type"]
+    return {
+        "transformers": maps.transformers(depth, kind),
+        "timm": maps.timm(depth, kind == _REGISTERS),
+        "original": maps.original(depth),
+    }
+
+
+def _usual(name: str, config: Config) -> Preprocessing:
+    return Preprocessing(config["image_size"], config["image_size"], "bicubic", *IMAGENET)
+
+
+def _family(kind: str, names: str, architecture: str) -> Family:
+    return Family(
+        names=names,
+        named=lambda name, changes: _named(kind, name, changes),
+        complete=_complete,
+        backbone=_backbone,
+        example=lambda config: picture(config["image_size"], config["num_channels"]),
+        tables=_tables,
+        usual=_usual,
+        architecture=architecture,
+    )
+
+
+DINOV2 = _family(_PLAIN, "vit_{small,base,large}_patch14_dinov2", "Dinov2ForImageClassification")
+DINOV2_WITH_REGISTERS = _family(
+    _REGISTERS, "vit_{small,base,large}_patch14_reg4_dinov2", "Dinov2WithRegistersForImageClassification"
+)

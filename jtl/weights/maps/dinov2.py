@@ -1,0 +1,76 @@
+r"""Names of DINOv2: transformers', timm's and those of its own release."""
+
+import numpy as np
+
+from jtl.weights.maps import vit
+from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.names import Rule
+from jtl.weights.transforms import Transform
+
+
+def transformers(depth: int, model: str) -> list[Rule]:
+    """Of transformers' Dinov2Model and Dinov2ForImageClassification, and those with registers.
+
+    Args:
+      depth: number of blocks.
+      model: the `model_type`, which is the prefix where there is a classifier.
+    """
+    top = rf"(?:{model}\.|)"
+    rules = [
+        Rule(rf"{top}embeddings\.cls_token", "backbone/class_token"),
+        Rule(rf"{top}embeddings\.mask_token", "backbone/mask_token"),
+        Rule(rf"{top}embeddings\.register_tokens", "backbone/registers"),
+        Rule(rf"{top}embeddings\.position_embeddings", "backbone/position"),
+        *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/embed", bias=True),
+        *norm(rf"{top}layernorm", "backbone/norm"),
+        *dense("classifier", "head/out"),
+    ]
+    for i in range(depth):
+        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
+        for part in ("query", "key", "value"):
+            rules += dense(rf"{name}\.attention\.attention\.{part}", f"{path}/attention/{part}")
+        rules += dense(rf"{name}\.attention\.output\.dense", f"{path}/attention/out")
+        for number in (1, 2):
+            rules += norm(rf"{name}\.norm{number}", f"{path}/norm{number}")
+            rules.append(Rule(rf"{name}\.layer_scale{number}\.lambda1", f"{path}/scale{number}"))
+        rules += [*dense(rf"{name}\.mlp\.fc1", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.fc2", f"{path}/mlp/down")]
+    return rules
+
+
+def timm(depth: int, registers: bool) -> list[Rule]:
+    """Of timm's networks; with registers its class token has no position, but carries it."""
+    rules = [
+        rule._replace(transform=no_class) if registers and rule.path == "backbone/position" else rule
+        for rule in vit.timm(depth)
+    ]
+    return [*rules, *_scales(depth), Rule("reg_token", "backbone/registers")]
+
+
+def original(depth: int) -> list[Rule]:
+    """Of the `.pth` files of facebookresearch/dinov2: as timm's, but for the tokens."""
+    tokens = [Rule("mask_token", "backbone/mask_token"), Rule("register_tokens", "backbone/registers")]
+    return [*vit.timm(depth), *_scales(depth), *tokens]
+
+
+def _scales(depth: int) -> list[Rule]:
+    return [
+        Rule(rf"blocks\.{i}\.ls{number}\.gamma", f"backbone/block{i + 1}/scale{number}")
+        for i in range(depth)
+        for number in (1, 2)
+    ]
+
+
+def _with_class(x: np.ndarray) -> np.ndarray:
+    if x.ndim != 3:
+        raise ValueError(f"expected [1, patches, width], got {x.shape}")
+    return np.concatenate([np.zeros_like(x[:, :1]), x], 1)
+
+
+def _without_class(x: np.ndarray) -> np.ndarray:
+    if x[:, 0].any():
+        raise ValueError("the class token's position embedding is not zero, and timm's network has none")
+    return x[:, 1:]
+
+
+no_class = Transform("[1,n,d] -> [1,1+n,d]", _with_class, _without_class)
+"""Position embeddings of the patches alone."""

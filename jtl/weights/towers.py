@@ -1,0 +1,86 @@
+"""What becomes of a network of two towers: each alone, and a classifier made of the classes' names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import heads
+from jtl.backbones.two_towers import unit
+from jtl.model import Variables
+from jtl.weights.families import FAMILIES, Config
+from jtl.weights.load import Pretrained
+
+
+def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
+    """The image tower and the text tower of CLIP or SigLIP, each as a network of its own without a head.
+
+    Args:
+      loaded: what `jtl.load` gave for both, or with its `variables` those of training.
+
+    Raises:
+      ValueError: for a network without two towers.
+    """
+    params = loaded.variables.params["backbone"]
+    if not {"image", "text"} <= set(params):
+        raise ValueError(f"a {loaded.config['model_type']} has no two towers; load a CLIP or a SigLIP model")
+    return (
+        _alone(loaded, loaded.config["vision_config"], params["image"])._replace(preprocessing=loaded.preprocessing),
+        _alone(loaded, loaded.config["text_config"], params["text"]),
+    )
+
+
+def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str] | None = None) -> Pretrained:
+    """A classifier of images made of texts: the image tower, normalised, under a linear head, `z = s W x + b`.
+
+    W are the texts' embeddings, so the logits are those of the two towers, and both the head and the tower can be
+    trained further as any other network.
+
+    Args:
+      loaded: what `jtl.load` gave for CLIP or SigLIP.
+      texts: {"ids", "mask"}, [classes, tokens], or [classes, templates, tokens] for several texts of each class,
+        whose embeddings are averaged.
+      labels: the classes' names.
+
+    Raises:
+      ValueError: for a network without two towers, or another number of labels than of classes.
+
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
+    """
+    image, text = towers(loaded)
+    ids = np.asarray(texts["ids"])
+    if ids.ndim not in (2, 3) or (labels is not None and len(labels) != len(ids)):
+        count = "no labels" if labels is None else f"{len(labels)} labels"
+        raise ValueError(f"ids of shape {ids.shape} and {count}: give [classes, (templates,) tokens], a label for each")
+    flat = {name: jnp.asarray(a).reshape(-1, ids.shape[-1]) for name, a in texts.items()}
+
+    def embeddings(variables: Variables, x: Any) -> jax.Array:
+        rows = unit(text.backbone.apply(variables, x, train=False, key=None)[0]["pooled"])
+        return unit(rows.reshape(len(ids), -1, rows.shape[-1]).mean(1))
+
+    own = Variables(text.variables.params["backbone"], {})
+    rows = np.asarray(jax.jit(embeddings)(own, flat))
+    params = loaded.variables.params["backbone"]
+    scale, bias = np.exp(params["log_scale"]), params.get("bias", np.zeros((), rows.dtype))
+    out = {"kernel": scale * rows.T, "bias": np.full(len(rows), bias)}
+    config = {**image.config, "normalised": True}
+    return image._replace(
+        backbone=FAMILIES[config["model_type"]].backbone(config),
+        head=heads.linear(len(rows)),
+        variables=Variables({**image.variables.params, "head": {"out": out}}, {}),
+        labels=None if labels is None else tuple(labels),
+        config=config,
+    )
+
+
+def _alone(loaded: Pretrained, config: Config, params: Any) -> Pretrained:
+    return loaded._replace(
+        backbone=FAMILIES[config["model_type"]].backbone(config),
+        head=heads.identity(),
+        variables=Variables({"backbone": params, "head": {}}, {}),
+        preprocessing=None,
+        labels=None,
+        config=config,
+    )
