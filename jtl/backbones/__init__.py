@@ -1,12 +1,14 @@
 """Backbones: functions that return a `Model` whose output is a dict of features by name."""
 
 from jtl.backbones.alexnet import alexnet
+from jtl.backbones.bert import Pooler, bert
 from jtl.backbones.cifar_resnet import cifar_resnet
 from jtl.backbones.clip import clip_image, clip_text
 from jtl.backbones.conv4 import conv4
 from jtl.backbones.convnext import convnext
 from jtl.backbones.densenet import DenseSize, densenet
 from jtl.backbones.efficientnet import efficientnet
+from jtl.backbones.gpt2 import gpt2
 from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
@@ -19,8 +21,10 @@ from jtl.backbones.vit import dinov2, vit
 
 __all__ = [
     "DenseSize",
+    "Pooler",
     "Size",
     "alexnet",
+    "bert",
     "cifar_resnet",
     "clip_image",
     "clip_text",
@@ -29,6 +33,7 @@ __all__ = [
     "densenet",
     "dinov2",
     "efficientnet",
+    "gpt2",
     "mlp",
     "mobilenet_v2",
     "mobilenet_v3",
@@ -39,9 +44,9 @@ __all__ = [
     "resnet50",
     "resnet101",
     "resnet152",
-    "vgg",
     "siglip_image",
     "siglip_text",
     "two_towers",
+    "vgg",
     "vit",
 ]

@@ -14,6 +14,7 @@ from jtl.model import Model, Variables, init
 from jtl.typing import Key
 from jtl.weights.channels import rechannelled, refilled, same_scale
 from jtl.weights.families import Config
+from jtl.weights.families.base import HEADLESS
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, unflatten
 from jtl.weights.positions import interpolated
@@ -93,6 +94,8 @@ def load(
     tensors = read(path)
     family = found.family
     kind = naming(tensors, tables(family, family.complete(found.config, "")))
+    if kind == HEADLESS and classes is not None:
+        kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
     config = family.complete(found.config, kind)
     images, table = found.preprocessing, tables(family, config)[kind]
     if image is not None:

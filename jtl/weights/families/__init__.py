@@ -1,11 +1,13 @@
 """The families of networks that jtl reads, by transformers' `model_type`."""
 
 from jtl.weights.families.base import Config, Family
+from jtl.weights.families.bert import BERT, DISTILBERT, ROBERTA
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
 from jtl.weights.families.convnext import CONVNEXT
 from jtl.weights.families.densenet import DENSENET
 from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
+from jtl.weights.families.gpt2 import GPT2
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.resnet import RESNET
@@ -28,6 +30,10 @@ FAMILIES: dict[str, Family] = {
     "alexnet": ALEXNET,
     "densenet": DENSENET,
     "cifar_resnet": CIFAR_RESNET,
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "distilbert": DISTILBERT,
+    "gpt2": GPT2,
 }
 
 __all__ = ["FAMILIES", "Config", "Family"]

@@ -13,6 +13,8 @@ from jtl.weights.preprocessing import Preprocessing
 
 Config = dict[str, Any]
 """The measures of a network in transformers' words: its `config.json` with `model_type`."""
+HEADLESS = "transformers, headless"
+"""The naming of a file of transformers that lacks the layers which only a network with a head needs."""
 
 
 class Family(NamedTuple):
@@ -26,8 +28,8 @@ class Family(NamedTuple):
         library's defaults; raises ValueError for what is no measure.
       backbone: of a complete config; raises ValueError for what jtl's network cannot be.
       example: shapes and types of one example's input, with a leading axis of 1; a tree where there are several.
-      tables: naming -> name table; the first is the one that `save` writes.
-      usual: the preprocessing of networks known by name.
+      tables: naming -> name table; of several that fit alike the first is taken, "transformers" is what `save` writes.
+      usual: the preprocessing of networks known by name; None where their input is not images.
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head, where a network is of use without one and can be saved so.
     """

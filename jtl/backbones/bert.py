@@ -1,0 +1,166 @@
+"""Encoders of text: BERT, RoBERTa, DistilBERT and MiniLM are one network with other measures."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl.backbones.texts import check_texts, mean_of_tokens
+from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
+from jtl.backbones.vit import Size
+from jtl.model import Model, from_linen
+
+_SIZES = {
+    "tiny": Size(128, 2, 2, 512),
+    "mini": Size(256, 4, 4, 1024),
+    "small": Size(512, 4, 8, 2048),
+    "medium": Size(512, 8, 8, 2048),
+    "base": Size(768, 12, 12, 3072),
+    "large": Size(1024, 24, 16, 4096),
+    "distil": Size(768, 6, 12, 3072),
+    "minilm6": Size(384, 6, 12, 1536),
+    "minilm12": Size(384, 12, 12, 1536),
+}
+
+
+class Pooler(NamedTuple):
+    """A dense layer, as wide as a token, between the first token and the head.
+
+    Args:
+      activation: "tanh" in BERT and RoBERTa, "relu" in DistilBERT.
+      before: dropout of the layer's input, in training; RoBERTa has one.
+      after: dropout of its output, in training.
+    """
+
+    activation: Literal["tanh", "relu"] = "tanh"
+    before: float = 0.0
+    after: float = 0.0
+
+
+_TANH = Pooler()
+
+
+def bert(
+    size: Literal["tiny", "mini", "small", "medium", "base", "large", "distil", "minilm6", "minilm12"] | Size,
+    *,
+    vocabulary: int = 30522,
+    positions: int = 512,
+    types: int = 2,
+    pad: int | None = None,
+    pooler: Pooler | None = _TANH,
+    eps: float = 1e-12,
+    dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+    activation: Callable[[Array], Array] = exact_gelu,
+) -> Model:
+    """A BERT: embeddings of words, positions and types, normalised, through post-norm transformer blocks.
+
+    The input is a dict, as a `data.text.tokenizer` makes it: `ids` [batch, tokens] of integers, `mask`
+    [batch, tokens], true where there is a token, and `types` [batch, tokens], the number of the text in a pair;
+    without them, or in a network that has no table of them, every token is alike.
+
+    Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them; `pooled`
+    [batch, width], its first token, through the pooler where there is one; `mean` [batch, width], the mean of its
+    tokens, which is the embedding of a sentence in MiniLM. Parameters: `words/embedding`, `positions/embedding`,
+    `types/embedding`, `norm/scale`, `block1/attention/query/kernel`, ..., `pooler/kernel`.
+
+    Args:
+      size: a name (of Google's releases; "distil" of DistilBERT, "minilm6" and "minilm12" of MiniLM), or a `Size`.
+      vocabulary: how many ids there are.
+      positions: how many positions have an embedding; no text is longer.
+      types: how many types; 0 for no table, as in DistilBERT.
+      pad: RoBERTa counts positions from `pad + 1` on and over the ids that are not `pad`; None: all, from 0.
+      pooler: the layer that makes `pooled`; None for the first token as it is.
+      eps: of the layer normalisations.
+      dropout: after the embeddings and both branches of each block, in training.
+      attention_dropout: of the attention weights, in training.
+      activation: of the blocks' perceptrons.
+
+    Raises:
+      ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
+        texts that are too long.
+
+    Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2018, arXiv 1810.04805; Liu et al., RoBERTa,
+    2019, arXiv 1907.11692; Sanh et al., DistilBERT, 2019, arXiv 1910.01108; Wang et al., MiniLM, 2020, arXiv
+    2002.10957.
+    """
+    if isinstance(size, str) and size not in _SIZES:
+        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
+    size = _SIZES[size] if isinstance(size, str) else size
+    if size.width % size.heads:
+        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
+    first = 0 if pad is None else pad + 1
+    if vocabulary < 1 or types < 0 or positions <= first:
+        raise ValueError(
+            f"vocabulary={vocabulary}, types={types}, positions={positions}: give at least 1 id, 0 types and "
+            f"{first + 1} positions, of which {first} are not used"
+        )
+    rates = {"dropout": dropout, "attention_dropout": attention_dropout}
+    rates |= {} if pooler is None else {"pooler.before": pooler.before, "pooler.after": pooler.after}
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+    return from_linen(
+        _Bert(size, vocabulary, positions, types, pad, pooler, eps, dropout, attention_dropout, activation)
+    )
+
+
+class _Bert(nn.Module):
+    size: Size
+    vocabulary: int
+    positions: int
+    types: int
+    pad: int | None
+    pooler: Pooler | None
+    eps: float
+    dropout: float
+    attention_dropout: float
+    activation: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        ids, mask, types = check_texts(x)
+        width, depth, heads, hidden = self.size
+        longest = self.positions - (0 if self.pad is None else self.pad + 1)
+        if ids.shape[1] > longest:
+            raise ValueError(f"texts of {ids.shape[1]} tokens: this network takes at most {longest}; truncate them")
+
+        def embed(name, rows, index):
+            return nn.Embed(rows, width, embedding_init=trunc_normal, name=name)(index)
+
+        x = embed("words", self.vocabulary, ids) + embed("positions", self.positions, self._places(ids))
+        if self.types:
+            x = x + embed("types", self.types, types)
+        x = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        features = {}
+        for i in range(1, depth + 1):
+            block = Block(
+                heads,
+                hidden,
+                self.eps,
+                self.dropout,
+                attention_dropout=self.attention_dropout,
+                activation=self.activation,
+                post_norm=True,
+                name=f"block{i}",
+            )
+            x = features[f"stage{i}"] = block(x, train, mask[:, None, None])
+        return features | {"last": x, "mean": mean_of_tokens(x, mask), "pooled": self._pooled(x[:, 0], train)}
+
+    def _places(self, ids: Array) -> Array:
+        if self.pad is None:
+            return jnp.arange(ids.shape[1])[None]
+        real = (ids != self.pad).astype(jnp.int32)
+        return jnp.cumsum(real, 1) * real + self.pad
+
+    def _pooled(self, first: Array, train: bool) -> Array:
+        if self.pooler is None:
+            return first
+        name, before, after = self.pooler
+        y = nn.Dropout(before, deterministic=not train)(first)
+        y = nn.Dense(first.shape[-1], kernel_init=trunc_normal, name="pooler")(y)
+        y = jnp.tanh(y) if name == "tanh" else nn.relu(y)
+        return nn.Dropout(after, deterministic=not train)(y)

@@ -1,0 +1,105 @@
+"""GPT-2: a text is read from left to right."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jtl.backbones.texts import check_texts, mean_of_tokens
+from jtl.backbones.transformer import Block, trunc_normal
+from jtl.backbones.vit import Size
+from jtl.model import Model, from_linen
+
+_SIZES = {
+    "distil": Size(768, 6, 12, 3072),
+    "small": Size(768, 12, 12, 3072),
+    "medium": Size(1024, 24, 16, 4096),
+    "large": Size(1280, 36, 20, 5120),
+    "xl": Size(1600, 48, 25, 6400),
+}
+
+
+def gpt2(
+    size: Literal["distil", "small", "medium", "large", "xl"] | Size,
+    *,
+    vocabulary: int = 50257,
+    positions: int = 1024,
+    eps: float = 1e-5,
+    embedding_dropout: float = 0.1,
+    dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+) -> Model:
+    """A GPT-2: embeddings of words and positions through pre-norm blocks in which a token sees those before it.
+
+    The input is a dict of `ids` and `mask`, as of `bert`, padded on the right; types have no part in it.
+
+    Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them normalised;
+    `pooled` [batch, width], its last token, which has seen the whole text; `mean`, the mean of its tokens. The logits
+    of the next word are `last @ words/embedding.T`. Parameters: `words/embedding`, `positions/embedding`,
+    `block1/norm1/scale`, `block1/attention/query/kernel`, ..., `norm/scale`.
+
+    Args:
+      size: a name, or a `Size`.
+      vocabulary: how many ids there are.
+      positions: how many positions have an embedding; no text is longer.
+      eps: of the layer normalisations.
+      embedding_dropout: of the embeddings, in training.
+      dropout: after both branches of each block, in training.
+      attention_dropout: of the attention weights, in training.
+
+    Raises:
+      ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
+        texts that are too long.
+
+    Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
+    """
+    if isinstance(size, str) and size not in _SIZES:
+        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
+    size = _SIZES[size] if isinstance(size, str) else size
+    if size.width % size.heads:
+        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
+    if vocabulary < 1 or positions < 1:
+        raise ValueError(f"vocabulary={vocabulary}, positions={positions}: give at least 1 of each")
+    rates = {"embedding_dropout": embedding_dropout, "dropout": dropout, "attention_dropout": attention_dropout}
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+    return from_linen(_Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout))
+
+
+class _Gpt2(nn.Module):
+    size: Size
+    vocabulary: int
+    positions: int
+    eps: float
+    embedding_dropout: float
+    dropout: float
+    attention_dropout: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        ids, mask, _ = check_texts(x)
+        width, depth, heads, hidden = self.size
+        tokens = ids.shape[1]
+        if tokens > self.positions:
+            raise ValueError(f"texts of {tokens} tokens: this network takes at most {self.positions}; truncate them")
+        x = nn.Embed(self.vocabulary, width, embedding_init=trunc_normal, name="words")(ids)
+        place = nn.Embed(self.positions, width, embedding_init=trunc_normal, name="positions")
+        x = nn.Dropout(self.embedding_dropout, deterministic=not train)(x + place(jnp.arange(tokens)[None]))
+        before = jnp.tril(jnp.ones((1, 1, tokens, tokens), bool)) & mask[:, None, None]
+        features = {}
+        for i in range(1, depth + 1):
+            block = Block(
+                heads,
+                hidden,
+                self.eps,
+                self.dropout,
+                attention_dropout=self.attention_dropout,
+                activation=nn.gelu,
+                name=f"block{i}",
+            )
+            x = features[f"stage{i}"] = block(x, train, before)
+        x = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(x)
+        final = (mask * jnp.arange(tokens)[None]).max(1)
+        pooled = jnp.take_along_axis(x, final[:, None, None], 1)[:, 0]
+        return features | {"last": x, "mean": mean_of_tokens(x, mask), "pooled": pooled}

@@ -1,0 +1,31 @@
+"""What backbones of text share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def check_texts(x: Any) -> tuple[Array, Array, Array]:
+    """(ids, mask, types) of an input, each [batch, tokens]; all types are 0 where it has none.
+
+    Raises:
+      ValueError: where it is no dict of them, or they are of other numbers or shapes.
+    """
+    if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x) <= {"ids", "mask", "types"}:
+        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__
+        raise ValueError(f"the input is {given}: give a dict of 'ids', 'mask' and, for pairs, 'types'")
+    ids, mask = jnp.asarray(x["ids"]), jnp.asarray(x["mask"])
+    types = jnp.asarray(x["types"]) if "types" in x else jnp.zeros_like(ids)
+    if not (jnp.issubdtype(ids.dtype, jnp.integer) and jnp.issubdtype(types.dtype, jnp.integer) and mask.dtype == bool):
+        raise ValueError(f"ids, mask, types are {ids.dtype}, {mask.dtype}, {types.dtype}: give int32, bool, int32")
+    if ids.ndim != 2 or not ids.shape == mask.shape == types.shape or not ids.shape[1]:
+        raise ValueError(f"ids, mask, types have shapes {ids.shape}, {mask.shape}, {types.shape}: give [batch, tokens]")
+    return ids, mask, types
+
+
+def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Array:
+    """The mean of each row's tokens, [batch, width]; 0 where it has none."""
+    weights = mask[:, :, None].astype(x.dtype)
+    return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)

@@ -1,0 +1,125 @@
+"""GPT-2 against transformers' on randomised weights and padded texts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loading import close, renamed, same_bits, tree_of
+from safetensors.numpy import load_file, save_file
+
+from jtl import backbones
+from jtl.methods.finetune import forward
+from jtl.params import flatten
+from jtl.weights.load import load
+
+SIZES = {
+    "even": {"n_embd": 12, "n_layer": 2, "n_head": 3},
+    "odd": {"n_embd": 15, "n_layer": 3, "n_head": 5, "n_inner": 22, "n_positions": 9},
+}
+
+
+@pytest.fixture
+def references():
+    pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+    pytest.importorskip("transformers")
+    import text_references
+
+    return text_references
+
+
+def made(kind, **measures):
+    import transformers
+    from torch_resnets import randomise
+
+    dropout = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), 0.0)
+    options = {"vocab_size": 40, "n_positions": 16, "bos_token_id": 0, "eos_token_id": 0, **dropout, **measures}
+    return randomise(getattr(transformers, kind)(transformers.GPT2Config(**options))).eval()
+
+
+def compare(features, logits, net, x, mask, tolerance):
+    """Every feature that transformers tells, and the words' logits, which are given back."""
+    out = net.transformer(**x, output_hidden_states=True)
+    wanted = {f"stage{i}": h for i, h in enumerate(out.hidden_states[1:-1], 1)} | {"last": out.last_hidden_state}
+    rows = out.last_hidden_state
+    wanted["pooled"] = rows[np.arange(len(mask)), mask.sum(1) - 1]
+    weights = x["attention_mask"][:, :, None].to(rows.dtype)
+    wanted["mean"] = (rows * weights).sum(1) / weights.sum(1)
+    for name, value in wanted.items():
+        close(features[name], value.detach(), tolerance, name)
+    # The last block's output before the last normalisation is not told.
+    assert set(features) - set(wanted) == {f"stage{net.config.n_layer}"}
+    theirs = net(**x).logits
+    close(logits, theirs.detach(), tolerance, "logits")
+    return theirs
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_is_transformers_network(references, size, tmp_path):
+    """Features and logits to 1e-5 in float32, evaluating; to 1e-10 in float64, training, with gradients to 1e-9."""
+    net = made("GPT2LMHeadModel", **SIZES[size])
+    net.save_pretrained(tmp_path)
+    loaded, x = load(tmp_path), references.texts("roberta")
+
+    def words(params, loaded, train):
+        run = forward(loaded.backbone, loaded.head, train=train)
+        features, _, _ = run(loaded.variables._replace(params=params), x, None)
+        return features, features["last"] @ params["backbone"]["words"]["embedding"].T
+
+    features, logits = jax.jit(lambda p: words(p, loaded, False))(loaded.variables.params)
+    given = references.to_torch(x)
+    compare(features, logits, net, given, x["mask"], 1e-5)
+    with jax.enable_x64(True):
+        exact = load(tmp_path, dtype=jnp.float64)
+
+        def loss(params):
+            features, logits = words(params, exact, True)
+            return (jnp.sin(logits) * x["mask"][:, :, None]).sum(), (features, logits)
+
+        grads, (features, logits) = jax.jit(jax.grad(loss, has_aux=True))(exact.variables.params)
+    theirs = compare(features, logits, net.double().train(), given, x["mask"], 1e-10)
+    (theirs.sin() * given["attention_mask"][:, :, None]).sum().backward()
+    for parameter in net.parameters():
+        parameter.data = parameter.grad
+    net.save_pretrained(tmp_path / "gradients")
+    with jax.enable_x64(True):
+        expected = flatten(load(tmp_path / "gradients", dtype=jnp.float64).variables.params)
+    for path, ours in flatten(grads).items():
+        # A key's bias moves no softmax: its gradient is 0 but for rounding.
+        largest = np.abs(expected[path]).max()
+        np.testing.assert_allclose(ours, expected[path], rtol=1e-9, atol=1e-10 * max(largest, 1), err_msg=path)
+
+
+def test_names_go_there_and_back(references, tmp_path):
+    """With the prefix and without, with the copies and triangles of old files."""
+    made("GPT2LMHeadModel", **SIZES["even"]).save_pretrained(tmp_path)
+    loaded, held = load(tmp_path), load_file(tmp_path / "model.safetensors")
+    same_bits(renamed(loaded, "transformers"), held)
+    old = {n.removeprefix("transformer."): a for n, a in held.items()}
+    extra = {"lm_head.weight": old["wte.weight"].copy(), "h.0.attn.bias": np.ones((1, 1, 16, 16), np.uint8)}
+    save_file(old | extra, tmp_path / "model.safetensors")
+    again = load(tmp_path)
+    assert set(again.report.unused) == set(extra)
+    same_bits(flatten(tree_of(again)), flatten(tree_of(loaded)))
+
+
+# Parameters of the published models, as transformers counts them.
+@pytest.mark.parametrize(
+    ("size", "total"),
+    [("distil", 81_912_576), ("small", 124_439_808), ("medium", 354_823_168), ("large", 774_030_080)],
+)
+def test_sizes_are_the_published_ones(key, size, total):
+    x = {"ids": np.ones((1, 2), np.int32), "mask": np.ones((1, 2), bool)}
+    made = jax.eval_shape(backbones.gpt2(size).init, key, x)
+    assert sum(a.size for a in jax.tree.leaves(made.params)) == total
+
+
+def test_a_token_sees_none_after_it(key):
+    net = backbones.gpt2(backbones.Size(8, 2, 2, 12), vocabulary=20, positions=8)
+    x = {"ids": np.arange(12, dtype=np.int32).reshape(2, 6), "mask": np.ones((2, 6), bool)}
+    v, run = net.init(key, x), jax.jit(lambda v, x: net.apply(v, x, train=False)[0]["last"])
+    later = {**x, "ids": np.where(np.arange(6)[None] < 4, x["ids"], 19).astype(np.int32)}
+    before, after = (np.asarray(run(v, given)) for given in (x, later))
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert (before[:, 4:] != after[:, 4:]).any(-1).all()
+    with pytest.raises(ValueError, match="9 tokens: this network takes at most 8"):
+        net.apply(v, {"ids": np.ones((1, 9), np.int32), "mask": np.ones((1, 9), bool)}, train=False)
