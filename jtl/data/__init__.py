@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled afresh each epoch, sliced per process."""
 
-from jtl.data import augment, images
+from jtl.data import augment, images, text
 from jtl.data.arrays import arrays
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
@@ -21,5 +21,6 @@ __all__ = [
     "prefetch",
     "sample",
     "split_classes",
+    "text",
     "tfds",
 ]

@@ -1,0 +1,122 @@
+"""Texts to numbers, by the tokenizer that comes with the weights."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl.data import vocabularies
+from jtl.weights.hub import locate
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Cuts texts into tokens: `tokenizer(texts)`, or `tokenizer(questions, answers)` for pairs.
+
+    Args:
+      backend: a `tokenizers.Tokenizer` that truncates and pads to `length`.
+      length: of every row, special tokens included.
+      config: the `tokenizer_config.json`.
+    """
+
+    backend: Any
+    length: int
+    config: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """How many ids there are."""
+        return self.backend.get_vocab_size()
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The input of a text backbone, as transformers' tokenizers make it with `truncation=True`.
+
+        Args:
+          texts: any number; one that is too long is cut, of a pair the longer one.
+          pairs: the second text of each.
+
+        Returns:
+          {"ids": int32 [texts, length], "mask": bool, true where there is a token, "types": int32, 1 for the second
+          text where the tokenizer tells them apart}.
+
+        Raises:
+          TypeError: for what is no sequence of strings.
+          ValueError: for pairs that are not as many as texts, or half of a character (a surrogate alone).
+        """
+        _check("texts", texts)
+        if pairs is None:
+            rows = list(texts)
+        else:
+            _check("pairs", pairs)
+            if len(pairs) != len(texts):
+                raise ValueError(f"{len(texts)} texts and {len(pairs)} pairs: give a second text for each first")
+            _roomy(self.backend, self.length, True)
+            rows = list(zip(texts, pairs, strict=True))
+        found = self.backend.encode_batch_fast(rows)
+        shape = (len(rows), self.length)
+        return {
+            "ids": np.array([e.ids for e in found], np.int32).reshape(shape),
+            "mask": np.array([e.attention_mask for e in found], bool).reshape(shape),
+            "types": np.array([e.type_ids for e in found], np.int32).reshape(shape),
+        }
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, for transformers and `tokenizer` to read.
+
+        Args:
+          directory: made where it is not there; that of `jtl.save`, for a whole network.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = type(self.backend).from_str(self.backend.to_str())
+        plain.no_truncation()
+        plain.no_padding()
+        (folder / "tokenizer.json").write_text(plain.to_str(pretty=True), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+
+
+def tokenizer(source: str | Path, *, length: int) -> Tokenizer:
+    """The tokenizer of a pretrained network.
+
+    Args:
+      source: what `jtl.load` takes: a folder or `hf:org/name`, with a `tokenizer.json`, a `vocab.txt` (WordPiece: BERT,
+        DistilBERT, MiniLM) or a `vocab.json` beside its `merges.txt` (GPT-2, RoBERTa), and a `tokenizer_config.json`
+        that says whether upper case counts; or such a `.json` or `.txt` by itself.
+      length: tokens of every row, special ones included: one shape, compiled once.
+
+    Raises:
+      FileNotFoundError: no such file is there.
+      ValueError: a file is damaged, lacks a token, or `length` has no room for one beside the special ones.
+    """
+    backend, config = vocabularies.read(locate(source))
+    _roomy(backend, length, False)
+    pad = vocabularies.pad_of(backend, config)
+    sides = {name: config.get(f"{name}_side") or "right" for name in ("truncation", "padding")}
+    for name, side in sides.items():
+        if side not in ("left", "right"):
+            raise ValueError(f"{source}: {name}_side={str(side)[:50]!r}: it is 'left' or 'right'")
+    backend.enable_truncation(length, direction=sides["truncation"])
+    backend.enable_padding(length=length, pad_id=backend.token_to_id(pad), pad_token=pad, direction=sides["padding"])
+    return Tokenizer(backend, length, config)
+
+
+def _roomy(backend: Any, length: int, pair: bool) -> None:
+    special = backend.num_special_tokens_to_add(pair)
+    if length <= special:
+        what = "a pair of texts" if pair else "a text"
+        raise ValueError(f"length={length}: {what} has {special} special tokens; give {special + 1} at least")
+
+
+def _check(name: str, texts: Any) -> None:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
+        raise TypeError(f"{name} is a {type(texts).__name__}: give a list of strings")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{row}] is a {type(text).__name__}, not a string")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}[{row}] holds {text[error.start]!r}, half of a character alone") from None
