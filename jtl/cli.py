@@ -1,4 +1,4 @@
-"""The command `jtl`: run a recipe, judge it, use it, look at it.
+"""The command `jtl`: run a recipe, judge it, use it, look at it, and at weights.
 
 Only what a command needs is imported, when it is needed: `jtl --help` does not wait for jax.
 """
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "eval": _evaluate,
         "predict": _predict,
         "describe": lambda recipe: _describe(recipe, options),
+        "models": _models,
+        "inspect": _inspect,
     }
     try:
         chosen, values = _parse(given)
@@ -77,9 +79,34 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """A recipe's network as a table: every parameter, which learn, how fast."""
         return "describe", (recipe,)
 
+    def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
+        """The networks that jtl reads weights of: sizes, costs, by whose names.
+
+        Args:
+          pattern: of names or families, as "vit_*" or "resnet"; the default counts all of them.
+        """
+        return "models", (pattern,)
+
+    def inspect(file: Positional[Path], /, rows: int = 40) -> tuple[str, tuple]:
+        """What a weight file holds, and which family's names it has.
+
+        Args:
+          file: a weight file, or a folder with one.
+          rows: how many tensors to list.
+        """
+        return "inspect", (file, rows)
+
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
     return tyro.extras.subcommand_cli_from_dict(
-        {"demo": demo, "train": train, "eval": evaluate, "predict": predict, "describe": describe},
+        {
+            "demo": demo,
+            "train": train,
+            "eval": evaluate,
+            "predict": predict,
+            "describe": describe,
+            "models": models,
+            "inspect": inspect,
+        },
         prog="jtl",
         description="Transfer learning in JAX. Start with: jtl demo",
         args=given,
@@ -148,6 +175,23 @@ def _describe(name: str, options: list[str]) -> int:
         network = recipe.network()
     variables = network.variables
     print(describe(variables.params, network.trainable, learning_rate=network.learning_rate, stats=variables.stats))
+    return 0
+
+
+def _models(pattern: str) -> int:
+    from jtl.weights import catalogue
+
+    with _mistakes(ValueError):
+        for line in catalogue.table(catalogue.lines(pattern)):
+            print(line, flush=True)
+    return 0
+
+
+def _inspect(file: Path, rows: int) -> int:
+    from jtl.weights.inspect import inspect
+
+    with _mistakes(ValueError, OSError):
+        print(inspect(file, rows))
     return 0
 
 

@@ -15,6 +15,7 @@ from jtl.recipes.parts.base import command
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
 
+COMMANDS = ("demo", "train", "eval", "predict", "describe", "models", "inspect")
 RECIPE = '''
 """A recipe of one's own."""
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def test_help_names_every_command_without_loading_jax():
     code = "import sys, jtl.cli; rc = jtl.cli.main(['--help']); print('jax' in sys.modules, rc)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False 0"
-    for name in ("demo", "train", "eval", "predict", "describe"):
+    for name in COMMANDS:
         assert name in done.stdout
 
 
@@ -65,7 +66,7 @@ def test_python_dash_m_is_the_same_command():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["demo", "train", "eval", "predict", "describe"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name, capsys):
     assert cli.main([name, "--help"]) == 0
     assert f"jtl {name}" in capsys.readouterr().out
@@ -108,6 +109,8 @@ def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
         (["describe", "nothing"], "no recipe 'nothing'"),
         (["eval", "absent"], "absent, which does not exist"),
         (["predict", "absent"], "no image to look at"),
+        (["models", "resnet51"], "no network is named 'resnet51'"),
+        (["inspect", "absent.pth"], "absent.pth does not exist"),
         (["predict", "absent", "absent.png"], "the image 'absent.png' does not exist"),
     ],
 )
@@ -125,6 +128,21 @@ def test_describe_prints_the_recipes_network(capsys):
     count = sum(leaf.size for leaf in jax.tree.leaves(network.variables.params))
     assert f"{count:,} parameters" in printed
     assert "0.25" in printed
+
+
+def test_models_lists_networks(capsys):
+    assert cli.main(["models", "cifar_resnet20"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[:2] == ["cifar_resnet", "cifar_resnet20"]
+
+
+def test_inspect_prints_what_a_file_holds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {})
+    np.savez(tmp_path / "x.npz", w=np.zeros((2, 3), np.float32))
+    assert cli.main(["inspect", str(tmp_path / "x.npz")]) == 0
+    assert "1 tensors, 6 numbers, 24 bytes" in capsys.readouterr().out
+    assert cli.main(["inspect", str(tmp_path / "x.npz"), "--rows", "-1"]) == 2
+    assert "rows=-1" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,81 @@
+"""The networks that jtl reads weights of: families, their names, what they cost."""
+
+import fnmatch
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from jtl.weights import cost
+from jtl.weights.families import FAMILIES, Config, Family
+from jtl.weights.presets import presets
+
+
+class Line(NamedTuple):
+    """One network.
+
+    Args:
+      family: as transformers' `model_type`.
+      name: of timm or torchvision, to give as `arch=`; "" for a family that is read by its `config.json` alone.
+      parameters: of the backbone.
+      flops: of one example through the backbone, two for each multiplication with its addition.
+      shape: of that example.
+      sources: by whose names its files are read.
+    """
+
+    family: str
+    name: str
+    parameters: int
+    flops: int
+    shape: str
+    sources: tuple[str, ...]
+
+
+def names() -> list[tuple[str, str]]:
+    """(family, name) of every network, without what it costs."""
+    return [(kind, name) for kind, family in FAMILIES.items() for name in presets(family) or [""]]
+
+
+def lines(pattern: str = "*") -> Iterator[Line]:
+    """Every network whose name or family fits, one after another: each takes a second to be counted.
+
+    Args:
+      pattern: as of file names: "vit_*", "resnet".
+
+    Raises:
+      ValueError: none fits.
+    """
+    wanted = [(k, n) for k, n in names() if fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(k, pattern)]
+    if not wanted:
+        raise ValueError(f"no network is named {pattern!r}; there are {', '.join(n or k for k, n in names())}")
+    for kind, name in wanted:
+        yield _line(kind, name)
+
+
+def _line(kind: str, name: str) -> Line:
+    family = FAMILIES[kind]
+    config = {"model_type": kind} if not name else family.named(name, {}) or {}
+    # Where names do not say whose, the sizes are the same; only numbers such as epsilons differ.
+    config = family.complete(config, "")
+    backbone, example = family.backbone(config), _example(family, name, config)
+    shape = "x".join(map(str, max((a.shape[1:] for a in jax.tree.leaves(example)), key=len)))
+    found = cost.parameters(backbone, example), cost.flops(backbone, example)
+    return Line(kind, name, *found, shape, tuple(family.tables(config)))
+
+
+def _example(family: Family, name: str, config: Config) -> jax.ShapeDtypeStruct | dict:
+    """One input, images in the size that the weights are used with."""
+    example = family.example(config)
+    if not isinstance(example, jax.ShapeDtypeStruct) or len(example.shape) != 4:
+        return example
+    side = getattr(family.usual(name, config), "crop", None)
+    return example if side is None else jax.ShapeDtypeStruct((1, side, side, example.shape[-1]), example.dtype)
+
+
+def table(found: Iterator[Line]) -> Iterator[str]:
+    """Lines of text, each as soon as it is known."""
+    form = "{:14}  {:28}  {:>12}  {:>8}  {:>11}  {}"
+    yield form.format("family", "name", "parameters", "GFLOPs", "of one", "read from")
+    for line in found:
+        cells = line.family, line.name or "(config.json)", f"{line.parameters:,}", f"{line.flops / 1e9:.2f}"
+        yield form.format(*cells, line.shape, ", ".join(line.sources))

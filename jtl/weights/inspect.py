@@ -1,0 +1,172 @@
+"""What a weight file holds, and which family's names it has."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jtl.weights.errors import show
+from jtl.weights.families import FAMILIES, Config
+from jtl.weights.lazy import Tensors
+from jtl.weights.names import Rule, flatten
+from jtl.weights.presets import presets, tables
+from jtl.weights.read import read
+from jtl.weights.recognise import recognise
+from jtl.weights.report import table
+
+_END = re.compile(r"(?<!\\)(?:\\\W|[^\\()\[\]{}*+?|^$.])*\Z")  # plain text and escaped signs up to a pattern's end
+TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
+
+
+class Fit(NamedTuple):
+    """How well a network's names fit a file.
+
+    Args:
+      family: its `model_type`.
+      naming: by whose names.
+      config: of the network.
+      name: of the network; "" where a `config.json` describes it.
+      named: tensors of the file that have a name of it.
+      absent: parameters of it that the file has not, head aside; None where shapes were not looked at.
+      misfits: tensors of another shape.
+    """
+
+    family: str
+    naming: str
+    config: Config
+    name: str
+    named: int
+    absent: int | None = None
+    misfits: int | None = None
+
+
+def inspect(path: str | Path, rows: int = 40) -> str:
+    """What a weight file holds, as text; only its headers are read.
+
+    Args:
+      path: a file or a folder, as `read` takes it.
+      rows: how many tensors to list.
+
+    Raises:
+      FileNotFoundError: nothing is there.
+      WeightFileError: the file is damaged, malicious or of another kind.
+      ValueError: rows below 0.
+    """
+    if rows < 0:
+        raise ValueError(f"rows={rows}: at least 0")
+    path = Path(path)
+    tensors = read(path)
+    entries = {name: tensors.entry(name) for name in tensors}
+    numbers = {name: prod(entry.shape) for name, entry in entries.items()}
+    kinds = Counter[str]()
+    for name, entry in entries.items():
+        kinds[entry.dtype.name] += numbers[name]
+    lines = [
+        f"{tensors.path}: {len(tensors):,} tensors, {sum(numbers.values()):,} numbers, {tensors.nbytes:,} bytes",
+        "types: " + (", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common()) or "none"),
+    ]
+    lines += [f"{show(key, 40)}: {show(text)}" for key, text in list(tensors.metadata.items())[:10]]
+    listed = [("tensor", "shape", "type")]
+    for name, entry in list(entries.items())[:rows]:
+        listed.append((_plain(name), "x".join(map(str, entry.shape)) or "scalar", entry.dtype.name))
+    if rows and entries:
+        lines += ["", table(listed)]
+    if rows and len(entries) > rows:
+        lines.append(f"... and {len(entries) - rows:,} more")
+    return "\n".join([*lines, "", *_verdict(path, tensors)])
+
+
+def _plain(name: str) -> str:
+    """A name as it is, unless it would break the table."""
+    return name if name.isprintable() and len(name) <= 100 else show(name)
+
+
+def _verdict(path: Path, tensors: Tensors) -> list[str]:
+    found = fits(path, tensors)
+    if not found:
+        return ["No family of jtl has these names."]
+    best = found[0]
+    family = f"{best.family}, by the names of {best.naming}"
+    network = f", {best.name}" if best.name else " of its config.json"
+    told = f"{best.named} of {len(tensors)} tensors have a name of {family}{network}"
+    if best.misfits == 0 and best.absent == 0 and best.named == len(tensors):
+        arch = f", arch={best.name!r}" if best.name else ""
+        return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch})"]
+    said = [told]
+    if best.misfits is not None and best.absent is not None:
+        said.append(f"{best.misfits} have another shape than there, {best.absent} of its parameters are absent")
+    others = dict.fromkeys(f.name or f.family for f in found[1:4])
+    return ["; ".join(said), *([f"Next: {', '.join(others)}"] if others else [])]
+
+
+def fits(path: Path, tensors: Tensors) -> list[Fit]:
+    """The networks with names of the file, the best first: that of a `config.json` beside it, or the known ones."""
+    if path.is_dir() and (path / "config.json").exists():
+        found = recognise(path, None)
+        networks = [("", found.family, found.config)]
+    else:
+        networks = [(n, family, family.named(n, {}) or {}) for family in FAMILIES.values() for n in presets(family)]
+    hits: dict[str, set[str]] = {}  # networks share most of their patterns, and each takes a while to compile
+    ranked: list[tuple[int, int, Fit]] = []
+    for name, family, config in networks:
+        for naming, rules in tables(family, family.complete(config, "")).items():
+            for rule in rules:
+                if rule.pattern not in hits:
+                    hits[rule.pattern] = _matching(rule.pattern, tensors)
+            named = len(set().union(*(hits[rule.pattern] for rule in rules)))
+            if named:
+                unmet = sum(bool(rule.paths) and not hits[rule.pattern] for rule in rules)
+                fit = Fit(config["model_type"], naming, family.complete(config, naming), name, named)
+                ranked.append((-named, unmet, fit))
+    ranked.sort(key=lambda entry: entry[:2])
+    # Networks of the same names differ by their shapes.
+    alike = [fit for entry in ranked if entry[:2] == ranked[0][:2] for fit in entry[2:]]
+    looked = []
+    for fit in alike[:TRIED]:
+        looked.append(_with_shapes(fit, tensors))
+        if not looked[-1].misfits and not looked[-1].absent:
+            break
+    looked.sort(key=lambda fit: (fit.misfits or 0) + (fit.absent or 0))
+    seen = {fit.name for fit in looked}
+    return looked + [fit for *_, fit in ranked if fit.name not in seen]
+
+
+def _matching(pattern: str, names: Iterable[str]) -> set[str]:
+    """The names that a pattern matches; it is compiled only where its plain end is that of a name."""
+    plain = "" if "|" in re.sub(r"\([^()]*\)", "", pattern) else _END.findall(pattern)[0].replace("\\", "")
+    near = [name for name in names if name.endswith(plain)]
+    regex = re.compile(pattern) if near else None
+    return {name for name in near if regex is not None and regex.fullmatch(name)}
+
+
+def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:
+    family = FAMILIES[fit.family]
+    made = jax.eval_shape(family.backbone(fit.config).init, jax.random.key(0), family.example(fit.config))
+    wanted = dict(flatten({"backbone": made.params, "stats": {"backbone": made.stats}}))
+    given = _given(tensors, tables(family, fit.config)[fit.naming])
+    shapes = {path: shape for path, shape in given.items() if not path.startswith("head/")}
+    misfits = sum(path not in wanted or wanted[path].shape != shape for path, shape in shapes.items())
+    return fit._replace(absent=sum(path not in shapes for path in wanted), misfits=misfits)
+
+
+def _given(tensors: Tensors, rules: Sequence[Rule]) -> Mapping[str, Any]:
+    """The shapes that a file gives to parameters: its transforms run on arrays without memory of their own."""
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    given: dict[str, Any] = {}
+    for name in tensors:
+        rule, match = next(((r, m) for regex, r in compiled if (m := regex.fullmatch(name))), (None, None))
+        if rule is None or match is None or not rule.paths:
+            continue
+        entry = tensors.entry(name)
+        try:
+            parts = rule.transform.forward(np.broadcast_to(np.zeros((), entry.dtype), entry.shape))
+        except ValueError:  # not of that layout: a shape that fits nothing
+            parts = [None] * len(rule.paths)
+        for path, part in zip(rule.paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
+            given[match.expand(path)] = getattr(part, "shape", None)
+    return given

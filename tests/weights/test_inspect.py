@@ -1,0 +1,85 @@
+"""What `jtl inspect` says of a file."""
+
+import re
+
+import made
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jtl.weights import WeightFileError
+from jtl.weights.families import FAMILIES
+from jtl.weights.inspect import _matching, inspect
+from jtl.weights.load import load
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two families: the checks of types that run in tests take a minute for the tables of all."""
+    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {kind: FAMILIES[kind] for kind in ("resnet", "cifar_resnet")})
+
+
+def test_a_folder_with_its_config(tmp_path):
+    folder = made.folder(tmp_path, made.VIT)
+    held = made.tensors(made.VIT)
+    said = inspect(folder)
+    count, size = sum(a.size for a in held.values()), sum(a.nbytes for a in held.values())
+    assert f"model.safetensors: {len(held)} tensors, {count:,} numbers, {size:,} bytes" in said
+    assert f"types: float32 {count:,}" in said
+    assert "'format': 'pt'" in said
+    words = [line.split() for line in said.splitlines()]
+    for name, array in held.items():
+        assert [name, "x".join(map(str, array.shape)), "float32"] in words
+    assert f"All {len(held)} of {len(held)} tensors have a name of vit, by the names of transformers" in said
+    assert f"jtl.load({str(folder)!r})" in said
+
+
+def test_a_file_alone_is_recognised_by_its_shapes(few, tmp_path):
+    """Six networks have akamaster's names, one of them these shapes; what is advised works."""
+    made.folder(tmp_path, {"model_type": "cifar_resnet", "depth": 20}, "akamaster", classes=7)
+    file = tmp_path / "model.safetensors"
+    said = inspect(file, rows=3)
+    assert f"jtl.load({str(file)!r}, arch='cifar_resnet20')" in said
+    assert "... and 113 more" in said
+    assert load(file, arch="cifar_resnet20").variables.params["head"]["out"]["bias"].shape == (7,)
+
+
+def test_names_that_fit_and_shapes_that_do_not(few, tmp_path):
+    made.folder(tmp_path, {**made.RESNET, "depths": [2, 2, 2, 2], "hidden_sizes": [4, 8, 16, 32]})
+    said = inspect(tmp_path / "model.safetensors", rows=0)
+    assert "by the names of transformers, resnet18; " in said
+    assert "have another shape than there, 0 of its parameters are absent" in said
+    assert "tensor  " not in said
+
+
+def test_a_file_of_nobody(few, tmp_path):
+    tensors = {"w": np.zeros((2, 3), np.float16), "s": np.zeros((), np.int64), "bad\nname": np.zeros(0, np.float32)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    said = inspect(tmp_path / "x.safetensors")
+    assert "3 tensors, 7 numbers, 20 bytes" in said
+    assert "types: float16 6, int64 1, float32 0" in said
+    assert "'bad\\nname'" in said
+    assert ["s", "scalar", "int64"] in [line.split() for line in said.splitlines()]
+    assert said.endswith("No family of jtl has these names.")
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit", "cifar_resnet"])
+def test_patterns_that_are_not_compiled_match_nothing(family):
+    named = {"resnet": "resnet18", "vit": "vit_tiny_patch16_224", "cifar_resnet": "cifar_resnet20"}[family]
+    family = FAMILIES[family]
+    names = [*made.tensors(made.VIT), *made.tensors(made.RESNET), "module.layer1.0.conv1.weight", "cls", "head/bias"]
+    patterns = {
+        r.pattern for t in family.tables(family.complete(family.named(named, {}) or {}, "")).values() for r in t
+    }
+    for pattern in [*patterns, r"a|.*\.bias", r".*[s]", r".*\d\.weight", r"(?:x|.*)\.running_mea(?:n)"]:
+        assert _matching(pattern, names) == {n for n in names if re.fullmatch(pattern, n)}
+
+
+def test_what_is_no_file_of_weights(tmp_path):
+    (tmp_path / "x").write_bytes(b"hello world")
+    with pytest.raises(WeightFileError, match="as no weight file does"):
+        inspect(tmp_path / "x")
+    with pytest.raises(FileNotFoundError):
+        inspect(tmp_path / "absent")
+    with pytest.raises(ValueError, match="rows=-1"):
+        inspect(tmp_path / "x", rows=-1)
