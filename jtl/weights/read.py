@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jtl.weights.checkpoint_folder import newest, read_checkpoint
 from jtl.weights.errors import WeightFileError, show
 from jtl.weights.lazy import Tensors
 from jtl.weights.npz_file import read_npz
@@ -37,8 +38,8 @@ def read(path: str | Path, *, key: str | None = None) -> Tensors:
     """The named tensors of a weight file or folder on this machine.
 
     Args:
-        path: a file, an `*.index.json` beside its files, or a folder that holds one of `NAMES` or
-            exactly one weight file.
+        path: a file, an `*.index.json` beside its files, a folder that holds one of `NAMES` or exactly
+            one weight file, or one that `jtl.Checkpoints` wrote, of which the newest is read.
         key: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
 
     Returns:
@@ -51,6 +52,10 @@ def read(path: str | Path, *, key: str | None = None) -> Tensors:
     """
     path = Path(path)
     if path.is_dir():
+        checkpoint = newest(path)
+        if checkpoint is not None:
+            _no_key(path, key)
+            return read_checkpoint(checkpoint)
         path = _in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {READ}, or a folder with one of them")
