@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -75,6 +76,9 @@ def look(
     """One pass over the rows of both domains, and the two parts of what came out."""
     source, target = batch["source"], batch["target"]
     n = jax.tree.leaves(source["x"])[0].shape[0]
+    chex.assert_trees_all_equal_structs(source["x"], target["x"], custom_message="inputs of source and target")
+    for ours, theirs in zip(jax.tree.leaves(source["x"]), jax.tree.leaves(target["x"]), strict=True):
+        chex.assert_shape(theirs, (None, *ours.shape[1:]), custom_message="a target shaped otherwise than the source")
     x = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), source["x"], target["x"])
     features, logits, stats = forward(backbone, head, feature=feature, train=True)(Variables(params, stats), x, key)
 

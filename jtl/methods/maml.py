@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -57,7 +58,8 @@ def adapt_to(
             grads, stats = jax.grad(loss, has_aux=True)(fast, stats, jax.random.fold_in(key, k))
             if order == 1:
                 grads = jax.lax.stop_gradient(grads)
-            fast, memory = rule.step(phi, grads, fast, memory)
+            before, (fast, memory) = fast, rule.step(phi, grads, fast, memory)
+            chex.assert_trees_all_equal_shapes_and_dtypes(fast, before, custom_message="parameters of an update rule")
             return (fast, stats, memory), None
 
         (fast, stats, _), _ = jax.lax.scan(body, (fast, stats, rule.start(phi, fast)), jnp.arange(steps))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -123,6 +124,8 @@ def _summed(objective: Objective, frozen: Any, step: Any, dtype: Any) -> Callabl
     def loss(trained, stats, batch, key, counts):
         params = merge(trained, frozen)
         out, aux = objective(params if dtype is None else cast_floating(params, dtype), stats, batch, key, step)
+        # Another tree, shape or type would make the state another, and every step a new program.
+        chex.assert_trees_all_equal_shapes_and_dtypes(aux.stats, stats, custom_message="statistics of an objective")
         terms = reduce.as_terms(out)
         counts = counts or {name: ops.batch_sum(jax.lax.stop_gradient(t.count)) for name, t in terms.items()}
         value = sum(reduce.Mean(t.total, counts[name]).value for name, t in terms.items())

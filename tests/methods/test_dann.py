@@ -153,6 +153,14 @@ def test_a_critic_gives_one_logit(key):
         adapt(body, head, alignments=[dann(head)])(params, {}, rows, key, 0)
 
 
+def test_domains_of_two_shapes_are_refused(key):
+    rows = domains()
+    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    rows["target"]["x"] = rows["target"]["x"][:, 1:]
+    with pytest.raises(AssertionError, match="a target shaped otherwise than the source"):
+        adapt(body, head, alignments=[dann(critic, 1.0)])(variables.params, variables.stats, rows, key, 0)
+
+
 @pytest.mark.slow
 def test_two_moons_gain_over_source_only_in_paired_seeds():
     """Source against target turned by 40°. A study of ten seeds by others' code: source .613±.034, DANN .757±.089."""

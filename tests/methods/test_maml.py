@@ -244,3 +244,14 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
         torch.stack(losses).mean().backward()
         for path, g in flatten(ours).items():
             np.testing.assert_allclose(g, flat[path].grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=path)
+
+
+def test_an_update_rule_keeps_the_parameters_types(key):
+    half = rules.fixed_rate(0.1)._replace(
+        step=lambda phi, grads, params, memory: (jax.tree.map(lambda p: p.astype(jnp.float16), params), memory)
+    )
+    rows = few_shot()
+    net, head = normed(8), top(3)
+    variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
+    with pytest.raises(AssertionError, match="parameters of an update rule"):
+        maml(finetune(net, head), half, steps=1)(variables.params, variables.stats, rows, key, 0)

@@ -246,3 +246,14 @@ def test_randomness_is_a_function_of_the_step(key):
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_step(squares, optax.sgd(0.1), **options)
+
+
+@pytest.mark.parametrize("changed", [{}, {"seen": jnp.zeros(3)}, {"seen": jnp.zeros((), jnp.int32)}])
+def test_statistics_come_back_as_the_tree_they_were(key, changed):
+    def objective(params, stats, batch, key, step):
+        return squares(params, stats, batch, key, step)[0], Aux(changed, {})
+
+    step = make_step(objective, optax.sgd(0.1))
+    state = step.init(model.Variables({"w": jnp.ones(2)}, {"seen": jnp.zeros(())}), key)
+    with pytest.raises(AssertionError, match="statistics of an objective"):
+        step(state, {"x": jnp.zeros((1, 1))})
