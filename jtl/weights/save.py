@@ -53,11 +53,12 @@ def save(
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
     params, stats = pretrained.variables if variables is None else variables
+    bare = not params["head"] and family.bare is not None
     known = tables(family, pretrained.config)
-    if FORMATS[format] not in known or (format == "hf" and family.architecture is None):
+    if FORMATS[format] not in known or (format == "hf" and family.architecture is None and not bare):
         usable = [f for f, naming in FORMATS.items() if naming in known and (f != "hf" or family.architecture)]
         raise ValueError(f"{FORMATS[format]} has no network of the family {kind!r}; save it as one of {usable}")
-    if not params["head"] and format != "jtl":
+    if not params["head"] and format != "jtl" and not (format == "hf" and bare):
         raise ValueError("the parameters have no head; load with classes= and reinit=('head/.*',) for a new one")
     labels = _labels(pretrained, params)
     texts = _texts(format, family, pretrained, params, labels)
@@ -97,7 +98,8 @@ def _texts(
         config = {k: v for k, v in config.items() if k not in left}
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
-            config |= {"architectures": [family.architecture]}
+            named = family.bare(config) if family.bare and not params["head"] else family.architecture
+            config |= {"architectures": [named]}
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}
