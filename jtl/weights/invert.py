@@ -41,7 +41,8 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
         absent = [p for p in paths if p not in flat]
         if absent:
             raise WeightNameError(f"{name} needs {', '.join(absent)} beside {path}, which the parameters lack")
-        tensors[name] = np.ascontiguousarray(rule.transform.inverse(*(np.asarray(flat[p]) for p in paths)))
+        value = rule.transform.inverse(*(np.asarray(flat[p]) for p in paths))
+        tensors[name] = np.asarray(value, order="C")  # ascontiguousarray would give a number an axis
         done.update(paths)
     return tensors
 

@@ -57,11 +57,15 @@ def _common(config: Config) -> dict[str, Any]:
     return {"eps": config["layer_norm_eps"], "attention_dropout": config["attention_dropout"]}
 
 
+def _projects(config: Config) -> bool:
+    return "projection_dim" in config and config.get("with_projection") is not False
+
+
 def _clip_common(config: Config) -> dict[str, Any]:
     act = config["hidden_act"]
     if act not in ("quick_gelu", "gelu"):
         raise ValueError(f"hidden_act={show(str(act))}: known are quick_gelu and gelu")
-    return {**_common(config), "activation": act, "projection": config["projection_dim"]}
+    return {**_common(config), "activation": act, "projection": config["projection_dim"] if _projects(config) else None}
 
 
 def _clip_image(config: Config) -> Model:
@@ -142,7 +146,7 @@ def _complete(config: Config, naming: str) -> Config:
         whole(config, "vocab_size", most=1 << 24)
     real(config, "layer_norm_eps", 1.0)
     real(config, "attention_dropout", 1.0)
-    return {**config, "projection_dim": None} if naming == BARE else config
+    return {**config, "with_projection": False} if naming == BARE else config
 
 
 def _backbone(config: Config) -> Model:
@@ -152,7 +156,9 @@ def _backbone(config: Config) -> Model:
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     kind = config["model_type"]
-    top = r"(?:vision_model\.|)" if "vision" in kind else r"(?:text_model\.|)"
+    part = "vision_model" if "vision" in kind else "text_model"
+    # Without a projection nothing stands beside the tower, and transformers writes no prefix since its version 5.
+    top = rf"(?:|{part}\.)" if not _projects(config) else rf"(?:{part}\.|)"
     table = _TOWERS[kind].table(config["num_hidden_layers"], "backbone", top)
     if not kind.startswith("clip"):
         return {"transformers": table}
@@ -167,7 +173,7 @@ def _bare(config: Config) -> str:
         "siglip_vision_model": "SiglipVisionModel",
         "siglip_text_model": "SiglipTextModel",
     }[config["model_type"]]
-    return name + ("WithProjection" if config.get("projection_dim") is not None else "")
+    return name + ("WithProjection" if _projects(config) else "")
 
 
 def _tower(kind: str) -> Family:
