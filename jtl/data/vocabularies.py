@@ -125,7 +125,7 @@ def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[s
     if around:
         sep, cls = (_content(config[name]) for name in ("sep_token", "cls_token"))
         ends = [(token, backend.token_to_id(token)) for token in (sep, cls)]
-        backend.post_processor = processors.RobertaProcessing(*ends, bool(config["trim_offsets"]), space)
+        backend.post_processor = processors.RobertaProcessing(ends[0], ends[1], bool(config["trim_offsets"]), space)
     else:
         backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
     return backend, config
