@@ -133,7 +133,7 @@ class VisionTransformer(nn.Module):
             )
         width, first = self.size.width, int(self.class_token)
         x = Conv(width, self.patch, self.patch, 0, bias=self.embed_bias, init=trunc_normal, name="embed")(x)
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
         x = x.reshape(x.shape[0], -1, width)
         if self.class_token:
             x = jnp.concatenate([self._token("class_token", 1, x), x], 1)
@@ -212,8 +212,8 @@ def stack(
 
 
 def interpolated(
-    position: Float[Array | np.ndarray, "1 tokens width"], grid: tuple[int, int], antialias: bool
-) -> Float[Array | np.ndarray, "1 others width"]:
+    position: Float[Array | np.ndarray, "batch tokens width"], grid: tuple[int, int], antialias: bool
+) -> Float[Array | np.ndarray, "batch others width"]:
     """A square of position embeddings, after one for the class token where there is one, for another grid of patches.
 
     Bicubic as torch has it: with a = -0.75, or with antialias and a = -0.5.
