@@ -124,7 +124,7 @@ def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[s
     _special(path, backend, config, tuple(name for name in names if config.get(name)))
     if around:
         sep, cls = (_content(config[name]) for name in ("sep_token", "cls_token"))
-        ends = [(token, backend.token_to_id(token)) for token in (sep, cls)]
+        ends: Any = [(token, backend.token_to_id(token)) for token in (sep, cls)]
         backend.post_processor = processors.RobertaProcessing(ends[0], ends[1], bool(config["trim_offsets"]), space)
     else:
         backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])

@@ -86,7 +86,7 @@ def wholes(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1
       ValueError: naming the entry and its value.
     """
     for name in names:
-        values = config.get(name)
+        values: Any = config.get(name)
         fits = isinstance(values, (list, tuple)) and 1 <= len(values) <= longest
         if not fits or not all(type(value) is int and least <= value <= most for value in values):
             raise ValueError(

@@ -98,7 +98,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     # Each library's network pads in its own way, and can be written for no other.
     if "padding" not in config and "batch_norm_eps" in config:
         return {"transformers": maps.transformers(stages)}
-    tables = {"timm": maps.timm(stages)}
+    tables: dict[str, Sequence[Rule]] = {"timm": maps.timm(stages)}
     if config.get("padding") != "same":
         tables["torchvision"] = maps.torchvision(stages)
     return tables if "padding" in config else {"transformers": maps.transformers(stages), **tables}

@@ -26,7 +26,7 @@ def transformers(depths: Sequence[int]) -> list[Rule]:
         for i in range(depth):
             layer = rf"{name}\.layers\.{i}"
             parts = (rf"{layer}\.{part}" for part in ("dwconv", "layernorm", "pwconv1", "pwconv2"))
-            rules += _block(*parts, f"{path}/block{i + 1}")
+            rules += _block(f"{path}/block{i + 1}", *parts)
             rules.append(Rule(rf"{layer}\.layer_scale_parameter", f"{path}/block{i + 1}/scale"))
     return rules
 
@@ -45,7 +45,7 @@ def timm(depths: Sequence[int]) -> list[Rule]:
         for i in range(depth):
             layer = rf"{name}\.blocks\.{i}"
             parts = (rf"{layer}\.{part}" for part in ("conv_dw", "norm", r"mlp\.fc1", r"mlp\.fc2"))
-            rules += _block(*parts, f"{path}/block{i + 1}")
+            rules += _block(f"{path}/block{i + 1}", *parts)
             rules.append(Rule(rf"{layer}\.gamma", f"{path}/block{i + 1}/scale"))
     return rules
 
@@ -64,7 +64,7 @@ def torchvision(depths: Sequence[int]) -> list[Rule]:
         for i in range(depth):
             layer = rf"features\.{2 * stage + 1}\.{i}"
             parts = (rf"{layer}\.block\.{part}" for part in (0, 2, 3, 5))
-            rules += _block(*parts, f"{path}/block{i + 1}")
+            rules += _block(f"{path}/block{i + 1}", *parts)
             rules.append(Rule(rf"{layer}\.layer_scale", f"{path}/block{i + 1}/scale", vector(2)))
     return rules
 
@@ -73,7 +73,8 @@ def _down(name: str, path: str) -> list[Rule]:
     return [*norm(rf"{name}\.0", f"{path}/down/norm"), *conv(rf"{name}\.1", f"{path}/down/conv", bias=True)]
 
 
-def _block(depthwise: str, normalisation: str, up: str, down: str, path: str) -> list[Rule]:
+def _block(path: str, *names: str) -> list[Rule]:
+    depthwise, normalisation, up, down = names
     return [
         *conv(depthwise, f"{path}/depthwise", bias=True),
         *norm(normalisation, f"{path}/norm"),
