@@ -4,7 +4,8 @@
     jtl eval runs/usps_dann/dann/checkpoints
     jtl predict runs/usps_dann/dann/checkpoints IMAGE...
 
-Expect, in percent of USPS's test images, one seed (jax 0.10.2, 3 minutes on two busy cores): source only 73.4, DANN 78.4.
+Expect, in percent of the test images of USPS, one seed (jax 0.10.2, three minutes on two busy cores): source only 73.4,
+DANN 78.4.
 """
 
 from collections.abc import Sequence
