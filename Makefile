@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS ?=
-TESTS ?= -m "not slow"
 WORKERS ?= 2
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+# Most of the time of a small test is compiling: XLA leaves out LLVM's dear passes.
+QUICKLY = XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-all lint format notebooks clean
+.PHONY: demo test test-slow test-all lint format notebooks clean
 .DEFAULT_GOAL := test
 
 $(VENV)/bin/python:
@@ -24,10 +26,12 @@ demo: $(VENV)/.demo  ## pre-train, fine-tune, adapt and meta-learn on real handw
 	$(VENV)/bin/jtl demo
 
 test: $(VENV)/.test  ## all tests but the slow ones
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	$(QUICKLY) $(PYTEST) -m "not slow"
 
-test-all: $(VENV)/.test  ## with those on real data and those that kill processes
-	$(MAKE) test TESTS=""
+test-slow: $(VENV)/.test  ## those on real data, and those that kill processes
+	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
