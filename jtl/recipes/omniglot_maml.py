@@ -3,7 +3,9 @@
     jtl train omniglot_maml --data FOLDER        (or JTL_DATA; it holds omniglot28.npz)
     jtl eval runs/omniglot_maml/checkpoints
 
-Not yet measured at full length.
+Expect, in percent on 200 test tasks, of the short run that `--stage.steps 800 --stage.learning-rate 2e-3 --test-tasks 200`
+makes, one seed (jax 0.10.2, six minutes on two busy cores): 86.7 normalised by the queries' batch, 63.0 by the support
+set's. The full length was not measured.
 """
 
 from dataclasses import dataclass, field
