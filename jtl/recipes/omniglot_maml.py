@@ -3,9 +3,9 @@
     jtl train omniglot_maml --data FOLDER        (or JTL_DATA; it holds omniglot28.npz)
     jtl eval runs/omniglot_maml/checkpoints
 
-Expect, in percent on 200 test tasks, of the short run that `--stage.steps 800 --stage.learning-rate 2e-3 --test-tasks 200`
-makes, one seed (jax 0.10.2, six minutes on two busy cores): 86.7 normalised by the queries' batch, 63.0 by the support
-set's. The full length was not measured.
+Expect, in percent of 200 test tasks, one seed (jax 0.10.2, six minutes on two busy cores), of the short run that the
+options `--stage.steps 800 --stage.learning-rate 2e-3 --test-tasks 200` make: 86.7 normalised by the batch of the queries,
+63.0 by the support set. The full length was not measured.
 """
 
 from dataclasses import dataclass, field
