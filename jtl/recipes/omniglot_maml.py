@@ -4,7 +4,7 @@
     jtl eval runs/omniglot_maml/checkpoints
 
 Expect, in percent of 200 test tasks, one seed (jax 0.10.2, six minutes on two busy cores), of the short run that the
-options `--stage.steps 800 --stage.learning-rate 2e-3 --test-tasks 200` make: 86.7 normalised by the batch of the queries,
+options `--stage.steps 800 --stage.learning-rate 2e-3 --test-tasks 200` make: 86.7 normalised by the queries,
 63.0 by the support set. The full length was not measured.
 """
 
