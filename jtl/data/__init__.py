@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled afresh each epoch, sliced per process."""
 
-from jtl.data import augment, images, text
+from jtl.data import audio, augment, images, text
 from jtl.data.arrays import arrays
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
@@ -13,6 +13,7 @@ __all__ = [
     "Dataset",
     "Source",
     "arrays",
+    "audio",
     "augment",
     "episodes",
     "folder",

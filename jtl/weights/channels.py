@@ -63,9 +63,9 @@ def refilled(tree: dict[str, Any], shapes: dict[str, Any], kept: set[str]) -> di
     }
 
 
-def same_scale(images: Preprocessing | None, channels: int) -> Preprocessing | None:
+def same_scale(images: Any, channels: int) -> Any:
     """Mean and deviation of another number of channels: the average of those there were, as timm has it."""
-    if images is None or len(images.mean) == channels:
+    if not isinstance(images, Preprocessing) or len(images.mean) == channels:
         return images
     mean, std = (math.fsum(values) / len(values) for values in (images.mean, images.std))
     return images._replace(mean=(mean,) * channels, std=(std,) * channels)

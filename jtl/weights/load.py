@@ -23,6 +23,7 @@ from jtl.weights.presets import tables
 from jtl.weights.read import read
 from jtl.weights.recognise import naming, recognise
 from jtl.weights.report import Coverage
+from jtl.weights.sound import LogMel, Waves
 
 
 class Pretrained(NamedTuple):
@@ -32,7 +33,7 @@ class Pretrained(NamedTuple):
       backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` gives the features by name.
       head: a linear layer on the pooled features; the identity where the file has none and none was asked for.
       variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays.
-      preprocessing: what images go through; None where nothing beside the weights says it.
+      preprocessing: what images or sounds go through; None where nothing beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
       config: the measures of the network, as a `config.json` of transformers.
       naming: by whose names the file was.
@@ -42,7 +43,7 @@ class Pretrained(NamedTuple):
     backbone: Model
     head: Model
     variables: Variables
-    preprocessing: Preprocessing | None
+    preprocessing: Preprocessing | Waves | LogMel | None
     labels: tuple[str, ...] | None
     config: Config
     naming: str
@@ -130,9 +131,7 @@ def load(
     return Pretrained(backbone, head, variables, images, labels, config, kind, report)
 
 
-def _resized(
-    side: int, config: Config, images: Preprocessing | None, table: Sequence[Rule]
-) -> tuple[Config, Preprocessing | None, list[Rule]]:
+def _resized(side: int, config: Config, images: Any, table: Sequence[Rule]) -> tuple[Config, Any, list[Rule]]:
     """All that depends on the size of the images."""
     if not any(rule.path == "backbone/position" for rule in table):
         raise ValueError(f"image={side}: a {config['model_type']} takes images of any size; leave image= out")
@@ -143,7 +142,7 @@ def _resized(
         else rule
         for rule in table
     ]
-    if images is not None:
+    if isinstance(images, Preprocessing):
         if isinstance(images.size, int) and images.crop:
             images = images._replace(size=round(images.size * side / images.crop), crop=side)
         else:

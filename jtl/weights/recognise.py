@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jtl.weights import preprocessing
+from jtl.weights import preprocessing, sound
 from jtl.weights.errors import WeightFileError, WeightNameError, show
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
+from jtl.weights.sound import LogMel, Waves
 from jtl.weights.source import Source
 from jtl.weights.st_file import parse_json
 
@@ -21,7 +22,7 @@ class Found(NamedTuple):
 
     family: Family
     config: Config
-    preprocessing: Preprocessing | None
+    preprocessing: Preprocessing | Waves | LogMel | None
     labels: tuple[str, ...] | None
 
 
@@ -53,13 +54,19 @@ def _transformers(config: Config, folder: Path | None) -> Found:
     kind = config["model_type"]
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
-    images = None if folder is None else _json(folder / "preprocessor_config.json")
+    inputs = None if folder is None else _json(folder / "preprocessor_config.json")
     names = config.get("id2label") or {}
     if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
         raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
     labels = tuple(str(names[k]) for k in sorted(names, key=int)) or None
-    found = None if images is None else preprocessing.from_transformers(images)
+    found = None if inputs is None else _preprocessing(inputs)
     return Found(FAMILIES[kind], config, found, labels)
+
+
+def _preprocessing(config: Mapping[str, Any]) -> Preprocessing | Waves | LogMel:
+    # Some files of networks of sounds do not name their feature extractor.
+    read = sound.from_transformers if "sampling_rate" in config else preprocessing.from_transformers
+    return read(config)
 
 
 def _timm(config: Config) -> Found:
@@ -75,7 +82,7 @@ def _timm(config: Config) -> Found:
             labels = config.get("label_names")
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")
-            images = preprocessing.from_timm(given, usual) if given and usual is not None else usual
+            images = preprocessing.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
             made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")

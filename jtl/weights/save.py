@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from jtl.model import Variables
+from jtl.weights import sound
 from jtl.weights.card import Card, readme
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
 from jtl.weights.names import Rule
-from jtl.weights.preprocessing import to_timm, to_transformers
+from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.read import NAMES
 
@@ -88,7 +89,7 @@ def _labels(pretrained: Pretrained, params: Mapping[str, Any]) -> tuple[str, ...
 def _texts(
     format: str, family: Family, pretrained: Pretrained, params: Mapping[str, Any], labels: tuple[str, ...] | None
 ) -> dict[str, str]:
-    config, images = pretrained.config, pretrained.preprocessing
+    config, inputs = pretrained.config, pretrained.preprocessing
     texts: dict[str, Any] = {}
     if format in ("timm", "torchvision"):
         texts["config.json"] = _of_timm(FORMATS[format], family, pretrained, params, labels)
@@ -106,8 +107,9 @@ def _texts(
             config["label2id"] = {label: i for i, label in enumerate(labels)}
         leaf = jax.tree.leaves(params)[0]
         texts["config.json"] = config | {"dtype": np.dtype(leaf.dtype).name}
-        if images is not None:
-            texts["preprocessor_config.json"] = to_transformers(images)
+        if inputs is not None:
+            images = isinstance(inputs, Preprocessing)
+            texts["preprocessor_config.json"] = to_transformers(inputs) if images else sound.to_transformers(inputs)
     return {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()}
 
 
@@ -116,7 +118,7 @@ def _of_timm(
 ) -> Config:
     name, changes = architecture(family, pretrained.config, naming)
     kernel, images = params["head"]["out"]["kernel"], pretrained.preprocessing
-    weights = {} if images is None else to_timm(images, pretrained.config.get("num_channels", 3))
+    weights = {} if not isinstance(images, Preprocessing) else to_timm(images, pretrained.config.get("num_channels", 3))
     return {
         "architecture": name,
         "num_classes": kernel.shape[-1],

@@ -10,6 +10,7 @@ from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
+from jtl.weights.sound import LogMel, Waves
 
 Config = dict[str, Any]
 """The measures of a network in transformers' words: its `config.json` with `model_type`."""
@@ -29,7 +30,7 @@ class Family(NamedTuple):
       backbone: of a complete config; raises ValueError for what jtl's network cannot be.
       example: shapes and types of one example's input, with a leading axis of 1; a tree where there are several.
       tables: naming -> name table; of several that fit alike the first is taken, "transformers" is what `save` writes.
-      usual: the preprocessing of networks known by name; None where their input is not images.
+      usual: the preprocessing of networks known by name; None where their input is text.
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head, where a network is of use without one and can be saved so.
     """
@@ -40,7 +41,7 @@ class Family(NamedTuple):
     backbone: Callable[[Config], Model]
     example: Callable[[Config], Any]
     tables: Callable[[Config], dict[str, Sequence[Rule]]]
-    usual: Callable[[str, Config], Preprocessing | None]
+    usual: Callable[[str, Config], Preprocessing | Waves | LogMel | None]
     architecture: str | None
     bare: Callable[[Config], str] | None = None
 

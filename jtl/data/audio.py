@@ -1,0 +1,145 @@
+"""Sounds on the host: read, resample, pad, and make of them what a pretrained network hears."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from jtl.data.spectrogram import log_mel
+from jtl.weights.sound import RATES, LogMel, Waves
+
+Wave = Float32[np.ndarray, "_samples"]
+BLOCK = 1 << 14  # frames read at a time: a header may claim any number
+
+
+def inputs(preprocessing: Waves | LogMel, sounds: Sequence[Any], *, seconds: float | None = None) -> Any:
+    """The input of a network of sounds.
+
+    Args:
+      preprocessing: `jtl.load(...).preprocessing`.
+      sounds: paths of wav or flac files, their bytes, or waves [samples] at the network's sampling rate.
+      seconds: the length of every row, for one shape, compiled once; longer sounds are cut. None for the longest
+        sound's. A network of log-mel pictures has a length of its own.
+
+    Returns:
+      For `Waves` {"wave": float32 [sounds, samples], "mask": bool, true where there is sound (everywhere, for a
+      network that was trained without masks)}; for `LogMel` float32 [sounds, frames, mels].
+
+    Raises:
+      FileNotFoundError: a file is not there.
+      ValueError: a file does not decode, a sound is empty or no number, or the length is none.
+      TypeError: for what is neither a path nor bytes nor a wave.
+    """
+    if isinstance(sounds, (str, bytes, Path)) or len(sounds) == 0:
+        raise ValueError(f"sounds={str(sounds)[:50]!r}: give a list of at least one")
+    rate = preprocessing.rate
+    waves = [_wave(sound, rate, f"sounds[{i}]") for i, sound in enumerate(sounds)]
+    if isinstance(preprocessing, LogMel):
+        if seconds is not None:
+            raise ValueError(f"seconds={seconds}: this network takes {preprocessing.seconds} s, no more and no less")
+        _, mels, window, hop, length = preprocessing
+        rows = pad(waves, length * rate)["wave"]
+        return np.stack([log_mel(row, rate=rate, mels=mels, window=window, hop=hop) for row in rows])
+    samples = max(map(len, waves)) if seconds is None else round(seconds * rate)
+    if samples < 1:
+        raise ValueError(f"seconds={seconds}: at {rate} Hz that is no sample")
+    waves = [wave[:samples] for wave in waves]
+    found = pad([normalise(wave) for wave in waves] if preprocessing.normalise else waves, samples)
+    return found if preprocessing.masked else {**found, "mask": np.ones_like(found["mask"])}
+
+
+def read(file: str | Path | bytes, rate: int) -> Wave:
+    """The samples of a wav or flac file, the mean of its channels, in [-1, 1], float32 [samples].
+
+    Args:
+      file: a path, or the file's bytes.
+      rate: samples a second; another rate of the file is resampled.
+
+    Raises:
+      FileNotFoundError: naming the path.
+      ValueError: the file does not decode, or holds no sound; the path is named.
+      ModuleNotFoundError: without soundfile, naming the extra that brings it.
+    """
+    try:
+        import soundfile
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("sounds need soundfile: pip install 'jtl[audio]'", name="soundfile") from error
+    name = "the sound" if isinstance(file, bytes) else f"sound {str(file)!r}"
+    if not isinstance(file, bytes) and not Path(file).is_file():
+        raise FileNotFoundError(f"{name} is no file")
+    try:
+        with soundfile.SoundFile(io.BytesIO(file) if isinstance(file, bytes) else str(file)) as opened:
+            own, blocks = opened.samplerate, []
+            while len(block := opened.read(BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(1))
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"{name} does not decode: {error}") from error
+    wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    _check(wave, name)
+    return resample(wave, own, rate)
+
+
+def resample(wave: Wave, before: int, after: int) -> Wave:
+    """The same sound with `after` samples a second in place of `before`, by a polyphase filter.
+
+    Raises:
+      ValueError: for a rate that no sound has.
+    """
+    from scipy.signal import resample_poly
+
+    for rate in (before, after):
+        if not RATES[0] <= rate <= RATES[1]:
+            raise ValueError(f"a sampling rate of {rate} Hz: give one from {RATES[0]} to {RATES[1]}")
+    if before == after:
+        return wave
+    common = math.gcd(before, after)
+    return np.asarray(resample_poly(wave, after // common, before // common), np.float32)
+
+
+def pad(waves: Sequence[Wave], samples: int) -> dict[str, np.ndarray]:
+    """Waves as rows of one length: longer ones are cut, shorter ones followed by zeros.
+
+    Args:
+      waves: any number.
+      samples: of a row.
+
+    Returns:
+      {"wave": float32 [waves, samples], "mask": bool [waves, samples], true where there is sound}.
+
+    Raises:
+      ValueError: for a length below 1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples={samples}: give at least 1")
+    rows = np.zeros((len(waves), samples), np.float32)
+    for row, wave in zip(rows, waves, strict=True):
+        row[: len(wave)] = wave[:samples]
+    lengths = np.array([len(wave) for wave in waves]).reshape(-1, 1)
+    return {"wave": rows, "mask": np.arange(samples)[None] < lengths}
+
+
+def normalise(wave: Wave) -> Wave:
+    """`(x − μ) / √(σ² + 10⁻⁷)`, each sound by itself, as wav2vec2 has it: to be done before padding."""
+    wide = wave.astype(np.float64)
+    return ((wide - wide.mean()) / np.sqrt(wide.var() + 1e-7)).astype(np.float32)
+
+
+def _wave(sound: Any, rate: int, name: str) -> Wave:
+    if isinstance(sound, (str, Path, bytes)):
+        return read(sound, rate)
+    wave = np.asarray(sound)
+    if wave.ndim != 1 or wave.dtype.kind != "f":
+        raise TypeError(f"{name} is {wave.dtype} of shape {wave.shape}: give a path, bytes, or floats [samples]")
+    _check(wave, name)
+    return wave.astype(np.float32)
+
+
+def _check(wave: np.ndarray, name: str) -> None:
+    if not len(wave):
+        raise ValueError(f"{name} holds no samples")
+    if not np.isfinite(wave).all():
+        raise ValueError(f"{name} holds NaN or infinity, first in sample {int(np.argmin(np.isfinite(wave)))}")

@@ -1,0 +1,66 @@
+"""Sounds as pictures: the logarithm of energies in bands that lie as the ear has them. Pure NumPy."""
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+HIGHEST = 8000.0
+"""The upper end of the bands in hertz, as Whisper has it; half the sampling rate where that is less."""
+
+
+def log_mel(
+    wave: Float32[np.ndarray, "_samples"], *, rate: int = 16000, mels: int = 80, window: int = 400, hop: int = 160
+) -> Float32[np.ndarray, "_frames _mels"]:
+    """Whisper's picture of a sound, `(max(log₁₀ max(E, 10⁻¹⁰), m − 8) + 4) / 4` with m the largest logarithm.
+
+    E are the energies of a Hann window, moved by `hop` over the sound and its mirror images at both ends, in
+    triangular bands (`mel_filters`). Equal to transformers' WhisperFeatureExtractor.
+
+    Args:
+      wave: at least `hop` samples.
+      rate: samples a second.
+      mels: number of bands.
+      window: its length in samples.
+      hop: samples from one frame to the next; there are `samples // hop` frames.
+
+    Raises:
+      ValueError: for a sound that has not one frame.
+
+    Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv 2212.04356.
+    """
+    if len(wave) < max(hop, 2):
+        raise ValueError(f"a sound of {len(wave)} samples: one frame takes hop={hop}")
+    ends = np.pad(wave.astype(np.float64), window // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(ends, window)[::hop][: len(wave) // hop]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    power = np.abs(np.fft.rfft(frames * hann)) ** 2
+    found = np.log10(np.maximum(power @ mel_filters(mels, rate, window), 1e-10))
+    return ((np.maximum(found, found.max() - 8) + 4) / 4).astype(np.float32)
+
+
+def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_frequencies _mels"]:
+    """Triangles of area 1 whose corners lie evenly on Slaney's scale, in linear steps to 1 kHz and then in ratios.
+
+    Args:
+      mels: how many.
+      rate: samples a second.
+      window: samples of the Fourier transform.
+
+    Slaney, Auditory Toolbox, 1998.
+    """
+    top = min(HIGHEST, rate / 2)
+    corners = _hertz(np.linspace(0, _mel(top), mels + 2))
+    bins = np.linspace(0, rate // 2, window // 2 + 1)[:, None]
+    up = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    down = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    return np.maximum(0, np.minimum(up, down)) * (2 / (corners[2:] - corners[:-2]))
+
+
+_KNEE, _STEP = 1000.0, 27 / np.log(6.4)  # hertz; mels for each factor e above the knee, which is at 15 mels
+
+
+def _mel(hertz: float) -> float:
+    return 3 * hertz / 200 if hertz < _KNEE else 15 + np.log(hertz / _KNEE) * _STEP
+
+
+def _hertz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < 15, 200 * mel / 3, _KNEE * np.exp((mel - 15) / _STEP))
