@@ -41,10 +41,11 @@ class Attention(nn.Module):
         train: bool,
         mask: Bool[Array, "#batch #heads #tokens others"] | None = None,
         source: Float[Array, "batch others width"] | None = None,
+        bias: Float[Array, "#batch #heads tokens others"] | None = None,
     ) -> Float[Array, "batch tokens width"]:
         """One value per token, from those of the source (x itself where none is given) where the mask is true.
 
-        `query`, `key`, `value`, `out` are [width, width].
+        A bias is added to the logits. `query`, `key`, `value`, `out` are [width, width].
         """
         width = x.shape[-1]
         source = x if source is None else source
@@ -55,7 +56,7 @@ class Attention(nn.Module):
 
         rng = self.make_rng("dropout") if train and self.dropout else None
         query, key, value = project("query", x), project("key", source, self.key_bias), project("value", source)
-        y = attend(query, key, value, mask, self.dropout, rng)
+        y = attend(query, key, value, mask, self.dropout, rng, bias)
         return nn.Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
 
 
@@ -66,16 +67,18 @@ def attend(
     mask: Bool[Array, "#batch #heads #tokens others"] | None = None,
     dropout: float = 0.0,
     rng: jax.Array | None = None,
+    bias: Float[Array, "#batch #heads tokens others"] | None = None,
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`softmax(Q Kᵀ / √d) V` for each head, over the others that the mask lets a token see.
+    """`softmax(Q Kᵀ / √d + B) V` for each head, over the others that the mask lets a token see.
 
     `jax.nn.dot_product_attention`, and so the platform's fused kernel, but for what it cannot do: weights dropped
     with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32.
     """
     if rng is None and query.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(query, key, value, mask=mask)
+        return jax.nn.dot_product_attention(query, key, value, bias, mask)
     wide = jnp.promote_types(query.dtype, jnp.float32)
     logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide) / query.shape[-1] ** 0.5
+    logits = logits if bias is None else logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(wide).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)

@@ -92,3 +92,18 @@ def hf_siglip(width: int = 12, depth: int = 2, heads: int = 2, **vision: Any) ->
         vision_config={"image_size": 12, "patch_size": 4, **common, **vision},
     )
     return randomise(transformers.SiglipModel(config)).eval()
+
+
+def hf_swin(width: int = 6, depths: tuple = (2, 1), heads: tuple = (2, 3), **options: Any) -> Any:
+    """transformers' Swin without dropped branches."""
+    import transformers
+
+    config = transformers.SwinConfig(
+        embed_dim=width,
+        depths=list(depths),
+        num_heads=list(heads),
+        drop_path_rate=0.0,
+        num_labels=5,
+        **options,
+    )
+    return randomise(transformers.SwinForImageClassification(config)).eval()

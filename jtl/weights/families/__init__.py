@@ -11,6 +11,7 @@ from jtl.weights.families.gpt2 import GPT2
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.resnet import RESNET
+from jtl.weights.families.swin import SWIN
 from jtl.weights.families.towers import BOTH, TOWERS
 from jtl.weights.families.vgg import ALEXNET, VGG
 from jtl.weights.families.vit import VIT
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Family] = {
     "mobilenet_v3": MOBILENET_V3,
     "efficientnet": EFFICIENTNET,
     "convnext": CONVNEXT,
+    "swin": SWIN,
     "vgg": VGG,
     "alexnet": ALEXNET,
     "densenet": DENSENET,

@@ -40,13 +40,19 @@ def timm(depth: int) -> list[Rule]:
     ]
     for i in range(depth):
         name, path = rf"{top}blocks\.{i}", f"backbone/block{i + 1}"
-        for leaf, target, then in (("weight", "kernel", split(3, transposed)), ("bias", "bias", split(3))):
-            paths = tuple(f"{path}/attention/{part}/{target}" for part in ("query", "key", "value"))
-            rules.append(Rule(rf"{name}\.attn\.qkv\.{leaf}", paths, then))
+        rules += fused(rf"{name}\.attn\.qkv", f"{path}/attention")
         rules += dense(rf"{name}\.attn\.proj", f"{path}/attention/out")
         rules += [*norm(rf"{name}\.norm1", f"{path}/norm1"), *norm(rf"{name}\.norm2", f"{path}/norm2")]
         rules += [*dense(rf"{name}\.mlp\.fc1", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.fc2", f"{path}/mlp/down")]
     return rules
+
+
+def fused(name: str, path: str) -> list[Rule]:
+    """Query, key and value of the attention at `path` as one dense layer."""
+    return [
+        Rule(rf"{name}\.{leaf}", tuple(f"{path}/{part}/{target}" for part in ("query", "key", "value")), then)
+        for leaf, target, then in (("weight", "kernel", split(3, transposed)), ("bias", "bias", split(3)))
+    ]
 
 
 def original(depth: int, heads: int, width: int) -> list[Rule]:

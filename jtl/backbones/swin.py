@@ -1,0 +1,236 @@
+"""Swin: a transformer whose attention stays within windows of a map, which are shifted in every other block."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jtl.backbones.layers import Conv, check_images
+from jtl.backbones.transformer import Attention, Block, Mlp, trunc_normal
+from jtl.model import Model, from_linen
+
+_EPS = 1e-5  # of the normalisations between the stages, whatever those of the blocks have
+_SIZES = {
+    "T": (96, ((2, 3), (2, 6), (6, 12), (2, 24))),
+    "S": (96, ((2, 3), (2, 6), (18, 12), (2, 24))),
+    "B": (128, ((2, 4), (2, 8), (18, 16), (2, 32))),
+    "L": (192, ((2, 6), (2, 12), (18, 24), (2, 48))),
+}
+
+
+def swin(
+    size: Literal["T", "S", "B", "L"] | tuple[int, Sequence[tuple[int, int]]],
+    *,
+    window: int = 7,
+    patch: int = 4,
+    mlp_ratio: float = 4.0,
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> Model:
+    """A Swin transformer: stages of blocks with attention within windows, each but the first halving the map.
+
+    `softmax(Q Kᵀ / √d + B) V` within windows of `window x window` tokens; B is learned for each difference of two
+    positions. Every other block's windows are shifted by half a window, around the map's edges, where a mask keeps
+    apart what does not touch. A map that is no multiple of the window is filled up with zeros at the right and the
+    bottom. One whose smaller side is no longer than the window is cut into windows of that side, without a shift.
+
+    Features: `stage1`, ... [batch, h, w, c]; `last`, the last of them normalised; `pooled` its mean over the map.
+    Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/norm1/scale`, `stage1/block1/position`
+    [(2 window − 1)², heads] (B), `stage1/block1/attention/query/kernel`, ..., `stage1/block1/mlp/up/kernel`, ...,
+    `stage2/down/norm/scale`, `stage2/down/dense/kernel`, ..., `norm/scale`.
+
+    Args:
+      size: "T", "S", "B", "L", or the first stage's width, which doubles from stage to stage, and the blocks and
+        heads of each stage.
+      window: side of a window in tokens.
+      patch: side of a patch in pixels; an image that is no multiple is filled up with zeros.
+      mlp_ratio: hidden width of the perceptrons in widths.
+      eps: of the blocks' normalisations and the last one.
+      dropout: after the embedding and both branches of each block, in training.
+      attention_dropout: of the attention weights, in training.
+      drop_path: probability of dropping the last block's branches for an example in training; it grows linearly from
+        0 at the first.
+
+    Raises:
+      ValueError: for an unknown size, or numbers that make no network.
+
+    Liu et al., Swin Transformer, 2021, arXiv 2103.14030.
+    """
+    if isinstance(size, str) and size not in _SIZES:
+        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or (width, (blocks, heads) of each stage)")
+    width, stages = _SIZES[size] if isinstance(size, str) else size
+    stages = tuple((blocks, heads) for blocks, heads in stages)
+    if not stages or min(width, window, patch, *(number for stage in stages for number in stage)) < 1:
+        raise ValueError(f"size={size!r}, window={window}, patch={patch}: give positive numbers for at least one stage")
+    for i, (_, heads) in enumerate(stages):
+        if width * 2**i % heads:
+            raise ValueError(f"stage{i + 1}: width={width * 2**i} is no multiple of heads={heads}")
+        if int(mlp_ratio * width) < 1:
+            raise ValueError(f"mlp_ratio={mlp_ratio}: a perceptron has at least one hidden unit")
+    for name, rate in {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+    return from_linen(_Swin(width, stages, window, patch, mlp_ratio, eps, dropout, attention_dropout, drop_path))
+
+
+class _Block(Block):
+    """A block whose attention stays within windows.
+
+    Args:
+      window: their side.
+      shifted: whether they are shifted by half of it.
+    """
+
+    window: int = 7
+    shifted: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch tokens width"], train: bool, grid: tuple[int, int]) -> Array:
+        """Tokens to tokens, row by row those of a map of `grid` rows and columns."""
+        attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
+        mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, name="mlp")
+        table = self.param("position", trunc_normal, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
+        side = min(self.window, *grid)
+        shift = side // 2 if self.shifted and min(grid) > self.window else 0
+        bias = jnp.asarray(table)[_differences(side, self.window)].transpose(2, 0, 1)[None]
+
+        def within(y: Array) -> Array:
+            mask = _touching(grid, side, shift, len(y)) if shift else None
+            return windowed(lambda w: attention(w, train, mask, bias=bias.astype(y.dtype)), y, grid, side, shift)
+
+        x = self._add(x, within, 1, train)
+        return self._add(x, lambda y: mlp(y, train), 2, train)
+
+
+def windowed(
+    change: Callable[[Array], Array],
+    x: Float[Array, "batch tokens width"],
+    grid: tuple[int, int],
+    side: int,
+    shift: int,
+) -> Float[Array, "batch tokens width"]:
+    """What `change` makes of each window of a map, [batch * windows, side², width] to the same.
+
+    Args:
+      change: any function that keeps the shape.
+      x: the map's tokens, row by row.
+      grid: its rows and columns; filled up with zeros to multiples of `side`.
+      side: of a window.
+      shift: rows and columns that the windows are shifted by, around the map's edges.
+    """
+    batch, width = len(x), x.shape[-1]
+    rows, columns = (-(-n // side) for n in grid)
+    maps = x.reshape(batch, *grid, width)
+    maps = jnp.pad(maps, ((0, 0), (0, rows * side - grid[0]), (0, columns * side - grid[1]), (0, 0)))
+    maps = jnp.roll(maps, (-shift, -shift), (1, 2)) if shift else maps
+    y = maps.reshape(batch, rows, side, columns, side, width).swapaxes(2, 3)
+    y = change(y.reshape(-1, side * side, width)).reshape(batch, rows, columns, side, side, width)
+    y = y.swapaxes(2, 3).reshape(batch, rows * side, columns * side, width)
+    y = jnp.roll(y, (shift, shift), (1, 2)) if shift else y
+    return y[:, : grid[0], : grid[1]].reshape(x.shape)
+
+
+def _differences(side: int, window: int) -> np.ndarray:
+    """The table's rows for all pairs of a window's tokens; `(dy + w − 1)(2 w − 1) + dx + w − 1` for (dy, dx)."""
+    y, x = np.divmod(np.arange(side * side), side)
+    rows, columns = (a[:, None] - a[None, :] + window - 1 for a in (y, x))
+    return rows * (2 * window - 1) + columns
+
+
+def _touching(grid: tuple[int, int], side: int, shift: int, batch: int) -> Bool[Array, "windows 1 tokens tokens"]:
+    """Whether two tokens of a shifted window are neighbours on the map, not across its edges, for a whole batch."""
+    # Along each axis of the rolled map: before its last window, and that window's two parts, of which the second came
+    # from the other edge.
+    rows, columns = (np.arange(-(-n // side) * side) for n in grid)
+    part = [(n >= len(n) - side).astype(np.int32) + (n >= len(n) - shift) for n in (rows, columns)]
+    parts = part[0][:, None] * 3 + part[1][None, :]
+    parts = parts.reshape(len(rows) // side, side, -1, side).swapaxes(1, 2).reshape(-1, side * side)
+    parts = jnp.tile(jnp.asarray(parts), (batch, 1))
+    return (parts[:, :, None] == parts[:, None, :])[:, None]
+
+
+class _Stem(nn.Module):
+    width: int
+    patch: int
+
+    @nn.compact
+    def __call__(self, x):
+        fill = ((0, -x.shape[1] % self.patch), (0, -x.shape[2] % self.patch))
+        x = jnp.pad(x, ((0, 0), *fill, (0, 0)))
+        return _norm(_EPS)(Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x))
+
+
+class _Down(nn.Module):
+    """The four tokens of each 2x2 square side by side, normalised, and a linear map of them to twice the width."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        # The order of the four: columns before rows.
+        x = jnp.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], -1)
+        return nn.Dense(x.shape[-1] // 2, use_bias=False, kernel_init=trunc_normal, name="dense")(_norm(_EPS)(x))
+
+
+def _norm(eps: float) -> nn.LayerNorm:
+    # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
+    return nn.LayerNorm(eps, use_fast_variance=False, name="norm")
+
+
+class _Stage(nn.Module):
+    heads: int
+    rates: tuple[float, ...]
+    window: int
+    mlp_ratio: float
+    eps: float
+    dropout: float
+    attention_dropout: float
+
+    @nn.compact
+    def __call__(self, x, train: bool, down: bool):
+        x = _Down(name="down")(x) if down else x
+        batch, *grid, width = x.shape
+        tokens = x.reshape(batch, -1, width)
+        for i, rate in enumerate(self.rates, 1):
+            block = _Block(
+                self.heads,
+                int(self.mlp_ratio * width),
+                self.eps,
+                self.dropout,
+                rate,
+                attention_dropout=self.attention_dropout,
+                window=self.window,
+                shifted=i % 2 == 0,
+                name=f"block{i}",
+            )
+            tokens = block(tokens, train, tuple(grid))
+        return tokens.reshape(batch, *grid, width)
+
+
+class _Swin(nn.Module):
+    width: int
+    stages: tuple[tuple[int, int], ...]
+    window: int
+    patch: int
+    mlp_ratio: float
+    eps: float
+    dropout: float
+    attention_dropout: float
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = _Stem(self.width, self.patch, name="stem")(check_images(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        last, done, features = max(sum(blocks for blocks, _ in self.stages) - 1, 1), 0, {}
+        shared = (self.window, self.mlp_ratio, self.eps, self.dropout, self.attention_dropout)
+        for i, (blocks, heads) in enumerate(self.stages, 1):
+            rates = tuple(self.drop_path * (done + j) / last for j in range(blocks))
+            x = features[f"stage{i}"] = _Stage(heads, rates, *shared, name=f"stage{i}")(x, train, i > 1)
+            done += blocks
+        x = _norm(self.eps)(x)
+        return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

@@ -1,0 +1,169 @@
+"""Swin against transformers' on randomised weights, and by the names of timm, torchvision and its own release."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loading import channels_first, images, renamed, same_bits, tree_of
+from safetensors.numpy import load_file, save_file
+
+from jtl import backbones
+from jtl.weights.load import load
+from jtl.weights.save import save
+
+CASES = {
+    # Maps of 8x12 tokens in windows of 4, and of 4x6, the smaller side of which is the window: no shift.
+    "whole windows": ({"window_size": 4, "patch_size": 2, "mlp_ratio": 2.0}, (16, 24)),
+    # 11x8 tokens, filled up to 12x9, then 6x4 filled up to 6x6; and the images to whole patches.
+    "odd": ({"width": 8, "depths": (2, 2), "heads": (1, 4), "window_size": 3, "patch_size": 3}, (31, 23)),
+}
+
+
+@pytest.fixture(params=CASES)
+def made(request):
+    pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+    pytest.importorskip("transformers")
+    from torch_vits import hf_swin
+
+    options, size = CASES[request.param]
+    return hf_swin(**options), images(size)
+
+
+def theirs(net, x):
+    """The maps before the steps between the stages, as each stage has them."""
+    stages, hooks = {}, []
+    for i, stage in enumerate(net.swin.encoder.layers, 1):
+        hooks.append(
+            stage.blocks[-1].register_forward_hook(lambda _, given, out, i=i: stages.update({i: (out[0], given[1])}))
+        )
+    out = net.swin(x)
+    for hook in hooks:
+        hook.remove()
+    maps = {f"stage{i}": tokens.unflatten(1, grid) for i, (tokens, grid) in stages.items()}
+    maps["last"] = out.last_hidden_state.unflatten(1, stages[len(stages)][1])
+    found = {name: h.movedim(-1, 1) for name, h in maps.items()}
+    return found | {"pooled": out.pooler_output, "logits": net.classifier(out.pooler_output)}
+
+
+def test_is_transformers_swin(made, tmp_path):
+    from conv_parity import check, hf_write
+
+    net, x = made
+    loaded = check(net, hf_write, lambda p, dtype: load(p, dtype=dtype), theirs, x, tmp_path)
+    assert loaded.naming == "transformers"
+
+
+def test_is_written_as_it_was_read(made, tmp_path):
+    import transformers
+
+    net, x = made
+    net.save_pretrained(tmp_path / "in")
+    save(tmp_path / "out", load(tmp_path / "in"))
+    before, after = (load_file(tmp_path / f / "model.safetensors") for f in ("in", "out"))
+    same_bits(after, before)
+    again, account = transformers.AutoModelForImageClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    np.testing.assert_array_equal(
+        again.eval()(channels_first(x)).logits.detach(), net(channels_first(x)).logits.detach()
+    )
+
+
+PARTS = [
+    (r"embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+    (r"embeddings\.norm", "patch_embed.norm"),
+    (r"attention\.self\.relative", "attn.relative"),
+    (r"attention\.output\.dense", "attn.proj"),
+    ("layernorm_before", "norm1"),
+    ("layernorm_after", "norm2"),
+    (r"intermediate\.dense", "mlp.fc1"),
+    (r"output\.dense", "mlp.fc2"),
+    ("layernorm", "norm"),
+]
+
+
+def others(held, naming):
+    """transformers' tensors by the names of another library, in which query, key and value are one."""
+    state = {}
+    for name, value in held.items():
+        name = re.sub(r"^(swin\.)?(encoder\.)?", "", name)
+        for pattern, new in PARTS:
+            name = re.sub(pattern, new, name)
+        name = name.replace("classifier", "head.fc" if naming == "timm" else "head")
+        if naming == "timm":
+            name = re.sub(r"layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", name)
+        if naming == "torchvision":
+            name = name.replace("patch_embed.proj", "features.0.0").replace("patch_embed.norm", "features.0.2")
+            name = re.sub(r"layers\.(\d+)\.downsample", lambda m: f"features.{2 * int(m[1]) + 2}", name)
+            name = re.sub(r"layers\.(\d+)\.blocks", lambda m: f"features.{2 * int(m[1]) + 1}", name)
+            name = name.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
+        state[name] = value
+    found = {}
+    for name, value in state.items():
+        if ".query." in name:
+            parts = [state[name.replace("query", part)] for part in ("query", "key", "value")]
+            found[name.replace("attention.self.query", "attn.qkv")] = np.concatenate(parts)
+        elif ".key." not in name and ".value." not in name:
+            found[name] = value
+    return found
+
+
+@pytest.mark.parametrize("naming", ["timm", "torchvision", "original"])
+def test_the_names_of_others(naming, tmp_path):
+    """The same tensors by other names are the same network, and go back bit by bit."""
+    pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+    from torch_vits import hf_swin
+
+    net = hf_swin(depths=(2, 1, 1), heads=(1, 2, 3), window_size=3)
+    net.save_pretrained(tmp_path / "in")
+    state = others(load_file(tmp_path / "in" / "model.safetensors"), naming)
+    index = (
+        {}
+        if naming == "timm"
+        else {
+            name.replace("bias_table", "index"): np.zeros((9, 9), np.int64) for name in state if name.endswith("table")
+        }
+    )
+    save_file(state | index, tmp_path / "theirs.safetensors")
+    changes = {"depths": [2, 1, 1], "num_heads": [1, 2, 3], "embed_dim": 6, "window_size": 3}
+    arch = {"architecture": "swin_tiny_patch4_window7_224.ms_in1k", "model_args": changes}
+    loaded = load(tmp_path / "theirs.safetensors", arch=arch)
+    assert loaded.naming == naming
+    assert sorted(loaded.report.unused) == sorted(index)
+    jax.tree.map(np.testing.assert_array_equal, tree_of(loaded), tree_of(load(tmp_path / "in")))
+    same_bits(renamed(loaded, naming), state)
+
+
+def test_a_map_smaller_than_the_window_is_one_window_with_the_middle_of_the_table(key):
+    """Differences of at most one row and column: those of a network whose windows have two."""
+    large, small = (backbones.swin((6, [(2, 2)]), window=window, patch=1) for window in (4, 2))
+    x = images((2, 3))
+    variables, draw = jax.eval_shape(large.init, key, x), np.random.default_rng(0)
+    params = jax.tree.map(lambda a: draw.normal(size=a.shape).astype(a.dtype), variables.params)
+    middle = jax.tree.map(lambda a: a, params)
+    for block in ("block1", "block2"):
+        table = params["stage1"][block]["position"].reshape(7, 7, 2)
+        middle["stage1"][block]["position"] = table[2:5, 2:5].reshape(9, 2)
+
+    def run(net, params):
+        return jax.jit(lambda p: net.apply(variables._replace(params=p), x, train=False)[0]["pooled"])(params)
+
+    np.testing.assert_array_equal(run(large, params), run(small, middle))
+
+
+def test_sizes_that_make_no_network_are_refused():
+    for size, message in (((6, [(1, 4)]), "no multiple of heads=4"), ((6, []), "at least one stage")):
+        with pytest.raises(ValueError, match=message):
+            backbones.swin(size)
+    with pytest.raises(ValueError, match="drop_path=1"):
+        backbones.swin("T", drop_path=1.0)
+
+
+def test_published_size():
+    """28,288,354 parameters with 1000 classes, as timm, torchvision and the paper's 29 million have it."""
+    net = backbones.swin("T")
+    made = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert sum(a.size for a in jax.tree.leaves(made.params)) + 769 * 1000 == 28_288_354
