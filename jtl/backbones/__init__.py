@@ -9,20 +9,26 @@ from jtl.backbones.convnext import convnext
 from jtl.backbones.densenet import DenseSize, densenet
 from jtl.backbones.efficientnet import efficientnet
 from jtl.backbones.gpt2 import gpt2
+from jtl.backbones.inception_v3 import inception_v3
 from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
+from jtl.backbones.recurrent import RecurrentSize, recurrent
 from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from jtl.backbones.siglip import siglip_image, siglip_text
 from jtl.backbones.swin import swin
+from jtl.backbones.sounds import Convolution
 from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
 from jtl.backbones.vision_transformer import Size
 from jtl.backbones.vit import dinov2, vit
+from jtl.backbones.wav2vec2 import wav2vec2
 
 __all__ = [
+    "Convolution",
     "DenseSize",
     "Pooler",
+    "RecurrentSize",
     "Size",
     "alexnet",
     "bert",
@@ -35,10 +41,12 @@ __all__ = [
     "dinov2",
     "efficientnet",
     "gpt2",
+    "inception_v3",
     "mlp",
     "mobilenet_v2",
     "mobilenet_v3",
     "normalised",
+    "recurrent",
     "resnet",
     "resnet18",
     "resnet34",
@@ -51,4 +59,5 @@ __all__ = [
     "two_towers",
     "vgg",
     "vit",
+    "wav2vec2",
 ]

@@ -26,6 +26,7 @@ CONFIGS = (
     {"model_type": "cifar_resnet", "depth": 20},
     {"model_type": "convnext", "depths": [1, 2], "hidden_sizes": [4, 8], "patch_size": 2, "layer_scale_init_value": 1},
     {"model_type": "swin", "embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "mlp_ratio": 2},
+    {"model_type": "inception_v3", "depth_multiplier": 0.25, "num_channels": 3, "transform_input": False},
     {"model_type": "vgg", "depths": [1, 1], "hidden_sizes": [4, 8], "intermediate_size": 8, "batch_norm": True},
     {"model_type": "alexnet", "hidden_sizes": [4, 4, 4, 4, 4], "intermediate_size": 8, "dropout": 0.5},
     {"model_type": "densenet", "growth_rate": 4, "depths": [1, 2], "embedding_size": 4, "bottleneck_ratio": 2},
@@ -35,6 +36,7 @@ CONFIGS = (
     {"model_type": "roberta", "hidden_size": 12, "num_attention_heads": 3, "pad_token_id": 1, "layer_norm_eps": 1e-5},
     {"model_type": "distilbert", "dim": 12, "n_heads": 3, "n_layers": 2, "hidden_dim": 8, "dropout": 0.2},
     {"model_type": "gpt2", "n_embd": 12, "n_head": 3, "n_layer": 2, "n_inner": 8, "n_positions": 16},
+    {"model_type": "recurrent", "cell": "gru", "embedding_size": 5, "hidden_size": 4, "bidirectional": True},
     {"architecture": "resnet18", "model_args": {"layers": [1, 1], "in_chans": 3}},
     {"architecture": "vit_tiny_patch4_12", "model_args": {"embed_dim": 24, "depth": 2, "num_heads": 4, "mlp_ratio": 2}},
     {

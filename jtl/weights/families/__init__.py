@@ -8,13 +8,16 @@ from jtl.weights.families.densenet import DENSENET
 from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
 from jtl.weights.families.gpt2 import GPT2
+from jtl.weights.families.inception_v3 import INCEPTION_V3
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
+from jtl.weights.families.recurrent import RECURRENT
 from jtl.weights.families.resnet import RESNET
 from jtl.weights.families.swin import SWIN
 from jtl.weights.families.towers import BOTH, TOWERS
 from jtl.weights.families.vgg import ALEXNET, VGG
 from jtl.weights.families.vit import VIT
+from jtl.weights.families.wav2vec2 import HUBERT, WAV2VEC2
 
 FAMILIES: dict[str, Family] = {
     "resnet": RESNET,
@@ -28,6 +31,7 @@ FAMILIES: dict[str, Family] = {
     "efficientnet": EFFICIENTNET,
     "convnext": CONVNEXT,
     "swin": SWIN,
+    "inception_v3": INCEPTION_V3,
     "vgg": VGG,
     "alexnet": ALEXNET,
     "densenet": DENSENET,
@@ -36,6 +40,9 @@ FAMILIES: dict[str, Family] = {
     "roberta": ROBERTA,
     "distilbert": DISTILBERT,
     "gpt2": GPT2,
+    "wav2vec2": WAV2VEC2,
+    "hubert": HUBERT,
+    "recurrent": RECURRENT,
 }
 
 __all__ = ["FAMILIES", "Config", "Family"]
