@@ -131,11 +131,31 @@ def _recipe_row(row: dict[str, Any]) -> tuple[str, str]:
     return ", ".join(names), f"{100 * row['mean']:.1f}{spread}"
 
 
+def _loads(rows: list[dict[str, Any]]) -> Table:
+    columns = ("weights", "MB", "read s", "load s", "load / read", "first load s", "first / read", "memory / file")
+    return Table("jtl.load beside reading the bytes", columns, [_load(row) for row in rows])
+
+
+def _load(row: dict[str, Any]) -> tuple[str, ...]:
+    low, middle, high = row["load_over_read"]
+    return (
+        row["weights"],
+        f"{row['file_bytes'] / 1e6:.0f}",
+        f"{row['read_seconds']:.3f}",
+        f"{row['load_seconds']:.3f}",
+        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        f"{row['first_load_seconds']:.2f}",
+        f"{row['first_load_over_read']:.1f}",
+        f"{row['memory_over_file']:.3f}",
+    )
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
     "recipe": _recipe,
     "backbones": _backbones,
+    "load_weights": _loads,
 }
 
 

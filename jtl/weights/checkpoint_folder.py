@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ def _one(load: Callable[[], dict[str, np.ndarray]], name: str) -> Callable[[], n
 
 def _loader(folder: Path, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -> Callable[[], dict[str, np.ndarray]]:
     """Reads all arrays at once, when the first is asked for: Orbax is slow to read them one by one."""
+    lock = Lock()
 
     @cache
     def load() -> dict[str, np.ndarray]:
@@ -87,4 +89,8 @@ def _loader(folder: Path, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -
             raise WeightFileError(f"{folder}: Orbax does not read its arrays: {str(error)[:300]}") from error
         return {name: np.asarray(leaf) for group in found.values() for name, leaf in flatten(group)}
 
-    return load
+    def once() -> dict[str, np.ndarray]:
+        with lock:
+            return load()
+
+    return once

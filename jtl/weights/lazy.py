@@ -10,11 +10,19 @@ from jtl.weights.errors import show
 
 
 class Entry(NamedTuple):
-    """One tensor: what it will be, and how to read it."""
+    """One tensor: what it will be, and how to read it.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        read: gives it.
+        fill: reads it into an array of that shape, of any strides and number type; None where that saves nothing.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
+    fill: Callable[[np.ndarray], None] | None = None
 
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jtl import heads
 from jtl.model import Model, Variables, init
+from jtl.shapes import shapes
 from jtl.typing import Key
 from jtl.weights.channels import rechannelled, refilled, same_scale
 from jtl.weights.families import Config
@@ -112,19 +113,19 @@ def load(
         variables = init(key, x, backbone=backbone, head=head)
         return {**variables.params, "stats": variables.stats}
 
-    def shapes(example):
-        found = flatten(jax.eval_shape(made, key, example))
+    def sizes(example):
+        found = flatten(shapes(made, key, example))
         return {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in found}
 
     key = jax.random.key(0) if key is None else key
     example = family.example(config)
-    wanted = shapes(example)
+    wanted = sizes(example)
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused)
     leaves = dict(flatten(tree))
     if in_chans is not None:
         config = rechannelled(family, config, in_chans)
         images, example = same_scale(images, in_chans), family.example(config)
-        wanted = shapes(example)
+        wanted = sizes(example)
         leaves = refilled(leaves, wanted, set(report.reinit))
     tree = unflatten(leaves | _drawn(made, key, example, report.reinit, wanted))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))

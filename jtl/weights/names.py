@@ -1,19 +1,22 @@
 """A file's names to a model's paths, by a table; every name on both sides is accounted for."""
 
 import difflib
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jtl.weights.errors import WeightNameError, show
+from jtl.weights.fitting import filled, misfit, own
 from jtl.weights.lazy import Tensors
 from jtl.weights.report import Coverage, Loaded
-from jtl.weights.source import aligned_empty
 from jtl.weights.transforms import Transform, identity
 
 NEAREST_FOR = 20  # names of an error get a nearest match; looking for more takes quadratic time
+READERS = 4  # threads: while one waits for the file another transposes; each holds one tensor
 
 
 class Rule(NamedTuple):
@@ -39,6 +42,9 @@ class Rule(NamedTuple):
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
+_Claim = tuple[str, Rule, tuple[str, ...]]  # a tensor, the rule of its name, and the paths that gives
+
+
 def convert(
     tensors: Mapping[str, np.ndarray],
     table: Sequence[Rule],
@@ -46,10 +52,11 @@ def convert(
     *,
     reinit: Sequence[str] = (),
     unused: Sequence[str] = (),
+    finish: Callable[[str, np.ndarray], Any] | None = None,
 ) -> tuple[dict[str, Any], Coverage]:
     """A model's parameters from a file's tensors.
 
-    The first rule whose pattern matches a whole name decides. One tensor is read at a time.
+    The first rule whose pattern matches a whole name decides. A few tensors are read at a time.
 
     Args:
         tensors: name to array, as `read` gives it.
@@ -58,9 +65,11 @@ def convert(
         reinit: regexes on paths whose parameters keep their values in `params` ("head/.*"; "head/*"
             means the same).
         unused: regexes on the file's names that are left unread.
+        finish: from a path and its array, in the model's shape but the file's number type, to what is kept, called
+            from several threads; None for a NumPy array of the model's number type.
 
     Returns:
-        Parameters with the structure, shapes and number types of `params`, as NumPy arrays; and the account.
+        Parameters with the structure, shapes and number types of `params`; and the account.
 
     Raises:
         WeightNameError: a name is missing, unexpected, claimed twice or of another shape; all of them
@@ -71,11 +80,11 @@ def convert(
     kept = _matching(reinit, wanted, "reinit", "parameters")
     left = _matching(unused, tensors, "unused", "tensors of the file")
     compiled = [(re.compile(rule.pattern), rule) for rule in table]
-    values: dict[str, np.ndarray] = {}
     coverage = Coverage(reinit=[path for path in wanted if path in kept])
     unexpected: list[str] = []
     problems: list[str] = []
     sources: dict[str, str] = {}
+    claims: list[_Claim] = []
     for name in tensors:
         found = None if name in left else _first(compiled, name)
         if name in left or (found is not None and (not found[1] or set(found[1]) <= kept)):
@@ -84,33 +93,59 @@ def convert(
         if found is None or not set(found[1]) <= set(wanted):
             unexpected.append(name if found is None else f"{name} (as {', '.join(found[1])})")
             continue
-        rule, paths = found
-        twice = [path for path in paths if path in sources]
+        twice = [path for path in found[1] if path in sources]
         if twice:
             problems.append(f"  {twice[0]}: both {sources[twice[0]]} and {name} of the file")
             continue
-        sources.update(dict.fromkeys(paths, name))
-        value = tensors[name]
-        try:
-            parts = rule.transform.forward(value)
-        except ValueError as error:
-            problems.append(f"  {name} {value.shape} cannot become {', '.join(paths)}: {error}")
-            continue
-        for path, part in zip(paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
-            if path in kept:
-                continue
-            leaf = wanted[path]
-            problem = _misfit(part, leaf)
-            if problem:
-                problems.append(f"  {path}: {problem}; from {name} {value.shape}, {rule.transform.name}")
-                continue
-            values[path] = _copy(part, np.dtype(leaf.dtype))
-            coverage.loaded.append(
-                Loaded(path, name, rule.transform.name, value.shape, part.shape, str(values[path].dtype))
-            )
+        sources.update(dict.fromkeys(found[1], name))
+        claims.append((name, *found))
+
+    def taken(claim: _Claim) -> list[tuple[Loaded, Any] | str]:
+        return list(_taken(tensors, claim, {path: wanted[path] for path in claim[2] if path not in kept}, finish))
+
+    values: dict[str, Any] = {}
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
+        for part in (part for parts in readers.map(taken, claims) for part in parts):
+            if isinstance(part, str):
+                problems.append(part)
+            else:
+                coverage.loaded.append(part[0])
+                values[part[0].path] = part[1]
     missing = [path for path in wanted if path not in sources and path not in kept]
     _raise(tensors, missing, unexpected, problems)
     return unflatten({path: values.get(path, leaf) for path, leaf in wanted.items()}), coverage
+
+
+def _taken(
+    tensors: Mapping[str, np.ndarray],
+    claim: _Claim,
+    wanted: Mapping[str, Any],
+    finish: Callable[[str, np.ndarray], Any] | None,
+) -> Iterator[tuple[Loaded, Any] | str]:
+    """The parameters that one tensor makes, or what is wrong with it."""
+    name, rule, paths = claim
+    if finish is None and len(paths) == 1 and isinstance(tensors, Tensors):
+        entry, leaf = tensors.entry(name), wanted[paths[0]]
+        made = filled(entry, rule.transform, leaf)
+        if made is not None:
+            yield Loaded(paths[0], name, rule.transform.name, entry.shape, made.shape, str(made.dtype)), made
+            return
+    value = tensors[name]
+    try:
+        parts = rule.transform.forward(value)
+    except ValueError as error:
+        yield f"  {name} {value.shape} cannot become {', '.join(paths)}: {error}"
+        return
+    for path, part in zip(paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
+        if path not in wanted:
+            continue
+        leaf = wanted[path]
+        problem = misfit(part, leaf)
+        if problem:
+            yield f"  {path}: {problem}; from {name} {value.shape}, {rule.transform.name}"
+            continue
+        kept = own(part, leaf.dtype) if finish is None else finish(path, part)
+        yield Loaded(path, name, rule.transform.name, value.shape, part.shape, str(np.dtype(leaf.dtype))), kept
 
 
 def _first(table: Iterable[tuple[re.Pattern[str], Rule]], name: str) -> tuple[Rule, tuple[str, ...]] | None:
@@ -139,27 +174,6 @@ def _matching(patterns: Sequence[str], names: Iterable[str], option: str, what: 
 def _near(name: str, among: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, among, n=2, cutoff=0.5)
     return f"; nearest: {', '.join(map(show, near))}" if near else ""
-
-
-def _misfit(array: np.ndarray, leaf: Any) -> str:
-    if array.shape != tuple(leaf.shape):
-        return f"the model has shape {tuple(leaf.shape)}, the file gives {array.shape}"
-    if _number(array.dtype) != _number(np.dtype(leaf.dtype)):
-        return f"the model has {leaf.dtype}, the file gives {array.dtype}"
-    return ""
-
-
-def _number(dtype: np.dtype) -> str:
-    """Floats convert to floats; all else stays of its kind. (ml_dtypes' floats are of kind "V" to NumPy.)"""
-    return "float" if dtype.kind == "f" or "float" in dtype.name else dtype.kind
-
-
-def _copy(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
-        return array
-    copy = aligned_empty(array.shape, dtype)
-    copy[...] = array
-    return copy
 
 
 def _raise(held: Iterable[str], missing: list[str], unexpected: list[str], problems: list[str]) -> None:

@@ -17,6 +17,7 @@ from jtl.weights.errors import WeightFileError, show
 
 ALIGNMENT = 64  # bytes; JAX takes over a NumPy array on a CPU without a copy from this alignment on
 MAX_DIMS = 32
+PIECE = 1 << 20  # bytes read at once where numbers change their place: a piece stays in the processor's cache
 
 
 def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -75,6 +76,24 @@ class Source:
             # a byte other than 0 and 1 would make a truth value that is neither
             np.not_equal(array.view(np.uint8), 0, out=array)
         return array
+
+    def fill(self, offset: int, dtype: np.dtype, into: np.ndarray) -> None:
+        """Read an array of `into`'s shape that starts at byte `offset`, whatever the strides and number type of `into`.
+
+        A piece at a time: the array is nowhere held as it lies in the file.
+        """
+        self._inside(offset, into.size * dtype.itemsize)
+        if into.dtype == dtype and into.flags.c_contiguous:
+            self._fill(into.reshape(-1).view(np.uint8), offset)
+            return
+        rows = into.reshape(1) if into.ndim == 0 else into
+        width = prod(rows.shape[1:]) * dtype.itemsize
+        count = max(1, PIECE // max(width, 1))
+        buffer = aligned_empty((min(count, len(rows)), *rows.shape[1:]), dtype)
+        for start in range(0, len(rows), count):
+            part = buffer[: len(rows) - start]
+            self._fill(part.reshape(-1).view(np.uint8), offset + start * width)
+            rows[start : start + count] = part
 
     def _inside(self, offset: int, count: int) -> int:
         if offset < 0 or count < 0 or offset + count > self.size:

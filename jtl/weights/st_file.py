@@ -123,7 +123,8 @@ def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[st
                 f"but its data_offsets span {show(end - start)}"
             )
         spans.append((start, end, name))
-        entries[name] = Entry(shape, dtype, partial(source.array, base + start, shape, dtype))
+        fill = None if dtype == np.bool_ else partial(source.fill, base + start, dtype)
+        entries[name] = Entry(shape, dtype, partial(source.array, base + start, shape, dtype), fill)
     reached = 0
     for start, end, name in sorted(spans):
         if start != reached:

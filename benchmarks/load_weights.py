@@ -1,0 +1,117 @@
+"""How long `jtl.load` takes beside reading the same bytes, and how much memory: ViT-B/16 from safetensors.
+
+    python benchmarks/load_weights.py        (a minute)
+
+The file is written with random numbers, as transformers names them, and lies in the page cache. Reading is NumPy's
+`fromfile` of all of it into new memory. Each process loads once before anything was traced ("first"), then reads and
+loads in turns. Memory is what the process held at most during the first load beyond what it held before, over the size
+of the file.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+import jtl.weights.load  # noqa: E402
+from benchmarks import measure, tables  # noqa: E402
+from jtl import heads  # noqa: E402
+from jtl.model import init  # noqa: E402
+from jtl.shapes import shapes  # noqa: E402
+from jtl.weights import export  # noqa: E402
+from jtl.weights.families import FAMILIES  # noqa: E402
+
+PROCESSES, PAIRS = 5, 7
+
+
+def write(folder: Path) -> None:
+    """A ViT-B/16 of random numbers."""
+    from safetensors.numpy import save_file
+
+    family = FAMILIES["vit"]
+    config = family.complete({"model_type": "vit"}, "transformers")
+    made = shapes(
+        lambda key, x: init(key, x, backbone=family.backbone(config), head=heads.linear(1000)),
+        jax.random.key(0),
+        family.example(config),
+    )
+    draw = np.random.default_rng(0)
+    tree = jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape, np.float32), dict(made.params))
+    save_file(export(tree, family.tables(config)["transformers"]), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+
+
+def clock(run: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def peak() -> int:
+    """The most memory this process has held, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+def one_process(folder: Path) -> dict[str, Any]:
+    file = folder / "model.safetensors"
+    read = lambda: np.fromfile(file, np.uint8)  # noqa: E731
+    load = lambda: jtl.weights.load.load(folder)  # noqa: E731
+    before = peak()
+    first = clock(load)
+    held = peak() - before
+    taken: dict[str, list[float]] = {"read": [], "load": []}
+    for i in range(PAIRS):
+        for name in ("read", "load")[:: 1 if i % 2 == 0 else -1]:
+            taken[name].append(clock(read if name == "read" else load))
+    return {"first": first, "held": held, **taken}
+
+
+def row(runs: list[dict[str, Any]], size: int) -> dict[str, Any]:
+    read = [seconds for run in runs for seconds in run["read"]]
+    load = [seconds for run in runs for seconds in run["load"]]
+    ratios = [b / a for a, b in zip(read, load, strict=True)]
+    return {
+        "weights": "ViT-B/16, safetensors, float32",
+        "file_bytes": size,
+        "read_seconds": statistics.median(read),
+        "load_seconds": statistics.median(load),
+        "load_over_read": statistics.quantiles(ratios, n=4, method="inclusive"),
+        "first_load_seconds": statistics.median(run["first"] for run in runs),
+        "first_load_over_read": statistics.median(run["first"] / statistics.median(run["read"]) for run in runs),
+        "memory_over_file": max(run["held"] for run in runs) / size,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Prints the numbers and writes `results/load_weights-cpu.json`."""
+    if len(argv) > 1:
+        print(json.dumps(one_process(Path(argv[1]))))
+        return
+    where, runs = measure.environment(argv), []
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        size = os.path.getsize(Path(folder) / "model.safetensors")
+        for _ in range(PROCESSES):
+            done = subprocess.run([sys.executable, __file__, folder], capture_output=True, text=True, check=True)
+            runs.append(json.loads(done.stdout))
+    found = row(runs, size)
+    print(json.dumps(found, indent=2))
+    results = {"benchmark": "load_weights", "environment": where, "rows": [found], "runs": runs}
+    tables.write(results, ROOT / "benchmarks" / "results" / f"load_weights-{where['backend']}.json")
+
+
+if __name__ == "__main__":
+    main(sys.argv)

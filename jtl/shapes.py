@@ -1,0 +1,75 @@
+"""The shapes that a function of networks gives, without tracing twelve blocks that are alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def shapes(make: Callable[..., Any], *args: Any) -> Any:
+    """`jax.eval_shape(make, *args)`, where of all flax modules that are alike only the first is run.
+
+    Modules are alike where class, fields and the shapes of what they are called on agree: then so do the shapes of
+    their variables and results. Of a ViT-B it takes a tenth of the time.
+
+    Args:
+      make: as `jtl.init` of some backbone; what it calls under a `jax.jit` of its own holds no modules.
+      args: arrays, or their shapes.
+    """
+
+    def fresh(*args: Any) -> Any:  # a trace is kept by its function, and this one must serve nobody else
+        return make(*args)
+
+    with nn.intercept_methods(_first_of_its_kind()):
+        return jax.eval_shape(fresh, *args)
+
+
+def _first_of_its_kind() -> Callable[..., Any]:
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    def call(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module, kind = context.module, _kind(context, args, kwargs)
+        if kind is None:
+            return run(*args, **kwargs)
+        if kind in known:
+            variables, out = known[kind]
+            for collection, made in variables.items():
+                for name, tree in made.items():
+                    if not module.has_variable(collection, name):
+                        module.put_variable(collection, name, _nothing(tree))
+            return _zeros(out)
+        out = run(*args, **kwargs)
+        found = (module.variables, out)
+        if all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(found)):
+            known[kind] = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), found)
+        return out
+
+    return call
+
+
+def _kind(context: Any, args: Any, kwargs: Any) -> Any:
+    """What modules that are alike have in common; None for what cannot be compared."""
+    module = context.module
+    fields = {name: getattr(module, name) for name in module.__dataclass_fields__ if name not in ("parent", "name")}
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    if any(isinstance(leaf, nn.Module) for leaf in jax.tree.leaves((fields, leaves))):
+        return None  # it brings variables of its own
+    inputs = tuple((a.shape, a.dtype) if isinstance(a, jax.Array) else (type(a), a) for a in leaves)
+    kind = (type(module), context.method_name, tuple(fields.items()), inputs, tree)
+    try:
+        hash(kind)
+    except TypeError:
+        return None
+    return kind
+
+
+def _nothing(tree: Any) -> Any:
+    """Arrays of one number each, as a trace needs no more of variables than their shapes."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), tree)
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)

@@ -1,0 +1,51 @@
+"""A tensor of a file in the shape, number type and memory order of a parameter."""
+
+from typing import Any
+
+import numpy as np
+
+from jtl.weights.lazy import Entry
+from jtl.weights.source import aligned_empty
+from jtl.weights.transforms import Transform
+
+
+def misfit(array: np.ndarray, leaf: Any) -> str:
+    """What keeps an array from being the parameter `leaf` (anything with `shape` and `dtype`); "" for nothing."""
+    if array.shape != tuple(leaf.shape):
+        return f"the model has shape {tuple(leaf.shape)}, the file gives {array.shape}"
+    if _number(array.dtype) != _number(np.dtype(leaf.dtype)):
+        return f"the model has {leaf.dtype}, the file gives {array.dtype}"
+    return ""
+
+
+def own(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """The array itself where it is C-ordered, writeable and of `dtype`, else an aligned copy that is."""
+    dtype = np.dtype(dtype)
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
+        return array
+    copy = aligned_empty(array.shape, dtype)
+    copy[...] = array
+    return copy
+
+
+def filled(entry: Entry, transform: Transform, leaf: Any) -> np.ndarray | None:
+    """The parameter, read from the file into its place; None where the transform is more than a change of order.
+
+    Seen through the inverse of such a transform, a parameter's own memory has the layout of the file.
+    """
+    if entry.fill is None or _number(entry.dtype) != _number(np.dtype(leaf.dtype)):
+        return None
+    made = aligned_empty(leaf.shape, np.dtype(leaf.dtype))
+    try:
+        view = transform.inverse(made)
+    except ValueError:  # not the shape it makes: what `forward` says names both
+        return None
+    if view.shape != entry.shape or not np.shares_memory(view, made):
+        return None
+    entry.fill(view)
+    return made
+
+
+def _number(dtype: np.dtype) -> str:
+    """Floats convert to floats; all else stays of its kind. (ml_dtypes' floats are of kind "V" to NumPy.)"""
+    return "float" if dtype.kind == "f" or "float" in dtype.name else dtype.kind
