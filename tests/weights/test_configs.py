@@ -6,7 +6,7 @@ import random
 import jax
 import pytest
 
-from jtl.weights import preprocessing
+from jtl.weights import preprocessing, sound
 from jtl.weights.families import FAMILIES
 from jtl.weights.recognise import recognise
 
@@ -35,6 +35,8 @@ CONFIGS = (
     {"model_type": "bert", "hidden_size": 12, "num_attention_heads": 3, "hidden_act": "relu", "vocab_size": 40},
     {"model_type": "roberta", "hidden_size": 12, "num_attention_heads": 3, "pad_token_id": 1, "layer_norm_eps": 1e-5},
     {"model_type": "distilbert", "dim": 12, "n_heads": 3, "n_layers": 2, "hidden_dim": 8, "dropout": 0.2},
+    {"model_type": "wav2vec2", "conv_dim": [4, 6], "conv_kernel": [5, 3], "conv_stride": [3, 2], "hidden_size": 48},
+    {"model_type": "hubert", "hidden_size": 32, "num_attention_heads": 4, "feat_extract_norm": "layer"},
     {"model_type": "gpt2", "n_embd": 12, "n_head": 3, "n_layer": 2, "n_inner": 8, "n_positions": 16},
     {"model_type": "recurrent", "cell": "gru", "embedding_size": 5, "hidden_size": 4, "bidirectional": True},
     {"architecture": "resnet18", "model_args": {"layers": [1, 1], "in_chans": 3}},
@@ -43,6 +45,10 @@ CONFIGS = (
         "architecture": "resnet18",
         "pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0.9, "mean": [0.5] * 3, "interpolation": "bicubic"},
     },
+)
+SOUNDS = (
+    {"sampling_rate": 16000, "do_normalize": True, "feature_size": 1, "return_attention_mask": False},
+    {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "chunk_length": 30, "feature_size": 80, "dither": 0.0},
 )
 IMAGES = (
     {"size": {"height": 224, "width": 224}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2},
@@ -75,13 +81,15 @@ def network(config):
     return [leaf.shape for leaf in jax.tree.leaves(family.example(config))]
 
 
+KINDS = ((CONFIGS, network), (IMAGES, preprocessing.from_transformers), (SOUNDS, sound.from_transformers))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_junk_raises_a_value_error(seed):
     draw, refused, longest = random.Random(seed), 0, 0
     for _ in range(100):
-        images = draw.random() < 0.3
-        wrong = changed(draw.choice(IMAGES if images else CONFIGS), draw)
-        read = preprocessing.from_transformers if images else network
+        configs, read = draw.choices(KINDS, (0.6, 0.25, 0.15))[0]
+        wrong = changed(draw.choice(configs), draw)
         try:
             read(wrong)
         except ValueError as error:

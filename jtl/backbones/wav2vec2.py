@@ -1,0 +1,227 @@
+"""Encoders of raw sound: wav2vec 2.0 and HuBERT are one network."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
+from jtl.backbones.texts import mean_of_tokens
+from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
+from jtl.backbones.vision_transformer import Size, check_size
+from jtl.model import Model, from_linen
+from jtl.ops import computed_once
+
+_SIZES = {"base": Size(768, 12, 12, 3072), "large": Size(1024, 24, 16, 4096), "xlarge": Size(1280, 48, 16, 5120)}
+_EPS = 1e-5  # of the normalisations between convolutions, whatever the others have
+CONVOLUTIONS = (
+    Convolution(512, 10, 5),
+    *(Convolution(512, 3, 2),) * 4,
+    *(Convolution(512, 2, 2),) * 2,
+)
+"""Of every published network: a frame sees 400 samples, 25 ms, and the next one begins 320 samples, 20 ms, later."""
+
+
+def wav2vec2(
+    size: Literal["base", "large", "xlarge"] | Size,
+    *,
+    convolutions: Sequence[Convolution] = CONVOLUTIONS,
+    norm: Literal["group", "layer"] = "group",
+    bias: bool = False,
+    pre_norm: bool = False,
+    positions: int = 128,
+    groups: int = 16,
+    first_norm: bool = True,
+    masked: bool = False,
+    projection: int | None = None,
+    eps: float = 1e-5,
+    dropout: float = 0.1,
+    first_dropout: float = 0.0,
+    mlp_dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+) -> Model:
+    """A wav2vec 2.0 or a HuBERT: convolutions make frames of the wave, transformer blocks relate the frames.
+
+    The input is a dict, as `data.audio.inputs` makes it: `wave` [batch, samples], floats, and `mask`
+    [batch, samples], true where there is sound, padding coming after it; without a mask all is sound. Frames that see
+    padding are zeroed after the convolutions and hidden from the others.
+
+    Features: `conv` [batch, frames, channels], of the convolutions; `stage1`, `stage2`, ... [batch, frames, width]
+    after each block; `last`, the last of them, normalised; `pooled` [batch, width], the mean of the frames of sound,
+    through the projection where there is one. Parameters: `conv1/conv/kernel`, `conv1/norm/scale`, `embed/kernel`,
+    `positions/direction`, `positions/length`, `block1/attention/query/kernel`, ..., `projection/kernel`.
+
+    What transformers does in training alone and at random is left out: masking spans of frames and dropping blocks.
+
+    Args:
+      size: a name, or a `Size`.
+      convolutions: from the wave on.
+      norm: "group", each channel over time, after the first convolution alone; or "layer", each frame over its
+        channels, after every one.
+      bias: whether the convolutions have one.
+      pre_norm: normalise before the branches of a block and after the last block, as the large networks trained on
+        60,000 hours do; else after the branches and before the first block.
+      positions: length of the convolution that tells frames where they are, in frames.
+      groups: of its channels.
+      first_norm: normalise frames before they become `width` wide.
+      masked: whether there is a vector, `masked`, that stood for masked frames in training; nothing computes with it.
+      projection: width of a dense layer after the mean; None for none.
+      eps: of the layer normalisations but those between convolutions.
+      dropout: before the blocks and after both branches of each, in training.
+      first_dropout: of the frames as they become `width` wide, in training.
+      mlp_dropout: within the blocks' perceptrons, in training.
+      attention_dropout: of the attention weights, in training.
+
+    Raises:
+      ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
+        sounds that are too short for one frame.
+
+    Baevski et al., wav2vec 2.0, 2020, arXiv 2006.11477; Hsu et al., HuBERT, 2021, arXiv 2106.07447.
+    """
+    if isinstance(size, str) and size not in _SIZES:
+        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
+    size = _SIZES[size] if isinstance(size, str) else size
+    rates = {"dropout": dropout, "first_dropout": first_dropout, "mlp_dropout": mlp_dropout}
+    check_size(size, **rates, attention_dropout=attention_dropout)
+    convolutions = tuple(Convolution(*measures) for measures in convolutions)
+    if not convolutions or min(map(min, convolutions)) < 1 or positions < 1:
+        raise ValueError(f"convolutions={convolutions}, positions={positions}: give at least one, and sizes above zero")
+    if norm not in ("group", "layer"):
+        raise ValueError(f"norm={norm!r}: give 'group' or 'layer'")
+    if groups < 1 or size.width % groups:
+        raise ValueError(f"width={size.width} is no multiple of groups={groups}")
+    if projection is not None and projection < 1:
+        raise ValueError(f"projection={projection}: give a width of at least 1, or None")
+    network = _Wav2Vec2(
+        size,
+        convolutions,
+        norm == "layer",
+        bias,
+        pre_norm,
+        positions,
+        groups,
+        first_norm,
+        masked,
+        projection,
+        eps,
+        dropout,
+        first_dropout,
+        mlp_dropout,
+        attention_dropout,
+    )
+    return from_linen(network)
+
+
+class _Wav2Vec2(nn.Module):
+    size: Size
+    convolutions: tuple[Convolution, ...]
+    layer_norm: bool
+    bias: bool
+    pre_norm: bool
+    positions: int
+    groups: int
+    first_norm: bool
+    masked: bool
+    projection: int | None
+    eps: float
+    dropout: float
+    first_dropout: float
+    mlp_dropout: float
+    attention_dropout: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        wave, mask = check_waves(x, samples_of_frame(self.convolutions))
+        width, depth, heads, hidden = self.size
+        x = wave[:, :, None]
+        for i, convolution in enumerate(self.convolutions, 1):
+            norm = "layer" if self.layer_norm else "group" if i == 1 else None
+            x = _Layer(convolution, norm, self.bias, name=f"conv{i}")(x)
+        features = {"conv": x}
+        x = self._norm("embed_norm")(x) if self.first_norm else x
+        x = nn.Dense(width, kernel_init=trunc_normal, name="embed")(x)
+        x = nn.Dropout(self.first_dropout, deterministic=not train)(x)
+        if self.masked:
+            self.param("masked", nn.initializers.uniform(1.0), (width,), jnp.float32)
+        real = jnp.ones(x.shape[:2], bool)
+        if mask is not None:
+            real = mask_of_frames(mask, self.convolutions, x.shape[1])
+            x = jnp.where(real[:, :, None], x, jnp.zeros_like(x))
+        x = computed_once(x + _Positions(self.positions, self.groups, name="positions")(x))
+        x = x if self.pre_norm else self._norm("norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        for i in range(1, depth + 1):
+            block = Block(
+                heads,
+                hidden,
+                self.eps,
+                self.dropout,
+                mlp_dropout=self.mlp_dropout,
+                attention_dropout=self.attention_dropout,
+                post_norm=not self.pre_norm,
+                name=f"block{i}",
+            )
+            x = features[f"stage{i}"] = block(x, train, None if mask is None else real[:, None, None])
+        x = self._norm("norm")(x) if self.pre_norm else x
+        pooled = mean_of_tokens(x, real)
+        if self.projection is not None:  # linear, so after the mean as well as before it
+            pooled = nn.Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
+        return features | {"last": x, "pooled": pooled}
+
+    def _norm(self, name: str) -> nn.LayerNorm:
+        return nn.LayerNorm(self.eps, use_fast_variance=False, name=name)
+
+
+class _Layer(nn.Module):
+    convolution: Convolution
+    norm: Literal["group", "layer"] | None
+    bias: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = Conv1d(*self.convolution, bias=self.bias, name="conv")(x)
+        if self.norm == "layer":
+            x = nn.LayerNorm(_EPS, use_fast_variance=False, name="norm")(x)
+        elif self.norm == "group":
+            x = _OverTime(name="norm")(x)
+        return exact_gelu(x)
+
+
+class _OverTime(nn.Module):
+    """Each channel of a sound to mean 0 and variance 1 over time, padding included, then scaled and moved."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch steps channels"]) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = wide - wide.mean(1, keepdims=True)
+        y = y / jnp.sqrt(jnp.square(y).mean(1, keepdims=True) + _EPS)
+        return y.astype(x.dtype) * scale.astype(x.dtype).reshape(1, 1, -1) + bias.astype(x.dtype).reshape(1, 1, -1)
+
+
+class _Positions(nn.Module):
+    """What the frames around it tell of a frame's place: a grouped convolution, its weights as lengths and directions.
+
+    Step k of the kernel is `g_k V_k / ‖V_k‖`. Of an even length the frame after the middle one is not seen.
+
+    Salimans and Kingma, Weight Normalization, 2016, arXiv 1602.07868.
+    """
+
+    length: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch frames width"]) -> Array:
+        k, width = self.length, x.shape[-1]
+        normal = nn.initializers.normal(2 / (k * width) ** 0.5)
+        direction = self.param("direction", normal, (k, width // self.groups, width), jnp.float32)
+        direction = direction.astype(jnp.promote_types(direction.dtype, jnp.float32))
+        norms = jnp.sqrt(jnp.square(direction).sum((1, 2)))
+        length = self.param("length", lambda key: norms)
+        bias = self.param("bias", nn.initializers.zeros, (width,), jnp.float32)
+        kernel = direction * (length.astype(norms.dtype) / norms)[:, None, None]
+        y = conv1d(x, kernel.astype(x.dtype), 1, (k // 2, (k - 1) // 2))
+        return exact_gelu(y + bias.astype(x.dtype).reshape(1, 1, -1))

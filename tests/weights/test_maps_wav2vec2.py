@@ -1,0 +1,152 @@
+"""wav2vec2 and HuBERT against transformers' on randomised weights and padded sounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loading import close, same_bits, tree_of
+from safetensors.numpy import load_file, save_file
+
+from jtl.methods.finetune import forward
+from jtl.params import flatten
+from jtl.weights.errors import WeightNameError
+from jtl.weights.load import load
+from jtl.weights.save import save
+from jtl.weights.sound import Waves
+
+torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+transformers = pytest.importorskip("transformers")
+
+from speech_references import hf_speech, to_torch, waves  # noqa: E402
+
+CASES = [(kind, size) for kind in ("wav2vec2", "hubert") for size in ("base", "large")]
+SAMPLES = {"base": 300, "large": 241}
+
+
+def references(net, kind, x):
+    """Logits and features of transformers."""
+    given = to_torch(x)
+    base = getattr(net, kind)
+    out = base(**given, output_hidden_states=True)
+    last = out.last_hidden_state
+    found = {f"stage{i}": h for i, h in enumerate(out.hidden_states[1:], 1)} | {"last": last}
+    found["conv"] = base.feature_extractor(given["input_values"]).transpose(1, 2)
+    heard = net._get_feature_vector_attention_mask(last.shape[1], given["attention_mask"])[:, :, None]
+    found["pooled"] = (net.projector(last) * heard).sum(1) / heard.sum(1)
+    return net(**given).logits, found
+
+
+@pytest.mark.parametrize(("kind", "size"), CASES)
+def test_is_transformers_network(kind, size, tmp_path):
+    """Features and logits to 1e-5 in float32, evaluating; to 1e-10 in float64, training, with gradients to 1e-9."""
+    net = hf_speech(kind, size)
+    net.save_pretrained(tmp_path)
+    loaded, x = load(tmp_path), waves(SAMPLES[size])
+    assert loaded.naming == "transformers"
+    run = forward(loaded.backbone, loaded.head, train=False)
+    features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
+    compare(features, logits, *references(net, kind, x), 1e-5)
+    x = waves(SAMPLES[size], np.float64)
+    with jax.enable_x64(True):
+        exact = load(tmp_path, dtype=jnp.float64)
+
+        def loss(params, x):
+            train = forward(exact.backbone, exact.head, train=True)
+            features, logits, _ = train(exact.variables._replace(params=params), x, None)
+            return jnp.sin(logits).sum(), (features, logits)
+
+        grads, (features, logits) = jax.jit(jax.grad(loss, has_aux=True))(exact.variables.params, x)
+    theirs, wanted = references(net.double().train(), kind, x)
+    compare(features, logits, theirs, wanted, 1e-10)
+    theirs.sin().sum().backward()
+    for parameter in net.parameters():
+        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    net.save_pretrained(tmp_path / "gradients")
+    with jax.enable_x64(True):
+        expected = flatten(load(tmp_path / "gradients", dtype=jnp.float64).variables.params)
+    for path, ours in flatten(grads).items():
+        # A key's bias moves no softmax, nor a bias before a normalisation anything: gradients of 0 but for rounding.
+        largest = np.abs(expected[path]).max()
+        np.testing.assert_allclose(ours, expected[path], rtol=1e-9, atol=1e-10 * max(largest, 1), err_msg=path)
+
+
+def compare(features, logits, theirs, wanted, tolerance):
+    assert sorted(features) == sorted(wanted)
+    for name, value in wanted.items():
+        close(features[name], value.detach(), tolerance, name)
+    close(logits, theirs.detach(), tolerance, "logits")
+
+
+@pytest.mark.parametrize(("kind", "size"), CASES)
+def test_is_written_as_it_was_read(kind, size, tmp_path):
+    net = hf_speech(kind, size)
+    net.save_pretrained(tmp_path / "in")
+    extractor = transformers.Wav2Vec2FeatureExtractor(
+        sampling_rate=8000, do_normalize=False, return_attention_mask=True
+    )
+    extractor.save_pretrained(tmp_path / "in")
+    loaded = load(tmp_path / "in")
+    save(tmp_path / "out", loaded)
+    same_bits(*(load_file(tmp_path / f / "model.safetensors") for f in ("out", "in")))
+    theirs, account = transformers.AutoModelForAudioClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    given = to_torch(waves(SAMPLES[size]))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(**given).logits, net(**given).logits, rtol=0, atol=0)
+    again = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert again.to_dict() == extractor.to_dict()
+    assert loaded.preprocessing == load(tmp_path / "out").preprocessing == Waves(8000, False, True)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
+def test_a_file_without_a_head_embeds(kind, tmp_path):
+    """And is written as it was read; a sound without a mask is all sound."""
+    net = hf_speech(kind, "base", "Model")
+    net.save_pretrained(tmp_path / "in")
+    loaded, x = load(tmp_path / "in"), waves(300)["wave"]
+    assert loaded.naming == "transformers, headless"
+    run = forward(loaded.backbone, loaded.head, train=False)
+    ours = jax.jit(lambda v, x: run(v, {"wave": x}, None)[1])(loaded.variables, x)
+    with torch.no_grad():
+        close(ours, net(torch.tensor(x)).last_hidden_state.mean(1), 1e-5, "pooled")
+    save(tmp_path / "out", loaded)
+    same_bits(*(load_file(tmp_path / f / "model.safetensors") for f in ("out", "in")))
+    _, account = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(account.values()), account
+
+
+def test_a_pretrained_model_becomes_a_classifier(tmp_path):
+    """What is missing or left over is only so by request, and transformers loads what comes out."""
+    hf_speech("wav2vec2", "base", "ForPreTraining", codevector_dim=8, proj_codevector_dim=8).save_pretrained(
+        tmp_path / "in"
+    )
+    with pytest.raises(WeightNameError, match="have no parameter"):
+        load(tmp_path / "in")
+    unused = (r"quantizer\..*", r"project_(hid|q)\..*")
+    with pytest.raises(WeightNameError, match=r"backbone/projection/kernel"):
+        load(tmp_path / "in", unused=unused, classes=2, reinit=("head/.*",))
+    loaded = load(tmp_path / "in", unused=unused, classes=2, reinit=("head/.*", "backbone/projection/.*"))
+    save(tmp_path / "out", loaded)
+    _, account = transformers.AutoModelForAudioClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+
+
+def test_the_older_spelling_and_no_masked_vector(tmp_path):
+    """torch's first weight norm; and a vector of masked frames for a network that masks none, which is left."""
+    hf_speech("hubert", "base", mask_time_prob=0.0).save_pretrained(tmp_path)
+    before, held = load(tmp_path), load_file(tmp_path / "model.safetensors")
+    names = {f"parametrizations.weight.original{i}": f"weight_{letter}" for i, letter in enumerate("gv")}
+    place = "hubert.encoder.pos_conv_embed.conv."
+    for new, old in names.items():
+        spellings = {place + new, place + old}
+        (found,) = spellings & set(held)
+        (other,) = spellings - {found}
+        held[other] = held.pop(found)
+    save_file({**held, "hubert.masked_spec_embed": np.ones(12, np.float32)}, tmp_path / "model.safetensors")
+    after = load(tmp_path)
+    assert after.report.unused == ["hubert.masked_spec_embed"]
+    same_bits(flatten(tree_of(after)), flatten(tree_of(before)))
