@@ -10,6 +10,7 @@ from jtl.backbones.densenet import DenseSize, densenet
 from jtl.backbones.efficientnet import efficientnet
 from jtl.backbones.gpt2 import gpt2
 from jtl.backbones.inception_v3 import inception_v3
+from jtl.backbones.inception_v3 import inception_v3
 from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
@@ -41,6 +42,7 @@ __all__ = [
     "dinov2",
     "efficientnet",
     "gpt2",
+    "inception_v3",
     "inception_v3",
     "mlp",
     "mobilenet_v2",

@@ -38,7 +38,7 @@ class ConvNorm(nn.Module):
     """A convolution, its normalisation and, mostly, an activation."""
 
     features: int
-    kernel: int
+    kernel: int | tuple[int, int]
     style: Style
     stride: int = 1
     padding: Padding = None

@@ -16,11 +16,11 @@ fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
-    """A square convolution, padded alike on each side as in torch ("SAME" is not, at stride 2).
+    """A convolution, padded alike on each side as in torch ("SAME" is not, at stride 2).
 
     Args:
       features: channels of the output.
-      kernel: its side.
+      kernel: its side; (height, width) where it is no square.
       stride: the same in both directions.
       padding: zeros at each border; (before, after) where they differ; "SAME" as TensorFlow pads, so that the map is
         divided by the stride; None for `kernel // 2`.
@@ -31,7 +31,7 @@ class Conv(nn.Module):
     """
 
     features: int
-    kernel: int
+    kernel: int | tuple[int, int]
     stride: int = 1
     padding: int | tuple[int, int] | Literal["SAME"] | None = None
     bias: bool = False
@@ -43,20 +43,20 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         """[batch, height, width, channels] to [batch, height', width', features]."""
         groups = x.shape[-1] if self.depthwise else 1
-        shape = (self.kernel, self.kernel, x.shape[-1] // groups, self.features)
+        sides = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        shape = (*sides, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
-        pad = self.kernel // 2 if self.padding is None else self.padding
+        pad = self.kernel // 2 if self.padding is None and isinstance(self.kernel, int) else self.padding
         if self.kernel == self.stride > 1 and pad == 0 and groups == 1:
             y = conv_of_tiles(x, kernel)
         elif self.patches and isinstance(pad, int):
             y = conv_as_patches(x, kernel, self.stride, pad)
         else:
-            strides, pads = (self.stride,) * 2, (pad, pad) if isinstance(pad, int) else pad
             y = lax.conv_general_dilated(
                 x,
                 kernel,
-                strides,
-                pads if isinstance(pads, str) else (pads, pads),
+                (self.stride,) * 2,
+                pad if isinstance(pad, str) else [_borders(pad, side) for side in sides],
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=groups,
             )
@@ -64,6 +64,11 @@ class Conv(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+def _borders(pad: int | tuple[int, int] | None, side: int) -> tuple[int, int]:
+    pad = side // 2 if pad is None else pad
+    return (pad, pad) if isinstance(pad, int) else pad
 
 
 def conv_of_tiles(

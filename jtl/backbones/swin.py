@@ -193,7 +193,7 @@ class _Stage(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool, down: bool):
         x = _Down(name="down")(x) if down else x
-        batch, *grid, width = x.shape
+        batch, rows, columns, width = x.shape
         tokens = x.reshape(batch, -1, width)
         for i, rate in enumerate(self.rates, 1):
             block = _Block(
@@ -207,8 +207,8 @@ class _Stage(nn.Module):
                 shifted=i % 2 == 0,
                 name=f"block{i}",
             )
-            tokens = block(tokens, train, tuple(grid))
-        return tokens.reshape(batch, *grid, width)
+            tokens = block(tokens, train, (rows, columns))
+        return tokens.reshape(x.shape)
 
 
 class _Swin(nn.Module):

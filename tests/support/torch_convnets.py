@@ -282,3 +282,112 @@ def densenet(growth: int, blocks, stem: int, bottleneck: int = 4, classes: int =
             return found | {"last": last, "pooled": pooled, "logits": self.classifier(pooled)}
 
     return randomise(Net()).eval()
+
+
+def inception_v3(width: float, left_out: str = "", classes: int = 5) -> Any:
+    """torchvision's Inception3 with `width` times its channels, without the second classifier and the blocks left out.
+
+    A branch reads name, channels, kernel and, with a stride of 2, "/2"; "|" parts branches, "&" what sees one map.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    double = "branch3x3dbl_1 64 1, branch3x3dbl_2 96 3, branch3x3dbl_3 96 3"
+
+    def seven(c):
+        return (
+            f"branch1x1 192 1 | branch7x7_1 {c} 1, branch7x7_2 {c} 1x7, branch7x7_3 192 7x1 | branch7x7dbl_1 {c} 1, "
+            f"branch7x7dbl_2 {c} 7x1, branch7x7dbl_3 {c} 1x7, branch7x7dbl_4 {c} 7x1, branch7x7dbl_5 192 1x7 | "
+            "mean, branch_pool 192 1"
+        )
+
+    def five(c):
+        return f"branch1x1 64 1 | branch5x5_1 48 1, branch5x5_2 64 5 | {double} | mean, branch_pool {c} 1"
+
+    wide = (
+        "branch1x1 320 1 | branch3x3_1 384 1, branch3x3_2a 384 1x3 & branch3x3_2b 384 3x1 | branch3x3dbl_1 448 1, "
+        "branch3x3dbl_2 384 3, branch3x3dbl_3a 384 1x3 & branch3x3dbl_3b 384 3x1 | mean, branch_pool 192 1"
+    )
+    blocks = {
+        **{"5b": five(32), "5c": five(64), "5d": five(64), "6a": f"branch3x3 384 3 /2 | {double} /2 | max"},
+        **{"6b": seven(128), "6c": seven(160), "6d": seven(160), "6e": seven(192)},
+        "7a": "branch3x3_1 192 1, branch3x3_2 320 3 /2 | branch7x7x3_1 192 1, branch7x7x3_2 192 1x7, "
+        "branch7x7x3_3 192 7x1, branch7x7x3_4 192 3 /2 | max",
+        **{"7b": wide, "7c": wide},
+    }
+
+    class Conv(nn.Module):
+        def __init__(self, before, after, kernel, stride=1, padding=None):
+            super().__init__()
+            kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+            padding = tuple(k // 2 for k in kernel) if padding is None else padding
+            self.conv = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
+            self.bn = nn.BatchNorm2d(after, eps=1e-3)
+
+        def forward(self, x):
+            return F.relu(self.bn(self.conv(x)))
+
+    class Mixed(nn.Module):
+        def __init__(self, before, text):
+            super().__init__()
+            self.branches, self.out = [], 0
+            for branch in text.split(" | "):
+                steps, channels = [], before
+                for step in branch.split(", "):
+                    steps.append([part.split()[0] for part in step.split(" & ")])
+                    made = [self.conv(channels, *part.split()) for part in step.split(" & ") if " " in part]
+                    channels = sum(made) if made else channels
+                self.branches.append(steps)
+                self.out += channels
+
+        def conv(self, before, name, channels, kernel, stride=""):
+            sides = tuple(map(int, kernel.split("x"))) * (1 if "x" in kernel else 2)
+            after = round(int(channels) * width)
+            self.add_module(name, Conv(before, after, sides, *((2, 0) if stride else ())))
+            return after
+
+        def forward(self, x):
+            outputs = []
+            for steps in self.branches:
+                y = x
+                for names in steps:
+                    if names == ["mean"]:
+                        y = F.avg_pool2d(y, 3, stride=1, padding=1)
+                    elif names == ["max"]:
+                        y = F.max_pool2d(y, 3, stride=2)
+                    else:
+                        y = torch.cat([getattr(self, name)(y) for name in names], 1)
+                outputs.append(y)
+            return torch.cat(outputs, 1)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            one, two, three, four = (round(c * width) for c in (32, 64, 80, 192))
+            self.Conv2d_1a_3x3 = Conv(3, one, 3, 2, 0)
+            self.Conv2d_2a_3x3 = Conv(one, one, 3, 1, 0)
+            self.Conv2d_2b_3x3 = Conv(one, two, 3)
+            self.Conv2d_3b_1x1 = Conv(two, three, 1)
+            self.Conv2d_4a_3x3 = Conv(three, four, 3, 1, 0)
+            before = four
+            for name in left_out.split():
+                del blocks[name]
+            for name, text in blocks.items():
+                mixed = Mixed(before, text)
+                before = mixed.out
+                self.add_module(f"Mixed_{name}", mixed)
+            self.fc = nn.Linear(before, classes)
+
+        def found(self, x):
+            found = {"stage1": self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))}
+            x = self.Conv2d_3b_1x1(F.max_pool2d(found["stage1"], 3, stride=2))
+            found["stage2"] = self.Conv2d_4a_3x3(x)
+            x = F.max_pool2d(found["stage2"], 3, stride=2)
+            for name in blocks:
+                x = getattr(self, f"Mixed_{name}")(x)
+                found[f"stage{int(name[0]) - 2}"] = x
+            pooled = x.mean((2, 3))
+            return found | {"last": x, "pooled": pooled, "logits": self.fc(pooled)}
+
+    return randomise(Net()).eval()

@@ -27,6 +27,7 @@ CONFIGS = (
     {"model_type": "convnext", "depths": [1, 2], "hidden_sizes": [4, 8], "patch_size": 2, "layer_scale_init_value": 1},
     {"model_type": "swin", "embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "mlp_ratio": 2},
     {"model_type": "inception_v3", "depth_multiplier": 0.25, "num_channels": 3, "transform_input": False},
+    {"model_type": "inception_v3", "depth_multiplier": 0.25, "num_channels": 3, "transform_input": False},
     {"model_type": "vgg", "depths": [1, 1], "hidden_sizes": [4, 8], "intermediate_size": 8, "batch_norm": True},
     {"model_type": "alexnet", "hidden_sizes": [4, 4, 4, 4, 4], "intermediate_size": 8, "dropout": 0.5},
     {"model_type": "densenet", "growth_rate": 4, "depths": [1, 2], "embedding_size": 4, "bottleneck_ratio": 2},

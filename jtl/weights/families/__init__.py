@@ -9,6 +9,7 @@ from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
 from jtl.weights.families.gpt2 import GPT2
 from jtl.weights.families.inception_v3 import INCEPTION_V3
+from jtl.weights.families.inception_v3 import INCEPTION_V3
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.recurrent import RECURRENT
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Family] = {
     "efficientnet": EFFICIENTNET,
     "convnext": CONVNEXT,
     "swin": SWIN,
+    "inception_v3": INCEPTION_V3,
     "inception_v3": INCEPTION_V3,
     "vgg": VGG,
     "alexnet": ALEXNET,
