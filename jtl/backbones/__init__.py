@@ -10,7 +10,6 @@ from jtl.backbones.densenet import DenseSize, densenet
 from jtl.backbones.efficientnet import efficientnet
 from jtl.backbones.gpt2 import gpt2
 from jtl.backbones.inception_v3 import inception_v3
-from jtl.backbones.inception_v3 import inception_v3
 from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
@@ -24,6 +23,7 @@ from jtl.backbones.vgg import vgg
 from jtl.backbones.vision_transformer import Size
 from jtl.backbones.vit import dinov2, vit
 from jtl.backbones.wav2vec2 import wav2vec2
+from jtl.backbones.whisper import whisper
 
 __all__ = [
     "Convolution",
@@ -43,7 +43,6 @@ __all__ = [
     "efficientnet",
     "gpt2",
     "inception_v3",
-    "inception_v3",
     "mlp",
     "mobilenet_v2",
     "mobilenet_v3",
@@ -62,4 +61,5 @@ __all__ = [
     "vgg",
     "vit",
     "wav2vec2",
+    "whisper",
 ]

@@ -49,6 +49,19 @@ def hf_speech(kind: str, size: str, made: str = "ForSequenceClassification", **o
     return randomise(getattr(transformers, f"{NAMES[kind]}{made}")(config)).eval()
 
 
+def hf_whisper(made: str = "ForAudioClassification", **options: Any) -> Any:
+    """transformers' Whisper as the class `made`."""
+    import transformers
+
+    common = {"d_model": 12, "encoder_layers": 2, "encoder_attention_heads": 3, "encoder_ffn_dim": 20}
+    common |= {"num_mel_bins": 7, "max_source_positions": 8, "classifier_proj_size": 6, "num_labels": 3}
+    common |= {"vocab_size": 11}
+    common |= {"decoder_layers": 1, "decoder_attention_heads": 3, "decoder_ffn_dim": 8, "max_target_positions": 4}
+    tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    config = transformers.WhisperConfig(**{**common, **tokens, "begin_suppress_tokens": None, **options})
+    return randomise(getattr(transformers, f"Whisper{made}")(config)).eval()
+
+
 def waves(samples: int, dtype: Any = np.float32) -> dict[str, np.ndarray]:
     """Three sounds of other lengths, padded with zeros."""
     mask = np.arange(samples)[None] < np.array([[samples], [2 * samples // 3], [samples // 2]])

@@ -9,7 +9,6 @@ from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
 from jtl.weights.families.gpt2 import GPT2
 from jtl.weights.families.inception_v3 import INCEPTION_V3
-from jtl.weights.families.inception_v3 import INCEPTION_V3
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.recurrent import RECURRENT
@@ -19,6 +18,7 @@ from jtl.weights.families.towers import BOTH, TOWERS
 from jtl.weights.families.vgg import ALEXNET, VGG
 from jtl.weights.families.vit import VIT
 from jtl.weights.families.wav2vec2 import HUBERT, WAV2VEC2
+from jtl.weights.families.whisper import WHISPER
 
 FAMILIES: dict[str, Family] = {
     "resnet": RESNET,
@@ -33,7 +33,6 @@ FAMILIES: dict[str, Family] = {
     "convnext": CONVNEXT,
     "swin": SWIN,
     "inception_v3": INCEPTION_V3,
-    "inception_v3": INCEPTION_V3,
     "vgg": VGG,
     "alexnet": ALEXNET,
     "densenet": DENSENET,
@@ -44,6 +43,7 @@ FAMILIES: dict[str, Family] = {
     "gpt2": GPT2,
     "wav2vec2": WAV2VEC2,
     "hubert": HUBERT,
+    "whisper": WHISPER,
     "recurrent": RECURRENT,
 }
 

@@ -1,0 +1,120 @@
+"""Networks of sounds by laws and published sizes; transformers' are compared in tests/weights."""
+
+from inspect import unwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import backbones
+from jtl.backbones import Convolution, Size
+from jtl.backbones.sounds import mask_of_frames, samples_of_frame
+from jtl.backbones.wav2vec2 import CONVOLUTIONS
+from jtl.shapes import shapes
+from jtl.weights.families import FAMILIES
+
+SMALL = (Convolution(4, 5, 3), Convolution(6, 3, 2))
+
+
+def small(**options):
+    size = Size(8, 1, 2, 12)
+    return backbones.wav2vec2(size, **{"convolutions": SMALL, "positions": 4, "groups": 2, **options})
+
+
+def test_padding_behind_a_mask_changes_nothing(key):
+    """Where each frame is normalised by itself; nearly so in bf16, of 8 bits."""
+    model = small(norm="layer", pre_norm=True, bias=True, projection=3)
+    short = jax.random.normal(key, (2, 60))
+    mask = jnp.broadcast_to(jnp.arange(83) < 60, (2, 83))
+    alone, padded = {"wave": short}, {"wave": jnp.pad(short, ((0, 0), (0, 23)), constant_values=9.0), "mask": mask}
+    variables = jax.jit(model.init)(key, padded)
+    run = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
+    one, two = run(variables, alone), run(variables, padded)
+    np.testing.assert_allclose(one["pooled"], two["pooled"], rtol=1e-5, atol=1e-6)
+    frames = one["last"].shape[1]
+    np.testing.assert_allclose(one["last"], two["last"][:, :frames], rtol=1e-5, atol=1e-5)
+    assert two["last"].shape[1] > frames
+    half = run(jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables), padded)
+    assert half["pooled"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(half["pooled"].astype(jnp.float32), two["pooled"], atol=0.05)
+
+
+def test_frames_by_hand():
+    """5 samples in steps of 3, then 3 of those in steps of 2: a frame sees 11, the next begins 6 later."""
+    assert samples_of_frame(SMALL) == 11
+    assert samples_of_frame(CONVOLUTIONS) == 400
+    lengths = np.array([0, 1, 10, 11, 16, 17, 23])
+    mask = jnp.asarray(np.arange(23)[None] < lengths[:, None])
+    np.testing.assert_array_equal(mask_of_frames(mask, SMALL, 3).sum(1), [1, 1, 1, 1, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "parameters"),
+    [
+        ("wav2vec2", "wav2vec2-base", 94_371_712),
+        ("hubert", "hubert-base-ls960", 94_371_712),
+        # 1500 sinusoids of width 384 are none of ours.
+        ("whisper", "whisper-tiny", 8_208_384 - 1500 * 384),
+    ],
+)
+def test_published_sizes(kind, name, parameters):
+    """Parameters as PyTorch counts them, without what stands before a classifier."""
+    family = FAMILIES[kind]
+    config = family.complete({**family.named(name, {}), "with_projector": False}, "")
+    made = shapes(family.backbone(config).init, jax.random.key(0), family.example(config))
+    assert sum(leaf.size for leaf in jax.tree.leaves(made.params)) == parameters
+
+
+def test_a_second_is_49_frames_of_wav2vec2():
+    model = backbones.wav2vec2(Size(16, 1, 1, 1))
+    second = {"wave": jax.ShapeDtypeStruct((2, 16000), jnp.float32)}
+    made = jax.eval_shape(model.init, jax.random.key(0), second)
+    found = jax.eval_shape(lambda v, x: model.apply(v, x, train=False)[0], made, second)
+    assert found["last"].shape == (2, 49, 16)
+    assert found["conv"].shape == (2, 49, 512)
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (np.zeros((2, 99), np.float32), "give a dict of 'wave'"),
+        ({"wave": np.zeros((2, 99), np.float32), "ids": np.zeros((2, 99), bool)}, r"\['ids', 'wave'\]"),
+        ({"wave": np.zeros((2, 99), np.int16)}, "int16"),
+        ({"wave": np.zeros(99, np.float32)}, r"shape \(99,\)"),
+        ({"wave": np.zeros((2, 99), np.float32), "mask": np.ones((2, 99), np.int32)}, "booleans"),
+        ({"wave": np.zeros((2, 99), np.float32), "mask": np.ones((2, 98), bool)}, r"mask of shape \(2, 98\)"),
+        ({"wave": np.zeros((2, 10), np.float32)}, "10 samples: this network needs at least 11"),
+    ],
+)
+def test_what_is_no_wave_is_refused(x, said, key):
+    with pytest.raises(ValueError, match=said):
+        jax.eval_shape(small().init, key, x)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 6, 3), (6, 4)])
+def test_whisper_takes_pictures_of_one_shape(shape, key):
+    model = backbones.whisper(Size(8, 1, 2, 12), mels=4, positions=3)
+    with pytest.raises(ValueError, match="exactly 6 frames and 4 mels"):
+        jax.eval_shape(model.init, key, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: unwrap(backbones.wav2vec2)("huge"), "size='huge'"),
+        (lambda: small(groups=3), "groups=3"),
+        (lambda: unwrap(backbones.wav2vec2)(Size(8, 1, 2, 12), norm="batch"), "norm='batch'"),
+        (lambda: small(convolutions=()), "at least one"),
+        (lambda: small(convolutions=(Convolution(4, 0, 1),)), "above zero"),
+        (lambda: small(positions=0), "positions=0"),
+        (lambda: small(projection=0), "projection=0"),
+        (lambda: small(dropout=1.0), "dropout=1.0"),
+        (lambda: unwrap(backbones.whisper)("huge"), "size='huge'"),
+        (lambda: backbones.whisper(Size(9, 1, 3, 4)), "width=9"),
+        (lambda: backbones.whisper("tiny", mels=0), "mels=0"),
+    ],
+)
+def test_numbers_that_make_no_network_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
