@@ -4,6 +4,7 @@ Only what a command needs is imported, when it is needed: `jtl --help` does not 
 """
 
 import ast
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -65,15 +66,15 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """The metrics of a checkpoint on its recipe's test set."""
         return "eval", (checkpoint,)
 
-    def predict(checkpoint: Where, images: Positional[tuple[Path, ...]], /, top: int = 3) -> tuple[str, tuple]:
-        """What a checkpoint sees in image files.
+    def predict(checkpoint: Where, inputs: Positional[tuple[str, ...]], /, top: int = 3) -> tuple[str, tuple]:
+        """What a checkpoint sees in image files, or in texts.
 
         Args:
           checkpoint: the folder of a run's checkpoints.
-          images: image files.
+          inputs: image files; for a network of texts a text each, or a file of them, one a line.
           top: how many classes to name for each.
         """
-        return "predict", (checkpoint, images, top)
+        return "predict", (checkpoint, inputs, top)
 
     def describe(recipe: Which) -> tuple[str, tuple]:
         """A recipe's network as a table: every parameter, which learn, how fast."""
@@ -139,32 +140,51 @@ def _evaluate(checkpoint: Path) -> int:
     return 0
 
 
-def _predict(checkpoint: Path, images: tuple[Path, ...], top: int) -> int:
-    if not images:
-        raise Mistake("no image to look at; give at least one file: jtl predict CHECKPOINT IMAGE...")
+def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int) -> int:
+    if not inputs:
+        raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
-    for path in images:
-        if not path.is_file():
-            raise Mistake(
-                f"the image {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
-            )
     recipe, variables, _ = _restore(checkpoint)
-    network = recipe.network()
+    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+        network = recipe.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
+    named = _texts(inputs) if network.texts else _files(inputs)
     with _mistakes(ValueError, OSError):
-        pixels = [network.read(path) for path in images]
+        rows = [network.read(given) for given in named]
     import jax
     import numpy as np
 
     from jtl.methods.finetune import predictor
 
-    shares = np.asarray(jax.nn.softmax(predictor(network.backbone, network.head)(variables, np.stack(pixels))))
-    for path, share in zip(images, shares, strict=True):
+    predict = jax.jit(predictor(network.backbone, network.head, feature=network.feature))
+    shares = np.asarray(jax.nn.softmax(predict(variables, jax.tree.map(lambda *leaves: np.stack(leaves), *rows))))
+    for given, share in zip(named, shares, strict=True):
         best = np.argsort(-share, kind="stable")[:top]
-        print(f"{path}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best))
+        print(f"{given}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best))
     return 0
+
+
+def _files(inputs: tuple[str, ...]) -> list[Path]:
+    for path in map(Path, inputs):
+        if not path.is_file():
+            raise Mistake(
+                f"the file {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
+            )
+    return [Path(given) for given in inputs]
+
+
+def _texts(inputs: tuple[str, ...]) -> list[str]:
+    """Each as it is, or the lines of the file that it names."""
+    found: list[str] = []
+    for given in inputs:
+        with _mistakes(OSError, ValueError):
+            lines = Path(given).read_text("utf-8").splitlines() if os.path.isfile(given) else [given]
+        found += [line for line in lines if line.strip()]
+    if not found:
+        raise Mistake("there is no text in what was given; give a sentence, or a file of them, one a line")
+    return found
 
 
 def _describe(name: str, options: list[str]) -> int:

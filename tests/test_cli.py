@@ -108,10 +108,10 @@ def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
         (["demo", "--few.way", "9"], "only 3 digits are unseen"),
         (["describe", "nothing"], "no recipe 'nothing'"),
         (["eval", "absent"], "absent, which does not exist"),
-        (["predict", "absent"], "no image to look at"),
+        (["predict", "absent"], "nothing to look at"),
         (["models", "resnet51"], "no network is named 'resnet51'"),
         (["inspect", "absent.pth"], "absent.pth does not exist"),
-        (["predict", "absent", "absent.png"], "the image 'absent.png' does not exist"),
+        (["predict", "absent", "absent.png"], "absent, which does not exist"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(argv, said, capsys):
@@ -185,6 +185,9 @@ def test_a_file_that_is_no_image_is_named(run, tmp_path, capsys):
     broken.write_bytes(b"no image")
     assert cli.main(["predict", str(run[0] / "checkpoints"), str(broken)]) == 2
     assert "broken.png' does not decode" in capsys.readouterr().err
+    for given, said in (("absent.png", "the file 'absent.png' does not exist"), (str(tmp_path), "is no file")):
+        assert cli.main(["predict", str(run[0] / "checkpoints"), given]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_no_recipe_is_refused(run, tmp_path, capsys):

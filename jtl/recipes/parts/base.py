@@ -17,12 +17,14 @@ class Network(NamedTuple):
 
     Args:
       variables: of fresh weights.
-      backbone: from images to features.
+      backbone: from images or texts to features.
       head: from features to logits.
       trainable: which parameters the run's last stage trains.
       learning_rate: its rate, or a table of them.
       classes: their names; empty where the classes are new in every task.
-      read: from an image file to the network's input [height, width, channels].
+      read: from a file, or a text where `texts` says so, to one input of the network.
+      texts: whether `read` takes texts.
+      feature: of the backbone, which the head sees.
     """
 
     variables: Variables
@@ -31,7 +33,9 @@ class Network(NamedTuple):
     trainable: Mask
     learning_rate: float | Table
     classes: tuple[str, ...]
-    read: Callable[[Path], Any]
+    read: Callable[[Any], Any]
+    texts: bool = False
+    feature: str = "pooled"
 
 
 class Recipe(Protocol):

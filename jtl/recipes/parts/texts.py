@@ -1,0 +1,216 @@
+"""A pretrained encoder of texts beside a bag of words, both on the same few labelled examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jtl import data as jtl_data
+from jtl import heads, losses, optim, report, rng
+from jtl.data import text
+from jtl.methods.features import extract
+from jtl.methods.finetune import ACCURACY, evaluation, finetune, supervised
+from jtl.model import Model, Variables, part
+from jtl.params import select
+from jtl.recipes.parts import base
+from jtl.recipes.parts.runs import Stage
+from jtl.train.evaluate import evaluate
+from jtl.train.state import variables
+from jtl.train.step import make_step
+from jtl.typing import Batch, Objective, Params, Stats
+from jtl.weights.load import Pretrained, load
+
+FEATURE = "mean"
+LEARNS = select("backbone/(?!words/).*", "head/.*")
+
+
+class Rows(NamedTuple):
+    """Texts and their labels [texts]."""
+
+    texts: list[str]
+    labels: np.ndarray
+
+
+def read(path: Path) -> Rows:
+    """The lines `text<TAB>label` of a file.
+
+    Raises:
+      ValueError: for a line of another form; it is named.
+    """
+    texts, labels = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        given, tab, label = line.rpartition("\t")
+        if not tab or not label.isdigit():
+            raise ValueError(f"{path}, line {number}: {line[:80]!r} is no text, a tab and a label")
+        texts.append(given)
+        labels.append(int(label))
+    return Rows(texts, np.array(labels, np.int32))
+
+
+def drawn(rows: Rows, size: int, seed: int) -> Rows:
+    """As many of the rows, at random.
+
+    Raises:
+      ValueError: where there are fewer.
+    """
+    if size > len(rows.texts):
+        raise ValueError(f"{size} examples of {len(rows.texts)}: there are no more")
+    chosen = np.random.default_rng(seed).permutation(len(rows.texts))[:size]
+    return Rows([rows.texts[i] for i in chosen], rows.labels[chosen])
+
+
+def bag_of_words(train: Rows, test: Rows) -> dict[str, float]:
+    """Test accuracy of a logistic regression on TF-IDF of words and pairs of words, logarithmic in their counts.
+
+    Raises:
+      ModuleNotFoundError: without scikit-learn, naming the extra that brings it.
+    """
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the bag of words is scikit-learn's: pip install 'jtl[demo]'", name="sklearn"
+        ) from error
+    # Every sign between blanks is a word: "?" and "n't" tell. C from 10 to 100 is the best of 1e-3 to 1e3 on both sets.
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+    found = LogisticRegression(C=30, max_iter=1000).fit(words.fit_transform(train.texts), train.labels)
+    return {"accuracy": float(found.score(words.transform(test.texts), test.labels))}
+
+
+def on_features(head: Model) -> Objective:
+    """The objective of a head on features that are computed already, learning and judged alike."""
+
+    def objective(params: Params, stats: Stats, batch: Batch, key: Any, step: Any) -> tuple:
+        del key, step
+        logits, _ = head.apply(part(Variables(params, stats), "head"), batch["x"], train=False)
+        return supervised(logits, batch, stats, losses.cross_entropy, ACCURACY)
+
+    return objective
+
+
+def probe(x: np.ndarray, y: np.ndarray, classes: int, *, steps: int = 300, decay: float = 0.05) -> Variables:
+    """A linear head on features that are computed once: logistic regression with a penalty, all rows in each step."""
+    head, key = heads.linear(classes), jax.random.key(0)
+    tx = optax.chain(optax.add_decayed_weights(decay), optax.adam(optim.warmup_cosine(1e-2, steps)))
+    step = make_step(on_features(head), tx)
+    start = step.init(Variables({"head": head.init(key, x[:1]).params}, {}), key)
+
+    def run(state: Any, batch: Any) -> Any:
+        return jax.lax.scan(lambda state, _: (step(state, batch)[0], None), state, None, length=steps)[0]
+
+    return variables(jax.jit(run)(start, {"x": x, "y": y}))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The ways to classify texts, for several numbers of labelled examples; a recipe says which texts.
+
+    Args:
+      out: where everything goes, a folder for each number of examples.
+      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      weights: of the encoder, as `jtl.load` and `jtl.data.text.tokenizer` take them.
+      seed: the root of all randomness, and of which examples are drawn.
+      sizes: how many examples to learn from.
+      length: tokens of a text; a longer one is cut.
+      tune: fine-tuning of all but the words' embeddings, from the head of feature extraction.
+    """
+
+    name: ClassVar[str]
+    folder: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+
+    out: Path = Path("runs/texts")
+    data: Path | None = None
+    weights: str = "hf:sentence-transformers/all-MiniLM-L6-v2"
+    seed: int = 0
+    sizes: tuple[int, ...] = (200, 1000)
+    length: int = 48
+    tune: Stage = field(default_factory=lambda: Stage(steps=200, batch=16, learning_rate=1e-4))
+
+    def __post_init__(self) -> None:
+        base.positive(length=self.length, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+
+    def train(self) -> dict[str, Any]:
+        """Runs every way on every number of examples, on the same ones, and prints test accuracies."""
+        command, loaded = base.command(self.name, self), self._loaded()
+        train, test = self._rows("train"), self._rows("test")
+        print("features of the test set", flush=True)
+        seen = self._seen(loaded, test)
+        found: dict[str, dict[str, Any]] = {}
+        for size in self.sizes:
+            print(f"{size} examples", flush=True)
+            few = drawn(train, size, self.seed)
+            head = probe(self._seen(loaded, few), few.labels, len(self.classes))
+            tuned = self._tune(loaded, head, few, command)
+            found[f"{size} examples"] = {
+                "bag of words": bag_of_words(few, test),
+                "feature extraction": self._judge(on_features(loaded.head), head, seen, test.labels),
+                "fine-tuning": self.evaluate(tuned),
+            }
+        rows = [
+            (size if i == 0 else "", way, f"{100 * value['accuracy']:.1f}")
+            for size, ways in found.items()
+            for i, (way, value) in enumerate(ways.items())
+        ]
+        title = f"{self.name.replace('_', ' ')}, test accuracy in percent"
+        report.show(report.Table(title, ("learned from", "way", "accuracy"), rows))
+        return {"failed": failures(found), **found}
+
+    def network(self) -> base.Network:
+        """The fine-tuned classifier."""
+        loaded, tokens = self._loaded(), text.tokenizer(self.weights, length=self.length)
+
+        def one(given: str) -> dict[str, np.ndarray]:
+            return {name: rows[0] for name, rows in tokens([given]).items()}
+
+        rate = self.tune.learning_rate
+        return base.Network(
+            loaded.variables, loaded.backbone, loaded.head, LEARNS, rate, self.classes, one, texts=True, feature=FEATURE
+        )
+
+    def evaluate(self, variables: Variables) -> dict[str, float]:
+        """Loss and accuracy on the test set."""
+        test, loaded = self._rows("test"), self._loaded()
+        objective = evaluation(loaded.backbone, loaded.head, feature=FEATURE)
+        return self._judge(objective, variables, self._tokens(test.texts), test.labels)
+
+    def _loaded(self) -> Pretrained:
+        key = rng.stream(jax.random.key(self.seed), "weights")
+        return load(self.weights, classes=self.classes, reinit=("head/.*",), key=key)
+
+    def _rows(self, split: str) -> Rows:
+        return read(base.find(self.data, f"text/{self.folder}/{split}.tsv"))
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        return text.tokenizer(self.weights, length=self.length)(texts)
+
+    def _seen(self, loaded: Pretrained, rows: Rows) -> np.ndarray:
+        data = jtl_data.arrays(self._tokens(rows.texts), rows.labels, batch_size=200, shuffle=False)
+        batches = (data[step] for step in range(len(data)))
+        return extract(loaded.backbone, part(loaded.variables, "backbone"), batches, feature=FEATURE)[0]
+
+    def _judge(self, objective: Objective, variables: Variables, x: Any, y: np.ndarray) -> dict[str, float]:
+        return evaluate(objective, variables, jtl_data.arrays(x, y, batch_size=200, shuffle=False))
+
+    def _tune(self, loaded: Pretrained, head: Variables, few: Rows, command: str) -> Variables:
+        start = Variables({**loaded.variables.params, "head": head.params["head"]}, loaded.variables.stats)
+        options = {"batch_size": self.tune.batch, "seed": self.seed, "drop_last": True}
+        data = jtl_data.arrays(self._tokens(few.texts), few.labels, **options)
+        key = rng.stream(jax.random.key(self.seed), "run")
+        objective, out = finetune(loaded.backbone, loaded.head, feature=FEATURE), self.out / str(len(few.texts))
+        return variables(self.tune.run(objective, start, data, out, text=command, key=key, trainable=LEARNS).state)
+
+
+def failures(found: dict[str, dict[str, Any]]) -> list[str]:
+    """The claims that do not hold: where a way does not beat the bag of words."""
+    return [
+        f"{way} does not beat a bag of words on {size}"
+        for size, ways in found.items()
+        for way, value in ways.items()
+        if way != "bag of words" and not value["accuracy"] > ways["bag of words"]["accuracy"]
+    ]

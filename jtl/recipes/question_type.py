@@ -1,0 +1,33 @@
+"""What a question asks for, a place, a number, a person: MiniLM against a bag of words, on a few hundred examples.
+
+    jtl train question_type --data FOLDER        (or JTL_DATA; it holds text/trec)
+    jtl eval runs/question_type/1000/checkpoints
+    jtl predict runs/question_type/1000/checkpoints "Who wrote this?" questions.txt
+
+Not yet measured.
+
+Li and Roth, Learning Question Classifiers, 2002.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from jtl.recipes.parts.texts import Texts
+
+
+@dataclass(frozen=True)
+class Recipe(Texts):
+    """TREC's questions in six coarse classes.
+
+    Args:
+      out: where everything goes, a folder for each number of examples.
+      length: tokens of a text; a longer one is cut.
+    """
+
+    name: ClassVar[str] = "question_type"
+    folder: ClassVar[str] = "trec"
+    classes: ClassVar[tuple[str, ...]] = ("description", "entity", "abbreviation", "person", "place", "number")
+
+    out: Path = Path("runs/question_type")
+    length: int = 24

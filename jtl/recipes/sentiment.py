@@ -1,0 +1,33 @@
+"""Whether a sentence of a film review praises: MiniLM against a bag of words, on a few hundred examples.
+
+    jtl train sentiment --data FOLDER        (or JTL_DATA; it holds text/sst2)
+    jtl eval runs/sentiment/1000/checkpoints
+    jtl predict runs/sentiment/1000/checkpoints "a quiet triumph" reviews.txt
+
+Not yet measured.
+
+Socher et al., Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank, 2013; Kumar et al.,
+Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, 2022, arXiv 2202.10054 (fine-tuning
+from the head of feature extraction).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from jtl.recipes.parts.texts import Texts
+
+
+@dataclass(frozen=True)
+class Recipe(Texts):
+    """The Stanford Sentiment Treebank, whole sentences, two classes.
+
+    Args:
+      out: where everything goes, a folder for each number of examples.
+    """
+
+    name: ClassVar[str] = "sentiment"
+    folder: ClassVar[str] = "sst2"
+    classes: ClassVar[tuple[str, ...]] = ("negative", "positive")
+
+    out: Path = Path("runs/sentiment")
