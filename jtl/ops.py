@@ -41,9 +41,10 @@ def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
     For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader, so the
     gradient of a residual stream, a chain of sums over all later blocks, is summed up anew for each weight: time
     grows with the square of the depth. A division counts as too dear for that, and barriers are gone before the
-    fusions are made, but not before the constant could be folded. Elsewhere this is nothing at all.
+    fusions are made, but not before the constant could be folded. It is no scalar, as a loop would divide by that
+    outside, once, and multiply within. Elsewhere this is nothing at all.
     """
-    one = jax.lax.optimization_barrier(jnp.ones((), x.dtype))
+    one = jax.lax.optimization_barrier(jnp.ones(x.shape, x.dtype))
     return jax.lax.platform_dependent(x, one, cpu=jnp.divide, default=lambda x, one: x)
 
 

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,3 +56,24 @@ def test_computed_once_is_the_identity_to_every_order(key):
     np.testing.assert_allclose(twice, jnp.diag(6 * x), rtol=1e-6)
     half = jax.jit(ops.computed_once)(x.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
+
+
+def test_a_loop_does_not_undo_computing_once():
+    """XLA divides by a scalar of a loop outside it, and fuses the product that is left: so it must be no scalar."""
+
+    def net(w, x):
+        for i in range(4):
+            x = ops.computed_once(x + jnp.tanh(x @ w[i]))
+        return x.sum()
+
+    def divisions(steps):
+        def outer(w, x):
+            fast = w - jax.grad(net)(w, x)
+            if steps:
+                fast, _ = jax.lax.scan(lambda fast, _: (fast - jax.grad(net)(fast, x), None), w, length=steps)
+            return net(fast, x)
+
+        program = jax.jit(jax.grad(outer)).lower(jnp.ones((4, 4, 4)), jnp.ones((3, 4))).compile().as_text()
+        return len(re.findall(r"f32\[3,4\]\S* divide\(", program))
+
+    assert divisions(2) == divisions(0) > 8
