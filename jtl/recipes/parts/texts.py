@@ -130,7 +130,7 @@ class Texts:
     seed: int = 0
     sizes: tuple[int, ...] = (200, 1000)
     length: int = 48
-    tune: Stage = field(default_factory=lambda: Stage(steps=200, batch=16, learning_rate=1e-4))
+    tune: Stage = field(default_factory=lambda: Stage(steps=120, batch=16, learning_rate=1e-4))
 
     def __post_init__(self) -> None:
         base.positive(length=self.length, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
