@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocess"),
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
+    "jtl.recompute": ("checkpointed",),
     "jtl.summary": ("describe",),
     "jtl.reduce": ("Mean", "mean"),
     "jtl.typing": ("Aux",),
@@ -29,7 +30,7 @@ _HOME = {
     "jtl.train": (
         "Checkpoints", "Fitted", "JsonLines", "Moment", "NonFiniteLoss", "State", "Step", "TensorBoard", "Validation",
         "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
-        "variables",
+        "variables", "variables_sharding",
     ),
     "jtl.weights.card": ("Card",),
     "jtl.weights.load": ("Pretrained", "load"),
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from jtl.params import select as select
     from jtl.params import split as split
     from jtl.params import unflatten as unflatten
+    from jtl.recompute import checkpointed as checkpointed
     from jtl.reduce import Mean as Mean
     from jtl.reduce import mean as mean
     from jtl.summary import describe as describe
@@ -122,6 +124,7 @@ if TYPE_CHECKING:
     from jtl.train import put_batch as put_batch
     from jtl.train import replicate as replicate
     from jtl.train import variables as variables
+    from jtl.train import variables_sharding as variables_sharding
     from jtl.typing import Aux as Aux
     from jtl.weights.card import Card as Card
     from jtl.weights.load import Pretrained as Pretrained

@@ -4,7 +4,7 @@ from jtl.train.checkpoint import Checkpoints
 from jtl.train.evaluate import Validation, evaluate, evaluator
 from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
 from jtl.train.records import JsonLines, TensorBoard, read_json_lines
-from jtl.train.sharding import fsdp, jit_step, mesh, pmap_step, put_batch, replicate
+from jtl.train.sharding import fsdp, jit_step, mesh, pmap_step, put_batch, replicate, variables_sharding
 from jtl.train.state import State, averaged, variables
 from jtl.train.step import Step, make_step
 
@@ -31,4 +31,5 @@ __all__ = [
     "read_json_lines",
     "replicate",
     "variables",
+    "variables_sharding",
 ]

@@ -8,7 +8,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jtl import ops
-from jtl.params import flatten, match
+from jtl.model import Variables
+from jtl.params import flatten, match, unflatten
 from jtl.train.place import place
 from jtl.train.state import State
 from jtl.train.step import Step
@@ -82,6 +83,31 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
     whole = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
     followers = jax.tree_util.tree_map_with_path(place, (state.params, state.opt, state.ema))
     return whole._replace(params=followers[0], opt=followers[1], ema=followers[2])
+
+
+def variables_sharding(
+    mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)
+) -> Callable[[Variables], Variables]:
+    """Where a network's variables go, by the rules of `jit_step`: what `jtl.load(..., sharding=)` takes.
+
+    Args:
+      mesh: made by `mesh(...)`.
+      rules: first match wins, over parameter paths. Statistics are whole on every device.
+
+    Returns:
+      From variables, or their shapes, to the sharding of each leaf.
+    """
+
+    def where(variables: Variables) -> Variables:
+        rule = flatten(match(rules, variables.params))
+        params = {path: rule[path](leaf.shape, mesh) for path, leaf in flatten(variables.params).items()}
+        whole = NamedSharding(mesh, PartitionSpec())
+        return Variables(
+            unflatten({path: NamedSharding(mesh, spec) for path, spec in params.items()}),
+            jax.tree.map(lambda _: whole, variables.stats),
+        )
+
+    return where
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

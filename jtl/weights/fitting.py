@@ -8,6 +8,8 @@ from jtl.weights.lazy import Entry
 from jtl.weights.source import aligned_empty
 from jtl.weights.transforms import Transform
 
+BLOCK = 128  # numbers of the last axis copied at once: transposed ones then come from the cache
+
 
 def misfit(array: np.ndarray, leaf: Any) -> str:
     """What keeps an array from being the parameter `leaf` (anything with `shape` and `dtype`); "" for nothing."""
@@ -24,7 +26,11 @@ def own(array: np.ndarray, dtype: Any) -> np.ndarray:
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
         return array
     copy = aligned_empty(array.shape, dtype)
-    copy[...] = array
+    if array.ndim < 2 or array.strides[-1] == array.itemsize:
+        copy[...] = array
+        return copy
+    for start in range(0, array.shape[-1], BLOCK):
+        copy[..., start : start + BLOCK] = array[..., start : start + BLOCK]
     return copy
 
 

@@ -1,12 +1,14 @@
 """Named tensors of a file, each read when it is looked up."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jtl.weights.errors import show
+from jtl.weights.source import Source
 
 
 class Entry(NamedTuple):
@@ -17,12 +19,22 @@ class Entry(NamedTuple):
         dtype: of the array.
         read: gives it.
         fill: reads it into an array of that shape, of any strides and number type; None where that saves nothing.
+        view: gives it as a view of the file, of which only what is looked at is read; None where there is none.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
     fill: Callable[[np.ndarray], None] | None = None
+    view: Callable[[], np.ndarray] | None = None
+
+
+def stored(source: Source, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
+    """The entry of an array that lies in the file as it is, from byte `offset` on."""
+    read = partial(source.array, offset, shape, dtype)
+    if dtype == np.bool_:  # whose bytes have to be looked at
+        return Entry(shape, dtype, read)
+    return Entry(shape, dtype, read, partial(source.fill, offset, dtype), partial(source.view, offset, shape, dtype))
 
 
 if TYPE_CHECKING:
@@ -61,6 +73,14 @@ class Tensors(_Arrays):
 
     def __repr__(self) -> str:
         return f"Tensors({str(self.path)!r}, {len(self)} tensors, {self.nbytes} bytes)"
+
+    def view(self, name: str) -> np.ndarray:
+        """A tensor as a view of the file, of which only what is looked at is read; else read, as by its name.
+
+        The file must not become shorter as long as the view is used: the system kills who looks beyond its end.
+        """
+        entry = self.entry(name)
+        return entry.read() if entry.view is None else entry.view()
 
     def entry(self, name: str) -> Entry:
         """Shape and dtype of a tensor, without reading it."""

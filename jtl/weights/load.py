@@ -24,6 +24,7 @@ from jtl.weights.presets import tables
 from jtl.weights.read import read
 from jtl.weights.recognise import naming, recognise
 from jtl.weights.report import Coverage
+from jtl.weights.sharded import Where, places, put
 from jtl.weights.sound import LogMel, Waves
 
 
@@ -33,7 +34,7 @@ class Pretrained(NamedTuple):
     Args:
       backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` gives the features by name.
       head: a linear layer on the pooled features; the identity where the file has none and none was asked for.
-      variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays.
+      variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays or by `sharding`.
       preprocessing: what images or sounds go through; None where nothing beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
       config: the measures of the network, as a `config.json` of transformers.
@@ -61,6 +62,7 @@ def load(
     reinit: Sequence[str] = (),
     unused: Sequence[str] = (),
     dtype: Any = jnp.float32,
+    sharding: Where | None = None,
     key: Key | None = None,
 ) -> Pretrained:
     """Reads a pretrained network.
@@ -83,6 +85,9 @@ def load(
       reinit: regexes on paths that are drawn anew.
       unused: regexes on names of the file that are left.
       dtype: of the parameters, whatever the file's.
+      sharding: None for NumPy arrays in this process; `jtl.variables_sharding(mesh, rules)`, or any other function
+        from the variables' shapes to their shardings, for jax arrays on the mesh: each device's slices are read
+        from the file straight away, and no process holds more than those of its devices. One `Sharding` for all.
       key: for what is drawn anew; None for `jax.random.key(0)`.
 
     Raises:
@@ -119,15 +124,21 @@ def load(
 
     key = jax.random.key(0) if key is None else key
     example = family.example(config)
-    wanted = sizes(example)
-    tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused)
-    leaves = dict(flatten(tree))
+    wanted = final = sizes(example)
     if in_chans is not None:
         config = rechannelled(family, config, in_chans)
         images, example = same_scale(images, in_chans), family.example(config)
-        wanted = sizes(example)
-        leaves = refilled(leaves, wanted, set(report.reinit))
-    tree = unflatten(leaves | _drawn(made, key, example, report.reinit, wanted))
+        final = sizes(example)
+    where = None if sharding is None else places(sharding, final)
+
+    def on_devices(path, array):
+        assert where is not None
+        return put(refilled({path: array}, final, set())[path], final[path].dtype, where[path])
+
+    finish = None if where is None else on_devices
+    tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
+    leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
+    tree = unflatten(leaves | _drawn(made, key, example, report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     return Pretrained(backbone, head, variables, images, labels, config, kind, report)
 
@@ -169,7 +180,9 @@ def _dtype(path: str, dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32) if path.startswith("stats/") else jnp.dtype(dtype)
 
 
-def _drawn(made: Any, key: Key, example: Any, paths: Sequence[str], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _drawn(
+    made: Any, key: Key, example: Any, paths: Sequence[str], wanted: Mapping[str, Any], where: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Initial values of the parameters that are not loaded; under jit, so that no other is computed."""
     if not paths:
         return {}
@@ -179,4 +192,6 @@ def _drawn(made: Any, key: Key, example: Any, paths: Sequence[str], wanted: Mapp
         return {path: flat[path].astype(wanted[path].dtype) for path in paths}
 
     x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), example)
+    if where is not None:
+        return jax.jit(some, out_shardings={path: where[path] for path in paths})(key, x)
     return {path: np.asarray(a) for path, a in jax.jit(some)(key, x).items()}

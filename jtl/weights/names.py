@@ -65,8 +65,8 @@ def convert(
         reinit: regexes on paths whose parameters keep their values in `params` ("head/.*"; "head/*"
             means the same).
         unused: regexes on the file's names that are left unread.
-        finish: from a path and its array, in the model's shape but the file's number type, to what is kept, called
-            from several threads; None for a NumPy array of the model's number type.
+        finish: from a path and its array, in the model's shape but the file's number type, to what is kept; the array
+            may be a view of the file. Called from several threads. None for NumPy arrays of the model's number type.
 
     Returns:
         Parameters with the structure, shapes and number types of `params`; and the account.
@@ -130,7 +130,7 @@ def _taken(
         if made is not None:
             yield Loaded(paths[0], name, rule.transform.name, entry.shape, made.shape, str(made.dtype)), made
             return
-    value = tensors[name]
+    value = tensors.view(name) if finish is not None and isinstance(tensors, Tensors) else tensors[name]
     try:
         parts = rule.transform.forward(value)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 Reading into fresh memory, rather than mapping the file, keeps one copy in the process: pages of a mapped
 file count beside the arrays made from them, and a file that is cut short later kills the process that maps
-it.
+it. Only who takes a part of each array maps them, one after another (`view`).
 """
 
 import os
@@ -76,6 +76,13 @@ class Source:
             # a byte other than 0 and 1 would make a truth value that is neither
             np.not_equal(array.view(np.uint8), 0, out=array)
         return array
+
+    def view(self, offset: int, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """The same, not to be written to, as the file itself: what is not looked at is not read."""
+        count = self._inside(offset, prod(shape) * dtype.itemsize)
+        if not count:
+            return np.empty(shape, dtype)
+        return np.memmap(self.path, dtype, "r", offset, tuple(shape)).view(np.ndarray)
 
     def fill(self, offset: int, dtype: np.dtype, into: np.ndarray) -> None:
         """Read an array of `into`'s shape that starts at byte `offset`, whatever the strides and number type of `into`.

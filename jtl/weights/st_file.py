@@ -6,7 +6,6 @@ cover the rest of the file once, without a gap or an overlap.
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Entry, Tensors
+from jtl.weights.lazy import Entry, Tensors, stored
 from jtl.weights.source import Source, check_shape
 
 MAX_HEADER = 16 << 20  # bytes; 100,000 tensors need about 10 MB
@@ -123,8 +122,7 @@ def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[st
                 f"but its data_offsets span {show(end - start)}"
             )
         spans.append((start, end, name))
-        fill = None if dtype == np.bool_ else partial(source.fill, base + start, dtype)
-        entries[name] = Entry(shape, dtype, partial(source.array, base + start, shape, dtype), fill)
+        entries[name] = stored(source, base + start, shape, dtype)
     reached = 0
     for start, end, name in sorted(spans):
         if start != reached:

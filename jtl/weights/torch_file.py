@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Entry, Tensors
+from jtl.weights.lazy import Tensors
 from jtl.weights.source import Source
 from jtl.weights.torch_pickle import MAX_PICKLE, Machine
 from jtl.weights.torch_tensors import Kind, Storage
@@ -61,7 +61,7 @@ def read_torch(path: Path, key: str | None = None) -> Tensors:
         views = find_tensors(tree, key)
         return Tensors(
             path,
-            {name: Entry(v.shape, v.dtype, partial(v.read, source, starts)) for name, v in views.items()},
+            {name: view.entry(source, starts) for name, view in views.items()},
         )
 
 

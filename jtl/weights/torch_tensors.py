@@ -1,6 +1,7 @@
 """The few things a PyTorch file may name, and what they become without PyTorch."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from jtl.weights.errors import WeightFileError, show
+from jtl.weights.lazy import Entry, stored
 from jtl.weights.source import Source, check_shape
 
 # PyTorch's `expand` repeats numbers without memory; so many bytes a tensor may cover beyond its storage
@@ -43,6 +45,12 @@ class TensorView(NamedTuple):
     strides: tuple[int, ...]
     conjugate: bool
     negative: bool
+
+    def entry(self, source: Source, starts: Mapping[str, int]) -> Entry:
+        """How it is read from the file `source`, whose storages start at `starts`."""
+        if self.strides != _contiguous(self.shape) or self.conjugate or self.negative:
+            return Entry(self.shape, self.dtype, partial(self.read, source, starts))
+        return stored(source, starts[self.storage.key] + self.offset * self.dtype.itemsize, self.shape, self.dtype)
 
     def read(self, source: Source, starts: Mapping[str, int]) -> np.ndarray:
         """The numbers: from the file `source`, whose storages start at `starts`."""

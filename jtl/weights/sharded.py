@@ -1,0 +1,49 @@
+"""Weights straight into their places on a mesh: no process holds more of them than its devices."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from jtl.model import Variables
+from jtl.weights.fitting import own
+from jtl.weights.names import flatten, unflatten
+
+Where = Sharding | Callable[[Variables], Variables]
+"""One place for all, or from the shapes of all to a tree of places."""
+
+
+def places(where: Where, shapes: Mapping[str, Any]) -> dict[str, Sharding]:
+    """The place of each path.
+
+    Args:
+      where: as `jtl.variables_sharding(mesh, rules)`.
+      shapes: path -> shape and type.
+
+    Raises:
+      ValueError: for paths that get no sharding.
+    """
+    if isinstance(where, Sharding):
+        return dict.fromkeys(shapes, where)
+    tree = unflatten(shapes)
+    stats = tree.pop("stats", {})
+    found = where(Variables(tree, stats))
+    placed = dict(flatten({**found.params, "stats": found.stats}))
+    missing = [path for path in shapes if not isinstance(placed.get(path), Sharding)]
+    if missing:
+        raise ValueError(f"sharding= gives no Sharding for {len(missing)} parameters: {', '.join(missing[:8])}")
+    return {path: placed[path] for path in shapes}
+
+
+def put(array: np.ndarray, dtype: Any, place: Sharding) -> jax.Array:
+    """An array on its devices; each slice is copied once from `array`, which may be a view of a file."""
+    copies: dict[str, np.ndarray] = {}
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        if str(index) not in copies:
+            copies[str(index)] = own(array[index], dtype)
+        return copies[str(index)]
+
+    return jax.make_array_from_callback(array.shape, place, part)
