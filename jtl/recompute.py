@@ -1,0 +1,66 @@
+"""Gradient checkpointing: less memory for another forward pass."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array
+
+from jtl.model import Model, Variables
+from jtl.typing import Key, Output, Stats
+
+
+def checkpointed(model: Model) -> Model:
+    """The same model in less memory: what its blocks compute is not kept for the gradient, but computed again.
+
+    A block is a flax module named `block1`, `block2`, ..., as in all backbones that have any. Values, gradients and
+    random draws stay; a step costs up to one more forward pass, and keeps what goes from block to block in place of all
+    that is within them. (On a CPU, XLA gives up the order that saves memory, unless the environment has
+    `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`.)
+
+    Args:
+      model: of `from_linen`, or made of such.
+
+    Raises:
+      ValueError: when called, where there is no block.
+
+    Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, arXiv 1604.06174.
+    """
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        blocks = _Blocks()
+        with nn.intercept_methods(blocks):
+            out = model.apply(variables, x, train=train, key=key)
+        if not blocks.count:
+            raise ValueError("there is no module named block1, block2, ... whose values could be computed again")
+        return out
+
+    return Model(model.init, apply)
+
+
+class _Blocks:
+    """Runs each block under `jax.checkpoint`, with its variables and random streams, and counts them."""
+
+    def __init__(self):
+        self.count, self.within = 0, False
+
+    def __call__(self, run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        module = context.module
+        if self.within or context.method_name != "__call__" or not re.fullmatch(r"block\d+", module.name or ""):
+            return run(*args, **kwargs)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        traced = [isinstance(leaf, jax.Array) for leaf in leaves]  # all else, as `train`, is known while tracing
+
+        def again(module: Any, *arrays: Array) -> Any:
+            given = iter(arrays)
+            full = [next(given) if is_array else leaf for leaf, is_array in zip(leaves, traced, strict=True)]
+            args, kwargs = jax.tree.unflatten(tree, full)
+            return module(*args, **kwargs)
+
+        self.count, self.within = self.count + 1, True
+        try:
+            return nn.remat(again)(module, *(leaf for leaf, is_array in zip(leaves, traced, strict=True) if is_array))
+        finally:
+            self.within = False
