@@ -53,6 +53,7 @@ def bert(
     eps: float = 1e-12,
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
+    out_dropout: float | None = None,
     activation: Callable[[Array], Array] = exact_gelu,
 ) -> Model:
     """A BERT: embeddings of words, positions and types, normalised, through post-norm transformer blocks.
@@ -76,6 +77,7 @@ def bert(
       eps: of the layer normalisations.
       dropout: after the embeddings and both branches of each block, in training.
       attention_dropout: of the attention weights, in training.
+      out_dropout: after the attention where that is not `dropout`; DistilBERT has none.
       activation: of the blocks' perceptrons.
 
     Raises:
@@ -98,12 +100,13 @@ def bert(
             f"{first + 1} positions, of which {first} are not used"
         )
     rates = {"dropout": dropout, "attention_dropout": attention_dropout}
+    rates |= {} if out_dropout is None else {"out_dropout": out_dropout}
     rates |= {} if pooler is None else {"pooler.before": pooler.before, "pooler.after": pooler.after}
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
     return from_linen(
-        _Bert(size, vocabulary, positions, types, pad, pooler, eps, dropout, attention_dropout, activation)
+        _Bert(size, vocabulary, positions, types, pad, pooler, eps, dropout, attention_dropout, out_dropout, activation)
     )
 
 
@@ -117,6 +120,7 @@ class _Bert(nn.Module):
     eps: float
     dropout: float
     attention_dropout: float
+    out_dropout: float | None
     activation: Callable[[Array], Array]
 
     @nn.compact
@@ -143,6 +147,7 @@ class _Bert(nn.Module):
                 self.eps,
                 self.dropout,
                 attention_dropout=self.attention_dropout,
+                out_dropout=self.out_dropout,
                 activation=self.activation,
                 post_norm=True,
                 name=f"block{i}",

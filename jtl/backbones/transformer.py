@@ -117,6 +117,7 @@ class Block(nn.Module):
       hidden: width of the perceptron.
       eps: of the normalisations.
       dropout: after each branch, in training.
+      out_dropout: after the attention where that is not `dropout`.
       drop_path: probability of dropping a branch for an example, in training.
       mlp_dropout: within the perceptron, in training.
       attention_dropout: of the attention weights, in training.
@@ -135,6 +136,7 @@ class Block(nn.Module):
     drop_path: float = 0.0
     mlp_dropout: float = 0.0
     attention_dropout: float = 0.0
+    out_dropout: float | None = None
     activation: Callable[[Array], Array] = exact_gelu
     key_bias: bool = True
     post_norm: bool = False
@@ -150,13 +152,14 @@ class Block(nn.Module):
         """Tokens to tokens."""
         attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
         mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, name="mlp")
-        x = self._add(x, lambda y: attention(y, train, mask), 1, train)
-        return self._add(x, lambda y: mlp(y, train), 2, train)
+        out_dropout = self.dropout if self.out_dropout is None else self.out_dropout
+        x = self._add(x, lambda y: attention(y, train, mask), 1, out_dropout, train)
+        return self._add(x, lambda y: mlp(y, train), 2, self.dropout, train)
 
-    def _add(self, x: Array, branch: Callable[[Array], Array], number: int, train: bool) -> Array:
+    def _add(self, x: Array, branch: Callable[[Array], Array], number: int, dropout: float, train: bool) -> Array:
         # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
         norm = nn.LayerNorm(self.eps, use_fast_variance=False, name=f"norm{number}")
-        y = nn.Dropout(self.dropout, deterministic=not train)(branch(x if self.post_norm else norm(x)))
+        y = nn.Dropout(dropout, deterministic=not train)(branch(x if self.post_norm else norm(x)))
         if self.layer_scale is not None:
             start = nn.initializers.constant(self.layer_scale)
             scale = self.param(f"scale{number}", start, (x.shape[-1],), jnp.float32)

@@ -7,9 +7,12 @@ import pytest
 from loading import close, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
+from jtl import backbones
 from jtl.methods.finetune import forward
 from jtl.params import flatten
 from jtl.weights.errors import WeightNameError
+from jtl.weights.families import FAMILIES
+from jtl.weights.families.base import HEADLESS
 from jtl.weights.load import load
 from jtl.weights.save import save
 
@@ -164,3 +167,28 @@ def test_a_pretrained_pooler_becomes_robertas_classifier(tmp_path):
     held = load_file(tmp_path / "out" / "model.safetensors")
     np.testing.assert_array_equal(held["classifier.dense.weight"], net.pooler.dense.weight.detach())
     assert not any("pooler" in name for name in held)
+
+
+def test_distilbert_drops_nothing_after_its_attention(key):
+    """transformers' block, whose perceptron gives 0 here, is the same in training; so is the one that is read."""
+    from transformers.models.distilbert.modeling_distilbert import TransformerBlock
+
+    measures = {"dim": 12, "n_heads": 3, "hidden_dim": 8, "dropout": 0.5, "attention_dropout": 0.0}
+    theirs = TransformerBlock(transformers.DistilBertConfig(**measures, attn_implementation="eager"))
+    for parameter in theirs.ffn.lin2.parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.arange(60.0).reshape(1, 5, 12).sin()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.train()(x), theirs.eval()(x), rtol=0, atol=0)
+    rates = {"dropout": 0.5, "attention_dropout": 0.0}
+    config = {"model_type": "distilbert", "n_layers": 1, "vocab_size": 40, **measures}
+    read = FAMILIES["distilbert"].backbone(FAMILIES["distilbert"].complete(config, HEADLESS))
+    size, x = backbones.Size(12, 1, 3, 8), texts("distilbert")
+    variables = read.init(key, x)
+    found = []
+    for out_dropout in (0.0, None):
+        net = backbones.bert(size, vocabulary=40, types=0, pooler=None, out_dropout=out_dropout, **rates)
+        found.append(jax.jit(lambda v, net=net: net.apply(v, x, train=True, key=key)[0]["last"])(variables))
+    ours = jax.jit(lambda v: read.apply(v, x, train=True, key=key)[0]["last"])(variables)
+    np.testing.assert_array_equal(ours, found[0])
+    assert not np.array_equal(ours, found[1])

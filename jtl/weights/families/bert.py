@@ -19,7 +19,7 @@ _ACTIVATIONS = {"gelu": exact_gelu, "gelu_new": nn.gelu, "gelu_pytorch_tanh": nn
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _MINI = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
 _ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-# DistilBERT's own words. Its attention branch has no dropout; jtl's has the same as the other branch.
+# DistilBERT's own words.
 _WORDS = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
@@ -113,6 +113,7 @@ def _family(
             eps=1e-12 if kind == "distilbert" else config["layer_norm_eps"],
             dropout=dropout,
             attention_dropout=get(config, "attention_probs_dropout_prob"),
+            out_dropout=0.0 if kind == "distilbert" else None,
             activation=_ACTIVATIONS[activation],
         )
 
