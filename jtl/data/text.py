@@ -10,6 +10,7 @@ import numpy as np
 
 from jtl.data import vocabularies
 from jtl.weights.hub import locate
+from jtl.weights.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,24 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
-def tokenizer(source: str | Path, *, length: int) -> Tokenizer:
+def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokenizer:
     """The tokenizer of a pretrained network.
 
     Args:
       source: what `jtl.load` takes: a folder or `hf:org/name`, with a `tokenizer.json`, a `vocab.txt` (WordPiece: BERT,
         DistilBERT, MiniLM) or a `vocab.json` beside its `merges.txt` (GPT-2, RoBERTa), and a `tokenizer_config.json`
-        that says whether upper case counts; or such a `.json` or `.txt` by itself.
+        that says whether upper case counts; or such a `.json` or `.txt` by itself; or the `tokenizer` of what
+        `jtl.load` gave.
       length: tokens of every row, special ones included: one shape, compiled once.
 
     Raises:
       FileNotFoundError: no such file is there.
-      ValueError: a file is damaged, lacks a token, or `length` has no room for one beside the special ones.
+      ValueError: a file is damaged, lacks a token, or `length` has no room for one beside the special ones; or there
+        is none: the network's weights had no tokenizer beside them.
     """
-    backend, config = vocabularies.read(locate(source))
+    if source is None:
+        raise ValueError("source=None: no tokenizer lay beside the network's weights; give the folder of one")
+    backend, config = vocabularies.read(source.folder if isinstance(source, Vocabulary) else locate(source))
     _roomy(backend, length, False)
     pad = vocabularies.pad_of(backend, config)
     sides = {name: config.get(f"{name}_side") or "right" for name in ("truncation", "padding")}

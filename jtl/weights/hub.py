@@ -3,20 +3,13 @@
 import re
 from pathlib import Path
 
+from jtl.weights import vocabulary
 from jtl.weights.errors import WeightFileError
 from jtl.weights.read import NAMES
 from jtl.weights.shards import names_of
 
 # What stands beside weights: measures, preprocessing, tokens.
-BESIDE = (
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
+BESIDE = ("config.json", "preprocessor_config.json", *vocabulary.FILES)
 # Many repositories hold the same weights in several formats; the first that is there will do.
 WEIGHTS = (("model.safetensors", "model*.safetensors*"), ("pytorch_model*.bin*",))
 

@@ -26,6 +26,7 @@ from jtl.weights.recognise import naming, recognise
 from jtl.weights.report import Coverage
 from jtl.weights.sharded import Where, places, put
 from jtl.weights.sound import LogMel, Waves
+from jtl.weights.vocabulary import Vocabulary, vocabulary
 
 
 class Pretrained(NamedTuple):
@@ -40,6 +41,8 @@ class Pretrained(NamedTuple):
       config: the measures of the network, as a `config.json` of transformers.
       naming: by whose names the file was.
       report: what became of every tensor of the file and every parameter.
+      tokenizer: the files that say how texts are cut into tokens, which `jtl.data.text.tokenizer` reads; None where
+        there are none beside the weights.
     """
 
     backbone: Model
@@ -50,6 +53,7 @@ class Pretrained(NamedTuple):
     config: Config
     naming: str
     report: Coverage
+    tokenizer: Vocabulary | None = None
 
 
 def load(
@@ -140,7 +144,8 @@ def load(
     leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
     tree = unflatten(leaves | _drawn(made, key, example, report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
-    return Pretrained(backbone, head, variables, images, labels, config, kind, report)
+    tokenizer = vocabulary(path) if path.is_dir() else None
+    return Pretrained(backbone, head, variables, images, labels, config, kind, report, tokenizer)
 
 
 def _resized(side: int, config: Config, images: Any, table: Sequence[Rule]) -> tuple[Config, Any, list[Rule]]:

@@ -19,6 +19,7 @@ from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.read import NAMES
+from jtl.weights.vocabulary import FILES, Vocabulary, copy
 
 FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
 """By whose names each format is."""
@@ -32,7 +33,9 @@ def save(
     format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
     card: Card | None = None,
 ) -> None:
-    """Writes a network as a folder of `model.safetensors`, `config.json` and, where it is known, the preprocessing.
+    """Writes a network as a folder of `model.safetensors`, `config.json` and what came with the weights.
+
+    That is the preprocessing of images and sounds, and the tokenizer's files, where they are known.
 
     `jtl.load(directory)` reads each format; so do transformers' `from_pretrained`, timm's
     `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
@@ -48,6 +51,7 @@ def save(
       ValueError: that library has no such network, there is no head, or the labels do not fit it.
       WeightNameError: a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these.
+      FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
     """
     kind = pretrained.config["model_type"]
     family = FAMILIES[kind]
@@ -66,7 +70,7 @@ def save(
     if card is not None:
         library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
         texts["README.md"] = readme(card, kind, library, labels)
-    _write(Path(directory), _tensors(params, stats, known[FORMATS[format]], format), texts)
+    _write(Path(directory), _tensors(params, stats, known[FORMATS[format]], format), texts, pretrained.tokenizer)
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
@@ -129,7 +133,7 @@ def _of_timm(
     }
 
 
-def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str]) -> None:
+def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], tokenizer: Vocabulary | None) -> None:
     from safetensors.numpy import save_file
 
     others = [name for name in NAMES if name != "model.safetensors" and (folder / name).exists()]
@@ -137,8 +141,13 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str]) 
         raise FileExistsError(f"{folder} holds {', '.join(others)}, other weights; give another folder or remove them")
     folder.mkdir(parents=True, exist_ok=True)
     # First everything under other names: a full disk leaves an earlier save as it was.
+    copies = () if tokenizer is None else tokenizer.files
+    if tokenizer is not None:
+        copy(tokenizer, folder, ".partial")
     save_file(tensors, folder / "model.safetensors.partial", metadata={"format": "pt"})
     for name, text in texts.items():
         (folder / f"{name}.partial").write_text(text, encoding="utf-8")
-    for name in ("model.safetensors", *texts):
+    for name in ("model.safetensors", *texts, *copies):
         os.replace(folder / f"{name}.partial", folder / name)
+    for name in set(FILES) - set(copies) if copies else ():
+        (folder / name).unlink(missing_ok=True)  # of an earlier save, whose tokenizer was another

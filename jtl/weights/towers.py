@@ -28,7 +28,7 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
         raise ValueError(f"a {loaded.config['model_type']} has no two towers; load a CLIP or a SigLIP model")
     return (
         _alone(loaded, loaded.config["vision_config"], params["image"])._replace(preprocessing=loaded.preprocessing),
-        _alone(loaded, loaded.config["text_config"], params["text"]),
+        _alone(loaded, loaded.config["text_config"], params["text"])._replace(tokenizer=loaded.tokenizer),
     )
 
 
@@ -83,4 +83,5 @@ def _alone(loaded: Pretrained, config: Config, params: Any) -> Pretrained:
         preprocessing=None,
         labels=None,
         config=config,
+        tokenizer=None,
     )

@@ -1,0 +1,52 @@
+"""The files that say how texts are cut into tokens: they come with the weights and are saved with the network."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
+"""The names of transformers' files; a `spiece.model` is carried along, `jtl.data.text` does not read it."""
+_VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"}
+
+
+class Vocabulary(NamedTuple):
+    """The tokenizer of a network as files, for `jtl.data.text.tokenizer` and for transformers.
+
+    Args:
+      folder: where they lie; they are read when they are needed.
+      files: their names.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+
+
+def vocabulary(folder: Path) -> Vocabulary | None:
+    """The tokenizer's files of a folder; None where it holds no vocabulary."""
+    files = tuple(name for name in FILES if (folder / name).is_file())
+    return Vocabulary(folder, files) if _VOCABULARIES & set(files) else None
+
+
+def copy(source: Vocabulary, folder: Path, ending: str) -> None:
+    """Copies the files, with `ending` put behind their names.
+
+    Raises:
+      FileNotFoundError: they are no longer where they were when the network was loaded.
+    """
+    gone = [name for name in source.files if not (source.folder / name).is_file()]
+    if gone:
+        raise FileNotFoundError(
+            f"{', '.join(gone)} of the tokenizer that came with the weights is no longer in {source.folder}: put it "
+            "back, or save the network without it, pretrained._replace(tokenizer=None)"
+        )
+    for name in source.files:
+        shutil.copyfile(source.folder / name, folder / f"{name}{ending}")
