@@ -9,6 +9,7 @@ from jtl.backbones.convnext import convnext
 from jtl.backbones.densenet import DenseSize, densenet
 from jtl.backbones.efficientnet import efficientnet
 from jtl.backbones.gpt2 import gpt2
+from jtl.backbones.identity import identity
 from jtl.backbones.inception_v3 import inception_v3
 from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2 import mobilenet_v2
@@ -42,6 +43,7 @@ __all__ = [
     "dinov2",
     "efficientnet",
     "gpt2",
+    "identity",
     "inception_v3",
     "mlp",
     "mobilenet_v2",

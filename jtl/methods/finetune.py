@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 from jaxtyping import Array
 
 from jtl import losses, metrics, rng
@@ -88,14 +89,21 @@ def forward(
 
     def run(variables: Variables, x: Any, key: Key | None) -> tuple[dict[str, Array], Array, Stats]:
         keys = {name: None if key is None else rng.stream(key, name) for name in ("backbone", "head")}
-        features, below = backbone.apply(
-            part(variables, "backbone"), x, train=train and not frozen_stats, key=keys["backbone"]
-        )
-        outputs, above = head.apply(part(variables, "head"), pick(features, feature), train=train, key=keys["head"])
+        below = _own(variables, "backbone", backbone, x)
+        features, below = backbone.apply(below, x, train=train and not frozen_stats, key=keys["backbone"])
+        picked = pick(features, feature)
+        outputs, above = head.apply(_own(variables, "head", head, picked), picked, train=train, key=keys["head"])
         changed = {name: new for name, new in (("backbone", below), ("head", above)) if new}
         return features, outputs, {**variables.stats, **changed}
 
     return run
+
+
+def _own(variables: Variables, name: str, model: Model, x: Any) -> Variables:
+    """A part's own variables; it may be missing from the tree where it has no parameters, as `heads.identity()`."""
+    if name in variables.params or jax.eval_shape(model.init, jax.random.key(0), x).params:
+        return part(variables, name)
+    return Variables({}, variables.stats.get(name, {}))
 
 
 def supervised(outputs: Array, batch: Batch, stats: Stats, loss: Callable, metrics: Mapping[str, Callable]) -> tuple:

@@ -84,7 +84,8 @@ def make_step(
         raise ValueError(f"ema={ema}: the decay lies in [0, 1)")
 
     def init(variables: Variables, key: Key) -> State:
-        params, stats, key = copied((variables.params, variables.stats, key))
+        # Without the empty parts, which do not come back from `merge`: every step gives the tree that it got.
+        params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
         averages = {} if ema is None else copied(_union(trained))

@@ -1,0 +1,145 @@
+"""Published CIFAR-10 weights to CIFAR-100, with 10, 50 and 100 images a class: three ways to use them or not.
+
+    jtl train cifar_resnet --data FOLDER        (or JTL_DATA; it holds cifar_resnet/, cifar10.npz and cifar100.npz)
+    jtl eval runs/cifar_resnet/fine-tuning-100/checkpoints
+    jtl predict runs/cifar_resnet/fine-tuning-100/checkpoints IMAGE...
+
+Not yet measured.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import backbones, model, report, rng
+from jtl import data as jtl_data
+from jtl.data import augment, images
+from jtl.methods.augmented import augmented
+from jtl.methods.features import extract
+from jtl.methods.finetune import evaluation, finetune
+from jtl.model import Model, Variables
+from jtl.params import select
+from jtl.recipes.parts import base
+from jtl.recipes.parts.runs import Stage
+from jtl.train.evaluate import evaluate
+from jtl.train.state import variables
+from jtl.weights.load import Pretrained, load
+
+MOVED = augment.compose(augment.flip(), augment.crop(32, 4))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Three ways from the same images, the last two from ResNet-20's published weights.
+
+    Args:
+      out: where everything goes, a folder for each run.
+      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      seed: the root of all randomness.
+      weights: the file, in the data folder.
+      shots: labelled images of each of the 100 classes, at most 100.
+      scratch: from random weights.
+      head: a linear layer on the frozen network's features.
+      tune: everything, from the published weights.
+    """
+
+    out: Path = Path("runs/cifar_resnet")
+    data: Path | None = None
+    seed: int = 0
+    weights: str = "cifar_resnet/resnet20-12fca82f.th"
+    shots: tuple[int, ...] = (10, 50, 100)
+    scratch: Stage = field(default_factory=lambda: Stage(steps=2000, batch=32, learning_rate=3e-3))
+    head: Stage = field(default_factory=lambda: Stage(steps=1000, batch=64, learning_rate=1e-2))
+    tune: Stage = field(default_factory=lambda: Stage(steps=2000, batch=32, learning_rate=2e-3))
+
+    def __post_init__(self) -> None:
+        if not self.shots or not all(1 <= shot <= 100 for shot in self.shots):
+            raise ValueError(f"shots={self.shots}: numbers of images from 1 to 100, which is all there are of a class")
+
+    def train(self) -> dict[str, Any]:
+        """Runs all of it and prints test accuracies on CIFAR-100."""
+        text, known = base.command("cifar_resnet", self), self._known()
+        files = dict(np.load(base.find(self.data, "cifar100.npz")))
+        fresh = self._fresh(known)
+        seen = extract(_seen(known), model.part(known.variables, "backbone"), _batches(files["x_train"]))[0]
+        found: dict[str, dict[str, Any]] = {"from scratch": {}, "feature extraction": {}, "fine-tuning": {}}
+        for shot in self.shots:
+            some = _some(files["y_train"], shot, self.seed)
+            x, y = files["x_train"][some], files["y_train"][some].astype(np.int32)
+            runs = {
+                "from scratch": (self.scratch, fresh, _seen(known), x, MOVED),
+                "feature extraction": (self.head, _on_features(fresh), backbones.identity(), seen[some], None),
+                "fine-tuning": (self.tune, known.variables, _seen(known), x, MOVED),
+            }
+            for way, (stage, start, backbone, x, moved) in runs.items():
+                print(f"{way}, {shot} images a class", flush=True)
+                objective = finetune(backbone, known.head)
+                objective = objective if moved is None else augmented(objective, moved)
+                batch = min(stage.batch, len(x))
+                rows = jtl_data.arrays(x, y, batch_size=batch, seed=self.seed, shuffle=True, drop_last=True)
+                out = self.out / f"{way.replace(' ', '-')}-{shot}"
+                key = rng.stream(jax.random.key(self.seed), out.name)
+                ended = variables(stage.run(objective, start, rows, out, text=text, key=key).state)
+                if moved is None:  # the head of the whole network
+                    ended = Variables({**known.variables.params, "head": ended.params["head"]}, known.variables.stats)
+                found[way][f"{shot} images a class"] = self.evaluate(ended)
+        columns = ("way", *(f"{shot} a class" for shot in self.shots))
+        rows = [(way, *(f"{100 * v['accuracy']:.1f}" for v in each.values())) for way, each in found.items()]
+        report.show(report.Table("CIFAR-100, test accuracy in percent, by images a class", columns, rows))
+        scratch = found["from scratch"]
+        failed = [
+            f"{way} does not beat training from scratch at {shot}"
+            for way in ("feature extraction", "fine-tuning")
+            for shot, value in found[way].items()
+            if value["accuracy"] <= scratch[shot]["accuracy"]
+        ]
+        return {"failed": failed, **found}
+
+    def network(self) -> base.Network:
+        """The fine-tuned classifier."""
+        known, names = self._known(), tuple(np.load(base.find(self.data, "cifar100.npz"))["names"])
+        read = lambda path: images.short_side_crop(images.decode(path, "RGB"), 32)  # noqa: E731
+        return base.Network(
+            known.variables, _seen(known), known.head, select(".*"), self.tune.learning_rate, names, read
+        )
+
+    def evaluate(self, variables: Variables) -> dict[str, float]:
+        """Loss and accuracy on CIFAR-100's test images."""
+        files, known = np.load(base.find(self.data, "cifar100.npz")), self._known()
+        test = jtl_data.arrays(files["x_test"], files["y_test"].astype(np.int32), batch_size=200, shuffle=False)
+        return evaluate(evaluation(_seen(known), known.head), variables, test, key=jax.random.key(0))
+
+    def _known(self) -> Pretrained:
+        key = rng.stream(jax.random.key(self.seed), "head")
+        file = base.find(self.data, self.weights)
+        name = "cifar_" + Path(self.weights).name.split("-")[0]
+        return load(file, arch=name, classes=100, reinit=("head/.*",), key=key)
+
+    def _fresh(self, known: Pretrained) -> Variables:
+        key = rng.stream(jax.random.key(self.seed), "weights")
+        return model.init(key, np.zeros((1, 32, 32, 3), np.float32), backbone=known.backbone, head=known.head)
+
+
+def _seen(known: Pretrained) -> Model:
+    """The network of images as they are in the files."""
+    assert known.preprocessing is not None
+    return model.preprocess(known.backbone, augment.normalise(known.preprocessing.mean, known.preprocessing.std))
+
+
+def _on_features(fresh: Variables) -> Variables:
+    return Variables({"backbone": {}, "head": fresh.params["head"]}, {})
+
+
+def _batches(x: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    for i in range(0, len(x), 250):
+        yield {"x": x[i : i + 250], "y": np.zeros(len(x[i : i + 250]), np.int32)}
+
+
+def _some(y: np.ndarray, shot: int, seed: int) -> np.ndarray:
+    """Rows of `shot` images of each class; more are the same and others."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    return np.concatenate([order[y[order] == c][:shot] for c in np.unique(y)])
