@@ -17,15 +17,17 @@ def identity() -> Model:
     return Model(lambda key, x: Variables({}, {}), lambda variables, x, *, train, key=None: (x, variables.stats))
 
 
-def linear(classes: int, *, dropout: float = 0.0, zero_init: bool = False) -> Model:
+def linear(classes: int, *, dropout: float = 0.0, zero_init: bool = False, bias: bool = True) -> Model:
     """An affine map, `z = W x + b`.
 
     Args:
       classes: size of the output; also the number of targets of a regressor.
       dropout: probability of dropping a feature in training.
       zero_init: start with W = 0, so that every class starts as likely as every other.
+      bias: whether there is b.
     """
-    return mlp(classes, (), dropout=dropout, zero_init=zero_init)
+    _check(classes, (), dropout)
+    return from_linen(_Mlp(classes, (), dropout, zero_init, bias))
 
 
 def mlp(classes: int, widths: Sequence[int], *, dropout: float = 0.0, zero_init: bool = False) -> Model:
@@ -75,6 +77,7 @@ class _Mlp(nn.Module):
     widths: tuple[int, ...]
     dropout: float
     zero_init: bool
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -83,7 +86,7 @@ class _Mlp(nn.Module):
             x = nn.relu(nn.Dense(width, kernel_init=nn.initializers.he_normal(), name=f"hidden{i}")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-        return nn.Dense(self.classes, kernel_init=init, name="out")(x)
+        return nn.Dense(self.classes, use_bias=self.bias, kernel_init=init, name="out")(x)
 
 
 class _Cosine(nn.Module):

@@ -8,7 +8,7 @@ import jax
 
 from jtl.weights import cost
 from jtl.weights.families import FAMILIES, Config, Family
-from jtl.weights.families.base import HEADLESS
+from jtl.weights.families.base import HEADLESS, PLAIN
 from jtl.weights.presets import presets
 
 
@@ -61,7 +61,7 @@ def _line(kind: str, name: str) -> Line:
     backbone, example = family.backbone(config), _example(family, name, config)
     shape = "x".join(map(str, max((a.shape[1:] for a in jax.tree.leaves(example)), key=len)))
     found = cost.parameters(backbone, example), cost.flops(backbone, example)
-    sources = tuple(source for source in family.tables(config) if source != HEADLESS)
+    sources = tuple(source for source in family.tables(config) if source not in (HEADLESS, PLAIN))
     return Line(kind, name, *found, shape, sources)
 
 

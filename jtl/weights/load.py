@@ -114,9 +114,9 @@ def load(
         family.complete(config, kind)  # refuses what is no size
     backbone = family.backbone(config)
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
-    count = _classes(classes, tensors, table)
+    count = _classes(classes, tensors, table, family.head_bias)
     labels = labels if labels is not None and len(labels) == count else None
-    head = heads.identity() if count is None else heads.linear(count)
+    head = heads.identity() if count is None else heads.linear(count, bias=family.head_bias)
 
     def made(key, x):
         variables = init(key, x, backbone=backbone, head=head)
@@ -167,16 +167,18 @@ def _resized(side: int, config: Config, images: Any, table: Sequence[Rule]) -> t
     return {**config, "image_size": side}, images, rules
 
 
-def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int | None:
+def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule], bias: bool) -> int | None:
     if isinstance(classes, str):
         raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")
     if classes is not None:
         return classes if isinstance(classes, int) else len(classes)
+    leaf = "head/out/bias" if bias else "head/out/kernel"
     for rule in table:
         for name in tensors:
             match = re.fullmatch(rule.pattern, name) if any(p.startswith("head/") for p in rule.paths) else None
-            if match and "head/out/bias" in map(match.expand, rule.paths):
-                return int(np.prod(tensors.entry(name).shape))
+            if match and leaf in map(match.expand, rule.paths):
+                like = np.broadcast_to(np.float32(0), tensors.entry(name).shape)  # takes no memory
+                return int(np.prod(np.shape(rule.transform.forward(like))[-1:]))
     return None
 
 

@@ -13,6 +13,7 @@ from jtl.model import Variables
 from jtl.weights import sound
 from jtl.weights.card import Card, readme
 from jtl.weights.families import FAMILIES, Config, Family
+from jtl.weights.families.base import PLAIN
 from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
 from jtl.weights.names import Rule
@@ -58,7 +59,7 @@ def save(
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
     params, stats = pretrained.variables if variables is None else variables
-    bare = not params["head"] and family.bare is not None
+    bare = None if params["head"] else family.bare(pretrained.config)
     known = tables(family, pretrained.config)
     if FORMATS[format] not in known or (format == "hf" and family.architecture is None and not bare):
         usable = [f for f, naming in FORMATS.items() if naming in known and (f != "hf" or family.architecture)]
@@ -67,10 +68,11 @@ def save(
         raise ValueError("the parameters have no head; load with classes= and reinit=('head/.*',) for a new one")
     labels = _labels(pretrained, params)
     texts = _texts(format, family, pretrained, params, labels)
+    table = known.get(PLAIN, known[FORMATS[format]]) if format == "hf" and bare else known[FORMATS[format]]
     if card is not None:
         library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
         texts["README.md"] = readme(card, kind, library, labels)
-    _write(Path(directory), _tensors(params, stats, known[FORMATS[format]], format), texts, pretrained.tokenizer)
+    _write(Path(directory), _tensors(params, stats, table, format), texts, pretrained.tokenizer)
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
@@ -103,8 +105,8 @@ def _texts(
         config = {k: v for k, v in config.items() if k not in left}
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
-            named = family.bare(config) if family.bare and not params["head"] else family.architecture
-            config |= {"architectures": [named]}
+            named = None if params["head"] else family.bare(config)
+            config |= {"architectures": [named or family.architecture]}
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}

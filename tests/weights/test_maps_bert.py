@@ -116,6 +116,13 @@ def test_a_file_without_a_head_embeds(kind, tmp_path):
         out = net(**to_torch(x))
     close(features["last"], out.last_hidden_state, 1e-5, "last")
     close(logits, out.last_hidden_state[:, 0] if kind == "distilbert" else out.pooler_output, 1e-5, "pooled")
+    save(tmp_path / "out", loaded)
+    again, account = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(account.values()), account
+    same_bits(
+        {n: a.numpy() for n, a in again.state_dict().items()}, {n: a.numpy() for n, a in net.state_dict().items()}
+    )
+    same_bits(flatten(tree_of(load(tmp_path / "out"))), flatten(tree_of(loaded)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

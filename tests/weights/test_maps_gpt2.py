@@ -8,9 +8,10 @@ from loading import close, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
-from jtl.methods.finetune import forward
+from jtl.methods.finetune import forward, predictor
 from jtl.params import flatten
 from jtl.weights.load import load
+from jtl.weights.save import save
 
 SIZES = {
     "even": {"n_embd": 12, "n_layer": 2, "n_head": 3},
@@ -123,3 +124,53 @@ def test_a_token_sees_none_after_it(key):
     assert (before[:, 4:] != after[:, 4:]).any(-1).all()
     with pytest.raises(ValueError, match="9 tokens: this network takes at most 8"):
         net.apply(v, {"ids": np.ones((1, 9), np.int32), "mask": np.ones((1, 9), bool)}, train=False)
+
+
+def test_transformers_loads_a_classifier(references, tmp_path):
+    """Its head has no bias, and finds the last token by the padding."""
+    import torch
+    import transformers
+
+    made("GPT2LMHeadModel", **SIZES["even"]).save_pretrained(tmp_path / "in")
+    names, x = ("low", "mid", "high"), references.texts("bert")
+    x.pop("types")
+    loaded = load(tmp_path / "in", classes=names, reinit=("head/.*",))
+    assert set(loaded.variables.params["head"]["out"]) == {"kernel"}
+    save(tmp_path / "out", loaded)
+    theirs, account = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    assert isinstance(theirs, transformers.GPT2ForSequenceClassification)
+    assert tuple(theirs.config.id2label.values()) == names
+    again = load(tmp_path / "out")
+    assert again.labels == names
+    same_bits(flatten(tree_of(again)), flatten(tree_of(loaded)))
+    ours = jax.jit(predictor(again.backbone, again.head))(again.variables, x)
+    with torch.no_grad():
+        close(ours, theirs.eval()(**references.to_torch(x)).logits, 1e-5, "logits")
+
+
+@pytest.mark.parametrize("kind", ["GPT2LMHeadModel", "GPT2Model"])
+def test_transformers_loads_what_was_read(references, kind, tmp_path):
+    """The same hidden states and words' logits, bit by bit, whichever class reads it."""
+    import torch
+    import transformers
+
+    net = made(kind, **SIZES["odd"])
+    net.save_pretrained(tmp_path / "in")
+    save(tmp_path / "out", load(tmp_path / "in"))
+    x = references.to_torch(references.texts("roberta"))
+    for reader in (transformers.AutoModel, transformers.AutoModelForCausalLM):
+        theirs, account = reader.from_pretrained(tmp_path / "out", output_loading_info=True)
+        assert not any(account.values()), account
+        with torch.no_grad():
+            found, wanted = theirs(**x), net(**x)
+            words = (found.get("logits"), wanted.get("logits"))
+            hidden = (found.get("last_hidden_state"), wanted.get("last_hidden_state"))
+        for ours, other in (words, hidden):
+            if ours is not None and other is not None:
+                torch.testing.assert_close(ours, other, rtol=0, atol=0)
+    wrapped = getattr(theirs, "transformer", theirs).state_dict()
+    base = getattr(net, "transformer", net).state_dict()
+    same_bits({n: a.numpy() for n, a in wrapped.items()}, {n: a.numpy() for n, a in base.items()})

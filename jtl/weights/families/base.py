@@ -16,6 +16,8 @@ Config = dict[str, Any]
 """The measures of a network in transformers' words: its `config.json` with `model_type`."""
 HEADLESS = "transformers, headless"
 """The naming of a file of transformers that lacks the layers which only a network with a head needs."""
+PLAIN = "transformers, no head"
+"""The naming in which a network without a head is saved, where that is not "transformers"."""
 
 
 class Family(NamedTuple):
@@ -32,7 +34,8 @@ class Family(NamedTuple):
       tables: naming -> name table; of several that fit alike the first is taken, "transformers" is what `save` writes.
       usual: the preprocessing of networks known by name; None where their input is text.
       architecture: transformers' class with a head; None where it has none.
-      bare: transformers' class without a head, where a network is of use without one and can be saved so.
+      bare: transformers' class without a head; None where it has none that is this network.
+      head_bias: whether its classifier has a bias.
     """
 
     names: str
@@ -43,7 +46,8 @@ class Family(NamedTuple):
     tables: Callable[[Config], dict[str, Sequence[Rule]]]
     usual: Callable[[str, Config], Preprocessing | Waves | LogMel | None]
     architecture: str | None
-    bare: Callable[[Config], str] | None = None
+    bare: Callable[[Config], str | None] = lambda config: None
+    head_bias: bool = True
 
 
 def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:

@@ -11,7 +11,7 @@ from jtl import backbones
 from jtl.backbones.transformer import exact_gelu
 from jtl.model import Model
 from jtl.weights.errors import show
-from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, real, whole
+from jtl.weights.families.base import HEADLESS, PLAIN, Config, Family, changed, must_be, real, whole
 from jtl.weights.maps import bert as maps
 from jtl.weights.names import Rule
 
@@ -122,8 +122,16 @@ def _family(
 
     def tables(config: Config) -> dict[str, Sequence[Rule]]:
         depth = get(config, "num_hidden_layers")
-        return {HEADLESS: table(depth, True), "transformers": table(depth, False)}
+        found = {HEADLESS: table(depth, True), "transformers": table(depth, False)}
+        if kind == "roberta":
+            # The classifier's first layer is the pooler of a network without one.
+            found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]
+        return found
 
+    def bare(config: Config) -> str | None:
+        return None if kind == "distilbert" and config["add_pooling_layer"] else f"{name}Model"
+
+    name = architecture.removesuffix("ForSequenceClassification")
     return Family(
         names=", ".join(presets),
         named=named,
@@ -133,6 +141,7 @@ def _family(
         tables=tables,
         usual=lambda name, config: None,
         architecture=architecture,
+        bare=bare,
     )
 
 

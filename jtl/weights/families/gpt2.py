@@ -39,8 +39,12 @@ def _complete(config: Config, naming: str) -> Config:
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
         "tie_word_embeddings": True,
+        "eos_token_id": 50256,
     }
     config = {**usual, **config}
+    if config.get("pad_token_id") is None:
+        # By it transformers' classifier finds the last token; texts are padded with the token that ends them.
+        config["pad_token_id"] = config["eos_token_id"]
     whole(config, "n_positions", "n_embd", "n_head")
     whole(config, "vocab_size", most=1 << 24)
     whole(config, "n_layer", most=256)
@@ -74,6 +78,8 @@ GPT2 = Family(
     example=lambda config: sentence(min(128, config["n_positions"])),
     tables=lambda config: {"transformers": maps.transformers(config["n_layer"], config["tie_word_embeddings"] is True)},
     usual=lambda name, config: None,
-    # Its classifier has no bias and its model of language no other parameters: neither is a head of jtl's.
-    architecture=None,
+    architecture="GPT2ForSequenceClassification",
+    # The model of language has no parameters of its own where its last layer is the words' embedding.
+    bare=lambda config: "GPT2LMHeadModel" if config["tie_word_embeddings"] is True else "GPT2Model",
+    head_bias=False,
 )

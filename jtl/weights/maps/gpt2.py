@@ -1,12 +1,13 @@
 """Names of GPT-2 in transformers, with or without the model's prefix."""
 
+from jtl.weights import transforms
 from jtl.weights.maps.layers import norm
 from jtl.weights.names import Rule
 from jtl.weights.transforms import split
 
 
 def transformers(depth: int, tied: bool) -> list[Rule]:
-    """Of GPT2Model and GPT2LMHeadModel; kernels are [in, out] already.
+    """Of GPT2Model, GPT2LMHeadModel and GPT2ForSequenceClassification; kernels are [in, out] but the classifier's.
 
     Args:
       depth: number of blocks.
@@ -17,6 +18,7 @@ def transformers(depth: int, tied: bool) -> list[Rule]:
         Rule(rf"{top}wte\.weight", "backbone/words/embedding"),
         Rule(rf"{top}wpe\.weight", "backbone/positions/embedding"),
         *norm(rf"{top}ln_f", "backbone/norm"),
+        Rule(r"score\.weight", "head/out/kernel", transforms.dense),
         *([Rule(r"lm_head\.weight", None)] if tied else []),
     ]
     dense = {r"attn\.c_proj": "attention/out", r"mlp\.c_fc": "mlp/up", r"mlp\.c_proj": "mlp/down"}
