@@ -1,5 +1,7 @@
 """Sounds as pictures: the logarithm of energies in bands that lie as the ear has them. Pure NumPy."""
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Float32, Float64
 
@@ -37,6 +39,7 @@ def log_mel(
     return ((np.maximum(found, found.max() - 8) + 4) / 4).astype(np.float32)
 
 
+@lru_cache(maxsize=8)
 def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_frequencies _mels"]:
     """Triangles of area 1 whose corners lie evenly on Slaney's scale, in linear steps to 1 kHz and then in ratios.
 
@@ -52,7 +55,9 @@ def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_freq
     bins = np.linspace(0, rate // 2, window // 2 + 1)[:, None]
     up = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     down = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-    return np.maximum(0, np.minimum(up, down)) * (2 / (corners[2:] - corners[:-2]))
+    filters = np.maximum(0, np.minimum(up, down)) * (2 / (corners[2:] - corners[:-2]))
+    filters.flags.writeable = False  # it is kept for the next call
+    return filters
 
 
 _KNEE, _STEP = 1000.0, 27 / np.log(6.4)  # hertz; mels for each factor e above the knee, which is at 15 mels
