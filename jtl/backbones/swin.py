@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.transformer import Attention, Block, Mlp, trunc_normal
+from jtl.backbones.transformer import Attention, Block, trunc_normal
 from jtl.model import Model, from_linen
 
 _EPS = 1e-5  # of the normalisations between the stages, whatever those of the blocks have
@@ -79,32 +79,26 @@ def swin(
 
 
 class _Block(Block):
-    """A block whose attention stays within windows.
+    """A block whose attention stays within windows of a map, whose tokens come row by row.
 
     Args:
-      window: their side.
+      grid: the map's rows and columns.
+      window: side of the windows.
       shifted: whether they are shifted by half of it.
     """
 
+    grid: tuple[int, int] = (7, 7)
     window: int = 7
     shifted: bool = False
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch tokens width"], train: bool, grid: tuple[int, int]) -> Array:
-        """Tokens to tokens, row by row those of a map of `grid` rows and columns."""
-        attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
-        mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, name="mlp")
+    def _attended(self, attention: Attention, x: Array, train: bool, mask: Array | None) -> Array:
+        del mask
         table = self.param("position", trunc_normal, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
-        side = min(self.window, *grid)
-        shift = side // 2 if self.shifted and min(grid) > self.window else 0
-        bias = jnp.asarray(table)[_differences(side, self.window)].transpose(2, 0, 1)[None]
-
-        def within(y: Array) -> Array:
-            mask = _touching(grid, side, shift, len(y)) if shift else None
-            return windowed(lambda w: attention(w, train, mask, bias=bias.astype(y.dtype)), y, grid, side, shift)
-
-        x = self._add(x, within, 1, train)
-        return self._add(x, lambda y: mlp(y, train), 2, train)
+        side = min(self.window, *self.grid)
+        shift = side // 2 if self.shifted and min(self.grid) > self.window else 0
+        bias = jnp.asarray(table, x.dtype)[_differences(side, self.window)].transpose(2, 0, 1)[None]
+        near = _touching(self.grid, side, shift, len(x)) if shift else None
+        return windowed(lambda w: attention(w, train, near, bias=bias), x, self.grid, side, shift)
 
 
 def windowed(
@@ -203,11 +197,12 @@ class _Stage(nn.Module):
                 self.dropout,
                 rate,
                 attention_dropout=self.attention_dropout,
+                grid=(rows, columns),
                 window=self.window,
                 shifted=i % 2 == 0,
                 name=f"block{i}",
             )
-            tokens = block(tokens, train, (rows, columns))
+            tokens = block(tokens, train)
         return tokens.reshape(x.shape)
 
 

@@ -153,8 +153,12 @@ class Block(nn.Module):
         attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
         mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, name="mlp")
         out_dropout = self.dropout if self.out_dropout is None else self.out_dropout
-        x = self._add(x, lambda y: attention(y, train, mask), 1, out_dropout, train)
+        x = self._add(x, lambda y: self._attended(attention, y, train, mask), 1, out_dropout, train)
         return self._add(x, lambda y: mlp(y, train), 2, self.dropout, train)
+
+    def _attended(self, attention: Attention, x: Array, train: bool, mask: Array | None) -> Array:
+        """What the attention makes of the tokens; another kind of block lets it see others."""
+        return attention(x, train, mask)
 
     def _add(self, x: Array, branch: Callable[[Array], Array], number: int, dropout: float, train: bool) -> Array:
         # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.

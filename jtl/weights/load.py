@@ -25,6 +25,7 @@ from jtl.weights.read import read
 from jtl.weights.recognise import naming, recognise
 from jtl.weights.report import Coverage
 from jtl.weights.sharded import Where, places, put
+from jtl.weights.shorten import shortened
 from jtl.weights.sound import LogMel, Waves
 from jtl.weights.vocabulary import Vocabulary, vocabulary
 
@@ -63,6 +64,7 @@ def load(
     classes: int | Sequence[str] | None = None,
     image: int | None = None,
     in_chans: int | None = None,
+    stages: int | None = None,
     reinit: Sequence[str] = (),
     unused: Sequence[str] = (),
     dtype: Any = jnp.float32,
@@ -86,6 +88,9 @@ def load(
         ViT are interpolated. Convolutional networks take images of any size as they are.
       in_chans: channels of the images where they are to be others than the weights': the first kernel is summed for
         one, and else repeated and rescaled.
+      stages: read the first ones alone, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
+        ConvNeXt or Swin, of which the head, and a last normalisation, then have another width and are drawn anew by
+        `reinit`.
       reinit: regexes on paths that are drawn anew.
       unused: regexes on names of the file that are left.
       dtype: of the parameters, whatever the file's.
@@ -109,6 +114,9 @@ def load(
         kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
     config = family.complete(found.config, kind)
     images, table = found.preprocessing, tables(family, config)[kind]
+    if stages is not None:
+        config, table, rest = shortened(family, config, kind, stages, tensors)
+        unused = (*unused, *map(re.escape, rest))
     if image is not None:
         config, images, table = _resized(image, config, images, table)
         family.complete(config, kind)  # refuses what is no size

@@ -36,6 +36,8 @@ class Family(NamedTuple):
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head; None where it has none that is this network.
       head_bias: whether its classifier has a bias.
+      depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
+        the first of them in every config; none where a network is read as a whole only.
     """
 
     names: str
@@ -48,6 +50,7 @@ class Family(NamedTuple):
     architecture: str | None
     bare: Callable[[Config], str | None] = lambda config: None
     head_bias: bool = True
+    depth: tuple[str, ...] = ()
 
 
 def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:

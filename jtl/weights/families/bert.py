@@ -142,6 +142,7 @@ def _family(
         usual=lambda name, config: None,
         architecture=architecture,
         bare=bare,
+        depth=(words.get("num_hidden_layers", "num_hidden_layers"),),
     )
 
 

@@ -89,4 +89,5 @@ CONVNEXT = Family(
     tables=_tables,
     usual=_usual,
     architecture="ConvNextForImageClassification",
+    depth=("depths", "hidden_sizes", "num_stages"),
 )

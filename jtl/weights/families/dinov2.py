@@ -112,6 +112,7 @@ def _family(kind: str, names: str, architecture: str) -> Family:
         tables=_tables,
         usual=_usual,
         architecture=architecture,
+        depth=("num_hidden_layers",),
     )
 
 

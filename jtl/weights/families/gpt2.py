@@ -82,4 +82,5 @@ GPT2 = Family(
     # The model of language has no parameters of its own where its last layer is the words' embedding.
     bare=lambda config: "GPT2LMHeadModel" if config["tie_word_embeddings"] is True else "GPT2Model",
     head_bias=False,
+    depth=("n_layer",),
 )

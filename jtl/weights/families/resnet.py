@@ -89,4 +89,5 @@ RESNET = Family(
     tables=_tables,
     usual=_usual,
     architecture="ResNetForImageClassification",
+    depth=("depths", "hidden_sizes"),
 )

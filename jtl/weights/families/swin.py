@@ -121,4 +121,5 @@ SWIN = Family(
     tables=_tables,
     usual=_usual,
     architecture="SwinForImageClassification",
+    depth=("depths", "num_heads", "num_layers"),
 )

@@ -109,4 +109,5 @@ VIT = Family(
     tables=_tables,
     usual=_usual,
     architecture="ViTForImageClassification",
+    depth=("num_hidden_layers",),
 )

@@ -1,0 +1,98 @@
+"""The first stages of a network alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from loading import channels_first, images
+from safetensors.numpy import load_file, save_file
+
+from jtl.methods.finetune import forward
+from jtl.params import flatten
+from jtl.weights import WeightNameError
+from jtl.weights.load import load
+from jtl.weights.save import save
+
+torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+transformers = pytest.importorskip("transformers")
+
+from text_references import hf_text  # noqa: E402
+from torch_references import hf_resnet, hf_vit  # noqa: E402
+from torch_vits import hf_swin  # noqa: E402
+
+
+def run(loaded, x):
+    apply = forward(loaded.backbone, loaded.head, train=False)
+    return jax.jit(lambda v, x: apply(v, x, None)[:2])(loaded.variables, x)
+
+
+def test_first_blocks_of_a_vit(tmp_path):
+    """Their features are the whole network's to the bit; the rest is transformers' network of two blocks."""
+    net, x = hf_vit(depth=3), images((12, 12))
+    net.save_pretrained(tmp_path / "in")
+    short = load(tmp_path / "in", stages=2)
+    assert sorted(n for n in short.report.unused) == sorted(
+        n for n in load_file(tmp_path / "in" / "model.safetensors") if ".layer.2." in n
+    )
+    features, logits = run(short, x)
+    whole, _ = run(load(tmp_path / "in"), x)
+    assert {*whole} - {*features} == {"stage3"}
+    for name in ("stage1", "stage2"):
+        np.testing.assert_array_equal(features[name], whole[name])
+    save(tmp_path / "out", short)
+    theirs, account = transformers.AutoModelForImageClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    assert theirs.config.num_hidden_layers == 2
+    np.testing.assert_allclose(logits, theirs(channels_first(x)).logits.detach(), rtol=1e-5, atol=1e-5)
+    save(tmp_path / "own", load(tmp_path / "in"), format="jtl")  # by jtl's own paths too
+    same = load(tmp_path / "own", stages=2).variables.params
+    jax.tree.map(np.testing.assert_array_equal, same, short.variables.params)
+
+
+def test_first_stages_of_nets_that_widen(tmp_path):
+    """What depends on the last width is drawn anew on request, and missed otherwise."""
+    nets = {
+        "resnet": (hf_resnet("basic", width=4, depths=(1, 1)), ("head/.*",), (32, 32)),
+        "swin": (hf_swin(window_size=3, patch_size=2), ("head/.*", "backbone/norm/.*"), (12, 12)),
+    }
+    for name, (net, reinit, size) in nets.items():
+        net.save_pretrained(tmp_path / name)
+        with pytest.raises(WeightNameError, match=r"head/out/kernel: the model has shape \(\d, 2\)"):
+            load(tmp_path / name, stages=1, classes=2)
+        short = load(tmp_path / name, stages=1, classes=2, reinit=reinit)
+        features, _ = run(short, images(size))
+        whole, _ = run(load(tmp_path / name), images(size))
+        assert {*whole} - {*features} == {"stage2"}
+        np.testing.assert_array_equal(features["stage1"], whole["stage1"])
+        save(tmp_path / f"{name}-out", short)
+        _, account = transformers.AutoModelForImageClassification.from_pretrained(
+            tmp_path / f"{name}-out", output_loading_info=True
+        )
+        assert not any(account.values()), account
+
+
+def test_first_blocks_of_a_bert(tmp_path):
+    net = hf_text("bert")
+    net.save_pretrained(tmp_path)
+    whole, short = load(tmp_path), load(tmp_path, stages=1)
+    assert short.config["num_hidden_layers"] == 1
+    kept = flatten(short.variables.params)
+    assert not any("block2" in path for path in kept)
+    for path, value in kept.items():
+        np.testing.assert_array_equal(value, flatten(whole.variables.params)[path])
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    hf_vit(depth=2).save_pretrained(tmp_path)
+    for stages in (0, 3):
+        with pytest.raises(ValueError, match=f"stages={stages}: this vit has 2; give 1 to 2"):
+            load(tmp_path, stages=stages)
+    other = tmp_path / "other"
+    other.mkdir()
+    save_file({"features.0.0.weight": np.zeros(3, np.float32)}, other / "model.safetensors")
+    (other / "config.json").write_text(json.dumps({"model_type": "mobilenet_v3"}))
+    with pytest.raises(ValueError, match="stages=1: a mobilenet_v3 is read as a whole"):
+        load(other, stages=1)
