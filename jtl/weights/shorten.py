@@ -34,7 +34,7 @@ def shortened(
     """
     model = config["model_type"]
     if not family.depth:
-        raise ValueError(f"stages={stages}: a {model} is read as a whole; its features are returned for every stage")
+        raise ValueError(f"stages={stages}: of {model} all is read; its features are given for every stage")
     depth = config[family.depth[0]]
     count = depth if isinstance(depth, int) else len(depth)
     if isinstance(stages, bool) or not 1 <= stages <= count:
