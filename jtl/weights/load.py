@@ -118,7 +118,7 @@ def load(
         config, table, rest = shortened(family, config, kind, stages, tensors)
         unused = (*unused, *map(re.escape, rest))
     if image is not None:
-        config, images, table = _resized(image, config, images, table)
+        config, images, table = _resized(image, config, images, table, kind)
         family.complete(config, kind)  # refuses what is no size
     backbone = family.backbone(config)
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
@@ -156,11 +156,16 @@ def load(
     return Pretrained(backbone, head, variables, images, labels, config, kind, report, tokenizer)
 
 
-def _resized(side: int, config: Config, images: Any, table: Sequence[Rule]) -> tuple[Config, Any, list[Rule]]:
-    """All that depends on the size of the images."""
+def _resized(
+    side: int, config: Config, images: Any, table: Sequence[Rule], kind: str
+) -> tuple[Config, Any, list[Rule]]:
+    """All that depends on the size of the images, as the file's own library has it."""
+    if {"vision_config", "text_config"} <= set(config):
+        raise ValueError(f"image={side}: this {config['model_type']} has two towers, and keeps the size of its images")
     if not any(rule.path == "backbone/position" for rule in table):
         raise ValueError(f"image={side}: a {config['model_type']} takes images of any size; leave image= out")
-    count, antialias = side // config["patch_size"], config["model_type"] == "dinov2_with_registers"
+    count = side // config["patch_size"]
+    antialias = kind == "timm" or config["model_type"] == "dinov2_with_registers"
     rules = [
         rule._replace(transform=interpolated(count, rule.transform, antialias=antialias))
         if rule.path == "backbone/position"

@@ -11,12 +11,12 @@ from jtl.weights.transforms import Transform, identity
 def interpolated(side: int, of: Transform = identity, *, antialias: bool = False) -> Transform:
     """A square of position embeddings, [1, n², d] or after one for the class token [1, 1 + n², d], for `side²` patches.
 
-    Bicubic, as transformers' `interpolate_pos_encoding` has it.
+    Bicubic, as transformers' `interpolate_pos_encoding` and timm's `resample_abs_pos_embed` have it.
 
     Args:
       side: how many patches there shall be in a row.
       of: from the file's layout.
-      antialias: as transformers has it in DINOv2 with registers alone.
+      antialias: as timm has it, and transformers in DINOv2 with registers alone.
     """
 
     def forward(x: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="torch is the reference; it is insta
 pytest.importorskip("transformers")
 
 from torch_references import hf_resnet, hf_vit  # noqa: E402
+from torch_vits import hf_clip  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,9 @@ def test_preprocessing_follows_the_image_size(folder, tmp_path):
     arch["model_args"]["mlp_ratio"] = 40 / 24
     assert load(tmp_path, arch=arch).preprocessing[:2] == (13, 12)
     assert load(tmp_path, arch=arch, image=24).preprocessing[:2] == (26, 24)
+    hf_clip().save_pretrained(tmp_path / "clip")
+    with pytest.raises(ValueError, match="image=16: this clip has two towers"):
+        load(tmp_path / "clip", image=16)
     with pytest.raises(ValueError, match="image=48: a resnet takes images of any size"):
         load(folder, image=48)
     with pytest.raises(ValueError, match=r"image_size=0: give a whole number"):

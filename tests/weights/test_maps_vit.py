@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from loading import renamed, same_bits, tree_of
+from loading import close, renamed, same_bits, tree_of
 from safetensors.numpy import load_file
 
 from jtl.weights.load import load
@@ -105,6 +105,19 @@ def test_every_number_arrives_as_from_transformers(saved, kind, tmp_path):
     assert same.config["layer_norm_eps"] == 1e-12
     same_bits(dict(flatten(tree_of(loaded))), dict(flatten(tree_of(same))))
     same_bits(renamed(loaded, kind), tensors)
+
+
+@pytest.mark.parametrize("side", [2, 5])
+def test_another_size_is_made_as_timm_has_it(saved, side, tmp_path):
+    """timm's files are interpolated with antialias, which transformers' are not."""
+    _, held = saved
+    tensors = timm(held)
+    torch.save({n: torch.tensor(a) for n, a in tensors.items()}, tmp_path / "x.bin")
+    found = load(tmp_path / "x.bin", arch=ARCH, image=4 * side).variables.params["backbone"]["position"]
+    square = torch.tensor(tensors["pos_embed"][:, 1:]).reshape(1, 3, 3, -1).permute(0, 3, 1, 2)
+    made = torch.nn.functional.interpolate(square, size=(side, side), mode="bicubic", antialias=True)
+    wanted = np.concatenate([tensors["pos_embed"][:, :1], made.permute(0, 2, 3, 1).reshape(1, side * side, -1)], 1)
+    close(found, wanted, 1e-5, str(side))
 
 
 def test_names_of_transformers_keep_its_epsilon_without_a_config(saved):
