@@ -17,11 +17,11 @@ from jtl.backbones.mobilenet_v3 import mobilenet_v3
 from jtl.backbones.recurrent import RecurrentSize, recurrent
 from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
 from jtl.backbones.siglip import siglip_image, siglip_text
+from jtl.backbones.sizes import Size
 from jtl.backbones.sounds import Convolution
 from jtl.backbones.swin import swin
 from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
-from jtl.backbones.vision_transformer import Size
 from jtl.backbones.vit import dinov2, vit
 from jtl.backbones.wav2vec2 import wav2vec2
 from jtl.backbones.whisper import whisper

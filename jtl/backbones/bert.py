@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.texts import check_texts, mean_of_tokens
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
-from jtl.backbones.vit import Size
 from jtl.model import Model, from_linen
 
 _SIZES = {
@@ -88,11 +88,7 @@ def bert(
     2019, arXiv 1907.11692; Sanh et al., DistilBERT, 2019, arXiv 1910.01108; Wang et al., MiniLM, 2020, arXiv
     2002.10957.
     """
-    if isinstance(size, str) and size not in _SIZES:
-        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
-    size = _SIZES[size] if isinstance(size, str) else size
-    if size.width % size.heads:
-        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
+    size = sized(size, _SIZES)
     first = 0 if pad is None else pad + 1
     if vocabulary < 1 or types < 0 or positions <= first:
         raise ValueError(
@@ -102,9 +98,7 @@ def bert(
     rates = {"dropout": dropout, "attention_dropout": attention_dropout}
     rates |= {} if out_dropout is None else {"out_dropout": out_dropout}
     rates |= {} if pooler is None else {"pooler.before": pooler.before, "pooler.after": pooler.after}
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+    check_size(size, **rates)
     return from_linen(
         _Bert(size, vocabulary, positions, types, pad, pooler, eps, dropout, attention_dropout, out_dropout, activation)
     )

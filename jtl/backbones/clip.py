@@ -5,9 +5,10 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float
 
+from jtl.backbones.sizes import Size
 from jtl.backbones.text_tower import TextTower
 from jtl.backbones.transformer import exact_gelu
-from jtl.backbones.vision_transformer import Size, VisionTransformer, check_grid
+from jtl.backbones.vision_transformer import VisionTransformer, check_grid
 from jtl.model import Model, from_linen
 
 

@@ -5,9 +5,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.texts import check_texts, mean_of_tokens
 from jtl.backbones.transformer import Block, trunc_normal
-from jtl.backbones.vit import Size
 from jtl.model import Model, from_linen
 
 _SIZES = {
@@ -53,17 +53,10 @@ def gpt2(
 
     Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
     """
-    if isinstance(size, str) and size not in _SIZES:
-        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
-    size = _SIZES[size] if isinstance(size, str) else size
-    if size.width % size.heads:
-        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
+    size = sized(size, _SIZES)
+    check_size(size, embedding_dropout=embedding_dropout, dropout=dropout, attention_dropout=attention_dropout)
     if vocabulary < 1 or positions < 1:
         raise ValueError(f"vocabulary={vocabulary}, positions={positions}: give at least 1 of each")
-    rates = {"embedding_dropout": embedding_dropout, "dropout": dropout, "attention_dropout": attention_dropout}
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
     return from_linen(_Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout))
 
 

@@ -2,8 +2,9 @@
 
 import flax.linen as nn
 
+from jtl.backbones.sizes import Size
 from jtl.backbones.text_tower import TextTower
-from jtl.backbones.vision_transformer import Size, VisionTransformer
+from jtl.backbones.vision_transformer import VisionTransformer
 from jtl.model import Model, from_linen
 
 

@@ -7,8 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jtl.backbones.sizes import Size, check_size
 from jtl.backbones.transformer import trunc_normal
-from jtl.backbones.vision_transformer import Size, check_size, stack
+from jtl.backbones.vision_transformer import stack
 
 
 class TextTower(nn.Module):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -11,23 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.layers import Conv, check_images
+from jtl.backbones.sizes import Size, check_size
 from jtl.backbones.transformer import Attention, Block, Mlp, exact_gelu, trunc_normal
-
-
-class Size(NamedTuple):
-    """The measures of a transformer.
-
-    Args:
-      width: of a token.
-      depth: number of blocks.
-      heads: of the attention; divides the width.
-      hidden: width of the blocks' perceptron.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    hidden: int
 
 
 def check_grid(image: int, patch: int) -> None:
@@ -38,19 +23,6 @@ def check_grid(image: int, patch: int) -> None:
     """
     if image % patch:
         raise ValueError(f"image={image} is no multiple of patch={patch}")
-
-
-def check_size(size: Size, **rates: float) -> None:
-    """Refuses heads that do not divide the width, and rates that are no probability.
-
-    Raises:
-      ValueError: naming it and its value.
-    """
-    if size.width % size.heads:
-        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
 
 
 class VisionTransformer(nn.Module):

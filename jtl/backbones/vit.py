@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from jtl.backbones.vision_transformer import Size, VisionTransformer, check_grid
+from jtl.backbones.sizes import Size, sized
+from jtl.backbones.vision_transformer import VisionTransformer, check_grid
 from jtl.model import Model, from_linen
 
 SIZES = {
@@ -48,7 +49,7 @@ def vit(
     """
     check_grid(image, patch)
     net = VisionTransformer(
-        sized(size), patch, image, eps, dropout, attention_dropout=attention_dropout, drop_path=drop_path
+        sized(size, SIZES), patch, image, eps, dropout, attention_dropout=attention_dropout, drop_path=drop_path
     )
     return from_linen(net)
 
@@ -91,7 +92,7 @@ def dinov2(
     """
     check_grid(image, patch)
     net = VisionTransformer(
-        sized(size),
+        sized(size, SIZES),
         patch,
         image,
         eps,
@@ -103,14 +104,3 @@ def dinov2(
         pool="token+mean",
     )
     return from_linen(net)
-
-
-def sized(size: str | Size) -> Size:
-    """The measures of a name.
-
-    Raises:
-      ValueError: where it is none.
-    """
-    if isinstance(size, str) and size not in SIZES:
-        raise ValueError(f"size={size!r}: give one of {list(SIZES)}, or a Size(width, depth, heads, hidden)")
-    return SIZES[size] if isinstance(size, str) else size

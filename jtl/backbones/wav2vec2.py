@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
 from jtl.backbones.texts import mean_of_tokens
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
-from jtl.backbones.vision_transformer import Size, check_size
 from jtl.model import Model, from_linen
 from jtl.ops import computed_once
 
@@ -80,9 +80,7 @@ def wav2vec2(
 
     Baevski et al., wav2vec 2.0, 2020, arXiv 2006.11477; Hsu et al., HuBERT, 2021, arXiv 2106.07447.
     """
-    if isinstance(size, str) and size not in _SIZES:
-        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
-    size = _SIZES[size] if isinstance(size, str) else size
+    size = sized(size, _SIZES)
     rates = {"dropout": dropout, "first_dropout": first_dropout, "mlp_dropout": mlp_dropout}
     check_size(size, **rates, attention_dropout=attention_dropout)
     convolutions = tuple(Convolution(*measures) for measures in convolutions)

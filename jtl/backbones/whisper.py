@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
-from jtl.backbones.vision_transformer import Size, check_size
 from jtl.model import Model, from_linen
 from jtl.ops import computed_once
 
@@ -58,9 +58,7 @@ def whisper(
 
     Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv 2212.04356.
     """
-    if isinstance(size, str) and size not in _SIZES:
-        raise ValueError(f"size={size!r}: give one of {list(_SIZES)}, or a Size(width, depth, heads, hidden)")
-    size = _SIZES[size] if isinstance(size, str) else size
+    size = sized(size, _SIZES)
     check_size(size, dropout=dropout, mlp_dropout=mlp_dropout, attention_dropout=attention_dropout)
     if size.width % 2 or size.width < 4:
         raise ValueError(f"width={size.width}: sines and cosines need an even one, of at least 4")

@@ -122,7 +122,7 @@ def _family(
 
     def tables(config: Config) -> dict[str, Sequence[Rule]]:
         depth = get(config, "num_hidden_layers")
-        found = {HEADLESS: table(depth, True), "transformers": table(depth, False)}
+        found: dict[str, Sequence[Rule]] = {HEADLESS: table(depth, True), "transformers": table(depth, False)}
         if kind == "roberta":
             # The classifier's first layer is the pooler of a network without one.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]

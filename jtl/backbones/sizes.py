@@ -1,0 +1,44 @@
+"""The measures of a transformer."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """The measures of a transformer.
+
+    Args:
+      width: of a token.
+      depth: number of blocks.
+      heads: of the attention; divides the width.
+      hidden: width of the blocks' perceptron.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+
+
+def sized(size: str | Size, known: Mapping[str, Size]) -> Size:
+    """The measures of a name.
+
+    Raises:
+      ValueError: where it is none of the known.
+    """
+    if isinstance(size, str) and size not in known:
+        raise ValueError(f"size={size!r}: give one of {list(known)}, or a Size(width, depth, heads, hidden)")
+    return known[size] if isinstance(size, str) else size
+
+
+def check_size(size: Size, **rates: float) -> None:
+    """Refuses heads that do not divide the width, and rates that are no probability.
+
+    Raises:
+      ValueError: naming it and its value.
+    """
+    if size.width % size.heads:
+        raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
