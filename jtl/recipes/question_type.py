@@ -4,7 +4,11 @@
     jtl eval runs/question_type/1000/checkpoints
     jtl predict runs/question_type/1000/checkpoints "Who wrote this?" questions.txt
 
-Not yet measured.
+Expect, in percent of the 500 test questions, one draw of the examples (jax 0.10.2, nine minutes on two busy cores):
+
+    examples   bag of words   feature extraction   fine-tuning
+    200        66.8           76.6                 92.0
+    1000       81.4           86.6                 93.8
 
 Li and Roth, Learning Question Classifiers, 2002.
 """
