@@ -1,42 +1,28 @@
-"""Fuzz every reader of weight files: `python benchmarks/fuzz_weights.py 100000 [SEED]`.
+"""Fuzz every reader of weight files, and `jtl.load`: `python benchmarks/fuzz_weights.py 100000 [SEED]`.
 
-Each case must be read, or refused by `WeightFileError` (or `FileNotFoundError` for a named file that is absent), within
-a second of processor time, in bounded memory, and without any effect: an audit hook stops the run if a reader imports,
-executes, starts a process, connects, or opens a file to write or outside the case's folder.
+Each file must be read, or refused by `WeightFileError` (or `FileNotFoundError` for a named file that is absent); each
+folder be loaded, or refused by a ValueError or FileNotFoundError. All of it as benchmarks/guarded.py has it: within a
+second of processor time (two for a folder, whose config may turn into ResNet-50, which is traced before its tensors are
+missed), in bounded memory, without any effect.
 """
 
-import faulthandler
-import importlib.util
 import random
-import resource
-import signal
 import struct
 import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 1.0
-MEMORY = 768 << 20  # bytes beyond what the process has at the start
-FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.", "marshal.", "exec", "compile", "import")
-ALLOWED = ("os.listdir", "os.scandir", "ctypes.addressof")
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "weights")]
 
+import fuzzing  # noqa: E402
 
-def _load_generator() -> Any:
-    spec = importlib.util.spec_from_file_location("fuzzing", ROOT / "tests" / "weights" / "fuzzing.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-sys.path.insert(0, str(ROOT))
-fuzzing = _load_generator()
+from benchmarks import fuzz_folders, guarded  # noqa: E402
 from jtl.weights import WeightFileError, read  # noqa: E402
 from jtl.weights.torch_file import read_torch_tree  # noqa: E402
 
@@ -110,76 +96,54 @@ def attacks() -> Iterator[tuple[str, bytes]]:
     yield "npz, bomb", fuzzing.npz({"w.npy": bomb}, zipfile.ZIP_DEFLATED)
 
 
-def guard(event: str, args: tuple) -> None:
-    """End the process at once if a reader does anything but read its case."""
-    if not watching:
-        return
-    bad = event.startswith(FORBIDDEN) and not event.startswith(ALLOWED)
-    if event == "import":
-        bad = args[0] not in sys.modules and args[0].split(".")[0] not in ("encodings", "numpy")
-    if event == "open":
-        path, mode = str(args[0]), args[1]
-        bad = not path.startswith(watching) or (mode is not None and set(str(mode)) & set("wax+"))
-    if bad:
-        sys.stderr.write(f"FORBIDDEN {event} {args!r} in {current}\n")
-        faulthandler.dump_traceback()
-        signal.raise_signal(signal.SIGKILL)
+def opened(path: Path) -> None:
+    """Reads all that a file holds, by every reader that takes it."""
+    for value in read(path).values():
+        value.sum() if value.dtype.kind in "biuf" else value.tobytes()
+    if path.read_bytes()[:2] == b"\x80\x02" or b"data.pkl" in path.read_bytes():
+        read_torch_tree(path)
 
 
-def outcome(path: Path) -> str:
-    """`read` or `refused`; anything else is raised."""
-    try:
-        for value in read(path).values():
-            value.sum() if value.dtype.kind in "biuf" else value.tobytes()
-        if path.read_bytes()[:2] == b"\x80\x02" or b"data.pkl" in path.read_bytes():
-            read_torch_tree(path)
-    except (WeightFileError, FileNotFoundError) as error:
-        if len(str(error)) > 5000:
-            raise AssertionError(f"a message of {len(str(error))} characters") from error
-        return "refused"
-    return "read"
+Case = tuple[str, Path, Callable[[], object], tuple[type[Exception], ...], float]
+"""A label, the folder that may be read, what reads, the exceptions that refuse, and how many seconds it may take."""
 
 
-def late(*_: object) -> None:
-    """The processor time of a case is over."""
-    raise TimeoutError(f"more than {SECONDS} s of processor time in {current}")
+def files(folder: Path, count: int, seed: int) -> Iterator[Case]:
+    """Single files; each is written when it is asked for."""
+    case = folder / "case"
+    (folder / "whole.safetensors").write_bytes(fuzzing.WHOLE[2][1])
+    for label, data in chain(
+        ((f"whole {name}", data) for name, data in fuzzing.WHOLE),
+        ((f"attack {name}", data) for name, data in attacks()),
+        fuzzing.mutated(seed, count),
+    ):
+        case.write_bytes(data)
+        yield label, folder, partial(opened, case), (WeightFileError, FileNotFoundError), 1.0
 
 
-watching = ""
-current = ""
+def checkpoints(folder: Path, count: int, seed: int) -> Iterator[Case]:
+    """Whole folders; their networks must fit too, so any ValueError is a refusal."""
+    for label, held, reader in fuzz_folders.cases(seed, count):
+        fuzz_folders.write(folder, held)
+        yield label, folder, partial(reader, folder), (ValueError, FileNotFoundError), 2.0
 
 
 def main(count: int, seed: int) -> None:
-    """Run `count` damaged files and all attacks."""
-    global watching, current
-    signal.signal(signal.SIGPROF, late)
-    hostile = list(attacks())
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    """Run `count` damaged files and folders, a quarter of them folders, and all attacks."""
     tally: Counter[str] = Counter()
-    sys.addaudithook(guard)
-    with tempfile.TemporaryDirectory() as folder:
-        case = Path(folder) / "case"
-        for name, data in fuzzing.WHOLE:
-            (Path(folder) / "whole.safetensors").write_bytes(fuzzing.WHOLE[2][1])
-            case.write_bytes(data)
-            if outcome(case) != "read":
-                raise AssertionError(f"the undamaged {name} was refused")
-        cases = [(label, data, True) for label, data in hostile]
-        damaged = ((label, data, False) for label, data in fuzzing.mutated(seed, count))
-        for label, data, must_refuse in (x for part in (cases, damaged) for x in part):
-            case.write_bytes(data)
-            current, watching = label, folder
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            try:
-                result = outcome(case)
-            except BaseException as error:
-                raise AssertionError(f"{label}: {type(error).__name__}: {str(error)[:500]}") from error
-            finally:
-                signal.setitimer(signal.ITIMER_PROF, 0)
-                watching = ""
-            if must_refuse and result != "refused":
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        for label, _, run, *_ in chain(files(folder, 0, seed), checkpoints(folder / "checkpoint", 0, seed)):
+            if label.startswith("whole"):
+                run()  # imports what it needs, and jax's threads start
+        guarded.limit()
+        held = files(folder, count - count // 4, seed), checkpoints(folder / "checkpoint", count // 4, seed)
+        for case in chain(*held):
+            label, result = case[0], guarded.outcome(*case)
+            if label.startswith("attack") and result != "refused":
                 raise AssertionError(f"{label}: was read")
+            if label.startswith("whole") and result != "read":
+                raise AssertionError(f"{label}: was refused")
             tally[result] += 1
     print(f"{sum(tally.values())} cases: {tally['refused']} refused, {tally['read']} read")
 

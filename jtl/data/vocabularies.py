@@ -93,9 +93,9 @@ def _wordpiece(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     backend = Tokenizer(_read(path, lambda: models.WordPiece.from_file(str(path), unk_token=unknown)))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=config["tokenize_chinese_chars"],
-        strip_accents=config["strip_accents"],
-        lowercase=config["do_lower_case"],
+        handle_chinese_chars=_flag(config, "tokenize_chinese_chars"),
+        strip_accents=None if config["strip_accents"] is None else _flag(config, "strip_accents"),
+        lowercase=_flag(config, "do_lower_case"),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
@@ -149,6 +149,12 @@ def _content(token: Any) -> str:
     if not isinstance(text, str) or not text:
         raise ValueError(f"a special token is {show(text)}: give its text")
     return text
+
+
+def _flag(config: Mapping[str, Any], name: str) -> bool:
+    if not isinstance(config[name], bool):
+        raise ValueError(f"{name}={show(config[name])} in tokenizer_config.json: give true or false")
+    return config[name]
 
 
 def _read(path: Path, make: Callable[[], Any]) -> Any:

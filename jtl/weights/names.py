@@ -15,7 +15,7 @@ from jtl.weights.lazy import Tensors
 from jtl.weights.report import Coverage, Loaded
 from jtl.weights.transforms import Transform, identity
 
-NEAREST_FOR = 20  # names of an error get a nearest match; looking for more takes quadratic time
+NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
 READERS = 4  # threads: while one waits for the file another transposes; each holds one tensor
 
 

@@ -14,6 +14,8 @@ from jtl.weights.sound import LogMel, Waves
 from jtl.weights.source import Source
 from jtl.weights.st_file import parse_json
 
+_BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
+FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
 MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
 
 
@@ -92,23 +94,28 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     """The table whose rules match most of a file's names.
 
     Raises:
-      WeightNameError: where none matches any.
+      WeightNameError: where none matches any, or the network is out of all proportion to the file.
     """
     names = list(names)
     found = {}
     for kind, table in tables.items():
-        known = union(table)
+        known = union([rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table])
         found[kind] = sum(known.fullmatch(name) is not None for name in names)
     best = max(found, key=lambda kind: found[kind])
     if not found[best]:
         some = ", ".join(map(show, names[:5]))
         raise WeightNameError(f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}")
+    if len(tables[best]) > FEWEST * (len(names) + 1):
+        raise WeightNameError(
+            f"a network of {len(tables[best])} names by {best} cannot be in a file of {len(names)} tensors; "
+            "check how many layers the config gives it"
+        )
     return best
 
 
 def union(table: Sequence[Rule]) -> re.Pattern[str]:
     """One regex for the names of all rules."""
-    return re.compile("|".join(f"(?:{_anonymous(rule.pattern)})" for rule in table))
+    return re.compile("|".join(dict.fromkeys(f"(?:{_anonymous(rule.pattern)})" for rule in table)))
 
 
 def _anonymous(pattern: str) -> str:

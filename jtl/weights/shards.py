@@ -9,6 +9,7 @@ from jtl.weights.source import Source
 from jtl.weights.st_file import parse_json
 
 MAX_INDEX = 32 << 20  # bytes
+MAX_NAME = 255  # bytes of a file's name, which no usual file system exceeds
 
 
 def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
@@ -62,7 +63,8 @@ def _weight_map(path: Path) -> dict[str, object]:
 
 
 def _plain_name(shard: object, name: str) -> str:
-    if not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\:\0"):
+    wrong = not isinstance(shard, str) or shard in ("", ".", "..") or set(shard) & set("/\\:\0")
+    if wrong or not isinstance(shard, str) or len(shard.encode(errors="replace")) > MAX_NAME:
         raise WeightFileError(
             f"tensor {show(name)} is said to lie in {show(shard)}; it must be the name of a file beside the index"
         )
