@@ -136,4 +136,4 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _names() -> str:
-    return "; ".join(family.names for family in FAMILIES.values())
+    return "; ".join(family.names for family in FAMILIES.values() if family.names)

@@ -36,6 +36,9 @@ def renamed(loaded, naming):
 
 
 def same_bits(ours, theirs):
+    """The same names, shapes, number types and bits."""
     assert sorted(ours) == sorted(theirs)
     for name, value in theirs.items():
-        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+        found, value = np.asarray(ours[name]), np.asarray(value)
+        assert (found.shape, found.dtype) == (value.shape, value.dtype), name
+        assert found.tobytes() == value.tobytes(), name

@@ -40,6 +40,22 @@ CONFIGS = (
     {"model_type": "whisper", "d_model": 12, "encoder_attention_heads": 3, "max_source_positions": 9, "dropout": 0.0},
     {"model_type": "gpt2", "n_embd": 12, "n_head": 3, "n_layer": 2, "n_inner": 8, "n_positions": 16},
     {"model_type": "recurrent", "cell": "gru", "embedding_size": 5, "hidden_size": 4, "bidirectional": True},
+    {
+        "model_type": "clip",
+        "projection_dim": 6,
+        "vision_config": {"hidden_size": 12, "num_attention_heads": 3, "image_size": 8, "patch_size": 4},
+        "text_config": {"hidden_size": 12, "num_attention_heads": 2, "eos_token_id": 2, "hidden_act": "gelu"},
+        "text_config_dict": {"num_hidden_layers": 2, "max_position_embeddings": 5, "vocab_size": 20},
+    },
+    {
+        "model_type": "siglip",
+        "vision_config": {"hidden_size": 12, "num_attention_heads": 3, "image_size": 8, "patch_size": 4},
+        "text_config": {"hidden_size": 12, "num_attention_heads": 2, "projection_size": 12, "vocab_size": 20},
+    },
+    {"model_type": "clip_vision_model", "hidden_size": 12, "num_attention_heads": 3, "image_size": 8, "patch_size": 4},
+    {"model_type": "clip_text_model", "hidden_size": 12, "num_attention_heads": 3, "eos_token_id": 9},
+    {"model_type": "siglip_vision_model", "hidden_size": 12, "num_attention_heads": 3, "vision_use_head": True},
+    {"model_type": "siglip_text_model", "hidden_size": 12, "num_attention_heads": 3, "projection_size": 6},
     {"architecture": "resnet18", "model_args": {"layers": [1, 1], "in_chans": 3}},
     {"architecture": "vit_tiny_patch4_12", "model_args": {"embed_dim": 24, "depth": 2, "num_heads": 4, "mlp_ratio": 2}},
     {

@@ -199,7 +199,7 @@ def _both_complete(config: Config, naming: str) -> Config:
     for part in ("text", "vision"):
         given = config.get(f"{part}_config") or {}
         later = config.pop(f"{part}_config_dict", None)  # in old files, where it goes before the other
-        for value in (given, later or {}):
+        for value in (given, {} if later is None else later):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{part}_config={show(str(value))}: give names and values")
         tower = f"{kind}_{part}_model"
