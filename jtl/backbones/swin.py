@@ -96,7 +96,7 @@ class _Block(Block):
         table = self.param("position", trunc_normal, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
         side = min(self.window, *self.grid)
         shift = side // 2 if self.shifted and min(self.grid) > self.window else 0
-        bias = jnp.asarray(table, x.dtype)[_differences(side, self.window)].transpose(2, 0, 1)[None]
+        bias = jnp.asarray(table, x.dtype)[differences(side, self.window)].transpose(2, 0, 1)[None]
         near = _touching(self.grid, side, shift, len(x)) if shift else None
         return windowed(lambda w: attention(w, train, near, bias=bias), x, self.grid, side, shift)
 
@@ -129,7 +129,7 @@ def windowed(
     return y[:, : grid[0], : grid[1]].reshape(x.shape)
 
 
-def _differences(side: int, window: int) -> np.ndarray:
+def differences(side: int, window: int) -> np.ndarray:
     """The table's rows for all pairs of a window's tokens; `(dy + w − 1)(2 w − 1) + dx + w − 1` for (dy, dx)."""
     y, x = np.divmod(np.arange(side * side), side)
     rows, columns = (a[:, None] - a[None, :] + window - 1 for a in (y, x))

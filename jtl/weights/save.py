@@ -16,6 +16,7 @@ from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import PLAIN
 from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
+from jtl.weights.maps import swin
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
@@ -81,6 +82,9 @@ def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dic
         # PyTorch counts the batches of a normalisation but computes nothing from the count.
         names = [name for name in tensors if name.endswith("running_mean")]
         tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64) for name in names}
+    if format == "torchvision":
+        names = [name for name in tensors if name.endswith("relative_position_bias_table")]
+        tensors |= {name.replace("bias_table", "index"): swin.index(tensors[name]) for name in names}
     return tensors
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
+from jtl.backbones.blocks import rounded
 from jtl.backbones.mobilenet_v3 import ROWS
 from jtl.model import Model
 from jtl.weights.errors import show
@@ -27,9 +28,11 @@ def _complete(config: Config, naming: str) -> Config:
     config = {**usual, **config}
     if not isinstance(config["size"], str) or config["size"] not in ROWS:
         raise ValueError(f"size={show(str(config['size']))}: give one of {list(ROWS)}")
-    config = {"intermediate_size": {"large": 1280, "small": 1024}[config["size"]], **config}
-    whole(config, "num_channels", "intermediate_size")
+    whole(config, "num_channels")
     real(config, "depth_multiplier", 16)
+    hidden = {"large": 1280, "small": 1024}[config["size"]]
+    config = {"intermediate_size": rounded(hidden * config["depth_multiplier"]), **config}
+    whole(config, "intermediate_size")
     real(config, "layer_norm_eps", 1.0)
     return config
 

@@ -1,7 +1,11 @@
 """Names of Swin transformers: transformers', timm's, those of its own release, and torchvision's."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from jtl.backbones.swin import differences
 from jtl.weights.maps.layers import conv, dense, norm
 from jtl.weights.maps.vit import fused
 from jtl.weights.names import Rule
@@ -62,6 +66,12 @@ def torchvision(depths: Sequence[int]) -> list[Rule]:
             name, path = rf"features\.{2 * stage - 1}\.{i}", f"backbone/stage{stage}/block{i + 1}"
             rules += _block(name, path, (r"mlp\.0", r"mlp\.3"))
     return rules
+
+
+def index(table: np.ndarray) -> np.ndarray:
+    """What torchvision saves beside a table: the row for each pair of a window's tokens."""
+    window = (math.isqrt(len(table)) + 1) // 2
+    return differences(window, window).reshape(-1)
 
 
 def _blocks(depths: Sequence[int]) -> list[Rule]:

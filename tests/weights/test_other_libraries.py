@@ -1,0 +1,116 @@
+"""timm and torchvision themselves: jtl reads their networks, and they load the files that it writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from loading import close, images, renamed
+from safetensors.numpy import save_file
+
+from jtl.methods.finetune import predictor
+from jtl.shapes import shapes
+from jtl.weights import export
+from jtl.weights.load import load
+from jtl.weights.recognise import recognise
+from jtl.weights.save import save
+
+SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "patch_size": 2}
+CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [4, 6, 6, 8]}
+VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
+VGG = {"depths": [1, 2], "hidden_sizes": [4, 6], "batch_norm": True, "intermediate_size": 8}
+CASES = {
+    "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
+    "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
+    "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
+    "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
+    "torchvision swin": ({"architecture": "swin_t", "model_args": SWIN}, (22, 30)),
+    "torchvision inception": ({"model_type": "inception_v3", "depth_multiplier": 1 / 16}, (96, 111)),
+    "torchvision vgg": ({"model_type": "vgg", **VGG}, (40, 31)),
+    "torchvision mobilenet": ({"architecture": "mobilenet_v3_small", "model_args": {"width_mult": 0.25}}, (48, 33)),
+}
+
+
+@pytest.fixture(scope="module")
+def ask():
+    """`ask(do=..., ...)` of the process that holds both libraries."""
+    pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+    others = Path(sys.prefix) / "others"
+    if not others.exists():
+        pytest.skip("timm and torchvision are not installed; `make test` does it")
+    script = Path(__file__).parents[1] / "support" / "other_libraries.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(others)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(**request):
+        sent, received = process.stdin, process.stdout
+        assert sent is not None
+        assert received is not None
+        sent.write(json.dumps(request) + "\n")
+        sent.flush()
+        answer = json.loads(received.readline())
+        assert "error" not in answer, answer["error"]
+        return answer["answer"]
+
+    yield ask
+    process.communicate()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_is_theirs_both_ways(ask, name, tmp_path):
+    """Their file, and ours that they load with no name missing and none too many, give the same logits to 1e-5."""
+    (arch, size), (library, _) = CASES[name], name.split()
+    x = images(size)
+    np.save(tmp_path / "x.npy", x)
+    given = {"x": str(tmp_path / "x.npy"), "out": str(tmp_path / "logits.npy")}
+    ask(do="make", name=name, file=str(tmp_path / "theirs.pth"), **given)
+    wanted = np.load(tmp_path / "logits.npy")
+    loaded = load(tmp_path / "theirs.pth", arch=arch)
+    close(jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x), wanted, 1e-5, name)
+    ours = tmp_path / "ours" / "model.safetensors"
+    if "architecture" in arch:
+        save(ours.parent, loaded, format=library)
+    else:  # no network of theirs by a name: the tensors alone
+        ours.parent.mkdir()
+        state = renamed(loaded, library)
+        means = [n for n in state if n.endswith("running_mean")]
+        state |= {n.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64) for n in means}
+        save_file(state, ours)
+    ask(do="load", name=name, file=str(ours), **given)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
+    if library == "timm":
+        ask(do="load_folder", folder=str(ours.parent), **given)
+        np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
+
+
+WHOLE = [
+    *(("torchvision", name) for name in ("alexnet", "vgg16_bn", "resnet50", "mobilenet_v2", "convnext_tiny")),
+    *(("timm", name) for name in ("inception_v3", "efficientnet_b0", "swin_tiny_patch4_window7_224")),
+    *(("timm", name) for name in ("deit_tiny_patch16_224", "vit_small_patch14_dinov2")),
+    ("timm", "vit_small_patch14_reg4_dinov2"),
+]
+NO_WEIGHTS = ("num_batches_tracked", "relative_position_index")
+
+
+@pytest.mark.parametrize(("library", "name"), WHOLE)
+def test_every_tensor_of_a_whole_network_has_their_name_and_shape(ask, library, name):
+    family, config, *_ = recognise(None, name)
+    config = family.complete(config, library)
+    made = shapes(family.backbone(config).init, jax.random.key(0), family.example(config))
+    tree = {"backbone": made.params, "stats": {"backbone": made.stats}}
+    blank = jax.tree.map(lambda a: np.broadcast_to(np.float32(0), a.shape), tree)
+    found = {n: list(a.shape) for n, a in export(blank, family.tables(config)[library]).items()}
+    wanted = ask(do="shapes", library=library, name=name)
+    head = {n for n in wanted if n not in found and not n.endswith(NO_WEIGHTS) and not n.startswith("AuxLogits.")}
+    assert {n: s for n, s in wanted.items() if n in found} == found
+    # What is left is the classifier: a kernel for 1000 classes and a bias; none in DINOv2.
+    assert [wanted[n][0] for n in head] == [1000] * (0 if "dinov2" in name else 2), head
