@@ -30,11 +30,14 @@ def locate(source: str | Path) -> Path:
       ValueError: for a name that is no repository's.
     """
     text = str(source)
+    if not text.strip():
+        raise ValueError(f"source={text!r}: give a path, 'hf:org/name' or 'timm:name'")
     found = re.fullmatch(r"(hf|timm):(.*)", text, re.DOTALL)
     if not found:
         path = Path(source)
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; give a path, or 'hf:org/name' for a model of the Hub")
+            meant = f"'hf:{text}'" if is_repository(text) else "'hf:org/name' or 'timm:name'"
+            raise FileNotFoundError(f"{path} does not exist; give a path, or {meant} for a model of the Hub")
         return path
     name, _, revision = found[2].partition("@")
     repo = f"timm/{name}" if found[1] == "timm" else name

@@ -13,6 +13,7 @@ from jtl import heads
 from jtl.model import Model, Variables, init
 from jtl.shapes import shapes
 from jtl.typing import Key
+from jtl.weights.asked import check
 from jtl.weights.channels import rechannelled, refilled, same_scale
 from jtl.weights.families import Config
 from jtl.weights.families.base import HEADLESS
@@ -105,6 +106,7 @@ def load(
       WeightNameError: the file and the network do not fit; all names are listed.
       ValueError: the network is not said, not known, or a variant that jtl's is not.
     """
+    check(classes, image, dtype)
     path = locate(source)
     found = recognise(path if path.is_dir() else None, arch)
     tensors = read(path)
@@ -181,8 +183,6 @@ def _resized(
 
 
 def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule], bias: bool) -> int | None:
-    if isinstance(classes, str):
-        raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")
     if classes is not None:
         return classes if isinstance(classes, int) else len(classes)
     leaf = "head/out/bias" if bias else "head/out/kernel"

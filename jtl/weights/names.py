@@ -16,6 +16,10 @@ from jtl.weights.report import Coverage, Loaded
 from jtl.weights.transforms import Transform, identity
 
 NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
+HINTS = {
+    "head/": "a head for other classes than the file's is drawn anew by reinit=('head/.*',)",
+    "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
+}
 READERS = 4  # threads: while one waits for the file another transposes; each holds one tensor
 
 
@@ -182,6 +186,7 @@ def _raise(held: Iterable[str], missing: list[str], unexpected: list[str], probl
     lines = ["the file and the model do not fit:"]
     if problems:
         lines += [f"{len(problems)} do not match:", *problems]
+        lines += [hint for start, hint in HINTS.items() if any(p.startswith(f"  {start}") for p in problems)]
     held = list(held)
     for names, others, what in (
         (missing, unexpected or held, "parameters are missing from the file (or ask for them by reinit=)"),

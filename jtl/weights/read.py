@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jtl.weights import strangers
 from jtl.weights.checkpoint_folder import newest, read_checkpoint
 from jtl.weights.errors import WeightFileError, show
 from jtl.weights.lazy import Tensors
@@ -20,18 +21,6 @@ NAMES = (
 )
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".bin")
 READ = "read are safetensors (one file, or several by their index), PyTorch's .pth/.pt/.th/.bin, and .npz"
-
-STRANGERS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras); save it as .npz or safetensors",
-    b"version https://git-lfs": "a Git LFS pointer, not the weights; fetch them with `git lfs pull`",
-    b"<!DOCTYPE": "a web page, not weights; the download went wrong",
-    b"<!doctype": "a web page, not weights; the download went wrong",
-    b"<html": "a web page, not weights; the download went wrong",
-    b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"\x93NUMPY": "a single .npy array without a name; save it with numpy.savez",
-    b"GGUF": "a GGUF file of quantised weights; take the original weights",
-    b"\x80": "a bare pickle, which may run any code; it is not read",
-}
 
 
 def read(path: str | Path, *, key: str | None = None) -> Tensors:
@@ -85,11 +74,14 @@ def _read_one(path: Path, key: str | None = None) -> Tensors:
     _no_key(path, key)
     if _is_safetensors(source, start):
         return read_safetensors(path)
-    for magic, what in STRANGERS.items():
-        if start.startswith(magic):
-            raise WeightFileError(f"{path}: is {what}")
+    what = strangers.by_start(start)
+    if what is not None:
+        raise WeightFileError(f"{path}: is {what}")
     if start[8:9] == b"{":
         return read_safetensors(path)  # tells what is wrong with its length
+    what = strangers.by_name(path)
+    if what is not None:
+        raise WeightFileError(f"{path}: is {what}; {strangers.INSTEAD}")
     raise WeightFileError(f"{path}: starts with {start[:8]!r}, as no weight file does; {READ}")
 
 
@@ -121,6 +113,8 @@ def _in_folder(folder: Path) -> Path:
         return found[0]
     held = ", ".join(p.name for p in (found or sorted(folder.iterdir()))[:20]) or "nothing"
     many = "several weight files; name one of them" if found else "no weights"
+    others = [f"{p.name} is {what}" for p in sorted(folder.iterdir()) if (what := strangers.by_name(p)) and not found]
+    instead = f"; {', '.join(others[:8])}, which is not read: {strangers.INSTEAD}" if others else ""
     raise FileNotFoundError(
-        f"{folder} holds {many}: {held}; looked for {', '.join(NAMES)}, or one {', '.join(SUFFIXES)}"
+        f"{folder} holds {many}: {held}; looked for {', '.join(NAMES)}, or one {', '.join(SUFFIXES)}{instead}"
     )

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jtl.weights import preprocessing, sound
-from jtl.weights.errors import WeightFileError, WeightNameError, show
+from jtl.weights.errors import WeightFileError, WeightNameError, in_file, show
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.sound import LogMel, Waves
 from jtl.weights.source import Source
 from jtl.weights.st_file import parse_json
+from jtl.weights.strangers import by_start
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
 FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
@@ -104,7 +105,10 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     best = max(found, key=lambda kind: found[kind])
     if not found[best]:
         some = ", ".join(map(show, names[:5]))
-        raise WeightNameError(f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}")
+        raise WeightNameError(
+            f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; `jtl inspect` "
+            "tells which network a file is of"
+        )
     if len(tables[best]) > FEWEST * (len(names) + 1):
         raise WeightNameError(
             f"a network of {len(tables[best])} names by {best} cannot be in a file of {len(names)} tensors; "
@@ -129,7 +133,12 @@ def _json(path: Path) -> dict[str, Any] | None:
     source = Source(path)
     if source.size > MAX_CONFIG:
         raise WeightFileError(f"{path}: has {source.size} bytes; at most {MAX_CONFIG} are read")
-    value = parse_json(source.bytes(0, source.size))
+    text = source.bytes(0, source.size)
+    with in_file(path):
+        what = by_start(text[:64]) if not text.lstrip().startswith((b"{", b"[")) else None
+        if what is not None:
+            raise WeightFileError(f"is {what}")
+        value = parse_json(text)
     if not isinstance(value, dict):
         raise WeightFileError(f"{path}: holds a {type(value).__name__}, not an object of names and values")
     return value

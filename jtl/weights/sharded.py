@@ -41,7 +41,7 @@ def put(array: np.ndarray, dtype: Any, place: Sharding) -> jax.Array:
     """An array on its devices; each slice is copied once from `array`, which may be a view of a file."""
     copies: dict[str, np.ndarray] = {}
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:
         if str(index) not in copies:
             copies[str(index)] = own(array[index], dtype)
         return copies[str(index)]

@@ -149,7 +149,7 @@ def test_preprocessing_follows_the_image_size(folder, tmp_path):
         load(tmp_path / "clip", image=16)
     with pytest.raises(ValueError, match="image=48: a resnet takes images of any size"):
         load(folder, image=48)
-    with pytest.raises(ValueError, match=r"image_size=0: give a whole number"):
+    with pytest.raises(ValueError, match=r"image=0: give the side"):
         load(tmp_path, image=0)
     with pytest.raises(ValueError, match=r"image=13 is no multiple of patch=4"):
         load(tmp_path, image=13)

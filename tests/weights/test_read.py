@@ -82,7 +82,8 @@ def test_a_folder_with_one_weight_file_or_several(tmp_path):
         (b"\x89HDF\r\n\x1a\n....", "HDF5"),
         (b"\x80\x04\x95....", "bare pickle"),
         (b"\x93NUMPY\x01\x00", "numpy.savez"),
-        (b"hello world", "as no weight file does"),
+        (b"hello world", "is text: 'hello world'"),
+        (b"hello\0world", "as no weight file does"),
         (b'{"a": 1}', "no index of weights"),
     ],
 )

@@ -1,0 +1,29 @@
+"""What `jtl.load` may be asked for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+
+def check(classes: Any, image: Any, dtype: Any) -> None:
+    """Refuses what is no number of classes nor their names, no size of images, and no floating type.
+
+    Raises:
+      TypeError, ValueError: naming the argument, its value and what would be right.
+    """
+    if isinstance(classes, str):
+        raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")
+    if isinstance(classes, bool) or not (classes is None or isinstance(classes, (int, Sequence))):
+        raise TypeError(f"classes={classes!r}: give a number or a tuple of names")
+    count = classes if isinstance(classes, int) or classes is None else len(classes)
+    if count is not None and count < 1:
+        raise ValueError(f"classes={classes!r}: give at least one; None keeps the file's head")
+    if image is not None and (type(image) is not int or image < 1):
+        raise ValueError(f"image={image!r}: give the side of the images in pixels, a whole number from 1")
+    try:
+        floats = jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        floats = False
+    if not floats:
+        raise ValueError(f"dtype={dtype!r}: give a floating type, as jnp.float32 or jnp.bfloat16")
