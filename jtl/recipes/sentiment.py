@@ -4,7 +4,12 @@
     jtl eval runs/sentiment/1000/checkpoints
     jtl predict runs/sentiment/1000/checkpoints "a quiet triumph" reviews.txt
 
-Not yet measured.
+Expect, in percent of the 1,821 test sentences, one draw of the examples (jax 0.10.2, half an hour on two cores that did
+much else):
+
+    examples   bag of words   feature extraction   fine-tuning
+    200        64.5           74.8                 79.0
+    1000       72.4           79.7                 85.4
 
 Socher et al., Recursive Deep Models for Semantic Compositionality Over a Sentiment Treebank, 2013; Kumar et al.,
 Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, 2022, arXiv 2202.10054 (fine-tuning
