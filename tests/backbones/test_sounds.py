@@ -9,7 +9,7 @@ import pytest
 
 from jtl import backbones
 from jtl.backbones import Convolution, Size
-from jtl.backbones.sounds import mask_of_frames, samples_of_frame
+from jtl.backbones.sounds import conv1d, mask_of_frames, samples_of_frame
 from jtl.backbones.wav2vec2 import CONVOLUTIONS
 from jtl.shapes import shapes
 from jtl.weights.families import FAMILIES
@@ -38,6 +38,30 @@ def test_padding_behind_a_mask_changes_nothing(key):
     half = run(jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables), padded)
     assert half["pooled"].dtype == jnp.bfloat16
     np.testing.assert_allclose(half["pooled"].astype(jnp.float32), two["pooled"], atol=0.05)
+
+
+@pytest.mark.parametrize(("length", "groups", "stride"), [(37, 3, 1), (16, 2, 1), (5, 6, 1), (4, 1, 4), (3, 1, 2)])
+def test_convolutions_are_those_of_lax(length, groups, stride, key):
+    """Values and gradients, whichever way they are computed."""
+    padding = (length // 2, (length - 1) // 2) if stride == 1 else (0, 0)
+    keys = jax.random.split(key)
+    x = jax.random.normal(keys[0], (2, 50, 6))
+    kernel = jax.random.normal(keys[1], (length, 6 // groups, 12)) / length
+
+    def theirs(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride,), (padding,), dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=groups
+        )
+
+    def both(x, kernel):
+        found = []
+        for run in (theirs, lambda x, kernel: conv1d(x, kernel, stride, padding)):
+            y, back = jax.vjp(run, x, kernel)
+            found.append((y, *back(jnp.sin(y))))
+        return found
+
+    wanted, ours = jax.jit(both)(x, kernel)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, wanted)
 
 
 def test_frames_by_hand():
