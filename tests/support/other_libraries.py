@@ -58,6 +58,7 @@ NETS = {
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),
     "timm convnext": lambda: timm.create_model("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5),
+    "timm efficientnet": lambda: timm.create_model("tf_efficientnet_b0", num_classes=5),
     "torchvision swin": lambda: torchvision.models.SwinTransformer([2, 2], window_size=[3, 3], num_classes=5, **SWIN),
     "torchvision inception": lambda: scaled_inception(1 / 16),
     "torchvision vgg": small_vgg,
