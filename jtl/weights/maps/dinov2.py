@@ -3,7 +3,7 @@ r"""Names of DINOv2: transformers', timm's and those of its own release."""
 import numpy as np
 
 from jtl.weights.maps import vit
-from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.maps.layers import dense, norm
 from jtl.weights.names import Rule
 from jtl.weights.transforms import Transform
 
@@ -17,19 +17,13 @@ def transformers(depth: int, model: str) -> list[Rule]:
     """
     top = rf"(?:{model}\.|)"
     rules = [
-        Rule(rf"{top}embeddings\.cls_token", "backbone/class_token"),
+        *vit.ends(top),
         Rule(rf"{top}embeddings\.mask_token", "backbone/mask_token"),
         Rule(rf"{top}embeddings\.register_tokens", "backbone/registers"),
-        Rule(rf"{top}embeddings\.position_embeddings", "backbone/position"),
-        *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/embed", bias=True),
-        *norm(rf"{top}layernorm", "backbone/norm"),
-        *dense("classifier", "head/out"),
     ]
     for i in range(depth):
         name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
-        for part in ("query", "key", "value"):
-            rules += dense(rf"{name}\.attention\.attention\.{part}", f"{path}/attention/{part}")
-        rules += dense(rf"{name}\.attention\.output\.dense", f"{path}/attention/out")
+        rules += vit.attention(rf"{name}\.attention", f"{path}/attention")
         for number in (1, 2):
             rules += norm(rf"{name}\.norm{number}", f"{path}/norm{number}")
             rules.append(Rule(rf"{name}\.layer_scale{number}\.lambda1", f"{path}/scale{number}"))

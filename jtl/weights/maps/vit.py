@@ -9,23 +9,32 @@ from jtl.weights.transforms import merge_axes, split
 def transformers(depth: int) -> list[Rule]:
     """Of transformers' ViTModel and ViTForImageClassification."""
     top = r"(?:vit\.|)"
-    rules = [
+    rules = ends(top)
+    for i in range(depth):
+        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
+        rules += attention(rf"{name}\.attention", f"{path}/attention")
+        rules += norm(rf"{name}\.layernorm_before", f"{path}/norm1")
+        rules += norm(rf"{name}\.layernorm_after", f"{path}/norm2")
+        rules += dense(rf"{name}\.intermediate\.dense", f"{path}/mlp/up")
+        rules += dense(rf"{name}\.output\.dense", f"{path}/mlp/down")
+    return rules
+
+
+def ends(top: str) -> list[Rule]:
+    """What comes before and after the blocks, as transformers names it after the prefix `top`."""
+    return [
         Rule(rf"{top}embeddings\.cls_token", "backbone/class_token"),
         Rule(rf"{top}embeddings\.position_embeddings", "backbone/position"),
         *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/embed", bias=True),
         *norm(rf"{top}layernorm", "backbone/norm"),
         *dense("classifier", "head/out"),
     ]
-    for i in range(depth):
-        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
-        for part in ("query", "key", "value"):
-            rules += dense(rf"{name}\.attention\.attention\.{part}", f"{path}/attention/{part}")
-        rules += dense(rf"{name}\.attention\.output\.dense", f"{path}/attention/out")
-        rules += norm(rf"{name}\.layernorm_before", f"{path}/norm1")
-        rules += norm(rf"{name}\.layernorm_after", f"{path}/norm2")
-        rules += dense(rf"{name}\.intermediate\.dense", f"{path}/mlp/up")
-        rules += dense(rf"{name}\.output\.dense", f"{path}/mlp/down")
-    return rules
+
+
+def attention(name: str, path: str) -> list[Rule]:
+    """A block's attention as transformers names it."""
+    rules = [rule for p in ("query", "key", "value") for rule in dense(rf"{name}\.attention\.{p}", f"{path}/{p}")]
+    return [*rules, *dense(rf"{name}\.output\.dense", f"{path}/out")]
 
 
 def timm(depth: int) -> list[Rule]:
