@@ -10,9 +10,12 @@ from safetensors.numpy import load_file, save_file
 
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.shapes import shapes
 from jtl.weights import WeightNameError
+from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 from jtl.weights.save import save
+from jtl.weights.shorten import shortened
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
@@ -83,6 +86,20 @@ def test_first_blocks_of_a_bert(tmp_path):
     assert not any("block2" in path for path in kept)
     for path, value in kept.items():
         np.testing.assert_array_equal(value, flatten(whole.variables.params)[path])
+
+
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if family.depth])
+def test_every_family_that_says_its_depth_can_be_cut(kind):
+    """One stage: its feature is there, and no other's, and so is its name table."""
+    family = FAMILIES[kind]
+    config = family.complete({"model_type": kind}, "transformers")
+    short, table, left = shortened(family, config, "transformers", 1, [])
+    net, example = family.backbone(short), family.example(short)
+    variables = shapes(net.init, jax.random.key(0), example)
+    features = shapes(lambda v, x: net.apply(v, x, train=False)[0], variables, example)
+    assert [name for name in features if name.startswith("stage")] == ["stage1"]
+    assert len(table) < len(family.tables(config)["transformers"])
+    assert not left
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -187,6 +187,7 @@ def _tower(kind: str) -> Family:
         usual=lambda name, config: None,
         architecture=None,
         bare=_bare,
+        depth=("num_hidden_layers",),
     )
 
 

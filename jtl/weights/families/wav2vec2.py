@@ -82,6 +82,7 @@ def _family(
         usual=lambda name, config: Waves(masked=_complete(config, "")["feat_extract_norm"] == "layer"),
         architecture=classifier,
         bare=lambda config: bare,
+        depth=("num_hidden_layers",),
     )
 
 

@@ -92,4 +92,5 @@ WHISPER = Family(
     usual=_usual,
     # transformers has no class for the encoder alone: without a head it is saved as jtl's.
     architecture="WhisperForAudioClassification",
+    depth=("encoder_layers", "num_hidden_layers"),
 )
