@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jtl.model import Model
+from jtl.shapes import shapes
 
 
 def parameters(model: Model, example: Any) -> int:
@@ -16,7 +17,7 @@ def parameters(model: Model, example: Any) -> int:
       model: any.
       example: shapes and types of a batch.
     """
-    made = jax.eval_shape(model.init, jax.random.key(0), example)
+    made = shapes(model.init, jax.random.key(0), example)
     return sum(leaf.size for leaf in jax.tree.leaves(made.params))
 
 
@@ -29,7 +30,7 @@ def flops(model: Model, example: Any) -> int:
       model: a backbone; only what `pooled` needs is counted.
       example: shapes and types of a batch; the cost is of the whole batch.
     """
-    made = jax.eval_shape(model.init, jax.random.key(0), example)
+    made = shapes(model.init, jax.random.key(0), example)
     run = lambda variables, x: model.apply(variables, x, train=False)[0]["pooled"]  # noqa: E731
     return _of(jax.make_jaxpr(run)(made, example).jaxpr)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jtl.shapes import shapes
 from jtl.weights.errors import show
 from jtl.weights.families import FAMILIES, Config
 from jtl.weights.lazy import Tensors
@@ -146,12 +147,12 @@ def _matching(pattern: str, names: Iterable[str]) -> set[str]:
 
 def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:
     family = FAMILIES[fit.family]
-    made = jax.eval_shape(family.backbone(fit.config).init, jax.random.key(0), family.example(fit.config))
+    made = shapes(family.backbone(fit.config).init, jax.random.key(0), family.example(fit.config))
     wanted = dict(flatten({"backbone": made.params, "stats": {"backbone": made.stats}}))
     given = _given(tensors, tables(family, fit.config)[fit.naming])
-    shapes = {path: shape for path, shape in given.items() if not path.startswith("head/")}
-    misfits = sum(path not in wanted or wanted[path].shape != shape for path, shape in shapes.items())
-    return fit._replace(absent=sum(path not in shapes for path in wanted), misfits=misfits)
+    body = {path: shape for path, shape in given.items() if not path.startswith("head/")}
+    misfits = sum(path not in wanted or wanted[path].shape != shape for path, shape in body.items())
+    return fit._replace(absent=sum(path not in body for path in wanted), misfits=misfits)
 
 
 def _given(tensors: Tensors, rules: Sequence[Rule]) -> Mapping[str, Any]:

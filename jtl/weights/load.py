@@ -15,6 +15,7 @@ from jtl.shapes import shapes
 from jtl.typing import Key
 from jtl.weights.asked import check
 from jtl.weights.channels import rechannelled, refilled, same_scale
+from jtl.weights.drawn import drawn
 from jtl.weights.families import Config
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.hub import locate
@@ -152,7 +153,7 @@ def load(
     finish = None if where is None else on_devices
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
     leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
-    tree = unflatten(leaves | _drawn(made, key, example, report.reinit, final, where))
+    tree = unflatten(leaves | drawn(key, backbone, head, example, report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     tokenizer = vocabulary(path) if path.is_dir() else None
     return Pretrained(backbone, head, variables, images, labels, config, kind, report, tokenizer)
@@ -198,20 +199,3 @@ def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[
 def _dtype(path: str, dtype: Any) -> Any:
     """Statistics are float32 at least, whatever the network computes in."""
     return jnp.promote_types(dtype, jnp.float32) if path.startswith("stats/") else jnp.dtype(dtype)
-
-
-def _drawn(
-    made: Any, key: Key, example: Any, paths: Sequence[str], wanted: Mapping[str, Any], where: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Initial values of the parameters that are not loaded; under jit, so that no other is computed."""
-    if not paths:
-        return {}
-
-    def some(key, x):
-        flat = dict(flatten(made(key, x)))
-        return {path: flat[path].astype(wanted[path].dtype) for path in paths}
-
-    x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), example)
-    if where is not None:
-        return jax.jit(some, out_shardings={path: where[path] for path in paths})(key, x)
-    return {path: np.asarray(a) for path, a in jax.jit(some)(key, x).items()}

@@ -1,0 +1,53 @@
+"""Parameters that no file gives, drawn as `jtl.init` draws them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import rng
+from jtl.model import Model, init
+from jtl.typing import Key
+from jtl.weights.names import flatten
+
+
+def drawn(
+    key: Key,
+    backbone: Model,
+    head: Model,
+    example: Any,
+    paths: Sequence[str],
+    wanted: Mapping[str, Any],
+    where: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Initial values of some parameters; under jit, so that no other is computed.
+
+    Args:
+      key: of `jtl.init`.
+      backbone: its parameters stand under `backbone/`.
+      head: its parameters stand under `head/`; alone it is drawn without a trace of the backbone.
+      example: shapes and types of an input.
+      paths: of those drawn.
+      wanted: path -> shape and type, of all.
+      where: path -> sharding; None for NumPy arrays.
+    """
+    if not paths:
+        return {}
+    alone = all(path.startswith("head/") for path in paths)
+
+    def some(key: Key, x: Any) -> dict[str, jax.Array]:
+        if alone:
+            tree: dict[str, Any] = {"head": head.init(rng.stream(key, "head"), x).params}
+        else:
+            made = init(key, x, backbone=backbone, head=head)
+            tree = {**made.params, "stats": made.stats}
+        flat = dict(flatten(tree))
+        return {path: flat[path].astype(wanted[path].dtype) for path in paths}
+
+    like = jax.ShapeDtypeStruct((1, wanted["head/out/kernel"].shape[0]), jnp.float32) if alone else example
+    x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+    if where is not None:
+        return jax.jit(some, out_shardings={path: where[path] for path in paths})(key, x)
+    return {path: np.asarray(a) for path, a in jax.jit(some)(key, x).items()}
