@@ -17,7 +17,6 @@ _HOME = {
     "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocess"),
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
     "jtl.recompute": ("checkpointed",),
-    "jtl.recompute": ("checkpointed",),
     "jtl.summary": ("describe",),
     "jtl.reduce": ("Mean", "mean"),
     "jtl.typing": ("Aux",),
@@ -101,7 +100,6 @@ if TYPE_CHECKING:
     from jtl.params import select as select
     from jtl.params import split as split
     from jtl.params import unflatten as unflatten
-    from jtl.recompute import checkpointed as checkpointed
     from jtl.recompute import checkpointed as checkpointed
     from jtl.reduce import Mean as Mean
     from jtl.reduce import mean as mean
