@@ -40,7 +40,7 @@ def test_padding_behind_a_mask_changes_nothing(key):
     np.testing.assert_allclose(half["pooled"].astype(jnp.float32), two["pooled"], atol=0.05)
 
 
-@pytest.mark.parametrize(("length", "groups", "stride"), [(37, 3, 1), (16, 2, 1), (5, 6, 1), (4, 1, 4), (3, 1, 2)])
+@pytest.mark.parametrize(("length", "groups", "stride"), [(37, 3, 1), (16, 2, 1), (4, 1, 4)])
 def test_convolutions_are_those_of_lax(length, groups, stride, key):
     """Values and gradients, whichever way they are computed."""
     padding = (length // 2, (length - 1) // 2) if stride == 1 else (0, 0)
