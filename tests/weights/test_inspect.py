@@ -77,7 +77,7 @@ def test_patterns_that_are_not_compiled_match_nothing(family):
 
 def test_what_is_no_file_of_weights(tmp_path):
     (tmp_path / "x").write_bytes(b"hello world")
-    with pytest.raises(WeightFileError, match="is text: .hello world"):
+    with pytest.raises(WeightFileError, match="is text: 'hello world'"):
         inspect(tmp_path / "x")
     with pytest.raises(FileNotFoundError):
         inspect(tmp_path / "absent")
