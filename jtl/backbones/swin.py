@@ -37,7 +37,8 @@ def swin(
     `softmax(Q Kᵀ / √d + B) V` within windows of `window x window` tokens; B is learned for each difference of two
     positions. Every other block's windows are shifted by half a window, around the map's edges, where a mask keeps
     apart what does not touch. A map that is no multiple of the window is filled up with zeros at the right and the
-    bottom. One whose smaller side is no longer than the window is cut into windows of that side, without a shift.
+    bottom before it is shifted (in timm after, which differs at sizes that no published weights are for). One whose
+    smaller side is no longer than the window is cut into windows of that side, without a shift.
 
     Features: `stage1`, ... [batch, h, w, c]; `last`, the last of them normalised; `pooled` its mean over the map.
     Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/norm1/scale`, `stage1/block1/position`
