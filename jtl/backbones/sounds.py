@@ -64,8 +64,8 @@ def conv1d(
 ) -> Float[Array, "batch out_steps features"]:
     """The convolution over time, in `channels // inputs` groups of channels that do not see each other.
 
-    `lax`'s, but for what takes XLA's CPU backend ten times as long as matrix products: the gradient of many groups, and
-    of steps that do not overlap.
+    `lax`'s, but for what takes XLA's CPU backend five times as long as matrix products: the gradient of many groups,
+    and of steps that do not overlap.
     """
     groups = x.shape[-1] // kernel.shape[1]
     if kernel.shape[0] == stride and padding == (0, 0) and groups == 1:
