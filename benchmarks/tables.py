@@ -96,6 +96,24 @@ def _against_row(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _transformers(rows: list[dict[str, Any]]) -> Table:
+    columns = ("network", "batch", "forward, jtl / torch", "aim", "train step, jtl / torch", "aim", "seconds", "MFU")
+    return Table("jtl beside transformers, ratio of speeds", columns, [_transformers_row(row) for row in rows])
+
+
+def _transformers_row(row: dict[str, Any]) -> tuple[str, ...]:
+    parts = [row["forward"], row["train"]]
+    ratios = [f"{p['ratio']:.2f} ({p['ratio_quartiles'][0]:.2f} to {p['ratio_quartiles'][1]:.2f})" for p in parts]
+    aims = ["-" if p["aim"] is None else f"{p['aim']:g}" for p in parts]
+    return (
+        row["network"] + ("" if row["dtype"] == "float32" else f" {row['dtype']}"),
+        str(row["batch"]),
+        *(cell for pair in zip(ratios, aims, strict=True) for cell in pair),
+        "; ".join(f"{p['seconds']['jtl']:.3g} to {p['seconds']['torch']:.3g}" for p in parts),
+        "-" if row["train"]["mfu"] is None else f"{100 * row['train']['mfu']:.0f} %",
+    )
+
+
 def _batch(row: dict[str, Any]) -> str:
     if row["family"] == "dann":
         return f"{row['batch']}+{row['batch']}"
@@ -153,6 +171,7 @@ def _load(row: dict[str, Any]) -> tuple[str, ...]:
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
+    "against_transformers": _transformers,
     "recipe": _recipe,
     "backbones": _backbones,
     "load_weights": _loads,

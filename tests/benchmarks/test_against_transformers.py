@@ -1,0 +1,27 @@
+"""The script compares the same network on both sides, and says how fast each is."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+pytest.importorskip("transformers")
+
+from benchmarks import against_transformers, tables
+
+
+def test_the_script_writes_json_and_its_table(tmp_path, monkeypatch):
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    case = against_transformers.CASES["minilm"]
+    monkeypatch.setitem(
+        against_transformers.CASES, "minilm", case._replace(measures={**case.measures, **small}, batch=(2, 2))
+    )
+    out = tmp_path / "rows.json"
+    words = ["--cases", "minilm", "--pairs", "2", "--seconds", "0.001", "--json", str(out)]
+    against_transformers.main(["against_transformers.py", *words])
+    results = json.loads(out.read_text())
+    (row,) = results["rows"]
+    assert all(len(row[part]["samples"][side]) == 2 for part in ("forward", "train") for side in ("jtl", "torch"))
+    assert row["train"]["flops"] > 2 * row["forward"]["flops"]
+    assert f"{row['train']['ratio']:.2f} (" in out.with_suffix(".md").read_text()
+    assert out.with_suffix(".md").read_text() == tables.render(results)
