@@ -35,7 +35,7 @@ from jtl.weights.load import load  # noqa: E402
 
 LR = 1e-5
 CLASSES = 10
-STILL = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+STILL: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SILENT = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
 
 
