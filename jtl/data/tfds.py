@@ -31,7 +31,8 @@ def tfds(
       split: as "train", or a part of one, "train[:10%]".
       data_dir: where prepared data sets lie; None is TFDS's default.
       batch_size: rows of the global batch.
-      download: prepare the data set if it is not there. Without it nothing touches the network.
+      download: prepare the data set if it is not there; where it holds images, TFDS itself needs TensorFlow for
+        that. Without it nothing touches the network.
       transform: `(x, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
       seed: of the order and the transform.
       shuffle: afresh each epoch; False for evaluation.
@@ -43,6 +44,7 @@ def tfds(
       a `Dataset` of {"x", "y", "mask"}: the two features that TFDS names as supervised.
 
     Raises:
+      ImportError: where TFDS cannot prepare the data set without TensorFlow.
       FileNotFoundError: if the data set is not prepared in data_dir; says which are.
       ValueError: for a split that is not there (says which are), or a data set without an (input, label) pair.
     """
@@ -51,7 +53,13 @@ def tfds(
 
     if download:
         builder: Any = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except ImportError as error:
+            raise ImportError(
+                f"TFDS prepares {name!r} with TensorFlow, as it does all images and videos: install it for this once; "
+                f"what is prepared is read without"
+            ) from error
     else:
         # only what lies on disk: the plain builder would fall back on code and start to download
         try:

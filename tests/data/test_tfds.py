@@ -56,3 +56,69 @@ def test_importing_data_loads_no_loader():
     program = "import sys, jtl.data; print([m for m in ('grain', 'tensorflow_datasets', 'PIL') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+PREPARED = """
+import functools, http.server, sys, threading
+import numpy as np
+import tensorflow_datasets as tfds
+from jtl import data
+
+root, kind = sys.argv[1:]
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=root)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+feature = {
+    "image": lambda: tfds.features.Image(shape=(4, 4, 1)),
+    "tensor": lambda: tfds.features.Tensor(shape=(4, 4, 1), dtype=np.uint8),
+}[kind]()
+
+
+class Rows(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=["a", "b", "c"])
+        features = tfds.features.FeaturesDict({"image": feature, "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
+
+    def _split_generators(self, downloads):
+        return {"train": self._generate_examples(downloads.download(f"http://127.0.0.1:{server.server_port}/rows.npz"))}
+
+    def _generate_examples(self, path):
+        rows = np.load(path)
+        for i in range(len(rows["x"])):
+            yield i, {"image": rows["x"][i], "label": int(rows["y"][i])}
+
+
+for _ in range(2):  # made, and found
+    found = data.tfds("rows", "train", root + "/tfds", batch_size=10, shuffle=False, download=True)
+assert "tensorflow" not in sys.modules
+batch = found[0]
+np.savez(root + "/read.npz", x=batch["x"], y=batch["y"])
+"""
+
+
+def test_a_data_set_is_downloaded_and_prepared(tmp_path):
+    """From a server on this machine; TFDS writes it in an order of its own."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (10, 4, 4, 1), np.uint8), rng.integers(0, 3, 10)
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    made = prepare(tmp_path, "tensor")
+    assert made.returncode == 0, made.stderr
+    read = np.load(tmp_path / "read.npz")
+    assert sorted((*a.ravel(), b) for a, b in zip(*read.values(), strict=True)) == sorted(
+        (*a.ravel(), b) for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_what_needs_tensorflow_once_says_so(tmp_path):
+    np.savez(tmp_path / "rows.npz", x=np.zeros((1, 4, 4, 1), np.uint8), y=np.zeros(1, int))
+    made = prepare(tmp_path, "image")
+    assert made.returncode == 1
+    assert "ImportError: TFDS prepares 'rows' with TensorFlow" in made.stderr
+
+
+def prepare(folder, kind):
+    words = [sys.executable, "-c", PREPARED, str(folder), kind]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
