@@ -28,6 +28,7 @@ from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 from jtl.weights.load import Pretrained, load
+from jtl.weights.preprocessing import Preprocessing
 
 MOVED = augment.compose(augment.flip(), augment.crop(32, 4))
 
@@ -126,7 +127,7 @@ class Recipe:
 
 def _seen(known: Pretrained) -> Model:
     """The network of images as they are in the files."""
-    assert known.preprocessing is not None
+    assert isinstance(known.preprocessing, Preprocessing)
     return model.preprocess(known.backbone, augment.normalise(known.preprocessing.mean, known.preprocessing.std))
 
 
