@@ -1,7 +1,8 @@
 # `make demo` and `make test` set up what they need; each works as the only command on a fresh clone.
 PYTHON ?= python3
 VENV ?= .venv
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIPFLAGS)
+PIPFLAGS ?=
 CONSTRAINTS ?=
 WORKERS ?= 2
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
