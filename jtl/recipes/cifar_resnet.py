@@ -1,10 +1,13 @@
-"""Published CIFAR-10 weights to CIFAR-100, with 10, 50 and 100 images a class: three ways to use them or not.
+"""Published CIFAR-10 weights to CIFAR-100 with 10, 50 and 100 images a class, beside training from scratch.
 
     jtl train cifar_resnet --data FOLDER        (or JTL_DATA; it holds cifar_resnet/, cifar10.npz and cifar100.npz)
     jtl eval runs/cifar_resnet/fine-tuning-100/checkpoints
     jtl predict runs/cifar_resnet/fine-tuning-100/checkpoints IMAGE...
 
-Not yet measured.
+Expect, in percent of CIFAR-100's 3,000 test images here, one seed (jax 0.10.2, an hour beside much other work on two
+cores), of the short run that `--scratch.steps 300 --head.steps 600 --tune.steps 300` makes, at 10, 50 and 100 images a
+class: from scratch 9.1, 9.1, 7.8; feature extraction 19.8, 24.2, 25.5; fine-tuning 24.5, 25.9, 26.7. All three were cut
+short, from scratch most of all; the full length was not measured.
 """
 
 from collections.abc import Iterator
