@@ -19,15 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory on the same GPU
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import jax
+import numpy as np
+import torch
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu  # noqa: E402
-from benchmarks.setups import Cell, Setup, build  # noqa: E402
-from benchmarks.torch_steps import Twin  # noqa: E402
-from jtl.train import jit_step, mesh, put_batch  # noqa: E402
+from benchmarks import tables
+from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu
+from benchmarks.setups import Cell, Setup, build
+from benchmarks.torch_steps import Twin
+from jtl.train import jit_step, mesh, put_batch
 
 
 class Case(NamedTuple):

@@ -22,17 +22,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory on the same GPU
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu, peak_flops  # noqa: E402
-from benchmarks.setups import optimizer  # noqa: E402
-from jtl.methods.finetune import finetune, predictor  # noqa: E402
-from jtl.train import jit_step, make_step, mesh, put_batch  # noqa: E402
-from jtl.weights.load import load  # noqa: E402
+from benchmarks import tables
+from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu, peak_flops
+from benchmarks.setups import optimizer
+from jtl.methods.finetune import finetune, predictor
+from jtl.train import jit_step, make_step, mesh, put_batch
+from jtl.weights.load import load
 
 LR = 1e-5
 CLASSES = 10

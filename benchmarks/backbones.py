@@ -15,16 +15,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.measure import environment  # noqa: E402
-from jtl import backbones, load, preprocess  # noqa: E402
-from jtl.data import augment  # noqa: E402
-from jtl.methods.finetune import predictor  # noqa: E402
-from jtl.model import Model  # noqa: E402
+from benchmarks import tables
+from benchmarks.measure import environment
+from jtl import backbones, load, preprocess
+from jtl.data import augment
+from jtl.methods.finetune import predictor
+from jtl.model import Model
 
 PUBLISHED = {20: ("12fca82f", 91.73), 32: ("d509ac18", 92.63), 44: ("014dd654", 93.10), 56: ("4bfd9763", 93.39)}
 """Akamaster's CIFAR-10 ResNets: depth -> part of the file's name, published test accuracy in percent."""

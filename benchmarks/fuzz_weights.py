@@ -20,11 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "weights")]
 
-import fuzzing  # noqa: E402
+import fuzzing
 
-from benchmarks import fuzz_folders, guarded  # noqa: E402
-from jtl.weights import WeightFileError, read  # noqa: E402
-from jtl.weights.torch_file import read_torch_tree  # noqa: E402
+from benchmarks import fuzz_folders, guarded
+from jtl.weights import WeightFileError, read
+from jtl.weights.torch_file import read_torch_tree
 
 
 def attacks() -> Iterator[tuple[str, bytes]]:

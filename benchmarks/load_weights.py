@@ -22,16 +22,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import numpy as np
 
-import jtl.weights.load  # noqa: E402
-from benchmarks import measure, tables  # noqa: E402
-from jtl import heads  # noqa: E402
-from jtl.model import init  # noqa: E402
-from jtl.shapes import shapes  # noqa: E402
-from jtl.weights import export  # noqa: E402
-from jtl.weights.families import FAMILIES  # noqa: E402
+import jtl.weights.load
+from benchmarks import measure, tables
+from jtl import heads
+from jtl.model import init
+from jtl.shapes import shapes
+from jtl.weights import export
+from jtl.weights.families import FAMILIES
 
 PROCESSES, PAIRS = 5, 7
 

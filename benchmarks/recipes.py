@@ -18,9 +18,9 @@ import tyro
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.measure import environment  # noqa: E402
-from jtl.recipes.parts.base import command  # noqa: E402
+from benchmarks import tables
+from benchmarks.measure import environment
+from jtl.recipes.parts.base import command
 
 
 def main(argv: list[str]) -> int:

@@ -20,11 +20,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import numpy as np
 
-from benchmarks import handwritten, tables  # noqa: E402
-from benchmarks.measure import (  # noqa: E402
+from benchmarks import handwritten, tables
+from benchmarks.measure import (
     chain,
     compiled,
     environment,
@@ -33,8 +33,8 @@ from benchmarks.measure import (  # noqa: E402
     peak_bytes,
     peak_flops,
 )
-from benchmarks.setups import FAMILIES, NETWORKS, Cell, build  # noqa: E402
-from jtl.train import jit_step, mesh, put_batch  # noqa: E402
+from benchmarks.setups import FAMILIES, NETWORKS, Cell, build
+from jtl.train import jit_step, mesh, put_batch
 
 BACKBONES = ("mlp", "conv4", "resnet18", "vit_ti")
 ON_CPU = {"mlp": (256, 28), "conv4": (64, 28), "resnet18": (8, 32), "vit_ti": (4, 224)}

@@ -9,12 +9,12 @@ os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from jaxtyping import install_import_hook  # noqa: E402  (the hook must come before the first import of jtl)
+from jaxtyping import install_import_hook
 
-install_import_hook("jtl", "checked.check")
+install_import_hook("jtl", "checked.check")  # before the first import of jtl
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

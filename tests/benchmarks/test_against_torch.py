@@ -8,10 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import against_torch, tables  # noqa: E402
-from benchmarks.setups import Cell, build  # noqa: E402
-from benchmarks.torch_nets import carry, network  # noqa: E402
-from benchmarks.torch_steps import Twin  # noqa: E402
+from benchmarks import against_torch, tables
+from benchmarks.setups import Cell, build
+from benchmarks.torch_nets import carry, network
+from benchmarks.torch_steps import Twin
 
 TINY = {"image": 16, "classes": 3, "query": 2, "lr": 1e-3}
 FEW = {**TINY, "shot": 5, "query": 5}

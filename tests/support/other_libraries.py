@@ -18,9 +18,9 @@ torch.library.register_fake = lambda name, *a, **k: (
     (lambda f: f) if "torchvision::" in name else _register(name, *a, **k)
 )
 
-import timm  # noqa: E402
-import torchvision  # noqa: E402
-from torch_resnets import randomise  # noqa: E402
+import timm
+import torchvision
+from torch_resnets import randomise
 
 
 def scaled_inception(factor):

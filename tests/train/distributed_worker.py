@@ -7,18 +7,18 @@ import sys
 sys.path.insert(0, os.environ["JTL_ROOT"])
 processes, process, port, folder, steps, until = (int(v) if v.isdigit() else v for v in sys.argv[1:7])
 
-from jtl import distributed  # noqa: E402
+from jtl import distributed
 
 if processes > 1:
     distributed.initialize(f"localhost:{port}", processes, process)
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
-from jtl import backbones, heads, model, train  # noqa: E402
-from jtl.methods.finetune import evaluation, finetune  # noqa: E402
+from jtl import backbones, heads, model, train
+from jtl.methods.finetune import evaluation, finetune
 
 
 class Data:

@@ -15,8 +15,8 @@ from jtl.weights.load import load
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
 
-from text_references import hf_text, texts  # noqa: E402
-from torch_references import hf_resnet  # noqa: E402
+from text_references import hf_text, texts
+from torch_references import hf_resnet
 
 NETS = {
     "resnet": (lambda: hf_resnet("basic", width=8, depths=(1, 1)), lambda: images((32, 32), 4)),

@@ -11,7 +11,7 @@ from jtl.weights.load import load
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
 
-from torch_references import hf_vit  # noqa: E402
+from torch_references import hf_vit
 
 
 @pytest.fixture

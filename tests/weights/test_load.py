@@ -14,8 +14,8 @@ from jtl.weights.load import load
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
 
-from torch_references import hf_resnet, hf_vit  # noqa: E402
-from torch_resnets import cifar_resnet, randomise  # noqa: E402
+from torch_references import hf_resnet, hf_vit
+from torch_resnets import cifar_resnet, randomise
 
 # Two sizes each, one odd: an odd image, unequal depths, a width that is no power of two.
 NETS = {

@@ -17,8 +17,8 @@ from jtl.weights.load import load
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
 
-from torch_references import hf_resnet, hf_vit  # noqa: E402
-from torch_vits import hf_clip  # noqa: E402
+from torch_references import hf_resnet, hf_vit
+from torch_vits import hf_clip
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from jtl.weights.save import save
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from text_references import hf_text, texts, to_torch  # noqa: E402
+from text_references import hf_text, texts, to_torch
 
 KINDS = ("bert", "roberta", "distilbert")
 # Two sizes, one odd; of the second every other activation.

@@ -18,7 +18,7 @@ from jtl.weights.save import save
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from torch_vits import gradients, hf_dinov2  # noqa: E402
+from torch_vits import gradients, hf_dinov2
 
 # Options of the network, and another size of images than its own: rectangles of 4x2 and 2x4 patches.
 CASES = {

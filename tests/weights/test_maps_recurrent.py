@@ -13,7 +13,7 @@ from jtl.weights.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 
-from torch_resnets import randomise  # noqa: E402
+from torch_resnets import randomise
 
 # (width, hidden, layers, both directions, classes): two sizes, one odd.
 SIZES = {"even": (6, 4, 1, False, 2), "odd": (5, 7, 2, True, 3)}

@@ -13,7 +13,7 @@ from jtl.weights.load import load
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
 
-from torch_references import hf_resnet  # noqa: E402
+from torch_references import hf_resnet
 
 NAMES = {
     "conv1.weight": "resnet.embedder.embedder.convolution.weight",

@@ -17,7 +17,7 @@ from jtl.weights.sound import Waves
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from speech_references import hf_speech, to_torch, waves  # noqa: E402
+from speech_references import hf_speech, to_torch, waves
 
 CASES = [(kind, size) for kind in ("wav2vec2", "hubert") for size in ("base", "large")]
 SAMPLES = {"base": 300, "large": 241}

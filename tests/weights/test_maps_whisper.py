@@ -19,7 +19,7 @@ from jtl.weights.sound import LogMel
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from speech_references import hf_whisper  # noqa: E402
+from speech_references import hf_whisper
 
 SIZES = {
     "even": {},

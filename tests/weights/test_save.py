@@ -18,8 +18,8 @@ from jtl.weights.save import save
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from torch_references import hf_resnet, hf_vit  # noqa: E402
-from torch_resnets import cifar_resnet  # noqa: E402
+from torch_references import hf_resnet, hf_vit
+from torch_resnets import cifar_resnet
 
 NETS = {
     "resnet-basic": lambda: (hf_resnet("basic"), (45, 39)),

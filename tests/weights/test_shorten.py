@@ -20,9 +20,9 @@ from jtl.weights.shorten import shortened
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from text_references import hf_text  # noqa: E402
-from torch_references import hf_resnet, hf_vit  # noqa: E402
-from torch_vits import hf_swin  # noqa: E402
+from text_references import hf_text
+from torch_references import hf_resnet, hf_vit
+from torch_vits import hf_swin
 
 
 def run(loaded, x):

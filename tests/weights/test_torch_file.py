@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is the reference here")
 
-from jtl.weights import WeightFileError, read  # noqa: E402
-from jtl.weights.torch_file import read_torch_tree  # noqa: E402
+from jtl.weights import WeightFileError, read
+from jtl.weights.torch_file import read_torch_tree
 
 OLD_ZIP = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 DTYPES = [

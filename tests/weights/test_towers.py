@@ -18,8 +18,8 @@ from jtl.weights.towers import towers, zero_shot
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")
 
-from torch_resnets import randomise  # noqa: E402
-from torch_vits import gradients, hf_clip, hf_siglip  # noqa: E402
+from torch_resnets import randomise
+from torch_vits import gradients, hf_clip, hf_siglip
 
 # The legacy end of a text (2 in the config, the largest number in the text); SigLIP's image that patches do not fill.
 NETS = {
