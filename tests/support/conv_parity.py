@@ -5,10 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from loading import channels_first, close
+from loading import channels_first, close, same_bits
+from safetensors.numpy import load_file
 
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.weights.load import load
+from jtl.weights.save import save
 
 # XLA takes 25 s to optimise the float64 gradient of four convolutions, for a network that runs for milliseconds.
 QUICKLY: Any = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -99,3 +102,20 @@ def state_write(net: Any, path: Any) -> None:
     import torch
 
     torch.save(net.state_dict(), f"{path}.pth")
+
+
+def written_as_read(net: Any, x: np.ndarray, folder: Any) -> None:
+    """A network of transformers through jtl: the same bits in its file, and transformers' the same logits from it."""
+    import transformers
+
+    net.save_pretrained(folder / "in")
+    save(folder / "out", load(folder / "in"))
+    before, after = (load_file(folder / f / "model.safetensors") for f in ("in", "out"))
+    same_bits(after, before)
+    again, account = transformers.AutoModelForImageClassification.from_pretrained(
+        folder / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    np.testing.assert_array_equal(
+        again.eval()(channels_first(x)).logits.detach(), net(channels_first(x)).logits.detach()
+    )

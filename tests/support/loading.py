@@ -1,9 +1,13 @@
 """What the tests of loading share."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jtl.params import flatten
 from jtl.weights import export
 from jtl.weights.families import FAMILIES
+from jtl.weights.load import load
 
 
 def close(ours, theirs, tolerance, names):
@@ -42,3 +46,21 @@ def same_bits(ours, theirs):
         found, value = np.asarray(ours[name]), np.asarray(value)
         assert (found.shape, found.dtype) == (value.shape, value.dtype), name
         assert found.tobytes() == value.tobytes(), name
+
+
+def same_outputs(features, logits, theirs, wanted, tolerance):
+    """Every feature by name, and the logits; `theirs` and `wanted` are torch's."""
+    assert sorted(features) == sorted(wanted)
+    for name, value in wanted.items():
+        close(features[name], value.detach(), tolerance, name)
+    close(logits, theirs.detach(), tolerance, "logits")
+
+
+def same_gradients(grads, folder):
+    """Those that a reference saved in the place of its parameters, to 1e-9 in float64."""
+    with jax.enable_x64(True):
+        expected = flatten(load(folder, dtype=jnp.float64).variables.params)
+    for path, ours in flatten(grads).items():
+        # A key's bias moves no softmax, nor a bias before a normalisation anything: gradients of 0 but for rounding.
+        largest = np.abs(expected[path]).max()
+        np.testing.assert_allclose(ours, expected[path], rtol=1e-9, atol=1e-10 * max(largest, 1), err_msg=path)

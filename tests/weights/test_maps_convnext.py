@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import channels_first, images, renamed, same_bits, tree_of
+from loading import images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.weights.load import load
-from jtl.weights.save import save
 
 CASES = {
     "two stages": ({"depths": (2, 1), "widths": (6, 10)}, (20, 12)),
@@ -47,20 +46,9 @@ def test_is_transformers_convnext(made, tmp_path):
 
 
 def test_is_written_as_it_was_read(made, tmp_path):
-    import transformers
+    from conv_parity import written_as_read
 
-    net, x = made
-    net.save_pretrained(tmp_path / "in")
-    save(tmp_path / "out", load(tmp_path / "in"))
-    before, after = (load_file(tmp_path / f / "model.safetensors") for f in ("in", "out"))
-    same_bits(after, before)
-    again, account = transformers.AutoModelForImageClassification.from_pretrained(
-        tmp_path / "out", output_loading_info=True
-    )
-    assert not any(account.values()), account
-    np.testing.assert_array_equal(
-        again.eval()(channels_first(x)).logits.detach(), net(channels_first(x)).logits.detach()
-    )
+    written_as_read(*made, tmp_path)
 
 
 # timm's and torchvision's names of the same layers, in an order that matters: the first pattern that fits.

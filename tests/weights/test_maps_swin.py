@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import channels_first, images, renamed, same_bits, tree_of
+from loading import images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
 from jtl.weights.load import load
-from jtl.weights.save import save
 
 CASES = {
     # Maps of 8x12 tokens in windows of 4, and of 4x6, the smaller side of which is the window: no shift.
@@ -56,20 +55,9 @@ def test_is_transformers_swin(made, tmp_path):
 
 
 def test_is_written_as_it_was_read(made, tmp_path):
-    import transformers
+    from conv_parity import written_as_read
 
-    net, x = made
-    net.save_pretrained(tmp_path / "in")
-    save(tmp_path / "out", load(tmp_path / "in"))
-    before, after = (load_file(tmp_path / f / "model.safetensors") for f in ("in", "out"))
-    same_bits(after, before)
-    again, account = transformers.AutoModelForImageClassification.from_pretrained(
-        tmp_path / "out", output_loading_info=True
-    )
-    assert not any(account.values()), account
-    np.testing.assert_array_equal(
-        again.eval()(channels_first(x)).logits.detach(), net(channels_first(x)).logits.detach()
-    )
+    written_as_read(*made, tmp_path)
 
 
 PARTS = [

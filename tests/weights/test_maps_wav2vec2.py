@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import close, same_bits, tree_of
+from loading import close, same_bits, same_gradients, same_outputs, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.methods.finetune import forward
@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="torch is the reference; it is insta
 transformers = pytest.importorskip("transformers")
 
 from speech_references import hf_speech, to_torch, waves
+from torch_vits import gradients
 
 CASES = [(kind, size) for kind in ("wav2vec2", "hubert") for size in ("base", "large")]
 SAMPLES = {"base": 300, "large": 241}
@@ -46,7 +47,7 @@ def test_is_transformers_network(kind, size, tmp_path):
     if kind == "wav2vec2":  # the other's computation is the same
         run = forward(loaded.backbone, loaded.head, train=False)
         features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
-        compare(features, logits, *references(net, kind, x), 1e-5)
+        same_outputs(features, logits, *references(net, kind, x), 1e-5)
     x = waves(SAMPLES[size], np.float64)
     with jax.enable_x64(True):
         exact = load(tmp_path, dtype=jnp.float64)
@@ -58,24 +59,10 @@ def test_is_transformers_network(kind, size, tmp_path):
 
         grads, (features, logits) = jax.jit(jax.grad(loss, has_aux=True))(exact.variables.params, x)
     theirs, wanted = references(net.double().train(), kind, x)
-    compare(features, logits, theirs, wanted, 1e-10)
+    same_outputs(features, logits, theirs, wanted, 1e-10)
     theirs.sin().sum().backward()
-    for parameter in net.parameters():
-        parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    net.save_pretrained(tmp_path / "gradients")
-    with jax.enable_x64(True):
-        expected = flatten(load(tmp_path / "gradients", dtype=jnp.float64).variables.params)
-    for path, ours in flatten(grads).items():
-        # A key's bias moves no softmax, nor a bias before a normalisation anything: gradients of 0 but for rounding.
-        largest = np.abs(expected[path]).max()
-        np.testing.assert_allclose(ours, expected[path], rtol=1e-9, atol=1e-10 * max(largest, 1), err_msg=path)
-
-
-def compare(features, logits, theirs, wanted, tolerance):
-    assert sorted(features) == sorted(wanted)
-    for name, value in wanted.items():
-        close(features[name], value.detach(), tolerance, name)
-    close(logits, theirs.detach(), tolerance, "logits")
+    gradients(net, tmp_path / "gradients")
+    same_gradients(grads, tmp_path / "gradients")
 
 
 @pytest.mark.parametrize(("kind", "size"), CASES)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import close, same_bits
+from loading import close, same_bits, same_gradients, same_outputs
 from safetensors.numpy import load_file
 
 from jtl.backbones.whisper import sinusoids
@@ -55,7 +55,7 @@ def test_is_transformers_network(size, tmp_path):
     assert loaded.naming == "transformers"
     run = forward(loaded.backbone, loaded.head, train=False)
     features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
-    compare(features, logits, *references(net, x), 1e-5)
+    same_outputs(features, logits, *references(net, x), 1e-5)
     x = pictures(net.config, np.float64)
     with jax.enable_x64(True):
         exact = load(tmp_path, dtype=jnp.float64)
@@ -68,24 +68,13 @@ def test_is_transformers_network(size, tmp_path):
         grads, (features, logits, stats) = jax.jit(jax.grad(loss, has_aux=True))(exact.variables.params, x)
     same_bits(flatten(stats), flatten(exact.variables.stats))
     theirs, wanted = references(net.double().train(), x)
-    compare(features, logits, theirs, wanted, 1e-10)
+    same_outputs(features, logits, theirs, wanted, 1e-10)
     theirs.sin().sum().backward()
     assert net.encoder.embed_positions.weight.grad is None
     for parameter in net.parameters():
         parameter.data = parameter.data if parameter.grad is None else parameter.grad
     net.save_pretrained(tmp_path / "gradients")
-    with jax.enable_x64(True):
-        expected = flatten(load(tmp_path / "gradients", dtype=jnp.float64).variables.params)
-    for path, ours in flatten(grads).items():
-        largest = np.abs(expected[path]).max()
-        np.testing.assert_allclose(ours, expected[path], rtol=1e-9, atol=1e-10 * max(largest, 1), err_msg=path)
-
-
-def compare(features, logits, theirs, wanted, tolerance):
-    assert sorted(features) == sorted(wanted)
-    for name, value in wanted.items():
-        close(features[name], value.detach(), tolerance, name)
-    close(logits, theirs.detach(), tolerance, "logits")
+    same_gradients(grads, tmp_path / "gradients")
 
 
 @pytest.mark.parametrize("size", SIZES)
