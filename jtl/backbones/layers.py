@@ -1,6 +1,8 @@
 """Layers that several backbones share."""
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -9,10 +11,21 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
+from jtl.backbones.convolution import convolution, rows_product
 from jtl.backbones.patches import conv_as_patches
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al.'s normal initialisation, variance `2 / (k² out)`: torch's `kaiming_normal_(mode="fan_out")`."""
+
+
+def _last_and_first(x: Array, kernel: Array, dimensions: Any, precision: Any = None) -> Array:
+    """`rows_product` as `nn.Dense` calls it, always over the last axis and the first."""
+    del dimensions
+    return rows_product(x, kernel, precision=precision)
+
+
+Dense = partial(nn.Dense, dot_general=_last_and_first)
+"""`nn.Dense`, by `rows_product`."""
 
 
 class Conv(nn.Module):
@@ -47,43 +60,27 @@ class Conv(nn.Module):
         shape = (*sides, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
         pad = self.kernel // 2 if self.padding is None and isinstance(self.kernel, int) else self.padding
-        if self.kernel == self.stride > 1 and pad == 0 and groups == 1:
-            y = conv_of_tiles(x, kernel)
-        elif self.patches and isinstance(pad, int):
+        if self.patches and isinstance(pad, int):
             y = conv_as_patches(x, kernel, self.stride, pad)
         else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                (self.stride,) * 2,
-                pad if isinstance(pad, str) else [_borders(pad, side) for side in sides],
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=groups,
-            )
+            y = convolution(x, kernel, self.stride, _borders(pad, x.shape[1:3], sides, self.stride))
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
 
 
-def _borders(pad: int | tuple[int, int] | None, side: int) -> tuple[int, int]:
-    pad = side // 2 if pad is None else pad
-    return (pad, pad) if isinstance(pad, int) else pad
-
-
-def conv_of_tiles(
-    x: Float[Array, "batch height width in_channels"],
-    kernel: Float[Array | np.ndarray, "side side in_channels out_channels"],
-) -> Float[Array, "batch out_height out_width out_channels"]:
-    """The convolution whose stride is its side: tiles that do not overlap, times the weights.
-
-    A matrix product on every platform; XLA's CPU backend takes 5 times as long for its gradient as a convolution. Rows
-    and columns that do not fill a tile are left out, as a convolution leaves them out.
-    """
-    side, _, channels, out = kernel.shape
-    b, h, w = x.shape[0], x.shape[1] // side, x.shape[2] // side
-    tiles = x[:, : h * side, : w * side].reshape(b, h, side, w, side, channels).transpose(0, 1, 3, 2, 4, 5)
-    return tiles.reshape(b, h, w, side * side * channels) @ kernel.reshape(-1, out)
+def _borders(
+    pad: int | tuple[int, int] | str | None, size: Sequence[int], sides: Sequence[int], stride: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Zeros before and after, along both axes."""
+    if isinstance(pad, str):
+        rows, columns = lax.padtype_to_pads(size, sides, (stride, stride), pad)
+    elif isinstance(pad, tuple):
+        rows = columns = pad
+    else:
+        rows, columns = ((p, p) for p in (side // 2 if pad is None else pad for side in sides))
+    return rows, columns
 
 
 def check_images(x: ArrayLike, smallest: int = 1) -> Array:

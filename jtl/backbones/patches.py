@@ -1,5 +1,7 @@
 """Convolution as one matrix product: patches @ weights."""
 
+from collections.abc import Iterator
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -24,18 +26,23 @@ def conv_as_patches(
       padding: zeros added at each border.
     """
     kh, kw, channels, out = kernel.shape
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    b, h, w, _ = x.shape
-    rows, columns = (h - kh) // stride + 1, (w - kw) // stride + 1
-    shifted = [
-        lax.slice(
-            x,
-            (0, i, j, 0),
-            (b, i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, channels),
-            (1, stride, stride, 1),
-        )
-        for i in range(kh)
-        for j in range(kw)
-    ]
+    shifted = list(taps(x, (kh, kw), stride, ((padding, padding), (padding, padding))))
+    b, rows, columns, _ = shifted[0].shape
     patches = jnp.concatenate(shifted, -1).reshape(b * rows * columns, kh * kw * channels)
     return (patches @ kernel.reshape(-1, out)).reshape(b, rows, columns, out)
+
+
+def taps(
+    x: Float[Array, "batch height width channels"],
+    sides: tuple[int, int],
+    stride: int,
+    borders: tuple[tuple[int, int], tuple[int, int]],
+) -> Iterator[Float[Array, "batch out_height out_width channels"]]:
+    """What each weight of a kernel with these sides sees, row after row: x, padded with zeros, shifted and thinned."""
+    x = jnp.pad(x, ((0, 0), *borders, (0, 0)))
+    b, h, w, channels = x.shape
+    rows, columns = (h - sides[0]) // stride + 1, (w - sides[1]) // stride + 1
+    for i in range(sides[0]):
+        for j in range(sides[1]):
+            end = (b, i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, channels)
+            yield lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))

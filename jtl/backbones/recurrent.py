@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jtl.backbones.layers import Dense
 from jtl.backbones.texts import check_texts, mean_of_tokens
 from jtl.model import Model, from_linen
 
@@ -137,7 +138,7 @@ class _Direction(nn.Module):
 
         def dense(name):
             init = _uniform(self.hidden)
-            return nn.Dense(gates * self.hidden, kernel_init=init, bias_init=init, name=name)
+            return Dense(gates * self.hidden, kernel_init=init, bias_init=init, name=name)
 
         def step(state: nn.Module, carry: Carry, given: tuple[Array, Array]) -> tuple[Carry, Array]:
             x, here = given

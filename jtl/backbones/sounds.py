@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from jtl.backbones.convolution import rows_product
+
 TAPS = 16
 """Of a grouped convolution that are one matrix product: the memory of its stretches."""
 
@@ -70,7 +72,7 @@ def conv1d(
     groups = x.shape[-1] // kernel.shape[1]
     if kernel.shape[0] == stride and padding == (0, 0) and groups == 1:
         rows = x[:, : x.shape[1] // stride * stride].reshape(x.shape[0], -1, stride * x.shape[-1])
-        return rows @ kernel.reshape(-1, kernel.shape[-1])
+        return rows_product(rows, kernel.reshape(-1, kernel.shape[-1]))
 
     def convolution(x: Array, kernel: Array) -> Array:
         dimensions = ("NWC", "WIO", "NWC")

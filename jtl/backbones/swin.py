@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.layers import Conv, check_images
+from jtl.backbones.layers import Conv, Dense, check_images
 from jtl.backbones.transformer import Attention, Block, trunc_normal
 from jtl.model import Model, from_linen
 
@@ -168,7 +168,7 @@ class _Down(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
         # The order of the four: columns before rows.
         x = jnp.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], -1)
-        return nn.Dense(x.shape[-1] // 2, use_bias=False, kernel_init=trunc_normal, name="dense")(_norm(_EPS)(x))
+        return Dense(x.shape[-1] // 2, use_bias=False, kernel_init=trunc_normal, name="dense")(_norm(_EPS)(x))
 
 
 def _norm(eps: float) -> nn.LayerNorm:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.layers import DropPath
+from jtl.backbones.layers import Dense, DropPath
 from jtl.ops import computed_once
 
 trunc_normal = nn.initializers.truncated_normal(0.02)
@@ -51,13 +51,13 @@ class Attention(nn.Module):
         source = x if source is None else source
 
         def project(name, x, bias=True):
-            dense = nn.Dense(width, use_bias=bias, kernel_init=trunc_normal, name=name)
+            dense = Dense(width, use_bias=bias, kernel_init=trunc_normal, name=name)
             return dense(x).reshape(*x.shape[:2], self.heads, -1)
 
         rng = self.make_rng("dropout") if train and self.dropout else None
         query, key, value = project("query", x), project("key", source, self.key_bias), project("value", source)
         y = attend(query, key, value, mask, self.dropout, rng, bias)
-        return nn.Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
+        return Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
 
 
 def attend(
@@ -104,9 +104,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Array:
         """One value per token, as wide as x."""
-        y = self.activation(nn.Dense(self.hidden, kernel_init=trunc_normal, name="up")(x))
+        y = self.activation(Dense(self.hidden, kernel_init=trunc_normal, name="up")(x))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        return nn.Dense(x.shape[-1], kernel_init=trunc_normal, name="down")(y)
+        return Dense(x.shape[-1], kernel_init=trunc_normal, name="down")(y)
 
 
 class Block(nn.Module):

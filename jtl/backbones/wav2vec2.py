@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.backbones.layers import Dense
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
 from jtl.backbones.texts import mean_of_tokens
@@ -139,7 +140,7 @@ class _Wav2Vec2(nn.Module):
             x = _Layer(convolution, norm, self.bias, name=f"conv{i}")(x)
         features = {"conv": x}
         x = self._norm("embed_norm")(x) if self.first_norm else x
-        x = nn.Dense(width, kernel_init=trunc_normal, name="embed")(x)
+        x = Dense(width, kernel_init=trunc_normal, name="embed")(x)
         x = nn.Dropout(self.first_dropout, deterministic=not train)(x)
         if self.masked:
             self.param("masked", nn.initializers.uniform(1.0), (width,), jnp.float32)
@@ -165,7 +166,7 @@ class _Wav2Vec2(nn.Module):
         x = self._norm("norm")(x) if self.pre_norm else x
         pooled = mean_of_tokens(x, real)
         if self.projection is not None:  # linear, so after the mean as well as before it
-            pooled = nn.Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
+            pooled = Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
         return features | {"last": x, "pooled": pooled}
 
     def _norm(self, name: str) -> nn.LayerNorm:

@@ -52,7 +52,7 @@ def _product(step: Any) -> int:
 
 
 def _inner(step: Any) -> Iterator[tuple[int, Any]]:
-    """The programs within a step, and how often each runs; of a branch the first."""
+    """The programs within a step, and how often each runs; of a branch the last, which no platform is special to."""
     times = step.params.get("length", 1) if step.primitive.name == "scan" else 1
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in step.params:
@@ -60,4 +60,4 @@ def _inner(step: Any) -> Iterator[tuple[int, Any]]:
             yield times, getattr(inner, "jaxpr", inner)
             return
     if "branches" in step.params:
-        yield times, step.params["branches"][0].jaxpr
+        yield times, step.params["branches"][-1].jaxpr

@@ -1,0 +1,126 @@
+"""Convolutions, in the form that is fast where they run.
+
+Everywhere but on a CPU that is `lax`'s. XLA's CPU backend takes several times as long as matrix products for the
+gradient of a convolution, and tens of times for depthwise ones.
+"""
+
+from collections.abc import Iterable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from jtl.backbones.patches import taps
+
+Borders = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros above and below, left and right."""
+SMALL = 64  # pixels of a map whose gradient comes faster as products
+
+
+def convolution(
+    x: Float[Array, "batch height width in_channels"],
+    kernel: Float[Array | np.ndarray, "kh kw inputs out_channels"],
+    stride: int,
+    borders: Borders,
+) -> Float[Array, "batch out_height out_width out_channels"]:
+    """The cross-correlation that `lax.conv_general_dilated` computes, in `in_channels / inputs` groups of channels.
+
+    Args:
+      x: images.
+      kernel: weights, height first, as in `lax`'s "HWIO".
+      stride: the same in both directions.
+      borders: zeros added.
+    """
+    kernel = jnp.asarray(kernel)
+    sides, padded = kernel.shape[:2], borders != ((0, 0), (0, 0))
+    if x.shape[-1] != kernel.shape[2]:
+        by_lax, by_shifts = (partial(f, stride=stride, borders=borders) for f in (_lax, _depthwise))
+        if kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]:
+            return by_lax(x, kernel)
+        return lax.platform_dependent(x, kernel, cpu=by_shifts, default=by_lax)
+    if sides == (1, 1) and not padded:
+        return rows_product(x[:, ::stride, ::stride], kernel[0, 0])
+    if sides == (stride, stride) and not padded:
+        return conv_of_tiles(x, kernel)
+    return _plain(x, kernel, stride, borders)
+
+
+def rows_product(
+    x: Float[Array, "*lead inputs"], kernel: Float[Array, "inputs outputs"], **options: Any
+) -> Float[Array, "*lead outputs"]:
+    """`x @ kernel` as one product of two matrices; options as of `lax.dot_general`.
+
+    With several leading axes the gradient of the kernel sums over each of them, for which XLA's CPU backend first
+    copies the cotangents the other way round, and computes anew, in that order, whatever they come from.
+    """
+    y = lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def conv_of_tiles(
+    x: Float[Array, "batch height width in_channels"],
+    kernel: Float[Array, "side side in_channels out_channels"],
+) -> Float[Array, "batch out_height out_width out_channels"]:
+    """The convolution whose stride is its side: tiles that do not overlap, times the weights.
+
+    A matrix product on every platform. Rows and columns that do not fill a tile are left out, as a convolution leaves
+    them out.
+    """
+    side, _, channels, out = kernel.shape
+    b, h, w = x.shape[0], x.shape[1] // side, x.shape[2] // side
+    tiles = x[:, : h * side, : w * side].reshape(b, h, side, w, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return rows_product(tiles.reshape(b, h, w, side * side * channels), kernel.reshape(-1, out))
+
+
+def _lax(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        borders,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+    )
+
+
+def _depthwise(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    kh, kw = kernel.shape[:2]
+    weights = kernel.reshape(kh * kw, 1, 1, 1, -1)
+    return _total(x * w for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True))
+
+
+def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    """One product for each weight's place in the kernel: of its derivatives XLA makes matrix products again."""
+    kh, kw, inputs, out = kernel.shape
+    weights = kernel.reshape(kh * kw, inputs, out)
+    return _total(rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True))
+
+
+def _total(parts: Iterable[Array]) -> Array:
+    return reduce(jnp.add, parts)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _plain(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    return _lax(x, kernel, stride, borders)
+
+
+def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> tuple[Array, Any]:
+    """Linear in each tangent, and written so that what is transposed for the gradient is fast too."""
+    (x, kernel), (along_x, along_kernel) = primals, tangents
+    y, found = _plain(x, kernel, stride, borders), []
+    by_lax, by_products = (partial(f, stride=stride, borders=borders) for f in (_lax, _as_products))
+    if not isinstance(along_kernel, SymbolicZero):
+        found.append(lax.platform_dependent(x, along_kernel, cpu=by_products, default=by_lax))
+    if not isinstance(along_x, SymbolicZero):
+        small = stride > 1 or y.shape[1] * y.shape[2] <= SMALL
+        found.append(lax.platform_dependent(along_x, kernel, cpu=by_products if small else by_lax, default=by_lax))
+    return y, _total(found) if found else jnp.zeros_like(y)
+
+
+_plain.defjvp(_derivative, symbolic_zeros=True)

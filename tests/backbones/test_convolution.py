@@ -1,0 +1,81 @@
+"""Every form of a convolution is lax's, and so are its derivatives; and a gradient does no more than it must."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from derivatives import same_to_second_order
+from jax import lax
+
+from jtl.backbones.convolution import convolution
+from jtl.backbones.layers import Dense
+
+NONE, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+# Size of the map, sides of the kernel, its inputs, its features, stride, borders; of 4 channels.
+CASES = {
+    "3x3": ((9, 10), (3, 3), 4, 5, 1, ONE),
+    "3x3, on a small map": ((4, 5), (3, 3), 4, 5, 1, ONE),
+    "3x3, by 2": ((7, 6), (3, 3), 4, 5, 2, ONE),
+    "no square, on one side": ((6, 5), (1, 3), 4, 3, 1, ((0, 0), (2, 0))),
+    "1x1": ((5, 4), (1, 1), 4, 3, 1, NONE),
+    "1x1, by 2": ((5, 4), (1, 1), 4, 3, 2, NONE),
+    "1x1, with a border": ((3, 3), (1, 1), 4, 3, 1, ONE),
+    "tiles, whole": ((8, 4), (4, 4), 4, 3, 4, NONE),
+    "tiles, with a remainder": ((9, 7), (4, 4), 4, 3, 4, NONE),
+    "depthwise": ((6, 5), (5, 5), 1, 4, 1, ((2, 2), (2, 2))),
+    "depthwise, by 2": ((6, 5), (3, 3), 1, 4, 2, ((0, 1), (1, 0))),
+    "depthwise, two features a channel": ((6, 5), (3, 3), 1, 8, 1, ONE),
+    "two groups": ((6, 5), (3, 3), 2, 6, 1, ONE),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_equals_lax_and_so_do_its_derivatives(case):
+    size, sides, inputs, features, stride, borders = case
+
+    def reference(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            borders,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4 // inputs,
+        )
+
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, *size, 4)), rng.normal(size=(*sides, inputs, features))
+    same_to_second_order(lambda x, k: convolution(x, k, stride, borders), reference, x, kernel)
+
+
+def flops(f, *shapes):
+    cost = jax.jit(f).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile().cost_analysis()
+    return cost["flops"]
+
+
+def test_what_has_no_gradient_costs_nothing():
+    """The first layer's images, or a frozen kernel: a derivative along zeros would be one more convolution."""
+    x, kernel = (2, 12, 12, 8), (3, 3, 8, 16)
+    run = lambda x, k: jnp.tanh(convolution(x, k, 1, ONE)).sum()  # noqa: E731
+    once = flops(run, x, kernel)
+    both, kernels, images = (flops(jax.grad(run, by), x, kernel) for by in ((0, 1), 1, 0))
+    assert 2.8 * once < both < 3.2 * once
+    assert 1.9 * once < kernels < 2.2 * once
+    assert 1.9 * once < images < 2.2 * once
+
+
+def test_the_gradient_of_a_dense_layer_copies_nothing():
+    """Of `[batch, tokens, width] @ [width, out]`, XLA's CPU backend transposes the cotangents before the product."""
+    dense = Dense(24)
+    x = jnp.ones((3, 10, 16))
+    variables = dense.init(jax.random.key(0), x)
+    gradient = jax.jit(jax.grad(lambda v, x: jnp.sin(dense.apply(v, x)).sum(), (0, 1)))
+    program = gradient.lower(variables, x).compile().as_text()
+    assert " dot(" in program
+    assert " transpose(" not in program
+    assert " copy(" not in program
+    plain = jax.grad(lambda k, b, x: jnp.sin(x @ k + b.reshape(1, 1, -1)).sum(), (0, 1, 2))
+    kernel, bias = (variables["params"][name] for name in ("kernel", "bias"))
+    found, wanted = gradient(variables, x), plain(kernel, bias, x)
+    for got, expected in zip((*(found[0]["params"][n] for n in ("kernel", "bias")), found[1]), wanted, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
