@@ -1,6 +1,9 @@
 """The part of benchmarks/fuzz_weights.py that damages whole checkpoint folders, for `jtl.load` and the tokenizers."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +11,22 @@ import fuzzing
 import fuzzing_folders as folders
 import jax
 import numpy as np
+import optax
 
 from jtl import heads
 from jtl.data import vocabularies
-from jtl.model import init
+from jtl.model import Variables, init
 from jtl.shapes import shapes
+from jtl.train.checkpoint import Checkpoints
+from jtl.train.step import make_step
 from jtl.weights.invert import export
 from jtl.weights.load import load
 from jtl.weights.recognise import recognise
 
 
 def whole() -> dict[str, folders.Folder]:
-    """Folders that load: of transformers and timm, in one file and several, safetensors, PyTorch's and NumPy's."""
-    made = {}
+    """Folders that load: of transformers, timm and jtl's runs, in one file and several, of every kind of file."""
+    made = {"orbax": _checkpoint()}
     for name, config, naming in [
         ("vit", folders.VIT, "transformers"),
         ("resnet", folders.RESNET, "transformers"),
@@ -45,13 +51,30 @@ def whole() -> dict[str, folders.Folder]:
     return made
 
 
-def _tensors(config: dict[str, Any], naming: str) -> folders.Tensors:
+def _network(config: dict[str, Any], naming: str) -> tuple[Any, Any, Variables]:
+    """Its family, the whole config, and zeros for variables."""
     family, found, *_ = recognise(None, config)
     full = family.complete(found, naming)
     make = lambda key, x: init(key, x, backbone=family.backbone(full), head=heads.linear(2))  # noqa: E731
     made = shapes(make, jax.random.key(0), family.example(full))
-    tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), {**made.params, "stats": made.stats})
+    return family, full, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), made)
+
+
+def _tensors(config: dict[str, Any], naming: str) -> folders.Tensors:
+    family, full, made = _network(config, naming)
+    tree = {**made.params, "stats": made.stats}
     return {name: array.shape for name, array in export(tree, family.tables(full)[naming]).items()}
+
+
+def _checkpoint() -> folders.Folder:
+    """What a run saves."""
+    _, _, variables = _network(folders.VIT, "transformers")
+    step = make_step(lambda *_: None, optax.sgd(0.1))  # pyright: ignore[reportArgumentType]
+    with tempfile.TemporaryDirectory() as run:
+        saver = Checkpoints(run, recipe="")
+        saver.save(step.init(jax.tree.map(jax.numpy.asarray, variables), jax.random.key(0)))
+        saver.wait()
+        return {str(p.relative_to(run)): p.read_bytes() for p in sorted(Path(run).rglob("*")) if p.is_file()}
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:
@@ -69,16 +92,16 @@ def cases(seed: int, count: int) -> Iterator[tuple[str, folders.Folder, Callable
     loaded = whole()
     every = {**loaded, **folders.TOKENIZERS}
     mutations = tuple(mutation for mutation in fuzzing.MUTATIONS if mutation is not fuzzing.program)
+    readers = dict.fromkeys(loaded, load) | {"orbax": partial(load, arch=folders.VIT)}
     for name, files in every.items():
-        yield f"whole {name}", files, load if name in loaded else tokens
+        yield f"whole {name}", files, readers.get(name, tokens)
     for label, name, files in folders.cases(every, seed, count, mutations):
-        yield label, files, load if name in loaded else tokens
+        yield label, files, readers.get(name, tokens)
 
 
 def write(folder: Path, files: folders.Folder) -> None:
     """Only these files."""
-    folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
     for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

@@ -163,12 +163,15 @@ def in_header(rng: random.Random, data: bytes) -> bytes:
 Bytes = Callable[[random.Random, bytes], bytes]
 
 
+JSON = (".json", "METADATA", "array_metadatas/process_0")
+
+
 def damaged(rng: random.Random, folder: Folder, of_bytes: tuple[Bytes, ...]) -> tuple[str, Folder]:
     """One file of a folder changed, or all of them swapped, with a word that says how."""
-    name = rng.choice(sorted(folder))
+    name = rng.choice(sorted(n for n in folder if folder[n]))
     data = folder[name]
     ways = ["bytes", "absent", "empty", "swapped", "deep"]
-    ways += ["junk"] * 12 if name.endswith(".json") else ["header"] * 8 if name.endswith(".safetensors") else []
+    ways += ["junk"] * 12 if name.endswith(JSON) else ["header"] * 8 if name.endswith(".safetensors") else []
     how = rng.choice([*ways, "bytes", "bytes"])
     if how == "absent":
         return f"{name} absent", {n: d for n, d in folder.items() if n != name}

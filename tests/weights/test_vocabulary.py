@@ -106,3 +106,28 @@ def test_transformers_reads_it_beside_the_network(folder, tmp_path):
     ours = text.tokenizer(tmp_path / "out", length=8)(TEXTS)
     for name, other in (("ids", "input_ids"), ("mask", "attention_mask"), ("types", "token_type_ids")):
         np.testing.assert_array_equal(ours[name], given[other])
+
+
+def test_transformers_reads_a_gpt2s_beside_it(tmp_path):
+    pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import ByteLevelBPETokenizer
+
+    bytes_ = ByteLevelBPETokenizer()
+    bytes_.train_from_iterator(
+        TEXTS * 3, vocab_size=280, min_frequency=2, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    size = bytes_.get_vocab_size()
+    measures = {"n_embd": 12, "n_layer": 1, "n_head": 3, "n_positions": 16, "vocab_size": size}
+    transformers.GPT2Model(transformers.GPT2Config(**measures)).save_pretrained(tmp_path / "in")
+    bytes_.save_model(str(tmp_path / "in"))
+    save(tmp_path / "out", load(tmp_path / "in"))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert "GPT2" in type(theirs).__name__
+    theirs.pad_token = theirs.eos_token
+    given = theirs(TEXTS, padding="max_length", truncation=True, max_length=8, return_tensors="np")
+    ours = text.tokenizer(tmp_path / "out", length=8)(TEXTS)
+    np.testing.assert_array_equal(ours["mask"], given["attention_mask"])
+    np.testing.assert_array_equal(ours["ids"], given["input_ids"])
+    net = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    assert net.config.vocab_size == len(theirs) == size
