@@ -7,11 +7,12 @@ CONSTRAINTS ?=
 WORKERS ?= 2
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
 # Most of the time of a small test is compiling: XLA leaves out LLVM's dear passes.
-QUICKLY = XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICKLY = XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true $(XLA)"
+XLA ?=
 # Two that tests compare with, apart from all else: they ask for a torch that this one is not, so no dependencies.
 OTHERS = torchvision==0.28.0 timm==1.0.31
 
-.PHONY: demo test test-slow test-all lint format notebooks clean
+.PHONY: demo test test-all lint format notebooks clean
 .DEFAULT_GOAL := test
 
 $(VENV)/bin/python:
@@ -32,10 +33,9 @@ demo: $(VENV)/.demo  ## pre-train, fine-tune, adapt and meta-learn on real handw
 test: $(VENV)/.test  ## all tests but the slow ones
 	$(QUICKLY) $(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/.test  ## those on real data, and those that kill processes
-	$(PYTEST) -m slow
-
-test-all: test test-slow
+test-all: $(VENV)/.test  ## those on real data too, and those that kill processes
+	$(QUICKLY) $(PYTEST) -m "not slow or compiling"
+	$(PYTEST) -m "slow and not compiling"
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
