@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), help="by default those that suit the device")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch", type=int, help="rows of a batch, or tasks")
-    parser.add_argument("--image", type=int, help="side of the images")
+    parser.add_argument("--size", type=int, help="side of the images")
     parser.add_argument("--pairs", type=int, default=7, help="samples of each side")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a sample lasts at least")
     parser.add_argument("--parts", action="store_true", help="time forward pass and gradient too (fine-tuning)")
@@ -142,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
         cell = (case.gpu if on_gpu() else case.cpu)._replace(dtype=options.dtype)
         if options.batch:
             cell = cell._replace(batch=options.batch, microbatch=options.batch if cell.microbatch > 1 else 1)
-        cell = cell._replace(image=options.image or cell.image)
+        cell = cell._replace(size=options.size or cell.size)
         rows.append({"case": name, **measure(cell, None if on_gpu() else case.aim, options)})
         # Written after every case: what was measured before an error or an interrupt is kept.
         tables.write({"benchmark": "against_torch", "environment": where, "rows": rows}, path)

@@ -84,7 +84,7 @@ def dann(setup: Setup) -> tuple[Any, Callable]:
     def loss_of(params, stats, batch, weight):
         params = _cast(params, setup)
         n, y = len(batch["source"]["y"]), batch["source"]["y"]
-        x = jnp.concatenate([batch["source"]["x"], batch["target"]["x"]])
+        x = jax.tree.map(lambda *both: jnp.concatenate(both), batch["source"]["x"], batch["target"]["x"])
         found, stats = setup.backbone.apply(Variables(params["backbone"], stats), x, train=True, key=None)
         logits = _apply(setup.head, params["head"], found["pooled"])[:n]
         judged = _apply(setup.critic, params["critic"], _reverse(found["pooled"], weight))[:, 0].astype(jnp.float32)

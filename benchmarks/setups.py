@@ -1,7 +1,7 @@
 """The work that is measured: a family of methods on a backbone, with its networks, a batch and jtl's step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class Cell(NamedTuple):
       family: one of `FAMILIES`.
       backbone: one of `NETWORKS`.
       batch: rows of a batch (of each domain for dann); for maml the number of tasks.
-      image: side of the images.
+      size: side of the images in pixels, or tokens of a text, or samples of a sound.
       classes: of the head; the way of a task.
       dtype: what is computed in, "float32" or "bfloat16".
       shot: support images of a class (maml).
@@ -45,7 +45,7 @@ class Cell(NamedTuple):
     family: str
     backbone: str
     batch: int
-    image: int
+    size: int
     classes: int = 10
     dtype: str = "float32"
     shot: int = 1
@@ -56,20 +56,53 @@ class Cell(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A backbone of images of some channels."""
+    """A backbone and what goes into it.
+
+    Args:
+      make: of the size of an input.
+      inputs: `inputs(rng, lead, size)` draws some, with axes `lead` before their own.
+      unit: of that size.
+    """
 
     make: Callable[[int], Model]
-    channels: int
+    inputs: Callable[[np.random.Generator, tuple[int, ...], int], Any]
+    unit: str = "px"
+
+
+def _images(channels: int) -> Callable:
+    return lambda rng, lead, size: rng.normal(size=(*lead, size, size, channels)).astype(np.float32)
+
+
+def _texts(rng: np.random.Generator, lead: tuple[int, ...], size: int) -> dict[str, np.ndarray]:
+    ids = rng.integers(1000, 30000, (*lead, size)).astype(np.int32)
+    return {"ids": ids, "mask": np.ones(ids.shape, bool)}
+
+
+def _sounds(rng: np.random.Generator, lead: tuple[int, ...], size: int) -> dict[str, np.ndarray]:
+    wave = rng.normal(size=(*lead, size)).astype(np.float32)
+    return {"wave": wave, "mask": np.ones(wave.shape, bool)}
+
+
+def _bert(size: Literal["base", "minilm6"]) -> Network:
+    return Network(lambda tokens: backbones.bert(size, dropout=0.0, attention_dropout=0.0), _texts, "tokens")
+
+
+def _wav2vec2(samples: int) -> Model:
+    return backbones.wav2vec2("base", dropout=0.0, mlp_dropout=0.0, attention_dropout=0.0)
 
 
 NETWORKS = {
-    "mlp": Network(lambda image: backbones.mlp((512, 512)), 1),
-    "conv4": Network(lambda image: backbones.conv4(64), 1),
-    "resnet18": Network(lambda image: backbones.resnet18(stem="cifar"), 3),
-    "resnet50": Network(lambda image: backbones.resnet50(), 3),
-    "vit_ti": Network(lambda image: backbones.vit("Ti", image=image), 3),
-    "vit_s": Network(lambda image: backbones.vit("S", image=image), 3),
-    "vit_b": Network(lambda image: backbones.vit("B", image=image), 3),
+    "mlp": Network(lambda size: backbones.mlp((512, 512)), _images(1)),
+    "conv4": Network(lambda size: backbones.conv4(64), _images(1)),
+    "resnet18": Network(lambda size: backbones.resnet18(stem="cifar"), _images(3)),
+    "resnet50": Network(lambda size: backbones.resnet50(), _images(3)),
+    "convnext_t": Network(lambda size: backbones.convnext("T"), _images(3)),
+    "vit_ti": Network(lambda size: backbones.vit("Ti", image=size), _images(3)),
+    "vit_s": Network(lambda size: backbones.vit("S", image=size), _images(3)),
+    "vit_b": Network(lambda size: backbones.vit("B", image=size), _images(3)),
+    "bert_base": _bert("base"),
+    "minilm": _bert("minilm6"),
+    "wav2vec2_base": Network(_wav2vec2, _sounds, "samples"),
 }
 INNER_LR = 0.01
 
@@ -88,7 +121,7 @@ class Setup(NamedTuple):
 
     @property
     def examples(self) -> int:
-        """Images in a batch."""
+        """Images, texts or sounds in a batch."""
         return sum(leaf.size for leaf in jax.tree.leaves(_labels(self.batch)))
 
 
@@ -102,9 +135,9 @@ def build(cell: Cell) -> Setup:
     if cell.family not in FAMILIES or cell.backbone not in NETWORKS:
         raise ValueError(f"{cell.family} x {cell.backbone}: families are {FAMILIES}, backbones {tuple(NETWORKS)}")
     network = NETWORKS[cell.backbone]
-    backbone, head, critic = network.make(cell.image), heads.linear(cell.classes), heads.mlp(1, CRITIC)
+    backbone, head, critic = network.make(cell.size), heads.linear(cell.classes), heads.mlp(1, CRITIC)
     parts = {"critic": critic} if cell.family == "dann" else {}
-    example = jnp.zeros((2, cell.image, cell.image, network.channels))
+    example = network.inputs(np.random.default_rng(0), (2,), cell.size)
     make = jax.jit(lambda key: init(key, example, backbone=backbone, head=head, **parts))
     tx = optimizer(cell.lr)
     options = {"microbatch": cell.microbatch, "dtype": None if cell.dtype == "float32" else jnp.dtype(cell.dtype)}
@@ -123,12 +156,11 @@ def build(cell: Cell) -> Setup:
 
 
 def make_batch(cell: Cell) -> dict[str, Any]:
-    """Random images, the same for the same cell."""
+    """Random images, texts or sounds, the same for the same cell."""
     rng = np.random.default_rng(0)
-    channels = NETWORKS[cell.backbone].channels
 
     def rows(*lead):
-        x = rng.normal(size=(*lead, cell.image, cell.image, channels)).astype(np.float32)
+        x = NETWORKS[cell.backbone].inputs(rng, lead, cell.size)
         return {"x": x, "y": rng.integers(cell.classes, size=lead).astype(np.int32)}
 
     def episodes(per_class):

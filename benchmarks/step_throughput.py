@@ -1,6 +1,7 @@
 """How fast jtl's step is, and what share it reaches of a hand-written jit step that does the same work.
 
     python benchmarks/step_throughput.py                                  # every family x mlp, conv4, resnet18, vit_ti
+    python benchmarks/step_throughput.py --families finetune --backbones resnet50 convnext_t vit_s bert_base minilm
     python benchmarks/step_throughput.py --families maml --backbones conv4 --pairs 15
     python benchmarks/step_throughput.py --isolate --dtype bfloat16 --backbones resnet50 vit_s vit_b     # on a GPU
 
@@ -37,7 +38,19 @@ from benchmarks.setups import FAMILIES, NETWORKS, Cell, build
 from jtl.train import jit_step, mesh, put_batch
 
 BACKBONES = ("mlp", "conv4", "resnet18", "vit_ti")
-ON_CPU = {"mlp": (256, 28), "conv4": (64, 28), "resnet18": (8, 32), "vit_ti": (4, 224)}
+ON_CPU = {
+    "mlp": (256, 28),
+    "conv4": (64, 28),
+    "resnet18": (8, 32),
+    "vit_ti": (4, 224),
+    "resnet50": (2, 224),
+    "convnext_t": (2, 224),
+    "vit_s": (2, 224),
+    "vit_b": (1, 224),
+    "bert_base": (2, 128),
+    "minilm": (8, 64),
+    "wav2vec2_base": (1, 32000),
+}
 ON_GPU = {
     "mlp": (1024, 28),
     "conv4": (1024, 28),
@@ -46,23 +59,27 @@ ON_GPU = {
     "resnet50": (256, 224),
     "vit_s": (256, 224),
     "vit_b": (128, 224),
+    "convnext_t": (256, 224),
+    "bert_base": (128, 128),
+    "minilm": (512, 64),
+    "wav2vec2_base": (64, 32000),
 }
-"""Rows of a batch and side of the images, so that a step takes about a second on two cores, or fills a GPU."""
+"""Rows of a batch and the size of each, so that a step takes about a second on two cores, or fills a GPU."""
 
 
 def cell_for(family: str, backbone: str, options: argparse.Namespace) -> Cell:
     """The sizes that a family x backbone is measured at on this device."""
     gpu = on_gpu()
-    batch, image = (ON_GPU if gpu else {**ON_GPU, **ON_CPU})[backbone]
-    cell = Cell(family, backbone, options.batch or batch, options.image or image, dtype=options.dtype)
+    batch, size = (ON_GPU if gpu else ON_CPU)[backbone]
+    cell = Cell(family, backbone, options.batch or batch, options.size or size, dtype=options.dtype)
     if family == "dann":  # as many rows through the backbone as in the others
         return cell._replace(batch=max(1, cell.batch // 2))
     if family != "maml":
         return cell
     tasks = options.batch or (32 if gpu or backbone in ("mlp", "conv4") else 2)
-    image = options.image or (64 if backbone.startswith("vit") else cell.image)
+    size = options.size or (64 if backbone.startswith("vit") else cell.size)
     query = 15 if gpu or backbone in ("mlp", "conv4") else 3
-    return cell._replace(batch=tasks, classes=5, image=image, query=query, microbatch=1 if gpu else tasks)
+    return cell._replace(batch=tasks, classes=5, size=size, query=query, microbatch=1 if gpu else tasks)
 
 
 def measure(cell: Cell, pairs: int, seconds: float) -> dict[str, Any]:
@@ -88,6 +105,7 @@ def measure(cell: Cell, pairs: int, seconds: float) -> dict[str, Any]:
     loops = cell.microbatch > 1 or (cell.family == "maml" and cell.inner_steps > 1)
     return {
         **cell._asdict(),
+        "unit": NETWORKS[cell.backbone].unit,
         "examples": setup.examples,
         "examples_per_second": setup.examples / step,
         "steps_per_second": 1 / step,
@@ -119,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--backbones", nargs="+", choices=tuple(NETWORKS), default=BACKBONES)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch", type=int, help="rows of a batch, or tasks; by default what suits the device")
-    parser.add_argument("--image", type=int, help="side of the images")
+    parser.add_argument("--size", type=int, help="side of the images, tokens of a text, samples of a sound")
     parser.add_argument("--pairs", type=int, default=7, help="samples of each step")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a sample lasts at least")
     parser.add_argument("--isolate", action="store_true", help="one process a cell, for the device's peak memory")

@@ -57,7 +57,7 @@ def _throughput_row(row: dict[str, Any]) -> tuple[str, ...]:
     held = row["memory_bytes"]["jtl"] if row["device_peak_bytes"] is None else row["device_peak_bytes"]
     return (
         row["family"],
-        f"{row['backbone']} {row['image']}px" + ("" if row["dtype"] == "float32" else f" {row['dtype']}"),
+        f"{row['backbone']} {row['size']} {row['unit']}" + ("" if row["dtype"] == "float32" else f" {row['dtype']}"),
         _batch(row),
         f"{row['examples_per_second']:.4g}",
         f"{row['steps_per_second']:.3g}",
@@ -85,7 +85,7 @@ def _against_row(row: dict[str, Any]) -> tuple[str, ...]:
     dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
     inner = f", {row['inner_steps']} inner" if row["family"] == "maml" else ""
     return (
-        f"{row['family']} {row['backbone']} {row['image']}px{dtype}{inner}",
+        f"{row['family']} {row['backbone']} {row['size']} px{dtype}{inner}",
         _batch(row),
         f"{row['seconds']['jtl']:.3g}",
         f"{row['seconds']['torch']:.3g}",

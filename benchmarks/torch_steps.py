@@ -26,7 +26,7 @@ class Twin:
         critic = CRITIC if cell.family == "dann" else None
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.cell, self.device, self.taken = cell, device, 0
-        self.net = network(cell.backbone, cell.image, cell.classes, critic)
+        self.net = network(cell.backbone, cell.size, cell.classes, critic)
         carry(setup.variables.params, setup.variables.stats, self.net)
         self.net = self.net.to(device).train().to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.batch = images(setup.batch, device, layout)

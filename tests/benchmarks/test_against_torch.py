@@ -13,11 +13,11 @@ from benchmarks.setups import Cell, build
 from benchmarks.torch_nets import carry, network
 from benchmarks.torch_steps import Twin
 
-TINY = {"image": 16, "classes": 3, "query": 2, "lr": 1e-3}
+TINY = {"size": 16, "classes": 3, "query": 2, "lr": 1e-3}
 FEW = {**TINY, "shot": 5, "query": 5}
 CELLS = {
     "DANN": Cell("dann", "mlp", 4, **TINY),
-    "ViT": Cell("finetune", "vit_ti", 4, **{**TINY, "image": 32}),
+    "ViT": Cell("finetune", "vit_ti", 4, **{**TINY, "size": 32}),
     "ResNet": Cell("finetune", "resnet18", 4, **TINY),
     # Five images a class: normalising the three 1x1 maps of one a class turns rounding errors into percents.
     "second-order MAML, two steps": Cell(
@@ -26,10 +26,11 @@ CELLS = {
 }
 
 
-DEEP = ("ViT", "ResNet")  # slow to compile
+DEEP = ("ViT", "ResNet")
+SLOW = [pytest.mark.slow, pytest.mark.compiling]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in CELLS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW if n in DEEP else []) for n in CELLS])
 def test_both_libraries_train_alike(name):
     setup = build(CELLS[name])
     twin = Twin(setup, "cpu", channels_last=False)
@@ -48,7 +49,7 @@ def test_both_libraries_train_alike(name):
 
 def test_the_script_writes_json_and_its_table(tmp_path):
     out = tmp_path / "rows.json"
-    tiny = ["--cases", "dann-mlp", "--batch", "2", "--image", "8", "--pairs", "2", "--seconds", "0.001"]
+    tiny = ["--cases", "dann-mlp", "--batch", "2", "--size", "8", "--pairs", "2", "--seconds", "0.001"]
     against_torch.main(["against_torch.py", *tiny, "--json", str(out)])
     results = json.loads(out.read_text())
     (row,) = results["rows"]
@@ -69,4 +70,4 @@ def test_a_weight_without_a_place_is_named():
 
 
 def net():
-    return network("mlp", TINY["image"], TINY["classes"], None)
+    return network("mlp", TINY["size"], TINY["classes"], None)

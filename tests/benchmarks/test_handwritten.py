@@ -7,11 +7,12 @@ import pytest
 from benchmarks import handwritten
 from benchmarks.setups import Cell, build
 
-TINY = {"image": 12, "classes": 3, "query": 2, "lr": 1e-3}
+TINY = {"size": 12, "classes": 3, "query": 2, "lr": 1e-3}
 CELLS = {
     "finetune, BatchNorm": Cell("finetune", "conv4", 4, **TINY),
     "features, BatchNorm": Cell("features", "conv4", 4, **TINY),
     "dann": Cell("dann", "mlp", 4, **TINY),
+    "dann, texts": Cell("dann", "minilm", 2, **{**TINY, "size": 5}),
     "maml, tasks side by side": Cell("maml", "mlp", 2, **TINY),
     "maml, task by task, two steps": Cell("maml", "mlp", 2, inner_steps=2, microbatch=2, **TINY),
     "finetune, bfloat16": Cell("finetune", "mlp", 4, dtype="bfloat16", **TINY),

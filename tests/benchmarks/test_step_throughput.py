@@ -11,7 +11,7 @@ import pytest
 from benchmarks import step_throughput, tables
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["--backbones", "mlp", "--batch", "2", "--image", "8", "--pairs", "2", "--seconds", "0.001"]
+TINY = ["--backbones", "mlp", "--batch", "2", "--size", "8", "--pairs", "2", "--seconds", "0.001"]
 
 
 def test_every_family_gives_a_row(tmp_path, capsys):
