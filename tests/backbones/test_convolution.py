@@ -64,6 +64,17 @@ def test_what_has_no_gradient_costs_nothing():
     assert 1.9 * once < images < 2.2 * once
 
 
+@pytest.mark.parametrize(("sides", "inputs"), [((3, 3), 4), ((5, 5), 1)], ids=["plain", "depthwise"])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_elsewhere_it_is_one_convolution_each_way(platform, sides, inputs):
+    borders = tuple((side // 2, side // 2) for side in sides)
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.tanh(convolution(x, k, 1, borders)).sum(), (0, 1)))
+    given = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 12, 12, 4), (*sides, inputs, 4)))
+    program = gradient.trace(*given).lower(lowering_platforms=(platform,)).as_text()
+    assert program.count("stablehlo.convolution") == 3
+    assert "stablehlo.dot_general" not in program
+
+
 def test_the_gradient_of_a_dense_layer_copies_nothing():
     """Of `[batch, tokens, width] @ [width, out]`, XLA's CPU backend transposes the cotangents before the product."""
     dense = Dense(24)
