@@ -67,11 +67,11 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         return "eval", (checkpoint,)
 
     def predict(checkpoint: Where, inputs: Positional[tuple[str, ...]], /, top: int = 3) -> tuple[str, tuple]:
-        """What a checkpoint sees in image files, or in texts.
+        """What a checkpoint sees in images, or hears in sounds, or reads in texts.
 
         Args:
           checkpoint: the folder of a run's checkpoints.
-          inputs: image files; for a network of texts a text each, or a file of them, one a line.
+          inputs: files of images or sounds; for a network of texts a text each, or a file of them, one a line.
           top: how many classes to name for each.
         """
         return "predict", (checkpoint, inputs, top)

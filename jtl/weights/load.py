@@ -20,7 +20,7 @@ from jtl.weights.families import Config
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, unflatten
-from jtl.weights.positions import interpolated
+from jtl.weights.positions import Kernel, interpolated
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.presets import tables
 from jtl.weights.read import read
@@ -168,9 +168,8 @@ def _resized(
     if not any(rule.path == "backbone/position" for rule in table):
         raise ValueError(f"image={side}: a {config['model_type']} takes images of any size; leave image= out")
     count = side // config["patch_size"]
-    antialias = kind == "timm" or config["model_type"] == "dinov2_with_registers"
     rules = [
-        rule._replace(transform=interpolated(count, rule.transform, antialias=antialias))
+        rule._replace(transform=interpolated(count, rule.transform, _kernel(kind, config["model_type"])))
         if rule.path == "backbone/position"
         else rule
         for rule in table
@@ -181,6 +180,13 @@ def _resized(
         else:
             images = images._replace(size=(side, side), crop=None)
     return {**config, "image_size": side}, images, rules
+
+
+def _kernel(kind: str, model_type: str) -> Kernel:
+    """How the library that a file is of resizes its position embeddings."""
+    if kind == "timm" or model_type == "dinov2_with_registers":
+        return "antialiased"
+    return "linear" if (model_type, kind) == ("vit", "original") else "bicubic"
 
 
 def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule], bias: bool) -> int | None:

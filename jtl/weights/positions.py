@@ -1,22 +1,25 @@
 """Position embeddings for images of another size."""
 
 import math
+from typing import Literal
 
 import numpy as np
 
 from jtl.backbones import vision_transformer
 from jtl.weights.transforms import Transform, identity
 
+Kernel = Literal["bicubic", "antialiased", "linear"]
 
-def interpolated(side: int, of: Transform = identity, *, antialias: bool = False) -> Transform:
+
+def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic") -> Transform:
     """A square of position embeddings, [1, n², d] or after one for the class token [1, 1 + n², d], for `side²` patches.
-
-    Bicubic, as transformers' `interpolate_pos_encoding` and timm's `resample_abs_pos_embed` have it.
 
     Args:
       side: how many patches there shall be in a row.
       of: from the file's layout.
-      antialias: as timm has it, and transformers in DINOv2 with registers alone.
+      kernel: "bicubic" as transformers' `interpolate_pos_encoding`; "antialiased", bicubic too, as timm's
+        `resample_abs_pos_embed` and, in DINOv2 with registers alone, transformers; or "linear" with corners on corners,
+        as the JAX code of ViT and big_vision zoom.
     """
 
     def forward(x: np.ndarray) -> np.ndarray:
@@ -26,9 +29,20 @@ def interpolated(side: int, of: Transform = identity, *, antialias: bool = False
             raise ValueError(f"expected [1, 1 + n*n, width], got {x.shape}")
         if old == side:
             return x
-        return np.asarray(vision_transformer.interpolated(x.astype(np.float32), (side, side), antialias))
+        wide = x.astype(np.float32)
+        if kernel == "linear":
+            return _zoomed(wide, old, side)
+        return np.asarray(vision_transformer.interpolated(wide, (side, side), kernel == "antialiased"))
 
     def inverse(x: np.ndarray) -> np.ndarray:
         return of.inverse(x)  # what was interpolated is written as it is
 
     return Transform(f"{of.name}, interpolated to {side}x{side}", forward, inverse)
+
+
+def _zoomed(x: np.ndarray, old: int, side: int) -> np.ndarray:
+    """Linear along both axes: place i of the new row is at i (old - 1) / (side - 1) of the old one."""
+    first = x.shape[1] - old * old
+    shares = np.stack([np.interp(np.linspace(0, old - 1, side), range(old), row) for row in np.eye(old)], 1)
+    square = np.einsum("ir,jc,rcd->ijd", shares, shares, x[0, first:].reshape(old, old, -1), optimize=True)
+    return np.concatenate([x[:, :first], square.reshape(1, side * side, -1).astype(x.dtype)], 1)

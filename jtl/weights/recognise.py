@@ -33,7 +33,8 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
     """The family and the measures.
 
     Args:
-      folder: may hold `config.json`, of transformers or timm, and `preprocessor_config.json`.
+      folder: may hold `config.json`, of transformers or timm, and `preprocessor_config.json` or
+        `processor_config.json`.
       arch: a name of timm or torchvision, or a mapping as such a `config.json`; it goes before the folder's.
 
     Raises:
@@ -57,13 +58,28 @@ def _transformers(config: Config, folder: Path | None) -> Found:
     kind = config["model_type"]
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
-    inputs = None if folder is None else _json(folder / "preprocessor_config.json")
+    inputs = None if folder is None else _inputs(folder)
     names = config.get("id2label") or {}
     if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
         raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
     labels = tuple(str(names[k]) for k in sorted(names, key=int)) or None
     found = None if inputs is None else _preprocessing(inputs)
     return Found(FAMILIES[kind], config, found, labels)
+
+
+def _inputs(folder: Path) -> dict[str, Any] | None:
+    """What images or sounds go through: a file of its own, or a part of the one that has the tokenizer's too."""
+    alone = _json(folder / "preprocessor_config.json")
+    if alone is not None:
+        return alone
+    path = folder / "processor_config.json"
+    both = _json(path) or {}
+    for name in ("image_processor", "feature_extractor"):
+        if name in both:
+            if not isinstance(both[name], dict):
+                raise ValueError(f"{path}: {name}={show(str(both[name]))}: give names and values")
+            return both[name]
+    return None
 
 
 def _preprocessing(config: Mapping[str, Any]) -> Preprocessing | Waves | LogMel:
@@ -98,23 +114,32 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
       WeightNameError: where none matches any, or the network is out of all proportion to the file.
     """
     names = list(names)
-    found = {}
-    for kind, table in tables.items():
-        known = union([rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table])
-        found[kind] = sum(known.fullmatch(name) is not None for name in names)
-    best = max(found, key=lambda kind: found[kind])
-    if not found[best]:
+    found = {
+        kind: _known(names, [rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table])
+        for kind, table in tables.items()
+    }
+    most = max(found.values())
+    best = [kind for kind in found if found[kind] == most]
+    if not most:
         some = ", ".join(map(show, names[:5]))
         raise WeightNameError(
             f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; `jtl inspect` "
             "tells which network a file is of"
         )
-    if len(tables[best]) > FEWEST * (len(names) + 1):
+    if len(tables[best[0]]) > FEWEST * (len(names) + 1):
         raise WeightNameError(
-            f"a network of {len(tables[best])} names by {best} cannot be in a file of {len(names)} tensors; "
+            f"a network of {len(tables[best[0]])} names by {best[0]} cannot be in a file of {len(names)} tensors; "
             "check how many layers the config gives it"
         )
-    return best
+    if len(best) == 1:
+        return best[0]
+    return max(best, key=lambda kind: _known(names, tables[kind]))  # some differ in which block has something
+
+
+def _known(names: Sequence[str], table: Sequence[Rule]) -> int:
+    """How many names have a rule."""
+    known = union(table)
+    return sum(known.fullmatch(name) is not None for name in names)
 
 
 def union(table: Sequence[Rule]) -> re.Pattern[str]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from loading import close, renamed, same_bits, tree_of
 from safetensors.numpy import load_file
 
@@ -118,6 +119,18 @@ def test_another_size_is_made_as_timm_has_it(saved, side, tmp_path):
     made = torch.nn.functional.interpolate(square, size=(side, side), mode="bicubic", antialias=True)
     wanted = np.concatenate([tensors["pos_embed"][:, :1], made.permute(0, 2, 3, 1).reshape(1, side * side, -1)], 1)
     close(found, wanted, 1e-5, str(side))
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_another_size_of_the_original_is_scipys_zoom(saved, side, tmp_path):
+    """As google-research/vision_transformer and big_vision resize what they load."""
+    _, held = saved
+    tensors = original(held)
+    np.savez(tmp_path / "x.npz", **tensors)
+    found = load(tmp_path / "x.npz", arch=ARCH, image=4 * side).variables.params["backbone"]["position"]
+    old = tensors["Transformer/posembed_input/pos_embedding"]
+    square = scipy.ndimage.zoom(old[0, 1:].reshape(3, 3, -1), (side / 3, side / 3, 1), order=1)
+    close(found, np.concatenate([old[:, :1], square.reshape(1, side * side, -1)], 1), 1e-6, str(side))
 
 
 def test_names_of_transformers_keep_its_epsilon_without_a_config(saved):
