@@ -4,7 +4,7 @@ Everywhere but on a CPU that is `lax`'s. XLA's CPU backend takes several times a
 gradient of a convolution, and tens of times for depthwise ones.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial, reduce
 from typing import Any
 
@@ -15,13 +15,13 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from jtl.backbones.depthwise import Borders, depthwise
 from jtl.backbones.patches import taps
 
-Borders = tuple[tuple[int, int], tuple[int, int]]
-"""Zeros above and below, left and right."""
 SMALL = 64  # pixels of a map whose gradient comes faster as products
 
 
+@partial(jax.jit, static_argnums=(2, 3))  # layers that are alike are traced once
 def convolution(
     x: Float[Array, "batch height width in_channels"],
     kernel: Float[Array | np.ndarray, "kh kw inputs out_channels"],
@@ -39,10 +39,10 @@ def convolution(
     kernel = jnp.asarray(kernel)
     sides, padded = kernel.shape[:2], borders != ((0, 0), (0, 0))
     if x.shape[-1] != kernel.shape[2]:
-        by_lax, by_shifts = (partial(f, stride=stride, borders=borders) for f in (_lax, _depthwise))
+        by_lax, by_shifts = (lambda x, k, f=f: f(x, k, stride, borders) for f in (_lax, depthwise))
         if kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]:
             return by_lax(x, kernel)
-        return lax.platform_dependent(x, kernel, cpu=by_shifts, default=by_lax)
+        return _by_platform(x, kernel, cpu=by_shifts, default=by_lax)
     if sides == (1, 1) and not padded:
         return rows_product(x[:, ::stride, ::stride], kernel[0, 0])
     if sides == (stride, stride) and not padded:
@@ -88,17 +88,18 @@ def _lax(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     )
 
 
-def _depthwise(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
-    kh, kw = kernel.shape[:2]
-    weights = kernel.reshape(kh * kw, 1, 1, 1, -1)
-    return _total(x * w for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True))
-
-
 def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     """One product for each weight's place in the kernel: of its derivatives XLA makes matrix products again."""
     kh, kw, inputs, out = kernel.shape
     weights = kernel.reshape(kh * kw, inputs, out)
     return _total(rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True))
+
+
+def _by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., Array]) -> Array:
+    """As the program will be compiled for; where CPUs do not come first, without the time to trace their form."""
+    if jax.default_backend() != "cpu":
+        return default(*args)
+    return lax.platform_dependent(*args, cpu=cpu, default=default)
 
 
 def _total(parts: Iterable[Array]) -> Array:
@@ -116,10 +117,10 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     y, found = _plain(x, kernel, stride, borders), []
     by_lax, by_products = (partial(f, stride=stride, borders=borders) for f in (_lax, _as_products))
     if not isinstance(along_kernel, SymbolicZero):
-        found.append(lax.platform_dependent(x, along_kernel, cpu=by_products, default=by_lax))
+        found.append(_by_platform(x, along_kernel, cpu=by_products, default=by_lax))
     if not isinstance(along_x, SymbolicZero):
         small = stride > 1 or y.shape[1] * y.shape[2] <= SMALL
-        found.append(lax.platform_dependent(along_x, kernel, cpu=by_products if small else by_lax, default=by_lax))
+        found.append(_by_platform(along_x, kernel, cpu=by_products if small else by_lax, default=by_lax))
     return y, _total(found) if found else jnp.zeros_like(y)
 
 

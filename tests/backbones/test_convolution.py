@@ -24,6 +24,8 @@ CASES = {
     "tiles, with a remainder": ((9, 7), (4, 4), 4, 3, 4, NONE),
     "depthwise": ((6, 5), (5, 5), 1, 4, 1, ((2, 2), (2, 2))),
     "depthwise, by 2": ((6, 5), (3, 3), 1, 4, 2, ((0, 1), (1, 0))),
+    "depthwise, wide borders": ((4, 5), (3, 2), 1, 4, 1, ((3, 2), (0, 4))),
+    "depthwise, no borders, by 3": ((9, 10), (2, 3), 1, 4, 3, NONE),
     "depthwise, two features a channel": ((6, 5), (3, 3), 1, 8, 1, ONE),
     "two groups": ((6, 5), (3, 3), 2, 6, 1, ONE),
 }
@@ -73,6 +75,30 @@ def test_elsewhere_it_is_one_convolution_each_way(platform, sides, inputs):
     program = gradient.trace(*given).lower(lowering_platforms=(platform,)).as_text()
     assert program.count("stablehlo.convolution") == 3
     assert "stablehlo.dot_general" not in program
+
+
+@pytest.mark.parametrize(("sides", "inputs"), [((3, 3), 4), ((5, 5), 1)], ids=["plain", "depthwise"])
+def test_a_gpu_machine_does_not_trace_what_is_for_cpus(monkeypatch, sides, inputs):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    borders = tuple((side // 2, side // 2) for side in sides)
+    gradient = jax.grad(lambda x, k: jnp.tanh(convolution(x, k, 1, borders)).sum(), (0, 1))
+    size = (2, 7, 11, 4)  # of no other test: a trace is kept
+    program = str(jax.make_jaxpr(gradient)(jnp.ones(size), jnp.ones((*sides, inputs, 4))))
+    assert program.count("conv_general_dilated[") == 3
+    assert "cond[" not in program
+
+
+def test_layers_that_are_alike_are_traced_once():
+    """Forward and backward: the program of each is there once, and called."""
+
+    def deep(x, kernels):
+        for kernel in kernels:
+            x = jnp.tanh(convolution(x, kernel, 1, ((2, 2), (2, 2))))
+        return x.sum()
+
+    kernels = [jnp.ones((5, 5, 1, 4))] * 6
+    one, six = (len(jax.jit(jax.grad(deep, 1)).lower(jnp.ones((2, 6, 6, 4)), kernels[:n]).as_text()) for n in (2, 6))
+    assert six < 1.5 * one
 
 
 def test_the_gradient_of_a_dense_layer_copies_nothing():
