@@ -21,7 +21,6 @@ from jtl.backbones.patches import taps
 SMALL = 64  # pixels of a map whose gradient comes faster as products
 
 
-@partial(jax.jit, static_argnums=(2, 3))  # layers that are alike are traced once
 def convolution(
     x: Float[Array, "batch height width in_channels"],
     kernel: Float[Array | np.ndarray, "kh kw inputs out_channels"],

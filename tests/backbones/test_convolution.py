@@ -88,19 +88,6 @@ def test_a_gpu_machine_does_not_trace_what_is_for_cpus(monkeypatch, sides, input
     assert "cond[" not in program
 
 
-def test_layers_that_are_alike_are_traced_once():
-    """Forward and backward: the program of each is there once, and called."""
-
-    def deep(x, kernels):
-        for kernel in kernels:
-            x = jnp.tanh(convolution(x, kernel, 1, ((2, 2), (2, 2))))
-        return x.sum()
-
-    kernels = [jnp.ones((5, 5, 1, 4))] * 6
-    one, six = (len(jax.jit(jax.grad(deep, 1)).lower(jnp.ones((2, 6, 6, 4)), kernels[:n]).as_text()) for n in (2, 6))
-    assert six < 1.5 * one
-
-
 def test_the_gradient_of_a_dense_layer_copies_nothing():
     """Of `[batch, tokens, width] @ [width, out]`, XLA's CPU backend transposes the cotangents before the product."""
     dense = Dense(24)
