@@ -39,7 +39,8 @@ def depthwise(
       stride: the same in both directions.
       borders: zeros added.
     """
-    seen = taps(_padded(x, borders), kernel.shape[:2], stride, ((0, 0), (0, 0)))
+    kh, kw = kernel.shape[:2]
+    seen = taps(_padded(x, borders), (kh, kw), stride, ((0, 0), (0, 0)))
     y = reduce(add, (x * w for x, w in zip(seen, _weights(kernel), strict=True)))
     # A normalisation that comes next would be fused with the last products, as far as it goes, by XLA's library of
     # reductions, which has all their factors written out first; a choice that is not known yet it does not take.
