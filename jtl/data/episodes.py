@@ -48,9 +48,8 @@ def sample(
 
     def one(key: Key) -> Batch:
         class_key, row_key, augment_key = jax.random.split(key, 3)
-        # the places of the largest of random words are a uniform draw without replacement
-        _, chosen = jax.lax.top_k(jax.random.bits(class_key, (classes * turns,)), way)
-        _, rows = jax.lax.top_k(jax.random.bits(row_key, (way, per_class)), shot + query)
+        chosen = _draw(class_key, (classes * turns,), way)
+        rows = _draw(row_key, (way, per_class), shot + query)
         images = jnp.asarray(x)[chosen[:, None] % classes, rows]
         if rotations:
             quarter = [partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
@@ -66,6 +65,16 @@ def sample(
         return {"support": part(images[:, :shot]), "query": part(images[:, shot:])}
 
     return jax.vmap(one)(keys)
+
+
+def _draw(key: Key, shape: tuple[int, ...], count: int) -> Array:
+    """Places along the last axis, without replacement: those of the largest of random words.
+
+    As floats, which XLA's CPU backend need not sort to find the largest: the order of positive ones is that of their
+    bits, and from 0x00800000 to infinity they are normal numbers.
+    """
+    words = (jax.random.bits(key, shape) >> 2) + 0x00800000
+    return jax.lax.top_k(jax.lax.bitcast_convert_type(words, jnp.float32), count)[1]
 
 
 def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np.ndarray, ...]:

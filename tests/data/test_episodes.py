@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jtl import data
+from jtl.data.episodes import _draw
 
 X = np.arange(12 * 6).reshape(12, 6, 1)  # the number tells class (// 6) and example
 
@@ -108,3 +109,12 @@ def test_bad_steps_and_splits():
         make(process_index=0, process_count=3)[0]
     with pytest.raises(ValueError, match="at most 10 classes"):
         data.split_classes(10, (8, 3))
+
+
+def test_the_draw_is_that_of_the_largest_words():
+    """Of 30 bits of each; the floats that stand for them are neither zero nor infinite."""
+    for seed in range(20):
+        key = jax.random.key(seed)
+        words = np.asarray(jax.random.bits(key, (3, 500))) >> 2
+        found = np.asarray(_draw(key, (3, 500), 7))
+        np.testing.assert_array_equal(found, np.argsort(-words.astype(np.int64), -1, kind="stable")[:, :7])
