@@ -55,7 +55,10 @@ def _network(config: dict[str, Any], naming: str) -> tuple[Any, Any, Variables]:
     """Its family, the whole config, and zeros for variables."""
     family, found, *_ = recognise(None, config)
     full = family.complete(found, naming)
-    make = lambda key, x: init(key, x, backbone=family.backbone(full), head=heads.linear(2))  # noqa: E731
+
+    def make(key: Any, x: Any) -> Variables:
+        return init(key, x, backbone=family.backbone(full), head=heads.linear(2))
+
     made = shapes(make, jax.random.key(0), family.example(full))
     return family, full, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), made)
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,14 @@ def peak() -> int:
 
 def one_process(folder: Path) -> dict[str, Any]:
     file = folder / "model.safetensors"
-    read = lambda: np.fromfile(file, np.uint8)  # noqa: E731
-    load = lambda: jtl.weights.load.load(folder)  # noqa: E731
+    runs = {"read": partial(np.fromfile, file, np.uint8), "load": partial(jtl.weights.load.load, folder)}
     before = peak()
-    first = clock(load)
+    first = clock(runs["load"])
     held = peak() - before
-    taken: dict[str, list[float]] = {"read": [], "load": []}
+    taken: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(PAIRS):
-        for name in ("read", "load")[:: 1 if i % 2 == 0 else -1]:
-            taken[name].append(clock(read if name == "read" else load))
+        for name in list(runs)[:: 1 if i % 2 == 0 else -1]:
+            taken[name].append(clock(runs[name]))
     return {"first": first, "held": held, **taken}
 
 

@@ -129,7 +129,10 @@ def init(key: Key, x: Any, *, backbone: Model, **others: Model) -> Variables:
     """
     made = {"backbone": backbone.init(rng.stream(key, "backbone"), x)}
     if others:
-        run = lambda v, x: backbone.apply(v, x, train=False, key=None)[0]["pooled"]  # noqa: E731
+
+        def run(variables: Variables, x: Any) -> Any:
+            return backbone.apply(variables, x, train=False, key=None)[0]["pooled"]
+
         shape = jax.eval_shape(run, made["backbone"], x)
         pooled = jnp.zeros(shape.shape, shape.dtype)
         made |= {name: model.init(rng.stream(key, name), pooled) for name, model in others.items()}

@@ -1,5 +1,6 @@
 """Small operations that several rooms need: gradient reversal and the collectives of a pmapped batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,7 +46,17 @@ def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
     outside, once, and multiply within. Elsewhere this is nothing at all.
     """
     one = jax.lax.optimization_barrier(jnp.ones(x.shape, x.dtype))
-    return jax.lax.platform_dependent(x, one, cpu=jnp.divide, default=lambda x, one: x)
+    return by_platform(x, one, cpu=jnp.divide, default=lambda x, one: x)
+
+
+def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., Array]) -> Array:
+    """`cpu(*args)` in a program compiled for a CPU, `default(*args)` in any other.
+
+    Where CPUs are not the default backend it is always `default`, without the time to trace the other.
+    """
+    if jax.default_backend() != "cpu":
+        return default(*args)
+    return jax.lax.platform_dependent(*args, cpu=cpu, default=default)
 
 
 def batch_axis() -> str | None:

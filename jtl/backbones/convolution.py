@@ -4,8 +4,8 @@ Everywhere but on a CPU that is `lax`'s. XLA's CPU backend takes several times a
 gradient of a convolution, and tens of times for depthwise ones.
 """
 
-from collections.abc import Callable, Iterable
 from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jtl.backbones.depthwise import Borders, depthwise
 from jtl.backbones.patches import taps
+from jtl.ops import by_platform
 
 SMALL = 64  # pixels of a map whose gradient comes faster as products
 
@@ -38,10 +39,10 @@ def convolution(
     kernel = jnp.asarray(kernel)
     sides, padded = kernel.shape[:2], borders != ((0, 0), (0, 0))
     if x.shape[-1] != kernel.shape[2]:
-        by_lax, by_shifts = (lambda x, k, f=f: f(x, k, stride, borders) for f in (_lax, depthwise))
+        by_lax, by_shifts = (partial(f, stride=stride, borders=borders) for f in (_lax, depthwise))
         if kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]:
             return by_lax(x, kernel)
-        return _by_platform(x, kernel, cpu=by_shifts, default=by_lax)
+        return by_platform(x, kernel, cpu=by_shifts, default=by_lax)
     if sides == (1, 1) and not padded:
         return rows_product(x[:, ::stride, ::stride], kernel[0, 0])
     if sides == (stride, stride) and not padded:
@@ -91,18 +92,7 @@ def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Arra
     """One product for each weight's place in the kernel: of its derivatives XLA makes matrix products again."""
     kh, kw, inputs, out = kernel.shape
     weights = kernel.reshape(kh * kw, inputs, out)
-    return _total(rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True))
-
-
-def _by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., Array]) -> Array:
-    """As the program will be compiled for; where CPUs do not come first, without the time to trace their form."""
-    if jax.default_backend() != "cpu":
-        return default(*args)
-    return lax.platform_dependent(*args, cpu=cpu, default=default)
-
-
-def _total(parts: Iterable[Array]) -> Array:
-    return reduce(jnp.add, parts)
+    return reduce(add, (rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -116,11 +106,11 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     y, found = _plain(x, kernel, stride, borders), []
     by_lax, by_products = (partial(f, stride=stride, borders=borders) for f in (_lax, _as_products))
     if not isinstance(along_kernel, SymbolicZero):
-        found.append(_by_platform(x, along_kernel, cpu=by_products, default=by_lax))
+        found.append(by_platform(x, along_kernel, cpu=by_products, default=by_lax))
     if not isinstance(along_x, SymbolicZero):
         small = stride > 1 or y.shape[1] * y.shape[2] <= SMALL
-        found.append(_by_platform(along_x, kernel, cpu=by_products if small else by_lax, default=by_lax))
-    return y, _total(found) if found else jnp.zeros_like(y)
+        found.append(by_platform(along_x, kernel, cpu=by_products if small else by_lax, default=by_lax))
+    return y, reduce(add, found) if found else jnp.zeros_like(y)
 
 
 _plain.defjvp(_derivative, symbolic_zeros=True)

@@ -1,6 +1,7 @@
 """What backbones of sounds share."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.convolution import rows_product
+from jtl.ops import by_platform
 
 TAPS = 16
 """Of a grouped convolution that are one matrix product: the memory of its stretches."""
@@ -82,8 +84,7 @@ def conv1d(
 
     if groups == 1 or stride != 1:
         return convolution(x, kernel)
-    products = lambda x, kernel: _as_products(x, kernel, padding)  # noqa: E731
-    return lax.platform_dependent(x, kernel, cpu=products, default=convolution)
+    return by_platform(x, kernel, cpu=partial(_as_products, padding=padding), default=convolution)
 
 
 def _as_products(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:

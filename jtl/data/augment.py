@@ -4,6 +4,7 @@ Each constructor returns such a function; every example draws for itself. They w
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -85,7 +86,7 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
     def one(image: Any, angle: Any) -> Any:
         cos, sin = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
         at = [cos * rows + sin * columns + (height - 1) / 2, cos * columns - sin * rows + (width - 1) / 2]
-        turn = lambda plane: jax.scipy.ndimage.map_coordinates(plane, at, order=1)  # noqa: E731
+        turn = partial(jax.scipy.ndimage.map_coordinates, coordinates=at, order=1)
         return jax.vmap(turn, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
 
     turned = jax.vmap(one)(jnp.asarray(x), jnp.asarray(degrees))

@@ -120,7 +120,10 @@ def maml(
             losses, found = jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
         else:
             losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
-        over_tasks = lambda v: Mean(v.sum(), jnp.full((), float(tasks), v.dtype))  # noqa: E731
+
+        def over_tasks(v: Any) -> Mean:
+            return Mean(v.sum(), jnp.full((), float(tasks), v.dtype))
+
         terms, metrics = ({n: over_tasks(v) for n, v in part.items()} for part in (losses, found))
         return terms, Aux(stats, metrics)
 

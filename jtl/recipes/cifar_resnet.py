@@ -106,7 +106,10 @@ class Recipe:
     def network(self) -> base.Network:
         """The fine-tuned classifier."""
         known, names = self._known(), tuple(np.load(base.find(self.data, "cifar100.npz"))["names"])
-        read = lambda path: images.short_side_crop(images.decode(path, "RGB"), 32)  # noqa: E731
+
+        def read(path: Any) -> Any:
+            return images.short_side_crop(images.decode(path, "RGB"), 32)
+
         return base.Network(
             known.variables, _seen(known), known.head, select(".*"), self.tune.learning_rate, names, read
         )

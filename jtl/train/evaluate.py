@@ -96,11 +96,14 @@ def evaluator(objective: Objective) -> Callable[..., dict[str, float]]:
             raise ValueError("the data set to evaluate on is empty")
         mesh = _mesh_of(variables) if mesh is None else mesh
         whole = NamedSharding(mesh, PartitionSpec())
-        lies = lambda a: a if _on(a, mesh) else place(a, whole)  # noqa: E731
+
+        def there(a: Any) -> Any:
+            return a if _on(a, mesh) else place(a, whole)
+
         with jax.transfer_guard("allow"):
-            variables = jax.tree.map(lies, variables)
+            variables = jax.tree.map(there, variables)
             key = jax.random.key(0) if key is None else key
-            key = key if _on(key, mesh) else place(key, whole)
+            key = there(key)
             index = place(jnp.zeros((), jnp.int32), whole)
         sums, pending = None, None
         with closing(feed(data, range(len(data)), mesh, fixed=False)) as batches:

@@ -31,7 +31,10 @@ def flops(model: Model, example: Any) -> int:
       example: shapes and types of a batch; the cost is of the whole batch.
     """
     made = shapes(model.init, jax.random.key(0), example)
-    run = lambda variables, x: model.apply(variables, x, train=False)[0]["pooled"]  # noqa: E731
+
+    def run(variables: Any, x: Any) -> Any:
+        return model.apply(variables, x, train=False)[0]["pooled"]
+
     return _of(jax.make_jaxpr(run)(made, example).jaxpr)
 
 
