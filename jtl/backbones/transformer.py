@@ -1,6 +1,7 @@
 """The transformer block that vision, text and speech share."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.layers import Dense, DropPath
-from jtl.ops import computed_once
+from jtl.ops import by_platform, computed_once
 
 trunc_normal = nn.initializers.truncated_normal(0.02)
 """Normal of deviation 0.02 cut off at two deviations, as transformers are initialised."""
@@ -72,20 +73,46 @@ def attend(
     """`softmax(Q Kᵀ / √d + B) V` for each head, over the others that the mask lets a token see.
 
     `jax.nn.dot_product_attention`, and so the platform's fused kernel, but for what it cannot do: weights dropped
-    with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32.
+    with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32. Nor on a
+    CPU, where there is no such kernel.
     """
-    if rng is None and query.dtype != jnp.float64:
-        return jax.nn.dot_product_attention(query, key, value, bias, mask)
+    if rng is not None or query.dtype == jnp.float64:
+        return _products(query, key, value, mask, bias, dropout, rng)
+    return by_platform(
+        query,
+        key,
+        value,
+        cpu=partial(_products, mask=mask, bias=bias),
+        default=partial(jax.nn.dot_product_attention, mask=mask, bias=bias),
+    )
+
+
+def _products(
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Array | None = None,
+    bias: Array | None = None,
+    dropout: float = 0.0,
+    rng: jax.Array | None = None,
+) -> Array:
+    """Two matrix products for each head, whose operands XLA's CPU backend need not turn, both ways.
+
+    Softmax divides last, where there are fewer numbers: `(exp(L − max L) V) / Σ exp(L − max L)`.
+    """
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=wide) / query.shape[-1] ** 0.5
+    query, key, value = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    logits = jnp.matmul(query, key, preferred_element_type=wide) / query.shape[-1] ** 0.5
     logits = logits if bias is None else logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(wide).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    total = weights.sum(-1, keepdims=True)
     if rng is not None:
         kept = jax.random.bernoulli(rng, 1 - dropout, weights.shape)
-        weights = jnp.where(kept, weights / (1 - dropout), 0)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        weights, total = jnp.where(kept, weights, 0), total * (1 - dropout)
+    y = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=wide) / total
+    return y.astype(value.dtype).transpose(0, 2, 1, 3)
 
 
 class Mlp(nn.Module):

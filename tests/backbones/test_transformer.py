@@ -39,6 +39,44 @@ def test_attention_is_torchs(dtype, masked):
         np.testing.assert_allclose(found, expected, rtol=0, atol=8 * np.finfo(dtype).eps)
 
 
+def test_a_cpu_computes_what_others_do(monkeypatch, key):
+    """Values and first and second derivatives of the products and of `jax.nn.dot_product_attention`."""
+    query, keys, value, mask = map(jnp.asarray, drawn())
+    bias = jax.random.normal(key, (1, HEADS, TOKENS, TOKENS))
+
+    def both(query, keys, value, bias):
+        def loss(*given):
+            return jnp.sin(attend(*given[:3], mask, bias=given[3])).sum()
+
+        def slope(*given):
+            return sum(jnp.sin(g).sum() for g in jax.grad(loss, argnums=(0, 1, 2, 3))(*given))
+
+        given = query, keys, value, bias
+        return [
+            attend(*given[:3], mask, bias=bias),
+            *(jax.grad(f, argnums=(0, 1, 2, 3))(*given) for f in (loss, slope)),
+        ]
+
+    ours = jax.jit(both)(query, keys, value, bias)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    called = []
+    theirs = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **k: called.append(k) or theirs(*a, **k))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, both(query, keys, value, bias)
+    )
+    assert called
+
+
+def test_a_token_that_may_see_nothing_is_finite():
+    """It is of padding, and no one looks at it; but its gradient must not spoil the others'."""
+    query, keys, value, _ = map(jnp.asarray, drawn())
+    mask = jnp.zeros((BATCH, 1, TOKENS, TOKENS), bool)
+    y, back = jax.vjp(lambda *given: attend(*given, mask), query, keys, value)
+    np.testing.assert_allclose(y, jnp.broadcast_to(value.mean(1, keepdims=True), y.shape), rtol=1e-5, atol=1e-6)
+    assert all(np.isfinite(g).all() for g in back(y))
+
+
 def test_dropped_weights(key):
     """A share `dropout` of the weights is zero, the others are 1 / (1 - dropout) times as large."""
     tokens, rate = 64, 0.25
