@@ -48,6 +48,8 @@ def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict
       ValueError: where no name gives these measures; the nearest is told with what differs.
     """
     names = [(config.get("architecture"), config.get("model_args") or {}), *((name, {}) for name in presets(family))]
+    if naming == "timm":
+        names = [(name, changes) for name, changes in names if name not in family.torchvision]
     tried: list[tuple[list[str], str]] = []
     for extra in _extras(config):
         for name, changes in names:

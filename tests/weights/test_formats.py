@@ -129,6 +129,14 @@ def test_a_network_is_found_by_its_measures(name):
     assert architecture(family, {**config, "num_channels": 4}, "timm") == (name, {"in_chans": 4})
 
 
+def test_timm_is_told_its_own_name():
+    """Of a network that torchvision's name said."""
+    family = FAMILIES["swin"]
+    config = family.complete(family.named("swin_s", {}) or {}, "torchvision") | {"architecture": "swin_s"}
+    assert architecture(family, config, "timm") == ("swin_small_patch4_window7_224", {})
+    assert architecture(family, config, "torchvision") == ("swin_s", {})
+
+
 @pytest.mark.parametrize("size", [(256, 224), (248, 224), (235, 224), (255, 224), (224, 224), (438, 384), (248, 221)])
 def test_timm_cuts_what_jtl_cuts(size):
     usual = Preprocessing(256, 224, "bilinear", (0.0,) * 3, (1.0,) * 3)

@@ -36,6 +36,7 @@ class Family(NamedTuple):
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head; None where it has none that is this network.
       head_bias: whether its classifier has a bias.
+      torchvision: those of `names` that timm does not know.
       depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
         the first of them in every config; none where a network is read as a whole only.
     """
@@ -50,6 +51,7 @@ class Family(NamedTuple):
     architecture: str | None
     bare: Callable[[Config], str | None] = lambda config: None
     head_bias: bool = True
+    torchvision: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()
 
 
@@ -75,16 +77,16 @@ def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]
     return {**config, **{words[word]: value for word, value in changes.items()}}
 
 
-def whole(config: Mapping[str, Any], *names: str, most: int = 1 << 16) -> None:
-    """Refuses measures that are no whole numbers from 1 to `most`: a file may say anything.
+def whole(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1 << 16) -> None:
+    """Refuses measures that are no whole numbers from `least` to `most`: a file may say anything.
 
     Raises:
       ValueError: naming the entry and its value.
     """
     for name in names:
         value = config.get(name)
-        if type(value) is not int or not 1 <= value <= most:
-            raise ValueError(f"{name}={show(value)}: give a whole number from 1 to {most}")
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError(f"{name}={show(value)}: give a whole number from {least} to {most}")
 
 
 def wholes(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1 << 16, longest: int = 64) -> None:

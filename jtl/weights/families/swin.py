@@ -121,5 +121,6 @@ SWIN = Family(
     tables=_tables,
     usual=_usual,
     architecture="SwinForImageClassification",
+    torchvision=tuple(_RESIZED),
     depth=("depths", "num_heads", "num_layers"),
 )
