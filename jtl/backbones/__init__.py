@@ -2,6 +2,7 @@
 
 from jtl.backbones.alexnet import alexnet
 from jtl.backbones.bert import Pooler, bert
+from jtl.backbones.bit import bit
 from jtl.backbones.cifar_resnet import cifar_resnet
 from jtl.backbones.clip import clip_image, clip_text
 from jtl.backbones.conv4 import conv4
@@ -34,6 +35,7 @@ __all__ = [
     "Size",
     "alexnet",
     "bert",
+    "bit",
     "cifar_resnet",
     "clip_image",
     "clip_text",

@@ -41,6 +41,7 @@ class Conv(nn.Module):
       patches: compute it as patches @ weights.
       init: of the kernel.
       depthwise: each channel by itself, with a kernel of its own.
+      standardise: the kernel is used as `standardised(kernel, ε)`, with this ε; None for as it is.
     """
 
     features: int
@@ -51,6 +52,7 @@ class Conv(nn.Module):
     patches: bool = False
     init: nn.initializers.Initializer = fan_out_normal
     depthwise: bool = False
+    standardise: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
@@ -59,6 +61,7 @@ class Conv(nn.Module):
         sides = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         shape = (*sides, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
+        kernel = kernel if self.standardise is None else standardised(jnp.asarray(kernel), self.standardise)
         pad = self.kernel // 2 if self.padding is None and isinstance(self.kernel, int) else self.padding
         if self.patches and isinstance(pad, int):
             y = conv_as_patches(x, kernel, self.stride, pad)
@@ -68,6 +71,18 @@ class Conv(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + bias.astype(x.dtype).reshape(1, 1, 1, -1)
+
+
+def standardised(kernel: Float[Array, "*dims features"], eps: float) -> Float[Array, "*dims features"]:
+    """`(W − μ) / √(σ² + ε)`, mean and variance over what goes into each output channel, in float32 at least.
+
+    Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019, arXiv
+    1903.10520.
+    """
+    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    axes = tuple(range(kernel.ndim - 1))
+    wide = wide - wide.mean(axes, keepdims=True)
+    return (wide * lax.rsqrt(jnp.square(wide).mean(axes, keepdims=True) + eps)).astype(kernel.dtype)
 
 
 def _borders(

@@ -48,6 +48,7 @@ def small_vgg():
     return net.to_empty(device="cpu")
 
 
+BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3]}
 NETS = {
     "timm resnet": lambda: timm.create_model("resnet18", layers=[1, 1, 1, 1], num_classes=5),
@@ -58,6 +59,7 @@ NETS = {
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),
     "timm convnext": lambda: timm.create_model("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5),
+    "timm bit": lambda: timm.create_model("resnetv2_50x1_bit", num_classes=5, **BIT),
     "timm efficientnet": lambda: timm.create_model("tf_efficientnet_b0", num_classes=5),
     "torchvision swin": lambda: torchvision.models.SwinTransformer([2, 2], window_size=[3, 3], num_classes=5, **SWIN),
     "torchvision inception": lambda: scaled_inception(1 / 16),
@@ -95,6 +97,13 @@ def load_folder(folder, x, out):
     np.save(out, logits(timm.create_model(f"local-dir:{folder}", pretrained=True), x))
 
 
+def load_original(name, x, file, out):
+    """The logits of a network of timm with the weights of an original release, as timm itself reads it."""
+    net = NETS[name]()
+    net.load_pretrained(file)
+    np.save(out, logits(net, x))
+
+
 def shapes(library, name):
     """The shape of every tensor of a whole network."""
     with torch.device("meta"):
@@ -103,7 +112,7 @@ def shapes(library, name):
 
 
 if __name__ == "__main__":
-    DO = {"make": make, "load": load, "load_folder": load_folder, "shapes": shapes}
+    DO = {"make": make, "load": load, "load_folder": load_folder, "load_original": load_original, "shapes": shapes}
     for line in sys.stdin:
         request = json.loads(line)
         try:

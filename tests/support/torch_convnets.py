@@ -14,6 +14,16 @@ def hf_convnext(depths=(2, 1), widths=(6, 10), **options: Any) -> Any:
     return randomise(transformers.ConvNextForImageClassification(config)).eval()
 
 
+def hf_bit(depths=(2, 1), widths=(16, 40), groups=4, stem=8) -> Any:
+    """transformers' BiT."""
+    import transformers
+
+    config = transformers.BitConfig(
+        depths=list(depths), hidden_sizes=list(widths), num_groups=groups, embedding_size=stem, num_labels=5
+    )
+    return randomise(transformers.BitForImageClassification(config)).eval()
+
+
 def hf_efficientnet(width: float, depth: float, **options: Any) -> Any:
     """transformers' EfficientNet without dropout, its normalisations as fast as torch's usually are."""
     import transformers

@@ -21,6 +21,7 @@ from jtl.weights.save import save
 
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "patch_size": 2}
 CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [4, 6, 6, 8]}
+BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
 VGG = {"depths": [1, 2], "hidden_sizes": [4, 6], "batch_norm": True, "intermediate_size": 8}
 CASES = {
@@ -28,6 +29,7 @@ CASES = {
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
+    "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
     # Padded as TensorFlow does, by the size of each map: 45, 23, 12, 6, 3, 2 and 38, 19, 10, 5, 3, 2 pixels.
     "timm efficientnet": ({"architecture": "tf_efficientnet_b0"}, (45, 38)),
     "torchvision swin": ({"architecture": "swin_t", "model_args": SWIN}, (22, 30)),
@@ -94,9 +96,27 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
 
 
+def test_the_original_files_of_bit_are_read_as_timm_reads_them(ask, tmp_path):
+    """By the names of Google's release."""
+    arch, size = CASES["timm bit"]
+    x = images(size)
+    np.save(tmp_path / "x.npy", x)
+    given = {"name": "timm bit", "x": str(tmp_path / "x.npy"), "out": str(tmp_path / "logits.npy")}
+    ask(do="make", file=str(tmp_path / "theirs.pth"), **given)
+    state = renamed(load(tmp_path / "theirs.pth", arch=arch), "original")
+    assert state["resnet/block1/unit02/b/standardized_conv2d/kernel"].shape == (3, 3, 32, 32)
+    np.savez(tmp_path / "bit.npz", **state)
+    loaded = load(tmp_path / "bit.npz", arch=arch)
+    assert loaded.naming == "original"
+    ask(do="load_original", file=str(tmp_path / "bit.npz"), **given)
+    logits = jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x)
+    close(logits, np.load(tmp_path / "logits.npy"), 1e-5, "logits")
+
+
 WHOLE = [
     *(("torchvision", name) for name in ("alexnet", "vgg16_bn", "resnet50", "mobilenet_v2", "convnext_tiny")),
     *(("timm", name) for name in ("swin_tiny_patch4_window7_224", "deit_tiny_patch16_224")),
+    *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
 ]
 NO_WEIGHTS = ("num_batches_tracked", "relative_position_index")

@@ -2,6 +2,7 @@
 
 from jtl.weights.families.base import Config, Family
 from jtl.weights.families.bert import BERT, DISTILBERT, ROBERTA
+from jtl.weights.families.bit import BIT
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
 from jtl.weights.families.convnext import CONVNEXT
 from jtl.weights.families.densenet import DENSENET
@@ -22,6 +23,7 @@ from jtl.weights.families.whisper import WHISPER
 
 FAMILIES: dict[str, Family] = {
     "resnet": RESNET,
+    "bit": BIT,
     "vit": VIT,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2_WITH_REGISTERS,
