@@ -20,6 +20,7 @@ from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101
 from jtl.backbones.siglip import siglip_image, siglip_text
 from jtl.backbones.sizes import Size
 from jtl.backbones.sounds import Convolution
+from jtl.backbones.spans import Spans
 from jtl.backbones.swin import swin
 from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
@@ -33,6 +34,7 @@ __all__ = [
     "Pooler",
     "RecurrentSize",
     "Size",
+    "Spans",
     "alexnet",
     "bert",
     "bit",

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jtl.backbones.convolution import convolution, rows_product
 from jtl.backbones.patches import conv_as_patches
+from jtl.typing import Key
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al.'s normal initialisation, variance `2 / (k² out)`: torch's `kaiming_normal_(mode="fan_out")`."""
@@ -162,3 +163,13 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def drop_layer(key: Key, rate: float, before: Array, after: Array) -> Array:
+    """What comes before a layer in the place of what comes after it, for all examples, with probability `rate`.
+
+    The layer is computed all the same.
+
+    Fan et al., Reducing Transformer Depth on Demand with Structured Dropout, 2019, arXiv 1909.11556.
+    """
+    return jnp.where(jax.random.bernoulli(key, rate), before, after)

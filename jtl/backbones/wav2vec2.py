@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.layers import Dense
+from jtl.backbones.layers import Dense, drop_layer
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
+from jtl.backbones.spans import Spans, check_spans, span_mask
 from jtl.backbones.texts import mean_of_tokens
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
@@ -36,12 +37,15 @@ def wav2vec2(
     groups: int = 16,
     first_norm: bool = True,
     masked: bool = False,
+    hidden_frames: Spans | None = None,
+    hidden_channels: Spans | None = None,
     projection: int | None = None,
     eps: float = 1e-5,
     dropout: float = 0.1,
     first_dropout: float = 0.0,
     mlp_dropout: float = 0.1,
     attention_dropout: float = 0.1,
+    layer_drop: float = 0.0,
 ) -> Model:
     """A wav2vec 2.0 or a HuBERT: convolutions make frames of the wave, transformer blocks relate the frames.
 
@@ -54,8 +58,6 @@ def wav2vec2(
     through the projection where there is one. Parameters: `conv1/conv/kernel`, `conv1/norm/scale`, `embed/kernel`,
     `positions/direction`, `positions/length`, `block1/attention/query/kernel`, ..., `projection/kernel`.
 
-    What transformers does in training alone and at random is left out: masking spans of frames and dropping blocks.
-
     Args:
       size: a name, or a `Size`.
       convolutions: from the wave on.
@@ -67,23 +69,32 @@ def wav2vec2(
       positions: length of the convolution that tells frames where they are, in frames.
       groups: of its channels.
       first_norm: normalise frames before they become `width` wide.
-      masked: whether there is a vector, `masked`, that stood for masked frames in training; nothing computes with it.
+      masked: whether there is a vector, `masked`, that stands for hidden frames.
+      hidden_frames: spans of frames that `masked` replaces before the blocks, in training (SpecAugment); None for none.
+      hidden_channels: spans of channels that are zeroed in all frames of a sound, in training; None for none.
       projection: width of a dense layer after the mean; None for none.
       eps: of the layer normalisations but those between convolutions.
       dropout: before the blocks and after both branches of each, in training.
       first_dropout: of the frames as they become `width` wide, in training.
       mlp_dropout: within the blocks' perceptrons, in training.
       attention_dropout: of the attention weights, in training.
+      layer_drop: probability that a block is skipped, for the whole batch, in training (LayerDrop).
 
     Raises:
       ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
         sounds that are too short for one frame.
 
-    Baevski et al., wav2vec 2.0, 2020, arXiv 2006.11477; Hsu et al., HuBERT, 2021, arXiv 2106.07447.
+    Baevski et al., wav2vec 2.0, 2020, arXiv 2006.11477; Hsu et al., HuBERT, 2021, arXiv 2106.07447; Park et al.,
+    SpecAugment, 2019, arXiv 1904.08779; Fan et al., Reducing Transformer Depth on Demand with Structured Dropout, 2019,
+    arXiv 1909.11556.
     """
     size = sized(size, _SIZES)
     rates = {"dropout": dropout, "first_dropout": first_dropout, "mlp_dropout": mlp_dropout}
-    check_size(size, **rates, attention_dropout=attention_dropout)
+    check_size(size, **rates, attention_dropout=attention_dropout, layer_drop=layer_drop)
+    given = {"hidden_frames": hidden_frames, "hidden_channels": hidden_channels}
+    check_spans(**{name: spans for name, spans in given.items() if spans is not None})
+    if hidden_frames is not None and not masked:
+        raise ValueError(f"hidden_frames={hidden_frames}: a vector stands for them, give masked=True")
     convolutions = tuple(Convolution(*measures) for measures in convolutions)
     if not convolutions or min(map(min, convolutions)) < 1 or positions < 1:
         raise ValueError(f"convolutions={convolutions}, positions={positions}: give at least one, and sizes above zero")
@@ -103,12 +114,15 @@ def wav2vec2(
         groups,
         first_norm,
         masked,
+        hidden_frames,
+        hidden_channels,
         projection,
         eps,
         dropout,
         first_dropout,
         mlp_dropout,
         attention_dropout,
+        layer_drop,
     )
     return from_linen(network)
 
@@ -123,12 +137,15 @@ class _Wav2Vec2(nn.Module):
     groups: int
     first_norm: bool
     masked: bool
+    hidden_frames: Spans | None
+    hidden_channels: Spans | None
     projection: int | None
     eps: float
     dropout: float
     first_dropout: float
     mlp_dropout: float
     attention_dropout: float
+    layer_drop: float
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -142,11 +159,11 @@ class _Wav2Vec2(nn.Module):
         x = self._norm("embed_norm")(x) if self.first_norm else x
         x = Dense(width, kernel_init=trunc_normal, name="embed")(x)
         x = nn.Dropout(self.first_dropout, deterministic=not train)(x)
-        if self.masked:
-            self.param("masked", nn.initializers.uniform(1.0), (width,), jnp.float32)
         real = jnp.ones(x.shape[:2], bool)
         if mask is not None:
             real = mask_of_frames(mask, self.convolutions, x.shape[1])
+        x = self._hidden(x, real, train)
+        if mask is not None:
             x = jnp.where(real[:, :, None], x, jnp.zeros_like(x))
         x = computed_once(x + _Positions(self.positions, self.groups, name="positions")(x))
         x = x if self.pre_norm else self._norm("norm")(x)
@@ -162,12 +179,27 @@ class _Wav2Vec2(nn.Module):
                 post_norm=not self.pre_norm,
                 name=f"block{i}",
             )
-            x = features[f"stage{i}"] = block(x, train, None if mask is None else real[:, None, None])
+            y = block(x, train, None if mask is None else real[:, None, None])
+            if train and self.layer_drop:
+                y = drop_layer(self.make_rng("dropout"), self.layer_drop, x, y)
+            x = features[f"stage{i}"] = y
         x = self._norm("norm")(x) if self.pre_norm else x
         pooled = mean_of_tokens(x, real)
         if self.projection is not None:  # linear, so after the mean as well as before it
             pooled = Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
         return features | {"last": x, "pooled": pooled}
+
+    def _hidden(self, x: Array, real: Array, train: bool) -> Array:
+        """The frames, in training with the vector in the place of some, and zeros in that of some channels."""
+        batch, frames, width = x.shape
+        vector = self.param("masked", nn.initializers.uniform(1.0), (width,), jnp.float32) if self.masked else None
+        if train and self.hidden_frames is not None and vector is not None:
+            hidden = span_mask(self.make_rng("dropout"), self.hidden_frames, real.sum(1), frames)
+            x = jnp.where(hidden[:, :, None], vector.astype(x.dtype)[None, None], x)
+        if train and self.hidden_channels is not None:
+            hidden = span_mask(self.make_rng("dropout"), self.hidden_channels, jnp.full(batch, width), width)
+            x = jnp.where(hidden[:, None], jnp.zeros_like(x), x)
+        return x
 
     def _norm(self, name: str) -> nn.LayerNorm:
         return nn.LayerNorm(self.eps, use_fast_variance=False, name=name)

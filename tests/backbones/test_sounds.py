@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jtl import backbones
-from jtl.backbones import Convolution, Size
+from jtl.backbones import Convolution, Size, Spans
 from jtl.backbones.sounds import conv1d, mask_of_frames, samples_of_frame
 from jtl.backbones.wav2vec2 import CONVOLUTIONS
 from jtl.shapes import shapes
@@ -18,7 +18,7 @@ SMALL = (Convolution(4, 5, 3), Convolution(6, 3, 2))
 
 
 def small(**options):
-    size = Size(8, 1, 2, 12)
+    size = options.pop("size", Size(8, 1, 2, 12))
     return backbones.wav2vec2(size, **{"convolutions": SMALL, "positions": 4, "groups": 2, **options})
 
 
@@ -38,6 +38,32 @@ def test_padding_behind_a_mask_changes_nothing(key):
     half = run(jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables), padded)
     assert half["pooled"].dtype == jnp.bfloat16
     np.testing.assert_allclose(half["pooled"].astype(jnp.float32), two["pooled"], atol=0.05)
+
+
+def test_training_skips_blocks_and_hides_frames_as_often_as_asked(key):
+    """A skipped block gives what it was given, to the bit; evaluation skips and hides nothing."""
+    quiet = {"dropout": 0.0, "mlp_dropout": 0.0, "attention_dropout": 0.0}
+    options = {"masked": True, "norm": "layer", "pre_norm": True, "bias": True, "size": Size(8, 3, 2, 12), **quiet}
+    plain, x = small(**options), {"wave": jax.random.normal(key, (4, 83))}
+    skipping = small(**options, layer_drop=0.3)
+    hiding = small(**options, hidden_frames=Spans(0.0, 4, 1), hidden_channels=Spans(0.0, 2, 1))
+    variables = jax.jit(plain.init)(key, x)
+
+    def run(model, train):
+        calls = jax.vmap(lambda key: model.apply(variables, x, train=train, key=key)[0])
+        return jax.jit(calls)(jax.random.split(key, 400))
+
+    skipped, whole = run(skipping, True), run(plain, True)
+    drops = np.array(
+        [jnp.all(skipped[f"stage{i}"] == skipped[f"stage{i - 1}"], (1, 2, 3)) for i in (2, 3)]
+    )  # of the first block the input is no feature
+    assert abs(drops.mean() - 0.3) < 5 * (0.3 * 0.7 / drops.size) ** 0.5
+    kept = np.isclose(skipped["last"], whole["last"], rtol=1e-5, atol=1e-5).all((1, 2, 3))
+    assert not (kept & drops.any(0)).any()
+    assert abs(kept.mean() - 0.7**3) < 5 * (0.343 * 0.657 / 400) ** 0.5
+    assert not jnp.all(run(hiding, True)["stage1"] == whole["stage1"], (2, 3)).any()
+    for model in (skipping, hiding):
+        jax.tree.map(np.testing.assert_array_equal, run(model, False), run(plain, False))
 
 
 @pytest.mark.parametrize(("length", "groups", "stride"), [(37, 3, 1), (16, 2, 1), (4, 1, 4)])
@@ -134,6 +160,9 @@ def test_whisper_takes_pictures_of_one_shape(shape, key):
         (lambda: small(positions=0), "positions=0"),
         (lambda: small(projection=0), "projection=0"),
         (lambda: small(dropout=1.0), "dropout=1.0"),
+        (lambda: small(layer_drop=1.0), "layer_drop=1.0"),
+        (lambda: small(hidden_channels=Spans(2.0)), "hidden_channels=Spans"),
+        (lambda: small(hidden_frames=Spans(0.1)), "give masked=True"),
         (lambda: unwrap(backbones.whisper)("huge"), "size='huge'"),
         (lambda: backbones.whisper(Size(9, 1, 3, 4)), "width=9"),
         (lambda: backbones.whisper("tiny", mels=0), "mels=0"),

@@ -1,5 +1,7 @@
 """wav2vec2 and HuBERT against transformers' on randomised weights and padded sounds."""
 
+from importlib import import_module
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,43 @@ def test_is_transformers_network(kind, size, tmp_path):
     same_outputs(features, logits, theirs, wanted, 1e-10)
     theirs.sin().sum().backward()
     gradients(net, tmp_path / "gradients")
+    same_gradients(grads, tmp_path / "gradients")
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
+def test_hidden_spans_are_transformers(kind, tmp_path, monkeypatch):
+    """Training, where both draw the same frames and channels: logits and gradients, the vector's among them."""
+    spans = {"mask_time_prob": 0.3, "mask_time_length": 2, "mask_feature_prob": 0.2, "mask_feature_length": 3}
+    net = hf_speech(kind, "base", apply_spec_augment=True, **spans).double().train()
+    net.save_pretrained(tmp_path)
+    asked = []
+
+    def drawn(shape):
+        return np.random.default_rng(shape[1]).random(shape) < 0.4
+
+    def ours(key, spans, lengths, steps):
+        asked.append(tuple(spans))
+        return jnp.asarray(drawn((len(lengths), steps)))
+
+    monkeypatch.setattr(import_module("jtl.backbones.wav2vec2"), "span_mask", ours)
+    theirs = import_module(f"transformers.models.{kind}.modeling_{kind}")
+    monkeypatch.setattr(theirs, "_compute_mask_indices", lambda shape, **numbers: drawn(shape))
+    x = waves(300, np.float64)
+    with jax.enable_x64(True):
+        loaded = load(tmp_path, dtype=jnp.float64)
+
+        def loss(params, x, key):
+            train = forward(loaded.backbone, loaded.head, train=True)
+            logits = train(loaded.variables._replace(params=params), x, key)[1]
+            return jnp.sin(logits).sum(), logits
+
+        grads, logits = jax.jit(jax.grad(loss, has_aux=True))(loaded.variables.params, x, jax.random.key(0))
+    assert asked == [(0.3, 2, 2), (0.2, 3, 0)]
+    wanted = net(**to_torch(x)).logits
+    close(logits, wanted.detach(), 1e-10, "logits")
+    wanted.sin().sum().backward()
+    gradients(net, tmp_path / "gradients")
+    assert np.abs(grads["backbone"]["masked"]).max() > 0
     same_gradients(grads, tmp_path / "gradients")
 
 

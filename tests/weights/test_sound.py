@@ -31,6 +31,8 @@ CONFIG = {
     "hidden_dropout": 0.0,
     "activation_dropout": 0.0,
     "attention_dropout": 0.0,
+    "layerdrop": 0.0,
+    "apply_spec_augment": False,
 }
 
 

@@ -39,8 +39,14 @@ _USUAL = {
     "num_conv_pos_embeddings": 128,
     "num_conv_pos_embedding_groups": 16,
     "do_stable_layer_norm": False,
+    "layerdrop": 0.1,
+    "apply_spec_augment": True,
     "mask_time_prob": 0.05,
+    "mask_time_length": 10,
+    "mask_time_min_masks": 2,
     "mask_feature_prob": 0.0,
+    "mask_feature_length": 10,
+    "mask_feature_min_masks": 0,
     "use_weighted_layer_sum": False,
     "classifier_proj_size": 256,
     "add_adapter": False,
@@ -48,6 +54,7 @@ _USUAL = {
     "feat_proj_layer_norm": True,
     "conv_pos_batch_norm": False,
 }
+_DROPPED = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop")
 
 
 def _family(
@@ -68,8 +75,7 @@ def _family(
     def tables(config: Config) -> dict[str, Sequence[Rule]]:
         # A bare network is written without the prefix.
         top = rf"(?:{kind}\.|)" if config["with_projector"] else rf"(?:|{kind}\.)"
-        masked = config["mask_time_prob"] > 0 or config["mask_feature_prob"] > 0  # as transformers has it
-        options = top, config["num_hidden_layers"], len(config["conv_dim"]), masked
+        options = top, config["num_hidden_layers"], len(config["conv_dim"]), _masked(config)
         return {HEADLESS: maps.transformers(*options, True), "transformers": maps.transformers(*options, False)}
 
     return Family(
@@ -95,11 +101,11 @@ def _complete(config: Config, naming: str) -> Config:
     whole(config, "num_hidden_layers", most=256)
     wholes(config, "conv_dim")
     wholes(config, "conv_kernel", "conv_stride", most=1 << 10)
-    for name in ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layer_norm_eps"):
+    whole(config, "mask_time_length", "mask_feature_length")
+    whole(config, "mask_time_min_masks", "mask_feature_min_masks", least=0)
+    for name in (*_DROPPED, "layer_norm_eps", "mask_time_prob", "mask_feature_prob"):
         real(config, name, 1.0)
-    for name in ("mask_time_prob", "mask_feature_prob"):
-        real(config, name, 1.0)
-    for name in ("conv_bias", "do_stable_layer_norm", "feat_proj_layer_norm", "with_projector"):
+    for name in ("conv_bias", "do_stable_layer_norm", "feat_proj_layer_norm", "with_projector", "apply_spec_augment"):
         if type(config[name]) is not bool:
             raise ValueError(f"{name}={show(config[name])}: give true or false")
     if len({len(config[name]) for name in ("conv_dim", "conv_kernel", "conv_stride")}) != 1:
@@ -129,14 +135,29 @@ def _backbone(config: Config) -> Model:
         positions=config["num_conv_pos_embeddings"],
         groups=config["num_conv_pos_embedding_groups"],
         first_norm=config["feat_proj_layer_norm"],
-        masked=config["mask_time_prob"] > 0 or config["mask_feature_prob"] > 0,
+        masked=_masked(config),
+        hidden_frames=_spans(config, "mask_time"),
+        hidden_channels=_spans(config, "mask_feature"),
         projection=config["classifier_proj_size"] if config["with_projector"] else None,
         eps=config["layer_norm_eps"],
         dropout=config["hidden_dropout"],
         first_dropout=config["feat_proj_dropout"],
         mlp_dropout=config["activation_dropout"],
         attention_dropout=config["attention_dropout"],
+        layer_drop=config["layerdrop"],
     )
+
+
+def _masked(config: Config) -> bool:
+    """Whether transformers has a vector for hidden frames, used or not."""
+    return config["mask_time_prob"] > 0 or config["mask_feature_prob"] > 0
+
+
+def _spans(config: Config, of: str) -> backbones.Spans | None:
+    """What is hidden in training, as SpecAugment does; None for nothing."""
+    if not config["apply_spec_augment"] or not config[f"{of}_prob"]:
+        return None
+    return backbones.Spans(config[f"{of}_prob"], config[f"{of}_length"], config[f"{of}_min_masks"])
 
 
 def _example(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
