@@ -104,6 +104,18 @@ def wholes(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1
             )
 
 
+def stages(config: Config) -> list[tuple[int, int]]:
+    """(blocks, channels) of each stage, by `depths` and `hidden_sizes`.
+
+    Raises:
+      ValueError: where these are not as many.
+    """
+    depths, widths = config["depths"], config["hidden_sizes"]
+    if len(depths) != len(widths):
+        raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
+    return list(zip(depths, widths, strict=True))
+
+
 def real(config: Mapping[str, Any], name: str, most: float) -> None:
     """Refuses a measure that is no number from 0 to `most`.
 

@@ -7,7 +7,7 @@ from typing import Any
 from jtl import backbones
 from jtl.backbones.blocks import rounded
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole, wholes
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, stages, whole, wholes
 from jtl.weights.maps import bit as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import HALF, Preprocessing
@@ -58,11 +58,8 @@ def _complete(config: Config, naming: str) -> Config:
 def _backbone(config: Config) -> Model:
     must_be(config, layer_type="preactivation", hidden_act="relu", global_padding=None)
     must_be(config, embedding_dynamic_padding=False, output_stride=32, width_factor=1)
-    depths, widths = config["depths"], config["hidden_sizes"]
-    if len(depths) != len(widths):
-        raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
     return backbones.bit(
-        list(zip(depths, widths, strict=True)),
+        stages(config),
         stem=config["embedding_size"],
         groups=config["num_groups"],
         drop_path=config["drop_path_rate"],

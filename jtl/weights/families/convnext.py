@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole, wholes
+from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, stages, whole, wholes
 from jtl.weights.maps import convnext as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
@@ -54,11 +54,8 @@ def _complete(config: Config, naming: str) -> Config:
 
 def _backbone(config: Config) -> Model:
     must_be(config, hidden_act="gelu")
-    depths, widths = config["depths"], config["hidden_sizes"]
-    if len(depths) != len(widths):
-        raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
     return backbones.convnext(
-        list(zip(depths, widths, strict=True)),
+        stages(config),
         patch=config["patch_size"],
         eps=config["layer_norm_eps"],
         layer_scale=config["layer_scale_init_value"] or None,
