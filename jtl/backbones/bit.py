@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl.backbones.blocks import rounded
-from jtl.backbones.layers import Conv, DropPath, check_images
+from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
 from jtl.model import Model, from_linen
 from jtl.ops import computed_once
 
@@ -133,11 +133,9 @@ class _Bit(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         x = _Stem(self.first, name="stem")(check_images(x))
-        last, done, features = max(sum(blocks for blocks, _ in self.stages) - 1, 1), 0, {}
-        for i, (blocks, width) in enumerate(self.stages, 1):
-            rates = tuple(self.drop_path * (done + j) / last for j in range(blocks))
-            stage = _Stage(width, 1 if i == 1 else 2, self.groups, rates, name=f"stage{i}")
+        rates, features = drop_path_rates(self.drop_path, [blocks for blocks, _ in self.stages]), {}
+        for i, (_, width) in enumerate(self.stages, 1):
+            stage = _Stage(width, 1 if i == 1 else 2, self.groups, rates[i - 1], name=f"stage{i}")
             x = features[f"stage{i}"] = stage(x, train)
-            done += blocks
         x = nn.relu(_norm(self.groups)(x))
         return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

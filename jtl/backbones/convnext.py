@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.layers import Conv, DropPath, check_images
+from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
 from jtl.backbones.transformer import Mlp, trunc_normal
 from jtl.model import Model, from_linen
 from jtl.ops import computed_once
@@ -121,9 +121,7 @@ class _ConvNeXt(nn.Module):
     def __call__(self, x, train: bool):
         x = check_images(x, self.patch * 2 ** (len(self.stages) - 1))
         x = _Stem(self.stages[0][1], self.patch, name="stem")(x)
-        last, done, features = max(sum(blocks for blocks, _ in self.stages) - 1, 1), 0, {}
-        for i, (blocks, width) in enumerate(self.stages, 1):
-            rates = tuple(self.drop_path * (done + j) / last for j in range(blocks))
-            x = features[f"stage{i}"] = _Stage(width, rates, self.layer_scale, name=f"stage{i}")(x, train, i > 1)
-            done += blocks
+        rates, features = drop_path_rates(self.drop_path, [blocks for blocks, _ in self.stages]), {}
+        for i, (_, width) in enumerate(self.stages, 1):
+            x = features[f"stage{i}"] = _Stage(width, rates[i - 1], self.layer_scale, name=f"stage{i}")(x, train, i > 1)
         return features | {"last": x, "pooled": _norm(self.eps)(jnp.mean(x, (1, 2)))}

@@ -165,6 +165,16 @@ class DropPath(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
+def drop_path_rates(last: float, depths: Sequence[int]) -> list[tuple[float, ...]]:
+    """The probabilities of each stage's blocks: growing linearly from 0 at the first block of all to `last`."""
+    count, before = max(sum(depths) - 1, 1), 0
+    rates = []
+    for depth in depths:
+        rates.append(tuple(last * (before + i) / count for i in range(depth)))
+        before += depth
+    return rates
+
+
 def drop_layer(key: Key, rate: float, before: Array, after: Array) -> Array:
     """What comes before a layer in the place of what comes after it, for all examples, with probability `rate`.
 

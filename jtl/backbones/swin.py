@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.layers import Conv, Dense, check_images
+from jtl.backbones.layers import Conv, Dense, check_images, drop_path_rates
 from jtl.backbones.transformer import Attention, Block, trunc_normal
 from jtl.model import Model, from_linen
 
@@ -222,11 +222,9 @@ class _Swin(nn.Module):
     def __call__(self, x, train: bool):
         x = _Stem(self.width, self.patch, name="stem")(check_images(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        last, done, features = max(sum(blocks for blocks, _ in self.stages) - 1, 1), 0, {}
+        rates, features = drop_path_rates(self.drop_path, [blocks for blocks, _ in self.stages]), {}
         shared = (self.window, self.mlp_ratio, self.eps, self.dropout, self.attention_dropout)
-        for i, (blocks, heads) in enumerate(self.stages, 1):
-            rates = tuple(self.drop_path * (done + j) / last for j in range(blocks))
-            x = features[f"stage{i}"] = _Stage(heads, rates, *shared, name=f"stage{i}")(x, train, i > 1)
-            done += blocks
+        for i, (_, heads) in enumerate(self.stages, 1):
+            x = features[f"stage{i}"] = _Stage(heads, rates[i - 1], *shared, name=f"stage{i}")(x, train, i > 1)
         x = _norm(self.eps)(x)
         return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

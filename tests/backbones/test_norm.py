@@ -53,7 +53,10 @@ def test_is_torchs_in_double_precision(key, x, momentum, train):
     z = torch.tensor(np.asarray(x64).transpose(0, 3, 1, 2).copy(), requires_grad=True)
     out = theirs(z).permute(0, 2, 3, 1)
     (out**2 * torch.arange(out.numel()).reshape(out.shape)).sum().backward()
-    same = lambda a, b: np.testing.assert_allclose(a, b.detach().numpy(), rtol=1e-10, atol=1e-10)  # noqa: E731
+
+    def same(a, b):
+        np.testing.assert_allclose(a, b.detach().numpy(), rtol=1e-10, atol=1e-10)
+
     same(y, out)
     same(stats["mean"], theirs.running_mean)
     same(stats["var"], theirs.running_var)
@@ -144,8 +147,8 @@ def test_one_device_eight_and_pmap_agree(key):
         y, stats, grads = everything(v, x, weights)
         return y, stats, jax.lax.psum(grads, ops.BATCH_AXIS)
 
-    split = lambda a: a.reshape(8, 4, -1)  # noqa: E731
-    y, stats, grads = jax.pmap(mapped, axis_name=ops.BATCH_AXIS, in_axes=(None, 0, 0))(v, split(x), split(weights))
+    parts = (a.reshape(8, 4, -1) for a in (x, weights))
+    y, stats, grads = jax.pmap(mapped, axis_name=ops.BATCH_AXIS, in_axes=(None, 0, 0))(v, *parts)
     for tree in (stats, grads):
         jax.tree.map(lambda a: np.testing.assert_array_equal(a, np.broadcast_to(a[:1], a.shape)), tree)
     on_pmap = (np.asarray(y).reshape(32, -1), *jax.tree.map(lambda a: a[0], (stats, grads)))

@@ -1,5 +1,6 @@
 """Laws of the recurrent encoder; its numbers are compared in tests/weights/test_maps_recurrent.py."""
 
+from functools import partial
 from inspect import unwrap
 
 import jax
@@ -58,8 +59,7 @@ def test_dropout_acts_between_layers(key):
     for depth in (1, 2):
         net = backbones.recurrent("lstm", SIZE._replace(depth=depth), vocabulary=20, dropout=0.5)
         v = drawn(net, x)
-        run = lambda train, net=net, v=v: net.apply(v, x, train=train, key=key)[0]  # noqa: E731
-        calm, noisy = (jax.jit(run, static_argnums=0)(train) for train in (False, True))
+        calm, noisy = (jax.jit(partial(net.apply, train=train))(v, x, key=key)[0] for train in (False, True))
         np.testing.assert_array_equal(calm["stage1"], noisy["stage1"])
         assert np.array_equal(calm["pooled"], noisy["pooled"]) == (depth == 1)
 

@@ -19,7 +19,7 @@ CASES = {
 def made(request):
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     pytest.importorskip("transformers")
-    from torch_convnets import hf_bit
+    from hf_convnets import hf_bit
 
     options, size = CASES[request.param]
     return hf_bit(**options), images(size)

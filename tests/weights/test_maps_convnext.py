@@ -21,7 +21,7 @@ CASES = {
 def made(request):
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     pytest.importorskip("transformers")
-    from torch_convnets import hf_convnext
+    from hf_convnets import hf_convnext
 
     options, size = CASES[request.param]
     return hf_convnext(**options), images(size)
@@ -95,7 +95,7 @@ def timm_name(name):
 def test_the_names_of_others(naming, tmp_path):
     """The same tensors by other names are the same network, and go back bit by bit."""
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
-    from torch_convnets import hf_convnext
+    from hf_convnets import hf_convnext
 
     net = hf_convnext((1, 2, 1, 1), (4, 4, 6, 6))
     net.save_pretrained(tmp_path / "in")

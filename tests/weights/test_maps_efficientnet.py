@@ -29,7 +29,7 @@ CASES = {"even": (0.25, 1.0, [], (32, 48)), "odd": (0.3, 1.5, [2], (45, 39))}
 def made(request):
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     pytest.importorskip("transformers")
-    from torch_convnets import hf_efficientnet
+    from hf_convnets import hf_efficientnet
 
     width, depth, alike, size = CASES[request.param]
     top = rounded(1280 * width)
