@@ -35,7 +35,7 @@ test: $(VENV)/.test  ## all tests but the slow ones
 
 test-all: $(VENV)/.test  ## those on real data too, and those that kill processes
 	$(QUICKLY) $(PYTEST) -m "not slow or compiling"
-	$(PYTEST) -m "slow and not compiling"
+	$(PYTEST) -m "slow and not compiling" --dist load --maxschedchunk 1
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .

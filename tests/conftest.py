@@ -11,7 +11,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from jaxtyping import install_import_hook
 
-install_import_hook("jtl", "checked.check")  # before the first import of jtl
+if not os.environ.get("JTL_UNCHECKED"):
+    install_import_hook("jtl", "checked.check")  # before the first import of jtl
 
 import jax
 import pytest
@@ -36,6 +37,11 @@ def real_data():
         return path
 
     return find
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first: none is left for the end, where one worker would run it and the others wait."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -193,9 +193,9 @@ def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[
     if classes is not None:
         return classes if isinstance(classes, int) else len(classes)
     leaf = "head/out/bias" if bias else "head/out/kernel"
-    for rule in table:
+    for rule in (rule for rule in table if any(path.startswith("head/") for path in rule.paths)):
         for name in tensors:
-            match = re.fullmatch(rule.pattern, name) if any(p.startswith("head/") for p in rule.paths) else None
+            match = re.fullmatch(rule.pattern, name)
             if match and leaf in map(match.expand, rule.paths):
                 like = np.broadcast_to(np.float32(0), tensors.entry(name).shape)  # takes no memory
                 return int(np.prod(np.shape(rule.transform.forward(like))[-1:]))

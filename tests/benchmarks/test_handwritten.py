@@ -19,8 +19,12 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
-def test_both_steps_train_alike(cell):
+SLOW = {"dann, texts": [pytest.mark.slow, pytest.mark.compiling]}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CELLS])
+def test_both_steps_train_alike(name):
+    cell = CELLS[name]
     setup = build(cell)
     state, (plain, update) = setup.step.init(setup.variables, jax.random.key(1)), handwritten.write(setup)
     run, plain_run = jax.jit(setup.step.update), jax.jit(update)

@@ -33,6 +33,8 @@ def test_every_family_gives_a_row(tmp_path, capsys):
         assert f"{row['steps_per_second']:.3g}" in page
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_isolated_cells_are_put_together(tmp_path):
     out = tmp_path / "rows.json"
     script = [sys.executable, str(ROOT / "benchmarks" / "step_throughput.py"), *TINY]

@@ -50,6 +50,7 @@ def accuracy_on(x, y):
     return lambda made: judge(made, rows, mesh=ONE)["accuracy"]
 
 
+@pytest.mark.first
 def test_few_labels_on_usps_from_mnist_weights(real_data):
     """Five labelled images per class, the pre-trained weights made here in 300 steps."""
     mnist, usps, test = (digits(real_data, *of) for of in (("mnist", "train"), ("usps", "train"), ("usps", "test")))
@@ -71,6 +72,7 @@ def test_few_labels_on_usps_from_mnist_weights(real_data):
     assert tuned.mean() > 0.78, found
 
 
+@pytest.mark.first
 def test_dann_from_usps_to_mnist_beats_source_only(real_data):
     source, target = digits(real_data, "usps", "train"), digits(real_data, "mnist", "train")
     accuracy = accuracy_on(*digits(real_data, "mnist", "test"))
@@ -92,6 +94,7 @@ def test_dann_from_usps_to_mnist_beats_source_only(real_data):
     assert (gains > 0).all(), found
 
 
+@pytest.mark.first
 def test_maml_on_omniglot(real_data):
     stored = np.load(real_data("omniglot28.npz"))["X"]
     kept, _, held = data.split_classes(1623, (1100, 100, 423))

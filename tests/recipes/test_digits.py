@@ -19,6 +19,9 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.first
 def test_the_demo_with_tiny_numbers(tmp_path, capsys):
     """One test, as it compiles for a minute: what it leaves, what its exit code says, what its checkpoint is for."""
     code = cli.main(["demo", "--out", str(tmp_path), *QUICK])

@@ -17,6 +17,7 @@ def launch(name, out, root, *options):
 
 @pytest.mark.slow
 @pytest.mark.compiling
+@pytest.mark.first
 def test_cifar_runs_and_its_checkpoint_is_applied(real_data, tmp_path, capsys):
     for name in ("cifar10.npz", "cifar100.npz"):
         whole = np.load(real_data(name))
@@ -51,6 +52,7 @@ def test_usps_differs_by_the_alignment_alone(real_data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.compiling
+@pytest.mark.first
 def test_omniglot_runs_and_goes_on(real_data, tmp_path, capsys):
     root = real_data("omniglot28.npz").parent
     small = ["--stage.batch", "2", "--stage.every", "1", "--test-tasks", "20", "--query", "2", "--order", "1"]

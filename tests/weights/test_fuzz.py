@@ -9,9 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_weights.py"
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.first
 def test_damaged_and_malicious_files_are_read_or_refused():
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "2000", "1"], capture_output=True, text=True, timeout=300, check=False
