@@ -118,7 +118,8 @@ def check_waves(x: Any, least: int) -> tuple[Array, Array | None]:
       ValueError: where it is no dict of them, they are of other numbers or shapes, or too short.
     """
     if not isinstance(x, Mapping) or not {"wave"} <= set(x) <= {"wave", "mask"}:
-        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__
+        shape = getattr(x, "shape", None)
+        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__ if shape is None else f"of shape {shape}"
         raise ValueError(f"the input is {given}: give a dict of 'wave' and, where sounds are padded, 'mask'")
     wave, mask = jnp.asarray(x["wave"]), jnp.asarray(x["mask"]) if "mask" in x else None
     if wave.ndim != 2 or not jnp.issubdtype(wave.dtype, jnp.floating):

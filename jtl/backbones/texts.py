@@ -14,7 +14,8 @@ def check_texts(x: Any) -> tuple[Array, Array, Array]:
       ValueError: where it is no dict of them, or they are of other numbers or shapes.
     """
     if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x) <= {"ids", "mask", "types"}:
-        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__
+        shape = getattr(x, "shape", None)
+        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__ if shape is None else f"of shape {shape}"
         raise ValueError(f"the input is {given}: give a dict of 'ids', 'mask' and, for pairs, 'types'")
     ids, mask = jnp.asarray(x["ids"]), jnp.asarray(x["mask"])
     types = jnp.asarray(x["types"]) if "types" in x else jnp.zeros_like(ids)

@@ -42,7 +42,8 @@ class Recipe:
       way: classes of a task.
       shot: labelled images of each.
       query: images of each to be judged on.
-      inner_steps: of the inner loop.
+      inner_steps: of the inner loop in training.
+      test_steps: of it in tests; three after one in training, as the paper has it (Finn et al., 2017, 1703.03400).
       order: 2, or 1 for first-order MAML.
       test_tasks: how many.
       stage: a batch is of tasks; their gradients are added up one by one.
@@ -57,6 +58,7 @@ class Recipe:
     shot: int = 1
     query: int = 15
     inner_steps: int = 1
+    test_steps: int = 3
     order: int = 2
     test_tasks: int = 600
     stage: Stage = field(default_factory=lambda: Stage(steps=6000, batch=16, learning_rate=1e-3))
@@ -70,7 +72,7 @@ class Recipe:
         data = self._episodes(train, self.stage.batch, rotations=True, steps=self.stage.every)
         text, start = base.command("omniglot_maml", self), self.network().variables
         result = self.stage.run(
-            self._objective(),
+            self._objective(self.inner_steps),
             start,
             data,
             self.out,
@@ -97,17 +99,21 @@ class Recipe:
         """Accuracy on tasks of the 423 test characters, normalised by the queries' batch and by the support set."""
         tasks = min(20, self.test_tasks)
         data = self._episodes(self._characters()[2], tasks, steps=max(self.test_tasks // tasks, 1), seed=1)
-        modes = {"transductive": None, "inductive": evaluation(self.backbone, heads.linear(self.way))}
+        inductive = evaluation(self.backbone, heads.linear(self.way))
+        judges = {
+            "transductive": self._objective(self.test_steps),
+            "inductive": self._objective(self.test_steps, inductive),
+        }
         key = jax.random.key(0)
-        return {m: evaluate(self._objective(judge), variables, data, key=key)["accuracy"] for m, judge in modes.items()}
+        return {mode: evaluate(judge, variables, data, key=key)["accuracy"] for mode, judge in judges.items()}
 
-    def _objective(self, judge: Any = None) -> Any:
+    def _objective(self, steps: int, outer: Any = None) -> Any:
         inner = finetune(self.backbone, heads.linear(self.way))
-        return maml(inner, self.rule, steps=self.inner_steps, order=self.order, outer=judge)
+        return maml(inner, self.rule, steps=steps, order=self.order, outer=outer)
 
     def _validation(self) -> Validation:
         data = self._episodes(self._characters()[1], 20, steps=10, seed=2)
-        return Validation(self._objective(), data, every=self.stage.every, watch="accuracy", mode="max")
+        return Validation(self._objective(self.test_steps), data, every=self.stage.every, watch="accuracy", mode="max")
 
     def _episodes(self, x: np.ndarray, tasks: int, *, steps: int, rotations: bool = False, seed: int = 0) -> Any:
         sizes: dict[str, Any] = {"way": self.way, "shot": self.shot, "query": self.query, "tasks": tasks}

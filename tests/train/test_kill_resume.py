@@ -18,13 +18,13 @@ def load():
 @pytest.mark.slow
 @pytest.mark.first
 @pytest.mark.parametrize("devices", [1, 8])
-def test_six_kills_leave_every_bit_as_it_was(devices, tmp_path):
+def test_five_kills_leave_every_bit_as_it_was(devices, tmp_path):
     script = load()
-    report = script.campaign(6, devices=(devices,), seed=devices, folder=tmp_path)
+    report = script.campaign(5, devices=(devices,), seed=devices, folder=tmp_path)
     cells = {(devices, family) for family in script.FAMILIES}
     assert report.killed.keys() == report.unbroken.keys() == cells
     assert report.killed == report.unbroken
-    assert len(report.kills) == 6
+    assert len(report.kills) == 5
     assert {(kill.devices, kill.family) for kill in report.kills} == cells
     assert sum(kill.saving for kill in report.kills) >= 3, "those that were aimed at a save"
     # A digest that did not see the state would compare equal too: every family's must be its own.
