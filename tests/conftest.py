@@ -11,7 +11,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from jaxtyping import install_import_hook
 
-if not os.environ.get("JTL_UNCHECKED"):
+if not os.environ.get("JTL_UNCHECKED"):  # CI sets it for the oldest versions: it checks with the newest
     install_import_hook("jtl", "checked.check")  # before the first import of jtl
 
 import jax

@@ -1,6 +1,6 @@
 """Layers that several backbones share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -145,6 +145,13 @@ def _window_means(pixels: int, side: int) -> np.ndarray:
         start, end = i * pixels // side, -(-(i + 1) * pixels // side)
         weights[i, start:end] = 1 / (end - start)
     return weights
+
+
+def described(x: Any) -> str:
+    """What a wrong input is, for messages: the names of a dict, the shape of an array (or tracer), else the class."""
+    if isinstance(x, Mapping):
+        return str(sorted(x))
+    return f"of shape {x.shape}" if hasattr(x, "shape") else type(x).__name__
 
 
 class DropPath(nn.Module):

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.convolution import rows_product
+from jtl.backbones.layers import described
 from jtl.ops import by_platform
 
 TAPS = 16
@@ -118,9 +119,7 @@ def check_waves(x: Any, least: int) -> tuple[Array, Array | None]:
       ValueError: where it is no dict of them, they are of other numbers or shapes, or too short.
     """
     if not isinstance(x, Mapping) or not {"wave"} <= set(x) <= {"wave", "mask"}:
-        shape = getattr(x, "shape", None)
-        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__ if shape is None else f"of shape {shape}"
-        raise ValueError(f"the input is {given}: give a dict of 'wave' and, where sounds are padded, 'mask'")
+        raise ValueError(f"the input is {described(x)}: give a dict of 'wave' and, where sounds are padded, 'mask'")
     wave, mask = jnp.asarray(x["wave"]), jnp.asarray(x["mask"]) if "mask" in x else None
     if wave.ndim != 2 or not jnp.issubdtype(wave.dtype, jnp.floating):
         raise ValueError(f"waves of shape {wave.shape} and dtype {wave.dtype}: give floats [batch, samples]")

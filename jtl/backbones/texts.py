@@ -6,6 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jtl.backbones.layers import described
+
 
 def check_texts(x: Any) -> tuple[Array, Array, Array]:
     """(ids, mask, types) of an input, each [batch, tokens]; all types are 0 where it has none.
@@ -14,9 +16,7 @@ def check_texts(x: Any) -> tuple[Array, Array, Array]:
       ValueError: where it is no dict of them, or they are of other numbers or shapes.
     """
     if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x) <= {"ids", "mask", "types"}:
-        shape = getattr(x, "shape", None)
-        given = sorted(x) if isinstance(x, Mapping) else type(x).__name__ if shape is None else f"of shape {shape}"
-        raise ValueError(f"the input is {given}: give a dict of 'ids', 'mask' and, for pairs, 'types'")
+        raise ValueError(f"the input is {described(x)}: give a dict of 'ids', 'mask' and, for pairs, 'types'")
     ids, mask = jnp.asarray(x["ids"]), jnp.asarray(x["mask"])
     types = jnp.asarray(x["types"]) if "types" in x else jnp.zeros_like(ids)
     if not (jnp.issubdtype(ids.dtype, jnp.integer) and jnp.issubdtype(types.dtype, jnp.integer) and mask.dtype == bool):

@@ -17,6 +17,7 @@ from jtl.weights.source import Source, aligned_empty, check_shape
 from jtl.weights.zips import Archive
 
 MAX_HEADER = 10_000  # bytes
+# What zipfile and zlib raise on damaged bytes: an unknown version or method is a NotImplementedError.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError)
 HEADER = re.compile(
     r"\s*\{\s*'descr':\s*(?P<descr>'[^']*'|\[.*\])\s*,\s*'fortran_order':\s*(?P<fortran>True|False)\s*,"

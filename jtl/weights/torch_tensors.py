@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -157,7 +157,7 @@ class Builder(NamedTuple):
     build: Callable[[tuple], object]
 
 
-_DTYPES: dict[str, object] = {
+_DTYPES: dict[str, Any] = {
     "float64": "<f8",
     "float32": "<f4",
     "float16": "<f2",
@@ -206,9 +206,9 @@ _BUILDERS = {
 
 ALLOWED: dict[tuple[str, str], Kind | Builder] = {
     **{key: Builder(".".join(key), build) for key, build in _BUILDERS.items()},
-    **{("torch", name): Kind(np.dtype(spec)) for name, spec in _DTYPES.items()},  # type: ignore[call-overload]
+    **{("torch", name): Kind(np.dtype(spec)) for name, spec in _DTYPES.items()},
     **{
-        (module, name): Kind(np.dtype(_DTYPES[kind]))  # type: ignore[call-overload]
+        (module, name): Kind(np.dtype(_DTYPES[kind]))
         for name, kind in _STORAGES.items()
         for module in ("torch", "torch.storage")
     },

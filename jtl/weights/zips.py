@@ -27,7 +27,7 @@ class Archive:
         try:
             with zipfile.ZipFile(source.path) as archive:
                 infos = archive.infolist()
-        except (
+        except (  # what zipfile raises on damaged bytes; an unknown version is a NotImplementedError
             zipfile.BadZipFile,
             NotImplementedError,
             ValueError,

@@ -36,8 +36,10 @@ def test_classes_are_sorted_and_labels_follow(root):
 
 
 def test_random_crops_are_a_function_of_the_step(root):
+    def crop(x, rng):
+        return data.images.random_crop(x, 3, rng)
+
     def make(**options):
-        crop = lambda x, rng: data.images.random_crop(x, 3, rng)  # noqa: E731
         return data.folder(root, transform=crop, batch_size=2, seed=4, **options)
 
     whole = make()

@@ -26,7 +26,9 @@ def test_mnist(real_data):
 
 
 def test_a_part_of_a_split_and_a_transform(real_data):
-    half = lambda x, rng: data.images.resize(x, 14)  # noqa: E731
+    def half(x, rng):
+        return data.images.resize(x, 14)
+
     ds = data.tfds("mnist", "train[:100]", real_data("tfds"), batch_size=50, transform=half)
     assert ds.size == 100
     assert ds[0]["x"].shape == (50, 14, 14, 1)

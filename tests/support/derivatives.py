@@ -21,8 +21,11 @@ def same_to_second_order(ours, theirs, *arguments):
 
             every = tuple(range(len(given)))
             gradient = jax.grad(loss, every)
+
+            def along(*a):
+                return sum(jnp.vdot(g, d) for g, d in zip(gradient(*a), direction, strict=True))
+
             # Reverse over reverse, as in second-order MAML: the gradient of <gradient, direction>.
-            along = lambda *a: sum(jnp.vdot(g, d) for g, d in zip(gradient(*a), direction, strict=True))  # noqa: E731
             forward = jax.jvp(f, given, direction)
             return forward, gradient(*given), jax.grad(along, every)(*given)
 
