@@ -7,14 +7,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jtl.shapes import shapes
 from jtl.weights.errors import show
 from jtl.weights.families import FAMILIES, Config
 from jtl.weights.lazy import Tensors
-from jtl.weights.names import Rule, flatten
+from jtl.weights.names import Rule
+from jtl.weights.outline import outline
 from jtl.weights.presets import presets, tables
 from jtl.weights.read import read
 from jtl.weights.recognise import recognise
@@ -147,11 +146,10 @@ def _matching(pattern: str, names: Iterable[str]) -> set[str]:
 
 def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:
     family = FAMILIES[fit.family]
-    made = shapes(family.backbone(fit.config).init, jax.random.key(0), family.example(fit.config))
-    wanted = dict(flatten({"backbone": made.params, "stats": {"backbone": made.stats}}))
+    wanted = outline(family, fit.config)
     given = _given(tensors, tables(family, fit.config)[fit.naming])
     body = {path: shape for path, shape in given.items() if not path.startswith("head/")}
-    misfits = sum(path not in wanted or wanted[path].shape != shape for path, shape in body.items())
+    misfits = sum(wanted.get(path) != shape for path, shape in body.items())
     return fit._replace(absent=sum(path not in body for path in wanted), misfits=misfits)
 
 

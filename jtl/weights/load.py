@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import heads
-from jtl.model import Model, Variables, init
-from jtl.shapes import shapes
+from jtl.model import Model, Variables
 from jtl.typing import Key
 from jtl.weights.asked import check
 from jtl.weights.channels import rechannelled, refilled, same_scale
@@ -20,6 +19,7 @@ from jtl.weights.families import Config
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, unflatten
+from jtl.weights.outline import outline
 from jtl.weights.positions import Kernel, interpolated
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.presets import tables
@@ -129,21 +129,15 @@ def load(
     labels = labels if labels is not None and len(labels) == count else None
     head = heads.identity() if count is None else heads.linear(count, bias=family.head_bias)
 
-    def made(key, x):
-        variables = init(key, x, backbone=backbone, head=head)
-        return {**variables.params, "stats": variables.stats}
+    def sizes(config):
+        found = outline(family, config, count)
+        return {path: jax.ShapeDtypeStruct(shape, _dtype(path, dtype)) for path, shape in found.items()}
 
-    def sizes(example):
-        found = flatten(shapes(made, key, example))
-        return {path: jax.ShapeDtypeStruct(leaf.shape, _dtype(path, dtype)) for path, leaf in found}
-
-    key = jax.random.key(0) if key is None else key
-    example = family.example(config)
-    wanted = final = sizes(example)
+    wanted = final = sizes(config)
     if in_chans is not None:
         config = rechannelled(family, config, in_chans)
-        images, example = same_scale(images, in_chans), family.example(config)
-        final = sizes(example)
+        images = same_scale(images, in_chans)
+        final = sizes(config)
     where = None if sharding is None else places(sharding, final)
 
     def on_devices(path, array):
@@ -153,7 +147,8 @@ def load(
     finish = None if where is None else on_devices
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
     leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
-    tree = unflatten(leaves | drawn(key, backbone, head, example, report.reinit, final, where))
+    key = jax.random.key(0) if key is None else key
+    tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     tokenizer = vocabulary(path) if path.is_dir() else None
     return Pretrained(backbone, head, variables, images, labels, config, kind, report, tokenizer)

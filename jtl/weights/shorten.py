@@ -3,11 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 
-import jax
-
-from jtl.shapes import shapes
 from jtl.weights.families import Config, Family
-from jtl.weights.names import Rule, flatten
+from jtl.weights.names import Rule
+from jtl.weights.outline import outline
 from jtl.weights.presets import tables
 from jtl.weights.recognise import union
 
@@ -43,7 +41,7 @@ def shortened(
     for name in family.depth:
         if name in short:
             short[name] = stages if isinstance(short[name], int) else list(short[name][:stages])
-    dropped = _paths(family, config) - _paths(family, short)
+    dropped = outline(family, config).keys() - outline(family, short)
     before, after = tables(family, config)[kind], tables(family, short)[kind]
     known, kept = union(before), union(after)  # a counter of the rest has a rule, but no path
     rules = [(re.compile(rule.pattern), rule) for rule in before]
@@ -52,12 +50,6 @@ def shortened(
         return bool(_target(rules, name) & dropped or (known.fullmatch(name) and not kept.fullmatch(name)))
 
     return short, after, [name for name in names if rest(name)]
-
-
-def _paths(family: Family, config: Config) -> set[str]:
-    params, stats = shapes(family.backbone(config).init, jax.random.key(0), family.example(config))
-    tree = {"backbone": params, "stats": {"backbone": stats}}
-    return {path for path, _ in flatten(tree)}
 
 
 def _target(rules: Sequence[tuple[re.Pattern[str], Rule]], name: str) -> set[str]:

@@ -1,0 +1,57 @@
+"""The parameters and statistics of a family's network before there are any: their paths and shapes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+
+import jax
+
+from jtl import heads
+from jtl.model import init
+from jtl.shapes import shapes
+from jtl.weights.families.base import Config, Family
+from jtl.weights.names import flatten
+
+KEPT = 64  # outlines; one is some hundred small objects
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Networks are equal where all that shapes depend on is."""
+
+    family: Family
+    written: str
+    classes: int | None
+    config: Config = field(compare=False)
+
+
+def outline(family: Family, config: Config, classes: int | None = None) -> Mapping[str, tuple[int, ...]]:
+    """Path to shape, in the order of the tree: all under `backbone/`, `head/` and `stats/`.
+
+    A network is traced once in a process, however often files of it are read: of a ViT-B that takes nearly as long as
+    reading its bytes.
+
+    Args:
+      family: the network's.
+      config: complete.
+      classes: of the linear head; None for none.
+
+    Raises:
+      ValueError: the network is a variant that jtl's is not.
+    """
+    return _traced(_Network(family, repr(config), classes, config))
+
+
+@lru_cache(KEPT)
+def _traced(network: _Network) -> Mapping[str, tuple[int, ...]]:
+    family, config = network.family, network.config
+    backbone = family.backbone(config)
+    head = {} if network.classes is None else {"head": heads.linear(network.classes, bias=family.head_bias)}
+
+    def made(key, x):
+        variables = init(key, x, backbone=backbone, **head)
+        return {**variables.params, "stats": variables.stats}
+
+    tree = shapes(made, jax.random.key(0), family.example(config))
+    return MappingProxyType({path: leaf.shape for path, leaf in flatten(tree)})

@@ -1,0 +1,44 @@
+"""Outlines of networks: what `jtl.init` makes, found once."""
+
+import jax
+import pytest
+
+from jtl import heads
+from jtl.model import init
+from jtl.weights.families import FAMILIES
+from jtl.weights.names import flatten
+from jtl.weights.outline import outline
+
+RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 2]}
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_paths_and_shapes_are_those_of_init(classes, key):
+    family = FAMILIES["resnet"]
+    config = family.complete(RESNET, "transformers")
+    others = {} if classes is None else {"head": heads.linear(classes)}
+    made = jax.eval_shape(
+        lambda key, x: init(key, x, backbone=family.backbone(config), **others), key, family.example(config)
+    )
+    assert {"backbone", "stats"} <= {path.split("/")[0] for path in outline(family, config)}
+    wanted = {**made.params, "stats": made.stats}
+    assert list(outline(family, config, classes).items()) == [(path, leaf.shape) for path, leaf in flatten(wanted)]
+
+
+def test_a_network_is_built_once_and_another_by_itself():
+    built = []
+
+    def backbone(config):
+        built.append(config["depths"])
+        return FAMILIES["resnet"].backbone(config)
+
+    family = FAMILIES["resnet"]._replace(backbone=backbone)
+    config = family.complete(RESNET, "transformers")
+    first = outline(family, config)
+    assert outline(family, dict(config)) == first
+    assert built == [[1, 2]]
+    deeper = outline(family, {**config, "depths": [1, 3]})
+    assert built == [[1, 2], [1, 3]]
+    assert deeper.items() > first.items()
+    outline(family, config, 3)
+    assert len(built) == 3
