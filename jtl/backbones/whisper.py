@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jtl.backbones.layers import drop_layer
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
@@ -33,6 +34,7 @@ def whisper(
     dropout: float = 0.0,
     mlp_dropout: float = 0.0,
     attention_dropout: float = 0.0,
+    layer_drop: float = 0.0,
 ) -> Model:
     """A Whisper encoder: two convolutions, the second of stride 2, then sinusoids of time and pre-norm blocks.
 
@@ -52,6 +54,7 @@ def whisper(
       dropout: before the blocks and after both branches of each, in training.
       mlp_dropout: within the blocks' perceptrons, in training.
       attention_dropout: of the attention weights, in training.
+      layer_drop: probability that a block is skipped, for the whole batch, in training (LayerDrop).
 
     Raises:
       ValueError: for an unknown size or numbers that make no network; when called on pictures of another shape.
@@ -59,12 +62,13 @@ def whisper(
     Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv 2212.04356.
     """
     size = sized(size, _SIZES)
-    check_size(size, dropout=dropout, mlp_dropout=mlp_dropout, attention_dropout=attention_dropout)
+    rates = {"dropout": dropout, "mlp_dropout": mlp_dropout, "attention_dropout": attention_dropout}
+    check_size(size, **rates, layer_drop=layer_drop)
     if size.width % 2 or size.width < 4:
         raise ValueError(f"width={size.width}: sines and cosines need an even one, of at least 4")
     if mels < 1 or positions < 1 or (projection is not None and projection < 1):
         raise ValueError(f"mels={mels}, positions={positions}, projection={projection}: give at least 1 of each")
-    return from_linen(_Whisper(size, mels, positions, projection, dropout, mlp_dropout, attention_dropout))
+    return from_linen(_Whisper(size, mels, positions, projection, **rates, layer_drop=layer_drop))
 
 
 class _Whisper(nn.Module):
@@ -75,6 +79,7 @@ class _Whisper(nn.Module):
     dropout: float
     mlp_dropout: float
     attention_dropout: float
+    layer_drop: float
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -97,7 +102,10 @@ class _Whisper(nn.Module):
                 key_bias=False,
                 name=f"block{i}",
             )
-            x = features[f"stage{i}"] = block(x, train)
+            y = block(x, train)
+            if train and self.layer_drop:
+                y = drop_layer(self.make_rng("dropout"), self.layer_drop, x, y)
+            x = features[f"stage{i}"] = y
         x = nn.LayerNorm(_EPS, use_fast_variance=False, name="norm")(x)
         pooled = x.mean(1)
         if self.projection is not None:  # linear, so after the mean as well as before it

@@ -66,6 +66,29 @@ def test_training_skips_blocks_and_hides_frames_as_often_as_asked(key):
         jax.tree.map(np.testing.assert_array_equal, run(model, False), run(plain, False))
 
 
+def test_whisper_skips_blocks_as_often_as_its_config_says(key):
+    """As transformers' encoder, which draws once a block; evaluation skips nothing."""
+    measures = {"d_model": 4, "encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 4}
+    measures |= {"model_type": "whisper", "num_mel_bins": 3, "max_source_positions": 2}
+    whisper = FAMILIES["whisper"]
+    plain, skipping = (
+        whisper.backbone(whisper.complete({**measures, **more}, "transformers"))
+        for more in ({}, {"encoder_layerdrop": 0.3})
+    )
+    x = jax.random.normal(key, (2, 4, 3))
+    variables = jax.jit(plain.init)(key, x)
+
+    def run(model, train):
+        calls = jax.vmap(lambda key: model.apply(variables, x, train=train, key=key)[0])
+        return jax.jit(calls)(jax.random.split(key, 400))
+
+    skipped = run(skipping, True)
+    drops = np.array([jnp.all(skipped[f"stage{i}"] == skipped[f"stage{i - 1}"], (1, 2, 3)) for i in (2, 3)])
+    assert abs(drops.mean() - 0.3) < 5 * (0.3 * 0.7 / drops.size) ** 0.5
+    assert not (drops[0] == drops[1]).all()
+    jax.tree.map(np.testing.assert_array_equal, run(skipping, False), run(plain, False))
+
+
 @pytest.mark.parametrize(("length", "groups", "stride"), [(37, 3, 1), (16, 2, 1), (4, 1, 4)])
 def test_convolutions_are_those_of_lax(length, groups, stride, key):
     """Values and gradients, whichever way they are computed."""
@@ -166,6 +189,7 @@ def test_whisper_takes_pictures_of_one_shape(shape, key):
         (lambda: unwrap(backbones.whisper)("huge"), "size='huge'"),
         (lambda: backbones.whisper(Size(9, 1, 3, 4)), "width=9"),
         (lambda: backbones.whisper("tiny", mels=0), "mels=0"),
+        (lambda: backbones.whisper("tiny", layer_drop=1.0), "layer_drop=1.0"),
     ],
 )
 def test_numbers_that_make_no_network_are_refused(make, said):

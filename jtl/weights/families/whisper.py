@@ -42,6 +42,7 @@ def _complete(config: Config, naming: str) -> Config:
         "dropout": 0.0,
         "activation_dropout": 0.0,
         "attention_dropout": 0.0,
+        "encoder_layerdrop": 0.0,
         "use_weighted_layer_sum": False,
         "classifier_proj_size": 256,
     }
@@ -53,7 +54,7 @@ def _complete(config: Config, naming: str) -> Config:
     whole(config, "d_model", "encoder_attention_heads", "encoder_ffn_dim", "classifier_proj_size")
     whole(config, "num_mel_bins", "max_source_positions")
     whole(config, "encoder_layers", most=256)
-    for name in ("dropout", "activation_dropout", "attention_dropout"):
+    for name in ("dropout", "activation_dropout", "attention_dropout", "encoder_layerdrop"):
         real(config, name, 1.0)
     return config
 
@@ -68,6 +69,7 @@ def _backbone(config: Config) -> Model:
         dropout=config["dropout"],
         mlp_dropout=config["activation_dropout"],
         attention_dropout=config["attention_dropout"],
+        layer_drop=config["encoder_layerdrop"],
     )
 
 
