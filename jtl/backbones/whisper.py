@@ -68,7 +68,8 @@ def whisper(
         raise ValueError(f"width={size.width}: sines and cosines need an even one, of at least 4")
     if mels < 1 or positions < 1 or (projection is not None and projection < 1):
         raise ValueError(f"mels={mels}, positions={positions}, projection={projection}: give at least 1 of each")
-    return from_linen(_Whisper(size, mels, positions, projection, **rates, layer_drop=layer_drop))
+    network = _Whisper(size, mels, positions, projection, dropout, mlp_dropout, attention_dropout, layer_drop)
+    return from_linen(network)
 
 
 class _Whisper(nn.Module):

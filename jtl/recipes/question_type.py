@@ -4,7 +4,7 @@
     jtl eval runs/question_type/1000/checkpoints
     jtl predict runs/question_type/1000/checkpoints "Who wrote this?" questions.txt
 
-Expect, in percent of the 500 test questions, one draw of the examples (jax 0.10.2, nine minutes on two busy cores):
+Expect, in percent of the 500 test questions, one draw of the examples (jax 0.10.2, three minutes on one core):
 
     examples   bag of words   feature extraction   fine-tuning
     200        66.8           76.6                 92.0
