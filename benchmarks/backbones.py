@@ -1,14 +1,14 @@
-"""What every backbone weighs and costs, and what published weights reach here.
+"""What networks weigh and cost, and what published weights reach here.
 
-    JTL_DATA=FOLDER python benchmarks/backbones.py        (a few minutes; without JTL_DATA the weights are left out)
+    JTL_DATA=FOLDER python benchmarks/backbones.py        (minutes; without JTL_DATA the weights are left out)
 
-Parameters are of the backbone without a head. GFLOP are XLA's count of one image's forward pass to `pooled`, before
-the compiler's own changes: two for each multiplication and addition. Nothing is timed.
+The networks are of `jtl models`, which lists more of each family, and so are their numbers, from shapes alone:
+parameters without a head, and the floating-point operations of one example's products, two for each multiplication
+with its addition. Nothing is timed.
 """
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +16,39 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import tables
 from benchmarks.measure import environment
-from jtl import backbones, load, preprocess
+from jtl import load, preprocess
 from jtl.data import augment
 from jtl.methods.finetune import predictor
-from jtl.model import Model
+from jtl.weights.catalogue import lines
 
+SHOWN = [
+    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "resnet18", "resnet34",
+    "resnet50", "resnet101", "resnet152", "resnetv2_50x1_bit", "resnetv2_152x4_bit", "alexnet", "vgg16",
+    "densenet121", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
+    "efficientnet_b7", "convnext_tiny", "convnext_base", "convnext_xlarge", "vit_tiny_patch16_224",
+    "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224", "vit_base_patch14_dinov2",
+    "vit_base_patch14_reg4_dinov2", "swin_tiny_patch4_window7_224", "swin_large_patch4_window12_384",
+    "clip_vision_model", "siglip_vision_model", "clip_text_model", "siglip_text_model", "bert-base-uncased",
+    "bert-large-uncased", "all-MiniLM-L6-v2", "roberta-base", "distilbert-base-uncased", "gpt2", "gpt2-xl", "bilstm",
+    "wav2vec2-base", "wav2vec2-large", "hubert-base-ls960", "whisper-tiny", "whisper-large-v3",
+]  # fmt: skip
+"""Of every family the sizes most in use; those read by their `config.json` alone are called as their family is."""
 PUBLISHED = {20: ("12fca82f", 91.73), 32: ("d509ac18", 92.63), 44: ("014dd654", 93.10), 56: ("4bfd9763", 93.39)}
 """Akamaster's CIFAR-10 ResNets: depth -> part of the file's name, published test accuracy in percent."""
 
 
-def presets() -> Iterator[tuple[str, Model, tuple[int, int, int]]]:
-    """Name, backbone, and the image it was made for."""
-    yield "conv4(64)", backbones.conv4(64), (28, 28, 1)
-    for depth in PUBLISHED:
-        yield f"cifar_resnet({depth})", backbones.cifar_resnet(depth), (32, 32, 3)
-    for depth in (18, 34, 50, 101, 152):
-        yield f"resnet{depth}()", getattr(backbones, f"resnet{depth}")(), (224, 224, 3)
-    yield "mobilenet_v2()", backbones.mobilenet_v2(), (224, 224, 3)
-    for size in ("Ti", "S", "B", "L"):
-        yield f'vit("{size}")', backbones.vit(size), (224, 224, 3)
-
-
-def row(name: str, backbone: Model, image: tuple[int, int, int]) -> dict[str, Any]:
-    """One backbone, by shapes alone: no weight is made."""
-    x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-    variables = jax.eval_shape(backbone.init, jax.random.key(0), x)
-
-    def forward(variables: Any, x: Any) -> Any:
-        return backbone.apply(variables, x, train=False)[0]["pooled"]
-
-    cost: Any = jax.jit(forward).lower(variables, x).cost_analysis()
-    count = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+def row(name: str) -> dict[str, Any]:
+    """One network, by shapes alone: no weight is made."""
+    line = next(line for line in lines(name) if line.name in (name, ""))
     return {
-        "backbone": name,
-        "image": image,
-        "parameters": count,
-        "flops": cost["flops"],
+        "network": name,
+        "example": line.shape,
+        "parameters": line.parameters,
+        "flops": line.flops,
         "published": None,
         "right": None,
     }
@@ -78,9 +70,9 @@ def main(argv: list[str]) -> None:
     """Writes `results/backbones-*.json` and its table."""
     where, folder = environment(argv), os.environ.get("JTL_DATA")
     found = []
-    for preset in presets():
-        found.append(row(*preset))
-        depth = next((d for d in PUBLISHED if preset[0] == f"cifar_resnet({d})"), None)
+    for name in SHOWN:
+        found.append(row(name))
+        depth = next((d for d in PUBLISHED if name == f"cifar_resnet{d}"), None)
         if depth is not None and folder is not None:
             found[-1] |= {"published": PUBLISHED[depth][1], "right": right(depth, Path(folder))}
         print(found[-1], flush=True)

@@ -123,16 +123,20 @@ def _batch(row: dict[str, Any]) -> str:
 
 
 def _backbones(rows: list[dict[str, Any]]) -> Table:
-    columns = ("backbone", "image", "parameters, million", "GFLOP forward", "published top 1", "here, of test images")
-    return Table("backbones", columns, [_backbones_row(row) for row in rows])
+    columns = ("network", "of one", "parameters, million", "GFLOP", "published top 1", "here, of test images")
+    return Table(
+        "backbones; one image, text of tokens, second of samples or spectrogram",
+        columns,
+        [_backbones_row(row) for row in rows],
+    )
 
 
 def _backbones_row(row: dict[str, Any]) -> tuple[str, ...]:
     return (
-        row["backbone"],
-        "x".join(map(str, row["image"])),
+        row["network"],
+        row["example"],
         f"{row['parameters'] / 1e6:.2f}",
-        f"{row['flops'] / 1e9:.3g}",
+        f"{row['flops'] / 1e9:.{3 if row['flops'] < 1e12 else 4}g}",
         "" if row["published"] is None else f"CIFAR-10 {row['published']:.2f} %",
         "" if row["right"] is None else "{} of {}".format(*row["right"]),
     )
