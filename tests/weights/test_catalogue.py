@@ -7,6 +7,7 @@ import pytest
 from jtl import backbones
 from jtl.weights import catalogue, cost
 from jtl.weights.families import FAMILIES
+from jtl.weights.presets import architecture
 
 
 def test_a_perceptron_by_its_formula():
@@ -69,3 +70,16 @@ def test_every_family_is_listed_with_its_sources():
     assert row.split()[:2] == ["cifar_resnet", "cifar_resnet20"]
     with pytest.raises(ValueError, match="no network is named 'resnet51'; there are resnet18"):
         list(catalogue.lines("resnet51"))
+
+
+def test_every_published_size_is_listed_and_found_again():
+    """A network without a name, as transformers' files are, is written under timm's."""
+    named = {name for _, name in catalogue.names()}
+    efficientnets = [f"{by}efficientnet_b{i}" for by in ("", "tf_") for i in range(8)]
+    deits = [f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")] + ["deit_base_patch16_384"]
+    assert named >= {*efficientnets, *deits}
+    family = FAMILIES["efficientnet"]
+    for name in efficientnets:
+        config = family.named(name, {})
+        assert config is not None
+        assert architecture(family, family.complete(config, "timm"), "timm") == (name, {})

@@ -111,7 +111,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 
 
 EFFICIENTNET = Family(
-    names="efficientnet_{b0,...,b7}, tf_efficientnet_{b0,...,b7}",
+    names="{,tf_}efficientnet_{b0,b1,b2,b3,b4,b5,b6,b7}",
     named=_named,
     complete=_complete,
     backbone=_backbone,

@@ -101,7 +101,8 @@ def _usual(name: str, config: Config) -> Preprocessing:
 
 
 VIT = Family(
-    names="vit_{tiny,small,base,large}_patch{16,32,...}_{224,384,...}, deit_...",
+    names="vit_{tiny,small,base,large}_patch{16,32,...}_{224,384,...}, "
+    "deit_{tiny,small,base}_patch16_224, deit_base_patch16_384",
     named=_named,
     complete=_complete,
     backbone=_backbone,
