@@ -37,8 +37,13 @@ SHOWN = [
     "wav2vec2-base", "wav2vec2-large", "hubert-base-ls960", "whisper-tiny", "whisper-large-v3",
 ]  # fmt: skip
 """Of every family the sizes most in use; those read by their `config.json` alone are called as their family is."""
-PUBLISHED = {20: ("12fca82f", 91.73), 32: ("d509ac18", 92.63), 44: ("014dd654", 93.10), 56: ("4bfd9763", 93.39)}
-"""Akamaster's CIFAR-10 ResNets: depth -> part of the file's name, published test accuracy in percent."""
+PUBLISHED = {
+    "cifar_resnet20": ("resnet20-12fca82f.th", 91.73),
+    "cifar_resnet32": ("resnet32-d509ac18.th", 92.63),
+    "cifar_resnet44": ("resnet44-014dd654.th", 93.10),
+    "cifar_resnet56": ("resnet56-4bfd9763.th", 93.39),
+}
+"""Akamaster's CIFAR-10 ResNets: network -> its file, published test accuracy in percent."""
 
 
 def row(name: str) -> dict[str, Any]:
@@ -54,9 +59,9 @@ def row(name: str) -> dict[str, Any]:
     }
 
 
-def right(depth: int, folder: Path) -> tuple[int, int]:
+def right(name: str, folder: Path) -> tuple[int, int]:
     """How many of CIFAR-10's test images a published network gets right, of how many."""
-    known = load(folder / "cifar_resnet" / f"resnet{depth}-{PUBLISHED[depth][0]}.th", arch=f"cifar_resnet{depth}")
+    known = load(folder / "cifar_resnet" / PUBLISHED[name][0], arch=name)
     images: Any = known.preprocessing
     backbone = preprocess(known.backbone, augment.normalise(images.mean, images.std))
     predict = jax.jit(predictor(backbone, known.head))
@@ -72,9 +77,8 @@ def main(argv: list[str]) -> None:
     found = []
     for name in SHOWN:
         found.append(row(name))
-        depth = next((d for d in PUBLISHED if name == f"cifar_resnet{d}"), None)
-        if depth is not None and folder is not None:
-            found[-1] |= {"published": PUBLISHED[depth][1], "right": right(depth, Path(folder))}
+        if name in PUBLISHED and folder is not None:
+            found[-1] |= {"published": PUBLISHED[name][1], "right": right(name, Path(folder))}
         print(found[-1], flush=True)
     results = {"benchmark": "backbones", "environment": where, "rows": found}
     tables.write(results, ROOT / "benchmarks" / "results" / f"backbones-{where['backend']}.json")

@@ -84,7 +84,10 @@ def test_zero_init_starts_at_zero(key, x):
 )
 def test_dropout_is_in_training_only_and_a_function_of_the_key(key, x, head):
     v = head.init(key, x)
-    out = lambda train, k: np.asarray(head.apply(v, x, train=train, key=k)[0])  # noqa: E731
+
+    def out(train, k):
+        return np.asarray(head.apply(v, x, train=train, key=k)[0])
+
     keys = jax.random.split(key, 2)
     np.testing.assert_array_equal(out(True, keys[0]), out(True, keys[0]))
     assert np.abs(out(True, keys[0]) - out(True, keys[1])).max() > 1e-3

@@ -81,10 +81,9 @@ def _loader(folder: Path, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -
         for name, (shape, dtype) in wanted.items():
             leaf = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
             groups.setdefault(name.partition("/")[0], {})[name] = leaf
+        trees = {top: unflatten(part) for top, part in groups.items()}
         try:
-            found = ocp.load_checkpointables(
-                str((folder / "arrays").absolute()), {top: unflatten(part) for top, part in groups.items()}
-            )
+            found = ocp.load_checkpointables(str((folder / "arrays").absolute()), trees)
         except Exception as error:  # whatever Orbax raises: the checkpoint is not what its manifest says
             raise WeightFileError(f"{folder}: Orbax does not read its arrays: {str(error)[:300]}") from error
         return {name: np.asarray(leaf) for group in found.values() for name, leaf in flatten(group)}

@@ -15,7 +15,10 @@ from jtl.train.sharding import state_sharding
 
 def make(step=0, width=8):
     key = jax.random.key(step + 7)
-    draw = lambda i, *shape: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
+
+    def draw(i, *shape):
+        return jax.random.normal(jax.random.fold_in(key, i), shape)
+
     params = {"backbone": {"kernel": draw(0, 16, width)}, "head": {"bias": draw(1, 3).astype(jnp.bfloat16)}}
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 9)))
     opt = jax.tree.map(lambda a: a + 1, tx.init(params))
@@ -24,7 +27,9 @@ def make(step=0, width=8):
 
 
 def same(a, b):
-    raw = lambda s: s._replace(key=jax.random.key_data(s.key))  # noqa: E731
+    def raw(s):
+        return s._replace(key=jax.random.key_data(s.key))
+
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(raw(a)), jax.tree.leaves(raw(b)), strict=True):
         assert x.dtype == y.dtype

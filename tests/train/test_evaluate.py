@@ -85,7 +85,9 @@ def test_each_batch_draws_its_own_randomness_and_the_key_decides_it():
     def noisy(params, stats, batch, key, step):
         return mean(jax.random.normal(key, (8,))), Aux(stats, {})
 
-    run = lambda seed, n: evaluate(noisy, Variables(PARAMS, {}), Cut(n), key=jax.random.key(seed))["loss"]  # noqa: E731
+    def run(seed, n):
+        return evaluate(noisy, Variables(PARAMS, {}), Cut(n), key=jax.random.key(seed))["loss"]
+
     assert run(1, 8) == run(1, 8) != run(2, 8)
     assert run(1, 8) != run(1, 40), "five batches draw five times, one batch once"
 

@@ -137,7 +137,10 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(start, monkeypa
         return Watched(run), placed
 
     monkeypatch.setattr(loop.sharding, "jit_step", watched)
-    hook = lambda moment: events.append(("read", moment.step))  # noqa: E731
+
+    def hook(moment):
+        events.append(("read", moment.step))
+
     train(step, state, Data(), steps=5, hooks=[hook])
     expected = [("take", 1)]
     for n in range(2, 6):
@@ -157,7 +160,10 @@ def test_resuming_gives_the_same_bits_and_the_same_rows(start, tmp_path):
     step, state = start
     whole = train(step, state, Data(), steps=12)
     rows = tmp_path / "rows.jsonl"
-    saver = lambda: Checkpoints(tmp_path / "run", every=3)  # noqa: E731
+
+    def saver():
+        return Checkpoints(tmp_path / "run", every=3)
+
     train(step, state, Data(), steps=7, checkpoints=saver(), records=[JsonLines(rows)])
     with open(rows, "a") as file:
         file.write('{"step": 8, "split": "train", "loss": 7}\n{"step": 9, "spl')  # what a killed run leaves
@@ -278,8 +284,13 @@ def test_a_signal_ends_the_step_saves_and_exits_with_0(start, tmp_path, capsys, 
 def test_in_another_thread_no_handler_is_installed(start, tmp_path):
     step, state = start
     before, done = signal.getsignal(signal.SIGTERM), []
-    hook = lambda moment: done.append(signal.getsignal(signal.SIGTERM))  # noqa: E731
-    run = lambda: train(step, state, Data(), steps=2, checkpoints=Checkpoints(tmp_path), hooks=[hook])  # noqa: E731
+
+    def hook(moment):
+        done.append(signal.getsignal(signal.SIGTERM))
+
+    def run():
+        return train(step, state, Data(), steps=2, checkpoints=Checkpoints(tmp_path), hooks=[hook])
+
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
@@ -364,7 +375,10 @@ def test_after_an_error_the_save_under_way_still_counts(start, tmp_path):
     saver = Checkpoints(tmp_path, every=3)
     with pytest.raises(RuntimeError, match="from a hook"):
         train(step, state, Data(), steps=9, checkpoints=Checkpoints(tmp_path / "never", every=3), hooks=[hook])
-    late = lambda moment: hook(moment._replace(step=moment.step - 1))  # noqa: E731
+
+    def late(moment):
+        return hook(moment._replace(step=moment.step - 1))
+
     with pytest.raises(RuntimeError, match="from a hook"):
         train(step, state, Data(), steps=9, checkpoints=saver, hooks=[late])
     saver.wait()

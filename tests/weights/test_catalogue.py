@@ -73,7 +73,7 @@ def test_every_family_is_listed_with_its_sources():
 
 
 def test_every_published_size_is_listed_and_found_again():
-    """A network without a name, as transformers' files are, is written under timm's."""
+    """A network of which the measures alone are known is written under the name that timm has for them."""
     named = {name for _, name in catalogue.names()}
     efficientnets = [f"{by}efficientnet_b{i}" for by in ("", "tf_") for i in range(8)]
     deits = [f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")] + ["deit_base_patch16_384"]

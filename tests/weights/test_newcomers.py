@@ -31,7 +31,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vit")
     family = FAMILIES["vit"]
     config = family.complete(CONFIG, "transformers")
-    make = lambda key, x: init(key, x, backbone=family.backbone(config), head=heads.linear(3))  # noqa: E731
+
+    def make(key, x):
+        return init(key, x, backbone=family.backbone(config), head=heads.linear(3))
+
     made = shapes(make, jax.random.key(0), family.example(config))
     tree = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), made.params)
     save_file(export(tree, family.tables(config)["transformers"]), folder / "model.safetensors")
