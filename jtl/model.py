@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import rng
+from jtl.prune import pruned
 from jtl.typing import Key, Output, Params, Stats
 
 
@@ -43,7 +44,10 @@ def from_linen(module: Any) -> Model:
     """
 
     def init(key: Key, x: Any) -> Variables:
-        made = dict(module.init({"params": key, "dropout": key}, x, train=False))
+        def run(key: Key, x: Any) -> Any:
+            return dict(module.init({"params": key, "dropout": key}, x, train=False))
+
+        made = pruned(run, key, x)  # flax computes the outputs too, each operation compiled for itself
         params, stats = made.pop("params", {}), made.pop("batch_stats", {})
         if made:
             raise ValueError(
