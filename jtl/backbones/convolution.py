@@ -39,10 +39,9 @@ def convolution(
     kernel = jnp.asarray(kernel)
     sides, padded = kernel.shape[:2], borders != ((0, 0), (0, 0))
     if x.shape[-1] != kernel.shape[2]:
-        by_lax, by_shifts = (partial(f, stride=stride, borders=borders) for f in (_lax, depthwise))
         if kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]:
-            return by_lax(x, kernel)
-        return by_platform(x, kernel, cpu=by_shifts, default=by_lax)
+            return _lax(x, kernel, stride, borders)
+        return _depthwise(x, kernel, stride, borders)
     if sides == (1, 1) and not padded:
         return rows_product(x[:, ::stride, ::stride], kernel[0, 0])
     if sides == (stride, stride) and not padded:
@@ -88,6 +87,21 @@ def _lax(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     )
 
 
+# Under jit, so that jax derives and lowers what several layers share but once.
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _depthwise(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    by_lax, by_shifts = (partial(f, stride=stride, borders=borders) for f in (_lax, depthwise))
+    return by_platform(x, kernel, cpu=by_shifts, default=by_lax)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    by_lax, by_products = (partial(f, stride=stride, borders=borders) for f in (_lax, _as_products))
+    return by_platform(x, kernel, cpu=by_products, default=by_lax)
+
+
 def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     """One product for each weight's place in the kernel: of its derivatives XLA makes matrix products again."""
     kh, kw, inputs, out = kernel.shape
@@ -104,12 +118,11 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     """Linear in each tangent, and written so that what is transposed for the gradient is fast too."""
     (x, kernel), (along_x, along_kernel) = primals, tangents
     y, found = _plain(x, kernel, stride, borders), []
-    by_lax, by_products = (partial(f, stride=stride, borders=borders) for f in (_lax, _as_products))
     if not isinstance(along_kernel, SymbolicZero):
-        found.append(by_platform(x, along_kernel, cpu=by_products, default=by_lax))
+        found.append(_products(x, along_kernel, stride, borders))
     if not isinstance(along_x, SymbolicZero):
         small = stride > 1 or y.shape[1] * y.shape[2] <= SMALL
-        found.append(by_platform(along_x, kernel, cpu=by_products if small else by_lax, default=by_lax))
+        found.append((_products if small else _lax)(along_x, kernel, stride, borders))
     return y, reduce(add, found) if found else jnp.zeros_like(y)
 
 

@@ -51,22 +51,24 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     (x, kernel), (along_x, along_kernel) = primals, tangents
     y, found = depthwise(x, kernel, stride, borders), []
     if not isinstance(along_kernel, SymbolicZero):
-        found.append(_along_kernel(x, along_kernel, stride, borders, y))
+        found.append(_along_kernel(x, along_kernel, stride, borders, y.shape))
     if not isinstance(along_x, SymbolicZero):
-        found.append(_along_x(along_x, kernel, stride, borders, y))
+        found.append(_along_x(along_x, kernel, stride, borders, y.shape))
     return y, reduce(add, found) if found else jnp.zeros_like(y)
 
 
 depthwise.defjvp(_derivative, symbolic_zeros=True)
 
 
-def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, y: Array) -> Array:
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, shape: tuple[int, ...]) -> Array:
     """A column of the result at a time: what its rows see, times the kernel copied to every row by a matrix product.
 
     Backwards all columns are added up, for one row of the kernel in one loop, and then the rows by that product. (A
     sum over rows would be fused into that loop, and take five times as long.)
     """
-    (kh, kw), (b, h, w, channels) = kernel.shape[:2], y.shape
+    (kh, kw), (b, h, w, channels) = kernel.shape[:2], shape
+    dtype = jnp.result_type(x, kernel)
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x = _padded(x, borders).astype(wide)
     to_rows = jnp.ones((b * h, 1), wide)
@@ -77,14 +79,15 @@ def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, y: Arr
         for j, column in enumerate(columns):
             part = lax.slice_in_dim(seen, j * stride, j * stride + kw, axis=2) * weights
             column.append(lax.reduce_sum(part, (2,)))
-    return computed_once(jnp.stack([reduce(add, column) for column in columns], 2).astype(y.dtype))
+    return computed_once(jnp.stack([reduce(add, column) for column in columns], 2).astype(dtype))
 
 
-def _along_x(x: Array, kernel: Array, stride: int, borders: Borders, y: Array) -> Array:
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _along_x(x: Array, kernel: Array, stride: int, borders: Borders, shape: tuple[int, ...]) -> Array:
     """Each pixel's share in every place that sees it, added up on one canvas, of which the result is a part."""
     canvas, part = [], [slice(None)]
     for axis in (0, 1):
-        before, side, out = borders[axis][0], kernel.shape[axis], y.shape[axis + 1]
+        before, side, out = borders[axis][0], kernel.shape[axis], shape[axis + 1]
         low, high = max(side - 1, before), max(0, (out - 1) * stride + 1 - before - x.shape[axis + 1])
         canvas.append([(low - i, high + i, 0) for i in range(side)])
         part.append(slice(low - before, low - before + (out - 1) * stride + 1, stride))

@@ -66,6 +66,7 @@ class Attention(nn.Module):
         return Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
 
 
+@partial(jax.jit, static_argnames="dropout")  # so that jax derives and lowers once what all blocks share
 def attend(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch others heads dim"],

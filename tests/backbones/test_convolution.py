@@ -1,5 +1,7 @@
 """Every form of a convolution is lax's, and so are its derivatives; and a gradient does no more than it must."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,20 @@ def test_a_gpu_machine_does_not_trace_what_is_for_cpus(monkeypatch, sides, input
     program = str(jax.make_jaxpr(gradient)(jnp.ones(size), jnp.ones((*sides, inputs, 4))))
     assert program.count("conv_general_dilated[") == 3
     assert "cond[" not in program
+
+
+@pytest.mark.parametrize("inputs", [4, 1], ids=["plain", "depthwise"])
+def test_layers_that_are_alike_are_lowered_once(inputs):
+    x, kernel = jax.ShapeDtypeStruct((2, 6, 6, 4), jnp.float32), jax.ShapeDtypeStruct((3, 3, inputs, 4), jnp.float32)
+
+    def taps(layers):
+        def run(x, kernels):
+            return reduce(lambda x, k: jnp.tanh(convolution(x, k, 1, ONE)), kernels, x).sum()
+
+        program = jax.jit(jax.grad(run, (0, 1))).lower(x, [kernel] * layers).as_text()
+        return program.count("stablehlo.slice") + program.count("stablehlo.pad")  # what the forms for a CPU are made of
+
+    assert taps(3) == taps(6) > 9
 
 
 def test_the_gradient_of_a_dense_layer_copies_nothing():

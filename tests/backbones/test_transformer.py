@@ -1,5 +1,7 @@
 """Attention and GELU against torch's."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,18 @@ def references(query, key, value, mask=None):
     given = None if mask is None else torch.tensor(mask)
     out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=given)
     return out.transpose(1, 2).numpy()
+
+
+def test_blocks_that_are_alike_are_lowered_once():
+    x = jax.ShapeDtypeStruct((BATCH, TOKENS, HEADS, DIM), jnp.float32)
+
+    def products(blocks):
+        def run(x):
+            return reduce(lambda x, _: attend(x, x, x), range(blocks), x).sum()
+
+        return jax.jit(jax.grad(run)).lower(x).as_text().count("stablehlo.dot_general")
+
+    assert products(2) == products(8) < 12  # six of each, were it lowered for each
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -59,12 +73,14 @@ def test_a_cpu_computes_what_others_do(monkeypatch, key):
 
     ours = jax.jit(both)(query, keys, value, bias)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()  # what was traced for a CPU would be taken again
     called = []
     theirs = jax.nn.dot_product_attention
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **k: called.append(k) or theirs(*a, **k))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, both(query, keys, value, bias)
     )
+    jax.clear_caches()
     assert called
 
 
