@@ -73,3 +73,12 @@ def test_under_jit_the_function_is_called_as_it_is(key):
     backbone = resnet((1, 1), width=8)
     made, jitted = backbone.init(key, IMAGE), jax.jit(backbone.init)(key, IMAGE)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), made, jitted)
+
+
+@pytest.mark.parametrize("wrong", ["a text", np.asarray(["a text"])], ids=["text", "array of texts"])
+def test_the_function_says_what_is_wrong_with_what_is_no_array(wrong):
+    def make(x):
+        raise ValueError(f"{type(x).__name__}: give an image")
+
+    with pytest.raises(ValueError, match=r"(str|ndarray): give an image"):
+        pruned(make, wrong)
