@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun, valid_jaxtype
+from jax.interpreters.partial_eval import dce_jaxpr
 
 
 def pruned(make: Callable[..., Any], *args: Any) -> Any:
@@ -22,10 +23,6 @@ def pruned(make: Callable[..., Any], *args: Any) -> Any:
     if any(isinstance(leaf, Tracer) or not valid_jaxtype(leaf) for leaf in jax.tree.leaves(args)):
         return make(*args)
     traced, shapes = jax.make_jaxpr(make, return_shape=True)(*args)
-    wanted, equations = set(map(id, traced.jaxpr.outvars)), []
-    for equation in reversed(traced.jaxpr.eqns):
-        if wanted.intersection(map(id, equation.outvars)):
-            wanted.update(map(id, equation.invars))
-            equations.append(equation)
-    found = jaxpr_as_fun(traced.replace(jaxpr=traced.jaxpr.replace(eqns=equations[::-1])))(*jax.tree.leaves(args))
+    needed, _ = dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
+    found = jaxpr_as_fun(traced.replace(jaxpr=needed))(*jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shapes), found)

@@ -4,6 +4,7 @@ Everywhere but on a CPU that is `lax`'s. XLA's CPU backend takes several times a
 gradient of a convolution, and tens of times for depthwise ones.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 from operator import add
 from typing import Any
@@ -41,7 +42,7 @@ def convolution(
     if x.shape[-1] != kernel.shape[2]:
         if kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]:
             return _lax(x, kernel, stride, borders)
-        return _depthwise(x, kernel, stride, borders)
+        return _or_on_cpu(x, kernel, stride, borders, depthwise)
     if sides == (1, 1) and not padded:
         return rows_product(x[:, ::stride, ::stride], kernel[0, 0])
     if sides == (stride, stride) and not padded:
@@ -87,19 +88,11 @@ def _lax(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     )
 
 
-# Under jit, so that jax derives and lowers what several layers share but once.
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _depthwise(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
-    by_lax, by_shifts = (partial(f, stride=stride, borders=borders) for f in (_lax, depthwise))
-    return by_platform(x, kernel, cpu=by_shifts, default=by_lax)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
-    by_lax, by_products = (partial(f, stride=stride, borders=borders) for f in (_lax, _as_products))
-    return by_platform(x, kernel, cpu=by_products, default=by_lax)
+@partial(jax.jit, static_argnums=(2, 3, 4))  # so that jax derives and lowers once what several layers share
+def _or_on_cpu(x: Array, kernel: Array, stride: int, borders: Borders, form: Callable[..., Array]) -> Array:
+    """`lax`'s convolution, or on a CPU another form of it."""
+    by_lax, by_form = (partial(f, stride=stride, borders=borders) for f in (_lax, form))
+    return by_platform(x, kernel, cpu=by_form, default=by_lax)
 
 
 def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
@@ -119,10 +112,11 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     (x, kernel), (along_x, along_kernel) = primals, tangents
     y, found = _plain(x, kernel, stride, borders), []
     if not isinstance(along_kernel, SymbolicZero):
-        found.append(_products(x, along_kernel, stride, borders))
+        found.append(_or_on_cpu(x, along_kernel, stride, borders, _as_products))
     if not isinstance(along_x, SymbolicZero):
         small = stride > 1 or y.shape[1] * y.shape[2] <= SMALL
-        found.append((_products if small else _lax)(along_x, kernel, stride, borders))
+        given = along_x, kernel, stride, borders
+        found.append(_or_on_cpu(*given, _as_products) if small else _lax(*given))
     return y, reduce(add, found) if found else jnp.zeros_like(y)
 
 

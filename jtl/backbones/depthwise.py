@@ -60,7 +60,7 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
 depthwise.defjvp(_derivative, symbolic_zeros=True)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@partial(jax.jit, static_argnums=(2, 3, 4))  # for its many operations are derived several times over
 def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, shape: tuple[int, ...]) -> Array:
     """A column of the result at a time: what its rows see, times the kernel copied to every row by a matrix product.
 
@@ -82,7 +82,7 @@ def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, shape:
     return computed_once(jnp.stack([reduce(add, column) for column in columns], 2).astype(dtype))
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@partial(jax.jit, static_argnums=(2, 3, 4))  # as above
 def _along_x(x: Array, kernel: Array, stride: int, borders: Borders, shape: tuple[int, ...]) -> Array:
     """Each pixel's share in every place that sees it, added up on one canvas, of which the result is a part."""
     canvas, part = [], [slice(None)]

@@ -156,7 +156,7 @@ def _first(table: Iterable[tuple[re.Pattern[str], Rule]], name: str) -> tuple[Ru
     for pattern, rule in table:
         match = pattern.fullmatch(name)
         if match:
-            return rule, tuple(match.expand(path) if "\\" in path else path for path in rule.paths)
+            return rule, tuple(match.expand(path) for path in rule.paths)
     return None
 
 
