@@ -14,7 +14,7 @@ from jtl.weights.names import flatten
 
 
 def drawn(
-    key: Key,
+    key: Key | None,
     backbone: Model,
     head: Model,
     example: Any,
@@ -25,7 +25,7 @@ def drawn(
     """Initial values of some parameters; under jit, so that no other is computed.
 
     Args:
-      key: of `jtl.init`.
+      key: of `jtl.init`; None for `jax.random.key(0)`.
       backbone: its parameters stand under `backbone/`.
       head: its parameters stand under `head/`; alone it is drawn without a trace of the backbone.
       example: shapes and types of an input.
@@ -35,6 +35,7 @@ def drawn(
     """
     if not paths:
         return {}
+    key = jax.random.key(0) if key is None else key
     alone = all(path.startswith("head/") for path in paths)
 
     def some(key: Key, x: Any) -> dict[str, jax.Array]:

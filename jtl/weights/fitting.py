@@ -1,5 +1,6 @@
 """A tensor of a file in the shape, number type and memory order of a parameter."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ def misfit(array: np.ndarray, leaf: Any) -> str:
     return ""
 
 
-def own(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """The array itself where it is C-ordered, writeable and of `dtype`, else an aligned copy that is."""
+Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]  # an aligned array of a shape and number type
+
+
+def own(array: np.ndarray, dtype: Any, empty: Empty = aligned_empty) -> np.ndarray:
+    """The array itself where it is C-ordered, writeable and of `dtype`, else a copy that is, in memory from `empty`."""
     dtype = np.dtype(dtype)
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
         return array
-    copy = aligned_empty(array.shape, dtype)
+    copy = empty(array.shape, dtype)
     if array.ndim < 2 or array.strides[-1] == array.itemsize:
         copy[...] = array
         return copy
@@ -34,14 +38,14 @@ def own(array: np.ndarray, dtype: Any) -> np.ndarray:
     return copy
 
 
-def filled(entry: Entry, transform: Transform, leaf: Any) -> np.ndarray | None:
-    """The parameter, read from the file into its place; None where the transform is more than a change of order.
+def filled(entry: Entry, transform: Transform, leaf: Any, empty: Empty = aligned_empty) -> np.ndarray | None:
+    """The parameter, read from the file into memory of `empty`; None where the transform is more than a new order.
 
     Seen through the inverse of such a transform, a parameter's own memory has the layout of the file.
     """
     if entry.fill is None or _number(entry.dtype) != _number(np.dtype(leaf.dtype)):
         return None
-    made = aligned_empty(leaf.shape, np.dtype(leaf.dtype))
+    made = empty(tuple(leaf.shape), np.dtype(leaf.dtype))
     try:
         view = transform.inverse(made)
     except ValueError:  # not the shape it makes: what `forward` says names both

@@ -12,14 +12,13 @@ import numpy as np
 from jtl.weights.errors import show
 from jtl.weights.families import FAMILIES, Config
 from jtl.weights.lazy import Tensors
-from jtl.weights.names import Rule
+from jtl.weights.names import Rule, plain_end
 from jtl.weights.outline import outline
 from jtl.weights.presets import presets, tables
 from jtl.weights.read import read
 from jtl.weights.recognise import recognise
 from jtl.weights.report import table
 
-_END = re.compile(r"(?<!\\)(?:\\\W|[^\\()\[\]{}*+?|^$.])*\Z")  # plain text and escaped signs up to a pattern's end
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
 
 
@@ -138,8 +137,8 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
 
 def _matching(pattern: str, names: Iterable[str]) -> set[str]:
     """The names that a pattern matches; it is compiled only where its plain end is that of a name."""
-    plain = "" if "|" in re.sub(r"\([^()]*\)", "", pattern) else _END.findall(pattern)[0].replace("\\", "")
-    near = [name for name in names if name.endswith(plain)]
+    end = plain_end(pattern)
+    near = [name for name in names if name.endswith(end)]
     regex = re.compile(pattern) if near else None
     return {name for name in near if regex is not None and regex.fullmatch(name)}
 

@@ -147,7 +147,6 @@ def load(
     finish = None if where is None else on_devices
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
     leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
-    key = jax.random.key(0) if key is None else key
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     tokenizer = vocabulary(path) if path.is_dir() else None

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from jtl.weights.errors import WeightNameError, show
 from jtl.weights.fitting import filled, misfit, own
 from jtl.weights.lazy import Tensors
 from jtl.weights.report import Coverage, Loaded
+from jtl.weights.slabs import Slabs
 from jtl.weights.transforms import Transform, identity
 
 NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
@@ -20,6 +22,7 @@ HINTS = {
     "head/": "a head for other classes than the file's is drawn anew by reinit=('head/.*',)",
     "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
 }
+_END = re.compile(r"(?<!\\)(?:\\\W|[^\\()\[\]{}*+?|^$.])*\Z")  # plain text and escaped signs up to a pattern's end
 READERS = 4  # threads: while one waits for the file another transposes; each holds one tensor
 
 
@@ -83,7 +86,7 @@ def convert(
     wanted = dict(flatten(params))
     kept = _matching(reinit, wanted, "reinit", "parameters")
     left = _matching(unused, tensors, "unused", "tensors of the file")
-    compiled = [(re.compile(rule.pattern), rule) for rule in table]
+    compiled = [(plain_end(rule.pattern), re.compile(rule.pattern), rule) for rule in table]
     coverage = Coverage(reinit=[path for path in wanted if path in kept])
     unexpected: list[str] = []
     problems: list[str] = []
@@ -104,8 +107,11 @@ def convert(
         sources.update(dict.fromkeys(found[1], name))
         claims.append((name, *found))
 
+    slabs = Slabs({path: leaf for path, leaf in wanted.items() if path in sources and path not in kept})
+
     def taken(claim: _Claim) -> list[tuple[Loaded, Any] | str]:
-        return list(_taken(tensors, claim, {path: wanted[path] for path in claim[2] if path not in kept}, finish))
+        asked = {path: wanted[path] for path in claim[2] if path not in kept}
+        return list(_taken(tensors, claim, asked, slabs, finish))
 
     values: dict[str, Any] = {}
     with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
@@ -124,13 +130,14 @@ def _taken(
     tensors: Mapping[str, np.ndarray],
     claim: _Claim,
     wanted: Mapping[str, Any],
+    slabs: Slabs,
     finish: Callable[[str, np.ndarray], Any] | None,
 ) -> Iterator[tuple[Loaded, Any] | str]:
     """The parameters that one tensor makes, or what is wrong with it."""
     name, rule, paths = claim
     if finish is None and len(paths) == 1 and isinstance(tensors, Tensors):
         entry, leaf = tensors.entry(name), wanted[paths[0]]
-        made = filled(entry, rule.transform, leaf)
+        made = filled(entry, rule.transform, leaf, partial(slabs.empty, paths[0]))
         if made is not None:
             yield Loaded(paths[0], name, rule.transform.name, entry.shape, made.shape, str(made.dtype)), made
             return
@@ -148,16 +155,24 @@ def _taken(
         if problem:
             yield f"  {path}: {problem}; from {name} {value.shape}, {rule.transform.name}"
             continue
-        kept = own(part, leaf.dtype) if finish is None else finish(path, part)
+        empty = partial(slabs.empty, path)
+        kept = own(part, leaf.dtype, empty) if finish is None else finish(path, part)
         yield Loaded(path, name, rule.transform.name, value.shape, part.shape, str(np.dtype(leaf.dtype))), kept
 
 
-def _first(table: Iterable[tuple[re.Pattern[str], Rule]], name: str) -> tuple[Rule, tuple[str, ...]] | None:
-    for pattern, rule in table:
-        match = pattern.fullmatch(name)
+def _first(table: Iterable[tuple[str, re.Pattern[str], Rule]], name: str) -> tuple[Rule, tuple[str, ...]] | None:
+    for end, pattern, rule in table:
+        match = pattern.fullmatch(name) if name.endswith(end) else None
         if match:
             return rule, tuple(match.expand(path) for path in rule.paths)
     return None
+
+
+def plain_end(pattern: str) -> str:
+    """A text at the end of every name that a regex matches; other names need not be tried, which takes longer."""
+    if "|" in re.sub(r"\([^()]*\)", "", pattern) or re.search(r"\(\?[a-zA-Z]", pattern):  # alternatives; flags
+        return ""
+    return re.sub(r"\\(\W)", r"\1", _END.findall(pattern)[0])
 
 
 def _matching(patterns: Sequence[str], names: Iterable[str], option: str, what: str) -> set[str]:

@@ -53,5 +53,5 @@ def _traced(network: _Network) -> Mapping[str, tuple[int, ...]]:
         variables = init(key, x, backbone=backbone, **head)
         return {**variables.params, "stats": variables.stats}
 
-    tree = shapes(made, jax.random.key(0), family.example(config))
+    tree = shapes(made, jax.eval_shape(jax.random.key, 0), family.example(config))
     return MappingProxyType({path: leaf.shape for path, leaf in flatten(tree)})

@@ -144,7 +144,8 @@ def _known(names: Sequence[str], table: Sequence[Rule]) -> int:
 
 def union(table: Sequence[Rule]) -> re.Pattern[str]:
     """One regex for the names of all rules."""
-    return re.compile("|".join(dict.fromkeys(f"(?:{_anonymous(rule.pattern)})" for rule in table)))
+    patterns = dict.fromkeys(rule.pattern for rule in table)
+    return re.compile("|".join(f"(?:{_anonymous(pattern)})" for pattern in patterns))
 
 
 def _anonymous(pattern: str) -> str:
