@@ -1,5 +1,7 @@
 """MobileNetV2: inverted residual blocks, wide within and narrow between."""
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,7 +14,14 @@ from jtl.model import Model, from_linen
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-def mobilenet_v2(width: float = 1.0, *, same_padding: bool = False, eps: float = 1e-5, momentum: float = 0.1) -> Model:
+def mobilenet_v2(
+    width: float = 1.0,
+    *,
+    depth: float = 1.0,
+    same_padding: bool = False,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+) -> Model:
     """A MobileNetV2: a stem, 17 blocks `x + project(depthwise(expand(x)))` with ReLU6, and a 1x1 convolution.
 
     Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last`
@@ -22,19 +31,29 @@ def mobilenet_v2(width: float = 1.0, *, same_padding: bool = False, eps: float =
 
     Args:
       width: factor on all channels, which are rounded to multiples of 8.
+      depth: factor on the blocks of all stages but the first and the last. With another than 1 the stem and the last
+        convolution keep their 32 and 1280 channels, as in timm's `mobilenetv2_110d`.
       same_padding: pad as TensorFlow does, less at the top and left, in place of one pixel on each side: so the
         weights in transformers were trained, torchvision's were not.
       eps: of the normalisations: 1e-5 in torchvision, 1e-3 in transformers.
       momentum: share of the new batch in the running statistics.
 
     Raises:
-      ValueError: for a width that is not positive.
+      ValueError: for a width or depth that is not positive.
 
     Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, arXiv 1801.04381.
     """
     if not width > 0:
         raise ValueError(f"width={width}: must be positive")
-    return from_linen(_MobileNetV2(width, same_padding, Style(_relu6, eps, momentum)))
+    if not depth > 0:
+        raise ValueError(f"depth={depth}: must be positive")
+    return from_linen(_MobileNetV2(width, depth, same_padding, Style(_relu6, eps, momentum)))
+
+
+def repeats(depth: float = 1.0) -> list[int]:
+    """How many blocks each stage has."""
+    first, *others, last = (count for _, _, count, _ in _STAGES)
+    return [first, *(math.ceil(count * depth) for count in others), last]
 
 
 def _relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -43,20 +62,22 @@ def _relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 class _MobileNetV2(nn.Module):
     width: float
+    depth: float
     same_padding: bool
     style: Style
 
     @nn.compact
     def __call__(self, x, train: bool):
         pad = "SAME" if self.same_padding else None
-        features = rounded(32 * self.width)
+        ends = self.width if self.depth == 1 else 1.0
+        features = rounded(32 * ends)
         x = ConvNorm(features, 3, self.style, 2, pad, name="stem")(check_images(x), train)
         blocks = []
-        for expansion, count, repeats, first in _STAGES:
-            for i in range(repeats):
-                inner, features = features * expansion, rounded(count * self.width)
+        for (expansion, channels, _, first), count in zip(_STAGES, repeats(self.depth), strict=True):
+            for i in range(count):
+                inner, features = features * expansion, rounded(channels * self.width)
                 stride, name = first if i == 0 else 1, f"block{len(blocks) + 1}"
                 blocks.append(InvertedResidual(inner, features, 3, stride, self.style, padding=pad, name=name))
         x, found = by_resolution(x, blocks, train)
-        x = ConvNorm(rounded(1280 * max(1.0, self.width)), 1, self.style, name="top")(x, train)
+        x = ConvNorm(rounded(1280 * max(1.0, ends)), 1, self.style, name="top")(x, train)
         return found | {"last": x, "pooled": jnp.mean(x, (1, 2))}

@@ -63,6 +63,7 @@ ROWS = {
         Row(5, 576, 96, True, True, 1),
     ),
 }
+_STEM = 16
 _HIDDEN = {"large": 1280, "small": 1024}
 
 
@@ -71,6 +72,8 @@ def mobilenet_v3(
     width: float = 1.0,
     *,
     hidden: int | None = None,
+    scaling: Literal["torchvision", "timm"] = "torchvision",
+    same_padding: bool = False,
     eps: float = 1e-3,
     momentum: float = 0.01,
 ) -> Model:
@@ -86,11 +89,15 @@ def mobilenet_v3(
       size: "large", "small", or the rows of a table of one's own.
       width: factor on the blocks' channels, which are rounded to multiples of 8.
       hidden: width of the dense layer; None lets the size say so ("large" for a table of one's own).
-      eps: of the normalisations: 1e-3 in torchvision.
+      scaling: what `width` does to the channels within a block: they are multiplied by it ("torchvision"), or stay as
+        many times the block's input as they were ("timm", whose stem stays 16 wide below a width of 0.75).
+      same_padding: pad as TensorFlow does, less at the top and left, in place of as much on each side: so timm's `tf_`
+        weights were trained.
+      eps: of the normalisations: 1e-3 in torchvision and timm's `tf_` weights, else 1e-5 in timm.
       momentum: share of the new batch in the running statistics: 0.01 in torchvision.
 
     Raises:
-      ValueError: for an unknown size, or a width that is not positive.
+      ValueError: for an unknown size or scaling, or a width that is not positive.
 
     Howard et al., Searching for MobileNetV3, 2019, arXiv 1905.02244.
     """
@@ -98,29 +105,46 @@ def mobilenet_v3(
         raise ValueError(f"size={size!r}: give one of {list(ROWS)}, or rows")
     if not width > 0:
         raise ValueError(f"width={width}: must be positive")
+    if scaling not in ("torchvision", "timm"):
+        raise ValueError(f"scaling={scaling!r}: give 'torchvision' or 'timm'")
     name = size if isinstance(size, str) else "large"
     hidden = hidden or _HIDDEN[name]
-    rows = ROWS[size] if isinstance(size, str) else tuple(size)
-    return from_linen(_MobileNetV3(rows, width, hidden, Style(nn.hard_swish, eps, momentum)))
+    stem, rows = _scaled(ROWS[size] if isinstance(size, str) else size, width, scaling)
+    return from_linen(_MobileNetV3(stem, rows, hidden, same_padding, Style(nn.hard_swish, eps, momentum)))
+
+
+def _scaled(rows: Sequence[Row], width: float, scaling: str) -> tuple[int, tuple[Row, ...]]:
+    """Channels of the stem, and the rows of the network."""
+    if scaling == "torchvision":
+        scaled = [
+            row._replace(inner=rounded(row.inner * width), channels=rounded(row.channels * width)) for row in rows
+        ]
+        return rounded(_STEM * width), tuple(scaled)
+    stem = rounded(_STEM * width) if width >= 0.75 else _STEM
+    before, now, found = _STEM, stem, []
+    for row in rows:
+        found.append(row._replace(inner=rounded(now * row.inner / before), channels=rounded(row.channels * width)))
+        before, now = row.channels, found[-1].channels
+    return stem, tuple(found)
 
 
 class _MobileNetV3(nn.Module):
+    stem: int
     rows: tuple[Row, ...]
-    width: float
     hidden: int
+    same_padding: bool
     style: Style
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = ConvNorm(rounded(16 * self.width), 3, self.style, 2, name="stem")(check_images(x), train)
+        pad = "SAME" if self.same_padding else None
+        x = ConvNorm(self.stem, 3, self.style, 2, pad, name="stem")(check_images(x), train)
         blocks = []
         for i, row in enumerate(self.rows, 1):
-            inner = rounded(row.inner * self.width)
-            squeeze = Squeeze(rounded(inner // 4), nn.relu, nn.hard_sigmoid) if row.squeeze else None
+            squeeze = Squeeze(rounded(row.inner // 4), nn.relu, nn.hard_sigmoid) if row.squeeze else None
             style = self.style if row.hard_swish else self.style._replace(activation=nn.relu)
-            features = rounded(row.channels * self.width)
-            block = InvertedResidual(inner, features, row.kernel, row.stride, style, squeeze, name=f"block{i}")
-            blocks.append(block)
+            measures = row.inner, row.channels, row.kernel, row.stride
+            blocks.append(InvertedResidual(*measures, style, squeeze, pad, name=f"block{i}"))
         x, found = by_resolution(x, blocks, train)
         x = ConvNorm(6 * x.shape[-1], 1, self.style, name="top")(x, train)
         pooled = HiddenLayers((self.hidden,), nn.hard_swish, name="dense")(jnp.mean(x, (1, 2)), train)

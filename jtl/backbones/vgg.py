@@ -24,9 +24,10 @@ def vgg(
     """A VGG: stages of 3x3 convolutions with ReLU, each ending in a 2x2 max-pooling, and two dense layers.
 
     Features: `stage1`, ... [batch, h, w, c] after each pooling; `last` is the last stage's map; `pooled` [batch,
-    hidden] what the two dense layers make of its means over 7x7 windows. Parameters: `stage1/conv1/kernel`,
-    `stage1/conv1/bias` (with batch normalisation `stage1/conv1/conv/kernel`, `stage1/conv1/norm/scale`), ...,
-    `top/hidden1/kernel` [7·7·c, hidden], `top/hidden2/kernel`.
+    hidden] what the two dense layers make of its means over 7x7 windows (timm's is the same at 224 pixels, but slides
+    them over larger maps). Parameters: `stage1/conv1/kernel`, `stage1/conv1/bias` (with batch normalisation
+    `stage1/conv1/conv/kernel`, `stage1/conv1/norm/scale`), ..., `top/hidden1/kernel` [7·7·c, hidden],
+    `top/hidden2/kernel`.
 
     Args:
       depth: 11, 13, 16 or 19, or the number of convolutions and the channels of each stage.

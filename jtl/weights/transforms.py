@@ -86,6 +86,21 @@ def flat_dense(channels: int, height: int, width: int) -> Transform:
     return Transform(f"[o,c*{height}*{width}] -> [{height}*{width}*c,o]", forward, inverse)
 
 
+def flat_conv(channels: int, height: int, width: int) -> Transform:
+    """The same layer, kept as a convolution over the whole map."""
+    flat = flat_dense(channels, height, width)
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        if x.ndim != 4 or x.shape[1:] != (channels, height, width):
+            raise ValueError(f"expected [out, {channels}, {height}, {width}], got {x.shape}")
+        return np.asarray(flat.forward(x.reshape(len(x), -1)))
+
+    def inverse(x: np.ndarray) -> np.ndarray:
+        return flat.inverse(x).reshape(-1, channels, height, width)
+
+    return Transform(f"[o,c,{height},{width}] -> [{height}*{width}*c,o]", forward, inverse)
+
+
 def split(parts: int, then: Transform = identity, axis: int = 0) -> Transform:
     """A fused array (q, k, v) cut into equal parts along `axis` of the file's layout, then transformed."""
 

@@ -51,6 +51,7 @@ def test_size_is_the_published_one(key, name):
         (lambda: unwrap(backbones.efficientnet)("b0", padding="half"), "padding='half'"),
         (lambda: unwrap(backbones.mobilenet_v3)("tiny"), "size='tiny': give one of"),
         (lambda: backbones.mobilenet_v3("small", 0), "width=0: must be positive"),
+        (lambda: unwrap(backbones.mobilenet_v3)("small", scaling="tf"), "scaling='tf': give 'torchvision' or 'timm'"),
         (lambda: backbones.densenet(100), "depth=100: give one of"),
         (lambda: backbones.densenet(backbones.DenseSize(4, (), 4)), "at least one layer"),
     ],

@@ -24,3 +24,5 @@ def test_sizes_are_the_published_ones(key, width, millions, pooled, same):
 def test_bad_width_is_named():
     with pytest.raises(ValueError, match="width=0: must be positive"):
         backbones.mobilenet_v2(0)
+    with pytest.raises(ValueError, match="depth=0: must be positive"):
+        backbones.mobilenet_v2(depth=0)

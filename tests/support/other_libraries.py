@@ -48,6 +48,16 @@ def small_vgg():
     return net.to_empty(device="cpu")
 
 
+def small_timm_vgg():
+    """timm's, with narrow dense layers of its own kind, for which there is no option."""
+    from timm.models import vgg
+
+    with torch.device("meta"):
+        net = vgg.VGG([4, "M", 6, 6, "M"], num_classes=5, norm_layer=torch.nn.BatchNorm2d)
+        net.pre_logits, net.head = vgg.ConvMlp(6, 8, 7, drop_rate=0.0), vgg.ClassifierHead(8, 5)
+    return net.to_empty(device="cpu")
+
+
 BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3]}
 NETS = {
@@ -61,6 +71,11 @@ NETS = {
     "timm convnext": lambda: timm.create_model("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5),
     "timm bit": lambda: timm.create_model("resnetv2_50x1_bit", num_classes=5, **BIT),
     "timm efficientnet": lambda: timm.create_model("tf_efficientnet_b0", num_classes=5),
+    "timm mobilenetv2_035": lambda: timm.create_model("mobilenetv2_035", num_classes=5),
+    "timm mobilenetv2_110d": lambda: timm.create_model("mobilenetv2_110d", num_classes=5),
+    "timm mobilenetv3": lambda: timm.create_model("mobilenetv3_small_050", num_classes=5),
+    "timm tf_mobilenetv3": lambda: timm.create_model("tf_mobilenetv3_large_075", num_classes=5),
+    "timm vgg": small_timm_vgg,
     "torchvision swin": lambda: torchvision.models.SwinTransformer([2, 2], window_size=[3, 3], num_classes=5, **SWIN),
     "torchvision inception": lambda: scaled_inception(1 / 16),
     "torchvision vgg": small_vgg,

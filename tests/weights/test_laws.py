@@ -86,6 +86,7 @@ LAYOUTS = {  # transform -> a shape of the file, by three sizes
     t.pointwise(): lambda a, b, c: (a, b, 1, 1),
     t.vector(): lambda a, b, c: (a, 1, 1),
     t.flat_dense(2, 1, 3): lambda a, b, c: (a, 6),
+    t.flat_conv(2, 1, 3): lambda a, b, c: (a, 2, 1, 3),
     t.merge_axes(1, 2, (2, 3)): lambda a, b, c: (a, 2, 3),
 }
 SPLIT = t.split(2, t.dense)

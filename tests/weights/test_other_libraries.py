@@ -32,6 +32,11 @@ CASES = {
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
     # Padded as TensorFlow does, by the size of each map: 45, 23, 12, 6, 3, 2 and 38, 19, 10, 5, 3, 2 pixels.
     "timm efficientnet": ({"architecture": "tf_efficientnet_b0"}, (45, 38)),
+    "timm mobilenetv2_035": ({"architecture": "mobilenetv2_035"}, (64, 49)),
+    "timm mobilenetv2_110d": ({"architecture": "mobilenetv2_110d"}, (64, 49)),
+    "timm mobilenetv3": ({"architecture": "mobilenetv3_small_050"}, (48, 33)),
+    "timm tf_mobilenetv3": ({"architecture": "tf_mobilenetv3_large_075"}, (45, 38)),
+    "timm vgg": ({"model_type": "vgg", **VGG}, (28, 31)),
     "torchvision swin": ({"architecture": "swin_t", "model_args": SWIN}, (22, 30)),
     "torchvision inception": ({"model_type": "inception_v3", "depth_multiplier": 1 / 16}, (96, 111)),
     "torchvision vgg": ({"model_type": "vgg", **VGG}, (40, 31)),
@@ -91,7 +96,7 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
         save_file(state, ours)
     ask(do="load", name=name, file=str(ours), **given)
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
-    if library == "timm":
+    if library == "timm" and "architecture" in arch:
         ask(do="load_folder", folder=str(ours.parent), **given)
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
 
@@ -115,8 +120,10 @@ def test_the_original_files_of_bit_are_read_as_timm_reads_them(ask, tmp_path):
 
 WHOLE = [
     *(("torchvision", name) for name in ("alexnet", "vgg16_bn", "resnet50", "mobilenet_v2", "convnext_tiny")),
-    *(("timm", name) for name in ("swin_tiny_patch4_window7_224", "deit_tiny_patch16_224")),
+    *(("timm", name) for name in ("swin_tiny_patch4_window7_224", "deit_tiny_patch16_224", "vgg16_bn", "densenet121")),
     *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),
+    *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
+    *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
 ]
 NO_WEIGHTS = ("num_batches_tracked", "relative_position_index")

@@ -16,6 +16,7 @@ CASES = [
     (t.pointwise(2), (5, 3, 1, 1)),
     (t.pointwise(1), (5, 3, 1)),
     (t.flat_dense(3, 2, 4), (5, 24)),
+    (t.flat_conv(3, 2, 4), (5, 3, 2, 4)),
     (t.merge_axes(1, 2, (2, 3)), (4, 2, 3)),
     (t.merge_axes(0, 2, (2, 3)), (2, 3, 4)),
 ]
@@ -40,6 +41,7 @@ def test_flat_dense_on_a_channel_last_map_equals_the_original_on_channel_first()
     kernel = t.flat_dense(3, 2, 4).forward(weight)
     # float64 sums of 24 terms in another order
     np.testing.assert_allclose(maps.transpose(0, 2, 3, 1).reshape(7, -1) @ kernel, expected, rtol=1e-12)
+    np.testing.assert_array_equal(t.flat_conv(3, 2, 4).forward(weight.reshape(5, 3, 2, 4)), kernel)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +51,11 @@ def test_flat_dense_on_a_channel_last_map_equals_the_original_on_channel_first()
         (t.dense, (3,), "at least 2 dimensions"),
         (t.pointwise(), (3, 4, 2, 1), r"\[out, in, 1, 1\]"),
         (t.flat_dense(3, 2, 2), (5, 13), r"expected \[out, 3\*2\*2\]"),
+        (t.flat_conv(3, 2, 2), (5, 12), r"expected \[out, 3, 2, 2\]"),
         (t.split(3), (4, 2), "3 equal parts"),
         (t.merge_axes(0, 2, (2, 3)), (3, 2), r"should be \(2, 3\)"),
     ],
-    ids=["conv", "dense", "pointwise", "flat_dense", "split", "merge_axes"],
+    ids=["conv", "dense", "pointwise", "flat_dense", "flat_conv", "split", "merge_axes"],
 )
 def test_a_shape_that_does_not_fit_is_named(transform, shape, message):
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,6 @@
 """What jtl must know of a family of networks to read its files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -125,6 +125,17 @@ def real(config: Mapping[str, Any], name: str, most: float) -> None:
     value: Any = config.get(name)
     if type(value) not in (int, float) or not 0 <= value <= most:
         raise ValueError(f"{name}={show(value)}: give a number from 0 to {most}")
+
+
+def choice(config: Mapping[str, Any], name: str, choices: Collection[Any]) -> None:
+    """Refuses what is none of the choices.
+
+    Raises:
+      ValueError: naming the entry and its value.
+    """
+    value = config.get(name)
+    if not any(type(value) is type(one) and value == one for one in choices):
+        raise ValueError(f"{name}={show(str(value))}: give one of {list(choices)}")
 
 
 def must_be(config: Config, **wanted: Any) -> None:

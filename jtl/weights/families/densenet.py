@@ -1,13 +1,14 @@
-"""DenseNet, from torchvision's files."""
+"""DenseNet, from torchvision's and timm's files."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, picture, whole, wholes
 from jtl.weights.maps import densenet as maps
+from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _SIZES = {
@@ -49,13 +50,18 @@ def _backbone(config: Config) -> Model:
     return backbones.densenet(size, bottleneck=config["bottleneck_ratio"])
 
 
+def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+    rules = maps.torchvision(config["depths"])
+    return {"torchvision": rules, "timm": rules}
+
+
 DENSENET = Family(
     names="densenet{121,161,169,201}",
     named=_named,
     complete=_complete,
     backbone=_backbone,
     example=lambda config: picture(2 << len(config["depths"]), config["num_channels"]),
-    tables=lambda config: {"torchvision": maps.torchvision(config["depths"])},
+    tables=_tables,
     usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
     architecture=None,
 )

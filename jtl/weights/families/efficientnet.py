@@ -9,8 +9,7 @@ from jtl import backbones
 from jtl.backbones.blocks import rounded
 from jtl.backbones.efficientnet import SCALES, STAGES, MBStage
 from jtl.model import Model
-from jtl.weights.errors import show
-from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole, wholes
+from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole, wholes
 from jtl.weights.maps import efficientnet as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
@@ -68,8 +67,7 @@ def _complete(config: Config, naming: str) -> Config:
     wholes(config, "num_block_repeats", "expand_ratios", most=64, longest=16)
     if config["depthwise_padding"] not in ([], ()):
         wholes(config, "depthwise_padding", least=0, most=1 << 12, longest=1 << 12)
-    if config.get("padding", "torch") not in ("torch", "same"):
-        raise ValueError(f"padding={show(str(config['padding']))}: give 'torch' or 'same'")
+    choice({"padding": "torch", **config}, "padding", ("torch", "same"))
     return config
 
 

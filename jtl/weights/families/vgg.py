@@ -1,13 +1,14 @@
-"""VGG and AlexNet, from torchvision's files."""
+"""VGG, from torchvision's and timm's files, and AlexNet, from torchvision's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, picture, real, whole, wholes
+from jtl.weights.families.base import Config, Family, changed, choice, picture, real, whole, wholes
 from jtl.weights.maps import vgg as maps
+from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _DEPTHS = {"11": [1, 1, 2, 2, 2], "13": [2, 2, 2, 2, 2], "16": [2, 2, 3, 3, 3], "19": [2, 2, 4, 4, 4]}
@@ -36,8 +37,7 @@ def _complete_vgg(config: Config, naming: str) -> Config:
     wholes(config, "hidden_sizes", longest=8)
     wholes(config, "depths", most=64, longest=8)
     real(config, "dropout", 0.99)
-    if type(config["batch_norm"]) is not bool:
-        raise ValueError(f"batch_norm={str(config['batch_norm'])[:80]}: give true or false")
+    choice(config, "batch_norm", (False, True))
     return config
 
 
@@ -51,6 +51,11 @@ def _vgg(config: Config) -> Model:
         hidden=config["intermediate_size"],
         dropout=config["dropout"],
     )
+
+
+def _tables_vgg(config: Config) -> dict[str, Sequence[Rule]]:
+    measures = config["depths"], config["hidden_sizes"][-1], config["batch_norm"]
+    return {"torchvision": maps.torchvision_vgg(*measures), "timm": maps.timm_vgg(*measures)}
 
 
 def _named_alexnet(name: str, changes: Mapping[str, Any]) -> Config | None:
@@ -89,9 +94,7 @@ VGG = Family(
     complete=_complete_vgg,
     backbone=_vgg,
     example=lambda config: picture(1 << len(config["depths"]), config["num_channels"]),
-    tables=lambda config: {
-        "torchvision": maps.torchvision_vgg(config["depths"], config["hidden_sizes"][-1], config["batch_norm"])
-    },
+    tables=_tables_vgg,
     usual=_usual,
     architecture=None,
 )

@@ -1,4 +1,4 @@
-"""Names of DenseNets: torchvision's."""
+"""Names of DenseNets: torchvision's, which are timm's too."""
 
 from collections.abc import Sequence
 

@@ -34,14 +34,7 @@ def transformers(stages: Stages) -> list[Rule]:
 
 def timm(stages: Stages) -> list[Rule]:
     """Of timm's EfficientNet."""
-    rules = [
-        *pair("conv_stem", "bn1", "backbone/stem"),
-        *pair("conv_head", "bn2", "backbone/top"),
-        *dense("classifier", "head/out"),
-    ]
-    for number, (stage, block, expand) in enumerate(_blocks(stages), 1):
-        rules += inverted.timm(rf"blocks\.{stage}\.{block}", f"backbone/block{number}", Parts(expand, True))
-    return rules
+    return inverted.efficientnet([[Parts(expand, True)] * count for count, expand in stages])
 
 
 def torchvision(stages: Stages) -> list[Rule]:

@@ -1,8 +1,9 @@
 """Names of networks of inverted residual blocks: torchvision's, whose blocks are lists, and timm's."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from jtl.weights.maps.layers import batch_norm, conv, dense_of_maps
+from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
 from jtl.weights.names import Rule
 
 
@@ -31,8 +32,23 @@ def torchvision(name: str, path: str, parts: Parts) -> list[Rule]:
     return rules
 
 
-def timm(name: str, path: str, parts: Parts) -> list[Rule]:
-    """Of one block of timm's EfficientNet; the projection is the only pointwise convolution where nothing expands."""
+def efficientnet(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
+    """Of timm's EfficientNet, which its MobileNetV2 is too."""
+    return [*timm(stages), *pair("conv_head", "bn2", "backbone/top"), *dense("classifier", "head/out")]
+
+
+def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
+    """Of the stem and of the blocks of each stage of timm's networks."""
+    rules, number = pair("conv_stem", "bn1", "backbone/stem"), 0
+    for stage, blocks in enumerate(stages):
+        for block, parts in enumerate(blocks):
+            number += 1
+            rules += _timm_block(rf"blocks\.{stage}\.{block}", f"backbone/block{number}", parts)
+    return rules
+
+
+def _timm_block(name: str, path: str, parts: Parts) -> list[Rule]:
+    """The projection is the only pointwise convolution where nothing expands."""
     rules = []
     if parts.expand:
         layers = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}

@@ -1,5 +1,9 @@
-"""Names of MobileNetV2: transformers' and torchvision's."""
+"""Names of MobileNetV2: transformers', torchvision's and timm's."""
 
+from collections.abc import Sequence
+
+from jtl.weights.maps import inverted
+from jtl.weights.maps.inverted import Parts
 from jtl.weights.maps.layers import batch_norm, conv, dense
 from jtl.weights.names import Rule
 
@@ -38,3 +42,8 @@ def torchvision() -> list[Rule]:
     for path, (convolution, norm) in layers.items():
         rules += [*conv(convolution, f"backbone/{path}/conv"), *batch_norm(norm, f"backbone/{path}/norm")]
     return rules
+
+
+def timm(repeats: Sequence[int]) -> list[Rule]:
+    """Of timm's EfficientNet, by the blocks of each stage: those of the first do not expand."""
+    return inverted.efficientnet([[Parts(stage > 0, False)] * count for stage, count in enumerate(repeats)])

@@ -1,10 +1,10 @@
-"""Names of MobileNetV3: torchvision's."""
+"""Names of MobileNetV3: torchvision's and timm's."""
 
 from collections.abc import Sequence
 
 from jtl.weights.maps import inverted
 from jtl.weights.maps.inverted import Parts, pair
-from jtl.weights.maps.layers import dense
+from jtl.weights.maps.layers import dense, dense_of_maps
 from jtl.weights.names import Rule
 
 
@@ -16,3 +16,14 @@ def torchvision(blocks: Sequence[Parts]) -> list[Rule]:
     last = rf"features\.{len(blocks) + 1}"
     rules += pair(rf"{last}\.0", rf"{last}\.1", "backbone/top")
     return [*rules, *dense(r"classifier\.0", "backbone/dense/hidden1"), *dense(r"classifier\.3", "head/out")]
+
+
+def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
+    """Of timm's MobileNetV3: its last convolution is a stage, and its dense layer a convolution after pooling."""
+    last = rf"blocks\.{len(stages)}\.0"
+    return [
+        *inverted.timm(stages),
+        *pair(rf"{last}\.conv", rf"{last}\.bn1", "backbone/top"),
+        *dense_of_maps("conv_head", "backbone/dense/hidden1"),
+        *dense("classifier", "head/out"),
+    ]

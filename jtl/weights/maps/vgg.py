@@ -1,10 +1,12 @@
-"""Names of VGG and AlexNet: torchvision's, which number all layers of a list."""
+"""Names of VGG and AlexNet: torchvision's, which number all layers of a list, and timm's VGG."""
 
 from collections.abc import Sequence
 
-from jtl.weights.maps.layers import batch_norm, conv, dense
+from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
 from jtl.weights.names import Rule
-from jtl.weights.transforms import flat_dense
+from jtl.weights.transforms import flat_conv, flat_dense
+
+_SIDE = 7  # of the map that the first dense layer of a VGG sees
 
 
 def torchvision_vgg(depths: Sequence[int], channels: int, normalised: bool) -> list[Rule]:
@@ -15,7 +17,23 @@ def torchvision_vgg(depths: Sequence[int], channels: int, normalised: bool) -> l
       channels: of the last stage.
       normalised: whether a batch normalisation follows each convolution.
     """
-    rules, at = _classifier((0, 3, 6), channels, 7), 0
+    return [*_classifier((0, 3, 6), channels, _SIDE), *_features(depths, normalised)]
+
+
+def timm_vgg(depths: Sequence[int], channels: int, normalised: bool) -> list[Rule]:
+    """Of timm's VGG, whose dense layers are convolutions; arguments as above."""
+    weights, bias = dense(r"pre_logits\.fc1", "backbone/top/hidden1")
+    return [
+        weights._replace(transform=flat_conv(channels, _SIDE, _SIDE)),
+        bias,
+        *dense_of_maps(r"pre_logits\.fc2", "backbone/top/hidden2"),
+        *dense(r"head\.fc", "head/out"),
+        *_features(depths, normalised),
+    ]
+
+
+def _features(depths: Sequence[int], normalised: bool) -> list[Rule]:
+    rules, at = [], 0
     for stage, depth in enumerate(depths, 1):
         for i in range(1, depth + 1):
             path = f"backbone/stage{stage}/conv{i}"
