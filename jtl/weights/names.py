@@ -1,6 +1,5 @@
 """A file's names to a model's paths, by a table; every name on both sides is accounted for."""
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,18 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jtl.weights.errors import WeightNameError, show
+from jtl.weights.errors import WeightNameError
 from jtl.weights.fitting import filled, misfit, own
 from jtl.weights.lazy import Tensors
+from jtl.weights.misfits import Misfits, near
 from jtl.weights.report import Coverage, Loaded
 from jtl.weights.slabs import Slabs
 from jtl.weights.transforms import Transform, identity
 
-NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
-HINTS = {
-    "head/": "a head for other classes than the file's is drawn anew by reinit=('head/.*',)",
-    "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
-}
 _END = re.compile(r"(?<!\\)(?:\\\W|[^\\()\[\]{}*+?|^$.])*\Z")  # plain text and escaped signs up to a pattern's end
 READERS = 4  # threads: while one waits for the file another transposes; each holds one tensor
 
@@ -88,7 +83,7 @@ def convert(
     left = _matching(unused, tensors, "unused", "tensors of the file")
     compiled = [(plain_end(rule.pattern), re.compile(rule.pattern), rule) for rule in table]
     coverage = Coverage(reinit=[path for path in wanted if path in kept])
-    unexpected: list[str] = []
+    unexpected: dict[str, str] = {}
     problems: list[str] = []
     sources: dict[str, str] = {}
     claims: list[_Claim] = []
@@ -98,7 +93,7 @@ def convert(
             coverage.unused.append(name)
             continue
         if found is None or not set(found[1]) <= set(wanted):
-            unexpected.append(name if found is None else f"{name} (as {', '.join(found[1])})")
+            unexpected[name] = name if found is None else f"{name} (as {', '.join(found[1])})"
             continue
         twice = [path for path in found[1] if path in sources]
         if twice:
@@ -122,7 +117,10 @@ def convert(
                 coverage.loaded.append(part[0])
                 values[part[0].path] = part[1]
     missing = [path for path in wanted if path not in sources and path not in kept]
-    _raise(tensors, missing, unexpected, problems)
+    if missing or unexpected or problems:
+        used = set(sources.values())
+        misfits = Misfits(missing, [path for path in wanted if path in sources], unexpected, used, problems)
+        raise WeightNameError(misfits.message(list(tensors), reinit, unused))
     return unflatten({path: values.get(path, leaf) for path, leaf in wanted.items()}), coverage
 
 
@@ -184,33 +182,10 @@ def _matching(patterns: Sequence[str], names: Iterable[str], option: str, what: 
         hits = [name for name in names if re.fullmatch(regex, name)]
         if not hits:
             raise WeightNameError(
-                f"{option}: {pattern!r} matches none of the {len(names)} {what}{_near(pattern, names)}"
+                f"{option}: {pattern!r} matches none of the {len(names)} {what}{near(pattern, names)}"
             )
         found.update(hits)
     return found
-
-
-def _near(name: str, among: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, among, n=2, cutoff=0.5)
-    return f"; nearest: {', '.join(map(show, near))}" if near else ""
-
-
-def _raise(held: Iterable[str], missing: list[str], unexpected: list[str], problems: list[str]) -> None:
-    if not (missing or unexpected or problems):
-        return
-    lines = ["the file and the model do not fit:"]
-    if problems:
-        lines += [f"{len(problems)} do not match:", *problems]
-        lines += [hint for start, hint in HINTS.items() if any(p.startswith(f"  {start}") for p in problems)]
-    held = list(held)
-    for names, others, what in (
-        (missing, unexpected or held, "parameters are missing from the file (or ask for them by reinit=)"),
-        (unexpected, missing, "tensors of the file have no parameter (or leave them by unused=)"),
-    ):
-        if names:
-            lines.append(f"{len(names)} {what}:")
-            lines += [f"  {name}{_near(name, others) if i < NEAREST_FOR else ''}" for i, name in enumerate(names)]
-    raise WeightNameError("\n".join(lines))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

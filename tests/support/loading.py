@@ -1,5 +1,8 @@
 """What the tests of loading share."""
 
+import ast
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,3 +67,12 @@ def same_gradients(grads, folder):
         # A key's bias moves no softmax, nor a bias before a normalisation anything: gradients of 0 but for rounding.
         largest = np.abs(expected[path]).max()
         np.testing.assert_allclose(ours, expected[path], rtol=1e-9, atol=1e-10 * max(largest, 1), err_msg=path)
+
+
+def follow(message):
+    """The options that a message on what does not fit proposes."""
+    said = re.search(r"to load the rest alone: (.*)", message)
+    assert said
+    call = ast.parse(f"f({said[1]})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import channels_first, close, images
+from loading import channels_first, close, follow, images
 
 from jtl.methods.finetune import predictor
 from jtl.model import init, part
@@ -153,3 +153,26 @@ def test_preprocessing_follows_the_image_size(folder, tmp_path):
         load(tmp_path, image=0)
     with pytest.raises(ValueError, match=r"image=13 is no multiple of patch=4"):
         load(tmp_path, image=13)
+
+
+PRETRAINED = ("BertForPreTraining", "RobertaForMaskedLM", "DistilBertForMaskedLM", "Wav2Vec2ForPreTraining", "ViTModel")
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_network_with_what_it_was_pretrained_by_says_how_to_be_loaded(name, tmp_path):
+    """The published files of these families hold such; the message names what to leave, and what to draw."""
+    transformers = pytest.importorskip("transformers")
+    kind = getattr(transformers, name)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    if name.startswith("Distil"):
+        sizes = {"dim": 12, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+    if name.startswith("Wav2Vec2"):
+        sizes |= {"num_conv_pos_embedding_groups": 2, "codevector_dim": 8, "proj_codevector_dim": 8}
+    kind(kind.config_class(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(WeightNameError) as caught:
+        load(tmp_path, classes=3, reinit=("head/.*",))
+    options = follow(str(caught.value))
+    loaded = load(tmp_path, classes=3, **options)
+    assert loaded.variables.params["head"]["out"]["kernel"].shape[-1] == 3
+    assert all(path.startswith(("head/", "backbone/pooler", "backbone/projection")) for path in loaded.report.reinit)
+    assert loaded.report.unused

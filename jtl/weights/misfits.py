@@ -1,0 +1,84 @@
+"""What a file and a model lack of each other, in one message, and how to load the file nevertheless."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from jtl.weights.errors import show
+
+NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
+FEW = 8  # more regexes than these are no help, but another network
+DEEP = 12  # branches looked at of a name, which a file may make of any length
+HINTS = {
+    "head/": "a head for other classes than the file's is drawn anew by reinit=('head/.*',)",
+    "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
+}
+
+
+class Misfits(NamedTuple):
+    """Of a file and a model.
+
+    Args:
+        missing: paths of the model that no tensor of the file gives.
+        given: those that some does.
+        unexpected: names of the file that no parameter takes, and how to print them.
+        used: those that some does.
+        problems: lines on those that do not match each other.
+    """
+
+    missing: Sequence[str]
+    given: Collection[str]
+    unexpected: Mapping[str, str]
+    used: Collection[str]
+    problems: Sequence[str]
+
+    def message(self, held: Sequence[str], reinit: Sequence[str], unused: Sequence[str]) -> str:
+        """All of it.
+
+        Args:
+            held: all names of the file.
+            reinit: what was asked for.
+            unused: what was asked for.
+        """
+        lines = ["the file and the model do not fit:"]
+        if self.problems:
+            lines += [f"{len(self.problems)} do not match:", *self.problems]
+            lines += [hint for start, hint in HINTS.items() if any(p.startswith(f"  {start}") for p in self.problems)]
+        shown = list(self.unexpected.values())
+        for names, others, what in (
+            (self.missing, shown or held, "parameters are missing from the file (or ask for them by reinit=)"),
+            (shown, self.missing, "tensors of the file have no parameter (or leave them by unused=)"),
+        ):
+            if names:
+                lines.append(f"{len(names)} {what}:")
+                lines += [f"  {name}{near(name, others) if i < NEAREST_FOR else ''}" for i, name in enumerate(names)]
+        return "\n".join([*lines, *self._way_out(reinit, unused)])
+
+    def _way_out(self, reinit: Sequence[str], unused: Sequence[str]) -> list[str]:
+        drawn, left = branches(self.missing, self.given, "/"), branches(self.unexpected, self.used, ".")
+        if self.problems or len(self.missing) > len(self.given) or len(drawn) + len(left) > FEW:
+            return []
+        asked = {"reinit": (*reinit, *drawn), "unused": (*unused, *left)}
+        said = ", ".join(f"{option}={patterns!r}" for option, patterns in asked.items() if patterns)
+        return [f"to load the rest alone: {said}"]
+
+
+def branches(names: Iterable[str], others: Iterable[str], separator: str) -> list[str]:
+    """Regexes that match all names and none of the others: the largest branches that hold no other."""
+    taken = {branch for other in others for branch in _above(other, separator)}
+    free = (next((b for b in _above(name, separator) if b not in taken), None) for name in names)
+    found = (re.escape(name) if b is None else f"{re.escape(b)}.*" for name, b in zip(names, free, strict=True))
+    return list(dict.fromkeys(found))
+
+
+def _above(name: str, separator: str) -> list[str]:
+    """The branches that a name lies on, the largest first."""
+    parts = name.split(separator, DEEP)
+    return [separator.join(parts[:i]) + separator for i in range(1, len(parts))]
+
+
+def near(name: str, among: Sequence[str]) -> str:
+    """What to print behind a name that is not there: those like it."""
+    found = difflib.get_close_matches(name, among, n=2, cutoff=0.5)
+    return f"; nearest: {', '.join(map(show, found))}" if found else ""
