@@ -1,6 +1,6 @@
 """Heads: small models from pooled features [batch, dim] to outputs [batch, classes].
 
-The last layer is `out` in each, so `head/out/kernel` names it whichever head is used; `averaged` has a second beside it.
+The last layer is `out` in each, so `head/out/kernel` names it whichever head is used; `averaged` has one more.
 """
 
 from collections.abc import Sequence
