@@ -170,8 +170,9 @@ def _resized(
         for rule in table
     ]
     if isinstance(images, Preprocessing):
-        if isinstance(images.size, int) and images.crop:
-            images = images._replace(size=round(images.size * side / images.crop), crop=side)
+        if images.size and images.crop:
+            sizes = np.rint(np.multiply(images.size, side / images.crop)).astype(int).tolist()
+            images = images._replace(size=sizes if isinstance(sizes, int) else tuple(sizes), crop=side)
         else:
             images = images._replace(size=(side, side), crop=None)
     return {**config, "image_size": side}, images, rules

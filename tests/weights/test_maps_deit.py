@@ -1,5 +1,7 @@
 """Distilled DeiTs, with both classifiers and with the class token's alone, against transformers' on random weights."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,18 @@ def test_timms_names_and_none_for_the_class_token_alone(tmp_path):
     hf_deit("ForImageClassification").save_pretrained(tmp_path / "alone")
     with pytest.raises(ValueError, match=r"timm has no network.*\['hf', 'jtl'\]"):
         save(tmp_path / "out", load(tmp_path / "alone"), format="timm")
+
+
+def test_images_go_in_as_the_published_files_have_them(tmp_path):
+    """Squeezed into a square, and cut out of it: for images of another size too."""
+    net = hf_deit()
+    net.save_pretrained(tmp_path)
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    told = {"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224, "resample": 3, **half}
+    flags = {f"do_{what}": True for what in ("resize", "center_crop", "normalize")}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told | flags))
+    assert load(tmp_path).preprocessing == ((256, 256), 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    assert load(tmp_path, image=28).preprocessing == ((32, 32), 28, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
 
 def test_images_go_in_as_timm_has_them():
