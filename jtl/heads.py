@@ -1,6 +1,6 @@
 """Heads: small models from pooled features [batch, dim] to outputs [batch, classes].
 
-The last layer is `out` in each, so `head/out/kernel` names it whichever head is used.
+The last layer is `out` in each, so `head/out/kernel` names it whichever head is used; `averaged` has one more.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,23 @@ def linear(classes: int, *, dropout: float = 0.0, zero_init: bool = False, bias:
     """
     _check(classes, (), dropout)
     return from_linen(_Mlp(classes, (), dropout, zero_init, bias))
+
+
+def averaged(classes: int) -> Model:
+    """The mean of two affine maps, each of one half of the features, `z = (W x + b + W' x' + b') / 2`.
+
+    For the tokens of a distilled DeiT, the class token's `out` and the distillation token's `distilled`.
+
+    Args:
+      classes: size of the output.
+
+    Raises:
+      ValueError: for no classes; when called on features of an odd width.
+
+    Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, 2020, arXiv 2012.12877.
+    """
+    _check(classes, (), 0.0)
+    return from_linen(_Averaged(classes))
 
 
 def mlp(classes: int, widths: Sequence[int], *, dropout: float = 0.0, zero_init: bool = False) -> Model:
@@ -87,6 +104,17 @@ class _Mlp(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
         return nn.Dense(self.classes, use_bias=self.bias, kernel_init=init, name="out")(x)
+
+
+class _Averaged(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        if x.shape[-1] % 2:
+            raise ValueError(f"features of width {x.shape[-1]}: give two tokens side by side")
+        token, distilled = jnp.split(x, 2, -1)
+        return (nn.Dense(self.classes, name="out")(token) + nn.Dense(self.classes, name="distilled")(distilled)) / 2
 
 
 class _Cosine(nn.Module):

@@ -39,6 +39,21 @@ def test_identity_gives_the_features(key, x):
     assert stats == {}
 
 
+def test_averaged_is_the_mean_of_two_affine_maps(key, x):
+    head = heads.averaged(CLASSES)
+    v = randomised(head.init(key, x))
+    p = jax.tree.map(np.asarray, v.params)
+    z = [
+        x[:, half] @ p[name]["kernel"] + p[name]["bias"]
+        for name, half in (("out", np.s_[:3]), ("distilled", np.s_[3:]))
+    ]
+    for train in (False, True):
+        out, _ = head.apply(v, x, train=train, key=key)
+        np.testing.assert_allclose(out, (z[0] + z[1]) / 2, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="features of width 5: give two tokens side by side"):
+        head.init(key, x[:, :5])
+
+
 def test_mlp_is_its_formula(key, x):
     head = heads.mlp(CLASSES, (8, 7))
     v = randomised(head.init(key, x))
@@ -109,6 +124,7 @@ def test_linear_dropout_keeps_the_mean(key):
     ("make", "words"),
     [
         (lambda: heads.linear(0), "classes=0"),
+        (lambda: heads.averaged(0), "classes=0"),
         (lambda: heads.mlp(3, (4, 0)), r"widths=\(4, 0\)"),
         (lambda: heads.linear(3, dropout=1.0), "dropout=1.0"),
         (lambda: heads.cosine(3, temperature=0.0), "temperature=0.0"),

@@ -24,7 +24,7 @@ from jtl.backbones.spans import Spans
 from jtl.backbones.swin import swin
 from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
-from jtl.backbones.vit import dinov2, vit
+from jtl.backbones.vit import deit, dinov2, vit
 from jtl.backbones.wav2vec2 import wav2vec2
 from jtl.backbones.whisper import whisper
 
@@ -43,6 +43,7 @@ __all__ = [
     "clip_text",
     "conv4",
     "convnext",
+    "deit",
     "densenet",
     "dinov2",
     "efficientnet",

@@ -37,7 +37,7 @@ def siglip_image(
         eps,
         attention_dropout=attention_dropout,
         activation=nn.gelu,
-        class_token=False,
+        tokens=(),
         pool="attention",
     )
     return from_linen(net)

@@ -1,4 +1,4 @@
-"""The vision transformer that ViT, DINOv2 and the image towers of CLIP and SigLIP share."""
+"""The vision transformer that ViT, DeiT, DINOv2 and the image towers of CLIP and SigLIP share."""
 
 import math
 from collections.abc import Callable
@@ -38,16 +38,16 @@ class VisionTransformer(nn.Module):
       drop_path: of the last block's branches; it grows linearly from 0 at the first.
       activation: of the perceptrons.
       layer_scale: start of the branches' factors; None for none.
-      class_token: whether one goes first.
-      registers: tokens after the class token that have no position.
+      tokens: names of the learned tokens that go first, each with a position; the first is the class token.
+      registers: tokens after those that have no position.
       mask_token: whether there is the token that took the place of patches in pretraining. Nothing here reads it;
         it is carried from file to file.
       embed_bias: whether the patches' embedding has one.
       first_norm: whether there is a normalisation before the first block.
       resample: how position embeddings are interpolated for images of another size: "bicubic", or "antialias",
         bicubic too; None for no other size.
-      pool: what makes `pooled`: the class token, the class token beside the mean of the patches, or a learned query's
-        attention over all tokens.
+      pool: what makes `pooled`: the class token, all of `tokens` side by side, the class token beside the mean of the
+        patches, or a learned query's attention over all tokens.
       projection: width of a linear map after that, without a bias; None for none.
     """
 
@@ -60,13 +60,13 @@ class VisionTransformer(nn.Module):
     drop_path: float = 0.0
     activation: Callable[[Array], Array] = exact_gelu
     layer_scale: float | None = None
-    class_token: bool = True
+    tokens: tuple[str, ...] = ("class_token",)
     registers: int = 0
     mask_token: bool = False
     embed_bias: bool = True
     first_norm: bool = False
     resample: Literal["bicubic", "antialias"] | None = None
-    pool: Literal["token", "token+mean", "attention"] = "token"
+    pool: Literal["token", "tokens", "token+mean", "attention"] = "token"
     projection: int | None = None
 
     def __post_init__(self):
@@ -103,12 +103,11 @@ class VisionTransformer(nn.Module):
                 f"images of {x.shape[1]}x{x.shape[2]} pixels: this network was made for "
                 f"{self.image}x{self.image}; resize them, or give vit(..., image=)"
             )
-        width, first = self.size.width, int(self.class_token)
+        width, first = self.size.width, len(self.tokens)
         x = Conv(width, self.patch, self.patch, 0, bias=self.embed_bias, init=trunc_normal, name="embed")(x)
         grid = (x.shape[1], x.shape[2])
         x = x.reshape(x.shape[0], -1, width)
-        if self.class_token:
-            x = jnp.concatenate([self._token("class_token", 1, x), x], 1)
+        x = jnp.concatenate([*(self._token(name, 1, x) for name in self.tokens), x], 1)
         shape = (1, first + (self.image // self.patch) ** 2, width)
         position = self.param("position", trunc_normal, shape, jnp.float32)
         x = x + interpolated(position, grid, self.resample == "antialias").astype(x.dtype)
@@ -129,9 +128,11 @@ class VisionTransformer(nn.Module):
         if self.pool == "attention":
             pool = AttentionPool(self.size.heads, self.size.hidden, self.eps, self.activation, name="pool")
             return {"pooled": pool(x, train)}
-        token = x[:, 0]
+        token, first = x[:, 0], len(self.tokens)
+        if self.pool == "tokens":
+            return {"pooled": x[:, :first].reshape(len(x), -1)}
         if self.pool == "token+mean":
-            return {"token": token, "pooled": jnp.concatenate([token, x[:, 1 + self.registers :].mean(1)], -1)}
+            return {"token": token, "pooled": jnp.concatenate([token, x[:, first + self.registers :].mean(1)], -1)}
         if self.projection is None:
             return {"pooled": token}
         project = nn.Dense(self.projection, use_bias=False, kernel_init=trunc_normal, name="projection")
@@ -186,13 +187,13 @@ def stack(
 def interpolated(
     position: Float[Array | np.ndarray, "batch tokens width"], grid: tuple[int, int], antialias: bool
 ) -> Float[Array | np.ndarray, "batch others width"]:
-    """A square of position embeddings, after one for the class token where there is one, for another grid of patches.
+    """A square of position embeddings, after those of at most two tokens, for another grid of patches.
 
     Bicubic as torch has it: with a = -0.75, or with antialias and a = -0.5.
     """
     count = position.shape[1]
     side = math.isqrt(count)
-    first = count - side * side  # a square and one more is no square
+    first = count - side * side  # a square and one or two more is no square
     if grid == (side, side):
         return position
     wide = jnp.asarray(position).astype(jnp.promote_types(position.dtype, jnp.float32))

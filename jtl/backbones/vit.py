@@ -54,6 +54,53 @@ def vit(
     return from_linen(net)
 
 
+def deit(
+    size: Literal["Ti", "S", "B"] | Size,
+    *,
+    patch: int = 16,
+    image: int = 224,
+    eps: float = 1e-6,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    drop_path: float = 0.0,
+    pool: Literal["tokens", "token"] = "tokens",
+) -> Model:
+    """A distilled DeiT: a ViT with a second token, which learned from a teacher.
+
+    Features as of `vit`, with the distillation token after the class token; `pooled` [batch, 2 width] is both side by
+    side, and `heads.averaged` the head on them. Parameters beside those of `vit`: `distillation_token`.
+
+    Args:
+      size: "Ti", "S", "B", or a `Size` of one's own.
+      patch: side of a patch in pixels.
+      image: side of the images in pixels, a multiple of `patch`.
+      eps: of the layer normalisations: 1e-6 in timm's checkpoints, 1e-12 in transformers'.
+      dropout: after the embedding and both branches of each block, in training.
+      attention_dropout: of the attention weights, in training.
+      drop_path: as of `vit`.
+      pool: "token" leaves the class token alone in `pooled` [batch, width].
+
+    Raises:
+      ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
+        another size.
+
+    Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, 2020, arXiv 2012.12877.
+    """
+    check_grid(image, patch)
+    net = VisionTransformer(
+        sized(size, SIZES),
+        patch,
+        image,
+        eps,
+        dropout,
+        attention_dropout=attention_dropout,
+        drop_path=drop_path,
+        tokens=("class_token", "distillation_token"),
+        pool=pool,
+    )
+    return from_linen(net)
+
+
 def dinov2(
     size: Literal["S", "B", "L"] | Size,
     *,

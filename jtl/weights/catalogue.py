@@ -76,7 +76,7 @@ def _example(family: Family, name: str, config: Config) -> jax.ShapeDtypeStruct 
 
 def table(found: Iterator[Line]) -> Iterator[str]:
     """Lines of text, each as soon as it is known."""
-    form = "{:14}  {:28}  {:>12}  {:>8}  {:>11}  {}"
+    form = "{:14}  {:32}  {:>12}  {:>8}  {:>11}  {}"
     yield form.format("family", "name", "parameters", "GFLOPs", "of one", "read from")
     for line in found:
         cells = line.family, line.name or "(config.json)", f"{line.parameters:,}", f"{line.flops / 1e9:.2f}"

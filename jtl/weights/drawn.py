@@ -1,5 +1,6 @@
 """Parameters that no file gives, drawn as `jtl.init` draws them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,9 @@ def drawn(
         flat = dict(flatten(tree))
         return {path: flat[path].astype(wanted[path].dtype) for path in paths}
 
-    like = jax.ShapeDtypeStruct((1, wanted["head/out/kernel"].shape[0]), jnp.float32) if alone else example
+    # Each layer of a family's head takes its own part of the features.
+    width = sum(leaf.shape[0] for path, leaf in wanted.items() if re.fullmatch("head/.*/kernel", path))
+    like = jax.ShapeDtypeStruct((1, width), jnp.float32) if alone else example
     x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
     if where is not None:
         return jax.jit(some, out_shardings={path: where[path] for path in paths})(key, x)

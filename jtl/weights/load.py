@@ -37,7 +37,8 @@ class Pretrained(NamedTuple):
 
     Args:
       backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` gives the features by name.
-      head: a linear layer on the pooled features; the identity where the file has none and none was asked for.
+      head: the classifier on the pooled features, a linear layer, or the mean of a distilled DeiT's two; the identity
+        where the file has none and none was asked for.
       variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays or by `sharding`.
       preprocessing: what images or sounds go through; None where nothing beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
@@ -125,9 +126,9 @@ def load(
         family.complete(config, kind)  # refuses what is no size
     backbone = family.backbone(config)
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
-    count = _classes(classes, tensors, table, family.head_bias)
+    count = _classes(classes, tensors, table)
     labels = labels if labels is not None and len(labels) == count else None
-    head = heads.identity() if count is None else heads.linear(count, bias=family.head_bias)
+    head = heads.identity() if count is None else family.head(config, count)
 
     def sizes(config):
         found = outline(family, config, count)
@@ -169,8 +170,9 @@ def _resized(
         for rule in table
     ]
     if isinstance(images, Preprocessing):
-        if isinstance(images.size, int) and images.crop:
-            images = images._replace(size=round(images.size * side / images.crop), crop=side)
+        if images.size and images.crop:
+            sizes = np.rint(np.multiply(images.size, side / images.crop)).astype(int).tolist()
+            images = images._replace(size=sizes if isinstance(sizes, int) else tuple(sizes), crop=side)
         else:
             images = images._replace(size=(side, side), crop=None)
     return {**config, "image_size": side}, images, rules
@@ -183,12 +185,13 @@ def _kernel(kind: str, model_type: str) -> Kernel:
     return "linear" if (model_type, kind) == ("vit", "original") else "bicubic"
 
 
-def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule], bias: bool) -> int | None:
+def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int | None:
     if classes is not None:
         return classes if isinstance(classes, int) else len(classes)
-    leaf = "head/out/bias" if bias else "head/out/kernel"
-    for rule in (rule for rule in table if any(path.startswith("head/") for path in rule.paths)):
-        for name in tensors:
+    rules = [rule for rule in table if any(path.startswith("head/") for path in rule.paths)]
+    pairs = [(rule, name) for rule in rules for name in tensors]
+    for leaf in ("head/out/bias", "head/out/kernel"):  # not every classifier has a bias
+        for rule, name in pairs:
             match = re.fullmatch(rule.pattern, name)
             if match and leaf in map(match.expand, rule.paths):
                 like = np.broadcast_to(np.float32(0), tensors.entry(name).shape)  # takes no memory

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 import jax
 
-from jtl import heads
 from jtl.model import init
 from jtl.shapes import shapes
 from jtl.weights.families.base import Config, Family
@@ -35,7 +34,7 @@ def outline(family: Family, config: Config, classes: int | None = None) -> Mappi
     Args:
       family: the network's.
       config: complete.
-      classes: of the linear head; None for none.
+      classes: of the head; None for none.
 
     Raises:
       ValueError: the network is a variant that jtl's is not.
@@ -47,7 +46,7 @@ def outline(family: Family, config: Config, classes: int | None = None) -> Mappi
 def _traced(network: _Network) -> Mapping[str, tuple[int, ...]]:
     family, config = network.family, network.config
     backbone = family.backbone(config)
-    head = {} if network.classes is None else {"head": heads.linear(network.classes, bias=family.head_bias)}
+    head = {} if network.classes is None else {"head": family.head(config, network.classes)}
 
     def made(key, x):
         variables = init(key, x, backbone=backbone, **head)

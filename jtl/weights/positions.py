@@ -12,7 +12,7 @@ Kernel = Literal["bicubic", "antialiased", "linear"]
 
 
 def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic") -> Transform:
-    """A square of position embeddings, [1, n², d] or after one for the class token [1, 1 + n², d], for `side²` patches.
+    """A square of position embeddings, [1, n², d], or after those of one or two tokens, for `side²` patches.
 
     Args:
       side: how many patches there shall be in a row.
@@ -25,8 +25,8 @@ def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic"
     def forward(x: np.ndarray) -> np.ndarray:
         x = np.asarray(of.forward(x))
         old = math.isqrt(x.shape[1]) if x.ndim == 3 else 0
-        if old < 1 or x.shape[1] - old * old > 1:
-            raise ValueError(f"expected [1, 1 + n*n, width], got {x.shape}")
+        if old < 1 or x.shape[1] - old * old > 2:
+            raise ValueError(f"expected [1, n*n, width] with 0 to 2 tokens more, got {x.shape}")
         if old == side:
             return x
         wide = x.astype(np.float32)

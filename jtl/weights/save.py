@@ -109,7 +109,7 @@ def _texts(
         config = {k: v for k, v in config.items() if k not in left}
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
-            named = None if params["head"] else family.bare(config)
+            named = family.classifier(config) if params["head"] else family.bare(config)
             config |= {"architectures": [named or family.architecture]}
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:

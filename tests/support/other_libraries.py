@@ -65,6 +65,15 @@ NETS = {
     "timm vit": lambda: timm.create_model(
         "vit_tiny_patch16_224", img_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=4, num_classes=5
     ),
+    "timm deit": lambda: timm.create_model(
+        "deit_tiny_distilled_patch16_224",
+        img_size=12,
+        patch_size=4,
+        embed_dim=24,
+        depth=2,
+        num_heads=4,
+        num_classes=5,
+    ),
     "timm swin": lambda: timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),
@@ -107,9 +116,9 @@ def load(name, x, file, out):
     np.save(out, logits(net, x))
 
 
-def load_folder(folder, x, out):
-    """The logits of the network that timm makes of a folder alone."""
-    np.save(out, logits(timm.create_model(f"local-dir:{folder}", pretrained=True), x))
+def load_folder(folder, x, out, **changes):
+    """The logits of the network that timm makes of a folder alone, with other measures where there are changes."""
+    np.save(out, logits(timm.create_model(f"local-dir:{folder}", pretrained=True, **changes), x))
 
 
 def load_original(name, x, file, out):

@@ -32,6 +32,30 @@ def hf_dinov2(
     return randomise(net(config)).eval()
 
 
+def hf_deit(
+    kind: str = "ForImageClassificationWithTeacher",
+    classes: int = 5,
+    width: int = 12,
+    depth: int = 2,
+    heads: int = 3,
+    image: int = 12,
+    patch: int = 4,
+) -> Any:
+    """transformers' distilled DeiT, of the class `kind`."""
+    import transformers
+
+    config = transformers.DeiTConfig(
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=2 * width - 1,
+        image_size=image,
+        patch_size=patch,
+        num_labels=classes,
+    )
+    return randomise(getattr(transformers, f"DeiT{kind}")(config)).eval()
+
+
 def gradients(net: Any, folder: Any) -> None:
     """Saves the gradients of all parameters in the place of the parameters; zeros where there is none."""
     import torch

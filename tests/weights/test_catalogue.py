@@ -77,6 +77,7 @@ def test_every_published_size_is_listed_and_found_again():
     named = {name for _, name in catalogue.names()}
     efficientnets = [f"{by}efficientnet_b{i}" for by in ("", "tf_") for i in range(8)]
     deits = [f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")] + ["deit_base_patch16_384"]
+    deits += [name.replace("_patch", "_distilled_patch") for name in deits]
     assert named >= {*efficientnets, *deits}
     family = FAMILIES["efficientnet"]
     for name in efficientnets:

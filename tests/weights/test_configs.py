@@ -22,6 +22,12 @@ CONFIGS = (
     },
     {"model_type": "dinov2", "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 28},
     {"model_type": "dinov2_with_registers", "hidden_size": 12, "num_attention_heads": 3, "num_register_tokens": 2},
+    {
+        "model_type": "deit",
+        "hidden_size": 12,
+        "num_attention_heads": 3,
+        "architectures": ["DeiTForImageClassification"],
+    },
     {"model_type": "mobilenet_v2", "depth_multiplier": 0.5, "depth_coefficient": 1.2, "tf_padding": True},
     {"model_type": "cifar_resnet", "depth": 20},
     {"model_type": "convnext", "depths": [1, 2], "hidden_sizes": [4, 8], "patch_size": 2, "layer_scale_init_value": 1},

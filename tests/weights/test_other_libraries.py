@@ -27,6 +27,7 @@ VGG = {"depths": [1, 2], "hidden_sizes": [4, 6], "batch_norm": True, "intermedia
 CASES = {
     "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
+    "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
@@ -101,6 +102,21 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
 
 
+@pytest.mark.parametrize("name", ["timm vit", "timm deit"])
+def test_another_size_of_images_is_timms(ask, name, tmp_path):
+    """`image=` resizes the position embeddings as timm does, and leaves those of the tokens."""
+    arch, size = CASES[name]
+    for file, side in (("x", size), ("larger", (20, 20))):
+        np.save(tmp_path / f"{file}.npy", images(side))
+    given = {"out": str(tmp_path / "logits.npy")}
+    ask(do="make", name=name, file=str(tmp_path / "theirs.pth"), x=str(tmp_path / "x.npy"), **given)
+    save(tmp_path / "folder", load(tmp_path / "theirs.pth", arch=arch), format="timm")
+    ask(do="load_folder", folder=str(tmp_path / "folder"), x=str(tmp_path / "larger.npy"), img_size=20, **given)
+    loaded = load(tmp_path / "folder", image=20)
+    logits = jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, images((20, 20)))
+    close(logits, np.load(tmp_path / "logits.npy"), 1e-5, name)
+
+
 def test_the_original_files_of_bit_are_read_as_timm_reads_them(ask, tmp_path):
     """By the names of Google's release."""
     arch, size = CASES["timm bit"]
@@ -121,6 +137,7 @@ def test_the_original_files_of_bit_are_read_as_timm_reads_them(ask, tmp_path):
 WHOLE = [
     *(("torchvision", name) for name in ("alexnet", "vgg16_bn", "resnet50", "mobilenet_v2", "convnext_tiny")),
     *(("timm", name) for name in ("swin_tiny_patch4_window7_224", "deit_tiny_patch16_224", "vgg16_bn", "densenet121")),
+    *(("timm", f"deit_{size}_distilled_patch16_224") for size in ("tiny", "base")),
     *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),
     *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
     *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
@@ -140,5 +157,6 @@ def test_every_tensor_of_a_whole_network_has_their_name_and_shape(ask, library, 
     wanted = ask(do="shapes", library=library, name=name)
     head = {n for n in wanted if n not in found and not n.endswith(NO_WEIGHTS)}
     assert {n: s for n, s in wanted.items() if n in found} == found
-    # What is left is the classifier: a kernel for 1000 classes and a bias; none in DINOv2.
-    assert [wanted[n][0] for n in head] == [1000] * (0 if "dinov2" in name else 2), head
+    # What is left is the classifier, a kernel for 1000 classes and a bias: none in DINOv2, two in a distilled DeiT.
+    count = {"vit_small": 0, "deit_tiny_distilled": 2, "deit_base_distilled": 2}.get(name.partition("_patch")[0], 1)
+    assert [wanted[n][0] for n in head] == [1000] * 2 * count, head

@@ -5,6 +5,7 @@ from jtl.weights.families.bert import BERT, DISTILBERT, ROBERTA
 from jtl.weights.families.bit import BIT
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
 from jtl.weights.families.convnext import CONVNEXT
+from jtl.weights.families.deit import DEIT
 from jtl.weights.families.densenet import DENSENET
 from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Family] = {
     "resnet": RESNET,
     "bit": BIT,
     "vit": VIT,
+    "deit": DEIT,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2_WITH_REGISTERS,
     "mobilenet_v2": MOBILENET_V2,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jtl import heads
 from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.names import Rule
@@ -35,7 +36,8 @@ class Family(NamedTuple):
       usual: the preprocessing of networks known by name; None where their input is text.
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head; None where it has none that is this network.
-      head_bias: whether its classifier has a bias.
+      classifier: transformers' class with a head where the config says that it is another than `architecture`.
+      head: `head(config, classes)`, the classifier; each of its layers takes its own part of the pooled features.
       torchvision: those of `names` that timm does not know.
       depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
         the first of them in every config; none where a network is read as a whole only.
@@ -50,7 +52,8 @@ class Family(NamedTuple):
     usual: Callable[[str, Config], Preprocessing | Waves | LogMel | None]
     architecture: str | None
     bare: Callable[[Config], str | None] = lambda config: None
-    head_bias: bool = True
+    classifier: Callable[[Config], str | None] = lambda config: None
+    head: Callable[[Config, int], Model] = lambda config, classes: heads.linear(classes)
     torchvision: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jtl import backbones
+from jtl import backbones, heads
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, must_be, real, whole
 from jtl.weights.families.bert import sentence
@@ -81,6 +81,6 @@ GPT2 = Family(
     architecture="GPT2ForSequenceClassification",
     # The model of language has no parameters of its own where its last layer is the words' embedding.
     bare=lambda config: "GPT2LMHeadModel" if config["tie_word_embeddings"] is True else "GPT2Model",
-    head_bias=False,
+    head=lambda config, classes: heads.linear(classes, bias=False),
     depth=("n_layer",),
 )

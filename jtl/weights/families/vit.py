@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
 from jtl.weights.maps import vit as maps
 from jtl.weights.names import Rule
@@ -23,8 +22,9 @@ WORDS = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
-    found = re.fullmatch(r"(?:vit|deit)_(tiny|small|base|large)_patch(\d+)_(\d+)", name)
+def named(kind: str, pattern: str, name: str, changes: Mapping[str, Any]) -> Config | None:
+    """The measures of a network of `model_type` `kind`, where its name is one of `pattern`: size, patch and image."""
+    found = re.fullmatch(pattern, name)
     if not found:
         return None
     width, depth, heads = SIZES[found[1]]
@@ -40,10 +40,11 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     whole(config, "hidden_size")
     real(config, "mlp_ratio", 64)
     hidden = int(config["hidden_size"] * config.pop("mlp_ratio"))
-    return {"model_type": "vit", **config, "intermediate_size": hidden}
+    return {"model_type": kind, **config, "intermediate_size": hidden}
 
 
-def _complete(config: Config, naming: str) -> Config:
+def complete(config: Config, naming: str) -> Config:
+    """With every measure; timm's epsilon is another than transformers'."""
     usual = {
         "hidden_size": 768,
         "num_hidden_layers": 12,
@@ -67,7 +68,8 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def measures(config: Config) -> dict[str, Any]:
+    """What `backbones.vit` takes."""
     must_be(config, hidden_act="gelu", qkv_bias=True)
     size = backbones.Size(
         config["hidden_size"],
@@ -75,14 +77,14 @@ def _backbone(config: Config) -> Model:
         config["num_attention_heads"],
         config["intermediate_size"],
     )
-    return backbones.vit(
-        size,
-        patch=config["patch_size"],
-        image=config["image_size"],
-        eps=config["layer_norm_eps"],
-        dropout=config["hidden_dropout_prob"],
-        attention_dropout=config["attention_probs_dropout_prob"],
-    )
+    return {
+        "size": size,
+        "patch": config["patch_size"],
+        "image": config["image_size"],
+        "eps": config["layer_norm_eps"],
+        "dropout": config["hidden_dropout_prob"],
+        "attention_dropout": config["attention_probs_dropout_prob"],
+    }
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
@@ -94,7 +96,8 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     }
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def usual(name: str, config: Config) -> Preprocessing:
+    """As timm has it; of the DeiTs with the mean and deviation of ImageNet."""
     side = config["image_size"]
     share = 0.9 if side < 384 else 1.0
     return Preprocessing(int(side / share), side, "bicubic", *(IMAGENET if name.startswith("deit") else HALF))
@@ -103,12 +106,12 @@ def _usual(name: str, config: Config) -> Preprocessing:
 VIT = Family(
     names="vit_{tiny,small,base,large}_patch{16,32,...}_{224,384,...}, "
     "deit_{tiny,small,base}_patch16_224, deit_base_patch16_384",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
+    named=lambda name, changes: named("vit", r"(?:vit|deit)_(tiny|small|base|large)_patch(\d+)_(\d+)", name, changes),
+    complete=complete,
+    backbone=lambda config: backbones.vit(**measures(config)),
     example=lambda config: picture(config["image_size"], config["num_channels"]),
     tables=_tables,
-    usual=_usual,
+    usual=usual,
     architecture="ViTForImageClassification",
     depth=("num_hidden_layers",),
 )

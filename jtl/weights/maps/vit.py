@@ -6,9 +6,14 @@ from jtl.weights.transforms import dense as transposed
 from jtl.weights.transforms import merge_axes, split
 
 
-def transformers(depth: int) -> list[Rule]:
-    """Of transformers' ViTModel and ViTForImageClassification."""
-    top = r"(?:vit\.|)"
+def transformers(depth: int, model: str = "vit") -> list[Rule]:
+    """Of transformers' ViTModel and ViTForImageClassification, or a network with the same blocks.
+
+    Args:
+      depth: number of blocks.
+      model: the `model_type`, which is the prefix where there is a classifier.
+    """
+    top = rf"(?:{model}\.|)"
     rules = ends(top)
     for i in range(depth):
         name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
