@@ -25,7 +25,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
         config = {"model_type": "mobilenet_v3", "size": name.removeprefix("mobilenet_v3_")}
         return changed(config, changes, {**WORDS, "width_mult": "depth_multiplier"})
     found = re.fullmatch(r"(tf_|)mobilenetv3_(large|small)_(050|075|100)", name)
-    if not found or (found[1] + found[2], found[3]) in (("large", "050"), ("tf_large", "050"), ("tf_small", "050")):
+    if not found or (found[3] == "050" and found[1] + found[2] != "small"):
         return None
     config = {"model_type": "mobilenet_v3", "size": found[2], "depth_multiplier": int(found[3]) / 100}
     config |= {"scaling": "timm", "tf_padding": bool(found[1]), "layer_norm_eps": 1e-3 if found[1] else 1e-5}
