@@ -112,6 +112,7 @@ def dinov2(
     layer_scale: float = 1.0,
     antialias: bool = False,
     attention_dropout: float = 0.0,
+    pool: Literal["token+mean", "token"] = "token+mean",
 ) -> Model:
     """A DINOv2 ViT: branches with factors, registers, and images of any size.
 
@@ -130,6 +131,7 @@ def dinov2(
       layer_scale: start of the branches' factors.
       antialias: in the interpolation; so in transformers with registers, not without.
       attention_dropout: of the attention weights, in training.
+      pool: "token" leaves the class token alone in `pooled` [batch, width], which is what timm's classifiers see.
 
     Raises:
       ValueError: for an unknown size, or numbers that do not divide one another.
@@ -148,6 +150,6 @@ def dinov2(
         registers=registers,
         mask_token=mask_token,
         resample="antialias" if antialias else "bicubic",
-        pool="token+mean",
+        pool=pool,
     )
     return from_linen(net)

@@ -60,20 +60,13 @@ def small_timm_vgg():
 
 BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3]}
+VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
 NETS = {
     "timm resnet": lambda: timm.create_model("resnet18", layers=[1, 1, 1, 1], num_classes=5),
-    "timm vit": lambda: timm.create_model(
-        "vit_tiny_patch16_224", img_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=4, num_classes=5
-    ),
-    "timm deit": lambda: timm.create_model(
-        "deit_tiny_distilled_patch16_224",
-        img_size=12,
-        patch_size=4,
-        embed_dim=24,
-        depth=2,
-        num_heads=4,
-        num_classes=5,
-    ),
+    "timm vit": lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT),
+    "timm deit": lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **VIT),
+    "timm dinov2": lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=5, **VIT),
+    "timm dinov2_reg4": lambda: timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=5, **VIT),
     "timm swin": lambda: timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),

@@ -28,6 +28,8 @@ CASES = {
     "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
     "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
+    "timm dinov2": ({"architecture": "vit_small_patch14_dinov2", "model_args": VIT}, (12, 12)),
+    "timm dinov2_reg4": ({"architecture": "vit_small_patch14_reg4_dinov2", "model_args": VIT}, (12, 12)),
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
@@ -102,7 +104,7 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
 
 
-@pytest.mark.parametrize("name", ["timm vit", "timm deit"])
+@pytest.mark.parametrize("name", ["timm vit", "timm deit", "timm dinov2_reg4"])
 def test_another_size_of_images_is_timms(ask, name, tmp_path):
     """`image=` resizes the position embeddings as timm does, and leaves those of the tokens."""
     arch, size = CASES[name]
