@@ -203,9 +203,10 @@ def test_timms_classifier_sees_the_class_token_alone(tmp_path):
     token = net(channels_first(x)).pooler_output.detach().numpy()
     close(features["pooled"], token, 1e-5, "pooled")
     close(logits, token @ head["head.weight"].T + head["head.bias"], 1e-5, "logits")
-    for form, folder in (("timm", tmp_path / "timm"), ("jtl", tmp_path / "own")):
-        save(folder, loaded, format=form)
-        again = load(folder)
+    save(tmp_path / "timm", loaded, format="timm")
+    save(tmp_path / "own", loaded, format="jtl")
+    for folder in ("timm", "own"):
+        again = load(tmp_path / folder)
         same_bits(dict(flatten(tree_of(again))), dict(flatten(tree_of(loaded))))
         np.testing.assert_array_equal(run(again, x)[1], logits)
     same_bits(load_file(tmp_path / "timm" / "model.safetensors"), body | head)
