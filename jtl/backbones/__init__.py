@@ -24,7 +24,7 @@ from jtl.backbones.spans import Spans
 from jtl.backbones.swin import swin
 from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
-from jtl.backbones.vit import deit, dinov2, vit
+from jtl.backbones.vit import deit, deit3, dinov2, vit
 from jtl.backbones.wav2vec2 import wav2vec2
 from jtl.backbones.whisper import whisper
 
@@ -44,6 +44,7 @@ __all__ = [
     "conv4",
     "convnext",
     "deit",
+    "deit3",
     "densenet",
     "dinov2",
     "efficientnet",

@@ -1,17 +1,27 @@
 """SigLIP's image tower and text tower."""
 
+from typing import Literal
+
 import flax.linen as nn
 
 from jtl.backbones.sizes import Size
 from jtl.backbones.text_tower import TextTower
+from jtl.backbones.transformer import exact_gelu
 from jtl.backbones.vision_transformer import VisionTransformer
 from jtl.model import Model, from_linen
 
 
 def siglip_image(
-    size: Size, *, patch: int = 16, image: int = 224, eps: float = 1e-6, attention_dropout: float = 0.0
+    size: Size,
+    *,
+    patch: int = 16,
+    image: int = 224,
+    eps: float = 1e-6,
+    attention_dropout: float = 0.0,
+    activation: Literal["gelu_tanh", "gelu"] = "gelu_tanh",
+    pool: Literal["attention", "mean"] = "attention",
 ) -> Model:
-    """A ViT without a class token, with the tanh form of the GELU, whose patches are pooled by attention.
+    """A ViT without a class token, whose patches are pooled by attention.
 
     Features: `stage1`, `stage2`, ... [batch, patches, width]; `last`, normalised; `pooled` [batch, width], a learned
     query's attention over them and a perceptron. Parameters: those of `vit` but for `class_token`, and `pool/query`,
@@ -24,6 +34,9 @@ def siglip_image(
         seen.
       eps: of the layer normalisations.
       attention_dropout: of the blocks' attention weights, in training.
+      activation: of the perceptrons; the weights were trained with the tanh form of the GELU, but timm has the exact
+        one in most of its towers.
+      pool: "mean" has the mean of the patches as `pooled`, and no parameters for it.
 
     Raises:
       ValueError: for heads that do not divide the width; when called on images of another size.
@@ -36,9 +49,9 @@ def siglip_image(
         image,
         eps,
         attention_dropout=attention_dropout,
-        activation=nn.gelu,
+        activation={"gelu_tanh": nn.gelu, "gelu": exact_gelu}[activation],
         tokens=(),
-        pool="attention",
+        pool=pool,
     )
     return from_linen(net)
 

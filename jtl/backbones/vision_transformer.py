@@ -39,6 +39,7 @@ class VisionTransformer(nn.Module):
       activation: of the perceptrons.
       layer_scale: start of the branches' factors; None for none.
       tokens: names of the learned tokens that go first, each with a position; the first is the class token.
+      token_positions: whether those have positions, as the patches have.
       registers: tokens after those that have no position.
       mask_token: whether there is the token that took the place of patches in pretraining. Nothing here reads it;
         it is carried from file to file.
@@ -47,7 +48,7 @@ class VisionTransformer(nn.Module):
       resample: how position embeddings are interpolated for images of another size: "bicubic", or "antialias",
         bicubic too; None for no other size.
       pool: what makes `pooled`: the class token, all of `tokens` side by side, the class token beside the mean of the
-        patches, or a learned query's attention over all tokens.
+        patches, that mean alone, or a learned query's attention over all tokens.
       projection: width of a linear map after that, without a bias; None for none.
     """
 
@@ -61,12 +62,13 @@ class VisionTransformer(nn.Module):
     activation: Callable[[Array], Array] = exact_gelu
     layer_scale: float | None = None
     tokens: tuple[str, ...] = ("class_token",)
+    token_positions: bool = True
     registers: int = 0
     mask_token: bool = False
     embed_bias: bool = True
     first_norm: bool = False
     resample: Literal["bicubic", "antialias"] | None = None
-    pool: Literal["token", "tokens", "token+mean", "attention"] = "token"
+    pool: Literal["token", "tokens", "token+mean", "mean", "attention"] = "token"
     projection: int | None = None
 
     def __post_init__(self):
@@ -103,16 +105,19 @@ class VisionTransformer(nn.Module):
                 f"images of {x.shape[1]}x{x.shape[2]} pixels: this network was made for "
                 f"{self.image}x{self.image}; resize them, or give vit(..., image=)"
             )
-        width, first = self.size.width, len(self.tokens)
+        width, count = self.size.width, len(self.tokens)
+        first = count if self.token_positions else 0
         x = Conv(width, self.patch, self.patch, 0, bias=self.embed_bias, init=trunc_normal, name="embed")(x)
         grid = (x.shape[1], x.shape[2])
         x = x.reshape(x.shape[0], -1, width)
-        x = jnp.concatenate([*(self._token(name, 1, x) for name in self.tokens), x], 1)
+        tokens = [self._token(name, 1, x) for name in self.tokens]
+        x = jnp.concatenate([*tokens, x], 1) if self.token_positions else x
         shape = (1, first + (self.image // self.patch) ** 2, width)
         position = self.param("position", trunc_normal, shape, jnp.float32)
         x = x + interpolated(position, grid, self.resample == "antialias").astype(x.dtype)
+        x = x if self.token_positions else jnp.concatenate([*tokens, x], 1)
         if self.registers:
-            x = jnp.concatenate([x[:, :first], self._token("registers", self.registers, x), x[:, first:]], 1)
+            x = jnp.concatenate([x[:, :count], self._token("registers", self.registers, x), x[:, count:]], 1)
         if self.mask_token:
             self.param("mask_token", nn.initializers.zeros, (1, width), jnp.float32)
         return x
@@ -131,8 +136,11 @@ class VisionTransformer(nn.Module):
         token, first = x[:, 0], len(self.tokens)
         if self.pool == "tokens":
             return {"pooled": x[:, :first].reshape(len(x), -1)}
-        if self.pool == "token+mean":
-            return {"token": token, "pooled": jnp.concatenate([token, x[:, first + self.registers :].mean(1)], -1)}
+        if self.pool in ("token+mean", "mean"):
+            mean = x[:, first + self.registers :].mean(1)
+            if self.pool == "mean":
+                return {"pooled": mean}
+            return {"token": token, "pooled": jnp.concatenate([token, mean], -1)}
         if self.projection is None:
             return {"pooled": token}
         project = nn.Dense(self.projection, use_bias=False, kernel_init=trunc_normal, name="projection")

@@ -101,6 +101,53 @@ def deit(
     return from_linen(net)
 
 
+def deit3(
+    size: Literal["S", "B", "L"] | Size,
+    *,
+    patch: int = 16,
+    image: int = 224,
+    eps: float = 1e-6,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    drop_path: float = 0.0,
+    layer_scale: float = 1e-6,
+) -> Model:
+    """A DeiT-III: a ViT whose branches have factors, and whose class token has no position.
+
+    Features as of `vit`. Parameters beside those of `vit`: `block1/scale1`, `block1/scale2`, ...; `position` is
+    [1, patches, width].
+
+    Args:
+      size: "S", "B", "L", or a `Size` of one's own.
+      patch: side of a patch in pixels.
+      image: side of the images in pixels, a multiple of `patch`.
+      eps: of the layer normalisations.
+      dropout: after the embedding and both branches of each block, in training.
+      attention_dropout: of the attention weights, in training.
+      drop_path: as of `vit`.
+      layer_scale: start of the branches' factors.
+
+    Raises:
+      ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
+        another size.
+
+    Touvron et al., DeiT III: Revenge of the ViT, 2022, arXiv 2204.07118.
+    """
+    check_grid(image, patch)
+    net = VisionTransformer(
+        sized(size, SIZES),
+        patch,
+        image,
+        eps,
+        dropout,
+        attention_dropout=attention_dropout,
+        drop_path=drop_path,
+        layer_scale=layer_scale,
+        token_positions=False,
+    )
+    return from_linen(net)
+
+
 def dinov2(
     size: Literal["S", "B", "L"] | Size,
     *,
@@ -112,6 +159,7 @@ def dinov2(
     layer_scale: float = 1.0,
     antialias: bool = False,
     attention_dropout: float = 0.0,
+    pool: Literal["token+mean", "token"] = "token+mean",
 ) -> Model:
     """A DINOv2 ViT: branches with factors, registers, and images of any size.
 
@@ -130,6 +178,7 @@ def dinov2(
       layer_scale: start of the branches' factors.
       antialias: in the interpolation; so in transformers with registers, not without.
       attention_dropout: of the attention weights, in training.
+      pool: "token" leaves the class token alone in `pooled` [batch, width], which is what timm's classifiers see.
 
     Raises:
       ValueError: for an unknown size, or numbers that do not divide one another.
@@ -148,6 +197,6 @@ def dinov2(
         registers=registers,
         mask_token=mask_token,
         resample="antialias" if antialias else "bicubic",
-        pool="token+mean",
+        pool=pool,
     )
     return from_linen(net)

@@ -113,10 +113,12 @@ def load(
     found = recognise(path if path.is_dir() else None, arch)
     tensors = read(path)
     family = found.family
-    kind = naming(tensors, tables(family, family.complete(found.config, "")))
+    named = tables(family, family.complete(found.config, ""))
+    kind = naming(tensors, named)
+    bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
-    config = family.complete(found.config, kind)
+    config = family.complete(family.headless(found.config, kind) if bare else found.config, kind)
     images, table = found.preprocessing, tables(family, config)[kind]
     if stages is not None:
         config, table, rest = shortened(family, config, kind, stages, tensors)

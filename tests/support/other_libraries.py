@@ -60,20 +60,19 @@ def small_timm_vgg():
 
 BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3]}
+VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
 NETS = {
     "timm resnet": lambda: timm.create_model("resnet18", layers=[1, 1, 1, 1], num_classes=5),
-    "timm vit": lambda: timm.create_model(
-        "vit_tiny_patch16_224", img_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=4, num_classes=5
-    ),
-    "timm deit": lambda: timm.create_model(
-        "deit_tiny_distilled_patch16_224",
-        img_size=12,
-        patch_size=4,
-        embed_dim=24,
-        depth=2,
-        num_heads=4,
-        num_classes=5,
-    ),
+    "timm vit": lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT),
+    "timm deit": lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **VIT),
+    "timm dinov2": lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=5, **VIT),
+    "timm dinov2_reg4": lambda: timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=5, **VIT),
+    "timm deit3": lambda: timm.create_model("deit3_small_patch16_224", num_classes=5, **VIT),
+    "timm clip": lambda: timm.create_model("vit_base_patch32_clip_224", num_classes=5, **VIT),
+    "timm quickgelu": lambda: timm.create_model("vit_base_patch32_clip_quickgelu_224", num_classes=5, **VIT),
+    "timm siglip": lambda: timm.create_model("vit_base_patch16_siglip_224", num_classes=5, **VIT),
+    "timm siglip_tanh": lambda: timm.create_model("vit_so400m_patch16_siglip_256", num_classes=5, **VIT),
+    "timm siglip_gap": lambda: timm.create_model("vit_base_patch16_siglip_gap_224", num_classes=5, **VIT),
     "timm swin": lambda: timm.create_model(
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),
@@ -116,6 +115,25 @@ def load(name, x, file, out):
     np.save(out, logits(net, x))
 
 
+def exact(name, x, file, out, folder):
+    """Of a vision transformer of timm in float64: features and logits, and gradients in the place of parameters."""
+    from safetensors.torch import save_file
+
+    net = NETS[name]()
+    net.load_state_dict(torch.load(file))
+    net = net.double().eval()
+    found = {}
+    for i, block in enumerate(net.blocks, 1):
+        block.register_forward_hook(lambda module, given, y, i=i: found.update({f"stage{i}": y}))
+    x = torch.tensor(np.load(x)).permute(0, 3, 1, 2).double()
+    found["last"] = net.forward_features(x)
+    found["pooled"] = net.forward_head(found["last"], pre_logits=True)
+    found["logits"] = net.forward_head(found["last"])
+    found["logits"].sin().sum().backward()
+    np.savez(out, **{name: value.detach().numpy() for name, value in found.items()})
+    save_file({name: p.grad.contiguous() for name, p in net.named_parameters()}, f"{folder}/model.safetensors")
+
+
 def load_folder(folder, x, out, **changes):
     """The logits of the network that timm makes of a folder alone, with other measures where there are changes."""
     np.save(out, logits(timm.create_model(f"local-dir:{folder}", pretrained=True, **changes), x))
@@ -136,7 +154,7 @@ def shapes(library, name):
 
 
 if __name__ == "__main__":
-    DO = {"make": make, "load": load, "load_folder": load_folder, "load_original": load_original, "shapes": shapes}
+    DO = {f.__name__: f for f in (make, load, exact, load_folder, load_original, shapes)}
     for line in sys.stdin:
         request = json.loads(line)
         try:

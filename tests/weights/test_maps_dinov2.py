@@ -187,6 +187,45 @@ def test_names_of_other_libraries(registers, kind, tmp_path):
     same_bits(dict(ours), dict(wanted))
 
 
+def test_timms_classifier_sees_the_class_token_alone(tmp_path):
+    """Of a file with one, and on request of a file without; else a new one sees the mean of the patches too."""
+    net = hf_dinov2(classes=None)
+    net.save_pretrained(tmp_path / "in")
+    body = as_timm(renamed_by_hand(load_file(tmp_path / "in" / "model.safetensors"), 0))
+    rng = np.random.default_rng(0)
+    head = {f"head.{leaf}": rng.normal(size=s).astype(np.float32) for leaf, s in (("weight", (3, 12)), ("bias", 3))}
+    save_file(body, tmp_path / "body.safetensors")
+    save_file(body | head, tmp_path / "whole.safetensors")
+    measures = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
+    arch = {"architecture": "vit_small_patch14_dinov2", "model_args": measures}
+    loaded, x = load(tmp_path / "whole.safetensors", arch=arch), images((12, 12))
+    features, logits = run(loaded, x)
+    token = net(channels_first(x)).pooler_output.detach().numpy()
+    close(features["pooled"], token, 1e-5, "pooled")
+    close(logits, token @ head["head.weight"].T + head["head.bias"], 1e-5, "logits")
+    save(tmp_path / "timm", loaded, format="timm")
+    save(tmp_path / "own", loaded, format="jtl")
+    for folder in ("timm", "own"):
+        again = load(tmp_path / folder)
+        same_bits(dict(flatten(tree_of(again))), dict(flatten(tree_of(loaded))))
+        np.testing.assert_array_equal(run(again, x)[1], logits)
+    same_bits(load_file(tmp_path / "timm" / "model.safetensors"), body | head)
+    with pytest.raises(ValueError, match="transformers has no network of the family 'dinov2'"):
+        save(tmp_path / "hf", loaded)
+    new = {"classes": 2, "reinit": ("head/.*",)}
+    both = load(tmp_path / "body.safetensors", arch=arch, **new)
+    assert both.variables.params["head"]["out"]["kernel"].shape == (24, 2)
+    with pytest.raises(ValueError, match=r"no network of timm has.*pool='token\+mean' in place of 'token'"):
+        save(tmp_path / "no", both, format="timm")
+    arch["model_args"]["global_pool"] = "token"
+    asked = load(tmp_path / "body.safetensors", arch=arch, **new)
+    save(tmp_path / "asked", asked, format="timm")
+    assert load_file(tmp_path / "asked" / "model.safetensors")["head.weight"].shape == (2, 12)
+    arch["model_args"]["global_pool"] = "avg"
+    with pytest.raises(ValueError, match=r"pool='?avg'?: give one of \['token', 'token\+mean'\]"):
+        load(tmp_path / "body.safetensors", arch=arch)
+
+
 def test_timm_has_no_place_for_the_class_tokens_position():
     with pytest.raises(ValueError, match="the class token's position embedding is not zero"):
         no_class.inverse(np.ones((1, 5, 2), np.float32))

@@ -9,10 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from loading import close, images, renamed
+from loading import close, images, renamed, same_gradients
 from safetensors.numpy import save_file
 
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune import forward, predictor
 from jtl.shapes import shapes
 from jtl.weights import export
 from jtl.weights.load import load
@@ -28,6 +28,14 @@ CASES = {
     "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
     "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
+    "timm dinov2": ({"architecture": "vit_small_patch14_dinov2", "model_args": VIT}, (12, 12)),
+    "timm dinov2_reg4": ({"architecture": "vit_small_patch14_reg4_dinov2", "model_args": VIT}, (12, 12)),
+    "timm deit3": ({"architecture": "deit3_small_patch16_224", "model_args": VIT}, (12, 12)),
+    "timm clip": ({"architecture": "vit_base_patch32_clip_224", "model_args": VIT}, (12, 12)),
+    "timm quickgelu": ({"architecture": "vit_base_patch32_clip_quickgelu_224", "model_args": VIT}, (12, 12)),
+    "timm siglip": ({"architecture": "vit_base_patch16_siglip_224", "model_args": VIT}, (12, 12)),
+    "timm siglip_tanh": ({"architecture": "vit_so400m_patch16_siglip_256", "model_args": VIT}, (12, 12)),
+    "timm siglip_gap": ({"architecture": "vit_base_patch16_siglip_gap_224", "model_args": VIT}, (12, 12)),
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
@@ -102,7 +110,39 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
 
 
-@pytest.mark.parametrize("name", ["timm vit", "timm deit"])
+EXACT = ["timm dinov2", "timm deit3", "timm quickgelu", "timm siglip", "timm siglip_gap"]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_features_and_gradients_are_timms(ask, name, tmp_path):
+    """In float64: features and logits to 1e-10, gradients to 1e-9."""
+    arch, size = CASES[name]
+    np.save(tmp_path / "x.npy", images(size))
+    given = {"name": name, "x": str(tmp_path / "x.npy"), "file": str(tmp_path / "theirs.pth")}
+    (tmp_path / "gradients").mkdir()
+    (tmp_path / "gradients" / "config.json").write_text(json.dumps(arch))
+    ask(do="make", out=str(tmp_path / "logits.npy"), **given)
+    ask(do="exact", out=str(tmp_path / "wanted.npz"), folder=str(tmp_path / "gradients"), **given)
+    with jax.enable_x64(True):
+        loaded = load(tmp_path / "theirs.pth", arch=arch, dtype=np.float64)
+
+        def loss(params, x):
+            apply = forward(loaded.backbone, loaded.head, train=True)
+            features, logits, _ = apply(loaded.variables._replace(params=params), x, jax.random.key(0))
+            return jax.numpy.sin(logits).sum(), features | {"logits": logits}
+
+        grads, found = jax.jit(jax.grad(loss, has_aux=True))(loaded.variables.params, images(size).astype(np.float64))
+    with np.load(tmp_path / "wanted.npz") as wanted:
+        assert sorted(wanted) == sorted(found)
+        for feature, value in wanted.items():
+            close(found[feature], value, 1e-10, feature)
+    same_gradients(grads, tmp_path / "gradients")
+
+
+RESIZED = ["timm vit", "timm deit", "timm dinov2_reg4", "timm deit3", "timm clip", "timm siglip"]
+
+
+@pytest.mark.parametrize("name", RESIZED)
 def test_another_size_of_images_is_timms(ask, name, tmp_path):
     """`image=` resizes the position embeddings as timm does, and leaves those of the tokens."""
     arch, size = CASES[name]
@@ -142,6 +182,10 @@ WHOLE = [
     *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
     *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
+    *(("timm", name) for name in ("deit3_small_patch16_384", "deit3_medium_patch16_224")),
+    *(("timm", f"vit_{name}_clip_224") for name in ("xsmall_patch16", "base_patch32")),
+    *(("timm", f"vit_{name}") for name in ("base_patch32_siglip_256", "so400m_patch14_siglip_384")),
+    ("timm", "vit_base_patch16_siglip_gap_512"),
 ]
 NO_WEIGHTS = ("num_batches_tracked", "relative_position_index")
 
@@ -157,6 +201,7 @@ def test_every_tensor_of_a_whole_network_has_their_name_and_shape(ask, library, 
     wanted = ask(do="shapes", library=library, name=name)
     head = {n for n in wanted if n not in found and not n.endswith(NO_WEIGHTS)}
     assert {n: s for n, s in wanted.items() if n in found} == found
-    # What is left is the classifier, a kernel for 1000 classes and a bias: none in DINOv2, two in a distilled DeiT.
-    count = {"vit_small": 0, "deit_tiny_distilled": 2, "deit_base_distilled": 2}.get(name.partition("_patch")[0], 1)
-    assert [wanted[n][0] for n in head] == [1000] * 2 * count, head
+    # What is left is the classifier, a kernel and a bias: none in DINOv2 and SigLIP, two in a distilled DeiT.
+    count = 0 if "dinov2" in name or "siglip" in name else 2 if "distilled" in name else 1
+    classes = 512 if "xsmall" in name else 1000
+    assert [wanted[n][0] for n in head] == [classes] * 2 * count, head

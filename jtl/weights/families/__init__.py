@@ -6,6 +6,7 @@ from jtl.weights.families.bit import BIT
 from jtl.weights.families.cifar_resnet import CIFAR_RESNET
 from jtl.weights.families.convnext import CONVNEXT
 from jtl.weights.families.deit import DEIT
+from jtl.weights.families.deit3 import DEIT3
 from jtl.weights.families.densenet import DENSENET
 from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
@@ -16,6 +17,7 @@ from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.recurrent import RECURRENT
 from jtl.weights.families.resnet import RESNET
 from jtl.weights.families.swin import SWIN
+from jtl.weights.families.timm_towers import TIMM_CLIP, TIMM_SIGLIP
 from jtl.weights.families.towers import BOTH, TOWERS
 from jtl.weights.families.vgg import ALEXNET, VGG
 from jtl.weights.families.vit import VIT
@@ -27,11 +29,14 @@ FAMILIES: dict[str, Family] = {
     "bit": BIT,
     "vit": VIT,
     "deit": DEIT,
+    "deit3": DEIT3,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2_WITH_REGISTERS,
     "mobilenet_v2": MOBILENET_V2,
     **BOTH,
     **TOWERS,
+    "timm_clip": TIMM_CLIP,
+    "timm_siglip": TIMM_SIGLIP,
     "mobilenet_v3": MOBILENET_V3,
     "efficientnet": EFFICIENTNET,
     "convnext": CONVNEXT,

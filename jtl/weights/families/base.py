@@ -37,6 +37,7 @@ class Family(NamedTuple):
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head; None where it has none that is this network.
       classifier: transformers' class with a head where the config says that it is another than `architecture`.
+      headless: `headless(config, naming) -> Config` of a file without a classifier, before it is completed.
       head: `head(config, classes)`, the classifier; each of its layers takes its own part of the pooled features.
       torchvision: those of `names` that timm does not know.
       depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
@@ -53,6 +54,7 @@ class Family(NamedTuple):
     architecture: str | None
     bare: Callable[[Config], str | None] = lambda config: None
     classifier: Callable[[Config], str | None] = lambda config: None
+    headless: Callable[[Config, str], Config] = lambda config, naming: config
     head: Callable[[Config, int], Model] = lambda config, classes: heads.linear(classes)
     torchvision: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()

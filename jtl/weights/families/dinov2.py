@@ -6,13 +6,14 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
+from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole
 from jtl.weights.families.vit import SIZES, WORDS
 from jtl.weights.maps import dinov2 as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _PLAIN, _REGISTERS = "dinov2", "dinov2_with_registers"
+_TOKEN, _BOTH = "token", "token+mean"
 
 
 def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
@@ -32,7 +33,7 @@ def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
         "layerscale_value": 1e-5,
         **({"num_register_tokens": 4} if kind == _REGISTERS else {}),
     }
-    words = {**WORDS, "reg_tokens": "num_register_tokens", "init_values": "layerscale_value"}
+    words = {**WORDS, "reg_tokens": "num_register_tokens", "init_values": "layerscale_value", "global_pool": "pool"}
     return {"model_type": kind, **changed(config, changes, words)}
 
 
@@ -56,6 +57,7 @@ def _complete(config: Config, naming: str) -> Config:
         "use_swiglu_ffn": False,
         "use_mask_token": naming != "timm",
         **({"num_register_tokens": 4} if registers else {}),
+        **({"pool": _TOKEN} if naming == "timm" else {}),  # of its classifiers; transformers' see the patches too
     }
     config = {**usual, **config}
     whole(config, "hidden_size", "num_attention_heads", "image_size", "patch_size", "num_channels")
@@ -66,7 +68,14 @@ def _complete(config: Config, naming: str) -> Config:
     real(config, "layer_norm_eps", 1.0)
     real(config, "layerscale_value", 1e6)
     real(config, "attention_probs_dropout_prob", 1.0)
+    if "pool" in config:
+        choice(config, "pool", (_TOKEN, _BOTH))
     return config
+
+
+def _headless(config: Config, naming: str) -> Config:
+    """Without a classifier nothing says that the class token is classified alone."""
+    return {"pool": _BOTH, **config} if naming == "timm" else config
 
 
 def _backbone(config: Config) -> Model:
@@ -86,14 +95,18 @@ def _backbone(config: Config) -> Model:
         layer_scale=config["layerscale_value"],
         antialias=config["model_type"] == _REGISTERS,
         attention_dropout=config["attention_probs_dropout_prob"],
+        pool=config.get("pool", _BOTH),
     )
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     depth, kind = config["num_hidden_layers"], config["model_type"]
+    timm = maps.timm(depth, kind == _REGISTERS)
+    if config.get("pool") == _TOKEN:
+        return {"timm": timm}
     return {
         "transformers": maps.transformers(depth, kind),
-        "timm": maps.timm(depth, kind == _REGISTERS),
+        "timm": timm,
         "original": maps.original(depth),
     }
 
@@ -112,6 +125,7 @@ def _family(kind: str, names: str, architecture: str) -> Family:
         tables=_tables,
         usual=_usual,
         architecture=architecture,
+        headless=_headless,
         depth=("num_hidden_layers",),
     )
 

@@ -10,7 +10,21 @@ from jtl.weights.maps import vit as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 
-SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+SIZES = {
+    "tiny": (192, 12, 3),
+    "xsmall": (256, 10, 4),
+    "small": (384, 12, 6),
+    "medium": (512, 12, 8),
+    "betwixt": (640, 12, 10),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "so400m": (1152, 27, 16),
+    "huge": (1280, 32, 16),
+    "giant": (1408, 40, 16),
+    "giantopt": (1536, 40, 16),
+    "gigantic": (1664, 48, 16),
+}
+_RATIOS = {"so400m": 3.7362, "giant": 48 / 11, "gigantic": 64 / 13}
 WORDS = {
     "img_size": "image_size",
     "patch_size": "patch_size",
@@ -22,7 +36,9 @@ WORDS = {
 }
 
 
-def named(kind: str, pattern: str, name: str, changes: Mapping[str, Any]) -> Config | None:
+def named(
+    kind: str, pattern: str, name: str, changes: Mapping[str, Any], words: Mapping[str, str] = WORDS
+) -> Config | None:
     """The measures of a network of `model_type` `kind`, where its name is one of `pattern`: size, patch and image."""
     found = re.fullmatch(pattern, name)
     if not found:
@@ -34,9 +50,9 @@ def named(kind: str, pattern: str, name: str, changes: Mapping[str, Any]) -> Con
         "num_attention_heads": heads,
         "patch_size": int(found[2]),
         "image_size": int(found[3]),
-        "mlp_ratio": 4,
+        "mlp_ratio": _RATIOS.get(found[1], 4),
     }
-    config = changed(config, changes, WORDS)
+    config = changed(config, changes, words)
     whole(config, "hidden_size")
     real(config, "mlp_ratio", 64)
     hidden = int(config["hidden_size"] * config.pop("mlp_ratio"))

@@ -61,11 +61,12 @@ def timm(depth: int) -> list[Rule]:
     return rules
 
 
-def fused(name: str, path: str) -> list[Rule]:
-    """Query, key and value of the attention at `path` as one dense layer."""
+def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value")) -> list[Rule]:
+    """Query, key and value of the attention at `path`, or those of its `parts`, as one dense layer."""
+    count = len(parts)
     return [
-        Rule(rf"{name}\.{leaf}", tuple(f"{path}/{part}/{target}" for part in ("query", "key", "value")), then)
-        for leaf, target, then in (("weight", "kernel", split(3, transposed)), ("bias", "bias", split(3)))
+        Rule(rf"{name}\.{leaf}", tuple(f"{path}/{part}/{target}" for part in parts), then)
+        for leaf, target, then in (("weight", "kernel", split(count, transposed)), ("bias", "bias", split(count)))
     ]
 
 
