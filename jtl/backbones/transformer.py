@@ -78,9 +78,9 @@ def attend(
 ) -> Float[Array, "batch tokens heads dim"]:
     """`softmax(Q Kᵀ / √d + B) V` for each head, over the others that the mask lets a token see.
 
-    `jax.nn.dot_product_attention`, and so the platform's fused kernel, but for what it cannot do: weights dropped
-    with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32. Nor on a
-    CPU, where there is no such kernel.
+    `jax.nn.dot_product_attention`, and so the kernel that jax picks for the platform (up to jax 0.12 XLA's own, which
+    stores the weights, on all of them), but for what it cannot do: weights dropped with probability `dropout` where a
+    key `rng` is given, and float64, whose softmax it computes in float32. Nor on a CPU, where there is but one kernel.
     """
     if rng is not None or query.dtype == jnp.float64:
         return _products(query, key, value, mask, bias, dropout, rng)
