@@ -154,9 +154,9 @@ WHOLE = [
     *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),
     *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
     *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
-    *(("torchvision", f"efficientnet_v2_{size}") for size in ("s", "m", "l")),
-    *(("timm", f"tf_efficientnetv2_{size}") for size in ("s", "m", "l", "xl", "b0", "b1", "b2", "b3")),
-    *(("timm", f"efficientnetv2_rw_{size}") for size in ("t", "s", "m")),
+    ("torchvision", "efficientnet_v2_s"),
+    *(("timm", f"tf_efficientnetv2_{size}") for size in ("m", "b3")),
+    *(("timm", f"efficientnetv2_rw_{size}") for size in ("t", "m")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
 ]
 NO_WEIGHTS = ("num_batches_tracked", "relative_position_index")
