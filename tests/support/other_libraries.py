@@ -98,6 +98,9 @@ NETS = {
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),
     "timm convnext": lambda: timm.create_model("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5),
+    "timm convnext_atto": lambda: timm.create_model(
+        "convnext_atto", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5
+    ),
     "timm bit": lambda: timm.create_model("resnetv2_50x1_bit", num_classes=5, **BIT),
     "timm efficientnet": lambda: timm.create_model("tf_efficientnet_b0", num_classes=5),
     "timm tf_efficientnetv2": lambda: small_timm_efficientnet_v2("cn_r1_k3_s1_e1_c8_skip", 1e-3, "same"),

@@ -40,6 +40,7 @@ CASES = {
     "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
+    "timm convnext_atto": ({"architecture": "convnext_atto", "model_args": CONVNEXT}, (64, 33)),
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
     # Padded as TensorFlow does, by the size of each map: 45, 23, 12, 6, 3, 2 and 38, 19, 10, 5, 3, 2 pixels.
     "timm efficientnet": ({"architecture": "tf_efficientnet_b0"}, (45, 38)),
@@ -155,6 +156,7 @@ WHOLE = [
     *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
     *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
     ("torchvision", "efficientnet_v2_s"),
+    *(("timm", f"convnext_{size}") for size in ("atto", "nano")),
     *(("timm", f"tf_efficientnetv2_{size}") for size in ("m", "b3")),
     *(("timm", f"efficientnetv2_rw_{size}") for size in ("t", "m")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
