@@ -9,6 +9,7 @@ from jtl.backbones.conv4 import conv4
 from jtl.backbones.convnext import convnext
 from jtl.backbones.densenet import DenseSize, densenet
 from jtl.backbones.efficientnet import efficientnet
+from jtl.backbones.efficientnet_v2 import EfficientNetV2Size, efficientnet_v2
 from jtl.backbones.gpt2 import gpt2
 from jtl.backbones.identity import identity
 from jtl.backbones.inception_v3 import inception_v3
@@ -31,6 +32,7 @@ from jtl.backbones.whisper import whisper
 __all__ = [
     "Convolution",
     "DenseSize",
+    "EfficientNetV2Size",
     "Pooler",
     "RecurrentSize",
     "Size",
@@ -48,6 +50,7 @@ __all__ = [
     "densenet",
     "dinov2",
     "efficientnet",
+    "efficientnet_v2",
     "gpt2",
     "identity",
     "inception_v3",

@@ -136,8 +136,42 @@ class InvertedResidual(nn.Module):
         return x + DropPath(self.drop_path)(y, train)
 
 
+class FusedResidual(nn.Module):
+    """`x + project(fused(x))`: a 3x3 convolution in place of an inverted residual's expansion and depthwise one.
+
+    x is added where it fits, that is at stride 1 with as many channels.
+
+    Args:
+      inner: channels within; None where there is no projection, and so nothing within.
+      features: channels of the output.
+      stride: of the 3x3 convolution.
+      style: of its layers.
+      padding: of the 3x3 convolution.
+      drop_path: probability of dropping the branch for an example, in training.
+    """
+
+    inner: int | None
+    features: int
+    stride: int
+    style: Style
+    padding: Padding = None
+    drop_path: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Array:
+        """Map to map."""
+        y = ConvNorm(self.inner or self.features, 3, self.style, self.stride, self.padding, name="fused")(x, train)
+        if self.inner is not None:
+            y = ConvNorm(self.features, 1, self.style, active=False, name="project")(y, train)
+        if self.stride > 1 or self.features != x.shape[-1]:
+            return y
+        return x + DropPath(self.drop_path)(y, train)
+
+
 def by_resolution(
-    x: Float[Array, "batch height width channels"], blocks: Sequence[InvertedResidual], train: bool
+    x: Float[Array, "batch height width channels"],
+    blocks: Sequence[InvertedResidual | FusedResidual],
+    train: bool,
 ) -> tuple[Array, dict[str, Array]]:
     """Runs blocks; `stage1`, `stage2`, ... are the last maps of each resolution, x's own among them."""
     maps = []

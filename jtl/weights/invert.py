@@ -34,10 +34,12 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     done: set[str] = set()
     tensors: dict[str, np.ndarray] = {}
     inverses = [(rule, *_inverse(rule)) for rule in table if rule.paths]
+    # Compiled once: `re` itself remembers 512 patterns, and a deep network has more.
+    known = [(rule, re.compile(rule.pattern)) for rule in table]
     for path in flat:
         if path in done:
             continue
-        rule, name, paths = _source(path, inverses, table)
+        rule, name, paths = _source(path, inverses, known)
         absent = [p for p in paths if p not in flat]
         if absent:
             raise WeightNameError(f"{name} needs {', '.join(absent)} beside {path}, which the parameters lack")
@@ -48,7 +50,9 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
 
 
 def _source(
-    path: str, inverses: Sequence[tuple[Rule, str, tuple[re.Pattern[str], ...]]], table: Sequence[Rule]
+    path: str,
+    inverses: Sequence[tuple[Rule, str, tuple[re.Pattern[str], ...]]],
+    known: Sequence[tuple[Rule, re.Pattern[str]]],
 ) -> tuple[Rule, str, tuple[str, ...]]:
     for rule, template, patterns in inverses:
         for pattern in patterns:
@@ -56,8 +60,7 @@ def _source(
             if match is None:
                 continue
             name = template.format(**match.groupdict())
-            first = next((r for r in table if re.fullmatch(r.pattern, name)), None)
-            forward = re.fullmatch(rule.pattern, name)
+            first, forward = next(((r, m) for r, regex in known if (m := regex.fullmatch(name))), (None, None))
             if first is rule and forward is not None:
                 paths = tuple(forward.expand(p) for p in rule.paths)
                 if path in paths:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jtl import backbones
+from jtl.backbones.efficientnet_v2 import V2Stage
 
 # (backbone, width of its pooled features, parameters, its features' sides for 224 pixels)
 HALVES = {"stage1": 112, "stage2": 56, "stage3": 28, "stage4": 14, "stage5": 7, "last": 7}
@@ -22,6 +23,9 @@ PUBLISHED = {
     "mobilenet_v3_small": (backbones.mobilenet_v3("small"), 1024, 2_542_856, HALVES),
     "efficientnet_b0": (backbones.efficientnet("b0"), 1280, 5_288_548, HALVES),
     "efficientnet_b3": (backbones.efficientnet("b3", padding="same"), 1536, 12_233_232, HALVES),
+    "efficientnet_v2_s": (backbones.efficientnet_v2("s"), 1280, 21_458_488, HALVES),
+    "tf_efficientnetv2_b3": (backbones.efficientnet_v2("b3", padding="same"), 1536, 14_358_406, HALVES),
+    "efficientnetv2_rw_s": (backbones.efficientnet_v2("rw_s", eps=1e-5), 1792, 23_941_296, HALVES),
     "efficientnet_b4": (backbones.efficientnet("b4", padding=()), 1792, 19_341_616, HALVES),
 }
 
@@ -34,6 +38,11 @@ def test_size_is_the_published_one(key, name):
     assert sum(a.size for a in jax.tree.leaves(made.params)) + 1000 * (pooled + 1) == count
     assert {n: f.shape[1] for n, f in features.items() if f.ndim == 4} == sides
     assert features["pooled"].shape == (1, pooled)
+
+
+def v2(*measures):
+    """An EfficientNetV2 of one stage."""
+    return backbones.EfficientNetV2Size(8, (V2Stage(*measures),), 16)
 
 
 # Without the tests' type checks, which would be the first to refuse some of these.
@@ -49,6 +58,15 @@ def test_size_is_the_published_one(key, name):
         (lambda: unwrap(backbones.efficientnet)("b8"), "size='b8': give one of"),
         (lambda: backbones.efficientnet((0, 1)), "factors must be positive"),
         (lambda: unwrap(backbones.efficientnet)("b0", padding="half"), "padding='half'"),
+        (lambda: unwrap(backbones.efficientnet_v2)("b4"), "size='b4': give one of"),
+        (lambda: unwrap(backbones.efficientnet_v2)("s", padding="half"), "padding='half': give 'torch' or 'same'"),
+        (lambda: backbones.efficientnet_v2("s", drop_path=1.0), "drop_path=1.0"),
+        (lambda: backbones.efficientnet_v2(v2("fused", 4, 8, 0, 1)), "at least one block"),
+        (
+            lambda: backbones.efficientnet_v2(v2("conv", 4, 8, 1, 1)),
+            "expansion=4: it is 1 in blocks of the kind",
+        ),
+        (lambda: unwrap(backbones.efficientnet_v2)(v2("edge", 4, 8, 1, 1)), "kind='edge': give one of"),
         (lambda: unwrap(backbones.mobilenet_v3)("tiny"), "size='tiny': give one of"),
         (lambda: backbones.mobilenet_v3("small", 0), "width=0: must be positive"),
         (lambda: unwrap(backbones.mobilenet_v3)("small", scaling="tf"), "scaling='tf': give 'torchvision' or 'timm'"),

@@ -58,6 +58,26 @@ def small_timm_vgg():
     return net.to_empty(device="cpu")
 
 
+def small_efficientnet_v2():
+    """torchvision's with three stages, one of each kind of block."""
+    from torchvision.models import efficientnet as parts
+
+    first = [parts.FusedMBConvConfig(1, 3, 1, 8, 8, 1), parts.FusedMBConvConfig(2, 3, 2, 8, 16, 2)]
+    norm = partial(torch.nn.BatchNorm2d, eps=1e-3)
+    rows = [*first, parts.MBConvConfig(3, 3, 2, 16, 24, 1)]
+    return parts.EfficientNet(rows, dropout=0.0, num_classes=5, norm_layer=norm, last_channel=20)
+
+
+def small_timm_efficientnet_v2(first, eps, padding):
+    """timm's with such stages, the first in timm's words."""
+    from timm.models import efficientnet as parts
+
+    rows = parts.decode_arch_def([[row] for row in (first, "er_r2_k3_s2_e2_c16", "ir_r1_k3_s2_e3_c24_se0.25")])
+    norm = partial(torch.nn.BatchNorm2d, eps=eps)
+    common = {"stem_size": 8, "num_features": 20, "num_classes": 5, "act_layer": torch.nn.SiLU}
+    return parts.EfficientNet(rows, norm_layer=norm, pad_type=padding, **common)
+
+
 BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3]}
 VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
@@ -77,8 +97,13 @@ NETS = {
         "swin_tiny_patch4_window7_224", img_size=24, patch_size=2, window_size=3, num_classes=5, **SWIN
     ),
     "timm convnext": lambda: timm.create_model("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5),
+    "timm convnext_atto": lambda: timm.create_model(
+        "convnext_atto", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5
+    ),
     "timm bit": lambda: timm.create_model("resnetv2_50x1_bit", num_classes=5, **BIT),
     "timm efficientnet": lambda: timm.create_model("tf_efficientnet_b0", num_classes=5),
+    "timm tf_efficientnetv2": lambda: small_timm_efficientnet_v2("cn_r1_k3_s1_e1_c8_skip", 1e-3, "same"),
+    "timm efficientnetv2_rw": lambda: small_timm_efficientnet_v2("er_r1_k3_s1_e1_c8", 1e-5, ""),
     "timm mobilenetv2_035": lambda: timm.create_model("mobilenetv2_035", num_classes=5),
     "timm mobilenetv2_110d": lambda: timm.create_model("mobilenetv2_110d", num_classes=5),
     "timm mobilenetv3": lambda: timm.create_model("mobilenetv3_small_050", num_classes=5),
@@ -87,6 +112,7 @@ NETS = {
     "torchvision swin": lambda: torchvision.models.SwinTransformer([2, 2], window_size=[3, 3], num_classes=5, **SWIN),
     "torchvision inception": lambda: scaled_inception(1 / 16),
     "torchvision vgg": small_vgg,
+    "torchvision efficientnet_v2": small_efficientnet_v2,
     "torchvision mobilenet": lambda: torchvision.models.mobilenet_v3_small(width_mult=0.25, num_classes=5),
 }
 

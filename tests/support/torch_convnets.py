@@ -163,8 +163,28 @@ def mobilenet_v3(size: str, width: float, hidden: int, momentum: float, classes:
     return randomise(Net()).eval()
 
 
-def efficientnet(stages, stem: int, top: int, eps: float, classes: int = 5) -> Any:
-    """torchvision's EfficientNet; stages are (expansion, kernel, stride, out, repeats), scaled already."""
+def fused(before, inner, after, stride, eps) -> Any:
+    """torchvision's fused block of EfficientNetV2: one convolution where `inner` is `before`."""
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            first = _conv_norm(before, after if inner == before else inner, 3, stride, nn.SiLU, eps)
+            self.block = nn.Sequential(first, *([] if inner == before else [_conv_norm(inner, after, 1, 1, None, eps)]))
+
+        def forward(self, x):
+            y = self.block(x)
+            return x + y if stride == 1 and before == after else y
+
+    return Block()
+
+
+def efficientnet(stages, stem: int, top: int, eps: float, classes: int = 5, fuse: int = 0) -> Any:
+    """torchvision's EfficientNet; stages are (expansion, kernel, stride, out, repeats), scaled already.
+
+    `fuse` of them, the first, are of V2's blocks.
+    """
     import torch
     from torch import nn
 
@@ -172,9 +192,12 @@ def efficientnet(stages, stem: int, top: int, eps: float, classes: int = 5) -> A
     for expansion, kernel, stride, after, repeats in stages:
         blocks = []
         for i in range(repeats):
-            squeezed = max(1, before // 4)
-            args = (before, before * expansion, after, kernel, stride if i == 0 else 1, squeezed)
-            blocks.append(inverted(*args, nn.SiLU, (nn.SiLU, nn.Sigmoid), eps))
+            squeezed, then = max(1, before // 4), stride if i == 0 else 1
+            if len(groups) < fuse:
+                blocks.append(fused(before, before * expansion, after, then, eps))
+            else:
+                args = (before, before * expansion, after, kernel, then, squeezed)
+                blocks.append(inverted(*args, nn.SiLU, (nn.SiLU, nn.Sigmoid), eps))
             before = after
         groups.append(nn.Sequential(*blocks))
 

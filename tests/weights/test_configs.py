@@ -41,6 +41,7 @@ CONFIGS = (
     {"model_type": "densenet", "growth_rate": 4, "depths": [1, 2], "embedding_size": 4, "bottleneck_ratio": 2},
     {"model_type": "mobilenet_v3", "size": "small", "depth_multiplier": 0.5, "scaling": "timm"},
     {"model_type": "efficientnet", "width_coefficient": 0.5, "hidden_dim": 640, "depthwise_padding": [1]},
+    {"model_type": "efficientnet_v2", "stem_channels": 8, "hidden_dim": 16, "padding": "same", "batch_norm_eps": 1e-3},
     {"model_type": "bert", "hidden_size": 12, "num_attention_heads": 3, "hidden_act": "relu", "vocab_size": 40},
     {"model_type": "roberta", "hidden_size": 12, "num_attention_heads": 3, "pad_token_id": 1, "layer_norm_eps": 1e-5},
     {"model_type": "distilbert", "dim": 12, "n_heads": 3, "n_layers": 2, "hidden_dim": 8, "dropout": 0.2},

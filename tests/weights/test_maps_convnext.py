@@ -10,6 +10,7 @@ from loading import images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.weights.load import load
+from jtl.weights.save import save
 
 CASES = {
     "two stages": ({"depths": (2, 1), "widths": (6, 10)}, (20, 12)),
@@ -91,8 +92,8 @@ def timm_name(name):
     raise AssertionError(name)
 
 
-@pytest.mark.parametrize("naming", ["timm", "torchvision"])
-def test_the_names_of_others(naming, tmp_path):
+@pytest.mark.parametrize(("naming", "size"), [("timm", "tiny"), ("timm", "atto"), ("torchvision", "tiny")])
+def test_the_names_of_others(naming, size, tmp_path):
     """The same tensors by other names are the same network, and go back bit by bit."""
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     from hf_convnets import hf_convnext
@@ -104,14 +105,18 @@ def test_the_names_of_others(naming, tmp_path):
         if naming == "torchvision":
             value = value.reshape(-1, 1, 1) if name.endswith("layer_scale_parameter") else value
             state[torchvision_name(name)] = value
-        else:
-            state[timm_name(name)] = value
+        else:  # the small sizes' dense layers are 1x1 convolutions
+            maps = size == "atto" and re.search(r"pwconv\d\.weight", name)
+            state[timm_name(name)] = value[..., None, None] if maps else value
     save_file(state, tmp_path / "theirs.safetensors")
     changes = {"depths": [1, 2, 1, 1], "dims": [4, 4, 6, 6]}
-    arch = {"architecture": "convnext_tiny.fb_in1k", "model_args": changes}
+    arch = {"architecture": f"convnext_{size}.fb_in1k", "model_args": changes}
     loaded = load(tmp_path / "theirs.safetensors", arch=arch)
     assert loaded.naming == naming
     assert loaded.config["layer_norm_eps"] == 1e-6
     jax.tree.map(np.testing.assert_array_equal, tree_of(loaded), tree_of(load(tmp_path / "in")))
     same_bits(renamed(loaded, naming), state)
     assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(loaded.variables.params))
+    save(tmp_path / "hf", loaded)
+    same_bits(load_file(tmp_path / "hf" / "model.safetensors"), load_file(tmp_path / "in" / "model.safetensors"))
+    same_bits(renamed(load(tmp_path / "hf"), naming), state)  # the folder says what timm's layers are

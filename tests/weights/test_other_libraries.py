@@ -24,6 +24,16 @@ CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [4, 6, 6, 8]}
 BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}
 VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
 VGG = {"depths": [1, 2], "hidden_sizes": [4, 6], "batch_norm": True, "intermediate_size": 8}
+EFFICIENTNET_V2 = {
+    "stem_channels": 8,
+    "block_types": ["conv", "fused", "inverted"],
+    "expand_ratios": [1, 2, 3],
+    "out_channels": [8, 16, 24],
+    "num_block_repeats": [1, 2, 1],
+    "strides": [1, 2, 2],
+    "hidden_dim": 20,
+}
+RW = {"block_types": ["fused", "fused", "inverted"], "batch_norm_eps": 1e-5}
 CASES = {
     "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
@@ -38,9 +48,12 @@ CASES = {
     "timm siglip_gap": ({"architecture": "vit_base_patch16_siglip_gap_224", "model_args": VIT}, (12, 12)),
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
+    "timm convnext_atto": ({"architecture": "convnext_atto", "model_args": CONVNEXT}, (64, 33)),
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
     # Padded as TensorFlow does, by the size of each map: 45, 23, 12, 6, 3, 2 and 38, 19, 10, 5, 3, 2 pixels.
     "timm efficientnet": ({"architecture": "tf_efficientnet_b0"}, (45, 38)),
+    "timm tf_efficientnetv2": ({"model_type": "efficientnet_v2", **EFFICIENTNET_V2, "padding": "same"}, (45, 38)),
+    "timm efficientnetv2_rw": ({"model_type": "efficientnet_v2", **EFFICIENTNET_V2, **RW}, (23, 18)),
     "timm mobilenetv2_035": ({"architecture": "mobilenetv2_035"}, (64, 49)),
     "timm mobilenetv2_110d": ({"architecture": "mobilenetv2_110d"}, (64, 49)),
     "timm mobilenetv3": ({"architecture": "mobilenetv3_small_050"}, (48, 33)),
@@ -49,6 +62,7 @@ CASES = {
     "torchvision swin": ({"architecture": "swin_t", "model_args": SWIN}, (22, 30)),
     "torchvision inception": ({"model_type": "inception_v3", "depth_multiplier": 1 / 16}, (96, 111)),
     "torchvision vgg": ({"model_type": "vgg", **VGG}, (40, 31)),
+    "torchvision efficientnet_v2": ({"model_type": "efficientnet_v2", **EFFICIENTNET_V2}, (23, 18)),
     "torchvision mobilenet": ({"architecture": "mobilenet_v3_small", "model_args": {"width_mult": 0.25}}, (48, 33)),
 }
 
@@ -181,6 +195,10 @@ WHOLE = [
     *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),
     *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
     *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
+    ("torchvision", "efficientnet_v2_s"),
+    *(("timm", f"convnext_{size}") for size in ("atto", "nano")),
+    *(("timm", f"tf_efficientnetv2_{size}") for size in ("m", "b3")),
+    *(("timm", f"efficientnetv2_rw_{size}") for size in ("t", "m")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
     *(("timm", name) for name in ("deit3_small_patch16_384", "deit3_medium_patch16_224")),
     *(("timm", f"vit_{name}_clip_224") for name in ("xsmall_patch16", "base_patch32")),

@@ -10,6 +10,7 @@ from jtl.weights.families.deit3 import DEIT3
 from jtl.weights.families.densenet import DENSENET
 from jtl.weights.families.dinov2 import DINOV2, DINOV2_WITH_REGISTERS
 from jtl.weights.families.efficientnet import EFFICIENTNET
+from jtl.weights.families.efficientnet_v2 import EFFICIENTNET_V2
 from jtl.weights.families.gpt2 import GPT2
 from jtl.weights.families.inception_v3 import INCEPTION_V3
 from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
     "timm_siglip": TIMM_SIGLIP,
     "mobilenet_v3": MOBILENET_V3,
     "efficientnet": EFFICIENTNET,
+    "efficientnet_v2": EFFICIENTNET_V2,
     "convnext": CONVNEXT,
     "swin": SWIN,
     "inception_v3": INCEPTION_V3,

@@ -6,28 +6,33 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, stages, whole, wholes
+from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, stages, whole, wholes
 from jtl.weights.maps import convnext as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _SIZES = {
+    "atto": ([2, 2, 6, 2], 40),
+    "femto": ([2, 2, 6, 2], 48),
+    "pico": ([2, 2, 6, 2], 64),
+    "nano": ([2, 2, 8, 2], 80),
     "tiny": ([3, 3, 9, 3], 96),
     "small": ([3, 3, 27, 3], 96),
     "base": ([3, 3, 27, 3], 128),
     "large": ([3, 3, 27, 3], 192),
     "xlarge": ([3, 3, 27, 3], 256),
 }
+_SMALL = ("atto", "femto", "pico", "nano")  # timm's own, whose dense layers are 1x1 convolutions in its files
 _WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
-    found = re.fullmatch(r"convnext_(tiny|small|base|large|xlarge)", name)
-    if not found:
+    found = re.fullmatch(r"convnext_(\w+)", name)
+    if not found or found[1] not in _SIZES:
         return None
     depths, width = _SIZES[found[1]]
     config = {"model_type": "convnext", "depths": depths, "hidden_sizes": [width * 2**i for i in range(4)]}
-    return changed(config, changes, _WORDS)
+    return changed(config | ({"conv_mlp": True} if found[1] in _SMALL else {}), changes, _WORDS)
 
 
 def _complete(config: Config, naming: str) -> Config:
@@ -49,6 +54,7 @@ def _complete(config: Config, naming: str) -> Config:
     real(config, "layer_norm_eps", 1.0)
     real(config, "layer_scale_init_value", 16.0)
     real(config, "drop_path_rate", 0.99)
+    choice({"conv_mlp": False, **config}, "conv_mlp", (False, True))
     return config
 
 
@@ -64,21 +70,21 @@ def _backbone(config: Config) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depths = config["depths"]
-    return {
+    depths, conv_mlp = config["depths"], config.get("conv_mlp", False)
+    tables: dict[str, Sequence[Rule]] = {
         "transformers": maps.transformers(depths),
-        "timm": maps.timm(depths),
-        "torchvision": maps.torchvision(depths),
+        "timm": maps.timm(depths, conv_mlp),
     }
+    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(depths)}
 
 
 def _usual(name: str, config: Config) -> Preprocessing:
-    del name, config
-    return Preprocessing(256, 224, "bicubic", *IMAGENET)
+    del config
+    return Preprocessing(235 if name == "convnext_nano" else 256, 224, "bicubic", *IMAGENET)
 
 
 CONVNEXT = Family(
-    names="convnext_{tiny,small,base,large,xlarge}",
+    names="convnext_{atto,femto,pico,nano,tiny,small,base,large,xlarge}",
     named=_named,
     complete=_complete,
     backbone=_backbone,

@@ -1,8 +1,8 @@
 """Names of ConvNeXts: transformers', timm's and torchvision's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.maps.layers import conv, dense, dense_of_maps, norm
 from jtl.weights.names import Rule
 from jtl.weights.transforms import vector
 
@@ -31,8 +31,13 @@ def transformers(depths: Sequence[int]) -> list[Rule]:
     return rules
 
 
-def timm(depths: Sequence[int]) -> list[Rule]:
-    """Of timm's ConvNeXt; `depths` as of `transformers`."""
+def timm(depths: Sequence[int], conv_mlp: bool = False) -> list[Rule]:
+    """Of timm's ConvNeXt.
+
+    Args:
+      depths: as of `transformers`.
+      conv_mlp: whether the blocks' dense layers are 1x1 convolutions in the file.
+    """
     rules = [
         *conv(r"stem\.0", "backbone/stem/conv", bias=True),
         *norm(r"stem\.1", "backbone/stem/norm"),
@@ -45,7 +50,7 @@ def timm(depths: Sequence[int]) -> list[Rule]:
         for i in range(depth):
             layer = rf"{name}\.blocks\.{i}"
             parts = (rf"{layer}\.{part}" for part in ("conv_dw", "norm", r"mlp\.fc1", r"mlp\.fc2"))
-            rules += _block(f"{path}/block{i + 1}", *parts)
+            rules += _block(f"{path}/block{i + 1}", *parts, mlp=dense_of_maps if conv_mlp else dense)
             rules.append(Rule(rf"{layer}\.gamma", f"{path}/block{i + 1}/scale"))
     return rules
 
@@ -73,11 +78,11 @@ def _down(name: str, path: str) -> list[Rule]:
     return [*norm(rf"{name}\.0", f"{path}/down/norm"), *conv(rf"{name}\.1", f"{path}/down/conv", bias=True)]
 
 
-def _block(path: str, *names: str) -> list[Rule]:
+def _block(path: str, *names: str, mlp: Callable[[str, str], list[Rule]] = dense) -> list[Rule]:
     depthwise, normalisation, up, down = names
     return [
         *conv(depthwise, f"{path}/depthwise", bias=True),
         *norm(normalisation, f"{path}/norm"),
-        *dense(up, f"{path}/mlp/up"),
-        *dense(down, f"{path}/mlp/down"),
+        *mlp(up, f"{path}/mlp/up"),
+        *mlp(down, f"{path}/mlp/down"),
     ]

@@ -43,12 +43,12 @@ def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
     for stage, blocks in enumerate(stages):
         for block, parts in enumerate(blocks):
             number += 1
-            rules += _timm_block(rf"blocks\.{stage}\.{block}", f"backbone/block{number}", parts)
+            rules += timm_block(rf"blocks\.{stage}\.{block}", f"backbone/block{number}", parts)
     return rules
 
 
-def _timm_block(name: str, path: str, parts: Parts) -> list[Rule]:
-    """The projection is the only pointwise convolution where nothing expands."""
+def timm_block(name: str, path: str, parts: Parts) -> list[Rule]:
+    """Of one block of timm's: the projection is the only pointwise convolution where nothing expands."""
     rules = []
     if parts.expand:
         layers = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
