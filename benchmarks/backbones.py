@@ -27,8 +27,8 @@ from jtl.weights.catalogue import lines
 
 SHOWN = [
     "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "resnet18", "resnet34",
-    "resnet50", "resnet101", "resnet152", "resnetv2_50x1_bit", "resnetv2_152x4_bit", "alexnet", "vgg16",
-    "densenet121", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
+    "resnet50", "resnet101", "resnet152", "resnet50d", "resnext50_32x4d", "wide_resnet50_2", "resnetv2_50x1_bit",
+    "resnetv2_152x4_bit", "alexnet", "vgg16", "densenet121", "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
     "efficientnet_b7", "efficientnet_v2_s", "tf_efficientnetv2_xl", "convnext_atto", "convnext_tiny", "convnext_base",
     "convnext_xlarge", "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224",
     "vit_large_patch16_224", "deit_base_distilled_patch16_224", "deit3_base_patch16_224", "vit_base_patch14_dinov2",

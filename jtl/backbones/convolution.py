@@ -1,7 +1,7 @@
 """Convolutions, in the form that is fast where they run.
 
 Everywhere but on a CPU that is `lax`'s. XLA's CPU backend takes several times as long as matrix products for the
-gradient of a convolution, and tens of times for depthwise ones.
+gradient of a convolution, and tens to hundreds of times for depthwise and grouped ones.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,12 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from jtl.backbones.depthwise import Borders, depthwise
+from jtl.backbones.grouped import blocks_of_groups, products_of_blocks
 from jtl.backbones.patches import taps
 from jtl.ops import by_platform
 
 SMALL = 64  # pixels of a map whose gradient comes faster as products
+FEW = 8  # convolutions in the place of one, that XLA does not take too long to compile
 
 
 def convolution(
@@ -40,9 +42,8 @@ def convolution(
     kernel = jnp.asarray(kernel)
     sides, padded = kernel.shape[:2], borders != ((0, 0), (0, 0))
     if x.shape[-1] != kernel.shape[2]:
-        if kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]:
-            return _lax(x, kernel, stride, borders)
-        return _or_on_cpu(x, kernel, stride, borders, depthwise)
+        grouped = kernel.shape[2] > 1 or kernel.shape[3] != x.shape[-1]
+        return _or_on_cpu(x, kernel, stride, borders, _grouped if grouped else depthwise)
     if sides == (1, 1) and not padded:
         return rows_product(x[:, ::stride, ::stride], kernel[0, 0])
     if sides == (stride, stride) and not padded:
@@ -100,6 +101,15 @@ def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Arra
     kh, kw, inputs, out = kernel.shape
     weights = kernel.reshape(kh * kw, inputs, out)
     return reduce(add, (rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True)))
+
+
+def _grouped(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    """Blocks of groups, each a convolution of its own, or where they are many all in one batch of products."""
+    kernels = blocks_of_groups(kernel, x.shape[-1])
+    if len(kernels) > FEW:
+        return products_of_blocks(x, kernels, stride, borders)
+    parts = jnp.split(x, len(kernels), -1)
+    return jnp.concatenate([_plain(part, k, stride, borders) for part, k in zip(parts, kernels, strict=True)], -1)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))

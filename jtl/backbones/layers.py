@@ -42,6 +42,7 @@ class Conv(nn.Module):
       patches: compute it as patches @ weights.
       init: of the kernel.
       depthwise: each channel by itself, with a kernel of its own.
+      groups: of channels, each of which sees its own alone; they divide the channels before and after.
       standardise: the kernel is used as `standardised(kernel, ε)`, with this ε; None for as it is.
     """
 
@@ -53,12 +54,13 @@ class Conv(nn.Module):
     patches: bool = False
     init: nn.initializers.Initializer = fan_out_normal
     depthwise: bool = False
+    groups: int = 1
     standardise: float | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         """[batch, height, width, channels] to [batch, height', width', features]."""
-        groups = x.shape[-1] if self.depthwise else 1
+        groups = x.shape[-1] if self.depthwise else self.groups
         sides = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         shape = (*sides, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
@@ -125,6 +127,16 @@ def max_pool(x: Float[Array, "batch height width channels"]) -> Array:
     h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     rows = jnp.maximum(x[:, 0:h:2, :w], x[:, 1:h:2, :w])
     return jnp.maximum(rows[:, :, 0:w:2], rows[:, :, 1:w:2])
+
+
+def mean_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
+    """The mean of each 2x2 window; at an odd last row or column of the pixels that are there.
+
+    As torch's AvgPool2d(2, ceil_mode=True, count_include_pad=False): the last ones doubled have the same mean.
+    """
+    b, h, w, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), "edge")
+    return x.reshape(b, -(-h // 2), 2, -(-w // 2), 2, channels).mean((2, 4))
 
 
 def mean_to(x: Float[Array, "batch height width channels"], side: int) -> Float[Array, "batch side side channels"]:

@@ -1,68 +1,101 @@
 """Residual networks, version 1.5: where a bottleneck halves the resolution, its 3x3 convolution does it."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.norm import BatchNorm
+from jtl.backbones.layers import check_images
+from jtl.backbones.resnet_blocks import Kind, Stage, Stem
 from jtl.model import Model, from_linen
 
-_DEPTHS = {
+DEPTHS = {
     18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
 }
+"""The number of blocks of each stage of the networks known by their depth."""
+PLAIN = (18, 34)
+"""Those of them without bottlenecks."""
 
 
 def resnet(
     depth: int | Sequence[int],
     *,
-    stem: Literal["imagenet", "cifar"] = "imagenet",
+    stem: Literal["imagenet", "deep", "cifar"] = "imagenet",
+    stem_width: int | None = None,
     bottleneck: bool | None = None,
     width: int = 64,
+    groups: int = 1,
+    width_per_group: int = 64,
+    avg_down: bool = False,
     zero_init: bool = False,
     momentum: float = 0.1,
 ) -> Model:
     """A ResNet: a stem, then stages of residual blocks `relu(x + f(x))`, each but the first halving the map.
 
     Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled` its mean over pixels,
-    512 wide for 18 and 34, 2048 for 50 and up. Parameters: `stem/conv/kernel`, `stem/norm/scale`,
-    `stage1/block1/conv1/kernel`, `stage1/block1/norm1/scale`, ..., `stage2/block1/shortcut/conv/kernel`.
-    The numbers are those of torchvision's and transformers' networks of the same weights.
+    512 wide for 18 and 34, else 2048. Parameters: `stem/conv/kernel`, `stem/norm/scale` (`stem/conv1/kernel` to
+    `stem/norm3/scale` of a deep stem), `stage1/block1/conv1/kernel`, `stage1/block1/norm1/scale`, ...,
+    `stage2/block1/shortcut/conv/kernel`. The numbers are those of torchvision's, timm's and transformers' networks of
+    the same weights: `resnet(50, groups=32, width_per_group=4)` is ResNeXt-50 32x4d, `resnet(50, width_per_group=128)`
+    Wide ResNet-50-2, `resnet(50, stem="deep", avg_down=True)` ResNet-50-D.
 
     Args:
-      depth: 18, 34, 50, 101 or 152, or the number of blocks of each stage.
-      stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2; "cifar" is one 3x3
-        convolution of stride 1, for small images.
+      depth: 18, 26, 34, 50, 101, 152 or 200, or the number of blocks of each stage.
+      stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2; "deep" has three 3x3
+        convolutions in place of that one (He et al., 2018); "cifar" is one 3x3 convolution of stride 1, for small
+        images.
+      stem_width: channels of a deep stem's first two convolutions, half of its third's; None for `width // 2`.
       bottleneck: 1x1, 3x3, 1x1 convolutions in a block in place of two of 3x3; None lets the depth say so
-        (50 and up), and is False where the blocks are counted.
+        (all but 18 and 34), and is False where the blocks are counted.
       width: channels of the stem and of the first stage's 3x3 convolutions.
+      groups: of channels in a bottleneck's 3x3 convolution (Xie et al., 2016).
+      width_per_group: channels of each of these groups where the stage's width is 64, and in proportion elsewhere;
+        128 in one group makes a wide ResNet (Zagoruyko and Komodakis, 2016).
+      avg_down: shortcuts halve the map by the mean of 2x2 pixels, not by every second pixel (He et al., 2018).
       zero_init: start each block as the identity, by a γ of 0 in its last normalisation (Goyal et al., 2017,
         arXiv 1706.02677; timm's default). Off, as in torchvision.
       momentum: share of the new batch in the running statistics.
 
     Raises:
-      ValueError: for an unknown depth or stem.
+      ValueError: for an unknown depth or stem, a width of one that is not deep, or below 1, or groups that are
+        no bottleneck's or have no channels.
 
-    He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385.
+    He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385. Xie et al., Aggregated Residual
+    Transformations for Deep Neural Networks, 2016, arXiv 1611.05431. Zagoruyko and Komodakis, Wide Residual Networks,
+    2016, arXiv 1605.07146. He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, 2018,
+    arXiv 1812.01187.
     """
     if isinstance(depth, int):
-        if depth not in _DEPTHS:
-            raise ValueError(f"depth={depth}: give one of {sorted(_DEPTHS)}, or the number of blocks per stage")
-        blocks, deep = _DEPTHS[depth], depth >= 50
+        if depth not in DEPTHS:
+            raise ValueError(f"depth={depth}: give one of {sorted(DEPTHS)}, or the number of blocks per stage")
+        blocks, deep = DEPTHS[depth], depth not in PLAIN
     else:
         blocks, deep = tuple(depth), False
     if not blocks or any(b < 1 for b in blocks):
         raise ValueError(f"depth={blocks}: each stage has at least one block")
-    if stem not in ("imagenet", "cifar"):
-        raise ValueError(f"stem={stem!r}: give 'imagenet' or 'cifar'")
+    if stem not in ("imagenet", "deep", "cifar"):
+        raise ValueError(f"stem={stem!r}: give 'imagenet', 'deep' or 'cifar'")
+    if stem_width is not None and stem != "deep":
+        raise ValueError(f"stem_width={stem_width} with stem={stem!r}: only a deep stem has one")
+    first = None if stem != "deep" else width // 2 if stem_width is None else stem_width
+    if first is not None and first < 1:
+        raise ValueError(f"stem_width={first}: give at least 1")
     deep = deep if bottleneck is None else bottleneck
-    return from_linen(_ResNet(blocks, deep, stem == "cifar", width, zero_init, momentum))
+    kind = Kind(deep, groups, width_per_group, avg_down, zero_init, momentum)
+    if not deep and (groups, width_per_group) != (1, 64):
+        raise ValueError(
+            f"groups={groups}, width_per_group={width_per_group}: only blocks with bottlenecks have groups"
+        )
+    if groups < 1 or kind.inner(width) < 1:
+        raise ValueError(f"groups={groups}, width_per_group={width_per_group}: no channels at width={width}")
+    return from_linen(_ResNet(blocks, width, stem == "cifar", first, kind))
 
 
 def resnet18(**options) -> Model:
@@ -90,87 +123,18 @@ def resnet152(**options) -> Model:
     return resnet(152, **options)
 
 
-class _Stem(nn.Module):
-    width: int
-    small: bool
-    momentum: float
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        kernel, stride = (3, 1) if self.small else (7, 2)
-        x = Conv(self.width, kernel, stride, name="conv")(x)
-        x = nn.relu(BatchNorm(self.momentum, name="norm")(x, train))
-        border: Any = ((1, 1), (1, 1))  # flax takes it, but annotates str
-        return x if self.small else nn.max_pool(x, (3, 3), (2, 2), border)
-
-
-class _Shortcut(nn.Module):
-    features: int
-    stride: int
-    momentum: float
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        x = Conv(self.features, 1, self.stride, name="conv")(x)
-        return BatchNorm(self.momentum, name="norm")(x, train)
-
-
-class _Block(nn.Module):
-    width: int
-    stride: int
-    bottleneck: bool
-    zero_init: bool
-    momentum: float
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        out = self.width * (4 if self.bottleneck else 1)
-        # (channels, kernel, stride) of each convolution.
-        plain = ((self.width, 3, self.stride), (out, 3, 1))
-        deep = ((self.width, 1, 1), (self.width, 3, self.stride), (out, 1, 1))
-        layers = deep if self.bottleneck else plain
-        y = x
-        for i, (features, kernel, stride) in enumerate(layers, 1):
-            y = Conv(features, kernel, stride, name=f"conv{i}")(nn.relu(y) if i > 1 else y)
-            zero = self.zero_init and i == len(layers)
-            gamma = nn.initializers.zeros if zero else nn.initializers.ones
-            y = BatchNorm(self.momentum, scale_init=gamma, name=f"norm{i}")(y, train)
-        if self.stride != 1 or x.shape[-1] != out:
-            x = _Shortcut(out, self.stride, self.momentum, name="shortcut")(x, train)
-        return nn.relu(x + y)
-
-
-class _Stage(nn.Module):
-    blocks: int
-    width: int
-    stride: int
-    bottleneck: bool
-    zero_init: bool
-    momentum: float
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        for i in range(1, self.blocks + 1):
-            stride = self.stride if i == 1 else 1
-            block = _Block(self.width, stride, self.bottleneck, self.zero_init, self.momentum, name=f"block{i}")
-            x = block(x, train)
-        return x
-
-
 class _ResNet(nn.Module):
     blocks: tuple[int, ...]
-    bottleneck: bool
-    small: bool
     width: int
-    zero_init: bool
-    momentum: float
+    small: bool
+    deep: int | None
+    kind: Kind
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = _Stem(self.width, self.small, self.momentum, name="stem")(check_images(x), train)
+        x = Stem(self.width, self.small, self.deep, self.kind.momentum, name="stem")(check_images(x), train)
         features = {}
         for i, blocks in enumerate(self.blocks, 1):
             width, stride = self.width * 2 ** (i - 1), 1 if i == 1 else 2
-            stage = _Stage(blocks, width, stride, self.bottleneck, self.zero_init, self.momentum, name=f"stage{i}")
-            x = features[f"stage{i}"] = stage(x, train)
+            x = features[f"stage{i}"] = Stage(blocks, width, stride, self.kind, name=f"stage{i}")(x, train)
         return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

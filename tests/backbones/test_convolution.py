@@ -10,6 +10,7 @@ from derivatives import same_to_second_order
 from jax import lax
 
 from jtl.backbones.convolution import convolution
+from jtl.backbones.grouped import blocks_of_groups
 from jtl.backbones.layers import Dense
 
 NONE, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
@@ -30,6 +31,7 @@ CASES = {
     "depthwise, no borders, by 3": ((9, 10), (2, 3), 1, 4, 3, NONE),
     "depthwise, two features a channel": ((6, 5), (3, 3), 1, 8, 1, ONE),
     "two groups": ((6, 5), (3, 3), 2, 6, 1, ONE),
+    "two groups, by 2": ((7, 4), (3, 3), 2, 4, 2, ((0, 1), (1, 0))),
 }
 
 
@@ -52,6 +54,30 @@ def test_equals_lax_and_so_do_its_derivatives(case):
     same_to_second_order(lambda x, k: convolution(x, k, stride, borders), reference, x, kernel)
 
 
+@pytest.mark.parametrize(
+    ("stride", "inputs", "blocks"), [(1, 8, 2), (2, 24, 9)], ids=["blocks by themselves", "all in one product"]
+)
+def test_many_groups_on_a_cpu_are_laxs(stride, inputs, blocks):
+    """Groups in blocks of several, and groups of which each is a block."""
+    groups = {8: 8, 24: 9}[inputs]
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 4, 3, groups * inputs)), rng.normal(size=(3, 2, inputs, groups * 2))
+    assert len(blocks_of_groups(jnp.asarray(kernel), x.shape[-1])) == blocks
+    borders = ((1, 1), (0, 1))
+
+    def reference(x, kernel):
+        parts = zip(np.split(np.arange(x.shape[-1]), groups), np.split(np.arange(groups * 2), groups), strict=True)
+        made = [
+            lax.conv_general_dilated(
+                x[..., i], kernel[..., o], (stride, stride), borders, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            for i, o in parts
+        ]
+        return jnp.concatenate(made, -1)
+
+    same_to_second_order(lambda x, k: convolution(x, k, stride, borders), reference, x, kernel)
+
+
 def flops(f, *shapes):
     cost = jax.jit(f).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile().cost_analysis()
     return cost["flops"]
@@ -71,7 +97,9 @@ def test_what_has_no_gradient_costs_nothing():
     assert 1.9 * once < images < 2.2 * once
 
 
-@pytest.mark.parametrize(("sides", "inputs"), [((3, 3), 4), ((5, 5), 1)], ids=["plain", "depthwise"])
+@pytest.mark.parametrize(
+    ("sides", "inputs"), [((3, 3), 4), ((5, 5), 1), ((3, 3), 2)], ids=["plain", "depthwise", "grouped"]
+)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_elsewhere_it_is_one_convolution_each_way(platform, sides, inputs):
     borders = tuple((side // 2, side // 2) for side in sides)

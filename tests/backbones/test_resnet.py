@@ -170,7 +170,7 @@ def test_zero_init_makes_the_residual_branches_silent(key):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: backbones.resnet(20), "depth=20.*18, 34, 50, 101, 152"),
+        (lambda: backbones.resnet(20), "depth=20.*18, 26, 34, 50, 101, 152, 200"),
         (lambda: backbones.resnet((2, 0)), r"depth=\(2, 0\)"),
     ],
 )

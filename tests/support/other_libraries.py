@@ -83,6 +83,7 @@ SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3]}
 VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 4}
 NETS = {
     "timm resnet": lambda: timm.create_model("resnet18", layers=[1, 1, 1, 1], num_classes=5),
+    "timm resnet18d": lambda: timm.create_model("resnet18d", layers=[1, 1, 1, 1], num_classes=5),
     "timm vit": lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT),
     "timm deit": lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **VIT),
     "timm dinov2": lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=5, **VIT),
@@ -109,6 +110,9 @@ NETS = {
     "timm mobilenetv3": lambda: timm.create_model("mobilenetv3_small_050", num_classes=5),
     "timm tf_mobilenetv3": lambda: timm.create_model("tf_mobilenetv3_large_075", num_classes=5),
     "timm vgg": small_timm_vgg,
+    "torchvision resnext": lambda: torchvision.models.ResNet(
+        torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=5, groups=32, width_per_group=4
+    ),
     "torchvision swin": lambda: torchvision.models.SwinTransformer([2, 2], window_size=[3, 3], num_classes=5, **SWIN),
     "torchvision inception": lambda: scaled_inception(1 / 16),
     "torchvision vgg": small_vgg,

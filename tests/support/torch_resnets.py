@@ -67,3 +67,78 @@ def cifar_resnet(depth: int, width: int = 16, classes: int = 10) -> Any:
 
     torch.manual_seed(0)
     return Net()
+
+
+def imagenet_resnet(
+    depths: tuple,
+    *,
+    width: int = 8,
+    bottleneck: bool = True,
+    groups: int = 1,
+    width_per_group: int = 64,
+    stem_width: int | None = None,
+    avg_down: bool = False,
+    classes: int = 5,
+) -> Any:
+    """ResNets of torchvision and timm, named as they are there; `found` gives all features."""
+    from torch import nn
+    from torch.nn import functional as F
+
+    def conv(before, after, kernel, stride=1, groups=1):
+        return nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, before, width, stride):
+            super().__init__()
+            inner, self.out = int(width * width_per_group / 64) * groups, width * (4 if bottleneck else 1)
+            if bottleneck:
+                layers = [(before, inner, 1, 1, 1), (inner, inner, 3, stride, groups), (inner, self.out, 1, 1, 1)]
+            else:
+                layers = [(before, width, 3, stride, 1), (width, width, 3, 1, 1)]
+            self.count = len(layers)
+            for i, layer in enumerate(layers, 1):
+                setattr(self, f"conv{i}", conv(*layer))
+                setattr(self, f"bn{i}", nn.BatchNorm2d(layer[1]))
+            self.downsample = nn.Identity()
+            if stride > 1 or before != self.out:
+                parts = [conv(before, self.out, 1, 1 if avg_down else stride), nn.BatchNorm2d(self.out)]
+                pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+                self.downsample = nn.Sequential(*([pool if stride > 1 else nn.Identity()] if avg_down else []), *parts)
+
+        def forward(self, x):
+            y = x
+            for i in range(1, self.count + 1):
+                y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(F.relu(y) if i > 1 else y))
+            return F.relu(y + self.downsample(x))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            before = width if stem_width is None else 2 * stem_width
+            if stem_width is None:
+                self.conv1 = conv(3, before, 7, 2)
+            else:
+                parts, last = [], 3
+                for stride in (2, 1):
+                    parts += [conv(last, stem_width, 3, stride), nn.BatchNorm2d(stem_width), nn.ReLU()]
+                    last = stem_width
+                self.conv1 = nn.Sequential(*parts, conv(last, before, 3))
+            self.bn1 = nn.BatchNorm2d(before)
+            self.stages = [f"layer{i}" for i in range(1, len(depths) + 1)]
+            for i, (name, count) in enumerate(zip(self.stages, depths, strict=True)):
+                blocks = []
+                for j in range(count):
+                    blocks.append(Block(before, width * 2**i, 2 if i > 0 and j == 0 else 1))
+                    before = blocks[-1].out
+                setattr(self, name, nn.Sequential(*blocks))
+            self.fc = nn.Linear(before, classes)
+
+        def found(self, x):
+            x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+            found = {}
+            for i, name in enumerate(self.stages, 1):
+                x = found[f"stage{i}"] = getattr(self, name)(x)
+            pooled = x.mean((2, 3))
+            return found | {"last": x, "pooled": pooled, "logits": self.fc(pooled)}
+
+    return randomise(Net()).eval()

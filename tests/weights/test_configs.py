@@ -12,6 +12,7 @@ from jtl.weights.recognise import recognise
 
 CONFIGS = (
     {"model_type": "resnet", "depths": [1, 2], "hidden_sizes": [8, 16], "embedding_size": 8, "layer_type": "basic"},
+    {"model_type": "resnet_variant", "depths": [1, 2], "groups": 2, "width_per_group": 32, "stem_width": 4},
     {
         "model_type": "vit",
         "hidden_size": 24,

@@ -36,6 +36,7 @@ EFFICIENTNET_V2 = {
 RW = {"block_types": ["fused", "fused", "inverted"], "batch_norm_eps": 1e-5}
 CASES = {
     "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
+    "timm resnet18d": ({"architecture": "resnet18d", "model_args": {"layers": [1, 1, 1, 1]}}, (37, 45)),
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
     "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
     "timm dinov2": ({"architecture": "vit_small_patch14_dinov2", "model_args": VIT}, (12, 12)),
@@ -59,6 +60,7 @@ CASES = {
     "timm mobilenetv3": ({"architecture": "mobilenetv3_small_050"}, (48, 33)),
     "timm tf_mobilenetv3": ({"architecture": "tf_mobilenetv3_large_075"}, (45, 38)),
     "timm vgg": ({"model_type": "vgg", **VGG}, (28, 31)),
+    "torchvision resnext": ({"architecture": "resnext50_32x4d", "model_args": {"layers": [1, 1, 1, 1]}}, (37, 45)),
     "torchvision swin": ({"architecture": "swin_t", "model_args": SWIN}, (22, 30)),
     "torchvision inception": ({"model_type": "inception_v3", "depth_multiplier": 1 / 16}, (96, 111)),
     "torchvision vgg": ({"model_type": "vgg", **VGG}, (40, 31)),
@@ -190,6 +192,8 @@ def test_the_original_files_of_bit_are_read_as_timm_reads_them(ask, tmp_path):
 
 WHOLE = [
     *(("torchvision", name) for name in ("alexnet", "vgg16_bn", "resnet50", "mobilenet_v2", "convnext_tiny")),
+    *(("torchvision", name) for name in ("resnext50_32x4d", "wide_resnet50_2")),
+    *(("timm", name) for name in ("resnext50_32x4d", "resnet26", "resnet50d", "resnet50c", "resnet50s", "resnet18d")),
     *(("timm", name) for name in ("swin_tiny_patch4_window7_224", "deit_tiny_patch16_224", "vgg16_bn", "densenet121")),
     *(("timm", f"deit_{size}_distilled_patch16_224") for size in ("tiny", "base")),
     *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),

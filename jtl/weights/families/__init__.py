@@ -17,6 +17,7 @@ from jtl.weights.families.mobilenet_v2 import MOBILENET_V2
 from jtl.weights.families.mobilenet_v3 import MOBILENET_V3
 from jtl.weights.families.recurrent import RECURRENT
 from jtl.weights.families.resnet import RESNET
+from jtl.weights.families.resnet_variant import RESNET_VARIANT
 from jtl.weights.families.swin import SWIN
 from jtl.weights.families.timm_towers import TIMM_CLIP, TIMM_SIGLIP
 from jtl.weights.families.towers import BOTH, TOWERS
@@ -27,6 +28,7 @@ from jtl.weights.families.whisper import WHISPER
 
 FAMILIES: dict[str, Family] = {
     "resnet": RESNET,
+    "resnet_variant": RESNET_VARIANT,
     "bit": BIT,
     "vit": VIT,
     "deit": DEIT,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
+from jtl.backbones.resnet import DEPTHS, PLAIN
 from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, whole
@@ -12,20 +13,23 @@ from jtl.weights.maps import resnet as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
-_DEPTHS = {"18": [2, 2, 2, 2], "34": [3, 4, 6, 3], "50": [3, 4, 6, 3], "101": [3, 4, 23, 3], "152": [3, 8, 36, 3]}
-
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
-    found = re.fullmatch(r"resnet(18|34|50|101|152)", name)
+    found = re.fullmatch(r"resnet(18|26|34|50|101|152)", name)
     if not found:
         return None
-    deep = int(found[1]) >= 50
-    config: Config = {"layer_type": "bottleneck" if deep else "basic", "depths": _DEPTHS[found[1]]}
+    config = of_depth(int(found[1]), changes)
+    wide = 4 if _deep(config) else 1
+    return {"model_type": "resnet", **config, "hidden_sizes": [64 * 2**i * wide for i in range(len(config["depths"]))]}
+
+
+def of_depth(depth: int, changes: Mapping[str, Any]) -> Config:
+    """`layer_type` and `depths`, with timm's `model_args`."""
+    config: Config = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": list(DEPTHS[depth])}
     config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
     if not isinstance(config["depths"], list):
         raise ValueError(f"layers={show(config['depths'])}: give the number of blocks of each stage")
-    widths = [64 * 2**i * (4 if deep else 1) for i in range(len(config["depths"]))]
-    return {"model_type": "resnet", **config, "hidden_sizes": widths}
+    return config
 
 
 def _complete(config: Config, naming: str) -> Config:
@@ -76,12 +80,13 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
 
 
 def _usual(name: str, config: Config) -> Preprocessing:
-    del name, config
-    return Preprocessing(256, 224, "bilinear", *IMAGENET)
+    del config
+    # What timm alone has it trained with bicubic interpolation.
+    return Preprocessing(256, 224, "bicubic" if name == "resnet26" else "bilinear", *IMAGENET)
 
 
 RESNET = Family(
-    names="resnet18, resnet34, resnet50, resnet101, resnet152",
+    names="resnet18, resnet26, resnet34, resnet50, resnet101, resnet152",
     named=_named,
     complete=_complete,
     backbone=_backbone,

@@ -29,17 +29,30 @@ def _pair(name: str, path: str, number: str) -> list[Rule]:
     return [*convolution, *batch_norm(rf"{name}\.normalization", f"{path}/norm{number}")]
 
 
-def torchvision(blocks: Sequence[int], convolutions: int) -> list[Rule]:
-    """Of torchvision's and timm's ResNets; arguments as of `transformers`."""
-    top = r"(?:|module\.)"
-    rules = [*conv(rf"{top}conv1", "backbone/stem/conv"), *batch_norm(rf"{top}bn1", "backbone/stem/norm")]
+def torchvision(
+    blocks: Sequence[int], convolutions: int, *, deep_stem: bool = False, avg_down: bool = False
+) -> list[Rule]:
+    """Of torchvision's and timm's ResNets.
+
+    Args:
+      blocks: how many in each stage.
+      convolutions: of a block, 2 or 3.
+      deep_stem: whether it has three convolutions.
+      avg_down: whether a mean comes before a shortcut's convolution, and is counted.
+    """
+    top, first = r"(?:|module\.)", int(avg_down)
+    stem = [("1", r"conv1\.0", r"conv1\.1"), ("2", r"conv1\.3", r"conv1\.4"), ("3", r"conv1\.6", "bn1")]
+    rules = []
+    for number, convolution, normalisation in stem if deep_stem else [("", "conv1", "bn1")]:
+        rules += conv(top + convolution, f"backbone/stem/conv{number}")
+        rules += batch_norm(top + normalisation, f"backbone/stem/norm{number}")
     for stage, block in _blocks(blocks):
         name, path = rf"{top}layer{stage + 1}\.{block}", f"backbone/stage{stage + 1}/block{block + 1}"
         for i in range(1, convolutions + 1):
             rules += conv(rf"{name}\.conv{i}", f"{path}/conv{i}")
             rules += batch_norm(rf"{name}\.bn{i}", f"{path}/norm{i}")
-        rules += conv(rf"{name}\.downsample\.0", f"{path}/shortcut/conv")
-        rules += batch_norm(rf"{name}\.downsample\.1", f"{path}/shortcut/norm")
+        rules += conv(rf"{name}\.downsample\.{first}", f"{path}/shortcut/conv")
+        rules += batch_norm(rf"{name}\.downsample\.{first + 1}", f"{path}/shortcut/norm")
     return [*rules, *dense(rf"{top}fc", "head/out")]
 
 

@@ -1,0 +1,106 @@
+"""What ResNets, ResNeXts and wide ResNets are made of."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from jtl.backbones.layers import Conv, mean_pool
+from jtl.backbones.norm import BatchNorm
+
+
+class Kind(NamedTuple):
+    """What all blocks of a network have in common; see `resnet`."""
+
+    bottleneck: bool
+    groups: int
+    width_per_group: int
+    avg_down: bool
+    zero_init: bool
+    momentum: float
+
+    def inner(self, width: int) -> int:
+        """Channels of the first convolutions of a block of this width."""
+        return int(width * self.width_per_group / 64) * self.groups
+
+
+class Stem(nn.Module):
+    """A convolution of 7x7, or for small images of 3x3; `deep` is the width of the first two where there are three."""
+
+    width: int
+    small: bool
+    deep: int | None
+    momentum: float
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        """Images to a map of a quarter of their size; of their own where it is small."""
+        if self.deep is None:
+            kernel, stride = (3, 1) if self.small else (7, 2)
+            layers = [("", self.width, kernel, stride)]
+        else:
+            layers = [("1", self.deep, 3, 2), ("2", self.deep, 3, 1), ("3", 2 * self.deep, 3, 1)]
+        for number, features, kernel, stride in layers:
+            x = Conv(features, kernel, stride, name=f"conv{number}")(x)
+            x = nn.relu(BatchNorm(self.momentum, name=f"norm{number}")(x, train))
+        border: Any = ((1, 1), (1, 1))  # flax takes it, but annotates str
+        return x if self.small else nn.max_pool(x, (3, 3), (2, 2), border)
+
+
+class Shortcut(nn.Module):
+    """A 1x1 convolution where a block changes the shape, of every second pixel or of the means of 2x2."""
+
+    features: int
+    stride: int
+    kind: Kind
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        """The input in the shape of what is added to it."""
+        stride = self.stride
+        if self.kind.avg_down and stride > 1:
+            x, stride = mean_pool(x), 1
+        x = Conv(self.features, 1, stride, name="conv")(x)
+        return BatchNorm(self.kind.momentum, name="norm")(x, train)
+
+
+class Block(nn.Module):
+    """`relu(x + f(x))`, f of two convolutions or of three."""
+
+    width: int
+    stride: int
+    kind: Kind
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        """[batch, h, w, c] to [batch, h / stride, w / stride, out], rounded up."""
+        kind, inner = self.kind, self.kind.inner(self.width)
+        out = self.width * (4 if kind.bottleneck else 1)
+        # (channels, kernel, stride, groups) of each convolution.
+        plain = ((inner, 3, self.stride, 1), (out, 3, 1, 1))
+        deep = ((inner, 1, 1, 1), (inner, 3, self.stride, kind.groups), (out, 1, 1, 1))
+        layers = deep if kind.bottleneck else plain
+        y = x
+        for i, (features, kernel, stride, groups) in enumerate(layers, 1):
+            y = Conv(features, kernel, stride, groups=groups, name=f"conv{i}")(nn.relu(y) if i > 1 else y)
+            zero = kind.zero_init and i == len(layers)
+            gamma = nn.initializers.zeros if zero else nn.initializers.ones
+            y = BatchNorm(kind.momentum, scale_init=gamma, name=f"norm{i}")(y, train)
+        if self.stride != 1 or x.shape[-1] != out:
+            x = Shortcut(out, self.stride, kind, name="shortcut")(x, train)
+        return nn.relu(x + y)
+
+
+class Stage(nn.Module):
+    """Blocks, the first of which may halve the map."""
+
+    blocks: int
+    width: int
+    stride: int
+    kind: Kind
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        """As a block."""
+        for i in range(1, self.blocks + 1):
+            x = Block(self.width, self.stride if i == 1 else 1, self.kind, name=f"block{i}")(x, train)
+        return x
