@@ -9,6 +9,7 @@ import jax
 from jtl.weights import cost
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS, PLAIN
+from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.presets import presets
 
 
@@ -70,8 +71,11 @@ def _example(family: Family, name: str, config: Config) -> jax.ShapeDtypeStruct 
     example = family.example(config)
     if not isinstance(example, jax.ShapeDtypeStruct) or len(example.shape) != 4:
         return example
-    side = getattr(family.usual(name, config), "crop", None)
-    return example if side is None else jax.ShapeDtypeStruct((1, side, side, example.shape[-1]), example.dtype)
+    usual = family.usual(name, config)
+    if not isinstance(usual, Preprocessing):
+        return example
+    sides = usual.size if usual.crop is None else (usual.crop, usual.crop)
+    return jax.ShapeDtypeStruct((1, *sides, example.shape[-1]), example.dtype) if isinstance(sides, tuple) else example
 
 
 def table(found: Iterator[Line]) -> Iterator[str]:

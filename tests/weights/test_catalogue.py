@@ -61,6 +61,11 @@ def test_published_sizes(name, parameters, products):
     assert (line.parameters, line.flops) == (parameters, 2 * products)
 
 
+def test_images_that_are_resized_and_not_cut_count_in_that_size():
+    (line,) = catalogue.lines("tf_efficientnetv2_m")
+    assert (line.shape, line.parameters) == ("384x384x3", 54_139_356 - 1_281_000)  # torchvision's count, and its head's
+
+
 def test_every_family_is_listed_with_its_sources():
     assert {kind for kind, _ in catalogue.names()} == set(FAMILIES)
     (line,) = catalogue.lines("cifar_resnet20")
