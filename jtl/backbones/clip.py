@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float
 
-from jtl.backbones.sizes import Size
+from jtl.backbones.sizes import Size, one_of
 from jtl.backbones.text_tower import TextTower
 from jtl.backbones.transformer import exact_gelu
 from jtl.backbones.vision_transformer import VisionTransformer, check_grid
@@ -45,7 +45,8 @@ def clip_image(
       attention_dropout: of the attention weights, in training.
 
     Raises:
-      ValueError: for numbers that do not divide one another; when called on images of another size.
+      ValueError: for an unknown activation, or numbers that do not divide one another; when called on
+        images of another size.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """
@@ -56,7 +57,7 @@ def clip_image(
         image,
         eps,
         attention_dropout=attention_dropout,
-        activation=ACTIVATIONS[activation],
+        activation=ACTIVATIONS[one_of("activation", activation, ACTIVATIONS)],
         embed_bias=False,
         first_norm=True,
         projection=projection,
@@ -93,7 +94,8 @@ def clip_text(
       attention_dropout: of the attention weights, in training.
 
     Raises:
-      ValueError: for numbers that do not divide one another; when called on no tokens or too many.
+      ValueError: for an unknown activation, or numbers that do not divide one another; when called on
+        no tokens or too many.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """
@@ -102,7 +104,7 @@ def clip_text(
         vocabulary,
         positions,
         eps,
-        ACTIVATIONS[activation],
+        ACTIVATIONS[one_of("activation", activation, ACTIVATIONS)],
         causal=True,
         pool="largest" if end is None else end,
         projection=projection,

@@ -4,11 +4,13 @@ from typing import Literal
 
 import flax.linen as nn
 
-from jtl.backbones.sizes import Size
+from jtl.backbones.sizes import Size, one_of
 from jtl.backbones.text_tower import TextTower
 from jtl.backbones.transformer import exact_gelu
 from jtl.backbones.vision_transformer import VisionTransformer
 from jtl.model import Model, from_linen
+
+ACTIVATIONS = {"gelu_tanh": nn.gelu, "gelu": exact_gelu}
 
 
 def siglip_image(
@@ -39,7 +41,8 @@ def siglip_image(
       pool: "mean" has the mean of the patches as `pooled`, and no parameters for it.
 
     Raises:
-      ValueError: for heads that do not divide the width; when called on images of another size.
+      ValueError: for an unknown activation or pool, or heads that do not divide the width; when called on
+        images of another size.
 
     Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
     """
@@ -49,9 +52,9 @@ def siglip_image(
         image,
         eps,
         attention_dropout=attention_dropout,
-        activation={"gelu_tanh": nn.gelu, "gelu": exact_gelu}[activation],
+        activation=ACTIVATIONS[one_of("activation", activation, ACTIVATIONS)],
         tokens=(),
-        pool=pool,
+        pool=one_of("pool", pool, ("attention", "mean")),
     )
     return from_linen(net)
 

@@ -1,7 +1,9 @@
 """The measures of a transformer."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, TypeVar
+
+_Word = TypeVar("_Word", bound=str)
 
 
 class Size(NamedTuple):
@@ -29,6 +31,17 @@ def sized(size: str | Size, known: Mapping[str, Size]) -> Size:
     if isinstance(size, str) and size not in known:
         raise ValueError(f"size={size!r}: give one of {list(known)}, or a Size(width, depth, heads, hidden)")
     return known[size] if isinstance(size, str) else size
+
+
+def one_of(name: str, value: _Word, known: Collection[str]) -> _Word:
+    """The value of an option.
+
+    Raises:
+      ValueError: where it is none of the known.
+    """
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: give one of {list(known)}")
+    return value
 
 
 def check_size(size: Size, **rates: float) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jtl.backbones.sizes import Size, sized
+from jtl.backbones.sizes import Size, one_of, sized
 from jtl.backbones.vision_transformer import VisionTransformer, check_grid
 from jtl.model import Model, from_linen
 
@@ -81,7 +81,7 @@ def deit(
       pool: "token" leaves the class token alone in `pooled` [batch, width].
 
     Raises:
-      ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
+      ValueError: for an unknown size or pool, or numbers that do not divide one another; when called on images of
         another size.
 
     Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, 2020, arXiv 2012.12877.
@@ -96,7 +96,7 @@ def deit(
         attention_dropout=attention_dropout,
         drop_path=drop_path,
         tokens=("class_token", "distillation_token"),
-        pool=pool,
+        pool=one_of("pool", pool, ("tokens", "token")),
     )
     return from_linen(net)
 
@@ -181,7 +181,7 @@ def dinov2(
       pool: "token" leaves the class token alone in `pooled` [batch, width], which is what timm's classifiers see.
 
     Raises:
-      ValueError: for an unknown size, or numbers that do not divide one another.
+      ValueError: for an unknown size or pool, or numbers that do not divide one another.
 
     Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, 2023, arXiv 2304.07193; Darcet et al.,
     Vision Transformers Need Registers, 2023, arXiv 2309.16588.
@@ -197,6 +197,6 @@ def dinov2(
         registers=registers,
         mask_token=mask_token,
         resample="antialias" if antialias else "bicubic",
-        pool=pool,
+        pool=one_of("pool", pool, ("token+mean", "token")),
     )
     return from_linen(net)

@@ -1,6 +1,8 @@
 """CLIP's and SigLIP's towers: published sizes, causality, and bad input. Their numbers are compared with transformers'
 where files are loaded."""
 
+from inspect import unwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,3 +87,8 @@ def test_bad_measures_are_named():
         backbones.siglip_text(backbones.Size(8, 1, 3, 16))
     with pytest.raises(ValueError, match=r"image=4.*patch=16"):
         backbones.siglip_image(SMALL, image=4)
+    with pytest.raises(ValueError, match=r"pool='token': give one of \['attention', 'mean'\]"):
+        unwrap(backbones.siglip_image)(SMALL, pool="token")  # there is none
+    for tower in (backbones.siglip_image, backbones.clip_image):
+        with pytest.raises(ValueError, match=r"activation='relu': give one of .*'gelu'"):
+            unwrap(tower)(SMALL, activation="relu")

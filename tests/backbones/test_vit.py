@@ -142,6 +142,8 @@ def test_drop_path_drops_whole_examples_and_never_the_first_block(key):
     ("make", "words"),
     [
         (lambda: unwrap(backbones.vit)("XL"), "size='XL'.*'Ti', 'S', 'B', 'L'"),
+        (lambda: unwrap(backbones.deit)("S", pool="mean"), r"pool='mean': give one of \['tokens', 'token'\]"),
+        (lambda: unwrap(backbones.dinov2)("S", pool="max"), r"pool='max': give one of \['token\+mean', 'token'\]"),
         (lambda: backbones.vit("Ti", patch=16, image=100), "image=100.*patch=16"),
         (lambda: backbones.vit(backbones.Size(10, 1, 3, 4)), "width=10.*heads=3"),
         (lambda: backbones.vit("Ti", drop_path=1.0), "drop_path=1.0"),

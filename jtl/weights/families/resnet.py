@@ -19,7 +19,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     if not found:
         return None
     config = of_depth(int(found[1]), changes)
-    wide = 4 if _deep(config) else 1
+    wide = 4 if deep(config) else 1
     return {"model_type": "resnet", **config, "hidden_sizes": [64 * 2**i * wide for i in range(len(config["depths"]))]}
 
 
@@ -61,17 +61,18 @@ def _backbone(config: Config) -> Model:
     must_be(config, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False)
     if config["layer_type"] not in ("basic", "bottleneck"):
         raise ValueError(f"resnet with layer_type={show(config['layer_type'])}: give 'basic' or 'bottleneck'")
-    wide, width = 4 if _deep(config) else 1, config["embedding_size"]
+    wide, width = 4 if deep(config) else 1, config["embedding_size"]
     must_be(config, hidden_sizes=[width * 2**i * wide for i in range(len(config["depths"]))])
-    return backbones.resnet(config["depths"], bottleneck=_deep(config), width=width)
+    return backbones.resnet(config["depths"], bottleneck=deep(config), width=width)
 
 
-def _deep(config: Config) -> bool:
+def deep(config: Config) -> bool:
+    """Whether its blocks are bottlenecks."""
     return config["layer_type"] == "bottleneck"
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    convolutions = 3 if _deep(config) else 2
+    convolutions = 3 if deep(config) else 2
     return {
         "transformers": maps.transformers(config["depths"], convolutions),
         "torchvision": maps.torchvision(config["depths"], convolutions),

@@ -6,7 +6,7 @@ from typing import Any
 from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, choice, picture, whole, wholes
-from jtl.weights.families.resnet import of_depth
+from jtl.weights.families.resnet import deep, of_depth
 from jtl.weights.maps import resnet as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
@@ -57,7 +57,7 @@ def _backbone(config: Config) -> Model:
         config["depths"],
         stem="imagenet" if config["stem_width"] is None else "deep",
         stem_width=config["stem_width"],
-        bottleneck=_deep(config),
+        bottleneck=deep(config),
         width=config["embedding_size"],
         groups=config["groups"],
         width_per_group=config["width_per_group"],
@@ -65,13 +65,9 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _deep(config: Config) -> bool:
-    return config["layer_type"] == "bottleneck"
-
-
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     deep_stem, avg_down = config["stem_width"] is not None, config["avg_down"]
-    rules = maps.torchvision(config["depths"], 3 if _deep(config) else 2, deep_stem=deep_stem, avg_down=avg_down)
+    rules = maps.torchvision(config["depths"], 3 if deep(config) else 2, deep_stem=deep_stem, avg_down=avg_down)
     return {"timm": rules} if deep_stem or avg_down else {"torchvision": rules, "timm": rules}
 
 
