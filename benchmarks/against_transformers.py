@@ -2,7 +2,7 @@
 
     python benchmarks/against_transformers.py                             # seven networks, forward and train step
     python benchmarks/against_transformers.py --cases vit_b --pairs 15
-    python benchmarks/against_transformers.py --dtype bfloat16 --compile  # on a GPU
+    python benchmarks/against_transformers.py --dtype bfloat16 --compile --fused  # on a GPU
 
 Weights are random and the same on both sides; it stops with an error where the first losses differ. Forward passes are
 in evaluation mode; a train step is cross-entropy and AdamW with nothing dropped. The ratio is torch's time over jtl's,
@@ -30,6 +30,7 @@ import torch
 from benchmarks import tables
 from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu, peak_flops
 from benchmarks.setups import optimizer
+from jtl.fused import fused_attention
 from jtl.methods.finetune import finetune, predictor
 from jtl.train import jit_step, make_step, mesh, put_batch
 from jtl.weights.load import load
@@ -86,6 +87,7 @@ def _vit(width: int, heads: int) -> dict[str, Any]:
 _MINI = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 _SOUND = {**dict.fromkeys(SILENT, 0.0), "layerdrop": 0.0, "mask_time_prob": 0.0}
 _IMAGE, _TEXT = "ImageClassification", "SequenceClassification"
+CONVOLUTIONAL = ("ResNet", "ConvNext")
 CASES = {
     "resnet50": Case("ResNet", _IMAGE, {}, _images, (4, 256), (1.0, 0.8)),
     "convnext_t": Case("ConvNext", _IMAGE, {}, _images, (4, 256), (1.0, 0.8)),
@@ -111,14 +113,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         net.save_pretrained(folder)
         loaded = load(folder)
+    fused = options.fused and case.kind not in CONVOLUTIONAL
+    backbone = fused_attention(loaded.backbone) if fused else loaded.backbone
     given = {word: torch.as_tensor(value, device=device) for word, value in given.items()}
     twin = Twin(net.to(device), given, torch.as_tensor(y, device=device).long(), options)
 
     dtype = None if options.dtype == "float32" else jnp.dtype(options.dtype)
-    predict = predictor(loaded.backbone, loaded.head)
+    predict = predictor(backbone, loaded.head)
     held = jax.device_put((_cast(loaded.variables, dtype), x))
     forward = compiled(jax.jit(predict), *held)
-    step = make_step(finetune(loaded.backbone, loaded.head), optimizer(LR), dtype=dtype)
+    step = make_step(finetune(backbone, loaded.head), optimizer(LR), dtype=dtype)
     where = mesh(devices=jax.devices()[:1])
     run, state = jit_step(step, step.init(loaded.variables, jax.random.key(1)), where)
     data = put_batch({"x": x, "y": y}, where)
@@ -137,7 +141,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             side(1)
     timings = [interleaved(sides, pairs=options.pairs, seconds=options.seconds, rest=0.2) for sides in both]
     peak = peak_flops() if dtype is not None else None
-    row: dict[str, Any] = {"network": name, "batch": batch, "dtype": options.dtype}
+    row: dict[str, Any] = {"network": name, "batch": batch, "dtype": options.dtype, "fused_attention": fused}
     for part, timing, program, aim in zip(("forward", "train"), timings, (forward, train), case.aims, strict=True):
         low, ratio, high = timing.ratio("torch", "jtl")
         row[part] = {
@@ -203,7 +207,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a sample lasts at least")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--json", type=Path, help="by default benchmarks/results/against_transformers-BACKEND.json")
+    parser.add_argument("--fused", action="store_true", help="jtl's attention by cuDNN, on a GPU in bfloat16")
     options = parser.parse_args(argv[1:])
+    if options.fused and not (on_gpu() and options.dtype == "bfloat16"):
+        parser.error("--fused: cuDNN's attention takes --dtype bfloat16, on a GPU")
     torch.set_float32_matmul_precision("high")  # as jax multiplies float32 on a GPU; no difference on a CPU
     where = environment(argv) | {"torch": torch.__version__, "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY")}
     path = options.json or ROOT / "benchmarks" / "results" / f"against_transformers-{where['backend']}.json"

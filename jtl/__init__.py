@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocess"),
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
+    "jtl.fused": ("fused_attention",),
     "jtl.recompute": ("checkpointed",),
     "jtl.summary": ("describe",),
     "jtl.reduce": ("Mean", "mean"),
@@ -69,6 +70,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from jtl.fused import fused_attention as fused_attention
     from jtl.methods.adapt import adapt as adapt
     from jtl.methods.augmented import augmented as augmented
     from jtl.methods.dann import alternating as alternating

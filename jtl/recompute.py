@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
-from jtl.model import Model, Variables
-from jtl.typing import Key, Output, Stats
+from jtl.intercept import intercepted
+from jtl.model import Model
 
 
 def checkpointed(model: Model) -> Model:
@@ -28,16 +28,9 @@ def checkpointed(model: Model) -> Model:
 
     Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, arXiv 1604.06174.
     """
-
-    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
-        blocks = _Blocks()
-        with nn.intercept_methods(blocks):
-            out = model.apply(variables, x, train=train, key=key)
-        if not blocks.count:
-            raise ValueError("there is no module named block1, block2, ... whose values could be computed again")
-        return out
-
-    return Model(model.init, apply)
+    return intercepted(
+        model, _Blocks, "there is no module named block1, block2, ... whose values could be computed again"
+    )
 
 
 class _Blocks:

@@ -62,8 +62,20 @@ class Attention(nn.Module):
 
         rng = self.make_rng("dropout") if train and self.dropout else None
         query, key, value = project("query", x), project("key", source, self.key_bias), project("value", source)
-        y = attend(query, key, value, mask, self.dropout, rng, bias)
+        y = self.attend(query, key, value, mask, rng, bias)
         return Dense(width, kernel_init=trunc_normal, name="out")(y.reshape(x.shape))
+
+    def attend(
+        self,
+        query: Float[Array, "batch tokens heads dim"],
+        key: Float[Array, "batch others heads dim"],
+        value: Float[Array, "batch others heads dim"],
+        mask: Bool[Array, "#batch #heads #tokens others"] | None,
+        rng: jax.Array | None,
+        bias: Float[Array, "#batch #heads tokens others"] | None,
+    ) -> Float[Array, "batch tokens heads dim"]:
+        """`attend`, below, as a method: what `jtl.fused_attention` replaces."""
+        return attend(query, key, value, mask, self.dropout, rng, bias)
 
 
 @partial(jax.jit, static_argnames="dropout")  # so that jax derives and lowers once what all blocks share
@@ -79,8 +91,9 @@ def attend(
     """`softmax(Q Kᵀ / √d + B) V` for each head, over the others that the mask lets a token see.
 
     `jax.nn.dot_product_attention`, and so the kernel that jax picks for the platform (up to jax 0.12 XLA's own, which
-    stores the weights, on all of them), but for what it cannot do: weights dropped with probability `dropout` where a
-    key `rng` is given, and float64, whose softmax it computes in float32. Nor on a CPU, where there is but one kernel.
+    stores the weights, on all of them; `jtl.fused_attention` asks for cuDNN's), but for what it cannot do: weights
+    dropped with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32.
+    Nor on a CPU, where there is but one kernel.
     """
     if rng is not None or query.dtype == jnp.float64:
         return _products(query, key, value, mask, bias, dropout, rng)

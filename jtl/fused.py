@@ -1,0 +1,88 @@
+"""Attention by cuDNN's fused kernel on GPUs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jtl.backbones.transformer import Attention
+from jtl.intercept import intercepted
+from jtl.model import Model
+
+_DTYPES = (jnp.bfloat16, jnp.float16)  # that cuDNN's kernel takes
+
+
+def fused_attention(model: Model) -> Model:
+    """The same model, whose attention in half precision is one kernel of cuDNN each way on an NVIDIA GPU.
+
+    It stores no weights [batch, heads, tokens, tokens], forwards or for the gradient, which computes them again.
+    What the kernel cannot do stays as it was: float32 (train with `make_step(..., dtype=jnp.bfloat16)`), weights that
+    are dropped in training, and other platforms. Values and gradients agree to the rounding of the dtype; there is no
+    second derivative, as second-order `maml` takes. jtl's own tests see it lowered for CUDA and not run.
+
+    Args:
+      model: of jtl's transformers, or made of such.
+
+    Raises:
+      ValueError: when called, where there is no attention.
+      NotImplementedError: from jax, on a GPU, where a head's width is no multiple of 8, or above 128 (256 from Hopper).
+
+    Dao et al., FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness, 2022, arXiv 2205.14135.
+    """
+    return intercepted(model, _Attentions, "there is no attention in this model that could be fused")
+
+
+class _Attentions:
+    """Runs each attention that cuDNN can do by it, and counts all."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        if not isinstance(context.module, Attention) or context.method_name != "attend":
+            return run(*args, **kwargs)
+        self.count += 1
+        query, key, value, mask, rng, bias = args
+        if rng is not None or query.dtype not in _DTYPES or jax.default_backend() != "gpu":
+            return run(*args, **kwargs)
+        return _fused(query, key, value, mask, bias)
+
+
+@jax.jit  # so that jax derives and lowers once what all blocks share
+def _fused(
+    query: Float[Array, "batch tokens heads dim"],
+    key: Float[Array, "batch others heads dim"],
+    value: Float[Array, "batch others heads dim"],
+    mask: Bool[Array, "#batch #heads #tokens others"] | None,
+    bias: Float[Array, "#batch #heads tokens others"] | None,
+) -> Float[Array, "batch tokens heads dim"]:
+    """`attend` by cuDNN, of odd numbers of tokens too: for a gradient jax wants even ones."""
+    tokens, others = query.shape[1], key.shape[1]
+    more, further = tokens % 2, others % 2
+
+    def length(n: int) -> Array | None:
+        return jnp.full(len(query), n, jnp.int32) if more or further else None
+
+    def filled(a: Array | None) -> Array | None:
+        if a is None:
+            return None
+        a = jnp.broadcast_to(a, (*a.shape[:2], tokens, others))  # jax wants these two of a mask in full
+        return jnp.pad(a, ((0, 0), (0, 0), (0, more), (0, further)))
+
+    query, key, value = (
+        jnp.pad(a, ((0, 0), (0, n), (0, 0), (0, 0))) for a, n in ((query, more), (key, further), (value, further))
+    )
+    bias = None if bias is None else bias.astype(query.dtype)
+    attended = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        filled(bias),
+        filled(mask),
+        query_seq_lengths=length(tokens),
+        key_value_seq_lengths=length(others),
+        implementation="cudnn",
+    )
+    return attended[:, :tokens]
