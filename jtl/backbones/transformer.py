@@ -141,16 +141,22 @@ class Mlp(nn.Module):
       hidden: width between the layers.
       dropout: after the activation, in training.
       activation: the exact (erf) GELU where none is given.
+      gated: whether `up` [width, 2 hidden] makes two halves, `activation(first) · second`; SwiGLU with `nn.silu`.
+
+    Shazeer, GLU Variants Improve Transformer, 2020, arXiv 2002.05202.
     """
 
     hidden: int
     dropout: float = 0.0
     activation: Callable[[Array], Array] = exact_gelu
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Array:
         """One value per token, as wide as x."""
-        y = self.activation(Dense(self.hidden, kernel_init=trunc_normal, name="up")(x))
+        y = Dense(self.hidden * (2 if self.gated else 1), kernel_init=trunc_normal, name="up")(x)
+        first, *second = jnp.split(y, 2, -1) if self.gated else [y]
+        y = self.activation(first) * second[0] if self.gated else self.activation(first)
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
         return Dense(x.shape[-1], kernel_init=trunc_normal, name="down")(y)
 
@@ -168,6 +174,7 @@ class Block(nn.Module):
       mlp_dropout: within the perceptron, in training.
       attention_dropout: of the attention weights, in training.
       activation: of the perceptron.
+      gated: whether the perceptron is.
       key_bias: whether keys have a bias.
       post_norm: normalise after the sum, as in the first transformer and BERT.
       layer_scale: start of the factors, one for each channel, of both branches; None for no factors.
@@ -184,6 +191,7 @@ class Block(nn.Module):
     attention_dropout: float = 0.0
     out_dropout: float | None = None
     activation: Callable[[Array], Array] = exact_gelu
+    gated: bool = False
     key_bias: bool = True
     post_norm: bool = False
     layer_scale: float | None = None
@@ -197,7 +205,7 @@ class Block(nn.Module):
     ) -> Array:
         """Tokens to tokens."""
         attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
-        mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, name="mlp")
+        mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, self.gated, name="mlp")
         out_dropout = self.dropout if self.out_dropout is None else self.out_dropout
         x = self._add(x, lambda y: self._attended(attention, y, train, mask), 1, out_dropout, train)
         return self._add(x, lambda y: mlp(y, train), 2, self.dropout, train)

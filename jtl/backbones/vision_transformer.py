@@ -37,6 +37,7 @@ class VisionTransformer(nn.Module):
       attention_dropout: of the attention weights, in training.
       drop_path: of the last block's branches; it grows linearly from 0 at the first.
       activation: of the perceptrons.
+      gated: whether those of the blocks are gated.
       layer_scale: start of the branches' factors; None for none.
       tokens: names of the learned tokens that go first, each with a position; the first is the class token.
       token_positions: whether those have positions, as the patches have.
@@ -60,6 +61,7 @@ class VisionTransformer(nn.Module):
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     activation: Callable[[Array], Array] = exact_gelu
+    gated: bool = False
     layer_scale: float | None = None
     tokens: tuple[str, ...] = ("class_token",)
     token_positions: bool = True
@@ -94,6 +96,7 @@ class VisionTransformer(nn.Module):
             mlp_dropout=self.dropout,
             attention_dropout=self.attention_dropout,
             activation=self.activation,
+            gated=self.gated,
             layer_scale=self.layer_scale,
         )
         x = self._norm("norm")(x)

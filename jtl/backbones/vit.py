@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+import flax.linen as nn
+
 from jtl.backbones.sizes import Size, one_of, sized
+from jtl.backbones.transformer import exact_gelu
 from jtl.backbones.vision_transformer import VisionTransformer, check_grid
 from jtl.model import Model, from_linen
 
@@ -12,6 +15,7 @@ SIZES = {
     "B": Size(768, 12, 12, 3072),
     "L": Size(1024, 24, 16, 4096),
 }
+_GIANT = {"g": Size(1536, 40, 24, 4096)}
 
 
 def vit(
@@ -149,7 +153,7 @@ def deit3(
 
 
 def dinov2(
-    size: Literal["S", "B", "L"] | Size,
+    size: Literal["S", "B", "L", "g"] | Size,
     *,
     patch: int = 14,
     image: int = 518,
@@ -159,6 +163,7 @@ def dinov2(
     layer_scale: float = 1.0,
     antialias: bool = False,
     attention_dropout: float = 0.0,
+    swiglu: bool | None = None,
     pool: Literal["token+mean", "token"] = "token+mean",
 ) -> Model:
     """A DINOv2 ViT: branches with factors, registers, and images of any size.
@@ -168,7 +173,7 @@ def dinov2(
     those of `vit`: `block1/scale1`, `block1/scale2`, ..., `registers`, `mask_token`.
 
     Args:
-      size: "S", "B", "L", or a `Size` of one's own.
+      size: "S", "B", "L", "g", or a `Size` of one's own.
       patch: side of a patch in pixels.
       image: side in pixels of the images that the position embeddings are for, a multiple of `patch`; for other
         images they are interpolated.
@@ -178,6 +183,8 @@ def dinov2(
       layer_scale: start of the branches' factors.
       antialias: in the interpolation; so in transformers with registers, not without.
       attention_dropout: of the attention weights, in training.
+      swiglu: whether the perceptrons are `down(silu(a) · b)` of the halves a, b of `up` [width, 2 hidden], in place of
+        GELU's; by default those of "g" alone.
       pool: "token" leaves the class token alone in `pooled` [batch, width], which is what timm's classifiers see.
 
     Raises:
@@ -187,12 +194,15 @@ def dinov2(
     Vision Transformers Need Registers, 2023, arXiv 2309.16588.
     """
     check_grid(image, patch)
+    gated = size == "g" if swiglu is None else swiglu
     net = VisionTransformer(
-        sized(size, SIZES),
+        sized(size, SIZES | _GIANT),
         patch,
         image,
         eps,
         attention_dropout=attention_dropout,
+        activation=nn.silu if gated else exact_gelu,
+        gated=gated,
         layer_scale=layer_scale,
         registers=registers,
         mask_token=mask_token,

@@ -11,8 +11,10 @@ from jtl import backbones
 SIZE = backbones.Size(8, 1, 2, 16)
 
 
-# Parameters of facebookresearch/dinov2's vits14, vitb14 and vitl14.
-@pytest.mark.parametrize(("size", "total"), [("S", 22_056_576), ("B", 86_580_480), ("L", 304_368_640)])
+# Parameters of facebookresearch/dinov2's vits14, vitb14, vitl14 and vitg14.
+@pytest.mark.parametrize(
+    ("size", "total"), [("S", 22_056_576), ("B", 86_580_480), ("L", 304_368_640), ("g", 1_136_480_768)]
+)
 def test_sizes_are_the_published_ones(key, size, total):
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     made = jax.eval_shape(backbones.dinov2(size, mask_token=True).init, key, x)

@@ -88,6 +88,7 @@ NETS = {
     "timm deit": lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **VIT),
     "timm dinov2": lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=5, **VIT),
     "timm dinov2_reg4": lambda: timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=5, **VIT),
+    "timm dinov2_giant": lambda: timm.create_model("vit_giant_patch14_dinov2", num_classes=5, **VIT),
     "timm deit3": lambda: timm.create_model("deit3_small_patch16_224", num_classes=5, **VIT),
     "timm clip": lambda: timm.create_model("vit_base_patch32_clip_224", num_classes=5, **VIT),
     "timm quickgelu": lambda: timm.create_model("vit_base_patch32_clip_quickgelu_224", num_classes=5, **VIT),

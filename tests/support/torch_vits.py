@@ -13,6 +13,7 @@ def hf_dinov2(
     heads: int = 3,
     image: int = 12,
     patch: int = 4,
+    swiglu: bool = False,
 ) -> Any:
     """transformers' DINOv2, with registers where there are any; no classifier where there are no classes."""
     import transformers
@@ -25,6 +26,7 @@ def hf_dinov2(
         mlp_ratio=2,
         image_size=image,
         patch_size=patch,
+        use_swiglu_ffn=swiglu,
         **({"num_register_tokens": registers} if registers else {}),
         **({"num_labels": classes} if classes else {}),
     )

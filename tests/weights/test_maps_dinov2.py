@@ -12,7 +12,6 @@ from jtl.params import flatten
 from jtl.weights import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.maps.dinov2 import no_class
-from jtl.weights.recognise import recognise
 from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -24,6 +23,7 @@ from torch_vits import gradients, hf_dinov2
 CASES = {
     "plain": ({}, (16, 8)),
     "registers-odd": ({"registers": 3, "classes": 3, "width": 15, "depth": 3, "image": 15, "patch": 5}, (10, 24)),
+    "swiglu-odd": ({"swiglu": True, "width": 15, "image": 15, "patch": 5}, (10, 5)),
 }
 
 
@@ -144,8 +144,10 @@ def renamed_by_hand(held, registers):
             parts = [plain[f"{there}.attention.attention.{part}.{leaf}"] for part in ("query", "key", "value")]
             found[f"{here}.attn.qkv.{leaf}"] = np.concatenate(parts)
             found[f"{here}.attn.proj.{leaf}"] = plain[f"{there}.attention.output.dense.{leaf}"]
-            for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
-                found[f"{here}.{name}.{leaf}"] = plain[f"{there}.{name}.{leaf}"]
+            gated = f"{there}.mlp.weights_in.{leaf}" in plain
+            theirs = {"mlp.w12": "mlp.weights_in", "mlp.w3": "mlp.weights_out"}
+            for name in ("norm1", "norm2", *(theirs if gated else ("mlp.fc1", "mlp.fc2"))):
+                found[f"{here}.{name}.{leaf}"] = plain[f"{there}.{theirs.get(name, name)}.{leaf}"]
     for i in range(2):
         for number in (1, 2):
             found[f"blocks.{i}.ls{number}.gamma"] = plain[f"encoder.layer.{i}.layer_scale{number}.lambda1"]
@@ -155,6 +157,7 @@ def renamed_by_hand(held, registers):
 def as_timm(found):
     """timm drops the mask token and, with registers, adds the class token's position to the token."""
     found = {n: a for n, a in found.items() if n != "mask_token"}
+    found = {n.replace("mlp.w12", "mlp.fc1").replace("mlp.w3", "mlp.fc2"): a for n, a in found.items()}
     if "register_tokens" in found:
         found["reg_token"] = found.pop("register_tokens")
         found["cls_token"] = found["cls_token"] + found["pos_embed"][:, :1]
@@ -162,17 +165,18 @@ def as_timm(found):
     return {n: np.ascontiguousarray(a) for n, a in found.items()}
 
 
-@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize(("registers", "swiglu"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize("kind", ["original", "timm"])
-def test_names_of_other_libraries(registers, kind, tmp_path):
-    net = hf_dinov2(registers=registers, classes=None)
+def test_names_of_other_libraries(registers, swiglu, kind, tmp_path):
+    net = hf_dinov2(registers=registers, classes=None, swiglu=swiglu)
     net.save_pretrained(tmp_path / "in")
     found = renamed_by_hand(load_file(tmp_path / "in" / "model.safetensors"), registers)
     found = as_timm(found) if kind == "timm" else found
     save_file(found, tmp_path / "x.safetensors")
     measures = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
     measures |= {"reg_tokens": registers} if registers else {}
-    name = f"vit_small_patch14_{'reg4_' if registers else ''}dinov2.lvd142m"
+    measures |= {"mlp_ratio": 8 / 3} if swiglu else {}  # of both halves, where transformers' 2 is of neither
+    name = f"vit_{'giant' if swiglu else 'small'}_patch14_{'reg4_' if registers else ''}dinov2.lvd142m"
     loaded = load(tmp_path / "x.safetensors", arch={"architecture": name, "model_args": measures})
     assert loaded.naming == kind
     same_bits(renamed(loaded, kind), found)
@@ -232,13 +236,14 @@ def test_timm_has_no_place_for_the_class_tokens_position():
 
 
 def test_what_is_not_read_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"vit_giant_patch14_dinov2 has SwiGLU perceptrons.*small, base and large"):
-        recognise(None, "vit_giant_patch14_dinov2.lvd142m")
-    net = hf_dinov2()
-    net.config.update({"use_swiglu_ffn": True})
-    net.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="use_swiglu_ffn=True is not read"):
+    hf_dinov2().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"use_swiglu_ffn": false', '"use_swiglu_ffn": "yes"'))
+    with pytest.raises(ValueError, match=r"use_swiglu_ffn='?yes'?: give one of \[False, True\]"):
         load(tmp_path)
+    ratio = {"architecture": "vit_giant_patch14_dinov2", "model_args": {"mlp_ratio": "4"}}
+    with pytest.raises(ValueError, match=r"mlp_ratio=.*4.*: give a number from 0 to 64"):
+        load(tmp_path / "model.safetensors", arch=ratio)
     hf_dinov2(registers=2).save_pretrained(tmp_path / "x")
     held = load_file(tmp_path / "x" / "model.safetensors")
     held = {n: a for n, a in held.items() if "mask_token" not in n}

@@ -41,6 +41,7 @@ CASES = {
     "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
     "timm dinov2": ({"architecture": "vit_small_patch14_dinov2", "model_args": VIT}, (12, 12)),
     "timm dinov2_reg4": ({"architecture": "vit_small_patch14_reg4_dinov2", "model_args": VIT}, (12, 12)),
+    "timm dinov2_giant": ({"architecture": "vit_giant_patch14_dinov2", "model_args": VIT}, (12, 12)),
     "timm deit3": ({"architecture": "deit3_small_patch16_224", "model_args": VIT}, (12, 12)),
     "timm clip": ({"architecture": "vit_base_patch32_clip_224", "model_args": VIT}, (12, 12)),
     "timm quickgelu": ({"architecture": "vit_base_patch32_clip_quickgelu_224", "model_args": VIT}, (12, 12)),
@@ -126,7 +127,7 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
 
 
-EXACT = ["timm dinov2", "timm deit3", "timm quickgelu", "timm siglip", "timm siglip_gap"]
+EXACT = ["timm dinov2", "timm dinov2_giant", "timm deit3", "timm quickgelu", "timm siglip", "timm siglip_gap"]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -204,6 +205,7 @@ WHOLE = [
     *(("timm", f"tf_efficientnetv2_{size}") for size in ("m", "b3")),
     *(("timm", f"efficientnetv2_rw_{size}") for size in ("t", "m")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
+    ("timm", "vit_giant_patch14_reg4_dinov2"),
     *(("timm", name) for name in ("deit3_small_patch16_384", "deit3_medium_patch16_224")),
     *(("timm", f"vit_{name}_clip_224") for name in ("xsmall_patch16", "base_patch32")),
     *(("timm", f"vit_{name}") for name in ("base_patch32_siglip_256", "so400m_patch14_siglip_384")),

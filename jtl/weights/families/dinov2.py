@@ -20,9 +20,11 @@ def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
     found = re.fullmatch(r"vit_(small|base|large|giant)_patch14_(reg4_|)dinov2", name)
     if not found or (kind == _REGISTERS) != bool(found[2]):
         return None
-    if found[1] == "giant":
-        raise ValueError(f"{name} has SwiGLU perceptrons and is not read; known are small, base and large")
-    width, depth, heads = SIZES[found[1]]
+    giant = found[1] == "giant"
+    width, depth, heads = (1536, 40, 24) if giant else SIZES[found[1]]
+    if giant and "mlp_ratio" in changes:  # timm counts the gates too, transformers as if there were none
+        real(changes, "mlp_ratio", 64)
+        changes = {**changes, "mlp_ratio": 0.75 * changes["mlp_ratio"]}
     config: Config = {
         "hidden_size": width,
         "num_hidden_layers": depth,
@@ -31,6 +33,7 @@ def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
         "image_size": 518,
         "mlp_ratio": 4,
         "layerscale_value": 1e-5,
+        "use_swiglu_ffn": giant,
         **({"num_register_tokens": 4} if kind == _REGISTERS else {}),
     }
     words = {**WORDS, "reg_tokens": "num_register_tokens", "init_values": "layerscale_value", "global_pool": "pool"}
@@ -68,6 +71,7 @@ def _complete(config: Config, naming: str) -> Config:
     real(config, "layer_norm_eps", 1.0)
     real(config, "layerscale_value", 1e6)
     real(config, "attention_probs_dropout_prob", 1.0)
+    choice(config, "use_swiglu_ffn", (False, True))
     if "pool" in config:
         choice(config, "pool", (_TOKEN, _BOTH))
     return config
@@ -79,11 +83,13 @@ def _headless(config: Config, naming: str) -> Config:
 
 
 def _backbone(config: Config) -> Model:
-    must_be(config, hidden_act="gelu", qkv_bias=True, use_swiglu_ffn=False)
+    must_be(config, hidden_act="gelu", qkv_bias=True)
     must_be(config, hidden_dropout_prob=0.0, drop_path_rate=0.0)
-    width = config["hidden_size"]
+    width, swiglu = config["hidden_size"], config["use_swiglu_ffn"]
     hidden = int(width * config["mlp_ratio"])
     whole({"hidden_size * mlp_ratio": hidden}, "hidden_size * mlp_ratio")
+    if swiglu:  # two thirds, up to a multiple of 8: as many numbers as without gates
+        hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
     size = backbones.Size(width, config["num_hidden_layers"], config["num_attention_heads"], hidden)
     return backbones.dinov2(
         size,
@@ -95,19 +101,20 @@ def _backbone(config: Config) -> Model:
         layer_scale=config["layerscale_value"],
         antialias=config["model_type"] == _REGISTERS,
         attention_dropout=config["attention_probs_dropout_prob"],
+        swiglu=swiglu,
         pool=config.get("pool", _BOTH),
     )
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depth, kind = config["num_hidden_layers"], config["model_type"]
+    depth, kind, swiglu = config["num_hidden_layers"], config["model_type"], config["use_swiglu_ffn"]
     timm = maps.timm(depth, kind == _REGISTERS)
     if config.get("pool") == _TOKEN:
         return {"timm": timm}
     return {
-        "transformers": maps.transformers(depth, kind),
+        "transformers": maps.transformers(depth, kind, swiglu),
         "timm": timm,
-        "original": maps.original(depth),
+        "original": maps.original(depth, swiglu),
     }
 
 
@@ -130,7 +137,7 @@ def _family(kind: str, names: str, architecture: str) -> Family:
     )
 
 
-DINOV2 = _family(_PLAIN, "vit_{small,base,large}_patch14_dinov2", "Dinov2ForImageClassification")
+DINOV2 = _family(_PLAIN, "vit_{small,base,large,giant}_patch14_dinov2", "Dinov2ForImageClassification")
 DINOV2_WITH_REGISTERS = _family(
-    _REGISTERS, "vit_{small,base,large}_patch14_reg4_dinov2", "Dinov2WithRegistersForImageClassification"
+    _REGISTERS, "vit_{small,base,large,giant}_patch14_reg4_dinov2", "Dinov2WithRegistersForImageClassification"
 )

@@ -8,13 +8,15 @@ from jtl.weights.names import Rule
 from jtl.weights.transforms import Transform
 
 
-def transformers(depth: int, model: str) -> list[Rule]:
+def transformers(depth: int, model: str, swiglu: bool) -> list[Rule]:
     """Of transformers' Dinov2Model and Dinov2ForImageClassification, and those with registers.
 
     Args:
       depth: number of blocks.
       model: the `model_type`, which is the prefix where there is a classifier.
+      swiglu: whether the perceptrons are gated.
     """
+    up, down = ("weights_in", "weights_out") if swiglu else ("fc1", "fc2")
     top = rf"(?:{model}\.|)"
     rules = [
         *vit.ends(top),
@@ -27,7 +29,7 @@ def transformers(depth: int, model: str) -> list[Rule]:
         for number in (1, 2):
             rules += norm(rf"{name}\.norm{number}", f"{path}/norm{number}")
             rules.append(Rule(rf"{name}\.layer_scale{number}\.lambda1", f"{path}/scale{number}"))
-        rules += [*dense(rf"{name}\.mlp\.fc1", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.fc2", f"{path}/mlp/down")]
+        rules += [*dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.{down}", f"{path}/mlp/down")]
     return rules
 
 
@@ -40,10 +42,11 @@ def timm(depth: int, registers: bool) -> list[Rule]:
     return [*rules, *_scales(depth), Rule("reg_token", "backbone/registers")]
 
 
-def original(depth: int) -> list[Rule]:
-    """Of the `.pth` files of facebookresearch/dinov2: as timm's, but for the tokens."""
+def original(depth: int, swiglu: bool) -> list[Rule]:
+    """Of the `.pth` files of facebookresearch/dinov2: as timm's, but for the tokens and gated perceptrons."""
     tokens = [Rule("mask_token", "backbone/mask_token"), Rule("register_tokens", "backbone/registers")]
-    return [*vit.timm(depth), *_scales(depth), *tokens]
+    words = ("w12", "w3") if swiglu else ("fc1", "fc2")
+    return [*vit.timm(depth, words), *_scales(depth), *tokens]
 
 
 def _scales(depth: int) -> list[Rule]:

@@ -42,8 +42,9 @@ def attention(name: str, path: str) -> list[Rule]:
     return [*rules, *dense(rf"{name}\.output\.dense", f"{path}/out")]
 
 
-def timm(depth: int) -> list[Rule]:
+def timm(depth: int, perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]:
     """Of timm's VisionTransformer; its `qkv` is query, key and value in one."""
+    up, down = perceptron
     top = r"(?:|module\.)"
     rules = [
         Rule(rf"{top}cls_token", "backbone/class_token"),
@@ -57,7 +58,7 @@ def timm(depth: int) -> list[Rule]:
         rules += fused(rf"{name}\.attn\.qkv", f"{path}/attention")
         rules += dense(rf"{name}\.attn\.proj", f"{path}/attention/out")
         rules += [*norm(rf"{name}\.norm1", f"{path}/norm1"), *norm(rf"{name}\.norm2", f"{path}/norm2")]
-        rules += [*dense(rf"{name}\.mlp\.fc1", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.fc2", f"{path}/mlp/down")]
+        rules += [*dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.{down}", f"{path}/mlp/down")]
     return rules
 
 
