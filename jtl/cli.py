@@ -88,14 +88,18 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """
         return "models", (pattern,)
 
-    def inspect(file: Positional[Path], /, rows: int = 40) -> tuple[str, tuple]:
+    def inspect(
+        file: Positional[Path], /, rows: int = 40, within: str | None = None, prefix: str = ""
+    ) -> tuple[str, tuple]:
         """What a weight file holds, and which family's names it has.
 
         Args:
           file: a weight file, or a folder with one.
           rows: how many tensors to list.
+          within: in a PyTorch file with several dicts of tensors, the place of the one to look at.
+          prefix: what the names of the network's tensors begin with.
         """
-        return "inspect", (file, rows)
+        return "inspect", (file, rows, within, prefix)
 
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
     return tyro.extras.subcommand_cli_from_dict(
@@ -207,11 +211,11 @@ def _models(pattern: str) -> int:
     return 0
 
 
-def _inspect(file: Path, rows: int) -> int:
+def _inspect(file: Path, rows: int, within: str | None, prefix: str) -> int:
     from jtl.weights.inspect import inspect
 
     with _mistakes(ValueError, OSError):
-        print(inspect(file, rows))
+        print(inspect(file, rows, within=within, prefix=prefix))
     return 0
 
 

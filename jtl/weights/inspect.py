@@ -16,7 +16,7 @@ from jtl.weights.names import Rule, plain_end
 from jtl.weights.outline import outline
 from jtl.weights.presets import presets, tables
 from jtl.weights.read import read
-from jtl.weights.recognise import recognise
+from jtl.weights.recognise import beginnings, recognise
 from jtl.weights.report import table
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
@@ -44,22 +44,24 @@ class Fit(NamedTuple):
     misfits: int | None = None
 
 
-def inspect(path: str | Path, rows: int = 40) -> str:
+def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, prefix: str = "") -> str:
     """What a weight file holds, as text; only its headers are read.
 
     Args:
       path: a file or a folder, as `read` takes it.
       rows: how many tensors to list.
+      within, prefix: as of `jtl.load`.
 
     Raises:
       FileNotFoundError: nothing is there.
       WeightFileError: the file is damaged, malicious or of another kind.
+      WeightNameError: no name begins with the prefix.
       ValueError: rows below 0.
     """
     if rows < 0:
         raise ValueError(f"rows={rows}: at least 0")
     path = Path(path)
-    tensors = read(path)
+    tensors = read(path, within=within).under(prefix)
     entries = {name: tensors.entry(name) for name in tensors}
     numbers = {name: prod(entry.shape) for name, entry in entries.items()}
     kinds = Counter[str]()
@@ -77,7 +79,7 @@ def inspect(path: str | Path, rows: int = 40) -> str:
         lines += ["", table(listed)]
     if rows and len(entries) > rows:
         lines.append(f"... and {len(entries) - rows:,} more")
-    return "\n".join([*lines, "", *_verdict(path, tensors)])
+    return "\n".join([*lines, "", *_verdict(path, tensors, {"within": within, "prefix": prefix})])
 
 
 def _plain(name: str) -> str:
@@ -85,17 +87,20 @@ def _plain(name: str) -> str:
     return name if name.isprintable() and len(name) <= 100 else show(name)
 
 
-def _verdict(path: Path, tensors: Tensors) -> list[str]:
+def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> list[str]:
     found = fits(path, tensors)
     if not found:
-        return ["No family of jtl has these names."]
+        most = beginnings(list(tensors)).most_common(1)
+        told = [f"{count} begin with {show(word)}, and prefix={show(word)} leaves that out." for word, count in most]
+        return [" ".join(["No family of jtl has these names.", *told])]
+    also = "".join(f", {option}={value!r}" for option, value in asked.items() if value)
     best = found[0]
     family = f"{best.family}, by the names of {best.naming}"
     network = f", {best.name}" if best.name else " of its config.json"
     told = f"{best.named} of {len(tensors)} tensors have a name of {family}{network}"
     if best.misfits == 0 and best.absent == 0 and best.named == len(tensors):
         arch = f", arch={best.name!r}" if best.name else ""
-        return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch})"]
+        return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})"]
     said = [told]
     if best.misfits is not None and best.absent is not None:
         said.append(f"{best.misfits} have another shape than there, {best.absent} of its parameters are absent")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jtl.weights.errors import show
+from jtl.weights.errors import WeightNameError, show
 from jtl.weights.source import Source
 
 
@@ -70,6 +70,18 @@ class Tensors(_Arrays):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+    def under(self, prefix: str) -> "Tensors":
+        """Those whose names begin with `prefix`, named without it.
+
+        Raises:
+          WeightNameError: where there is none.
+        """
+        entries = {n.removeprefix(prefix): entry for n, entry in self._entries.items() if n.startswith(prefix)}
+        if not entries:
+            some = ", ".join(map(show, list(self)[:5]))
+            raise WeightNameError(f"none of the {len(self)} tensors ({some}, ...) has prefix={show(prefix)}")
+        return Tensors(self.path, entries, self.metadata)
 
     def __repr__(self) -> str:
         return f"Tensors({str(self.path)!r}, {len(self)} tensors, {self.nbytes} bytes)"

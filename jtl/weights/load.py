@@ -68,6 +68,8 @@ def load(
     image: int | None = None,
     in_chans: int | None = None,
     stages: int | None = None,
+    within: str | None = None,
+    prefix: str = "",
     reinit: Sequence[str] = (),
     unused: Sequence[str] = (),
     dtype: Any = jnp.float32,
@@ -94,6 +96,10 @@ def load(
       stages: read the first ones alone, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
         ConvNeXt or Swin, of which the head, and a last normalisation, then have another width and are drawn anew by
         `reinit`.
+      within: in a PyTorch file with several dicts of tensors, the place of the one to read, as "teacher" or
+        "ema/state_dict".
+      prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
+        of others are unused.
       reinit: regexes on paths that are drawn anew.
       unused: regexes on names of the file that are left.
       dtype: of the parameters, whatever the file's.
@@ -111,7 +117,8 @@ def load(
     check(classes, image, dtype)
     path = locate(source)
     found = recognise(path if path.is_dir() else None, arch)
-    tensors = read(path)
+    held = read(path, within=within)
+    tensors = held.under(prefix)
     family = found.family
     named = tables(family, family.complete(found.config, ""))
     kind = naming(tensors, named)
@@ -149,6 +156,7 @@ def load(
 
     finish = None if where is None else on_devices
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
+    report.unused.extend(name for name in held if not name.startswith(prefix))
     leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))

@@ -19,17 +19,17 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".bin")
-READ = "read are safetensors (one file, or several by their index), PyTorch's .pth/.pt/.th/.bin, and .npz"
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".bin", ".ckpt")
+READ = "read are safetensors (one file, or several by their index), PyTorch's .pth/.pt/.th/.bin/.ckpt, and .npz"
 
 
-def read(path: str | Path, *, key: str | None = None) -> Tensors:
+def read(path: str | Path, *, within: str | None = None) -> Tensors:
     """The named tensors of a weight file or folder on this machine.
 
     Args:
         path: a file, an `*.index.json` beside its files, a folder that holds one of `NAMES` or exactly
             one weight file, or one that `jtl.Checkpoints` wrote, of which the newest is read.
-        key: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
+        within: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
 
     Returns:
         Name to array; each is read when it is looked up, and `tensors.entry(name)` tells shape and dtype
@@ -43,7 +43,7 @@ def read(path: str | Path, *, key: str | None = None) -> Tensors:
     if path.is_dir():
         checkpoint = newest(path)
         if checkpoint is not None:
-            _no_key(path, key)
+            _no_place(path, within)
             return read_checkpoint(checkpoint)
         path = _in_folder(path)
     if not path.exists():
@@ -51,9 +51,9 @@ def read(path: str | Path, *, key: str | None = None) -> Tensors:
     source = Source(path)
     start = source.bytes(0, min(source.size, 64))
     if start.lstrip().startswith(b"{") and not _is_safetensors(source, start):
-        _no_key(path, key)
+        _no_place(path, within)
         return read_index(path, _read_one)
-    return _read_one(path, key)
+    return _read_one(path, within)
 
 
 def _is_safetensors(source: Source, start: bytes) -> bool:
@@ -61,17 +61,17 @@ def _is_safetensors(source: Source, start: bytes) -> bool:
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= source.size - 8
 
 
-def _read_one(path: Path, key: str | None = None) -> Tensors:
+def _read_one(path: Path, within: str | None = None) -> Tensors:
     """The tensors of a file that is no index: an index names files of weights, never another index."""
     source = Source(path)
     start = source.bytes(0, min(source.size, 64))
     if not start:
         raise WeightFileError(f"{path}: is empty")
     if start.startswith(LEGACY_START):
-        return read_torch(path, key)
+        return read_torch(path, within)
     if start.startswith(b"PK\x03\x04"):
-        return _read_zip(source, key)
-    _no_key(path, key)
+        return _read_zip(source, within)
+    _no_place(path, within)
     if _is_safetensors(source, start):
         return read_safetensors(path)
     what = strangers.by_start(start)
@@ -85,23 +85,23 @@ def _read_one(path: Path, key: str | None = None) -> Tensors:
     raise WeightFileError(f"{path}: starts with {start[:8]!r}, as no weight file does; {READ}")
 
 
-def _read_zip(source: Source, key: str | None) -> Tensors:
+def _read_zip(source: Source, within: str | None) -> Tensors:
     try:
         members = Archive(source).members
     except WeightFileError as error:
         raise WeightFileError(f"{source.path}: {error}") from None
     if any(name.endswith("/data.pkl") for name in members):
-        return read_torch(source.path, key)
-    _no_key(source.path, key)
+        return read_torch(source.path, within)
+    _no_place(source.path, within)
     if all(name.endswith(".npy") for name in members):
         return read_npz(source.path)
     some = ", ".join(show(name) for name in list(members)[:5])
     raise WeightFileError(f"{source.path}: is a zip of {some}, neither a PyTorch file nor an .npz")
 
 
-def _no_key(path: Path, key: str | None) -> None:
-    if key is not None:
-        raise WeightFileError(f"{path}: key={show(key)} only serves PyTorch files, which may hold several dicts")
+def _no_place(path: Path, within: str | None) -> None:
+    if within is not None:
+        raise WeightFileError(f"{path}: within={show(within)} only serves PyTorch files, which may hold several dicts")
 
 
 def _in_folder(folder: Path) -> Path:

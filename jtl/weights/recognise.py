@@ -1,7 +1,9 @@
 """Which network a file belongs to, and by which library's names."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from jtl.weights.strangers import by_start
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
 FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
+LOOKED, DEPTH, PREFIXES = 2000, 4, 40  # names, dots of each and beginnings that are looked at
 MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
 
 
@@ -122,9 +125,10 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     best = [kind for kind in found if found[kind] == most]
     if not most:
         some = ", ".join(map(show, names[:5]))
+        prefix = prefix_of(names, [rule for table in tables.values() for rule in table])
+        hint = f"but with prefix={show(prefix)} they do" if prefix else "`jtl inspect` tells which network a file is of"
         raise WeightNameError(
-            f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; `jtl inspect` "
-            "tells which network a file is of"
+            f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; {hint}"
         )
     if len(tables[best[0]]) > FEWEST * (len(names) + 1):
         raise WeightNameError(
@@ -134,6 +138,26 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     if len(best) == 1:
         return best[0]
     return max(best, key=lambda kind: _known(names, tables[kind]))  # some differ in which block has something
+
+
+def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
+    """What most names that have a rule have before it, as "model.".
+
+    None where fewer than half of those that begin so have one.
+    """
+    known = union([rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table])
+    begun, names = beginnings(names), names[:LOOKED]
+    found = {
+        prefix: sum(known.fullmatch(name.removeprefix(prefix)) is not None for name in names if name.startswith(prefix))
+        for prefix, _ in begun.most_common(PREFIXES)
+    }
+    best = max(found, key=found.__getitem__, default="")
+    return best if best and 2 * found[best] >= begun[best] else None
+
+
+def beginnings(names: Sequence[str]) -> Counter[str]:
+    """How many of the first names begin with "module.", "module.encoder.", ..."""
+    return Counter(name[: dot.end()] for name in names[:LOOKED] for dot in islice(re.finditer(r"\.", name), DEPTH))
 
 
 def _known(names: Sequence[str], table: Sequence[Rule]) -> int:

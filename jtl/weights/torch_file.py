@@ -40,12 +40,12 @@ def read_torch_tree(path: Path) -> object:
         return replace_tensors(tree, lambda view: view.read(source, starts), budget=4 * source.size + (64 << 20))
 
 
-def read_torch(path: Path, key: str | None = None) -> Tensors:
+def read_torch(path: Path, within: str | None = None) -> Tensors:
     """The state dict in a PyTorch file.
 
     Args:
         path: the file, of either format.
-        key: where it lies in what was saved, as "model" or "checkpoint/state_dict"; None finds it, and
+        within: where it lies in what was saved, as "model" or "checkpoint/state_dict"; None finds it, and
             raises where
             several dicts of tensors could be meant.
 
@@ -53,12 +53,12 @@ def read_torch(path: Path, key: str | None = None) -> Tensors:
         Name to array, read on access.
 
     Raises:
-        WeightFileError: the file is damaged, holds anything else than data, or no tensors at `key`.
+        WeightFileError: the file is damaged, holds anything else than data, or no tensors at `within`.
     """
     source = Source(path)
     with in_file(path):
         tree, starts = _parse(source)
-        views = find_tensors(tree, key)
+        views = find_tensors(tree, within)
         return Tensors(
             path,
             {name: view.entry(source, starts) for name, view in views.items()},

@@ -14,12 +14,12 @@ MAX_DEPTH = 64
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "weights", "net", "module")
 
 
-def find_tensors(tree: object, key: str | None = None) -> dict[str, TensorView]:
+def find_tensors(tree: object, within: str | None = None) -> dict[str, TensorView]:
     """The state dict in what was saved.
 
     Args:
         tree: the nested data.
-        key: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name.
+        within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name.
 
     Returns:
         Name to tensor; entries of that dict that are no tensors (a version number) are left out.
@@ -28,10 +28,10 @@ def find_tensors(tree: object, key: str | None = None) -> dict[str, TensorView]:
         WeightFileError: there is none, or several; the message lists their places.
     """
     found = dict(_tensor_dicts(tree))
-    if key is not None:
-        wanted = tuple(key.split("/"))
+    if within is not None:
+        wanted = tuple(within.split("/"))
         if wanted not in found:
-            raise WeightFileError(f"holds no dict of tensors at {show(key)}; there are {_places(found)}")
+            raise WeightFileError(f"holds no dict of tensors at {show(within)}; there are {_places(found)}")
         return found[wanted]
     if len(found) == 1:
         return next(iter(found.values()))
@@ -40,7 +40,7 @@ def find_tensors(tree: object, key: str | None = None) -> dict[str, TensorView]:
             return found[place]
     if not found:
         raise WeightFileError("holds no dict of named tensors")
-    raise WeightFileError(f"holds several dicts of tensors; choose one by key=: {_places(found)}")
+    raise WeightFileError(f"holds several dicts of tensors; choose one by within=: {_places(found)}")
 
 
 Place = tuple[str, ...]

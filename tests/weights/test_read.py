@@ -100,8 +100,8 @@ def test_what_is_absent_or_no_file_is_refused(tmp_path):
     with pytest.raises(WeightFileError, match="no regular file"):
         read("/dev/zero")
     save_file(ONE, tmp_path / "x")
-    with pytest.raises(WeightFileError, match="key='a' only serves PyTorch files"):
-        read(tmp_path / "x", key="a")
+    with pytest.raises(WeightFileError, match="within='a' only serves PyTorch files"):
+        read(tmp_path / "x", within="a")
     with pytest.raises(KeyError, match="holds no tensor 'nothing'"):
         read(tmp_path / "x")["nothing"]
 

@@ -117,14 +117,14 @@ def test_every_pickle_protocol(tmp_path, protocol):
     np.testing.assert_array_equal(read(tmp_path / "x.pt")["w"], [0, 1, 2])
 
 
-def test_several_dicts_of_tensors_are_told_apart_by_key(tmp_path):
+def test_several_dicts_of_tensors_are_told_apart_by_their_place(tmp_path):
     saved = {"student": {"w": torch.zeros(1)}, "teacher": {"inner": {"w": torch.ones(1)}}}
     path = save(saved, tmp_path / "x.pt")
-    with pytest.raises(WeightFileError, match=r"choose one by key=.*'student' \(1 tensors\).*'teacher/inner'"):
+    with pytest.raises(WeightFileError, match=r"choose one by within=.*'student' \(1 tensors\).*'teacher/inner'"):
         read(path)
-    np.testing.assert_array_equal(read(path, key="teacher/inner")["w"], [1])
+    np.testing.assert_array_equal(read(path, within="teacher/inner")["w"], [1])
     with pytest.raises(WeightFileError, match="no dict of tensors at 'pupil'"):
-        read(path, key="pupil")
+        read(path, within="pupil")
 
 
 class Calls:

@@ -1,0 +1,89 @@
+"""Checkpoints of somebody's training: the network within a larger one, beside others, in several copies."""
+
+import jax
+import made
+import numpy as np
+import pytest
+from loading import same_bits, tree_of
+from safetensors.numpy import load_file, save_file
+
+from jtl.params import flatten
+from jtl.weights import WeightFileError, WeightNameError
+from jtl.weights.families import FAMILIES
+from jtl.weights.inspect import inspect
+from jtl.weights.load import load
+from jtl.weights.recognise import prefix_of
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A folder as transformers writes it, and its tensors."""
+    folder = made.folder(tmp_path_factory.mktemp("plain"), made.RESNET)
+    return folder, load_file(folder / "model.safetensors")
+
+
+def beside(folder, tensors):
+    """A file of other tensors with that folder's config."""
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def copied(plain, tmp_path):
+    (tmp_path / "config.json").write_text((plain[0] / "config.json").read_text())
+    return tmp_path
+
+
+def test_a_network_within_another_is_read_by_its_prefix(plain, copied):
+    """The same bits, and what belongs to others is accounted for as unused."""
+    others = {"criterion.weight": np.ones(3, np.float32), "module.queue": np.zeros(2, np.float32)}
+    held = {f"module.net.{name}": array for name, array in plain[1].items()} | others
+    loaded = load(beside(copied, held), prefix="module.net.")
+    same_bits(*(dict(flatten(tree_of(x))) for x in (loaded, load(plain[0]))))
+    assert set(others) <= set(loaded.report.unused)
+    with pytest.raises(WeightNameError, match=r"none of the .* has a name of .*; but with prefix='module\.net\.'"):
+        load(copied)
+    with pytest.raises(WeightNameError, match=r"none of the .* tensors \(.*\) has prefix='model\.'"):
+        load(copied, prefix="model.")
+    assert "and fit it: jtl.load(" in (said := inspect(copied, prefix="module.net."))
+    assert said.endswith("prefix='module.net.')")
+
+
+def test_a_file_of_several_copies_is_told_which(plain, tmp_path):
+    """As DINO and BYOL save them, a student and its teacher."""
+    torch = pytest.importorskip("torch", reason="torch writes the file; it is installed for Python 3.11 only")
+    teacher = {f"backbone.{name}": torch.tensor(array) for name, array in plain[1].items()}
+    saved = {"student": {n: 0 * a for n, a in teacher.items()}, "teacher": teacher, "epoch": 3}
+    torch.save(saved, tmp_path / "last.ckpt")
+    (tmp_path / "config.json").write_text((plain[0] / "config.json").read_text())
+    with pytest.raises(WeightFileError, match=r"choose one by within=: 'student' \(\d+ tensors\), 'teacher'"):
+        load(tmp_path)
+    loaded = load(tmp_path, within="teacher", prefix="backbone.")
+    same_bits(*(dict(flatten(tree_of(x))) for x in (loaded, load(plain[0]))))
+    said = inspect(tmp_path, within="teacher", prefix="backbone.")
+    assert said.endswith("within='teacher', prefix='backbone.')")
+
+
+def test_a_sharded_load_takes_the_same(plain, copied):
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[1])
+    held = {f"net.{name}": array for name, array in plain[1].items()}
+    loaded = load(beside(copied, held), prefix="net.", sharding=device)
+    same_bits(*(dict(flatten(tree_of(x))) for x in (loaded, load(plain[0]))))
+
+
+def test_what_names_begin_with_is_looked_for_within_bounds():
+    """Not at every dot of every name: a file may have a million of either."""
+    family = FAMILIES["resnet"]
+    table = family.tables(family.complete(dict(made.RESNET), "transformers"))["transformers"]
+    names = [f"net.{name}" for name in made.tensors(made.RESNET)]
+    assert prefix_of(names, table) == "net."
+    assert prefix_of(["a." * 100_000 + "w"] * 10, table) is None
+    assert prefix_of([*names, *(f"net.other{i}" for i in range(len(names) + 1))], table) is None
+    assert prefix_of([], table) is None
+
+
+def test_inspect_tells_what_names_begin_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {})
+    save_file({f"net.{i}": np.zeros(1, np.float32) for i in range(3)}, tmp_path / "x.safetensors")
+    said = inspect(tmp_path / "x.safetensors")
+    assert said.endswith("No family of jtl has these names. 3 begin with 'net.', and prefix='net.' leaves that out.")
