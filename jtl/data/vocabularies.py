@@ -203,8 +203,9 @@ def _clip(path: Path, model: Any, given: dict[str, Any]) -> tuple[Any, dict[str,
     backend.decoder = decoders.ByteLevel()
     add(path, backend, config)
     _special(path, backend, config, ("bos_token", "eos_token", "unk_token", "pad_token"))
-    eos, bos = ((content(config[n]), backend.token_to_id(content(config[n]))) for n in ("eos_token", "bos_token"))
-    backend.post_processor = processors.RobertaProcessing(eos, bos, trim_offsets=False, add_prefix_space=False)
+    eos, bos = (content(config[name]) for name in ("eos_token", "bos_token"))
+    ends: Any = [(token, backend.token_to_id(token)) for token in (eos, bos)]
+    backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
     return backend, config
 
 

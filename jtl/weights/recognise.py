@@ -80,10 +80,10 @@ def _inputs(folder: Path) -> dict[str, Any] | None:
 
 
 def _preprocessing(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
-    # Some files of networks of sounds do not name their feature extractor.
-    return (
-        sound.from_transformers(config) if "sampling_rate" in config else preprocessing.from_transformers(config, kind)
-    )
+    # Some files of networks of sounds do not name their feature extractor, and some not their sampling rate.
+    if "sampling_rate" in config or config.get("feature_extractor_type") in sound.EXTRACTORS:
+        return sound.from_transformers(config)
+    return preprocessing.from_transformers(config, kind)
 
 
 def _timm(config: Config) -> Found:
