@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.data.pipeline import Dataset
+from jtl.data.pipeline import Dataset, distinct
 
 
 def arrays(
@@ -38,10 +38,15 @@ def arrays(
       a `Dataset` of {"x", "y", "mask"}; y is int32 or float32.
 
     Raises:
-      ValueError: lengths that differ, no examples, NaN, labels out of range; the first bad row is named.
+      ValueError: lengths that differ, no examples, NaN, numbers too large for 32 bits, masked ones, labels out of
+        range, soft labels of another number of classes, a class that is there twice; the first bad row is named.
       TypeError: arrays that are not of numbers.
     """
-    names = None if classes is None else tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+    names = None
+    if classes is not None:
+        names = distinct([str(i) for i in range(classes)] if isinstance(classes, int) else classes)
+        if not names:
+            raise ValueError(f"classes is {classes!r}; give at least one")
     columns = {name: _numbers(f"x[{name!r}]", value) for name, value in x.items()} if isinstance(x, Mapping) else x
     if isinstance(columns, dict):
         if not columns:
@@ -79,22 +84,32 @@ def _narrow(value: np.ndarray) -> np.ndarray:
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} has masked values, which would be read as numbers; fill them, or leave their rows out"
+        )
     value = np.asarray(value)
     if value.dtype.kind in "OSUMm":
         raise TypeError(f"{name} has dtype {value.dtype}; it must be an array of numbers")
     if value.ndim == 0:
         raise ValueError(f"{name} is a scalar; it must have a leading axis of examples")
-    if value.dtype.kind == "f":
-        for start in range(0, len(value), 4096):  # in parts, for arrays mapped from disk
-            bad = np.isnan(value[start : start + 4096]).reshape(len(value[start : start + 4096]), -1).any(axis=1)
-            if bad.any():
-                raise ValueError(f"{name} is NaN in row {start + int(bad.argmax())}")
+    if value.dtype.kind != "f" and not (value.dtype.kind in "iu" and value.dtype.itemsize == 8):
+        return value
+    for start in range(0, len(value), 4096):  # in parts, for arrays mapped from disk
+        part = value[start : start + 4096]
+        bad = np.isnan(part) if part.dtype.kind == "f" else _narrow(part) != part
+        if bad.any():
+            row, *rest = np.argwhere(bad)[0]
+            which = "NaN" if part.dtype.kind == "f" else f"{part[(row, *rest)]}, too large for 32 bits,"
+            raise ValueError(f"{name} is {which} in row {start + int(row)}")
     return value
 
 
 def _labels(y: Any, names: tuple[str, ...] | None) -> np.ndarray:
     y = _numbers("y", y)
     if y.dtype.kind == "f":
+        if names is not None and y.ndim > 1 and y.shape[-1] != len(names):
+            raise ValueError(f"y has soft labels of {y.shape[-1]} classes, and there are {len(names)}")
         return y.astype(np.float32)
     if y.dtype.kind not in "iu":
         raise TypeError(f"y has dtype {y.dtype}; labels are integers, targets and soft labels floats")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtl.data import images
-from jtl.data.pipeline import Dataset
+from jtl.data.pipeline import Dataset, distinct
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -49,6 +49,8 @@ def folder(
     """
     if (size is None) == (transform is None):
         raise ValueError("give either size or transform")
+    if size is not None and size < 1:
+        raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
     change = transform or (lambda pixels, rng: images.short_side_crop(pixels, side or 0))
     names, files, labels = scan(Path(root), classes)
@@ -68,7 +70,7 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
             raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")
         if classes is not None and entry.name not in classes:
             raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(classes)}")
-    names = tuple(found if classes is None else classes)
+    names = tuple(found) if classes is None else distinct(classes)
     if not names:
         raise ValueError(f"{str(root)!r} has no class folders")
     files: list[Path] = []
@@ -80,6 +82,8 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
         if not inside:
             raise ValueError(f"class folder {str(root / name)!r} is empty")
         for file in inside:
+            if file.is_symlink() and not file.exists():
+                raise ValueError(f"{str(file)!r} is a link to {str(file.readlink())!r}, which is not there")
             if file.suffix.lower() not in SUFFIXES or not file.is_file():
                 raise ValueError(f"{str(file)!r} is not an image file; suffixes are {SUFFIXES}")
         files += inside

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 Image = UInt8[np.ndarray, "_height _width _channels"]
+MODES = (None, "L", "RGB", "RGBA")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -23,17 +24,21 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
     """
     from PIL import Image as pil
 
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; it must be one of {MODES}")
     name = "image" if isinstance(file, bytes) else f"image {str(file)!r}"
     try:
-        with pil.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        image = pil.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        with image:
             image.load()
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"{name} has pixel format {image.mode}; only 8-bit images are read")
-            if mode is None and image.mode not in ("L", "RGB", "RGBA"):
-                raise ValueError(f"{name} has pixel format {image.mode}; pass mode='RGB' to convert it")
-            pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))
-    except (OSError, SyntaxError) as error:  # pillow raises SyntaxError for broken PNG chunks
+    # Pillow raises SyntaxError for broken PNG chunks, ValueError for broken headers, and its own for too many pixels.
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
         raise ValueError(f"{name} does not decode: {error}") from error
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{name} has pixel format {image.mode}; only 8-bit images are read")
+    if mode is None and image.mode not in MODES:
+        raise ValueError(f"{name} has pixel format {image.mode}; pass mode='RGB' to convert it")
+    pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
@@ -54,6 +59,8 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
         short, long = min(height, width), max(height, width)
         far = int(size * long / short)
         size = (size, far) if height <= width else (far, size)
+    if min(size) < 1:
+        raise ValueError(f"size is {size}; give at least 1 pixel")
     if size == (height, width):
         return image
     small = pil.fromarray(image[:, :, 0] if channels == 1 else image)

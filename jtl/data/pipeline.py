@@ -11,6 +11,22 @@ import numpy as np
 from jtl.typing import Batch
 
 
+def distinct(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes, of which a label is the place.
+
+    Raises:
+      TypeError: for one string, whose letters would be the names.
+      ValueError: for a name that is there twice: two labels would be one class.
+    """
+    if isinstance(classes, str):
+        raise TypeError(f"classes is the string {classes[:50]!r}; give a list of names")
+    names = tuple(map(str, classes))
+    twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"class {twice[0]!r} is there {names.count(twice[0])} times; give each name once")
+    return names
+
+
 @runtime_checkable
 class Source(Protocol):
     """Examples by their index."""

@@ -84,9 +84,9 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokeniz
 
     Args:
       source: what `jtl.load` takes: a folder or `hf:org/name`, with a `tokenizer.json`, a `vocab.txt` (WordPiece: BERT,
-        DistilBERT, MiniLM) or a `vocab.json` beside its `merges.txt` (GPT-2, RoBERTa), and a `tokenizer_config.json`
-        that says whether upper case counts; or such a `.json` or `.txt` by itself; or the `tokenizer` of what
-        `jtl.load` gave.
+        DistilBERT, MiniLM) or a `vocab.json` beside its `merges.txt` (GPT-2, RoBERTa, CLIP), and beside them a
+        `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, which go before a tokenizer.json;
+        or such a `.json` or `.txt` by itself; or the `tokenizer` of what `jtl.load` gave.
       length: tokens of every row, special ones included: one shape, compiled once.
 
     Raises:
@@ -99,7 +99,8 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokeniz
     backend, config = vocabularies.read(source.folder if isinstance(source, Vocabulary) else locate(source))
     _roomy(backend, length, False)
     pad = vocabularies.pad_of(backend, config)
-    sides = {name: config.get(f"{name}_side") or "right" for name in ("truncation", "padding")}
+    own = {name: (getattr(backend, name) or {}).get("direction", "right").lower() for name in ("truncation", "padding")}
+    sides = {name: config.get(f"{name}_side") or side for name, side in own.items()}
     for name, side in sides.items():
         if side not in ("left", "right"):
             raise ValueError(f"{source}: {name}_side={str(side)[:50]!r}: it is 'left' or 'right'")

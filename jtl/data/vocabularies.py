@@ -1,11 +1,12 @@
 """The files that say how a pretrained network's texts are cut into tokens."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jtl.weights.errors import in_file, show
-from jtl.weights.st_file import parse_json
+from jtl.data.added_tokens import add, content, told
+from jtl.weights.errors import show
 
 _WORDPIECE = {
     "tokenizer_class": "BertTokenizer",
@@ -37,6 +38,28 @@ _GPT2 = {
     "unk_token": "<|endoftext|>",
     "add_prefix_space": False,
 }
+_CLIP = {
+    "tokenizer_class": "CLIPTokenizer",
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
+_CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_ANY = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
+_READ_AS = {
+    "a vocab.txt": (
+        "Bert",
+        "DistilBert",
+        "Electra",
+        "MobileBert",
+        "LayoutLM",
+        "DPRContextEncoder",
+        "DPRQuestionEncoder",
+    ),
+    "a vocab.json with its merges.txt": ("GPT2", "Roberta", "CLIP", "Longformer", "Bart"),
+}
+"""Whose tokenizers cut texts as is done here, by what they are made of."""
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 HOLDS = "a tokenizer.json, a vocab.txt, or a vocab.json beside its merges.txt"
 
@@ -52,7 +75,7 @@ def read(path: Path) -> tuple[Any, dict[str, Any]]:
       ValueError: a file is damaged or lacks a token; it is named.
     """
     folder = path if path.is_dir() else path.parent
-    given = _object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    given = told(folder)
     if path.is_file():
         return _whole(path, given) if path.suffix == ".json" else _wordpiece(path, given)
     if (path / "tokenizer.json").exists():
@@ -72,7 +95,7 @@ def pad_of(backend: Any, config: Mapping[str, Any]) -> str:
       ValueError: where none is named nor usual.
     """
     named = config.get("pad_token") or (backend.padding or {}).get("pad_token")
-    for token in (_content(named),) if named else _PADS:
+    for token in (content(named),) if named else _PADS:
         if backend.token_to_id(token) is not None:
             return token
     raise ValueError(f"no token to pad with: pad_token is {show(named)}, and the vocabulary has none of {_PADS}")
@@ -82,14 +105,36 @@ def _whole(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import tokenizers
 
     backend = _read(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
+    add(path, backend, given)
+    _changed(backend, given)
     return backend, {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": pad_of(backend, given), **given}
+
+
+def _changed(backend: Any, given: Mapping[str, Any]) -> None:
+    """What the config of a BERT, a GPT-2 or a RoBERTa says goes before its tokenizer.json, as transformers has it."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    if given.get("tokenizer_class") in _ANY:
+        return
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        words = {"do_lower_case": "lowercase", "tokenize_chinese_chars": "handle_chinese_chars"}
+        new = backend.normalizer
+        for name, word in {**words, "strip_accents": "strip_accents"}.items():
+            if given.get(name) is not None:
+                setattr(new, word, _flag(given, name))
+        backend.normalizer = new
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) and given.get("add_prefix_space") is not None:
+        new = backend.pre_tokenizer
+        new.add_prefix_space = _flag(given, "add_prefix_space")
+        backend.pre_tokenizer = new
 
 
 def _wordpiece(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+    _readable(path, given, "a vocab.txt")
     config = {**_WORDPIECE, **given}
-    unknown = _content(config["unk_token"])
+    unknown = content(config["unk_token"])
     backend = Tokenizer(_read(path, lambda: models.WordPiece.from_file(str(path), unk_token=unknown)))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -99,8 +144,9 @@ def _wordpiece(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
+    add(path, backend, config)
     _special(path, backend, config, ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"))
-    cls, sep = (_content(config[name]) for name in ("cls_token", "sep_token"))
+    cls, sep = (content(config[name]) for name in ("cls_token", "sep_token"))
     backend.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
@@ -113,22 +159,70 @@ def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[s
     """GPT-2's way: bytes, merged by rules. RoBERTa's vocabulary has tokens around a text, GPT-2's has not."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+    _readable(path, given, "a vocab.json with its merges.txt")
     model = _read(path, lambda: models.BPE.from_file(str(path), str(merges)))
     backend = Tokenizer(model)
-    around = backend.token_to_id("<s>") is not None and backend.token_to_id("</s>") is not None
+    if sum(token.endswith("</w>") for token in backend.get_vocab()) > 0.1 * backend.get_vocab_size():
+        return _clip(path, model, given)
+    around = all(backend.token_to_id(token) is not None for token in ("<s>", "</s>"))
+    around = around and _stem(given.get("tokenizer_class")) != "GPT2"
     config = {**(_ROBERTA if around else _GPT2), **given}
     space = bool(config["add_prefix_space"])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     backend.decoder = decoders.ByteLevel()
     names = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+    for name in ("add_bos_token", "add_eos_token"):
+        if config.get(name):
+            raise ValueError(f"{path}: {name}=True in tokenizer_config.json is not read; give a tokenizer.json")
+    add(path, backend, config)
     _special(path, backend, config, tuple(name for name in names if config.get(name)))
     if around:
-        sep, cls = (_content(config[name]) for name in ("sep_token", "cls_token"))
+        sep, cls = (content(config[name]) for name in ("sep_token", "cls_token"))
         ends: Any = [(token, backend.token_to_id(token)) for token in (sep, cls)]
         backend.post_processor = processors.RobertaProcessing(ends[0], ends[1], bool(config["trim_offsets"]), space)
     else:
         backend.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
     return backend, config
+
+
+def _clip(path: Path, model: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """CLIP's way: lower case, words cut out by a pattern, the last piece of each marked by `</w>`.
+
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+
+    config = {**_CLIP, **{name: value for name, value in given.items() if value is not None}}
+    model.end_of_word_suffix, model.unk_token = "</w>", content(config["unk_token"])
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.decoder = decoders.ByteLevel()
+    add(path, backend, config)
+    _special(path, backend, config, ("bos_token", "eos_token", "unk_token", "pad_token"))
+    eos, bos = (content(config[name]) for name in ("eos_token", "bos_token"))
+    ends: Any = [(token, backend.token_to_id(token)) for token in (eos, bos)]
+    backend.post_processor = processors.RobertaProcessing(*ends, trim_offsets=False, add_prefix_space=False)
+    return backend, config
+
+
+def _readable(path: Path, config: Mapping[str, Any], made_of: str) -> None:
+    """Refuses a tokenizer that cuts texts in a way of its own, though its files have the usual names."""
+    kind, read = config.get("tokenizer_class"), _READ_AS[made_of]
+    if kind is not None and kind not in _ANY and _stem(kind) not in read:
+        raise ValueError(
+            f"{path}: tokenizer_class={show(kind)}: of {made_of} are read those of {', '.join(read)}; for another give "
+            "its tokenizer.json, which transformers writes"
+        )
+    if config.get("word_tokenizer_type", "basic") != "basic":
+        raise ValueError(f"{path}: word_tokenizer_type={show(config['word_tokenizer_type'])}: only 'basic' is known")
+
+
+def _stem(kind: Any) -> str:
+    return re.sub(r"Tokenizer(Fast)?$", "", str(kind))
 
 
 def _special(path: Path, backend: Any, config: Mapping[str, Any], names: tuple[str, ...]) -> None:
@@ -137,18 +231,12 @@ def _special(path: Path, backend: Any, config: Mapping[str, Any], names: tuple[s
 
     for name in names:
         value = config[name]
-        if backend.token_to_id(_content(value)) is None:
-            raise ValueError(f"{path}: the vocabulary lacks the {name} {show(_content(value))}")
+        if backend.token_to_id(content(value)) is None:
+            raise ValueError(f"{path}: the vocabulary lacks the {name} {show(content(value))}")
+        if backend.token_to_id(content(value)) in backend.get_added_tokens_decoder():
+            continue
         sides = {s: bool(value.get(s)) for s in ("lstrip", "rstrip", "single_word")} if isinstance(value, dict) else {}
-        backend.add_special_tokens([AddedToken(_content(value), special=True, normalized=False, **sides)])
-
-
-def _content(token: Any) -> str:
-    """A token's text, which a config may give as an object of its properties."""
-    text = token.get("content") if isinstance(token, Mapping) else token
-    if not isinstance(text, str) or not text:
-        raise ValueError(f"a special token is {show(text)}: give its text")
-    return text
+        backend.add_special_tokens([AddedToken(content(value), special=True, normalized=False, **sides)])
 
 
 def _flag(config: Mapping[str, Any], name: str) -> bool:
@@ -164,11 +252,3 @@ def _read(path: Path, make: Callable[[], Any]) -> Any:
         return make()
     except Exception as error:  # the only class that tokenizers raises
         raise ValueError(f"{path}: cannot be read as a tokenizer: {str(error)[:200]}") from error
-
-
-def _object(path: Path) -> dict[str, Any]:
-    with in_file(path):
-        value = parse_json(path.read_bytes())
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a {type(value).__name__}, not an object of names and values")
-    return value

@@ -9,7 +9,7 @@ from jtl.weights.read import NAMES
 from jtl.weights.shards import names_of
 
 # What stands beside weights: measures, preprocessing, tokens.
-BESIDE = ("config.json", "preprocessor_config.json", *vocabulary.FILES)
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", *vocabulary.FILES)
 # Many repositories hold the same weights in several formats; the first that is there will do.
 WEIGHTS = (("model.safetensors", "model*.safetensors*"), ("pytorch_model*.bin*",))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jtl.weights.errors import show
+from jtl.weights.processors import completed
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -32,27 +33,43 @@ class Preprocessing(NamedTuple):
     std: tuple[float, ...]
 
 
-def from_transformers(config: Mapping[str, Any]) -> Preprocessing:
-    """What a `preprocessor_config.json` says.
+def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preprocessing:
+    """What a `preprocessor_config.json` says, with what its image processor does where it says nothing.
+
+    Args:
+      config: of ViT's, DeiT's, CLIP's, SigLIP's, ConvNeXt's, BiT's, EfficientNet's or MobileNetV2's image processor.
+      kind: the network's `model_type`, which says whose processor it is where the file does not.
 
     Raises:
-      ValueError: for a size, a filter or a scale of values that is none of the usual.
+      ValueError: for a processor, a size, a filter or a scale of values that is none of the usual.
     """
-    if config.get("rescale_factor", 1 / 255) != 1 / 255:
-        raise ValueError(f"rescale_factor={show(config['rescale_factor'])}: only 1/255 is known")
-    size = _size(config.get("size")) if config.get("do_resize", True) else None
-    crop = _side(config.get("crop_size")) if config.get("do_center_crop", False) else None
-    if "ConvNext" in str(config.get("image_processor_type", config.get("feature_extractor_type", ""))):
+    name, config = completed(config, kind)
+    square = config["default_to_square"]
+    size = _size(config["size"], square=square) if config["do_resize"] else None
+    crop = _side(config.get("crop_size"), "crop_size") if config["do_center_crop"] else None
+    if name == "ConvNext" and config["do_resize"]:
         # Small images are resized to more than the crop by `crop_pct`, large ones to exactly the size.
-        side = _side(config.get("size"))
+        side = _side(config["size"])
         small = side < 384
         size = int(side / _share(config, 224 / 256)) if small else (side, side)
-        crop = side if small else None
-    if config.get("do_normalize", True):
+        crop = crop or (side if small else None)
+    return Preprocessing(size, crop, _filter(config["resample"]), *_scale(config))
+
+
+def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of values in [0, 1] that do what the file does to the numbers 0 to 255 in several steps."""
+    factor = config["rescale_factor"] if config["do_rescale"] else 1
+    if type(factor) not in (int, float) or not 1e-6 <= factor <= 1:
+        raise ValueError(f"rescale_factor={show(factor)}: give a number from 1e-6 to 1")
+    wide = 255 * factor  # the scale's upper end
+    offset = 1.0 if config["do_rescale"] and config["rescale_offset"] else 0.0
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if config["do_normalize"]:
         mean, std = _channels(config, "image_mean"), _channels(config, "image_std")
-    else:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    return Preprocessing(size, crop, _filter(config.get("resample", 2)), mean, std)
+    again = (1.0,) * len(std)
+    if config["include_top"]:  # EfficientNet's classifiers were trained on images divided by the deviation twice
+        again = _channels(config, "image_std")
+    return tuple((m + offset) / wide for m in mean), tuple(s * t / wide for s, t in zip(std, again, strict=True))
 
 
 def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
@@ -95,7 +112,10 @@ def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
     mean = _channels(config, "mean") if "mean" in config else usual.mean
     std = _channels(config, "std") if "std" in config else usual.std
     resized = math.floor(side / _share(config, 0.875))
-    if config.get("crop_mode") == "squash":
+    mode = config.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        raise ValueError(f"crop_mode={show(mode)}: known are 'center' and 'squash'")
+    if mode == "squash":
         return Preprocessing((resized, resized), None if resized == side else side, interpolation, mean, std)
     return Preprocessing(resized, side, interpolation, mean, std)
 
@@ -144,12 +164,13 @@ def _channels(config: Mapping[str, Any], name: str) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def _size(size: Any) -> int | tuple[int, int]:
-    if isinstance(size, int):
-        size = {"height": size, "width": size}
+def _size(size: Any, name: str = "size", square: bool = True) -> int | tuple[int, int]:
+    """`square` tells what a number alone says: both sides, or the short one."""
+    if type(size) is int:
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
     names = set(size) if isinstance(size, Mapping) else None
     if names not in ({"height", "width"}, {"shortest_edge"}) or not all(_pixels(v) for v in size.values()):
-        raise ValueError(f"size={show(str(size))}: give {{height, width}}, {{shortest_edge}} or a number of pixels")
+        raise ValueError(f"{name}={show(str(size))}: give {{height, width}}, {{shortest_edge}} or a number of pixels")
     return size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
 
 
@@ -157,11 +178,11 @@ def _pixels(value: Any) -> bool:
     return type(value) is int and 1 <= value <= 1 << 16
 
 
-def _side(size: Any) -> int:
-    found = _size(size)
+def _side(size: Any, name: str = "size") -> int:
+    found = _size(size, name)
     sides = {found} if isinstance(found, int) else set(found)
     if len(sides) != 1:
-        raise ValueError(f"size={show(str(size))}: only squares are cut out")
+        raise ValueError(f"{name}={show(str(size))}: only squares are cut out")
     return sides.pop()
 
 

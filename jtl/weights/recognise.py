@@ -66,15 +66,12 @@ def _transformers(config: Config, folder: Path | None) -> Found:
     if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
         raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
     labels = tuple(str(names[k]) for k in sorted(names, key=int)) or None
-    found = None if inputs is None else _preprocessing(inputs)
+    found = None if inputs is None else _preprocessing(inputs, kind)
     return Found(FAMILIES[kind], config, found, labels)
 
 
 def _inputs(folder: Path) -> dict[str, Any] | None:
-    """What images or sounds go through: a file of its own, or a part of the one that has the tokenizer's too."""
-    alone = _json(folder / "preprocessor_config.json")
-    if alone is not None:
-        return alone
+    """What images or sounds go through: a part of the file that has the tokenizer's too, or a file of its own."""
     path = folder / "processor_config.json"
     both = _json(path) or {}
     for name in ("image_processor", "feature_extractor"):
@@ -82,13 +79,14 @@ def _inputs(folder: Path) -> dict[str, Any] | None:
             if not isinstance(both[name], dict):
                 raise ValueError(f"{path}: {name}={show(str(both[name]))}: give names and values")
             return both[name]
-    return None
+    return _json(folder / "preprocessor_config.json")
 
 
-def _preprocessing(config: Mapping[str, Any]) -> Preprocessing | Waves | LogMel:
-    # Some files of networks of sounds do not name their feature extractor.
-    read = sound.from_transformers if "sampling_rate" in config else preprocessing.from_transformers
-    return read(config)
+def _preprocessing(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
+    # Some files of networks of sounds do not name their feature extractor, and some not their sampling rate.
+    if "sampling_rate" in config or config.get("feature_extractor_type") in sound.EXTRACTORS:
+        return sound.from_transformers(config)
+    return preprocessing.from_transformers(config, kind)
 
 
 def _timm(config: Config) -> Found:

@@ -9,6 +9,10 @@ RATES = (1000, 768000)
 """The lowest and the highest sampling rate of a sound, in hertz."""
 
 
+EXTRACTORS = ("Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
+"""Those of transformers that are read."""
+
+
 class Waves(NamedTuple):
     """A network that takes the sound as it is: `jtl.data.audio.inputs(preprocessing, sounds)` makes its input.
 
@@ -42,16 +46,20 @@ class LogMel(NamedTuple):
 
 
 def from_transformers(config: Mapping[str, Any]) -> Waves | LogMel:
-    """What a `preprocessor_config.json` with a sampling rate says, of Wav2Vec2FeatureExtractor or Whisper's.
+    """What a `preprocessor_config.json` says, of `EXTRACTORS`; without a name, who has frames is Whisper's.
 
     Raises:
       ValueError: for an entry that is none of the usual.
     """
+    kind = config.get("feature_extractor_type")
+    if kind is not None and kind not in EXTRACTORS:
+        raise ValueError(f"feature_extractor_type={show(kind)}: known are {', '.join(EXTRACTORS)}")
+    config = {"sampling_rate": 16000, **config}
     _whole(config, "sampling_rate", *RATES)
     for name, usual in (("padding_side", "right"), ("padding_value", 0.0), ("dither", 0.0)):
         if config.get(name, usual) != usual:
             raise ValueError(f"{name}={show(config[name])}: only {usual!r} is known")
-    if "hop_length" not in config and "n_fft" not in config:
+    if kind == EXTRACTORS[0] or (kind is None and "hop_length" not in config and "n_fft" not in config):
         for name in ("do_normalize", "return_attention_mask"):
             if type(config.get(name, True)) is not bool:
                 raise ValueError(f"{name}={show(config[name])}: give true or false")

@@ -45,11 +45,25 @@ def test_soft_labels_and_uint8_stay():
         (np.zeros(2), np.array([0, 2]), 2, ValueError, r"y\[1\] is 2; labels must be \[0, 2\)"),
         (np.zeros(2), np.array([-1, 0]), None, ValueError, r"y\[0\] is -1"),
         (np.zeros(2), np.array([0, np.nan]), None, ValueError, "y is NaN in row 1"),
+        (np.array([[0, 1], [0, 1 << 31]]), None, None, ValueError, "x is 2147483648, too large for 32 bits, in row 1"),
+        (np.array([1 << 32, 0], np.uint64), None, None, ValueError, "x is 4294967296, too large"),
+        (np.ma.array([1, 2], mask=[False, True]), None, None, ValueError, "x has masked values"),
+        (np.zeros(2), np.array([0, 1]), 0, ValueError, "classes is 0; give at least one"),
+        (np.zeros(2), np.array([0, 1]), "ab", TypeError, "classes is the string 'ab'; give a list"),
+        (np.zeros(2), np.array([0, 1]), ["a", "b", "a"], ValueError, "class 'a' is there 2 times"),
+        (np.zeros(2), np.eye(2), 3, ValueError, "soft labels of 2 classes, and there are 3"),
     ],
 )
 def test_bad_arrays(x, y, classes, error, message):
     with pytest.raises(error, match=message):
         data.arrays(x, y, batch_size=2, classes=classes)
+
+
+def test_the_largest_of_32_bits_stay():
+    ds = data.arrays(
+        {"i": np.array([-1 << 31, (1 << 31) - 1]), "u": np.array([0, (1 << 32) - 1], np.uint64)}, batch_size=2
+    )
+    assert {name: value.max() for name, value in ds[0]["x"].items()} == {"i": (1 << 31) - 1, "u": (1 << 32) - 1}
 
 
 def test_real_usps(real_data):

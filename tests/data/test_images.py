@@ -43,8 +43,13 @@ def test_what_is_refused(tmp_path):
         images.center_crop(RAMP, 8)
     with pytest.raises(ValueError, match="interpolation is 'cubic'"):
         images.resize(RAMP, 4, "cubic")
-    with pytest.raises(ValueError, match="image does not decode"):
-        images.decode(b"no image")
+    with pytest.raises(ValueError, match=r"size is \(0, 0\); give at least 1 pixel"):
+        images.resize(RAMP, 0)
+    with pytest.raises(ValueError, match="mode is 'XYZ'; it must be one of"):
+        images.decode(b"no image", "XYZ")
+    for broken in (b"no image", b"P6 3x 2 255 " + bytes(18), b"P6 70000 70000 255 "):
+        with pytest.raises(ValueError, match="image does not decode"):
+            images.decode(broken)
     buffer = io.BytesIO()
     Image.fromarray(RAMP).convert("P").save(buffer, "PNG")
     with pytest.raises(ValueError, match="pixel format P; pass mode='RGB'"):

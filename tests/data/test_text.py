@@ -94,9 +94,9 @@ def test_there_are_two_hundred():
     assert len(set(texts())) == 200
 
 
-def agree(ours, theirs, pairs=True):
+def agree(ours, theirs, pairs=True, more=()):
     """Ids, masks and types of texts, and of pairs of a text with the next."""
-    given = texts()
+    given = [*texts(), *more]
     cases = [(given,), (given, given[1:] + given[:1])] if pairs else [(given,)]
     for case in cases:
         found = ours(*case)
@@ -176,6 +176,115 @@ def test_a_vocab_json_with_merges_is_transformers(transformers, tmp_path, kind, 
     agree(ours, theirs)
     ours.save(tmp_path / "out")
     agree(text.tokenizer(tmp_path / "out", length=LENGTH), theirs)
+
+
+def test_a_vocab_json_of_marked_words_is_clips(transformers, tmp_path):
+    """Its words end in `</w>`; CLIP's files have the names of GPT-2's."""
+    made = transformers.CLIPTokenizer().backend_tokenizer
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    special, letters = ["<|startoftext|>", "<|endoftext|>"], pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = made.normalizer, made.pre_tokenizer
+    tokenizer.train_from_iterator(
+        texts(),
+        trainers.BpeTrainer(
+            vocab_size=800,
+            special_tokens=special,
+            end_of_word_suffix="</w>",
+            initial_alphabet=letters,
+            show_progress=False,
+        ),
+    )
+    tokenizer.model.save(str(tmp_path))
+    theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    ours = text.tokenizer(tmp_path, length=LENGTH)
+    agree(ours, theirs)
+    ours.save(tmp_path / "out")
+    agree(text.tokenizer(tmp_path / "out", length=LENGTH), theirs)
+    agree(ours, transformers.AutoTokenizer.from_pretrained(tmp_path / "out"))
+
+
+NEW = {"content": "[NEW]", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"added_tokens.json": {"[NEW]": 8}},
+        {"tokenizer_config.json": {"added_tokens_decoder": {"8": NEW, "4": {**NEW, "content": "[MASK]"}}}},
+        {"tokenizer_config.json": {"added_tokens_decoder": {"8": {**NEW, "normalized": True, "special": False}}}},
+        {"tokenizer_config.json": {"additional_special_tokens": ["[NEW]"]}},
+        {"special_tokens_map.json": {"pad_token": "b", "cls_token": "a", "mask_token": NEW | {"content": "[MASK]"}}},
+        {"tokenizer_config.json": {"pad_token": "[NEW]"}, "added_tokens.json": {"[NEW]": 8}},
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_tokens_beside_the_vocabulary_are_transformers(transformers, tmp_path, files, whole):
+    small(tmp_path)
+    if whole and "added_tokens.json" not in files:
+        transformers.BertTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+        (tmp_path / "vocab.txt").unlink()
+        files = {name: value for name, value in files.items() if name != "special_tokens_map.json"}
+    for name, value in files.items():
+        (tmp_path / name).write_text(json.dumps(value))
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+    ours = text.tokenizer(tmp_path, length=LENGTH)
+    assert ours.size == len(theirs)
+    agree(ours, theirs, more=["a [NEW] b [new] a[NEW]", "a [MASK] b", "b [PAD] a"])
+    ours.save(tmp_path / "out")
+    agree(text.tokenizer(tmp_path / "out", length=LENGTH), theirs, more=["a [NEW] b [new]"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("Bert", {"do_lower_case": False}),
+        ("Bert", {"strip_accents": False}),
+        ("Bert", {"tokenize_chinese_chars": False}),
+        ("Bert", {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}),
+        ("GPT2", {"add_prefix_space": True}),
+        ("GPT2", {"padding": "Left"}),
+    ],
+)
+def test_a_config_goes_before_a_tokenizer_json(transformers, tmp_path, kind, config):
+    """Where it says something, and the class is not any; a side that it leaves out is the tokenizer.json's."""
+    if kind == "Bert":
+        (tmp_path / "vocab.txt").write_text(
+            "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"aAäÄ北b", "##b"])
+        )
+    else:
+        trained(tmp_path, ["<|endoftext|>"])
+    made = getattr(transformers, f"{kind}Tokenizer").from_pretrained(tmp_path)
+    if side := config.pop("padding", None):
+        made.backend_tokenizer.enable_padding(direction=side.lower(), pad_token="<|endoftext|>")
+        made.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    else:
+        made.save_pretrained(tmp_path)
+    config = {
+        "tokenizer_class": f"{kind}Tokenizer",
+        "pad_token": "[PAD]" if kind == "Bert" else "<|endoftext|>",
+    } | config
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    agree(text.tokenizer(tmp_path, length=LENGTH), theirs, more=["a A ä Ä 北b ab"])
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"config.json": {"tokenizer_class": "BertJapaneseTokenizer"}}, "'BertJapaneseTokenizer': of a vocab.txt are"),
+        ({"tokenizer_config.json": {"word_tokenizer_type": "mecab"}}, "word_tokenizer_type='mecab': only 'basic'"),
+        ({"added_tokens.json": {"[NEW]": 9}}, r"'\[NEW\]' is to have the id 9; the vocabulary gives it 8"),
+        ({"tokenizer_config.json": {"added_tokens_decoder": {"x": "a"}}}, "added_tokens_decoder=.*: give ids"),
+    ],
+)
+def test_texts_cut_in_another_way_are_refused(tmp_path, files, words):
+    small(tmp_path)
+    for name, value in files.items():
+        (tmp_path / name).write_text(json.dumps(value))
+    with pytest.raises(ValueError, match=words):
+        text.tokenizer(tmp_path, length=8)
 
 
 def test_a_tokenizer_json_is_transformers(vocabulary, transformers):

@@ -18,6 +18,7 @@ REPO = "org/tiny-vit"
 def vit(hub, tmp_path):
     """A repository with a network, and the same in a folder."""
     folder = made.folder(tmp_path / "vit", made.VIT)
+    (folder / "processor_config.json").write_text('{"image_processor": {"size": 8}}')
     hub.commit(REPO, {**made.files(folder), "README.md": b"# A card", "flax_model.msgpack": bytes(1000)})
     return folder
 
@@ -28,8 +29,9 @@ def equal(ours, theirs):
 
 def test_a_download_then_the_cache_without_a_request(hub, vit, monkeypatch):
     equal(load(f"hf:{REPO}"), load(vit))
+    assert load(f"hf:{REPO}").preprocessing[0] == (8, 8)
     fetched = {r.rpartition("/")[2] for r in hub.requests if "/resolve/" in r}
-    assert fetched == {"config.json", "model.safetensors"}  # nothing that is not needed
+    assert fetched == {"config.json", "processor_config.json", "model.safetensors"}  # nothing that is not needed
     hub.requests.clear()
     sha = hub.repos[REPO][-1].sha
     for source in (f"hf:{REPO}", f"hf:{REPO}@{sha}"):

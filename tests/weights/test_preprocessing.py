@@ -1,10 +1,14 @@
 """Preprocessing against transformers' image processors."""
 
+import json
+
 import numpy as np
 import pytest
 
 from jtl import data
 from jtl.weights.load import load
+from jtl.weights.preprocessing import IMAGENET, Preprocessing, from_timm
+from jtl.weights.recognise import recognise
 from jtl.weights.save import save
 from jtl.weights.towers import towers
 
@@ -45,6 +49,87 @@ def test_does_what_transformers_does_to_an_image(kind, options, wanted, tmp_path
     theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= 1.5 / 255 / min(found.std)
+
+
+RED = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.2, 0.1]}
+
+
+@pytest.mark.parametrize(
+    ("model", "told", "wanted"),
+    [
+        # As the first files on the Hub say it: a number alone is the short side to some processors.
+        ("clip", {"feature_extractor_type": "CLIPFeatureExtractor", "size": 64, "crop_size": 48}, (64, 48)),
+        ("clip", {"size": 64, "crop_size": 48}, (64, 48)),
+        (
+            "clip",
+            {"image_processor_type": "CLIPImageProcessorFast", "default_to_square": True, "size": 64, "crop_size": 48},
+            None,
+        ),
+        ("clip", {"size": 64, "do_center_crop": None}, (64, None)),
+        ("bit", {"size": 64, "crop_size": 48, "resample": 2}, (64, 48)),
+        ("dinov2", {}, (224, 224)),
+        ("mobilenet_v2", {"feature_extractor_type": "MobileNetV2FeatureExtractor", "crop_size": 192}, (256, 192)),
+        ("deit", {"size": 64, "crop_size": 48}, ((64, 64), 48)),
+        ("siglip", {"size": 64, "do_normalize": None}, (64, None)),
+        ("resnet", {"size": 56, "crop_pct": 0.875}, (64, 56)),
+        ("convnext", {"size": {"shortest_edge": 56}, "do_resize": False}, (None, None)),
+        ("swin", {"size": 64, "do_rescale": False}, ((64, 64), None)),
+        # EfficientNet's divides by the deviation twice, where it is not told that there is no classifier.
+        ("efficientnet", {"size": 64}, ((64, 64), None)),
+        ("efficientnet", {"size": 64, "include_top": False, "resample": 0}, ((64, 64), None)),
+        ("efficientnet", {"size": 64, "rescale_offset": True, "rescale_factor": 1 / 127.5}, ((64, 64), None)),
+    ],
+)
+def test_what_a_file_leaves_out_is_what_its_processor_does(model, told, wanted, tmp_path):
+    """To the rounding of float32, of the largest number: the same pixels, and mean and deviation in one step."""
+    import transformers
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**RED, **told}))
+    found = recognise(tmp_path, None).preprocessing
+    assert wanted in (None, found[:2])
+    image = np.random.default_rng(0).integers(0, 256, (80, 140, 3), np.uint8)
+    ours = image if found.size is None else data.images.resize(image, found.size, found.interpolation)
+    ours = ours if found.crop is None else data.images.center_crop(ours, found.crop)
+    ours = (ours / 255 - found.mean) / found.std
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (
+            {"image_processor_type": "LevitImageProcessor"},
+            r"image_processor_type='LevitImageProcessor': known are .*ViT",
+        ),
+        ({"do_pad": True}, "do_pad=True: jtl resizes, cuts out"),
+        ({"do_resize": "no"}, "do_resize='no': give true or false"),
+        ({"rescale_factor": 0}, "rescale_factor=0: give a number"),
+        ({"do_center_crop": True, "crop_size": [8, 8]}, r"crop_size='\[8, 8\]': give"),
+    ],
+)
+def test_a_processor_that_does_something_else_is_refused(told, words, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=words):
+        recognise(tmp_path, None)
+
+
+def test_timms_borders_are_refused():
+    with pytest.raises(ValueError, match="crop_mode='border': known are 'center' and 'squash'"):
+        from_timm({"input_size": [3, 8, 8], "crop_mode": "border"}, Preprocessing(8, 8, "bicubic", *IMAGENET))
+
+
+def test_the_part_of_a_processor_goes_before_a_file_of_its_own(tmp_path):
+    """As in transformers 5, which writes the one and reads the other of older files."""
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 8}')
+    (tmp_path / "processor_config.json").write_text('{"image_processor": {"size": 9}}')
+    assert recognise(tmp_path, None).preprocessing[0] == (9, 9)
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    assert recognise(tmp_path, None).preprocessing[0] == (8, 8)
 
 
 def test_nothing_said_is_none(tmp_path):

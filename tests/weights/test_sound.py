@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 import jtl
 from jtl.weights import export
 from jtl.weights.families import FAMILIES
+from jtl.weights.recognise import recognise
 from jtl.weights.sound import LogMel, Waves, from_transformers, to_transformers
 
 soundfile = pytest.importorskip("soundfile")
@@ -86,10 +87,20 @@ def test_old_files_say_less():
     assert from_transformers({"sampling_rate": 16000, "hop_length": 160}) == LogMel()
 
 
+@pytest.mark.parametrize(("kind", "wanted"), [("Wav2Vec2", Waves()), ("Whisper", LogMel())])
+def test_what_a_file_leaves_out_is_its_extractors(kind, wanted, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}')
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"feature_extractor_type": f"{kind}FeatureExtractor"})
+    )
+    assert recognise(tmp_path, None).preprocessing == wanted
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"sampling_rate": 3},
+        {"hop_length": 480, "feature_extractor_type": "ClapFeatureExtractor"},
         {"padding_side": "left"},
         {"padding_value": 1.0},
         {"do_normalize": "yes"},

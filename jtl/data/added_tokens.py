@@ -1,0 +1,89 @@
+"""Tokens that a network knows beside its vocabulary, and the files that name them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jtl.weights.errors import in_file, show
+from jtl.weights.st_file import parse_json
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """A folder's `tokenizer_config.json`, with what older repositories say in files of its side.
+
+    `special_tokens_map.json` names tokens that the config does not, `added_tokens.json` gives the ids of those that are
+    no words of the vocabulary, and `config.json` may name the tokenizer's class.
+
+    Raises:
+      ValueError: a file is damaged; it is named.
+    """
+    config = object_of(folder / "tokenizer_config.json")
+    for name, value in object_of(folder / "special_tokens_map.json").items():
+        config.setdefault(name, value)
+    if "added_tokens_decoder" not in config:
+        named = [v for name, v in config.items() if name.endswith("_token") and isinstance(v, (str, dict))]
+        special = {content(token) for token in named if token}
+        added = {
+            str(place): {"content": token, "special": token in special, "normalized": token not in special}
+            for token, place in object_of(folder / "added_tokens.json").items()
+        }
+        config |= {"added_tokens_decoder": added} if added else {}
+    kind = object_of(folder / "config.json").get("tokenizer_class")
+    return {"tokenizer_class": kind, **config} if kind else config
+
+
+def add(path: Path, backend: Any, config: Mapping[str, Any]) -> None:
+    """Gives a `tokenizers.Tokenizer` the tokens of `added_tokens_decoder` and of `additional_special_tokens`.
+
+    Args:
+      path: of the vocabulary, for messages.
+      backend: to be changed.
+      config: what `told` gave.
+
+    Raises:
+      ValueError: where a token would get another id than the file says, or is no token.
+    """
+    from tokenizers import AddedToken
+
+    decoder = config.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, Mapping) or not all(str(place).isdecimal() for place in decoder):
+        raise ValueError(f"{path}: added_tokens_decoder={show(str(decoder))}: give ids and their tokens")
+    known = set(backend.get_added_tokens_decoder())
+    for place in sorted(map(int, decoder)):
+        token = decoder[str(place)]
+        special = isinstance(token, Mapping) and bool(token.get("special"))
+        sides = {s: bool(token.get(s)) for s in ("lstrip", "rstrip", "single_word")} if isinstance(token, dict) else {}
+        usual = bool(token.get("normalized", not special)) if isinstance(token, Mapping) else True
+        found = backend.token_to_id(content(token))
+        if (backend.get_vocab_size() if found is None else found) != place:
+            raise ValueError(
+                f"{path}: {show(content(token))} is to have the id {place}; the vocabulary gives it "
+                f"{backend.get_vocab_size() if found is None else found}"
+            )
+        if place not in known:  # a tokenizer.json says itself how its tokens are found
+            one = AddedToken(content(token), special=special, normalized=usual, **sides)
+            (backend.add_special_tokens if special else backend.add_tokens)([one])
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        more = config.get(name) or []
+        for token in more.values() if isinstance(more, Mapping) else more:
+            if backend.token_to_id(content(token)) is None:
+                backend.add_special_tokens([AddedToken(content(token), special=True, normalized=False)])
+
+
+def content(token: Any) -> str:
+    """A token's text, which a config may give as an object of its properties."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"a special token is {show(text)}: give its text")
+    return text
+
+
+def object_of(path: Path) -> dict[str, Any]:
+    """The names and values of a JSON file; none where it is not there."""
+    if not path.exists():
+        return {}
+    with in_file(path):
+        value = parse_json(path.read_bytes())
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}, not an object of names and values")
+    return value
