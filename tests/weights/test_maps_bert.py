@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import close, same_bits, same_gradients, same_outputs, tree_of
+from loading import close, follow, same_bits, same_gradients, same_outputs, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
@@ -133,6 +133,22 @@ def test_a_model_of_masked_words_becomes_a_classifier(kind, tmp_path):
     ours = jax.jit(lambda v: run(v, x, None)[1])(loaded.variables)
     with torch.no_grad():
         close(ours, theirs.eval()(**to_torch(x)).logits, 1e-5, "logits")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_classifier_of_tokens_gives_its_encoder(kind, tmp_path):
+    """Its classifier is not led to by a pooler, and is none of whole texts behind a new one."""
+    net = hf_text(kind, "ForTokenClassification")
+    net.save_pretrained(tmp_path)
+    with pytest.raises(WeightNameError, match="2 tensors of the file have no parameter") as caught:
+        load(tmp_path)
+    options = follow(str(caught.value))
+    assert options == {"unused": (r"classifier\..*",)}
+    loaded, x = load(tmp_path, **options), texts(kind)
+    assert loaded.variables.params["head"] == {}
+    features = jax.jit(lambda v: forward(loaded.backbone, loaded.head, train=False)(v, x, None)[0])(loaded.variables)
+    with torch.no_grad():
+        close(features["last"], getattr(net, kind)(**to_torch(x)).last_hidden_state, 1e-5, "last")
 
 
 def test_legacy_names(tmp_path):
