@@ -18,6 +18,7 @@ from jtl.weights.strangers import by_start
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
 FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
+_SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names alike, but for the usual vocabulary
 MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
 
 
@@ -57,6 +58,9 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
 
 def _transformers(config: Config, folder: Path | None) -> Found:
     kind = config["model_type"]
+    if isinstance(kind, str) and kind in _SAME:
+        kind = _SAME[kind]
+        config = {"vocab_size": 30522, **config, "model_type": kind}
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
     inputs = None if folder is None else _inputs(folder)
