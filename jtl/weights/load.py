@@ -18,7 +18,7 @@ from jtl.weights.drawn import drawn
 from jtl.weights.families import Config
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.hub import locate
-from jtl.weights.names import Rule, convert, flatten, unflatten
+from jtl.weights.names import Rule, convert, flatten, matching, unflatten
 from jtl.weights.outline import outline
 from jtl.weights.positions import Kernel, interpolated
 from jtl.weights.preprocessing import Preprocessing
@@ -121,7 +121,8 @@ def load(
     tensors = held.under(prefix)
     family = found.family
     named = tables(family, family.complete(found.config, ""))
-    kind = naming(tensors, named)
+    left = matching(unused, tensors, "unused", "tensors of the file")
+    kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew

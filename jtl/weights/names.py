@@ -79,8 +79,8 @@ def convert(
             a regex of `reinit` or `unused` matches nothing.
     """
     wanted = dict(flatten(params))
-    kept = _matching(reinit, wanted, "reinit", "parameters")
-    left = _matching(unused, tensors, "unused", "tensors of the file")
+    kept = matching(reinit, wanted, "reinit", "parameters")
+    left = matching(unused, tensors, "unused", "tensors of the file")
     compiled = [(plain_end(rule.pattern), re.compile(rule.pattern), rule) for rule in table]
     coverage = Coverage(reinit=[path for path in wanted if path in kept])
     unexpected: dict[str, str] = {}
@@ -173,7 +173,8 @@ def plain_end(pattern: str) -> str:
     return re.sub(r"\\(\W)", r"\1", _END.findall(pattern)[0])
 
 
-def _matching(patterns: Sequence[str], names: Iterable[str], option: str, what: str) -> set[str]:
+def matching(patterns: Sequence[str], names: Iterable[str], option: str, what: str) -> set[str]:
+    """Those of `names` that a regex of `option` matches; `what` they are, for the error where one matches none."""
     if isinstance(patterns, str):
         raise TypeError(f"{option}={patterns!r} is a string; give a tuple of regexes: ({patterns!r},)")
     names, found = list(names), set[str]()

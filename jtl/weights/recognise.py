@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from jtl.weights import preprocessing, sound
 from jtl.weights.errors import WeightFileError, WeightNameError, in_file, show
 from jtl.weights.families import FAMILIES, Config, Family
+from jtl.weights.families.base import HEADLESS
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.sound import LogMel, Waves
@@ -20,6 +21,7 @@ from jtl.weights.strangers import by_start
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
 FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
 LOOKED, DEPTH, PREFIXES = 2000, 4, 40  # names, dots of each and beginnings that are looked at
+_SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names alike, but for the usual vocabulary
 MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
 
 
@@ -59,15 +61,20 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
 
 def _transformers(config: Config, folder: Path | None) -> Found:
     kind = config["model_type"]
+    if isinstance(kind, str) and kind in _SAME:
+        kind = _SAME[kind]
+        config = {"vocab_size": 30522, **config, "model_type": kind}
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
     inputs = None if folder is None else _inputs(folder)
     names = config.get("id2label") or {}
     if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
         raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
-    labels = tuple(str(names[k]) for k in sorted(names, key=int)) or None
+    numbers = {int(k): str(name) for k, name in names.items()}
+    # Where a class has no name, or one is of no class, no name can be trusted to be the right class's.
+    labels = tuple(numbers[i] for i in range(len(names))) if numbers.keys() == set(range(len(names))) else ()
     found = None if inputs is None else _preprocessing(inputs, kind)
-    return Found(FAMILIES[kind], config, found, labels)
+    return Found(FAMILIES[kind], config, found, labels or None)
 
 
 def _inputs(folder: Path) -> dict[str, Any] | None:
@@ -111,6 +118,8 @@ def _timm(config: Config) -> Found:
 def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     """The table whose rules match most of a file's names.
 
+    A classifier without the layer before it is of tokens or frames: it makes no file one with a head.
+
     Raises:
       WeightNameError: where none matches any, or the network is out of all proportion to the file.
     """
@@ -133,9 +142,16 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
             f"a network of {len(tables[best[0]])} names by {best[0]} cannot be in a file of {len(names)} tensors; "
             "check how many layers the config gives it"
         )
-    if len(best) == 1:
-        return best[0]
-    return max(best, key=lambda kind: _known(names, tables[kind]))  # some differ in which block has something
+    # Some differ in which block has something.
+    kind = best[0] if len(best) == 1 else max(best, key=lambda kind: _known(names, tables[kind]))
+    return HEADLESS if kind == "transformers" and HEADLESS in tables and not _led_to(names, tables) else kind
+
+
+def _led_to(names: Sequence[str], tables: Mapping[str, Sequence[Rule]]) -> bool:
+    """Whether the file has a layer between the blocks and the classifier."""
+    body = {rule.pattern for rule in tables[HEADLESS]}
+    more = [rule for rule in tables["transformers"] if rule.pattern not in body]
+    return _known(names, [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]) > 0
 
 
 def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:

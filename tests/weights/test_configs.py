@@ -131,3 +131,26 @@ def test_junk_raises_a_value_error(seed):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_configs_themselves_are_read(config):
     assert all(shape[0] == 1 for shape in network(config))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("swin", {"num_attention_heads": [1, 2, 4, 8]}),
+        ("distilbert", {"hidden_size": 12, "num_attention_heads": 6, "num_hidden_layers": 1}),
+        ("gpt2", {"hidden_size": 12, "num_attention_heads": 6, "num_hidden_layers": 1, "max_position_embeddings": 9}),
+        ("whisper", {"hidden_size": 12, "num_attention_heads": 6, "num_hidden_layers": 1}),
+    ],
+)
+def test_transformers_common_words_are_the_familys_own(kind, words):
+    """No shape tells the number of heads: by a word that is not known it would be the usual one."""
+    transformers = pytest.importorskip("transformers")
+    theirs, family = transformers.AutoConfig.for_model(kind, **words), FAMILIES[kind]
+    ours = {theirs.attribute_map[word]: value for word, value in words.items()}
+    assert all(getattr(theirs, word) == value for word, value in ours.items())
+    found = family.complete({"model_type": kind, **words}, "transformers")
+    assert found == family.complete({"model_type": kind, **ours}, "transformers")
+    assert family.complete({"model_type": kind, **words, **ours}, "transformers") == found
+    own = theirs.attribute_map["num_attention_heads"]
+    with pytest.raises(ValueError, match=rf"{own}=.* and num_attention_heads=.* are the same measure of a {kind}"):
+        family.complete({"model_type": kind, **words, own: 3}, "transformers")

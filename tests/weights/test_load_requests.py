@@ -50,6 +50,15 @@ def test_labels_come_from_the_config(folder):
     assert load(folder).labels == tuple(f"LABEL_{i}" for i in range(5))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_labels_are_those_of_classes_from_0(folder, first):
+    """Names from 1 on are of a shifted classifier, of which transformers has no name for its class 0."""
+    config = json.loads((folder / "config.json").read_text())
+    names = {str(i + first): f"name {i}" for i in reversed(range(5))}
+    loaded = load(folder, arch={**config, "id2label": names})
+    assert loaded.labels == (None if first else tuple(f"name {i}" for i in range(5)))
+
+
 def test_a_body_without_a_head(tmp_path):
     net = hf_vit()
     net.vit.save_pretrained(tmp_path)

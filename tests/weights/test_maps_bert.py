@@ -1,10 +1,12 @@
 """BERT, RoBERTa and DistilBERT against transformers' on randomised weights and padded texts."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import close, same_bits, same_gradients, same_outputs, tree_of
+from loading import close, follow, same_bits, same_gradients, same_outputs, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
@@ -20,6 +22,7 @@ torch = pytest.importorskip("torch", reason="torch is the reference; it is insta
 transformers = pytest.importorskip("transformers")
 
 from text_references import hf_text, texts, to_torch
+from torch_resnets import randomise
 from torch_vits import gradients
 
 KINDS = ("bert", "roberta", "distilbert")
@@ -133,6 +136,45 @@ def test_a_model_of_masked_words_becomes_a_classifier(kind, tmp_path):
     ours = jax.jit(lambda v: run(v, x, None)[1])(loaded.variables)
     with torch.no_grad():
         close(ours, theirs.eval()(**to_torch(x)).logits, 1e-5, "logits")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_classifier_of_tokens_gives_its_encoder(kind, tmp_path):
+    """Its classifier is not led to by a pooler, and is none of whole texts behind a new one."""
+    net = hf_text(kind, "ForTokenClassification")
+    net.save_pretrained(tmp_path)
+    with pytest.raises(WeightNameError, match="2 tensors of the file have no parameter") as caught:
+        load(tmp_path)
+    options = follow(str(caught.value))
+    assert options == {"unused": (r"classifier\..*",)}
+    loaded, x = load(tmp_path, **options), texts(kind)
+    assert loaded.variables.params["head"] == {}
+    features = jax.jit(lambda v: forward(loaded.backbone, loaded.head, train=False)(v, x, None)[0])(loaded.variables)
+    with torch.no_grad():
+        close(features["last"], getattr(net, kind)(**to_torch(x)).last_hidden_state, 1e-5, "last")
+
+
+@pytest.mark.parametrize("name", ["XLMRoberta", "Camembert"])
+def test_robertas_of_other_names(name, tmp_path):
+    """By the usual vocabulary of the other, and written as a RoBERTa of the same logits."""
+    config = getattr(transformers, f"{name}Config")
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8}
+    net = randomise(getattr(transformers, f"{name}ForSequenceClassification")(config(**sizes))).eval()
+    net.save_pretrained(tmp_path / "in")
+    told = json.loads((tmp_path / "in" / "config.json").read_text())
+    assert told.pop("vocab_size") == 30522
+    (tmp_path / "in" / "config.json").write_text(json.dumps(told))
+    loaded, x = load(tmp_path / "in"), texts("roberta")
+    ours = jax.jit(lambda v: forward(loaded.backbone, loaded.head, train=False)(v, x, None)[1])(loaded.variables)
+    save(tmp_path / "out", loaded)
+    again, account = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not any(account.values()), account
+    with torch.no_grad():
+        wanted = net(**to_torch(x)).logits
+        torch.testing.assert_close(again.eval()(**to_torch(x)).logits, wanted, rtol=0, atol=0)
+    close(ours, wanted, 1e-5, "logits")
 
 
 def test_legacy_names(tmp_path):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loading import close, same_bits, same_gradients, same_outputs, tree_of
+from loading import close, follow, same_bits, same_gradients, same_outputs, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.methods.finetune import forward
@@ -142,6 +142,22 @@ def test_a_file_without_a_head_embeds(kind, tmp_path):
     same_bits(*(load_file(tmp_path / f / "model.safetensors") for f in ("out", "in")))
     _, account = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(account.values()), account
+
+
+def test_a_classifier_of_frames_gives_its_encoder(tmp_path):
+    """Its classifier is not led to by a projection; that of speakers is, which can be left with all that follows."""
+    hf_speech("wav2vec2", "base", "ForAudioFrameClassification").save_pretrained(tmp_path / "frames")
+    with pytest.raises(WeightNameError, match="2 tensors of the file have no parameter") as caught:
+        load(tmp_path / "frames")
+    frames = load(tmp_path / "frames", **follow(str(caught.value)))
+    hf_speech("wav2vec2", "base", "ForXVector").save_pretrained(tmp_path / "speakers")
+    left = tuple(rf"{name}\..*" for name in ("projector", "classifier", "tdnn", "objective", "feature_extractor"))
+    speakers = load(tmp_path / "speakers", unused=left)
+    hf_speech("wav2vec2", "base", "Model").save_pretrained(tmp_path / "bare")
+    bare = load(tmp_path / "bare")
+    assert frames.naming == speakers.naming == bare.naming
+    assert jax.tree.structure(frames.variables) == jax.tree.structure(speakers.variables)
+    assert jax.tree.structure(frames.variables) == jax.tree.structure(bare.variables)
 
 
 def test_a_pretrained_model_becomes_a_classifier(tmp_path):

@@ -1,6 +1,8 @@
 """CLIP and SigLIP against transformers' on randomised weights: both towers, each alone, and zero-shot classes."""
 
+import ast
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -190,3 +192,20 @@ def test_files_of_one_tower(name, tmp_path):
     assert not any(account.values()), account
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == [name]
     assert type(again) is type(net)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_tower_of_transformers_classifier_of_images(kind, tmp_path):
+    """Not a network of two towers of which one is drawn anew; what the message says gives the tower."""
+    both, name = (hf_clip(), "CLIP") if kind == "clip" else (hf_siglip(), "Siglip")
+    net = randomise(getattr(transformers, f"{name}ForImageClassification")(both.config)).eval()
+    net.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{name}ForImageClassification .*'vision_config', with model_type=") as caught:
+        load(tmp_path)
+    said = re.search(r"model_type='(\w+)', and unused=(\(.*\))", str(caught.value))
+    assert said
+    arch = json.loads((tmp_path / "config.json").read_text())["vision_config"] | {"model_type": said[1]}
+    loaded, x = load(tmp_path, arch=arch, unused=ast.literal_eval(said[2])), inputs(both)["image"]
+    pooled = jax.jit(lambda v: predictor(loaded.backbone, loaded.head)(v, x))(loaded.variables)
+    with torch.no_grad():
+        close(pooled, net.vision_model(channels_first(x)).pooler_output, 1e-5, "pooled")

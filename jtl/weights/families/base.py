@@ -82,6 +82,25 @@ def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]
     return {**config, **{words[word]: value for word, value in changes.items()}}
 
 
+def own_words(config: Config, words: Mapping[str, str]) -> Config:
+    """`config` with a family's own words for the measures that transformers also takes by its common ones.
+
+    Args:
+      config: by either.
+      words: transformers' common word -> the family's.
+
+    Raises:
+      ValueError: for one measure by both words with two values.
+    """
+    for word, own in words.items():
+        if word in config:
+            if own in config and config[own] != config[word]:
+                given = f"{own}={str(config[own])[:120]} and {word}={str(config[word])[:120]}"
+                raise ValueError(f"{given} are the same measure of a {config['model_type']}: give it once")
+            config = {name: value for name, value in config.items() if name != word} | {own: config[word]}
+    return config
+
+
 def whole(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1 << 16) -> None:
     """Refuses measures that are no whole numbers from `least` to `most`: a file may say anything.
 

@@ -11,7 +11,7 @@ from jtl import backbones
 from jtl.backbones.transformer import exact_gelu
 from jtl.model import Model
 from jtl.weights.errors import show
-from jtl.weights.families.base import HEADLESS, PLAIN, Config, Family, changed, must_be, real, whole
+from jtl.weights.families.base import HEADLESS, PLAIN, Config, Family, changed, must_be, own_words, real, whole
 from jtl.weights.maps import bert as maps
 from jtl.weights.names import Rule
 
@@ -19,11 +19,10 @@ _ACTIVATIONS = {"gelu": exact_gelu, "gelu_new": nn.gelu, "gelu_pytorch_tanh": nn
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _MINI = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
 _ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-# DistilBERT's own words.
+# DistilBERT's own words; its configs may say the first three by BERT's.
+_MEASURES = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
 _WORDS = {
-    "hidden_size": "dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
+    **_MEASURES,
     "intermediate_size": "hidden_dim",
     "hidden_act": "activation",
     "hidden_dropout_prob": "dropout",
@@ -70,7 +69,7 @@ def _family(
         return changed({"model_type": kind, **presets[name]}, changes, {}) if name in presets else None
 
     def complete(config: Config, naming: str) -> Config:
-        config = {**defaults, **config}
+        config = {**defaults, **(own_words(config, _MEASURES) if kind == "distilbert" else config)}
         known = {HEADLESS: False, "transformers": True}  # whatever the config says: it is written for many classes
         config["add_pooling_layer"] = known.get(naming, config.get("add_pooling_layer", True))
         if type(config["add_pooling_layer"]) is not bool:

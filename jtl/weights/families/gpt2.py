@@ -5,7 +5,7 @@ from typing import Any
 
 from jtl import backbones, heads
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, real, whole
+from jtl.weights.families.base import Config, Family, changed, must_be, own_words, real, whole
 from jtl.weights.families.bert import sentence
 from jtl.weights.maps import gpt2 as maps
 
@@ -16,6 +16,14 @@ _PRESETS = {
     "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
     "distilgpt2": {"n_layer": 6},
 }
+
+_WORDS = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
+"""transformers' common words -> GPT-2's own."""
 
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
@@ -41,7 +49,7 @@ def _complete(config: Config, naming: str) -> Config:
         "tie_word_embeddings": True,
         "eos_token_id": 50256,
     }
-    config = {**usual, **config}
+    config = {**usual, **own_words(config, _WORDS)}
     if config.get("pad_token_id") is None:
         # By it transformers' classifier finds the last token; texts are padded with the token that ends them.
         config["pad_token_id"] = config["eos_token_id"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole, wholes
+from jtl.weights.families.base import Config, Family, changed, must_be, own_words, picture, real, whole, wholes
 from jtl.weights.maps import swin as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
@@ -66,7 +66,7 @@ def _complete(config: Config, naming: str) -> Config:
         "use_absolute_embeddings": False,
         "layer_norm_eps": 1e-5,
     }
-    config = {**usual, **config}
+    config = {**usual, **own_words(config, {"num_attention_heads": "num_heads"})}
     whole(config, "image_size", "num_channels")
     whole(config, "embed_dim", most=1 << 12)
     whole(config, "patch_size", "window_size", most=64)

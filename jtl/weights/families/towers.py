@@ -196,6 +196,12 @@ TOWERS = {kind: _tower(kind) for kind in _TOWERS}
 
 def _both_complete(config: Config, naming: str) -> Config:
     kind = config["model_type"]
+    if config.get("architectures") in (["CLIPForImageClassification"], ["SiglipForImageClassification"]):
+        raise ValueError(
+            f"{config['architectures'][0]} classifies the mean of an image tower's patches and is not read, only the "
+            f"tower: give arch= what its config.json has as 'vision_config', with model_type='{kind}_vision_model', "
+            r"and unused=('classifier\\..*',)"
+        )
     config = {"projection_dim": 512, **config} if kind == "clip" else dict(config)
     for part in ("text", "vision"):
         given = config.get(f"{part}_config") or {}

@@ -9,12 +9,18 @@ import jax.numpy as jnp
 from jtl import backbones
 from jtl.model import Model
 from jtl.weights.errors import show
-from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, real, whole
+from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, own_words, real, whole
 from jtl.weights.maps import whisper as maps
 from jtl.weights.names import Rule
 from jtl.weights.sound import LogMel
 
 _MEASURES = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
+_WORDS = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+    "num_attention_heads": "encoder_attention_heads",
+}
+"""transformers' common words -> Whisper's own."""
 _SIZES = {
     "tiny": (384, 4, 6, 1536),
     "base": (512, 6, 8, 2048),
@@ -46,7 +52,7 @@ def _complete(config: Config, naming: str) -> Config:
         "use_weighted_layer_sum": False,
         "classifier_proj_size": 256,
     }
-    config = {**usual, **config}
+    config = {**usual, **own_words(config, _WORDS)}
     known = {HEADLESS: False, "transformers": True}  # whatever the config says: it is written for many classes
     config["with_projector"] = known.get(naming, config.get("with_projector", True))
     if type(config["with_projector"]) is not bool:
@@ -94,5 +100,5 @@ WHISPER = Family(
     usual=_usual,
     # transformers has no class for the encoder alone: without a head it is saved as jtl's.
     architecture="WhisperForAudioClassification",
-    depth=("encoder_layers", "num_hidden_layers"),
+    depth=("encoder_layers",),
 )
