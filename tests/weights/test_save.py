@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from loading import channels_first, close, images
+from PIL import Image
 from safetensors.numpy import load_file
 
 from jtl.methods.finetune import finetune, predictor
@@ -94,6 +95,19 @@ def test_preprocessing_is_saved_with_the_network(kind, options, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (240, 300, 3), np.uint8)
     x, y = (np.asarray(p(image, return_tensors="np")["pixel_values"]) for p in (before, after))
     np.testing.assert_array_equal(x, y)
+
+
+def test_preprocessing_of_grey_images_is_saved_with_the_network(tmp_path):
+    before = transformers.CLIPImageProcessor(size={"shortest_edge": 30}, crop_size=24, image_mean=[0.3] * 3)
+    hf_vit().save_pretrained(tmp_path / "in")
+    before.save_pretrained(tmp_path / "in")
+    save(tmp_path / "out", load(tmp_path / "in", in_chans=1))
+    after = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8))
+    x, y = (np.asarray(p(image, return_tensors="np")["pixel_values"]) for p in (before, after))
+    mean, std = np.array(before.image_mean), np.array(before.image_std)
+    grey = x[:, :1] * std[0] + mean[0]
+    np.testing.assert_allclose(y, (grey - mean.mean()) / std.mean(), atol=1e-6)
 
 
 def test_half_precision_stays_half(tmp_path):
