@@ -16,7 +16,7 @@ from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import PLAIN
 from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
-from jtl.weights.maps import swin
+from jtl.weights.maps import dinov2, swin
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
@@ -84,7 +84,7 @@ def save(
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
-    tensors = export({**params, "stats": stats}, table)
+    tensors = export({**dinov2.carried(params, table), "stats": stats}, table)
     if format != "jtl":
         # PyTorch counts the batches of a normalisation but computes nothing from the count.
         names = [name for name in tensors if name.endswith("running_mean")]
