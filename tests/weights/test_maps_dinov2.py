@@ -237,7 +237,7 @@ def test_a_class_tokens_position_that_was_trained_is_saved_in_the_token(tmp_path
     sizes = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
     arch = {"architecture": "vit_small_patch14_reg4_dinov2", "model_args": sizes}
     family, draw = FAMILIES["dinov2_with_registers"], np.random.default_rng(0)
-    config = family.complete(family.named(arch["architecture"], sizes), "timm")
+    config = family.complete(family.named("vit_small_patch14_reg4_dinov2", sizes) or {}, "timm")
     drawn = {path: draw.random(shape, np.float32) for path, shape in outline(family, config, 3).items()}
     drawn["backbone/position"][:, 0] = 0
     save_file(export(unflatten(drawn), family.tables(config)["timm"]), tmp_path / "in.safetensors")
