@@ -28,7 +28,7 @@ def cross_entropy(
       class_weights: w, [classes]; None for ones.
 
     Returns:
-      One value in nats per example, [...].
+      One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
       ValueError: for a smoothing outside [0, 1], or labels whose shape does not fit the logits.
@@ -41,10 +41,11 @@ def cross_entropy(
     hard = jnp.issubdtype(y.dtype, jnp.integer)
     _check_shape(y, logits.shape[:-1] if hard else logits.shape)
     if hard and not smoothing and class_weights is None:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return _of_classes(optax.softmax_cross_entropy_with_integer_labels(logits, y), logits, y)
     target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype) if hard else y.astype(logits.dtype)
     target = (1 - smoothing) * target + smoothing / logits.shape[-1]
-    return optax.softmax_cross_entropy(logits, target * _weights(class_weights, logits))
+    values = optax.softmax_cross_entropy(logits, target * _weights(class_weights, logits))
+    return _of_classes(values, logits, y) if hard else values
 
 
 def focal(
@@ -63,7 +64,7 @@ def focal(
       class_weights: w (the paper's α), [classes]; None for ones.
 
     Returns:
-      One value in nats per example, [...].
+      One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
       ValueError: for a negative γ, or labels whose shape does not fit the logits.
@@ -74,11 +75,12 @@ def focal(
         raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0")
     logits, y = _wide(logits), jnp.asarray(y)
     _check_shape(y, logits.shape[:-1])
-    log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, y)
-    weights = jnp.take(_weights(class_weights, logits).reshape(-1), y, mode="fill")
+    some = jnp.clip(y, 0, logits.shape[-1] - 1)  # of what a mask leaves out the gradient is then no NaN
+    log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, some)
+    weights = jnp.take(_weights(class_weights, logits).reshape(-1), some)
     # The floor keeps the derivative finite where p_y is 1 and γ < 1.
     miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
-    return -weights * miss**gamma * log_p
+    return _of_classes(-weights * miss**gamma * log_p, logits, y)
 
 
 def binary_cross_entropy(
@@ -135,6 +137,11 @@ def huber(
     if not delta > 0:
         raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")
     return _per_example(optax.huber_loss(*_pair(prediction, y), delta=delta))
+
+
+def _of_classes(values: Array, logits: Array, y: Array) -> Array:
+    """NaN for a label that is no class: -1 would count as the last one, and one too large as none at all."""
+    return jnp.where((y >= 0) & (y < logits.shape[-1]), values, jnp.nan)
 
 
 def _wide(x: ArrayLike) -> Array:

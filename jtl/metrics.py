@@ -11,8 +11,12 @@ def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "
     Args:
       logits: [..., classes].
       y: integer labels [...].
+
+    Raises:
+      ValueError: for labels whose shape does not fit, as those of a regression.
     """
-    return (jnp.argmax(jnp.asarray(logits), -1) == jnp.asarray(y)).astype(jnp.float32)
+    logits, y = _pair(logits, y)
+    return (jnp.argmax(logits, -1) == y).astype(jnp.float32)
 
 
 def top_k(
@@ -26,13 +30,13 @@ def top_k(
       k: at least 1, at most the number of classes.
 
     Raises:
-      ValueError: for a k out of range.
+      ValueError: for a k out of range, or labels whose shape does not fit.
     """
-    logits = jnp.asarray(logits)
+    logits, y = _pair(logits, y)
     if not 1 <= k <= logits.shape[-1]:
         raise ValueError(f"k={k}: must lie between 1 and the number of classes, {logits.shape[-1]}")
     _, best = jax.lax.top_k(logits, k)
-    return (best == jnp.asarray(y)[..., None]).any(-1).astype(jnp.float32)
+    return (best == y[..., None]).any(-1).astype(jnp.float32)
 
 
 def confusion_matrix(
@@ -69,3 +73,13 @@ def macro_f1(matrix: Num[ArrayLike, "classes classes"]) -> Float[Array, ""]:
     seen = both > 0
     f1 = jnp.where(seen, 2 * jnp.diagonal(matrix) / jnp.where(seen, both, 1.0), 0.0)
     return f1.sum() / jnp.maximum(seen.sum(), 1)
+
+
+def _pair(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    logits, y = jnp.asarray(logits), jnp.asarray(y)
+    if y.shape != logits.shape[:-1]:  # it would be compared with every other example's
+        raise ValueError(
+            f"labels y of shape {y.shape} have no accuracy beside outputs of shape {logits.shape}: give integers of"
+            f" shape {logits.shape[:-1]}, or for soft labels and regressions metrics= of the objective, {{}} for none"
+        )
+    return logits, y

@@ -105,6 +105,28 @@ def test_focal_without_focus_is_cross_entropy_with_its_gradient(problem):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15), value, wanted)
 
 
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (losses.cross_entropy, {}),
+        (losses.cross_entropy, {"smoothing": 0.1}),
+        (losses.cross_entropy, {"class_weights": np.ones(CLASSES, np.float32)}),
+        (losses.focal, {}),
+    ],
+)
+def test_a_label_that_is_no_class_gives_nan_and_a_mask_leaves_it_out(problem, loss, options):
+    logits, y, _, _ = problem
+    z, bad, kept = jnp.asarray(logits, jnp.float32), y.copy(), np.arange(BATCH) > 2
+    bad[:3] = -1, -100, CLASSES
+    np.testing.assert_array_equal(np.isnan(loss(z, bad, **options)), ~kept)
+
+    def masked(z, y):
+        return reduce.mean(loss(z, y, **options), kept).value
+
+    ours, wanted = (jax.value_and_grad(masked)(z, labels) for labels in (bad, y))
+    jax.tree.map(np.testing.assert_array_equal, ours, wanted)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_gradient_is_finite_where_the_model_is_certain(gamma):
     logits, y = jnp.array([[200.0, 0.0], [-200.0, 0.0]]), np.array([0, 0])

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn and torch."""
 
+from inspect import unwrap
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,13 @@ def test_macro_f1_is_scikit_learns(problem):
     predicted, y = np.array([0, 0, 1]), np.array([0, 2, 1])
     ours = metrics.macro_f1(metrics.confusion_matrix(predicted, y, 5))
     np.testing.assert_allclose(ours, sk.f1_score(y, predicted, average="macro"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(200, 1), (200, 6), (6,)])
+def test_labels_of_another_shape_are_named(problem, shape):
+    for metric in (metrics.accuracy, metrics.top_k):
+        with pytest.raises(ValueError, match=rf"y of shape \({shape[0]},.*give integers of shape \(200,\)"):
+            unwrap(metric)(problem[0], np.zeros(shape, np.int32))
 
 
 @pytest.mark.parametrize("k", [0, 7])

@@ -65,7 +65,7 @@ def extract(
     run = jax.jit(lambda v, x: pick(backbone.apply(v, x, train=False, key=None)[0], feature))
     rows = []
     for batch in batches:
-        keep = np.asarray(batch.get("mask", np.ones(len(batch["y"]), bool)))
+        keep = np.asarray(batch.get("mask", np.ones(len(batch["y"])))) > 0  # a mask may hold weights
         rows.append((np.asarray(run(variables, batch["x"]))[keep], np.asarray(batch["y"])[keep]))
     if not rows:
         raise ValueError("no batch to extract features from: the data set is empty")

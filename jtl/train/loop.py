@@ -248,7 +248,8 @@ class _Run:
     def fail(self, what: str, state: State, now: int) -> None:
         bad = _first_bad(state)
         where = (
-            f"all parameters are still finite after step {now}"
+            f"all parameters are still finite after step {now}, so look at the batch: its numbers, and its labels, of"
+            " which those outside [0, classes) give NaN"
             if bad is None
             else f"the first bad parameter after step {now} is {bad!r}"
         )

@@ -119,10 +119,15 @@ def put_batch(batch: Batch, mesh: Mesh) -> Any:
     """The rows of one process as its part of the global batch on the mesh.
 
     Raises:
-      ValueError: for rows that do not divide over the devices of this process.
+      TypeError: for what is no array.
+      ValueError: for no rows, or rows that do not divide over the devices of this process.
     """
     local = len(mesh.local_devices)
     for path, leaf in flatten(batch).items():
+        if isinstance(leaf, (list, tuple)):
+            raise TypeError(f"batch[{path!r}] is a {type(leaf).__name__}; give an array: np.asarray(...)")
+        if np.ndim(leaf) and not len(leaf):
+            raise ValueError(f"batch[{path!r}] of shape {np.shape(leaf)} has no rows; leave an empty batch out")
         if np.ndim(leaf) == 0 or len(leaf) % local:
             raise ValueError(
                 f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {local} devices; choose a multiple"

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 
-def check(classes: Any, image: Any, dtype: Any) -> None:
-    """Refuses what is no number of classes nor their names, no size of images, and no floating type.
+def check(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
+    """Refuses what is no number of classes nor their names, no size of images, number of stages or floating type.
 
     Raises:
       TypeError, ValueError: naming the argument, its value and what would be right.
@@ -21,6 +21,8 @@ def check(classes: Any, image: Any, dtype: Any) -> None:
         raise ValueError(f"classes={classes!r}: give at least one; None keeps the file's head")
     if image is not None and (type(image) is not int or image < 1):
         raise ValueError(f"image={image!r}: give the side of the images in pixels, a whole number from 1")
+    if stages is not None and (isinstance(stages, bool) or not isinstance(stages, int)):
+        raise TypeError(f"stages={stages!r}: give a whole number, the first stages that are read")
     try:
         floats = jnp.issubdtype(dtype, jnp.floating)
     except TypeError:

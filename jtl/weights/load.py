@@ -88,7 +88,8 @@ def load(
         with `HF_HUB_OFFLINE` set the network is never touched).
       arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
         a mapping as such a `config.json`.
-      classes: how many, or their names; None as in the file, which may have no head.
+      classes: how many, or their names; None as in the file, which may have no head. A number of classes for a head
+        that is drawn anew leaves them without names.
       image: side of the images in pixels where it is to be another than the weights': the position embeddings of a
         ViT are interpolated. Convolutional networks take images of any size as they are.
       in_chans: channels of the images where they are to be others than the weights': the first kernel is summed for
@@ -114,7 +115,7 @@ def load(
       WeightNameError: the file and the network do not fit; all names are listed.
       ValueError: the network is not said, not known, or a variant that jtl's is not.
     """
-    check(classes, image, dtype)
+    check(classes, image, stages, dtype)
     path = locate(source)
     found = recognise(path if path.is_dir() else None, arch)
     held = read(path, within=within)
@@ -135,7 +136,7 @@ def load(
         config, images, table = _resized(image, config, images, table, kind)
         family.complete(config, kind)  # refuses what is no size
     backbone = family.backbone(config)
-    labels = found.labels if classes is None or isinstance(classes, int) else tuple(classes)
+    labels = found.labels if classes is None or isinstance(classes, int) else tuple(map(str, classes))
     count = _classes(classes, tensors, table)
     labels = labels if labels is not None and len(labels) == count else None
     head = heads.identity() if count is None else family.head(config, count)
@@ -158,6 +159,8 @@ def load(
     finish = None if where is None else on_devices
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
     report.unused.extend(name for name in held if not name.startswith(prefix))
+    if isinstance(classes, int) and "head/out/kernel" in report.reinit:
+        labels = None  # as many new classes as the file's are others nevertheless
     leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))

@@ -180,7 +180,10 @@ def matching(patterns: Sequence[str], names: Iterable[str], option: str, what: s
     names, found = list(names), set[str]()
     for pattern in patterns:
         regex = pattern[:-1] + ".*" if pattern.endswith("/*") else pattern
-        hits = [name for name in names if re.fullmatch(regex, name)]
+        try:
+            hits = [name for name in names if re.fullmatch(regex, name)]
+        except re.error as error:
+            raise ValueError(f"{option}: {pattern!r} is not a regular expression: {error}") from error
         if not hits:
             raise WeightNameError(
                 f"{option}: {pattern!r} matches none of the {len(names)} {what}{near(pattern, names)}"

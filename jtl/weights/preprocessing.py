@@ -88,6 +88,8 @@ def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
         "image_mean": list(mean),
         "image_std": list(std),
     }
+    if len(mean) != 3:
+        config["do_convert_rgb"] = False  # which CLIP's does unless told, whatever the mean says
     if size is not None:
         config["size"] = {"shortest_edge": size} if isinstance(size, int) else {"height": size[0], "width": size[1]}
     if crop is not None:

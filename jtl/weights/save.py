@@ -16,15 +16,18 @@ from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import PLAIN
 from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
-from jtl.weights.maps import swin
+from jtl.weights.maps import dinov2, swin
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.read import NAMES
 from jtl.weights.vocabulary import FILES, Vocabulary, copy
+from jtl.weights.whole import check
 
 FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
 """By whose names each format is."""
+INPUTS = ("preprocessor_config.json", "processor_config.json")
+"""Where `jtl.load` finds the preprocessing beside a config of transformers."""
 
 
 def save(
@@ -51,15 +54,17 @@ def save(
 
     Raises:
       ValueError: that library has no such network, there is no head, or the labels do not fit it.
-      WeightNameError: a parameter has no name in that format.
-      FileExistsError: the folder holds other weights, which would be read in place of these.
+      TypeError: the variables are none, but a whole state.
+      WeightNameError: they are not those of the network, or a parameter has no name in that format.
+      FileExistsError: the folder holds other weights, which would be read in place of these, or a preprocessing where
+        that of the network is not known.
       FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
     """
     kind = pretrained.config["model_type"]
     family = FAMILIES[kind]
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
-    params, stats = pretrained.variables if variables is None else variables
+    params, stats = check(family, pretrained.config, pretrained.variables if variables is None else variables)
     bare = None if params["head"] else family.bare(pretrained.config)
     known = tables(family, pretrained.config)
     if FORMATS[format] not in known or (format == "hf" and family.architecture is None and not bare):
@@ -73,11 +78,13 @@ def save(
     if card is not None:
         library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
         texts["README.md"] = readme(card, kind, library, labels)
+    if format in ("hf", "jtl"):
+        _not_another(Path(directory), texts)
     _write(Path(directory), _tensors(params, stats, table, format), texts, pretrained.tokenizer)
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
-    tensors = export({**params, "stats": stats}, table)
+    tensors = export({**dinov2.carried(params, table), "stats": stats}, table)
     if format != "jtl":
         # PyTorch counts the batches of a normalisation but computes nothing from the count.
         names = [name for name in tensors if name.endswith("running_mean")]
@@ -137,6 +144,15 @@ def _of_timm(
         **({"label_names": list(labels)} if labels is not None else {}),
         "pretrained_cfg": {"num_classes": kernel.shape[-1], **weights},
     }
+
+
+def _not_another(folder: Path, texts: dict[str, str]) -> None:
+    stale = [name for name in INPUTS if (folder / name).exists()]
+    if stale and INPUTS[0] not in texts:
+        raise FileExistsError(
+            f"{folder} holds {stale[0]}, which would be read with these weights, whose own preprocessing is not known;"
+            " give another folder or remove it"
+        )
 
 
 def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], tokenizer: Vocabulary | None) -> None:

@@ -35,7 +35,7 @@ def shortened(
         raise ValueError(f"stages={stages}: of {model} all is read; its features are given for every stage")
     depth = config[family.depth[0]]
     count = depth if isinstance(depth, int) else len(depth)
-    if isinstance(stages, bool) or not 1 <= stages <= count:
+    if not 1 <= stages <= count:
         raise ValueError(f"stages={stages}: this {model} has {count}; give 1 to {count}")
     short = {name: value for name, value in config.items() if name not in _TOLD_AGAIN}
     for name in family.depth:

@@ -153,6 +153,10 @@ def test_microbatches_move_no_rows_between_devices(key):
 def test_errors_name_what_does_not_fit(key):
     with pytest.raises(ValueError, match="data=3 x fsdp=2 does not cover 8 devices"):
         mesh(data=3, fsdp=2)
+    with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(0, 5\) has no rows"):
+        put_batch(batch(n=0), mesh())
+    with pytest.raises(TypeError, match=r"batch\['y'\] is a list; give an array"):
+        put_batch({"x": np.ones((8, 5), np.float32), "y": [0] * 8}, mesh())
     for cut in (lambda b: put_batch(b, mesh()), split_batch):
         with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(10, 5\) does not divide over 8 devices"):
             cut(batch(n=10))

@@ -36,6 +36,8 @@ def test_a_new_head(folder, key):
     assert {n for n in loaded.report.unused if "classifier" in n} == {"classifier.1.weight", "classifier.1.bias"}
     old = load(folder)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["backbone"], old.variables.params["backbone"])
+    assert load(folder, classes=5).labels == old.labels
+    assert load(folder, classes=5, reinit=("head/.*",)).labels is None, "five other classes have not the file's names"
     # The same draw as jtl.init makes, so that a run from the same key starts alike.
     fresh = jax.jit(partial(init, backbone=loaded.backbone, head=loaded.head))(key, jnp.zeros((1, 64, 64, 3)))
     jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["head"], fresh.params["head"])

@@ -8,10 +8,12 @@ from loading import channels_first, close, images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.methods.finetune import forward
-from jtl.params import flatten
-from jtl.weights import WeightNameError
+from jtl.params import flatten, unflatten
+from jtl.weights import WeightNameError, export
+from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 from jtl.weights.maps.dinov2 import no_class
+from jtl.weights.outline import outline
 from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -233,6 +235,24 @@ def test_timms_classifier_sees_the_class_token_alone(tmp_path):
 def test_timm_has_no_place_for_the_class_tokens_position():
     with pytest.raises(ValueError, match="the class token's position embedding is not zero"):
         no_class.inverse(np.ones((1, 5, 2), np.float32))
+
+
+def test_a_class_tokens_position_that_was_trained_is_saved_in_the_token(tmp_path):
+    sizes = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
+    arch = {"architecture": "vit_small_patch14_reg4_dinov2", "model_args": sizes}
+    family, draw = FAMILIES["dinov2_with_registers"], np.random.default_rng(0)
+    config = family.complete(family.named("vit_small_patch14_reg4_dinov2", sizes) or {}, "timm")
+    drawn = {path: draw.random(shape, np.float32) for path, shape in outline(family, config, 3).items()}
+    drawn["backbone/position"][:, 0] = 0
+    save_file(export(unflatten(drawn), family.tables(config)["timm"]), tmp_path / "in.safetensors")
+    loaded = load(tmp_path / "in.safetensors", arch=arch)
+    tuned = jax.tree.map(lambda a: a + np.float32(0.5), loaded.variables)
+    save(tmp_path / "out", loaded, tuned, format="timm")
+    again, x = load(tmp_path / "out"), images((12, 12))
+    close(run(again, x)[1], run(loaded._replace(variables=tuned), x)[1], 1e-5, "logits")
+    body = tuned.params["backbone"]
+    token = body["class_token"] + body["position"][:, :1]
+    np.testing.assert_array_equal(again.variables.params["backbone"]["class_token"], token)
 
 
 def test_what_is_not_read_is_named(tmp_path):

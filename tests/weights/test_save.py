@@ -6,11 +6,15 @@ from inspect import unwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from loading import channels_first, close, images
+from PIL import Image
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune import finetune, predictor
+from jtl.model import Variables
+from jtl.train.step import make_step
 from jtl.weights import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.save import save
@@ -93,6 +97,19 @@ def test_preprocessing_is_saved_with_the_network(kind, options, tmp_path):
     np.testing.assert_array_equal(x, y)
 
 
+def test_preprocessing_of_grey_images_is_saved_with_the_network(tmp_path):
+    before = transformers.CLIPImageProcessor(size={"shortest_edge": 30}, crop_size=24, image_mean=[0.3] * 3)
+    hf_vit().save_pretrained(tmp_path / "in")
+    before.save_pretrained(tmp_path / "in")
+    save(tmp_path / "out", load(tmp_path / "in", in_chans=1))
+    after = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8))
+    x, y = (np.asarray(p(image, return_tensors="np")["pixel_values"]) for p in (before, after))
+    mean, std = np.array(before.image_mean), np.array(before.image_std)
+    grey = x[:, :1] * std[0] + mean[0]
+    np.testing.assert_allclose(y, (grey - mean.mean()) / std.mean(), atol=1e-6)
+
+
 def test_half_precision_stays_half(tmp_path):
     hf_vit().save_pretrained(tmp_path / "in")
     loaded = load(tmp_path / "in", dtype=jnp.bfloat16)
@@ -120,6 +137,40 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(FileExistsError, match=r"holds pytorch_model.bin, other weights"):
         save(tmp_path / "other", loaded)
+
+
+def test_variables_of_another_network_are_not_saved(tmp_path):
+    """Nobody could read them, or transformers would draw anew what they lack."""
+    hf_vit().save_pretrained(tmp_path / "in")
+    loaded = load(tmp_path / "in")
+    params, stats = loaded.variables
+    kernel, bias = params["head"]["out"]["kernel"], params["head"]["out"]["bias"]
+    side_by_side = jax.tree.map(lambda a: np.stack([a] * 2), params)
+    for changed, words in (
+        ({"head": {"out": {"kernel": kernel}}}, "head/out/bias is missing"),
+        ({"head": {"out": {"kernel": np.ones((48, 5)), "bias": bias}}}, r"kernel is \(48, 5\) in place of \(24, 5\)"),
+        (side_by_side, r"key/bias is \(2, 24\) in place of \(24,\).*pmap_step"),
+        ({"critic": params["head"]}, r"hold \['critic'\] besides 'backbone' and 'head'"),
+    ):
+        for format in ("hf", "jtl"):
+            with pytest.raises(WeightNameError, match=words):
+                save(tmp_path / "out", loaded, Variables({**params, **changed}, stats), format=format)
+    other = load(tmp_path / "in", image=24)
+    with pytest.raises(WeightNameError, match=r"backbone/position is \(1, 37, 24\) in place of \(1, 10, 24\)"):
+        save(tmp_path / "out", loaded, other.variables)
+    state = make_step(finetune(loaded.backbone, loaded.head), optax.sgd(0.1)).init(loaded.variables, jax.random.key(0))
+    with pytest.raises(TypeError, match=r"variables is a State: give .*jtl.variables\(state\)"):
+        unwrap(save)(tmp_path / "out", loaded, state)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_networks_preprocessing_is_not_taken_over(tmp_path):
+    hf_vit().save_pretrained(tmp_path / "in")
+    unsaid = load(tmp_path / "in")
+    transformers.ViTImageProcessor().save_pretrained(tmp_path / "in")
+    save(tmp_path / "out", load(tmp_path / "in"))
+    with pytest.raises(FileExistsError, match=r"holds preprocessor_config.json, which would be read with these"):
+        save(tmp_path / "out", unsaid)
 
 
 def test_a_save_replaces_an_earlier_one(tmp_path):

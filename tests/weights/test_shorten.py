@@ -1,6 +1,7 @@
 """The first stages of a network alone."""
 
 import json
+from inspect import unwrap
 
 import jax
 import numpy as np
@@ -108,6 +109,8 @@ def test_what_cannot_be_is_refused(tmp_path):
     for stages in (0, 3):
         with pytest.raises(ValueError, match=f"stages={stages}: this vit has 2; give 1 to 2"):
             load(tmp_path, stages=stages)
+    with pytest.raises(TypeError, match="stages='1': give a whole number"):
+        unwrap(load)(tmp_path, stages="1")
     other = tmp_path / "other"
     other.mkdir()
     save_file({"features.0.weight": np.zeros(3, np.float32)}, other / "model.safetensors")

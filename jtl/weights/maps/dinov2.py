@@ -1,5 +1,8 @@
 r"""Names of DINOv2: transformers', timm's and those of its own release."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from jtl.weights.maps import vit
@@ -71,3 +74,20 @@ def _without_class(x: np.ndarray) -> np.ndarray:
 
 no_class = Transform("[1,n,d] -> [1,1+n,d]", _with_class, _without_class)
 """Position embeddings of the patches alone."""
+
+
+def carried(params: Mapping[str, Any], table: Sequence[Rule]) -> Mapping[str, Any]:
+    """The same network for a table in which the class token has no position: the token carries what training gave it.
+
+    Args:
+      params: with the part `backbone`.
+      table: of any family.
+    """
+    if not any(rule.transform is no_class for rule in table):
+        return params
+    body = params["backbone"]
+    first, rest = np.split(np.asarray(body["position"]), [1], 1)
+    if not first.any():
+        return params
+    position = np.concatenate([np.zeros_like(first), rest], 1)
+    return {**params, "backbone": {**body, "position": position, "class_token": body["class_token"] + first}}

@@ -1,0 +1,61 @@
+"""Whether variables are those of a network: what is written must be what is read again."""
+
+from typing import Any
+
+import numpy as np
+
+from jtl.model import Variables
+from jtl.weights.errors import WeightNameError
+from jtl.weights.families import Config, Family
+from jtl.weights.names import flatten
+from jtl.weights.outline import outline
+
+SHOWN = 8
+
+
+def check(family: Family, config: Config, variables: Any) -> Variables:
+    """The variables, where they have the paths and shapes of the network that the config describes.
+
+    Without it a head on other features, a linear layer without a bias or a state of `pmap_step` would be written, and
+    no library could read them, or PyTorch's would draw anew what is missing.
+
+    Args:
+      family: of the network.
+      config: complete.
+      variables: to be saved; of a head as many classes as it has.
+
+    Raises:
+      TypeError: for what is no `Variables`, as a whole state.
+      WeightNameError: naming parts that are too many, and paths that are missing, unknown or of another shape.
+    """
+    if not isinstance(variables, tuple) or len(variables) != 2:
+        raise TypeError(
+            f"variables is a {type(variables).__name__}: give jtl.Variables(params, stats); of a state of a run that is"
+            " jtl.variables(state), with its moving averages jtl.Variables(jtl.averaged(state), state.stats)"
+        )
+    params, stats = variables
+    others = sorted(params.keys() - {"backbone", "head"})
+    if others:
+        raise WeightNameError(
+            f"the parameters hold {others} besides 'backbone' and 'head', which no file of a network has; leave them"
+            " out: jtl.Variables({name: params[name] for name in ('backbone', 'head')}, stats)"
+        )
+    found = {path: tuple(np.shape(leaf)) for path, leaf in flatten({**params, "stats": stats})}
+    out = found.get("head/out/kernel", ())
+    classes = None if not params["head"] else out[-1] if out else 1
+    wanted = outline(family, config, classes)
+    lines = [f"{path} is missing" for path in wanted if path not in found]
+    lines += [f"{path} is none of its parameters" for path in found if path not in wanted]
+    lines += [
+        f"{path} is {found[path]} in place of {shape}"
+        for path, shape in wanted.items()
+        if path in found and found[path] != shape
+    ]
+    if lines:
+        more = f", and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+        raise WeightNameError(
+            f"these are not the variables of this {config['model_type']}: {'; '.join(lines[:SHOWN])}{more}."
+            " Its head is the one that jtl.load gave, on the pooled features; of variables side by side, as pmap_step"
+            " has them, give those of one device: jax.tree.map(lambda a: a[0], variables)"
+        )
+    return Variables(params, stats)
