@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from jtl.backbones.sizes import Size, check_size
+from jtl.backbones.texts import beyond
 from jtl.backbones.transformer import trunc_normal
 from jtl.backbones.vision_transformer import stack
 
@@ -55,7 +56,7 @@ class TextTower(nn.Module):
         width, count = self.size.width, ids.shape[1]
         tokens = self.param("token", trunc_normal, (self.vocabulary, width), jnp.float32)
         position = self.param("position", trunc_normal, (self.positions, width), jnp.float32)
-        y, mask = tokens[ids] + position[None, :count], None
+        y, mask = jnp.take(tokens, beyond(ids), axis=0) + position[None, :count], None
         if self.causal:
             seen = jnp.tril(jnp.ones((count, count), bool)).reshape(1, 1, count, count)
             mask = seen & jnp.asarray(x["mask"]).reshape(-1, 1, 1, count)

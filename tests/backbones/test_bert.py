@@ -94,6 +94,27 @@ def test_dropout_acts_where_it_was_asked_for(key):
         assert np.array_equal(found["stage1"], calm["stage1"]) == ("pooler" in options)
 
 
+@pytest.mark.parametrize("wrong", [-1, 20])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "recurrent", "clip", "siglip"])
+def test_an_id_of_no_word_is_nan(name, wrong):
+    """Neither the last word nor the nearest; and what stands where no token is changes nothing."""
+    nets = {
+        "bert": lambda: backbones.bert(SMALL, vocabulary=20, positions=16),
+        "gpt2": lambda: backbones.gpt2(SMALL, vocabulary=20, positions=16),
+        "recurrent": lambda: backbones.recurrent("gru", backbones.RecurrentSize(4, 5), vocabulary=20),
+        "clip": lambda: backbones.clip_text(SMALL, vocabulary=20, positions=6, projection=4, end=1),
+        "siglip": lambda: backbones.siglip_text(SMALL, vocabulary=20, positions=6, projection=4),
+    }
+    net, x = nets[name](), texts()
+    v, run = drawn(net, x), jitted(net, train=False)
+    x["ids"][:, -1] = 1  # the end of a text, by which CLIP finds its token
+    ids = x["ids"].copy()
+    ids[0, 2] = wrong
+    found = run(v, {**x, "ids": ids})["pooled"]
+    assert np.isnan(found[0]).all()
+    np.testing.assert_array_equal(found[1:], run(v, x)["pooled"][1:])
+
+
 def test_types_are_read_where_there_is_a_table():
     x = texts()
     pairs = {**x, "types": (x["ids"] % 2).astype(np.int32)}
