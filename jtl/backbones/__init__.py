@@ -18,6 +18,7 @@ from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
 from jtl.backbones.recurrent import RecurrentSize, recurrent
 from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
+from jtl.backbones.sentences import sentences
 from jtl.backbones.siglip import siglip_image, siglip_text
 from jtl.backbones.sizes import Size
 from jtl.backbones.sounds import Convolution
@@ -65,6 +66,7 @@ __all__ = [
     "resnet50",
     "resnet101",
     "resnet152",
+    "sentences",
     "siglip_image",
     "siglip_text",
     "swin",

@@ -10,6 +10,7 @@ from jtl.weights.shards import names_of
 
 # What stands beside weights: measures, preprocessing, tokens.
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", *vocabulary.FILES)
+SENTENCES = ("modules.json", "sentence_bert_config.json", "[0-9]_*/config.json")  # of sentence-transformers
 # Many repositories hold the same weights in several formats; the first that is there will do.
 WEIGHTS = (("model.safetensors", "model*.safetensors*"), ("pytorch_model*.bin*",))
 
@@ -63,7 +64,7 @@ def _repository(repo: str, revision: str) -> Path:
             "download it where there is a network, or give the path of its files"
         )
     # Weights come last: once they are in the cache, so is all that belongs to them.
-    commit = _download(repo, revision, BESIDE).name
+    commit = _download(repo, revision, (*BESIDE, *SENTENCES)).name
     for patterns in WEIGHTS:
         _download(repo, commit, patterns)
         folder = _cached(repo, commit)

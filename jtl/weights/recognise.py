@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jtl.weights import preprocessing, sound
 from jtl.weights.errors import WeightFileError, WeightNameError, in_file, show
@@ -46,7 +46,7 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
       ValueError: where nothing says which network it is, or something says one that jtl does not know.
     """
     if arch is None:
-        config = None if folder is None else _json(folder / "config.json")
+        config = None if folder is None else read_json(folder / "config.json", dict)
         if config is None:
             where = "a file alone" if folder is None else f"{folder} without a config.json"
             raise ValueError(f"{where} does not say which network it is; give arch=, one of: {_names()}")
@@ -80,13 +80,13 @@ def _transformers(config: Config, folder: Path | None) -> Found:
 def _inputs(folder: Path) -> dict[str, Any] | None:
     """What images or sounds go through: a part of the file that has the tokenizer's too, or a file of its own."""
     path = folder / "processor_config.json"
-    both = _json(path) or {}
+    both = read_json(path, dict) or {}
     for name in ("image_processor", "feature_extractor"):
         if name in both:
             if not isinstance(both[name], dict):
                 raise ValueError(f"{path}: {name}={show(str(both[name]))}: give names and values")
             return both[name]
-    return _json(folder / "preprocessor_config.json")
+    return read_json(folder / "preprocessor_config.json", dict)
 
 
 def _preprocessing(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
@@ -191,7 +191,15 @@ def _anonymous(pattern: str) -> str:
     return re.sub(r"(?<!\\)\((?!\?)", "(?:", pattern)
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+_Kind = TypeVar("_Kind", dict, list)
+
+
+def read_json(path: Path, kind: type[_Kind]) -> _Kind | None:
+    """What a JSON file holds, an object or a list; None where it is not there.
+
+    Raises:
+      WeightFileError: it is too large, damaged, or holds something else.
+    """
     if not path.exists():
         return None
     source = Source(path)
@@ -203,8 +211,9 @@ def _json(path: Path) -> dict[str, Any] | None:
         if what is not None:
             raise WeightFileError(f"is {what}")
         value = parse_json(text)
-    if not isinstance(value, dict):
-        raise WeightFileError(f"{path}: holds a {type(value).__name__}, not an object of names and values")
+    if not isinstance(value, kind):
+        wanted = "an object of names and values" if kind is dict else "a list"
+        raise WeightFileError(f"{path}: holds a {type(value).__name__}, not {wanted}")
     return value
 
 

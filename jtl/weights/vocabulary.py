@@ -49,4 +49,5 @@ def copy(source: Vocabulary, folder: Path, ending: str) -> None:
             "back, or save the network without it, pretrained._replace(tokenizer=None)"
         )
     for name in source.files:
+        (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source.folder / name, folder / f"{name}{ending}")

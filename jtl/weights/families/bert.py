@@ -88,6 +88,8 @@ def _family(
             pad = config["pad_token_id"]
             if type(pad) is not int or not 0 <= pad < config["vocab_size"]:
                 raise ValueError(f"pad_token_id={show(pad)}: give an id below vocab_size={config['vocab_size']}")
+        if "embedding" in config:
+            _check_embedding(config["embedding"])
         return config
 
     def backbone(config: Config) -> Model:
@@ -102,7 +104,7 @@ def _family(
             "relu" if kind == "distilbert" else "tanh", after if kind == "roberta" else 0.0, after
         )
         measures = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        return backbones.bert(
+        net = backbones.bert(
             backbones.Size(*(get(config, name) for name in measures)),
             vocabulary=config["vocab_size"],
             positions=config["max_position_embeddings"],
@@ -115,6 +117,7 @@ def _family(
             out_dropout=0.0 if kind == "distilbert" else None,
             activation=_ACTIVATIONS[activation],
         )
+        return backbones.sentences(net, **config["embedding"]) if "embedding" in config else net
 
     def longest(config: Config) -> int:
         return config["max_position_embeddings"] - (config["pad_token_id"] + 1 if kind == "roberta" else 0)
@@ -125,6 +128,10 @@ def _family(
         if kind == "roberta":
             # The classifier's first layer is the pooler of a network without one.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]
+        if "embedding" in config:  # transformers has no classifier of it
+            found = {
+                naming: [rule for rule in rules if "head/" not in str(rule.path)] for naming, rules in found.items()
+            }
         return found
 
     def bare(config: Config) -> str | None:
@@ -143,6 +150,13 @@ def _family(
         bare=bare,
         depth=(words.get("num_hidden_layers", "num_hidden_layers"),),
     )
+
+
+def _check_embedding(given: Any) -> None:
+    fits = isinstance(given, Mapping) and set(given) == {"pooling", "normalise"} and type(given["normalise"]) is bool
+    words = given["pooling"] if fits else None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"embedding={show(str(given))}: give a list of poolings, and whether to normalise")
 
 
 def sentence(tokens: int) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,0 +1,75 @@
+"""Networks of sentence-transformers: a transformer, and the modules that make one embedding of its tokens."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jtl.backbones.sentences import POOLINGS
+from jtl.weights.errors import show
+from jtl.weights.hub import locate
+from jtl.weights.load import Pretrained, load
+from jtl.weights.recognise import read_json
+from jtl.weights.vocabulary import Vocabulary
+
+MODULES = "modules.json"
+_WORDS = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}
+_MODES = {word: _WORDS.get(word, f"pooling_mode_{word}") for word in POOLINGS}
+
+
+def embedder(source: str | Path, **options: Any) -> Pretrained:
+    """A network of sentence-transformers whose `pooled` is the embedding that its modules make of a text.
+
+    So every method of jtl sees that embedding; `jtl.load` reads the transformer alone, whose `pooled` is BERT's own.
+    What is saved with "hf" is read by sentence-transformers again, and with a head on it "jtl" is the format.
+
+    Args:
+      source: a folder with a `modules.json`, or `hf:org/name`.
+      **options: of `jtl.load`, but `arch`.
+
+    Raises:
+      FileNotFoundError: nothing is there, or no `modules.json`.
+      ValueError: for modules other than a transformer, a pooling and a normalisation, or a pooling that is not known.
+
+    Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.
+    """
+    folder = locate(source)
+    rows: Any = read_json(folder / MODULES, list)
+    if rows is None:
+        raise FileNotFoundError(f"{folder} has no {MODULES}, as folders of sentence-transformers have; use jtl.load")
+    kinds, paths = [], []
+    for row in rows:
+        kind, path = (row.get("type"), row.get("path")) if isinstance(row, Mapping) else (None, None)
+        if not isinstance(kind, str) or not isinstance(path, str) or Path(path).is_absolute() or ".." in path:
+            raise ValueError(f"{folder / MODULES}: {show(str(row))} is no module: give its type and its folder")
+        kinds.append(kind.rsplit(".", 1)[-1])
+        paths.append(path)
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]) or paths[0]:
+        raise ValueError(
+            f"{folder / MODULES}: has {show(str(list(zip(kinds, paths, strict=True))))}; read are a Transformer in the "
+            "folder itself, a Pooling and perhaps a Normalize"
+        )
+    lowered = read_json(folder / "sentence_bert_config.json", dict) or {}
+    if lowered.get("do_lower_case"):
+        raise ValueError(f"{folder}: sentence_bert_config.json has do_lower_case: lower the texts, and set it to false")
+    config = read_json(folder / "config.json", dict) or {}
+    told = {"pooling": _pooling(folder / paths[1] / "config.json"), "normalise": "Normalize" in kinds}
+    loaded = load(folder, arch={**config, "embedding": told}, **options)
+    own = [MODULES, *(f"{path}/config.json" for path in paths[1:]), "sentence_bert_config.json"]
+    files = tuple(name for name in own if (folder / name).is_file())
+    tokens = () if loaded.tokenizer is None else loaded.tokenizer.files
+    return loaded._replace(tokenizer=Vocabulary(folder, (*tokens, *files)))
+
+
+def _pooling(path: Path) -> list[str]:
+    """The ways of a `1_Pooling/config.json`, which is of the first versions' form or of the sixth's."""
+    config = read_json(path, dict)
+    if config is None:
+        raise FileNotFoundError(f"{path} does not exist, and modules.json names it")
+    given = config.get("pooling_mode")
+    if given is None:
+        words = {mode: word for word, mode in _MODES.items()}
+        given = [words.get(mode, mode) for mode, on in config.items() if mode.startswith("pooling_mode_") and on]
+    modes = [given] if isinstance(given, str) else given
+    if not isinstance(modes, list) or not modes or not all(mode in POOLINGS for mode in modes):
+        raise ValueError(f"{path}: pools by {show(str(modes))}; known are {list(POOLINGS)}")
+    return [str(mode) for mode in modes]

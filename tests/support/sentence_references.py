@@ -1,0 +1,43 @@
+"""sentence-transformers in a process of its own: makes small networks, and embeds by the folders that jtl wrote.
+
+Called as `... make FOLDER` and `... embed FOLDER`, where FOLDER holds `texts.json`; embeddings go to `wanted.npy`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from sentence_transformers import SentenceTransformer, models
+from torch_resnets import randomise
+
+KINDS = {"mean": ["mean"], "cls": ["cls"], "several": ["cls", "max", "mean", "mean_sqrt_len_tokens"]}
+
+
+def network(folder: Path, pooling: list[str], normalise: bool) -> SentenceTransformer:
+    """Of a tiny BERT that lies in the folder."""
+    modules = [models.Transformer(str(folder), max_seq_length=8), models.Pooling(12, pooling_mode=tuple(pooling))]
+    return SentenceTransformer(modules=[*modules, *([models.Normalize()] if normalise else [])])
+
+
+if __name__ == "__main__":
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    texts = json.loads((folder / "texts.json").read_text())
+    if what == "make":
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
+        (folder / "vocab.txt").write_text("\n".join(words))
+        transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+        measures = {"num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "vocab_size": len(words)}
+        torch.manual_seed(0)
+        net = transformers.BertModel(transformers.BertConfig(hidden_size=12, **measures))
+        randomise(net).save_pretrained(folder / "bert")
+        for kind, pooling in KINDS.items():
+            made = network(folder / "bert", pooling, normalise=kind != "cls")
+            made.save(str(folder / kind))
+            np.save(folder / f"{kind}.npy", made.encode(texts))
+    else:
+        for kind in KINDS:
+            found = SentenceTransformer(str(folder / f"{kind}_ours"))
+            np.save(folder / f"{kind}_ours.npy", found.encode(texts))

@@ -1,0 +1,132 @@
+"""Networks of sentence-transformers, against it."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import made
+import numpy as np
+import pytest
+from loading import close, same_bits, tree_of
+
+from jtl.data import text
+from jtl.methods.finetune import forward
+from jtl.params import flatten
+from jtl.weights import WeightNameError
+from jtl.weights.load import load
+from jtl.weights.save import save
+from jtl.weights.sentences import embedder
+
+KINDS = ("mean", "cls", "several")
+TEXTS = ["a b c", "d", "", "a a b b c c d d a a", "d c b a"]
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "vocab_size": 9,
+}
+
+
+def theirs(what, folder):
+    """Has sentence-transformers make networks, or embed by those of jtl."""
+    script = Path(__file__).parents[1] / "support" / "sentence_references.py"
+    process = subprocess.run([sys.executable, str(script), what, str(folder)], capture_output=True, text=True)
+    assert not process.returncode, process.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if find_spec("sentence_transformers") is None:
+        pytest.skip("sentence-transformers is the reference; it is installed for Python 3.11 only")
+    folder = tmp_path_factory.mktemp("sentences")
+    (folder / "texts.json").write_text(json.dumps(TEXTS))
+    theirs("make", folder)
+    return folder
+
+
+def embedded(loaded, x):
+    run = forward(loaded.backbone, loaded.head, train=False)
+    return jax.jit(lambda v, x: run(v, x, None)[0]["pooled"])(loaded.variables, x)
+
+
+def test_embeddings_are_sentence_transformers_both_ways(folder):
+    """By its folders, which are then written and read by both: the same embeddings to 1e-5, and the same bits."""
+    for kind in KINDS:
+        loaded = embedder(folder / kind)
+        x = text.tokenizer(folder / kind, length=8)(TEXTS)
+        wanted = np.load(folder / f"{kind}.npy")
+        assert wanted.shape == (len(TEXTS), 48 if kind == "several" else 12)
+        close(embedded(loaded, x), wanted, 1e-5, kind)
+        save(folder / f"{kind}_ours", loaded)
+        for again in (embedder(folder / f"{kind}_ours"), load(folder / f"{kind}_ours")):
+            same_bits(*(dict(flatten(tree_of(one))) for one in (again, loaded)))
+            np.testing.assert_array_equal(embedded(again, x), embedded(loaded, x))
+    theirs("embed", folder)
+    for kind in KINDS:
+        np.testing.assert_array_equal(np.load(folder / f"{kind}_ours.npy"), np.load(folder / f"{kind}.npy"))
+
+
+def described(folder, pooling, kinds=("models.Transformer", "models.Pooling")):
+    """A BERT as the first versions of sentence-transformers describe one."""
+    made.folder(folder, BERT)
+    paths = ("", "1_Pooling", "2_Normalize")
+    rows = [{"idx": i, "name": str(i), "path": paths[i], "type": kind} for i, kind in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(rows))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+FIRST = {"word_embedding_dimension": 12, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+
+
+def test_a_head_on_embeddings_is_saved_by_jtls_names_alone(tmp_path):
+    """transformers' classifier would see its own pooler in place of the mean."""
+    loaded = embedder(described(tmp_path / "in", FIRST), classes=("good", "bad"), reinit=("head/.*",), unused=("cl.*",))
+    x = {"ids": np.array([[2, 5, 6, 3]], np.int32), "mask": np.array([[True, True, True, False]])}
+    with pytest.raises(WeightNameError, match="head/out"):
+        save(tmp_path / "hf", loaded)
+    save(tmp_path / "jtl", loaded, format="jtl")
+    again = load(tmp_path / "jtl")
+    assert again.labels == ("good", "bad")
+    features = jax.jit(lambda v: forward(again.backbone, again.head, train=False)(v, x, None)[0])(again.variables)
+    np.testing.assert_array_equal(features["pooled"], features["mean"])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "kinds", "said"),
+    [
+        (
+            {"pooling_mode_lasttoken": True},
+            ("Transformer", "Pooling"),
+            r"pools by \"\['pooling_mode_lasttoken'\]\"; known",
+        ),
+        ({"pooling_mode": "lasttoken"}, ("Transformer", "Pooling"), "pools by .*lasttoken.*; known are"),
+        ({}, ("Transformer", "Pooling"), "pools by .*; known are"),
+        (FIRST, ("Transformer", "Pooling", "Dense"), "has .*Dense.*; read are a Transformer in the folder itself"),
+        (FIRST, ("Transformer",), "has .*Transformer.*; read are"),
+        (FIRST, ("Transformer", 3), "is no module: give its type and its folder"),
+    ],
+)
+def test_other_modules_are_refused(tmp_path, pooling, kinds, said):
+    with pytest.raises(ValueError, match=said):
+        embedder(described(tmp_path, pooling, kinds))
+
+
+def test_what_is_no_folder_of_sentence_transformers_is_refused(tmp_path):
+    made.folder(tmp_path, BERT)
+    with pytest.raises(FileNotFoundError, match=r"has no modules\.json.*use jtl\.load"):
+        embedder(tmp_path)
+    with pytest.raises(ValueError, match=r"embedding=.*: give a list of poolings, and whether to normalise"):
+        load(tmp_path, arch={**BERT, "embedding": {"pooling": "mean", "normalise": True}})
+    with pytest.raises(ValueError, match=r"pooling='most': give one of \['cls'"):
+        load(tmp_path, arch={**BERT, "embedding": {"pooling": ["most"], "normalise": True}})
+    described(tmp_path / "x", FIRST)
+    (tmp_path / "x" / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    with pytest.raises(ValueError, match="has do_lower_case: lower the texts"):
+        embedder(tmp_path / "x")
