@@ -94,7 +94,7 @@ def make_step(
     def update(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         params, stats, opts, metrics, parts = state.params, state.stats, [], {}, []
         for i, (objective, tx, mask) in enumerate(zip(objectives, txs, masks, strict=True)):
-            key = rng.stream(state.key, f"objective{i}", state.step)
+            key = ops.device_key(rng.stream(state.key, f"objective{i}", state.step))
             trained, frozen = split(params, mask)
             loss = _summed(objective, frozen, state.step, dtype)
             grads, stats, terms, found = _gradient(loss, trained, stats, batch, key, microbatch)
