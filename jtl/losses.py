@@ -37,14 +37,17 @@ def cross_entropy(
     """
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smoothing={smoothing}: the share that is spread over the classes lies in [0, 1]")
-    logits, y = _wide(logits), jnp.asarray(y)
+    logits, y = _wide(logits), _labels(y)
     hard = jnp.issubdtype(y.dtype, jnp.integer)
     _check_shape(y, logits.shape[:-1] if hard else logits.shape)
     if hard and not smoothing and class_weights is None:
         return _of_classes(optax.softmax_cross_entropy_with_integer_labels(logits, y), logits, y)
     target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype) if hard else y.astype(logits.dtype)
     target = (1 - smoothing) * target + smoothing / logits.shape[-1]
-    values = optax.softmax_cross_entropy(logits, target * _weights(class_weights, logits))
+    target = target * _weights(class_weights, logits)
+    log_p = jax.nn.log_softmax(logits)
+    log_p = jnp.where((target == 0) & jnp.isneginf(log_p), 0.0, log_p)  # 0 log 0 = 0, for classes ruled out by −∞
+    values = -(target * log_p).sum(-1)
     return _of_classes(values, logits, y) if hard else values
 
 
@@ -73,7 +76,7 @@ def focal(
     """
     if gamma < 0:
         raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0")
-    logits, y = _wide(logits), jnp.asarray(y)
+    logits, y = _wide(logits), _labels(y)
     _check_shape(y, logits.shape[:-1])
     some = jnp.clip(y, 0, logits.shape[-1] - 1)  # of what a mask leaves out the gradient is then no NaN
     log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, some)
@@ -147,6 +150,12 @@ def _of_classes(values: Array, logits: Array, y: Array) -> Array:
 def _wide(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _labels(y: ArrayLike) -> Array:
+    """Integer labels as int32: a number of classes that eight bits do not hold would wrap around beside them."""
+    y = jnp.asarray(y)
+    return y.astype(jnp.int32) if jnp.issubdtype(y.dtype, jnp.integer) else y
 
 
 def _pair(prediction: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

@@ -43,7 +43,7 @@ def confusion_matrix(
     predicted: Integer[ArrayLike, "*batch"],
     y: Integer[ArrayLike, "*batch"],
     classes: int,
-    mask: Bool[ArrayLike, "*batch"] | None = None,
+    mask: Bool[ArrayLike, "*batch"] | Float[ArrayLike, "*batch"] | None = None,
 ) -> Integer[Array, "classes classes"]:
     """How often class `row` was taken for class `column`. Matrices of batches add up to that of the whole.
 
@@ -51,10 +51,16 @@ def confusion_matrix(
       predicted: integer classes, any shape.
       y: the true ones, the same shape. A pair outside [0, classes) is not counted.
       classes: how many there are.
-      mask: which examples count; None for all.
+      mask: which examples count, those where it is positive; None for all.
+
+    Raises:
+      ValueError: for classes that are no integers, or shapes that differ.
     """
-    y, predicted = jnp.asarray(y).reshape(-1), jnp.asarray(predicted).reshape(-1)
-    counts = jnp.ones(y.shape, jnp.int32) if mask is None else jnp.asarray(mask).reshape(-1).astype(jnp.int32)
+    y, predicted = (_integers(name, value) for name, value in (("y", y), ("predicted", predicted)))
+    if y.shape != predicted.shape:
+        raise ValueError(f"predicted of shape {predicted.shape} beside y of shape {y.shape}: give one for each example")
+    y, predicted = y.reshape(-1), predicted.reshape(-1)
+    counts = jnp.ones(y.shape, jnp.int32) if mask is None else (jnp.asarray(mask).reshape(-1) > 0).astype(jnp.int32)
     known = (y >= 0) & (y < classes) & (predicted >= 0) & (predicted < classes)
     # A negative index would count from the end, so what is out of range goes to the place that is dropped.
     cell = jnp.where(known, y * classes + predicted, classes * classes)
@@ -73,6 +79,14 @@ def macro_f1(matrix: Num[ArrayLike, "classes classes"]) -> Float[Array, ""]:
     seen = both > 0
     f1 = jnp.where(seen, 2 * jnp.diagonal(matrix) / jnp.where(seen, both, 1.0), 0.0)
     return f1.sum() / jnp.maximum(seen.sum(), 1)
+
+
+def _integers(name: str, value: ArrayLike) -> Array:
+    """Classes as int32: in the eight bits of a label file, `row * classes + column` would wrap around."""
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise ValueError(f"{name} has dtype {value.dtype}: give integer classes, as jnp.argmax(logits, -1)")
+    return value.astype(jnp.int32)
 
 
 def _pair(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

@@ -179,6 +179,11 @@ def cast_floating(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda a: cast(a if hasattr(a, "astype") else jnp.asarray(a)), tree)
 
 
+def widened(tree: Any) -> Any:
+    """Every leaf of a floating type of less than 32 bits as float32, for sums of many small numbers."""
+    return jax.tree.map(lambda a: cast_floating(a, jnp.promote_types(a.dtype, jnp.float32)), tree)
+
+
 def dtype_of(params: Params) -> Any:
     """The floating dtype of a tree of parameters: float32 where there are none."""
     found = [leaf.dtype for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)]

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.typing import Key
+
 BATCH_AXIS = "batch"
 """The axis name under which `jtl.train.sharding.pmap_step` maps."""
 
@@ -82,6 +84,12 @@ def batch_sum(tree: Any) -> Any:
     """The sum of every leaf over the devices of a mapped batch; itself where there are none."""
     axis = batch_axis()
     return tree if axis is None else jax.lax.psum(tree, axis)
+
+
+def device_key(key: Key) -> Key:
+    """A key of this device's own under pmap, where equal keys would draw the same for every device's rows."""
+    axis = batch_axis()
+    return key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
 def gather(x: Array) -> Array:

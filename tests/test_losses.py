@@ -47,6 +47,32 @@ def test_cross_entropy_is_torchs(problem, torch, smoothing, weighted, kind):
     np.testing.assert_allclose(gradient, z.grad, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_class_ruled_out_by_minus_infinity_costs_nothing(problem, torch, weighted):
+    logits, hard, _, weights = problem
+    logits, y, w = logits.copy(), hard % (CLASSES - 1), weights if weighted else None
+    logits[:, -1] = -np.inf
+    with jax.enable_x64(True):
+        ours, gradient = jax.value_and_grad(lambda z: losses.cross_entropy(z, y, class_weights=w).sum())(
+            jnp.asarray(logits)
+        )
+    z = torch.tensor(logits, requires_grad=True)
+    theirs = torch.nn.functional.cross_entropy(
+        z, torch.tensor(y), weight=None if w is None else torch.tensor(w), reduction="sum"
+    )
+    theirs.backward()
+    np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-12)
+    np.testing.assert_allclose(gradient, z.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.focal])
+@pytest.mark.parametrize(("dtype", "classes"), [(np.uint8, 256), (np.uint8, 300), (np.int8, 200)])
+def test_labels_of_eight_bits_are_those_of_thirty_two(loss, dtype, classes):
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(size=(6, classes)).astype(np.float32), rng.integers(0, 120, 6)
+    np.testing.assert_array_equal(loss(logits, y.astype(dtype)), loss(logits, y.astype(np.int32)))
+
+
 def test_binary_cross_entropy_is_torchs(problem, torch):
     logits, _, soft, weights = problem
     hard = (soft > 0.2).astype(int)

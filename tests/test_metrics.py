@@ -47,6 +47,25 @@ def test_confusion_matrix_is_scikit_learns_and_adds_up(problem):
     np.testing.assert_array_equal(masked, sk.confusion_matrix(y[mask], predicted[mask]))
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [(np.uint8, 100), (np.uint8, 256), (np.int8, 100), (np.int16, 300)])
+def test_counts_are_those_of_wide_labels_also_for_narrow_ones(dtype, classes):
+    y, predicted = np.random.default_rng(0).integers(0, 100, (2, 50)).astype(dtype)
+    wanted = np.zeros((classes, classes), int)
+    np.add.at(wanted, (y.astype(int), predicted.astype(int)), 1)
+    np.testing.assert_array_equal(metrics.confusion_matrix(predicted, y, classes), wanted)
+    halves = np.full(50, 0.5, np.float32)
+    np.testing.assert_array_equal(metrics.confusion_matrix(predicted, y, classes, halves), wanted)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "message"),
+    [(np.ones(4, np.float32), "predicted has dtype float32: give integer"), (np.ones(1, int), r"\(1,\) beside y of")],
+)
+def test_what_is_no_prediction_of_these_examples_is_named(predicted, message):
+    with pytest.raises(ValueError, match=message):
+        unwrap(metrics.confusion_matrix)(predicted, np.ones(4, int), 3)
+
+
 def test_classes_out_of_range_are_not_counted():
     matrix = metrics.confusion_matrix(np.array([0, 1, -1, 2, 9]), np.array([0, -1, 1, 1, 2]), 3)
     np.testing.assert_array_equal(matrix, [[1, 0, 0], [0, 0, 1], [0, 0, 0]])

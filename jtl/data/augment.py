@@ -10,12 +10,12 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Shaped
 
 from jtl.typing import Key
 
 Augment: TypeAlias = Callable[[Any, Any], Any]
-Images: TypeAlias = Num[Array | np.ndarray, "_batch _height _width _channels"]
+Images: TypeAlias = Shaped[Array | np.ndarray, "_batch _height _width _channels"]
 
 
 def compose(*augments: Augment) -> Augment:
@@ -29,12 +29,21 @@ def compose(*augments: Augment) -> Augment:
     return apply
 
 
+def _check_rank(x: Any) -> None:
+    if x.ndim != 4:  # another axis would be taken for the width
+        raise ValueError(
+            f"images of shape {x.shape}: give [batch, height, width, channels]; a task's images are augmented by"
+            " episodes(augment=...), or as the inner objective's"
+        )
+
+
 def flip(probability: float = 0.5) -> Augment:
     """Mirrors left and right, each example with this probability."""
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
     def apply(key: Key, x: Images) -> Images:
+        _check_rank(x)
         chosen = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
         x = jnp.asarray(x)
         return jnp.where(chosen, x[:, :, ::-1], x)
@@ -48,6 +57,7 @@ def crop(size: int, padding: int = 0) -> Augment:
         raise ValueError(f"size is {size} and padding {padding}; they must be at least 1 and 0")
 
     def apply(key: Key, x: Images) -> Images:
+        _check_rank(x)
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         batch, height, width, channels = x.shape
         if size > min(height, width):
@@ -78,6 +88,7 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
       x: [batch, height, width, channels].
       degrees: the angle of each, [batch].
     """
+    _check_rank(x)
     _, height, width, _ = x.shape
     rows, columns = jnp.meshgrid(
         jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
@@ -109,7 +120,9 @@ def noise(std: float) -> Augment:
 
 
 def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
-    """(x / 255 - mean) / std for integer images, (x - mean) / std for float ones in [0, 1]; the key is not used.
+    """(x / 255 - mean) / std for integer images, (x - mean) / std for float ones in [0, 1] and for bool ones.
+
+    The key is not used.
 
     Args:
       mean: one number a channel.
@@ -123,7 +136,8 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
         if x.shape[-1] != len(mean):
             raise ValueError(f"images have {x.shape[-1]} channels, mean and std have {len(mean)}")
         x = jnp.asarray(x)
-        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32) / 255
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(jnp.float32) / (1 if x.dtype == bool else 255)
         return (x - jnp.array(mean, x.dtype).reshape(shape)) / jnp.array(std, x.dtype).reshape(shape)
 
     return apply

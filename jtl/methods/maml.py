@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl import reduce, rng
 from jtl.methods.rules import UpdateRule
-from jtl.model import Variables
+from jtl.model import Variables, widened
 from jtl.params import merge, select, split
 from jtl.reduce import Mean
 from jtl.typing import Aux, Batch, Key, Mask, Objective, Params, Stats
@@ -23,7 +23,8 @@ def adapt_to(
 ) -> Callable:
     """The inner loop: `θ_k = rule(φ, ∇_θ L_support(θ_{k−1}), θ_{k−1})`, k = 1 … steps.
 
-    Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task.
+    Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task. Between the steps
+    parameters are float32 (float64 where they are) whatever the objective computes in, so that small ones add up.
 
     Args:
       inner: any objective; it is given the support set as its batch.
@@ -47,10 +48,14 @@ def adapt_to(
 
     def adapt(params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
         phi, rest = params.get(RULE, {}), {name: value for name, value in params.items() if name != RULE}
-        fast, slow = split(rest, mask)
+        given, slow = split(rest, mask)
+        start = widened(given)
+
+        def whole(fast):
+            return merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow)
 
         def loss(fast, stats, key):
-            value, aux = inner(merge(fast, slow), stats, support, key, step)
+            value, aux = inner(whole(fast), stats, support, key, step)
             return reduce.total(value), aux.stats
 
         def body(carry, k):
@@ -62,8 +67,8 @@ def adapt_to(
             chex.assert_trees_all_equal_shapes_and_dtypes(fast, before, custom_message="parameters of an update rule")
             return (fast, stats, memory), None
 
-        (fast, stats, _), _ = jax.lax.scan(body, (fast, stats, rule.start(phi, fast)), jnp.arange(steps))
-        return merge(fast, slow), stats
+        (fast, stats, _), _ = jax.lax.scan(body, (start, stats, rule.start(phi, start)), jnp.arange(steps))
+        return whole(fast), stats
 
     return adapt
 

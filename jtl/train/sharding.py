@@ -164,7 +164,7 @@ def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[Sta
     """The same step under `jax.pmap`, one part of the batch per device.
 
     Gradients, counts and BatchNorm statistics are summed over the devices, and losses on the whole batch
-    gather it, so the result is that of `jit_step`. The state is donated.
+    gather it, so the result is that of `jit_step`. What is random each device draws for itself. The state is donated.
 
     Returns:
       A step on states from `replicated` and batches from `split_batch`; its metrics are those of one device,

@@ -19,7 +19,7 @@ class State(NamedTuple):
       stats: running statistics and whatever else changes without a gradient.
       opt: one optimizer state per objective, for the trainable leaves alone.
       key: the root key; keys of a step are folded from it, it never changes.
-      ema: moving averages of the trainable leaves, or an empty dict.
+      ema: moving averages of the trainable leaves, float32 also of bfloat16 ones, or an empty dict.
     """
 
     step: Any
@@ -43,8 +43,9 @@ def copied(tree: Any) -> Any:
 
 
 def averaged(state: State) -> Params:
-    """The parameters with their moving averages in place, where the run keeps any."""
-    return unflatten({**flatten(state.params), **flatten(state.ema)})
+    """The parameters with their moving averages, rounded to their types, in place, where the run keeps any."""
+    params = flatten(state.params)
+    return unflatten({**params, **{path: a.astype(params[path].dtype) for path, a in flatten(state.ema).items()}})
 
 
 def variables(state: State) -> Variables:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jtl import ops, reduce, rng
-from jtl.model import Variables, cast_floating
+from jtl.model import Variables, cast_floating, widened
 from jtl.params import flatten, merge, select, split, unflatten
 from jtl.train.microbatch import divide
 from jtl.train.state import State, copied
@@ -88,13 +88,13 @@ def make_step(
         params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
-        averages = {} if ema is None else copied(_union(trained))
+        averages = {} if ema is None else copied(widened(_union(trained)))
         return State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages)
 
     def update(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         params, stats, opts, metrics, parts = state.params, state.stats, [], {}, []
         for i, (objective, tx, mask) in enumerate(zip(objectives, txs, masks, strict=True)):
-            key = rng.stream(state.key, f"objective{i}", state.step)
+            key = ops.device_key(rng.stream(state.key, f"objective{i}", state.step))
             trained, frozen = split(params, mask)
             loss = _summed(objective, frozen, state.step, dtype)
             grads, stats, terms, found = _gradient(loss, trained, stats, batch, key, microbatch)
@@ -113,7 +113,9 @@ def make_step(
             metrics |= found if len(objectives) == 1 else {f"{i}/{name}": value for name, value in found.items()}
         if len(objectives) > 1:
             metrics["loss"] = sum(metrics[f"{i}/loss"] for i in range(len(objectives)))
-        averages: Any = state.ema if ema is None else optax.incremental_update(_union(parts), state.ema, 1 - ema)
+        averages: Any = state.ema
+        if ema is not None:
+            averages = optax.incremental_update(widened(_union(parts)), state.ema, 1 - ema)
         return State(state.step + 1, params, stats, tuple(opts), state.key, averages), metrics
 
     return Step(init, update, masks)
@@ -155,8 +157,9 @@ def _gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, 
             more, (stats, terms, found) = differentiate(trained, stats, part, jax.random.fold_in(key, i), counts)
             return (jax.tree.map(jnp.add, grads, more), stats, i + 1), (terms, found)
 
-        zeros = jax.tree.map(jnp.zeros_like, trained)
+        zeros = jax.tree.map(jnp.zeros_like, widened(trained))
         (grads, stats, _), sums = jax.lax.scan(body, (zeros, stats, jnp.zeros((), jnp.int32)), parts)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
         terms, found = jax.tree.map(lambda a: a.sum(0), sums)
     found = {name: reduce.as_terms(value)["loss"] for name, value in found.items()}
     return ops.batch_sum(grads), stats, ops.batch_sum(terms), ops.batch_sum(found)
@@ -164,9 +167,10 @@ def _gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, 
 
 def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
     """The gradient at most `limit` long, and how long it was."""
-    norm = optax.tree.norm(grads)
+    wide = widened(grads)  # float16 does not hold the square of 256
+    norm = optax.tree.norm(wide)
     factor = limit / jnp.maximum(norm, limit)
-    return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads), norm
+    return jax.tree.map(lambda g, w: (w * factor.astype(w.dtype)).astype(g.dtype), grads, wide), norm
 
 
 def _listed(given: Any, single: type | None = None) -> tuple:

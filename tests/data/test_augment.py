@@ -1,5 +1,7 @@
 """Laws of the augmentations."""
 
+from inspect import unwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,9 @@ def test_normalise(images):
     np.testing.assert_allclose(augment.normalise(mean, std)(None, images), expected, atol=2e-6)
     floats = (images / 255).astype(np.float32)
     np.testing.assert_allclose(augment.normalise(mean, std)(None, floats), expected, atol=2e-6)
+    drawn = images > 127  # black and white, as Omniglot's
+    expected = (drawn - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(augment.normalise(mean, std)(None, drawn), expected, atol=2e-6)
 
 
 def test_compose_gives_each_its_own_key(key, images):
@@ -79,6 +84,18 @@ def test_compose_gives_each_its_own_key(key, images):
         (lambda k, x: augment.flip(1.5), ValueError, "probability is 1.5"),
         (lambda k, x: augment.crop(0), ValueError, "size is 0"),
         (lambda k, x: augment.crop(9)(k, x), ValueError, "crop of 9 does not fit 5 x 5"),
+        (
+            lambda k, x: unwrap(augment.flip())(k, x[None]),
+            ValueError,
+            r"images of shape \(1, 6, 5, 5, 3\): give \[batch,",
+        ),
+        (lambda k, x: unwrap(augment.flip())(k, x[..., 0]), ValueError, r"images of shape \(6, 5, 5\): give"),
+        (lambda k, x: unwrap(augment.crop(4))(k, x[None]), ValueError, r"images of shape \(1, 6, 5, 5, 3\): give"),
+        (
+            lambda k, x: unwrap(augment.rotate_by)(x[..., 0], np.zeros(6)),
+            ValueError,
+            r"images of shape \(6, 5, 5\): give",
+        ),
         (lambda k, x: augment.noise(-1.0), ValueError, "std is -1"),
         (lambda k, x: augment.noise(1.0)(k, x), TypeError, "needs float images, got uint8"),
         (lambda k, x: augment.normalise((0.5,), (0.0,)), ValueError, "std positive"),

@@ -246,6 +246,17 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
             np.testing.assert_allclose(g, flat[path].grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=path)
 
 
+def test_small_steps_add_up_in_half_precision(key):
+    """A step of 1e-3 is less than bfloat16 resolves at 1: rounded after each, a hundred would not move it."""
+
+    def linear(params, stats, batch, key, step):
+        return params["w"].astype(jnp.float32), Aux(stats, {})
+
+    adapt = adapt_to(linear, rules.fixed_rate(1e-3), steps=100)
+    fast, _ = adapt({"w": jnp.ones((), jnp.bfloat16)}, {}, {"x": np.zeros(1)}, key)
+    assert fast["w"] == jnp.asarray(0.9, jnp.bfloat16)
+
+
 def test_an_update_rule_keeps_the_parameters_types(key):
     half = rules.fixed_rate(0.1)._replace(
         step=lambda phi, grads, params, memory: (jax.tree.map(lambda p: p.astype(jnp.float16), params), memory)

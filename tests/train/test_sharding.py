@@ -83,6 +83,20 @@ def test_every_way_to_shard_is_the_same_step(key, name, how):
         np.testing.assert_allclose(metrics[metric], said[metric], rtol=1e-5, atol=1e-7)
 
 
+def test_under_pmap_every_device_draws_for_itself(key):
+    """Of equal keys the mean over the devices' 8 draws would be one draw, eight times."""
+
+    def drawn(params, stats, batch, key, step):
+        own = jax.random.uniform(key)
+        return params["w"] * own, Aux(stats, {"mean": own, "square": own**2})
+
+    step = make_step(drawn, optax.sgd(1.0))
+    state = replicated(step.init(model.Variables({"w": jnp.ones(())}, {}), key))
+    state, found = pmap_step(step)(state, split_batch({"x": np.zeros(8)}))
+    assert found["square"] - found["mean"] ** 2 > 0.01  # the variance of uniform draws is 1/12
+    np.testing.assert_allclose(state.params["w"], np.full(8, 1 - found["mean"]), rtol=1e-6)
+
+
 def test_local_statistics_would_be_caught(key):
     """The test above can fail: a network that normalises each device's rows by themselves differs by far more."""
     step, variables, rows = setup(key, "batchnorm")

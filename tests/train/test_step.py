@@ -203,6 +203,40 @@ def test_moving_average_has_its_closed_form(key):
     assert float(averaged(state)["w"]["b"]) == 7.0
 
 
+def test_the_average_of_bfloat16_parameters_follows_them(key):
+    """A step of 1e-3 towards the parameters is less than bfloat16 resolves near 1: the average would stand still."""
+    step = make_step(squares, optax.sgd(0.0), ema=0.999)
+    state = step.init(model.Variables({"w": jnp.ones((), jnp.bfloat16)}, {}), key)
+    state = state._replace(params={"w": jnp.full((), 2.0, jnp.bfloat16)})
+    run = jax.jit(step)
+    for _ in range(100):
+        state, _ = run(state, {"x": np.zeros(1)})
+    np.testing.assert_allclose(state.ema["w"], 2 - 0.999**100, rtol=1e-5)  # a hundred roundings of float32
+    assert averaged(state)["w"].dtype == state.params["w"].dtype == jnp.bfloat16
+
+
+def test_gradients_of_bfloat16_parts_add_up_in_float32(key):
+    """Of 1 and 128 times 1/256, in this order, bfloat16 keeps only the 1: each small one is less than half a digit."""
+
+    def linear(params, stats, batch, key, step):
+        return (params["w"] * batch["x"].astype(params["w"].dtype)).sum() * 129, Aux(stats, {})
+
+    step = make_step(linear, optax.sgd(1.0), microbatch=129)
+    x = np.array([1.0] + [1 / 256] * 128, np.float32)
+    state, _ = jax.jit(step)(step.init(model.Variables({"w": jnp.zeros((), jnp.bfloat16)}, {}), key), {"x": x})
+    assert float(state.params["w"]) == -1.5
+    assert state.params["w"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_norm_beyond_half_precision_is_clipped_all_the_same(key, dtype):
+    start = {"w": jnp.asarray([300.0, 400.0], dtype)}
+    step = make_step(squares, optax.sgd(1.0), clip=100.0)
+    state, metrics = step(step.init(model.Variables(start, {}), key), {"x": np.zeros(1)})
+    assert float(metrics["grad_norm"]) == 500.0
+    np.testing.assert_array_equal(state.params["w"].astype(jnp.float32), [300.0 - 60.0, 400.0 - 80.0])
+
+
 def test_clipping_scales_the_gradient_to_its_norm(key):
     start = {"w": jnp.asarray([3.0, 4.0])}
     step = make_step(squares, optax.sgd(1.0), clip=1.0)
