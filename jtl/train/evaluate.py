@@ -1,6 +1,5 @@
 """Evaluation: the sums of an objective's means over a whole data set."""
 
-import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -49,15 +48,14 @@ class Validation:
             raise ValueError(f"every={self.every}, patience={self.patience}: both are at least 1")
 
     def score(self, found: dict[str, float]) -> float:
-        """The watched number, turned so that higher is better; NaN is the worst.
+        """The watched number, turned so that higher is better.
 
         Raises:
           ValueError: where the objective has no such number.
         """
         if self.watch not in found:
             raise ValueError(f"watch={self.watch!r}: the validation objective gives {sorted(found)}")
-        value = found[self.watch] if self.mode == "max" else -found[self.watch]
-        return -math.inf if math.isnan(value) else value  # as NaN, no later number would be above it
+        return found[self.watch] if self.mode == "max" else -found[self.watch]
 
 
 def evaluate(

@@ -92,12 +92,6 @@ def test_each_batch_draws_its_own_randomness_and_the_key_decides_it():
     assert run(1, 8) != run(1, 40), "five batches draw five times, one batch once"
 
 
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_any_number_is_better_than_none(mode):
-    watched = Validation(objective, Cut(8), mode=mode)
-    assert watched.score({"loss": 3.0}) > watched.score({"loss": float("nan")})
-
-
 def test_wrong_use_is_named():
     class Empty:
         def __len__(self):
