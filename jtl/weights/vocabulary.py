@@ -36,8 +36,8 @@ def vocabulary(folder: Path) -> Vocabulary | None:
     return Vocabulary(folder, files) if _VOCABULARIES & set(files) else None
 
 
-def copy(source: Vocabulary, folder: Path, ending: str) -> None:
-    """Copies the files, with `ending` put behind their names.
+def copy(source: Vocabulary, folder: Path) -> None:
+    """Copies the files into another folder.
 
     Raises:
       FileNotFoundError: they are no longer where they were when the network was loaded.
@@ -49,4 +49,4 @@ def copy(source: Vocabulary, folder: Path, ending: str) -> None:
             "back, or save the network without it, pretrained._replace(tokenizer=None)"
         )
     for name in source.files:
-        shutil.copyfile(source.folder / name, folder / f"{name}{ending}")
+        shutil.copyfile(source.folder / name, folder / name)

@@ -1,10 +1,12 @@
 """What `jtl.save` writes, transformers loads: nothing missing, nothing left over, the same outputs."""
 
 import json
+import os
 from inspect import unwrap
 
 import jax
 import jax.numpy as jnp
+import made
 import numpy as np
 import optax
 import pytest
@@ -137,6 +139,12 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(FileExistsError, match=r"holds pytorch_model.bin, other weights"):
         save(tmp_path / "other", loaded)
+    (tmp_path / "run" / "step_00000001").mkdir(parents=True)
+    (tmp_path / "run" / "step_00000001" / "manifest.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"run holds checkpoints, which jtl.load would read"):
+        save(tmp_path / "run", loaded)
+    with pytest.raises(NotADirectoryError, match=r"pytorch_model.bin is a file; give a folder"):
+        save(tmp_path / "other" / "pytorch_model.bin", loaded)
 
 
 def test_variables_of_another_network_are_not_saved(tmp_path):
@@ -171,6 +179,79 @@ def test_another_networks_preprocessing_is_not_taken_over(tmp_path):
     save(tmp_path / "out", load(tmp_path / "in"))
     with pytest.raises(FileExistsError, match=r"holds preprocessor_config.json, which would be read with these"):
         save(tmp_path / "out", unsaid)
+    # One of a processor is read before the one that is saved.
+    both = json.loads((tmp_path / "in" / "preprocessor_config.json").read_text())
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "processor_config.json").write_text(json.dumps({"image_processor": both}))
+    loaded = load(tmp_path / "in")
+    save(tmp_path / "both", loaded)
+    other = loaded._replace(preprocessing=loaded.preprocessing._replace(mean=(0.1, 0.2, 0.3)))
+    with pytest.raises(FileExistsError, match=r"holds processor_config.json, .* in place of their own"):
+        save(tmp_path / "both", other)
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_a_save_that_is_killed_leaves_no_mix_of_two_networks(moved, tmp_path, monkeypatch):
+    """Of the same measures, so that the weights of one and the names of the other would be read; both are kept."""
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    old, new = (loaded._replace(labels=tuple(names)) for names in ("abc", "xyz"))
+    save(tmp_path / "out", old)
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    done = iter(range(moved))
+
+    def killed(*paths):
+        if next(done, None) is None:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", killed)
+    more = jax.tree.map(lambda a: a + 1, loaded.variables)
+    if moved < 3:
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path / "out", new, more)
+        with pytest.raises(FileNotFoundError, match=r"holds no weights: .*config.json"):
+            load(tmp_path / "out")
+        (left,) = (tmp_path / "out").glob(".partial-*")
+        assert (left / "earlier.safetensors").read_bytes() == before
+        for name, value in load_file(left / "model.safetensors").items():
+            np.testing.assert_allclose(value, load_file(tmp_path / "in" / "model.safetensors")[name] + 1, rtol=1e-6)
+    else:
+        save(tmp_path / "out", new, more)
+        assert load(tmp_path / "out").labels == tuple("xyz")
+        jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "out").variables, more)
+
+
+def test_two_saves_into_one_folder_at_once_are_told(tmp_path, monkeypatch):
+    """One goes through between two files of the other."""
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    meanwhile = [jax.tree.map(lambda a: a + 1, loaded.variables)]
+    rename = os.replace
+
+    def interleaved(*paths):
+        rename(*paths)
+        if paths[1].name == "config.json" and meanwhile:
+            save(tmp_path / "out", loaded, meanwhile.pop())
+
+    monkeypatch.setattr(os, "replace", interleaved)
+    with pytest.raises(FileExistsError, match=r"another process saved into .*out at the same time, and config.json"):
+        save(tmp_path / "out", loaded)
+    assert sorted(made.files(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    save(tmp_path / "out", loaded)
+    before = made.files(tmp_path / "out")
+
+    def full(tensors, path, **options):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path / "out", loaded, jax.tree.map(lambda a: a + 1, loaded.variables))
+    assert made.files(tmp_path / "out") == before
 
 
 def test_a_save_replaces_an_earlier_one(tmp_path):
