@@ -19,6 +19,7 @@ from jtl.model import Variables
 from jtl.train.step import make_step
 from jtl.weights import WeightNameError
 from jtl.weights.load import load
+from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -185,6 +186,7 @@ def test_another_networks_preprocessing_is_not_taken_over(tmp_path):
     (tmp_path / "both" / "processor_config.json").write_text(json.dumps({"image_processor": both}))
     loaded = load(tmp_path / "in")
     save(tmp_path / "both", loaded)
+    assert isinstance(loaded.preprocessing, Preprocessing)
     other = loaded._replace(preprocessing=loaded.preprocessing._replace(mean=(0.1, 0.2, 0.3)))
     with pytest.raises(FileExistsError, match=r"holds processor_config.json, .* in place of their own"):
         save(tmp_path / "both", other)
