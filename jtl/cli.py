@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user.
+      0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user, or 141, as a shell has it, where
+      what reads the output ended before it.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
@@ -46,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     try:
         chosen, values = _parse(given)
-        return commands[chosen](*values)
+        code = commands[chosen](*values)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python would flush what is left when it ends, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Mistake as mistake:
         print(f"jtl: {mistake}", file=sys.stderr)
         return 2
@@ -215,7 +222,8 @@ def _inspect(file: Path, rows: int, within: str | None, prefix: str) -> int:
     from jtl.weights.inspect import inspect
 
     with _mistakes(ValueError, OSError):
-        print(inspect(file, rows, within=within, prefix=prefix))
+        found = inspect(file, rows, within=within, prefix=prefix)
+    print(found)
     return 0
 
 

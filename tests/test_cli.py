@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,19 @@ def test_models_lists_networks(capsys):
     assert cli.main(["models", "cifar_resnet20"]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert line.split()[:2] == ["cifar_resnet", "cifar_resnet20"]
+
+
+def test_a_reader_that_has_enough_ends_the_command(tmp_path, capsys, monkeypatch):
+    """As `head`, which closes the pipe."""
+    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {})
+    np.savez(tmp_path / "x.npz", w=np.zeros((2, 3), np.float32))
+    for words in (["models", "vgg11"], ["inspect", str(tmp_path / "x.npz")]):
+        there, here = os.pipe()
+        os.close(there)
+        with os.fdopen(here, "w") as pipe, monkeypatch.context() as only:
+            only.setattr(sys, "stdout", pipe)
+            assert cli.main(words) == 141
+    assert capsys.readouterr().err == ""
 
 
 def test_inspect_prints_what_a_file_holds(tmp_path, capsys, monkeypatch):

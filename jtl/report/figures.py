@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 
+LEGIBLE = 60
+"""Up to so many classes a confusion matrix has room for their names."""
+
 
 def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: str = "") -> Path:
     """Draws a confusion matrix: rows are the true classes, columns the predicted ones.
 
-    A cell's shade is its share of its row, its number the count.
+    A cell's shade is its share of its row, its number the count; more than `LEGIBLE` classes have neither names nor
+    numbers, for which there is no room.
 
     Args:
       matrix: [classes, classes] of counts, as `jtl.metrics.confusion_matrix` gives them.
@@ -22,22 +26,25 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
       The path.
 
     Raises:
-      ValueError: where the matrix is not square, or has not as many rows as there are names.
+      ValueError: where the matrix is not square, or has not as many rows as there are names, or none.
     """
     counts = np.asarray(matrix)
-    if counts.shape != (len(classes),) * 2:
+    if counts.shape != (len(classes),) * 2 or not len(classes):
         raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
     share = shares(counts)
-    side = 1.5 + 0.5 * len(classes)
+    legible = len(classes) <= LEGIBLE
+    side = 1.5 + 0.5 * min(len(classes), LEGIBLE)
     figure, axes = _figure((side + 0.5, side))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        if count:
+        if count and legible:
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(classes)), classes)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    if legible:
+        axes.set_xticks(range(len(classes)), classes, parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, parse_math=False)
     return _save(figure, path)
 
 
@@ -73,17 +80,22 @@ def curves(
     if not series:
         raise ValueError("no series to draw: give at least one name with its values")
     figure, axes = _figure((6.4, 4.0))
+    lines = []
     for name, values in series.items():
         runs = np.atleast_2d(np.asarray(values, np.float64))
         if runs.ndim != 2 or not runs.size:
             raise ValueError(f"series {name!r} has shape {np.shape(values)}; give [steps] or [runs, steps]")
         mean, steps = runs.mean(0), np.arange(1, runs.shape[1] + 1)
-        (line,) = axes.plot(steps, mean, label=name)
+        (line,) = axes.plot(steps, mean)
+        lines.append(line)
         if len(runs) > 1:
             std = runs.std(0, ddof=1)
             axes.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="step", ylabel=ylabel, title=title, yscale="log" if log else "linear")
-    axes.legend()
+    axes.set(xlabel="step", yscale="log" if log else "linear")
+    axes.set_title(title, parse_math=False)
+    axes.set_ylabel(ylabel, parse_math=False)
+    for text in axes.legend(lines, list(series)).get_texts():
+        text.set_parse_math(False)
     return _save(figure, path)
 
 

@@ -64,11 +64,15 @@ def show(table: Table, file: Any = None) -> None:
         return
     from rich.console import Console
     from rich.table import Table as Rich
+    from rich.text import Text
 
     _check(table)
-    drawn = Rich(*table.columns, title=table.title, title_justify="left")
+    # As text: rich would take a name as [PAD] for a style, and leave it out.
+    drawn = Rich(title=Text(table.title), title_justify="left")
+    for name in table.columns:
+        drawn.add_column(Text(name))
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     Console(file=file).print(drawn)
 
 

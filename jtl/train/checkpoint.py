@@ -1,5 +1,7 @@
 """Checkpoints of a run: saved in the background, sealed with checksums, restored onto any devices."""
 
+import glob
+import math
 import threading
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +36,7 @@ class Checkpoints:
       recipe: text that is kept with every checkpoint: how to make this run again.
 
     Raises:
-      ValueError: for numbers below 1, or a directory that is itself one checkpoint.
+      ValueError: for numbers below 1, or a directory that is itself one checkpoint, or has `*`, `?` or `[` in its path.
     """
 
     def __init__(self, directory: str | Path, *, every: int | None = None, keep: int = 3, recipe: str = ""):
@@ -42,6 +44,9 @@ class Checkpoints:
         self.directory, self.every, self.recipe = self._shelf.directory, every, recipe
         if every is not None and every < 1:
             raise ValueError(f"every={every}: at least one step lies between saves")
+        if glob.has_magic(str(self.directory)):
+            # Orbax looks for the parts of a save by it as a pattern, and without them nobody can read what it wrote.
+            raise ValueError(f"{self.directory}: a checkpoint's path may not have '*', '?' or '['; give another folder")
         self._saving: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._here: int | None = None  # the step last saved or restored, which needs no second save
@@ -63,13 +68,24 @@ class Checkpoints:
 
         Args:
           state: may be donated as soon as this returns.
-          score: higher is better; the checkpoint with the highest is kept.
+          score: higher is better; the checkpoint with the highest is kept. A state that was just saved or restored is
+            not written again, but gets the score.
           metrics: numbers to keep with it.
+
+        Raises:
+          ValueError: for a score of NaN, which is neither higher nor lower than another.
         """
+        score = None if score is None else float(score)
+        if score is not None and math.isnan(score):
+            raise ValueError("score=nan cannot be compared with others; give a number, or None")
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
         self.wait()
         with jax.transfer_guard("allow"):
             step = int(state.step)
             if step == self._here:
+                if score is not None and jax.process_index() == 0:
+                    self._shelf.seal(step, manifest.read(self.path(step)) | {"score": score, "metrics": numbers})
+                _meet(f"jtl score {step}")
                 return
             if jax.process_index() == 0:
                 self._shelf.clear(step)
@@ -78,7 +94,7 @@ class Checkpoints:
             content = {
                 "step": step,
                 "score": score,
-                "metrics": dict(metrics or {}),
+                "metrics": numbers,
                 "recipe": self.recipe,
                 "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": _jtl()},
                 "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()},

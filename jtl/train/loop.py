@@ -100,11 +100,14 @@ def fit(
 
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
-      ValueError: for a batch that does not divide over the devices, or of other shapes than the first.
+      ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data, or
+        for fewer steps than were already taken.
       SystemExit: with 0, after a signal.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: a run takes at least one step")
+    if not len(data):
+        raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
     mesh = sharding.mesh() if mesh is None else mesh
     compiled, state = sharding.jit_step(step, state, mesh, rules)
     leading = jax.process_index() == 0
@@ -117,14 +120,23 @@ def fit(
         state = jax.jit(copied, out_shardings=places)(state)
     at = int(jax.device_get(state.step))
     run = _Run(mesh, len(data), steps, validation, checkpoints, records if leading else (), hooks, display)
-    run.resume()
-    if at >= steps:
-        return Fitted(state, [], run.best, "steps", 0.0)
+    if at > steps:
+        where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
+        raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
+    overdue = run.resume(at)
+    stopped = "patience" if run.over(at) else "steps"
+    if not overdue and (at == steps or stopped == "patience"):
+        display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
+        return Fitted(state, [], run.best, stopped, 0.0)
     with ExitStack() as stack:
         stack.callback(display.end)
         for record in run.records:
             record.start(at)
             stack.callback(record.close)
+        if overdue:
+            stopped = run.look(state, at, evaluate=True)
+            if at == steps or stopped == "patience":
+                return Fitted(state, run.history, run.best, stopped, 0.0)
         batches = stack.enter_context(closing(feed(data, range(at, steps), mesh)))
         stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
         done = run.go(compiled, state, batches, at, stop)
@@ -149,14 +161,21 @@ class _Run:
     best: int | None = None
     score: float = -math.inf
 
-    def resume(self) -> None:
-        """The best so far stands in the checkpoints, so early stopping goes on where it was."""
+    def resume(self, at: int) -> bool:
+        """The best so far stands in the checkpoints, so early stopping goes on where it was.
+
+        Returns:
+          Whether the validation of this step is still to be done: a signal came, and only the state was saved.
+        """
         if self.validation is not None:
             self.evaluate = evaluator(self.validation.objective)
             self.between = self.validation.every or self.epoch
             if self.checkpoints is not None and self.checkpoints.best() is not None:
                 best = self.checkpoints.about(step="best")
                 self.best, self.score = best["step"], best["score"]
+        if self.checkpoints is None or at not in self.checkpoints.steps() or not self.validates(at):
+            return False
+        return self.checkpoints.about(step=at)["score"] is None
 
     def go(self, compiled: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
         batch = next(batches)
@@ -192,6 +211,13 @@ class _Run:
     def validates(self, now: int) -> bool:
         return self.validation is not None and (now == self.steps or now % self.between == 0)
 
+    def over(self, now: int) -> bool:
+        """Whether patience came to its end with the validation of this step."""
+        patience = None if self.validation is None else self.validation.patience
+        if patience is None or self.best is None or not self.validates(now):
+            return False
+        return now - self.best >= patience * self.between
+
     def saves(self, now: int) -> bool:
         saver = self.checkpoints
         return saver is not None and (now == self.steps or now % (saver.every or self.epoch) == 0)
@@ -216,12 +242,13 @@ class _Run:
                 averages = Variables(averaged(state), state.stats)
                 key = state.key
             found = self.evaluate(averages, self.validation.data, mesh=self.mesh, key=key)
+            self.tell(now, "validation", found)
             score = self.validation.score(found)
+            if math.isnan(score):
+                self.fail(f"{self.validation.watch!r} of the validation of step {now} is nan", state, now)
             if self.best is None or score > self.score:
                 self.best, self.score = now, score
-            patience = self.validation.patience
-            over = patience is not None and now - self.best >= patience * self.between
-            self.tell(now, "validation", found)
+            over = self.over(now)
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
             self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
         if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):

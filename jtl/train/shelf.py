@@ -1,6 +1,7 @@
 """The folders of a run's checkpoints: which there are, which are intact, which go."""
 
 import logging
+import math
 import re
 import shutil
 from pathlib import Path
@@ -49,7 +50,7 @@ class Shelf:
                 except manifest.Damaged as damage:
                     self._report(step, damage)
                 else:
-                    scores |= {} if score is None else {step: score}
+                    scores |= {} if score is None or math.isnan(score) else {step: score}
         return sorted(scores, key=lambda step: (-scores[step], step))
 
     def clear(self, step: int) -> Path:

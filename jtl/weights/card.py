@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+BAR = r"\|"
+
 
 @dataclass(frozen=True)
 class Card:
@@ -48,11 +50,16 @@ def readme(card: Card, family: str, library: str, labels: Sequence[str] | None) 
     tags = list(dict.fromkeys(["jtl", family, *card.tags]))
     header = ModelCardData(library_name=library, tags=tags, license=card.license, base_model=card.base)
     lines = ["---", header.to_yaml().strip(), "---"]
-    lines += [f"# {card.title.strip()}", "", "## Data", "", card.data.strip(), "", "## Recipe", "", card.recipe.strip()]
+    lines += [f"# {_line(card.title)}", "", "## Data", "", card.data.strip(), "", "## Recipe", "", card.recipe.strip()]
     if card.metrics:
         lines += ["", "## Metrics", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in card.metrics.items()]
+        lines += [f"| {_line(name).replace('|', BAR)} | {value:.4g} |" for name, value in card.metrics.items()]
     if labels is not None:
-        shown = ", ".join(labels[:50]) + (f", and {len(labels) - 50} more" if len(labels) > 50 else "")
+        shown = ", ".join(map(_line, labels[:50])) + (f", and {len(labels) - 50} more" if len(labels) > 50 else "")
         lines += ["", "## Classes", "", shown]
     return "\n".join(lines) + "\n"
+
+
+def _line(text: str) -> str:
+    """A name within a line of Markdown: a line break in it would end that."""
+    return " ".join(text.split())

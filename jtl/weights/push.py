@@ -6,6 +6,9 @@ from jtl.weights.errors import show
 from jtl.weights.hub import is_repository
 from jtl.weights.read import read
 
+PARTIAL = [".partial-*"]
+"""What a save leaves that was killed."""
+
 
 def push(
     repo: str,
@@ -20,7 +23,8 @@ def push(
 
     Args:
       repo: `org/name`.
-      folder: with weights in it; all of its files go up, and replace those of the same names.
+      folder: with weights in it; all of its files go up, but what a killed save left, and replace those of the same
+        names.
       private: whether a repository that is made now is seen by its owner alone; None leaves it to the Hub.
       message: of the commit.
 
@@ -48,7 +52,7 @@ def push(
     hub = HfApi(library_name="jtl")
     try:
         hub.create_repo(repo, private=private, exist_ok=True)
-        commit = hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+        commit = hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=PARTIAL)
     except Exception as error:  # the HTTP library below, whose errors have no base but this, changes with versions
         raise ConnectionError(f"{folder} was not pushed to {repo}: {type(error).__name__}: {error}") from error
     return str(commit.commit_url)

@@ -2,8 +2,12 @@
 
 import json
 import os
+import shutil
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Literal
 
 import jax
@@ -12,6 +16,7 @@ import numpy as np
 from jtl.model import Variables
 from jtl.weights import sound
 from jtl.weights.card import Card, readme
+from jtl.weights.checkpoint_folder import newest
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import PLAIN
 from jtl.weights.invert import export
@@ -21,6 +26,7 @@ from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.read import NAMES
+from jtl.weights.recognise import recognise
 from jtl.weights.vocabulary import FILES, Vocabulary, copy
 from jtl.weights.whole import check
 
@@ -28,6 +34,7 @@ FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "
 """By whose names each format is."""
 INPUTS = ("preprocessor_config.json", "processor_config.json")
 """Where `jtl.load` finds the preprocessing beside a config of transformers."""
+WEIGHTS = "model.safetensors"
 
 
 def save(
@@ -56,8 +63,9 @@ def save(
       ValueError: that library has no such network, there is no head, or the labels do not fit it.
       TypeError: the variables are none, but a whole state.
       WeightNameError: they are not those of the network, or a parameter has no name in that format.
-      FileExistsError: the folder holds other weights, which would be read in place of these, or a preprocessing where
-        that of the network is not known.
+      FileExistsError: the folder holds other weights, which would be read in place of these, or another preprocessing,
+        or another process saved into it at the same time.
+      NotADirectoryError: it is a file.
       FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
     """
     kind = pretrained.config["model_type"]
@@ -79,7 +87,7 @@ def save(
         library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
         texts["README.md"] = readme(card, kind, library, labels)
     if format in ("hf", "jtl"):
-        _not_another(Path(directory), texts)
+        _not_another(Path(directory), pretrained, texts)
     _write(Path(directory), _tensors(params, stats, table, format), texts, pretrained.tokenizer)
 
 
@@ -146,30 +154,80 @@ def _of_timm(
     }
 
 
-def _not_another(folder: Path, texts: dict[str, str]) -> None:
+def _not_another(folder: Path, pretrained: Pretrained, texts: dict[str, str]) -> None:
     stale = [name for name in INPUTS if (folder / name).exists()]
     if stale and INPUTS[0] not in texts:
         raise FileExistsError(
             f"{folder} holds {stale[0]}, which would be read with these weights, whose own preprocessing is not known;"
             " give another folder or remove it"
         )
+    # It goes before the file that is written here, where it speaks of images or sounds.
+    found = recognise(folder, pretrained.config).preprocessing if stale[-1:] == [INPUTS[1]] else None
+    if found not in (None, pretrained.preprocessing) and _of_inputs(folder):
+        raise FileExistsError(
+            f"{folder} holds {INPUTS[1]}, which would be read with these weights in place of their own preprocessing;"
+            " give another folder or remove it"
+        )
+
+
+def _of_inputs(folder: Path) -> bool:
+    return bool({"image_processor", "feature_extractor"} & json.loads((folder / INPUTS[1]).read_bytes()).keys())
 
 
 def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], tokenizer: Vocabulary | None) -> None:
     from safetensors.numpy import save_file
 
-    others = [name for name in NAMES if name != "model.safetensors" and (folder / name).exists()]
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give a folder, or one to make")
+    others = [name for name in NAMES if name != WEIGHTS and (folder / name).exists()]
     if others:
         raise FileExistsError(f"{folder} holds {', '.join(others)}, other weights; give another folder or remove them")
+    if newest(folder) is not None:
+        raise FileExistsError(f"{folder} holds checkpoints, which jtl.load would read; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    # First everything under other names: a full disk leaves an earlier save as it was.
     copies = () if tokenizer is None else tokenizer.files
-    if tokenizer is not None:
-        copy(tokenizer, folder, ".partial")
-    save_file(tensors, folder / "model.safetensors.partial", metadata={"format": "pt"})
-    for name, text in texts.items():
-        (folder / f"{name}.partial").write_text(text, encoding="utf-8")
-    for name in ("model.safetensors", *texts, *copies):
-        os.replace(folder / f"{name}.partial", folder / name)
+    # First everything in a folder apart: a full disk leaves an earlier save as it was.
+    apart = Path(mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        if tokenizer is not None:
+            copy(tokenizer, apart)
+        for name, text in texts.items():
+            (apart / name).write_text(text, encoding="utf-8")
+        save_file(tensors, apart / WEIGHTS, metadata={"format": "pt"})
+    except BaseException:
+        shutil.rmtree(apart)
+        raise
+    _move(apart, folder, (*texts, *copies, WEIGHTS))
     for name in set(FILES) - set(copies) if copies else ():
         (folder / name).unlink(missing_ok=True)  # of an earlier save, whose tokenizer was another
+
+
+def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:
+    """Takes earlier weights out first and puts the new ones in last: a process that is killed leaves no mix of two."""
+    sums = {name: _sum(apart / name) for name in names}
+    with suppress(FileNotFoundError):  # there were none, or another process takes them
+        os.replace(folder / WEIGHTS, apart / "earlier.safetensors")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        os.replace(apart / name, folder / name)
+    shutil.rmtree(apart)
+    # Of two processes that put files here in turns, the one that ends last sees those of the other; where both are of
+    # one network, as on the hosts of a pod, there is nothing to say.
+    others = [name for name in names if _sum(folder / name) not in (sums[name], None)]
+    if others:
+        raise FileExistsError(
+            f"another process saved into {folder} at the same time, and {', '.join(others)} there are not those of this"
+            " network; save it again, each network into a folder of its own"
+        )
+
+
+def _sum(path: Path) -> int | None:
+    """A checksum of a file; None where it is gone."""
+    try:
+        with path.open("rb") as file:
+            found = 0
+            while part := file.read(1 << 20):
+                found = zlib.crc32(part, found)
+            return found
+    except FileNotFoundError:
+        return None

@@ -36,8 +36,8 @@ def vocabulary(folder: Path) -> Vocabulary | None:
     return Vocabulary(folder, files) if _VOCABULARIES & set(files) else None
 
 
-def copy(source: Vocabulary, folder: Path, ending: str) -> None:
-    """Copies the files, with `ending` put behind their names.
+def copy(source: Vocabulary, folder: Path) -> None:
+    """Copies the files into another folder.
 
     Raises:
       FileNotFoundError: they are no longer where they were when the network was loaded.
@@ -50,4 +50,4 @@ def copy(source: Vocabulary, folder: Path, ending: str) -> None:
         )
     for name in source.files:
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(source.folder / name, folder / f"{name}{ending}")
+        shutil.copyfile(source.folder / name, folder / name)

@@ -48,6 +48,21 @@ def test_several_runs_get_a_band(tmp_path):
     assert coloured[1] > 3 * coloured[0]
 
 
+def test_names_are_no_mathematics(tmp_path):
+    """Which matplotlib takes dollars for, and fails on what it does not know."""
+    name = r"$\foo$"
+    confusion(np.eye(2, dtype=int), [name, "$5 or $6"], tmp_path / "a.png", title=name)
+    curves({name: [1, 2], "_hidden": [2, 1]}, tmp_path / "b.png", title=name, ylabel=name)
+
+
+def test_a_thousand_classes_have_a_figure(tmp_path):
+    """Of the size of sixty's: a row each half an inch high would be 14 GB."""
+    with Image.open(confusion(np.eye(1000, dtype=int), ["a"] * 1000, tmp_path / "a.png")) as image:
+        assert max(image.size) < 4500
+    with pytest.raises(ValueError, match=r"\(0, 0\) for 0 classes"):
+        confusion(np.zeros((0, 0)), "", tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("series", [{}, {"loss": np.zeros((2, 3, 4))}, {"loss": []}])
 def test_what_is_no_curve_is_refused(series, tmp_path):
     with pytest.raises(ValueError, match=r"series"):

@@ -51,6 +51,13 @@ def test_show_draws_on_a_terminal_and_is_plain_elsewhere():
     assert "longer name" in terminal.getvalue()
 
 
+def test_names_in_brackets_are_no_styles():
+    terminal = Terminal()
+    show(Table("[red]", ("[bold]", "b"), [("[PAD]", ":cat:"), ("[/b]", "[unk]")]), terminal)
+    for name in ("[red]", "[bold]", "[PAD]", ":cat:", "[/b]", "[unk]"):
+        assert name in terminal.getvalue()
+
+
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="has 1 cells"):
         plain(TABLE._replace(rows=[("one",)]))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from inspect import unwrap
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jtl.train import Checkpoints, State, fsdp, mesh
+from jtl.train import Checkpoints, State, fsdp, manifest, mesh
 from jtl.train.sharding import state_sharding
 
 
@@ -205,9 +206,34 @@ def test_an_unfinished_save_does_not_count_and_is_cleared_away(copy):
 def test_the_last_k_and_the_best_are_kept(tmp_path):
     saver = Checkpoints(tmp_path, keep=2)
     for step, score in enumerate([0.1, 0.9, 0.3, 0.9, 0.2]):
-        saver.save(make(step), score=score)
+        unwrap(Checkpoints.save)(saver, make(step), score=jnp.float32(score), metrics={"accuracy": jnp.float32(score)})
     saver.wait()
     assert (saver.steps(), saver.best()) == ([1, 3, 4], 1)
+    with pytest.raises(ValueError, match="score=nan cannot be compared"):
+        saver.save(make(5), score=float("nan"))
+
+
+def test_a_score_that_comes_later_is_written_to_the_state(tmp_path):
+    first = Checkpoints(tmp_path)
+    first.save(make(4))
+    first.wait()
+    saver = Checkpoints(tmp_path)
+    saver.save(saver.restore(make()), score=0.5, metrics={"accuracy": 0.5})
+    assert saver.about(step="best")["metrics"] == {"accuracy": 0.5}
+    same(Checkpoints(tmp_path).restore(make()), make(4))
+
+
+def test_a_score_of_nan_in_an_older_file_is_no_best(copy):
+    content = manifest.read(copy / "step_00000001")
+    manifest.write(copy / "step_00000001", content | {"score": float("nan")})
+    assert Checkpoints(copy).best() == 2
+
+
+@pytest.mark.parametrize("name", ["ants [v2]", "a*", "a?"])
+def test_a_path_that_orbax_takes_for_a_pattern_is_refused(name, tmp_path):
+    """Of the first it wrote folders that nobody can read, and sealed them."""
+    with pytest.raises(ValueError, match=r"a checkpoint's path may not have"):
+        Checkpoints(tmp_path / name / "run")
 
 
 def test_a_save_does_not_see_what_happens_after_it(tmp_path):
@@ -234,8 +260,6 @@ def test_another_state_is_refused_by_leaf_and_both_shapes(saved):
 
 
 def test_a_save_that_fails_says_so_at_the_next_wait(tmp_path, monkeypatch):
-    from jtl.train import manifest
-
     def full(*_):
         raise OSError("no space left on device")
 

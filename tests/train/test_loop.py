@@ -181,6 +181,10 @@ def test_a_finished_run_is_not_trained_further(start, tmp_path):
     data = Data()
     again = train(step, state, data, steps=3, checkpoints=saver)
     assert data.asked == []
+    with pytest.raises(ValueError, match=r"steps=2: the run in .* has taken 3"):
+        train(step, state, data, steps=2, checkpoints=saver)
+    with pytest.raises(ValueError, match="the data to train on are empty"):
+        train(step, state, Data(epoch=0), steps=5, checkpoints=saver)
     assert again.history == []
     assert np.array_equal(again.state.params["head"]["kernel"], first.state.params["head"]["kernel"])
 
@@ -225,6 +229,49 @@ def test_patience_goes_on_after_a_restart(start, tmp_path):
     saver = Checkpoints(tmp_path)
     done = train(step, state, Data(), steps=99, validation=validation, checkpoints=saver)
     assert (done.best, int(done.state.step), done.stopped) == (2, 8, "patience")
+    again = train(step, state, Data(), steps=99, validation=validation, checkpoints=Checkpoints(tmp_path))
+    assert (again.best, int(again.state.step), again.stopped, again.history) == (2, 8, "patience", [])
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_validation_that_a_signal_left_out_is_done_at_the_restart(start, tmp_path, steps):
+    """So the best, and the records, are those of a run that nobody stopped."""
+    step, state = start
+
+    def hook(moment):
+        if moment.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def judge(params, stats, batch, key, step):
+        return mean(jnp.abs(stats["seen"] - 4.0) * jnp.ones(8)), Aux(stats, {})
+
+    def run(hooks=()):
+        saver = Checkpoints(tmp_path, keep=1)
+        validation, rows = Validation(judge, Data(1), every=2), JsonLines(tmp_path / "rows.jsonl")
+        options = {"validation": validation, "checkpoints": saver, "records": [rows], "hooks": hooks}
+        return train(step, state, Data(), steps=steps, **options)
+
+    with pytest.raises(SystemExit):
+        run([hook])
+    assert Checkpoints(tmp_path).about()["score"] is None
+    assert run().best == 4
+    assert Checkpoints(tmp_path).about(step="best")["step"] == 4
+    rows = [(row["step"], row["split"]) for row in read_json_lines(tmp_path / "rows.jsonl")]
+    each = [[(i, "train")] + [(i, "validation")] * (i % 2 == 0) for i in range(1, steps + 1)]
+    assert rows == [row for some in each for row in some]
+    assert run().history == []
+
+
+def test_a_validation_of_nan_is_no_best(start, tmp_path):
+    step, state = start
+
+    def judge(params, stats, batch, key, step):
+        return mean(jnp.where(stats["seen"] > 2, jnp.nan, 1.0) * jnp.ones(8)), Aux(stats, {})
+
+    saver = Checkpoints(tmp_path)
+    with pytest.raises(NonFiniteLoss, match=r"'loss' of the validation of step 4 is nan.*is .*step_00000002"):
+        train(step, state, Data(), steps=9, validation=Validation(judge, Data(1), every=2), checkpoints=saver)
+    assert saver.best() == 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_what_is_needed(start, tmp_path):

@@ -55,6 +55,13 @@ def test_nothing_that_is_said_escapes_into_the_header():
     assert card.data.to_dict() == {"library_name": "jtl", "tags": ["jtl", "vit", *tags]}
 
 
+def test_a_name_stays_in_its_line():
+    text = readme(Card("T\n---", "D", "R", {"top|1\n": 0.5}), "vit", "jtl", ("ant\n\n# bee", "wasp"))
+    assert "\n# T ---\n" in text
+    assert "\n| top\\|1 | 0.5 |\n" in text
+    assert text.endswith("\n\nant # bee, wasp\n")
+
+
 def test_a_card_says_something():
     with pytest.raises(ValueError, match=r"Card\(data=' '\): say it"):
         Card("T", " ", "R")

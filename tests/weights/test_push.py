@@ -20,11 +20,14 @@ def vit(tmp_path):
 
 def test_what_is_pushed_is_loaded(hub, vit):
     (vit / "README.md").write_text("---\nlibrary_name: jtl\n---\n# A card\n")
+    files = made.files(vit)
+    (vit / ".partial-x").mkdir()
+    (vit / ".partial-x" / "model.safetensors").write_bytes(b"of a save that was killed")
     address = push("me/ants", vit, message="ants, first try")
     commit = hub.repos["me/ants"][-1]
     assert address == f"{hub.url}/me/ants/commit/{commit.sha}"
     assert commit.message == "ants, first try"
-    assert commit.files == made.files(vit)
+    assert commit.files == files
     jax.tree.map(np.testing.assert_array_equal, load("hf:me/ants").variables, load(vit).variables)
 
 

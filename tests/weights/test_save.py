@@ -1,10 +1,12 @@
 """What `jtl.save` writes, transformers loads: nothing missing, nothing left over, the same outputs."""
 
 import json
+import os
 from inspect import unwrap
 
 import jax
 import jax.numpy as jnp
+import made
 import numpy as np
 import optax
 import pytest
@@ -17,6 +19,7 @@ from jtl.model import Variables
 from jtl.train.step import make_step
 from jtl.weights import WeightNameError
 from jtl.weights.load import load
+from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -137,6 +140,12 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(FileExistsError, match=r"holds pytorch_model.bin, other weights"):
         save(tmp_path / "other", loaded)
+    (tmp_path / "run" / "step_00000001").mkdir(parents=True)
+    (tmp_path / "run" / "step_00000001" / "manifest.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"run holds checkpoints, which jtl.load would read"):
+        save(tmp_path / "run", loaded)
+    with pytest.raises(NotADirectoryError, match=r"pytorch_model.bin is a file; give a folder"):
+        save(tmp_path / "other" / "pytorch_model.bin", loaded)
 
 
 def test_variables_of_another_network_are_not_saved(tmp_path):
@@ -171,6 +180,87 @@ def test_another_networks_preprocessing_is_not_taken_over(tmp_path):
     save(tmp_path / "out", load(tmp_path / "in"))
     with pytest.raises(FileExistsError, match=r"holds preprocessor_config.json, which would be read with these"):
         save(tmp_path / "out", unsaid)
+    # One of a processor is read before the one that is saved.
+    both = json.loads((tmp_path / "in" / "preprocessor_config.json").read_text())
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "processor_config.json").write_text(json.dumps({"image_processor": both}))
+    loaded = load(tmp_path / "in")
+    save(tmp_path / "both", loaded)
+    assert isinstance(loaded.preprocessing, Preprocessing)
+    other = loaded._replace(preprocessing=loaded.preprocessing._replace(mean=(0.1, 0.2, 0.3)))
+    with pytest.raises(FileExistsError, match=r"holds processor_config.json, .* in place of their own"):
+        save(tmp_path / "both", other)
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_a_save_that_is_killed_leaves_no_mix_of_two_networks(moved, tmp_path, monkeypatch):
+    """Of the same measures, so that the weights of one and the names of the other would be read; both are kept."""
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    old, new = (loaded._replace(labels=tuple(names)) for names in ("abc", "xyz"))
+    save(tmp_path / "out", old)
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    done = iter(range(moved))
+
+    def killed(*paths):
+        if next(done, None) is None:
+            raise KeyboardInterrupt
+        rename(*paths)
+
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", killed)
+    more = jax.tree.map(lambda a: a + 1, loaded.variables)
+    if moved < 3:
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path / "out", new, more)
+        with pytest.raises(FileNotFoundError, match=r"holds no weights: .*config.json"):
+            load(tmp_path / "out")
+        (left,) = (tmp_path / "out").glob(".partial-*")
+        assert (left / "earlier.safetensors").read_bytes() == before
+        for name, value in load_file(left / "model.safetensors").items():
+            np.testing.assert_allclose(value, load_file(tmp_path / "in" / "model.safetensors")[name] + 1, rtol=1e-6)
+    else:
+        save(tmp_path / "out", new, more)
+        assert load(tmp_path / "out").labels == tuple("xyz")
+        jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "out").variables, more)
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_two_saves_into_one_folder_at_once_are_told(other, tmp_path, monkeypatch):
+    """One goes through between two files of the other; where both are of one network, that is what is there."""
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    meanwhile = [loaded._replace(labels=("x", "y", "z")) if other else loaded]
+    rename = os.replace
+
+    def interleaved(*paths):
+        rename(*paths)
+        if paths[1].name == "config.json" and meanwhile:
+            save(tmp_path / "out", meanwhile.pop())
+
+    monkeypatch.setattr(os, "replace", interleaved)
+    if other:
+        with pytest.raises(
+            FileExistsError, match=r"another process saved into .*out at the same time, and config.json"
+        ):
+            save(tmp_path / "out", loaded)
+    else:
+        save(tmp_path / "out", loaded)
+        jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "out").variables, loaded.variables)
+    assert sorted(made.files(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    save(tmp_path / "out", loaded)
+    before = made.files(tmp_path / "out")
+
+    def full(tensors, path, **options):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path / "out", loaded, jax.tree.map(lambda a: a + 1, loaded.variables))
+    assert made.files(tmp_path / "out") == before
 
 
 def test_a_save_replaces_an_earlier_one(tmp_path):
