@@ -1,6 +1,6 @@
 """sentence-transformers in a process of its own: makes small networks, and embeds by the folders that jtl wrote.
 
-Called as `... make FOLDER` and `... embed FOLDER`, where FOLDER holds `texts.json`; embeddings go to `wanted.npy`.
+Reads one request a line, {"do": "make" or "embed", "folder": ..., "texts": [...]}, and answers "done" to each.
 """
 
 import json
@@ -22,22 +22,29 @@ def network(folder: Path, pooling: list[str], normalise: bool) -> SentenceTransf
     return SentenceTransformer(modules=[*modules, *([models.Normalize()] if normalise else [])])
 
 
+def make(folder: Path, texts: list[str]) -> None:
+    """Folders and embeddings of each kind, around one network."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+    measures = {"num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "vocab_size": len(words)}
+    torch.manual_seed(0)
+    net = transformers.BertModel(transformers.BertConfig(hidden_size=12, **measures))
+    randomise(net).save_pretrained(folder / "bert")
+    for kind, pooling in KINDS.items():
+        made = network(folder / "bert", pooling, normalise=kind != "cls")
+        made.save(str(folder / kind))
+        np.save(folder / f"{kind}.npy", made.encode(texts))
+
+
+def embed(folder: Path, texts: list[str]) -> None:
+    """Embeddings by the folders of each kind that jtl wrote."""
+    for kind in KINDS:
+        np.save(folder / f"{kind}_ours.npy", SentenceTransformer(str(folder / f"{kind}_ours")).encode(texts))
+
+
 if __name__ == "__main__":
-    what, folder = sys.argv[1], Path(sys.argv[2])
-    texts = json.loads((folder / "texts.json").read_text())
-    if what == "make":
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]
-        (folder / "vocab.txt").write_text("\n".join(words))
-        transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
-        measures = {"num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "vocab_size": len(words)}
-        torch.manual_seed(0)
-        net = transformers.BertModel(transformers.BertConfig(hidden_size=12, **measures))
-        randomise(net).save_pretrained(folder / "bert")
-        for kind, pooling in KINDS.items():
-            made = network(folder / "bert", pooling, normalise=kind != "cls")
-            made.save(str(folder / kind))
-            np.save(folder / f"{kind}.npy", made.encode(texts))
-    else:
-        for kind in KINDS:
-            found = SentenceTransformer(str(folder / f"{kind}_ours"))
-            np.save(folder / f"{kind}_ours.npy", found.encode(texts))
+    for line in sys.stdin:
+        request = json.loads(line)
+        {"make": make, "embed": embed}[request["do"]](Path(request["folder"]), request["texts"])
+        print("done", flush=True)

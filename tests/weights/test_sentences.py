@@ -32,19 +32,29 @@ BERT = {
 }
 
 
-def theirs(what, folder):
-    """Has sentence-transformers make networks, or embed by those of jtl."""
+@pytest.fixture(scope="module")
+def theirs():
+    """`theirs("make", folder)` and `theirs("embed", folder)` of the process that holds sentence-transformers."""
+    if find_spec("sentence_transformers") is None:
+        pytest.skip("sentence-transformers is the reference; it is installed for Python 3.11 only")
     script = Path(__file__).parents[1] / "support" / "sentence_references.py"
-    process = subprocess.run([sys.executable, str(script), what, str(folder)], capture_output=True, text=True)
-    assert not process.returncode, process.stderr
+    process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(what, folder):
+        sent, received = process.stdin, process.stdout
+        assert sent is not None
+        assert received is not None
+        sent.write(json.dumps({"do": what, "folder": str(folder), "texts": TEXTS}) + "\n")
+        sent.flush()
+        assert received.readline() == "done\n"  # what went wrong stands in the test's captured output
+
+    yield ask
+    process.communicate()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    if find_spec("sentence_transformers") is None:
-        pytest.skip("sentence-transformers is the reference; it is installed for Python 3.11 only")
+def folder(theirs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sentences")
-    (folder / "texts.json").write_text(json.dumps(TEXTS))
     theirs("make", folder)
     return folder
 
@@ -54,7 +64,7 @@ def embedded(loaded, x):
     return jax.jit(lambda v, x: run(v, x, None)[0]["pooled"])(loaded.variables, x)
 
 
-def test_embeddings_are_sentence_transformers_both_ways(folder):
+def test_embeddings_are_sentence_transformers_both_ways(theirs, folder):
     """By its folders, which are then written and read by both: the same embeddings to 1e-5, and the same bits."""
     for kind in KINDS:
         loaded = embedder(folder / kind)
