@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jtl.weights.errors import in_file, show
-from jtl.weights.st_file import parse_json
+from jtl.weights.errors import show
+from jtl.weights.json_file import read_json
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -17,18 +17,18 @@ def told(folder: Path) -> dict[str, Any]:
     Raises:
       ValueError: a file is damaged; it is named.
     """
-    config = object_of(folder / "tokenizer_config.json")
-    for name, value in object_of(folder / "special_tokens_map.json").items():
+    config = read_json(folder / "tokenizer_config.json", dict) or {}
+    for name, value in (read_json(folder / "special_tokens_map.json", dict) or {}).items():
         config.setdefault(name, value)
     if "added_tokens_decoder" not in config:
         named = [v for name, v in config.items() if name.endswith("_token") and isinstance(v, (str, dict))]
         special = {content(token) for token in named if token}
         added = {
             str(place): {"content": token, "special": token in special, "normalized": token not in special}
-            for token, place in object_of(folder / "added_tokens.json").items()
+            for token, place in (read_json(folder / "added_tokens.json", dict) or {}).items()
         }
         config |= {"added_tokens_decoder": added} if added else {}
-    kind = object_of(folder / "config.json").get("tokenizer_class")
+    kind = (read_json(folder / "config.json", dict) or {}).get("tokenizer_class")
     return {"tokenizer_class": kind, **config} if kind else config
 
 
@@ -76,14 +76,3 @@ def content(token: Any) -> str:
     if not isinstance(text, str) or not text:
         raise ValueError(f"a special token is {show(text)}: give its text")
     return text
-
-
-def object_of(path: Path) -> dict[str, Any]:
-    """The names and values of a JSON file; none where it is not there."""
-    if not path.exists():
-        return {}
-    with in_file(path):
-        value = parse_json(path.read_bytes())
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a {type(value).__name__}, not an object of names and values")
-    return value

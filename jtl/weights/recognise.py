@@ -5,24 +5,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from jtl.weights import preprocessing, sound
-from jtl.weights.errors import WeightFileError, WeightNameError, in_file, show
+from jtl.weights.errors import WeightNameError, show
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS
+from jtl.weights.json_file import read_json
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.sound import LogMel, Waves
-from jtl.weights.source import Source
-from jtl.weights.st_file import parse_json
-from jtl.weights.strangers import by_start
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
 FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
 LOOKED, DEPTH, PREFIXES = 2000, 4, 40  # names, dots of each and beginnings that are looked at
 _SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names alike, but for the usual vocabulary
-MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
 
 
 class Found(NamedTuple):
@@ -66,19 +63,19 @@ def _transformers(config: Config, folder: Path | None) -> Found:
         config = {"vocab_size": 30522, **config, "model_type": kind}
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"model_type={show(kind)} is not known; known are {', '.join(FAMILIES)}")
-    inputs = None if folder is None else _inputs(folder)
+    inputs = None if folder is None else of_processor(folder) or read_json(folder / "preprocessor_config.json", dict)
     names = config.get("id2label") or {}
     if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
         raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
     numbers = {int(k): str(name) for k, name in names.items()}
     # Where a class has no name, or one is of no class, no name can be trusted to be the right class's.
     labels = tuple(numbers[i] for i in range(len(names))) if numbers.keys() == set(range(len(names))) else ()
-    found = None if inputs is None else _preprocessing(inputs, kind)
+    found = None if inputs is None else preprocessing_of(inputs, kind)
     return Found(FAMILIES[kind], config, found, labels or None)
 
 
-def _inputs(folder: Path) -> dict[str, Any] | None:
-    """What images or sounds go through: a part of the file that has the tokenizer's too, or a file of its own."""
+def of_processor(folder: Path) -> dict[str, Any] | None:
+    """What images or sounds go through by the file that has the tokenizer's settings too; it goes before their own."""
     path = folder / "processor_config.json"
     both = read_json(path, dict) or {}
     for name in ("image_processor", "feature_extractor"):
@@ -86,10 +83,11 @@ def _inputs(folder: Path) -> dict[str, Any] | None:
             if not isinstance(both[name], dict):
                 raise ValueError(f"{path}: {name}={show(str(both[name]))}: give names and values")
             return both[name]
-    return read_json(folder / "preprocessor_config.json", dict)
+    return None
 
 
-def _preprocessing(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
+def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
+    """What a `preprocessor_config.json`, or such a part of another file, says for a network of `model_type` `kind`."""
     # Some files of networks of sounds do not name their feature extractor, and some not their sampling rate.
     if "sampling_rate" in config or config.get("feature_extractor_type") in sound.EXTRACTORS:
         return sound.from_transformers(config)
@@ -124,10 +122,7 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
       WeightNameError: where none matches any, or the network is out of all proportion to the file.
     """
     names = list(names)
-    found = {
-        kind: _known(names, [rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table])
-        for kind, table in tables.items()
-    }
+    found = {kind: _known(names, _any_block(table)) for kind, table in tables.items()}
     most = max(found.values())
     best = [kind for kind in found if found[kind] == most]
     if not most:
@@ -159,7 +154,7 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 
     None where fewer than half of those that begin so have one.
     """
-    known = union([rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table])
+    known = union(_any_block(table))
     begun, names = beginnings(names), names[:LOOKED]
     found = {
         prefix: sum(known.fullmatch(name.removeprefix(prefix)) is not None for name in names if name.startswith(prefix))
@@ -172,6 +167,10 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 def beginnings(names: Sequence[str]) -> Counter[str]:
     """How many of the first names begin with "module.", "module.encoder.", ..."""
     return Counter(name[: dot.end()] for name in names[:LOOKED] for dot in islice(re.finditer(r"\.", name), DEPTH))
+
+
+def _any_block(table: Sequence[Rule]) -> list[Rule]:
+    return [rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table]
 
 
 def _known(names: Sequence[str], table: Sequence[Rule]) -> int:
@@ -189,32 +188,6 @@ def union(table: Sequence[Rule]) -> re.Pattern[str]:
 def _anonymous(pattern: str) -> str:
     r"""The pattern without captures: Python numbers them all, and back-references are not used in tables."""
     return re.sub(r"(?<!\\)\((?!\?)", "(?:", pattern)
-
-
-_Kind = TypeVar("_Kind", dict, list)
-
-
-def read_json(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """What a JSON file holds, an object or a list; None where it is not there.
-
-    Raises:
-      WeightFileError: it is too large, damaged, or holds something else.
-    """
-    if not path.exists():
-        return None
-    source = Source(path)
-    if source.size > MAX_CONFIG:
-        raise WeightFileError(f"{path}: has {source.size} bytes; at most {MAX_CONFIG} are read")
-    text = source.bytes(0, source.size)
-    with in_file(path):
-        what = by_start(text[:64]) if not text.lstrip().startswith((b"{", b"[")) else None
-        if what is not None:
-            raise WeightFileError(f"is {what}")
-        value = parse_json(text)
-    if not isinstance(value, kind):
-        wanted = "an object of names and values" if kind is dict else "a list"
-        raise WeightFileError(f"{path}: holds a {type(value).__name__}, not {wanted}")
-    return value
 
 
 def _names() -> str:

@@ -26,7 +26,7 @@ from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.read import NAMES
-from jtl.weights.recognise import recognise
+from jtl.weights.recognise import of_processor, preprocessing_of
 from jtl.weights.vocabulary import FILES, Vocabulary, copy
 from jtl.weights.whole import check
 
@@ -161,17 +161,13 @@ def _not_another(folder: Path, pretrained: Pretrained, texts: dict[str, str]) ->
             f"{folder} holds {stale[0]}, which would be read with these weights, whose own preprocessing is not known;"
             " give another folder or remove it"
         )
-    # It goes before the file that is written here, where it speaks of images or sounds.
-    found = recognise(folder, pretrained.config).preprocessing if stale[-1:] == [INPUTS[1]] else None
-    if found not in (None, pretrained.preprocessing) and _of_inputs(folder):
+    read_first = of_processor(folder)
+    kind = pretrained.config["model_type"]
+    if read_first is not None and preprocessing_of(read_first, kind) != pretrained.preprocessing:
         raise FileExistsError(
             f"{folder} holds {INPUTS[1]}, which would be read with these weights in place of their own preprocessing;"
             " give another folder or remove it"
         )
-
-
-def _of_inputs(folder: Path) -> bool:
-    return bool({"image_processor", "feature_extractor"} & json.loads((folder / INPUTS[1]).read_bytes()).keys())
 
 
 def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], tokenizer: Vocabulary | None) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 from jtl.backbones.sentences import POOLINGS
 from jtl.weights.errors import show
 from jtl.weights.hub import locate
+from jtl.weights.json_file import read_json
 from jtl.weights.load import Pretrained, load
-from jtl.weights.recognise import read_json
 from jtl.weights.vocabulary import Vocabulary
 
 MODULES = "modules.json"

@@ -25,6 +25,15 @@ VIT = {
     "patch_size": 4,
 }
 RESNET = {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 2], "layer_type": "basic"}
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "vocab_size": 12,
+    "max_position_embeddings": 16,
+}
 MOBILENET_V2 = {"model_type": "mobilenet_v2", "depth_multiplier": 0.05}
 
 

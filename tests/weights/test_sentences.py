@@ -22,14 +22,6 @@ from jtl.weights.sentences import embedder
 
 KINDS = ("mean", "cls", "several")
 TEXTS = ["a b c", "d", "", "a a b b c c d d a a", "d c b a"]
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 12,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "vocab_size": 9,
-}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +75,7 @@ def test_embeddings_are_sentence_transformers_both_ways(theirs, folder):
 
 def described(folder, pooling, kinds=("models.Transformer", "models.Pooling")):
     """A BERT as the first versions of sentence-transformers describe one."""
-    made.folder(folder, BERT)
+    made.folder(folder, made.BERT)
     paths = ("", "1_Pooling", "2_Normalize")
     rows = [{"idx": i, "name": str(i), "path": paths[i], "type": kind} for i, kind in enumerate(kinds)]
     (folder / "modules.json").write_text(json.dumps(rows))
@@ -129,13 +121,13 @@ def test_other_modules_are_refused(tmp_path, pooling, kinds, said):
 
 
 def test_what_is_no_folder_of_sentence_transformers_is_refused(tmp_path):
-    made.folder(tmp_path, BERT)
+    made.folder(tmp_path, made.BERT)
     with pytest.raises(FileNotFoundError, match=r"has no modules\.json.*use jtl\.load"):
         embedder(tmp_path)
     with pytest.raises(ValueError, match=r"embedding=.*: give a list of poolings, and whether to normalise"):
-        load(tmp_path, arch={**BERT, "embedding": {"pooling": "mean", "normalise": True}})
+        load(tmp_path, arch={**made.BERT, "embedding": {"pooling": "mean", "normalise": True}})
     with pytest.raises(ValueError, match=r"pooling='most': give one of \['cls'"):
-        load(tmp_path, arch={**BERT, "embedding": {"pooling": ["most"], "normalise": True}})
+        load(tmp_path, arch={**made.BERT, "embedding": {"pooling": ["most"], "normalise": True}})
     described(tmp_path / "x", FIRST)
     (tmp_path / "x" / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     with pytest.raises(ValueError, match="has do_lower_case: lower the texts"):

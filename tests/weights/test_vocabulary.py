@@ -15,21 +15,12 @@ from jtl.weights.vocabulary import Vocabulary, vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "é", "##b", "##c", "A", "北"]
 TEXTS = ["", "a b", "Abc é", "北京 ab [MASK] abb", "b " * 20]
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 12,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "vocab_size": len(WORDS),
-    "max_position_embeddings": 16,
-}
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A network whose tokenizer keeps upper case, as only one of its files says."""
-    found = made.folder(tmp_path / "in", BERT)
+    found = made.folder(tmp_path / "in", made.BERT)
     (found / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     (found / "tokenizer_config.json").write_text(
         json.dumps({"do_lower_case": False, "tokenizer_class": "BertTokenizer"})
@@ -84,7 +75,7 @@ def test_without_a_vocabulary_there_is_no_tokenizer(folder, tmp_path):
     assert loaded.tokenizer is None
     with pytest.raises(ValueError, match="no tokenizer lay beside the network's weights"):
         text.tokenizer(loaded.tokenizer, length=8)
-    assert load(folder / "model.safetensors", arch=BERT).tokenizer is None
+    assert load(folder / "model.safetensors", arch=made.BERT).tokenizer is None
     assert load(made.folder(tmp_path / "vit", made.VIT)).tokenizer is None
 
 

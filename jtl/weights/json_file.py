@@ -1,0 +1,36 @@
+"""The small JSON files that stand beside weights."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from jtl.weights.errors import WeightFileError, in_file
+from jtl.weights.source import Source
+from jtl.weights.st_file import parse_json
+from jtl.weights.strangers import by_start
+
+MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
+
+_Kind = TypeVar("_Kind", dict, list)
+
+
+def read_json(path: Path, kind: type[_Kind]) -> _Kind | None:
+    """What a JSON file holds, an object or a list; None where it is not there.
+
+    Raises:
+      WeightFileError: it is too large, damaged, or holds something else.
+    """
+    if not path.exists():
+        return None
+    source = Source(path)
+    if source.size > MAX_CONFIG:
+        raise WeightFileError(f"{path}: has {source.size} bytes; at most {MAX_CONFIG} are read")
+    text = source.bytes(0, source.size)
+    with in_file(path):
+        what = by_start(text[:64]) if not text.lstrip().startswith((b"{", b"[")) else None
+        if what is not None:
+            raise WeightFileError(f"is {what}")
+        value = parse_json(text)
+    if not isinstance(value, kind):
+        wanted = "an object of names and values" if kind is dict else "a list"
+        raise WeightFileError(f"{path}: holds a {type(value).__name__}, not {wanted}")
+    return value
