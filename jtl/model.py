@@ -1,13 +1,13 @@
 """A network is two pure functions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl import rng
+from jtl import ops, rng
 from jtl.prune import pruned
 from jtl.typing import Key, Output, Params, Stats
 
@@ -37,7 +37,8 @@ def from_linen(module: Any) -> Model:
 
     The module is called as `module(x, train=...)`. Its "params" are the parameters, its "batch_stats" the
     statistics, and it draws from the random stream "dropout". Floating inputs are cast to the dtype of the
-    parameters: a model computes in the dtype of its parameters, so mixed precision is a cast of those.
+    parameters: a model computes in the dtype of its parameters, so mixed precision is a cast of those. Flax's own
+    BatchNorm sees the whole batch under `pmap` too.
 
     Raises:
       ValueError: at init, where the module makes a collection that jtl would not carry along.
@@ -56,12 +57,15 @@ def from_linen(module: Any) -> Model:
         return Variables(_plain(params), _plain(stats))
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        from flax.linen import intercept_methods
+
         inputs = {"params": variables.params, "batch_stats": variables.stats}
         rngs = {} if key is None else {"dropout": key}
         x = cast_floating(x, dtype_of(variables.params))
         if not train:
             return module.apply(inputs, x, train=False, rngs=rngs), variables.stats
-        out, new = module.apply(inputs, x, train=True, rngs=rngs, mutable=["batch_stats"])
+        with intercept_methods(_over_devices):
+            out, new = module.apply(inputs, x, train=True, rngs=rngs, mutable=["batch_stats"])
         return out, _plain(new.get("batch_stats", {}))
 
     return Model(init, apply)
@@ -97,12 +101,29 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
             lambda s: used if jnp.issubdtype(s.dtype, jax.dtypes.prng_key) else jnp.zeros(s.shape, s.dtype), random
         )
         module = nnx.merge(definition, params, random, stats)
+        for _, norm in nnx.iter_graph(module):
+            if isinstance(norm, nnx.BatchNorm):
+                norm.axis_name = norm.axis_name or ops.batch_axis()
         out = module(cast_floating(x, dtype_of(variables.params)))
         if not train:
             return out, variables.stats
         return out, _named(nnx.to_pure_dict(parts(module)[3]))
 
     return Model(init, apply)
+
+
+def _over_devices(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    """Flax's BatchNorm over all devices' rows, where a mapped batch is traced; any other method as it is."""
+    from flax.linen import BatchNorm
+
+    norm, axis = context.module, ops.batch_axis()
+    if axis is None or not isinstance(norm, BatchNorm) or norm.axis_name is not None:
+        return run(*args, **kwargs)
+    object.__setattr__(norm, "axis_name", axis)  # a bound module is frozen, and this call alone is another
+    try:
+        return run(*args, **kwargs)
+    finally:
+        object.__setattr__(norm, "axis_name", None)
 
 
 def preprocess(model: Model, change: Callable[[Key | None, Any], Any]) -> Model:
@@ -154,10 +175,16 @@ def part(variables: Variables, name: str) -> Variables:
     return Variables(variables.params[name], variables.stats.get(name, {}))
 
 
-def pick(features: dict[str, Array], names: str | Sequence[str]) -> Float[Array, "batch dim"]:
+def pick(features: dict[str, Array], names: str | Sequence[str], x: Any = None) -> Float[Array, "batch dim"]:
     """One feature vector per example, from one named feature or from several side by side.
 
-    Maps [b, h, w, c] and token sequences [b, n, d] are averaged over their positions.
+    Maps [b, h, w, c] and sequences [b, n, d] are averaged over their positions; those of texts over their tokens and
+    those of sounds over their frames, so that padding changes nothing.
+
+    Args:
+      features: by name; `frames` [b, n] tells which positions are of a sound.
+      names: of those wanted.
+      x: the input that they are of; the `mask` [b, n] of a text tells its tokens.
 
     Raises:
       ValueError: for a name that the backbone does not return.
@@ -166,7 +193,16 @@ def pick(features: dict[str, Array], names: str | Sequence[str]) -> Float[Array,
     missing = [n for n in wanted if n not in features]
     if missing or not wanted:
         raise ValueError(f"no feature {missing or 'was named'}; the backbone returns {sorted(features)}")
-    vectors = [f.mean(tuple(range(1, f.ndim - 1))) if f.ndim > 2 else f for f in (features[n] for n in wanted)]
+    given = [features.get("frames"), x.get("mask") if isinstance(x, Mapping) else None]
+    masks = [jnp.asarray(mask) for mask in given if mask is not None]
+
+    def vector(f: Array) -> Array:
+        mask = next((mask for mask in masks if f.ndim == 3 and mask.shape == f.shape[:2]), None)
+        if mask is not None:
+            return ops.mean_of_tokens(f, mask)
+        return f.mean(tuple(range(1, f.ndim - 1))) if f.ndim > 2 else f
+
+    vectors = [vector(features[name]) for name in wanted]
     return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, -1)
 
 

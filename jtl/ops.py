@@ -1,11 +1,13 @@
-"""Small operations that several rooms need: gradient reversal and the collectives of a pmapped batch."""
+"""Small operations that several rooms need: gradient reversal, means of tokens, the collectives of a pmapped batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jtl.typing import Key
 
@@ -38,6 +40,12 @@ def _reverse_backward(weight, g):
 reverse_gradient.defvjp(_reverse_forward, _reverse_backward)
 
 
+def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Array:
+    """The mean of each row's tokens, [batch, width]; 0 where it has none."""
+    weights = mask[:, :, None].astype(x.dtype)
+    return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)
+
+
 def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The identity, forward and backward, of a value that is stored rather than computed again by all who read it.
 
@@ -62,16 +70,31 @@ def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., 
 
 
 def batch_axis() -> str | None:
-    """The name of the mapped batch axis where one is being traced, else None.
+    """The name of the mapped batch axis where one is being traced, else None; None within `apart()` too.
 
     Under `jit` on a mesh an operation sees the global batch by itself. Under `pmap` it sees one device's
     part, and what needs the whole batch (BatchNorm, MMD) has to ask for it: by this name.
     """
+    if _apart.get():
+        return None
     try:
         jax.lax.axis_index(BATCH_AXIS)
     except NameError:  # the documented answer of jax for a name that no pmap or vmap binds
         return None
     return BATCH_AXIS
+
+
+_apart: ContextVar[bool] = ContextVar("jtl_apart", default=False)
+
+
+@contextmanager
+def apart() -> Generator[None, None, None]:
+    """What is traced within sees its own rows alone under pmap too: a task is no part of the other devices' tasks."""
+    before = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(before)
 
 
 def batch_mean(x: Float[Array, "..."]) -> Float[Array, "..."]:

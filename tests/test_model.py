@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jtl import model
+from jtl import model, ops
 from jtl.params import flatten
 
 
@@ -89,6 +89,22 @@ def test_nnx_module_becomes_the_same_two_functions(key):
     same, other = step(made.params, key)[0], step(made.params, jax.random.key(1))[0]
     jax.tree.map(np.testing.assert_array_equal, grads, same)
     assert not np.array_equal(grads["norm"]["scale"], other["norm"]["scale"])
+
+
+@pytest.mark.parametrize("net", [model.from_linen(Net()), model.from_nnx(Nnx)], ids=["linen", "nnx"])
+def test_flax_own_batchnorm_sees_all_devices_under_pmap(key, net):
+    x = jax.random.normal(key, (16, 3))
+    made = net.init(key, x)
+
+    def apply(x):
+        out, new = net.apply(made, x, train=True, key=key)
+        return out["stage1"], new
+
+    whole, expected = jax.jit(apply)(x)
+    parts, stats = jax.pmap(apply, axis_name=ops.BATCH_AXIS)(x.reshape(8, 2, 3))
+    np.testing.assert_allclose(parts.reshape(whole.shape), whole, rtol=1e-5, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), rtol=1e-5, atol=1e-6)
 
 
 def test_one_tree_for_all_parts(key):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl.backbones.sizes import Size, check_size, sized
-from jtl.backbones.texts import check_texts, mean_of_tokens
+from jtl.backbones.texts import check_texts
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.ops import mean_of_tokens
 
 _SIZES = {
     "tiny": Size(128, 2, 2, 512),

@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jtl.backbones.sizes import Size, check_size, sized
-from jtl.backbones.texts import check_texts, mean_of_tokens
+from jtl.backbones.texts import check_texts
 from jtl.backbones.transformer import Block, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.ops import mean_of_tokens
 
 _SIZES = {
     "distil": Size(768, 6, 12, 3072),

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.layers import Dense
-from jtl.backbones.texts import check_texts, mean_of_tokens
+from jtl.backbones.texts import check_texts
 from jtl.model import Model, from_linen
+from jtl.ops import mean_of_tokens
 
 Carry = tuple[Array, ...]
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.sizes import one_of
-from jtl.backbones.texts import mean_of_tokens
 from jtl.backbones.two_towers import unit
 from jtl.model import Model, Output, Stats, Variables
+from jtl.ops import mean_of_tokens
 from jtl.typing import Key
 
 

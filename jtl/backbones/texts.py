@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from jtl.backbones.layers import described
 
@@ -31,9 +31,3 @@ def check_texts(x: Any) -> tuple[Array, Array, Array]:
 def beyond(ids: Int[Array, "batch tokens"]) -> Int[Array, "batch tokens"]:
     """Ids below 0 as ids that no vocabulary has: looked up, -1 would be the last word, and those are NaN."""
     return jnp.where(ids < 0, jnp.iinfo(ids.dtype).max, ids)
-
-
-def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Array:
-    """The mean of each row's tokens, [batch, width]; 0 where it has none."""
-    weights = mask[:, :, None].astype(x.dtype)
-    return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)

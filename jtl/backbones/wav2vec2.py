@@ -11,10 +11,9 @@ from jtl.backbones.layers import Dense, drop_layer
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
 from jtl.backbones.spans import Spans, check_spans, span_mask
-from jtl.backbones.texts import mean_of_tokens
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
-from jtl.ops import computed_once
+from jtl.ops import computed_once, mean_of_tokens
 
 _SIZES = {"base": Size(768, 12, 12, 3072), "large": Size(1024, 24, 16, 4096), "xlarge": Size(1280, 48, 16, 5120)}
 _EPS = 1e-5  # of the normalisations between convolutions, whatever the others have
@@ -55,8 +54,10 @@ def wav2vec2(
 
     Features: `conv` [batch, frames, channels], of the convolutions; `stage1`, `stage2`, ... [batch, frames, width]
     after each block; `last`, the last of them, normalised; `pooled` [batch, width], the mean of the frames of sound,
-    through the projection where there is one. Parameters: `conv1/conv/kernel`, `conv1/norm/scale`, `embed/kernel`,
-    `positions/direction`, `positions/length`, `block1/attention/query/kernel`, ..., `projection/kernel`.
+    through the projection where there is one; with a mask `frames` [batch, frames], true for those frames.
+
+    Parameters: `conv1/conv/kernel`, `conv1/norm/scale`, `embed/kernel`, `positions/direction`, `positions/length`,
+    `block1/attention/query/kernel`, ..., `projection/kernel`.
 
     Args:
       size: a name, or a `Size`.
@@ -161,7 +162,7 @@ class _Wav2Vec2(nn.Module):
         x = nn.Dropout(self.first_dropout, deterministic=not train)(x)
         real = jnp.ones(x.shape[:2], bool)
         if mask is not None:
-            real = mask_of_frames(mask, self.convolutions, x.shape[1])
+            real = features["frames"] = mask_of_frames(mask, self.convolutions, x.shape[1])
         x = self._hidden(x, real, train)
         if mask is not None:
             x = jnp.where(real[:, :, None], x, jnp.zeros_like(x))

@@ -84,6 +84,6 @@ def look(
 
     def view(rows, part):
         cut = {name: value[rows] for name, value in features.items()}
-        return View(cut, pick(cut, feature), logits[rows], part.get("y"), part.get("mask"))
+        return View(cut, pick(cut, feature, part["x"]), logits[rows], part.get("y"), part.get("mask"))
 
     return Views(view(slice(None, n), source), view(slice(n, None), target)), stats

@@ -62,7 +62,7 @@ def extract(
     Raises:
       ValueError: where there is no batch.
     """
-    run = jax.jit(lambda v, x: pick(backbone.apply(v, x, train=False, key=None)[0], feature))
+    run = jax.jit(lambda v, x: pick(backbone.apply(v, x, train=False, key=None)[0], feature, x))
     rows = []
     for batch in batches:
         keep = np.asarray(batch.get("mask", np.ones(len(batch["y"])))) > 0  # a mask may hold weights

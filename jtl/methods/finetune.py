@@ -91,7 +91,7 @@ def forward(
         keys = {name: None if key is None else rng.stream(key, name) for name in ("backbone", "head")}
         below = _own(variables, "backbone", backbone, x)
         features, below = backbone.apply(below, x, train=train and not frozen_stats, key=keys["backbone"])
-        picked = pick(features, feature)
+        picked = pick(features, feature, x)
         outputs, above = head.apply(_own(variables, "head", head, picked), picked, train=train, key=keys["head"])
         changed = {name: new for name, new in (("backbone", below), ("head", above)) if new}
         return features, outputs, {**variables.stats, **changed}

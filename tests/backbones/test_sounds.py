@@ -11,6 +11,7 @@ from jtl import backbones
 from jtl.backbones import Convolution, Size, Spans
 from jtl.backbones.sounds import conv1d, mask_of_frames, samples_of_frame
 from jtl.backbones.wav2vec2 import CONVOLUTIONS
+from jtl.model import pick
 from jtl.shapes import shapes
 from jtl.weights.families import FAMILIES
 
@@ -35,6 +36,8 @@ def test_padding_behind_a_mask_changes_nothing(key):
     frames = one["last"].shape[1]
     np.testing.assert_allclose(one["last"], two["last"][:, :frames], rtol=1e-5, atol=1e-5)
     assert two["last"].shape[1] > frames
+    for name in ("conv", "stage1", "last"):
+        np.testing.assert_allclose(pick(one, name, alone), pick(two, name, padded), rtol=1e-5, atol=1e-5)
     half = run(jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables), padded)
     assert half["pooled"].dtype == jnp.bfloat16
     np.testing.assert_allclose(half["pooled"].astype(jnp.float32), two["pooled"], atol=0.05)

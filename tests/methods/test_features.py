@@ -5,6 +5,7 @@ import pytest
 from nets import batch, normed, parts, top
 
 from jtl import model
+from jtl.methods.adapt import look
 from jtl.methods.features import extract, features
 from jtl.params import flatten, select
 from jtl.reduce import total
@@ -66,6 +67,31 @@ def test_several_stages_are_fused(key):
     np.testing.assert_allclose(
         total(value), optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rtol=1e-6
     )
+
+
+def words(variables, x, *, train, key=None):
+    """A backbone that tells each token's word."""
+    del train, key
+    told = jax.nn.one_hot(x["ids"], 4) * variables.params["scale"]
+    return {"last": told, "pooled": told[:, 0]}, variables.stats
+
+
+def test_features_of_texts_are_means_of_their_tokens_and_padding_changes_none(key):
+    net, head = model.Model(lambda key, x: model.Variables({"scale": np.float32(1)}, {}), words), top(3)
+    mask = np.arange(4) < np.array([[4], [2]])
+    x = {"ids": np.array([[0, 3, 3, 2], [1, 2, 0, 0]], np.int32), "mask": mask}
+    padded = jax.tree.map(lambda a: np.pad(a, ((0, 0), (0, 3))), x)
+    wanted = np.array([[0.25, 0, 0.25, 0.5, 1, 0, 0, 0], [0, 0.5, 0.5, 0, 0, 1, 0, 0]], np.float32)
+    chosen, y = ("last", "pooled"), np.arange(2)
+    variables = model.Variables({"backbone": net.init(key, x).params, "head": head.init(key, wanted).params}, {})
+    for given in (x, padded):
+        found, _ = extract(net, model.part(variables, "backbone"), [{"x": given, "y": y}], feature=chosen)
+        np.testing.assert_array_equal(found, wanted)
+    rows = {"source": {"x": padded, "y": y}, "target": {"x": padded}}
+    views, _ = look(net, head, variables.params, {}, rows, key, feature=chosen)
+    np.testing.assert_array_equal(views.target.pooled, wanted)
+    logits = wanted @ variables.params["head"]["out"]["kernel"] + variables.params["head"]["out"]["bias"][None]
+    np.testing.assert_allclose(views.target.logits, logits, rtol=1e-5, atol=1e-6)
 
 
 def test_an_empty_data_set_is_refused(key):
