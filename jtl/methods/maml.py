@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jtl import reduce, rng
+from jtl import ops, reduce, rng
 from jtl.methods.rules import UpdateRule
 from jtl.model import Variables, widened
 from jtl.params import merge, select, split
@@ -120,11 +120,12 @@ def maml(
             return reduce.values(reduce.as_terms(loss)), reduce.values(aux.metrics)
 
         tasks = jax.tree.leaves(batch["support"])[0].shape[0]
-        if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
-            only = jax.tree.map(lambda a: a[0], dict(batch))
-            losses, found = jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
-        else:
-            losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
+        with ops.apart():
+            if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
+                only = jax.tree.map(lambda a: a[0], dict(batch))
+                losses, found = jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
+            else:
+                losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
 
         def over_tasks(v: Any) -> Mean:
             return Mean(v.sum(), jnp.full((), float(tasks), v.dtype))

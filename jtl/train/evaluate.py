@@ -12,8 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jtl import reduce, rng
 from jtl.model import Variables
+from jtl.params import flatten
 from jtl.train import sharding
-from jtl.train.feed import feed
+from jtl.train.agree import agree, checksums
+from jtl.train.feed import feed, rows
 from jtl.train.place import place
 from jtl.typing import Objective
 
@@ -77,7 +79,7 @@ def evaluate(
       "loss", its terms where there are several, and the metrics.
 
     Raises:
-      ValueError: where there is no batch.
+      ValueError: where there is no batch, or where processes have other numbers of batches or rows.
     """
     return evaluator(objective)(variables, data, mesh=mesh, key=key)
 
@@ -94,24 +96,28 @@ def evaluator(objective: Objective) -> Callable[..., dict[str, float]]:
     def evaluation(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, float]:
         if not len(data):
             raise ValueError("the data set to evaluate on is empty")
-        mesh = _mesh_of(variables) if mesh is None else mesh
+        mesh = sharding.automatic(_mesh_of(variables) if mesh is None else mesh)
+        agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
+        agree(mesh, "processes have other parameters", checksums(flatten(variables.params)))
         whole = NamedSharding(mesh, PartitionSpec())
 
         def there(a: Any) -> Any:
-            return a if _on(a, mesh) else place(a, whole)
+            return place(a, NamedSharding(mesh, a.sharding.spec)) if _on(a, mesh) else place(a, whole)
 
         with jax.transfer_guard("allow"):
             variables = jax.tree.map(there, variables)
             key = jax.random.key(0) if key is None else key
             key = there(key)
             index = place(jnp.zeros((), jnp.int32), whole)
-        sums, pending = None, None
+        sums, pending, seen = None, None, 0
         with closing(feed(data, range(len(data)), mesh, fixed=False)) as batches:
             for batch in batches:
                 *found, index = run(variables, batch, key, index)
                 sums = _added(sums, pending)
                 pending = found
+                seen += sum(rows(batch).values())
         sums = _added(sums, pending)
+        agree(mesh, "processes give batches of other sizes", {"the rows of all": seen})
         terms, metrics = (
             {n: float(total / count) if count > 0 else 0.0 for n, (total, count) in p.items()} for p in sums
         )
@@ -131,6 +137,7 @@ def _added(sums: Any, means: Any) -> Any:
 def _on(leaf: Any, mesh: Mesh) -> bool:
     return (
         isinstance(getattr(leaf, "sharding", None), NamedSharding)
+        and leaf.sharding.mesh.axis_names == mesh.axis_names
         and leaf.sharding.mesh.devices.tolist() == mesh.devices.tolist()
     )
 

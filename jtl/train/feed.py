@@ -39,6 +39,11 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
             yield batch
 
 
+def rows(batch: Any) -> dict[str, int]:
+    """How many rows of a batch on the mesh are this process's; it takes those of the others to be as many."""
+    return {f"rows of {path!r}": leaf.shape[0] // jax.process_count() for path, leaf in flatten(batch).items()}
+
+
 def _same(first: int, expected: dict, step: int, shapes: dict) -> None:
     for path in sorted(expected.keys() | shapes.keys()):
         if expected.get(path) != shapes.get(path):

@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jtl.data.pipeline import same_labels
 from jtl.model import Variables
 from jtl.params import flatten
 from jtl.train import sharding
+from jtl.train.agree import agree
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.evaluate import Validation, evaluator
-from jtl.train.feed import feed
+from jtl.train.feed import feed, rows
 from jtl.train.interrupt import StopRequest
 from jtl.train.progress import Silent
 from jtl.train.progress import progress as shown_progress
@@ -100,15 +102,18 @@ def fit(
 
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
-      ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data, or
-        for fewer steps than were already taken.
+      ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
+        for a label that means another class in the validation's, or for fewer steps than were already taken.
       SystemExit: with 0, after a signal.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: a run takes at least one step")
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
-    mesh = sharding.mesh() if mesh is None else mesh
+    if validation is not None:
+        same_labels(data, validation.data, ("the training data", "the validation data"))
+    mesh = sharding.mesh() if mesh is None else sharding.automatic(mesh)
+    agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
     compiled, state = sharding.jit_step(step, state, mesh, rules)
     leading = jax.process_index() == 0
     display = shown_progress(steps, len(data)) if progress and leading else Silent()
@@ -179,6 +184,7 @@ class _Run:
 
     def go(self, compiled: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
         batch = next(batches)
+        agree(self.mesh, "processes give batches of other sizes", rows(batch))
         began = time.monotonic()
         take = compiled.lower(state, batch).compile()
         seconds = time.monotonic() - began

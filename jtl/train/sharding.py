@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jtl import ops
 from jtl.model import Variables
 from jtl.params import flatten, match, unflatten
+from jtl.train.agree import agree, checksums
 from jtl.train.place import place
 from jtl.train.state import State
 from jtl.train.step import Step
@@ -37,6 +39,20 @@ def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | Non
     if data * fsdp != len(devices) or data < 1:
         raise ValueError(f"a mesh of data={data} x fsdp={fsdp} does not cover {len(devices)} devices")
     return jax.make_mesh((data, fsdp), ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """The mesh with axes that jax cuts by itself: those of `jax.make_mesh` would have every operation say how.
+
+    Raises:
+      ValueError: for a mesh without the axes `data` and `fsdp`.
+    """
+    if not {"data", "fsdp"} <= set(mesh.axis_names):
+        raise ValueError(
+            f"the mesh has the axes {mesh.axis_names}; batches are cut over 'data' and 'fsdp': make it by jtl.mesh(...)"
+        )
+    auto = (AxisType.Auto,) * len(mesh.axis_names)
+    return mesh if mesh.axis_types == auto else Mesh(mesh.devices, mesh.axis_names, axis_types=auto)
 
 
 def replicate(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -71,13 +87,17 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
       mesh: made by `mesh(...)`.
       rules: first match wins, over parameter paths. Optimizer state and averages follow their parameter.
     """
+    mesh = automatic(mesh)
     by_path = flatten(match(rules, state.params))
     specs = {path: by_path[path](leaf.shape, mesh) for path, leaf in flatten(state.params).items()}
     shapes = {path: leaf.shape for path, leaf in flatten(state.params).items()}
 
     def place(keys, leaf):
-        path = "/".join(str(k.key) for k in keys if isinstance(k, jax.tree_util.DictKey))
-        follows = path in specs and shapes[path] == leaf.shape
+        names = [str(k.key) for k in keys if isinstance(k, jax.tree_util.DictKey)]
+        # Optimizers of several groups (multi_transform, muon) have the group's name before the path.
+        paths = ("/".join(names[i:]) for i in range(len(names)))
+        path = next((path for path in paths if path in specs), "")
+        follows = shapes.get(path) == leaf.shape
         return NamedSharding(mesh, specs[path] if follows else PartitionSpec())
 
     whole = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
@@ -97,6 +117,7 @@ def variables_sharding(
     Returns:
       From variables, or their shapes, to the sharding of each leaf.
     """
+    mesh = automatic(mesh)
 
     def where(variables: Variables) -> Variables:
         rule = flatten(match(rules, variables.params))
@@ -112,7 +133,7 @@ def variables_sharding(
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows cut over all devices of the mesh."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(automatic(mesh), PartitionSpec(("data", "fsdp")))
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Any:
@@ -151,9 +172,14 @@ def jit_step(
 
     Returns:
       The compiled step, which takes batches from `put_batch`, and the state on the mesh.
+
+    Raises:
+      ValueError: for a state that differs from process to process, whose copies would train apart.
     """
+    sums = checksums(flatten(state.params))
+    agree(mesh, "processes begin with other parameters; give all the same key and files", sums)
     where = state_sharding(state, mesh, rules)
-    whole = NamedSharding(mesh, PartitionSpec())
+    whole = NamedSharding(automatic(mesh), PartitionSpec())
     run = jax.jit(
         step.update, in_shardings=(where, batch_sharding(mesh)), out_shardings=(where, whole), donate_argnums=0
     )
@@ -175,9 +201,18 @@ def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[Sta
 
 
 def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
-    """The state once per device, along a new first axis, as `pmap_step` takes it."""
-    n = len(jax.local_devices() if devices is None else devices)
-    return jax.tree.map(lambda a: jax.numpy.stack([a] * n), state)
+    """The state once on each device, along a new first axis, as `pmap_step` takes it."""
+    devices = list(jax.local_devices() if devices is None else devices)
+    where = NamedSharding(Mesh(np.asarray(devices), (ops.BATCH_AXIS,)), PartitionSpec(ops.BATCH_AXIS))
+
+    def stacked(leaf):
+        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(stacked(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        one = jnp.asarray(leaf)[None]
+        parts = [jax.device_put(one, device) for device in devices]
+        return jax.make_array_from_single_device_arrays((len(devices), *one.shape[1:]), where, parts)
+
+    return jax.tree.map(stacked, state)
 
 
 def split_batch(batch: Batch, devices: Sequence[Any] | None = None) -> Any:

@@ -42,6 +42,21 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(copy, tree)
 
 
+def unshared(state: State) -> State:
+    """The state with a copy of each array that stands in it twice, as a buffer can be donated only once.
+
+    Optimizers may keep one array of zeros for two sums, as L-BFGS does, or the parameters that they were given.
+    """
+    seen: set[int] = set()
+
+    def once(leaf):
+        again = id(leaf) in seen
+        seen.add(id(leaf))
+        return copied(leaf) if again else leaf
+
+    return jax.tree.map(once, state)
+
+
 def averaged(state: State) -> Params:
     """The parameters with their moving averages, rounded to their types, in place, where the run keeps any."""
     params = flatten(state.params)

@@ -13,7 +13,7 @@ from jtl import ops, reduce, rng
 from jtl.model import Variables, cast_floating, widened
 from jtl.params import flatten, merge, select, split, unflatten
 from jtl.train.microbatch import divide
-from jtl.train.state import State, copied
+from jtl.train.state import State, copied, unshared
 from jtl.typing import Batch, Key, Mask, Objective
 
 
@@ -89,7 +89,7 @@ def make_step(
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
         averages = {} if ema is None else copied(widened(_union(trained)))
-        return State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages)
+        return unshared(State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages))
 
     def update(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         params, stats, opts, metrics, parts = state.params, state.stats, [], {}, []

@@ -5,7 +5,7 @@ import optax
 import pytest
 from nets import batch, largest_difference, normed, parts, top
 
-from jtl import model
+from jtl import model, ops
 from jtl.methods import rules
 from jtl.methods.finetune import evaluation, finetune
 from jtl.methods.maml import adapt_to, maml, with_rule
@@ -90,6 +90,21 @@ def test_task_by_task_is_all_at_once(key):
     assert largest_difference(results[0], results[1]) < 1e-6
     assert largest_difference(results[0], results[2]) < 1e-6
     assert largest_difference(results[0][0]["rule"], variables.params["rule"]) > 1e-4, "the rates learn"
+
+
+def test_under_pmap_a_task_is_normalised_by_its_own_rows(key):
+    """Each device has other tasks: over all of them BatchNorm's mean would be of two tasks at once."""
+    rows = few_shot(tasks=2)
+    net, head = normed(8), top(3)
+    params, stats = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
+    objective = maml(finetune(net, head), rules.fixed_rate(1.0), steps=1, order=1)
+
+    def losses(rows):
+        return objective(params, stats, rows, key, 0)[0]["loss"].total
+
+    each = [jax.tree.map(lambda a, t=t: a[t : t + 1], rows) for t in range(2)]
+    found = jax.pmap(losses, axis_name=ops.BATCH_AXIS)(jax.tree.map(lambda *a: np.stack(a), *each))
+    np.testing.assert_allclose(found, [jax.jit(losses)(one) for one in each], rtol=1e-5)
 
 
 def test_learned_rates_have_their_gradient_by_differences(key):

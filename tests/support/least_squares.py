@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from jtl.model import Variables
 from jtl.reduce import mean
-from jtl.train import fit, mesh
+from jtl.train import fit, make_step, mesh
 from jtl.typing import Aux
 
 
@@ -14,6 +16,13 @@ def objective(params, stats, batch, key, step):
     noise = jax.random.normal(key, out.shape) * 0.01
     loss = mean((out + noise - batch["y"]) ** 2, batch["mask"])
     return loss, Aux({"seen": stats["seen"] + 1}, {"error": mean(jnp.abs(out - batch["y"]), batch["mask"])})
+
+
+def begun():
+    """A step, and the state before the first."""
+    step = make_step(objective, optax.adam(0.05))
+    params = {"head": {"kernel": jnp.zeros(3), "bias": jnp.zeros(())}}
+    return step, step.init(Variables(params, {"seen": jnp.zeros((), jnp.int32)}), jax.random.key(0))
 
 
 class Data:

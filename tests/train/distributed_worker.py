@@ -24,8 +24,8 @@ from jtl.methods.finetune import evaluation, finetune
 class Data:
     """This process's rows of a batch of 16."""
 
-    def __init__(self, epoch=10):
-        self.epoch = epoch
+    def __init__(self, epoch=10, rows=16):
+        self.epoch, self.rows = epoch, rows
 
     def __len__(self):
         return self.epoch
@@ -33,7 +33,7 @@ class Data:
     def __getitem__(self, step):
         x = np.random.default_rng(step).normal(size=(16, 6)).astype(np.float32)
         whole = {"x": x, "y": (x.sum(1) > 0).astype(np.int32), "mask": np.arange(16) < 16 - step % 5}
-        rows = slice(process * 16 // processes, (process + 1) * 16 // processes)
+        rows = slice(process * 16 // processes, process * 16 // processes + self.rows // processes)
         return {name: value[rows] for name, value in whole.items()}
 
 
@@ -43,6 +43,24 @@ def main():
     step = train.make_step(finetune(net, head), optax.adamw(1e-2), ema=0.9)
     state = step.init(variables, jax.random.key(1))
     saver = train.Checkpoints(folder, every=4)
+
+    if until == "differ":
+        told = train.mesh()
+        variables = jax.tree.map(np.asarray, variables)
+        other = step.init(model.init(jax.random.key(process), jnp.zeros((2, 6)), backbone=net, head=head), state.key)
+        few = Data(2, rows=16 if process else 8)
+        for differs in (
+            lambda: train.fit(step, other, Data(), steps=1, progress=False),
+            lambda: train.fit(step, state, Data(9 + process), steps=1, progress=False),
+            lambda: train.fit(step, state, few, steps=1, progress=False),
+            lambda: train.evaluate(evaluation(net, head), variables, Data(2 + process), mesh=told),
+            lambda: train.evaluate(evaluation(net, head), variables, few, mesh=told),
+        ):
+            try:
+                differs()
+            except ValueError as error:
+                print("differs", error, flush=True)
+        return
 
     def hook(moment):
         print("step", moment.step, flush=True)

@@ -24,6 +24,8 @@ def launch(processes, folder, steps, until="end"):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // processes}",
         "JAX_PLATFORMS": "cpu",
         "JTL_ROOT": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),  # half of a worker's time is the same programs
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     running = [
         subprocess.Popen(
@@ -82,6 +84,20 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     assert f"saved step {last[0]}" in first
     resumed = launch(2, tmp_path, last[0] + 2)[0]
     assert f"going on from step {last[0]}" in resumed
+
+
+@pytest.mark.slow
+def test_processes_that_differ_are_named(tmp_path):
+    """Without a word their copies trained apart, each evaluated to a number of its own, or they waited for ever."""
+    for out in launch(2, tmp_path, 1, "differ"):
+        found = [line.split(": ")[-1] for line in out.splitlines() if line.startswith("differs")]
+        assert found[0].startswith("backbone/")
+        assert found[1:] == [
+            "len(data) is [9, 10] in processes 0 to 1",
+            "rows of 'mask' is [4, 8] in processes 0 to 1",
+            "len(data) is [2, 3] in processes 0 to 1",
+            "the rows of all is [24, 48] in processes 0 to 1",
+        ]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from least_squares import Data, objective, train
+from least_squares import Data, begun, objective, train
 
 from jtl.model import Variables
 from jtl.train import (
@@ -25,9 +25,7 @@ from jtl.train import (
 
 @pytest.fixture(scope="module")
 def start():
-    step = make_step(objective, optax.adam(0.05))
-    params = {"head": {"kernel": jnp.zeros(3), "bias": jnp.zeros(())}}
-    return step, step.init(Variables(params, {"seen": jnp.zeros((), jnp.int32)}), jax.random.key(0))
+    return begun()
 
 
 def test_it_takes_the_steps_that_a_plain_loop_takes(start):
@@ -182,7 +180,18 @@ def test_the_error_of_the_data_comes_through_with_its_step(start):
     with pytest.raises(FileNotFoundError, match=r"cat_17.png") as caught:
         train(step, state, Broken(), steps=5)
     assert caught.value.__notes__ == ["while batch 3 of the data was made"]
-    assert not [t for t in threading.enumerate() if t.name == "jtl-feed"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("jtl-prefetch")]
+
+
+def test_a_validation_whose_labels_are_other_classes_is_refused(start):
+    """Folders give labels by sorted names, so one without bees had wasps for bees."""
+    step, state = start
+    seen, judged = Data(), Data()
+    seen.classes, judged.classes = ("ants", "bees", "wasps"), ("ants", "wasps")
+    validation = Validation(objective, judged)
+    with pytest.raises(ValueError, match="label 1 is 'wasps' in the validation data and 'bees' in the training data"):
+        train(step, state, seen, steps=2, validation=validation)
+    assert not seen.asked
 
 
 def test_a_missing_watch_is_named_and_ema_is_what_is_validated(start, key):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from least_squares import Data, objective, train
+from least_squares import Data, begun, objective, train
 
 from jtl.model import Variables
 from jtl.reduce import mean
@@ -26,9 +26,7 @@ from jtl.typing import Aux
 
 @pytest.fixture(scope="module")
 def start():
-    step = make_step(objective, optax.adam(0.05))
-    params = {"head": {"kernel": jnp.zeros(3), "bias": jnp.zeros(())}}
-    return step, step.init(Variables(params, {"seen": jnp.zeros((), jnp.int32)}), jax.random.key(0))
+    return begun()
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

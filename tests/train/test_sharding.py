@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from nets import batch, largest_difference, normed, parts, top
 
 from jtl import model, ops
@@ -97,6 +97,13 @@ def test_under_pmap_every_device_draws_for_itself(key):
     np.testing.assert_allclose(state.params["w"], np.full(8, 1 - found["mean"]), rtol=1e-6)
 
 
+def test_each_device_gets_one_state_of_its_own(key):
+    step, variables, _ = setup(key, "batchnorm")
+    state = step.init(variables, key)
+    for leaf, one in zip(jax.tree.leaves(replicated(state)), jax.tree.leaves(state), strict=True):
+        assert {(s.device, s.data.shape) for s in leaf.addressable_shards} == {(d, (1, *one.shape)) for d in DEVICES}
+
+
 def test_local_statistics_would_be_caught(key):
     """The test above can fail: a network that normalises each device's rows by themselves differs by far more."""
     step, variables, rows = setup(key, "batchnorm")
@@ -116,6 +123,10 @@ def test_fsdp_cuts_parameters_and_what_follows_them(key):
     assert where.ema["backbone"]["layer"]["kernel"].spec == PartitionSpec(None, "fsdp")
     moments = where.opt[0][0].mu["backbone"]["layer"]["kernel"]
     assert moments.spec == PartitionSpec(None, "fsdp")
+    # Muon's state has the groups' names before the paths.
+    grouped = make_step(correlation, optax.contrib.muon(1e-2)).init(variables, key)
+    moments = state_sharding(grouped, grid, rules).opt[0].inner_states["muon"].inner_state[0].mu
+    assert moments["backbone"]["layer"]["kernel"].spec == PartitionSpec(None, "fsdp")
     run, state = jit_step(step, state, grid, rules)
     state, _ = run(state, put_batch(rows, grid))
     kernel = state.params["backbone"]["layer"]["kernel"]
@@ -174,6 +185,18 @@ def test_errors_name_what_does_not_fit(key):
     for cut in (lambda b: put_batch(b, mesh()), split_batch):
         with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(10, 5\) does not divide over 8 devices"):
             cut(batch(n=10))
+
+
+def test_a_mesh_of_ones_own_has_auto_axes_too(key):
+    """Explicit axes, jax's default, would have a product of batch and parameter say how it is cut."""
+    theirs = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    rules = [(".*", fsdp(min_bytes=0))]
+    state, _ = over_mesh(key, "batchnorm", theirs, rules, steps=1)
+    assert state.params["backbone"]["layer"]["kernel"].sharding == NamedSharding(
+        mesh(data=2, fsdp=4), PartitionSpec(None, "fsdp")
+    )
+    with pytest.raises(ValueError, match=r"axes \('batch',\); .* make it by jtl.mesh"):
+        put_batch(batch(n=8), jax.sharding.Mesh(np.array(DEVICES), ("batch",)))
 
 
 def test_the_mesh_has_auto_axes():

@@ -245,9 +245,10 @@ def test_clipping_scales_the_gradient_to_its_norm(key):
     assert float(metrics["grad_norm"]) == 5.0
 
 
-def test_a_donated_state_leaves_its_callers_arrays_alive(key):
+@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.scale_by_lbfgs()], ids=["sgd", "one array kept twice"])
+def test_a_donated_state_leaves_its_callers_arrays_alive(key, tx):
     variables = model.Variables({"w": jnp.ones(3)}, {"s": jnp.ones(2)})
-    step = make_step(squares, optax.sgd(0.1))
+    step = make_step(squares, tx)
     state = step.init(variables, key)
     jax.block_until_ready(jax.jit(step, donate_argnums=0)(state, {"x": np.zeros(1)}))
     assert state.params["w"].is_deleted()

@@ -1,0 +1,43 @@
+"""What all processes must say alike, as each computes with its own: differing, they go on side by side, or hang."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+
+def agree(mesh: Mesh, what: str, numbers: Mapping[str, int]) -> None:
+    """Compares numbers of all processes, which call this together.
+
+    Args:
+      mesh: of the run; where it does not span all processes, which then run by themselves, nothing is compared.
+      what: the sentence that goes before the name and the processes' numbers.
+      numbers: as many in each process, in [0, 2³²).
+
+    Raises:
+      ValueError: in every process, naming the first number that differs.
+    """
+    if jax.process_count() == 1 or len({device.process_index for device in mesh.devices.flat}) < jax.process_count():
+        return
+    with jax.transfer_guard("allow"):
+        found = multihost_utils.process_allgather(np.array(list(numbers.values()), np.uint32))
+    for name, each in zip(numbers, np.asarray(found).T, strict=True):
+        if (each != each[0]).any():
+            raise ValueError(f"{what}: {name} is {each.tolist()} in processes 0 to {len(each) - 1}")
+
+
+def checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
+    """A checksum of each array that lies in this process alone; those that span processes are one already."""
+    if jax.process_count() == 1:
+        return {}
+    raw = {
+        path: jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        for path, leaf in leaves.items()
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    }
+    return {path: zlib.crc32(np.ascontiguousarray(np.asarray(leaf)).tobytes()) for path, leaf in raw.items()}
