@@ -190,8 +190,11 @@ def _texts(inputs: tuple[str, ...]) -> list[str]:
     """Each as it is, or the lines of the file that it names."""
     found: list[str] = []
     for given in inputs:
-        with _mistakes(OSError, ValueError):
-            lines = Path(given).read_text("utf-8").splitlines() if os.path.isfile(given) else [given]
+        try:
+            # Windows begins a file with a mark; a line ends where an editor says so, not at every separator of Unicode.
+            lines = Path(given).read_text("utf-8-sig").split("\n") if os.path.isfile(given) else [given]
+        except (OSError, UnicodeDecodeError) as error:
+            raise Mistake(f"the file {given!r} is no text in UTF-8: {error}") from error
         found += [line for line in lines if line.strip()]
     if not found:
         raise Mistake("there is no text in what was given; give a sentence, or a file of them, one a line")
@@ -266,11 +269,12 @@ def _module(name: str) -> Any:
         path = Path(name)
         if not path.is_file():
             raise Mistake(f"the recipe file {name!r} does not exist")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        own = f"recipe {path.stem}"  # no name of another module: a recipe may be in random.py
+        spec = importlib.util.spec_from_file_location(own, path)
         if spec is None or spec.loader is None:
             raise Mistake(f"Python cannot load {name!r}")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
+        sys.modules[own] = module
         spec.loader.exec_module(module)
         return module
     known = sorted(path.stem for path in RECIPES.glob("[!_]*.py"))

@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 
 def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-    """1 where the largest logit is the label's, else 0. Of equal logits the first counts.
+    """1 where the largest logit is the label's, else 0. Of equal logits the first counts; NaN where a logit is NaN.
 
     Args:
       logits: [..., classes].
@@ -16,13 +16,13 @@ def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "
       ValueError: for labels whose shape does not fit, as those of a regression.
     """
     logits, y = _pair(logits, y)
-    return (jnp.argmax(logits, -1) == y).astype(jnp.float32)
+    return _judged(logits, jnp.argmax(logits, -1) == y)
 
 
 def top_k(
     logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"], k: int = 5
 ) -> Float[Array, "*batch"]:
-    """1 where the label's logit is among the k largest, else 0. Of equal logits the first count.
+    """1 where the label's logit is among the k largest, else 0. Of equal logits the first count; NaN as in `accuracy`.
 
     Args:
       logits: [..., classes].
@@ -36,7 +36,7 @@ def top_k(
     if not 1 <= k <= logits.shape[-1]:
         raise ValueError(f"k={k}: must lie between 1 and the number of classes, {logits.shape[-1]}")
     _, best = jax.lax.top_k(logits, k)
-    return (best == y[..., None]).any(-1).astype(jnp.float32)
+    return _judged(logits, (best == y[..., None]).any(-1))
 
 
 def confusion_matrix(
@@ -87,6 +87,11 @@ def _integers(name: str, value: ArrayLike) -> Array:
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{name} has dtype {value.dtype}: give integer classes, as jnp.argmax(logits, -1)")
     return value.astype(jnp.int32)
+
+
+def _judged(logits: Array, right: Array) -> Array:
+    """A NaN is the largest number to XLA: a network that broke down would be right wherever the label is 0."""
+    return jnp.where(jnp.isnan(logits).any(-1), jnp.nan, right.astype(jnp.float32))
 
 
 def _pair(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

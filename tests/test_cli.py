@@ -89,6 +89,24 @@ def test_a_recipe_file_runs_with_options_and_its_claims_set_the_exit_code(mine, 
     assert "not as claimed: claim is false" in capsys.readouterr().err
 
 
+def test_a_recipe_file_may_have_the_name_of_a_module(tmp_path, mine):
+    import fractions
+
+    named = tmp_path / "fractions.py"
+    named.write_text(Path(mine).read_text())
+    assert cli.main(["train", str(named)]) == 0
+    assert sys.modules["fractions"] is fractions
+
+
+def test_files_of_texts_are_lines_as_editors_have_them(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_bytes("\ufeffa quiet triumph\r\n \r\nno\u2028more\x85\n".encode())
+    assert cli._texts((str(file), "as it is")) == ["a quiet triumph", "no\u2028more\x85", "as it is"]
+    file.write_bytes(b"caf\xe9\n")
+    with pytest.raises(cli.Mistake, match=r"texts\.txt' is no text in UTF-8"):
+        cli._texts((str(file),))
+
+
 def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
     assert cli.main(["train", mine, "--rate", "11"]) == 2
     assert capsys.readouterr().err == "jtl: no data here; set JTL_DATA\n"
@@ -105,6 +123,7 @@ def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
         (["train", "absent.py"], "the recipe file 'absent.py' does not exist"),
         (["train", "digits", "--seeds", "0"], "seeds=0: must be above zero"),
         (["train", "digits", "--seeds", "many"], "many"),
+        (["train", "digits", "--transfer.tune-lr", "nan"], "tune_lr=nan: must be above zero"),
         (["train", "digits", "--transfer.shots", "3"], "--transfer.shots"),
         (["demo", "--few.way", "9"], "only 3 digits are unseen"),
         (["describe", "nothing"], "no recipe 'nothing'"),

@@ -35,6 +35,17 @@ def test_top_1_is_accuracy_even_for_ties():
     np.testing.assert_array_equal(metrics.top_k(logits, y, 2), [1, 1, 0])
 
 
+def test_what_is_no_number_is_not_right(problem):
+    """To XLA the first NaN is the largest: all of a network that broke down were class 0."""
+    logits, y, _ = problem
+    broken = logits.copy()
+    broken[::3, 4] = np.nan
+    for metric in (metrics.accuracy, metrics.top_k):
+        wanted = np.array(metric(logits, y))
+        wanted[::3] = np.nan
+        np.testing.assert_array_equal(metric(broken, y), wanted)
+
+
 def test_confusion_matrix_is_scikit_learns_and_adds_up(problem):
     sk = pytest.importorskip("sklearn.metrics")
     logits, y, mask = problem

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jtl.data.pipeline import Dataset, distinct
@@ -17,7 +18,7 @@ def arrays(
     seed: int = 0,
     shuffle: bool = True,
     drop_last: bool = False,
-    classes: int | Sequence[str] | None = None,
+    classes: int | np.integer | Sequence[str] | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
@@ -44,16 +45,16 @@ def arrays(
     """
     names = None
     if classes is not None:
-        names = distinct([str(i) for i in range(classes)] if isinstance(classes, int) else classes)
+        names = distinct([str(i) for i in range(int(classes))] if isinstance(classes, int | np.integer) else classes)
         if not names:
             raise ValueError(f"classes is {classes!r}; give at least one")
-    columns = {name: _numbers(f"x[{name!r}]", value) for name, value in x.items()} if isinstance(x, Mapping) else x
+    columns = {name: numbers(f"x[{name!r}]", value) for name, value in x.items()} if isinstance(x, Mapping) else x
     if isinstance(columns, dict):
         if not columns:
             raise ValueError("x is an empty dict; it must hold at least one array")
         sizes = {f"x[{name!r}]": len(value) for name, value in columns.items()}
     else:
-        columns = _numbers("x", columns)
+        columns = numbers("x", columns)
         sizes = {"x": len(columns)}
     if y is not None:
         y = _labels(y, names)
@@ -78,35 +79,43 @@ class _Arrays:
 
 
 def _narrow(value: np.ndarray) -> np.ndarray:
-    wide = {"f": np.float32, "i": np.int32, "u": np.uint32}
-    narrow = wide.get(value.dtype.kind) if value.dtype.itemsize == 8 else None
-    return value if narrow is None else value.astype(narrow)
+    kinds = {"f": np.float32, "i": np.int32, "u": np.uint32}
+    kind = kinds.get(value.dtype.kind) if value.dtype.itemsize > 4 else None
+    return value if kind is None else value.astype(kind)
 
 
-def _numbers(name: str, value: Any) -> np.ndarray:
+def numbers(name: str, value: Any) -> np.ndarray:
+    """An array as it is, once its numbers are known to be some that 32 bits hold; see `arrays` for what it refuses."""
     if np.ma.is_masked(value):
         raise ValueError(
             f"{name} has masked values, which would be read as numbers; fill them, or leave their rows out"
         )
     value = np.asarray(value)
-    if value.dtype.kind in "OSUMm":
+    number = jnp.issubdtype(value.dtype, np.number) or value.dtype == bool
+    if value.dtype.kind == "m" or not number:
         raise TypeError(f"{name} has dtype {value.dtype}; it must be an array of numbers")
     if value.ndim == 0:
         raise ValueError(f"{name} is a scalar; it must have a leading axis of examples")
-    if value.dtype.kind != "f" and not (value.dtype.kind in "iu" and value.dtype.itemsize == 8):
+    inexact = jnp.issubdtype(value.dtype, np.inexact)  # bfloat16 too, of which numpy does not know it
+    if not inexact and value.dtype.itemsize < 8:
         return value
     for start in range(0, len(value), 4096):  # in parts, for arrays mapped from disk
         part = value[start : start + 4096]
-        bad = np.isnan(part) if part.dtype.kind == "f" else _narrow(part) != part
+        with np.errstate(over="ignore"):
+            held = _narrow(part)
+        bad = np.isnan(part) if inexact else held != part
+        if inexact and held is not part:
+            bad |= np.isinf(held) & ~np.isinf(part)
         if bad.any():
             row, *rest = np.argwhere(bad)[0]
-            which = "NaN" if part.dtype.kind == "f" else f"{part[(row, *rest)]}, too large for 32 bits,"
+            first = part[(row, *rest)]
+            which = "NaN" if inexact and np.isnan(first) else f"{first}, too large for 32 bits,"
             raise ValueError(f"{name} is {which} in row {start + int(row)}")
     return value
 
 
 def _labels(y: Any, names: tuple[str, ...] | None) -> np.ndarray:
-    y = _numbers("y", y)
+    y = numbers("y", y)
     if y.dtype.kind == "f":
         if names is not None and y.ndim > 1 and y.shape[-1] != len(names):
             raise ValueError(f"y has soft labels of {y.shape[-1]} classes, and there are {len(names)}")

@@ -73,6 +73,8 @@ def crop(size: int, padding: int = 0) -> Augment:
 
 def rotate(degrees: float) -> Augment:
     """Turns each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
+    if not degrees >= 0:  # with the bounds the other way round every draw is the same
+        raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more")
 
     def apply(key: Key, x: Images) -> Images:
         angles = jax.random.uniform(key, (len(x),), minval=-degrees, maxval=degrees)
@@ -82,7 +84,7 @@ def rotate(degrees: float) -> Augment:
 
 
 def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
-    """Turns images counter-clockwise about their centre, bilinear, zeros outside; integers are rounded.
+    """Turns images counter-clockwise about their centre, bilinear, zeros outside; integers and bools are rounded.
 
     Args:
       x: [batch, height, width, channels].
@@ -101,7 +103,7 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
         return jax.vmap(turn, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
 
     turned = jax.vmap(one)(jnp.asarray(x), jnp.asarray(degrees))
-    if jnp.issubdtype(x.dtype, jnp.integer):
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
         turned = jnp.round(turned)
     return turned.astype(x.dtype)
 
@@ -128,8 +130,8 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
       mean: one number a channel.
       std: likewise, positive.
     """
-    if len(mean) != len(std) or min(std) <= 0:
-        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, std positive")
+    if not len(mean) or len(mean) != len(std) or not all(s > 0 for s in std):
+        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, not empty, std positive")
     shape = (1, 1, 1, len(mean))
 
     def apply(key: Key | None, x: Images) -> Images:

@@ -11,7 +11,9 @@ from jaxtyping import Array, Num
 from jaxtyping import Key as PRNGKey
 
 from jtl import rng
+from jtl.data.arrays import numbers
 from jtl.data.augment import Augment
+from jtl.data.processes import processes
 from jtl.typing import Batch, Key
 
 
@@ -106,7 +108,9 @@ class episodes:
       process_count: likewise.
 
     Raises:
-      ValueError: for too few classes or examples, or tasks that the processes cannot share.
+      ValueError: for too few classes or examples, NaN and numbers too large for 32 bits (of arrays that are not on the
+        device yet), a process that is none, or tasks that the processes cannot share.
+      TypeError: for an array that is not of numbers.
     """
 
     classes = None
@@ -126,6 +130,10 @@ class episodes:
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
+        if not isinstance(x, jax.Array):
+            x = numbers("x", x)
+        if x.ndim < 2:
+            raise ValueError(f"x has shape {x.shape}; give [classes, per_class, ...]")
         counts = {"way": way, "shot": shot, "query": query, "tasks": tasks, "steps": steps}
         for name, count in counts.items():
             if count < 1:
@@ -137,8 +145,8 @@ class episodes:
             raise ValueError(f"way is {way}, but there are only {there} classes")
         if shot + query > x.shape[1]:
             raise ValueError(f"shot {shot} + query {query} exceed the {x.shape[1]} examples of a class")
-        if (process_index is None) != (process_count is None):
-            raise ValueError("give process_index and process_count together, or neither")
+        if process_index is not None or process_count is not None:
+            processes(process_index, process_count)  # wrong ones are told at once
         self.size = x.shape[0] * x.shape[1]
         self._steps, self._tasks, self._processes = steps, tasks, (process_index, process_count)
         self._x, self._key = jax.device_put(x), jax.random.key(seed)
@@ -158,9 +166,7 @@ class episodes:
         """The episodes of a step, on the device; of several processes each has its own tasks."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
-        index, count = self._processes
-        if index is None or count is None:
-            index, count = jax.process_index(), jax.process_count()
+        index, count = processes(*self._processes)
         if self._tasks % count:
             raise ValueError(f"{self._tasks} tasks do not divide by {count} processes")
         local = self._tasks // count

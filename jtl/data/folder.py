@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from jtl.data import images
+from jtl.data.noted import noted
 from jtl.data.pipeline import Dataset, distinct
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
+LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
+"""What Windows leaves in folders of images, and macOS in archives of them."""
 
 
 def folder(
@@ -30,12 +33,15 @@ def folder(
     """Data set of class folders of images.
 
     Args:
-      root: the folder of class folders; labels follow their sorted names. Hidden files are passed over.
+      root: the folder of class folders; labels follow their sorted names. Hidden files are passed over,
+        and those that systems leave (`LEFT`).
       batch_size: rows of the global batch.
       size: resize the short side to it and crop the middle square; or give `transform`.
       transform: `(pixels, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
+        What it raises has a note that names the file.
       mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
-      classes: the names to expect, in the order of labels, as those of the training set.
+      classes: the names to expect, in the order of labels, as those of the training set. One without images then has
+        an empty folder.
       seed: of the order and the transform.
       shuffle: afresh each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
@@ -44,8 +50,9 @@ def folder(
 
     Raises:
       FileNotFoundError: if root is no folder.
-      ValueError: at once for a class folder that is empty, missing or unexpected, and for a file that is no image or
-        in no class folder; at reading for a file that does not decode or has another channel count. The file is named.
+      ValueError: at once for a class folder that is missing, unexpected, or empty though `classes` is not given, and
+        for a file that is no image or in no class folder; at reading for a file that does not decode or has another
+        channel count. The file is named.
     """
     if (size is None) == (transform is None):
         raise ValueError("give either size or transform")
@@ -54,6 +61,8 @@ def folder(
     side = size
     change = transform or (lambda pixels, rng: images.short_side_crop(pixels, side or 0))
     names, files, labels = scan(Path(root), classes)
+    if not files:
+        raise ValueError(f"{str(root)!r} has no images: the folders of all classes are empty")
     channels = None if mode else images.decode(files[0]).shape[2]
     source = _Folder(names, files, labels, change, mode, channels)
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
@@ -63,23 +72,26 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
     """(class names, files, labels int32 [files]) of a folder of class folders; see `folder` for what it refuses."""
     if not root.is_dir():
         raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of images per class")
-    entries = [entry for entry in sorted(root.iterdir()) if not entry.name.startswith(".")]
+    expected = None if classes is None else distinct(classes)
+    entries = _visible(root)
     found = [entry.name for entry in entries if entry.is_dir()]
     for entry in entries:
         if not entry.is_dir():
             raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")
-        if classes is not None and entry.name not in classes:
-            raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(classes)}")
-    names = tuple(found) if classes is None else distinct(classes)
+        if expected is not None and entry.name not in expected:
+            raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(expected)}")
+    names = tuple(found) if expected is None else expected
     if not names:
         raise ValueError(f"{str(root)!r} has no class folders")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
         if name not in found:
-            raise ValueError(f"{str(root)!r} has no folder for class {name!r}; there are {found}")
-        inside = [file for file in sorted((root / name).iterdir()) if not file.name.startswith(".")]
-        if not inside:
+            raise ValueError(
+                f"{str(root)!r} has no folder for class {name!r}; there are {found}; make an empty one for none"
+            )
+        inside = _visible(root / name)
+        if not inside and expected is None:
             raise ValueError(f"class folder {str(root / name)!r} is empty")
         for file in inside:
             if file.is_symlink() and not file.exists():
@@ -89,6 +101,10 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
         files += inside
         labels += [label] * len(inside)
     return names, tuple(files), np.array(labels, np.int32)
+
+
+def _visible(place: Path) -> list[Path]:
+    return [entry for entry in sorted(place.iterdir()) if not entry.name.startswith(".") and entry.name not in LEFT]
 
 
 @dataclass(frozen=True)
@@ -121,4 +137,5 @@ class _Folder:
                 f"image {str(file)!r} has {pixels.shape[2]} channels, {str(self.files[0])!r} has "
                 f"{self.channels}; pass mode='RGB' (or 'L') to convert all"
             )
-        return self.transform(pixels, np.random.default_rng(draw))
+        with noted(f"image {str(file)!r} was transformed"):
+            return np.asarray(self.transform(pixels, np.random.default_rng(draw)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jtl.data.pipeline import Dataset
+from jtl.data.pipeline import Dataset, same_labels
 from jtl.typing import Batch
 
 
@@ -23,7 +23,12 @@ def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
 
     Returns:
       a data set of {"source": batch, "target": batch}; size is the longer domain's, classes are the source's.
+
+    Raises:
+      ValueError: with target_labels, for a label that means another class in the target.
     """
+    if target_labels:
+        same_labels(source, target, ("the source", "the target"))
     if isinstance(target, Dataset) and target.shuffle:
         target = replace(target, seed=zlib.crc32(f"target/{target.seed}".encode()))
     return Pair(source, target, target_labels)

@@ -1,13 +1,14 @@
 """One data set for all sources: Grain shuffles, slices, pads and batches by the step alone."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from jtl.data.processes import processes
 from jtl.typing import Batch
 
 
@@ -15,16 +16,43 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
     """The names of classes, of which a label is the place.
 
     Raises:
-      TypeError: for one string, whose letters would be the names.
+      TypeError: for one string, whose letters would be the names, or what is no list.
       ValueError: for a name that is there twice: two labels would be one class.
     """
     if isinstance(classes, str):
         raise TypeError(f"classes is the string {classes[:50]!r}; give a list of names")
+    if not isinstance(classes, Iterable):
+        raise TypeError(f"classes is {classes!r}; give a list of names")
     names = tuple(map(str, classes))
     twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if twice:
         raise ValueError(f"class {twice[0]!r} is there {names.count(twice[0])} times; give each name once")
     return names
+
+
+def same_labels(known: Any, other: Any, told: tuple[str, str]) -> None:
+    """Refuses a data set whose labels mean other classes than they do in the one that is learned from.
+
+    Folders give labels by their sorted names: where one lacks a class, all labels behind it move up. Data sets that
+    share no name, as those of numbers and words, may be the same classes, and are let pass; so are those without names.
+
+    Args:
+      known: the data set that is learned from.
+      other: the one with the same labels.
+      told: what to call both in the message.
+
+    Raises:
+      ValueError: naming the first label of two classes.
+    """
+    ours, theirs = (getattr(data, "classes", None) or () for data in (known, other))
+    if not set(ours) & set(theirs):
+        return
+    for label, name in enumerate(theirs):
+        if label >= len(ours) or ours[label] != name:
+            means = repr(ours[label]) if label < len(ours) else "no class"
+            raise ValueError(
+                f"label {label} is {name!r} in {told[1]} and {means} in {told[0]}: read both with one classes="
+            )
 
 
 @runtime_checkable
@@ -95,10 +123,8 @@ class Dataset:
             raise ValueError(
                 f"drop_last leaves no batch: {self.size} examples are fewer than batch_size {self.batch_size}"
             )
-        if (self.process_index is None) != (self.process_count is None):
-            raise ValueError("give process_index and process_count together, or neither")
-        if self.process_count is not None:
-            self._processes  # noqa: B018  (checks what was given)
+        if self.process_index is not None or self.process_count is not None:
+            self._share()  # wrong ones are told at once
 
     @property
     def size(self) -> int:
@@ -126,25 +152,18 @@ class Dataset:
         """The batches of the first epoch, in order."""
         return (self[step] for step in range(len(self)))
 
-    @cached_property
-    def _processes(self) -> tuple[int, int]:
-        index, count = self.process_index, self.process_count
-        if index is None or count is None:
-            import jax  # asked only now: a program may call jax.distributed.initialize after it made its data
-
-            index, count = jax.process_index(), jax.process_count()
-        if not 0 <= index < count:
-            raise ValueError(f"process_index is {index}; with {count} processes it must be in [0, {count})")
+    def _share(self) -> tuple[int, int]:
+        """Which process this is, and how many rows of a batch are its own."""
+        index, count = processes(self.process_index, self.process_count)
         if self.batch_size % count:
             raise ValueError(f"batch_size {self.batch_size} does not divide by {count} processes")
-        return index, count
+        return index, self.batch_size // count
 
     @cached_property
     def _batches(self) -> Any:
         from grain import MapDataset
 
-        index, count = self._processes
-        local = self.batch_size // count
+        index, local = self._share()
         # Grain adds the epoch to the seed; hashing first keeps seed 1's first epoch from being seed 0's second
         seed = zlib.crc32(f"order/{self.seed}".encode())
         order: Any = MapDataset.range(self.size)

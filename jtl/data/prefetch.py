@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from jtl.data.noted import noted
+
 
 def prefetch(
     dataset: Any,
@@ -40,11 +42,8 @@ def prefetch(
         raise ValueError(f"need ahead >= 1, threads >= 1, start_step >= 0; got {ahead}, {threads}, {start_step}")
 
     def load(step: int) -> Any:
-        try:
+        with noted(f"batch {step} of the data was made"):
             return put(dataset[step])
-        except BaseException as error:
-            error.add_note(f"while batch {step} of the data was made")
-            raise
 
     steps = count(start_step) if stop_step is None else range(start_step, stop_step)
     return _run(load, iter(steps), ahead, threads)

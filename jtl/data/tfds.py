@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.data.noted import noted
 from jtl.data.pipeline import Dataset
 
 
@@ -28,7 +29,7 @@ def tfds(
 
     Args:
       name: as "mnist" or "mnist:3.0.1".
-      split: as "train", or a part of one, "train[:10%]".
+      split: as "train", a part of one, "train[:10%]", or several, "train+test".
       data_dir: where prepared data sets lie; None is TFDS's default.
       batch_size: rows of the global batch.
       download: prepare the data set if it is not there; where it holds images, TFDS itself needs TensorFlow for
@@ -47,6 +48,7 @@ def tfds(
       ImportError: where TFDS cannot prepare the data set without TensorFlow.
       FileNotFoundError: if the data set is not prepared in data_dir; says which are.
       ValueError: for a split that is not there (says which are), or a data set without an (input, label) pair.
+      TypeError: at reading, for inputs or labels that are no numbers, as texts without a transform.
     """
     import tensorflow_datasets
     from tensorflow_datasets.core import constants, read_only_builder
@@ -74,8 +76,8 @@ def tfds(
             ) from error
         builder = found
     info: Any = builder.info
-    base = split.partition("[")[0]
-    if base not in (*info.splits, "all"):
+    bases = {part.strip().partition("[")[0] for part in split.split("+")}
+    if not bases <= {*info.splits, "all"}:
         raise ValueError(f"data set {name!r} has no split {split!r}; there are {sorted(info.splits)}")
     if info.supervised_keys is None or len(info.supervised_keys) != 2:
         raise ValueError(f"data set {name!r} names no (input, label) pair; its features are {list(info.features)}")
@@ -99,8 +101,17 @@ class _Records:
         rows = self.records.__getitems__([int(i) for i in index])  # one call: records are read in one go
         x = [row[self.x] for row in rows]
         if self.transform is not None:
-            x = [self.transform(one, np.random.default_rng(draw)) for one, draw in zip(x, draws, strict=True)]
+            x = [self._changed(*row) for row in zip(x, draws, index.tolist(), strict=True)]
         if len({np.shape(one) for one in x}) > 1:
             raise ValueError(f"feature {self.x!r} differs in shape between examples; give a transform to one shape")
         y = np.asarray([row[self.y] for row in rows])
-        return {"x": np.stack(x), "y": y.astype(np.int32 if y.dtype.kind in "iu" else np.float32)}
+        x = np.stack(x)
+        for name, values, way in ((self.x, x, "a transform that makes some"), (self.y, y, "a data set with labels")):
+            if values.dtype.kind in "OSU":
+                raise TypeError(f"feature {name!r} has dtype {values.dtype}, no numbers: give {way}")
+        return {"x": x, "y": y.astype(np.int32 if y.dtype.kind in "iu" else np.float32)}
+
+    def _changed(self, x: Any, draw: tuple[int, ...], example: int) -> Any:
+        assert self.transform is not None
+        with noted(f"example {example} was transformed"):
+            return self.transform(x, np.random.default_rng(draw))

@@ -82,7 +82,10 @@ def curves(
     figure, axes = _figure((6.4, 4.0))
     lines = []
     for name, values in series.items():
-        runs = np.atleast_2d(np.asarray(values, np.float64))
+        try:
+            runs = np.atleast_2d(np.asarray(values, np.float64))
+        except (ValueError, TypeError) as error:  # runs of several lengths, or no numbers
+            raise ValueError(f"series {name!r} is no array of numbers: give [steps], or [runs, steps]") from error
         if runs.ndim != 2 or not runs.size:
             raise ValueError(f"series {name!r} has shape {np.shape(values)}; give [steps] or [runs, steps]")
         mean, steps = runs.mean(0), np.arange(1, runs.shape[1] + 1)

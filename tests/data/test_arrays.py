@@ -1,5 +1,6 @@
 """Arrays: what is read, and what is refused."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,6 +48,10 @@ def test_soft_labels_and_uint8_stay():
         (np.zeros(2), np.array([0, np.nan]), None, ValueError, "y is NaN in row 1"),
         (np.array([[0, 1], [0, 1 << 31]]), None, None, ValueError, "x is 2147483648, too large for 32 bits, in row 1"),
         (np.array([1 << 32, 0], np.uint64), None, None, ValueError, "x is 4294967296, too large"),
+        (np.array([[0.0], [1e39]]), None, None, ValueError, r"x is 1e\+39, too large for 32 bits, in row 1"),
+        (np.zeros(2), np.array([0.0, -1e39]), None, ValueError, r"y is -1e\+39, too large for 32 bits, in row 1"),
+        (jnp.array([0, jnp.nan], jnp.bfloat16), None, None, ValueError, "x is NaN in row 1"),
+        (np.zeros(2, [("a", float), ("b", int)]), None, None, TypeError, "x has dtype .*; it must be an array of num"),
         (np.ma.array([1, 2], mask=[False, True]), None, None, ValueError, "x has masked values"),
         (np.zeros(2), np.array([0, 1]), 0, ValueError, "classes is 0; give at least one"),
         (np.zeros(2), np.array([0, 1]), "ab", TypeError, "classes is the string 'ab'; give a list"),
@@ -60,10 +65,14 @@ def test_bad_arrays(x, y, classes, error, message):
 
 
 def test_the_largest_of_32_bits_stay():
-    ds = data.arrays(
-        {"i": np.array([-1 << 31, (1 << 31) - 1]), "u": np.array([0, (1 << 32) - 1], np.uint64)}, batch_size=2
-    )
-    assert {name: value.max() for name, value in ds[0]["x"].items()} == {"i": (1 << 31) - 1, "u": (1 << 32) - 1}
+    largest = float(np.finfo(np.float32).max)
+    x = {"i": np.array([-1 << 31, (1 << 31) - 1]), "u": np.array([0, (1 << 32) - 1], np.uint64)}
+    x |= {"f": np.array([-np.inf, largest]), "b": jnp.array([-jnp.inf, 1], jnp.bfloat16)}
+    ds = data.arrays(x, np.arange(2), batch_size=2, classes=np.int64(2))
+    found = {"i": (1 << 31) - 1, "u": (1 << 32) - 1, "f": largest, "b": 1}
+    assert {name: value.max() for name, value in ds[0]["x"].items()} == found
+    assert ds[0]["x"]["b"].dtype == jnp.bfloat16
+    assert ds.classes == ("0", "1")
 
 
 def test_real_usps(real_data):

@@ -51,6 +51,15 @@ def test_rotate_by_right_angles_is_rot90(images):
     assert (augment.rotate(0.0)(jax.random.key(0), images) == images).all()
 
 
+def test_a_turn_leaves_black_and_white_images_as_much_ink(images):
+    """Rounded to the nearest of both: all that a turned stroke touches would be ink."""
+    drawn = images > 200
+    shares = np.asarray(augment.rotate_by(drawn.astype(np.float32), np.full(6, 30.0, np.float32)))
+    turned = np.asarray(augment.rotate_by(drawn, np.full(6, 30.0, np.float32)))
+    assert turned.dtype == bool
+    assert (turned == (shares > 0.5)).all()
+
+
 def test_noise_has_its_standard_deviation(key):
     out = np.asarray(augment.noise(0.5)(key, np.zeros((2, 100, 100, 1), np.float32)))
     assert abs(out.std() - 0.5) < 5 * 0.5 / (2 * out.size) ** 0.5  # five standard errors
@@ -96,6 +105,10 @@ def test_compose_gives_each_its_own_key(key, images):
             ValueError,
             r"images of shape \(6, 5, 5\): give",
         ),
+        (lambda k, x: augment.rotate(-10.0), ValueError, "degrees is -10.0; give the largest angle"),
+        (lambda k, x: augment.rotate(float("nan")), ValueError, "degrees is nan"),
+        (lambda k, x: augment.normalise((0.5,), (float("nan"),)), ValueError, "std positive"),
+        (lambda k, x: augment.normalise((), ()), ValueError, "not empty"),
         (lambda k, x: augment.noise(-1.0), ValueError, "std is -1"),
         (lambda k, x: augment.noise(1.0)(k, x), TypeError, "needs float images, got uint8"),
         (lambda k, x: augment.normalise((0.5,), (0.0,)), ValueError, "std positive"),

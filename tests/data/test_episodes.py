@@ -1,5 +1,7 @@
 """Laws of the episodes."""
 
+from inspect import unwrap
+
 import jax
 import numpy as np
 import pytest
@@ -95,11 +97,26 @@ def test_real_omniglot(real_data):
         ({"tasks": 0}, "tasks is 0"),
         ({"rotations": True}, "rotations need square images"),
         ({"process_index": 0}, "together"),
+        ({"process_index": 2, "process_count": 2}, "process_index is 2; with 2 processes"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.full((3, 5, 2), np.nan), ValueError, "x is NaN in row 0"),
+        (np.full((3, 5, 2), 1 << 40), ValueError, "x is 1099511627776, too large for 32 bits"),
+        (np.full((3, 5, 2), 1e39), ValueError, r"x is 1e\+39, too large"),
+        (np.zeros(15), ValueError, r"x has shape \(15,\); give \[classes, per_class"),
+    ],
+)
+def test_bad_examples(x, error, message):
+    with pytest.raises(error, match=message):
+        unwrap(data.episodes.__init__)(object.__new__(data.episodes), x, way=2, shot=1, query=1, tasks=1)
 
 
 def test_bad_steps_and_splits():

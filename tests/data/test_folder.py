@@ -1,5 +1,7 @@
 """Class folders: real photos, and an error with the file's name for every fault."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,9 @@ def root(tmp_path):
     for name in ("bees/a.png", "bees/b.png", "ants/c.png"):
         save(tmp_path / name)
     (tmp_path / ".hidden").write_text("passed over")
+    (tmp_path / "desktop.ini").write_text("passed over too")
+    (tmp_path / "ants" / "Thumbs.db").write_bytes(b"and this")
+    (tmp_path / "__MACOSX" / "ants").mkdir(parents=True)
     return tmp_path
 
 
@@ -33,6 +38,16 @@ def test_classes_are_sorted_and_labels_follow(root):
         0,
         1,
     ]
+
+
+def test_a_class_without_images_keeps_its_label(root):
+    (root / "beetles").mkdir()
+    save(root / "ants" / "x.JFIF.png")
+    (root / "ants" / "x.JFIF.png").rename(root / "ants" / "x.JFIF")  # Pillow goes by the bytes
+    expected = ["ants", "beetles", "bees"]
+    ds = data.folder(root, size=4, batch_size=4, shuffle=False, classes=expected)
+    assert ds.classes == tuple(expected)
+    assert ds[0]["y"].tolist() == [0, 0, 2, 2]
 
 
 def test_random_crops_are_a_function_of_the_step(root):
@@ -94,6 +109,12 @@ def test_a_transform_that_gives_several_shapes_is_refused(root):
     save(root / "bees" / "large.png", (9, 9, 3))
     with pytest.raises(ValueError, match=r"large\.png' became \(9, 9, 3\)"):
         data.folder(root, transform=lambda x, rng: x, batch_size=4, shuffle=False)[0]
+    with pytest.raises(ValueError, match="a crop of 9 does not fit an image of 8 x 6") as raised:
+        data.folder(root, transform=lambda x, rng: data.images.center_crop(x, 9), batch_size=1, shuffle=False)[0]
+    assert f"while image {str(root / 'ants' / 'c.png')!r} was transformed" in raised.value.__notes__
+    small: Any = lambda x, rng: Image.fromarray(x).resize((2, 3))  # noqa: E731
+    drawn = data.folder(root, transform=small, batch_size=4, shuffle=False)
+    assert drawn[0]["x"].shape == (4, 3, 2, 3)
 
 
 def test_real_ants_and_bees(real_data):

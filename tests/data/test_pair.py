@@ -1,6 +1,7 @@
 """Pairs of domains of different size."""
 
 import numpy as np
+import pytest
 
 from jtl import data
 
@@ -25,6 +26,21 @@ def test_target_labels_only_when_asked():
     assert set(data.pair(numbered(8, 4), numbered(8, 4))[0]["target"]) == {"x", "mask"}
     batch = data.pair(numbered(8, 4), numbered(8, 4), target_labels=True)[0]["target"]
     assert (batch["y"] == batch["x"]).all()
+
+
+def test_labels_of_other_classes_are_refused():
+    def named(*classes):
+        return data.arrays(np.zeros(4), np.zeros(4, int), batch_size=2, classes=classes)
+
+    with pytest.raises(
+        ValueError, match="label 1 is 'c' in the target and 'b' in the source: read both with one classes="
+    ):
+        data.pair(named("a", "b", "c"), named("a", "c"), target_labels=True)
+    with pytest.raises(ValueError, match="label 1 is 'b' in the target and no class in the source"):
+        data.pair(named("a"), named("a", "b"), target_labels=True)
+    for fine in (named("a", "b"), named("a", "b", "c"), named("0", "1", "2")):
+        data.pair(named("a", "b", "c"), fine, target_labels=True)
+    data.pair(named("a", "b", "c"), named("c", "d"))  # labels that are not read tell nothing wrong
 
 
 def test_equal_seeds_do_not_bind_rows_together():

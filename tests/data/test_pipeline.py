@@ -1,9 +1,12 @@
 """Laws of the data set: a function of the step, every example once an epoch, the same for any process count."""
 
+from inspect import unwrap
+
 import numpy as np
 import pytest
 
 from jtl import data
+from jtl.data.pipeline import distinct
 
 
 def numbered(size, **options):
@@ -84,3 +87,9 @@ def test_bad_options(options, message):
 def test_a_negative_step():
     with pytest.raises(IndexError, match="step is -1"):
         numbered(10, batch_size=4)[-1]
+
+
+@pytest.mark.parametrize("classes", [2, 1.5])
+def test_a_number_is_no_list_of_classes(classes):
+    with pytest.raises(TypeError, match=f"classes is {classes}; give a list of names"):
+        unwrap(distinct)(classes)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jtl import data
+from jtl.data.tfds import _Records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +33,33 @@ def test_a_part_of_a_split_and_a_transform(real_data):
     ds = data.tfds("mnist", "train[:100]", real_data("tfds"), batch_size=50, transform=half)
     assert ds.size == 100
     assert ds[0]["x"].shape == (50, 14, 14, 1)
+    both = data.tfds("mnist", "test+train", real_data("tfds"), batch_size=8, shuffle=False)
+    assert both.size == 70_000
+    assert (both[0]["y"] == data.tfds("mnist", "test", real_data("tfds"), batch_size=8, shuffle=False)[0]["y"]).all()
+
+
+class Rows:
+    """What TFDS gives of texts with their stars."""
+
+    def __init__(self, stars):
+        self.stars = stars
+
+    def __getitems__(self, index):
+        return [{"text": b"a film", "stars": self.stars[i]} for i in index]
+
+
+def test_what_is_no_number_is_named():
+    def read(stars, transform=None):
+        return _Records(Rows(stars), "text", "stars", transform, 2, None).read(np.arange(2), [(0,), (1,)])
+
+    with pytest.raises(TypeError, match=r"feature 'text' has dtype .S6, no numbers: give a transform"):
+        read([1, 2])
+    with pytest.raises(TypeError, match="feature 'stars' has dtype <U3, no numbers: give a data set with labels"):
+        read(["one", "two"], lambda x, rng: np.zeros(3))
+    with pytest.raises(ZeroDivisionError) as raised:
+        read([1, 2], lambda x, rng: 1 / 0)
+    assert raised.value.__notes__ == ["while example 0 was transformed"]
+    assert read([1, 2], lambda x, rng: np.zeros(3))["y"].tolist() == [1, 2]
 
 
 def test_what_is_missing_is_named_with_what_there_is(real_data, tmp_path):

@@ -74,7 +74,9 @@ def test_lines_are_texts_and_labels(tmp_path):
     rows = read(file)
     assert rows.texts == ["one\ttwo", "three"]
     np.testing.assert_array_equal(rows.labels, [1, 0])
-    for bad in ("three", "three\tfour"):
+    file.write_bytes("\ufeffone\x85two\t1\r\nthree\u2028\t0\r\n".encode())  # as an editor on Windows has its lines
+    assert read(file).texts == ["one\x85two", "three\u2028"]
+    for bad in ("three", "three\tfour", "three\t²"):
         file.write_text(f"one\t1\n{bad}\n")
         with pytest.raises(ValueError, match=r"a.tsv, line 2: .* is no text, a tab and a label"):
             read(file)
@@ -97,7 +99,10 @@ def test_a_way_that_does_not_beat_the_bag_is_named():
     assert failures(found) == ["feature extraction does not beat a bag of words on 9 examples"]
 
 
-@pytest.mark.parametrize(("make", "said"), [({"length": 0}, "length=0"), ({"sizes": (9, 0)}, r"sizes\[1\]=0")])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [({"length": 0}, "length=0"), ({"sizes": ()}, r"sizes=\(\): give"), ({"sizes": (9, 0)}, r"sizes\[1\]=0")],
+)
 def test_numbers_out_of_range_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         sentiment.Recipe(**make)

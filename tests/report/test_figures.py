@@ -63,7 +63,7 @@ def test_a_thousand_classes_have_a_figure(tmp_path):
         confusion(np.zeros((0, 0)), "", tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("series", [{}, {"loss": np.zeros((2, 3, 4))}, {"loss": []}])
+@pytest.mark.parametrize("series", [{}, {"loss": np.zeros((2, 3, 4))}, {"loss": []}, {"loss": [[1], [1, 2]]}])
 def test_what_is_no_curve_is_refused(series, tmp_path):
-    with pytest.raises(ValueError, match=r"series"):
+    with pytest.raises(ValueError, match=r"no series|series 'loss'"):
         curves(series, tmp_path / "a.png")

@@ -61,6 +61,7 @@ class Few:
     def __post_init__(self) -> None:
         positive(way=self.way, tasks=self.tasks, steps=self.steps, test_tasks=self.test_tasks)
         positive(inner_steps=self.inner_steps, test_steps=self.test_steps, scratch_steps=self.scratch_steps)
+        positive(inner_lr=self.inner_lr, learning_rate=self.learning_rate, scratch_lr=self.scratch_lr)
         if self.way > len(UNSEEN):
             raise ValueError(f"way={self.way}: only {len(UNSEEN)} digits are unseen in meta-training")
         if not self.shots:

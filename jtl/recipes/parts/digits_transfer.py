@@ -58,6 +58,7 @@ class Transfer:
     def __post_init__(self) -> None:
         positive(shot=self.shot, steps=self.steps)
         positive(pretrain_steps=self.pretrain_steps, pretrain_batch=self.pretrain_batch)
+        positive(pretrain_lr=self.pretrain_lr, scratch_lr=self.scratch_lr, head_lr=self.head_lr, tune_lr=self.tune_lr)
 
 
 class Tuned(NamedTuple):

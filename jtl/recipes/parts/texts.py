@@ -43,9 +43,10 @@ def read(path: Path) -> Rows:
       ValueError: for a line of another form; it is named.
     """
     texts, labels = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
         given, tab, label = line.rpartition("\t")
-        if not tab or not label.isdigit():
+        if not tab or not label.isdecimal():
             raise ValueError(f"{path}, line {number}: {line[:80]!r} is no text, a tab and a label")
         texts.append(given)
         labels.append(int(label))
@@ -123,6 +124,8 @@ class Texts:
     tune: Stage = field(default_factory=lambda: Stage(steps=120, batch=16, learning_rate=1e-4))
 
     def __post_init__(self) -> None:
+        if not self.sizes:
+            raise ValueError("sizes=(): give at least one number of labelled examples")
         base.positive(length=self.length, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
 
     def train(self) -> dict[str, Any]:
