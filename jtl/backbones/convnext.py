@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
-from jtl.backbones.transformer import Mlp, trunc_normal
+from jtl.backbones.transformer import Mlp, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
 from jtl.ops import computed_once
 
@@ -25,9 +25,12 @@ def convnext(
     size: Literal["T", "S", "B", "L", "XL"] | Sequence[tuple[int, int]],
     *,
     patch: int = 4,
+    overlap: int | None = None,
     eps: float = 1e-6,
     layer_scale: float | None = 1e-6,
     drop_path: float = 0.0,
+    norm_first: bool = False,
+    hidden: int | None = None,
 ) -> Model:
     """A ConvNeXt: blocks `x + γ mlp(norm(depthwise(x)))` with 7x7 kernels, in stages that halve the map.
 
@@ -39,13 +42,17 @@ def convnext(
     Args:
       size: "T", "S", "B", "L", "XL", or the number of blocks and channels of each stage.
       patch: side of the stem's tiles in pixels.
+      overlap: channels between two 3x3 convolutions of stride 2, `stem/conv1` and `stem/conv2`, which make the stem in
+        place of the tiles' one; None for tiles.
       eps: of the last normalisation: 1e-6 in timm and torchvision, 1e-12 in transformers. It is 1e-6 in the others.
       layer_scale: start of γ; None for no γ.
       drop_path: probability of dropping the last block's branch for an example in training; it grows linearly from
         0 at the first.
+      norm_first: the last normalisation comes before the mean.
+      hidden: width of a dense layer with GELU that makes `pooled` of it, `hidden/kernel`; None for none.
 
     Raises:
-      ValueError: for an unknown size, or a probability outside [0, 1).
+      ValueError: for an unknown size, overlapping tiles of other than 4 pixels, or a probability outside [0, 1).
 
     Liu et al., A ConvNet for the 2020s, 2022, arXiv 2201.03545.
     """
@@ -56,7 +63,11 @@ def convnext(
         raise ValueError(f"size={size!r}: each stage has at least one block and one channel")
     if not 0 <= drop_path < 1:
         raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
-    return from_linen(_ConvNeXt(stages, patch, eps, layer_scale, drop_path))
+    if overlap is not None and (overlap < 1 or patch != 4):
+        raise ValueError(
+            f"overlap={overlap}, patch={patch}: give at least one channel, and patch=4, the steps of the two"
+        )
+    return from_linen(_ConvNeXt(stages, patch, overlap, eps, layer_scale, drop_path, norm_first, hidden))
 
 
 def _norm(eps: float = 1e-6, name: str = "norm") -> nn.LayerNorm:
@@ -83,10 +94,15 @@ class _Block(nn.Module):
 class _Stem(nn.Module):
     width: int
     patch: int
+    overlap: int | None
 
     @nn.compact
     def __call__(self, x):
-        return _norm()(Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x))
+        if self.overlap is None:
+            return _norm()(Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x))
+        for i, width in enumerate((self.overlap, self.width), 1):
+            x = Conv(width, 3, 2, bias=True, init=trunc_normal, name=f"conv{i}")(x)
+        return _norm()(x)
 
 
 class _Down(nn.Module):
@@ -113,15 +129,22 @@ class _Stage(nn.Module):
 class _ConvNeXt(nn.Module):
     stages: tuple[tuple[int, int], ...]
     patch: int
+    overlap: int | None
     eps: float
     layer_scale: float | None
     drop_path: float
+    norm_first: bool
+    hidden: int | None
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = check_images(x, self.patch * 2 ** (len(self.stages) - 1))
-        x = _Stem(self.stages[0][1], self.patch, name="stem")(x)
+        x = _Stem(self.stages[0][1], self.patch, self.overlap, name="stem")(x)
         rates, features = drop_path_rates(self.drop_path, [blocks for blocks, _ in self.stages]), {}
         for i, (_, width) in enumerate(self.stages, 1):
             x = features[f"stage{i}"] = _Stage(width, rates[i - 1], self.layer_scale, name=f"stage{i}")(x, train, i > 1)
-        return features | {"last": x, "pooled": _norm(self.eps)(jnp.mean(x, (1, 2)))}
+        norm = _norm(self.eps)
+        pooled = jnp.mean(norm(x), (1, 2)) if self.norm_first else norm(jnp.mean(x, (1, 2)))
+        if self.hidden is not None:
+            pooled = exact_gelu(nn.Dense(self.hidden, kernel_init=trunc_normal, name="hidden")(pooled))
+        return features | {"last": x, "pooled": pooled}

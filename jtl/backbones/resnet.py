@@ -11,6 +11,8 @@ from jtl.backbones.resnet_blocks import Kind, Stage, Stem
 from jtl.model import Model, from_linen
 
 DEPTHS = {
+    10: (1, 1, 1, 1),
+    14: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
     26: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -20,45 +22,49 @@ DEPTHS = {
     200: (3, 24, 36, 3),
 }
 """The number of blocks of each stage of the networks known by their depth."""
-PLAIN = (18, 34)
+PLAIN = (10, 18, 34)
 """Those of them without bottlenecks."""
 
 
 def resnet(
     depth: int | Sequence[int],
     *,
-    stem: Literal["imagenet", "deep", "cifar"] = "imagenet",
+    stem: Literal["imagenet", "deep", "tiered", "cifar"] = "imagenet",
     stem_width: int | None = None,
     bottleneck: bool | None = None,
     width: int = 64,
     groups: int = 1,
     width_per_group: int = 64,
     avg_down: bool = False,
+    squeeze: bool = False,
     zero_init: bool = False,
     momentum: float = 0.1,
 ) -> Model:
     """A ResNet: a stem, then stages of residual blocks `relu(x + f(x))`, each but the first halving the map.
 
     Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled` its mean over pixels,
-    512 wide for 18 and 34, else 2048. Parameters: `stem/conv/kernel`, `stem/norm/scale` (`stem/conv1/kernel` to
+    512 wide for 10, 18 and 34, else 2048. Parameters: `stem/conv/kernel`, `stem/norm/scale` (`stem/conv1/kernel` to
     `stem/norm3/scale` of a deep stem), `stage1/block1/conv1/kernel`, `stage1/block1/norm1/scale`, ...,
-    `stage2/block1/shortcut/conv/kernel`. The numbers are those of torchvision's, timm's and transformers' networks of
+    `stage2/block1/shortcut/conv/kernel`, with `squeeze` `stage1/block1/squeeze/reduce/kernel` and `.../expand/kernel`.
+    The numbers are those of torchvision's, timm's and transformers' networks of
     the same weights: `resnet(50, groups=32, width_per_group=4)` is ResNeXt-50 32x4d, `resnet(50, width_per_group=128)`
     Wide ResNet-50-2, `resnet(50, stem="deep", avg_down=True)` ResNet-50-D.
 
     Args:
-      depth: 18, 26, 34, 50, 101, 152 or 200, or the number of blocks of each stage.
+      depth: 10, 14, 18, 26, 34, 50, 101, 152 or 200, or the number of blocks of each stage.
       stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2; "deep" has three 3x3
-        convolutions in place of that one (He et al., 2018); "cifar" is one 3x3 convolution of stride 1, for small
-        images.
-      stem_width: channels of a deep stem's first two convolutions, half of its third's; None for `width // 2`.
+        convolutions in place of that one (He et al., 2018), and so has "tiered", the first of them narrower; "cifar"
+        is one 3x3 convolution of stride 1, for small images.
+      stem_width: channels of a deep stem's first two convolutions, half of its third's; None for `width // 2`. Of a
+        tiered stem's first there are three quarters.
       bottleneck: 1x1, 3x3, 1x1 convolutions in a block in place of two of 3x3; None lets the depth say so
-        (all but 18 and 34), and is False where the blocks are counted.
+        (all but 10, 18 and 34), and is False where the blocks are counted.
       width: channels of the stem and of the first stage's 3x3 convolutions.
       groups: of channels in a bottleneck's 3x3 convolution (Xie et al., 2016).
       width_per_group: channels of each of these groups where the stage's width is 64, and in proportion elsewhere;
         128 in one group makes a wide ResNet (Zagoruyko and Komodakis, 2016).
       avg_down: shortcuts halve the map by the mean of 2x2 pixels, not by every second pixel (He et al., 2018).
+      squeeze: each block's f ends with a squeeze-and-excitation to a sixteenth of its channels (Hu et al., 2017).
       zero_init: start each block as the identity, by a γ of 0 in its last normalisation (Goyal et al., 2017,
         arXiv 1706.02677; timm's default). Off, as in torchvision.
       momentum: share of the new batch in the running statistics.
@@ -70,7 +76,7 @@ def resnet(
     He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385. Xie et al., Aggregated Residual
     Transformations for Deep Neural Networks, 2016, arXiv 1611.05431. Zagoruyko and Komodakis, Wide Residual Networks,
     2016, arXiv 1605.07146. He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, 2018,
-    arXiv 1812.01187.
+    arXiv 1812.01187. Hu et al., Squeeze-and-Excitation Networks, 2017, arXiv 1709.01507.
     """
     if isinstance(depth, int):
         if depth not in DEPTHS:
@@ -80,22 +86,24 @@ def resnet(
         blocks, deep = tuple(depth), False
     if not blocks or any(b < 1 for b in blocks):
         raise ValueError(f"depth={blocks}: each stage has at least one block")
-    if stem not in ("imagenet", "deep", "cifar"):
-        raise ValueError(f"stem={stem!r}: give 'imagenet', 'deep' or 'cifar'")
-    if stem_width is not None and stem != "deep":
+    if stem not in ("imagenet", "deep", "tiered", "cifar"):
+        raise ValueError(f"stem={stem!r}: give 'imagenet', 'deep', 'tiered' or 'cifar'")
+    three = stem in ("deep", "tiered")
+    if stem_width is not None and not three:
         raise ValueError(f"stem_width={stem_width} with stem={stem!r}: only a deep stem has one")
-    first = None if stem != "deep" else width // 2 if stem_width is None else stem_width
-    if first is not None and first < 1:
-        raise ValueError(f"stem_width={first}: give at least 1")
+    second = width // 2 if stem_width is None else stem_width
+    first = second // 4 * 3 if stem == "tiered" else second
+    if three and first < 1:
+        raise ValueError(f"stem_width={second}: give at least {4 if stem == 'tiered' else 1}")
     deep = deep if bottleneck is None else bottleneck
-    kind = Kind(deep, groups, width_per_group, avg_down, zero_init, momentum)
+    kind = Kind(deep, groups, width_per_group, avg_down, zero_init, momentum, squeeze)
     if not deep and (groups, width_per_group) != (1, 64):
         raise ValueError(
             f"groups={groups}, width_per_group={width_per_group}: only blocks with bottlenecks have groups"
         )
     if groups < 1 or kind.inner(width) < 1:
         raise ValueError(f"groups={groups}, width_per_group={width_per_group}: no channels at width={width}")
-    return from_linen(_ResNet(blocks, width, stem == "cifar", first, kind))
+    return from_linen(_ResNet(blocks, width, stem == "cifar", (first, second) if three else None, kind))
 
 
 def resnet18(**options) -> Model:
@@ -127,7 +135,7 @@ class _ResNet(nn.Module):
     blocks: tuple[int, ...]
     width: int
     small: bool
-    deep: int | None
+    deep: tuple[int, int] | None
     kind: Kind
 
     @nn.compact

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from jtl.backbones.blocks import Squeeze, SqueezeExcite
 from jtl.backbones.layers import Conv, mean_pool
 from jtl.backbones.norm import BatchNorm
 
@@ -17,6 +18,7 @@ class Kind(NamedTuple):
     avg_down: bool
     zero_init: bool
     momentum: float
+    squeeze: bool
 
     def inner(self, width: int) -> int:
         """Channels of the first convolutions of a block of this width."""
@@ -24,11 +26,11 @@ class Kind(NamedTuple):
 
 
 class Stem(nn.Module):
-    """A convolution of 7x7, or for small images of 3x3; `deep` is the width of the first two where there are three."""
+    """A convolution of 7x7, or for small images of 3x3; `deep` has the widths of the first two of three."""
 
     width: int
     small: bool
-    deep: int | None
+    deep: tuple[int, int] | None
     momentum: float
 
     @nn.compact
@@ -38,7 +40,8 @@ class Stem(nn.Module):
             kernel, stride = (3, 1) if self.small else (7, 2)
             layers = [("", self.width, kernel, stride)]
         else:
-            layers = [("1", self.deep, 3, 2), ("2", self.deep, 3, 1), ("3", 2 * self.deep, 3, 1)]
+            first, second = self.deep
+            layers = [("1", first, 3, 2), ("2", second, 3, 1), ("3", 2 * second, 3, 1)]
         for number, features, kernel, stride in layers:
             x = Conv(features, kernel, stride, name=f"conv{number}")(x)
             x = nn.relu(BatchNorm(self.momentum, name=f"norm{number}")(x, train))
@@ -64,7 +67,7 @@ class Shortcut(nn.Module):
 
 
 class Block(nn.Module):
-    """`relu(x + f(x))`, f of two convolutions or of three."""
+    """`relu(x + f(x))`, f of two convolutions or of three, with `squeeze` and a squeeze-and-excitation."""
 
     width: int
     stride: int
@@ -85,6 +88,9 @@ class Block(nn.Module):
             zero = kind.zero_init and i == len(layers)
             gamma = nn.initializers.zeros if zero else nn.initializers.ones
             y = BatchNorm(kind.momentum, scale_init=gamma, name=f"norm{i}")(y, train)
+        if kind.squeeze:  # to a sixteenth of its channels, in eights
+            hidden = max(8, int(out / 16 + 4) // 8 * 8)
+            y = SqueezeExcite(Squeeze(hidden, nn.relu, nn.sigmoid), name="squeeze")(y)
         if self.stride != 1 or x.shape[-1] != out:
             x = Shortcut(out, self.stride, kind, name="shortcut")(x, train)
         return nn.relu(x + y)

@@ -49,20 +49,6 @@ def rechannelled(family: Family, config: Config, channels: int) -> Config:
     return changed
 
 
-def refilled(tree: dict[str, Any], shapes: dict[str, Any], kept: set[str]) -> dict[str, Any]:
-    """Parameters in the shapes that the channels ask for.
-
-    Args:
-      tree: path -> array as the file has it.
-      shapes: path -> shape and type with the new channels.
-      kept: paths that are drawn anew anyway.
-    """
-    return {
-        path: widened(leaf, shapes[path].shape[-2]) if path not in kept and leaf.shape != shapes[path].shape else leaf
-        for path, leaf in tree.items()
-    }
-
-
 def same_scale(images: Any, channels: int) -> Any:
     """Mean and deviation of another number of channels: the average of those there were, as timm has it."""
     if not isinstance(images, Preprocessing) or len(images.mean) == channels:

@@ -16,7 +16,7 @@ from jtl.weights.names import Rule, plain_end
 from jtl.weights.outline import outline
 from jtl.weights.presets import presets, tables
 from jtl.weights.read import read
-from jtl.weights.recognise import beginnings, recognise
+from jtl.weights.recognise import beginnings, described, recognise
 from jtl.weights.report import table
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
@@ -110,7 +110,7 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
 
 def fits(path: Path, tensors: Tensors) -> list[Fit]:
     """The networks with names of the file, the best first: that of a `config.json` beside it, or the known ones."""
-    if path.is_dir() and (path / "config.json").exists():
+    if path.is_dir() and described(path) is not None:
         found = recognise(path, None)
         networks = [("", found.family, found.config)]
     else:

@@ -13,23 +13,26 @@ from jtl import heads
 from jtl.model import Model, Variables
 from jtl.typing import Key
 from jtl.weights.asked import check
-from jtl.weights.channels import rechannelled, refilled, same_scale
+from jtl.weights.channels import rechannelled, same_scale, widened
 from jtl.weights.drawn import drawn
-from jtl.weights.families import Config
+from jtl.weights.families import Config, Family
 from jtl.weights.families.base import HEADLESS
+from jtl.weights.fitting import own
 from jtl.weights.hub import locate
 from jtl.weights.names import Rule, convert, flatten, matching, unflatten
 from jtl.weights.outline import outline
 from jtl.weights.positions import Kernel, interpolated
 from jtl.weights.preprocessing import Preprocessing
-from jtl.weights.presets import tables
+from jtl.weights.presets import OWN, tables
 from jtl.weights.read import read
-from jtl.weights.recognise import naming, recognise
+from jtl.weights.recognise import CONFIGS, naming, recognise
 from jtl.weights.report import Coverage
 from jtl.weights.sharded import Where, places, put
 from jtl.weights.shorten import shortened
 from jtl.weights.sound import LogMel, Waves
 from jtl.weights.vocabulary import Vocabulary, vocabulary
+
+POSITION = "backbone/position"
 
 
 class Pretrained(NamedTuple):
@@ -84,8 +87,8 @@ def load(
 
     Args:
       source: a weight file (safetensors, PyTorch's .pth/.pt/.th/.bin, .npz), a folder with one beside its
-        `config.json`, the folder of `jtl.Checkpoints`, `hf:org/name` or `timm:name` (the Hub's local cache first;
-        with `HF_HUB_OFFLINE` set the network is never touched).
+        `config.json` (of OpenCLIP: `open_clip_config.json`), the folder of `jtl.Checkpoints`, `hf:org/name` or
+        `timm:name` (the Hub's local cache first; with `HF_HUB_OFFLINE` set the network is never touched).
       arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
         a mapping as such a `config.json`.
       classes: how many, or their names; None as in the file, which may have no head. A number of classes for a head
@@ -116,7 +119,7 @@ def load(
       ValueError: the network is not said, not known, or a variant that jtl's is not.
     """
     check(classes, image, stages, dtype)
-    path = locate(source)
+    path = locate(source, needs=CONFIGS if arch is None else ())
     found = recognise(path if path.is_dir() else None, arch)
     held = read(path, within=within)
     tensors = held.under(prefix)
@@ -128,12 +131,14 @@ def load(
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
     config = family.complete(family.headless(found.config, kind) if bare else found.config, kind)
-    images, table = found.preprocessing, tables(family, config)[kind]
+    # timm's names, and many files of networks of grey images, tell the scale of three channels for any number.
+    images = same_scale(found.preprocessing, config.get("num_channels", 3))
+    table = tables(family, config)[kind]
     if stages is not None:
         config, table, rest = shortened(family, config, kind, stages, tensors)
         unused = (*unused, *map(re.escape, rest))
     if image is not None:
-        config, images, table = _resized(image, config, images, table, kind)
+        config, images, table = _resized(image, family, config, images, table, kind)
         family.complete(config, kind)  # refuses what is no size
     backbone = family.backbone(config)
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(map(str, classes))
@@ -152,16 +157,17 @@ def load(
         final = sizes(config)
     where = None if sharding is None else places(sharding, final)
 
-    def on_devices(path, array):
-        assert where is not None
-        return put(refilled({path: array}, final, set())[path], final[path].dtype, where[path])
+    def finished(path, array):
+        if array.shape != final[path].shape:  # channels are summed before numbers are rounded to `dtype`, as in timm
+            array = widened(array.astype(np.promote_types(array.dtype, np.float32)), final[path].shape[-2])
+        return own(array, final[path].dtype) if where is None else put(array, final[path].dtype, where[path])
 
-    finish = None if where is None else on_devices
+    finish = None if where is None and in_chans is None else finished
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
     report.unused.extend(name for name in held if not name.startswith(prefix))
     if isinstance(classes, int) and "head/out/kernel" in report.reinit:
         labels = None  # as many new classes as the file's are others nevertheless
-    leaves = refilled(dict(flatten(tree)), final, set(report.reinit))
+    leaves = dict(flatten(tree))
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     tokenizer = vocabulary(path) if path.is_dir() else None
@@ -169,18 +175,20 @@ def load(
 
 
 def _resized(
-    side: int, config: Config, images: Any, table: Sequence[Rule], kind: str
+    side: int, family: Family, config: Config, images: Any, table: Sequence[Rule], kind: str
 ) -> tuple[Config, Any, list[Rule]]:
     """All that depends on the size of the images, as the file's own library has it."""
     if {"vision_config", "text_config"} <= set(config):
         raise ValueError(f"image={side}: this {config['model_type']} has two towers, and keeps the size of its images")
-    if not any(rule.path == "backbone/position" for rule in table):
-        raise ValueError(f"image={side}: a {config['model_type']} takes images of any size; leave image= out")
-    count = side // config["patch_size"]
+    if not any(rule.path == POSITION for known in family.tables(config).values() for rule in known):
+        example = family.example(config)
+        pictures = isinstance(example, jax.ShapeDtypeStruct) and len(example.shape) == 4
+        what = "images of any size; leave image= out" if pictures else "no images"
+        raise ValueError(f"image={side}: a {config['model_type']} takes {what}")
+    count, kernel = side // config["patch_size"], _kernel(kind, config)
+    table = [Rule(POSITION, POSITION), *table] if kind == OWN else table  # whose one rule is of all paths
     rules = [
-        rule._replace(transform=interpolated(count, rule.transform, _kernel(kind, config["model_type"])))
-        if rule.path == "backbone/position"
-        else rule
+        rule._replace(transform=interpolated(count, rule.transform, kernel)) if rule.path == POSITION else rule
         for rule in table
     ]
     if isinstance(images, Preprocessing):
@@ -192,11 +200,13 @@ def _resized(
     return {**config, "image_size": side}, images, rules
 
 
-def _kernel(kind: str, model_type: str) -> Kernel:
-    """How the library that a file is of resizes its position embeddings."""
-    if kind == "timm" or model_type == "dinov2_with_registers":
+def _kernel(kind: str, config: Config) -> Kernel:
+    """How the library that a file is of resizes its position embeddings; timm's, of own files with a name of timm's."""
+    model = config["model_type"]
+    if kind == "timm" or model == "dinov2_with_registers" or (kind == OWN and "architecture" in config):
         return "antialiased"
-    return "linear" if (model_type, kind) == ("vit", "original") else "bicubic"
+    kernels: dict[tuple[str, str], Kernel] = {("vit", "original"): "linear", ("dinov2", "original"): "offset"}
+    return kernels.get((model, kind), "bicubic")
 
 
 def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int | None:

@@ -14,6 +14,8 @@ HINTS = {
     "head/": "a head for other classes than the file's is drawn anew by reinit=('head/.*',)",
     "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
 }
+# A classifier of speakers has a projection too, of another size, and a layer whose name an encoder's begin with.
+XVECTOR = r"(?:projector|tdnn|classifier|objective|feature_extractor)\..*"
 
 
 class Misfits(NamedTuple):
@@ -56,6 +58,10 @@ class Misfits(NamedTuple):
         return "\n".join([*lines, *self._way_out(reinit, unused)])
 
     def _way_out(self, reinit: Sequence[str], unused: Sequence[str]) -> list[str]:
+        if "tdnn.0.kernel.weight" in self.unexpected:
+            return [
+                f"x-vectors of speakers are not read, only the encoder; to load the rest alone: unused={(XVECTOR,)!r}"
+            ]
         drawn, left = branches(self.missing, self.given, "/"), branches(self.unexpected, self.used, ".")
         if self.problems or len(self.missing) > len(self.given) or len(drawn) + len(left) > FEW:
             return []

@@ -3,12 +3,13 @@
 import math
 from typing import Literal
 
+import jax
 import numpy as np
 
 from jtl.backbones import vision_transformer
 from jtl.weights.transforms import Transform, identity
 
-Kernel = Literal["bicubic", "antialiased", "linear"]
+Kernel = Literal["bicubic", "antialiased", "linear", "offset"]
 
 
 def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic") -> Transform:
@@ -18,8 +19,9 @@ def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic"
       side: how many patches there shall be in a row.
       of: from the file's layout.
       kernel: "bicubic" as transformers' `interpolate_pos_encoding`; "antialiased", bicubic too, as timm's
-        `resample_abs_pos_embed` and, in DINOv2 with registers alone, transformers; or "linear" with corners on corners,
-        as the JAX code of ViT and big_vision zoom.
+        `resample_abs_pos_embed` and, in DINOv2 with registers alone, transformers; "linear" with corners on corners,
+        as the JAX code of ViT and big_vision zoom; or "offset", "bicubic" by a scale of (side + 0.1) / n, as DINOv2's
+        own code has it without registers.
     """
 
     def forward(x: np.ndarray) -> np.ndarray:
@@ -32,12 +34,24 @@ def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic"
         wide = x.astype(np.float32)
         if kernel == "linear":
             return _zoomed(wide, old, side)
+        if kernel == "offset":
+            return _scaled(wide, old, side)
         return np.asarray(vision_transformer.interpolated(wide, (side, side), kernel == "antialiased"))
 
     def inverse(x: np.ndarray) -> np.ndarray:
         return of.inverse(x)  # what was interpolated is written as it is
 
     return Transform(f"{of.name}, interpolated to {side}x{side}", forward, inverse)
+
+
+def _scaled(x: np.ndarray, old: int, side: int) -> np.ndarray:
+    """Bicubic as torch's `interpolate(scale_factor=(side + 0.1) / old)`: place i is at (i + 1/2) / scale - 1/2."""
+    first, width = x.shape[1] - old * old, x.shape[2]
+    square, scale = x[:, first:].reshape(1, old, old, width), np.full(2, (side + 0.1) / old, np.float32)
+    new = jax.image.scale_and_translate(
+        square, (1, side, side, width), (1, 2), scale, np.zeros(2, np.float32), "cubic-pytorch", antialias=False
+    )
+    return np.concatenate([x[:, :first], np.asarray(new).reshape(1, side * side, width)], 1)
 
 
 def _zoomed(x: np.ndarray, old: int, side: int) -> np.ndarray:

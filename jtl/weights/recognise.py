@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jtl.weights import preprocessing, sound
+from jtl.weights import open_clip, preprocessing, sound
 from jtl.weights.errors import WeightNameError, show
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS
@@ -15,6 +15,9 @@ from jtl.weights.json_file import read_json
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.sound import LogMel, Waves
+
+CONFIGS = ("config.json", open_clip.FILE)
+"""What tells the network: OpenCLIP's own words serve where there are no others."""
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
 FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
@@ -36,14 +39,14 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
 
     Args:
       folder: may hold `config.json`, of transformers or timm, and `preprocessor_config.json` or
-        `processor_config.json`.
+        `processor_config.json`; or OpenCLIP's `open_clip_config.json`.
       arch: a name of timm or torchvision, or a mapping as such a `config.json`; it goes before the folder's.
 
     Raises:
       ValueError: where nothing says which network it is, or something says one that jtl does not know.
     """
     if arch is None:
-        config = None if folder is None else read_json(folder / "config.json", dict)
+        config = None if folder is None else described(folder)
         if config is None:
             where = "a file alone" if folder is None else f"{folder} without a config.json"
             raise ValueError(f"{where} does not say which network it is; give arch=, one of: {_names()}")
@@ -53,7 +56,17 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
         return _transformers(config, folder)
     if isinstance(config.get("architecture"), str):
         return _timm(config)
+    if "model_cfg" in config:
+        made = open_clip.config_of(config)
+        images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
+        return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
+
+
+def described(folder: Path) -> dict[str, Any] | None:
+    """What a folder says of its network; None where it says nothing."""
+    found = (read_json(folder / name, dict) for name in CONFIGS)
+    return next((config for config in found if config is not None), None)
 
 
 def _transformers(config: Config, folder: Path | None) -> Found:

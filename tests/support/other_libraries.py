@@ -84,6 +84,7 @@ VIT = {"img_size": 12, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads"
 NETS = {
     "timm resnet": lambda: timm.create_model("resnet18", layers=[1, 1, 1, 1], num_classes=5),
     "timm resnet18d": lambda: timm.create_model("resnet18d", layers=[1, 1, 1, 1], num_classes=5),
+    "timm seresnext26t": lambda: timm.create_model("seresnext26t_32x4d", layers=[1, 1, 1, 1], num_classes=5),
     "timm vit": lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, **VIT),
     "timm deit": lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **VIT),
     "timm dinov2": lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=5, **VIT),
@@ -101,6 +102,15 @@ NETS = {
     "timm convnext": lambda: timm.create_model("convnext_tiny", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5),
     "timm convnext_atto": lambda: timm.create_model(
         "convnext_atto", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5
+    ),
+    "timm convnext_ols": lambda: timm.create_model(
+        "convnext_atto_ols", depths=[1, 2, 1, 1], dims=[40, 6, 6, 8], num_classes=5
+    ),
+    "timm convnext_hnf": lambda: timm.create_model(
+        "convnext_tiny_hnf", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5
+    ),
+    "timm convnext_mlp": lambda: timm.create_model(
+        "convnext_large_mlp", depths=[1, 2, 1, 1], dims=[4, 6, 6, 8], num_classes=5
     ),
     "timm bit": lambda: timm.create_model("resnetv2_50x1_bit", num_classes=5, **BIT),
     "timm efficientnet": lambda: timm.create_model("tf_efficientnet_b0", num_classes=5),

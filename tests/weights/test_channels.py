@@ -74,6 +74,10 @@ def test_the_preprocessing_follows(tmp_path):
     assert images is not None
     np.testing.assert_allclose(images.mean, [(0.485 + 0.456 + 0.406) / 3])
     np.testing.assert_allclose(images.std, [(0.229 + 0.224 + 0.225) / 3])
+    # And that of a network which was made for grey images.
+    arch["model_args"]["in_chans"] = 1
+    made.folder(tmp_path / "grey", {**config, "num_channels": 1}, "torchvision")
+    assert load(tmp_path / "grey", arch=arch).preprocessing == images
 
 
 def test_half_precision_is_summed_in_single():

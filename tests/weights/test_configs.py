@@ -4,15 +4,24 @@ import copy
 import random
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from jtl.model import Variables
 from jtl.weights import preprocessing, sound
 from jtl.weights.families import FAMILIES
 from jtl.weights.recognise import recognise
 
 CONFIGS = (
     {"model_type": "resnet", "depths": [1, 2], "hidden_sizes": [8, 16], "embedding_size": 8, "layer_type": "basic"},
-    {"model_type": "resnet_variant", "depths": [1, 2], "groups": 2, "width_per_group": 32, "stem_width": 4},
+    {
+        "model_type": "resnet_variant",
+        "depths": [1, 2],
+        "groups": 2,
+        "width_per_group": 32,
+        "stem_width": 4,
+        "squeeze": True,
+    },
     {
         "model_type": "vit",
         "hidden_size": 24,
@@ -62,6 +71,15 @@ CONFIGS = (
         "model_type": "siglip",
         "vision_config": {"hidden_size": 12, "num_attention_heads": 3, "image_size": 8, "patch_size": 4},
         "text_config": {"hidden_size": 12, "num_attention_heads": 2, "projection_size": 12, "vocab_size": 20},
+    },
+    {
+        "model_cfg": {
+            "embed_dim": 6,
+            "vision_cfg": {"image_size": 8, "layers": 2, "width": 12, "head_width": 4, "patch_size": 4},
+            "text_cfg": {"context_length": 5, "vocab_size": 20, "width": 12, "heads": 2, "layers": 2, "mlp_ratio": 2},
+            "quick_gelu": True,
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"},
     },
     {"model_type": "clip_vision_model", "hidden_size": 12, "num_attention_heads": 3, "image_size": 8, "patch_size": 4},
     {"model_type": "clip_text_model", "hidden_size": 12, "num_attention_heads": 3, "eos_token_id": 9},
@@ -154,3 +172,26 @@ def test_transformers_common_words_are_the_familys_own(kind, words):
     own = theirs.attribute_map["num_attention_heads"]
     with pytest.raises(ValueError, match=rf"{own}=.* and num_attention_heads=.* are the same measure of a {kind}"):
         family.complete({"model_type": kind, **words, own: 3}, "transformers")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("efficientnet", "dropout_rate"), ("mobilenet_v2", "classifier_dropout_prob")]
+)
+def test_a_classifier_drops_as_many_features_as_the_config_says(kind, word):
+    """In training a sum of 4000 ones is `Σ m / (1 - p)`, m = 1 with probability 1 - p; it is 4000 else."""
+    sums = []
+    for said, train in (({word: 0.75}, True), ({word: 0.75}, False), ({}, True)):
+        family, config, *_ = recognise(None, {"model_type": kind, **said})
+        head = family.head(family.complete(config, "transformers"), 1)
+        params = {"out": {"kernel": jnp.ones((4000, 1)), "bias": jnp.zeros(1)}}
+        z, _ = head.apply(Variables(params, {}), jnp.ones((1, 4000)), train=train, key=jax.random.key(0))
+        sums.append(float(z[0, 0]))
+    assert sums[0] % 4 == 0
+    assert 0 < abs(sums[0] - 4000) < 600
+    assert sums[1:] == [4000, 4000]
+
+
+def test_a_dropout_that_is_none_is_refused():
+    for kind, word in (("efficientnet", "dropout_rate"), ("mobilenet_v2", "classifier_dropout_prob")):
+        with pytest.raises(ValueError, match=f"{word}=1.0: give a number from 0 to 0.99"):
+            network({"model_type": kind, word: 1.0})

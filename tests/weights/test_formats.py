@@ -96,7 +96,7 @@ def test_a_network_without_a_head_has_jtls_format_alone(tmp_path):
     again = load(tmp_path / "own")
     assert again.variables.params["head"] == {}
     equal(again, bare)
-    with pytest.raises(ValueError, match="have no head"):
+    with pytest.raises(ValueError, match=r"have no head; .* format='jtl'"):
         save(tmp_path / "out", bare)
 
 
@@ -128,6 +128,16 @@ def test_a_network_is_found_by_its_measures(name):
     config = family.complete(family.named(name, {}) or {}, "timm")
     assert architecture(family, config, "timm") == (name, {})
     assert architecture(family, {**config, "num_channels": 4}, "timm") == (name, {"in_chans": 4})
+
+
+@pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if presets(family)])
+def test_every_named_network_of_images_is_found_with_other_channels(kind):
+    family = FAMILIES[kind]
+    named = family.named(presets(family)[0], {}) or {}
+    for naming in ("timm", "torchvision"):
+        config = family.complete(named, naming)
+        if "num_channels" in config and naming in family.tables(config):
+            assert architecture(family, {**config, "num_channels": 4}, naming)[1] == {"in_chans": 4}
 
 
 def test_timm_is_told_its_own_name():

@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import made
 import numpy as np
 import pytest
 from loading import channels_first, close, follow, images
@@ -13,6 +14,7 @@ from jtl.methods.finetune import predictor
 from jtl.model import init, part
 from jtl.weights import WeightFileError, WeightNameError
 from jtl.weights.load import load
+from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
@@ -136,12 +138,14 @@ def test_a_config_that_is_no_object(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("side", [8, 20, 12])
-def test_another_image_size_interpolates_the_positions_as_transformers_does(side, tmp_path):
+@pytest.mark.parametrize(("side", "format"), [(8, None), (20, "jtl"), (12, None)])
+def test_another_image_size_interpolates_the_positions_as_transformers_does(side, format, tmp_path):
     """To 1e-5: the interpolation is a sum of 16 products, in float32 there and here."""
     net = hf_vit()
     net.save_pretrained(tmp_path)
-    loaded = load(tmp_path, image=side)
+    if format:
+        save(tmp_path / format, load(tmp_path), format=format)
+    loaded = load(tmp_path / (format or ""), image=side)
     assert loaded.config["image_size"] == side
     x = images((side, side))
     with torch.no_grad():
@@ -160,6 +164,8 @@ def test_preprocessing_follows_the_image_size(folder, tmp_path):
         load(tmp_path / "clip", image=16)
     with pytest.raises(ValueError, match="image=48: a resnet takes images of any size"):
         load(folder, image=48)
+    with pytest.raises(ValueError, match="image=48: a bert takes no images"):
+        load(made.folder(tmp_path / "bert", made.BERT), image=48)
     with pytest.raises(ValueError, match=r"image=0: give the side"):
         load(tmp_path, image=0)
     with pytest.raises(ValueError, match=r"image=13 is no multiple of patch=4"):

@@ -167,6 +167,17 @@ def as_timm(found):
     return {n: np.ascontiguousarray(a) for n, a in found.items()}
 
 
+def another_size_of_the_original(file, arch):
+    """facebookresearch/dinov2 scales by (side + 0.1) / n: its `interpolate_offset`, which is 0 with registers."""
+    table = torch.tensor(load_file(file)["pos_embed"])
+    for side in (2, 5):
+        square, scale = table[:, 1:].reshape(1, 3, 3, -1).permute(0, 3, 1, 2), (side + 0.1) / 3
+        wanted = torch.nn.functional.interpolate(square, scale_factor=(scale, scale), mode="bicubic")
+        wanted = torch.cat([table[:, :1], wanted.permute(0, 2, 3, 1).reshape(1, side * side, -1)], 1)
+        position = load(file, arch=arch, image=4 * side).variables.params["backbone"]["position"]
+        close(position, wanted, 1e-5, str(side))
+
+
 @pytest.mark.parametrize(("registers", "swiglu"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize("kind", ["original", "timm"])
 def test_names_of_other_libraries(registers, swiglu, kind, tmp_path):
@@ -182,6 +193,8 @@ def test_names_of_other_libraries(registers, swiglu, kind, tmp_path):
     loaded = load(tmp_path / "x.safetensors", arch={"architecture": name, "model_args": measures})
     assert loaded.naming == kind
     same_bits(renamed(loaded, kind), found)
+    if kind == "original" and not registers:
+        another_size_of_the_original(tmp_path / "x.safetensors", {"architecture": name, "model_args": measures})
     ours, wanted = (flatten(tree_of(x)) for x in (loaded, load(tmp_path / "in")))
     if kind == "timm":
         # The class token and its position are only ever seen added up.

@@ -37,6 +37,7 @@ RW = {"block_types": ["fused", "fused", "inverted"], "batch_norm_eps": 1e-5}
 CASES = {
     "timm resnet": ({"architecture": "resnet18", "model_args": {"layers": [1, 1, 1, 1]}}, (32, 33)),
     "timm resnet18d": ({"architecture": "resnet18d", "model_args": {"layers": [1, 1, 1, 1]}}, (37, 45)),
+    "timm seresnext26t": ({"architecture": "seresnext26t_32x4d", "model_args": {"layers": [1, 1, 1, 1]}}, (37, 45)),
     "timm vit": ({"architecture": "vit_tiny_patch16_224", "model_args": VIT}, (12, 12)),
     "timm deit": ({"architecture": "deit_tiny_distilled_patch16_224", "model_args": VIT}, (12, 12)),
     "timm dinov2": ({"architecture": "vit_small_patch14_dinov2", "model_args": VIT}, (12, 12)),
@@ -51,6 +52,12 @@ CASES = {
     "timm swin": ({"architecture": "swin_tiny_patch4_window7_224", "model_args": {**SWIN, "img_size": 24}}, (24, 24)),
     "timm convnext": ({"architecture": "convnext_tiny", "model_args": CONVNEXT}, (64, 33)),
     "timm convnext_atto": ({"architecture": "convnext_atto", "model_args": CONVNEXT}, (64, 33)),
+    "timm convnext_ols": (
+        {"architecture": "convnext_atto_ols", "model_args": {**CONVNEXT, "dims": [40, 6, 6, 8]}},
+        (64, 37),
+    ),
+    "timm convnext_hnf": ({"architecture": "convnext_tiny_hnf", "model_args": CONVNEXT}, (64, 33)),
+    "timm convnext_mlp": ({"architecture": "convnext_large_mlp", "model_args": CONVNEXT}, (64, 33)),
     "timm bit": ({"architecture": "resnetv2_50x1_bit", "model_args": BIT}, (64, 49)),
     # Padded as TensorFlow does, by the size of each map: 45, 23, 12, 6, 3, 2 and 38, 19, 10, 5, 3, 2 pixels.
     "timm efficientnet": ({"architecture": "tf_efficientnet_b0"}, (45, 38)),
@@ -195,19 +202,21 @@ WHOLE = [
     *(("torchvision", name) for name in ("alexnet", "vgg16_bn", "resnet50", "mobilenet_v2", "convnext_tiny")),
     *(("torchvision", name) for name in ("resnext50_32x4d", "wide_resnet50_2")),
     *(("timm", name) for name in ("resnext50_32x4d", "resnet26", "resnet50d", "resnet50c", "resnet50s", "resnet18d")),
+    *(("timm", name) for name in ("resnet10t", "seresnet50", "seresnext101d_32x8d")),
     *(("timm", name) for name in ("swin_tiny_patch4_window7_224", "deit_tiny_patch16_224", "vgg16_bn", "densenet121")),
     *(("timm", f"deit_{size}_distilled_patch16_224") for size in ("tiny", "base")),
     *(("timm", name) for name in ("resnetv2_50x1_bit", "resnetv2_152x2_bit")),
     *(("timm", f"mobilenetv2_{name}") for name in ("050", "075", "120d", "140")),
     *(("timm", f"mobilenetv3_{name}") for name in ("large_075", "large_100", "small_075", "small_100")),
     ("torchvision", "efficientnet_v2_s"),
-    *(("timm", f"convnext_{size}") for size in ("atto", "nano")),
+    *(("timm", f"convnext_{size}") for size in ("nano", "atto_ols", "nano_ols", "tiny_hnf", "large_mlp")),
     *(("timm", f"tf_efficientnetv2_{size}") for size in ("m", "b3")),
     *(("timm", f"efficientnetv2_rw_{size}") for size in ("t", "m")),
     *(("timm", name) for name in ("vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2")),
     ("timm", "vit_giant_patch14_reg4_dinov2"),
     *(("timm", name) for name in ("deit3_small_patch16_384", "deit3_medium_patch16_224")),
     *(("timm", f"vit_{name}_clip_224") for name in ("xsmall_patch16", "base_patch32")),
+    ("timm", "vit_base_patch16_plus_clip_240"),
     *(("timm", f"vit_{name}") for name in ("base_patch32_siglip_256", "so400m_patch14_siglip_384")),
     ("timm", "vit_base_patch16_siglip_gap_512"),
 ]
@@ -227,5 +236,5 @@ def test_every_tensor_of_a_whole_network_has_their_name_and_shape(ask, library, 
     assert {n: s for n, s in wanted.items() if n in found} == found
     # What is left is the classifier, a kernel and a bias: none in DINOv2 and SigLIP, two in a distilled DeiT.
     count = 0 if "dinov2" in name or "siglip" in name else 2 if "distilled" in name else 1
-    classes = 512 if "xsmall" in name else 1000
+    classes = 512 if "xsmall" in name else 640 if "plus_clip" in name else 1000
     assert [wanted[n][0] for n in head] == [classes] * 2 * count, head

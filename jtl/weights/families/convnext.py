@@ -23,16 +23,24 @@ _SIZES = {
     "xlarge": ([3, 3, 27, 3], 256),
 }
 _SMALL = ("atto", "femto", "pico", "nano")  # timm's own, whose dense layers are 1x1 convolutions in its files
+# timm's: channels in an overlapping stem, a normalisation before the mean, a layer before the classifier.
+_OTHERS = {
+    **{f"{size}_ols": {"stem_hidden": width} for size, width in zip(_SMALL, (24, 24, 32, 80), strict=True)},
+    "tiny_hnf": {"norm_first": True, "conv_mlp": True},
+    "large_mlp": {"head_hidden_size": 1536},
+}
 _WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     found = re.fullmatch(r"convnext_(\w+)", name)
-    if not found or found[1] not in _SIZES:
+    if not found or (found[1] not in _SIZES and found[1] not in _OTHERS):
         return None
-    depths, width = _SIZES[found[1]]
+    size = found[1].partition("_")[0]
+    depths, width = _SIZES[size]
     config = {"model_type": "convnext", "depths": depths, "hidden_sizes": [width * 2**i for i in range(4)]}
-    return changed(config | ({"conv_mlp": True} if found[1] in _SMALL else {}), changes, _WORDS)
+    config |= {"conv_mlp": True} if size in _SMALL else {}
+    return changed(config | _OTHERS.get(found[1], {}), changes, _WORDS)
 
 
 def _complete(config: Config, naming: str) -> Config:
@@ -54,7 +62,9 @@ def _complete(config: Config, naming: str) -> Config:
     real(config, "layer_norm_eps", 1.0)
     real(config, "layer_scale_init_value", 16.0)
     real(config, "drop_path_rate", 0.99)
-    choice({"conv_mlp": False, **config}, "conv_mlp", (False, True))
+    for name in ("conv_mlp", "norm_first"):
+        choice({name: False, **config}, name, (False, True))
+    whole(config, *(name for name in ("stem_hidden", "head_hidden_size") if name in config))
     return config
 
 
@@ -66,15 +76,23 @@ def _backbone(config: Config) -> Model:
         eps=config["layer_norm_eps"],
         layer_scale=config["layer_scale_init_value"] or None,
         drop_path=config["drop_path_rate"],
+        overlap=config.get("stem_hidden"),
+        norm_first=config.get("norm_first", False),
+        hidden=config.get("head_hidden_size"),
     )
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     depths, conv_mlp = config["depths"], config.get("conv_mlp", False)
-    tables: dict[str, Sequence[Rule]] = {
-        "transformers": maps.transformers(depths),
-        "timm": maps.timm(depths, conv_mlp),
+    own = {
+        "overlap": "stem_hidden" in config,
+        "norm_first": config.get("norm_first", False),
+        "hidden": "head_hidden_size" in config,
     }
+    timm = maps.timm(depths, conv_mlp, **own)
+    if any(own.values()):  # only timm has such
+        return {"timm": timm}
+    tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(depths), "timm": timm}
     return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(depths)}
 
 
@@ -84,7 +102,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 
 
 CONVNEXT = Family(
-    names="convnext_{atto,femto,pico,nano,tiny,small,base,large,xlarge}",
+    names="convnext_{atto,femto,pico,nano}{,_ols}, convnext_{tiny,tiny_hnf,small,base,large,large_mlp,xlarge}",
     named=_named,
     complete=_complete,
     backbone=_backbone,

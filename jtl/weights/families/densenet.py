@@ -26,6 +26,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     growth, depths, stem = _SIZES[found[1]]
     config = {"model_type": "densenet", "growth_rate": growth, "depths": depths, "embedding_size": stem}
     words = {"growth_rate": "growth_rate", "block_config": "depths", "bn_size": "bottleneck_ratio"}
+    words |= {"in_chans": "num_channels"}
     return changed(config, changes, words)
 
 

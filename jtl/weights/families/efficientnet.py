@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jtl import backbones
+from jtl import backbones, heads
 from jtl.backbones.blocks import rounded
 from jtl.backbones.efficientnet import SCALES, STAGES, MBStage
 from jtl.model import Model
@@ -60,6 +60,7 @@ def _complete(config: Config, naming: str) -> Config:
         config = {"batch_norm_eps": 1e-3 if converted else 1e-5, "padding": "torch", **config}
     real({"batch_norm_eps": 1e-3, **config}, "batch_norm_eps", 1.0)
     real(config, "drop_connect_rate", 0.99)
+    real({"dropout_rate": 0.0, **config}, "dropout_rate", 0.99)
     whole(config, "num_channels", "hidden_dim")
     wholes(config, "in_channels", "out_channels", longest=16)
     wholes(config, "strides", most=2, longest=16)
@@ -117,4 +118,5 @@ EFFICIENTNET = Family(
     tables=_tables,
     usual=_usual,
     architecture="EfficientNetForImageClassification",
+    head=lambda config, classes: heads.linear(classes, dropout=config.get("dropout_rate", 0.0)),
 )

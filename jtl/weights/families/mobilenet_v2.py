@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jtl import backbones
+from jtl import backbones, heads
 from jtl.backbones.mobilenet_v2 import repeats
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole
@@ -46,6 +46,7 @@ def _complete(config: Config, naming: str) -> Config:
     whole(config, "num_channels")
     real(config, "depth_multiplier", 16)
     real(config, "depth_coefficient", 16)
+    real({"classifier_dropout_prob": 0.0, **config}, "classifier_dropout_prob", 0.99)
     choice(config, "tf_padding", (False, True))
     real(config, "layer_norm_eps", 1.0)
     return config
@@ -85,5 +86,6 @@ MOBILENET_V2 = Family(
     tables=_tables,
     usual=_usual,
     architecture="MobileNetV2ForImageClassification",
+    head=lambda config, classes: heads.linear(classes, dropout=config.get("classifier_dropout_prob", 0.0)),
     torchvision=("mobilenet_v2",),
 )

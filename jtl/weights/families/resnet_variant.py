@@ -1,4 +1,4 @@
-"""ResNeXt, wide ResNets, and ResNets with other stems and shortcuts, from torchvision's and timm's files."""
+"""ResNeXt, wide and SE ResNets, and those with other stems and shortcuts, from torchvision's and timm's files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +11,34 @@ from jtl.weights.maps import resnet as maps
 from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
+_D = {"stem_width": 32, "avg_down": True}
 _SIZES: dict[str, tuple[int, Config]] = {
     **{
         f"resnext{depth}_{groups}x{width}d": (depth, {"groups": groups, "width_per_group": width})
         for depth, groups, width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 32, 16), (101, 64, 4))
     },
     **{f"wide_resnet{depth}_2": (depth, {"width_per_group": 128}) for depth in (50, 101)},
-    **{f"resnet{depth}d": (depth, {"stem_width": 32, "avg_down": True}) for depth in (18, 26, 34, 50, 101, 152, 200)},
+    **{f"resnet{depth}d": (depth, _D) for depth in (18, 26, 34, 50, 101, 152, 200)},
     **{f"resnet{depth}c": (depth, {"stem_width": 32}) for depth in (50, 101, 152)},
     **{f"resnet{depth}s": (depth, {"stem_width": 64}) for depth in (50, 101, 152)},
+    **{f"resnet{depth}t": (depth, {**_D, "stem_tiered": True}) for depth in (10, 14, 26, 50)},
+    **{f"seresnet{depth}": (depth, {"squeeze": True}) for depth in (18, 34, 50, 101, 152)},
+    **{
+        f"seresnext{depth}{letter}_{groups}x{width}d": (
+            depth,
+            {"groups": groups, "width_per_group": width, **stem, "squeeze": True},
+        )
+        for depth, letter, groups, width, stem in (
+            (26, "d", 32, 4, _D),
+            (26, "t", 32, 4, {**_D, "stem_tiered": True}),
+            (50, "", 32, 4, {}),
+            (101, "", 32, 4, {}),
+            (101, "", 32, 8, {}),
+            (101, "", 64, 4, {}),
+            (101, "d", 32, 8, _D),
+        )
+    },
+    "seresnet152d": (152, {**_D, "squeeze": True}),
 }
 
 
@@ -40,13 +59,16 @@ def _complete(config: Config, naming: str) -> Config:
         "groups": 1,
         "width_per_group": 64,
         "stem_width": None,
+        "stem_tiered": False,
         "avg_down": False,
+        "squeeze": False,
     }
     config = {**usual, **config}
     whole(config, "num_channels", "embedding_size", "groups", "width_per_group")
     wholes(config, "depths", most=256, longest=8)
     choice(config, "layer_type", ("basic", "bottleneck"))
-    choice(config, "avg_down", (False, True))
+    for name in ("stem_tiered", "avg_down", "squeeze"):
+        choice(config, name, (False, True))
     if config["stem_width"] is not None:
         whole(config, "stem_width")
     return config
@@ -55,26 +77,27 @@ def _complete(config: Config, naming: str) -> Config:
 def _backbone(config: Config) -> Model:
     return backbones.resnet(
         config["depths"],
-        stem="imagenet" if config["stem_width"] is None else "deep",
+        stem="imagenet" if config["stem_width"] is None else "tiered" if config["stem_tiered"] else "deep",
         stem_width=config["stem_width"],
         bottleneck=deep(config),
         width=config["embedding_size"],
         groups=config["groups"],
         width_per_group=config["width_per_group"],
         avg_down=config["avg_down"],
+        squeeze=config["squeeze"],
     )
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    deep_stem, avg_down = config["stem_width"] is not None, config["avg_down"]
-    rules = maps.torchvision(config["depths"], 3 if deep(config) else 2, deep_stem=deep_stem, avg_down=avg_down)
-    return {"timm": rules} if deep_stem or avg_down else {"torchvision": rules, "timm": rules}
+    own = {"deep_stem": config["stem_width"] is not None, "avg_down": config["avg_down"], "squeeze": config["squeeze"]}
+    rules = maps.torchvision(config["depths"], 3 if deep(config) else 2, **own)
+    return {"timm": rules} if any(own.values()) else {"torchvision": rules, "timm": rules}
 
 
 def _usual(name: str, config: Config) -> Preprocessing:
     del config
     # What timm alone has it trained with bicubic interpolation.
-    return Preprocessing(256, 224, "bicubic" if name.startswith("resnet") else "bilinear", *IMAGENET)
+    return Preprocessing(256, 224, "bicubic" if name.startswith(("resnet", "seres")) else "bilinear", *IMAGENET)
 
 
 RESNET_VARIANT = Family(

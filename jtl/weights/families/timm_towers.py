@@ -10,11 +10,10 @@ from jtl.weights.families import vit
 from jtl.weights.families.base import Config, Family, choice, must_be, picture
 from jtl.weights.maps import timm_towers as maps
 from jtl.weights.names import Rule
-from jtl.weights.preprocessing import HALF, Preprocessing
+from jtl.weights.preprocessing import HALF, OPENAI, Preprocessing
 
-_CLIP = r"vit_(xsmall|medium|betwixt|base|large|huge|giant|gigantic)_patch(\d+)_clip_(?:quickgelu_|)(\d+)"
+_CLIP = r"vit_(xsmall|medium|betwixt|base|base_plus|large|huge|giant|gigantic)_patch(\d+)_clip_(?:quickgelu_|)(\d+)"
 _SIGLIP = r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(?:gap_|)(\d+)"
-_OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def _measures(config: Config) -> dict[str, Any]:
@@ -30,7 +29,7 @@ def _measures(config: Config) -> dict[str, Any]:
 
 
 def _named_clip(name: str, changes: Mapping[str, Any]) -> Config | None:
-    config = vit.named("timm_clip", _CLIP, name, changes)
+    config = vit.named("timm_clip", _CLIP, name.replace("base_patch16_plus", "base_plus_patch16"), changes)
     return None if config is None else {**config, "hidden_act": "quick_gelu" if "quickgelu" in name else "gelu"}
 
 
@@ -47,7 +46,7 @@ def _clip(config: Config) -> Model:
 
 def _usual_clip(name: str, config: Config) -> Preprocessing:
     """As OpenAI's release has it; timm's weights differ under the same name."""
-    return Preprocessing(config["image_size"], config["image_size"], "bicubic", *_OPENAI)
+    return Preprocessing(config["image_size"], config["image_size"], "bicubic", *OPENAI)
 
 
 def _named_siglip(name: str, changes: Mapping[str, Any]) -> Config | None:
@@ -85,7 +84,8 @@ def _usual_siglip(name: str, config: Config) -> Preprocessing:
 
 
 TIMM_CLIP = Family(
-    names="vit_base_patch32_clip_{224,256,384,448}, vit_base_patch16_clip_{224,384}, vit_xsmall_patch16_clip_224, "
+    names="vit_base_patch32_clip_{224,256,384,448}, vit_base_patch16_{clip_224,clip_384,plus_clip_240}, "
+    "vit_xsmall_patch16_clip_224, "
     "vit_medium_patch{16,32}_clip_224, vit_betwixt_patch32_clip_224, vit_large_patch14_clip_{,quickgelu_}{224,336}, "
     "vit_base_patch{16,32}_clip_quickgelu_224, vit_huge_patch14_clip_{,quickgelu_}{224,378}, "
     "vit_huge_patch14_clip_336, vit_giant_patch14_clip_224, vit_gigantic_patch14_clip_{224,378,quickgelu_224}",

@@ -10,6 +10,7 @@ from jtl import backbones
 from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, must_be, picture, real, whole
+from jtl.weights.maps import open_clip
 from jtl.weights.maps import towers as maps
 from jtl.weights.names import Rule
 
@@ -225,12 +226,17 @@ def _both_backbone(config: Config) -> Model:
 
 
 def _both_tables(config: Config) -> dict[str, Sequence[Rule]]:
-    rules = maps.scale_of_siglip() if config["model_type"] == "siglip" else maps.scale()
+    siglip = config["model_type"] == "siglip"
+    scale = maps.scale_of_siglip() if siglip else maps.scale()
+    rules = list(scale)
     for part, path in (("vision", "image"), ("text", "text")):
         own = config[f"{part}_config"]
         table = _TOWERS[own["model_type"]].table
         rules += table(own["num_hidden_layers"], f"backbone/{path}", rf"{part}_model\.")
-    return {"transformers": rules}
+    if siglip:
+        return {"transformers": rules}
+    depths = (config[f"{part}_config"]["num_hidden_layers"] for part in ("vision", "text"))
+    return {"transformers": rules, "open_clip": [*scale, *open_clip.clip(*depths)]}
 
 
 def _both_example(config: Config) -> Any:

@@ -59,7 +59,7 @@ def _tables_vgg(config: Config) -> dict[str, Sequence[Rule]]:
 
 
 def _named_alexnet(name: str, changes: Mapping[str, Any]) -> Config | None:
-    return changed({"model_type": "alexnet"}, changes, {}) if name == "alexnet" else None
+    return changed({"model_type": "alexnet"}, changes, {"in_chans": "num_channels"}) if name == "alexnet" else None
 
 
 def _complete_alexnet(config: Config, naming: str) -> Config:

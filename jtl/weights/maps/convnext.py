@@ -31,17 +31,29 @@ def transformers(depths: Sequence[int]) -> list[Rule]:
     return rules
 
 
-def timm(depths: Sequence[int], conv_mlp: bool = False) -> list[Rule]:
+def timm(
+    depths: Sequence[int],
+    conv_mlp: bool = False,
+    *,
+    overlap: bool = False,
+    norm_first: bool = False,
+    hidden: bool = False,
+) -> list[Rule]:
     """Of timm's ConvNeXt.
 
     Args:
       depths: as of `transformers`.
       conv_mlp: whether the blocks' dense layers are 1x1 convolutions in the file.
+      overlap: whether the stem has two convolutions.
+      norm_first: whether the last normalisation comes before the mean.
+      hidden: whether a layer comes before the classifier.
     """
+    convolutions = [(r"stem\.0", "conv1"), (r"stem\.1", "conv2")] if overlap else [(r"stem\.0", "conv")]
     rules = [
-        *conv(r"stem\.0", "backbone/stem/conv", bias=True),
-        *norm(r"stem\.1", "backbone/stem/norm"),
-        *norm(r"head\.norm", "backbone/norm"),
+        *(rule for name, path in convolutions for rule in conv(name, f"backbone/stem/{path}", bias=True)),
+        *norm(rf"stem\.{len(convolutions)}", "backbone/stem/norm"),
+        *norm("norm_pre" if norm_first else r"head\.norm", "backbone/norm"),
+        *(dense(r"head\.pre_logits\.fc", "backbone/hidden") if hidden else []),
         *dense(r"head\.fc", "head/out"),
     ]
     for stage, depth in enumerate(depths):

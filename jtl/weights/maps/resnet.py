@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from jtl.weights.maps.layers import batch_norm, conv, dense
+from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
 from jtl.weights.names import Rule
 
 
@@ -30,7 +30,12 @@ def _pair(name: str, path: str, number: str) -> list[Rule]:
 
 
 def torchvision(
-    blocks: Sequence[int], convolutions: int, *, deep_stem: bool = False, avg_down: bool = False
+    blocks: Sequence[int],
+    convolutions: int,
+    *,
+    deep_stem: bool = False,
+    avg_down: bool = False,
+    squeeze: bool = False,
 ) -> list[Rule]:
     """Of torchvision's and timm's ResNets.
 
@@ -39,6 +44,7 @@ def torchvision(
       convolutions: of a block, 2 or 3.
       deep_stem: whether it has three convolutions.
       avg_down: whether a mean comes before a shortcut's convolution, and is counted.
+      squeeze: whether blocks have a squeeze-and-excitation, of 1x1 convolutions.
     """
     top, first = r"(?:|module\.)", int(avg_down)
     stem = [("1", r"conv1\.0", r"conv1\.1"), ("2", r"conv1\.3", r"conv1\.4"), ("3", r"conv1\.6", "bn1")]
@@ -51,6 +57,9 @@ def torchvision(
         for i in range(1, convolutions + 1):
             rules += conv(rf"{name}\.conv{i}", f"{path}/conv{i}")
             rules += batch_norm(rf"{name}\.bn{i}", f"{path}/norm{i}")
+        if squeeze:
+            rules += dense_of_maps(rf"{name}\.se\.fc1", f"{path}/squeeze/reduce")
+            rules += dense_of_maps(rf"{name}\.se\.fc2", f"{path}/squeeze/expand")
         rules += conv(rf"{name}\.downsample\.{first}", f"{path}/shortcut/conv")
         rules += batch_norm(rf"{name}\.downsample\.{first + 1}", f"{path}/shortcut/norm")
     return [*rules, *dense(rf"{top}fc", "head/out")]

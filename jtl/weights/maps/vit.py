@@ -62,11 +62,11 @@ def timm(depth: int, perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]
     return rules
 
 
-def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value")) -> list[Rule]:
+def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value"), join: str = r"\.") -> list[Rule]:
     """Query, key and value of the attention at `path`, or those of its `parts`, as one dense layer."""
     count = len(parts)
     return [
-        Rule(rf"{name}\.{leaf}", tuple(f"{path}/{part}/{target}" for part in parts), then)
+        Rule(rf"{name}{join}{leaf}", tuple(f"{path}/{part}/{target}" for part in parts), then)
         for leaf, target, then in (("weight", "kernel", split(count, transposed)), ("bias", "bias", split(count)))
     ]
 
