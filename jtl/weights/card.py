@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import SupportsFloat
+
+import numpy as np
 
 BAR = r"\|"
 
@@ -14,16 +17,20 @@ class Card:
       title: of the page.
       data: what it was trained and tested on, with its source and licence; Markdown.
       recipe: how to make it again: the command, or the steps; Markdown.
-      metrics: name -> number, on what `data` says.
+      metrics: name -> number, on what `data` says; a NumPy or jax scalar is one.
       base: the repository whose weights it started from, as "google/vit-base-patch16-224".
       license: as the Hub has it: "apache-2.0".
       tags: besides the family's name.
+
+    Raises:
+      ValueError: title, data or recipe say nothing.
+      TypeError: a metric is no single number, or tags are one string.
     """
 
     title: str
     data: str
     recipe: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, SupportsFloat] = field(default_factory=dict)
     base: str | None = None
     license: str | None = None
     tags: Sequence[str] = ()
@@ -34,6 +41,9 @@ class Card:
                 raise ValueError(f"Card({name}={getattr(self, name)!r}): say it; a card without it helps nobody")
         if isinstance(self.tags, str):
             raise TypeError(f"tags={self.tags!r} is a string; give a tuple of tags")
+        for name, value in self.metrics.items():
+            if not isinstance(value, SupportsFloat) or np.shape(np.asarray(value)):
+                raise TypeError(f"metrics: {name!r} is {str(value)[:80]!r}; give a single number")
 
 
 def readme(card: Card, family: str, library: str, labels: Sequence[str] | None) -> str:
@@ -53,7 +63,7 @@ def readme(card: Card, family: str, library: str, labels: Sequence[str] | None) 
     lines += [f"# {_line(card.title)}", "", "## Data", "", card.data.strip(), "", "## Recipe", "", card.recipe.strip()]
     if card.metrics:
         lines += ["", "## Metrics", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {_line(name).replace('|', BAR)} | {value:.4g} |" for name, value in card.metrics.items()]
+        lines += [f"| {_line(name).replace('|', BAR)} | {float(value):.4g} |" for name, value in card.metrics.items()]
     if labels is not None:
         shown = ", ".join(map(_line, labels[:50])) + (f", and {len(labels) - 50} more" if len(labels) > 50 else "")
         lines += ["", "## Classes", "", shown]

@@ -1,29 +1,32 @@
 """Where a checkpoint's files lie: a path, or a repository of the Hugging Face Hub by its local cache first."""
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
-from jtl.weights import vocabulary
-from jtl.weights.errors import WeightFileError
-from jtl.weights.read import NAMES
+from jtl.weights import open_clip, vocabulary
+from jtl.weights.errors import WeightFileError, show
+from jtl.weights.read import NAMES, SUFFIXES
 from jtl.weights.shards import names_of
 
 # What stands beside weights: measures, preprocessing, tokens.
-BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", *vocabulary.FILES)
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", open_clip.FILE, *vocabulary.FILES)
 SENTENCES = ("modules.json", "sentence_bert_config.json", "[0-9]_*/config.json")  # of sentence-transformers
-# Many repositories hold the same weights in several formats; the first that is there will do.
-WEIGHTS = (("model.safetensors", "model*.safetensors*"), ("pytorch_model*.bin*",))
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
     """The file or folder that `source` names.
 
     Args:
-      source: a path; `hf:org/name` or `hf:org/name@revision`; `timm:name`, short for `hf:timm/name`.
+      source: a path; `hf:org/name` or `hf:org/name@revision`, or `hf:name` of the Hub's first models, as `hf:gpt2`;
+        `timm:name`, short for `hf:timm/name`.
+      needs: files without one of which the weights serve nothing, as their config.
 
     Returns:
       The path. Of the Hub it is a folder of its cache; what is not there is downloaded, unless
-      `HF_HUB_OFFLINE` is set. A repository that is in the cache is never looked up again.
+      `HF_HUB_OFFLINE` is set. A repository whose weights are in the cache with what they need is never looked up again.
 
     Raises:
       FileNotFoundError: nothing is there, or it is not in the cache and the Hub is offline.
@@ -42,43 +45,68 @@ def locate(source: str | Path) -> Path:
         return path
     name, _, revision = found[2].partition("@")
     repo = f"timm/{name}" if found[1] == "timm" else name
-    if not is_repository(repo):
+    if not is_repository(repo, owned=False):
         raise ValueError(f"{text!r} names no repository of the Hub; write 'hf:org/name', 'hf:org/name@revision'")
-    return _repository(repo, revision or "main")
+    return _repository(repo, revision or "main", needs)
 
 
-def is_repository(name: str) -> bool:
-    """Whether `name` can be a repository's: `organisation/model`."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name, re.ASCII) is not None and ".." not in name
+def is_repository(name: str, *, owned: bool = True) -> bool:
+    """Whether `name` can be a repository's: `organisation/model`, or `model` alone where it need not be owned."""
+    owner = r"[\w.-]+/" if owned else r"(?:[\w.-]+/)?"
+    return re.fullmatch(owner + r"[\w.-]+", name, re.ASCII) is not None and ".." not in name
 
 
-def _repository(repo: str, revision: str) -> Path:
+def _repository(repo: str, revision: str, needs: Sequence[str]) -> Path:
     from huggingface_hub import constants
 
     folder = _cached(repo, revision)
     if folder is not None:
+        # Another library that put the weights there asked for nothing that it does not read itself.
+        alone = bool(needs) and not any((folder / name).exists() for name in needs)
+        if alone and not constants.is_offline_mode() and set(needs) & set(_held(repo, folder.name)):
+            _download(repo, folder.name, (*BESIDE, *SENTENCES))
         return folder
     if constants.is_offline_mode():
         raise FileNotFoundError(
             f"{repo} at revision {revision!r} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; "
             "download it where there is a network, or give the path of its files"
         )
+    held = _held(repo, revision)
+    weights = next((name for name in NAMES if name in held), None)
+    if weights is None:
+        others = ", ".join(show(name) for name in held if name.endswith(SUFFIXES)) or "no weights"
+        raise FileNotFoundError(f"{repo} at revision {revision!r} holds none of {', '.join(NAMES)}, but {others}")
     # Weights come last: once they are in the cache, so is all that belongs to them.
     commit = _download(repo, revision, (*BESIDE, *SENTENCES)).name
-    for patterns in WEIGHTS:
-        _download(repo, commit, patterns)
-        folder = _cached(repo, commit)
-        if folder is not None:
-            return folder
-    raise FileNotFoundError(f"{repo} at revision {revision!r} holds none of {', '.join(NAMES)}")
+    folder = _download(repo, commit, (weights,))
+    if weights.endswith(".index.json"):
+        _download(repo, commit, [escape(name) for name in names_of(folder / weights)])
+    return folder
 
 
-def _download(repo: str, revision: str, patterns: tuple[str, ...]) -> Path:
+def _held(repo: str, revision: str) -> list[str]:
+    """The names of a repository's files. It also tells whether the Hub answers: without it a download is silent."""
+    from huggingface_hub import HfApi
+
+    with _told(repo, revision):
+        return [file.rfilename for file in HfApi().model_info(repo, revision=revision).siblings or ()]
+
+
+def _download(repo: str, revision: str, patterns: Sequence[str]) -> Path:
     """The folder of the cache, whose name is the commit."""
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    with _told(repo, revision):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+
+
+@contextmanager
+def _told(repo: str, revision: str) -> Iterator[None]:
+    """What goes wrong with the Hub by the repository's name."""
+    from huggingface_hub import errors
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+        yield
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(f"{repo} has no revision {revision!r} on the Hub") from error
     except errors.GatedRepoError as error:
@@ -96,13 +124,13 @@ def _download(repo: str, revision: str, patterns: tuple[str, ...]) -> Path:
 
 
 def _cached(repo: str, revision: str) -> Path | None:
-    """The folder of the cache that holds the weights, all of them."""
+    """The folder of the cache that holds the weights, all of them; of several formats those that `read` takes."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in NAMES:
         path = try_to_load_from_cache(repo, name, revision=revision)
-        if isinstance(path, str) and _whole(Path(path)):
-            return Path(path).parent
+        if isinstance(path, str):
+            return Path(path).parent if _whole(Path(path)) else None
     return None
 
 

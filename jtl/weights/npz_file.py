@@ -55,15 +55,13 @@ def read_npz(path: Path) -> Tensors:
 
 def _entry(archive: Archive, member: str) -> Entry:
     info = archive.member(member)
-    archive.start(member)
-    with zipfile.ZipFile(archive.source.path) as opened:
-        try:
-            with opened.open(info) as file:
-                dtype, fortran, shape, start = _header(file)
-        except WeightFileError:
-            raise
-        except DAMAGED as error:
-            raise WeightFileError(f"cannot be read ({str(error)[:200]})") from None
+    try:
+        with archive.opened(member) as file:
+            dtype, fortran, shape, start = _header(file)
+    except WeightFileError:
+        raise
+    except DAMAGED as error:
+        raise WeightFileError(f"cannot be read ({str(error)[:200]})") from None
     if info.file_size - start != prod(shape) * dtype.itemsize:
         raise WeightFileError(
             f"the array of shape {shape} and type {dtype} needs {prod(shape) * dtype.itemsize} bytes, "
@@ -119,15 +117,15 @@ def _read(
         if info.compress_type == zipfile.ZIP_STORED:
             array = archive.source.array(archive.start(member) + start, stored, dtype)
         else:
-            array = _inflate(archive, info, start, aligned_empty(stored, dtype))
+            array = _inflate(archive, member, start, aligned_empty(stored, dtype))
     array = array if dtype.isnative else array.astype(dtype.newbyteorder("="))
     return array.T if fortran else array
 
 
-def _inflate(archive: Archive, info: zipfile.ZipInfo, start: int, into: np.ndarray) -> np.ndarray:
+def _inflate(archive: Archive, member: str, start: int, into: np.ndarray) -> np.ndarray:
     view = into.reshape(-1).view(np.uint8).data
     try:
-        with zipfile.ZipFile(archive.source.path) as opened, opened.open(info) as file:
+        with archive.opened(member) as file:
             file.read(start)
             while len(view):
                 part = file.read(min(len(view), 1 << 20))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jtl.weights.errors import show
 from jtl.weights.hub import is_repository
-from jtl.weights.read import read
+from jtl.weights.read import NAMES, read
 
 PARTIAL = [".partial-*"]
 """What a save leaves that was killed."""
@@ -33,7 +33,7 @@ def push(
 
     Raises:
       ValueError: for a name that is no repository's, or an empty message.
-      FileNotFoundError: the folder is absent or holds no weights.
+      FileNotFoundError: the folder is absent, or holds no weights by the names that are looked for on the Hub.
       WeightFileError: what it holds would not be read back.
       ConnectionError: `HF_HUB_OFFLINE` is set, or the Hub refused, or it was not reached.
     """
@@ -47,6 +47,10 @@ def push(
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give the one that jtl.save wrote")
     read(folder)  # headers alone
+    if not any((folder / name).exists() for name in NAMES):
+        raise FileNotFoundError(
+            f"{folder} holds none of {', '.join(NAMES)}, which jtl.load takes from the Hub; jtl.save writes one"
+        )
     if constants.is_offline_mode():
         raise ConnectionError(f"{folder} cannot be pushed to {repo}: HF_HUB_OFFLINE is set")
     hub = HfApi(library_name="jtl")

@@ -18,6 +18,8 @@ NAMES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
 )
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".th", ".bin", ".ckpt")
 READ = "read are safetensors (one file, or several by their index), PyTorch's .pth/.pt/.th/.bin/.ckpt, and .npz"

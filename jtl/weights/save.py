@@ -79,7 +79,10 @@ def save(
         usable = [f for f, naming in FORMATS.items() if naming in known and (f != "hf" or family.architecture)]
         raise ValueError(f"{FORMATS[format]} has no network of the family {kind!r}; save it as one of {usable}")
     if not params["head"] and format != "jtl" and not (format == "hf" and bare):
-        raise ValueError("the parameters have no head; load with classes= and reinit=('head/.*',) for a new one")
+        raise ValueError(
+            "the parameters have no head; load with classes= and reinit=('head/.*',) for a new one, or save the "
+            "backbone alone with format='jtl'"
+        )
     labels = _labels(pretrained, params)
     texts = _texts(format, family, pretrained, params, labels)
     table = known.get(PLAIN, known[FORMATS[format]]) if format == "hf" and bare else known[FORMATS[format]]

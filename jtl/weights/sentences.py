@@ -32,7 +32,7 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
 
     Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.
     """
-    folder = locate(source)
+    folder = locate(source, needs=(MODULES,))
     rows: Any = read_json(folder / MODULES, list)
     if rows is None:
         raise FileNotFoundError(f"{folder} has no {MODULES}, as folders of sentence-transformers have; use jtl.load")

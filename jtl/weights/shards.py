@@ -1,6 +1,6 @@
 """Weights in several files with an index, as the Hugging Face Hub keeps large models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jtl.weights.errors import WeightFileError, in_file, show
@@ -9,6 +9,7 @@ from jtl.weights.source import Source
 from jtl.weights.st_file import parse_json
 
 MAX_INDEX = 32 << 20  # bytes
+MAX_FILES = 4096  # each is looked for; the largest published networks have some hundred
 MAX_NAME = 255  # bytes of a file's name, which no usual file system exceeds
 
 
@@ -25,9 +26,7 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
     """
     weight_map = _weight_map(path)
     with in_file(path):
-        expected: dict[str, list[str]] = {}
-        for name, shard in weight_map.items():
-            expected.setdefault(_plain_name(shard, name), []).append(name)
+        expected = _by_file(weight_map)
         absent = [shard for shard in expected if not (path.parent / shard).exists()]
         if absent:
             raise FileNotFoundError(f"{path}: these files of the index are absent: {', '.join(map(show, absent))}")
@@ -47,7 +46,17 @@ def names_of(path: Path) -> list[str]:
     """
     weight_map = _weight_map(path)
     with in_file(path):
-        return list(dict.fromkeys(_plain_name(shard, name) for name, shard in weight_map.items()))
+        return list(_by_file(weight_map))
+
+
+def _by_file(weight_map: Mapping[str, object]) -> dict[str, list[str]]:
+    """The tensors that each file is said to hold."""
+    held: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        held.setdefault(_plain_name(shard, name), []).append(name)
+    if len(held) > MAX_FILES:
+        raise WeightFileError(f"the index names {len(held)} files; at most {MAX_FILES} are read")
+    return held
 
 
 def _weight_map(path: Path) -> dict[str, object]:

@@ -19,7 +19,8 @@ def find_tensors(tree: object, within: str | None = None) -> dict[str, TensorVie
 
     Args:
         tree: the nested data.
-        within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name.
+        within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name:
+            at the root, unless fewer lie there than in the first with such a name.
 
     Returns:
         Name to tensor; entries of that dict that are no tensors (a version number) are left out.
@@ -35,9 +36,12 @@ def find_tensors(tree: object, within: str | None = None) -> dict[str, TensorVie
         return found[wanted]
     if len(found) == 1:
         return next(iter(found.values()))
-    for place in ((), *((name,) for name in WRAPPERS)):
-        if place in found:
-            return found[place]
+    # A score or a state of a generator beside the network is a tensor too, but it is no state dict.
+    usual = [found[place] for place in ((), *((name,) for name in WRAPPERS)) if place in found]
+    if () in found and len(usual) > 1 and len(usual[0]) < len(usual[1]):
+        return usual[1]
+    if usual:
+        return usual[0]
     if not found:
         raise WeightFileError("holds no dict of named tensors")
     raise WeightFileError(f"holds several dicts of tensors; choose one by within=: {_places(found)}")

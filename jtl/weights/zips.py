@@ -66,6 +66,12 @@ class Archive:
         name_length, extra_length = struct.unpack("<HH", head[26:30])
         return info.header_offset + 30 + name_length + extra_length
 
+    def opened(self, name: str) -> zipfile.ZipExtFile:
+        """The bytes of a member, inflated, as a file; a `ZipFile` would read the list of all members for each."""
+        file = open(self.source.path, "rb")  # noqa: SIM115 - it is closed with what is returned
+        file.seek(self.start(name))
+        return zipfile.ZipExtFile(file, "r", self.member(name), close_fileobj=True)
+
     def check_expansion(self, name: str) -> None:
         """Refuse a compressed member that would grow without measure."""
         info = self.member(name)

@@ -1,6 +1,8 @@
 """The model card, read by huggingface_hub."""
 
+import jax.numpy as jnp
 import made
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
@@ -67,3 +69,11 @@ def test_a_card_says_something():
         Card("T", " ", "R")
     with pytest.raises(TypeError, match="tags='insects' is a string"):
         Card("T", "D", "R", tags="insects")
+
+
+@pytest.mark.parametrize("number", [0.5, np.array(0.5), jnp.array(0.5)])
+def test_a_metric_is_a_single_number(number):
+    """Else it fails after the training, where the network is saved, by Python's words on formats."""
+    assert "| accuracy | 0.5 |" in readme(Card("T", "D", "R", {"accuracy": number}), "vit", "jtl", None)
+    with pytest.raises(TypeError, match=r"metrics: 'accuracy' is '\[0\.5 0\.5\]'; give a single number"):
+        Card("T", "D", "R", {"accuracy": np.stack([number, number])})

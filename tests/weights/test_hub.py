@@ -51,7 +51,7 @@ def test_offline_says_so(cache, monkeypatch):
         load("hf:org/tiny-vit@v2")
 
 
-@pytest.mark.parametrize("name", ["hf:vit", "hf:../../etc/passwd", "hf:a/..", "hf:org/name\nx", "timm:a/b"])
+@pytest.mark.parametrize("name", ["hf:", "hf:..", "hf:../../etc/passwd", "hf:a/..", "hf:org/name\nx", "timm:a/b"])
 def test_a_name_that_is_none(name):
     with pytest.raises(ValueError, match="names no repository of the Hub"):
         load(name)

@@ -1,5 +1,7 @@
 """`jtl.push` to a Hub on this machine."""
 
+import shutil
+
 import jax
 import made
 import numpy as np
@@ -52,6 +54,10 @@ def test_nothing_is_sent_where_it_cannot_work(hub, vit, tmp_path, monkeypatch):
     (tmp_path / "empty" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(WeightFileError):
         push("me/ants", tmp_path / "empty")
+    (tmp_path / "other").mkdir()
+    shutil.copy(vit / "model.safetensors", tmp_path / "other" / "best.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"other holds none of model\.safetensors, .* takes from the Hub"):
+        push("me/ants", tmp_path / "other")
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

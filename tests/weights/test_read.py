@@ -61,6 +61,12 @@ def test_an_index_may_not_leave_its_folder(tmp_path, shard):
         read(write_index(tmp_path / "folder", {"w": shard}))
 
 
+def test_an_index_of_files_without_number_is_refused_before_any_is_looked_for(tmp_path):
+    (tmp_path / "x.index.json").write_text(json.dumps({"weight_map": {f"w{i}": f"{i}" for i in range(5000)}}))
+    with pytest.raises(WeightFileError, match="the index names 5000 files; at most 4096 are read"):
+        read(tmp_path / "x.index.json")
+
+
 def test_a_folder_with_one_weight_file_or_several(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no weights: nothing"):
         read(tmp_path)

@@ -10,6 +10,7 @@ import jax
 import made
 import numpy as np
 import pytest
+from huggingface_hub import hf_hub_download
 from loading import close, same_bits, tree_of
 
 from jtl.data import text
@@ -132,3 +133,13 @@ def test_what_is_no_folder_of_sentence_transformers_is_refused(tmp_path):
     (tmp_path / "x" / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     with pytest.raises(ValueError, match="has do_lower_case: lower the texts"):
         embedder(tmp_path / "x")
+
+
+def test_modules_that_another_library_left_on_the_hub_are_fetched(hub, tmp_path):
+    """transformers asks a repository for its network and its tokens alone."""
+    folder = described(tmp_path / "in", FIRST)
+    hub.commit("org/sentences", {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    for name in ("config.json", "model.safetensors"):
+        hf_hub_download("org/sentences", name)
+    loaded = embedder("hf:org/sentences", classes=2, reinit=("head/.*",), unused=("cl.*",))
+    assert loaded.config["embedding"] == {"pooling": ["mean"], "normalise": False}

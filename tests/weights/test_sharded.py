@@ -63,6 +63,17 @@ def written(folder, tensors, form):
     return folder
 
 
+@pytest.mark.parametrize(("form", "dtype"), [("bf16", jnp.float32), ("float32", jnp.bfloat16)])
+def test_channels_are_summed_before_they_are_rounded_on_a_mesh_too(form, dtype, tensors, tmp_path):
+    folder = written(tmp_path, tensors, form)
+    kernel = next(a for name, a in tensors.items() if name.endswith("patch_embeddings.projection.weight"))
+    kernel = kernel.astype(ml_dtypes.bfloat16).astype(np.float32) if form == "bf16" else kernel
+    expected = kernel.sum(1, keepdims=True).transpose(2, 3, 1, 0).astype(dtype)
+    for sharding in (None, SingleDeviceSharding(jax.devices()[1])):
+        found = load(folder, dtype=dtype, in_chans=1, sharding=sharding).variables.params["backbone"]["embed"]["kernel"]
+        np.testing.assert_array_equal(np.asarray(found).reshape(expected.shape), expected)
+
+
 @pytest.mark.parametrize("form", ["float32", "bf16", "sharded by index"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_each_device_has_its_slice_of_the_ordinary_load(form, dtype, tensors, tmp_path):

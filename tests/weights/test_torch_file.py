@@ -127,6 +127,16 @@ def test_several_dicts_of_tensors_are_told_apart_by_their_place(tmp_path):
         read(path, within="pupil")
 
 
+def test_a_score_beside_a_state_dict_is_no_network(tmp_path):
+    """As in the checkpoints of PyTorch's own example of ImageNet; beside more at the root it is left."""
+    net = {"w": torch.arange(3), "b": torch.arange(2)}
+    saved = {"epoch": 3, "state_dict": net, "best_acc1": torch.tensor(76.0), "optimizer": {"state": {}}}
+    path = save(saved, tmp_path / "x.pt")
+    assert set(read(path)) == {"w", "b"}
+    assert set(read(save(net | {"model": saved}, path))) == {"w", "b"}
+    assert set(read(save(net | {"net": {"w": torch.zeros(1)}}, path))) == {"w", "b"}
+
+
 class Calls:
     def __init__(self, function, *args):
         self.call = function, args
