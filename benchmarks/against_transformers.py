@@ -2,11 +2,14 @@
 
     python benchmarks/against_transformers.py                             # seven networks, forward and train step
     python benchmarks/against_transformers.py --cases vit_b --pairs 15
+    python benchmarks/against_transformers.py --devices 2                 # forward passes by a device per core, too
     python benchmarks/against_transformers.py --dtype bfloat16 --compile --fused  # on a GPU
 
 Weights are random and the same on both sides; it stops with an error where the first losses differ. Forward passes are
 in evaluation mode; a train step is cross-entropy and AdamW with nothing dropped. The ratio is torch's time over jtl's,
-median of the samples' ratios: above 1 jtl is the faster. Writes JSON, and a Markdown table made from it.
+median of the samples' ratios: above 1 jtl is the faster. With `--devices N` a forward pass is also timed with its batch
+cut over a mesh of N CPU devices, which wait for each other once and not at every operation. Writes JSON, and a Markdown
+table made from it.
 """
 
 import argparse
@@ -26,9 +29,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import tables
-from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu, peak_flops
+from benchmarks.measure import Program, chain, compiled, environment, interleaved, on_gpu, peak_flops
 from benchmarks.setups import optimizer
 from jtl.fused import fused_attention
 from jtl.methods.finetune import finetune, predictor
@@ -120,8 +124,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     dtype = None if options.dtype == "float32" else jnp.dtype(options.dtype)
     predict = predictor(backbone, loaded.head)
-    held = jax.device_put((_cast(loaded.variables, dtype), x))
-    forward = compiled(jax.jit(predict), *held)
+    weights = _cast(loaded.variables, dtype)
+    forward, passes = _forward(predict, weights, x, 1)
     step = make_step(finetune(backbone, loaded.head), optimizer(LR), dtype=dtype)
     where = mesh(devices=jax.devices()[:1])
     run, state = jit_step(step, step.init(loaded.variables, jax.random.key(1)), where)
@@ -129,13 +133,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     train = compiled(run, state, data)
     steps = chain(train.run, state, data)
 
-    def passes(n: int) -> None:
-        for _ in range(n):
-            jax.block_until_ready(forward.run(*held))
-
     tolerance = 1e-3 if dtype is None else 5e-2
     np.testing.assert_allclose(float(steps(1)["loss"]), twin.train(1), rtol=tolerance, err_msg=f"{name}: first loss")
     both = {"jtl": passes, "torch": twin.forward}, {"jtl": steps, "torch": twin.train}
+    if options.devices > 1:
+        both[0]["cut"] = _forward(predict, weights, x, options.devices)[1]
     for sides in both:
         for side in sides.values():
             side(1)
@@ -148,13 +150,29 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "ratio": ratio,
             "ratio_quartiles": [low, high],
             "aim": None if on_gpu() else aim,
-            "seconds": {side: timing.median(side) for side in ("jtl", "torch")},
+            "seconds": {side: timing.median(side) for side in timing.seconds},
             "samples": timing.seconds,
             "flops": program.flops,
             "compile_seconds": program.compile_seconds,
             "mfu": None if peak is None else program.flops / timing.median("jtl") / peak,
         }
+    if options.devices > 1:
+        low, ratio, high = timings[0].ratio("torch", "cut")
+        row["forward"] |= {"devices": options.devices, "cut_ratio": ratio, "cut_ratio_quartiles": [low, high]}
     return row
+
+
+def _forward(predict: Callable, weights: Any, x: Any, devices: int) -> tuple[Program, Callable[[int], None]]:
+    """A forward pass by that many devices, compiled, and what runs n of them and waits for each."""
+    where = mesh(devices=jax.devices()[:devices])
+    held = jax.device_put(weights, NamedSharding(where, PartitionSpec())), put_batch({"x": x}, where)["x"]
+    program = compiled(jax.jit(predict), *held)
+
+    def passes(n: int) -> None:
+        for _ in range(n):
+            jax.block_until_ready(program.run(*held))
+
+    return program, passes
 
 
 class Twin:
@@ -203,12 +221,17 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=tuple(CASES))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch", type=int, help="rows of a batch")
+    parser.add_argument(
+        "--devices", type=int, default=1, help="CPU devices that a forward pass is cut over, beside one"
+    )
     parser.add_argument("--pairs", type=int, default=7, help="samples of each side")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a sample lasts at least")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--json", type=Path, help="by default benchmarks/results/against_transformers-BACKEND.json")
     parser.add_argument("--fused", action="store_true", help="jtl's attention by cuDNN, on a GPU in bfloat16")
     options = parser.parse_args(argv[1:])
+    if options.devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", options.devices)
     if options.fused and not (on_gpu() and options.dtype == "bfloat16"):
         parser.error("--fused: cuDNN's attention takes --dtype bfloat16, on a GPU")
     torch.set_float32_matmul_precision("high")  # as jax multiplies float32 on a GPU; no difference on a CPU

@@ -97,21 +97,42 @@ def _against_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _transformers(rows: list[dict[str, Any]]) -> Table:
-    columns = ("network", "batch", "forward, jtl / torch", "aim", "train step, jtl / torch", "aim", "seconds", "MFU")
+    devices = rows[0]["forward"].get("devices")
+    cut = () if devices is None else (f"forward over {devices} devices",)
+    columns = (
+        "network",
+        "batch",
+        "forward, jtl / torch",
+        *cut,
+        "aim",
+        "train step, jtl / torch",
+        "aim",
+        "seconds",
+        "MFU",
+    )
     return Table("jtl beside transformers, ratio of speeds", columns, [_transformers_row(row) for row in rows])
 
 
 def _transformers_row(row: dict[str, Any]) -> tuple[str, ...]:
-    parts = [row["forward"], row["train"]]
-    ratios = [f"{p['ratio']:.2f} ({p['ratio_quartiles'][0]:.2f} to {p['ratio_quartiles'][1]:.2f})" for p in parts]
-    aims = ["-" if p["aim"] is None else f"{p['aim']:g}" for p in parts]
+    forward, train = row["forward"], row["train"]
+    cut = [_quartiles(forward, "cut_ratio")] if "devices" in forward else []
+    ratios = [[_quartiles(forward, "ratio"), *cut, _aim(forward)], [_quartiles(train, "ratio"), _aim(train)]]
     return (
         row["network"] + ("" if row["dtype"] == "float32" else f" {row['dtype']}"),
         str(row["batch"]),
-        *(cell for pair in zip(ratios, aims, strict=True) for cell in pair),
-        "; ".join(f"{p['seconds']['jtl']:.3g} to {p['seconds']['torch']:.3g}" for p in parts),
-        "-" if row["train"]["mfu"] is None else f"{100 * row['train']['mfu']:.0f} %",
+        *(cell for cells in ratios for cell in cells),
+        "; ".join(f"{p['seconds']['jtl']:.3g} to {p['seconds']['torch']:.3g}" for p in (forward, train)),
+        "-" if train["mfu"] is None else f"{100 * train['mfu']:.0f} %",
     )
+
+
+def _quartiles(part: dict[str, Any], name: str) -> str:
+    low, high = part[f"{name}_quartiles"]
+    return f"{part[name]:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _aim(part: dict[str, Any]) -> str:
+    return "-" if part["aim"] is None else f"{part['aim']:g}"
 
 
 def _batch(row: dict[str, Any]) -> str:

@@ -17,11 +17,13 @@ def test_the_script_writes_json_and_its_table(tmp_path, monkeypatch):
         against_transformers.CASES, "minilm", case._replace(measures={**case.measures, **small}, batch=(2, 2))
     )
     out = tmp_path / "rows.json"
-    words = ["--cases", "minilm", "--pairs", "2", "--seconds", "0.001", "--json", str(out)]
+    words = ["--cases", "minilm", "--pairs", "2", "--seconds", "0.001", "--devices", "2", "--json", str(out)]
     against_transformers.main(["against_transformers.py", *words])
     results = json.loads(out.read_text())
     (row,) = results["rows"]
     assert all(len(row[part]["samples"][side]) == 2 for part in ("forward", "train") for side in ("jtl", "torch"))
+    assert len(row["forward"]["samples"]["cut"]) == 2
+    assert f"{row['forward']['cut_ratio']:.2f} (" in out.with_suffix(".md").read_text()
     assert row["train"]["flops"] > 2 * row["forward"]["flops"]
     assert f"{row['train']['ratio']:.2f} (" in out.with_suffix(".md").read_text()
     assert out.with_suffix(".md").read_text() == tables.render(results)
