@@ -97,12 +97,6 @@ def apart() -> Generator[None, None, None]:
         _apart.reset(before)
 
 
-def batch_mean(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The mean of a statistic over the devices of a mapped batch; itself where there are none."""
-    axis = batch_axis()
-    return x if axis is None else jax.lax.pmean(x, axis)
-
-
 def batch_sum(tree: Any) -> Any:
     """The sum of every leaf over the devices of a mapped batch; itself where there are none."""
     axis = batch_axis()

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from jtl.backbones.blocks import HiddenLayers
-from jtl.backbones.layers import Conv, check_images, mean_to
+from jtl.backbones.layers import Conv, check_images
+from jtl.backbones.pooling import max_pool, mean_to
 from jtl.model import Model, from_linen
 
 # (kernel, stride, padding) of each convolution, and after which of them the map is pooled.
@@ -52,7 +53,7 @@ class _AlexNet(nn.Module):
         for i, (width, (kernel, stride, pad)) in enumerate(zip(self.widths, _LAYERS, strict=True), 1):
             x = nn.relu(Conv(width, kernel, stride, pad, bias=True, name=f"conv{i}")(x))
             if i in _POOLED:
-                x = features[f"stage{len(features) + 1}"] = nn.max_pool(x, (3, 3), (2, 2))
+                x = features[f"stage{len(features) + 1}"] = max_pool(x, 3)
         flat = mean_to(x, _SIDE).reshape(x.shape[0], -1)
         pooled = HiddenLayers((self.hidden,) * 2, nn.relu, self.dropout, before=True, name="top")(flat, train)
         return features | {"last": x, "pooled": pooled}

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl.backbones.blocks import rounded
 from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
+from jtl.backbones.pooling import max_pool
 from jtl.model import Model, from_linen
 from jtl.ops import computed_once
 
@@ -80,7 +81,7 @@ class _Stem(nn.Module):
     def __call__(self, x):
         x = _conv(self.width, 7, 2)(x)
         # Zeros around the map, as they were trained with, and not the least number there is.
-        return nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
+        return max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3)
 
 
 class _Shortcut(nn.Module):

@@ -5,8 +5,9 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from jtl.backbones.layers import Conv, check_images, max_pool
+from jtl.backbones.layers import Conv, check_images
 from jtl.backbones.norm import BatchNorm
+from jtl.backbones.pooling import max_pool
 from jtl.model import Model, from_linen
 
 

@@ -22,6 +22,7 @@ from jtl.backbones.patches import taps
 from jtl.ops import by_platform
 
 SMALL = 64  # pixels of a map whose gradient comes faster as products
+LARGE = 1024  # pixels of a map from which on the copies of it that products need cost a kernel's gradient more
 FEW = 8  # convolutions in the place of one, that XLA does not take too long to compile
 
 
@@ -99,7 +100,8 @@ def _or_on_cpu(x: Array, kernel: Array, stride: int, borders: Borders, form: Cal
 def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     """One product for each weight's place in the kernel: of its derivatives XLA makes matrix products again."""
     kh, kw, inputs, out = kernel.shape
-    weights = kernel.reshape(kh * kw, inputs, out)
+    # Of a split the gradient is a concatenation; of an index it is a whole kernel of zeros, added to the others'.
+    weights = lax.split(kernel.reshape(-1, out), [inputs] * (kh * kw))
     return reduce(add, (rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True)))
 
 
@@ -121,10 +123,12 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     """Linear in each tangent, and written so that what is transposed for the gradient is fast too."""
     (x, kernel), (along_x, along_kernel) = primals, tangents
     y, found = _plain(x, kernel, stride, borders), []
+    pixels = y.shape[1] * y.shape[2]
     if not isinstance(along_kernel, SymbolicZero):
-        found.append(_or_on_cpu(x, along_kernel, stride, borders, _as_products))
+        given = x, along_kernel, stride, borders
+        found.append(_or_on_cpu(*given, _as_products) if pixels <= LARGE else _lax(*given))
     if not isinstance(along_x, SymbolicZero):
-        small = stride > 1 or y.shape[1] * y.shape[2] <= SMALL
+        small = stride > 1 or pixels <= SMALL
         given = along_x, kernel, stride, borders
         found.append(_or_on_cpu(*given, _as_products) if small else _lax(*given))
     return y, reduce(add, found) if found else jnp.zeros_like(y)

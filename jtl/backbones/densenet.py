@@ -1,13 +1,14 @@
 """DenseNet: layers that see the maps of all layers before them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jtl.backbones.layers import Conv, check_images
 from jtl.backbones.norm import BatchNorm
+from jtl.backbones.pooling import max_pool
 from jtl.model import Model, from_linen
 
 
@@ -80,8 +81,7 @@ class _Stem(nn.Module):
     def __call__(self, x, train: bool):
         x = Conv(self.width, 7, 2, name="conv")(x)
         x = nn.relu(BatchNorm(self.momentum, name="norm")(x, train))
-        border: Any = ((1, 1), (1, 1))  # flax takes it, but annotates str
-        return nn.max_pool(x, (3, 3), (2, 2), border)
+        return max_pool(x, 3, border=1)
 
 
 class _Down(nn.Module):

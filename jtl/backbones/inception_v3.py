@@ -1,7 +1,8 @@
 """Inception-v3: blocks of branches whose maps are put side by side."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jtl.backbones.blocks import ConvNorm, Style
 from jtl.backbones.layers import check_images
+from jtl.backbones.pooling import max_pool, mean_around
 from jtl.model import Model, from_linen
 
 
@@ -116,16 +118,7 @@ class _Branch(nn.Module):
         return x
 
 
-def _mean(x: Array) -> Array:
-    border: Any = ((1, 1), (1, 1))  # flax takes it, but annotates str
-    return nn.avg_pool(x, (3, 3), (1, 1), border)
-
-
-def _max(x: Array) -> Array:
-    return nn.max_pool(x, (3, 3), (2, 2))
-
-
-_POOLS: dict[str, Callable[[Array], Array]] = {"mean": _mean, "max": _max}
+_POOLS: dict[str, Callable[[Array], Array]] = {"mean": mean_around, "max": partial(max_pool, side=3)}
 
 
 class _Block(nn.Module):
@@ -154,7 +147,7 @@ class _Stem(nn.Module):
             x = conv(x, train)
             if i in (3, 5):
                 maps.append(x)
-                x = _max(x) if i == 3 else x
+                x = max_pool(x, 3) if i == 3 else x
         return maps
 
 
@@ -178,7 +171,7 @@ class _Inception(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         maps = _Stem(self.width, self.style, name="stem")(check_images(x, 75), train)
-        x = _max(maps[-1])
+        x = max_pool(maps[-1], 3)
         for i, blocks in enumerate(self.stages, 3):
             x = _Stage(blocks, self.width, self.style, name=f"stage{i}")(x, train)
             maps.append(x)

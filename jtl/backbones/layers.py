@@ -7,7 +7,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
@@ -117,46 +116,6 @@ def check_images(x: ArrayLike, smallest: int = 1) -> Array:
         size = f"{x.shape[1]}x{x.shape[2]}"
         raise ValueError(f"images of {size} pixels: this network needs at least {smallest}x{smallest}")
     return x
-
-
-def max_pool(x: Float[Array, "batch height width channels"]) -> Array:
-    """The largest of each 2x2 window; an odd last row or column is left out.
-
-    Built of slices, which can be differentiated as often as one likes at little cost on every platform.
-    """
-    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    rows = jnp.maximum(x[:, 0:h:2, :w], x[:, 1:h:2, :w])
-    return jnp.maximum(rows[:, :, 0:w:2], rows[:, :, 1:w:2])
-
-
-def mean_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch rows columns channels"]:
-    """The mean of each 2x2 window; at an odd last row or column of the pixels that are there.
-
-    As torch's AvgPool2d(2, ceil_mode=True, count_include_pad=False): the last ones doubled have the same mean.
-    """
-    b, h, w, channels = x.shape
-    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), "edge")
-    return x.reshape(b, -(-h // 2), 2, -(-w // 2), 2, channels).mean((2, 4))
-
-
-def mean_to(x: Float[Array, "batch height width channels"], side: int) -> Float[Array, "batch side side channels"]:
-    """Means over `side x side` windows, which overlap where the map does not divide: torch's AdaptiveAvgPool2d.
-
-    Window i of n pixels goes from `⌊i n / side⌋` to `⌈(i + 1) n / side⌉`.
-    """
-    for axis in (1, 2):
-        if x.shape[axis] != side:
-            weights = jnp.asarray(_window_means(x.shape[axis], side), x.dtype)
-            x = jnp.moveaxis(jnp.tensordot(weights, x, ((1,), (axis,))), 0, axis)
-    return x
-
-
-def _window_means(pixels: int, side: int) -> np.ndarray:
-    weights = np.zeros((side, pixels))
-    for i in range(side):
-        start, end = i * pixels // side, -(-(i + 1) * pixels // side)
-        weights[i, start:end] = 1 / (end - start)
-    return weights
 
 
 def described(x: Any) -> str:

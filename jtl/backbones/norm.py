@@ -1,5 +1,8 @@
 """Batch normalisation that sees the whole batch under jit, on a mesh and under pmap."""
 
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,17 +39,19 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+        scale, bias = (jnp.asarray(a, wide.dtype) for a in (scale, bias))
         if train:
-            mean, var, n = batch_moments(wide)
+            axis = ops.batch_axis()
+            y, mean, var = _by_batch(wide, scale, bias, self.eps, axis)
             if not self.is_initializing():
+                n = x.size // channels * (1 if axis is None else jax.lax.axis_size(axis))
                 self._move(running_mean, mean)
                 self._move(running_var, var * (n / max(n - 1, 1)))
         else:
-            mean, var = running_mean.value.astype(wide.dtype), running_var.value.astype(wide.dtype)
-        along = (1,) * (x.ndim - 1) + (channels,)
-        factor = jax.lax.rsqrt(var + self.eps) * scale.astype(wide.dtype)
-        y = (wide - mean.reshape(along)) * factor.reshape(along) + bias.astype(wide.dtype).reshape(along)
+            mean, var = (jnp.asarray(running.value, wide.dtype) for running in (running_mean, running_var))
+            factor = jax.lax.rsqrt(var + self.eps) * scale
+            y = (wide - _along(mean, wide)) * _along(factor, wide) + _along(bias, wide)
         return y.astype(x.dtype)
 
     def _move(self, running: nn.Variable, new: Array) -> None:
@@ -54,15 +59,42 @@ class BatchNorm(nn.Module):
         running.value = (1 - self.momentum) * running.value + self.momentum * new
 
 
-def batch_moments(x: Float[Array, "*positions channels"]) -> tuple[Array, Array, int]:
-    """Mean and biased variance per channel over the whole batch, and how many values went into each.
+def _along(channels: Array, x: Array) -> Array:
+    return channels.reshape((1,) * (x.ndim - 1) + channels.shape)
 
-    The variance is taken around the whole batch's mean, in a second pass: the one-pass form `E[x²] − E[x]²`
-    loses every digit where the mean is large.
+
+def _mean(x: Array, axis: str | None) -> Array:
+    """Over all but the channels, and over the devices of a mapped axis."""
+    mean = x.mean(tuple(range(x.ndim - 1)))
+    return mean if axis is None else jax.lax.pmean(mean, axis)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _by_batch(x: Array, scale: Array, bias: Array, eps: float, axis: str | None) -> tuple[Array, Array, Array]:
+    """y, and the whole batch's mean and biased variance.
+
+    The variance is taken around the mean, in a second pass: the one-pass form `E[x²] − E[x]²` loses every digit where
+    the mean is large. The axis is given, as jax may ask for the derivative where another is mapped.
     """
-    axes = tuple(range(x.ndim - 1))
-    axis = ops.batch_axis()
-    devices = 1 if axis is None else jax.lax.axis_size(axis)
-    mean = ops.batch_mean(x.mean(axes, keepdims=True))
-    var = ops.batch_mean(jnp.square(x - mean).mean(axes))
-    return mean.reshape(-1), var, x.size // x.shape[-1] * devices
+    mean = _mean(x, axis)
+    var = _mean(jnp.square(x - _along(mean, x)), axis)
+    factor = jax.lax.rsqrt(var + eps) * scale
+    return _affine(x, factor, bias - mean * factor), mean, var
+
+
+def _affine(x: Array, factor: Array, shift: Array) -> Array:
+    # Not `(x − μ) factor + β`: XLA's CPU backend would keep x − μ beside x until the gradient is taken.
+    return x * _along(factor, x) + _along(shift, x)
+
+
+@_by_batch.defjvp
+def _derivative(eps: float, axis: str | None, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """Written so that its transpose sums over the batch twice alone: g, and g (x − μ)."""
+    (x, scale, _), (along_x, along_scale, along_bias) = primals, tangents
+    y, mean, var = _by_batch(*primals, eps, axis)
+    rate = jax.lax.rsqrt(var + eps)
+    of_mean = _mean(along_x, axis)
+    of_var = 2 * _mean((x - _along(mean, x)) * along_x, axis)  # the mean of x − μ is 0: μ's own change moves nothing
+    slope = along_scale * rate - scale * rate**3 * of_var / 2
+    shift = along_bias - scale * rate * of_mean - mean * slope
+    return (y, mean, var), (_along(scale * rate, x) * along_x + _affine(x, slope, shift), of_mean, of_var)

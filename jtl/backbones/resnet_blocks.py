@@ -1,12 +1,13 @@
 """What ResNets, ResNeXts and wide ResNets are made of."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 
 from jtl.backbones.blocks import Squeeze, SqueezeExcite
-from jtl.backbones.layers import Conv, mean_pool
+from jtl.backbones.layers import Conv
 from jtl.backbones.norm import BatchNorm
+from jtl.backbones.pooling import max_pool, mean_pool
 
 
 class Kind(NamedTuple):
@@ -45,8 +46,7 @@ class Stem(nn.Module):
         for number, features, kernel, stride in layers:
             x = Conv(features, kernel, stride, name=f"conv{number}")(x)
             x = nn.relu(BatchNorm(self.momentum, name=f"norm{number}")(x, train))
-        border: Any = ((1, 1), (1, 1))  # flax takes it, but annotates str
-        return x if self.small else nn.max_pool(x, (3, 3), (2, 2), border)
+        return x if self.small else max_pool(x, 3, border=1)
 
 
 class Shortcut(nn.Module):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from jtl.backbones.blocks import ConvNorm, HiddenLayers, Style
-from jtl.backbones.layers import Conv, check_images, max_pool, mean_to
+from jtl.backbones.layers import Conv, check_images
+from jtl.backbones.pooling import max_pool, mean_to
 from jtl.model import Model, from_linen
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

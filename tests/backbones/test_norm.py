@@ -1,5 +1,7 @@
 """BatchNorm against torch's, and its own law: every way of spreading a batch gives the same numbers."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jtl import ops
-from jtl.backbones.norm import BatchNorm
+from jtl.backbones.norm import BatchNorm, _by_batch
 from jtl.model import Variables, from_linen
 
 CHANNELS = 3
@@ -92,6 +94,49 @@ def test_a_large_mean_costs_no_digits(key):
     _, stats = norm.apply(norm.init(key, x), x, train=True, key=None)
     # The mean is rounded to half a unit in its last place, 3e-5, so the variance of 1e-4 is off by 1e-9.
     np.testing.assert_allclose(stats["var"], np.asarray(x, np.float64).var(0, ddof=1), rtol=1e-3)
+
+
+def test_derivatives_of_every_order_are_those_of_the_formula(key):
+    """Forward, backward and backward of backward, in float64, against what jax derives from the plain formula."""
+    eps = 1e-3
+
+    def plain(x, scale, bias):
+        mean = x.mean((0, 1))
+        var = ((x - mean.reshape(1, 1, -1)) ** 2).mean((0, 1))
+        rate = (scale / jnp.sqrt(var + eps)).reshape(1, 1, -1)
+        return (x - mean.reshape(1, 1, -1)) * rate + bias.reshape(1, 1, -1), mean, var
+
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        given = tuple(jnp.asarray(rng.normal(1, 2, shape)) for shape in ((4, 3, 2), (2,), (2,)))
+        along = tuple(jnp.asarray(rng.normal(size=a.shape)) for a in given)
+        ours = lambda *args: _by_batch(*args, eps, None)  # noqa: E731
+        for out, wanted in zip(jax.jvp(ours, given, along), jax.jvp(plain, given, along), strict=True):
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), out, wanted)
+
+        def curved(f):
+            return lambda *args: sum(jnp.sin((i + 1.5) * out).sum() for i, out in enumerate(f(*args)))
+
+        def second(f):
+            """The gradient of a function of the gradient, as MAML takes it."""
+            inner = jax.grad(curved(f), (0, 1, 2))
+            return jax.grad(lambda *args: sum((g * jnp.cos(g)).sum() for g in inner(*args)), (0, 1, 2))
+
+        for derived in (lambda f: jax.grad(curved(f), (0, 1, 2)), second):
+            found, expected = derived(ours)(*given), derived(plain)(*given)
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_the_gradient_sums_over_the_batch_twice():
+    """Once g and once g (x − μ), beside the two sums of the statistics: what jax derives has more."""
+    x, vector = jnp.ones((4, 8, 8, 16)), jnp.ones(16)
+
+    def backward(x, g, scale, bias):
+        return jax.vjp(lambda *args: _by_batch(*args, 1e-5, None)[0], x, scale, bias)[1](g)
+
+    program = jax.jit(backward).lower(x, x, vector, vector).compile().as_text()
+    assert len(re.findall(r"f32\[16\]\S* reduce\(", program)) == 4
 
 
 def test_statistics_stay_wide_in_half_precision(key, x):

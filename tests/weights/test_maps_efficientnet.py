@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torchvision_files
-from loading import channels_first, images, renamed, same_bits, tree_of
+from loading import channels_first, close, images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.backbones.blocks import rounded
@@ -69,9 +69,10 @@ def test_is_written_as_it_was_read(made, tmp_path):
         tmp_path / "out", output_loading_info=True
     )
     assert not any(account.values()), account
-    np.testing.assert_array_equal(
-        again.eval()(channels_first(x)).logits.detach(), net(channels_first(x)).logits.detach()
-    )
+    held, wanted = ({n: a for n, a in net.state_dict().items() if n not in counters} for net in (again, net))
+    same_bits(held, wanted)
+    # Not to the bit: torch's sums depend on where its memory lies.
+    close(again.eval()(channels_first(x)).logits.detach(), net(channels_first(x)).logits.detach(), 1e-6, "logits")
     with pytest.raises(ValueError, match="torchvision has no network"):
         save(tmp_path / "other", loaded, format="torchvision")  # which would pad otherwise
 
