@@ -22,7 +22,7 @@ from jtl.backbones.patches import taps
 from jtl.ops import by_platform
 
 SMALL = 64  # pixels of a map whose gradient comes faster as products
-LARGE = 1024  # pixels of a map from which on the copies of it that products need cost a kernel's gradient more
+LARGE = 1000  # pixels of a map from which on the copies of it that products need cost a kernel's gradient more
 FEW = 8  # convolutions in the place of one, that XLA does not take too long to compile
 
 
