@@ -31,7 +31,7 @@ _HOME = {
     "jtl.train": (
         "Checkpoints", "Fitted", "JsonLines", "Moment", "NonFiniteLoss", "State", "Step", "TensorBoard", "Validation",
         "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
-        "variables", "variables_sharding",
+        "replicated", "split_batch", "unreplicated", "variables", "variables_sharding",
     ),
     "jtl.weights.card": ("Card",),
     "jtl.weights.load": ("Pretrained", "load"),
@@ -125,6 +125,9 @@ if TYPE_CHECKING:
     from jtl.train import pmap_step as pmap_step
     from jtl.train import put_batch as put_batch
     from jtl.train import replicate as replicate
+    from jtl.train import replicated as replicated
+    from jtl.train import split_batch as split_batch
+    from jtl.train import unreplicated as unreplicated
     from jtl.train import variables as variables
     from jtl.train import variables_sharding as variables_sharding
     from jtl.typing import Aux as Aux

@@ -3,8 +3,9 @@
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.evaluate import Validation, evaluate, evaluator
 from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
+from jtl.train.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.records import JsonLines, TensorBoard, read_json_lines
-from jtl.train.sharding import fsdp, jit_step, mesh, pmap_step, put_batch, replicate, variables_sharding
+from jtl.train.sharding import fsdp, jit_step, mesh, put_batch, replicate, variables_sharding
 from jtl.train.state import State, averaged, variables
 from jtl.train.step import Step, make_step
 
@@ -30,6 +31,9 @@ __all__ = [
     "put_batch",
     "read_json_lines",
     "replicate",
+    "replicated",
+    "split_batch",
+    "unreplicated",
     "variables",
     "variables_sharding",
 ]

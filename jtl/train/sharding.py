@@ -1,14 +1,12 @@
-"""Where arrays live: the step compiled over a mesh, or mapped over devices."""
+"""Where arrays live: the step compiled over a mesh."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jtl import ops
 from jtl.model import Variables
 from jtl.params import flatten, match, unflatten
 from jtl.train.agree import agree, checksums
@@ -184,47 +182,3 @@ def jit_step(
         step.update, in_shardings=(where, batch_sharding(mesh)), out_shardings=(where, whole), donate_argnums=0
     )
     return run, place(state, where)
-
-
-def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[State, Any], tuple[State, dict]]:
-    """The same step under `jax.pmap`, one part of the batch per device.
-
-    Gradients, counts and BatchNorm statistics are summed over the devices, and losses on the whole batch
-    gather it, so the result is that of `jit_step`. What is random each device draws for itself. The state is donated.
-
-    Returns:
-      A step on states from `replicated` and batches from `split_batch`; its metrics are those of one device,
-      as all devices have the same.
-    """
-    devices = list(jax.local_devices() if devices is None else devices)
-    return jax.pmap(step.update, axis_name=ops.BATCH_AXIS, devices=devices, out_axes=(0, None), donate_argnums=0)
-
-
-def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
-    """The state once on each device, along a new first axis, as `pmap_step` takes it."""
-    devices = list(jax.local_devices() if devices is None else devices)
-    where = NamedSharding(Mesh(np.asarray(devices), (ops.BATCH_AXIS,)), PartitionSpec(ops.BATCH_AXIS))
-
-    def stacked(leaf):
-        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(stacked(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-        one = jnp.asarray(leaf)[None]
-        parts = [jax.device_put(one, device) for device in devices]
-        return jax.make_array_from_single_device_arrays((len(devices), *one.shape[1:]), where, parts)
-
-    return jax.tree.map(stacked, state)
-
-
-def split_batch(batch: Batch, devices: Sequence[Any] | None = None) -> Any:
-    """Rows [batch, ...] as [devices, batch/devices, ...].
-
-    Raises:
-      ValueError: for rows that do not divide over the devices.
-    """
-    n = len(jax.local_devices() if devices is None else devices)
-    for path, leaf in flatten(batch).items():
-        if np.ndim(leaf) == 0 or len(leaf) % n:
-            raise ValueError(
-                f"batch[{path!r}] of shape {np.shape(leaf)} does not divide over {n} devices; choose a multiple"
-            )
-    return jax.tree.map(lambda a: np.asarray(a).reshape(n, -1, *np.shape(a)[1:]), dict(batch))

@@ -56,6 +56,6 @@ def check(family: Family, config: Config, variables: Any) -> Variables:
         raise WeightNameError(
             f"these are not the variables of this {config['model_type']}: {'; '.join(lines[:SHOWN])}{more}."
             " Its head is the one that jtl.load gave, on the pooled features; of variables side by side, as pmap_step"
-            " has them, give those of one device: jax.tree.map(lambda a: a[0], variables)"
+            " has them, give those of one device: jtl.unreplicated(variables)"
         )
     return Variables(params, stats)

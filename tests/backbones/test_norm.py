@@ -196,6 +196,6 @@ def test_one_device_eight_and_pmap_agree(key):
     y, stats, grads = jax.pmap(mapped, axis_name=ops.BATCH_AXIS, in_axes=(None, 0, 0))(v, *parts)
     for tree in (stats, grads):
         jax.tree.map(lambda a: np.testing.assert_array_equal(a, np.broadcast_to(a[:1], a.shape)), tree)
-    on_pmap = (np.asarray(y).reshape(32, -1), *jax.tree.map(lambda a: a[0], (stats, grads)))
+    on_pmap = (np.asarray(y).reshape(32, -1), *jax.tree.map(lambda a: np.asarray(a)[0], (stats, grads)))
     for other in (on_mesh, on_pmap):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, other)

@@ -44,6 +44,12 @@ def main():
     state = step.init(variables, jax.random.key(1))
     saver = train.Checkpoints(folder, every=4)
 
+    if until == "pmap":
+        run, state = train.pmap_step(step), train.replicated(state)
+        for number in range(steps):
+            state, metrics = run(state, train.split_batch(Data()[number]))
+        return report(train.unreplicated(state).params, metrics["loss"])
+
     if until == "differ":
         told = train.mesh()
         variables = jax.tree.map(np.asarray, variables)
@@ -51,6 +57,7 @@ def main():
         few = Data(2, rows=16 if process else 8)
         for differs in (
             lambda: train.fit(step, other, Data(), steps=1, progress=False),
+            lambda: train.replicated(other),
             lambda: train.fit(step, state, Data(9 + process), steps=1, progress=False),
             lambda: train.fit(step, state, few, steps=1, progress=False),
             lambda: train.evaluate(evaluation(net, head), variables, Data(2 + process), mesh=told),
@@ -60,7 +67,7 @@ def main():
                 differs()
             except ValueError as error:
                 print("differs", error, flush=True)
-        return
+        return None
 
     def hook(moment):
         print("step", moment.step, flush=True)
@@ -74,9 +81,13 @@ def main():
         step, state, Data(), steps=steps, mesh=mesh, rules=rules, checkpoints=saver, validation=validation, hooks=[hook]
     )
     whole = jax.jit(lambda p: p, out_shardings=jax.NamedSharding(mesh, jax.P()))(done.state.params)
-    values = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(whole)])
+    return report(whole, done.history[-1]["loss"])
+
+
+def report(params, loss):
+    values = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(params)])
     print("devices", jax.device_count(), "params", values.tobytes().hex(), flush=True)
-    print("validated", done.history[-1]["loss"].hex(), flush=True)
+    print("validated", float(loss).hex(), flush=True)
 
 
 main()

@@ -76,6 +76,16 @@ def test_two_processes_train_as_one_and_read_each_others_checkpoints(tmp_path):
 
 
 @pytest.mark.slow
+def test_under_pmap_two_processes_train_as_one_too(tmp_path):
+    """Each process's devices alone would learn from half of the rows, and drift apart without a word."""
+    one = launch(1, tmp_path / "one", 12, "pmap")[0]
+    first, second = launch(2, tmp_path / "two", 12, "pmap")
+    assert np.array_equal(parameters(first), parameters(second))
+    np.testing.assert_allclose(parameters(first), parameters(one), rtol=1e-4, atol=1e-5)  # as above
+    assert validated(first) == validated(second) == pytest.approx(validated(one), rel=1e-5)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     first, second = launch(2, tmp_path, 60, "term")
     last = [max(int(line.split()[1]) for line in out.splitlines() if line.startswith("step ") and line.count(" ") == 1)
@@ -92,7 +102,8 @@ def test_processes_that_differ_are_named(tmp_path):
     for out in launch(2, tmp_path, 1, "differ"):
         found = [line.split(": ")[-1] for line in out.splitlines() if line.startswith("differs")]
         assert found[0].startswith("backbone/")
-        assert found[1:] == [
+        assert found[1] == found[0]
+        assert found[2:] == [
             "len(data) is [9, 10] in processes 0 to 1",
             "rows of 'mask' is [4, 8] in processes 0 to 1",
             "len(data) is [2, 3] in processes 0 to 1",

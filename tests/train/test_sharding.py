@@ -11,17 +11,8 @@ from nets import batch, largest_difference, normed, parts, top
 from jtl import model, ops
 from jtl.methods.finetune import finetune
 from jtl.params import select
-from jtl.train.sharding import (
-    fsdp,
-    jit_step,
-    mesh,
-    pmap_step,
-    put_batch,
-    replicate,
-    replicated,
-    split_batch,
-    state_sharding,
-)  # fmt: skip
+from jtl.train.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.sharding import fsdp, jit_step, mesh, put_batch, replicate, state_sharding
 from jtl.train.step import make_step
 from jtl.typing import Aux
 
@@ -57,9 +48,9 @@ def mapped(key, name, steps=3):
     state, run = replicated(step.init(variables, key)), pmap_step(step)
     for _ in range(steps):
         state, metrics = run(state, split_batch(rows))
-    for leaf in jax.tree.leaves(state.params):
+    for leaf in map(np.asarray, jax.tree.leaves(state.params)):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape), "devices must agree to the bit")
-    return jax.tree.map(lambda a: a[0], state), metrics
+    return unreplicated(state), metrics
 
 
 @pytest.mark.parametrize("name", ["batchnorm", "batch loss"])
@@ -81,27 +72,6 @@ def test_every_way_to_shard_is_the_same_step(key, name, how):
     )
     for metric in said:
         np.testing.assert_allclose(metrics[metric], said[metric], rtol=1e-5, atol=1e-7)
-
-
-def test_under_pmap_every_device_draws_for_itself(key):
-    """Of equal keys the mean over the devices' 8 draws would be one draw, eight times."""
-
-    def drawn(params, stats, batch, key, step):
-        own = jax.random.uniform(key)
-        return params["w"] * own, Aux(stats, {"mean": own, "square": own**2})
-
-    step = make_step(drawn, optax.sgd(1.0))
-    state = replicated(step.init(model.Variables({"w": jnp.ones(())}, {}), key))
-    state, found = pmap_step(step)(state, split_batch({"x": np.zeros(8)}))
-    assert found["square"] - found["mean"] ** 2 > 0.01  # the variance of uniform draws is 1/12
-    np.testing.assert_allclose(state.params["w"], np.full(8, 1 - found["mean"]), rtol=1e-6)
-
-
-def test_each_device_gets_one_state_of_its_own(key):
-    step, variables, _ = setup(key, "batchnorm")
-    state = step.init(variables, key)
-    for leaf, one in zip(jax.tree.leaves(replicated(state)), jax.tree.leaves(state), strict=True):
-        assert {(s.device, s.data.shape) for s in leaf.addressable_shards} == {(d, (1, *one.shape)) for d in DEVICES}
 
 
 def test_local_statistics_would_be_caught(key):
