@@ -4,7 +4,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,13 +105,26 @@ def convert(
 
     slabs = Slabs({path: leaf for path, leaf in wanted.items() if path in sources and path not in kept})
 
-    def taken(claim: _Claim) -> list[tuple[Loaded, Any] | str]:
-        asked = {path: wanted[path] for path in claim[2] if path not in kept}
-        return list(_taken(tensors, claim, asked, slabs, finish))
+    ahead, one_by_one = iter(range(len(claims))), Lock()
+    taken: dict[int, list[tuple[Loaded, Any] | str]] = {}
+
+    def take(_: int) -> None:
+        """What each reader does; a task for each tensor would take longer than a bias."""
+        try:
+            while (i := _next(ahead, one_by_one)) is not None:
+                asked = {path: wanted[path] for path in claims[i][2] if path not in kept}
+                taken[i] = list(_taken(tensors, claims[i], asked, slabs, finish))
+        except BaseException:
+            while _next(ahead, one_by_one) is not None:
+                pass  # the others stop too
+            raise
 
     values: dict[str, Any] = {}
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as readers:
-        for part in (part for parts in readers.map(taken, claims) for part in parts):
+    count = min(READERS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(count) as readers:
+        list(readers.map(take, range(count)))
+    for i in range(len(claims)):
+        for part in taken[i]:
             if isinstance(part, str):
                 problems.append(part)
             else:
@@ -122,6 +136,11 @@ def convert(
         misfits = Misfits(missing, [path for path in wanted if path in sources], unexpected, used, problems)
         raise WeightNameError(misfits.message(list(tensors), reinit, unused))
     return unflatten({path: values.get(path, leaf) for path, leaf in wanted.items()}), coverage
+
+
+def _next(ahead: Iterator[int], one_by_one: Lock) -> int | None:
+    with one_by_one:
+        return next(ahead, None)
 
 
 def _taken(
@@ -166,6 +185,7 @@ def _first(table: Iterable[tuple[str, re.Pattern[str], Rule]], name: str) -> tup
     return None
 
 
+@lru_cache(4096)
 def plain_end(pattern: str) -> str:
     """A text at the end of every name that a regex matches; other names need not be tried, which takes longer."""
     if "|" in re.sub(r"\([^()]*\)", "", pattern) or re.search(r"\(\?[a-zA-Z]", pattern):  # alternatives; flags

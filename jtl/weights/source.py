@@ -8,6 +8,7 @@ it. Only who takes a part of each array maps them, one after another (`view`).
 import os
 import stat
 from collections.abc import Sequence
+from io import FileIO
 from math import prod
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from jtl.weights.errors import WeightFileError, show
 
 ALIGNMENT = 64  # bytes; JAX takes over a NumPy array on a CPU without a copy from this alignment on
 MAX_DIMS = 32
-PIECE = 1 << 20  # bytes read at once where numbers change their place: a piece stays in the processor's cache
+PIECE = 1 << 20  # bytes read at once where numbers change their place
+ROWS = 128  # at most, as a line of cache of each is held at once
+LINE = 64  # bytes of a line of cache
 
 
 def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -46,6 +49,17 @@ def check_shape(shape: Sequence[object], itemsize: int, what: str) -> tuple[int,
     return tuple(sizes)
 
 
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Room for the same rows, an odd number of lines of cache apart.
+
+    Rows whose distance is a multiple of 4 kB, as many kernels' is, all begin in the same few lines of a cache; read one
+    number of each after the other they throw each other out, and take twice the time.
+    """
+    width = prod(rows.shape[1:]) * rows.itemsize
+    apart = aligned_empty((len(rows), (-(-width // LINE) | 1) * LINE), np.dtype(np.uint8))
+    return apart[:, :width].view(rows.dtype).reshape(rows.shape)
+
+
 class Source:
     """A regular file of a known size.
 
@@ -71,7 +85,7 @@ class Source:
         """The little-endian array of `shape` that starts at byte `offset`."""
         self._inside(offset, prod(shape) * dtype.itemsize)
         array = aligned_empty(shape, dtype)
-        self._fill(array.reshape(-1).view(np.uint8), offset)
+        self._fill(array, offset)
         if dtype == np.bool_:
             # a byte other than 0 and 1 would make a truth value that is neither
             np.not_equal(array.view(np.uint8), 0, out=array)
@@ -91,16 +105,21 @@ class Source:
         """
         self._inside(offset, into.size * dtype.itemsize)
         if into.dtype == dtype and into.flags.c_contiguous:
-            self._fill(into.reshape(-1).view(np.uint8), offset)
+            self._fill(into, offset)
             return
         rows = into.reshape(1) if into.ndim == 0 else into
         width = prod(rows.shape[1:]) * dtype.itemsize
-        count = max(1, PIECE // max(width, 1))
-        buffer = aligned_empty((min(count, len(rows)), *rows.shape[1:]), dtype)
-        for start in range(0, len(rows), count):
-            part = buffer[: len(rows) - start]
-            self._fill(part.reshape(-1).view(np.uint8), offset + start * width)
-            rows[start : start + count] = part
+        count = max(1, min(ROWS, PIECE // max(width, 1), len(rows)))
+        buffer = aligned_empty((count, *rows.shape[1:]), dtype)
+        apart = buffer if into.flags.c_contiguous else _spread(buffer)
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(offset)
+            for start in range(0, len(rows), count):
+                part = buffer[: len(rows) - start]
+                self._read(file, part)
+                if apart is not buffer:
+                    apart[: len(part)] = part
+                rows[start : start + count] = apart[: len(part)]
 
     def _inside(self, offset: int, count: int) -> int:
         if offset < 0 or count < 0 or offset + count > self.size:
@@ -110,12 +129,15 @@ class Source:
             )
         return count
 
-    def _fill(self, buffer: np.ndarray, offset: int) -> None:
+    def _fill(self, array: np.ndarray, offset: int) -> None:
         with open(self.path, "rb", buffering=0) as file:
             file.seek(offset)
-            view = buffer.data
-            while len(view):
-                got = file.readinto(view)
-                if not got:
-                    raise WeightFileError(f"{self.path}: became shorter while it was read")
-                view = view[got:]
+            self._read(file, array)
+
+    def _read(self, file: FileIO, array: np.ndarray) -> None:
+        view = array.reshape(-1).view(np.uint8).data
+        while len(view):
+            got = file.readinto(view)
+            if not got:
+                raise WeightFileError(f"{self.path}: became shorter while it was read")
+            view = view[got:]

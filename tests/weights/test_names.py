@@ -1,6 +1,7 @@
 """Name tables: every name on both sides is accounted for, and a table reads backwards."""
 
 import re
+import time
 
 import ml_dtypes
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jtl.weights import Rule, WeightNameError, convert, export
+from jtl.weights import Rule, WeightFileError, WeightNameError, convert, export
 from jtl.weights.families import FAMILIES
 from jtl.weights.names import plain_end
 from jtl.weights.presets import presets, tables
@@ -135,6 +136,24 @@ def test_wrong_requests_and_wrong_shapes_name_both_sides():
         convert(twice, TABLE, params())
     with pytest.raises(WeightNameError, match="the model has float32, the file gives int64"):
         convert(tensors(**{"fc.bias": np.zeros(7, np.int64)}), TABLE, params())
+
+
+def test_where_one_reader_fails_the_others_stop():
+    """Else a file that is cut short is read to its end before that is told."""
+    seen = []
+
+    class Damaged(dict):
+        def __getitem__(self, name):
+            seen.append(name)
+            if name == "t2":
+                raise WeightFileError("cut short")
+            time.sleep(0.001)
+            return super().__getitem__(name)
+
+    tensors = Damaged({f"t{i}": np.zeros(2, np.float32) for i in range(500)})
+    with pytest.raises(WeightFileError, match="cut short"):
+        convert(tensors, [Rule("(.*)", r"\1")], {name: np.ones(2, np.float32) for name in tensors})
+    assert 3 <= len(seen) < 250
 
 
 def test_floats_take_the_number_type_of_the_model():
