@@ -8,7 +8,7 @@ from jtl.weights.lazy import Entry, Tensors
 from jtl.weights.source import Source
 from jtl.weights.st_file import parse_json
 
-MAX_INDEX = 32 << 20  # bytes
+MAX_INDEX = 16 << 20  # bytes; 91,000 tensors of the largest published network take 9 MB
 MAX_FILES = 4096  # each is looked for; the largest published networks have some hundred
 MAX_NAME = 255  # bytes of a file's name, which no usual file system exceeds
 

@@ -16,7 +16,8 @@ from jtl.weights.errors import WeightFileError, in_file, show
 from jtl.weights.lazy import Entry, Tensors, stored
 from jtl.weights.source import Source, check_shape
 
-MAX_HEADER = 16 << 20  # bytes; 100,000 tensors need about 10 MB
+MAX_HEADER = 8 << 20  # bytes
+MAX_TENSORS = 30_000  # half a second; the largest networks of many experts have some 90,000, in 160 files
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -102,6 +103,8 @@ def _metadata(found: object) -> dict[str, str]:
 
 
 def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[str, Entry]:
+    if len(header) > MAX_TENSORS:
+        raise WeightFileError(f"the header names {len(header)} tensors; at most {MAX_TENSORS} are read")
     entries: dict[str, Entry] = {}
     spans: list[tuple[int, int, str]] = []
     for name, described in header.items():

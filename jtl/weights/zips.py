@@ -6,7 +6,7 @@ import zipfile
 from jtl.weights.errors import WeightFileError, show
 from jtl.weights.source import Source
 
-MAX_DIRECTORY = 8 << 20  # bytes of the list of members; about 80,000 of them
+MAX_DIRECTORY = 2 << 20  # bytes of the list of members; about 25,000 of them as PyTorch names them
 MAX_EXPANSION = 100  # times, for compressed members above SMALL
 SMALL = 16 << 20
 

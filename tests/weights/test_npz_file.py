@@ -40,6 +40,14 @@ def test_the_list_of_members_is_read_once_and_not_for_each(tmp_path, save, monke
     assert len(lists) == 2  # to tell a PyTorch file from an .npz, and to read it
 
 
+def test_a_longer_list_of_members_is_refused_before_it_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for i in range(400):  # of long names: the list's bytes are what counts
+            archive.writestr(f"{i}".zfill(6000) + ".npy", b"")
+    with pytest.raises(WeightFileError, match=r"lists its members in 24\d{5} bytes; at most 2097152 are read"):
+        read(tmp_path / "x.npz")
+
+
 def test_two_byte_voids_are_bfloat16_as_jax_writes_them(tmp_path):
     x = np.linspace(0, 1, 5).astype(ml_dtypes.bfloat16)
     np.savez(tmp_path / "x.npz", x=x)
