@@ -105,6 +105,11 @@ def _as_products(x: Array, kernel: Array, stride: int, borders: Borders) -> Arra
     return reduce(add, (rows_product(x, w) for x, w in zip(taps(x, (kh, kw), stride, borders), weights, strict=True)))
 
 
+def _later(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
+    """The same; for the gradient of the kernel `x` is kept, and not as many copies of it as the kernel has places."""
+    return jax.checkpoint(partial(_as_products, stride=stride, borders=borders))(x, kernel)
+
+
 def _grouped(x: Array, kernel: Array, stride: int, borders: Borders) -> Array:
     """Blocks of groups, each a convolution of its own, or where they are many all in one batch of products."""
     kernels = blocks_of_groups(kernel, x.shape[-1])
@@ -126,7 +131,7 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
     pixels = y.shape[1] * y.shape[2]
     if not isinstance(along_kernel, SymbolicZero):
         given = x, along_kernel, stride, borders
-        found.append(_or_on_cpu(*given, _as_products) if pixels <= LARGE else _lax(*given))
+        found.append(_or_on_cpu(*given, _later) if pixels <= LARGE else _lax(*given))
     if not isinstance(along_x, SymbolicZero):
         small = stride > 1 or pixels <= SMALL
         given = along_x, kernel, stride, borders
