@@ -181,8 +181,20 @@ def _first(table: Iterable[tuple[str, re.Pattern[str], Rule]], name: str) -> tup
     for end, pattern, rule in table:
         match = pattern.fullmatch(name) if name.endswith(end) else None
         if match:
-            return rule, tuple(match.expand(path) for path in rule.paths)
+            return rule, tuple(_expanded(path, match) for path in rule.paths)
     return None
+
+
+def _expanded(path: str, match: re.Match[str]) -> str:
+    """`match.expand(path)`, which in Python 3.11 takes a path apart again for every name."""
+    parts = _parts(path)
+    return path if len(parts) == 1 else "".join((match[int(p)] or "") if i % 2 else p for i, p in enumerate(parts))
+
+
+@lru_cache(4096)
+def _parts(path: str) -> list[str]:
+    """The texts of a path and, between them, the numbers of its groups."""
+    return re.split(r"\\(\d)", path)
 
 
 @lru_cache(4096)
