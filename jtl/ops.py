@@ -49,14 +49,21 @@ def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "bat
 def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The identity, forward and backward, of a value that is stored rather than computed again by all who read it.
 
-    For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader, so the
-    gradient of a residual stream, a chain of sums over all later blocks, is summed up anew for each weight: time
-    grows with the square of the depth. A division counts as too dear for that, and barriers are gone before the
-    fusions are made, but not before the constant could be folded. It is no scalar, as a loop would divide by that
-    outside, once, and multiply within. Elsewhere this is nothing at all.
+    For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader, so a
+    residual stream is summed up anew, from all blocks before, by each that reads it, and its gradient, from all blocks
+    after, for each weight: time grows with the square of the depth. Elsewhere than on a CPU this is nothing at all.
     """
-    one = jax.lax.optimization_barrier(jnp.ones(x.shape, x.dtype))
-    return by_platform(x, one, cpu=jnp.divide, default=lambda x, one: x)
+    stored = _divided if jax.__version_info__ < (0, 11) else jax.lax.optimization_barrier
+    return by_platform(x, cpu=stored, default=lambda x: x)
+
+
+def _divided(x: Array) -> Array:
+    """By one, for jax 0.10, whose barriers are gone before the fusions are made, but not before constants are folded.
+
+    A division counts as too dear to be made again. It is by no scalar, as a loop would divide by that outside, once,
+    and multiply within.
+    """
+    return x / jax.lax.optimization_barrier(jnp.ones(x.shape, x.dtype))
 
 
 def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., Array]) -> Array:

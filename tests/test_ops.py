@@ -57,22 +57,26 @@ def test_computed_once_is_the_identity_to_every_order(key):
     assert half.dtype == jnp.bfloat16
 
 
-def test_a_loop_does_not_undo_computing_once():
-    """XLA divides by a scalar of a loop outside it, and fuses the product that is left: so it must be no scalar."""
+@pytest.mark.parametrize("steps", [0, 2])
+def test_what_is_computed_once_grows_with_the_depth_and_not_its_square(steps):
+    """In loops too, where XLA would divide by a scalar of the loop outside it, and fuse the product that is left."""
 
-    def net(w, x):
-        for i in range(4):
-            x = ops.computed_once(x + jnp.tanh(x @ w[i]))
-        return x.sum()
+    def additions(depth, once):
+        def net(w, x):
+            for i in range(depth):
+                x = once(x + jnp.tanh(x @ w[i]))
+            return x.sum()
 
-    def divisions(steps):
         def outer(w, x):
             fast = w - jax.grad(net)(w, x)
             if steps:
                 fast, _ = jax.lax.scan(lambda fast, _: (fast - jax.grad(net)(fast, x), None), w, length=steps)
             return net(fast, x)
 
-        program = jax.jit(jax.grad(outer)).lower(jnp.ones((4, 4, 4)), jnp.ones((3, 4))).compile().as_text()
-        return len(re.findall(r"f32\[3,4\]\S* divide\(", program))
+        program = jax.jit(jax.grad(outer)).lower(jnp.ones((depth, 4, 4)), jnp.ones((3, 4))).compile().as_text()
+        return len(re.findall(r"f32\[3,4\]\S* add\(", program))
 
-    assert divisions(2) == divisions(0) > 8
+    four, six, eight = (additions(depth, ops.computed_once) for depth in (4, 6, 8))
+    assert eight - six == six - four
+    four, six, eight = (additions(depth, lambda x: x) for depth in (4, 6, 8))
+    assert eight - six > six - four, "XLA stores sums by itself now: computed_once is needed no more"

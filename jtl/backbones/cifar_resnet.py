@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from jtl.backbones.layers import Conv, check_images
 from jtl.backbones.norm import BatchNorm
 from jtl.model import Model, from_linen
+from jtl.ops import computed_once
 
 
 def cifar_resnet(depth: int = 20, *, width: int = 16, momentum: float = 0.1) -> Model:
@@ -46,7 +47,7 @@ class _Block(nn.Module):
         y = nn.relu(BatchNorm(self.momentum, name="norm1")(y, train))
         y = Conv(self.width, 3, name="conv2")(y)
         y = BatchNorm(self.momentum, name="norm2")(y, train)
-        return nn.relu(_shortcut(x, self.width, self.stride) + y)
+        return computed_once(nn.relu(_shortcut(x, self.width, self.stride) + y))
 
 
 def _shortcut(x: Float[Array, "b h w c"], width: int, stride: int) -> Float[Array, "b h2 w2 c2"]:

@@ -8,6 +8,7 @@ from jtl.backbones.blocks import Squeeze, SqueezeExcite
 from jtl.backbones.layers import Conv
 from jtl.backbones.norm import BatchNorm
 from jtl.backbones.pooling import max_pool, mean_pool
+from jtl.ops import computed_once
 
 
 class Kind(NamedTuple):
@@ -93,7 +94,7 @@ class Block(nn.Module):
             y = SqueezeExcite(Squeeze(hidden, nn.relu, nn.sigmoid), name="squeeze")(y)
         if self.stride != 1 or x.shape[-1] != out:
             x = Shortcut(out, self.stride, kind, name="shortcut")(x, train)
-        return nn.relu(x + y)
+        return computed_once(nn.relu(x + y))
 
 
 class Stage(nn.Module):
