@@ -1,6 +1,7 @@
 """A tensor of a file in the shape, number type and memory order of a parameter."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ def filled(entry: Entry, transform: Transform, leaf: Any, empty: Empty = aligned
     Seen through the inverse of such a transform, a parameter's own memory has the layout of the file.
     """
     if entry.fill is None or _number(entry.dtype) != _number(np.dtype(leaf.dtype)):
+        return None
+    if prod(leaf.shape) != prod(entry.shape):  # before there is memory for it: a config may ask for any size
         return None
     made = empty(tuple(leaf.shape), np.dtype(leaf.dtype))
     try:

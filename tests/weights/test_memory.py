@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jtl.weights import Rule, convert, export, read
+from jtl.weights import Rule, WeightNameError, convert, export, read
 from jtl.weights.families import FAMILIES
 from jtl.weights.names import READERS, flatten
 from jtl.weights.source import PIECE
@@ -129,3 +129,20 @@ def test_the_shapes_written_down_are_a_vit_b(tmp_path):
     table = family.tables(family.complete({"model_type": "vit"}, "transformers"))["transformers"]
     assert all(any(re.fullmatch(rule.pattern, name) for rule in table) for name in vit_b())
     assert sum(int(np.prod(shape)) for shape in vit_b().values()) == 86_567_656  # as published
+
+
+@pytest.mark.parametrize("transform", [dense, conv], ids=["dense", "conv"])
+def test_there_is_no_memory_for_what_a_wrong_config_asks_for(transform, tmp_path):
+    """A width of 65,536 in a config took 16 GB before the file was seen to have 6."""
+    narrow, wide = ((6, 6), (65536, 65536)) if transform is dense else ((6, 6, 3, 3), (3, 3, 65536, 65536))
+    save_file({"a": np.zeros(narrow, np.float32)}, tmp_path / "x.safetensors")
+    tracemalloc.start()
+    with pytest.raises(WeightNameError, match=r"the model has shape .*65536, 65536\), the file gives"):
+        convert(
+            read(tmp_path / "x.safetensors"),
+            [Rule("a", "a", transform)],
+            {"a": SimpleNamespace(shape=wide, dtype=np.dtype(np.float32))},
+        )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < PIECE
