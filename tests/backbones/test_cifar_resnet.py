@@ -80,3 +80,21 @@ def test_sizes_are_the_published_ones(key, depth, millions):
 def test_bad_input_is_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_block_costs_the_same_wherever_it_stands(train):
+    """As in `test_resnet.py`; of 20 layers a stage has three blocks."""
+    images = jnp.ones((1, 16, 16, 3))
+
+    def operations(depth):
+        net = backbones.cifar_resnet(depth, width=4)
+        init = jax.jit(net.init)(jax.random.key(0), images)
+
+        def of(params):
+            return net.apply(Variables(params, init.stats), images, train=train)[0]["pooled"].sum()
+
+        return jax.jit(jax.grad(of) if train else of).lower(init.params).compile().cost_analysis()["flops"]
+
+    three, four, five = map(operations, (20, 26, 32))
+    assert five - four == four - three

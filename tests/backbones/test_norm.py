@@ -110,7 +110,10 @@ def test_derivatives_of_every_order_are_those_of_the_formula(key):
         rng = np.random.default_rng(0)
         given = tuple(jnp.asarray(rng.normal(1, 2, shape)) for shape in ((4, 3, 2), (2,), (2,)))
         along = tuple(jnp.asarray(rng.normal(size=a.shape)) for a in given)
-        ours = lambda *args: _by_batch(*args, eps, None)  # noqa: E731
+
+        def ours(*args):
+            return _by_batch(*args, eps, None)
+
         for out, wanted in zip(jax.jvp(ours, given, along), jax.jvp(plain, given, along), strict=True):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12), out, wanted)
 

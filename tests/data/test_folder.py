@@ -112,7 +112,10 @@ def test_a_transform_that_gives_several_shapes_is_refused(root):
     with pytest.raises(ValueError, match="a crop of 9 does not fit an image of 8 x 6") as raised:
         data.folder(root, transform=lambda x, rng: data.images.center_crop(x, 9), batch_size=1, shuffle=False)[0]
     assert f"while image {str(root / 'ants' / 'c.png')!r} was transformed" in raised.value.__notes__
-    small: Any = lambda x, rng: Image.fromarray(x).resize((2, 3))  # noqa: E731
+
+    def small(x: Any, rng: Any) -> Any:
+        return Image.fromarray(x).resize((2, 3))
+
     drawn = data.folder(root, transform=small, batch_size=4, shuffle=False)
     assert drawn[0]["x"].shape == (4, 3, 2, 3)
 
