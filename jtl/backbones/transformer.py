@@ -1,15 +1,15 @@
 """The transformer block that vision, text and speech share."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jtl.backbones.attend import attend
 from jtl.backbones.layers import Dense, DropPath
-from jtl.ops import by_platform, computed_once
+from jtl.ops import computed_once
 
 trunc_normal = nn.initializers.truncated_normal(0.02)
 """Normal of deviation 0.02 cut off at two deviations, as transformers are initialised."""
@@ -74,64 +74,8 @@ class Attention(nn.Module):
         rng: jax.Array | None,
         bias: Float[Array, "#batch #heads tokens others"] | None,
     ) -> Float[Array, "batch tokens heads dim"]:
-        """`attend`, below, as a method: what `jtl.fused_attention` replaces."""
+        """`attend` as a method: what `jtl.fused_attention` replaces."""
         return attend(query, key, value, mask, self.dropout, rng, bias)
-
-
-@partial(jax.jit, static_argnames="dropout")  # so that jax derives and lowers once what all blocks share
-def attend(
-    query: Float[Array, "batch tokens heads dim"],
-    key: Float[Array, "batch others heads dim"],
-    value: Float[Array, "batch others heads dim"],
-    mask: Bool[Array, "#batch #heads #tokens others"] | None = None,
-    dropout: float = 0.0,
-    rng: jax.Array | None = None,
-    bias: Float[Array, "#batch #heads tokens others"] | None = None,
-) -> Float[Array, "batch tokens heads dim"]:
-    """`softmax(Q Kᵀ / √d + B) V` for each head, over the others that the mask lets a token see.
-
-    `jax.nn.dot_product_attention`, and so the kernel that jax picks for the platform (up to jax 0.12 XLA's own, which
-    stores the weights, on all of them; `jtl.fused_attention` asks for cuDNN's), but for what it cannot do: weights
-    dropped with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32.
-    Nor on a CPU, where there is but one kernel.
-    """
-    if rng is not None or query.dtype == jnp.float64:
-        return _products(query, key, value, mask, bias, dropout, rng)
-    return by_platform(
-        query,
-        key,
-        value,
-        cpu=partial(_products, mask=mask, bias=bias),
-        default=partial(jax.nn.dot_product_attention, mask=mask, bias=bias),
-    )
-
-
-def _products(
-    query: Array,
-    key: Array,
-    value: Array,
-    mask: Array | None = None,
-    bias: Array | None = None,
-    dropout: float = 0.0,
-    rng: jax.Array | None = None,
-) -> Array:
-    """Two matrix products for each head, whose operands XLA's CPU backend need not turn, both ways.
-
-    Softmax divides last, where there are fewer numbers: `(exp(L − max L) V) / Σ exp(L − max L)`.
-    """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    query, key, value = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
-    logits = jnp.matmul(query, key, preferred_element_type=wide) / query.shape[-1] ** 0.5
-    logits = logits if bias is None else logits + bias
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(wide).min)
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    total = weights.sum(-1, keepdims=True)
-    if rng is not None:
-        kept = jax.random.bernoulli(rng, 1 - dropout, weights.shape)
-        weights, total = jnp.where(kept, weights, 0), total * (1 - dropout)
-    y = jnp.matmul(weights.astype(value.dtype), value, preferred_element_type=wide) / total
-    return y.astype(value.dtype).transpose(0, 2, 1, 3)
 
 
 class Mlp(nn.Module):
