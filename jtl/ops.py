@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float
 
 from jtl.typing import Key
@@ -64,6 +65,21 @@ def _divided(x: Array) -> Array:
     and multiply within.
     """
     return x / jax.lax.optimization_barrier(jnp.ones(x.shape, x.dtype))
+
+
+def row_major(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The identity, forward and backward, of an array whose memory XLA lays out in the order of its axes.
+
+    For tokens of which few are used. XLA's GPU backend lays out what a product reads as that product likes it: the
+    gradient of a head's weights sums over the batch, so the class tokens have the batch last, and with them all tokens
+    of all blocks, which are then turned for each product and each normalisation.
+    """
+    return by_platform(x, cpu=lambda x: x, default=_laid_out)
+
+
+@jax.jit
+def _laid_out(x: Array) -> Array:
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., Array]) -> Array:

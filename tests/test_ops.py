@@ -80,3 +80,29 @@ def test_what_is_computed_once_grows_with_the_depth_and_not_its_square(steps):
     assert eight - six == six - four
     four, six, eight = (additions(depth, lambda x: x) for depth in (4, 6, 8))
     assert eight - six > six - four, "XLA stores sums by itself now: computed_once is needed no more"
+
+
+def test_row_major_is_the_identity_to_every_order(monkeypatch, key):
+    """As where CPUs are not the default: eagerly, compiled, mapped, forwards and backwards, for every order of axes."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x, along = jax.random.normal(key, (2, 8, 3, 4))
+    np.testing.assert_array_equal(ops.row_major(x), x)
+    for axis in (0, 1, 2):
+        mapped = jax.vmap(ops.row_major, axis, axis)
+        for run in (mapped, jax.jit(mapped)):
+            y, slope = jax.jvp(run, (x,), (along,))
+            _, back = jax.vjp(run, x)
+            np.testing.assert_array_equal(y, x)
+            np.testing.assert_array_equal(slope, along)
+            np.testing.assert_array_equal(back(along)[0], along)
+    np.testing.assert_array_equal(jax.pmap(jax.grad(lambda x: (ops.row_major(x) ** 2).sum()))(x), 2 * x)
+
+
+@pytest.mark.parametrize(("platform", "laid_out"), [("cpu", 0), ("cuda", 2), ("tpu", 2)])
+def test_row_major_is_said_to_xla_but_on_a_cpu(platform, laid_out):
+    """Of the value and of its cotangent: the last axis is the minor one."""
+    slope = jax.jit(jax.grad(lambda x: (ops.row_major(x) ** 2).sum()))
+    text = slope.trace(jnp.zeros((2, 3, 4))).lower(lowering_platforms=(platform,)).as_text()
+    calls = [line for line in text.splitlines() if "custom_call @LayoutConstraint" in line]
+    assert len(calls) == laid_out
+    assert all("result_layouts = [dense<[2, 1, 0]>" in line for line in calls), calls

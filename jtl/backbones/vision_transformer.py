@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from jtl.backbones.layers import Conv, check_images
 from jtl.backbones.sizes import Size, check_size
 from jtl.backbones.transformer import Attention, Block, Mlp, exact_gelu, trunc_normal
+from jtl.ops import row_major
 
 
 def check_grid(image: int, patch: int) -> None:
@@ -100,7 +101,7 @@ class VisionTransformer(nn.Module):
             layer_scale=self.layer_scale,
         )
         x = self._norm("norm")(x)
-        return features | {"last": x} | self._pooled(x, train)
+        return features | {"last": x} | self._pooled(row_major(x), train)
 
     def _patches(self, x: Float[Array, "batch rows columns channels"]) -> Float[Array, "batch tokens width"]:
         if x.shape[1:3] != (self.image, self.image) and self.resample is None:
