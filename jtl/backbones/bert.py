@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.texts import check_texts
 from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
@@ -132,7 +133,7 @@ class _Bert(nn.Module):
         x = embed("words", self.vocabulary, ids) + embed("positions", self.positions, self._places(ids))
         if self.types:
             x = x + embed("types", self.types, types)
-        x = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(x)
+        x = LayerNorm(self.eps, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         features = {}
         for i in range(1, depth + 1):

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
 from jtl.backbones.transformer import Mlp, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
@@ -70,11 +71,6 @@ def convnext(
     return from_linen(_ConvNeXt(stages, patch, overlap, eps, layer_scale, drop_path, norm_first, hidden))
 
 
-def _norm(eps: float = 1e-6, name: str = "norm") -> nn.LayerNorm:
-    # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
-    return nn.LayerNorm(eps, use_fast_variance=False, name=name)
-
-
 class _Block(nn.Module):
     layer_scale: float | None
     drop_path: float
@@ -83,7 +79,7 @@ class _Block(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Array:
         channels = x.shape[-1]
         y = Conv(channels, 7, bias=True, init=trunc_normal, depthwise=True, name="depthwise")(x)
-        tokens = _norm()(y).reshape(x.shape[0], -1, channels)
+        tokens = LayerNorm(name="norm")(y).reshape(x.shape[0], -1, channels)
         y = Mlp(4 * channels, name="mlp")(tokens, train).reshape(x.shape)
         if self.layer_scale is not None:
             scale = self.param("scale", nn.initializers.constant(self.layer_scale), (channels,), jnp.float32)
@@ -99,10 +95,12 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, x):
         if self.overlap is None:
-            return _norm()(Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x))
+            return LayerNorm(name="norm")(
+                Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x)
+            )
         for i, width in enumerate((self.overlap, self.width), 1):
             x = Conv(width, 3, 2, bias=True, init=trunc_normal, name=f"conv{i}")(x)
-        return _norm()(x)
+        return LayerNorm(name="norm")(x)
 
 
 class _Down(nn.Module):
@@ -110,7 +108,7 @@ class _Down(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return Conv(self.width, 2, 2, 0, bias=True, init=trunc_normal, name="conv")(_norm()(x))
+        return Conv(self.width, 2, 2, 0, bias=True, init=trunc_normal, name="conv")(LayerNorm(name="norm")(x))
 
 
 class _Stage(nn.Module):
@@ -143,7 +141,7 @@ class _ConvNeXt(nn.Module):
         rates, features = drop_path_rates(self.drop_path, [blocks for blocks, _ in self.stages]), {}
         for i, (_, width) in enumerate(self.stages, 1):
             x = features[f"stage{i}"] = _Stage(width, rates[i - 1], self.layer_scale, name=f"stage{i}")(x, train, i > 1)
-        norm = _norm(self.eps)
+        norm = LayerNorm(self.eps, name="norm")
         pooled = jnp.mean(norm(x), (1, 2)) if self.norm_first else norm(jnp.mean(x, (1, 2)))
         if self.hidden is not None:
             pooled = exact_gelu(nn.Dense(self.hidden, kernel_init=trunc_normal, name="hidden")(pooled))

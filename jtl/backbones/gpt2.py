@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.texts import check_texts
 from jtl.backbones.transformer import Block, trunc_normal
@@ -93,7 +94,7 @@ class _Gpt2(nn.Module):
                 name=f"block{i}",
             )
             x = features[f"stage{i}"] = block(x, train, before)
-        x = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(x)
+        x = LayerNorm(self.eps, name="norm")(x)
         final = (mask * jnp.arange(tokens)[None]).max(1)
         pooled = jnp.take_along_axis(x, final[:, None, None], 1)[:, 0]
         return features | {"last": x, "mean": mean_of_tokens(x, mask), "pooled": pooled}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.layers import Conv, Dense, check_images, drop_path_rates
 from jtl.backbones.transformer import Attention, Block, trunc_normal
 from jtl.model import Model, from_linen
@@ -157,7 +158,9 @@ class _Stem(nn.Module):
     def __call__(self, x):
         fill = ((0, -x.shape[1] % self.patch), (0, -x.shape[2] % self.patch))
         x = jnp.pad(x, ((0, 0), *fill, (0, 0)))
-        return _norm(_EPS)(Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x))
+        return LayerNorm(_EPS, name="norm")(
+            Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x)
+        )
 
 
 class _Down(nn.Module):
@@ -168,12 +171,9 @@ class _Down(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
         # The order of the four: columns before rows.
         x = jnp.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], -1)
-        return Dense(x.shape[-1] // 2, use_bias=False, kernel_init=trunc_normal, name="dense")(_norm(_EPS)(x))
-
-
-def _norm(eps: float) -> nn.LayerNorm:
-    # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
-    return nn.LayerNorm(eps, use_fast_variance=False, name="norm")
+        return Dense(x.shape[-1] // 2, use_bias=False, kernel_init=trunc_normal, name="dense")(
+            LayerNorm(_EPS, name="norm")(x)
+        )
 
 
 class _Stage(nn.Module):
@@ -226,5 +226,5 @@ class _Swin(nn.Module):
         shared = (self.window, self.mlp_ratio, self.eps, self.dropout, self.attention_dropout)
         for i, (_, heads) in enumerate(self.stages, 1):
             x = features[f"stage{i}"] = _Stage(heads, rates[i - 1], *shared, name=f"stage{i}")(x, train, i > 1)
-        x = _norm(self.eps)(x)
+        x = LayerNorm(self.eps, name="norm")(x)
         return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.sizes import Size, check_size
 from jtl.backbones.texts import beyond
 from jtl.backbones.transformer import trunc_normal
@@ -69,7 +70,7 @@ class TextTower(nn.Module):
             activation=self.activation,
             attention_dropout=self.attention_dropout,
         )
-        y = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")(y)
+        y = LayerNorm(self.eps, name="norm")(y)
         token = y[jnp.arange(len(y)), self._place(ids)]
         if self.projection is None:
             return features | {"last": y, "pooled": token}

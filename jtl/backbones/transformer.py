@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.backbones.attend import attend
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.layers import Dense, DropPath
 from jtl.ops import computed_once
 
@@ -159,8 +160,7 @@ class Block(nn.Module):
         return attention(x, train, mask)
 
     def _add(self, x: Array, branch: Callable[[Array], Array], number: int, dropout: float, train: bool) -> Array:
-        # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
-        norm = nn.LayerNorm(self.eps, use_fast_variance=False, name=f"norm{number}")
+        norm = LayerNorm(self.eps, name=f"norm{number}")
         y = nn.Dropout(dropout, deterministic=not train)(branch(x if self.post_norm else norm(x)))
         if self.layer_scale is not None:
             start = nn.initializers.constant(self.layer_scale)

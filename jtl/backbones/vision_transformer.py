@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.layers import Conv, check_images
 from jtl.backbones.sizes import Size, check_size
 from jtl.backbones.transformer import Attention, Block, Mlp, exact_gelu, trunc_normal
@@ -130,8 +131,8 @@ class VisionTransformer(nn.Module):
         token = self.param(name, nn.initializers.zeros, (1, count, x.shape[-1]), jnp.float32)
         return jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], count, x.shape[-1]))
 
-    def _norm(self, name: str) -> nn.LayerNorm:
-        return nn.LayerNorm(self.eps, use_fast_variance=False, name=name)
+    def _norm(self, name: str) -> LayerNorm:
+        return LayerNorm(self.eps, name=name)
 
     def _pooled(self, x: Float[Array, "batch tokens width"], train: bool) -> dict[str, Array]:
         if self.pool == "attention":
@@ -174,7 +175,7 @@ class AttentionPool(nn.Module):
         query = self.param("query", trunc_normal, (1, 1, x.shape[-1]), jnp.float32).astype(x.dtype)
         query = jnp.broadcast_to(query, (x.shape[0], 1, x.shape[-1]))
         y = Attention(self.heads, name="attention")(query, train, source=x)
-        norm = nn.LayerNorm(self.eps, use_fast_variance=False, name="norm")
+        norm = LayerNorm(self.eps, name="norm")
         return (y + Mlp(self.hidden, activation=self.activation, name="mlp")(norm(y), train))[:, 0]
 
 

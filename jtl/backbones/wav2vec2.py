@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.layers import Dense, drop_layer
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
@@ -202,8 +203,8 @@ class _Wav2Vec2(nn.Module):
             x = jnp.where(hidden[:, None], jnp.zeros_like(x), x)
         return x
 
-    def _norm(self, name: str) -> nn.LayerNorm:
-        return nn.LayerNorm(self.eps, use_fast_variance=False, name=name)
+    def _norm(self, name: str) -> LayerNorm:
+        return LayerNorm(self.eps, name=name)
 
 
 class _Layer(nn.Module):
@@ -215,7 +216,7 @@ class _Layer(nn.Module):
     def __call__(self, x):
         x = Conv1d(*self.convolution, bias=self.bias, name="conv")(x)
         if self.norm == "layer":
-            x = nn.LayerNorm(_EPS, use_fast_variance=False, name="norm")(x)
+            x = LayerNorm(_EPS, name="norm")(x)
         elif self.norm == "group":
             x = _OverTime(name="norm")(x)
         return exact_gelu(x)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jtl.backbones.layer_norm import LayerNorm
 from jtl.backbones.layers import drop_layer
 from jtl.backbones.sizes import Size, check_size, sized
 from jtl.backbones.sounds import Conv1d
@@ -107,7 +108,7 @@ class _Whisper(nn.Module):
             if train and self.layer_drop:
                 y = drop_layer(self.make_rng("dropout"), self.layer_drop, x, y)
             x = features[f"stage{i}"] = y
-        x = nn.LayerNorm(_EPS, use_fast_variance=False, name="norm")(x)
+        x = LayerNorm(_EPS, name="norm")(x)
         pooled = x.mean(1)
         if self.projection is not None:  # linear, so after the mean as well as before it
             pooled = nn.Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
