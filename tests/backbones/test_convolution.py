@@ -107,12 +107,14 @@ def test_for_the_gradient_the_map_is_kept_once(sides, stride):
 
 
 @pytest.mark.parametrize(
-    ("sides", "inputs"), [((3, 3), 4), ((5, 5), 1), ((3, 3), 2)], ids=["plain", "depthwise", "grouped"]
+    ("sides", "inputs", "stride"),
+    [((3, 3), 4, 1), ((5, 5), 1, 1), ((3, 3), 2, 1), ((1, 1), 4, 2)],
+    ids=["plain", "depthwise", "grouped", "thinned"],
 )
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_elsewhere_it_is_one_convolution_each_way(platform, sides, inputs):
+def test_elsewhere_it_is_one_convolution_each_way(platform, sides, inputs, stride):
     borders = tuple((side // 2, side // 2) for side in sides)
-    gradient = jax.jit(jax.grad(lambda x, k: jnp.tanh(convolution(x, k, 1, borders)).sum(), (0, 1)))
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.tanh(convolution(x, k, stride, borders)).sum(), (0, 1)))
     given = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 12, 12, 4), (*sides, inputs, 4)))
     program = gradient.trace(*given).lower(lowering_platforms=(platform,)).as_text()
     assert program.count("stablehlo.convolution") == 3
