@@ -37,6 +37,7 @@ from benchmarks.setups import optimizer
 from jtl.fused import fused_attention
 from jtl.methods.finetune import finetune, predictor
 from jtl.train import jit_step, make_step, mesh, put_batch
+from jtl.weights.cost import flops
 from jtl.weights.load import load
 
 LR = 1e-5
@@ -143,8 +144,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             side(1)
     timings = [interleaved(sides, pairs=options.pairs, seconds=options.seconds, rest=0.2) for sides in both]
     peak = peak_flops() if dtype is not None else None
+    products = flops(loaded.backbone, jax.eval_shape(lambda: x))
     row: dict[str, Any] = {"network": name, "batch": batch, "dtype": options.dtype, "fused_attention": fused}
-    for part, timing, program, aim in zip(("forward", "train"), timings, (forward, train), case.aims, strict=True):
+    parts = zip(("forward", "train"), timings, (forward, train), case.aims, (1, 3), strict=True)
+    for part, timing, program, aim, passes_over in parts:
         low, ratio, high = timing.ratio("torch", "jtl")
         row[part] = {
             "ratio": ratio,
@@ -154,7 +157,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "samples": timing.seconds,
             "flops": program.flops,
             "compile_seconds": program.compile_seconds,
-            "mfu": None if peak is None else program.flops / timing.median("jtl") / peak,
+            "model_flops": passes_over * products,
+            "mfu": None if peak is None else passes_over * products / timing.median("jtl") / peak,
         }
     if options.devices > 1:
         low, ratio, high = timings[0].ratio("torch", "cut")

@@ -26,7 +26,8 @@ def render(results: dict[str, Any]) -> str:
     where = results["environment"]
     page = [
         f"`{where['command']}`",
-        f"{where['device']}, {where['cores']} cores, jax {where['jax']}, Python {where['python']}"
+        (f"for {where['target']}, compiled on " if "target" in where else "")
+        + f"{where['device']}, {where['cores']} cores, jax {where['jax']}, Python {where['python']}"
         + (f", torch {where['torch']}" if "torch" in where else "")
         + f"; {where['date'][:10]}, load at the start {where['load'][0]}"
         + (f", {results['minutes']:g} minutes." if "minutes" in results else "."),
@@ -193,6 +194,33 @@ def _load(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _elsewhere(rows: list[dict[str, Any]]) -> Table:
+    columns = (
+        "network",
+        "devices",
+        "batch of each",
+        "temporaries GB",
+        "arguments GB",
+        "traffic GB",
+        "TFLOP",
+        "operations",
+    )
+    return Table("training steps in bfloat16, compiled and not run", (*columns, "collectives"), [*map(_compiled, rows)])
+
+
+def _compiled(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["network"] + (", fused attention" if row["fused_attention"] else ""),
+        str(row["devices"]),
+        str(row["batch"]),
+        *(f"{row[part] / 1e9:.2f}" for part in ("temporary_bytes", "argument_bytes")),
+        "-" if row["traffic_bytes"] is None else f"{row['traffic_bytes'] / 1e9:.1f}",
+        f"{row['model_flops'] / 1e12:.2f}",
+        str(row["operations"]),
+        ", ".join(f"{count} {name}" for name, count in row["collectives"].items()) or "-",
+    )
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -200,6 +228,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "recipe": _recipe,
     "backbones": _backbones,
     "load_weights": _loads,
+    "elsewhere": _elsewhere,
 }
 
 

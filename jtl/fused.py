@@ -20,7 +20,8 @@ def fused_attention(model: Model) -> Model:
     It stores no weights [batch, heads, tokens, tokens], forwards or for the gradient, which computes them again.
     What the kernel cannot do stays as it was: float32 (train with `make_step(..., dtype=jnp.bfloat16)`), weights that
     are dropped in training, and other platforms. Values and gradients agree to the rounding of the dtype; there is no
-    second derivative, as second-order `maml` takes. jtl's own tests see it lowered for CUDA and not run.
+    second derivative, as second-order `maml` takes. jtl's own tests see it lowered for CUDA, and
+    `benchmarks/elsewhere.py` compiled for a GPU; neither runs it.
 
     Args:
       model: of jtl's transformers, or made of such.
