@@ -24,6 +24,10 @@ def test_the_script_writes_json_and_its_table(tmp_path, monkeypatch):
     assert all(len(row[part]["samples"][side]) == 2 for part in ("forward", "train") for side in ("jtl", "torch"))
     assert len(row["forward"]["samples"]["cut"]) == 2
     assert f"{row['forward']['cut_ratio']:.2f} (" in out.with_suffix(".md").read_text()
+    # Of 2 x 64 tokens: four projections and two layers of 8 x 8, two products of attention; and the pooler's.
+    products = 2 * 128 * 6 * 8 * 8 + 2 * 2 * 2 * 64 * 64 * 8 + 2 * 2 * 8 * 8
+    assert row["forward"]["model_flops"] == products
+    assert row["train"]["model_flops"] == 3 * products
     assert row["train"]["flops"] > 2 * row["forward"]["flops"]
     assert f"{row['train']['ratio']:.2f} (" in out.with_suffix(".md").read_text()
     assert out.with_suffix(".md").read_text() == tables.render(results)
