@@ -19,7 +19,7 @@ from jtl.weights.slabs import Slabs
 from jtl.weights.transforms import Transform, identity
 
 _END = re.compile(r"(?<!\\)(?:\\\W|[^\\()\[\]{}*+?|^$.])*\Z")  # plain text and escaped signs up to a pattern's end
-READERS = 4  # threads: while one waits for the file another transposes; each holds one tensor
+READERS = 4  # threads at most: while one waits for the file another transposes; each holds one tensor
 
 
 class Rule(NamedTuple):
@@ -93,7 +93,7 @@ def convert(
         if name in left or (found is not None and (not found[1] or set(found[1]) <= kept)):
             coverage.unused.append(name)
             continue
-        if found is None or not set(found[1]) <= set(wanted):
+        if found is None or not wanted.keys() >= set(found[1]):
             unexpected[name] = name if found is None else f"{name} (as {', '.join(found[1])})"
             continue
         twice = [path for path in found[1] if path in sources]
@@ -120,7 +120,7 @@ def convert(
             raise
 
     values: dict[str, Any] = {}
-    count = min(READERS, os.cpu_count() or 1)
+    count = min(READERS, (os.cpu_count() or 1) + 1)  # one more keeps a core busy where two were put on the other
     with ThreadPoolExecutor(count) as readers:
         list(readers.map(take, range(count)))
     for i in range(len(claims)):

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,7 +152,7 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
             "check how many layers the config gives it"
         )
     # Some differ in which block has something.
-    kind = best[0] if len(best) == 1 else max(best, key=lambda kind: _known(names, tables[kind]))
+    kind = best[0] if len(best) == 1 else max(best, key=lambda kind: _known(names, union(tables[kind])))
     return HEADLESS if kind == "transformers" and HEADLESS in tables and not _led_to(names, tables) else kind
 
 
@@ -159,7 +160,8 @@ def _led_to(names: Sequence[str], tables: Mapping[str, Sequence[Rule]]) -> bool:
     """Whether the file has a layer between the blocks and the classifier."""
     body = {rule.pattern for rule in tables[HEADLESS]}
     more = [rule for rule in tables["transformers"] if rule.pattern not in body]
-    return _known(names, [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]) > 0
+    of_body = [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]
+    return _known(names, union(of_body)) > 0
 
 
 def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
@@ -167,7 +169,7 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 
     None where fewer than half of those that begin so have one.
     """
-    known = union(_any_block(table))
+    known = _any_block(table)
     begun, names = beginnings(names), names[:LOOKED]
     found = {
         prefix: sum(known.fullmatch(name.removeprefix(prefix)) is not None for name in names if name.startswith(prefix))
@@ -182,20 +184,27 @@ def beginnings(names: Sequence[str]) -> Counter[str]:
     return Counter(name[: dot.end()] for name in names[:LOOKED] for dot in islice(re.finditer(r"\.", name), DEPTH))
 
 
-def _any_block(table: Sequence[Rule]) -> list[Rule]:
-    return [rule._replace(pattern=_BLOCK.sub(r"\\d+", rule.pattern)) for rule in table]
-
-
-def _known(names: Sequence[str], table: Sequence[Rule]) -> int:
-    """How many names have a rule."""
-    known = union(table)
+def _known(names: Sequence[str], known: re.Pattern[str]) -> int:
     return sum(known.fullmatch(name) is not None for name in names)
 
 
 def union(table: Sequence[Rule]) -> re.Pattern[str]:
     """One regex for the names of all rules."""
-    patterns = dict.fromkeys(rule.pattern for rule in table)
-    return re.compile("|".join(f"(?:{_anonymous(pattern)})" for pattern in patterns))
+    return _either(rule.pattern for rule in table)
+
+
+def _any_block(table: Sequence[Rule]) -> re.Pattern[str]:
+    """The same for any number of blocks."""
+    return _either(_unnumbered(rule.pattern) for rule in table)
+
+
+def _either(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{_anonymous(pattern)})" for pattern in dict.fromkeys(patterns)))
+
+
+@lru_cache(4096)
+def _unnumbered(pattern: str) -> str:
+    return _BLOCK.sub(r"\\d+", pattern)
 
 
 def _anonymous(pattern: str) -> str:

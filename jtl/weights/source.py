@@ -18,8 +18,8 @@ from jtl.weights.errors import WeightFileError, show
 
 ALIGNMENT = 64  # bytes; JAX takes over a NumPy array on a CPU without a copy from this alignment on
 MAX_DIMS = 32
-PIECE = 1 << 20  # bytes read at once where numbers change their place
-ROWS = 128  # at most, as a line of cache of each is held at once
+PIECE = 1 << 20  # bytes held at once where numbers change their place: as they lie in the file, and with rows apart
+ROWS = 256  # at most, as a line of cache of each is held at once
 LINE = 64  # bytes of a line of cache
 
 
@@ -109,7 +109,7 @@ class Source:
             return
         rows = into.reshape(1) if into.ndim == 0 else into
         width = prod(rows.shape[1:]) * dtype.itemsize
-        count = max(1, min(ROWS, PIECE // max(width, 1), len(rows)))
+        count = max(1, min(ROWS, PIECE // 2 // max(width, 1), len(rows)))
         buffer = aligned_empty((count, *rows.shape[1:]), dtype)
         apart = buffer if into.flags.c_contiguous else _spread(buffer)
         with open(self.path, "rb", buffering=0) as file:
