@@ -3,9 +3,10 @@
 from jtl.weights.errors import WeightFileError, WeightNameError
 from jtl.weights.invert import export
 from jtl.weights.lazy import Entry, Tensors
-from jtl.weights.names import Rule, convert
+from jtl.weights.names import convert
 from jtl.weights.read import read
 from jtl.weights.report import Coverage
+from jtl.weights.rules import Rule
 
 __all__ = [
     "Coverage",

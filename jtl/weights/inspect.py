@@ -12,12 +12,12 @@ import numpy as np
 from jtl.weights.errors import show
 from jtl.weights.families import FAMILIES, Config
 from jtl.weights.lazy import Tensors
-from jtl.weights.names import Rule, plain_end
 from jtl.weights.outline import outline
 from jtl.weights.presets import presets, tables
 from jtl.weights.read import read
 from jtl.weights.recognise import beginnings, described, recognise
 from jtl.weights.report import table
+from jtl.weights.rules import Rule, Rules, plain_end
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
 
@@ -159,17 +159,17 @@ def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:
 
 def _given(tensors: Tensors, rules: Sequence[Rule]) -> Mapping[str, Any]:
     """The shapes that a file gives to parameters: its transforms run on arrays without memory of their own."""
-    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    known = Rules(rules)
     given: dict[str, Any] = {}
     for name in tensors:
-        rule, match = next(((r, m) for regex, r in compiled if (m := regex.fullmatch(name))), (None, None))
-        if rule is None or match is None or not rule.paths:
+        rule, paths = known.first(name) or (None, ())
+        if rule is None or not paths:
             continue
         entry = tensors.entry(name)
         try:
             parts = rule.transform.forward(np.broadcast_to(np.zeros((), entry.dtype), entry.shape))
         except ValueError:  # not of that layout: a shape that fits nothing
-            parts = [None] * len(rule.paths)
-        for path, part in zip(rule.paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
-            given[match.expand(path)] = getattr(part, "shape", None)
+            parts = [None] * len(paths)
+        for path, part in zip(paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
+            given[path] = getattr(part, "shape", None)
     return given

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from jtl.weights.errors import WeightNameError
-from jtl.weights.names import Rule, flatten
+from jtl.weights.names import flatten
+from jtl.weights.rules import Rule, Rules
 
 _SPECIAL = set("[]{}*+?|^$.")
 
@@ -34,8 +35,7 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     done: set[str] = set()
     tensors: dict[str, np.ndarray] = {}
     inverses = [(rule, *_inverse(rule)) for rule in table if rule.paths]
-    # Compiled once: `re` itself remembers 512 patterns, and a deep network has more.
-    known = [(rule, re.compile(rule.pattern)) for rule in table]
+    known = Rules(table)
     for path in flat:
         if path in done:
             continue
@@ -52,7 +52,7 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
 def _source(
     path: str,
     inverses: Sequence[tuple[Rule, str, tuple[re.Pattern[str], ...]]],
-    known: Sequence[tuple[Rule, re.Pattern[str]]],
+    known: Rules,
 ) -> tuple[Rule, str, tuple[str, ...]]:
     for rule, template, patterns in inverses:
         for pattern in patterns:
@@ -60,11 +60,9 @@ def _source(
             if match is None:
                 continue
             name = template.format(**match.groupdict())
-            first, forward = next(((r, m) for r, regex in known if (m := regex.fullmatch(name))), (None, None))
-            if first is rule and forward is not None:
-                paths = tuple(forward.expand(p) for p in rule.paths)
-                if path in paths:
-                    return rule, name, paths
+            first, paths = known.first(name) or (None, ())
+            if first is rule and path in paths:
+                return rule, name, paths
     raise WeightNameError(f"no rule of the table gives the parameter {path!r}, so it has no name in the file")
 
 

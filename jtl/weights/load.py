@@ -19,7 +19,7 @@ from jtl.weights.families import Config, Family
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.fitting import own
 from jtl.weights.hub import locate
-from jtl.weights.names import Rule, convert, flatten, matching, unflatten
+from jtl.weights.names import convert, flatten, matching, unflatten
 from jtl.weights.outline import outline
 from jtl.weights.positions import Kernel, interpolated
 from jtl.weights.preprocessing import Preprocessing
@@ -27,6 +27,7 @@ from jtl.weights.presets import OWN, tables
 from jtl.weights.read import read
 from jtl.weights.recognise import CONFIGS, naming, recognise
 from jtl.weights.report import Coverage
+from jtl.weights.rules import Rule, Rules
 from jtl.weights.sharded import Where, places, put
 from jtl.weights.shorten import shortened
 from jtl.weights.sound import LogMel, Waves
@@ -212,12 +213,11 @@ def _kernel(kind: str, config: Config) -> Kernel:
 def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[Rule]) -> int | None:
     if classes is not None:
         return classes if isinstance(classes, int) else len(classes)
-    rules = [rule for rule in table if any(path.startswith("head/") for path in rule.paths)]
-    pairs = [(rule, name) for rule in rules for name in tensors]
+    rules = Rules([rule for rule in table if any(path.startswith("head/") for path in rule.paths)])
+    found = [(name, *known) for name in tensors if (known := rules.first(name))]
     for leaf in ("head/out/bias", "head/out/kernel"):  # not every classifier has a bias
-        for rule, name in pairs:
-            match = re.fullmatch(rule.pattern, name)
-            if match and leaf in map(match.expand, rule.paths):
+        for name, rule, paths in found:
+            if leaf in paths:
                 like = np.broadcast_to(np.float32(0), tensors.entry(name).shape)  # takes no memory
                 return int(np.prod(np.shape(rule.transform.forward(like))[-1:]))
     return None

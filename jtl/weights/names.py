@@ -4,9 +4,9 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,34 +15,10 @@ from jtl.weights.fitting import filled, misfit, own
 from jtl.weights.lazy import Tensors
 from jtl.weights.misfits import Misfits, near
 from jtl.weights.report import Coverage, Loaded
+from jtl.weights.rules import Rule, Rules
 from jtl.weights.slabs import Slabs
-from jtl.weights.transforms import Transform, identity
 
-_END = re.compile(r"(?<!\\)(?:\\\W|[^\\()\[\]{}*+?|^$.])*\Z")  # plain text and escaped signs up to a pattern's end
 READERS = 4  # threads at most: while one waits for the file another transposes; each holds one tensor
-
-
-class Rule(NamedTuple):
-    r"""One line of a name table.
-
-    Args:
-        pattern: a regex that matches a whole name of the file.
-        path: the parameter's path, with `\1` for the pattern's groups; several paths where the transform
-            splits; None
-            where the tensor is no parameter and is left (a counter).
-        transform: from the file's layout to the model's.
-    """
-
-    pattern: str
-    path: str | tuple[str, ...] | None
-    transform: Transform = identity
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The path templates, none, one or several."""
-        if self.path is None:
-            return ()
-        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 _Claim = tuple[str, Rule, tuple[str, ...]]  # a tensor, the rule of its name, and the paths that gives
@@ -82,14 +58,14 @@ def convert(
     wanted = dict(flatten(params))
     kept = matching(reinit, wanted, "reinit", "parameters")
     left = matching(unused, tensors, "unused", "tensors of the file")
-    compiled = [(plain_end(rule.pattern), re.compile(rule.pattern), rule) for rule in table]
+    rules = Rules(table)
     coverage = Coverage(reinit=[path for path in wanted if path in kept])
     unexpected: dict[str, str] = {}
     problems: list[str] = []
     sources: dict[str, str] = {}
     claims: list[_Claim] = []
     for name in tensors:
-        found = None if name in left else _first(compiled, name)
+        found = None if name in left else rules.first(name)
         if name in left or (found is not None and (not found[1] or set(found[1]) <= kept)):
             coverage.unused.append(name)
             continue
@@ -175,34 +151,6 @@ def _taken(
         empty = partial(slabs.empty, path)
         kept = own(part, leaf.dtype, empty) if finish is None else finish(path, part)
         yield Loaded(path, name, rule.transform.name, value.shape, part.shape, str(np.dtype(leaf.dtype))), kept
-
-
-def _first(table: Iterable[tuple[str, re.Pattern[str], Rule]], name: str) -> tuple[Rule, tuple[str, ...]] | None:
-    for end, pattern, rule in table:
-        match = pattern.fullmatch(name) if name.endswith(end) else None
-        if match:
-            return rule, tuple(_expanded(path, match) for path in rule.paths)
-    return None
-
-
-def _expanded(path: str, match: re.Match[str]) -> str:
-    """`match.expand(path)`, which in Python 3.11 takes a path apart again for every name."""
-    parts = _parts(path)
-    return path if len(parts) == 1 else "".join((match[int(p)] or "") if i % 2 else p for i, p in enumerate(parts))
-
-
-@lru_cache(4096)
-def _parts(path: str) -> list[str]:
-    """The texts of a path and, between them, the numbers of its groups."""
-    return re.split(r"\\(\d)", path)
-
-
-@lru_cache(4096)
-def plain_end(pattern: str) -> str:
-    """A text at the end of every name that a regex matches; other names need not be tried, which takes longer."""
-    if "|" in re.sub(r"\([^()]*\)", "", pattern) or re.search(r"\(\?[a-zA-Z]", pattern):  # alternatives; flags
-        return ""
-    return re.sub(r"\\(\W)", r"\1", _END.findall(pattern)[0])
 
 
 def matching(patterns: Sequence[str], names: Iterable[str], option: str, what: str) -> set[str]:

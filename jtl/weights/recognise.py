@@ -13,8 +13,8 @@ from jtl.weights.errors import WeightNameError, show
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.json_file import read_json
-from jtl.weights.names import Rule
 from jtl.weights.preprocessing import Preprocessing
+from jtl.weights.rules import Rule
 from jtl.weights.sound import LogMel, Waves
 
 CONFIGS = ("config.json", open_clip.FILE)

@@ -1,13 +1,11 @@
 """The first stages of a network alone."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from jtl.weights.families import Config, Family
-from jtl.weights.names import Rule
 from jtl.weights.outline import outline
 from jtl.weights.presets import tables
-from jtl.weights.recognise import union
+from jtl.weights.rules import Rule, Rules
 
 _TOLD_AGAIN = {"stage_names", "out_features", "out_indices"}  # in transformers' configs, of all stages
 
@@ -42,19 +40,12 @@ def shortened(
         if name in short:
             short[name] = stages if isinstance(short[name], int) else list(short[name][:stages])
     dropped = outline(family, config).keys() - outline(family, short)
-    before, after = tables(family, config)[kind], tables(family, short)[kind]
-    known, kept = union(before), union(after)  # a counter of the rest has a rule, but no path
-    rules = [(re.compile(rule.pattern), rule) for rule in before]
+    table = tables(family, short)[kind]
+    before, after = Rules(tables(family, config)[kind]), Rules(table)
 
     def rest(name: str) -> bool:
-        return bool(_target(rules, name) & dropped or (known.fullmatch(name) and not kept.fullmatch(name)))
+        found = before.first(name)
+        # A counter of the rest has a rule, but no path.
+        return found is not None and (not dropped.isdisjoint(found[1]) or after.first(name) is None)
 
-    return short, after, [name for name in names if rest(name)]
-
-
-def _target(rules: Sequence[tuple[re.Pattern[str], Rule]], name: str) -> set[str]:
-    for pattern, rule in rules:
-        match = pattern.fullmatch(name)
-        if match:
-            return {match.expand(path) for path in rule.paths}
-    return set()
+    return short, table, [name for name in names if rest(name)]

@@ -1,18 +1,12 @@
 """Name tables: every name on both sides is accounted for, and a table reads backwards."""
 
-import re
 import time
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jtl.weights import Rule, WeightFileError, WeightNameError, convert, export
-from jtl.weights.families import FAMILIES
-from jtl.weights.names import plain_end
-from jtl.weights.presets import presets, tables
 from jtl.weights.transforms import conv, dense, split
 
 TABLE = [
@@ -161,38 +155,3 @@ def test_floats_take_the_number_type_of_the_model():
     loaded, _ = convert(half, TABLE, params())
     assert loaded["head"]["bias"].dtype == np.float32
     np.testing.assert_array_equal(loaded["head"]["bias"], half["fc.bias"].astype(np.float32))
-
-
-ODD = ["a|b", "(?:a|b)c", "((a|b)c|d)", "ab?", r"x\d", r"x\.w", r"\.w{2}", "a$", "(?i)ab", "a(b|)", "[ab]c", r"a\b"]
-ODD += [r"a\\", r"a\\b", r"\(a", "(?:a)(?:b)c*", "(?P<x>a)b"]
-
-
-def ends_as_said(pattern, data):
-    name = data.draw(st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True))
-    assert name.endswith(plain_end(pattern))
-
-
-@pytest.mark.parametrize("pattern", ODD)
-@given(st.data())
-def test_what_a_pattern_matches_has_its_plain_end(pattern, data):
-    """Other names are not tried."""
-    ends_as_said(pattern, data)
-
-
-@settings(deadline=None)  # some tables have thousands of patterns
-@given(st.data())
-def test_so_it_is_with_the_names_of_every_family(data):
-    kind = data.draw(st.sampled_from(list(FAMILIES)))
-    family, names = FAMILIES[kind], presets(FAMILIES[kind])
-    config = family.complete((family.named(names[0], {}) if names else None) or {"model_type": kind}, "")
-    table = tables(family, config)
-    naming = data.draw(st.sampled_from(list(table)))
-    ends_as_said(data.draw(st.sampled_from([rule.pattern for rule in table[naming]])), data)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "end"),
-    [(r"(?:vit\.|)layer\.3\.bias", "layer.3.bias"), (r"block\d+/x", "/x"), (r"a\\b", r"a\b"), ("a|b", "")],
-)
-def test_the_end_of_a_pattern_is_its_plain_text(pattern, end):
-    assert plain_end(pattern) == end

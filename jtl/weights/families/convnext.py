@@ -8,8 +8,8 @@ from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, stages, whole, wholes
 from jtl.weights.maps import convnext as maps
-from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
+from jtl.weights.rules import Rule
 
 _SIZES = {
     "atto": ([2, 2, 6, 2], 40),

@@ -8,8 +8,8 @@ from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, picture, whole, wholes
 from jtl.weights.maps import densenet as maps
-from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
+from jtl.weights.rules import Rule
 
 _SIZES = {
     "121": (32, [6, 12, 24, 16], 64),

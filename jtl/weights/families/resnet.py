@@ -10,8 +10,8 @@ from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, whole
 from jtl.weights.maps import resnet as maps
-from jtl.weights.names import Rule
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
+from jtl.weights.rules import Rule
 
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:

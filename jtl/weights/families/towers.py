@@ -12,7 +12,7 @@ from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, must_be, picture, real, whole
 from jtl.weights.maps import open_clip
 from jtl.weights.maps import towers as maps
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 BARE = "transformers, without a projection"
 """The naming of a file of one of CLIP's towers that ends before the common space."""

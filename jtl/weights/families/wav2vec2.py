@@ -12,7 +12,7 @@ from jtl.model import Model
 from jtl.weights.errors import show
 from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, real, whole, wholes
 from jtl.weights.maps import wav2vec2 as maps
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.sound import Waves
 
 _SECOND = 16000

@@ -7,7 +7,7 @@ The first BERTs call a normalisation's scale `gamma` and its bias `beta`. A head
 from collections.abc import Mapping
 
 from jtl.weights.maps.layers import dense
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 _BERT = {
     r"attention\.self\.query": "attention/query",

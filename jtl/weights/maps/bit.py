@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jtl.weights.maps.layers import conv, dense, dense_of_maps, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import Transform
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from jtl.weights.maps.layers import conv, dense, dense_of_maps, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import vector
 
 

@@ -2,7 +2,7 @@ r"""Names of distilled DeiTs: transformers' and timm's."""
 
 from jtl.weights.maps import vit
 from jtl.weights.maps.layers import dense
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def transformers(depth: int) -> list[Rule]:

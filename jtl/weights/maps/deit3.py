@@ -1,7 +1,7 @@
 r"""Names of DeiT-III: timm's."""
 
 from jtl.weights.maps import vit
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def timm(depth: int) -> list[Rule]:

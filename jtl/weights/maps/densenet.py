@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jtl.weights.maps.layers import batch_norm, conv, dense
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def torchvision(blocks: Sequence[int]) -> list[Rule]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jtl.weights.maps import vit
 from jtl.weights.maps.layers import dense, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import Transform
 
 

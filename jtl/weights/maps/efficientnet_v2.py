@@ -6,7 +6,7 @@ from jtl.backbones.efficientnet_v2 import V2Stage
 from jtl.weights.maps import inverted
 from jtl.weights.maps.inverted import Parts, pair
 from jtl.weights.maps.layers import dense
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def timm(stages: Sequence[V2Stage]) -> list[Rule]:

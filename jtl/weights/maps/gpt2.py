@@ -2,7 +2,7 @@
 
 from jtl.weights import transforms
 from jtl.weights.maps.layers import norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import split
 
 

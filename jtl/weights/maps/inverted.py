@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 class Parts(NamedTuple):

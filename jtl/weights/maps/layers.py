@@ -4,7 +4,7 @@ r"""The rules of one layer as PyTorch names its tensors.
 """
 
 from jtl.weights import transforms
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def conv(name: str, path: str, *, bias: bool = False) -> list[Rule]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jtl.weights.maps import inverted
 from jtl.weights.maps.inverted import Parts
 from jtl.weights.maps.layers import batch_norm, conv, dense
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 BLOCKS = 17
 

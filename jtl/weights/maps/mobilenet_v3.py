@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jtl.weights.maps import inverted
 from jtl.weights.maps.inverted import Parts, pair
 from jtl.weights.maps.layers import dense, dense_of_maps
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def torchvision(blocks: Sequence[Parts]) -> list[Rule]:

@@ -3,7 +3,7 @@ r"""Names of CLIP in OpenCLIP, and in OpenAI's release, where both towers stand 
 from jtl.weights.maps.layers import conv, dense, norm
 from jtl.weights.maps.towers import one_axis, two_axes
 from jtl.weights.maps.vit import fused
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def clip(image_depth: int, text_depth: int) -> list[Rule]:

@@ -5,7 +5,7 @@ No library says what those three are called: the usual attributes are read, and 
 
 from jtl.weights import transforms
 from jtl.weights.maps.layers import dense
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def torch(depth: int, bidirectional: bool) -> list[Rule]:

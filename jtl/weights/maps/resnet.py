@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def transformers(blocks: Sequence[int], convolutions: int) -> list[Rule]:

@@ -8,7 +8,7 @@ import numpy as np
 from jtl.backbones.swin import differences
 from jtl.weights.maps.layers import conv, dense, norm
 from jtl.weights.maps.vit import fused
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import dense as transposed
 
 

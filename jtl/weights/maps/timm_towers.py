@@ -2,7 +2,7 @@ r"""Names of the image towers of CLIP and SigLIP in timm, where they are vision 
 
 from jtl.weights.maps import vit
 from jtl.weights.maps.layers import dense, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 
 
 def clip(depth: int) -> list[Rule]:

@@ -3,7 +3,7 @@ r"""Names of CLIP's and SigLIP's towers in transformers, alone and side by side.
 import numpy as np
 
 from jtl.weights.maps.layers import conv, dense, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import Transform, split
 from jtl.weights.transforms import dense as transposed
 

@@ -1,7 +1,7 @@
 r"""Names of vision transformers: transformers', timm's and those of the original JAX releases."""
 
 from jtl.weights.maps.layers import conv, dense, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import dense as transposed
 from jtl.weights.transforms import merge_axes, split
 

@@ -7,7 +7,7 @@ place in a classifier: leave them by `unused=`.
 import numpy as np
 
 from jtl.weights.maps.layers import dense, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import Transform
 from jtl.weights.transforms import conv as channels_last
 

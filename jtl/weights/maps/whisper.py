@@ -1,7 +1,7 @@
 r"""Names of Whisper's encoder in transformers, with or without the model's prefix; the decoder is left."""
 
 from jtl.weights.maps.layers import dense, norm
-from jtl.weights.names import Rule
+from jtl.weights.rules import Rule
 from jtl.weights.transforms import conv as channels_last
 from jtl.weights.transforms import dense as transposed
 
