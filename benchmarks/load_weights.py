@@ -4,8 +4,8 @@
 
 The file is written with random numbers, as transformers names them, and lies in the page cache. Reading is NumPy's
 `fromfile` of all of it into new memory. Each process loads once before anything was traced ("first"), then reads and
-loads in turns. Before the turns it writes once to more memory than they use: the host of a virtual machine gives it
-pages when they are first written to, which takes 2 s for 1 GB, and takes them back some seconds after they were freed.
+loads in turns. Before the turns it writes once to more memory than they use: the host of a virtual machine may back
+pages only when they are first written to, which takes many times as long as what is measured.
 Memory is what the process held at most during the first load beyond what it held before, over the size of the file.
 """
 

@@ -1,12 +1,14 @@
 """Name tables: every name on both sides is accounted for, and a table reads backwards."""
 
 import time
+from threading import Barrier, get_ident
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from jtl.weights import Rule, WeightFileError, WeightNameError, convert, export
+from jtl.weights.names import READERS
 from jtl.weights.transforms import conv, dense, split
 
 TABLE = [
@@ -148,6 +150,24 @@ def test_where_one_reader_fails_the_others_stop():
     with pytest.raises(WeightFileError, match="cut short"):
         convert(tensors, [Rule("(.*)", r"\1")], {name: np.ones(2, np.float32) for name in tensors})
     assert 3 <= len(seen) < 250
+
+
+@pytest.mark.parametrize(("cores", "readers"), [(None, 2), (1, 2), (2, 3), (64, READERS)])
+def test_one_reader_more_than_cores_reads(cores, readers, monkeypatch):
+    """Each waits in its first tensor until all have one."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    together, seen = Barrier(readers, timeout=20), set()
+
+    def finish(path, array):
+        if get_ident() not in seen:
+            seen.add(get_ident())
+            together.wait()
+        return array
+
+    names = {f"t{i}": np.full(2, i, np.float32) for i in range(2 * READERS)}
+    loaded, _ = convert(names, [Rule("(.*)", r"\1")], names, finish=finish)
+    assert len(seen) == readers
+    assert {name: array[0] for name, array in loaded.items()} == {f"t{i}": i for i in range(2 * READERS)}
 
 
 def test_floats_take_the_number_type_of_the_model():
