@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jtl.weights.presets import presets, tables
 from jtl.weights.read import read
 from jtl.weights.recognise import beginnings, described, recognise
 from jtl.weights.report import table
-from jtl.weights.rules import Rule, Rules, plain_end
+from jtl.weights.rules import Rule, Rules, plain_end, spelled
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
 
@@ -140,8 +140,11 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
     return looked + [fit for *_, fit in ranked if fit.name not in seen]
 
 
-def _matching(pattern: str, names: Iterable[str]) -> set[str]:
-    """The names that a pattern matches; it is compiled only where its plain end is that of a name."""
+def _matching(pattern: str, names: Collection[str]) -> set[str]:
+    """The names that a pattern matches; it is compiled only where it is not spelled and its plain end is a name's."""
+    texts = spelled(pattern)
+    if texts is not None:
+        return {text for text in texts if text in names}
     end = plain_end(pattern)
     near = [name for name in names if name.endswith(end)]
     regex = re.compile(pattern) if near else None
