@@ -36,7 +36,7 @@ from jtl.weights import export
 from jtl.weights.families import FAMILIES
 
 PROCESSES, PAIRS = 5, 7
-TOUCHED = 8  # times the file's size; reading gets the pages that it freed last, loading now and then others
+TOUCHED = 8  # times the file's size
 
 
 def write(folder: Path) -> None:

@@ -18,8 +18,7 @@ class Rule(NamedTuple):
 
     Args:
         pattern: a regex that matches a whole name of the file.
-        path: the parameter's path, with `\1` for the pattern's groups; several paths where the transform
-            splits; None
+        path: the parameter's path, with `\1` for the pattern's groups; several paths where the transform splits; None
             where the tensor is no parameter and is left (a counter).
         transform: from the file's layout to the model's.
     """
