@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from jtl import backbones, heads
-from jtl.backbones.transformer import Attention
 from jtl.fused import fused_attention
 from jtl.methods.finetune import finetune
 from jtl.model import from_linen, init
+from jtl.nn.transformer import Attention
 from jtl.recompute import checkpointed
 from jtl.train import make_step
 

@@ -18,17 +18,17 @@ from jtl.backbones.mobilenet_v2 import mobilenet_v2
 from jtl.backbones.mobilenet_v3 import mobilenet_v3
 from jtl.backbones.recurrent import RecurrentSize, recurrent
 from jtl.backbones.resnet import resnet, resnet18, resnet34, resnet50, resnet101, resnet152
-from jtl.backbones.sentences import sentences
 from jtl.backbones.siglip import siglip_image, siglip_text
-from jtl.backbones.sizes import Size
-from jtl.backbones.sounds import Convolution
-from jtl.backbones.spans import Spans
 from jtl.backbones.swin import swin
-from jtl.backbones.two_towers import normalised, two_towers
 from jtl.backbones.vgg import vgg
 from jtl.backbones.vit import deit, deit3, dinov2, vit
 from jtl.backbones.wav2vec2 import wav2vec2
 from jtl.backbones.whisper import whisper
+from jtl.nn.audio_frontend import Convolution
+from jtl.nn.sentence_pooling import sentences
+from jtl.nn.sizes import Size
+from jtl.nn.span_masking import Spans
+from jtl.nn.two_towers import normalised, two_towers
 
 __all__ = [
     "Convolution",

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
-from jtl.backbones.blocks import HiddenLayers
-from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.pooling import max_pool, mean_to
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import HiddenLayers
+from jtl.nn.layers import Conv, check_images
+from jtl.nn.pooling import max_pool, mean_to
 
 # (kernel, stride, padding) of each convolution, and after which of them the map is pooled.
 _LAYERS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))

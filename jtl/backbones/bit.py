@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.blocks import rounded
-from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
-from jtl.backbones.pooling import max_pool
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import rounded
+from jtl.nn.layers import Conv, DropPath, check_images, drop_path_rates
+from jtl.nn.pooling import max_pool
 from jtl.ops import computed_once
 
 _DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.norm import BatchNorm
 from jtl.model import Model, from_linen
+from jtl.nn.batch_norm import BatchNorm
+from jtl.nn.layers import Conv, check_images
 from jtl.ops import computed_once
 
 

@@ -5,11 +5,11 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float
 
-from jtl.backbones.sizes import Size, one_of
-from jtl.backbones.text_tower import TextTower
-from jtl.backbones.transformer import exact_gelu
-from jtl.backbones.vision_transformer import VisionTransformer, check_grid
 from jtl.model import Model, from_linen
+from jtl.nn.sizes import Size, one_of
+from jtl.nn.text_tower import TextTower
+from jtl.nn.transformer import exact_gelu
+from jtl.nn.vision_transformer import VisionTransformer, check_grid
 
 
 def quick_gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:

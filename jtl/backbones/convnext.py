@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.layers import Conv, DropPath, check_images, drop_path_rates
-from jtl.backbones.transformer import Mlp, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.layers import Conv, DropPath, check_images, drop_path_rates
+from jtl.nn.transformer import Mlp, exact_gelu, trunc_normal
 from jtl.ops import computed_once
 
 _SIZES = {

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.norm import BatchNorm
-from jtl.backbones.pooling import max_pool
 from jtl.model import Model, from_linen
+from jtl.nn.batch_norm import BatchNorm
+from jtl.nn.layers import Conv, check_images
+from jtl.nn.pooling import max_pool
 
 
 class DenseSize(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jtl.backbones.blocks import ConvNorm, FusedResidual, InvertedResidual, Padding, Squeeze, Style, by_resolution
-from jtl.backbones.layers import check_images
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import ConvNorm, FusedResidual, InvertedResidual, Padding, Squeeze, Style, by_resolution
+from jtl.nn.layers import check_images
 
 KINDS = ("conv", "fused", "inverted")
 

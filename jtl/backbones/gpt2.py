@@ -5,11 +5,11 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.sizes import Size, check_size, sized
-from jtl.backbones.texts import check_texts
-from jtl.backbones.transformer import Block, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.sizes import Size, check_size, sized
+from jtl.nn.text_inputs import check_texts
+from jtl.nn.transformer import Block, trunc_normal
 from jtl.ops import mean_of_tokens
 
 _SIZES = {

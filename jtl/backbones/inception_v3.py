@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.blocks import ConvNorm, Style
-from jtl.backbones.layers import check_images
-from jtl.backbones.pooling import max_pool, mean_around
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import ConvNorm, Style
+from jtl.nn.layers import check_images
+from jtl.nn.pooling import max_pool, mean_around
 
 
 class Layer(NamedTuple):

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.blocks import ConvNorm, InvertedResidual, Style, by_resolution, rounded
-from jtl.backbones.layers import check_images
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import ConvNorm, InvertedResidual, Style, by_resolution, rounded
+from jtl.nn.layers import check_images
 
 # (expansion, channels, blocks, stride of the first), the paper's table 2.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

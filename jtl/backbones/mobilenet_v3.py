@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jtl.backbones.blocks import ConvNorm, HiddenLayers, InvertedResidual, Squeeze, Style, by_resolution, rounded
-from jtl.backbones.layers import check_images
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import ConvNorm, HiddenLayers, InvertedResidual, Squeeze, Style, by_resolution, rounded
+from jtl.nn.layers import check_images
 
 
 class Row(NamedTuple):

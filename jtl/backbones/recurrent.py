@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.layers import Dense
-from jtl.backbones.texts import check_texts
 from jtl.model import Model, from_linen
+from jtl.nn.layers import Dense
+from jtl.nn.text_inputs import check_texts
 from jtl.ops import mean_of_tokens
 
 Carry = tuple[Array, ...]

@@ -6,9 +6,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jtl.backbones.layers import check_images
 from jtl.backbones.resnet_blocks import Kind, Stage, Stem
 from jtl.model import Model, from_linen
+from jtl.nn.layers import check_images
 
 DEPTHS = {
     10: (1, 1, 1, 1),

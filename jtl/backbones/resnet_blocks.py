@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import flax.linen as nn
 
-from jtl.backbones.blocks import Squeeze, SqueezeExcite
-from jtl.backbones.layers import Conv
-from jtl.backbones.norm import BatchNorm
-from jtl.backbones.pooling import max_pool, mean_pool
+from jtl.nn.batch_norm import BatchNorm
+from jtl.nn.conv_blocks import Squeeze, SqueezeExcite
+from jtl.nn.layers import Conv
+from jtl.nn.pooling import max_pool, mean_pool
 from jtl.ops import computed_once
 
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 import flax.linen as nn
 
-from jtl.backbones.sizes import Size, one_of
-from jtl.backbones.text_tower import TextTower
-from jtl.backbones.transformer import exact_gelu
-from jtl.backbones.vision_transformer import VisionTransformer
 from jtl.model import Model, from_linen
+from jtl.nn.sizes import Size, one_of
+from jtl.nn.text_tower import TextTower
+from jtl.nn.transformer import exact_gelu
+from jtl.nn.vision_transformer import VisionTransformer
 
 ACTIVATIONS = {"gelu_tanh": nn.gelu, "gelu": exact_gelu}
 

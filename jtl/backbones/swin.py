@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.layers import Conv, Dense, check_images, drop_path_rates
-from jtl.backbones.transformer import Attention, Block, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.layers import Conv, Dense, check_images, drop_path_rates
+from jtl.nn.transformer import Attention, Block, trunc_normal
 
 _EPS = 1e-5  # of the normalisations between the stages, whatever those of the blocks have
 _SIZES = {

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
-from jtl.backbones.blocks import ConvNorm, HiddenLayers, Style
-from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.pooling import max_pool, mean_to
 from jtl.model import Model, from_linen
+from jtl.nn.conv_blocks import ConvNorm, HiddenLayers, Style
+from jtl.nn.layers import Conv, check_images
+from jtl.nn.pooling import max_pool, mean_to
 
 _DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)

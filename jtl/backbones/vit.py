@@ -4,10 +4,10 @@ from typing import Literal
 
 import flax.linen as nn
 
-from jtl.backbones.sizes import Size, one_of, sized
-from jtl.backbones.transformer import exact_gelu
-from jtl.backbones.vision_transformer import VisionTransformer, check_grid
 from jtl.model import Model, from_linen
+from jtl.nn.sizes import Size, one_of, sized
+from jtl.nn.transformer import exact_gelu
+from jtl.nn.vision_transformer import VisionTransformer, check_grid
 
 SIZES = {
     "Ti": Size(192, 12, 3, 768),

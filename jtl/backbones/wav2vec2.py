@@ -7,13 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.layers import Dense, drop_layer
-from jtl.backbones.sizes import Size, check_size, sized
-from jtl.backbones.sounds import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
-from jtl.backbones.spans import Spans, check_spans, span_mask
-from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.nn.audio_frontend import Conv1d, Convolution, check_waves, conv1d, mask_of_frames, samples_of_frame
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.layers import Dense, drop_layer
+from jtl.nn.sizes import Size, check_size, sized
+from jtl.nn.span_masking import Spans, check_spans, span_mask
+from jtl.nn.transformer import Block, exact_gelu, trunc_normal
 from jtl.ops import computed_once, mean_of_tokens
 
 _SIZES = {"base": Size(768, 12, 12, 3072), "large": Size(1024, 24, 16, 4096), "xlarge": Size(1280, 48, 16, 5120)}

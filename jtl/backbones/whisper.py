@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.layers import drop_layer
-from jtl.backbones.sizes import Size, check_size, sized
-from jtl.backbones.sounds import Conv1d
-from jtl.backbones.transformer import Block, exact_gelu, trunc_normal
 from jtl.model import Model, from_linen
+from jtl.nn.audio_frontend import Conv1d
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.layers import drop_layer
+from jtl.nn.sizes import Size, check_size, sized
+from jtl.nn.transformer import Block, exact_gelu, trunc_normal
 from jtl.ops import computed_once
 
 _SIZES = {

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from jtl.backbones import vision_transformer
+from jtl.nn import vision_transformer
 from jtl.weights.transforms import Transform, identity
 
 Kernel = Literal["bicubic", "antialiased", "linear", "offset"]

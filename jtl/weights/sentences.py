@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jtl.backbones.sentences import POOLINGS
+from jtl.nn.sentence_pooling import POOLINGS
 from jtl.weights.errors import show
 from jtl.weights.hub import locate
 from jtl.weights.json_file import read_json

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtl.backbones.norm import BatchNorm
 from jtl.model import Model, Variables, from_linen, init
+from jtl.nn.batch_norm import BatchNorm
 
 
 class Dense(nn.Module):

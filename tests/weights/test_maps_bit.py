@@ -6,7 +6,7 @@ import pytest
 from loading import images
 
 from jtl import backbones
-from jtl.backbones.layers import standardised
+from jtl.nn.layers import standardised
 from jtl.weights.load import load
 
 CASES = {

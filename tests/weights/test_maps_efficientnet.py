@@ -9,7 +9,7 @@ import torchvision_files
 from loading import channels_first, close, images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
-from jtl.backbones.blocks import rounded
+from jtl.nn.conv_blocks import rounded
 from jtl.weights.load import load
 from jtl.weights.save import save
 

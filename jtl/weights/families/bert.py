@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jtl import backbones
-from jtl.backbones.transformer import exact_gelu
 from jtl.model import Model
+from jtl.nn.transformer import exact_gelu
 from jtl.weights.errors import show
 from jtl.weights.families.base import HEADLESS, PLAIN, Config, Family, changed, must_be, own_words, real, whole
 from jtl.weights.maps import bert as maps

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.blocks import rounded
 from jtl.model import Model
+from jtl.nn.conv_blocks import rounded
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, stages, whole, wholes
 from jtl.weights.maps import bit as maps
 from jtl.weights.preprocessing import HALF, Preprocessing

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones, heads
-from jtl.backbones.blocks import rounded
 from jtl.backbones.efficientnet import SCALES, STAGES, MBStage
 from jtl.model import Model
+from jtl.nn.conv_blocks import rounded
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole, wholes
 from jtl.weights.maps import efficientnet as maps
 from jtl.weights.preprocessing import IMAGENET, Preprocessing

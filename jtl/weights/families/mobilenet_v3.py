@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.blocks import rounded
 from jtl.backbones.mobilenet_v3 import ROWS
 from jtl.model import Model
+from jtl.nn.conv_blocks import rounded
 from jtl.weights.families.base import Config, Family, changed, choice, picture, real, whole
 from jtl.weights.maps import mobilenet_v3 as maps
 from jtl.weights.maps.inverted import Parts

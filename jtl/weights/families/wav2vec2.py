@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jtl import backbones
-from jtl.backbones.sounds import Convolution, samples_of_frame
 from jtl.model import Model
+from jtl.nn.audio_frontend import Convolution, samples_of_frame
 from jtl.weights.errors import show
 from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, real, whole, wholes
 from jtl.weights.maps import wav2vec2 as maps

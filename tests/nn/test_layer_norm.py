@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.backbones.layer_norm import LayerNorm
+from jtl.nn.layer_norm import LayerNorm
 
 SHAPE, EPS = (2, 5, 12), 1e-5
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.backbones.attend import attend
+from jtl.nn.attention import attend
 
 BATCH, TOKENS, HEADS, DIM = 2, 5, 3, 4
 

@@ -10,8 +10,8 @@ from operator import add
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.depthwise import Borders
-from jtl.backbones.patches import taps
+from jtl.nn.depthwise import Borders
+from jtl.nn.patches import taps
 
 WIDE = 32  # channels of a block, at most: of 32, 64 and 128 the fastest
 

@@ -5,7 +5,7 @@ import pytest
 from derivatives import same_to_second_order
 from jax import lax
 
-from jtl.backbones.patches import conv_as_patches
+from jtl.nn.patches import conv_as_patches
 
 CASES = [
     (3, 1, 1, (5, 6)),

@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from jtl.backbones.patches import taps
+from jtl.nn.patches import taps
 from jtl.ops import computed_once
 
 Borders = tuple[tuple[int, int], tuple[int, int]]

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.layers import Conv, check_images
-from jtl.backbones.sizes import Size, check_size
-from jtl.backbones.transformer import Attention, Block, Mlp, exact_gelu, trunc_normal
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.layers import Conv, check_images
+from jtl.nn.sizes import Size, check_size
+from jtl.nn.transformer import Attention, Block, Mlp, exact_gelu, trunc_normal
 from jtl.ops import row_major
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.backbones.pooling import max_pool, mean_around
+from jtl.nn.pooling import max_pool, mean_around
 
 # side, stride, border; height, width
 WINDOWS = {"halves": (2, 2, 0, 7, 6), "overlap": (3, 2, 0, 9, 8), "bordered": (3, 2, 1, 8, 11)}
@@ -59,7 +59,7 @@ def test_elsewhere_the_same_is_laxs(monkeypatch):
         return jnp.sin(max_pool(x, 3, border=1)).sum()
 
     here = jax.value_and_grad(run)(x)
-    monkeypatch.setattr("jtl.backbones.pooling.by_platform", lambda x, cpu, default: default(x))
+    monkeypatch.setattr("jtl.nn.pooling.by_platform", lambda x, cpu, default: default(x))
     for ours, theirs in zip(here, jax.value_and_grad(run)(x), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.backbones.transformer import exact_gelu
+from jtl.nn.transformer import exact_gelu
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [("float64", 2**-52), ("float32", 2**-23), ("bfloat16", 2**-8)])

@@ -16,9 +16,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from jtl.backbones.depthwise import Borders, depthwise
-from jtl.backbones.grouped import blocks_of_groups, products_of_blocks
-from jtl.backbones.patches import taps
+from jtl.nn.depthwise import Borders, depthwise
+from jtl.nn.grouped import blocks_of_groups, products_of_blocks
+from jtl.nn.patches import taps
 from jtl.ops import by_platform
 
 SMALL = 64  # pixels of a map whose gradient comes faster as products

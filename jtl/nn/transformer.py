@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.attend import attend
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.layers import Dense, DropPath
+from jtl.nn.attention import attend
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.layers import Dense, DropPath
 from jtl.ops import computed_once
 
 trunc_normal = nn.initializers.truncated_normal(0.02)

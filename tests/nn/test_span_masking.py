@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.backbones.spans import Spans, check_spans, span_mask
+from jtl.nn.span_masking import Spans, check_spans, span_mask
 
 DRAWS = 4000
 CASES = [

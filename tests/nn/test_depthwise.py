@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jtl.backbones.depthwise import depthwise
+from jtl.nn.depthwise import depthwise
 
 BORDERS = ((3, 3), (3, 3))
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl.backbones.convolution import convolution, rows_product
-from jtl.backbones.patches import conv_as_patches
+from jtl.nn.convolution import convolution, rows_product
+from jtl.nn.patches import conv_as_patches
 from jtl.typing import Key
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

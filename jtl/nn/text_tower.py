@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jtl.backbones.layer_norm import LayerNorm
-from jtl.backbones.sizes import Size, check_size
-from jtl.backbones.texts import beyond
-from jtl.backbones.transformer import trunc_normal
-from jtl.backbones.vision_transformer import stack
+from jtl.nn.layer_norm import LayerNorm
+from jtl.nn.sizes import Size, check_size
+from jtl.nn.text_inputs import beyond
+from jtl.nn.transformer import trunc_normal
+from jtl.nn.vision_transformer import stack
 
 
 class TextTower(nn.Module):

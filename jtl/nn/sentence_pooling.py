@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.sizes import one_of
-from jtl.backbones.two_towers import unit
 from jtl.model import Model, Output, Stats, Variables
+from jtl.nn.sizes import one_of
+from jtl.nn.two_towers import unit
 from jtl.ops import mean_of_tokens
 from jtl.typing import Key
 

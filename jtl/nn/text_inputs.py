@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jtl.backbones.layers import described
+from jtl.nn.layers import described
 
 
 def check_texts(x: Any) -> tuple[Array, Array, Array]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jtl.backbones.convolution import rows_product
-from jtl.backbones.layers import described
+from jtl.nn.convolution import rows_product
+from jtl.nn.layers import described
 from jtl.ops import by_platform
 
 TAPS = 16

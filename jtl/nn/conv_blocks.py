@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.backbones.layers import Conv, DropPath
-from jtl.backbones.norm import BatchNorm
+from jtl.nn.batch_norm import BatchNorm
+from jtl.nn.layers import Conv, DropPath
 
 Padding = int | tuple[int, int] | Literal["SAME"] | None
 """As of `layers.Conv`."""

@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jtl import ops
-from jtl.backbones.norm import BatchNorm, _by_batch
 from jtl.model import Variables, from_linen
+from jtl.nn.batch_norm import BatchNorm, _by_batch
 
 CHANNELS = 3
 

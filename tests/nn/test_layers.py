@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jtl.backbones.layers import drop_path_rates
+from jtl.nn.layers import drop_path_rates
 
 
 def test_drop_path_grows_from_nothing_to_the_last_block():

@@ -9,9 +9,9 @@ import pytest
 from derivatives import same_to_second_order
 from jax import lax
 
-from jtl.backbones.convolution import convolution
-from jtl.backbones.grouped import blocks_of_groups
-from jtl.backbones.layers import Dense
+from jtl.nn.convolution import convolution
+from jtl.nn.grouped import blocks_of_groups
+from jtl.nn.layers import Dense
 
 NONE, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
 # Size of the map, sides of the kernel, its inputs, its features, stride, borders; of 4 channels.

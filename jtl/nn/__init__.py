@@ -1,0 +1,1 @@
+"""Building blocks that several networks share: convolutions, normalisation, attention, pooling."""
