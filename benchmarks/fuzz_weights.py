@@ -23,8 +23,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "weights")]
 import fuzzing
 
 from benchmarks import fuzz_folders, guarded
-from jtl.weights import WeightFileError, read
-from jtl.weights.torch_file import read_torch_tree
+from jtl.weights import WeightFileError
+from jtl.weights.formats import read
+from jtl.weights.formats.torch import read_torch_tree
 
 
 def attacks() -> Iterator[tuple[str, bytes]]:

@@ -12,7 +12,7 @@ import tracemalloc  # noqa: F401  # a warning would import it
 from collections.abc import Callable
 from pathlib import Path
 
-from jtl.weights.errors import WeightNameError
+from jtl.weights.formats.errors import WeightNameError
 
 MEMORY = 768 << 20  # bytes beyond what the process has when `limit` is called
 FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.", "marshal.", "exec", "compile", "import")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jtl.weights.errors import show
-from jtl.weights.json_file import read_json
+from jtl.weights.formats.errors import show
+from jtl.weights.formats.json import read_json
 
 
 def told(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jtl.data import vocabularies
-from jtl.weights.hub import locate
+from jtl.weights.formats.hub import locate
 from jtl.weights.vocabulary import Vocabulary
 
 

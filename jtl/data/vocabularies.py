@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.data.added_tokens import add, content, told
-from jtl.weights.errors import show
+from jtl.weights.formats.errors import show
 
 _WORDPIECE = {
     "tokenizer_class": "BertTokenizer",

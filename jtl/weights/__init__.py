@@ -1,10 +1,10 @@
 """Read weight files of other libraries, and give their tensors the names of a model's parameters."""
 
-from jtl.weights.errors import WeightFileError, WeightNameError
+from jtl.weights.formats.errors import WeightFileError, WeightNameError
+from jtl.weights.formats.lazy_tensors import Entry, Tensors
+from jtl.weights.formats.read import read
 from jtl.weights.invert import export
-from jtl.weights.lazy import Entry, Tensors
 from jtl.weights.names import convert
-from jtl.weights.read import read
 from jtl.weights.report import Coverage
 from jtl.weights.rules import Rule
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jtl.weights.lazy import Entry
-from jtl.weights.source import aligned_empty
+from jtl.weights.formats.lazy_tensors import Entry
+from jtl.weights.formats.source import aligned_empty
 from jtl.weights.transforms import Transform
 
 BLOCK = 128  # numbers of the last axis copied at once: transposed ones then come from the cache

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jtl.weights.errors import show
 from jtl.weights.families import FAMILIES, Config
-from jtl.weights.lazy import Tensors
+from jtl.weights.formats.errors import show
+from jtl.weights.formats.lazy_tensors import Tensors
+from jtl.weights.formats.read import read
 from jtl.weights.outline import outline
 from jtl.weights.presets import presets, tables
-from jtl.weights.read import read
 from jtl.weights.recognise import beginnings, described, recognise
 from jtl.weights.report import table
 from jtl.weights.rules import Rule, Rules, plain_end, spelled

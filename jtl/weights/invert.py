@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.weights.errors import WeightNameError
+from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.names import flatten
 from jtl.weights.rules import Rule, Rules
 

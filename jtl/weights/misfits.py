@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jtl.weights.errors import show
+from jtl.weights.formats.errors import show
 
 NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
 FEW = 8  # more regexes than these are no help, but another network

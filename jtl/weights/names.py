@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jtl.weights.errors import WeightNameError
 from jtl.weights.fitting import filled, misfit, own
-from jtl.weights.lazy import Tensors
+from jtl.weights.formats.errors import WeightNameError
+from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.misfits import Misfits, near
 from jtl.weights.report import Coverage, Loaded
 from jtl.weights.rules import Rule, Rules

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jtl.weights.errors import show
 from jtl.weights.families.base import Config, choice, real, whole
+from jtl.weights.formats.errors import show
 from jtl.weights.preprocessing import OPENAI, Preprocessing, from_timm
 
 FILE = "open_clip_config.json"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jtl.weights.errors import show
+from jtl.weights.formats.errors import show
 from jtl.weights.processors import completed
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

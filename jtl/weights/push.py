@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from jtl.weights.errors import show
-from jtl.weights.hub import is_repository
-from jtl.weights.read import NAMES, read
+from jtl.weights.formats.errors import show
+from jtl.weights.formats.hub import is_repository
+from jtl.weights.formats.read import NAMES, read
 
 PARTIAL = [".partial-*"]
 """What a save leaves that was killed."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jtl.weights import open_clip, preprocessing, sound
-from jtl.weights.errors import WeightNameError, show
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS
-from jtl.weights.json_file import read_json
+from jtl.weights.formats.errors import WeightNameError, show
+from jtl.weights.formats.json import read_json
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.rules import Rule
 from jtl.weights.sound import LogMel, Waves

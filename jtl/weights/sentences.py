@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from jtl.nn.sentence_pooling import POOLINGS
-from jtl.weights.errors import show
-from jtl.weights.hub import locate
-from jtl.weights.json_file import read_json
+from jtl.weights.formats.errors import show
+from jtl.weights.formats.hub import locate
+from jtl.weights.formats.json import read_json
 from jtl.weights.load import Pretrained, load
 from jtl.weights.vocabulary import Vocabulary
 

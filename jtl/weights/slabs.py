@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.weights.source import ALIGNMENT, aligned_empty
+from jtl.weights.formats.source import ALIGNMENT, aligned_empty
 
 SLAB = 32 << 20  # bytes
 SMALL = 64 << 10  # bytes of what has memory of its own: who keeps biases alone keeps no slab

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jtl.weights.errors import show
+from jtl.weights.formats.errors import show
 
 RATES = (1000, 768000)
 """The lowest and the highest sampling rate of a sound, in hertz."""

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from jtl.model import Variables
-from jtl.weights.errors import WeightNameError
 from jtl.weights.families import Config, Family
+from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.names import flatten
 from jtl.weights.outline import outline
 

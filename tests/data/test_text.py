@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jtl.data import text
-from jtl.weights.errors import WeightFileError
+from jtl.weights.formats.errors import WeightFileError
 
 LENGTH = 24
 HARD = [

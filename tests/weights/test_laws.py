@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from laws import dims, law, seeds, words
 from safetensors.numpy import save_file
 
-from jtl.weights import Rule, convert, export, read
+from jtl.weights import Rule, convert, export
 from jtl.weights import transforms as t
+from jtl.weights.formats import read
 from jtl.weights.names import flatten, unflatten
 from jtl.weights.preprocessing import Preprocessing, from_timm, from_transformers, to_timm, to_transformers
 

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from jtl import backbones
 from jtl.methods.finetune import forward
 from jtl.params import flatten
-from jtl.weights.errors import WeightNameError
 from jtl.weights.families import FAMILIES
 from jtl.weights.families.base import HEADLESS
+from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.save import save
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jtl.methods.finetune import forward
 from jtl.params import flatten
-from jtl.weights.errors import WeightNameError
+from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.save import save
 from jtl.weights.sound import Waves

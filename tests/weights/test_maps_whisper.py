@@ -11,7 +11,7 @@ from jtl.backbones.whisper import sinusoids
 from jtl.data import audio
 from jtl.methods.finetune import forward
 from jtl.params import flatten
-from jtl.weights.errors import WeightNameError
+from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.save import save
 from jtl.weights.sound import LogMel

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jtl.weights import Rule, WeightNameError, convert, export, read
+from jtl.weights import Rule, WeightNameError, convert, export
 from jtl.weights.families import FAMILIES
+from jtl.weights.formats import read
+from jtl.weights.formats.source import PIECE
 from jtl.weights.names import READERS, flatten
-from jtl.weights.source import PIECE
 from jtl.weights.transforms import conv, dense, split
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,8 +17,9 @@ from jtl.methods.finetune import finetune
 from jtl.model import Variables, init
 from jtl.params import flatten
 from jtl.train import fsdp, jit_step, make_step, mesh, replicate, variables_sharding
-from jtl.weights import export, read
+from jtl.weights import export
 from jtl.weights.families import FAMILIES
+from jtl.weights.formats import read
 from jtl.weights.load import load
 from jtl.weights.names import READERS
 

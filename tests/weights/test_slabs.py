@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from jtl.weights import Rule, convert, read
+from jtl.weights import Rule, convert
+from jtl.weights.formats import read
 from jtl.weights.slabs import SLAB, SMALL, Slabs
 from jtl.weights.transforms import dense
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jtl import backbones
 from jtl.model import Model
 from jtl.nn.transformer import exact_gelu
-from jtl.weights.errors import show
 from jtl.weights.families.base import HEADLESS, PLAIN, Config, Family, changed, must_be, own_words, real, whole
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import bert as maps
 from jtl.weights.rules import Rule
 

@@ -8,8 +8,8 @@ from typing import Any
 from jtl import backbones
 from jtl.backbones.efficientnet_v2 import KINDS, SIZES, EfficientNetV2Size, V2Stage
 from jtl.model import Model
-from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, changed, choice, picture, real, whole, wholes
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import efficientnet_v2 as maps
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 from jtl.weights.rules import Rule

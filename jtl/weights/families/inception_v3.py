@@ -5,8 +5,8 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, changed, picture, real, whole, wholes
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import inception_v3 as maps
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 from jtl.weights.rules import Rule

@@ -5,9 +5,9 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, changed, real, whole
 from jtl.weights.families.bert import sentence
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import recurrent as maps
 
 _PRESETS = {

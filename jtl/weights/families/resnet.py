@@ -7,8 +7,8 @@ from typing import Any
 from jtl import backbones
 from jtl.backbones.resnet import DEPTHS, PLAIN
 from jtl.model import Model
-from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, whole
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import resnet as maps
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
 from jtl.weights.rules import Rule

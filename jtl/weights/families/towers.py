@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.errors import show
 from jtl.weights.families.base import Config, Family, must_be, picture, real, whole
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import open_clip
 from jtl.weights.maps import towers as maps
 from jtl.weights.rules import Rule

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jtl import backbones
 from jtl.model import Model
-from jtl.weights.errors import show
 from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, own_words, real, whole
+from jtl.weights.formats.errors import show
 from jtl.weights.maps import whisper as maps
 from jtl.weights.rules import Rule
 from jtl.weights.sound import LogMel

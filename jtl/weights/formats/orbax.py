@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Entry, Tensors
+from jtl.weights.formats.errors import WeightFileError, in_file, show
+from jtl.weights.formats.lazy_tensors import Entry, Tensors
+from jtl.weights.formats.safetensors import parse_json
+from jtl.weights.formats.source import Source, check_shape
 from jtl.weights.names import flatten, unflatten
-from jtl.weights.source import Source, check_shape
-from jtl.weights.st_file import parse_json
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 << 20  # bytes

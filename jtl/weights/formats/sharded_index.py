@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Entry, Tensors
-from jtl.weights.source import Source
-from jtl.weights.st_file import parse_json
+from jtl.weights.formats.errors import WeightFileError, in_file, show
+from jtl.weights.formats.lazy_tensors import Entry, Tensors
+from jtl.weights.formats.safetensors import parse_json
+from jtl.weights.formats.source import Source
 
 MAX_INDEX = 16 << 20  # bytes; 91,000 tensors of the largest published network take 9 MB
 MAX_FILES = 4096  # each is looked for; the largest published networks have some hundred

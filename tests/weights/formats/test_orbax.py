@@ -10,7 +10,8 @@ import pytest
 
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
-from jtl.weights import WeightFileError, read
+from jtl.weights import WeightFileError
+from jtl.weights.formats import read
 from jtl.weights.load import load
 
 

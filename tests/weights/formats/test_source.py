@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jtl.weights.source import LINE, PIECE, ROWS, Source, _spread
+from jtl.weights.formats.source import LINE, PIECE, ROWS, Source, _spread
 
 
 @pytest.mark.parametrize(

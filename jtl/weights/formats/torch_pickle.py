@@ -10,8 +10,8 @@ import struct
 from collections.abc import Callable, Hashable
 from typing import cast
 
-from jtl.weights.errors import WeightFileError, show
-from jtl.weights.torch_tensors import ALLOWED, Builder
+from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.torch_tensors import ALLOWED, Builder
 
 MAX_PICKLE = 16 << 20  # bytes
 MAX_WORK = 1 << 18  # instructions, and one more for each 64 bytes of the file; a tensor takes about 45

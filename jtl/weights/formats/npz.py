@@ -11,10 +11,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Entry, Tensors
-from jtl.weights.source import Source, aligned_empty, check_shape
-from jtl.weights.zips import Archive
+from jtl.weights.formats.errors import WeightFileError, in_file, show
+from jtl.weights.formats.lazy_tensors import Entry, Tensors
+from jtl.weights.formats.source import Source, aligned_empty, check_shape
+from jtl.weights.formats.zip import Archive
 
 MAX_HEADER = 10_000  # bytes
 # What zipfile and zlib raise on damaged bytes: an unknown version or method is a NotImplementedError.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jtl.weights.errors import show
+from jtl.weights.formats.errors import show
 
 _STARTS = {
     b"\x89hdf\r\n\x1a\n": "an HDF5 file (Keras); save it as .npz or safetensors",

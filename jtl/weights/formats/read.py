@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from jtl.weights import strangers
-from jtl.weights.checkpoint_folder import newest, read_checkpoint
-from jtl.weights.errors import WeightFileError, show
-from jtl.weights.lazy import Tensors
-from jtl.weights.npz_file import read_npz
-from jtl.weights.shards import read_index
-from jtl.weights.source import Source
-from jtl.weights.st_file import read_safetensors
-from jtl.weights.torch_file import LEGACY_START, read_torch
-from jtl.weights.zips import Archive
+from jtl.weights.formats import unsupported
+from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.lazy_tensors import Tensors
+from jtl.weights.formats.npz import read_npz
+from jtl.weights.formats.orbax import newest, read_checkpoint
+from jtl.weights.formats.safetensors import read_safetensors
+from jtl.weights.formats.sharded_index import read_index
+from jtl.weights.formats.source import Source
+from jtl.weights.formats.torch import LEGACY_START, read_torch
+from jtl.weights.formats.zip import Archive
 
 NAMES = (
     "model.safetensors",
@@ -76,14 +76,14 @@ def _read_one(path: Path, within: str | None = None) -> Tensors:
     _no_place(path, within)
     if _is_safetensors(source, start):
         return read_safetensors(path)
-    what = strangers.by_start(start)
+    what = unsupported.by_start(start)
     if what is not None:
         raise WeightFileError(f"{path}: is {what}")
     if start[8:9] == b"{":
         return read_safetensors(path)  # tells what is wrong with its length
-    what = strangers.by_name(path)
+    what = unsupported.by_name(path)
     if what is not None:
-        raise WeightFileError(f"{path}: is {what}; {strangers.INSTEAD}")
+        raise WeightFileError(f"{path}: is {what}; {unsupported.INSTEAD}")
     raise WeightFileError(f"{path}: starts with {start[:8]!r}, as no weight file does; {READ}")
 
 
@@ -115,8 +115,8 @@ def _in_folder(folder: Path) -> Path:
         return found[0]
     held = ", ".join(p.name for p in (found or sorted(folder.iterdir()))[:20]) or "nothing"
     many = "several weight files; name one of them" if found else "no weights"
-    others = [f"{p.name} is {what}" for p in sorted(folder.iterdir()) if (what := strangers.by_name(p)) and not found]
-    instead = f"; {', '.join(others[:8])}, which is not read: {strangers.INSTEAD}" if others else ""
+    others = [f"{p.name} is {what}" for p in sorted(folder.iterdir()) if (what := unsupported.by_name(p)) and not found]
+    instead = f"; {', '.join(others[:8])}, which is not read: {unsupported.INSTEAD}" if others else ""
     raise FileNotFoundError(
         f"{folder} holds {many}: {held}; looked for {', '.join(NAMES)}, or one {', '.join(SUFFIXES)}{instead}"
     )

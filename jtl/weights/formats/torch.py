@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Tensors
-from jtl.weights.source import Source
-from jtl.weights.torch_pickle import MAX_PICKLE, Machine
-from jtl.weights.torch_tensors import Kind, Storage
-from jtl.weights.torch_tree import find_tensors, replace_tensors
-from jtl.weights.zips import Archive
+from jtl.weights.formats.errors import WeightFileError, in_file, show
+from jtl.weights.formats.lazy_tensors import Tensors
+from jtl.weights.formats.source import Source
+from jtl.weights.formats.torch_pickle import MAX_PICKLE, Machine
+from jtl.weights.formats.torch_state_dict import find_tensors, replace_tensors
+from jtl.weights.formats.torch_tensors import Kind, Storage
+from jtl.weights.formats.zip import Archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little")

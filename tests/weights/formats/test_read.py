@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jtl.weights import WeightFileError, read
+from jtl.weights import WeightFileError
+from jtl.weights.formats import read
 
 ONE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
 TWO = {"b": np.arange(4, dtype=np.int64)}

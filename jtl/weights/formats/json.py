@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TypeVar
 
-from jtl.weights.errors import WeightFileError, in_file
-from jtl.weights.source import Source
-from jtl.weights.st_file import parse_json
-from jtl.weights.strangers import by_start
+from jtl.weights.formats.errors import WeightFileError, in_file
+from jtl.weights.formats.safetensors import parse_json
+from jtl.weights.formats.source import Source
+from jtl.weights.formats.unsupported import by_start
 
 MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jtl.weights.errors import WeightFileError, show
+from jtl.weights.formats.errors import WeightFileError, show
 
 ALIGNMENT = 64  # bytes; JAX takes over a NumPy array on a CPU without a copy from this alignment on
 MAX_DIMS = 32

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jtl.weights.errors import WeightFileError, show
-from jtl.weights.lazy import Entry, stored
-from jtl.weights.source import Source, check_shape
+from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.lazy_tensors import Entry, stored
+from jtl.weights.formats.source import Source, check_shape
 
 # PyTorch's `expand` repeats numbers without memory; so many bytes a tensor may cover beyond its storage
 MAX_EXPANDED = 64 << 20

@@ -7,9 +7,9 @@ from glob import escape
 from pathlib import Path
 
 from jtl.weights import open_clip, vocabulary
-from jtl.weights.errors import WeightFileError, show
-from jtl.weights.read import NAMES, SUFFIXES
-from jtl.weights.shards import names_of
+from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.read import NAMES, SUFFIXES
+from jtl.weights.formats.sharded_index import names_of
 
 # What stands beside weights: measures, preprocessing, tokens.
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", open_clip.FILE, *vocabulary.FILES)

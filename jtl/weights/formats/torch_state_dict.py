@@ -7,8 +7,8 @@ endless if written out), so each object is visited once; and it may contain itse
 from collections.abc import Callable, Iterator
 from math import prod
 
-from jtl.weights.errors import WeightFileError, show
-from jtl.weights.torch_tensors import Kind, TensorView
+from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.torch_tensors import Kind, TensorView
 
 MAX_DEPTH = 64
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "weights", "net", "module")

@@ -12,9 +12,9 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from jtl.weights.errors import WeightFileError, in_file, show
-from jtl.weights.lazy import Entry, Tensors, stored
-from jtl.weights.source import Source, check_shape
+from jtl.weights.formats.errors import WeightFileError, in_file, show
+from jtl.weights.formats.lazy_tensors import Entry, Tensors, stored
+from jtl.weights.formats.source import Source, check_shape
 
 MAX_HEADER = 8 << 20  # bytes
 MAX_TENSORS = 30_000  # half a second; the largest networks of many experts have some 90,000, in 160 files

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jtl.weights.errors import WeightNameError, show
-from jtl.weights.source import Source
+from jtl.weights.formats.errors import WeightNameError, show
+from jtl.weights.formats.source import Source
 
 
 class Entry(NamedTuple):

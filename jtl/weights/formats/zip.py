@@ -3,8 +3,8 @@
 import struct
 import zipfile
 
-from jtl.weights.errors import WeightFileError, show
-from jtl.weights.source import Source
+from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.source import Source
 
 MAX_DIRECTORY = 2 << 20  # bytes of the list of members; about 25,000 of them as PyTorch names them
 MAX_EXPANSION = 100  # times, for compressed members above SMALL

@@ -6,7 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jtl.weights import WeightFileError, read
+from jtl.weights import WeightFileError
+from jtl.weights.formats import read
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
