@@ -19,8 +19,8 @@ from jtl.model import Variables, init
 from jtl.shapes import shapes
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
-from jtl.weights.invert import export
 from jtl.weights.load import load
+from jtl.weights.mapping.export import export
 from jtl.weights.recognise import recognise
 
 

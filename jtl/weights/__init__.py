@@ -3,10 +3,10 @@
 from jtl.weights.formats.errors import WeightFileError, WeightNameError
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.read import read
-from jtl.weights.invert import export
-from jtl.weights.names import convert
-from jtl.weights.report import Coverage
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.convert import convert
+from jtl.weights.mapping.coverage import Coverage
+from jtl.weights.mapping.export import export
+from jtl.weights.mapping.rules import Rule
 
 __all__ = [
     "Coverage",

@@ -11,7 +11,7 @@ import numpy as np
 from jtl import rng
 from jtl.model import Model, init
 from jtl.typing import Key
-from jtl.weights.names import flatten
+from jtl.weights.mapping.convert import flatten
 
 
 def drawn(

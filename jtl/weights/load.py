@@ -17,17 +17,17 @@ from jtl.weights.channels import rechannelled, same_scale, widened
 from jtl.weights.drawn import drawn
 from jtl.weights.families import Config, Family
 from jtl.weights.families.base import HEADLESS
-from jtl.weights.fitting import own
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
-from jtl.weights.names import convert, flatten, matching, unflatten
+from jtl.weights.mapping.cast import own
+from jtl.weights.mapping.convert import convert, flatten, matching, unflatten
+from jtl.weights.mapping.coverage import Coverage
+from jtl.weights.mapping.positions import Kernel, interpolated
+from jtl.weights.mapping.rules import Rule, Rules
 from jtl.weights.outline import outline
-from jtl.weights.positions import Kernel, interpolated
 from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.presets import OWN, tables
 from jtl.weights.recognise import CONFIGS, naming, recognise
-from jtl.weights.report import Coverage
-from jtl.weights.rules import Rule, Rules
 from jtl.weights.sharded import Where, places, put
 from jtl.weights.shorten import shortened
 from jtl.weights.sound import LogMel, Waves

@@ -10,7 +10,7 @@ import jax
 from jtl.model import init
 from jtl.shapes import shapes
 from jtl.weights.families.base import Config, Family
-from jtl.weights.names import flatten
+from jtl.weights.mapping.convert import flatten
 
 KEPT = 64  # outlines; one is some hundred small objects
 

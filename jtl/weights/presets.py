@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jtl.weights.families import Config, Family
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.rules import Rule
 
 OWN = "jtl"
 """The naming of jtl's own files: the paths themselves."""

@@ -13,8 +13,8 @@ from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.json import read_json
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.preprocessing import Preprocessing
-from jtl.weights.rules import Rule
 from jtl.weights.sound import LogMel, Waves
 
 CONFIGS = ("config.json", open_clip.FILE)

@@ -20,13 +20,13 @@ from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import PLAIN
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
-from jtl.weights.invert import export
 from jtl.weights.load import Pretrained
+from jtl.weights.mapping.export import export
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import dinov2, swin
 from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.recognise import of_processor, preprocessing_of
-from jtl.weights.rules import Rule
 from jtl.weights.vocabulary import FILES, Vocabulary, copy
 from jtl.weights.whole import check
 

@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Sharding
 
 from jtl.model import Variables
-from jtl.weights.fitting import own
-from jtl.weights.names import flatten, unflatten
+from jtl.weights.mapping.cast import own
+from jtl.weights.mapping.convert import flatten, unflatten
 
 Where = Sharding | Callable[[Variables], Variables]
 """One place for all, or from the shapes of all to a tree of places."""

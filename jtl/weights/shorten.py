@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from jtl.weights.families import Config, Family
+from jtl.weights.mapping.rules import Rule, Rules
 from jtl.weights.outline import outline
 from jtl.weights.presets import tables
-from jtl.weights.rules import Rule, Rules
 
 _TOLD_AGAIN = {"stage_names", "out_features", "out_indices"}  # in transformers' configs, of all stages
 

@@ -7,7 +7,7 @@ import numpy as np
 from jtl.model import Variables
 from jtl.weights.families import Config, Family
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.names import flatten
+from jtl.weights.mapping.convert import flatten
 from jtl.weights.outline import outline
 
 SHOWN = 8

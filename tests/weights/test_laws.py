@@ -11,9 +11,9 @@ from laws import dims, law, seeds, words
 from safetensors.numpy import save_file
 
 from jtl.weights import Rule, convert, export
-from jtl.weights import transforms as t
 from jtl.weights.formats import read
-from jtl.weights.names import flatten, unflatten
+from jtl.weights.mapping import transforms as t
+from jtl.weights.mapping.convert import flatten, unflatten
 from jtl.weights.preprocessing import Preprocessing, from_timm, from_transformers, to_timm, to_transformers
 
 KINDS = ["?", "u1", "i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8", "<c8"]

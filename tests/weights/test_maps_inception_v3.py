@@ -8,7 +8,7 @@ from loading import images
 
 from jtl import backbones
 from jtl.weights.families import FAMILIES
-from jtl.weights.names import convert
+from jtl.weights.mapping.convert import convert
 from jtl.weights.preprocessing import IMAGENET
 
 # A block of each kind. All of them, and torchvision itself, are in test_other_libraries.py.

@@ -17,8 +17,8 @@ from jtl.weights import Rule, WeightNameError, convert, export
 from jtl.weights.families import FAMILIES
 from jtl.weights.formats import read
 from jtl.weights.formats.source import PIECE
-from jtl.weights.names import READERS, flatten
-from jtl.weights.transforms import conv, dense, split
+from jtl.weights.mapping.convert import READERS, flatten
+from jtl.weights.mapping.transforms import conv, dense, split
 
 ROOT = Path(__file__).resolve().parents[2]
 LOAD = """

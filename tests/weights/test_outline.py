@@ -6,7 +6,7 @@ import pytest
 from jtl import heads
 from jtl.model import init
 from jtl.weights.families import FAMILIES
-from jtl.weights.names import flatten
+from jtl.weights.mapping.convert import flatten
 from jtl.weights.outline import outline
 
 RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 2]}

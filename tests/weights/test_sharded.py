@@ -21,7 +21,7 @@ from jtl.weights import export
 from jtl.weights.families import FAMILIES
 from jtl.weights.formats import read
 from jtl.weights.load import load
-from jtl.weights.names import READERS
+from jtl.weights.mapping.convert import READERS
 
 CONFIG = {
     "model_type": "vit",

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jtl import heads
 from jtl.model import Model
 from jtl.weights.formats.errors import show
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.preprocessing import Preprocessing
-from jtl.weights.rules import Rule
 from jtl.weights.sound import LogMel, Waves
 
 Config = dict[str, Any]

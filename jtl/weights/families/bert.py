@@ -12,8 +12,8 @@ from jtl.model import Model
 from jtl.nn.transformer import exact_gelu
 from jtl.weights.families.base import HEADLESS, PLAIN, Config, Family, changed, must_be, own_words, real, whole
 from jtl.weights.formats.errors import show
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import bert as maps
-from jtl.weights.rules import Rule
 
 _ACTIVATIONS = {"gelu": exact_gelu, "gelu_new": nn.gelu, "gelu_pytorch_tanh": nn.gelu, "relu": nn.relu}
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

@@ -6,8 +6,8 @@ from jtl import backbones, heads
 from jtl.model import Model
 from jtl.weights.families import vit
 from jtl.weights.families.base import Config, Family, picture
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import deit as maps
-from jtl.weights.rules import Rule
 
 _PATTERN = r"deit_(tiny|small|base)_distilled_patch(\d+)_(\d+)"
 _ALONE = "DeiTForImageClassification"

@@ -8,9 +8,9 @@ from jtl import backbones, heads
 from jtl.backbones.mobilenet_v2 import repeats
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import mobilenet_v2 as maps
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
-from jtl.weights.rules import Rule
 
 WORDS = {"in_chans": "num_channels"}
 DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}}

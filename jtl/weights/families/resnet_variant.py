@@ -7,9 +7,9 @@ from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, choice, picture, whole, wholes
 from jtl.weights.families.resnet import deep, of_depth
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import resnet as maps
 from jtl.weights.preprocessing import IMAGENET, Preprocessing
-from jtl.weights.rules import Rule
 
 _D = {"stem_width": 32, "avg_down": True}
 _SIZES: dict[str, tuple[int, Config]] = {

@@ -8,9 +8,9 @@ from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families import vit
 from jtl.weights.families.base import Config, Family, choice, must_be, picture
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import timm_towers as maps
 from jtl.weights.preprocessing import HALF, OPENAI, Preprocessing
-from jtl.weights.rules import Rule
 
 _CLIP = r"vit_(xsmall|medium|betwixt|base|base_plus|large|huge|giant|gigantic)_patch(\d+)_clip_(?:quickgelu_|)(\d+)"
 _SIGLIP = r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(?:gap_|)(\d+)"

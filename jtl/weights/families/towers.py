@@ -10,9 +10,9 @@ from jtl import backbones
 from jtl.model import Model
 from jtl.weights.families.base import Config, Family, must_be, picture, real, whole
 from jtl.weights.formats.errors import show
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import open_clip
 from jtl.weights.maps import towers as maps
-from jtl.weights.rules import Rule
 
 BARE = "transformers, without a projection"
 """The naming of a file of one of CLIP's towers that ends before the common space."""

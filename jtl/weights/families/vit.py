@@ -6,9 +6,9 @@ from typing import Any
 
 from jtl import backbones
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import vit as maps
 from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
-from jtl.weights.rules import Rule
 
 SIZES = {
     "tiny": (192, 12, 3),

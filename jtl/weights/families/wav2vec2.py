@@ -11,8 +11,8 @@ from jtl.model import Model
 from jtl.nn.audio_frontend import Convolution, samples_of_frame
 from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, real, whole, wholes
 from jtl.weights.formats.errors import show
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import wav2vec2 as maps
-from jtl.weights.rules import Rule
 from jtl.weights.sound import Waves
 
 _SECOND = 16000

@@ -13,7 +13,7 @@ from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
 from jtl.weights.formats.source import Source, check_shape
-from jtl.weights.names import flatten, unflatten
+from jtl.weights.mapping.convert import flatten, unflatten
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 << 20  # bytes

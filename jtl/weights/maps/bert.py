@@ -6,8 +6,8 @@ The first BERTs call a normalisation's scale `gamma` and its bias `beta`. A head
 
 from collections.abc import Mapping
 
-from jtl.weights.maps.layers import dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.layers import dense
+from jtl.weights.mapping.rules import Rule
 
 _BERT = {
     r"attention\.self\.query": "attention/query",

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jtl.weights.maps.layers import conv, dense, dense_of_maps, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import Transform
+from jtl.weights.mapping.layers import conv, dense, dense_of_maps, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import Transform
 
 
 def transformers(depths: Sequence[int]) -> list[Rule]:

@@ -1,7 +1,7 @@
 """Names of the CIFAR ResNets: akamaster's `pytorch_resnet_cifar10`."""
 
-from jtl.weights.maps.layers import batch_norm, conv, dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.layers import batch_norm, conv, dense
+from jtl.weights.mapping.rules import Rule
 
 
 def akamaster(depth: int) -> list[Rule]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from jtl.weights.maps.layers import conv, dense, dense_of_maps, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import vector
+from jtl.weights.mapping.layers import conv, dense, dense_of_maps, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import vector
 
 
 def transformers(depths: Sequence[int]) -> list[Rule]:

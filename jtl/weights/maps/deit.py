@@ -1,8 +1,8 @@
 r"""Names of distilled DeiTs: transformers' and timm's."""
 
+from jtl.weights.mapping.layers import dense
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import vit
-from jtl.weights.maps.layers import dense
-from jtl.weights.rules import Rule
 
 
 def transformers(depth: int) -> list[Rule]:

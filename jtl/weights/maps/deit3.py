@@ -1,7 +1,7 @@
 r"""Names of DeiT-III: timm's."""
 
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import vit
-from jtl.weights.rules import Rule
 
 
 def timm(depth: int) -> list[Rule]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from jtl.weights.maps.layers import batch_norm, conv, dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.layers import batch_norm, conv, dense
+from jtl.weights.mapping.rules import Rule
 
 
 def torchvision(blocks: Sequence[int]) -> list[Rule]:

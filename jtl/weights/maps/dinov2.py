@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from jtl.weights.mapping.layers import dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import Transform
 from jtl.weights.maps import vit
-from jtl.weights.maps.layers import dense, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import Transform
 
 
 def transformers(depth: int, model: str, swiglu: bool) -> list[Rule]:

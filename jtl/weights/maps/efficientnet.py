@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from jtl.weights.maps import inverted
-from jtl.weights.maps.inverted import Parts, pair
-from jtl.weights.maps.layers import dense, dense_of_maps
-from jtl.weights.rules import Rule
+from jtl.weights.mapping import inverted_residual
+from jtl.weights.mapping.inverted_residual import Parts, pair
+from jtl.weights.mapping.layers import dense, dense_of_maps
+from jtl.weights.mapping.rules import Rule
 
 Stages = Sequence[tuple[int, bool]]
 """(blocks, whether they expand) of each stage."""
@@ -34,7 +34,7 @@ def transformers(stages: Stages) -> list[Rule]:
 
 def timm(stages: Stages) -> list[Rule]:
     """Of timm's EfficientNet."""
-    return inverted.efficientnet([[Parts(expand, True)] * count for count, expand in stages])
+    return inverted_residual.efficientnet([[Parts(expand, True)] * count for count, expand in stages])
 
 
 def torchvision(stages: Stages) -> list[Rule]:
@@ -47,7 +47,7 @@ def torchvision(stages: Stages) -> list[Rule]:
     ]
     for number, (stage, block, expand) in enumerate(_blocks(stages), 1):
         name = rf"features\.{stage + 1}\.{block}"
-        rules += inverted.torchvision(name, f"backbone/block{number}", Parts(expand, True))
+        rules += inverted_residual.torchvision(name, f"backbone/block{number}", Parts(expand, True))
     return rules
 
 

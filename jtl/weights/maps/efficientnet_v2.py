@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from jtl.backbones.efficientnet_v2 import V2Stage
-from jtl.weights.maps import inverted
-from jtl.weights.maps.inverted import Parts, pair
-from jtl.weights.maps.layers import dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping import inverted_residual
+from jtl.weights.mapping.inverted_residual import Parts, pair
+from jtl.weights.mapping.layers import dense
+from jtl.weights.mapping.rules import Rule
 
 
 def timm(stages: Sequence[V2Stage]) -> list[Rule]:
@@ -38,7 +38,7 @@ def _blocks(
 
 def _timm(name: str, path: str, stage: V2Stage) -> list[Rule]:
     if stage.kind == "inverted":
-        return inverted.timm_block(name, path, Parts(stage.expansion > 1, True))
+        return inverted_residual.timm_block(name, path, Parts(stage.expansion > 1, True))
     if stage.kind == "conv":
         return pair(rf"{name}\.conv", rf"{name}\.bn1", f"{path}/fused")
     return [
@@ -49,7 +49,7 @@ def _timm(name: str, path: str, stage: V2Stage) -> list[Rule]:
 
 def _torchvision(name: str, path: str, stage: V2Stage) -> list[Rule]:
     if stage.kind == "inverted":
-        return inverted.torchvision(name, path, Parts(stage.expansion > 1, True))
+        return inverted_residual.torchvision(name, path, Parts(stage.expansion > 1, True))
     layers = ("fused",) if stage.kind == "conv" else ("fused", "project")
     return [
         rule

@@ -1,9 +1,9 @@
 """Names of GPT-2 in transformers, with or without the model's prefix."""
 
-from jtl.weights import transforms
-from jtl.weights.maps.layers import norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import split
+from jtl.weights.mapping import transforms
+from jtl.weights.mapping.layers import norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import split
 
 
 def transformers(depth: int, tied: bool) -> list[Rule]:

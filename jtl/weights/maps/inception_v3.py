@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from jtl.weights.maps.inverted import pair
-from jtl.weights.maps.layers import dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.inverted_residual import pair
+from jtl.weights.mapping.layers import dense
+from jtl.weights.mapping.rules import Rule
 
 _STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 # The layers of each branch of a block, in the order of `jtl.backbones.inception_v3`.

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from jtl.weights.maps import inverted
-from jtl.weights.maps.inverted import Parts
-from jtl.weights.maps.layers import batch_norm, conv, dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping import inverted_residual
+from jtl.weights.mapping.inverted_residual import Parts
+from jtl.weights.mapping.layers import batch_norm, conv, dense
+from jtl.weights.mapping.rules import Rule
 
 BLOCKS = 17
 
@@ -46,4 +46,4 @@ def torchvision() -> list[Rule]:
 
 def timm(repeats: Sequence[int]) -> list[Rule]:
     """Of timm's EfficientNet, by the blocks of each stage: those of the first do not expand."""
-    return inverted.efficientnet([[Parts(stage > 0, False)] * count for stage, count in enumerate(repeats)])
+    return inverted_residual.efficientnet([[Parts(stage > 0, False)] * count for stage, count in enumerate(repeats)])

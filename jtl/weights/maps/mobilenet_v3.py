@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from jtl.weights.maps import inverted
-from jtl.weights.maps.inverted import Parts, pair
-from jtl.weights.maps.layers import dense, dense_of_maps
-from jtl.weights.rules import Rule
+from jtl.weights.mapping import inverted_residual
+from jtl.weights.mapping.inverted_residual import Parts, pair
+from jtl.weights.mapping.layers import dense, dense_of_maps
+from jtl.weights.mapping.rules import Rule
 
 
 def torchvision(blocks: Sequence[Parts]) -> list[Rule]:
     """Of torchvision's MobileNetV3, whose stem, blocks and last convolution are one list."""
     rules = pair(r"features\.0\.0", r"features\.0\.1", "backbone/stem")
     for i, parts in enumerate(blocks, 1):
-        rules += inverted.torchvision(rf"features\.{i}", f"backbone/block{i}", parts)
+        rules += inverted_residual.torchvision(rf"features\.{i}", f"backbone/block{i}", parts)
     last = rf"features\.{len(blocks) + 1}"
     rules += pair(rf"{last}\.0", rf"{last}\.1", "backbone/top")
     return [*rules, *dense(r"classifier\.0", "backbone/dense/hidden1"), *dense(r"classifier\.3", "head/out")]
@@ -22,7 +22,7 @@ def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
     """Of timm's MobileNetV3: its last convolution is a stage, and its dense layer a convolution after pooling."""
     last = rf"blocks\.{len(stages)}\.0"
     return [
-        *inverted.timm(stages),
+        *inverted_residual.timm(stages),
         *pair(rf"{last}\.conv", rf"{last}\.bn1", "backbone/top"),
         *dense_of_maps("conv_head", "backbone/dense/hidden1"),
         *dense("classifier", "head/out"),

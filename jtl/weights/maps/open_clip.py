@@ -1,9 +1,9 @@
 r"""Names of CLIP in OpenCLIP, and in OpenAI's release, where both towers stand side by side."""
 
-from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.mapping.layers import conv, dense, norm
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps.towers import one_axis, two_axes
 from jtl.weights.maps.vit import fused
-from jtl.weights.rules import Rule
 
 
 def clip(image_depth: int, text_depth: int) -> list[Rule]:

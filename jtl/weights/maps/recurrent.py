@@ -3,9 +3,9 @@ r"""Names of a torch module made of an embedding, an LSTM or GRU, and a linear l
 No library says what those three are called: the usual attributes are read, and the first of each is written.
 """
 
-from jtl.weights import transforms
-from jtl.weights.maps.layers import dense
-from jtl.weights.rules import Rule
+from jtl.weights.mapping import transforms
+from jtl.weights.mapping.layers import dense
+from jtl.weights.mapping.rules import Rule
 
 
 def torch(depth: int, bidirectional: bool) -> list[Rule]:

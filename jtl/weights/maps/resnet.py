@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.layers import batch_norm, conv, dense, dense_of_maps
+from jtl.weights.mapping.rules import Rule
 
 
 def transformers(blocks: Sequence[int], convolutions: int) -> list[Rule]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jtl.backbones.swin import differences
-from jtl.weights.maps.layers import conv, dense, norm
+from jtl.weights.mapping.layers import conv, dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import dense as transposed
 from jtl.weights.maps.vit import fused
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import dense as transposed
 
 
 def transformers(depths: Sequence[int]) -> list[Rule]:

@@ -1,8 +1,8 @@
 r"""Names of the image towers of CLIP and SigLIP in timm, where they are vision transformers with other options."""
 
+from jtl.weights.mapping.layers import dense, norm
+from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import vit
-from jtl.weights.maps.layers import dense, norm
-from jtl.weights.rules import Rule
 
 
 def clip(depth: int) -> list[Rule]:

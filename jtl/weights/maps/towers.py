@@ -2,10 +2,10 @@ r"""Names of CLIP's and SigLIP's towers in transformers, alone and side by side.
 
 import numpy as np
 
-from jtl.weights.maps.layers import conv, dense, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import Transform, split
-from jtl.weights.transforms import dense as transposed
+from jtl.weights.mapping.layers import conv, dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import Transform, split
+from jtl.weights.mapping.transforms import dense as transposed
 
 
 def clip_image(depth: int, path: str, top: str) -> list[Rule]:

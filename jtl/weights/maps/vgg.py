@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import flat_conv, flat_dense
+from jtl.weights.mapping.layers import batch_norm, conv, dense, dense_of_maps
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import flat_conv, flat_dense
 
 _SIDE = 7  # of the map that the first dense layer of a VGG sees
 

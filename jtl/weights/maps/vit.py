@@ -1,9 +1,9 @@
 r"""Names of vision transformers: transformers', timm's and those of the original JAX releases."""
 
-from jtl.weights.maps.layers import conv, dense, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import dense as transposed
-from jtl.weights.transforms import merge_axes, split
+from jtl.weights.mapping.layers import conv, dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import dense as transposed
+from jtl.weights.mapping.transforms import merge_axes, split
 
 
 def transformers(depth: int, model: str = "vit") -> list[Rule]:

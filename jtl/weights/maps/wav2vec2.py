@@ -6,10 +6,10 @@ place in a classifier: leave them by `unused=`.
 
 import numpy as np
 
-from jtl.weights.maps.layers import dense, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import Transform
-from jtl.weights.transforms import conv as channels_last
+from jtl.weights.mapping.layers import dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import Transform
+from jtl.weights.mapping.transforms import conv as channels_last
 
 _BLOCK = {
     r"attention\.q_proj": "attention/query",

@@ -1,9 +1,9 @@
 r"""Names of Whisper's encoder in transformers, with or without the model's prefix; the decoder is left."""
 
-from jtl.weights.maps.layers import dense, norm
-from jtl.weights.rules import Rule
-from jtl.weights.transforms import conv as channels_last
-from jtl.weights.transforms import dense as transposed
+from jtl.weights.mapping.layers import dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import conv as channels_last
+from jtl.weights.mapping.transforms import dense as transposed
 
 
 def transformers(depth: int, headless: bool) -> list[Rule]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.names import flatten
-from jtl.weights.rules import Rule, Rules
+from jtl.weights.mapping.convert import flatten
+from jtl.weights.mapping.rules import Rule, Rules
 
 _SPECIAL = set("[]{}*+?|^$.")
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-from jtl.weights.transforms import Transform, identity
+from jtl.weights.mapping.transforms import Transform, identity
 
 _PLAIN = r"\\\W|[^\\()\[\]{}*+?|^$.]"  # one sign that stands for itself
 _END = re.compile(rf"(?<!\\)(?:{_PLAIN})*\Z")  # of a pattern

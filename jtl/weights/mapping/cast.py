@@ -8,7 +8,7 @@ import numpy as np
 
 from jtl.weights.formats.lazy_tensors import Entry
 from jtl.weights.formats.source import aligned_empty
-from jtl.weights.transforms import Transform
+from jtl.weights.mapping.transforms import Transform
 
 BLOCK = 128  # numbers of the last axis copied at once: transposed ones then come from the cache
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jtl.weights import Rule, WeightFileError, WeightNameError, convert, export
-from jtl.weights.names import READERS
-from jtl.weights.transforms import conv, dense, split
+from jtl.weights.mapping.convert import READERS
+from jtl.weights.mapping.transforms import conv, dense, split
 
 TABLE = [
     Rule(r"(?:module\.)?layer(\d+)\.(?:conv|c)\.weight", r"block\1/conv/kernel", conv),

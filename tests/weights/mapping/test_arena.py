@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from jtl.weights import Rule, convert
 from jtl.weights.formats import read
-from jtl.weights.slabs import SLAB, SMALL, Slabs
-from jtl.weights.transforms import dense
+from jtl.weights.mapping.arena import SLAB, SMALL, Slabs
+from jtl.weights.mapping.transforms import dense
 
 MB = 1 << 20
 

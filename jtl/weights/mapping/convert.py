@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jtl.weights.fitting import filled, misfit, own
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.formats.lazy_tensors import Tensors
-from jtl.weights.misfits import Misfits, near
-from jtl.weights.report import Coverage, Loaded
-from jtl.weights.rules import Rule, Rules
-from jtl.weights.slabs import Slabs
+from jtl.weights.mapping.arena import Slabs
+from jtl.weights.mapping.cast import filled, misfit, own
+from jtl.weights.mapping.coverage import Coverage, Loaded
+from jtl.weights.mapping.mismatch import Misfits, near
+from jtl.weights.mapping.rules import Rule, Rules
 
 READERS = 4  # threads at most: while one waits for the file another transposes; each holds one tensor
 

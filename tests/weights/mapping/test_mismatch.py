@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from loading import follow
 
 from jtl.weights import Rule, WeightNameError, convert
-from jtl.weights.misfits import DEEP, branches
+from jtl.weights.mapping.mismatch import DEEP, branches
 
 NAMES = st.lists(st.lists(st.sampled_from(["a", "b", "a+", "[0]"]), min_size=1, max_size=4).map(".".join), unique=True)
 

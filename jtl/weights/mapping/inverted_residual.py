@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jtl.weights.maps.layers import batch_norm, conv, dense, dense_of_maps
-from jtl.weights.rules import Rule
+from jtl.weights.mapping.layers import batch_norm, conv, dense, dense_of_maps
+from jtl.weights.mapping.rules import Rule
 
 
 class Parts(NamedTuple):

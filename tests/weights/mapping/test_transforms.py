@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jtl.weights import transforms as t
+from jtl.weights.mapping import transforms as t
 
 RNG = np.random.default_rng(0)
 CASES = [

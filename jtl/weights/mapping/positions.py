@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jtl.nn import vision_transformer
-from jtl.weights.transforms import Transform, identity
+from jtl.weights.mapping.transforms import Transform, identity
 
 Kernel = Literal["bicubic", "antialiased", "linear", "offset"]
 

@@ -3,8 +3,8 @@ r"""The rules of one layer as PyTorch names its tensors.
 `name` is the layer's name as a regex without groups other than `(?:...)`; `path` the layer's path.
 """
 
-from jtl.weights import transforms
-from jtl.weights.rules import Rule
+from jtl.weights.mapping import transforms
+from jtl.weights.mapping.rules import Rule
 
 
 def conv(name: str, path: str, *, bias: bool = False) -> list[Rule]:
