@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from jtl import heads
-from jtl.data import vocabularies
 from jtl.model import Variables, init
+from jtl.preprocess import tokenizers
 from jtl.shapes import shapes
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
@@ -86,7 +86,7 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
 
 def tokens(folder: Path) -> None:
     """Reads a tokenizer and cuts a text."""
-    backend, _ = vocabularies.read(folder)
+    backend, _ = tokenizers.read(folder)
     backend.encode("hello you")
 
 

@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled afresh each epoch, sliced per process."""
 
-from jtl.data import audio, augment, images, text
+from jtl.data import augment
 from jtl.data.arrays import arrays
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
@@ -8,6 +8,7 @@ from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
 from jtl.data.tfds import tfds
+from jtl.preprocess import audio, pixels, text
 
 __all__ = [
     "Dataset",

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jtl.data import images
 from jtl.data.noted import noted
 from jtl.data.pipeline import Dataset, distinct
+from jtl.preprocess import pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
 LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
@@ -59,11 +59,11 @@ def folder(
     if size is not None and size < 1:
         raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
-    change = transform or (lambda pixels, rng: images.short_side_crop(pixels, side or 0))
+    change = transform or (lambda pixels, rng: pixels.short_side_crop(pixels, side or 0))
     names, files, labels = scan(Path(root), classes)
     if not files:
         raise ValueError(f"{str(root)!r} has no images: the folders of all classes are empty")
-    channels = None if mode else images.decode(files[0]).shape[2]
+    channels = None if mode else pixels.decode(files[0]).shape[2]
     source = _Folder(names, files, labels, change, mode, channels)
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
 
@@ -131,7 +131,7 @@ class _Folder:
         return {"x": np.stack(rows), "y": self.labels[index]}
 
     def _one(self, file: Path, draw: tuple[int, ...]) -> np.ndarray:
-        pixels = images.decode(file, self.mode)
+        pixels = pixels.decode(file, self.mode)
         if self.channels not in (None, pixels.shape[2]):
             raise ValueError(
                 f"image {str(file)!r} has {pixels.shape[2]} channels, {str(self.files[0])!r} has "

@@ -18,11 +18,12 @@ import numpy as np
 from jtl import data as jtl_data
 from jtl import heads, model, report, rng
 from jtl.backbones import resnet
-from jtl.data import augment, images
+from jtl.data import augment
 from jtl.methods.augmented import augmented
 from jtl.methods.finetune import evaluation, finetune
 from jtl.model import Model, Variables
 from jtl.params import select
+from jtl.preprocess import pixels
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
@@ -104,5 +105,5 @@ def _rows(files: Any, split: str, batch: int, *, shuffle: bool, seed: int = 0) -
 
 def _read(path: Path) -> np.ndarray:
     """An image file as the network takes it, [32, 32, 3]."""
-    pixels = images.short_side_crop(images.decode(path, "RGB"), 32)
+    pixels = pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
     return np.asarray(NORMAL(None, pixels[None]))[0]

@@ -22,18 +22,19 @@ import numpy as np
 
 from jtl import backbones, model, report, rng
 from jtl import data as jtl_data
-from jtl.data import augment, images
+from jtl.data import augment
 from jtl.methods.augmented import augmented
 from jtl.methods.features import extract
 from jtl.methods.finetune import evaluation, finetune
 from jtl.model import Model, Variables
 from jtl.params import select
+from jtl.preprocess import pixels
+from jtl.preprocess.image import Preprocessing
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 from jtl.weights.load import Pretrained, load
-from jtl.weights.preprocessing import Preprocessing
 
 MOVED = augment.compose(augment.flip(), augment.crop(32, 4))
 
@@ -110,7 +111,7 @@ class Recipe:
         known, names = self._known(), tuple(np.load(base.find(self.data, "cifar100.npz"))["names"])
 
         def read(path: Any) -> Any:
-            return images.short_side_crop(images.decode(path, "RGB"), 32)
+            return pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
 
         return base.Network(
             known.variables, _seen(known), known.head, select(".*"), self.tune.learning_rate, names, read

@@ -19,13 +19,14 @@ import numpy as np
 from jtl import data as jtl_data
 from jtl import heads, model, report, rng
 from jtl.backbones import conv4
-from jtl.data import augment, images
+from jtl.data import augment
 from jtl.methods.adapt import adapt
 from jtl.methods.augmented import augmented
 from jtl.methods.dann import dann, weight_schedule
 from jtl.methods.finetune import evaluation
 from jtl.model import Model, Variables
 from jtl.params import select
+from jtl.preprocess import pixels
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
@@ -104,11 +105,11 @@ class Recipe:
 
     def _usps(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         files = np.load(base.find(self.data, "usps.npz"))
-        x = np.stack([images.resize(image[..., None], (SIDE, SIDE)) for image in files[f"x_{split}"]])
+        x = np.stack([pixels.resize(image[..., None], (SIDE, SIDE)) for image in files[f"x_{split}"]])
         return x, files[f"y_{split}"].astype(np.int32)
 
 
 def _read(path: Path) -> np.ndarray:
     """An image file, ink bright, as the network takes it, [28, 28, 1]."""
-    pixels = images.resize(images.decode(path, "L"), (SIDE, SIDE))
+    pixels = pixels.resize(pixels.decode(path, "L"), (SIDE, SIDE))
     return np.asarray(NORMAL(None, pixels[None]))[0]

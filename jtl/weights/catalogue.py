@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import jax
 
+from jtl.preprocess.image import Preprocessing
 from jtl.weights import cost
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS, PLAIN
-from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.presets import presets
 
 

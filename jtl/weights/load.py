@@ -11,6 +11,9 @@ import numpy as np
 
 from jtl import heads
 from jtl.model import Model, Variables
+from jtl.preprocess.audio_spec import LogMel, Waves
+from jtl.preprocess.image import Preprocessing
+from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.typing import Key
 from jtl.weights.asked import check
 from jtl.weights.channels import rechannelled, same_scale, widened
@@ -25,13 +28,10 @@ from jtl.weights.mapping.coverage import Coverage
 from jtl.weights.mapping.positions import Kernel, interpolated
 from jtl.weights.mapping.rules import Rule, Rules
 from jtl.weights.outline import outline
-from jtl.weights.preprocessing import Preprocessing
 from jtl.weights.presets import OWN, tables
 from jtl.weights.recognise import CONFIGS, naming, recognise
 from jtl.weights.sharded import Where, places, put
 from jtl.weights.shorten import shortened
-from jtl.weights.sound import LogMel, Waves
-from jtl.weights.vocabulary import Vocabulary, vocabulary
 
 POSITION = "backbone/position"
 
@@ -49,7 +49,7 @@ class Pretrained(NamedTuple):
       config: the measures of the network, as a `config.json` of transformers.
       naming: by whose names the file was.
       report: what became of every tensor of the file and every parameter.
-      tokenizer: the files that say how texts are cut into tokens, which `jtl.data.text.tokenizer` reads; None where
+      tokenizer: the files that say how texts are cut into tokens, which `jtl.preprocess.text.tokenizer` reads; None where
         there are none beside the weights.
     """
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jtl.preprocess.image import OPENAI, Preprocessing, from_timm
 from jtl.weights.families.base import Config, choice, real, whole
 from jtl.weights.formats.errors import show
-from jtl.weights.preprocessing import OPENAI, Preprocessing, from_timm
 
 FILE = "open_clip_config.json"
 

@@ -8,14 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jtl.weights import open_clip, preprocessing, sound
+from jtl.preprocess import audio_spec, image
+from jtl.preprocess.audio_spec import LogMel, Waves
+from jtl.preprocess.image import Preprocessing
+from jtl.weights import open_clip
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import HEADLESS
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.json import read_json
 from jtl.weights.mapping.rules import Rule
-from jtl.weights.preprocessing import Preprocessing
-from jtl.weights.sound import LogMel, Waves
 
 CONFIGS = ("config.json", open_clip.FILE)
 """What tells the network: OpenCLIP's own words serve where there are no others."""
@@ -103,9 +104,9 @@ def of_processor(folder: Path) -> dict[str, Any] | None:
 def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
     """What a `preprocessor_config.json`, or such a part of another file, says for a network of `model_type` `kind`."""
     # Some files of networks of sounds do not name their feature extractor, and some not their sampling rate.
-    if "sampling_rate" in config or config.get("feature_extractor_type") in sound.EXTRACTORS:
-        return sound.from_transformers(config)
-    return preprocessing.from_transformers(config, kind)
+    if "sampling_rate" in config or config.get("feature_extractor_type") in audio_spec.EXTRACTORS:
+        return audio_spec.from_transformers(config)
+    return image.from_transformers(config, kind)
 
 
 def _timm(config: Config) -> Found:
@@ -121,7 +122,7 @@ def _timm(config: Config) -> Found:
             labels = config.get("label_names")
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")
-            images = preprocessing.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
+            images = image.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
             made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")

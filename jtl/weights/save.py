@@ -14,7 +14,9 @@ import jax
 import numpy as np
 
 from jtl.model import Variables
-from jtl.weights import sound
+from jtl.preprocess import audio_spec
+from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
+from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.weights.card import Card, readme
 from jtl.weights.families import FAMILIES, Config, Family
 from jtl.weights.families.base import PLAIN
@@ -24,10 +26,8 @@ from jtl.weights.load import Pretrained
 from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import dinov2, swin
-from jtl.weights.preprocessing import Preprocessing, to_timm, to_transformers
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.recognise import of_processor, preprocessing_of
-from jtl.weights.vocabulary import FILES, Vocabulary, copy
 from jtl.weights.whole import check
 
 FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
@@ -137,7 +137,9 @@ def _texts(
         texts["config.json"] = config | {"dtype": np.dtype(leaf.dtype).name}
         if inputs is not None:
             images = isinstance(inputs, Preprocessing)
-            texts["preprocessor_config.json"] = to_transformers(inputs) if images else sound.to_transformers(inputs)
+            texts["preprocessor_config.json"] = (
+                to_transformers(inputs) if images else audio_spec.to_transformers(inputs)
+            )
     return {name: json.dumps(text, indent=2) + "\n" for name, text in texts.items()}
 
 

@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from jtl import cli, optim
-from jtl.data import arrays, text
+from jtl.data import arrays
 from jtl.methods.features import extract
 from jtl.methods.finetune import finetune, predictor
 from jtl.model import part
+from jtl.preprocess import text
 from jtl.recipes import question_type, sentiment
 from jtl.recipes.parts.texts import FEATURE, LEARNS, Rows, bag_of_words, drawn, failures, probe, read
 from jtl.train.state import variables

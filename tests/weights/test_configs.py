@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jtl.model import Variables
-from jtl.weights import preprocessing, sound
+from jtl.preprocess import audio_spec, image
 from jtl.weights.families import FAMILIES
 from jtl.weights.recognise import recognise
 
@@ -127,7 +127,7 @@ def network(config):
     return [leaf.shape for leaf in jax.tree.leaves(family.example(config))]
 
 
-KINDS = ((CONFIGS, network), (IMAGES, preprocessing.from_transformers), (SOUNDS, sound.from_transformers))
+KINDS = ((CONFIGS, network), (IMAGES, image.from_transformers), (SOUNDS, audio_spec.from_transformers))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from laws import dims, law, seeds, words
 from safetensors.numpy import save_file
 
+from jtl.preprocess.image import Preprocessing, from_timm, from_transformers, to_timm, to_transformers
 from jtl.weights import Rule, convert, export
 from jtl.weights.formats import read
 from jtl.weights.mapping import transforms as t
 from jtl.weights.mapping.convert import flatten, unflatten
-from jtl.weights.preprocessing import Preprocessing, from_timm, from_transformers, to_timm, to_transformers
 
 KINDS = ["?", "u1", "i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8", "<c8"]
 names = st.lists(words, min_size=1, max_size=3).map(".".join)

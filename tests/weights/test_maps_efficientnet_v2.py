@@ -4,8 +4,8 @@ import pytest
 import torchvision_files
 from loading import images
 
+from jtl.preprocess.image import HALF, IMAGENET
 from jtl.weights.families import FAMILIES
-from jtl.weights.preprocessing import HALF, IMAGENET
 from jtl.weights.presets import architecture, presets
 from jtl.weights.save import save
 

@@ -7,9 +7,9 @@ import torchvision_files
 from loading import images
 
 from jtl import backbones
+from jtl.preprocess.image import IMAGENET
 from jtl.weights.families import FAMILIES
 from jtl.weights.mapping.convert import convert
-from jtl.weights.preprocessing import IMAGENET
 
 # A block of each kind. All of them, and torchvision itself, are in test_other_libraries.py.
 ARCH = {"model_type": "inception_v3", "depth_multiplier": 1 / 16, "depths": [1, 2, 2]}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from loading import channels_first, close, images, renamed, same_bits
 
+from jtl.preprocess.image import HALF, OPENAI, Preprocessing
 from jtl.weights.inspect import inspect
 from jtl.weights.load import load
-from jtl.weights.preprocessing import HALF, OPENAI, Preprocessing
 from jtl.weights.recognise import recognise
 from jtl.weights.save import save
 

@@ -10,10 +10,10 @@ from loading import renamed, same_bits
 from safetensors.numpy import load_file, save_file
 
 from jtl.params import flatten
+from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.shapes import shapes
 from jtl.weights import WeightNameError, export
 from jtl.weights.load import load
-from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 from jtl.weights.recognise import recognise
 from jtl.weights.save import save
 

@@ -8,13 +8,13 @@ from loading import close, same_bits, same_gradients, same_outputs
 from safetensors.numpy import load_file
 
 from jtl.backbones.whisper import sinusoids
-from jtl.data import audio
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.preprocess import audio
+from jtl.preprocess.audio_spec import LogMel
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.save import save
-from jtl.weights.sound import LogMel
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

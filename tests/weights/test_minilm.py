@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from loading import close
 
-from jtl.data import text
 from jtl.methods.finetune import forward
+from jtl.preprocess import text
 from jtl.weights.load import load
 
 TEXTS = [

@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub import hf_hub_download
 from loading import close, same_bits, tree_of
 
-from jtl.data import text
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.preprocess import text
 from jtl.weights import WeightNameError
 from jtl.weights.load import load
 from jtl.weights.save import save

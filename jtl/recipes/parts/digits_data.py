@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtl.data import images
+from jtl.preprocess import pixels
 from jtl.typing import Key
 
 SIDE = 8
@@ -55,7 +55,7 @@ def noisy(key: Key, x: Any, std: float) -> Any:
 
 def read(path: Path) -> np.ndarray:
     """An image file as a network's input [8, 8, 1] in [-1, 1]: grey, resized, ink bright."""
-    image = images.resize(images.decode(path, "L"), (SIDE, SIDE)).astype(np.float32)
+    image = pixels.resize(pixels.decode(path, "L"), (SIDE, SIDE)).astype(np.float32)
     return image / 127.5 - 1
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jtl.data import audio
-from jtl.weights.sound import LogMel
+from jtl.preprocess import audio
+from jtl.preprocess.audio_spec import LogMel
 
 FILE = "speech/spoken_digits.zip"
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

@@ -12,11 +12,11 @@ import optax
 from jtl import data as jtl_data
 from jtl import heads, model, optim, report, rng
 from jtl.backbones import identity
-from jtl.data import text
 from jtl.methods.features import extract
 from jtl.methods.finetune import evaluation, finetune
 from jtl.model import Variables, part
 from jtl.params import select
+from jtl.preprocess import text
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
@@ -104,7 +104,7 @@ class Texts:
     Args:
       out: where everything goes, a folder for each number of examples.
       data: the folder of real data; the environment's JTL_DATA where it is not given.
-      weights: of the encoder, as `jtl.load` and `jtl.data.text.tokenizer` take them.
+      weights: of the encoder, as `jtl.load` and `jtl.preprocess.text.tokenizer` take them.
       seed: the root of all randomness, and of which examples are drawn.
       sizes: how many examples to learn from.
       length: tokens of a text; a longer one is cut.

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from jtl import heads
 from jtl.model import Model
+from jtl.preprocess.audio_spec import LogMel, Waves
+from jtl.preprocess.image import Preprocessing
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
-from jtl.weights.preprocessing import Preprocessing
-from jtl.weights.sound import LogMel, Waves
 
 Config = dict[str, Any]
 """The measures of a network in transformers' words: its `config.json` with `model_type`."""

@@ -7,10 +7,10 @@ from typing import Any
 from jtl import backbones
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
+from jtl.preprocess.image import HALF, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, stages, whole, wholes
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import bit as maps
-from jtl.weights.preprocessing import HALF, Preprocessing
 
 _DEPTHS = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3], "152": [3, 8, 36, 3]}
 _WORDS = {name: name for name in ("channels", "stem_chs", "drop_path_rate")} | {"in_chans": "num_channels"}

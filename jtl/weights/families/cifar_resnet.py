@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jtl import backbones
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, picture, whole
 from jtl.weights.maps.cifar_resnet import akamaster
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:

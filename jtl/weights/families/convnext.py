@@ -6,10 +6,10 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, stages, whole, wholes
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import convnext as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _SIZES = {
     "atto": ([2, 2, 6, 2], 40),

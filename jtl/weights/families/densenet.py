@@ -6,10 +6,10 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, picture, whole, wholes
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import densenet as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _SIZES = {
     "121": (32, [6, 12, 24, 16], 64),

@@ -6,11 +6,11 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole
 from jtl.weights.families.vit import SIZES, WORDS
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import dinov2 as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _PLAIN, _REGISTERS = "dinov2", "dinov2_with_registers"
 _TOKEN, _BOTH = "token", "token+mean"

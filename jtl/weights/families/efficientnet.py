@@ -9,10 +9,10 @@ from jtl import backbones, heads
 from jtl.backbones.efficientnet import SCALES, STAGES, MBStage
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole, wholes
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import efficientnet as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _LISTS = ("in_channels", "out_channels", "kernel_sizes", "strides", "num_block_repeats", "expand_ratios")
 _SIDES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}

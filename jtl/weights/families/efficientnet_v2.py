@@ -8,11 +8,11 @@ from typing import Any
 from jtl import backbones
 from jtl.backbones.efficientnet_v2 import KINDS, SIZES, EfficientNetV2Size, V2Stage
 from jtl.model import Model
+from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, picture, real, whole, wholes
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import efficientnet_v2 as maps
-from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 
 TORCHVISION = ("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l")
 _LISTS = ("block_types", "expand_ratios", "out_channels", "num_block_repeats", "strides")

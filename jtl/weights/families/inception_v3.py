@@ -5,11 +5,11 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, picture, real, whole, wholes
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import inception_v3 as maps
-from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 
 _WORDS = {"in_chans": "num_channels", "transform_input": "transform_input"}
 

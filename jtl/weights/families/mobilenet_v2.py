@@ -7,10 +7,10 @@ from typing import Any
 from jtl import backbones, heads
 from jtl.backbones.mobilenet_v2 import repeats
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, must_be, picture, real, whole
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import mobilenet_v2 as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 WORDS = {"in_chans": "num_channels"}
 DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}}

@@ -9,11 +9,11 @@ from jtl import backbones
 from jtl.backbones.mobilenet_v3 import ROWS
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
+from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, picture, real, whole
 from jtl.weights.mapping.inverted_residual import Parts
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import mobilenet_v3 as maps
-from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 
 TORCHVISION = ("mobilenet_v3_large", "mobilenet_v3_small")
 WORDS = {"in_chans": "num_channels"}

@@ -7,11 +7,11 @@ from typing import Any
 from jtl import backbones
 from jtl.backbones.resnet import DEPTHS, PLAIN
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, whole
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import resnet as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 
 def _named(name: str, changes: Mapping[str, Any]) -> Config | None:

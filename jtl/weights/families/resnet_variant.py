@@ -5,11 +5,11 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, choice, picture, whole, wholes
 from jtl.weights.families.resnet import deep, of_depth
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import resnet as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _D = {"stem_width": 32, "avg_down": True}
 _SIZES: dict[str, tuple[int, Config]] = {

@@ -6,10 +6,10 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, must_be, own_words, picture, real, whole, wholes
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import swin as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _SIZES = {
     "tiny": (96, [2, 2, 6, 2], [3, 6, 12, 24]),

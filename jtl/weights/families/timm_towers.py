@@ -6,11 +6,11 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import HALF, OPENAI, Preprocessing
 from jtl.weights.families import vit
 from jtl.weights.families.base import Config, Family, choice, must_be, picture
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import timm_towers as maps
-from jtl.weights.preprocessing import HALF, OPENAI, Preprocessing
 
 _CLIP = r"vit_(xsmall|medium|betwixt|base|base_plus|large|huge|giant|gigantic)_patch(\d+)_clip_(?:quickgelu_|)(\d+)"
 _SIGLIP = r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(?:gap_|)(\d+)"

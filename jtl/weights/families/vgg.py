@@ -6,10 +6,10 @@ from typing import Any
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, choice, picture, real, whole, wholes
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import vgg as maps
-from jtl.weights.preprocessing import IMAGENET, Preprocessing
 
 _DEPTHS = {"11": [1, 1, 2, 2, 2], "13": [2, 2, 2, 2, 2], "16": [2, 2, 3, 3, 3], "19": [2, 2, 4, 4, 4]}
 

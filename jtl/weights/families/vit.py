@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
+from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.weights.families.base import Config, Family, changed, must_be, picture, real, whole
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import vit as maps
-from jtl.weights.preprocessing import HALF, IMAGENET, Preprocessing
 
 SIZES = {
     "tiny": (192, 12, 3),

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jtl import backbones
 from jtl.model import Model
 from jtl.nn.audio_frontend import Convolution, samples_of_frame
+from jtl.preprocess.audio_spec import Waves
 from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, real, whole, wholes
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import wav2vec2 as maps
-from jtl.weights.sound import Waves
 
 _SECOND = 16000
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from jtl import backbones
 from jtl.model import Model
+from jtl.preprocess.audio_spec import LogMel
 from jtl.weights.families.base import HEADLESS, Config, Family, changed, must_be, own_words, real, whole
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.maps import whisper as maps
-from jtl.weights.sound import LogMel
 
 _MEASURES = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
 _WORDS = {

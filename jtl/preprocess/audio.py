@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from jtl.data.spectrogram import log_mel
-from jtl.weights.sound import RATES, LogMel, Waves
+from jtl.preprocess.audio_spec import RATES, LogMel, Waves
+from jtl.preprocess.spectrogram import log_mel
 
 Wave = Float32[np.ndarray, "_samples"]
 BLOCK = 1 << 14  # frames read at a time: a header may claim any number

@@ -10,10 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import jtl
+from jtl.preprocess.audio_spec import LogMel, Waves, from_transformers, to_transformers
 from jtl.weights import export
 from jtl.weights.families import FAMILIES
 from jtl.weights.recognise import recognise
-from jtl.weights.sound import LogMel, Waves, from_transformers, to_transformers
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -57,7 +57,7 @@ def test_a_folder_is_fine_tuned_to_other_sounds(key, tmp_path):
         soundfile.write(files[-1], 0.3 * wave, 16000)
 
     loaded = jtl.load(tmp_path / "in", classes=("low", "high"), reinit=("head/.*",))
-    x = jtl.data.audio.inputs(loaded.preprocessing, files, seconds=0.1)
+    x = jtl.preprocess.audio.inputs(loaded.preprocessing, files, seconds=0.1)
     assert x["wave"].shape == (8, 800)
     assert not x["mask"].all()
     batch = {"x": x, "y": np.arange(8) % 2}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jtl.data.added_tokens import add, content, told
+from jtl.preprocess.added_tokens import add, content, told
 from jtl.weights.formats.errors import show
 
 _WORDPIECE = {

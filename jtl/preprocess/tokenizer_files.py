@@ -14,12 +14,12 @@ FILES = (
     "merges.txt",
     "spiece.model",
 )
-"""The names of transformers' files; a `spiece.model` is carried along, `jtl.data.text` does not read it."""
+"""The names of transformers' files; a `spiece.model` is carried along, `jtl.preprocess.text` does not read it."""
 _VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"}
 
 
 class Vocabulary(NamedTuple):
-    """The tokenizer of a network as files, for `jtl.data.text.tokenizer` and for transformers.
+    """The tokenizer of a network as files, for `jtl.preprocess.text.tokenizer` and for transformers.
 
     Args:
       folder: where they lie; they are read when they are needed.

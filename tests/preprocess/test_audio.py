@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from jtl.data import audio
-from jtl.data.spectrogram import log_mel, mel_filters
-from jtl.weights.sound import LogMel, Waves
+from jtl.preprocess import audio
+from jtl.preprocess.audio_spec import LogMel, Waves
+from jtl.preprocess.spectrogram import log_mel, mel_filters
 
 soundfile = pytest.importorskip("soundfile")
 RNG = np.random.default_rng(0)

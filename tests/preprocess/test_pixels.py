@@ -6,54 +6,54 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.data import images
+from jtl.preprocess import pixels
 
 RAMP = np.arange(7 * 10 * 3, dtype=np.uint8).reshape(7, 10, 3)
 
 
 def test_resize_takes_torchvisions_sizes_and_pillows_filter():
-    small = images.resize(RAMP, 4, "bicubic")
+    small = pixels.resize(RAMP, 4, "bicubic")
     assert small.shape == (4, 5, 3)  # int(4 * 10 / 7)
     assert (small == np.asarray(Image.fromarray(RAMP).resize((5, 4), Image.Resampling.BICUBIC))).all()
-    assert images.resize(RAMP.transpose(1, 0, 2), 4).shape == (5, 4, 3)
-    assert images.resize(RAMP[:, :, :1], (3, 2)).shape == (3, 2, 1)
-    assert images.resize(np.full((7, 10, 3), 9, np.uint8), 4, "lanczos").tolist() == np.full((4, 5, 3), 9).tolist()
+    assert pixels.resize(RAMP.transpose(1, 0, 2), 4).shape == (5, 4, 3)
+    assert pixels.resize(RAMP[:, :, :1], (3, 2)).shape == (3, 2, 1)
+    assert pixels.resize(np.full((7, 10, 3), 9, np.uint8), 4, "lanczos").tolist() == np.full((4, 5, 3), 9).tolist()
 
 
 def test_crops_are_windows():
     # rooms of 3 and 6: round(1.5) = 2 and 3
-    assert (images.center_crop(RAMP, 4) == RAMP[2:6, 3:7]).all()
+    assert (pixels.center_crop(RAMP, 4) == RAMP[2:6, 3:7]).all()
     rng = np.random.default_rng(0)
     places = set()
     for _ in range(400):
-        out = images.random_crop(RAMP, 4, rng)
+        out = pixels.random_crop(RAMP, 4, rng)
         places |= {(i, j) for i in range(4) for j in range(7) if (RAMP[i : i + 4, j : j + 4] == out).all()}
     assert len(places) == 28
 
 
 def test_decode_gives_back_the_pixels(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.png")
-    assert (images.decode(tmp_path / "a.png") == RAMP).all()
-    assert (images.decode((tmp_path / "a.png").read_bytes()) == RAMP).all()
-    assert images.decode(tmp_path / "a.png", "L").shape == (7, 10, 1)
+    assert (pixels.decode(tmp_path / "a.png") == RAMP).all()
+    assert (pixels.decode((tmp_path / "a.png").read_bytes()) == RAMP).all()
+    assert pixels.decode(tmp_path / "a.png", "L").shape == (7, 10, 1)
 
 
 def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a crop of 8 does not fit an image of 7 x 10"):
-        images.center_crop(RAMP, 8)
+        pixels.center_crop(RAMP, 8)
     with pytest.raises(ValueError, match="interpolation is 'cubic'"):
-        images.resize(RAMP, 4, "cubic")
+        pixels.resize(RAMP, 4, "cubic")
     with pytest.raises(ValueError, match=r"size is \(0, 0\); give at least 1 pixel"):
-        images.resize(RAMP, 0)
+        pixels.resize(RAMP, 0)
     with pytest.raises(ValueError, match="mode is 'XYZ'; it must be one of"):
-        images.decode(b"no image", "XYZ")
+        pixels.decode(b"no image", "XYZ")
     for broken in (b"no image", b"P6 3x 2 255 " + bytes(18), b"P6 70000 70000 255 "):
         with pytest.raises(ValueError, match="image does not decode"):
-            images.decode(broken)
+            pixels.decode(broken)
     buffer = io.BytesIO()
     Image.fromarray(RAMP).convert("P").save(buffer, "PNG")
     with pytest.raises(ValueError, match="pixel format P; pass mode='RGB'"):
-        images.decode(buffer.getvalue())
+        pixels.decode(buffer.getvalue())
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png' has pixel format I;16; only 8-bit"):
-        images.decode(tmp_path / "deep.png")
+        pixels.decode(tmp_path / "deep.png")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jtl.data import vocabularies
+from jtl.preprocess import tokenizers
+from jtl.preprocess.tokenizer_files import Vocabulary
 from jtl.weights.formats.hub import locate
-from jtl.weights.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokeniz
     """
     if source is None:
         raise ValueError("source=None: no tokenizer lay beside the network's weights; give the folder of one")
-    backend, config = vocabularies.read(source.folder if isinstance(source, Vocabulary) else locate(source))
+    backend, config = tokenizers.read(source.folder if isinstance(source, Vocabulary) else locate(source))
     _roomy(backend, length, False)
-    pad = vocabularies.pad_of(backend, config)
+    pad = tokenizers.pad_of(backend, config)
     own = {name: (getattr(backend, name) or {}).get("direction", "right").lower() for name in ("truncation", "padding")}
     sides = {name: config.get(f"{name}_side") or side for name, side in own.items()}
     for name, side in sides.items():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jtl import data
+from jtl.preprocess.image import IMAGENET, Preprocessing, from_timm
 from jtl.weights.load import load
-from jtl.weights.preprocessing import IMAGENET, Preprocessing, from_timm
 from jtl.weights.recognise import recognise
 from jtl.weights.save import save
 from jtl.weights.towers import towers

@@ -8,10 +8,10 @@ import made
 import numpy as np
 import pytest
 
-from jtl.data import text
+from jtl.preprocess import text
+from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.weights.load import load
 from jtl.weights.save import save
-from jtl.weights.vocabulary import Vocabulary, vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "é", "##b", "##c", "A", "北"]
 TEXTS = ["", "a b", "Abc é", "北京 ab [MASK] abb", "b " * 20]

@@ -8,7 +8,7 @@ from inspect import unwrap
 import numpy as np
 import pytest
 
-from jtl.data import text
+from jtl.preprocess import text
 from jtl.weights.formats.errors import WeightFileError
 
 LENGTH = 24
@@ -371,5 +371,5 @@ def test_bad_files_are_named(tmp_path):
 def test_the_library_is_imported_where_it_is_used():
     import subprocess
 
-    code = "import sys, jtl; jtl.data.text, jtl.load; assert 'tokenizers' not in sys.modules"
+    code = "import sys, jtl; jtl.preprocess.text, jtl.load; assert 'tokenizers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

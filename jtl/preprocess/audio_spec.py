@@ -14,7 +14,7 @@ EXTRACTORS = ("Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
 
 
 class Waves(NamedTuple):
-    """A network that takes the sound as it is: `jtl.data.audio.inputs(preprocessing, sounds)` makes its input.
+    """A network that takes the sound as it is: `jtl.preprocess.audio.inputs(preprocessing, sounds)` makes its input.
 
     Args:
       rate: samples a second.
@@ -28,7 +28,7 @@ class Waves(NamedTuple):
 
 
 class LogMel(NamedTuple):
-    """A network that takes log-mel pictures: `jtl.data.audio.inputs(preprocessing, sounds)` makes its input.
+    """A network that takes log-mel pictures: `jtl.preprocess.audio.inputs(preprocessing, sounds)` makes its input.
 
     Args:
       rate: samples a second.
