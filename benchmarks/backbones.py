@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import tables
 from benchmarks.measure import environment
-from jtl import load, preprocess
+from jtl import load, preprocessed
 from jtl.data import augment
 from jtl.methods.finetune import predictor
 from jtl.weights.catalogue import lines
@@ -65,7 +65,7 @@ def right(name: str, folder: Path) -> tuple[int, int]:
     """How many of CIFAR-10's test images a published network gets right, of how many."""
     known = load(folder / "cifar_resnet" / PUBLISHED[name][0], arch=name)
     images: Any = known.preprocessing
-    backbone = preprocess(known.backbone, augment.normalise(images.mean, images.std))
+    backbone = preprocessed(known.backbone, augment.normalise(images.mean, images.std))
     predict = jax.jit(predictor(backbone, known.head))
     stored = np.load(folder / "cifar10.npz")
     x, y = stored["x_test"], stored["y_test"]

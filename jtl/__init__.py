@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocess"),
+    "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocessed"),
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
     "jtl.fused": ("fused_attention",),
     "jtl.recompute": ("checkpointed",),
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from jtl.model import init as init
     from jtl.model import part as part
     from jtl.model import pick as pick
-    from jtl.model import preprocess as preprocess
+    from jtl.model import preprocessed as preprocessed
     from jtl.params import flatten as flatten
     from jtl.params import match as match
     from jtl.params import merge as merge

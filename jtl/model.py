@@ -126,7 +126,7 @@ def _over_devices(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any
         object.__setattr__(norm, "axis_name", None)
 
 
-def preprocess(model: Model, change: Callable[[Key | None, Any], Any]) -> Model:
+def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Model:
     """The model of inputs that are changed first, on the device, in training and in evaluation alike.
 
     Args:

@@ -60,7 +60,7 @@ def bert(
 ) -> Model:
     """A BERT: embeddings of words, positions and types, normalised, through post-norm transformer blocks.
 
-    The input is a dict, as a `data.text.tokenizer` makes it: `ids` [batch, tokens] of integers, `mask`
+    The input is a dict, as a `jtl.preprocess.text.tokenizer` makes it: `ids` [batch, tokens] of integers, `mask`
     [batch, tokens], true where there is a token, and `types` [batch, tokens], the number of the text in a pair;
     without them, or in a network that has no table of them, every token is alike.
 

@@ -49,7 +49,7 @@ def wav2vec2(
 ) -> Model:
     """A wav2vec 2.0 or a HuBERT: convolutions make frames of the wave, transformer blocks relate the frames.
 
-    The input is a dict, as `data.audio.inputs` makes it: `wave` [batch, samples], floats, and `mask`
+    The input is a dict, as `jtl.preprocess.audio.inputs` makes it: `wave` [batch, samples], floats, and `mask`
     [batch, samples], true where there is sound, padding coming after it; without a mask all is sound. Frames that see
     padding are zeroed after the convolutions and hidden from the others.
 

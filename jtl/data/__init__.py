@@ -8,21 +8,17 @@ from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
 from jtl.data.tfds import tfds
-from jtl.preprocess import audio, pixels, text
 
 __all__ = [
     "Dataset",
     "Source",
     "arrays",
-    "audio",
     "augment",
     "episodes",
     "folder",
-    "images",
     "pair",
     "prefetch",
     "sample",
     "split_classes",
-    "text",
     "tfds",
 ]

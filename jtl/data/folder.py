@@ -131,11 +131,11 @@ class _Folder:
         return {"x": np.stack(rows), "y": self.labels[index]}
 
     def _one(self, file: Path, draw: tuple[int, ...]) -> np.ndarray:
-        pixels = pixels.decode(file, self.mode)
-        if self.channels not in (None, pixels.shape[2]):
+        image = pixels.decode(file, self.mode)
+        if self.channels not in (None, image.shape[2]):
             raise ValueError(
-                f"image {str(file)!r} has {pixels.shape[2]} channels, {str(self.files[0])!r} has "
+                f"image {str(file)!r} has {image.shape[2]} channels, {str(self.files[0])!r} has "
                 f"{self.channels}; pass mode='RGB' (or 'L') to convert all"
             )
         with noted(f"image {str(file)!r} was transformed"):
-            return np.asarray(self.transform(pixels, np.random.default_rng(draw)))
+            return np.asarray(self.transform(image, np.random.default_rng(draw)))

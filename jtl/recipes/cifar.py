@@ -105,5 +105,5 @@ def _rows(files: Any, split: str, batch: int, *, shuffle: bool, seed: int = 0) -
 
 def _read(path: Path) -> np.ndarray:
     """An image file as the network takes it, [32, 32, 3]."""
-    pixels = pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
-    return np.asarray(NORMAL(None, pixels[None]))[0]
+    image = pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
+    return np.asarray(NORMAL(None, image[None]))[0]

@@ -137,7 +137,7 @@ class Recipe:
 def _seen(known: Pretrained) -> Model:
     """The network of images as they are in the files."""
     assert isinstance(known.preprocessing, Preprocessing)
-    return model.preprocess(known.backbone, augment.normalise(known.preprocessing.mean, known.preprocessing.std))
+    return model.preprocessed(known.backbone, augment.normalise(known.preprocessing.mean, known.preprocessing.std))
 
 
 def _on_features(fresh: Variables) -> Variables:

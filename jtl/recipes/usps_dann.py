@@ -111,5 +111,5 @@ class Recipe:
 
 def _read(path: Path) -> np.ndarray:
     """An image file, ink bright, as the network takes it, [28, 28, 1]."""
-    pixels = pixels.resize(pixels.decode(path, "L"), (SIDE, SIDE))
-    return np.asarray(NORMAL(None, pixels[None]))[0]
+    image = pixels.resize(pixels.decode(path, "L"), (SIDE, SIDE))
+    return np.asarray(NORMAL(None, image[None]))[0]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from jtl import data
+from jtl.preprocess import pixels
 
 
 def save(path, shape=(8, 6, 3)):
@@ -52,7 +53,7 @@ def test_a_class_without_images_keeps_its_label(root):
 
 def test_random_crops_are_a_function_of_the_step(root):
     def crop(x, rng):
-        return data.images.random_crop(x, 3, rng)
+        return pixels.random_crop(x, 3, rng)
 
     def make(**options):
         return data.folder(root, transform=crop, batch_size=2, seed=4, **options)
@@ -110,7 +111,7 @@ def test_a_transform_that_gives_several_shapes_is_refused(root):
     with pytest.raises(ValueError, match=r"large\.png' became \(9, 9, 3\)"):
         data.folder(root, transform=lambda x, rng: x, batch_size=4, shuffle=False)[0]
     with pytest.raises(ValueError, match="a crop of 9 does not fit an image of 8 x 6") as raised:
-        data.folder(root, transform=lambda x, rng: data.images.center_crop(x, 9), batch_size=1, shuffle=False)[0]
+        data.folder(root, transform=lambda x, rng: pixels.center_crop(x, 9), batch_size=1, shuffle=False)[0]
     assert f"while image {str(root / 'ants' / 'c.png')!r} was transformed" in raised.value.__notes__
 
     def small(x: Any, rng: Any) -> Any:

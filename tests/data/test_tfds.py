@@ -9,6 +9,7 @@ import pytest
 
 from jtl import data
 from jtl.data.tfds import _Records
+from jtl.preprocess import pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,7 @@ def test_mnist(real_data):
 
 def test_a_part_of_a_split_and_a_transform(real_data):
     def half(x, rng):
-        return data.images.resize(x, 14)
+        return pixels.resize(x, 14)
 
     ds = data.tfds("mnist", "train[:100]", real_data("tfds"), batch_size=50, transform=half)
     assert ds.size == 100

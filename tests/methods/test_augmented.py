@@ -7,7 +7,7 @@ from nets import batch, parts
 from jtl.data import augment
 from jtl.methods.augmented import augmented
 from jtl.methods.finetune import finetune
-from jtl.model import preprocess
+from jtl.model import preprocessed
 from jtl.reduce import total
 from jtl.typing import Aux
 
@@ -50,7 +50,7 @@ def test_preprocessing_is_part_of_the_model(key):
     net = backbones.conv4(4)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     normalise = augment.normalise((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
-    inside = preprocess(net, normalise)
+    inside = preprocessed(net, normalise)
     made = inside.init(key, images)
     by_hand = (images / np.float32(255) - np.array([0.5, 0.4, 0.3], np.float32)) / np.array([0.2, 0.2, 0.1], np.float32)
     expected, _ = net.apply(made, by_hand, train=False)

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jtl import data
+from jtl.preprocess import pixels
+from jtl.preprocess import text as preprocess_text
 from jtl.preprocess.image import IMAGENET, Preprocessing, from_timm
 from jtl.weights.load import load
 from jtl.weights.recognise import recognise
@@ -43,8 +44,8 @@ def test_does_what_transformers_does_to_an_image(kind, options, wanted, tmp_path
     assert found[:3] == wanted
     rows = np.linspace(0, 255, 300)[:, None, None] * np.ones((1, 400, 1))
     image = np.concatenate([rows, rows[::-1], np.linspace(0, 255, 400)[None, :, None] + 0 * rows], -1).astype(np.uint8)
-    ours = data.images.resize(image, found.size, found.interpolation)
-    ours = ours if found.crop is None else data.images.center_crop(ours, found.crop)
+    ours = pixels.resize(image, found.size, found.interpolation)
+    ours = ours if found.crop is None else pixels.center_crop(ours, found.crop)
     ours = (ours / 255 - found.mean) / found.std
     theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     assert ours.shape == theirs.shape
@@ -89,8 +90,8 @@ def test_what_a_file_leaves_out_is_what_its_processor_does(model, told, wanted, 
     found = recognise(tmp_path, None).preprocessing
     assert wanted in (None, found[:2])
     image = np.random.default_rng(0).integers(0, 256, (80, 140, 3), np.uint8)
-    ours = image if found.size is None else data.images.resize(image, found.size, found.interpolation)
-    ours = ours if found.crop is None else data.images.center_crop(ours, found.crop)
+    ours = image if found.size is None else pixels.resize(image, found.size, found.interpolation)
+    ours = ours if found.crop is None else pixels.center_crop(ours, found.crop)
     ours = (ours / 255 - found.mean) / found.std
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
@@ -158,7 +159,7 @@ def test_a_processor_of_images_and_texts_says_both(tmp_path):
     assert "CLIP" in type(theirs).__name__
     texts = ["cab ab a", "", "Bad cab" * 5]
     given = theirs(texts, padding="max_length", truncation=True, max_length=9, return_tensors="np")
-    ours = data.text.tokenizer(text.tokenizer, length=9)(texts)
+    ours = preprocess_text.tokenizer(text.tokenizer, length=9)(texts)
     np.testing.assert_array_equal(ours["ids"], given["input_ids"])
     np.testing.assert_array_equal(ours["mask"], given["attention_mask"])
     assert transformers.CLIPTextModelWithProjection.from_pretrained(tmp_path / "text").config.vocab_size == 50

@@ -7,9 +7,9 @@ import pytest
 from loading import channels_first, close, images, renamed, same_bits
 from safetensors.numpy import load_file
 
-from jtl import data
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.preprocess import pixels
 from jtl.weights.load import load
 from jtl.weights.save import save
 
@@ -119,7 +119,7 @@ def test_a_linear_probe_tells_ants_from_bees(real_data):
         rows, names = [], []
         for label, name in enumerate(("ants", "bees")):
             for path in sorted((real_data("hymenoptera") / split / name).iterdir()):
-                photo = data.images.short_side_crop(data.images.decode(path, "RGB"), 192)
+                photo = pixels.short_side_crop(pixels.decode(path, "RGB"), 192)
                 rows.append(((photo / 255 - mean) / std).astype(np.float32))
                 names.append(label)
         rest = -len(rows) % 16  # one shape, compiled once
