@@ -30,10 +30,10 @@ import numpy as np
 import jtl.weights.load
 from benchmarks import measure, tables
 from jtl import heads
+from jtl.backbones.registry import FAMILIES
 from jtl.model import init
 from jtl.shapes import shapes
 from jtl.weights import export
-from jtl.weights.families import FAMILIES
 
 PROCESSES, PAIRS = 5, 7
 TOUCHED = 8  # times the file's size

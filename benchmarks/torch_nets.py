@@ -133,7 +133,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """`jtl.backbones.vit` of patch 16; `pooled` is the class token."""
+    """`jtl.backbones.vit.network` of patch 16; `pooled` is the class token."""
 
     def __init__(self, width: int, depth: int, heads: int, hidden: int, image: int):
         super().__init__()

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import jax
 
+from jtl.backbones.family import HEADLESS, PLAIN
+from jtl.backbones.registry import FAMILIES, Config, Family
 from jtl.preprocess.image import Preprocessing
 from jtl.weights import cost
-from jtl.weights.families import FAMILIES, Config, Family
-from jtl.weights.families.base import HEADLESS, PLAIN
 from jtl.weights.presets import presets
 
 

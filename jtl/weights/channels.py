@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jtl.backbones.registry import Config, Family
 from jtl.preprocess.image import Preprocessing
-from jtl.weights.families import Config, Family
 
 
 def widened(kernel: np.ndarray, channels: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jtl.weights.families import FAMILIES, Config
+from jtl.backbones.registry import FAMILIES, Config
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.read import read

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import heads
+from jtl.backbones.family import HEADLESS
+from jtl.backbones.registry import Config, Family
 from jtl.model import Model, Variables
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
@@ -18,8 +20,6 @@ from jtl.typing import Key
 from jtl.weights.asked import check
 from jtl.weights.channels import rechannelled, same_scale, widened
 from jtl.weights.drawn import drawn
-from jtl.weights.families import Config, Family
-from jtl.weights.families.base import HEADLESS
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 from jtl.weights.mapping.cast import own

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jtl.weights.families import Config, Family
+from jtl.backbones.registry import Config, Family
 from jtl.weights.mapping.rules import Rule
 
 OWN = "jtl"

@@ -8,17 +8,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jtl.backbones.clip import open_clip_config
+from jtl.backbones.family import HEADLESS
+from jtl.backbones.registry import FAMILIES, Config, Family
 from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
-from jtl.weights import open_clip
-from jtl.weights.families import FAMILIES, Config, Family
-from jtl.weights.families.base import HEADLESS
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.json import read_json
 from jtl.weights.mapping.rules import Rule
 
-CONFIGS = ("config.json", open_clip.FILE)
+CONFIGS = ("config.json", open_clip_config.FILE)
 """What tells the network: OpenCLIP's own words serve where there are no others."""
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
@@ -59,8 +59,8 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
     if isinstance(config.get("architecture"), str):
         return _timm(config)
     if "model_cfg" in config:
-        made = open_clip.config_of(config)
-        images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
+        made = open_clip_config.config_of(config)
+        images = open_clip_config.preprocessing_of(config, made["vision_config"]["image_size"])
         return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
 

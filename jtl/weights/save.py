@@ -13,19 +13,20 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from jtl.backbones.family import PLAIN
+from jtl.backbones.registry import FAMILIES, Config, Family
+from jtl.backbones.swin import names as swin
+from jtl.backbones.vit import names_dinov2
 from jtl.model import Variables
 from jtl.preprocess import audio_spec
 from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.weights.card import Card, readme
-from jtl.weights.families import FAMILIES, Config, Family
-from jtl.weights.families.base import PLAIN
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
 from jtl.weights.load import Pretrained
 from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rule
-from jtl.weights.maps import dinov2, swin
 from jtl.weights.presets import OWN, architecture, tables
 from jtl.weights.recognise import of_processor, preprocessing_of
 from jtl.weights.whole import check
@@ -95,7 +96,7 @@ def save(
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
-    tensors = export({**dinov2.carried(params, table), "stats": stats}, table)
+    tensors = export({**names_dinov2.carried(params, table), "stats": stats}, table)
     if format != "jtl":
         # PyTorch counts the batches of a normalisation but computes nothing from the count.
         names = [name for name in tensors if name.endswith("running_mean")]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from jtl.weights.families import Config, Family
+from jtl.backbones.registry import Config, Family
 from jtl.weights.mapping.rules import Rule, Rules
 from jtl.weights.outline import outline
 from jtl.weights.presets import tables

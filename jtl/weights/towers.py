@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import heads
+from jtl.backbones.registry import FAMILIES, Config
 from jtl.model import Variables
 from jtl.nn.two_towers import unit
-from jtl.weights.families import FAMILIES, Config
 from jtl.weights.load import Pretrained
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.backbones.registry import Config, Family
 from jtl.model import Variables
-from jtl.weights.families import Config, Family
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.mapping.convert import flatten
 from jtl.weights.outline import outline

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jtl import backbones
-from jtl.backbones.efficientnet_v2 import V2Stage
+from jtl.backbones.efficientnet_v2.network import V2Stage
 
 # (backbone, width of its pooled features, parameters, its features' sides for 224 pixels)
 HALVES = {"stage1": 112, "stage2": 56, "stage3": 28, "stage4": 14, "stage5": 7, "last": 7}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jtl import backbones
-from jtl.backbones.clip import quick_gelu
+from jtl.backbones.clip.network import quick_gelu
 
 BASE = backbones.Size(768, 12, 12, 3072)
 SMALL = backbones.Size(8, 1, 2, 16)

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import jtl
+from jtl.backbones.registry import FAMILIES
 from jtl.preprocess.audio_spec import LogMel, Waves, from_transformers, to_transformers
 from jtl.weights import export
-from jtl.weights.families import FAMILIES
 from jtl.weights.recognise import recognise
 
 soundfile = pytest.importorskip("soundfile")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtl.backbones.registry import FAMILIES
 from jtl.params import flatten
 from jtl.weights import export
-from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 
 

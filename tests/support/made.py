@@ -10,10 +10,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jtl import heads
+from jtl.backbones.registry import FAMILIES
 from jtl.model import init
 from jtl.params import flatten, unflatten
 from jtl.weights import export
-from jtl.weights.families import FAMILIES
 
 VIT = {
     "model_type": "vit",

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jtl import backbones
+from jtl.backbones.registry import FAMILIES
 from jtl.weights import catalogue, cost
-from jtl.weights.families import FAMILIES
 from jtl.weights.presets import architecture
 
 

@@ -6,10 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune import predictor
 from jtl.params import flatten
 from jtl.weights.channels import widened
-from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 from jtl.weights.save import save
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jtl.backbones.registry import FAMILIES
 from jtl.model import Variables
 from jtl.preprocess import audio_spec, image
-from jtl.weights.families import FAMILIES
 from jtl.weights.recognise import recognise
 
 CONFIGS = (

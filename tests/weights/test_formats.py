@@ -9,8 +9,8 @@ import pytest
 from loading import same_bits
 from safetensors.numpy import load_file
 
+from jtl.backbones.registry import FAMILIES
 from jtl.preprocess.image import Preprocessing, from_timm, to_timm
-from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 from jtl.weights.presets import architecture, presets
 from jtl.weights.save import save

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jtl.backbones.registry import FAMILIES
 from jtl.weights import WeightFileError
-from jtl.weights.families import FAMILIES
 from jtl.weights.inspect import _matching, inspect
 from jtl.weights.load import load
 

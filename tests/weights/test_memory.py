@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jtl.backbones.registry import FAMILIES
 from jtl.weights import Rule, WeightNameError, convert, export
-from jtl.weights.families import FAMILIES
 from jtl.weights.formats import read
 from jtl.weights.formats.source import PIECE
 from jtl.weights.mapping.convert import READERS, flatten

@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from jtl import heads
+from jtl.backbones.registry import FAMILIES
 from jtl.model import init
 from jtl.shapes import shapes
 from jtl.weights import WeightFileError, WeightNameError, export
-from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 
 CONFIG = {

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from jtl import heads
+from jtl.backbones.registry import FAMILIES
 from jtl.model import init
-from jtl.weights.families import FAMILIES
 from jtl.weights.mapping.convert import flatten
 from jtl.weights.outline import outline
 

@@ -7,9 +7,9 @@ import pytest
 from loading import same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
+from jtl.backbones.registry import FAMILIES
 from jtl.params import flatten
 from jtl.weights import WeightFileError, WeightNameError
-from jtl.weights.families import FAMILIES
 from jtl.weights.inspect import inspect
 from jtl.weights.load import load
 from jtl.weights.recognise import prefix_of

@@ -13,12 +13,12 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones, heads
+from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune import finetune
 from jtl.model import Variables, init
 from jtl.params import flatten
 from jtl.train import fsdp, jit_step, make_step, mesh, replicate, variables_sharding
 from jtl.weights import export
-from jtl.weights.families import FAMILIES
 from jtl.weights.formats import read
 from jtl.weights.load import load
 from jtl.weights.mapping.convert import READERS

@@ -9,11 +9,11 @@ import pytest
 from loading import channels_first, images
 from safetensors.numpy import load_file, save_file
 
+from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune import forward
 from jtl.params import flatten
 from jtl.shapes import shapes
 from jtl.weights import WeightNameError
-from jtl.weights.families import FAMILIES
 from jtl.weights.load import load
 from jtl.weights.save import save
 from jtl.weights.shorten import shortened

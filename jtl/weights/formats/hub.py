@@ -6,14 +6,20 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from jtl.backbones.clip import open_clip_config
 from jtl.preprocess import tokenizer_files
-from jtl.weights import open_clip
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.formats.sharded_index import names_of
 
 # What stands beside weights: measures, preprocessing, tokens.
-BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json", open_clip.FILE, *tokenizer_files.FILES)
+BESIDE = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    open_clip_config.FILE,
+    *tokenizer_files.FILES,
+)
 SENTENCES = ("modules.json", "sentence_bert_config.json", "[0-9]_*/config.json")  # of sentence-transformers
 
 

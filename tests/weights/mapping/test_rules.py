@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jtl.weights.families import FAMILIES
+from jtl.backbones.registry import FAMILIES
 from jtl.weights.mapping.rules import Rule, Rules, plain_end, spelled
 from jtl.weights.presets import presets, tables
 

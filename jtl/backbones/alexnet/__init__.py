@@ -1,0 +1,1 @@
+"""AlexNet: network, config and names."""

@@ -1,0 +1,1 @@
+"""BERT, RoBERTa and DistilBERT: network, config and names."""

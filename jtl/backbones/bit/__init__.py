@@ -1,0 +1,1 @@
+"""Big Transfer (BiT) ResNets: network, config and names."""

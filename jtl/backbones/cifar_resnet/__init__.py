@@ -1,0 +1,1 @@
+"""ResNets for CIFAR: network, config and names."""

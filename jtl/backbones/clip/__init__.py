@@ -1,0 +1,1 @@
+"""CLIP: network, config and names."""

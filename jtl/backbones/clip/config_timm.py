@@ -1,0 +1,113 @@
+"""The image towers of CLIP and SigLIP as timm has them: vision transformers, most of them with a classifier."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jtl import backbones
+from jtl.backbones.clip import names_timm as maps
+from jtl.backbones.family import Config, Family, choice, must_be, picture
+from jtl.backbones.vit import config as vit
+from jtl.model import Model
+from jtl.preprocess.image import HALF, OPENAI, Preprocessing
+from jtl.weights.mapping.rules import Rule
+
+_CLIP = r"vit_(xsmall|medium|betwixt|base|base_plus|large|huge|giant|gigantic)_patch(\d+)_clip_(?:quickgelu_|)(\d+)"
+_SIGLIP = r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(?:gap_|)(\d+)"
+
+
+def _measures(config: Config) -> dict[str, Any]:
+    must_be(config, hidden_dropout_prob=0.0, qkv_bias=True)
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return {
+        "size": backbones.Size(*(config[name] for name in names)),
+        "patch": config["patch_size"],
+        "image": config["image_size"],
+        "eps": config["layer_norm_eps"],
+        "attention_dropout": config["attention_probs_dropout_prob"],
+    }
+
+
+def _named_clip(name: str, changes: Mapping[str, Any]) -> Config | None:
+    config = vit.named("timm_clip", _CLIP, name.replace("base_patch16_plus", "base_plus_patch16"), changes)
+    return None if config is None else {**config, "hidden_act": "quick_gelu" if "quickgelu" in name else "gelu"}
+
+
+def _complete_clip(config: Config, naming: str) -> Config:
+    config = vit.complete({"layer_norm_eps": 1e-5, **config}, naming)
+    choice(config, "hidden_act", ("gelu", "quick_gelu"))
+    return config
+
+
+def _clip(config: Config) -> Model:
+    act: Any = config["hidden_act"]
+    return backbones.clip_image(**_measures(config), activation=act, projection=None)
+
+
+def _usual_clip(name: str, config: Config) -> Preprocessing:
+    """As OpenAI's release has it; timm's weights differ under the same name."""
+    return Preprocessing(config["image_size"], config["image_size"], "bicubic", *OPENAI)
+
+
+def _named_siglip(name: str, changes: Mapping[str, Any]) -> Config | None:
+    config = vit.named("timm_siglip", _SIGLIP, name, changes)
+    if config is None:
+        return None
+    # timm has the exact GELU in the first towers that it had, which were trained with its tanh form.
+    tanh = re.match(r"vit_(base_patch32|so400m_patch16|giantopt)_|vit_large_patch16_siglip_(gap_)?512", name)
+    pool = "mean" if "_gap_" in name else "attention"
+    return {**config, "hidden_act": "gelu_tanh" if tanh else "gelu", "pool": pool}
+
+
+def _complete_siglip(config: Config, naming: str) -> Config:
+    config = vit.complete({"pool": "attention", **config}, naming)
+    choice(config, "hidden_act", ("gelu", "gelu_tanh"))
+    choice(config, "pool", ("attention", "mean"))
+    return config
+
+
+def _siglip(config: Config) -> Model:
+    act: Any = config["hidden_act"]
+    return backbones.siglip_image(**_measures(config), activation=act, pool=config["pool"])
+
+
+def _tables_siglip(config: Config) -> dict[str, Sequence[Rule]]:
+    depth = config["num_hidden_layers"]
+    return {"timm": maps.siglip(depth) if config["pool"] == "attention" else maps.siglip_gap(depth)}
+
+
+def _usual_siglip(name: str, config: Config) -> Preprocessing:
+    """As timm has it."""
+    side = config["image_size"]
+    whole = name.startswith("vit_so400m_patch14_siglip_gap_") and side >= 384
+    return Preprocessing(side if whole else int(side / 0.9), side, "bicubic", *HALF)
+
+
+TIMM_CLIP = Family(
+    names="vit_base_patch32_clip_{224,256,384,448}, vit_base_patch16_{clip_224,clip_384,plus_clip_240}, "
+    "vit_xsmall_patch16_clip_224, "
+    "vit_medium_patch{16,32}_clip_224, vit_betwixt_patch32_clip_224, vit_large_patch14_clip_{,quickgelu_}{224,336}, "
+    "vit_base_patch{16,32}_clip_quickgelu_224, vit_huge_patch14_clip_{,quickgelu_}{224,378}, "
+    "vit_huge_patch14_clip_336, vit_giant_patch14_clip_224, vit_gigantic_patch14_clip_{224,378,quickgelu_224}",
+    named=_named_clip,
+    complete=_complete_clip,
+    backbone=_clip,
+    example=lambda config: picture(config["image_size"], config["num_channels"]),
+    tables=lambda config: {"timm": maps.clip(config["num_hidden_layers"])},
+    usual=_usual_clip,
+    architecture=None,
+    depth=("num_hidden_layers",),
+)
+TIMM_SIGLIP = Family(
+    names="vit_base_patch32_siglip_{,gap_}256, vit_base_patch16_siglip_{,gap_}{224,256,384,512}, "
+    "vit_{large,so400m}_patch16_siglip_{,gap_}{256,384,512}, vit_so400m_patch14_siglip_{,gap_}{224,378,384}, "
+    "vit_so400m_patch14_siglip_gap_{448,896}, vit_giantopt_patch16_siglip_{,gap_}{256,384}",
+    named=_named_siglip,
+    complete=_complete_siglip,
+    backbone=_siglip,
+    example=lambda config: picture(config["image_size"], config["num_channels"]),
+    tables=_tables_siglip,
+    usual=_usual_siglip,
+    architecture=None,
+    depth=("num_hidden_layers",),
+)

@@ -1,0 +1,30 @@
+r"""Names of the image towers of CLIP and SigLIP in timm, where they are vision transformers with other options."""
+
+from jtl.backbones.vit import names
+from jtl.weights.mapping.layers import dense, norm
+from jtl.weights.mapping.rules import Rule
+
+
+def clip(depth: int) -> list[Rule]:
+    """Of a tower of `depth` blocks with a normalisation before the first."""
+    return [*names.timm(depth), *norm("norm_pre", "backbone/first_norm")]
+
+
+def siglip_gap(depth: int) -> list[Rule]:
+    """Of a tower of `depth` blocks whose patches are averaged."""
+    return names.timm(depth)
+
+
+def siglip(depth: int) -> list[Rule]:
+    """Of a tower of `depth` blocks that is pooled by attention, whose keys and values are one layer."""
+    pool, path = "attn_pool", "backbone/pool"
+    return [
+        *names.timm(depth),
+        Rule(rf"{pool}\.latent", f"{path}/query"),
+        *dense(rf"{pool}\.q", f"{path}/attention/query"),
+        *names.fused(rf"{pool}\.kv", f"{path}/attention", ("key", "value")),
+        *dense(rf"{pool}\.proj", f"{path}/attention/out"),
+        *norm(rf"{pool}\.norm", f"{path}/norm"),
+        *dense(rf"{pool}\.mlp\.fc1", f"{path}/mlp/up"),
+        *dense(rf"{pool}\.mlp\.fc2", f"{path}/mlp/down"),
+    ]

@@ -1,0 +1,1 @@
+"""ConvNeXt: network, config and names."""

@@ -1,0 +1,1 @@
+"""DenseNet: network, config and names."""

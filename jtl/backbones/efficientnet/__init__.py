@@ -1,0 +1,1 @@
+"""EfficientNet: network, config and names."""

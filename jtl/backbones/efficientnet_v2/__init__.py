@@ -1,0 +1,1 @@
+"""EfficientNetV2: network, config and names."""

@@ -1,0 +1,1 @@
+"""Inception-v3: network, config and names."""

@@ -1,0 +1,1 @@
+"""MobileNetV3: network, config and names."""

@@ -1,0 +1,1 @@
+"""Recurrent networks: network, config and names."""

@@ -1,0 +1,1 @@
+"""ResNet and its variants: network, config and names."""

@@ -1,0 +1,1 @@
+"""SigLIP: network, config and names."""

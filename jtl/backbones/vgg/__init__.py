@@ -1,0 +1,1 @@
+"""VGG: network, config and names."""

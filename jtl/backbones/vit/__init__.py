@@ -1,0 +1,1 @@
+"""Vision transformers: ViT, DeiT, DINOv2: network, config and names."""

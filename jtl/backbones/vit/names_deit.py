@@ -1,0 +1,27 @@
+r"""Names of distilled DeiTs: transformers' and timm's."""
+
+from jtl.backbones.vit import names
+from jtl.weights.mapping.layers import dense
+from jtl.weights.mapping.rules import Rule
+
+
+def transformers(depth: int) -> list[Rule]:
+    """Of transformers' DeiTModel and DeiTForImageClassificationWithTeacher."""
+    body = [rule for rule in with_class_token(depth) if not rule.pattern.startswith("classifier")]
+    return [*body, *dense("cls_classifier", "head/out"), *dense("distillation_classifier", "head/distilled")]
+
+
+def with_class_token(depth: int) -> list[Rule]:
+    """Of transformers' DeiTForImageClassification, which classifies by the class token alone."""
+    token = Rule(r"(?:deit\.|)embeddings\.distillation_token", "backbone/distillation_token")
+    return [*names.transformers(depth, "deit"), token]
+
+
+def timm(depth: int) -> list[Rule]:
+    """Of timm's VisionTransformerDistilled, and the `.pth` files of facebookresearch/deit."""
+    top = r"(?:|module\.)"
+    return [
+        *names.timm(depth),
+        Rule(rf"{top}dist_token", "backbone/distillation_token"),
+        *dense(rf"{top}head_dist", "head/distilled"),
+    ]

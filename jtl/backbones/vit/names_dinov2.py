@@ -1,0 +1,93 @@
+r"""Names of DINOv2: transformers', timm's and those of its own release."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jtl.backbones.vit import names
+from jtl.weights.mapping.layers import dense, norm
+from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.transforms import Transform
+
+
+def transformers(depth: int, model: str, swiglu: bool) -> list[Rule]:
+    """Of transformers' Dinov2Model and Dinov2ForImageClassification, and those with registers.
+
+    Args:
+      depth: number of blocks.
+      model: the `model_type`, which is the prefix where there is a classifier.
+      swiglu: whether the perceptrons are gated.
+    """
+    up, down = ("weights_in", "weights_out") if swiglu else ("fc1", "fc2")
+    top = rf"(?:{model}\.|)"
+    rules = [
+        *names.ends(top),
+        Rule(rf"{top}embeddings\.mask_token", "backbone/mask_token"),
+        Rule(rf"{top}embeddings\.register_tokens", "backbone/registers"),
+    ]
+    for i in range(depth):
+        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
+        rules += names.attention(rf"{name}\.attention", f"{path}/attention")
+        for number in (1, 2):
+            rules += norm(rf"{name}\.norm{number}", f"{path}/norm{number}")
+            rules.append(Rule(rf"{name}\.layer_scale{number}\.lambda1", f"{path}/scale{number}"))
+        rules += [*dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.{down}", f"{path}/mlp/down")]
+    return rules
+
+
+def timm(depth: int, registers: bool) -> list[Rule]:
+    """Of timm's networks; with registers its class token has no position, but carries it."""
+    rules = [
+        rule._replace(transform=no_class) if registers and rule.path == "backbone/position" else rule
+        for rule in names.timm(depth)
+    ]
+    return [*rules, *_scales(depth), Rule("reg_token", "backbone/registers")]
+
+
+def original(depth: int, swiglu: bool) -> list[Rule]:
+    """Of the `.pth` files of facebookresearch/dinov2: as timm's, but for the tokens and gated perceptrons."""
+    tokens = [Rule("mask_token", "backbone/mask_token"), Rule("register_tokens", "backbone/registers")]
+    words = ("w12", "w3") if swiglu else ("fc1", "fc2")
+    return [*names.timm(depth, words), *_scales(depth), *tokens]
+
+
+def _scales(depth: int) -> list[Rule]:
+    return [
+        Rule(rf"blocks\.{i}\.ls{number}\.gamma", f"backbone/block{i + 1}/scale{number}")
+        for i in range(depth)
+        for number in (1, 2)
+    ]
+
+
+def _with_class(x: np.ndarray) -> np.ndarray:
+    if x.ndim != 3:
+        raise ValueError(f"expected [1, patches, width], got {x.shape}")
+    return np.concatenate([np.zeros_like(x[:, :1]), x], 1)
+
+
+def _without_class(x: np.ndarray) -> np.ndarray:
+    if x[:, 0].any():
+        raise ValueError("the class token's position embedding is not zero, and timm's network has none")
+    return x[:, 1:]
+
+
+no_class = Transform("[1,n,d] -> [1,1+n,d]", _with_class, _without_class)
+"""Position embeddings of the patches alone."""
+
+
+def carried(params: Mapping[str, Any], table: Sequence[Rule]) -> Mapping[str, Any]:
+    """The same network for a table in which the class token has no position: the token carries what training gave it.
+
+    Args:
+      params: with the part `backbone`.
+      table: of any family.
+    """
+    if not any(rule.transform is no_class for rule in table):
+        return params
+    body = params["backbone"]
+    first, rest = np.split(np.asarray(body["position"]), [1], 1)
+    if not first.any():
+        return params
+    position = np.concatenate([np.zeros_like(first), rest], 1)
+    return {**params, "backbone": {**body, "position": position, "class_token": body["class_token"] + first}}
