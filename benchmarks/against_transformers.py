@@ -36,9 +36,9 @@ from benchmarks.measure import Program, chain, compiled, environment, interleave
 from benchmarks.setups import optimizer
 from jtl.fused import fused_attention
 from jtl.methods.finetune import finetune, predictor
+from jtl.pretrained.cost import flops
+from jtl.pretrained.load import load
 from jtl.train import jit_step, make_step, mesh, put_batch
-from jtl.weights.cost import flops
-from jtl.weights.load import load
 
 LR = 1e-5
 CLASSES = 10

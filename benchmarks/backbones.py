@@ -23,7 +23,7 @@ from benchmarks.measure import environment
 from jtl import load, preprocessed
 from jtl.data import augment
 from jtl.methods.finetune import predictor
-from jtl.weights.catalogue import lines
+from jtl.pretrained.catalogue import lines
 
 SHOWN = [
     "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110", "resnet18", "resnet34",

@@ -16,12 +16,12 @@ import optax
 from jtl import heads
 from jtl.model import Variables, init
 from jtl.preprocess import tokenizers
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import recognise
 from jtl.shapes import shapes
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
-from jtl.weights.load import load
 from jtl.weights.mapping.export import export
-from jtl.weights.recognise import recognise
 
 
 def whole() -> dict[str, folders.Folder]:

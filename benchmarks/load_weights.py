@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import jax
 import numpy as np
 
-import jtl.weights.load
+import jtl.pretrained.load
 from benchmarks import measure, tables
 from jtl import heads
 from jtl.backbones.registry import FAMILIES
@@ -70,7 +70,7 @@ def peak() -> int:
 
 def one_process(folder: Path) -> dict[str, Any]:
     file = folder / "model.safetensors"
-    runs = {"read": partial(np.fromfile, file, np.uint8), "load": partial(jtl.weights.load.load, folder)}
+    runs = {"read": partial(np.fromfile, file, np.uint8), "load": partial(jtl.pretrained.load.load, folder)}
     before = peak()
     first = clock(runs["load"])
     held = peak() - before

@@ -33,10 +33,10 @@ _HOME = {
         "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
         "replicated", "split_batch", "unreplicated", "variables", "variables_sharding",
     ),
-    "jtl.weights.card": ("Card",),
-    "jtl.weights.load": ("Pretrained", "load"),
-    "jtl.weights.push": ("push",),
-    "jtl.weights.save": ("save",),
+    "jtl.pretrained.card": ("Card",),
+    "jtl.pretrained.load": ("Pretrained", "load"),
+    "jtl.pretrained.push": ("push",),
+    "jtl.pretrained.save": ("save",),
 }  # fmt: skip
 _ROOMS = (
     "backbones",
@@ -102,6 +102,11 @@ if TYPE_CHECKING:
     from jtl.params import select as select
     from jtl.params import split as split
     from jtl.params import unflatten as unflatten
+    from jtl.pretrained.card import Card as Card
+    from jtl.pretrained.load import Pretrained as Pretrained
+    from jtl.pretrained.load import load as load
+    from jtl.pretrained.push import push as push
+    from jtl.pretrained.save import save as save
     from jtl.recompute import checkpointed as checkpointed
     from jtl.reduce import Mean as Mean
     from jtl.reduce import mean as mean
@@ -131,8 +136,3 @@ if TYPE_CHECKING:
     from jtl.train import variables as variables
     from jtl.train import variables_sharding as variables_sharding
     from jtl.typing import Aux as Aux
-    from jtl.weights.card import Card as Card
-    from jtl.weights.load import Pretrained as Pretrained
-    from jtl.weights.load import load as load
-    from jtl.weights.push import push as push
-    from jtl.weights.save import save as save

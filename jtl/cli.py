@@ -213,7 +213,7 @@ def _describe(name: str, options: list[str]) -> int:
 
 
 def _models(pattern: str) -> int:
-    from jtl.weights import catalogue
+    from jtl.pretrained import catalogue
 
     with _mistakes(ValueError):
         for line in catalogue.table(catalogue.lines(pattern)):
@@ -222,7 +222,7 @@ def _models(pattern: str) -> int:
 
 
 def _inspect(file: Path, rows: int, within: str | None, prefix: str) -> int:
-    from jtl.weights.inspect import inspect
+    from jtl.pretrained.inspect import inspect
 
     with _mistakes(ValueError, OSError):
         found = inspect(file, rows, within=within, prefix=prefix)

@@ -158,7 +158,7 @@ def test_models_lists_networks(capsys):
 
 def test_a_reader_that_has_enough_ends_the_command(tmp_path, capsys, monkeypatch):
     """As `head`, which closes the pipe."""
-    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {})
+    monkeypatch.setattr("jtl.pretrained.inspect.FAMILIES", {})
     np.savez(tmp_path / "x.npz", w=np.zeros((2, 3), np.float32))
     for words in (["models", "vgg11"], ["inspect", str(tmp_path / "x.npz")]):
         there, here = os.pipe()
@@ -170,7 +170,7 @@ def test_a_reader_that_has_enough_ends_the_command(tmp_path, capsys, monkeypatch
 
 
 def test_inspect_prints_what_a_file_holds(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {})
+    monkeypatch.setattr("jtl.pretrained.inspect.FAMILIES", {})
     np.savez(tmp_path / "x.npz", w=np.zeros((2, 3), np.float32))
     assert cli.main(["inspect", str(tmp_path / "x.npz")]) == 0
     assert "1 tensors, 6 numbers, 24 bytes" in capsys.readouterr().out

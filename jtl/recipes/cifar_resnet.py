@@ -30,11 +30,11 @@ from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.preprocess import pixels
 from jtl.preprocess.image import Preprocessing
+from jtl.pretrained.load import Pretrained, load
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
-from jtl.weights.load import Pretrained, load
 
 MOVED = augment.compose(augment.flip(), augment.crop(32, 4))
 

@@ -1,7 +1,7 @@
 """The table of networks: every family is in it, with published sizes."""
 
 from benchmarks.backbones import SHOWN, row
-from jtl.weights.catalogue import names
+from jtl.pretrained.catalogue import names
 
 
 def test_no_family_is_left_out():

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 import jtl
 from jtl.backbones.registry import FAMILIES
 from jtl.preprocess.audio_spec import LogMel, Waves, from_transformers, to_transformers
+from jtl.pretrained.recognise import recognise
 from jtl.weights import export
-from jtl.weights.recognise import recognise
 
 soundfile = pytest.importorskip("soundfile")
 

@@ -8,10 +8,10 @@ import pytest
 from jtl.preprocess import pixels
 from jtl.preprocess import text as preprocess_text
 from jtl.preprocess.image import IMAGENET, Preprocessing, from_timm
-from jtl.weights.load import load
-from jtl.weights.recognise import recognise
-from jtl.weights.save import save
-from jtl.weights.towers import towers
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import recognise
+from jtl.pretrained.save import save
+from jtl.pretrained.zero_shot import towers
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

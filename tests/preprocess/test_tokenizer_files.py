@@ -10,8 +10,8 @@ import pytest
 
 from jtl.preprocess import text
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "é", "##b", "##c", "A", "北"]
 TEXTS = ["", "a b", "Abc é", "北京 ab [MASK] abb", "b " * 20]

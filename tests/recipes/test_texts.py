@@ -16,11 +16,11 @@ from jtl.methods.features import extract
 from jtl.methods.finetune import finetune, predictor
 from jtl.model import part
 from jtl.preprocess import text
+from jtl.pretrained.load import load
 from jtl.recipes import question_type, sentiment
 from jtl.recipes.parts.texts import FEATURE, LEARNS, Rows, bag_of_words, drawn, failures, probe, read
 from jtl.train.state import variables
 from jtl.train.step import make_step
-from jtl.weights.load import load
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "the", "##s"]
 TINY = {

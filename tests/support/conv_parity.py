@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from jtl.methods.finetune import forward
 from jtl.params import flatten
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 # XLA takes 25 s to optimise the float64 gradient of four convolutions, for a network that runs for milliseconds.
 QUICKLY: Any = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

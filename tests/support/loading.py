@@ -9,8 +9,8 @@ import numpy as np
 
 from jtl.backbones.registry import FAMILIES
 from jtl.params import flatten
+from jtl.pretrained.load import load
 from jtl.weights import export
-from jtl.weights.load import load
 
 
 def close(ours, theirs, tolerance, names):

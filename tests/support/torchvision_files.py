@@ -4,7 +4,7 @@ from conv_parity import check as parity
 from conv_parity import state_write
 from loading import renamed, same_bits
 
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 
 def check(net, arch, x, folder):

@@ -7,7 +7,7 @@ import pytest
 from jtl.data import augment
 from jtl.methods.finetune import predictor
 from jtl.model import preprocessed
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 IMAGES = 2000
 

@@ -10,7 +10,7 @@ import pytest
 from jtl.backbones.registry import FAMILIES
 from jtl.model import Variables
 from jtl.preprocess import audio_spec, image
-from jtl.weights.recognise import recognise
+from jtl.pretrained.recognise import recognise
 
 CONFIGS = (
     {"model_type": "resnet", "depths": [1, 2], "hidden_sizes": [8, 16], "embedding_size": 8, "layer_type": "basic"},

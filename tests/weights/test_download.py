@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import constants, hf_hub_download
 from safetensors.numpy import load_file, save_file
 
+from jtl.pretrained.load import load
 from jtl.weights.formats.hub import locate
-from jtl.weights.load import load
 
 REPO = "org/tiny-vit"
 

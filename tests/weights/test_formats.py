@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from jtl.backbones.registry import FAMILIES
 from jtl.preprocess.image import Preprocessing, from_timm, to_timm
-from jtl.weights.load import load
-from jtl.weights.presets import architecture, presets
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.presets import architecture, presets
+from jtl.pretrained.save import save
 
 TIMM_VIT = {
     "architecture": "vit_tiny_patch4_8",

@@ -10,7 +10,7 @@ from loading import images
 
 import jtl
 from jtl.methods.finetune import forward
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

@@ -12,9 +12,9 @@ from loading import channels_first, close, follow, images
 
 from jtl.methods.finetune import predictor
 from jtl.model import init, part
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 from jtl.weights import WeightFileError, WeightNameError
-from jtl.weights.load import load
-from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

@@ -4,8 +4,8 @@ import pytest
 from conv_parity import check, state_write
 from loading import images, renamed, same_bits
 
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 # Odd maps before each halving; on a CPU a group is a convolution of its own, or several are.
 CASES = {

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save_file
 
 from jtl.params import flatten
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import recognise
+from jtl.pretrained.save import save
 from jtl.shapes import shapes
 from jtl.weights import WeightNameError, export
-from jtl.weights.load import load
-from jtl.weights.recognise import recognise
-from jtl.weights.save import save
 
 SMALL = {"img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2}
 NAMES = ("deit3_small_patch16_224", "vit_base_patch32_clip_224", "vit_base_patch16_siglip_224")

@@ -25,7 +25,7 @@ LOAD = """
 import sys
 import jax
 import jtl
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 def peak():
     lines = open("/proc/self/status").read().splitlines()

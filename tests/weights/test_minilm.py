@@ -10,7 +10,7 @@ from loading import close
 
 from jtl.methods.finetune import forward
 from jtl.preprocess import text
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 TEXTS = [
     "A man is eating food.",

@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from jtl import heads
 from jtl.backbones.registry import FAMILIES
 from jtl.model import init
+from jtl.pretrained.load import load
 from jtl.shapes import shapes
 from jtl.weights import WeightFileError, WeightNameError, export
-from jtl.weights.load import load
 
 CONFIG = {
     "model_type": "vit",

@@ -13,11 +13,11 @@ from loading import close, images, renamed, same_gradients
 from safetensors.numpy import save_file
 
 from jtl.methods.finetune import forward, predictor
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import recognise
+from jtl.pretrained.save import save
 from jtl.shapes import shapes
 from jtl.weights import export
-from jtl.weights.load import load
-from jtl.weights.recognise import recognise
-from jtl.weights.save import save
 
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "patch_size": 2}
 CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [4, 6, 6, 8]}

@@ -9,10 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from jtl.backbones.registry import FAMILIES
 from jtl.params import flatten
+from jtl.pretrained.inspect import inspect
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import prefix_of
 from jtl.weights import WeightFileError, WeightNameError
-from jtl.weights.inspect import inspect
-from jtl.weights.load import load
-from jtl.weights.recognise import prefix_of
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_what_names_begin_with_is_looked_for_within_bounds():
 
 
 def test_inspect_tells_what_names_begin_with(tmp_path, monkeypatch):
-    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {})
+    monkeypatch.setattr("jtl.pretrained.inspect.FAMILIES", {})
     save_file({f"net.{i}": np.zeros(1, np.float32) for i in range(3)}, tmp_path / "x.safetensors")
     said = inspect(tmp_path / "x.safetensors")
     assert said.endswith("No family of jtl has these names. 3 begin with 'net.', and prefix='net.' leaves that out.")

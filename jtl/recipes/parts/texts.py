@@ -17,13 +17,13 @@ from jtl.methods.finetune import evaluation, finetune
 from jtl.model import Variables, part
 from jtl.params import select
 from jtl.preprocess import text
+from jtl.pretrained.load import Pretrained, load
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 from jtl.train.step import make_step
 from jtl.typing import Objective
-from jtl.weights.load import Pretrained, load
 
 FEATURE = "mean"
 LEARNS = select("backbone/(?!words/).*", "head/.*")

@@ -7,7 +7,7 @@ from loading import images
 
 from jtl import backbones
 from jtl.nn.layers import standardised
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 CASES = {
     "two stages": ({}, (32, 29)),

@@ -9,10 +9,10 @@ import pytest
 from loading import channels_first, close, images, renamed, same_bits
 
 from jtl.preprocess.image import HALF, OPENAI, Preprocessing
-from jtl.weights.inspect import inspect
-from jtl.weights.load import load
-from jtl.weights.recognise import recognise
-from jtl.weights.save import save
+from jtl.pretrained.inspect import inspect
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import recognise
+from jtl.pretrained.save import save
 
 CONFIG = {
     "model_cfg": {

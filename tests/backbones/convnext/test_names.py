@@ -9,8 +9,8 @@ import pytest
 from loading import images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 CASES = {
     "two stages": ({"depths": (2, 1), "widths": (6, 10)}, (20, 12)),

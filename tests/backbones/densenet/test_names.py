@@ -6,7 +6,7 @@ import pytest
 import torchvision_files
 from loading import images
 
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 CASES = {"two blocks": ((2, 3), 4, 6, (32, 40)), "three, odd": ((1, 2, 1), 3, 5, (45, 39))}
 

@@ -10,8 +10,8 @@ from loading import channels_first, close, images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.nn.conv_blocks import rounded
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 LISTS = {
     "in_channels": [32, 16, 24],

@@ -6,8 +6,8 @@ from loading import images
 
 from jtl.backbones.registry import FAMILIES
 from jtl.preprocess.image import HALF, IMAGENET
-from jtl.weights.presets import architecture, presets
-from jtl.weights.save import save
+from jtl.pretrained.presets import architecture, presets
+from jtl.pretrained.save import save
 
 FAMILY = FAMILIES["efficientnet_v2"]
 ARCH = {

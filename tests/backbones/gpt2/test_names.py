@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from jtl import backbones
 from jtl.methods.finetune import forward, predictor
 from jtl.params import flatten
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 SIZES = {
     "even": {"n_embd": 12, "n_layer": 2, "n_head": 3},

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from jtl.methods.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import pixels
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 
 @pytest.fixture(params=[(0.35, True, (32, 32)), (0.5, False, (45, 39))], ids=["tf", "odd"])

@@ -8,8 +8,8 @@ from loading import close, renamed, same_bits
 
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.pretrained.load import load
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 

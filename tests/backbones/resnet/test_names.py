@@ -8,7 +8,7 @@ from loading import channels_first, close, images
 from safetensors.numpy import save_file
 
 from jtl.methods.finetune import predictor
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

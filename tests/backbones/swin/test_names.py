@@ -10,7 +10,7 @@ from loading import images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 CASES = {
     # Maps of 8x12 tokens in windows of 4, and of 4x6, the smaller side of which is the window: no shift.

@@ -4,7 +4,7 @@ import pytest
 import torchvision_files
 from loading import images
 
-from jtl.weights.save import save
+from jtl.pretrained.save import save
 
 VGGS = {
     # The map is 1x1 (spread over 7x7 windows), and 8x9 (windows that overlap).

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.pretrained.load import load
+from jtl.pretrained.recognise import recognise
+from jtl.pretrained.save import save
 from jtl.weights import WeightNameError
-from jtl.weights.load import load
-from jtl.weights.recognise import recognise
-from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

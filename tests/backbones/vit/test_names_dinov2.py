@@ -11,10 +11,10 @@ from jtl.backbones.registry import FAMILIES
 from jtl.backbones.vit.names_dinov2 import no_class
 from jtl.methods.finetune import forward
 from jtl.params import flatten, unflatten
+from jtl.pretrained.load import load
+from jtl.pretrained.outline import outline
+from jtl.pretrained.save import save
 from jtl.weights import WeightNameError, export
-from jtl.weights.load import load
-from jtl.weights.outline import outline
-from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from jtl.methods.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess.audio_spec import Waves
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.load import load
-from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

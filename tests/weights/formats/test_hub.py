@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

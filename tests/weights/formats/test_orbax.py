@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from jtl.pretrained.load import load
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
 from jtl.weights import WeightFileError
 from jtl.weights.formats import read
-from jtl.weights.load import load
 
 
 @pytest.fixture(scope="module")

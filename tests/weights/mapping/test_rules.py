@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jtl.backbones.registry import FAMILIES
+from jtl.pretrained.presets import presets, tables
 from jtl.weights.mapping.rules import Rule, Rules, plain_end, spelled
-from jtl.weights.presets import presets, tables
 
 ODD = ["a|b", "(?:a|b)c", "((a|b)c|d)", "ab?", r"x\d", r"x\.w", r"\.w{2}", "a$", "(?i)ab", "a(b|)", "[ab]c", r"a\b"]
 ODD += [r"a\\", r"a\\b", r"\(a", "(?:a)(?:b)c*", "(?P<x>a)b"]

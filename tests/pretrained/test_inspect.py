@@ -8,15 +8,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from jtl.backbones.registry import FAMILIES
+from jtl.pretrained.inspect import _matching, inspect
+from jtl.pretrained.load import load
 from jtl.weights import WeightFileError
-from jtl.weights.inspect import _matching, inspect
-from jtl.weights.load import load
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Two families: the checks of types that run in tests take a minute for the tables of all."""
-    monkeypatch.setattr("jtl.weights.inspect.FAMILIES", {kind: FAMILIES[kind] for kind in ("resnet", "cifar_resnet")})
+    monkeypatch.setattr(
+        "jtl.pretrained.inspect.FAMILIES", {kind: FAMILIES[kind] for kind in ("resnet", "cifar_resnet")}
+    )
 
 
 def test_a_folder_with_its_config(tmp_path):

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.backbones.registry import FAMILIES, Config
+from jtl.pretrained.outline import outline
+from jtl.pretrained.presets import presets, tables
+from jtl.pretrained.recognise import beginnings, described, recognise
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
 from jtl.weights.mapping.rules import Rule, Rules, plain_end, spelled
-from jtl.weights.outline import outline
-from jtl.weights.presets import presets, tables
-from jtl.weights.recognise import beginnings, described, recognise
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
 

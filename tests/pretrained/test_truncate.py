@@ -12,11 +12,11 @@ from safetensors.numpy import load_file, save_file
 from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune import forward
 from jtl.params import flatten
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
+from jtl.pretrained.truncate import shortened
 from jtl.shapes import shapes
 from jtl.weights import WeightNameError
-from jtl.weights.load import load
-from jtl.weights.save import save
-from jtl.weights.shorten import shortened
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

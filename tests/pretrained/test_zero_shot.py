@@ -13,9 +13,9 @@ from safetensors.numpy import load_file
 
 from jtl.methods.finetune import predictor
 from jtl.params import flatten
-from jtl.weights.load import load
-from jtl.weights.save import save
-from jtl.weights.towers import towers, zero_shot
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
+from jtl.pretrained.zero_shot import towers, zero_shot
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from jtl.weights.card import Card, readme
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.card import Card, readme
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 CARD = Card(
     title="Ants and bees",

@@ -6,8 +6,8 @@ import pytest
 
 from jtl import backbones
 from jtl.backbones.registry import FAMILIES
-from jtl.weights import catalogue, cost
-from jtl.weights.presets import architecture
+from jtl.pretrained import catalogue, cost
+from jtl.pretrained.presets import architecture
 
 
 def test_a_perceptron_by_its_formula():

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from jtl.backbones.registry import Config, Family
+from jtl.pretrained.outline import outline
+from jtl.pretrained.presets import tables
 from jtl.weights.mapping.rules import Rule, Rules
-from jtl.weights.outline import outline
-from jtl.weights.presets import tables
 
 _TOLD_AGAIN = {"stage_names", "out_features", "out_indices"}  # in transformers' configs, of all stages
 

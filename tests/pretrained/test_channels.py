@@ -9,9 +9,9 @@ import pytest
 from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune import predictor
 from jtl.params import flatten
-from jtl.weights.channels import widened
-from jtl.weights.load import load
-from jtl.weights.save import save
+from jtl.pretrained.channels import widened
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 
 FIRST = {"vit": "backbone/embed/kernel", "resnet": "backbone/stem/conv/kernel"}
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from jtl.methods.finetune import forward, predictor
 from jtl.params import flatten
-from jtl.weights.load import load
+from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

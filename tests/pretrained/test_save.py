@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 from jtl.methods.finetune import finetune, predictor
 from jtl.model import Variables
 from jtl.preprocess.image import Preprocessing
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
 from jtl.train.step import make_step
 from jtl.weights import WeightNameError
-from jtl.weights.load import load
-from jtl.weights.save import save
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 transformers = pytest.importorskip("transformers")

@@ -16,10 +16,10 @@ from loading import close, same_bits, tree_of
 from jtl.methods.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import text
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
+from jtl.pretrained.sentence_embedding import embedder
 from jtl.weights import WeightNameError
-from jtl.weights.load import load
-from jtl.weights.save import save
-from jtl.weights.sentences import embedder
 
 KINDS = ("mean", "cls", "several")
 TEXTS = ["a b c", "d", "", "a a b b c c d d a a", "d c b a"]

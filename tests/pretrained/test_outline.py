@@ -6,8 +6,8 @@ import pytest
 from jtl import heads
 from jtl.backbones.registry import FAMILIES
 from jtl.model import init
+from jtl.pretrained.outline import outline
 from jtl.weights.mapping.convert import flatten
-from jtl.weights.outline import outline
 
 RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 2]}
 

@@ -7,9 +7,9 @@ import made
 import numpy as np
 import pytest
 
+from jtl.pretrained.load import load
+from jtl.pretrained.push import push
 from jtl.weights import WeightFileError
-from jtl.weights.load import load
-from jtl.weights.push import push
 
 # huggingface_hub's own call, of its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")

@@ -11,7 +11,7 @@ from jtl import heads
 from jtl.backbones.registry import FAMILIES, Config
 from jtl.model import Variables
 from jtl.nn.two_towers import unit
-from jtl.weights.load import Pretrained
+from jtl.pretrained.load import Pretrained
 
 
 def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:

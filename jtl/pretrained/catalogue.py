@@ -9,8 +9,8 @@ import jax
 from jtl.backbones.family import HEADLESS, PLAIN
 from jtl.backbones.registry import FAMILIES, Config, Family
 from jtl.preprocess.image import Preprocessing
-from jtl.weights import cost
-from jtl.weights.presets import presets
+from jtl.pretrained import cost
+from jtl.pretrained.presets import presets
 
 
 class Line(NamedTuple):

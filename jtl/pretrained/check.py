@@ -6,9 +6,9 @@ import numpy as np
 
 from jtl.backbones.registry import Config, Family
 from jtl.model import Variables
+from jtl.pretrained.outline import outline
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.mapping.convert import flatten
-from jtl.weights.outline import outline
 
 SHOWN = 8
 

@@ -16,10 +16,15 @@ from jtl.model import Model, Variables
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
+from jtl.pretrained.arguments import check
+from jtl.pretrained.channels import rechannelled, same_scale, widened
+from jtl.pretrained.init_missing import drawn
+from jtl.pretrained.outline import outline
+from jtl.pretrained.presets import OWN, tables
+from jtl.pretrained.recognise import CONFIGS, naming, recognise
+from jtl.pretrained.sharded import Where, places, put
+from jtl.pretrained.truncate import shortened
 from jtl.typing import Key
-from jtl.weights.asked import check
-from jtl.weights.channels import rechannelled, same_scale, widened
-from jtl.weights.drawn import drawn
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 from jtl.weights.mapping.cast import own
@@ -27,11 +32,6 @@ from jtl.weights.mapping.convert import convert, flatten, matching, unflatten
 from jtl.weights.mapping.coverage import Coverage
 from jtl.weights.mapping.positions import Kernel, interpolated
 from jtl.weights.mapping.rules import Rule, Rules
-from jtl.weights.outline import outline
-from jtl.weights.presets import OWN, tables
-from jtl.weights.recognise import CONFIGS, naming, recognise
-from jtl.weights.sharded import Where, places, put
-from jtl.weights.shorten import shortened
 
 POSITION = "backbone/position"
 

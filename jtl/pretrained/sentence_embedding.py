@@ -6,10 +6,10 @@ from typing import Any
 
 from jtl.nn.sentence_pooling import POOLINGS
 from jtl.preprocess.tokenizer_files import Vocabulary
+from jtl.pretrained.load import Pretrained, load
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.json import read_json
-from jtl.weights.load import Pretrained, load
 
 MODULES = "modules.json"
 _WORDS = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}

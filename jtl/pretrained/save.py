@@ -21,15 +21,15 @@ from jtl.model import Variables
 from jtl.preprocess import audio_spec
 from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
-from jtl.weights.card import Card, readme
+from jtl.pretrained.card import Card, readme
+from jtl.pretrained.check import check
+from jtl.pretrained.load import Pretrained
+from jtl.pretrained.presets import OWN, architecture, tables
+from jtl.pretrained.recognise import of_processor, preprocessing_of
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
-from jtl.weights.load import Pretrained
 from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rule
-from jtl.weights.presets import OWN, architecture, tables
-from jtl.weights.recognise import of_processor, preprocessing_of
-from jtl.weights.whole import check
 
 FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
 """By whose names each format is."""

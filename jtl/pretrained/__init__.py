@@ -1,0 +1,1 @@
+"""Loads, saves, inspects and recognises pretrained networks."""
