@@ -31,10 +31,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks import setups, tables
 from benchmarks.measure import environment
 from benchmarks.setups import NETWORKS, Cell
-from jtl.fused import fused_attention
 from jtl.pretrained.cost import flops
 from jtl.train import mesh
 from jtl.train.sharding import batch_sharding, state_sharding
+from jtl.transform.fused_attention import fused_attention
 
 CASES = {
     "resnet50": Cell("finetune", "resnet50", 128, 224),

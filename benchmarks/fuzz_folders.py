@@ -14,11 +14,11 @@ import numpy as np
 import optax
 
 from jtl import heads
+from jtl._tracing.eval_shape import shapes
 from jtl.model import Variables, init
 from jtl.preprocess import tokenizers
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
-from jtl.shapes import shapes
 from jtl.train.checkpoint import Checkpoints
 from jtl.train.step import make_step
 from jtl.weights.mapping.export import export

@@ -30,9 +30,9 @@ import numpy as np
 import jtl.pretrained.load
 from benchmarks import measure, tables
 from jtl import heads
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
 from jtl.model import init
-from jtl.shapes import shapes
 from jtl.weights import export
 
 PROCESSES, PAIRS = 5, 7

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocessed"),
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
-    "jtl.fused": ("fused_attention",),
-    "jtl.recompute": ("checkpointed",),
+    "jtl.transform.fused_attention": ("fused_attention",),
+    "jtl.transform.remat": ("checkpointed",),
     "jtl.summary": ("describe",),
     "jtl.reduce": ("Mean", "mean"),
     "jtl.typing": ("Aux",),
@@ -70,7 +70,6 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from jtl.fused import fused_attention as fused_attention
     from jtl.methods.adapt import adapt as adapt
     from jtl.methods.augmented import augmented as augmented
     from jtl.methods.dann import alternating as alternating
@@ -107,7 +106,6 @@ if TYPE_CHECKING:
     from jtl.pretrained.load import load as load
     from jtl.pretrained.push import push as push
     from jtl.pretrained.save import save as save
-    from jtl.recompute import checkpointed as checkpointed
     from jtl.reduce import Mean as Mean
     from jtl.reduce import mean as mean
     from jtl.summary import describe as describe
@@ -135,4 +133,6 @@ if TYPE_CHECKING:
     from jtl.train import unreplicated as unreplicated
     from jtl.train import variables as variables
     from jtl.train import variables_sharding as variables_sharding
+    from jtl.transform.fused_attention import fused_attention as fused_attention
+    from jtl.transform.remat import checkpointed as checkpointed
     from jtl.typing import Aux as Aux

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import ops, rng
-from jtl.prune import pruned
+from jtl._tracing.dce import pruned
 from jtl.typing import Key, Output, Params, Stats
 
 

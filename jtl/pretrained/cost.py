@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
+from jtl._tracing.eval_shape import shapes
 from jtl.model import Model
-from jtl.shapes import shapes
 
 
 def parameters(model: Model, example: Any) -> int:

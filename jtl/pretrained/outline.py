@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 import jax
 
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones.family import Config, Family
 from jtl.model import init
-from jtl.shapes import shapes
 from jtl.weights.mapping.convert import flatten
 
 KEPT = 64  # outlines; one is some hundred small objects

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jtl import backbones
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones import Convolution, Size, Spans
 from jtl.backbones.registry import FAMILIES
 from jtl.backbones.wav2vec2.network import CONVOLUTIONS
 from jtl.model import pick
 from jtl.nn.audio_frontend import conv1d, mask_of_frames, samples_of_frame
-from jtl.shapes import shapes
 
 SMALL = (Convolution(4, 5, 3), Convolution(6, 3, 2))
 

@@ -9,13 +9,13 @@ import pytest
 from loading import channels_first, images
 from safetensors.numpy import load_file, save_file
 
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.pretrained.truncate import shortened
-from jtl.shapes import shapes
 from jtl.weights import WeightNameError
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")

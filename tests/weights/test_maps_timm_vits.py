@@ -9,12 +9,12 @@ import pytest
 from loading import renamed, same_bits
 from safetensors.numpy import load_file, save_file
 
+from jtl._tracing.eval_shape import shapes
 from jtl.params import flatten
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
 from jtl.pretrained.save import save
-from jtl.shapes import shapes
 from jtl.weights import WeightNameError, export
 
 SMALL = {"img_size": 12, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2}

@@ -9,10 +9,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from jtl import heads
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
 from jtl.model import init
 from jtl.pretrained.load import load
-from jtl.shapes import shapes
 from jtl.weights import WeightFileError, WeightNameError, export
 
 CONFIG = {

@@ -12,11 +12,11 @@ import pytest
 from loading import close, images, renamed, same_gradients
 from safetensors.numpy import save_file
 
+from jtl._tracing.eval_shape import shapes
 from jtl.methods.finetune import forward, predictor
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
 from jtl.pretrained.save import save
-from jtl.shapes import shapes
 from jtl.weights import export
 
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "patch_size": 2}

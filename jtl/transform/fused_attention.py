@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jtl.intercept import intercepted
 from jtl.model import Model
 from jtl.nn.transformer import Attention
+from jtl.transform.intercept import intercepted
 
 _DTYPES = (jnp.bfloat16, jnp.float16)  # that cuDNN's kernel takes
 

@@ -10,12 +10,12 @@ import optax
 import pytest
 
 from jtl import backbones, heads
-from jtl.fused import fused_attention
 from jtl.methods.finetune import finetune
 from jtl.model import from_linen, init
 from jtl.nn.transformer import Attention
-from jtl.recompute import checkpointed
 from jtl.train import make_step
+from jtl.transform.fused_attention import fused_attention
+from jtl.transform.remat import checkpointed
 
 BATCH, HEADS, WIDTH = 2, 2, 16
 
@@ -89,7 +89,9 @@ def test_the_kernel_is_given_what_it_wants_and_gives_what_attention_gives(gpu, m
         return theirs(query, key, value, bias, mask, implementation="xla", **lengths)
 
     gpu()
-    monkeypatch.setattr("jtl.fused._DTYPES", (jnp.float32,))  # its kernel is of half precision; its sums are the same
+    monkeypatch.setattr(
+        "jtl.transform.fused_attention._DTYPES", (jnp.float32,)
+    )  # its kernel is of half precision; its sums are the same
     monkeypatch.setattr(jax.nn, "dot_product_attention", other)
     found = run(fused_attention(model))
     assert len(calls) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jtl import backbones
-from jtl.recompute import checkpointed
+from jtl.transform.remat import checkpointed
 
 # What XLA's CPU backend needs to keep the order that a gradient is computed in.
 ORDERED: Any = {"xla_disable_hlo_passes": "cse_barrier_expander"}

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
-from jtl.intercept import intercepted
 from jtl.model import Model
+from jtl.transform.intercept import intercepted
 
 
 def checkpointed(model: Model) -> Model:

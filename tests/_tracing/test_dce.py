@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxpr_as_fun
 
+from jtl._tracing.dce import pruned
 from jtl.backbones import Size, resnet, vit
-from jtl.prune import pruned
 
 IMAGE = np.zeros((2, 32, 32, 3), np.float32)
 

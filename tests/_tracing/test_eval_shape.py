@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jtl import backbones, heads
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
 from jtl.model import from_linen, init
-from jtl.shapes import shapes
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 SIZE = backbones.Size(12, 3, 3, 8)

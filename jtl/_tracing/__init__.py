@@ -1,0 +1,1 @@
+"""Tools on traces: shapes without values, and operations that nothing needs."""

@@ -1,0 +1,1 @@
+"""Functions from a `Model` to a `Model`: interception, rematerialisation, fused attention."""
