@@ -19,7 +19,7 @@ _HOME = {
     "jtl.transform.fused_attention": ("fused_attention",),
     "jtl.transform.remat": ("checkpointed",),
     "jtl.summary": ("describe",),
-    "jtl.reduce": ("Mean", "mean"),
+    "jtl.metrics.accumulate": ("Mean", "mean"),
     "jtl.typing": ("Aux",),
     "jtl.methods.finetune": ("evaluation", "finetune", "predictor"),
     "jtl.methods.features": ("extract", "features"),
@@ -87,6 +87,8 @@ if TYPE_CHECKING:
     from jtl.methods.rules import fixed_rate as fixed_rate
     from jtl.methods.rules import from_optax as from_optax
     from jtl.methods.rules import learned_rate as learned_rate
+    from jtl.metrics.accumulate import Mean as Mean
+    from jtl.metrics.accumulate import mean as mean
     from jtl.model import Model as Model
     from jtl.model import Variables as Variables
     from jtl.model import from_linen as from_linen
@@ -106,8 +108,6 @@ if TYPE_CHECKING:
     from jtl.pretrained.load import load as load
     from jtl.pretrained.push import push as push
     from jtl.pretrained.save import save as save
-    from jtl.reduce import Mean as Mean
-    from jtl.reduce import mean as mean
     from jtl.summary import describe as describe
     from jtl.train import Checkpoints as Checkpoints
     from jtl.train import Fitted as Fitted

@@ -1,4 +1,4 @@
-"""Losses, one value per example: reduction is the objective's business (`jtl.reduce.mean`).
+"""Losses, one value per example: reduction is the objective's business (`jtl.metrics.accumulate.mean`).
 
 Everything is computed in float32 (float64 where the input is), whatever the network computed in.
 """

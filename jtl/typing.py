@@ -26,7 +26,7 @@ class Aux(NamedTuple):
 
     Args:
       stats: the new statistics, the same tree as the objective was given.
-      metrics: name -> `jtl.reduce.Mean`, each a sum with its count.
+      metrics: name -> `jtl.metrics.accumulate.Mean`, each a sum with its count.
     """
 
     stats: Stats
@@ -34,7 +34,7 @@ class Aux(NamedTuple):
 
 
 Objective: TypeAlias = Callable[[Params, Stats, Batch, Key, Any], tuple[Any, Aux]]
-"""`objective(params, stats, batch, key, step) -> (loss, Aux)`; see `jtl.reduce` for what a loss may be."""
+"""`objective(params, stats, batch, key, step) -> (loss, Aux)`; see `jtl.metrics.accumulate` for what a loss may be."""
 Alignment: TypeAlias = Callable[[Params, Stats, Any, Key, Any], tuple[Any, Aux]]
 """An objective on `Views` of two domains in place of a batch."""
 Mask: TypeAlias = Callable[[Params], Tree]

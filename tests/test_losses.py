@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl import losses, reduce
+from jtl import losses
+from jtl.metrics import accumulate
 
 CLASSES, BATCH = 5, 7
 
@@ -147,7 +148,7 @@ def test_a_label_that_is_no_class_gives_nan_and_a_mask_leaves_it_out(problem, lo
     np.testing.assert_array_equal(np.isnan(loss(z, bad, **options)), ~kept)
 
     def masked(z, y):
-        return reduce.mean(loss(z, y, **options), kept).value
+        return accumulate.mean(loss(z, y, **options), kept).value
 
     ours, wanted = (jax.value_and_grad(masked)(z, labels) for labels in (bad, y))
     jax.tree.map(np.testing.assert_array_equal, ours, wanted)
@@ -182,8 +183,8 @@ def test_weighted_torch_mean_is_a_reduction_by_the_weights(problem, torch):
     """torch divides a weighted mean by `Σ w_y`: here that is a `Mean` whose count says so."""
     logits, y, _, w = problem
     with jax.enable_x64(True):
-        total = reduce.mean(losses.cross_entropy(logits, y, class_weights=w)).total
-        ours = reduce.Mean(total, w[y].sum()).value
+        total = accumulate.mean(losses.cross_entropy(logits, y, class_weights=w)).total
+        ours = accumulate.Mean(total, w[y].sum()).value
     theirs = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(y), weight=torch.tensor(w))
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 

@@ -7,11 +7,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jtl import losses, reduce, rng
+from jtl import losses, rng
 from jtl.methods.finetune import ACCURACY, forward
 from jtl.methods.views import View, Views
+from jtl.metrics import accumulate
+from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, pick
-from jtl.reduce import mean
 from jtl.typing import Alignment, Aux, Batch, Key, Objective, Params, Stats
 
 
@@ -52,7 +53,7 @@ def adapt(
         found = {name: mean(metric(source.logits, source.y), source.mask) for name, metric in metrics.items()}
         for i, alignment in enumerate(alignments):
             more, aux = alignment(params, stats, views, rng.stream(key, "alignment", i), step)
-            more, stats = reduce.as_terms(more), aux.stats
+            more, stats = accumulate.as_terms(more), aux.stats
             clash = sorted((terms.keys() & more.keys()) | (found.keys() & aux.metrics.keys()))
             if clash:
                 raise ValueError(f"alignment {i} uses the names {clash}, which are taken: give it another name")

@@ -10,9 +10,9 @@ from jaxtyping import Array, ArrayLike
 from jtl import losses, rng
 from jtl.methods.adapt import look
 from jtl.methods.views import Views
+from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables, part
 from jtl.ops import reverse_gradient
-from jtl.reduce import Mean, mean
 from jtl.typing import Alignment, Aux, Batch, Key, Objective, Params, Schedule, Stats
 
 

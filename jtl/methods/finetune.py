@@ -7,8 +7,8 @@ import jax
 from jaxtyping import Array
 
 from jtl import losses, metrics, rng
+from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables, part, pick
-from jtl.reduce import Mean, mean
 from jtl.typing import Aux, Batch, Key, Objective, Params, Stats
 
 ACCURACY = {"accuracy": metrics.accuracy}

@@ -7,11 +7,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jtl import ops, reduce, rng
+from jtl import ops, rng
 from jtl.methods.rules import UpdateRule
+from jtl.metrics import accumulate
+from jtl.metrics.accumulate import Mean
 from jtl.model import Variables, widened
 from jtl.params import merge, select, split
-from jtl.reduce import Mean
 from jtl.typing import Aux, Batch, Key, Mask, Objective, Params, Stats
 
 RULE = "rule"
@@ -56,7 +57,7 @@ def adapt_to(
 
         def loss(fast, stats, key):
             value, aux = inner(whole(fast), stats, support, key, step)
-            return reduce.total(value), aux.stats
+            return accumulate.total(value), aux.stats
 
         def body(carry, k):
             fast, stats, memory = carry
@@ -117,7 +118,7 @@ def maml(
             own = jax.random.fold_in(key, i)
             fast, after = adapt(params, stats, support, rng.stream(own, "support"), step)
             loss, aux = judge(fast, after, query, rng.stream(own, "query"), step)
-            return reduce.values(reduce.as_terms(loss)), reduce.values(aux.metrics)
+            return accumulate.values(accumulate.as_terms(loss)), accumulate.values(aux.metrics)
 
         tasks = jax.tree.leaves(batch["support"])[0].shape[0]
         with ops.apart():

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jtl import reduce, rng
+from jtl import rng
+from jtl.metrics import accumulate
 from jtl.model import Variables
 from jtl.params import flatten
 from jtl.train import sharding
@@ -90,8 +91,8 @@ def evaluator(objective: Objective) -> Callable[..., dict[str, float]]:
     @jax.jit
     def run(variables, batch, key, index):
         loss, aux = objective(variables.params, variables.stats, batch, rng.stream(key, "evaluate", index), index)
-        terms = reduce.as_terms(loss)
-        return terms, {name: reduce.as_terms(value)["loss"] for name, value in aux.metrics.items()}, index + 1
+        terms = accumulate.as_terms(loss)
+        return terms, {name: accumulate.as_terms(value)["loss"] for name, value in aux.metrics.items()}, index + 1
 
     def evaluation(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, float]:
         if not len(data):

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jtl import ops, reduce, rng
+from jtl import ops, rng
+from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, widened
 from jtl.params import flatten, merge, select, split, unflatten
 from jtl.train.microbatch import divide
@@ -99,9 +100,9 @@ def make_step(
             loss = _summed(objective, frozen, state.step, dtype)
             grads, stats, terms, found = _gradient(loss, trained, stats, batch, key, microbatch)
             found = {
-                "loss": reduce.total(terms),
-                **reduce.values(terms if len(terms) > 1 else {}),
-                **reduce.values(found),
+                "loss": accumulate.total(terms),
+                **accumulate.values(terms if len(terms) > 1 else {}),
+                **accumulate.values(found),
             }
             if clip is not None:
                 grads, found["grad_norm"] = _clipped(grads, clip)
@@ -129,9 +130,9 @@ def _summed(objective: Objective, frozen: Any, step: Any, dtype: Any) -> Callabl
         out, aux = objective(params if dtype is None else cast_floating(params, dtype), stats, batch, key, step)
         # Another tree, shape or type would make the state another, and every step a new program.
         chex.assert_trees_all_equal_shapes_and_dtypes(aux.stats, stats, custom_message="statistics of an objective")
-        terms = reduce.as_terms(out)
+        terms = accumulate.as_terms(out)
         counts = counts or {name: ops.batch_sum(jax.lax.stop_gradient(t.count)) for name, t in terms.items()}
-        value = sum(reduce.Mean(t.total, counts[name]).value for name, t in terms.items())
+        value = sum(accumulate.Mean(t.total, counts[name]).value for name, t in terms.items())
         return jnp.asarray(value), (aux.stats, terms, aux.metrics)
 
     return loss
@@ -161,7 +162,7 @@ def _gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, 
         (grads, stats, _), sums = jax.lax.scan(body, (zeros, stats, jnp.zeros((), jnp.int32)), parts)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
         terms, found = jax.tree.map(lambda a: a.sum(0), sums)
-    found = {name: reduce.as_terms(value)["loss"] for name, value in found.items()}
+    found = {name: accumulate.as_terms(value)["loss"] for name, value in found.items()}
     return ops.batch_sum(grads), stats, ops.batch_sum(terms), ops.batch_sum(found)
 
 

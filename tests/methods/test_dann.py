@@ -12,9 +12,9 @@ from nets import batch, largest_difference, parts
 from jtl import optim
 from jtl.methods.adapt import adapt
 from jtl.methods.dann import alternating, dann, weight_schedule
+from jtl.metrics.accumulate import total
 from jtl.model import Variables
 from jtl.params import flatten, select
-from jtl.reduce import total
 from jtl.train.step import make_step
 
 GOLDEN = Path(__file__).parents[1] / "golden.json"

@@ -7,8 +7,8 @@ from nets import batch, normed, parts, top
 from jtl import model
 from jtl.methods.adapt import look
 from jtl.methods.features import extract, features
+from jtl.metrics.accumulate import total
 from jtl.params import flatten, select
-from jtl.reduce import total
 from jtl.train.step import make_step
 
 

@@ -5,7 +5,7 @@ from nets import batch, normed, parts, top
 
 from jtl import losses, model
 from jtl.methods.finetune import evaluation, finetune, predictor
-from jtl.reduce import total
+from jtl.metrics.accumulate import total
 
 
 def test_loss_and_accuracy_of_masked_rows_by_hand(key):

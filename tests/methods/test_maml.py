@@ -9,8 +9,8 @@ from jtl import model, ops
 from jtl.methods import rules
 from jtl.methods.finetune import evaluation, finetune
 from jtl.methods.maml import adapt_to, maml, with_rule
+from jtl.metrics.accumulate import total
 from jtl.params import select
-from jtl.reduce import total
 from jtl.train.step import make_step
 from jtl.typing import Aux
 

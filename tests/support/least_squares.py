@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jtl.metrics.accumulate import mean
 from jtl.model import Variables
-from jtl.reduce import mean
 from jtl.train import fit, make_step, mesh
 from jtl.typing import Aux
 

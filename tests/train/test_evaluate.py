@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtl.metrics.accumulate import mean
 from jtl.model import Variables
-from jtl.reduce import mean
 from jtl.train import Validation, evaluate, evaluator, fsdp, mesh
 from jtl.train.sharding import state_sharding
 from jtl.train.state import State

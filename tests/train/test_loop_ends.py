@@ -11,8 +11,8 @@ import optax
 import pytest
 from least_squares import Data, begun, objective, train
 
+from jtl.metrics.accumulate import mean
 from jtl.model import Variables
-from jtl.reduce import mean
 from jtl.train import (
     Checkpoints,
     JsonLines,

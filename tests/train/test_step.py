@@ -7,8 +7,8 @@ from nets import batch, largest_difference, normed, parts, top
 
 from jtl import model
 from jtl.methods.finetune import finetune
+from jtl.metrics.accumulate import mean
 from jtl.params import flatten, select
-from jtl.reduce import mean
 from jtl.train.state import averaged
 from jtl.train.step import make_step
 from jtl.typing import Aux

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 
 from jtl import data as jtl_data
-from jtl import heads, model, reduce, rng
+from jtl import heads, model, rng
 from jtl.methods.finetune import finetune
 from jtl.methods.maml import adapt_to, maml
 from jtl.methods.rules import UpdateRule, fixed_rate, from_optax
+from jtl.metrics import accumulate
 from jtl.model import Model, Variables
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
@@ -121,7 +122,7 @@ def _test(
 
         def one(task: Any) -> Any:
             params, stats = adapt(start.params, start.stats, task["support"], key)
-            return reduce.values(inner(params, stats, task["query"], key, 0)[1].metrics)["accuracy"]
+            return accumulate.values(inner(params, stats, task["query"], key, 0)[1].metrics)["accuracy"]
 
         return jax.vmap(one)(tasks).mean()
 

@@ -5,7 +5,8 @@ from inspect import unwrap
 import numpy as np
 import pytest
 
-from jtl import metrics, reduce
+from jtl import metrics
+from jtl.metrics import accumulate
 
 
 @pytest.fixture
@@ -19,13 +20,13 @@ def test_accuracy_and_top_k_are_scikit_learns(problem):
     logits, y, mask = problem
     hits = metrics.accuracy(logits, y)
     assert set(np.unique(hits)) == {0.0, 1.0}
-    np.testing.assert_allclose(reduce.mean(hits).value, sk.accuracy_score(y, logits.argmax(1)), rtol=1e-6)
+    np.testing.assert_allclose(accumulate.mean(hits).value, sk.accuracy_score(y, logits.argmax(1)), rtol=1e-6)
     np.testing.assert_allclose(
-        reduce.mean(hits, mask).value, sk.accuracy_score(y[mask], logits.argmax(1)[mask]), rtol=1e-6
+        accumulate.mean(hits, mask).value, sk.accuracy_score(y[mask], logits.argmax(1)[mask]), rtol=1e-6
     )
     for k in (1, 3, 5):
         wanted = sk.top_k_accuracy_score(y, logits, k=k)
-        np.testing.assert_allclose(reduce.mean(metrics.top_k(logits, y, k)).value, wanted, rtol=1e-6)
+        np.testing.assert_allclose(accumulate.mean(metrics.top_k(logits, y, k)).value, wanted, rtol=1e-6)
 
 
 def test_top_1_is_accuracy_even_for_ties():

@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl import reduce
-from jtl.reduce import Mean, mean
+from jtl.metrics import accumulate
+from jtl.metrics.accumulate import Mean, mean
 
 
 def test_masked_mean_is_the_mean_of_what_is_kept():
@@ -34,9 +34,9 @@ def test_errors_name_the_shapes():
     with pytest.raises(ValueError, match=r"mask of shape \(3,\) does not fit values of shape \(4,\)"):
         mean(np.ones(4), np.ones(3, bool))
     with pytest.raises(ValueError, match=r"loss of shape \(2,\)"):
-        reduce.as_terms(jnp.ones(2))
+        accumulate.as_terms(jnp.ones(2))
 
 
 def test_a_loss_is_the_sum_of_its_terms():
     loss = {"a": Mean(jnp.asarray(6.0), jnp.asarray(2.0)), "b": jnp.asarray(0.5), "c": mean(np.ones(4)).scale(-2.0)}
-    assert float(reduce.total(loss)) == 3.0 + 0.5 - 2.0
+    assert float(accumulate.total(loss)) == 3.0 + 0.5 - 2.0
