@@ -34,7 +34,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from benchmarks import tables
 from benchmarks.measure import Program, chain, compiled, environment, interleaved, on_gpu, peak_flops
 from benchmarks.setups import optimizer
-from jtl.methods.finetune import finetune, predictor
+from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.pretrained.cost import flops
 from jtl.pretrained.load import load
 from jtl.train import jit_step, make_step, mesh, put_batch

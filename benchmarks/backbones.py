@@ -22,7 +22,7 @@ from benchmarks import tables
 from benchmarks.measure import environment
 from jtl import load, preprocessed
 from jtl.data import augment
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.pretrained.catalogue import lines
 
 SHOWN = [

@@ -154,12 +154,12 @@ def build(family: str) -> tuple[Any, Any, Any]:
     import optax
 
     from jtl import backbones, heads, model
-    from jtl.methods.adapt import adapt
-    from jtl.methods.dann import dann, weight_schedule
-    from jtl.methods.features import features
-    from jtl.methods.finetune import finetune
-    from jtl.methods.maml import maml, with_rule
-    from jtl.methods.rules import learned_rate
+    from jtl.methods.adapt.adapt import adapt
+    from jtl.methods.adapt.dann import dann, weight_schedule
+    from jtl.methods.finetune.features import features
+    from jtl.methods.finetune.finetune import finetune
+    from jtl.methods.meta.maml import maml, with_rule
+    from jtl.methods.meta.update_rules import learned_rate
     from jtl.params import select
     from jtl.train import make_step
 

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 
 from jtl import backbones, heads
-from jtl.methods.adapt import adapt
-from jtl.methods.dann import dann, weight_schedule
-from jtl.methods.features import features
-from jtl.methods.finetune import finetune
-from jtl.methods.maml import maml
-from jtl.methods.rules import fixed_rate
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import dann, weight_schedule
+from jtl.methods.finetune.features import features
+from jtl.methods.finetune.finetune import finetune
+from jtl.methods.meta.maml import maml
+from jtl.methods.meta.update_rules import fixed_rate
 from jtl.model import Model, Variables, init
 from jtl.params import select
 from jtl.train import Step, make_step

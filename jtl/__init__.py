@@ -21,13 +21,13 @@ _HOME = {
     "jtl.summary": ("describe",),
     "jtl.metrics.accumulate": ("Mean", "mean"),
     "jtl.typing": ("Aux",),
-    "jtl.methods.finetune": ("evaluation", "finetune", "predictor"),
-    "jtl.methods.features": ("extract", "features"),
-    "jtl.methods.adapt": ("adapt",),
-    "jtl.methods.dann": ("alternating", "dann", "weight_schedule"),
+    "jtl.methods.finetune.finetune": ("evaluation", "finetune", "predictor"),
+    "jtl.methods.finetune.features": ("extract", "features"),
+    "jtl.methods.adapt.adapt": ("adapt",),
+    "jtl.methods.adapt.dann": ("alternating", "dann", "weight_schedule"),
     "jtl.methods.augmented": ("augmented",),
-    "jtl.methods.maml": ("adapt_to", "maml", "with_rule"),
-    "jtl.methods.rules": ("UpdateRule", "fixed_rate", "from_optax", "learned_rate"),
+    "jtl.methods.meta.maml": ("adapt_to", "maml", "with_rule"),
+    "jtl.methods.meta.update_rules": ("UpdateRule", "fixed_rate", "from_optax", "learned_rate"),
     "jtl.train": (
         "Checkpoints", "Fitted", "JsonLines", "Moment", "NonFiniteLoss", "State", "Step", "TensorBoard", "Validation",
         "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
@@ -70,23 +70,23 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from jtl.methods.adapt import adapt as adapt
+    from jtl.methods.adapt.adapt import adapt as adapt
+    from jtl.methods.adapt.dann import alternating as alternating
+    from jtl.methods.adapt.dann import dann as dann
+    from jtl.methods.adapt.dann import weight_schedule as weight_schedule
     from jtl.methods.augmented import augmented as augmented
-    from jtl.methods.dann import alternating as alternating
-    from jtl.methods.dann import dann as dann
-    from jtl.methods.dann import weight_schedule as weight_schedule
-    from jtl.methods.features import extract as extract
-    from jtl.methods.features import features as features
-    from jtl.methods.finetune import evaluation as evaluation
-    from jtl.methods.finetune import finetune as finetune
-    from jtl.methods.finetune import predictor as predictor
-    from jtl.methods.maml import adapt_to as adapt_to
-    from jtl.methods.maml import maml as maml
-    from jtl.methods.maml import with_rule as with_rule
-    from jtl.methods.rules import UpdateRule as UpdateRule
-    from jtl.methods.rules import fixed_rate as fixed_rate
-    from jtl.methods.rules import from_optax as from_optax
-    from jtl.methods.rules import learned_rate as learned_rate
+    from jtl.methods.finetune.features import extract as extract
+    from jtl.methods.finetune.features import features as features
+    from jtl.methods.finetune.finetune import evaluation as evaluation
+    from jtl.methods.finetune.finetune import finetune as finetune
+    from jtl.methods.finetune.finetune import predictor as predictor
+    from jtl.methods.meta.maml import adapt_to as adapt_to
+    from jtl.methods.meta.maml import maml as maml
+    from jtl.methods.meta.maml import with_rule as with_rule
+    from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
+    from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
+    from jtl.methods.meta.update_rules import from_optax as from_optax
+    from jtl.methods.meta.update_rules import learned_rate as learned_rate
     from jtl.metrics.accumulate import Mean as Mean
     from jtl.metrics.accumulate import mean as mean
     from jtl.model import Model as Model

@@ -167,7 +167,7 @@ def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int) -> int:
     import jax
     import numpy as np
 
-    from jtl.methods.finetune import predictor
+    from jtl.methods.finetune.finetune import predictor
 
     predict = jax.jit(predictor(network.backbone, network.head, feature=network.feature))
     shares = np.asarray(jax.nn.softmax(predict(variables, jax.tree.map(lambda *leaves: np.stack(leaves), *rows))))

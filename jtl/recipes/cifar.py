@@ -20,7 +20,7 @@ from jtl import heads, model, report, rng
 from jtl.backbones import resnet
 from jtl.data import augment
 from jtl.methods.augmented import augmented
-from jtl.methods.finetune import evaluation, finetune
+from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.preprocess import pixels

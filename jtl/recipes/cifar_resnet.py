@@ -24,8 +24,8 @@ from jtl import backbones, model, report, rng
 from jtl import data as jtl_data
 from jtl.data import augment
 from jtl.methods.augmented import augmented
-from jtl.methods.features import extract
-from jtl.methods.finetune import evaluation, finetune
+from jtl.methods.finetune.features import extract
+from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.preprocess import pixels

@@ -31,7 +31,7 @@ import numpy as np
 
 from jtl import heads, metrics, report
 from jtl.backbones import conv4, mlp
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.model import Model, Variables, init
 from jtl.params import select
 from jtl.recipes.parts import digits_data, digits_few, digits_shift, digits_transfer, stage

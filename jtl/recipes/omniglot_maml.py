@@ -17,9 +17,9 @@ import numpy as np
 from jtl import data as jtl_data
 from jtl import heads, model, report, rng
 from jtl.backbones import conv4
-from jtl.methods.finetune import evaluation, finetune
-from jtl.methods.maml import maml, with_rule
-from jtl.methods.rules import UpdateRule, fixed_rate
+from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.methods.meta.maml import maml, with_rule
+from jtl.methods.meta.update_rules import UpdateRule, fixed_rate
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.recipes.parts import base

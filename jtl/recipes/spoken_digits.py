@@ -28,8 +28,8 @@ import optax
 
 from jtl import heads, metrics, model, report, rng
 from jtl.backbones import conv4
-from jtl.methods.features import features
-from jtl.methods.finetune import finetune, predictor
+from jtl.methods.finetune.features import features
+from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.recipes.parts import base, spoken_data

@@ -20,10 +20,10 @@ from jtl import data as jtl_data
 from jtl import heads, model, report, rng
 from jtl.backbones import conv4
 from jtl.data import augment
-from jtl.methods.adapt import adapt
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import dann, weight_schedule
 from jtl.methods.augmented import augmented
-from jtl.methods.dann import dann, weight_schedule
-from jtl.methods.finetune import evaluation
+from jtl.methods.finetune.finetune import evaluation
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.preprocess import pixels

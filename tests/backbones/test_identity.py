@@ -5,7 +5,7 @@ import pytest
 
 from jtl import heads, model
 from jtl.backbones import identity
-from jtl.methods.finetune import finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.train.step import make_step
 
 

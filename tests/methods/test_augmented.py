@@ -6,7 +6,7 @@ from nets import batch, parts
 
 from jtl.data import augment
 from jtl.methods.augmented import augmented
-from jtl.methods.finetune import finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import total
 from jtl.model import preprocessed
 from jtl.typing import Aux

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jtl.backbones.registry import FAMILIES
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.params import flatten
 from jtl.pretrained.channels import widened
 from jtl.pretrained.load import load

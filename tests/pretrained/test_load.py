@@ -7,7 +7,7 @@ import pytest
 from loading import channels_first, close, images, renamed, same_bits
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune import forward, predictor
+from jtl.methods.finetune.finetune import forward, predictor
 from jtl.params import flatten
 from jtl.pretrained.load import load
 

@@ -14,7 +14,7 @@ from loading import channels_first, close, images
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune import finetune, predictor
+from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Variables
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import load

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import hf_hub_download
 from loading import close, same_bits, tree_of
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import text
 from jtl.pretrained.load import load

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from jtl import backbones, heads
 from jtl.backbones.registry import FAMILIES
-from jtl.methods.finetune import finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.model import Variables, init
 from jtl.params import flatten
 from jtl.pretrained.load import load

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save

@@ -11,7 +11,7 @@ import pytest
 from loading import channels_first, close, images, same_bits
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save

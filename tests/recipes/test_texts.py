@@ -12,8 +12,8 @@ import pytest
 
 from jtl import cli, optim
 from jtl.data import arrays
-from jtl.methods.features import extract
-from jtl.methods.finetune import finetune, predictor
+from jtl.methods.finetune.features import extract
+from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import part
 from jtl.preprocess import text
 from jtl.pretrained.load import load

@@ -8,7 +8,7 @@ import numpy as np
 from loading import channels_first, close, same_bits
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from jtl import backbones, heads, model, train
-from jtl.methods.finetune import evaluation, finetune
+from jtl.methods.finetune.finetune import evaluation, finetune
 
 
 class Data:

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nets import batch, largest_difference, normed, parts, top
 
 from jtl import model, ops
-from jtl.methods.finetune import finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.params import select
 from jtl.train.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.sharding import fsdp, jit_step, mesh, put_batch, replicate, state_sharding

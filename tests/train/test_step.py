@@ -6,7 +6,7 @@ import pytest
 from nets import batch, largest_difference, normed, parts, top
 
 from jtl import model
-from jtl.methods.finetune import finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import mean
 from jtl.params import flatten, select
 from jtl.train.state import averaged

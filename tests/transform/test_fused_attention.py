@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jtl import backbones, heads
-from jtl.methods.finetune import finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.model import from_linen, init
 from jtl.nn.transformer import Attention
 from jtl.train import make_step

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jtl.data import augment
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.model import preprocessed
 from jtl.pretrained.load import load
 

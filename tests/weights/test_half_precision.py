@@ -9,7 +9,7 @@ from conv_parity import QUICKLY
 from loading import images
 
 import jtl
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from loading import channels_first, close, follow, images
 
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.model import init, part
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from loading import close
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.preprocess import text
 from jtl.pretrained.load import load
 

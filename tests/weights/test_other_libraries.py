@@ -13,7 +13,7 @@ from loading import close, images, renamed, same_gradients
 from safetensors.numpy import save_file
 
 from jtl._tracing.eval_shape import shapes
-from jtl.methods.finetune import forward, predictor
+from jtl.methods.finetune.finetune import forward, predictor
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
 from jtl.pretrained.save import save

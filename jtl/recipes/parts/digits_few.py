@@ -10,9 +10,9 @@ import optax
 
 from jtl import data as jtl_data
 from jtl import heads, model, rng
-from jtl.methods.finetune import finetune
-from jtl.methods.maml import adapt_to, maml
-from jtl.methods.rules import UpdateRule, fixed_rate, from_optax
+from jtl.methods.finetune.finetune import finetune
+from jtl.methods.meta.maml import adapt_to, maml
+from jtl.methods.meta.update_rules import UpdateRule, fixed_rate, from_optax
 from jtl.metrics import accumulate
 from jtl.model import Model, Variables
 from jtl.recipes.parts import digits_data

@@ -10,9 +10,9 @@ import optax
 
 from jtl import heads, model, rng
 from jtl.data import augment
-from jtl.methods.adapt import adapt
-from jtl.methods.dann import dann, weight_schedule
-from jtl.methods.finetune import predictor
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import dann, weight_schedule
+from jtl.methods.finetune.finetune import predictor
 from jtl.model import Model
 from jtl.recipes.parts.base import positive
 from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from jtl import heads, model, rng
-from jtl.methods.features import features
-from jtl.methods.finetune import finetune, predictor
+from jtl.methods.finetune.features import features
+from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Model, Variables
 from jtl.params import select
 from jtl.recipes.parts import digits_data

@@ -12,8 +12,8 @@ import optax
 from jtl import data as jtl_data
 from jtl import heads, model, optim, report, rng
 from jtl.backbones import identity
-from jtl.methods.features import extract
-from jtl.methods.finetune import evaluation, finetune
+from jtl.methods.finetune.features import extract
+from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Variables, part
 from jtl.params import select
 from jtl.preprocess import text

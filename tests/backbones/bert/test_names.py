@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from jtl import backbones
 from jtl.backbones.family import HEADLESS
 from jtl.backbones.registry import FAMILIES
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save

@@ -8,7 +8,7 @@ from loading import close, renamed, same_bits, same_gradients, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
-from jtl.methods.finetune import forward, predictor
+from jtl.methods.finetune.finetune import forward, predictor
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save

@@ -7,7 +7,7 @@ import pytest
 from loading import channels_first, close, images, renamed, same_bits
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import pixels
 from jtl.pretrained.load import load

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from loading import close, renamed, same_bits
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.weights.formats.errors import WeightNameError

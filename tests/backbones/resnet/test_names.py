@@ -7,7 +7,7 @@ import pytest
 from loading import channels_first, close, images
 from safetensors.numpy import save_file
 
-from jtl.methods.finetune import predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")

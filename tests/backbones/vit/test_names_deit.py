@@ -9,7 +9,7 @@ import pytest
 from loading import channels_first, close, images, renamed, same_bits, same_gradients, same_outputs, tree_of
 from safetensors.numpy import load_file, save_file
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from jtl.backbones.registry import FAMILIES
 from jtl.backbones.vit.names_dinov2 import no_class
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten, unflatten
 from jtl.pretrained.load import load
 from jtl.pretrained.outline import outline

@@ -9,7 +9,7 @@ import pytest
 from loading import close, follow, same_bits, same_gradients, same_outputs, tree_of
 from safetensors.numpy import load_file, save_file
 
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess.audio_spec import Waves
 from jtl.pretrained.load import load

@@ -8,7 +8,7 @@ from loading import close, same_bits, same_gradients, same_outputs
 from safetensors.numpy import load_file
 
 from jtl.backbones.whisper.network import sinusoids
-from jtl.methods.finetune import forward
+from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import audio
 from jtl.preprocess.audio_spec import LogMel

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from jtl import losses, rng
-from jtl.methods.adapt import look
-from jtl.methods.views import Views
+from jtl.methods.adapt.adapt import look
+from jtl.methods.adapt.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables, part
 from jtl.ops import reverse_gradient

@@ -10,8 +10,8 @@ import pytest
 from nets import batch, largest_difference, parts
 
 from jtl import optim
-from jtl.methods.adapt import adapt
-from jtl.methods.dann import alternating, dann, weight_schedule
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import alternating, dann, weight_schedule
 from jtl.metrics.accumulate import total
 from jtl.model import Variables
 from jtl.params import flatten, select
@@ -185,7 +185,7 @@ def moons(seed, rows=300):
 def learner(strength, steps=1500):
     """A function of `moons` and a seed that trains and gives the accuracy on the turned rows; compiled once."""
     from jtl import backbones, heads
-    from jtl.methods.finetune import predictor
+    from jtl.methods.finetune.finetune import predictor
     from jtl.model import init
     from jtl.train.state import variables
 

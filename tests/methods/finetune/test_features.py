@@ -5,8 +5,8 @@ import pytest
 from nets import batch, normed, parts, top
 
 from jtl import model
-from jtl.methods.adapt import look
-from jtl.methods.features import extract, features
+from jtl.methods.adapt.adapt import look
+from jtl.methods.finetune.features import extract, features
 from jtl.metrics.accumulate import total
 from jtl.params import flatten, select
 from jtl.train.step import make_step

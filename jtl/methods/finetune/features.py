@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jtl import losses
-from jtl.methods.finetune import ACCURACY, finetune
+from jtl.methods.finetune.finetune import ACCURACY, finetune
 from jtl.model import Model, Variables, pick
 from jtl.typing import Objective
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses, rng
-from jtl.methods.finetune import ACCURACY, forward
-from jtl.methods.views import View, Views
+from jtl.methods.adapt.views import View, Views
+from jtl.methods.finetune.finetune import ACCURACY, forward
 from jtl.metrics import accumulate
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, pick

@@ -6,9 +6,9 @@ import pytest
 from nets import batch, largest_difference, normed, parts, top
 
 from jtl import model, ops
-from jtl.methods import rules
-from jtl.methods.finetune import evaluation, finetune
-from jtl.methods.maml import adapt_to, maml, with_rule
+from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.methods.meta import update_rules
+from jtl.methods.meta.maml import adapt_to, maml, with_rule
 from jtl.metrics.accumulate import total
 from jtl.params import select
 from jtl.train.step import make_step
@@ -38,7 +38,7 @@ def test_meta_gradient_on_a_quadratic_is_the_analytic_one(key, steps, order):
     with jax.enable_x64(True):
         rows, theta = quadratic_tasks()
         alpha = 0.1
-        objective = maml(quadratic, rules.fixed_rate(alpha), steps=steps, order=order)
+        objective = maml(quadratic, update_rules.fixed_rate(alpha), steps=steps, order=order)
         params = {"w": jnp.asarray(theta)}
         found = jax.grad(lambda p: total(objective(p, {}, jax.tree.map(jnp.asarray, rows), key, 0)[0]))(params)["w"]
         expected = []
@@ -61,7 +61,9 @@ def test_first_order_is_second_order_where_the_hessian_vanishes(key):
         params = {"w": jnp.ones(4)}
         one, two = (
             jax.grad(
-                lambda p, o=o: total(maml(linear, rules.fixed_rate(0.3), steps=4, order=o)(p, {}, rows, key, 0)[0])
+                lambda p, o=o: total(
+                    maml(linear, update_rules.fixed_rate(0.3), steps=4, order=o)(p, {}, rows, key, 0)[0]
+                )
             )(params)
             for o in (1, 2)
         )
@@ -80,7 +82,7 @@ def test_task_by_task_is_all_at_once(key):
     """Gradients added up in a scan over tasks equal those of all tasks side by side."""
     rows = few_shot()
     body, head, _, variables = parts(key, rows["support"]["x"][0])
-    rule = rules.learned_rate(0.1)
+    rule = update_rules.learned_rate(0.1)
     variables = with_rule(variables, rule)
     results = []
     for microbatch in (1, 2, 4):
@@ -97,7 +99,7 @@ def test_under_pmap_a_task_is_normalised_by_its_own_rows(key):
     rows = few_shot(tasks=2)
     net, head = normed(8), top(3)
     params, stats = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
-    objective = maml(finetune(net, head), rules.fixed_rate(1.0), steps=1, order=1)
+    objective = maml(finetune(net, head), update_rules.fixed_rate(1.0), steps=1, order=1)
 
     def losses(rows):
         return objective(params, stats, rows, key, 0)[0]["loss"].total
@@ -111,7 +113,7 @@ def test_learned_rates_have_their_gradient_by_differences(key):
     with jax.enable_x64(True):
         rows, theta = quadratic_tasks()
         rows = jax.tree.map(jnp.asarray, rows)
-        rule = rules.learned_rate(0.1)
+        rule = update_rules.learned_rate(0.1)
         variables = with_rule(model.Variables({"w": jnp.asarray(theta)}, {}), rule)
         objective = maml(quadratic, rule, steps=2)
 
@@ -141,11 +143,11 @@ def test_optax_sgd_is_the_fixed_rate_and_adam_starts_afresh(key):
     body, head, _, variables = parts(key, rows["support"]["x"][0])
     value = [
         total(maml(finetune(body, head), rule, steps=3)(variables.params, {}, rows, key, 0)[0])
-        for rule in (rules.fixed_rate(0.2), rules.from_optax(optax.sgd(0.2)))
+        for rule in (update_rules.fixed_rate(0.2), update_rules.from_optax(optax.sgd(0.2)))
     ]
     np.testing.assert_allclose(value[0], value[1], rtol=1e-7)
     support = {name: v[0] for name, v in rows["support"].items()}
-    adapt = adapt_to(finetune(body, head), rules.from_optax(optax.adam(0.01)), steps=3)
+    adapt = adapt_to(finetune(body, head), update_rules.from_optax(optax.adam(0.01)), steps=3)
     fast, _ = adapt(variables.params, {}, support, key)
     tx, params = optax.adam(0.01), variables.params
     opt = tx.init(params)
@@ -160,11 +162,11 @@ def test_what_is_not_adapted_stays_in_the_inner_loop_and_learns_in_the_outer(key
     rows = few_shot()
     body, head, _, variables = parts(key, rows["support"]["x"][0])
     only_head = select("head/.*")
-    adapt = adapt_to(finetune(body, head), rules.fixed_rate(0.5), steps=2, adapted=only_head)
+    adapt = adapt_to(finetune(body, head), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
     fast, _ = adapt(variables.params, {}, {n: v[0] for n, v in rows["support"].items()}, key)
     jax.tree.map(np.testing.assert_array_equal, fast["backbone"], variables.params["backbone"])
     assert largest_difference(fast["head"], variables.params["head"]) > 1e-3
-    objective = maml(finetune(body, head), rules.fixed_rate(0.5), steps=2, adapted=only_head)
+    objective = maml(finetune(body, head), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
     grads = jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["backbone"]))
 
@@ -176,7 +178,7 @@ def test_inductive_queries_are_normalised_by_the_support_set(key):
     variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
 
     def losses(outer):
-        objective = maml(finetune(net, head), rules.fixed_rate(0.1), steps=1, outer=outer)
+        objective = maml(finetune(net, head), update_rules.fixed_rate(0.1), steps=1, outer=outer)
         both = objective(variables.params, variables.stats, rows, key, 0)[0]
         halves = [
             objective(
@@ -200,14 +202,16 @@ def test_statistics_come_back_as_they_went_in(key):
     rows = few_shot()
     net, head = normed(8), top(3)
     variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
-    _, aux = maml(finetune(net, head), rules.fixed_rate(0.1), steps=1)(variables.params, variables.stats, rows, key, 0)
+    _, aux = maml(finetune(net, head), update_rules.fixed_rate(0.1), steps=1)(
+        variables.params, variables.stats, rows, key, 0
+    )
     assert aux.stats is variables.stats
 
 
 @pytest.mark.parametrize(("options", "message"), [({"steps": 0}, "steps=0"), ({"steps": 1, "order": 3}, "order=3")])
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        maml(quadratic, rules.fixed_rate(0.1), **options)
+        maml(quadratic, update_rules.fixed_rate(0.1), **options)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -229,7 +233,7 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
         made = model.init(key, jnp.asarray(x["support"][0]), backbone=net, head=head)
         params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
-        objective = maml(finetune(net, head), rules.fixed_rate(0.1), steps=2, order=order)
+        objective = maml(finetune(net, head), update_rules.fixed_rate(0.1), steps=2, order=order)
         ours = jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
         from jtl.params import flatten
@@ -267,13 +271,13 @@ def test_small_steps_add_up_in_half_precision(key):
     def linear(params, stats, batch, key, step):
         return params["w"].astype(jnp.float32), Aux(stats, {})
 
-    adapt = adapt_to(linear, rules.fixed_rate(1e-3), steps=100)
+    adapt = adapt_to(linear, update_rules.fixed_rate(1e-3), steps=100)
     fast, _ = adapt({"w": jnp.ones((), jnp.bfloat16)}, {}, {"x": np.zeros(1)}, key)
     assert fast["w"] == jnp.asarray(0.9, jnp.bfloat16)
 
 
 def test_an_update_rule_keeps_the_parameters_types(key):
-    half = rules.fixed_rate(0.1)._replace(
+    half = update_rules.fixed_rate(0.1)._replace(
         step=lambda phi, grads, params, memory: (jax.tree.map(lambda p: p.astype(jnp.float16), params), memory)
     )
     rows = few_shot()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
-from jtl.methods.rules import UpdateRule
+from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.metrics.accumulate import Mean
 from jtl.model import Variables, widened

@@ -4,7 +4,7 @@ import optax
 from nets import batch, normed, parts, top
 
 from jtl import losses, model
-from jtl.methods.finetune import evaluation, finetune, predictor
+from jtl.methods.finetune.finetune import evaluation, finetune, predictor
 from jtl.metrics.accumulate import total
 
 

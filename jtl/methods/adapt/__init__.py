@@ -1,0 +1,1 @@
+"""Domain adaptation: a supervised loss on the source and any sum of alignments."""

@@ -1,0 +1,1 @@
+"""Supervised training: fine-tuning, and heads on a frozen backbone."""

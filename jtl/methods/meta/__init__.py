@@ -1,0 +1,1 @@
+"""Meta-learning: inner loops, update rules, and the objective over tasks."""
