@@ -19,7 +19,7 @@ from jtl.model import Variables, init
 from jtl.preprocess import tokenizers
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.step import make_step
 from jtl.weights.mapping.export import export
 

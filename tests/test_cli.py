@@ -13,7 +13,7 @@ from jtl.model import part
 from jtl.recipes import digits
 from jtl.recipes.parts import digits_data, digits_transfer
 from jtl.recipes.parts.base import command
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.step import make_step
 
 COMMANDS = ("demo", "train", "eval", "predict", "describe", "models", "inspect")

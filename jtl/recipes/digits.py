@@ -37,7 +37,7 @@ from jtl.params import select
 from jtl.recipes.parts import digits_data, digits_few, digits_shift, digits_transfer, stage
 from jtl.recipes.parts.base import Network, command, positive
 from jtl.recipes.parts.seeds import one
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 
 CLASSES = tuple(map(str, digits_transfer.NEW))
 

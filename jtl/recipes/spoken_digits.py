@@ -36,7 +36,7 @@ from jtl.recipes.parts import base, spoken_data
 from jtl.recipes.parts.seeds import drawn
 from jtl.recipes.parts.spoken_data import SPEAKERS, Clips
 from jtl.recipes.parts.stage import Stage, failures, numbers, rows
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.state import State, variables
 from jtl.train.step import make_step
 from jtl.typing import Batch, Key, Objective

@@ -1,6 +1,6 @@
 """Training: a state, the one step, where it runs, the loop and its checkpoints."""
 
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation, evaluate, evaluator
 from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
 from jtl.train.pmap import pmap_step, replicated, split_batch, unreplicated

@@ -16,8 +16,8 @@ from jtl.model import Variables
 from jtl.params import flatten
 from jtl.train import sharding
 from jtl.train.agree import agree, checksums
-from jtl.train.feed import feed, rows
 from jtl.train.place import place
+from jtl.train.prefetch import feed, rows
 from jtl.typing import Objective
 
 

@@ -16,10 +16,10 @@ from jtl.model import Variables
 from jtl.params import flatten
 from jtl.train import sharding
 from jtl.train.agree import agree
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation, evaluator
-from jtl.train.feed import feed, rows
 from jtl.train.interrupt import StopRequest
+from jtl.train.prefetch import feed, rows
 from jtl.train.progress import Silent
 from jtl.train.progress import progress as shown_progress
 from jtl.train.records import Record

@@ -7,7 +7,7 @@ from PIL import Image
 
 from jtl import cli
 from jtl.recipes.parts.base import find
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 
 
 def launch(name, out, root, *options):

@@ -11,7 +11,7 @@ import optax
 from jtl import optim, report
 from jtl.model import Variables
 from jtl.recipes.parts.base import positive
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation
 from jtl.train.loop import Fitted, fit
 from jtl.train.records import JsonLines

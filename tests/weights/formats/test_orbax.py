@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jtl.pretrained.load import load
-from jtl.train.checkpoint import Checkpoints
+from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.step import make_step
 from jtl.weights import WeightFileError
 from jtl.weights.formats import read

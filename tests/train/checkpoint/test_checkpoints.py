@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from jtl.train import Checkpoints, State, fsdp, manifest, mesh
+from jtl.train import Checkpoints, State, fsdp, mesh
+from jtl.train.checkpoint import manifest
 from jtl.train.sharding import state_sharding
 
 

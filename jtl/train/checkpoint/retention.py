@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jtl.train import manifest
+from jtl.train.checkpoint import manifest
 
 log = logging.getLogger("jtl.checkpoint")
 

@@ -17,8 +17,8 @@ from orbax.checkpoint import v1 as ocp
 
 from jtl.model import Variables
 from jtl.params import flatten, unflatten
-from jtl.train import manifest
-from jtl.train.shelf import Shelf
+from jtl.train.checkpoint import manifest
+from jtl.train.checkpoint.retention import Shelf
 from jtl.train.state import State
 
 

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: written in the background, sealed with checksums, pruned."""
