@@ -33,7 +33,7 @@ from benchmarks.measure import environment
 from benchmarks.setups import NETWORKS, Cell
 from jtl.pretrained.cost import flops
 from jtl.train import mesh
-from jtl.train.sharding import batch_sharding, state_sharding
+from jtl.train.parallel.sharding import batch_sharding, state_sharding
 from jtl.transform.fused_attention import fused_attention
 
 CASES = {

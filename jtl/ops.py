@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from jtl.typing import Key
 
 BATCH_AXIS = "batch"
-"""The axis name under which `jtl.train.pmap.pmap_step` maps."""
+"""The axis name under which `jtl.train.parallel.pmap.pmap_step` maps."""
 
 
 @jax.custom_vjp

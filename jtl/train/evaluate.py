@@ -14,9 +14,9 @@ from jtl import rng
 from jtl.metrics import accumulate
 from jtl.model import Variables
 from jtl.params import flatten
-from jtl.train import sharding
-from jtl.train.agree import agree, checksums
-from jtl.train.place import place
+from jtl.train.parallel import sharding
+from jtl.train.parallel.consistency import agree, checksums
+from jtl.train.parallel.place import place
 from jtl.train.prefetch import feed, rows
 from jtl.typing import Objective
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jtl.train.sharding import batch_sharding
+from jtl.train.parallel.sharding import batch_sharding
 
 
 class StopRequest:

@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from jtl.data.pipeline import same_labels
 from jtl.model import Variables
 from jtl.params import flatten
-from jtl.train import sharding
-from jtl.train.agree import agree
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
+from jtl.train.parallel import sharding
+from jtl.train.parallel.consistency import agree
 from jtl.train.prefetch import feed, rows
 from jtl.train.progress import Silent
 from jtl.train.progress import progress as shown_progress

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jtl.data.prefetch import prefetch
 from jtl.params import flatten
-from jtl.train.sharding import put_batch
+from jtl.train.parallel.sharding import put_batch
 
 
 def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generator[Any, None, None]:

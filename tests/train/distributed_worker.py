@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, os.environ["JTL_ROOT"])
 processes, process, port, folder, steps, until = (int(v) if v.isdigit() else v for v in sys.argv[1:7])
 
-from jtl import distributed
+from jtl.train.parallel import distributed
 
 if processes > 1:
     distributed.initialize(f"localhost:{port}", processes, process)

@@ -8,7 +8,7 @@ import pytest
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.train import Validation, evaluate, evaluator, fsdp, mesh
-from jtl.train.sharding import state_sharding
+from jtl.train.parallel.sharding import state_sharding
 from jtl.train.state import State
 from jtl.typing import Aux
 

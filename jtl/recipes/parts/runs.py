@@ -14,8 +14,8 @@ from jtl.recipes.parts.base import positive
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation
 from jtl.train.loop import Fitted, fit
+from jtl.train.parallel.sharding import mesh
 from jtl.train.records import JsonLines
-from jtl.train.sharding import mesh
 from jtl.train.step import make_step
 from jtl.typing import Key, Mask, Objective
 

@@ -12,7 +12,7 @@ import pytest
 
 from jtl.train import Checkpoints, State, fsdp, mesh
 from jtl.train.checkpoint import manifest
-from jtl.train.sharding import state_sharding
+from jtl.train.parallel.sharding import state_sharding
 
 
 def make(step=0, width=8):

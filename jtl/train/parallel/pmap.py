@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jtl import ops
 from jtl.params import flatten
-from jtl.train.agree import agree, checksums
+from jtl.train.parallel.consistency import agree, checksums
 from jtl.train.state import State
 from jtl.train.step import Step
 from jtl.typing import Batch

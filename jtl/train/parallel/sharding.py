@@ -9,8 +9,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jtl.model import Variables
 from jtl.params import flatten, match, unflatten
-from jtl.train.agree import agree, checksums
-from jtl.train.place import place
+from jtl.train.parallel.consistency import agree, checksums
+from jtl.train.parallel.place import place
 from jtl.train.state import State
 from jtl.train.step import Step
 from jtl.typing import Batch

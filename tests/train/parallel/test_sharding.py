@@ -11,8 +11,8 @@ from nets import batch, largest_difference, normed, parts, top
 from jtl import model, ops
 from jtl.methods.finetune.finetune import finetune
 from jtl.params import select
-from jtl.train.pmap import pmap_step, replicated, split_batch, unreplicated
-from jtl.train.sharding import fsdp, jit_step, mesh, put_batch, replicate, state_sharding
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.parallel.sharding import fsdp, jit_step, mesh, put_batch, replicate, state_sharding
 from jtl.train.step import make_step
 from jtl.typing import Aux
 

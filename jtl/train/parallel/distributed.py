@@ -30,7 +30,7 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise ValueError(f"coordinator={coordinator!r}: 'host:port', as '10.0.0.1:8476'")
     if jax.distributed.is_initialized():
-        raise RuntimeError("jtl.distributed.initialize() was called before: once per process")
+        raise RuntimeError("jtl.train.parallel.distributed.initialize() was called before: once per process")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(coordinator, processes, process)

@@ -7,7 +7,7 @@ from nets import batch, normed, top
 
 from jtl import model
 from jtl.methods.finetune.finetune import finetune
-from jtl.train.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
 from jtl.typing import Aux
 

@@ -1,0 +1,1 @@
+"""Where a run's arrays lie: meshes, pmap, processes, and checks that these agree."""
