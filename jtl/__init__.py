@@ -18,7 +18,7 @@ _HOME = {
     "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
     "jtl.transform.fused_attention": ("fused_attention",),
     "jtl.transform.remat": ("checkpointed",),
-    "jtl.summary": ("describe",),
+    "jtl.report.parameters": ("describe",),
     "jtl.metrics.accumulate": ("Mean", "mean"),
     "jtl.typing": ("Aux",),
     "jtl.methods.finetune.finetune": ("evaluation", "finetune", "predictor"),
@@ -108,7 +108,7 @@ if TYPE_CHECKING:
     from jtl.pretrained.load import load as load
     from jtl.pretrained.push import push as push
     from jtl.pretrained.save import save as save
-    from jtl.summary import describe as describe
+    from jtl.report.parameters import describe as describe
     from jtl.train import Checkpoints as Checkpoints
     from jtl.train import Fitted as Fitted
     from jtl.train import JsonLines as JsonLines

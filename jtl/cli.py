@@ -202,7 +202,7 @@ def _texts(inputs: tuple[str, ...]) -> list[str]:
 
 
 def _describe(name: str, options: list[str]) -> int:
-    from jtl.summary import describe
+    from jtl.report.parameters import describe
 
     recipe = _load(name, options, f"jtl describe {name}")
     with _mistakes(FileNotFoundError, ModuleNotFoundError):

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import pytest
 
 from jtl.params import select
-from jtl.summary import describe
+from jtl.report.parameters import describe
 
 PARAMS = {
     "backbone": {"conv": {"kernel": jnp.ones((3, 3, 1, 8))}},
