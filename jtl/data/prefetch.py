@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jtl.data.noted import noted
+from jtl.data.error_notes import noted
 
 
 def prefetch(

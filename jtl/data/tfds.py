@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.data.noted import noted
+from jtl.data.error_notes import noted
 from jtl.data.pipeline import Dataset
 
 
