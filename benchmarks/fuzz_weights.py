@@ -18,13 +18,12 @@ from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "weights")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "pretrained")]
 
 import fuzzing
 
 from benchmarks import fuzz_folders, guarded
-from jtl.weights import WeightFileError
-from jtl.weights.formats import read
+from jtl.weights import WeightFileError, read
 from jtl.weights.formats.torch import read_torch_tree
 
 

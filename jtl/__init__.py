@@ -10,66 +10,25 @@
 Names are imported when first used, so `jtl --help` and a data script do not wait for jax.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from etils import epy
 
-_HOME = {
-    "jtl.model": ("Model", "Variables", "from_linen", "from_nnx", "init", "part", "pick", "preprocessed"),
-    "jtl.params": ("flatten", "match", "merge", "select", "split", "unflatten"),
-    "jtl.transform.fused_attention": ("fused_attention",),
-    "jtl.transform.remat": ("checkpointed",),
-    "jtl.report.parameters": ("describe",),
-    "jtl.metrics.accumulate": ("Mean", "mean"),
-    "jtl.typing": ("Aux",),
-    "jtl.methods.finetune.finetune": ("evaluation", "finetune", "predictor"),
-    "jtl.methods.finetune.features": ("extract", "features"),
-    "jtl.methods.adapt.adapt": ("adapt",),
-    "jtl.methods.adapt.dann": ("alternating", "dann", "weight_schedule"),
-    "jtl.methods.augmented": ("augmented",),
-    "jtl.methods.meta.maml": ("adapt_to", "maml", "with_rule"),
-    "jtl.methods.meta.update_rules": ("UpdateRule", "fixed_rate", "from_optax", "learned_rate"),
-    "jtl.train": (
-        "Checkpoints", "Fitted", "JsonLines", "Moment", "NonFiniteLoss", "State", "Step", "TensorBoard", "Validation",
-        "averaged", "evaluate", "fit", "fsdp", "jit_step", "make_step", "mesh", "pmap_step", "put_batch", "replicate",
-        "replicated", "split_batch", "unreplicated", "variables", "variables_sharding",
-    ),
-    "jtl.pretrained.card": ("Card",),
-    "jtl.pretrained.load": ("Pretrained", "load"),
-    "jtl.pretrained.push": ("push",),
-    "jtl.pretrained.save": ("save",),
-}  # fmt: skip
-_ROOMS = (
-    "backbones",
-    "data",
-    "distributed",
-    "heads",
-    "losses",
-    "metrics",
-    "ops",
-    "optim",
-    "report",
-    "rng",
-    "train",
-    "weights",
-)
-_WHERE = {name: home for home, names in _HOME.items() for name in names}
-
-__all__ = [*sorted(_WHERE), *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"jtl.{name}")
-    raise AttributeError(f"module 'jtl' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
-
-
-if TYPE_CHECKING:
+# `as` marks a name as public to type checkers (PEP 484); each name stands here once.
+with epy.lazy_api_imports(globals()):
+    from jtl import backbones as backbones
+    from jtl import data as data
+    from jtl import heads as heads
+    from jtl import losses as losses
+    from jtl import metrics as metrics
+    from jtl import nn as nn
+    from jtl import ops as ops
+    from jtl import optim as optim
+    from jtl import preprocess as preprocess
+    from jtl import pretrained as pretrained
+    from jtl import report as report
+    from jtl import rng as rng
+    from jtl import train as train
+    from jtl import transform as transform
+    from jtl import weights as weights
     from jtl.methods.adapt.adapt import adapt as adapt
     from jtl.methods.adapt.dann import alternating as alternating
     from jtl.methods.adapt.dann import dann as dann
@@ -133,6 +92,9 @@ if TYPE_CHECKING:
     from jtl.train import unreplicated as unreplicated
     from jtl.train import variables as variables
     from jtl.train import variables_sharding as variables_sharding
+    from jtl.train.parallel import distributed as distributed
     from jtl.transform.fused_attention import fused_attention as fused_attention
     from jtl.transform.remat import checkpointed as checkpointed
     from jtl.typing import Aux as Aux
+
+__all__ = sorted(set(globals()["__dir__"]()) - set(globals()))  # pyright: ignore[reportUnsupportedDunderAll]

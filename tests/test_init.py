@@ -1,4 +1,3 @@
-import importlib
 import subprocess
 import sys
 
@@ -10,12 +9,6 @@ import jtl
 @pytest.mark.parametrize("name", jtl.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(jtl, name) is not None
-
-
-def test_names_are_the_objects_of_their_homes():
-    for home, names in jtl._HOME.items():
-        for name in names:
-            assert getattr(jtl, name) is getattr(importlib.import_module(home), name)
 
 
 def test_an_unknown_name_is_an_attribute_error():

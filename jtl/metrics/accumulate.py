@@ -73,7 +73,7 @@ def _as_mean(value: Any) -> Mean:
     value = jnp.asarray(value)
     if value.shape != ():
         raise ValueError(
-            f"an objective returned a loss of shape {value.shape}; reduce it first, with jtl.metrics.accumulate.mean(values, mask)"
+            f"an objective returned a loss of shape {value.shape}; reduce it first, with jtl.mean(values, mask)"
         )
     return Mean(value, jnp.ones((), value.dtype))
 

@@ -4,17 +4,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-)
-"""The names of transformers' files; a `spiece.model` is carried along, `jtl.preprocess.text` does not read it."""
+from jtl.weights.formats.hub import TOKENIZER_FILES as FILES
+
 _VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"}
 
 

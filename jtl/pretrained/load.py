@@ -20,6 +20,7 @@ from jtl.pretrained.arguments import check
 from jtl.pretrained.channels import rechannelled, same_scale, widened
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
+from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
 from jtl.pretrained.recognise import CONFIGS, naming, recognise
 from jtl.pretrained.sharded import Where, places, put
@@ -30,7 +31,6 @@ from jtl.weights.formats.read import read
 from jtl.weights.mapping.cast import own
 from jtl.weights.mapping.convert import convert, flatten, matching, unflatten
 from jtl.weights.mapping.coverage import Coverage
-from jtl.weights.mapping.positions import Kernel, interpolated
 from jtl.weights.mapping.rules import Rule, Rules
 
 POSITION = "backbone/position"
@@ -49,8 +49,8 @@ class Pretrained(NamedTuple):
       config: the measures of the network, as a `config.json` of transformers.
       naming: by whose names the file was.
       report: what became of every tensor of the file and every parameter.
-      tokenizer: the files that say how texts are cut into tokens, which `jtl.preprocess.text.tokenizer` reads; None where
-        there are none beside the weights.
+      tokenizer: the files that say how texts are cut into tokens, which `jtl.preprocess.text.tokenizer` reads; None
+        where there are none beside the weights.
     """
 
     backbone: Model

@@ -15,10 +15,11 @@ from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.weights.formats.errors import WeightNameError, show
+from jtl.weights.formats.hub import OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
 from jtl.weights.mapping.rules import Rule
 
-CONFIGS = ("config.json", open_clip_config.FILE)
+CONFIGS = ("config.json", OPEN_CLIP_FILE)
 """What tells the network: OpenCLIP's own words serve where there are no others."""
 
 _BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do

@@ -1,4 +1,4 @@
-"""Networks of sounds by laws and published sizes; transformers' are compared in tests/weights."""
+"""Networks of sounds by laws and published sizes; transformers' are compared in tests/backbones."""
 
 from inspect import unwrap
 

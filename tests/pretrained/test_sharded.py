@@ -19,8 +19,7 @@ from jtl.model import Variables, init
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.train import fsdp, jit_step, make_step, mesh, replicate, variables_sharding
-from jtl.weights import export
-from jtl.weights.formats import read
+from jtl.weights import export, read
 from jtl.weights.mapping.convert import READERS
 
 CONFIG = {

@@ -7,8 +7,6 @@ from jtl.backbones.family import Config, choice, real, whole
 from jtl.preprocess.image import OPENAI, Preprocessing, from_timm
 from jtl.weights.formats.errors import show
 
-FILE = "open_clip_config.json"
-
 _VISION = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0}
 _SAME = {"pos_embed_type": "learnable", "block_type": "default", "proj_type": "linear"}  # said of every network

@@ -39,8 +39,8 @@ def whisper(
 ) -> Model:
     """A Whisper encoder: two convolutions, the second of stride 2, then sinusoids of time and pre-norm blocks.
 
-    The input is [batch, frames, mels], as `jtl.preprocess.audio.inputs` makes it (transformers has the last two the other way
-    round): exactly `2 positions` frames, for Whisper hears 30 seconds at a time, silence included.
+    The input is [batch, frames, mels], as `jtl.preprocess.audio.inputs` makes it (transformers has the last two the
+    other way round): exactly `2 positions` frames, for Whisper hears 30 seconds at a time, silence included.
 
     Features: `conv` [batch, positions, width], of the convolutions; `stage1`, `stage2`, ... after each block; `last`,
     the last of them, normalised; `pooled` [batch, width], the mean over time, through the projection where there is

@@ -6,19 +6,29 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
-from jtl.backbones.clip import open_clip_config
-from jtl.preprocess import tokenizer_files
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.formats.sharded_index import names_of
 
-# What stands beside weights: measures, preprocessing, tokens.
+OPEN_CLIP_FILE = "open_clip_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+)
+"""The names of transformers' files; a `spiece.model` is carried along, `jtl.preprocess.text` does not read it."""
+# What stands beside weights: configuration, preprocessing, tokenizer.
 BESIDE = (
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    open_clip_config.FILE,
-    *tokenizer_files.FILES,
+    OPEN_CLIP_FILE,
+    *TOKENIZER_FILES,
 )
 SENTENCES = ("modules.json", "sentence_bert_config.json", "[0-9]_*/config.json")  # of sentence-transformers
 

@@ -1,4 +1,4 @@
-"""Laws of the text encoder; its numbers are compared in tests/weights/test_maps_bert.py."""
+"""Laws of the text encoder; its numbers are compared in test_names.py."""
 
 from inspect import unwrap
 

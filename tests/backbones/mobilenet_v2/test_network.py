@@ -1,4 +1,4 @@
-"""MobileNetV2's published sizes; what it computes is compared in tests/weights/test_maps_mobilenet_v2.py."""
+"""MobileNetV2's published sizes; what it computes is compared in test_names.py."""
 
 import jax
 import jax.numpy as jnp

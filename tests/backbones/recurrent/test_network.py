@@ -1,4 +1,4 @@
-"""Laws of the recurrent encoder; its numbers are compared in tests/weights/test_maps_recurrent.py."""
+"""Laws of the recurrent encoder; its numbers are compared in test_names.py."""
 
 from functools import partial
 from inspect import unwrap

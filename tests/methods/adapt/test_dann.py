@@ -17,7 +17,7 @@ from jtl.model import Variables
 from jtl.params import flatten, select
 from jtl.train.step import make_step
 
-GOLDEN = Path(__file__).parents[1] / "golden.json"
+GOLDEN = Path(__file__).parents[2] / "golden.json"
 
 
 def domains(sizes=(12, 20), masked=False):

@@ -6,8 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jtl.weights import WeightFileError
-from jtl.weights.formats import read
+from jtl.weights import WeightFileError, read
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])

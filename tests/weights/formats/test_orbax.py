@@ -11,8 +11,7 @@ import pytest
 from jtl.pretrained.load import load
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.step import make_step
-from jtl.weights import WeightFileError
-from jtl.weights.formats import read
+from jtl.weights import WeightFileError, read
 
 
 @pytest.fixture(scope="module")

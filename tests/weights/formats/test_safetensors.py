@@ -8,8 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from jtl.weights import WeightFileError
-from jtl.weights.formats import read
+from jtl.weights import WeightFileError, read
 
 DTYPES = [
     "?",

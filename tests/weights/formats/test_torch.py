@@ -9,8 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is the reference here")
 
-from jtl.weights import WeightFileError
-from jtl.weights.formats import read
+from jtl.weights import WeightFileError, read
 from jtl.weights.formats.torch import read_torch_tree
 
 OLD_ZIP = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

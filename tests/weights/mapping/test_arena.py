@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from jtl.weights import Rule, convert
-from jtl.weights.formats import read
+from jtl.weights import Rule, convert, read
 from jtl.weights.mapping.arena import SLAB, SMALL, Slabs
 from jtl.weights.mapping.transforms import dense
 

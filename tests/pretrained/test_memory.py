@@ -14,8 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jtl.backbones.registry import FAMILIES
-from jtl.weights import Rule, WeightNameError, convert, export
-from jtl.weights.formats import read
+from jtl.weights import Rule, WeightNameError, convert, export, read
 from jtl.weights.formats.source import PIECE
 from jtl.weights.mapping.convert import READERS, flatten
 from jtl.weights.mapping.transforms import conv, dense, split

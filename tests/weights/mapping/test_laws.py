@@ -11,8 +11,7 @@ from laws import dims, law, seeds, words
 from safetensors.numpy import save_file
 
 from jtl.preprocess.image import Preprocessing, from_timm, from_transformers, to_timm, to_transformers
-from jtl.weights import Rule, convert, export
-from jtl.weights.formats import read
+from jtl.weights import Rule, convert, export, read
 from jtl.weights.mapping import transforms as t
 from jtl.weights.mapping.convert import flatten, unflatten
 
