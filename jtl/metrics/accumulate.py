@@ -1,10 +1,12 @@
-"""Sums with their counts: the one reduction that microbatches, masks, devices and batches do not change."""
+"""Additive sums: what microbatches, masks, devices and the batch size do not change."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Shaped
 
 from jtl.typing import Scalar
@@ -31,31 +33,100 @@ class Mean(NamedTuple):
         return Mean(self.total * factor, self.count)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sums:
+    """Any tree of sums, with the function that turns those of a whole data set into the result.
+
+    Args:
+      values: a tree of arrays; the trees of parts of a data set are added up.
+      finish: from the tree to a number, an array, or a dict of these by name.
+    """
+
+    values: Any
+    finish: Callable[[Any], Any] = field(metadata={"static": True})
+
+    @property
+    def value(self) -> Any:
+        """The result of the sums."""
+        return self.finish(self.values)
+
+
+class Metric(NamedTuple):
+    """A metric that is no mean of one value per element, as F1 is none: sums over elements, and what they give.
+
+    A plain function `metric(outputs, y) -> values` is one too: its values are averaged.
+
+    Args:
+      sums: `sums(outputs, y, weights) -> tree` of arrays. `weights` is None, or an array whose axes are the leading
+        ones of `y`; an element of weight 0 must not count, even where it is NaN.
+      finish: from the added trees to a number, an array, or a dict of these by name.
+    """
+
+    sums: Callable[[Any, Any, Any], Any]
+    finish: Callable[[Any], Any]
+
+
 Loss: TypeAlias = Any
 """What an objective may return as its loss: a scalar, a `Mean`, or a dict of either, whose values add up."""
 
 
-def mean(values: Shaped[ArrayLike, "..."], mask: Any = None) -> Mean:
-    """Sums one value per example over the examples that a mask keeps.
+def mean(values: Shaped[ArrayLike, "..."], mask: Any = None, weights: Any = None) -> Mean:
+    """Sums one value per element over the elements that a mask keeps, under weights.
 
-    `total = Σ_i m_i v_i`, `count = Σ_i m_i`; a masked value does not count even where it is NaN.
+    `total = Σ_i m_i w_i v_i`, `count = Σ_i m_i w_i`. A value of weight 0 does not count, even where it is NaN.
 
     Args:
-      values: one value per example, any shape.
-      mask: bool or float weights of the leading dimensions of `values`, or None for all ones.
+      values: one value per example [batch], or per element [batch, ...].
+      mask: bool or float weights of the leading dimensions of `values`, as one a row; None for all ones.
+      weights: the same, as one an element; 0 for padding and for labels to ignore.
 
     Raises:
-      ValueError: where the mask's shape is not a leading part of the shape of the values.
+      ValueError: where the shape of either is not a leading part of the shape of the values.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.metrics.accumulate import mean
+      >>> float(mean(jnp.array([[1.0, 2.0], [6.0, 9.0]]), weights=jnp.array([[1, 1], [1, 0]])).value)
+      3.0
     """
     v = jnp.asarray(values)
     v = v.astype(jnp.promote_types(v.dtype, jnp.float32))
-    if mask is None:
+    m = element_weights(v.shape, mask, weights)
+    if m is None:
         return Mean(v.sum(), jnp.asarray(float(v.size), v.dtype))
-    m = jnp.asarray(mask)
-    if m.shape != v.shape[: m.ndim]:
-        raise ValueError(f"mask of shape {m.shape} does not fit values of shape {v.shape}: give one mask value each")
     m = jnp.broadcast_to(m.astype(v.dtype).reshape(m.shape + (1,) * (v.ndim - m.ndim)), v.shape)
     return Mean((jnp.where(m > 0, v, 0.0) * m).sum(), m.sum())
+
+
+def element_weights(shape: tuple[int, ...], mask: Any, weights: Any) -> Array | None:
+    """The product of a mask and of weights, of as few leading dimensions as either needs; None where there is neither.
+
+    Raises:
+      ValueError: where the shape of either is not a leading part of `shape`.
+    """
+    given = [(name, jnp.asarray(w)) for name, w in (("mask", mask), ("weights", weights)) if w is not None]
+    for name, w in given:
+        if w.shape != shape[: w.ndim]:
+            raise ValueError(f"{name} of shape {w.shape} does not fit values of shape {shape}: give one for each")
+    if len(given) < 2:
+        return given[0][1] if given else None
+    (_, a), (_, b) = sorted(given, key=lambda pair: pair[1].ndim)
+    return a.astype(jnp.float32).reshape(a.shape + (1,) * (b.ndim - a.ndim)) * b
+
+
+def measure(metric: Callable | Metric, outputs: Any, y: Any, weights: Any = None) -> Mean | Sums:
+    """A metric of one batch, as sums that add up over batches.
+
+    Args:
+      metric: a function of one value per element, or a `Metric`.
+      outputs: of the network.
+      y: labels.
+      weights: None, or of the leading axes of `y`.
+    """
+    if isinstance(metric, Metric):
+        return Sums(metric.sums(outputs, y, weights), metric.finish)
+    return mean(metric(outputs, y), weights)
 
 
 def as_terms(loss: Loss) -> dict[str, Mean]:
@@ -67,13 +138,19 @@ def as_terms(loss: Loss) -> dict[str, Mean]:
     return {"loss": _as_mean(loss)}
 
 
+def as_sums(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Every metric of an objective as `Mean` or `Sums`: a scalar counts once."""
+    return {name: m if isinstance(m, Sums) else _as_mean(m) for name, m in metrics.items()}
+
+
 def _as_mean(value: Any) -> Mean:
     if isinstance(value, Mean):
         return value
     value = jnp.asarray(value)
     if value.shape != ():
         raise ValueError(
-            f"an objective returned a loss of shape {value.shape}; reduce it first, with jtl.mean(values, mask)"
+            f"an objective returned a loss or a metric of shape {value.shape}; reduce it first, with"
+            " jtl.mean(values, mask), or give a jtl.Sums"
         )
     return Mean(value, jnp.ones((), value.dtype))
 
@@ -83,11 +160,20 @@ def total(loss: Loss) -> Scalar:
     return jnp.asarray(sum(term.value for term in as_terms(loss).values()))
 
 
-def add(a: dict[str, Mean], b: dict[str, Mean]) -> dict[str, Mean]:
-    """Two parts' sums and counts, added name by name."""
-    return jax.tree.map(jnp.add, a, b)
+def values(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of every `Mean` and `Sums`; those of a `Sums` that has several become `name/result`."""
+    found: dict[str, Any] = {}
+    for name, m in as_sums(sums).items():
+        result = m.value
+        found |= {f"{name}/{n}": v for n, v in result.items()} if isinstance(result, Mapping) else {name: result}
+    return found
 
 
-def values(means: Mapping[str, Any]) -> dict[str, Array]:
-    """Every `Mean` of a dict as its value."""
-    return {name: _as_mean(m).value for name, m in means.items()}
+def added(a: Any, b: Any) -> Any:
+    """Two parts' sums, added on the host in float64."""
+    leaves, tree = jax.tree.flatten(
+        a
+    )  # a finish that was made anew for another trace is another tree, but no other sum
+    return jax.tree.unflatten(
+        tree, [np.add(x, y, dtype=np.float64) for x, y in zip(leaves, jax.tree.leaves(b), strict=True)]
+    )
