@@ -171,9 +171,6 @@ def values(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 def added(a: Any, b: Any) -> Any:
     """Two parts' sums, added on the host in float64."""
-    leaves, tree = jax.tree.flatten(
-        a
-    )  # a finish that was made anew for another trace is another tree, but no other sum
-    return jax.tree.unflatten(
-        tree, [np.add(x, y, dtype=np.float64) for x, y in zip(leaves, jax.tree.leaves(b), strict=True)]
-    )
+    leaves, tree = jax.tree.flatten(a)  # by leaves: another trace may have made another, equal `finish`
+    sums = [np.add(x, y, dtype=np.float64) for x, y in zip(leaves, jax.tree.leaves(b), strict=True)]
+    return jax.tree.unflatten(tree, sums)

@@ -33,7 +33,7 @@ def test_low_precision_is_summed_in_float32():
 def test_errors_name_the_shapes():
     with pytest.raises(ValueError, match=r"mask of shape \(3,\) does not fit values of shape \(4,\)"):
         mean(np.ones(4), np.ones(3, bool))
-    with pytest.raises(ValueError, match=r"loss of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"of shape \(2,\)"):
         accumulate.as_terms(jnp.ones(2))
 
 
