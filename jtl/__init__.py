@@ -2,9 +2,10 @@
 
     import jtl
 
-    objective = jtl.finetune(backbone, head)                             # or features, adapt, maml
+    net = jtl.network(backbone=backbone, head=head)
+    objective = jtl.finetune(net)                                        # or features, adapt, maml
     step = jtl.make_step(objective, tx, trainable=jtl.select("head/.*"))
-    state = step.init(jtl.init(key, x, backbone=backbone, head=head), key)
+    state = step.init(objective.init(key, data[0]), key)                 # or init(key, data[0], given=loaded.variables)
     result = jtl.fit(step, state, data, steps=1000)
 
 Names are imported when first used, so `jtl --help` and a data script do not wait for jax.
@@ -24,6 +25,7 @@ with epy.lazy_api_imports(globals()):
     from jtl import optim as optim
     from jtl import preprocess as preprocess
     from jtl import pretrained as pretrained
+    from jtl import reads as reads
     from jtl import report as report
     from jtl import rng as rng
     from jtl import train as train
@@ -39,23 +41,28 @@ with epy.lazy_api_imports(globals()):
     from jtl.methods.finetune.finetune import evaluation as evaluation
     from jtl.methods.finetune.finetune import finetune as finetune
     from jtl.methods.finetune.finetune import predictor as predictor
-    from jtl.methods.meta.maml import adapt_to as adapt_to
+    from jtl.methods.meta.inner_loop import Adapt as Adapt
+    from jtl.methods.meta.inner_loop import adapt_to as adapt_to
     from jtl.methods.meta.maml import maml as maml
-    from jtl.methods.meta.maml import with_rule as with_rule
+    from jtl.methods.meta.maml import meta as meta
     from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
     from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
     from jtl.methods.meta.update_rules import from_optax as from_optax
     from jtl.methods.meta.update_rules import learned_rate as learned_rate
     from jtl.metrics.accumulate import Mean as Mean
+    from jtl.metrics.accumulate import Metric as Metric
+    from jtl.metrics.accumulate import Sums as Sums
     from jtl.metrics.accumulate import mean as mean
     from jtl.model import Model as Model
     from jtl.model import Variables as Variables
+    from jtl.model import evaluated as evaluated
     from jtl.model import from_linen as from_linen
     from jtl.model import from_nnx as from_nnx
-    from jtl.model import init as init
-    from jtl.model import part as part
-    from jtl.model import pick as pick
     from jtl.model import preprocessed as preprocessed
+    from jtl.networks import Outputs as Outputs
+    from jtl.networks import network as network
+    from jtl.networks import part as part
+    from jtl.objective import Objective as Objective
     from jtl.params import flatten as flatten
     from jtl.params import match as match
     from jtl.params import merge as merge
@@ -73,11 +80,15 @@ with epy.lazy_api_imports(globals()):
     from jtl.train import JsonLines as JsonLines
     from jtl.train import Moment as Moment
     from jtl.train import NonFiniteLoss as NonFiniteLoss
+    from jtl.train import Phase as Phase
+    from jtl.train import Refresh as Refresh
     from jtl.train import State as State
     from jtl.train import Step as Step
     from jtl.train import TensorBoard as TensorBoard
+    from jtl.train import Turn as Turn
     from jtl.train import Validation as Validation
     from jtl.train import averaged as averaged
+    from jtl.train import collect as collect
     from jtl.train import evaluate as evaluate
     from jtl.train import fit as fit
     from jtl.train import fsdp as fsdp
@@ -85,6 +96,7 @@ with epy.lazy_api_imports(globals()):
     from jtl.train import make_step as make_step
     from jtl.train import mesh as mesh
     from jtl.train import pmap_step as pmap_step
+    from jtl.train import predict as predict
     from jtl.train import put_batch as put_batch
     from jtl.train import replicate as replicate
     from jtl.train import replicated as replicated

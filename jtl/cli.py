@@ -169,7 +169,7 @@ def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int) -> int:
 
     from jtl.methods.finetune.finetune import predictor
 
-    predict = jax.jit(predictor(network.backbone, network.head, feature=network.feature))
+    predict = jax.jit(predictor(network.net))
     shares = np.asarray(jax.nn.softmax(predict(variables, jax.tree.map(lambda *leaves: np.stack(leaves), *rows))))
     for given, share in zip(named, shares, strict=True):
         best = np.argsort(-share, kind="stable")[:top]

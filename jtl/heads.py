@@ -1,23 +1,49 @@
-"""Heads: small models from pooled features [batch, dim] to outputs [batch, classes].
+"""Heads: small models from features to outputs, [batch, dim] to [batch, classes].
+
+Each says what it reads by `reads=`: `pooled` unless told otherwise, `"mean"`, `("stage3", "stage4")` side by side, or a
+`jtl.reads.Read`, as `whole("last")` for every token, frame or pixel.
 
 The last layer is `out` in each, so `head/out/kernel` names it whichever head is used; `averaged` has one more.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jtl.model import Model, Variables, from_linen
+from jtl.reads import Read
+from jtl.reads import reads as vector
+
+Reads: TypeAlias = Read | str | Sequence[str]
 
 
-def identity() -> Model:
+def reading(model: Model, reads: Reads) -> Model:
+    """The model as a head that reads other features.
+
+    Args:
+      model: any.
+      reads: names of features, for one vector a row; or a `Read`.
+
+    Example:
+      >>> from jtl import heads
+      >>> heads.reading(heads.linear(3), "mean").reads.names
+      ('mean',)
+    """
+    return model._replace(reads=reads if isinstance(reads, Read) else vector(reads))
+
+
+def identity(*, reads: Reads = "pooled") -> Model:
     """No head: the features as they are, `z = x`, and no parameters. For embeddings."""
-    return Model(lambda key, x: Variables({}, {}), lambda variables, x, *, train, key=None: (x, variables.stats))
+    model = Model(lambda key, x: Variables({}, {}), lambda variables, x, *, train, key=None: (x, variables.stats))
+    return reading(model, reads)
 
 
-def linear(classes: int, *, dropout: float = 0.0, zero_init: bool = False, bias: bool = True) -> Model:
+def linear(
+    classes: int, *, dropout: float = 0.0, zero_init: bool = False, bias: bool = True, reads: Reads = "pooled"
+) -> Model:
     """An affine map, `z = W x + b`.
 
     Args:
@@ -27,10 +53,10 @@ def linear(classes: int, *, dropout: float = 0.0, zero_init: bool = False, bias:
       bias: whether there is b.
     """
     _check(classes, (), dropout)
-    return from_linen(_Mlp(classes, (), dropout, zero_init, bias))
+    return reading(from_linen(_Mlp(classes, (), dropout, zero_init, bias)), reads)
 
 
-def averaged(classes: int) -> Model:
+def averaged(classes: int, *, reads: Reads = "pooled") -> Model:
     """The mean of two affine maps, each of one half of the features, `z = (W x + b + W' x' + b') / 2`.
 
     For the tokens of a distilled DeiT, the class token's `out` and the distillation token's `distilled`.
@@ -44,10 +70,12 @@ def averaged(classes: int) -> Model:
     Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, 2020, arXiv 2012.12877.
     """
     _check(classes, (), 0.0)
-    return from_linen(_Averaged(classes))
+    return reading(from_linen(_Averaged(classes)), reads)
 
 
-def mlp(classes: int, widths: Sequence[int], *, dropout: float = 0.0, zero_init: bool = False) -> Model:
+def mlp(
+    classes: int, widths: Sequence[int], *, dropout: float = 0.0, zero_init: bool = False, reads: Reads = "pooled"
+) -> Model:
     """Hidden layers with ReLU, then an affine map. Dropout comes before every layer.
 
     Args:
@@ -60,10 +88,10 @@ def mlp(classes: int, widths: Sequence[int], *, dropout: float = 0.0, zero_init:
       ValueError: for sizes below 1 or a dropout outside [0, 1).
     """
     _check(classes, widths, dropout)
-    return from_linen(_Mlp(classes, tuple(widths), dropout, zero_init))
+    return reading(from_linen(_Mlp(classes, tuple(widths), dropout, zero_init)), reads)
 
 
-def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0) -> Model:
+def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0, reads: Reads = "pooled") -> Model:
     """Cosine similarity with one direction per class, `z_c = cos(x, w_c) / τ`.
 
     Args:
@@ -79,7 +107,7 @@ def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0) -> M
     _check(classes, (), dropout)
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: must be positive")
-    return from_linen(_Cosine(classes, temperature, dropout))
+    return reading(from_linen(_Cosine(classes, temperature, dropout)), reads)
 
 
 def _check(classes: int, widths: Sequence[int], dropout: float) -> None:

@@ -1,14 +1,14 @@
 """A network is two pure functions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from jtl import ops, rng
+from jtl import ops
 from jtl._tracing.dce import pruned
+from jtl.reads import Read
 from jtl.typing import Key, Output, Params, Stats
 
 
@@ -26,10 +26,14 @@ class Model(NamedTuple):
       init: `init(key, x) -> Variables` from one example batch (shapes matter, values do not).
       apply: `apply(variables, x, *, train, key) -> (output, stats)`; with `train=False` the statistics come
         back as they were, and no key is needed.
+      reads: what it takes of a backbone's features, where it is a head.
+      parts: the backbone and the heads by name, where it is a `network`.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[Output, Stats]]
+    reads: Read = Read()
+    parts: "Mapping[str, Model] | None" = None
 
 
 def from_linen(module: Any) -> Model:
@@ -137,73 +141,20 @@ def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Mode
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         return model.apply(variables, change(None, x), train=train, key=key)
 
-    return Model(lambda key, x: model.init(key, change(None, x)), apply)
+    return model._replace(init=lambda key, x: model.init(key, change(None, x)), apply=apply)
 
 
-def init(key: Key, x: Any, *, backbone: Model, **others: Model) -> Variables:
-    """Initialises a backbone and everything that sits on its features, as ONE tree.
+def evaluated(model: Model) -> Model:
+    """The model in evaluation mode whatever it is asked for: running statistics are used and stay, nothing is dropped.
 
-    Args:
-      key: each part draws from a stream of its own name, so adding a part does not change the others.
-      x: one example batch for the backbone.
-      backbone: its parameters stand under `backbone/`.
-      **others: models of the pooled features [batch, dim], each under its own name: `head=`, `critic=`.
-
-    Returns:
-      Variables with `params[name]` and, where a part has any, `stats[name]`.
+    Its gradients are those of evaluation mode.
     """
-    made = {"backbone": backbone.init(rng.stream(key, "backbone"), x)}
-    if others:
 
-        def run(variables: Variables, x: Any) -> Any:
-            return backbone.apply(variables, x, train=False, key=None)[0]["pooled"]
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        del train, key
+        return model.apply(variables, x, train=False, key=None)
 
-        shape = jax.eval_shape(run, made["backbone"], x)
-        pooled = jnp.zeros(shape.shape, shape.dtype)
-        made |= {name: model.init(rng.stream(key, name), pooled) for name, model in others.items()}
-    return Variables({n: v.params for n, v in made.items()}, {n: v.stats for n, v in made.items() if v.stats})
-
-
-def part(variables: Variables, name: str) -> Variables:
-    """One part of the tree, by its top-level name, as a model's own variables.
-
-    Raises:
-      ValueError: where there are no parameters of that name.
-    """
-    if name not in variables.params:
-        raise ValueError(f"no parameters under {name!r}; there are {sorted(variables.params)}")
-    return Variables(variables.params[name], variables.stats.get(name, {}))
-
-
-def pick(features: dict[str, Array], names: str | Sequence[str], x: Any = None) -> Float[Array, "batch dim"]:
-    """One feature vector per example, from one named feature or from several side by side.
-
-    Maps [b, h, w, c] and sequences [b, n, d] are averaged over their positions; those of texts over their tokens and
-    those of sounds over their frames, so that padding changes nothing.
-
-    Args:
-      features: by name; `frames` [b, n] tells which positions are of a sound.
-      names: of those wanted.
-      x: the input that they are of; the `mask` [b, n] of a text tells its tokens.
-
-    Raises:
-      ValueError: for a name that the backbone does not return.
-    """
-    wanted = (names,) if isinstance(names, str) else tuple(names)
-    missing = [n for n in wanted if n not in features]
-    if missing or not wanted:
-        raise ValueError(f"no feature {missing or 'was named'}; the backbone returns {sorted(features)}")
-    given = [features.get("frames"), x.get("mask") if isinstance(x, Mapping) else None]
-    masks = [jnp.asarray(mask) for mask in given if mask is not None]
-
-    def vector(f: Array) -> Array:
-        mask = next((mask for mask in masks if f.ndim == 3 and mask.shape == f.shape[:2]), None)
-        if mask is not None:
-            return ops.mean_of_tokens(f, mask)
-        return f.mean(tuple(range(1, f.ndim - 1))) if f.ndim > 2 else f
-
-    vectors = [vector(features[name]) for name in wanted]
-    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, -1)
+    return model._replace(apply=apply)
 
 
 def cast_floating(tree: Any, dtype: Any) -> Any:

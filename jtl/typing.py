@@ -26,16 +26,15 @@ class Aux(NamedTuple):
 
     Args:
       stats: the new statistics, the same tree as the objective was given.
-      metrics: name -> `jtl.metrics.accumulate.Mean`, each a sum with its count.
+      metrics: name -> `jtl.Mean` or `jtl.Sums`, which add up over batches.
+      outputs: name -> a tree of arrays with one row an example, for `jtl.collect`; a train step leaves them out, so
+        they cost nothing there.
     """
 
     stats: Stats
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
 
 
-Objective: TypeAlias = Callable[[Params, Stats, Batch, Key, Any], tuple[Any, Aux]]
-"""`objective(params, stats, batch, key, step) -> (loss, Aux)`; see `jtl.metrics.accumulate` for what a loss may be."""
-Alignment: TypeAlias = Callable[[Params, Stats, Any, Key, Any], tuple[Any, Aux]]
-"""An objective on `Views` of two domains in place of a batch."""
 Mask: TypeAlias = Callable[[Params], Tree]
 """Which parameters learn: from parameters to a tree of booleans (`jtl.params.select`)."""

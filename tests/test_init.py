@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,6 +22,8 @@ def test_optional_and_forbidden_packages_stay_out():
     """What a GPU machine may lack, and what jtl never runs on, is not imported with the library."""
     code = f"""
 import sys
+from pathlib import Path
+from types import ModuleType
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {{"grain", "tensorflow_datasets", "tyro", "matplotlib", "sklearn"}}:
@@ -37,3 +41,10 @@ assert not found, found
 def test_importing_jtl_does_not_import_jax():
     code = "import sys, jtl; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_no_public_name_hides_behind_a_module_of_that_name():
+    """Importing `jtl.load` would put the module in the place of the function."""
+    modules = {path.stem for path in Path(jtl.__file__).parent.iterdir()}
+    wrong = [name for name in jtl.__all__ if name in modules and not isinstance(getattr(jtl, name), ModuleType)]
+    assert not wrong

@@ -117,7 +117,7 @@ def test_one_tree_for_all_parts(key):
     jax.tree.map(np.testing.assert_array_equal, made.params["head"], again.params["head"])
     assert not np.array_equal(again.params["critic"]["kernel"], again.params["head"]["kernel"])
     with pytest.raises(ValueError, match="no parameters under 'haed'"):
-        model.part(made, "haed")
+        part(made, "haed")
 
 
 def test_pick_averages_positions_and_joins_features(key):

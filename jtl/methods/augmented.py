@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jtl import rng
-from jtl.typing import Aux, Batch, Key, Objective, Params, Stats
+from jtl.model import Variables
+from jtl.objective import NONE, Objective, as_objective
+from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
-def augmented(objective: Objective, augment: Callable[[Key, Any], Any]) -> Objective:
+def augmented(objective: Objective | Callable, augment: Callable[[Key, Any], Any]) -> Objective:
     """The objective on batches whose `x` were augmented; evaluation, another objective, is not touched.
 
     What is drawn is a function of the run's key and the step. In a batch of parts (source and target, support and
@@ -20,9 +22,10 @@ def augmented(objective: Objective, augment: Callable[[Key, Any], Any]) -> Objec
     Raises:
       ValueError: while tracing, for a batch that holds no `x`.
     """
+    inner = as_objective(objective)
 
     def wrapped(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
-        return objective(params, stats, _changed(batch, rng.stream(key, "augment")), key, step)
+        return inner(params, stats, _changed(batch, rng.stream(key, "augment")), key, step)
 
     def _changed(batch: Batch, key: Key) -> dict[str, Any]:
         parts = {
@@ -33,4 +36,7 @@ def augmented(objective: Objective, augment: Callable[[Key, Any], Any]) -> Objec
         own = {"x": augment(key, batch["x"])} if "x" in batch else {}
         return {**batch, **parts, **own}
 
-    return wrapped
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return inner.init(key, _changed(batch, rng.stream(key, "augment")), given)
+
+    return Objective(wrapped, init, inner.commit)

@@ -1,4 +1,4 @@
-"""Parameters that no file gives, drawn as `jtl.init` draws them."""
+"""Parameters that no file gives, initialised as `jtl.network(...).init` does."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl import rng
-from jtl.model import Model, init
+from jtl.model import Model
+from jtl.networks import network
 from jtl.typing import Key
 from jtl.weights.mapping.convert import flatten
 
@@ -26,7 +27,7 @@ def drawn(
     """Initial values of some parameters; under jit, so that no other is computed.
 
     Args:
-      key: of `jtl.init`; None for `jax.random.key(0)`.
+      key: of `network.init`; None for `jax.random.key(0)`.
       backbone: its parameters stand under `backbone/`.
       head: its parameters stand under `head/`; alone it is drawn without a trace of the backbone.
       example: shapes and types of an input.
@@ -37,13 +38,14 @@ def drawn(
     if not paths:
         return {}
     key = jax.random.key(0) if key is None else key
-    alone = all(path.startswith("head/") for path in paths)
+    # A head on something else than a vector is initialised on what the backbone gives.
+    alone = all(path.startswith("head/") for path in paths) and head.reads.form == "vector"
 
     def some(key: Key, x: Any) -> dict[str, jax.Array]:
         if alone:
             tree: dict[str, Any] = {"head": head.init(rng.stream(key, "head"), x).params}
         else:
-            made = init(key, x, backbone=backbone, head=head)
+            made = network(backbone=backbone, head=head).init(key, x)
             tree = {**made.params, "stats": made.stats}
         flat = dict(flatten(tree))
         return {path: flat[path].astype(wanted[path].dtype) for path in paths}

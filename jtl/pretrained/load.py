@@ -12,12 +12,15 @@ import numpy as np
 from jtl import heads
 from jtl.backbones.family import HEADLESS
 from jtl.backbones.registry import Config, Family
+from jtl.heads import Reads
 from jtl.model import Model, Variables
+from jtl.networks import network
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.pretrained.arguments import check
 from jtl.pretrained.channels import rechannelled, same_scale, widened
+from jtl.pretrained.head import head_of, read_of, with_reads
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
@@ -63,6 +66,11 @@ class Pretrained(NamedTuple):
     report: Coverage
     tokenizer: Vocabulary | None = None
 
+    @property
+    def network(self) -> Model:
+        """The backbone and the head as one model, which takes `variables`."""
+        return network(backbone=self.backbone, head=self.head)
+
 
 def load(
     source: str | Path,
@@ -72,6 +80,7 @@ def load(
     image: int | None = None,
     in_chans: int | None = None,
     stages: int | None = None,
+    reads: Reads | None = None,
     within: str | None = None,
     prefix: str = "",
     reinit: Sequence[str] = (),
@@ -101,6 +110,8 @@ def load(
       stages: read the first ones alone, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
         ConvNeXt or Swin, of which the head, and a last normalisation, then have another width and are drawn anew by
         `reinit`.
+      reads: the features that the head reads, where these are not the pooled ones, as "mean" or ("stage3", "stage4");
+        or a `jtl.reads.Read`. A head of another width is re-initialised by `reinit`.
       within: in a PyTorch file with several dicts of tensors, the place of the one to read, as "teacher" or
         "ema/state_dict".
       prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
@@ -132,6 +143,8 @@ def load(
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
     config = family.complete(family.headless(found.config, kind) if bare else found.config, kind)
+    if reads is not None:
+        config = with_reads(config, reads)
     # timm's names, and many files of networks of grey images, tell the scale of three channels for any number.
     images = same_scale(found.preprocessing, config.get("num_channels", 3))
     table = tables(family, config)[kind]
@@ -145,7 +158,7 @@ def load(
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(map(str, classes))
     count = _classes(classes, tensors, table)
     labels = labels if labels is not None and len(labels) == count else None
-    head = heads.identity() if count is None else family.head(config, count)
+    head = heads.identity(reads=read_of(config)) if count is None else head_of(family, config, count)
 
     def sizes(config):
         found = outline(family, config, count)

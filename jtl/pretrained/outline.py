@@ -9,7 +9,8 @@ import jax
 
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.family import Config, Family
-from jtl.model import init
+from jtl.networks import network as whole
+from jtl.pretrained.head import head_of
 from jtl.weights.mapping.convert import flatten
 
 KEPT = 64  # outlines; one is some hundred small objects
@@ -46,10 +47,10 @@ def outline(family: Family, config: Config, classes: int | None = None) -> Mappi
 def _traced(network: _Network) -> Mapping[str, tuple[int, ...]]:
     family, config = network.family, network.config
     backbone = family.backbone(config)
-    head = {} if network.classes is None else {"head": family.head(config, network.classes)}
+    head = {} if network.classes is None else {"head": head_of(family, config, network.classes)}
 
     def made(key, x):
-        variables = init(key, x, backbone=backbone, **head)
+        variables = whole(backbone=backbone, **head).init(key, x)
         return {**variables.params, "stats": variables.stats}
 
     tree = shapes(made, jax.eval_shape(jax.random.key, 0), family.example(config))

@@ -23,6 +23,7 @@ from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.pretrained.card import Card, readme
 from jtl.pretrained.check import check
+from jtl.pretrained.head import WORD, read_of
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
 from jtl.pretrained.recognise import of_processor, preprocessing_of
@@ -84,6 +85,9 @@ def save(
             "the parameters have no head; load with classes= and reinit=('head/.*',) for a new one, or save the "
             "backbone alone with format='jtl'"
         )
+    if format != "jtl" and WORD in pretrained.config:
+        names = read_of(pretrained.config).names
+        raise ValueError(f"the head reads {names}, which {FORMATS[format]} cannot say; save it with format='jtl'")
     labels = _labels(pretrained, params)
     texts = _texts(format, family, pretrained, params, labels)
     table = known.get(PLAIN, known[FORMATS[format]]) if format == "hf" and bare else known[FORMATS[format]]

@@ -1,13 +1,15 @@
 """Training: a state, the one step, where it runs, the loop and its checkpoints."""
 
 from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.collect import collect, predict
 from jtl.train.evaluate import Validation, evaluate, evaluator
-from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
+from jtl.train.loop import Fitted, Moment, NonFiniteLoss, Refresh, fit
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.parallel.sharding import fsdp, jit_step, mesh, put_batch, replicate, variables_sharding
 from jtl.train.records import JsonLines, TensorBoard, read_json_lines
 from jtl.train.state import State, averaged, variables
 from jtl.train.step import Step, make_step
+from jtl.train.turns import Phase, Turn
 
 __all__ = [
     "Checkpoints",
@@ -15,11 +17,15 @@ __all__ = [
     "JsonLines",
     "Moment",
     "NonFiniteLoss",
+    "Phase",
+    "Refresh",
     "State",
     "Step",
     "TensorBoard",
+    "Turn",
     "Validation",
     "averaged",
+    "collect",
     "evaluate",
     "evaluator",
     "fit",
@@ -28,6 +34,7 @@ __all__ = [
     "make_step",
     "mesh",
     "pmap_step",
+    "predict",
     "put_batch",
     "read_json_lines",
     "replicate",

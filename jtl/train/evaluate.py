@@ -1,6 +1,6 @@
 """Evaluation: the sums of an objective's means over a whole data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,12 +13,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jtl import rng
 from jtl.metrics import accumulate
 from jtl.model import Variables
+from jtl.objective import Objective, as_objective
 from jtl.params import flatten
 from jtl.train.parallel import sharding
 from jtl.train.parallel.consistency import agree, checksums
 from jtl.train.parallel.place import place
 from jtl.train.prefetch import feed, rows
-from jtl.typing import Objective
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,34 @@ class Validation:
       objective: in evaluation mode, as `methods.finetune.evaluation(...)`.
       data: a data set; each evaluation goes through all of it.
       every: steps between evaluations; None: an epoch of the training data.
-      watch: the number that names the best checkpoint and stops early.
-      mode: whether it should be small or large.
+      watch: the number that names the best checkpoint and stops early; of a metric with several results `name/result`.
+      mode: whether it should be small or large; only of "loss" it need not be said.
       patience: stop after so many evaluations in a row without a new best; None never does.
+      also: functions of the variables, each a dict of more numbers by name, as those that need all rows at once
+        (`jtl.collect`).
 
     Raises:
-      ValueError: for numbers below 1 or another mode.
+      ValueError: for numbers below 1, another mode, or none where one is needed.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> data = jtl.data.arrays(jnp.zeros((8, 5)), jnp.zeros(8, int), batch_size=4, shuffle=False)
+      >>> validation = jtl.Validation(jtl.evaluation(net), data, watch="accuracy", mode="max", patience=3)
     """
 
-    objective: Objective
+    objective: Objective | Callable
     data: Any
     every: int | None = None
     watch: str = "loss"
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] | None = None
     patience: int | None = None
+    also: Sequence[Callable[[Variables], Mapping[str, float]]] = ()
 
     def __post_init__(self):
-        if self.mode not in ("min", "max"):
+        if self.mode is None and self.watch != "loss":
+            raise ValueError(f"watch={self.watch!r} without mode: give 'min' where small is good, 'max' where large is")
+        if self.mode not in (None, "min", "max"):
             raise ValueError(f"mode={self.mode!r}: 'min' where small is good, 'max' where large is")
         if any(n is not None and n < 1 for n in (self.every, self.patience)):
             raise ValueError(f"every={self.every}, patience={self.patience}: both are at least 1")
@@ -54,16 +65,19 @@ class Validation:
         """The watched number, turned so that higher is better.
 
         Raises:
-          ValueError: where the objective has no such number.
+          ValueError: where the objective has no such number, or where it is an array.
         """
         if self.watch not in found:
             raise ValueError(f"watch={self.watch!r}: the validation objective gives {sorted(found)}")
+        if not isinstance(found[self.watch], float):
+            shape = np.shape(found[self.watch])
+            raise ValueError(f"watch={self.watch!r} is an array of shape {shape}; watch one number")
         return found[self.watch] if self.mode == "max" else -found[self.watch]
 
 
 def evaluate(
-    objective: Objective, variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
-) -> dict[str, float]:
+    objective: Objective | Callable, variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
+) -> dict[str, Any]:
     """Goes through a data set once: `Σ_batches total / Σ_batches count` of the loss and of every metric.
 
     Sums are added in float64, over the rows that masks keep, so the batch size, a padded last batch and the
@@ -77,62 +91,99 @@ def evaluate(
       key: root of the randomness of an objective that draws any.
 
     Returns:
-      "loss", its terms where there are several, and the metrics.
+      "loss", its terms where there are several, and the metrics: floats, and arrays for metrics that are.
 
     Raises:
       ValueError: where there is no batch, or where processes have other numbers of batches or rows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> data = jtl.data.arrays(jnp.zeros((6, 5)), jnp.zeros(6, int), batch_size=4, shuffle=False)
+      >>> variables = net.init(jax.random.key(0), data[0]["x"])
+      >>> sorted(jtl.evaluate(jtl.evaluation(net), variables, data))
+      ['accuracy', 'loss']
     """
     return evaluator(objective)(variables, data, mesh=mesh, key=key)
 
 
-def evaluator(objective: Objective) -> Callable[..., dict[str, float]]:
+def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
     """`evaluate` with the objective given: compiled at the first call and used again after."""
+    objective = as_objective(objective)
 
-    @jax.jit
     def run(variables, batch, key, index):
         loss, aux = objective(variables.params, variables.stats, batch, rng.stream(key, "evaluate", index), index)
-        terms = accumulate.as_terms(loss)
-        return terms, {name: accumulate.as_terms(value)["loss"] for name, value in aux.metrics.items()}, index + 1
+        return accumulate.as_terms(loss), accumulate.as_sums(aux.metrics)
 
-    def evaluation(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, float]:
+    through = passes(run)
+
+    def evaluation(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, Any]:
+        sums = None
+        for found, _ in through(variables, data, mesh=mesh, key=key):
+            new = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
+            sums = new if sums is None else accumulate.added(sums, new)
+        terms, metrics = sums  # pyright: ignore[reportGeneralTypeIssues]  # there is at least one batch
+        losses = {n: float(total / count) if count > 0 else 0.0 for n, (total, count) in terms.items()}
+        return {"loss": sum(losses.values()), **(losses if len(losses) > 1 else {}), **_results(metrics)}
+
+    return evaluation
+
+
+def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, m in metrics.items():
+        if isinstance(m, accumulate.Mean):
+            found[name] = float(m.total / m.count) if m.count > 0 else 0.0
+        else:
+            for part, value in accumulate.values({name: m}).items():
+                found[part] = float(value) if np.ndim(value) == 0 else np.asarray(value)
+    return found
+
+
+def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
+    """`through(variables, data, mesh=..., key=...)` yields `(run(variables, batch, key, index), batch)` of each batch.
+
+    Results are whole on every device and come as NumPy arrays, read only after the next batch was handed to the
+    devices. `run` is compiled once per mesh and shape of a batch.
+    """
+    compiled: dict[Mesh, Callable] = {}
+
+    def through(
+        variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
+    ) -> Iterator[tuple[Any, Any]]:
         if not len(data):
             raise ValueError("the data set to evaluate on is empty")
         mesh = sharding.automatic(_mesh_of(variables) if mesh is None else mesh)
         agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
         agree(mesh, "processes have other parameters", checksums(flatten(variables.params)))
         whole = NamedSharding(mesh, PartitionSpec())
+        if mesh not in compiled:
+
+            def counted(variables, batch, key, index):
+                return run(variables, batch, key, index), index + 1
+
+            compiled[mesh] = jax.jit(counted, out_shardings=whole)
 
         def there(a: Any) -> Any:
             return place(a, NamedSharding(mesh, a.sharding.spec)) if _on(a, mesh) else place(a, whole)
 
         with jax.transfer_guard("allow"):
             variables = jax.tree.map(there, variables)
-            key = jax.random.key(0) if key is None else key
-            key = there(key)
+            key = there(jax.random.key(0) if key is None else key)
             index = place(jnp.zeros((), jnp.int32), whole)
-        sums, pending, seen = None, None, 0
+        pending, seen = None, 0
         with closing(feed(data, range(len(data)), mesh, fixed=False)) as batches:
             for batch in batches:
-                *found, index = run(variables, batch, key, index)
-                sums = _added(sums, pending)
-                pending = found
+                found, index = compiled[mesh](variables, batch, key, index)
+                if pending is not None:
+                    yield jax.device_get(pending[0]), pending[1]
+                pending = (found, batch)
                 seen += sum(rows(batch).values())
-        sums = _added(sums, pending)
+        assert pending is not None  # there is at least one batch
+        yield jax.device_get(pending[0]), pending[1]
         agree(mesh, "processes give batches of other sizes", {"the rows of all": seen})
-        terms, metrics = (
-            {n: float(total / count) if count > 0 else 0.0 for n, (total, count) in p.items()} for p in sums
-        )
-        return {"loss": sum(terms.values()), **(terms if len(terms) > 1 else {}), **metrics}
 
-    return evaluation
-
-
-def _added(sums: Any, means: Any) -> Any:
-    """Adds one batch's sums, read only after the next batch was handed to the devices."""
-    if means is None:
-        return sums
-    new = jax.tree.map(lambda a: np.asarray(a, np.float64), jax.device_get(means))
-    return new if sums is None else jax.tree.map(np.add, sums, new)
+    return through
 
 
 def _on(leaf: Any, mesh: Mesh) -> bool:

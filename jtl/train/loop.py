@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -32,22 +33,39 @@ class NonFiniteLoss(FloatingPointError):
 
 
 class Moment(NamedTuple):
-    """What a hook is told.
+    """The argument of a hook.
 
     Args:
       step: the step whose metrics were read.
-      metrics: of that step, as floats.
+      metrics: of that step, floats (arrays for metrics that are).
       state: as the run has it now, which is one step later unless an evaluation or a save is due. The next
         step writes over it: copy what you keep.
     """
 
     step: int
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     state: State
 
 
+class Refresh(NamedTuple):
+    """A function of the state that runs between steps: new pseudo-labels, an optimizer that starts again.
+
+    Args:
+      run: `run(state) -> state`, of the same shapes and types; a function of the state alone, so that a resumed run
+        ends with the same bits. It may compile programs of its own.
+      every: it runs before step 0 and after each `every` steps. A run that is resumed there runs it too.
+
+    Example:
+      >>> import jtl
+      >>> refresh = jtl.Refresh(lambda state: state, every=100)
+    """
+
+    run: Callable[[State], State]
+    every: int
+
+
 class Fitted(NamedTuple):
-    """What a run came to.
+    """The result of `fit`.
 
     Args:
       state: after the last step.
@@ -74,6 +92,7 @@ def fit(
     rules: Sequence[tuple[str, sharding.Rule]] = ((".*", sharding.replicate),),
     validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
+    refresh: Refresh | None = None,
     records: Sequence[Record] = (),
     hooks: Sequence[Callable[[Moment], None]] = (),
     progress: bool = True,
@@ -96,6 +115,7 @@ def fit(
       rules: how parameters are cut over the mesh.
       validation: what to look at now and then. It sees the moving averages, where the step keeps any.
       checkpoints: where to save: at each of its own intervals, after each validation, and at the end.
+      refresh: what changes the state between steps.
       records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
       hooks: called with a `Moment` after each step's numbers were read, in every process.
       progress: show it on standard output.
@@ -110,11 +130,13 @@ def fit(
         raise ValueError(f"steps={steps}: a run takes at least one step")
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
+    if refresh is not None and refresh.every < 1:
+        raise ValueError(f"refresh.every={refresh.every}: at least one step lies between two")
     if validation is not None:
         same_labels(data, validation.data, ("the training data", "the validation data"))
     mesh = sharding.mesh() if mesh is None else sharding.automatic(mesh)
     agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
-    compiled, state = sharding.jit_step(step, state, mesh, rules)
+    program, state = sharding.jit_phases(step, state, mesh, rules)
     leading = jax.process_index() == 0
     display = shown_progress(steps, len(data)) if progress and leading else Silent()
     if checkpoints is not None and checkpoints.steps():
@@ -124,7 +146,8 @@ def fit(
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         state = jax.jit(copied, out_shardings=places)(state)
     at = int(jax.device_get(state.step))
-    run = _Run(mesh, len(data), steps, validation, checkpoints, records if leading else (), hooks, display)
+    recorded = records if leading else ()
+    run = _Run(mesh, len(data), steps, validation, checkpoints, refresh, recorded, hooks, display)
     if at > steps:
         where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
         raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
@@ -144,7 +167,7 @@ def fit(
                 return Fitted(state, run.history, run.best, stopped, 0.0)
         batches = stack.enter_context(closing(feed(data, range(at, steps), mesh)))
         stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
-        done = run.go(compiled, state, batches, at, stop)
+        done = run.go(program, state, batches, at, stop)
         if checkpoints is not None:
             checkpoints.wait()
         return done
@@ -159,6 +182,7 @@ class _Run:
     steps: int
     validation: Validation | None
     checkpoints: Checkpoints | None
+    refresh: Refresh | None
     records: Sequence[Record]
     hooks: Sequence[Callable[[Moment], None]]
     display: Silent
@@ -182,18 +206,21 @@ class _Run:
             return False
         return self.checkpoints.about(step=at)["score"] is None
 
-    def go(self, compiled: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
+    def go(self, program: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
         batch = next(batches)
         agree(self.mesh, "processes give batches of other sizes", rows(batch))
-        began = time.monotonic()
-        take = compiled.lower(state, batch).compile()
-        seconds = time.monotonic() - began
-        devices = self.mesh.devices
-        self.display.say(f"compiled in {seconds:.1f} s for {devices.size} x {devices.flat[0].device_kind}")
+        compiled = _Compiled(program, self.display, self.mesh)
+        take = compiled.of(at, state, batch)
         self.display.begin(at)
         pending, stopped = None, "steps"
         with jax.transfer_guard("disallow"):
             for now in range(at + 1, self.steps + 1):
+                if self.refresh is not None and (now - 1) % self.refresh.every == 0:
+                    if pending is not None:
+                        self.read(*pending, state, now - 1)
+                        pending = None
+                    state = _refreshed(self.refresh, state)
+                take = compiled.of(now - 1, state, batch)
                 state, metrics = take(state, batch)
                 if pending is not None:
                     self.read(*pending, state, now)
@@ -208,7 +235,7 @@ class _Run:
                 if stopped == "patience" or now == self.steps:
                     break
                 batch = next(batches)
-        return Fitted(state, self.history, self.best, stopped, seconds)
+        return Fitted(state, self.history, self.best, stopped, compiled.seconds)
 
     def due(self, now: int) -> bool:
         """Whether this step ends with an evaluation or a save, for which its numbers must be known."""
@@ -230,9 +257,10 @@ class _Run:
 
     def read(self, step: int, metrics: Any, state: State, now: int) -> None:
         """Takes a step's numbers from the devices and tells everyone."""
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        found = jax.device_get(metrics).items()
+        values = {name: float(value) if value.ndim == 0 else value for name, value in found}
         self.tell(step, "train", values)
-        self.display.step(step, values)
+        self.display.step(step, numbers_of(values))
         if not math.isfinite(values["loss"]):
             self.fail(f"the loss of step {step} is {values['loss']}", state, now)
         with jax.transfer_guard("allow"):
@@ -248,6 +276,7 @@ class _Run:
                 averages = Variables(averaged(state), state.stats)
                 key = state.key
             found = self.evaluate(averages, self.validation.data, mesh=self.mesh, key=key)
+            found |= _more(self.validation, averages, found)
             self.tell(now, "validation", found)
             score = self.validation.score(found)
             if math.isnan(score):
@@ -255,20 +284,20 @@ class _Run:
             if self.best is None or score > self.score:
                 self.best, self.score = now, score
             over = self.over(now)
-            numbers = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in numbers_of(found).items())
             self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
         if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
             if _first_bad(state) is not None:
                 self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
-            self.checkpoints.save(state, score=score, metrics=found)
+            self.checkpoints.save(state, score=score, metrics=numbers_of(found))
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
         return "patience" if over else "steps"
 
-    def tell(self, step: int, split: str, values: dict[str, float]) -> None:
+    def tell(self, step: int, split: str, values: dict[str, Any]) -> None:
         self.history.append({"step": step, "split": split, **values})
         for record in self.records:
-            record.write(step, split, values)
+            record.write(step, split, numbers_of(values))
 
     def leave(self, signal: str, now: int) -> None:
         assert self.checkpoints is not None
@@ -296,6 +325,54 @@ class _Run:
                 else f"none was saved to {self.checkpoints.directory} yet"
             )
         raise NonFiniteLoss(f"{what}; {where}; {kept}")
+
+
+class _Compiled:
+    """The program of each phase, compiled when its first step comes."""
+
+    def __init__(self, program: Callable, display: Silent, mesh: Mesh):
+        self.program, self.display, self.mesh = program, display, mesh
+        self.seconds = 0.0
+        self.jitted: Any = None
+        self.take: Any = None
+
+    def of(self, step: int, state: State, batch: Any) -> Callable:
+        jitted = self.program(step)
+        if jitted is not self.jitted:
+            began = time.monotonic()
+            with jax.transfer_guard("allow"):
+                self.take = jitted.lower(state, batch).compile()
+            seconds = time.monotonic() - began
+            self.jitted, self.seconds = jitted, self.seconds + seconds
+            devices = self.mesh.devices
+            self.display.say(f"compiled in {seconds:.1f} s for {devices.size} x {devices.flat[0].device_kind}")
+        return self.take
+
+
+def _refreshed(refresh: Refresh, state: State) -> State:
+    """The state of a refresh, in buffers of its own where the step expects them."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, state)
+    with jax.transfer_guard("allow"):
+        found = refresh.run(state)
+        chex.assert_trees_all_equal_shapes_and_dtypes(found, state, custom_message="the state of a refresh")
+        return jax.jit(copied, out_shardings=places)(found)
+
+
+def _more(validation: Validation, variables: Variables, found: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a validation's other functions."""
+    more: dict[str, float] = {}
+    for function in validation.also:
+        values = function(variables)
+        clash = sorted(values.keys() & (found.keys() | more.keys()))
+        if clash:
+            raise ValueError(f"also gives the names {clash}, which are taken: give them others")
+        more |= {name: float(value) for name, value in values.items()}
+    return more
+
+
+def numbers_of(values: dict[str, Any]) -> dict[str, float]:
+    """Those that are one number: arrays, as a confusion matrix, are shown and written nowhere but in the history."""
+    return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
 @jax.jit

@@ -12,10 +12,14 @@ import optax
 from jtl import ops, rng
 from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, widened
-from jtl.params import flatten, merge, select, split, unflatten
-from jtl.train.microbatch import divide
+from jtl.objective import Objective
+from jtl.params import flatten, merge, split, unflatten
+from jtl.train.gradient import gradient
 from jtl.train.state import State, copied, unshared
-from jtl.typing import Batch, Key, Mask, Objective
+from jtl.train.turns import Phase, Turn, as_phases, groups_of, owners
+from jtl.typing import Batch, Key, Mask, Params
+
+Update = Callable[[State, Batch], tuple[State, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,43 @@ class Step:
 
     Args:
       init: `init(variables, key) -> State`; copies its arguments, so that donating the state leaves them alive.
-      update: `update(state, batch) -> (state, metrics)`; metrics are scalars, means over the global batch.
-      masks: which parameters each objective trains.
+      phases: the first step of each phase, and its `update(state, batch) -> (state, metrics)`. Metrics are over the
+        global batch; their names are those of the phase.
+      masks: which parameters each group's optimizer owns.
     """
 
     init: Callable[[Variables, Key], State]
-    update: Callable[[State, Batch], tuple[State, dict[str, Any]]]
+    phases: tuple[tuple[int, Update], ...]
     masks: tuple[Mask, ...]
+
+    def at(self, step: int) -> Update:
+        """The update of the phase that a step belongs to; the host chooses, so each phase is a program of its own."""
+        return next(update for start, update in reversed(self.phases) if step >= start)
+
+    @property
+    def update(self) -> Update:
+        """The only phase's update.
+
+        Raises:
+          ValueError: where there are several phases.
+        """
+        if len(self.phases) > 1:
+            starts = [start for start, _ in self.phases]
+            raise ValueError(f"this step has phases from {starts} on: take step.at(number), as jtl.fit does")
+        return next(update for _, update in self.phases)
 
     def __call__(self, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
         """One step of training."""
         return self.update(state, batch)
 
+    def trains(self, params: Params) -> dict[str, bool]:
+        """Whether any phase trains a parameter, by path."""
+        own = owners(params, self.masks)
+        return {path: path in own for path in flatten(params)}
+
 
 def make_step(
-    objective: Objective | Sequence[Objective],
+    objective: Objective | Callable | Turn | Sequence[Objective | Callable | Turn] | Sequence[Phase],
     tx: optax.GradientTransformation | Sequence[optax.GradientTransformation],
     *,
     trainable: Mask | Sequence[Mask] | None = None,
@@ -52,31 +78,42 @@ def make_step(
     """Makes the train step of an objective, or of several that take turns.
 
     Only the trainable leaves are differentiated and only they have optimizer state: frozen leaves come out
-    bit-unchanged and their gradient is never computed. Several objectives run in order inside one program,
-    each on the parameters that the one before left (alternating adversarial training).
+    bit-unchanged and their gradient is never computed. Turns run in order inside one program, each on the parameters
+    that the one before left (alternating adversarial training). After the last turn each objective's `commit` is
+    called once, on parameters of full precision.
 
     The loss is `Σ_terms Σ_i total_i / Σ_i count_i` over microbatches and devices i: sums over counts, so
     neither microbatches nor masks nor the number of devices change it.
 
     Args:
-      objective: `(params, stats, batch, key, step) -> (loss, Aux)`, or a sequence of them.
-      tx: one optax optimizer per objective.
-      trainable: one mask per objective (`select(...)`), or one for all; None trains everything.
+      objective: one, `Turn`s, or `Phase`s of them. A sequence of objectives takes turns, each with its own optimizer.
+      tx: an optimizer, or one for each group of parameters. Those that want `value`, `grad`, `value_fn` or `grad_fn`,
+        as `optax.lbfgs` and `optax.contrib.sam` do, are given them.
+      trainable: the parameters of each optimizer (`select(...)`), disjoint; None: of the only one, all.
       microbatch: in how many parts a batch is gone through, to save memory. Batch statistics are then each
         part's own, and run on from part to part.
       dtype: compute in this dtype (`jnp.bfloat16`): parameters are cast on the way in, they and their gradients
         stay float32, and so does everything that `jtl.losses` computes.
-      clip: the largest global norm of an objective's gradient; the norm before is in the metrics.
+      clip: the largest global norm of a turn's gradient; the norm before is in the metrics.
       ema: decay of a moving average of the trainable leaves, in [0, 1).
 
     Raises:
-      ValueError: for counts of objectives, optimizers and masks that differ, or numbers out of range.
+      ValueError: for counts of objectives, optimizers and masks that differ, masks that overlap (at `init`), or numbers
+        out of range.
+      TypeError: for what is no objective or no optimizer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective, batch = jtl.finetune(net), {"x": jnp.ones((4, 5)), "y": jnp.zeros(4, int)}
+      >>> step = jtl.make_step(objective, optax.adam(1e-3), trainable=jtl.select("head/.*"))
+      >>> state = step.init(objective.init(jax.random.key(0), batch), jax.random.key(1))
+      >>> state, metrics = jax.jit(step)(state, batch)
+      >>> sorted(metrics), int(state.step)
+      (['accuracy', 'loss'], 1)
     """
-    objectives, txs = _listed(objective), _listed(tx, optax.GradientTransformation)
-    masks = (select(".*"),) if trainable is None else _listed(trainable)
-    masks = masks * len(objectives) if len(masks) == 1 else masks
-    if not len(objectives) == len(txs) == len(masks):
-        raise ValueError(f"{len(objectives)} objectives, {len(txs)} optimizers, {len(masks)} masks: give one of each")
+    txs, masks = groups_of(tx, trainable)
+    phases = as_phases(objective, len(txs))
     if microbatch < 1:
         raise ValueError(f"microbatch={microbatch}: the number of parts of a batch is at least 1")
     if clip is not None and not clip > 0:
@@ -85,85 +122,102 @@ def make_step(
         raise ValueError(f"ema={ema}: the decay lies in [0, 1)")
 
     def init(variables: Variables, key: Key) -> State:
+        _check(variables, key)
         # Without the empty parts, which do not come back from `merge`: every step gives the tree that it got.
         params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
+        owners(params, masks)
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
         averages = {} if ema is None else copied(widened(_union(trained)))
         return unshared(State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages))
 
-    def update(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-        params, stats, opts, metrics, parts = state.params, state.stats, [], {}, []
-        for i, (objective, tx, mask) in enumerate(zip(objectives, txs, masks, strict=True)):
-            key = ops.device_key(rng.stream(state.key, f"objective{i}", state.step))
-            trained, frozen = split(params, mask)
-            loss = _summed(objective, frozen, state.step, dtype)
-            grads, stats, terms, found = _gradient(loss, trained, stats, batch, key, microbatch)
-            found = {
-                "loss": accumulate.total(terms),
-                **accumulate.values(terms if len(terms) > 1 else {}),
-                **accumulate.values(found),
+    def updater(turns: tuple[Turn, ...]) -> Update:
+        def update(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
+            params, stats, opt, metrics = state.params, state.stats, state.opt, {}
+            for i, turn in enumerate(turns):
+                key = ops.device_key(rng.stream(state.key, f"objective{i}", state.step))
+                run = _taker(turn, txs, masks, batch, state.step, microbatch=microbatch, dtype=dtype, clip=clip)
+                params, stats, opt, found = _repeated(run, params, stats, opt, key, turn.repeat)
+                name = turn.name or str(i)
+                metrics |= found if len(turns) == 1 else {f"{name}/{n}": value for n, value in found.items()}
+            if len(turns) > 1:
+                metrics["loss"] = sum(metrics[f"{turn.name or i}/loss"] for i, turn in enumerate(turns))
+            for turn in turns:
+                stats = _committed(turn.objective, stats, params)
+            averages: Any = state.ema
+            if ema is not None:
+                trained = _union([split(params, mask)[0] for mask in masks])
+                averages = optax.incremental_update(widened(trained), state.ema, 1 - ema)
+            return State(state.step + 1, params, stats, opt, state.key, averages), metrics
+
+        return update
+
+    return Step(init, tuple((start, updater(turns)) for start, turns in phases), masks)
+
+
+def _taker(
+    turn: Turn, txs: tuple, masks: tuple, batch: Batch, step: Any, *, microbatch: int, dtype: Any, clip: float | None
+) -> Callable:
+    """`take(params, stats, opt, key) -> (params, stats, opt, metrics)`: one gradient step of a turn."""
+
+    def take(params: Params, stats: Any, opt: tuple, key: Key) -> tuple[Params, Any, tuple, dict[str, Any]]:
+        groups = [split(params, masks[i])[0] for i in turn.by]
+        trained = _union(groups)
+        frozen = _without(params, trained)
+
+        def loss(trained, stats, batch, key):
+            whole = merge(trained, frozen)
+            return turn.objective(whole if dtype is None else cast_floating(whole, dtype), stats, batch, key, step)
+
+        grads, after, terms, found = gradient(loss, trained, stats, batch, key, microbatch)
+        metrics = {
+            "loss": accumulate.total(terms),
+            **accumulate.values(terms if len(terms) > 1 else {}),
+            **accumulate.values(found),
+        }
+        if clip is not None:
+            grads, metrics["grad_norm"] = _clipped(grads, clip)
+        moved, opts = [], list(opt)
+        for i, group in zip(turn.by, groups, strict=True):
+            own = _of(grads, group)
+
+            def value_and_grad(part, group=group):
+                others = _without(trained, group)
+                g, _, t, _ = gradient(
+                    lambda p, s, b, k: loss(merge(p, others), s, b, k), part, stats, batch, key, microbatch
+                )
+                return accumulate.total(t), g
+
+            extra = {
+                "value": metrics["loss"],
+                "grad": own,
+                "value_fn": lambda part, run=value_and_grad: run(part)[0],
+                "grad_fn": lambda part, _=None, run=value_and_grad: run(part)[1],
             }
-            if clip is not None:
-                grads, found["grad_norm"] = _clipped(grads, clip)
-            updates, opt = tx.update(grads, state.opt[i], trained)
-            trained: Any = optax.apply_updates(trained, updates)
-            params = merge(trained, frozen)
-            opts.append(opt)
-            parts.append(trained)
-            metrics |= found if len(objectives) == 1 else {f"{i}/{name}": value for name, value in found.items()}
-        if len(objectives) > 1:
-            metrics["loss"] = sum(metrics[f"{i}/loss"] for i in range(len(objectives)))
-        averages: Any = state.ema
-        if ema is not None:
-            averages = optax.incremental_update(widened(_union(parts)), state.ema, 1 - ema)
-        return State(state.step + 1, params, stats, tuple(opts), state.key, averages), metrics
+            updates, opts[i] = txs[i].update(own, opt[i], group, **extra)
+            moved.append(optax.apply_updates(group, updates))
+        return merge(_union(moved), frozen), after, tuple(opts), metrics
 
-    return Step(init, update, masks)
+    return take
 
 
-def _summed(objective: Objective, frozen: Any, step: Any, dtype: Any) -> Callable:
-    """The loss with its denominators given, so that parts of a batch add up to the whole."""
+def _repeated(take: Callable, params: Params, stats: Any, opt: tuple, key: Key, times: int) -> tuple:
+    """A turn taken several times in a row, in a scan; the metrics are those of the last."""
+    if times == 1:
+        return take(params, stats, opt, key)
 
-    def loss(trained, stats, batch, key, counts):
-        params = merge(trained, frozen)
-        out, aux = objective(params if dtype is None else cast_floating(params, dtype), stats, batch, key, step)
-        # Another tree, shape or type would make the state another, and every step a new program.
-        chex.assert_trees_all_equal_shapes_and_dtypes(aux.stats, stats, custom_message="statistics of an objective")
-        terms = accumulate.as_terms(out)
-        counts = counts or {name: ops.batch_sum(jax.lax.stop_gradient(t.count)) for name, t in terms.items()}
-        value = sum(accumulate.Mean(t.total, counts[name]).value for name, t in terms.items())
-        return jnp.asarray(value), (aux.stats, terms, aux.metrics)
+    def body(carry, i):
+        *carry, found = take(*carry, jax.random.fold_in(key, i))
+        return tuple(carry), found
 
-    return loss
+    (params, stats, opt), found = jax.lax.scan(body, (params, stats, opt), jnp.arange(times))
+    return params, stats, opt, jax.tree.map(lambda a: a[-1], found)
 
 
-def _gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, microbatch: int) -> tuple:
-    """Gradients, new statistics, and the sums of terms and metrics, over microbatches and devices."""
-    differentiate = jax.grad(loss, has_aux=True)
-    if microbatch == 1:
-        grads, (stats, terms, found) = differentiate(trained, stats, batch, key, None)
-    else:
-        parts = divide(batch, microbatch)
-
-        def count(part):
-            _, (_, terms, _) = loss(trained, stats, part, key, None)
-            return {name: term.count for name, term in terms.items()}
-
-        # Counts depend on masks alone, so XLA drops the rest of this pass: it costs no FLOPs (tested).
-        counts = ops.batch_sum(jax.tree.map(lambda c: c.sum(0), jax.vmap(count)(parts)))
-
-        def body(carry, part):
-            grads, stats, i = carry
-            more, (stats, terms, found) = differentiate(trained, stats, part, jax.random.fold_in(key, i), counts)
-            return (jax.tree.map(jnp.add, grads, more), stats, i + 1), (terms, found)
-
-        zeros = jax.tree.map(jnp.zeros_like, widened(trained))
-        (grads, stats, _), sums = jax.lax.scan(body, (zeros, stats, jnp.zeros((), jnp.int32)), parts)
-        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
-        terms, found = jax.tree.map(lambda a: a.sum(0), sums)
-    found = {name: accumulate.as_terms(value)["loss"] for name, value in found.items()}
-    return ops.batch_sum(grads), stats, ops.batch_sum(terms), ops.batch_sum(found)
+def _committed(objective: Any, stats: Any, params: Params) -> Any:
+    after = objective.commit(stats, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, stats, custom_message="statistics of an objective's commit")
+    return after
 
 
 def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
@@ -174,10 +228,11 @@ def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
     return jax.tree.map(lambda g, w: (w * factor.astype(w.dtype)).astype(g.dtype), grads, wide), norm
 
 
-def _listed(given: Any, single: type | None = None) -> tuple:
-    """One or several as several; an optax optimizer is itself a tuple."""
-    several = isinstance(given, Sequence) and not (single and isinstance(given, single))
-    return tuple(given) if several else (given,)
+def _check(variables: Any, key: Any) -> None:
+    if not isinstance(variables, Variables):
+        raise TypeError(f"variables is a {type(variables).__name__}; give jtl.Variables, as objective.init returns")
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key is {key!r}; give a key: jax.random.key(0)")
 
 
 def _union(trees: Sequence[Any]) -> Any:
@@ -185,3 +240,13 @@ def _union(trees: Sequence[Any]) -> Any:
     for tree in trees:
         flat |= flatten(tree)
     return unflatten(flat)
+
+
+def _without(tree: Any, taken: Any) -> Any:
+    paths = flatten(taken)
+    return unflatten({path: leaf for path, leaf in flatten(tree).items() if path not in paths})
+
+
+def _of(tree: Any, like: Any) -> Any:
+    flat = flatten(tree)
+    return unflatten({path: flat[path] for path in flatten(like)})

@@ -31,10 +31,10 @@ def test_each_part_draws_for_itself_and_by_the_key(key):
 
 def test_an_augmentation_that_changes_nothing_changes_nothing(key):
     rows = batch(masked=True)
-    body, head, _, variables = parts(key, rows["x"])
+    net, _, variables = parts(key, rows["x"])
     plain, same = (
         total(objective(variables.params, {}, rows, key, 0)[0])
-        for objective in (finetune(body, head), augmented(finetune(body, head), lambda key, x: x))
+        for objective in (finetune(net), augmented(finetune(net), lambda key, x: x))
     )
     assert float(plain) == float(same)
 

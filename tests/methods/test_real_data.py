@@ -100,7 +100,7 @@ def test_maml_on_omniglot(real_data):
     kept, _, held = data.split_classes(1623, (1100, 100, 423))
     images = stored[..., None].astype(np.float32) / 255
     body, head = backbones.conv4(32, momentum=1.0), heads.linear(5)
-    inner, rate = finetune(body, head), fixed_rate(0.4)
+    inner, rate = finetune(net), fixed_rate(0.4)
     tasks = {"way": 5, "shot": 1, "query": 15}
     rows = data.episodes(images[kept], tasks=16, rotations=True, seed=0, **(tasks | {"query": 5}))
     unseen = data.episodes(images[held], tasks=1, seed=1, **tasks)
@@ -108,7 +108,7 @@ def test_maml_on_omniglot(real_data):
     made = init(jax.random.key(0), images[0, :1], backbone=body, head=head)
     step = make_step(maml(inner, rate, steps=1), optax.adam(2e-3), microbatch=16)
     trained = train(step, made, rows, 400, 0)
-    transductive, inductive = (evaluator(maml(inner, rate, steps=3, outer=o)) for o in (None, evaluation(body, head)))
+    transductive, inductive = (evaluator(maml(inner, rate, steps=3, outer=o)) for o in (None, evaluation(net)))
     found = {
         "untrained": transductive(made, batches, mesh=ONE)["accuracy"],
         "transductive": transductive(trained, batches, mesh=ONE)["accuracy"],

@@ -5,7 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jtl.model import Model, Variables, from_linen, init
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import dann
+from jtl.model import Model, Variables, from_linen
+from jtl.networks import network
 from jtl.nn.batch_norm import BatchNorm
 
 
@@ -50,10 +53,13 @@ def top(width: int) -> Model:
     return from_linen(Top(width))
 
 
-def parts(key, x, classes=3, widths=(16, 8), critic=False) -> tuple[Model, Model, Model, Variables]:
-    body, head, judge = dense(*widths), top(classes), top(1)
-    others = {"head": head, **({"critic": judge} if critic else {})}
-    return body, head, judge, init(key, x, backbone=body, **others)
+def parts(key, x, classes=3, widths=(16, 8), critic=False) -> tuple[Model, Model, Variables]:
+    """A network, a critic, and the variables of both."""
+    net, judge = network(backbone=dense(*widths), head=top(classes)), top(1)
+    if not critic:
+        return net, judge, net.init(key, x)
+    batch = {"source": {"x": x, "y": np.zeros(len(x), np.int32)}, "target": {"x": x}}
+    return net, judge, adapt(net, alignments=[dann(judge)]).init(key, batch)
 
 
 def batch(n=24, dim=5, classes=3, seed=0, masked=False):

@@ -40,7 +40,7 @@ class Data:
 def main():
     net, head = backbones.mlp((16,), dropout=0.1), heads.linear(2)
     variables = model.init(jax.random.key(0), jnp.zeros((2, 6)), backbone=net, head=head)
-    step = train.make_step(finetune(net, head), optax.adamw(1e-2), ema=0.9)
+    step = train.make_step(finetune(net), optax.adamw(1e-2), ema=0.9)
     state = step.init(variables, jax.random.key(1))
     saver = train.Checkpoints(folder, every=4)
 
@@ -60,8 +60,8 @@ def main():
             lambda: train.replicated(other),
             lambda: train.fit(step, state, Data(9 + process), steps=1, progress=False),
             lambda: train.fit(step, state, few, steps=1, progress=False),
-            lambda: train.evaluate(evaluation(net, head), variables, Data(2 + process), mesh=told),
-            lambda: train.evaluate(evaluation(net, head), variables, few, mesh=told),
+            lambda: train.evaluate(evaluation(net), variables, Data(2 + process), mesh=told),
+            lambda: train.evaluate(evaluation(net), variables, few, mesh=told),
         ):
             try:
                 differs()
@@ -75,7 +75,7 @@ def main():
             os.kill(os.getpid(), signal.SIGTERM)
 
     rules = [("backbone/.*/kernel", train.fsdp(1)), (".*", train.replicate)]
-    validation = train.Validation(evaluation(net, head), Data(3), every=5)
+    validation = train.Validation(evaluation(net), Data(3), every=5)
     mesh = train.mesh(fsdp=2)
     done = train.fit(
         step, state, Data(), steps=steps, mesh=mesh, rules=rules, checkpoints=saver, validation=validation, hooks=[hook]

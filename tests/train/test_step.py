@@ -8,6 +8,7 @@ from nets import batch, largest_difference, normed, parts, top
 from jtl import model
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import mean
+from jtl.networks import network, part
 from jtl.params import flatten, select
 from jtl.train.state import averaged
 from jtl.train.step import make_step
@@ -21,8 +22,8 @@ def squares(params, stats, batch, key, step):
 
 def test_the_step_is_the_one_written_by_hand(key):
     rows = batch()
-    body, head, _, variables = parts(key, rows["x"])
-    step = make_step(finetune(body, head), optax.adam(1e-2))
+    net, _, variables = parts(key, rows["x"])
+    step = make_step(finetune(net), optax.adam(1e-2))
     state, run = step.init(variables, key), jax.jit(step)
 
     def loss(params):
@@ -47,11 +48,10 @@ def test_the_step_is_the_one_written_by_hand(key):
 
 
 def test_frozen_means_frozen_under_decay_and_clipping(key):
-    net = normed(8)
     rows = batch()
-    head = top(3)
-    variables = model.init(key, rows["x"], backbone=net, head=head)
-    objective = finetune(net, head, frozen_stats=True)
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["x"])
+    objective = finetune(net, frozen_stats=True)
     tx = optax.adamw(1e-2, weight_decay=0.1)
     step = make_step(objective, tx, trainable=select("head/.*"), clip=0.1)
     state, run = step.init(variables, key), jax.jit(step)
@@ -69,15 +69,15 @@ def test_frozen_means_frozen_under_decay_and_clipping(key):
 
 def test_a_head_only_step_costs_forward_plus_head(key):
     rows = batch(n=64, dim=256)
-    body, head, _, variables = parts(key, rows["x"], widths=(256, 256, 256, 256), classes=10)
-    objective = finetune(body, head, frozen_stats=True)
+    net, _, variables = parts(key, rows["x"], widths=(256, 256, 256, 256), classes=10)
+    objective = finetune(net, frozen_stats=True)
     flops = {}
     for name, pattern in {"head": "head/.*", "all": ".*"}.items():
         step = make_step(objective, optax.adamw(1e-3), trainable=select(pattern))
         state = step.init(variables, key)
         flops[name] = jax.jit(step).lower(state, rows).compile().cost_analysis()["flops"]
-    forward = jax.jit(lambda v, x: body.apply(v, x, train=False)[0]["pooled"])
-    below = forward.lower(model.part(variables, "backbone"), rows["x"]).compile().cost_analysis()["flops"]
+    forward = jax.jit(lambda v, x: net.parts["backbone"].apply(v, x, train=False)[0]["pooled"])
+    below = forward.lower(part(variables, "backbone"), rows["x"]).compile().cost_analysis()["flops"]
 
     def top_alone(params, x):
         return jax.grad(lambda p: optax.softmax_cross_entropy_with_integer_labels(
@@ -95,30 +95,28 @@ def test_microbatches_add_up_to_the_batch(key, masked, parts_of_batch):
     rows = batch(masked=masked)
     if masked:
         rows["mask"][-10:] = False  # an uneven last batch, padded
-    body, head, _, variables = parts(key, rows["x"])
+    net, _, variables = parts(key, rows["x"])
     states = []
     for microbatch in (1, parts_of_batch):
-        step = make_step(finetune(body, head), optax.sgd(0.5), microbatch=microbatch, clip=0.3)
+        step = make_step(finetune(net), optax.sgd(0.5), microbatch=microbatch, clip=0.3)
         state, metrics = jax.jit(step)(step.init(variables, key), rows)
         states.append((state.params, metrics))
     assert largest_difference(*states) < 1e-6
     if masked:
         kept = {name: value[rows["mask"]] for name, value in rows.items()}
-        step = make_step(finetune(body, head), optax.sgd(0.5), clip=0.3)
+        step = make_step(finetune(net), optax.sgd(0.5), clip=0.3)
         alone, metrics = jax.jit(step)(step.init(variables, key), kept)
         assert largest_difference((alone.params, metrics), states[1]) < 1e-6
 
 
 def test_terms_of_different_counts_add_up_too(key):
     rows = batch(masked=True) | {"other": np.arange(24) < 5}
-    body, head, _, variables = parts(key, rows["x"])
-    supervised = finetune(body, head)
+    net, _, variables = parts(key, rows["x"])
+    supervised = finetune(net)
 
     def objective(params, stats, batch, key, step):
         loss, aux = supervised(params, stats, batch, key, step)
-        outputs = body.apply(model.part(model.Variables(params, stats), "backbone"), batch["x"], train=True)[0][
-            "pooled"
-        ]
+        outputs = net.apply(model.Variables(params, stats), batch["x"], train=True)[0].read
         return {"ce": loss, "size": mean((outputs**2).sum(1), batch["other"]).scale(0.3)}, aux
 
     found = []
@@ -131,10 +129,10 @@ def test_terms_of_different_counts_add_up_too(key):
 
 def test_counting_microbatches_costs_no_second_pass(key):
     rows = batch(n=64, dim=128)
-    body, head, _, variables = parts(key, rows["x"], widths=(128, 128))
+    net, _, variables = parts(key, rows["x"], widths=(128, 128))
     flops = []
     for microbatch in (1, 4):
-        step = make_step(finetune(body, head), optax.sgd(0.5), microbatch=microbatch)
+        step = make_step(finetune(net), optax.sgd(0.5), microbatch=microbatch)
         compiled = jax.jit(step).lower(step.init(variables, key), rows).compile()
         flops.append(compiled.cost_analysis()["flops"])
     # XLA counts the body of a scan once, so four microbatches must read as about a quarter of the batch.
@@ -143,15 +141,15 @@ def test_counting_microbatches_costs_no_second_pass(key):
 
 def test_an_uneven_division_is_refused_by_name(key):
     rows = batch(n=10)
-    body, head, _, variables = parts(key, rows["x"])
-    step = make_step(finetune(body, head), optax.sgd(0.5), microbatch=4)
+    net, _, variables = parts(key, rows["x"])
+    step = make_step(finetune(net), optax.sgd(0.5), microbatch=4)
     with pytest.raises(ValueError, match=r"batch\['x'\] of shape \(10, 5\) does not divide into 4 microbatches"):
         step(step.init(variables, key), rows)
 
 
 def test_bf16_computes_low_and_keeps_float32(key):
     rows = batch()
-    body, head, _, variables = parts(key, rows["x"])
+    net, _, variables = parts(key, rows["x"])
     seen = {}
 
     def loss(outputs, y):
@@ -160,12 +158,12 @@ def test_bf16_computes_low_and_keeps_float32(key):
         seen["loss"] = found.dtype
         return found
 
-    step = make_step(finetune(body, head, loss), optax.adam(1e-2), dtype=jnp.bfloat16)
+    step = make_step(finetune(net, loss), optax.adam(1e-2), dtype=jnp.bfloat16)
     state, metrics = jax.jit(step)(step.init(variables, key), rows)
     assert seen == {"outputs": jnp.bfloat16, "loss": jnp.float32}
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
     assert metrics["loss"].dtype == jnp.float32
-    full = make_step(finetune(body, head), optax.adam(1e-2))
+    full = make_step(finetune(net), optax.adam(1e-2))
     reference = jax.jit(full)(full.init(variables, key), rows)[1]["loss"]
     np.testing.assert_allclose(metrics["loss"], reference, rtol=2e-2)  # bfloat16 keeps 8 bits of the mantissa
 
@@ -275,7 +273,7 @@ def test_randomness_is_a_function_of_the_step(key):
         ({"microbatch": 0}, "microbatch=0"),
         ({"clip": 0.0}, "clip=0.0"),
         ({"ema": 1.0}, "ema=1.0"),
-        ({"trainable": [select("a"), select("b")]}, "1 objectives, 1 optimizers, 2 masks"),
+        ({"trainable": [select("a"), select("b")]}, "1 optimizers, 2 masks"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -11,7 +11,7 @@ import pytest
 
 from jtl import backbones, heads
 from jtl.methods.finetune.finetune import finetune
-from jtl.model import from_linen, init
+from jtl.model import from_linen
 from jtl.nn.transformer import Attention
 from jtl.train import make_step
 from jtl.transform.fused_attention import fused_attention
@@ -104,7 +104,7 @@ def lowered(model, example, dtype):
     step = make_step(finetune(model, head), optax.sgd(0.1), dtype=dtype)
     batch = {"x": example, "y": jnp.zeros(len(jax.tree.leaves(example)[0]), jnp.int32)}
     key = jax.random.key(0)
-    state = jax.eval_shape(lambda: step.init(init(key, example, backbone=model, head=head), key))
+    state = jax.eval_shape(lambda: step.init(network(backbone=model, head=head).init(key, example), key))
     return jax.jit(step).trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
 
 

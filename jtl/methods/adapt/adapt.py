@@ -1,90 +1,97 @@
-"""Domain adaptation: a supervised loss on the source plus any sum of alignments of the two domains."""
+"""Domain adaptation: a supervised loss on the source plus any sum of alignments of the domains."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import chex
 import jax
-import jax.numpy as jnp
 
 from jtl import losses, rng
-from jtl.methods.adapt.views import View, Views
-from jtl.methods.finetune.finetune import ACCURACY, forward
-from jtl.metrics import accumulate
-from jtl.metrics.accumulate import mean
-from jtl.model import Model, Variables, pick
-from jtl.typing import Alignment, Aux, Batch, Key, Objective, Params, Stats
+from jtl.methods.adapt.views import look
+from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.metrics.accumulate import Metric, as_terms
+from jtl.model import Model, Variables
+from jtl.objective import NONE, Objective, as_objective, complete
+from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
 def adapt(
-    backbone: Model,
-    head: Model,
+    net: Model,
     loss: Callable = losses.cross_entropy,
-    alignments: Sequence[Alignment] = (),
+    alignments: Sequence[Objective | Callable] = (),
     *,
-    feature: str | Sequence[str] = "pooled",
-    metrics: Mapping[str, Callable] = ACCURACY,
+    labelled: Sequence[str] = ("source",),
+    metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
 ) -> Objective:
-    """The objective `mean_source ℓ(h(f(x)), y) + Σ_k alignment_k(source, target)`.
+    """The objective `Σ_labelled mean ℓ(net(x), y) + Σ_k alignment_k(views)`.
 
-    Both domains go through the network in one pass, so BatchNorm sees them together. With no alignment this is
-    source-only training on the same batches.
+    All views go through the network in one pass, so BatchNorm sees the target's rows too. The baseline without
+    adaptation is therefore `finetune` on the source alone, and not this objective without alignments.
 
     Args:
-      backbone: its parameters stand under `backbone/`.
-      head: its parameters stand under `head/`.
-      loss: one value per example of the source.
-      alignments: each `(params, stats, views, key, step) -> (loss, Aux)`, as `dann(critic)`; the names of their
-        terms and metrics must differ.
-      feature: which features the head and the alignments see.
-      metrics: on the source.
+      net: `jtl.network(backbone=..., head=...)`.
+      loss: one value per element, as of `finetune`.
+      alignments: each an objective on views in place of a batch, as `dann(critic)`, or a bare function of that kind;
+        the names of their terms and metrics must differ.
+      labelled: the views whose labels are learned from; several sources have a term each.
+      metrics: on the first labelled view.
+      ignore: as of `finetune`.
 
     Returns:
-      An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}}`; the two may differ in size.
+      An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}, ...}` of any number of views,
+      which may differ in size.
 
     Raises:
-      ValueError: while tracing, where two alignments use one name.
-    """
+      ValueError: while tracing, where two alignments use one name, or where a labelled view is missing.
 
-    def objective(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
-        views, stats = look(backbone, head, params, stats, batch, key, feature=feature)
-        source = views.source
-        terms = {"source": mean(loss(source.logits, source.y), source.mask)}
-        found = {name: mean(metric(source.logits, source.y), source.mask) for name, metric in metrics.items()}
-        for i, alignment in enumerate(alignments):
-            more, aux = alignment(params, stats, views, rng.stream(key, "alignment", i), step)
-            more, stats = accumulate.as_terms(more), aux.stats
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.adapt(net, alignments=[jtl.dann(jtl.heads.mlp(1, (8,)))])
+      >>> x = jnp.zeros((4, 5))
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}}
+      >>> sorted(objective.init(jax.random.key(0), batch).params)
+      ['backbone', 'critic', 'head']
+    """
+    terms_of = [as_objective(alignment) for alignment in alignments]
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
+        views, stats = look(net, params, stats, batch, key)
+        terms: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        for i, name in enumerate(labelled):
+            if name not in views or views[name].y is None:
+                raise ValueError(
+                    f"labelled={tuple(labelled)}: the batch has no labels of {name!r}, only views {list(views)}"
+                )
+            view = views[name]
+            part = {"y": view.y, "mask": view.mask, "weights": view.rows.get("weights")}
+            value, measured = judged(view.output, part, loss, metrics if i == 0 else {}, ignore)
+            more = as_terms(value)
+            terms |= {name if term == "loss" else f"{name}/{term}": m for term, m in more.items()}
+            found |= measured
+        for i, alignment in enumerate(terms_of):
+            value, aux = alignment(params, stats, views, rng.stream(key, "alignment", i), step)
+            more, stats = as_terms(value), aux.stats
             clash = sorted((terms.keys() & more.keys()) | (found.keys() & aux.metrics.keys()))
             if clash:
                 raise ValueError(f"alignment {i} uses the names {clash}, which are taken: give it another name")
             terms |= more
             found |= aux.metrics
-        return terms, Aux(stats, found)
+        return terms, Aux(stats, found, {name: view.output for name, view in views.items()})
 
-    return objective
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        variables = complete(net.init, key, batch[labelled[0]]["x"], given)
+        if not terms_of:
+            return variables
+        views = jax.eval_shape(lambda v, b, k: look(net, v.params, v.stats, b, k)[0], variables, dict(batch), key)
+        for alignment in terms_of:
+            variables = alignment.init(key, views, variables)
+        return variables
 
+    def commit(stats: Stats, params: Params) -> Stats:
+        for alignment in terms_of:
+            stats = alignment.commit(stats, params)
+        return stats
 
-def look(
-    backbone: Model,
-    head: Model,
-    params: Params,
-    stats: Stats,
-    batch: Batch,
-    key: Key,
-    *,
-    feature: str | Sequence[str] = "pooled",
-) -> tuple[Views, Stats]:
-    """One pass over the rows of both domains, and the two parts of what came out."""
-    source, target = batch["source"], batch["target"]
-    n = jax.tree.leaves(source["x"])[0].shape[0]
-    chex.assert_trees_all_equal_structs(source["x"], target["x"], custom_message="inputs of source and target")
-    for ours, theirs in zip(jax.tree.leaves(source["x"]), jax.tree.leaves(target["x"]), strict=True):
-        chex.assert_shape(theirs, (None, *ours.shape[1:]), custom_message="a target shaped otherwise than the source")
-    x = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), source["x"], target["x"])
-    features, logits, stats = forward(backbone, head, feature=feature, train=True)(Variables(params, stats), x, key)
-
-    def view(rows, part):
-        cut = {name: value[rows] for name, value in features.items()}
-        return View(cut, pick(cut, feature, part["x"]), logits[rows], part.get("y"), part.get("mask"))
-
-    return Views(view(slice(None, n), source), view(slice(n, None), target)), stats
+    return Objective(run, init, commit)

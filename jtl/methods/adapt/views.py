@@ -1,8 +1,13 @@
-"""What an alignment sees of two domains."""
+"""What an alignment sees: one pass of a network over the rows of several domains, and what came out for each."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
 
-from jaxtyping import Array
+import jax
+import jax.numpy as jnp
+
+from jtl.model import Model, Variables
+from jtl.typing import Batch, Key, Params, Stats
 
 
 class View(NamedTuple):
@@ -10,21 +15,55 @@ class View(NamedTuple):
 
     Args:
       features: the backbone's features by name.
-      pooled: [batch, dim], what the head saw.
-      logits: [batch, classes].
+      output: of the head, as logits [batch, classes].
+      x: the input.
       y: labels [batch], or None where the domain has none.
       mask: [batch] bool, or None for all rows.
+      rows: what else the batch says of each row, as its `domain`.
     """
 
-    features: dict[str, Array]
-    pooled: Array
-    logits: Array
+    features: dict[str, Any]
+    output: Any
+    x: Any
     y: Any
     mask: Any
+    rows: dict[str, Any]
 
 
-class Views(NamedTuple):
-    """Both domains, from one pass over their rows together."""
+Views: TypeAlias = dict[str, View]
+"""By the names of the batch: `source`, `target`, and any others, as a second source or a strong augmentation."""
 
-    source: View
-    target: View
+
+def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None) -> tuple[Views, Stats]:
+    """One pass over the rows of all domains in training mode, so that BatchNorm sees them together.
+
+    Raises:
+      ValueError: for a batch without views, or views whose inputs differ in structure or in the shape of a row.
+    """
+    names = sorted(name for name, part in batch.items() if isinstance(part, Mapping) and "x" in part)
+    if not names:
+        raise ValueError(
+            f"a batch of {sorted(batch)} holds no views: give {{'source': {{'x', 'y'}}, 'target': {{'x'}}}}"
+        )
+    first = batch[names[0]]["x"]
+    for name in names[1:]:
+        _same_rows(names[0], first, name, batch[name]["x"])
+    x = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(batch[name]["x"] for name in names))
+    out, stats = net.apply(Variables(params, stats), x, train=True, key=key)
+    views, start = {}, 0
+    for name in names:
+        part = batch[name]
+        rows = slice(start, start + jax.tree.leaves(part["x"])[0].shape[0])
+        features, output = jax.tree.map(lambda a, rows=rows: a[rows], (out.features, out.output))
+        others = {field: value for field, value in part.items() if field not in ("x", "y", "mask")}
+        views[name] = View(features, output, part["x"], part.get("y"), part.get("mask"), others)
+        start = rows.stop
+    return views, stats
+
+
+def _same_rows(first: str, ours: Any, name: str, theirs: Any) -> None:
+    shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], x) for x in (ours, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"a row of {name!r} has shape {shapes[1]}, and one of {first!r} {shapes[0]}: one network takes all views"
+        )

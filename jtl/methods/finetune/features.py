@@ -1,73 +1,80 @@
 """Feature extraction: a frozen backbone, and a small model on what it sees."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jtl import losses
-from jtl.methods.finetune.finetune import ACCURACY, finetune
-from jtl.model import Model, Variables, pick
-from jtl.typing import Objective
+from jtl.methods.finetune.finetune import ACCURACY, finetune, frozen_backbone
+from jtl.metrics.accumulate import Metric
+from jtl.model import Model, Variables
+from jtl.objective import Objective
+from jtl.reads import Read
 
 
 def features(
-    backbone: Model,
-    head: Model,
+    net: Model,
     loss: Callable = losses.cross_entropy,
     *,
-    feature: str | Sequence[str] = "pooled",
-    metrics: Mapping[str, Callable] = ACCURACY,
+    metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
 ) -> Objective:
-    """The objective of a head on a frozen backbone, which runs as in evaluation.
+    """The objective of heads on a frozen backbone, which runs as in evaluation.
 
-    The gradient stops below the head whatever the step's mask says, so it is never computed. A regressor is a
+    The gradient stops below the heads whatever the step's mask says, so it is never computed. A regressor is a
     head with a regression loss (`losses.mse`) and its own metrics.
 
     Args:
-      backbone: not trained; give the step `trainable=select("head/.*")`.
-      head: a classifier or regressor on [batch, dim].
-      loss: `loss(outputs, y) -> [batch]`.
-      feature: one of the backbone's features, or several, put side by side.
-      metrics: name -> `metric(outputs, y) -> [batch]`.
+      net: `jtl.network(backbone=..., head=...)`; give the step `trainable=select("head/.*")`.
+      loss: as of `finetune`.
+      metrics: as of `finetune`.
+      ignore: as of `finetune`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(1))
+      >>> objective = jtl.features(net, lambda out, y: jtl.losses.mse(out[:, 0], y), metrics={})
     """
-
-    def apply(variables: Variables, x: Any, *, train: bool, key: Any = None) -> tuple:
-        found, stats = backbone.apply(variables, x, train=train, key=key)
-        return jax.lax.stop_gradient(found), stats
-
-    frozen = Model(backbone.init, apply)
-    return finetune(frozen, head, loss, feature=feature, frozen_stats=True, metrics=metrics)
+    return finetune(frozen_backbone(net), loss, metrics=metrics, ignore=ignore)
 
 
 def extract(
-    backbone: Model,
-    variables: Variables,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    feature: str | Sequence[str] = "pooled",
-) -> tuple[np.ndarray, np.ndarray]:
+    backbone: Model, variables: Variables, batches: Iterable[Mapping[str, Any]], read: Read | None = None
+) -> tuple[Any, np.ndarray | None]:
     """Runs a frozen backbone over data once, so that many heads can be fitted to the result.
 
     Args:
       backbone: a model.
-      variables: its own (`jtl.model.part(variables, "backbone")`).
-      batches: of `{"x", "y", "mask"}`; rows that the mask leaves out are dropped.
-      feature: as in `features`.
+      variables: its own (`jtl.part(variables, "backbone")`).
+      batches: of `{"x", "y", "mask"}`, the last two optional; rows that the mask leaves out are dropped.
+      read: which features, as a head says it; None for `pooled`.
 
     Returns:
-      Features [examples, dim] and labels [examples, ...], in the order of the batches.
+      What is read, as features [examples, dim], and labels [examples, ...], or None where there are none, in the order
+      of the batches.
 
     Raises:
       ValueError: where there is no batch.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> body = jtl.backbones.mlp((8,))
+      >>> variables = body.init(jax.random.key(0), jnp.zeros((2, 5)))
+      >>> x, y = jtl.extract(body, variables, [{"x": jnp.zeros((2, 5)), "y": jnp.zeros(2)}])
+      >>> x.shape
+      (2, 8)
     """
-    run = jax.jit(lambda v, x: pick(backbone.apply(v, x, train=False, key=None)[0], feature, x))
-    rows = []
+    read = Read() if read is None else read
+    run = jax.jit(lambda v, x: read(backbone.apply(v, x, train=False, key=None)[0], x))
+    found, labels = [], []
     for batch in batches:
-        keep = np.asarray(batch.get("mask", np.ones(len(batch["y"])))) > 0  # a mask may hold weights
-        rows.append((np.asarray(run(variables, batch["x"]))[keep], np.asarray(batch["y"])[keep]))
-    if not rows:
+        rows = jax.tree.map(np.asarray, run(variables, batch["x"]))
+        keep = np.asarray(batch.get("mask", np.ones(len(jax.tree.leaves(rows)[0])))) > 0  # a mask may hold weights
+        found.append(jax.tree.map(lambda a, keep=keep: a[keep], rows))
+        if "y" in batch:
+            labels.append(np.asarray(batch["y"])[keep])
+    if not found:
         raise ValueError("no batch to extract features from: the data set is empty")
-    x, y = zip(*rows, strict=True)
-    return np.concatenate(x), np.concatenate(y)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found), np.concatenate(labels) if labels else None

@@ -1,113 +1,150 @@
-"""Supervised training of a backbone and a head: fine-tuning, and pre-training from random weights."""
+"""Supervised training of a network: fine-tuning, and pre-training from random weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
 
-from jtl import losses, metrics, rng
-from jtl.metrics.accumulate import Mean, mean
-from jtl.model import Model, Variables, part, pick
-from jtl.typing import Aux, Batch, Key, Objective, Params, Stats
+from jtl import losses, metrics
+from jtl.metrics.accumulate import Mean, Metric, element_weights, mean, measure
+from jtl.model import Model, Variables, evaluated
+from jtl.networks import network, parts_of
+from jtl.objective import NONE, Objective, complete
+from jtl.typing import Aux, Batch, Key, Params, Stats
 
 ACCURACY = {"accuracy": metrics.accuracy}
 
 
 def finetune(
-    backbone: Model,
-    head: Model,
+    net: Model,
     loss: Callable = losses.cross_entropy,
     *,
-    feature: str | Sequence[str] = "pooled",
+    metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
     frozen_stats: bool = False,
-    metrics: Mapping[str, Callable] = ACCURACY,
 ) -> Objective:
-    """The objective of supervised training: `Σ_i m_i ℓ(h(f(x_i)), y_i) / Σ_i m_i`.
+    """The objective of supervised training: `Σ_i w_i ℓ(net(x)_i, y_i) / Σ_i w_i` over elements i.
 
-    What learns is the step's business: `make_step(..., trainable=select("head/.*"))` trains the last layer
-    alone. Pre-training is the same from random weights.
+    An element is an example, a token, a frame or a pixel: whatever the loss gives a value for. Its weight is the
+    row's `mask`, times the batch's `weights` where there are any, times 0 where its label is `ignore`. What learns is
+    the step's business: `make_step(..., trainable=select("head/.*"))` trains the head alone. Pre-training is the same
+    from random weights.
 
     Args:
-      backbone: its parameters stand under `backbone/`.
-      head: from [batch, dim] to outputs; its parameters stand under `head/`.
-      loss: `loss(outputs, y) -> [batch]`, one value per example.
-      feature: which of the backbone's features the head sees; several are put side by side.
+      net: `jtl.network(backbone=..., head=...)`.
+      loss: `loss(output, y) -> values` [batch, ...], one per element, or a dict of such, whose means add up.
+      metrics: name -> `metric(output, y) -> values`, or a `jtl.Metric`. For a regressor give its own, or {}.
+      ignore: the label of elements that do not count, as -100 for tokens or 255 for pixels.
       frozen_stats: run the backbone as in evaluation: running statistics are used and stay, no dropout.
-      metrics: name -> `metric(outputs, y) -> [batch]`. For a regressor give its own, or none.
 
     Returns:
-      An objective on batches `{"x": [batch, ...], "y": [batch, ...], "mask": [batch]}`, mask optional.
+      An objective on batches `{"x", "y", "mask", "weights"}`, the last two optional. `y` may be a tree; `mask` is
+      [batch]; `weights` has the leading axes of the loss's values, and is a dict where these are one. For
+      `jtl.collect` it has `output`, `read` (what the head was given) and `y`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.zeros((4, 5)), "y": jnp.zeros(4, int)}
+      >>> objective = jtl.finetune(net)
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
+      >>> round(float(loss.value), 4)
+      1.0986
     """
-
-    def objective(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Mean, Aux]:
-        del step
-        run = forward(backbone, head, feature=feature, train=True, frozen_stats=frozen_stats)
-        _, outputs, stats = run(Variables(params, stats), batch["x"], key)
-        return supervised(outputs, batch, stats, loss, metrics)
-
-    return objective
+    return _supervised(_frozen(net) if frozen_stats else net, loss, metrics, ignore, train=True)
 
 
 def evaluation(
-    backbone: Model,
-    head: Model,
+    net: Model,
     loss: Callable = losses.cross_entropy,
     *,
-    feature: str | Sequence[str] = "pooled",
-    metrics: Mapping[str, Callable] = ACCURACY,
+    metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
 ) -> Objective:
-    """The objective of `finetune` in evaluation mode: running statistics, no dropout, nothing changes."""
+    """The objective of `finetune` in evaluation mode: running statistics, no dropout, nothing changes.
 
-    def objective(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Mean, Aux]:
-        del key, step
-        run = forward(backbone, head, feature=feature, train=False)
-        _, outputs, _ = run(Variables(params, stats), batch["x"], None)
-        return supervised(outputs, batch, stats, loss, metrics)
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> validation = jtl.evaluation(net, metrics={"top2": lambda z, y: jtl.metrics.top_k(z, y, 2)})
+    """
+    return _supervised(net, loss, metrics, ignore, train=False)
 
-    return objective
 
+def predictor(net: Model) -> Callable:
+    """`predict(variables, x) -> output` in evaluation mode.
 
-def predictor(backbone: Model, head: Model, *, feature: str | Sequence[str] = "pooled") -> Callable:
-    """`predict(variables, x) -> outputs` in evaluation mode."""
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> variables = net.init(jax.random.key(0), jnp.zeros((2, 5)))
+      >>> jtl.predictor(net)(variables, jnp.zeros((2, 5))).shape
+      (2, 3)
+    """
 
-    def predict(variables: Variables, x: Any) -> Array:
-        return forward(backbone, head, feature=feature, train=False)(variables, x, None)[1]
+    def predict(variables: Variables, x: Any) -> Any:
+        return net.apply(variables, x, train=False, key=None)[0].output
 
     return predict
 
 
-def forward(
-    backbone: Model,
-    head: Model,
-    *,
-    feature: str | Sequence[str] = "pooled",
-    train: bool,
-    frozen_stats: bool = False,
-) -> Callable:
-    """`run(variables, x, key) -> (features, outputs, stats)` of a backbone with a head on it."""
+def _supervised(net: Model, loss: Callable, metrics: Mapping, ignore: int | None, *, train: bool) -> Objective:
+    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del step
+        out, stats = net.apply(Variables(params, stats), batch["x"], train=train, key=key if train else None)
+        value, found = judged(out.output, batch, loss, metrics, ignore)
+        return value, Aux(stats, found, {"output": out.output, "read": out.read, "y": batch["y"]})
 
-    def run(variables: Variables, x: Any, key: Key | None) -> tuple[dict[str, Array], Array, Stats]:
-        keys = {name: None if key is None else rng.stream(key, name) for name in ("backbone", "head")}
-        below = _own(variables, "backbone", backbone, x)
-        features, below = backbone.apply(below, x, train=train and not frozen_stats, key=keys["backbone"])
-        picked = pick(features, feature, x)
-        outputs, above = head.apply(_own(variables, "head", head, picked), picked, train=train, key=keys["head"])
-        changed = {name: new for name, new in (("backbone", below), ("head", above)) if new}
-        return features, outputs, {**variables.stats, **changed}
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return complete(net.init, key, batch["x"], given)
 
-    return run
+    return Objective(run, init)
 
 
-def _own(variables: Variables, name: str, model: Model, x: Any) -> Variables:
-    """A part's own variables; it may be missing from the tree where it has no parameters, as `heads.identity()`."""
-    if name in variables.params or jax.eval_shape(model.init, jax.random.key(0), x).params:
-        return part(variables, name)
-    return Variables({}, variables.stats.get(name, {}))
-
-
-def supervised(outputs: Array, batch: Batch, stats: Stats, loss: Callable, metrics: Mapping[str, Callable]) -> tuple:
-    """The mean loss and the metrics of a batch's outputs, over the rows that its mask keeps."""
+def judged(
+    output: Any, batch: Batch, loss: Callable, metrics: Mapping[str, Callable | Metric], ignore: int | None = None
+) -> tuple[Mean | dict[str, Mean], dict[str, Any]]:
+    """The loss and the metrics of a batch's output, over the elements that its mask and weights keep."""
     y, mask = batch["y"], batch.get("mask")
-    found = {name: mean(metric(outputs, y), mask) for name, metric in metrics.items()}
-    return mean(loss(outputs, y), mask), Aux(stats, found)
+    weights = _weights(y, batch.get("weights"), ignore)
+    values = loss(output, y)
+    if isinstance(values, Mapping):
+        own = weights if isinstance(weights, Mapping) else dict.fromkeys(values, weights)
+        value = {name: mean(v, mask, own.get(name)) for name, v in values.items()}
+    else:
+        value = mean(values, mask, weights)
+    if isinstance(weights, Mapping):
+        kept: Any = {name: element_weights(jnp.shape(w), mask, w) for name, w in weights.items()} or mask
+    else:
+        kept = mask if weights is None else element_weights(jnp.shape(weights), mask, weights)
+    return value, {name: measure(metric, output, y, kept) for name, metric in metrics.items()}
+
+
+def _weights(y: Any, given: Any, ignore: int | None) -> Any:
+    """Weights of elements: those of the batch, and 0 where an integer label is the one to ignore."""
+    if ignore is None:
+        return given
+    if isinstance(y, Mapping):
+        own = given or {}
+        return {name: _weights(part, own.get(name), ignore) for name, part in y.items()}
+    kept = jnp.asarray(y) != ignore
+    return kept if given is None else element_weights(kept.shape, kept, given)
+
+
+def _frozen(net: Model) -> Model:
+    parts = parts_of(net)
+    return network(**{**parts, "backbone": evaluated(parts["backbone"])})
+
+
+def frozen_backbone(net: Model) -> Model:
+    """The network whose backbone runs as in evaluation and gets no gradient."""
+    parts = parts_of(_frozen(net))
+    backbone = parts["backbone"]
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Any = None) -> tuple:
+        found, stats = backbone.apply(variables, x, train=train, key=key)
+        return jax.lax.stop_gradient(found), stats
+
+    return network(**{**parts, "backbone": backbone._replace(apply=apply)})

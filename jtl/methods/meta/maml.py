@@ -1,119 +1,53 @@
-"""Model-agnostic meta-learning: learn where an inner loop starts, and how it steps."""
+"""Meta-learning: learn where adaptation starts, and how it steps, by what comes of it on new examples."""
 
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
+from jtl.methods.meta.inner_loop import Adapt, adapt_to
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.metrics.accumulate import Mean
-from jtl.model import Variables, widened
-from jtl.params import merge, select, split
-from jtl.typing import Aux, Batch, Key, Mask, Objective, Params, Stats
-
-RULE = "rule"
-"""Where the update rule's own parameters stand, beside `backbone/` and `head/`."""
+from jtl.model import Variables
+from jtl.objective import NONE, Objective, as_objective
+from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
 
 
-def adapt_to(
-    inner: Objective, rule: UpdateRule, *, steps: int, order: int = 2, adapted: Mask | None = None
-) -> Callable:
-    """The inner loop: `θ_k = rule(φ, ∇_θ L_support(θ_{k−1}), θ_{k−1})`, k = 1 … steps.
+def meta(adapt: Adapt, judge: Objective | Callable) -> Objective:
+    """The meta-objective `mean_tasks L_query(adapt(θ, support))`, for any way to adapt.
 
-    Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task. Between the steps
-    parameters are float32 (float64 where they are) whatever the objective computes in, so that small ones add up.
-
-    Args:
-      inner: any objective; it is given the support set as its batch.
-      rule: `fixed_rate(α)`, `learned_rate()` or any other `UpdateRule`.
-      steps: how many inner steps.
-      order: 2 differentiates through the inner gradients, 1 takes them as constants (first-order MAML).
-      adapted: which parameters the inner loop changes; None for all.
-
-    Returns:
-      `adapt(params, stats, support, key, step) -> (params, stats)`. The statistics that come back are those of
-      the last pass over the support set.
-
-    Raises:
-      ValueError: for steps below 1 or an order other than 1 and 2.
-    """
-    if steps < 1:
-        raise ValueError(f"steps={steps}: the inner loop takes at least one step")
-    if order not in (1, 2):
-        raise ValueError(f"order={order}: 1 (first-order MAML) or 2")
-    mask = select(".*") if adapted is None else adapted
-
-    def adapt(params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
-        phi, rest = params.get(RULE, {}), {name: value for name, value in params.items() if name != RULE}
-        given, slow = split(rest, mask)
-        start = widened(given)
-
-        def whole(fast):
-            return merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow)
-
-        def loss(fast, stats, key):
-            value, aux = inner(whole(fast), stats, support, key, step)
-            return accumulate.total(value), aux.stats
-
-        def body(carry, k):
-            fast, stats, memory = carry
-            grads, stats = jax.grad(loss, has_aux=True)(fast, stats, jax.random.fold_in(key, k))
-            if order == 1:
-                grads = jax.lax.stop_gradient(grads)
-            before, (fast, memory) = fast, rule.step(phi, grads, fast, memory)
-            chex.assert_trees_all_equal_shapes_and_dtypes(fast, before, custom_message="parameters of an update rule")
-            return (fast, stats, memory), None
-
-        (fast, stats, _), _ = jax.lax.scan(body, (start, stats, rule.start(phi, start)), jnp.arange(steps))
-        return whole(fast), stats
-
-    return adapt
-
-
-def with_rule(variables: Variables, rule: UpdateRule, *, adapted: Mask | None = None) -> Variables:
-    """The variables with the update rule's own parameters beside them, under `rule/`, where it has any."""
-    phi = rule.init(split(variables.params, select(".*") if adapted is None else adapted)[0])
-    return Variables({**variables.params, **({RULE: phi} if phi else {})}, variables.stats)
-
-
-def maml(
-    inner: Objective,
-    rule: UpdateRule,
-    *,
-    steps: int,
-    order: int = 2,
-    adapted: Mask | None = None,
-    outer: Objective | None = None,
-) -> Objective:
-    """The meta-objective `mean_tasks L_query(θ_K)`, θ_K from `adapt_to` on the task's support set.
-
-    It is an objective like any other, so the one step trains θ and the rule's φ together. To add up gradients
-    task by task in a scan, which is fastest on a CPU and needs one task's memory, give the step
+    It is an objective like any other, so the one step trains θ and the parameters of the adaptation together. To add
+    up gradients task by task in a scan, which is fastest on a CPU and needs one task's memory, give the step
     `microbatch=tasks`; with fewer parts the tasks of a part run side by side.
 
     Args:
-      inner: the objective of the inner loop, on the support set.
-      rule: how the inner loop steps.
-      steps: inner steps.
-      order: 2, or 1 for first-order MAML.
-      adapted: which parameters the inner loop changes; None for all (ANIL: the head's alone).
-      outer: the objective on the query set; None is `inner`. With a BatchNorm of momentum 1, `inner` normalises a
-        query by its own batch (transductive) and `evaluation(...)` by the support set's (inductive).
+      adapt: from a task's support set to its parameters, as `adapt_to(...)`.
+      judge: the objective on the query set, at the adapted parameters.
 
     Returns:
       An objective on batches `{"support": {...}, "query": {...}}` whose leaves have a leading axis of tasks.
-      Statistics come back as they went in: those of one task mean nothing to the next.
+      Statistics come back as they went in: those of one task mean nothing to the next. For `jtl.collect` it has the
+      loss and each metric of every task, [tasks].
 
-    Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400.
+    Raises:
+      ValueError: while tracing, for a metric that is not one number a task.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
+      >>> inner = jtl.finetune(net)
+      >>> objective = jtl.meta(jtl.adapt_to(inner, jtl.learned_rate(0.1), steps=1), inner)
+      >>> tasks = {"x": jnp.zeros((4, 6, 5)), "y": jnp.zeros((4, 6), int)}
+      >>> variables = objective.init(jax.random.key(0), {"support": tasks, "query": tasks})
+      >>> sorted(variables.params)
+      ['backbone', 'head', 'rule']
     """
-    adapt = adapt_to(inner, rule, steps=steps, order=order, adapted=adapted)
-    judge = inner if outer is None else outer
+    judge = as_objective(judge)
 
-    def objective(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         def task(support, query, i):
             own = jax.random.fold_in(key, i)
             fast, after = adapt(params, stats, support, rng.stream(own, "support"), step)
@@ -127,11 +61,53 @@ def maml(
                 losses, found = jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
             else:
                 losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
+        several = [name for name, value in found.items() if value.ndim > 1]
+        if several:
+            raise ValueError(
+                f"the metric {several[0]!r} of a task has shape {found[several[0]].shape[1:]}: give a number"
+            )
 
         def over_tasks(v: Any) -> Mean:
             return Mean(v.sum(), jnp.full((), float(tasks), v.dtype))
 
         terms, metrics = ({n: over_tasks(v) for n, v in part.items()} for part in (losses, found))
-        return terms, Aux(stats, metrics)
+        return terms, Aux(stats, metrics, {"loss": sum(losses.values()), **found})
 
-    return objective
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        first = jax.tree.map(lambda a: a[0], {name: dict(batch[name]) for name in ("support", "query")})
+        return judge.init(key, first["query"], adapt.init(key, first["support"], given))
+
+    return Objective(run, init)
+
+
+def maml(
+    inner: Objective | Callable,
+    rule: UpdateRule,
+    *,
+    steps: int,
+    order: int = 2,
+    adapted: Mask | None = None,
+    outer: Objective | Callable | None = None,
+) -> Objective:
+    """The meta-objective `mean_tasks L_query(θ_K)`, θ_K from `adapt_to` on the task's support set: a case of `meta`.
+
+    Args:
+      inner: the objective of the inner loop, on the support set.
+      rule: how the inner loop steps.
+      steps: inner steps.
+      order: 2, or 1 for first-order MAML.
+      adapted: which parameters the inner loop changes; None for all (ANIL: the head's alone).
+      outer: the objective on the query set; None is `inner`. With a BatchNorm of momentum 1, `inner` normalises a
+        query by its own batch (transductive) and `evaluation(...)` by the support set's (inductive).
+
+    Returns:
+      As `meta`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
+      >>> objective = jtl.maml(jtl.finetune(net), jtl.fixed_rate(0.4), steps=1)
+
+    Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400.
+    """
+    return meta(adapt_to(inner, rule, steps=steps, order=order, adapted=adapted), inner if outer is None else outer)

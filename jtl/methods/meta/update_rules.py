@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jtl.typing import Params, Tree
+from jtl.typing import Key, Params, Tree
 
 
 class UpdateRule(NamedTuple):
     """How an inner loop changes parameters.
 
     Args:
-      init: `init(params) -> phi`, the rule's own parameters; they stand under `rule/` beside the model's.
+      init: `init(key, params) -> phi`, the rule's own parameters; they stand under `rule/` beside the model's.
       start: `start(phi, params) -> memory`, at the beginning of a task.
       step: `step(phi, grads, params, memory) -> (params, memory)`, one inner step.
     """
 
-    init: Callable[[Params], Tree]
+    init: Callable[[Key, Params], Tree]
     start: Callable[[Tree, Params], Any]
     step: Callable[[Tree, Params, Params, Any], tuple[Params, Any]]
 
@@ -30,6 +30,10 @@ def fixed_rate(inner_lr: float) -> UpdateRule:
     Args:
       inner_lr: α. The original MAML code sums its loss over classes: its .4 in 5-way is 2.0 on a mean.
 
+    Example:
+      >>> import jtl
+      >>> rule = jtl.fixed_rate(0.4)
+
     Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400.
     """
 
@@ -37,7 +41,7 @@ def fixed_rate(inner_lr: float) -> UpdateRule:
         del phi
         return jax.tree.map(lambda p, g: p - inner_lr * g, params, grads), memory
 
-    return UpdateRule(lambda params: {}, lambda phi, params: (), step)
+    return UpdateRule(lambda key, params: {}, lambda phi, params: (), step)
 
 
 def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
@@ -46,10 +50,16 @@ def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
     Args:
       inner_lr: where every rate starts; 0.1 is sane on mean losses.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> jtl.learned_rate(0.1).init(jax.random.key(0), {"w": jnp.zeros(2)})["w"].shape
+      (2,)
+
     Li et al., Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, 2017, arXiv 1707.09835.
     """
 
-    def init(params: Params) -> Tree:
+    def init(key: Key, params: Params) -> Tree:
+        del key
         return jax.tree.map(lambda p: jnp.full_like(p, inner_lr), params)
 
     def step(phi: Tree, grads: Params, params: Params, memory: Any) -> tuple[Params, Any]:
@@ -63,6 +73,10 @@ def from_optax(tx: optax.GradientTransformation) -> UpdateRule:
 
     Adam's `√ν` has no derivative where a gradient is exactly 0, as a dead ReLU's: for second-order MAML give it
     `eps_root=1e-8`.
+
+    Example:
+      >>> import jtl, optax
+      >>> rule = jtl.from_optax(optax.adam(1e-2, eps_root=1e-8))
     """
 
     def step(phi: Tree, grads: Params, params: Params, memory: Any) -> tuple[Params, Any]:
@@ -70,4 +84,4 @@ def from_optax(tx: optax.GradientTransformation) -> UpdateRule:
         updates, memory = tx.update(grads, memory, params)
         return jax.tree.map(jnp.add, params, updates), memory
 
-    return UpdateRule(lambda params: {}, lambda phi, params: tx.init(params), step)
+    return UpdateRule(lambda key, params: {}, lambda phi, params: tx.init(params), step)

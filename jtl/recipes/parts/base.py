@@ -17,25 +17,21 @@ class Network(NamedTuple):
 
     Args:
       variables: of fresh weights.
-      backbone: from images or texts to features.
-      head: from features to logits.
+      net: from images or texts to logits.
       trainable: which parameters the run's last stage trains.
       learning_rate: its rate, or a table of them.
       classes: their names; empty where the classes are new in every task.
       read: from a file, or a text where `texts` says so, to one input of the network.
       texts: whether `read` takes texts.
-      feature: of the backbone, which the head sees.
     """
 
     variables: Variables
-    backbone: Model
-    head: Model
+    net: Model
     trainable: Mask
     learning_rate: float | Table
     classes: tuple[str, ...]
     read: Callable[[Any], Any]
     texts: bool = False
-    feature: str = "pooled"
 
 
 class Recipe(Protocol):

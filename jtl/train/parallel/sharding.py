@@ -172,13 +172,44 @@ def jit_step(
       The compiled step, which takes batches from `put_batch`, and the state on the mesh.
 
     Raises:
-      ValueError: for a state that differs from process to process, whose copies would train apart.
+      ValueError: for a state that differs from process to process, whose copies would train apart; for a step of
+        several phases, each of which is a program of its own (`jit_phases`).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective, batch = jtl.finetune(net), {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step, mesh = jtl.make_step(objective, optax.sgd(0.1)), jtl.mesh(devices=jax.devices()[:1])
+      >>> state = step.init(objective.init(jax.random.key(0), batch), jax.random.key(1))
+      >>> run, state = jtl.jit_step(step, state, mesh)
+      >>> state, metrics = run(state, jtl.put_batch(batch, mesh))
+    """
+    step.update  # noqa: B018  (raises for several phases)
+    program, state = jit_phases(step, state, mesh, rules)
+    return program(0), state
+
+
+def jit_phases(
+    step: Step, state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)
+) -> tuple[Callable[[int], Callable[[State, Any], tuple[State, dict]]], State]:
+    """`jit_step` for a step of one or several phases.
+
+    Returns:
+      `program(step)`, the jitted update of the phase that a step belongs to, the same object for the same phase; and
+      the state on the mesh.
     """
     sums = checksums(flatten(state.params))
     agree(mesh, "processes begin with other parameters; give all the same key and files", sums)
     where = state_sharding(state, mesh, rules)
     whole = NamedSharding(automatic(mesh), PartitionSpec())
-    run = jax.jit(
-        step.update, in_shardings=(where, batch_sharding(mesh)), out_shardings=(where, whole), donate_argnums=0
-    )
-    return run, place(state, where)
+    jitted = {
+        start: jax.jit(
+            update, in_shardings=(where, batch_sharding(mesh)), out_shardings=(where, whole), donate_argnums=0
+        )
+        for start, update in step.phases
+    }
+
+    def program(number: int) -> Callable[[State, Any], tuple[State, dict]]:
+        return jitted[max(start for start in jitted if start <= number)]
+
+    return program, place(state, where)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from nets import batch, largest_difference, parts
+from nets import batch, largest_difference, parts, top
 
 from jtl import optim
 from jtl.methods.adapt.adapt import adapt
@@ -56,10 +56,10 @@ def test_the_schedule_holds_after_the_run():
 
 def test_lambda_scales_the_features_gradient_and_not_the_critics(key):
     rows = domains()
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
     found = {}
     for weight in (0.0, 0.5, 2.0):
-        objective = adapt(body, head, alignments=[dann(critic, weight)])
+        objective = adapt(net, alignments=[dann(critic, weight)])
         found[weight], _ = gradients(objective, variables, rows, key)
     for weight in (0.5, 2.0):
         jax.tree.map(np.testing.assert_array_equal, found[weight]["critic"], found[0.0]["critic"])
@@ -71,8 +71,8 @@ def test_lambda_scales_the_features_gradient_and_not_the_critics(key):
 
 def test_the_objective_is_the_formula_written_by_hand(key):
     rows = domains(masked=True)
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
-    value, aux = adapt(body, head, alignments=[dann(critic, 0.7)])(variables.params, {}, rows, key, 0)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    value, aux = adapt(net, alignments=[dann(critic, 0.7)])(variables.params, {}, rows, key, 0)
 
     def run(x):
         for layer in variables.params["backbone"].values():
@@ -95,9 +95,9 @@ def test_the_objective_is_the_formula_written_by_hand(key):
 
 def test_alternating_turns_have_the_gradients_of_the_reversal(key):
     rows = domains()
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
-    together, _ = gradients(adapt(body, head, alignments=[dann(critic, 0.7)]), variables, rows, key)
-    critic_turn, network_turn = alternating(body, head, critic, weight=0.7)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    together, _ = gradients(adapt(net, alignments=[dann(critic, 0.7)]), variables, rows, key)
+    critic_turn, network_turn = alternating(net, critic, weight=0.7)
     first, _ = gradients(critic_turn, variables, rows, key)
     second, _ = gradients(network_turn, variables, rows, key)
     assert largest_difference(first["critic"], together["critic"]) < 1e-7
@@ -108,8 +108,8 @@ def test_alternating_turns_have_the_gradients_of_the_reversal(key):
 
 def test_alternating_steps_answer_the_critic_of_this_step(key):
     rows = domains()
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
-    critic_turn, network_turn = alternating(body, head, critic, weight=0.7)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    critic_turn, network_turn = alternating(net, critic, weight=0.7)
     step = make_step(
         [critic_turn, network_turn], [optax.sgd(0.5), optax.sgd(0.1)],
         trainable=[select("critic/.*"), select("backbone/.*", "head/.*")],
@@ -127,11 +127,11 @@ def test_alternating_steps_answer_the_critic_of_this_step(key):
 
 def test_the_critic_has_a_rate_of_its_own(key):
     rows = domains()
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
     tx = optax.chain(optax.sgd(0.1), optim.scale([("critic/.*", 10.0), (".*", 1.0)]))
-    step = make_step(adapt(body, head, alignments=[dann(critic, 0.7)]), tx)
+    step = make_step(adapt(net, alignments=[dann(critic, 0.7)]), tx)
     state, _ = jax.jit(step)(step.init(variables, key), rows)
-    g, _ = gradients(adapt(body, head, alignments=[dann(critic, 0.7)]), variables, rows, key)
+    g, _ = gradients(adapt(net, alignments=[dann(critic, 0.7)]), variables, rows, key)
     for path, before in flatten(variables.params).items():
         rate = 1.0 if path.startswith("critic/") else 0.1
         np.testing.assert_allclose(flatten(state.params)[path], before - rate * flatten(g)[path], atol=1e-6)
@@ -139,26 +139,26 @@ def test_the_critic_has_a_rate_of_its_own(key):
 
 def test_two_critics_need_two_names(key):
     rows = domains()
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
-    twice = adapt(body, head, alignments=[dann(critic), dann(critic)])
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    twice = adapt(net, alignments=[dann(critic), dann(critic)])
     with pytest.raises(ValueError, match=r"alignment 1 uses the names .*'critic_source'"):
         twice(variables.params, {}, rows, key, 0)
 
 
 def test_a_critic_gives_one_logit(key):
     rows = domains()
-    body, head, _, variables = parts(key, rows["source"]["x"], critic=True)
+    net, _, variables = parts(key, rows["source"]["x"], critic=True)
     params = {**variables.params, "critic": variables.params["head"]}
     with pytest.raises(ValueError, match=r"the critic returns \(32, 3\) for 32 rows"):
-        adapt(body, head, alignments=[dann(head)])(params, {}, rows, key, 0)
+        adapt(net, alignments=[dann(top(3))])(params, {}, rows, key, 0)
 
 
 def test_domains_of_two_shapes_are_refused(key):
     rows = domains()
-    body, head, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
     rows["target"]["x"] = rows["target"]["x"][:, 1:]
-    with pytest.raises(AssertionError, match="a target shaped otherwise than the source"):
-        adapt(body, head, alignments=[dann(critic, 1.0)])(variables.params, variables.stats, rows, key, 0)
+    with pytest.raises(ValueError, match=r"a row of 'target' has shape \(4,\), and one of 'source' \(5,\)"):
+        adapt(net, alignments=[dann(critic, 1.0)])(variables.params, variables.stats, rows, key, 0)
 
 
 @pytest.mark.slow
@@ -186,13 +186,13 @@ def learner(strength, steps=1500):
     """A function of `moons` and a seed that trains and gives the accuracy on the turned rows; compiled once."""
     from jtl import backbones, heads
     from jtl.methods.finetune.finetune import predictor
-    from jtl.model import init
+    from jtl.networks import network
     from jtl.train.state import variables
 
-    body, head, critic = backbones.mlp((32, 32)), heads.linear(2), heads.mlp(1, (32,))
+    net, critic = network(backbone=backbones.mlp((32, 32)), head=heads.linear(2)), heads.mlp(1, (32,))
     schedule = weight_schedule(steps)
-    objective = adapt(body, head, alignments=[dann(critic, lambda step: strength * schedule(step))])
-    step, said = make_step(objective, optax.adam(3e-3)), predictor(body, head)
+    objective = adapt(net, alignments=[dann(critic, lambda step: strength * schedule(step))])
+    step, said = make_step(objective, optax.adam(3e-3)), predictor(net)
 
     @jax.jit
     def trained(state, batch):
@@ -200,7 +200,7 @@ def learner(strength, steps=1500):
 
     def accuracy(source, target, wanted, seed):
         key = jax.random.key(seed)
-        start = step.init(init(key, source["x"], backbone=body, head=head, critic=critic), key)
+        start = step.init(objective.init(key, {"source": source, "target": {"x": target}}), key)
         state = trained(start, {"source": source, "target": {"x": target}})
         return float((said(variables(state), target).argmax(-1) == wanted).mean())
 

@@ -15,8 +15,8 @@ from jtl.train.step import make_step
 def test_no_gradient_reaches_the_backbone(key):
     rows = batch()
     net, head = normed(8), top(3)
-    variables = model.init(key, rows["x"], backbone=net, head=head)
-    objective = features(net, head)
+    variables = network(backbone=net, head=head).init(key, rows["x"])
+    objective = features(net)
     grads = jax.grad(lambda p: total(objective(p, variables.stats, rows, key, 0)[0]))(variables.params)
     for path, g in flatten(grads).items():
         assert bool((np.asarray(g) != 0).any()) == path.startswith("head/"), path
@@ -25,8 +25,8 @@ def test_no_gradient_reaches_the_backbone(key):
 def test_training_on_extracted_features_is_training_through_the_frozen_backbone(key):
     rows = batch(n=20)
     net, head = normed(8), top(3)
-    variables = model.init(key, rows["x"], backbone=net, head=head)
-    step = make_step(features(net, head), optax.adam(1e-2), trainable=select("head/.*"))
+    variables = network(backbone=net, head=head).init(key, rows["x"])
+    step = make_step(features(net), optax.adam(1e-2), trainable=select("head/.*"))
     state = step.init(variables, key)
     for _ in range(5):
         state, _ = jax.jit(step)(state, rows)
@@ -36,7 +36,7 @@ def test_training_on_extracted_features_is_training_through_the_frozen_backbone(
         {"x": np.pad(rows["x"][16:], ((0, 4), (0, 0))), "y": np.pad(rows["y"][16:], (0, 4)), "mask": np.arange(8) < 4}
     )
     cut[2]["mask"] = cut[2]["mask"].astype(np.int32)  # a mask may hold weights
-    x, y = extract(net, model.part(variables, "backbone"), cut)
+    x, y = extract(net, part(variables, "backbone"), cut)
     np.testing.assert_array_equal(y, rows["y"])
     params, tx = variables.params["head"], optax.adam(1e-2)
     opt = tx.init(params)
@@ -60,8 +60,8 @@ def test_several_stages_are_fused(key):
     variables = model.Variables(
         {"backbone": body.init(key, rows["x"]).params, "head": head.init(key, np.zeros((1, 16), np.float32)).params}, {}
     )
-    value, _ = features(body, head, feature=both)(variables.params, {}, rows, key, 0)
-    x, y = extract(body, model.part(variables, "backbone"), [rows], feature=both)
+    value, _ = features(net, feature=both)(variables.params, {}, rows, key, 0)
+    x, y = extract(body, part(variables, "backbone"), [rows], feature=both)
     out = variables.params["head"]["out"]
     logits = x @ out["kernel"] + out["bias"][None]
     np.testing.assert_allclose(
@@ -85,7 +85,7 @@ def test_features_of_texts_are_means_of_their_tokens_and_padding_changes_none(ke
     chosen, y = ("last", "pooled"), np.arange(2)
     variables = model.Variables({"backbone": net.init(key, x).params, "head": head.init(key, wanted).params}, {})
     for given in (x, padded):
-        found, _ = extract(net, model.part(variables, "backbone"), [{"x": given, "y": y}], feature=chosen)
+        found, _ = extract(net, part(variables, "backbone"), [{"x": given, "y": y}], feature=chosen)
         np.testing.assert_array_equal(found, wanted)
     rows = {"source": {"x": padded, "y": y}, "target": {"x": padded}}
     views, _ = look(net, head, variables.params, {}, rows, key, feature=chosen)
@@ -97,4 +97,4 @@ def test_features_of_texts_are_means_of_their_tokens_and_padding_changes_none(ke
 def test_an_empty_data_set_is_refused(key):
     body, _, _, variables = parts(key, np.ones((2, 5), np.float32))
     with pytest.raises(ValueError, match="no batch to extract features from"):
-        extract(body, model.part(variables, "backbone"), [])
+        extract(body, part(variables, "backbone"), [])

@@ -3,16 +3,16 @@ import numpy as np
 import optax
 from nets import batch, normed, parts, top
 
-from jtl import losses, model
+from jtl import losses
 from jtl.methods.finetune.finetune import evaluation, finetune, predictor
 from jtl.metrics.accumulate import total
 
 
 def test_loss_and_accuracy_of_masked_rows_by_hand(key):
     rows = batch(masked=True)
-    body, head, _, variables = parts(key, rows["x"])
-    value, aux = finetune(body, head)(variables.params, {}, rows, key, 0)
-    logits = predictor(body, head)(variables, rows["x"])
+    net, _, variables = parts(key, rows["x"])
+    value, aux = finetune(net)(variables.params, {}, rows, key, 0)
+    logits = predictor(net)(variables, rows["x"])
     keep = rows["mask"]
     ce = optax.softmax_cross_entropy_with_integer_labels(logits, rows["y"])
     np.testing.assert_allclose(total(value), ce[keep].mean(), rtol=1e-6)
@@ -23,26 +23,26 @@ def test_loss_and_accuracy_of_masked_rows_by_hand(key):
 def test_frozen_statistics_stay_and_running_ones_move(key):
     rows = batch()
     net, head = normed(8), top(3)
-    variables = model.init(key, rows["x"], backbone=net, head=head)
+    variables = network(backbone=net, head=head).init(key, rows["x"])
     for frozen in (True, False):
-        _, aux = finetune(net, head, frozen_stats=frozen)(variables.params, variables.stats, rows, key, 0)
+        _, aux = finetune(net, frozen_stats=frozen)(variables.params, variables.stats, rows, key, 0)
         same = [
             np.array_equal(a, b)
             for a, b in zip(jax.tree.leaves(aux.stats), jax.tree.leaves(variables.stats), strict=True)
         ]
         assert all(same) == frozen
-    loss, aux = evaluation(net, head)(variables.params, variables.stats, rows, None, 0)
+    loss, aux = evaluation(net)(variables.params, variables.stats, rows, None, 0)
     jax.tree.map(np.testing.assert_array_equal, aux.stats, variables.stats)
-    frozen_loss, _ = finetune(net, head, frozen_stats=True)(variables.params, variables.stats, rows, key, 0)
+    frozen_loss, _ = finetune(net, frozen_stats=True)(variables.params, variables.stats, rows, key, 0)
     np.testing.assert_array_equal(total(loss), total(frozen_loss))
 
 
 def test_regression_takes_its_own_loss_and_metrics(key):
     rows = batch()
     rows["y"] = rows["x"][:, :1] * 2.0
-    body, head, _, variables = parts(key, rows["x"], classes=1)
-    objective = finetune(body, head, lambda out, y: losses.mse(out[:, 0], y[:, 0]), metrics={})
+    net, _, variables = parts(key, rows["x"], classes=1)
+    objective = finetune(net, lambda out, y: losses.mse(out[:, 0], y[:, 0]), metrics={})
     value, aux = objective(variables.params, {}, rows, key, 0)
-    out = predictor(body, head)(variables, rows["x"])
+    out = predictor(net)(variables, rows["x"])
     np.testing.assert_allclose(total(value), ((out - rows["y"]) ** 2).mean(), rtol=1e-5)
     assert aux.metrics == {}

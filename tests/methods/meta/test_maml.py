@@ -81,12 +81,12 @@ def few_shot(tasks=4, shot=6, query=9, seed=0):
 def test_task_by_task_is_all_at_once(key):
     """Gradients added up in a scan over tasks equal those of all tasks side by side."""
     rows = few_shot()
-    body, head, _, variables = parts(key, rows["support"]["x"][0])
+    net, _, variables = parts(key, rows["support"]["x"][0])
     rule = update_rules.learned_rate(0.1)
     variables = with_rule(variables, rule)
     results = []
     for microbatch in (1, 2, 4):
-        step = make_step(maml(finetune(body, head), rule, steps=2), optax.sgd(0.5), microbatch=microbatch)
+        step = make_step(maml(finetune(net), rule, steps=2), optax.sgd(0.5), microbatch=microbatch)
         state, metrics = jax.jit(step)(step.init(variables, key), rows)
         results.append((state.params, metrics))
     assert largest_difference(results[0], results[1]) < 1e-6
@@ -98,8 +98,8 @@ def test_under_pmap_a_task_is_normalised_by_its_own_rows(key):
     """Each device has other tasks: over all of them BatchNorm's mean would be of two tasks at once."""
     rows = few_shot(tasks=2)
     net, head = normed(8), top(3)
-    params, stats = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
-    objective = maml(finetune(net, head), update_rules.fixed_rate(1.0), steps=1, order=1)
+    params, stats = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
+    objective = maml(finetune(net), update_rules.fixed_rate(1.0), steps=1, order=1)
 
     def losses(rows):
         return objective(params, stats, rows, key, 0)[0]["loss"].total
@@ -140,19 +140,19 @@ def test_learned_rates_have_their_gradient_by_differences(key):
 
 def test_optax_sgd_is_the_fixed_rate_and_adam_starts_afresh(key):
     rows = few_shot()
-    body, head, _, variables = parts(key, rows["support"]["x"][0])
+    net, _, variables = parts(key, rows["support"]["x"][0])
     value = [
-        total(maml(finetune(body, head), rule, steps=3)(variables.params, {}, rows, key, 0)[0])
+        total(maml(finetune(net), rule, steps=3)(variables.params, {}, rows, key, 0)[0])
         for rule in (update_rules.fixed_rate(0.2), update_rules.from_optax(optax.sgd(0.2)))
     ]
     np.testing.assert_allclose(value[0], value[1], rtol=1e-7)
     support = {name: v[0] for name, v in rows["support"].items()}
-    adapt = adapt_to(finetune(body, head), update_rules.from_optax(optax.adam(0.01)), steps=3)
+    adapt = adapt_to(finetune(net), update_rules.from_optax(optax.adam(0.01)), steps=3)
     fast, _ = adapt(variables.params, {}, support, key)
     tx, params = optax.adam(0.01), variables.params
     opt = tx.init(params)
     for _ in range(3):
-        g = jax.grad(lambda p: total(finetune(body, head)(p, {}, support, key, 0)[0]))(params)
+        g = jax.grad(lambda p: total(finetune(net)(p, {}, support, key, 0)[0]))(params)
         updates, opt = tx.update(g, opt, params)
         params = optax.apply_updates(params, updates)
     assert largest_difference(fast, params) < 1e-6
@@ -160,13 +160,13 @@ def test_optax_sgd_is_the_fixed_rate_and_adam_starts_afresh(key):
 
 def test_what_is_not_adapted_stays_in_the_inner_loop_and_learns_in_the_outer(key):
     rows = few_shot()
-    body, head, _, variables = parts(key, rows["support"]["x"][0])
+    net, _, variables = parts(key, rows["support"]["x"][0])
     only_head = select("head/.*")
-    adapt = adapt_to(finetune(body, head), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
+    adapt = adapt_to(finetune(net), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
     fast, _ = adapt(variables.params, {}, {n: v[0] for n, v in rows["support"].items()}, key)
     jax.tree.map(np.testing.assert_array_equal, fast["backbone"], variables.params["backbone"])
     assert largest_difference(fast["head"], variables.params["head"]) > 1e-3
-    objective = maml(finetune(body, head), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
+    objective = maml(finetune(net), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
     grads = jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["backbone"]))
 
@@ -175,10 +175,10 @@ def test_inductive_queries_are_normalised_by_the_support_set(key):
     """With evaluation mode outside, a query's loss does not depend on the queries beside it; transductive, it does."""
     rows = few_shot()
     net, head = normed(8), top(3)
-    variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
+    variables = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
 
     def losses(outer):
-        objective = maml(finetune(net, head), update_rules.fixed_rate(0.1), steps=1, outer=outer)
+        objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=1, outer=outer)
         both = objective(variables.params, variables.stats, rows, key, 0)[0]
         halves = [
             objective(
@@ -192,7 +192,7 @@ def test_inductive_queries_are_normalised_by_the_support_set(key):
         ]
         return float(total(both)), float(4 * total(halves[0]) + 5 * total(halves[1])) / 9
 
-    whole, pieces = losses(evaluation(net, head))
+    whole, pieces = losses(evaluation(net))
     assert whole == pytest.approx(pieces, rel=1e-6)
     whole, pieces = losses(None)
     assert abs(whole - pieces) > 1e-3
@@ -201,10 +201,8 @@ def test_inductive_queries_are_normalised_by_the_support_set(key):
 def test_statistics_come_back_as_they_went_in(key):
     rows = few_shot()
     net, head = normed(8), top(3)
-    variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
-    _, aux = maml(finetune(net, head), update_rules.fixed_rate(0.1), steps=1)(
-        variables.params, variables.stats, rows, key, 0
-    )
+    variables = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
+    _, aux = maml(finetune(net), update_rules.fixed_rate(0.1), steps=1)(variables.params, variables.stats, rows, key, 0)
     assert aux.stats is variables.stats
 
 
@@ -230,10 +228,10 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
             "support": np.tile(np.repeat(np.arange(3), 2), (2, 1)),
             "query": np.tile(np.repeat(np.arange(3), 3), (2, 1)),
         }
-        made = model.init(key, jnp.asarray(x["support"][0]), backbone=net, head=head)
+        made = network(backbone=net, head=head).init(key, jnp.asarray(x["support"][0]))
         params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
-        objective = maml(finetune(net, head), update_rules.fixed_rate(0.1), steps=2, order=order)
+        objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=2, order=order)
         ours = jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
         from jtl.params import flatten
@@ -282,6 +280,6 @@ def test_an_update_rule_keeps_the_parameters_types(key):
     )
     rows = few_shot()
     net, head = normed(8), top(3)
-    variables = model.init(key, rows["support"]["x"][0], backbone=net, head=head)
+    variables = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
     with pytest.raises(AssertionError, match="parameters of an update rule"):
-        maml(finetune(net, head), half, steps=1)(variables.params, variables.stats, rows, key, 0)
+        maml(finetune(net), half, steps=1)(variables.params, variables.stats, rows, key, 0)

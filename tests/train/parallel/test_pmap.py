@@ -30,8 +30,8 @@ def test_under_pmap_every_device_draws_for_itself(key):
 
 def begun(key):
     net, head = normed(16), top(3)
-    variables = model.init(key, batch(n=32)["x"], backbone=net, head=head)
-    return make_step(finetune(net, head), optax.adam(1e-2), ema=0.5).init(variables, key)
+    variables = network(backbone=net, head=head).init(key, batch(n=32)["x"])
+    return make_step(finetune(net), optax.adam(1e-2), ema=0.5).init(variables, key)
 
 
 def test_each_device_gets_one_state_of_its_own(key):

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from nets import batch, largest_difference, normed, parts, top
 
-from jtl import model, ops
+from jtl import ops
 from jtl.methods.finetune.finetune import finetune
 from jtl.params import select
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
@@ -30,8 +30,8 @@ def correlation(params, stats, batch, key, step):
 def setup(key, name):
     rows = batch(n=32, masked=name == "batchnorm")
     net, head = normed(16), top(3)
-    variables = model.init(key, rows["x"], backbone=net, head=head)
-    objective = {"batchnorm": finetune(net, head), "batch loss": correlation}[name]
+    variables = network(backbone=net, head=head).init(key, rows["x"])
+    objective = {"batchnorm": finetune(net), "batch loss": correlation}[name]
     return make_step(objective, optax.adam(1e-2), clip=1.0, ema=0.5), variables, rows
 
 
@@ -119,10 +119,10 @@ def collective_bytes(text):
 
 def test_a_head_only_step_reduces_the_head_alone(key):
     rows = batch(n=32, dim=64)
-    body, head, _, variables = parts(key, rows["x"], widths=(256, 64), classes=10)
+    net, _, variables = parts(key, rows["x"], widths=(256, 64), classes=10)
     sizes = {}
     for name, pattern in {"head": "head/.*", "all": ".*"}.items():
-        step = make_step(finetune(body, head, frozen_stats=True), optax.sgd(0.1), trainable=select(pattern))
+        step = make_step(finetune(net, frozen_stats=True), optax.sgd(0.1), trainable=select(pattern))
         run, state = jit_step(step, step.init(variables, key), mesh())
         sizes[name] = collective_bytes(run.lower(state, put_batch(rows, mesh())).compile().as_text())
     heads = sum(4 * leaf.size for leaf in jax.tree.leaves(variables.params["head"]))
@@ -134,10 +134,10 @@ def test_a_head_only_step_reduces_the_head_alone(key):
 
 def test_microbatches_move_no_rows_between_devices(key):
     rows = batch(n=64)
-    body, head, _, variables = parts(key, rows["x"])
+    net, _, variables = parts(key, rows["x"])
     texts = []
     for microbatch in (1, 4):
-        step = make_step(finetune(body, head), optax.sgd(0.1), microbatch=microbatch)
+        step = make_step(finetune(net), optax.sgd(0.1), microbatch=microbatch)
         run, state = jit_step(step, step.init(variables, key), mesh())
         texts.append(run.lower(state, put_batch(rows, mesh())).compile().as_text())
     assert "all-to-all" not in texts[1]

@@ -1,0 +1,118 @@
+"""A backbone and the heads on it, as one model."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jtl import rng
+from jtl.model import Model, Variables
+from jtl.typing import Key, Stats
+
+
+class Outputs(NamedTuple):
+    """What a network computes; inside `jit` what nobody reads costs nothing.
+
+    Args:
+      output: of the head; of several heads a dict by name; of none the features.
+      features: of the backbone, by name.
+      read: what the head was given; of several heads a dict by name.
+    """
+
+    output: Any
+    features: dict[str, Any]
+    read: Any
+
+
+def network(*, backbone: Model, **heads: Model) -> Model:
+    """A backbone and the heads on it, as ONE model whose parameters are one tree.
+
+    `apply(variables, x, train=..., key=...)` gives `(Outputs, stats)`. Each part initialises from a stream of its own
+    name, so adding a part does not change the others, and each head is given what it reads.
+
+    Args:
+      backbone: its parameters stand under `backbone/`.
+      **heads: each under its own name. Of one head, whatever its name, `Outputs.output` is its output; of several it
+        is a dict by name.
+
+    Raises:
+      ValueError: at init and when called, for a head that reads a feature which the backbone does not return.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> variables = net.init(jax.random.key(0), jnp.zeros((4, 5)))
+      >>> outputs, _ = net.apply(variables, jnp.zeros((4, 5)), train=False)
+      >>> outputs.output.shape
+      (4, 3)
+    """
+    parts = {"backbone": backbone, **heads}
+
+    def init(key: Key, x: Any) -> Variables:
+        made = {"backbone": backbone.init(rng.stream(key, "backbone"), x)}
+        if heads:
+
+            def read(variables: Variables, x: Any) -> dict[str, Any]:
+                features = backbone.apply(variables, x, train=False, key=None)[0]
+                return {name: head.reads(features, x) for name, head in heads.items()}
+
+            shapes = jax.eval_shape(read, made["backbone"], x)
+            given = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+            made |= {name: head.init(rng.stream(key, name), given[name]) for name, head in heads.items()}
+        return joined(made)
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Outputs, Stats]:
+        keys = {name: None if key is None else rng.stream(key, name) for name in parts}
+        own = _own(variables, "backbone", backbone, x)
+        features, new = backbone.apply(own, x, train=train, key=keys["backbone"])
+        changed, found, read = {"backbone": new}, {}, {}
+        for name, head in heads.items():
+            read[name] = head.reads(features, x)
+            own = _own(variables, name, head, read[name])
+            found[name], changed[name] = head.apply(own, read[name], train=train, key=keys[name])
+        stats = {**variables.stats, **{name: new for name, new in changed.items() if new}}
+        if len(heads) == 1:
+            (name,) = heads
+            return Outputs(found[name], features, read[name]), stats
+        return Outputs(found if heads else features, features, read), stats
+
+    return Model(init, apply, parts=parts)
+
+
+def joined(made: dict[str, Variables]) -> Variables:
+    """Variables of parts as one tree, each under its name; statistics only where a part has any."""
+    return Variables({n: v.params for n, v in made.items()}, {n: v.stats for n, v in made.items() if v.stats})
+
+
+def part(variables: Variables, name: str) -> Variables:
+    """One part of the tree, by its top-level name, as a model's own variables.
+
+    Raises:
+      ValueError: where there are no parameters of that name.
+
+    Example:
+      >>> import jtl
+      >>> jtl.part(jtl.Variables({"head": {"bias": 0.0}}, {}), "head").params
+      {'bias': 0.0}
+    """
+    if name not in variables.params:
+        raise ValueError(f"no parameters under {name!r}; there are {sorted(variables.params)}")
+    return Variables(variables.params[name], variables.stats.get(name, {}))
+
+
+def parts_of(net: Model) -> dict[str, Model]:
+    """The backbone and the heads of a network.
+
+    Raises:
+      ValueError: for a model that `network` did not make.
+    """
+    if net.parts is None:
+        raise ValueError("this model has no parts; give jtl.network(backbone=..., head=...)")
+    return dict(net.parts)
+
+
+def _own(variables: Variables, name: str, model: Model, x: Any) -> Variables:
+    """A part's own variables; it may be missing from the tree where it has no parameters, as `heads.identity()`."""
+    if name in variables.params or jax.eval_shape(model.init, jax.random.key(0), x).params:
+        return part(variables, name)
+    return Variables({}, variables.stats.get(name, {}))

@@ -1,0 +1,103 @@
+"""A transfer method as a few pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jtl._tracing.dce import pruned
+from jtl.model import Variables
+from jtl.params import flatten, unflatten
+from jtl.typing import Aux, Batch, Key, Params, Stats
+
+NONE = Variables({}, {})
+"""No variables: everything is initialised."""
+
+
+def _nothing(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+    """Initialises nothing: the loss uses the variables that are given."""
+    del key, batch
+    return given
+
+
+def _unchanged(stats: Stats, params: Params) -> Stats:
+    del params
+    return stats
+
+
+class Objective(NamedTuple):
+    """What a step minimises, and what it must know of it. A bare loss function serves as one too.
+
+    Args:
+      loss: `loss(params, stats, batch, key, step) -> (loss, Aux)`; see `jtl.metrics.accumulate` for what a loss may be.
+      init: `init(key, batch, given=Variables({}, {})) -> Variables`: `given`, and what the method needs besides,
+        initialised on the shapes of the batch; `complete` writes one from the `init` of a model.
+      commit: `commit(stats, params) -> stats`, once a step, after the update, from parameters of full precision: for
+        what belongs to the step and not to a forward pass, as a teacher's weights, a queue, prototypes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective, batch = jtl.finetune(net), {"x": jnp.zeros((4, 5)), "y": jnp.zeros(4, int)}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> sorted(variables.params)
+      ['backbone', 'head']
+    """
+
+    loss: Callable[[Params, Stats, Any, Any, Any], tuple[Any, Aux]]
+    init: Callable[..., Variables] = _nothing
+    commit: Callable[[Stats, Params], Stats] = _unchanged
+
+    def __call__(self, params: Params, stats: Stats, batch: Any, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        """The loss, so that an objective stands wherever a bare function does."""
+        return self.loss(params, stats, batch, key, step)
+
+
+def as_objective(given: Objective | Callable) -> Objective:
+    """An objective as it is; a bare loss function as one that initialises and commits nothing.
+
+    Raises:
+      TypeError: for what is no function.
+    """
+    if isinstance(given, Objective):
+        return given
+    if not callable(given):
+        raise TypeError(
+            f"{given!r} is no objective: give jtl.finetune(...), or a function of (params, stats, batch, key, step)"
+        )
+    return Objective(given)
+
+
+def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Variables) -> Variables:
+    """`given`, and of `init(key, x)` what it lacks; only that is computed.
+
+    Args:
+      init: of a model.
+      key: the same key gives the same values, whatever is given.
+      x: an example batch.
+      given: variables to keep; parts that `init` does not make stay too.
+
+    Raises:
+      ValueError: for a given array of another shape than `init` makes, by its path.
+    """
+    wanted = {kind: flatten(tree) for kind, tree in jax.eval_shape(init, key, x)._asdict().items()}
+    have = {kind: flatten(tree) for kind, tree in given._asdict().items()}
+    for kind, leaves in wanted.items():
+        for path, leaf in leaves.items():
+            found = have[kind].get(path)
+            if found is not None and jax.numpy.shape(found) != leaf.shape:
+                name = path if kind == "params" else f"{kind}/{path}"
+                raise ValueError(
+                    f"{name!r} is given with shape {jax.numpy.shape(found)}, and for this batch it needs {leaf.shape}:"
+                    " its width, the number of classes or the input differ"
+                )
+    lacks = {kind: [path for path in leaves if path not in have[kind]] for kind, leaves in wanted.items()}
+    if not any(lacks.values()):
+        return given
+
+    def missing(key: Key, x: Any) -> dict[str, dict[str, Any]]:
+        made = {kind: flatten(tree) for kind, tree in init(key, x)._asdict().items()}
+        return {kind: {path: made[kind][path] for path in paths} for kind, paths in lacks.items()}
+
+    drawn = pruned(missing, key, x)
+    return Variables(*(unflatten({**drawn[kind], **have[kind]}) for kind in ("params", "stats")))

@@ -1,0 +1,117 @@
+"""What a head reads of a backbone's features: one vector a row, or tokens, maps and frames as they are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl import ops
+
+
+class Masked(NamedTuple):
+    """A feature with the positions that count.
+
+    Args:
+      values: [batch, positions, dim].
+      mask: [batch, positions] bool.
+    """
+
+    values: Any
+    mask: Any
+
+
+@dataclass(frozen=True)
+class Read:
+    """Which features a head takes, and in which form; it is saved with a network.
+
+    Args:
+      names: of the backbone's features.
+      form: "vector" is one vector a row: maps [b, h, w, c] and sequences [b, n, d] are averaged over their positions
+        (of texts over their tokens, of sounds over their frames, so padding changes nothing), and several features
+        stand side by side, [b, dim]. "whole" is the feature as it is; of several features a dict by name.
+      masked: a "whole" sequence comes as `Masked`, with the mask of its input.
+    """
+
+    names: tuple[str, ...] = ("pooled",)
+    form: Literal["vector", "whole"] = "vector"
+    masked: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.names or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"names={self.names!r}: give the names of the features that a head reads")
+        if self.form not in ("vector", "whole"):
+            raise ValueError(f"form={self.form!r}: 'vector' or 'whole'")
+        if self.masked and self.form == "vector":
+            raise ValueError("masked=True: a vector has no positions; read the feature with form='whole'")
+
+    def __call__(self, features: Mapping[str, Array], x: Any = None) -> Any:
+        """What a head is given.
+
+        Args:
+          features: by name; `frames` [b, n] tells which positions are of a sound.
+          x: the input that they are of; the `mask` [b, n] of a text tells its tokens.
+
+        Raises:
+          ValueError: for a name that the backbone does not return, or a sequence without a mask.
+        """
+        missing = [name for name in self.names if name not in features]
+        if missing:
+            raise ValueError(f"a head reads the feature {missing[0]!r}; the backbone returns {sorted(features)}")
+        masks = _masks(features, x)
+        if self.form == "vector":
+            vectors = [_vector(features[name], masks) for name in self.names]
+            return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, -1)
+        found = {name: self._whole(name, features[name], masks) for name in self.names}
+        return found[self.names[0]] if len(self.names) == 1 else found
+
+    def _whole(self, name: str, feature: Array, masks: list[Array]) -> Any:
+        if not self.masked:
+            return feature
+        mask = _mask_of(feature, masks)
+        if mask is None:
+            raise ValueError(f"feature {name!r} of shape {feature.shape} comes without a mask; give the input one")
+        return Masked(feature, mask)
+
+
+def reads(names: str | Sequence[str]) -> Read:
+    """One vector a row of one feature, or of several, side by side: what `linear` and the other classifiers read.
+
+    Example:
+      >>> from jtl.reads import reads
+      >>> reads("mean").names
+      ('mean',)
+    """
+    return Read((names,) if isinstance(names, str) else tuple(names))
+
+
+def whole(*names: str, masked: bool = False) -> Read:
+    """Features as they are: the tokens of a text [b, n, d], the map of an image [b, h, w, c], the frames of a sound.
+
+    Args:
+      names: of the features; the head is given a dict where there are several.
+      masked: give sequences as `Masked`.
+
+    Example:
+      >>> from jtl.reads import whole
+      >>> whole("stage3", "stage4").form
+      'whole'
+    """
+    return Read(names, "whole", masked)
+
+
+def _masks(features: Mapping[str, Array], x: Any) -> list[Array]:
+    given = [features.get("frames"), x.get("mask") if isinstance(x, Mapping) else None]
+    return [jnp.asarray(mask) for mask in given if mask is not None]
+
+
+def _mask_of(feature: Array, masks: list[Array]) -> Array | None:
+    return next((mask for mask in masks if feature.ndim == 3 and mask.shape == feature.shape[:2]), None)
+
+
+def _vector(feature: Array, masks: list[Array]) -> Float[Array, "batch dim"]:
+    mask = _mask_of(feature, masks)
+    if mask is not None:
+        return ops.mean_of_tokens(feature, mask)
+    return feature.mean(tuple(range(1, feature.ndim - 1))) if feature.ndim > 2 else feature

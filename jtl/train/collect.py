@@ -1,0 +1,106 @@
+"""The rows of an evaluation as arrays: logits, features, whatever an objective gives for each example."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jtl import rng
+from jtl.model import Model, Variables
+from jtl.objective import Objective, as_objective
+from jtl.train.evaluate import passes
+from jtl.typing import Aux
+
+
+def collect(
+    objective: Objective | Callable,
+    variables: Variables,
+    data: Any,
+    *,
+    only: Sequence[str] | None = None,
+    mesh: Mesh | None = None,
+    key: Any = None,
+) -> dict[str, Any]:
+    """Goes through a data set once and gathers the rows of an objective's `Aux.outputs`.
+
+    Args:
+      objective: in evaluation mode, as `evaluation(net)`, whose outputs are `output`, `read` and `y`.
+      variables: the parameters and statistics.
+      data: `len(data)` batches; in a run of several processes each gives its own rows.
+      only: the names that are wanted; what is not costs nothing. None for all.
+      mesh: where to run; None: where the parameters are.
+      key: root of the randomness of an objective that draws any.
+
+    Returns:
+      Name -> tree of NumPy arrays [examples, ...], in the order of the batches, in every process all rows. Rows that
+      the batch's `mask` leaves out are dropped.
+
+    Raises:
+      ValueError: for an objective without outputs, a name that it does not have, an output that has not one row for
+        each of the batch's, or where there is no batch.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> data = jtl.data.arrays(jnp.zeros((6, 5)), jnp.zeros(6, int), batch_size=4, shuffle=False)
+      >>> variables = net.init(jax.random.key(0), data[0]["x"])
+      >>> found = jtl.collect(jtl.evaluation(net), variables, data, only=("output", "y"))
+      >>> found["output"].shape, found["y"].shape
+      ((6, 3), (6,))
+    """
+    objective = as_objective(objective)
+
+    def run(variables, batch, key, index):
+        key = rng.stream(key, "evaluate", index)
+        outputs = objective(variables.params, variables.stats, batch, key, index)[1].outputs
+        missing = sorted(set(only or ()) - outputs.keys())
+        if missing or not outputs:
+            raise ValueError(f"only={only}: this objective has the outputs {sorted(outputs)}")
+        found = {name: outputs[name] for name in (outputs if only is None else only)}
+        return found, batch.get("mask")
+
+    parts = []
+    for (found, mask), _ in passes(run)(variables, data, mesh=mesh, key=key):
+        parts.append(found if mask is None else jax.tree.map(lambda a, kept=mask > 0: _kept(a, kept), found))
+    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+
+def predict(net: Model, variables: Variables, data: Any, *, mesh: Mesh | None = None) -> Any:
+    """A network's outputs for all examples of a data set, in evaluation mode.
+
+    Args:
+      net: `jtl.network(backbone=..., head=...)`.
+      variables: its own.
+      data: batches of `{"x", "mask"}`, mask optional; rows that it leaves out are dropped.
+      mesh: where to run; None: where the parameters are.
+
+    Returns:
+      NumPy arrays [examples, ...] in the order of the batches; a dict by name for a network of several heads.
+
+    Raises:
+      ValueError: where there is no batch.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> data = jtl.data.arrays(jnp.zeros((6, 5)), batch_size=4, shuffle=False)
+      >>> variables = net.init(jax.random.key(0), data[0]["x"])
+      >>> jtl.predict(net, variables, data).shape
+      (6, 3)
+    """
+
+    def outputs(params, stats, batch, key, step):
+        del key, step
+        out = net.apply(Variables(params, stats), batch["x"], train=False, key=None)[0].output
+        return jnp.zeros(()), Aux(stats, outputs={"output": out})
+
+    return collect(outputs, variables, data, mesh=mesh)["output"]
+
+
+def _kept(rows: Any, kept: np.ndarray) -> Any:
+    if np.ndim(rows) == 0 or len(rows) != len(kept):
+        raise ValueError(f"an output of shape {np.shape(rows)} has not one row for each of the batch's {len(kept)}")
+    return rows[kept]

@@ -1,0 +1,68 @@
+"""The gradient of an objective over microbatches and devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jtl import ops
+from jtl.metrics import accumulate
+from jtl.model import widened
+from jtl.train.microbatch import divide
+from jtl.typing import Batch, Key
+
+
+def gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, microbatch: int) -> tuple:
+    """Gradients, new statistics, and the sums of terms and metrics.
+
+    Args:
+      loss: `loss(trained, stats, batch, key) -> (loss, Aux)`.
+      trained: what to differentiate by.
+      stats: statistics before.
+      batch: this device's rows.
+      key: of the step.
+      microbatch: in how many parts the batch is gone through.
+
+    Returns:
+      `(grads, stats, terms, metrics)`; grads in the types of `trained`.
+    """
+    differentiate = jax.grad(_summed(loss), has_aux=True)
+    if microbatch == 1:
+        grads, (stats, terms, found) = differentiate(trained, stats, batch, key, None)
+    else:
+        parts = divide(batch, microbatch)
+
+        def count(part):
+            _, (_, terms, _) = _summed(loss)(trained, stats, part, key, None)
+            return {name: term.count for name, term in terms.items()}
+
+        # Counts depend on masks alone, so XLA drops the rest of this pass: it costs no FLOPs (tested).
+        counts = ops.batch_sum(jax.tree.map(lambda c: c.sum(0), jax.vmap(count)(parts)))
+
+        def body(carry, part):
+            grads, stats, i = carry
+            more, (stats, terms, found) = differentiate(trained, stats, part, jax.random.fold_in(key, i), counts)
+            return (jax.tree.map(jnp.add, grads, more), stats, i + 1), (terms, found)
+
+        zeros = jax.tree.map(jnp.zeros_like, widened(trained))
+        (grads, stats, _), sums = jax.lax.scan(body, (zeros, stats, jnp.zeros((), jnp.int32)), parts)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
+        terms, found = jax.tree.map(lambda a: a.sum(0), sums)
+    return ops.batch_sum(grads), stats, ops.batch_sum(terms), ops.batch_sum(found)
+
+
+def _summed(loss: Callable) -> Callable:
+    """The loss with its denominators given, so that parts of a batch add up to the whole."""
+
+    def summed(trained, stats, batch, key, counts):
+        out, aux = loss(trained, stats, batch, key)
+        # Another tree, shape or type would make the state another, and every step a new program.
+        chex.assert_trees_all_equal_shapes_and_dtypes(aux.stats, stats, custom_message="statistics of an objective")
+        terms = accumulate.as_terms(out)
+        counts = counts or {name: ops.batch_sum(jax.lax.stop_gradient(t.count)) for name, t in terms.items()}
+        value = sum(accumulate.Mean(t.total, counts[name]).value for name, t in terms.items())
+        return jnp.asarray(value), (aux.stats, terms, accumulate.as_sums(aux.metrics))
+
+    return summed
