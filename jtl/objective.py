@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jtl._tracing.dce import pruned
 from jtl.model import Variables
@@ -83,13 +84,13 @@ def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Var
     wanted = {kind: flatten(tree) for kind, tree in jax.eval_shape(init, key, x)._asdict().items()}
     have = {kind: flatten(tree) for kind, tree in given._asdict().items()}
     for kind, leaves in wanted.items():
-        for path, leaf in leaves.items():
+        for path, leaf in sorted(leaves.items(), key=lambda pair: -pair[1].ndim):  # a kernel says more than a bias
             found = have[kind].get(path)
-            if found is not None and jax.numpy.shape(found) != leaf.shape:
+            if found is not None and jnp.shape(found) != leaf.shape:
                 name = path if kind == "params" else f"{kind}/{path}"
                 raise ValueError(
-                    f"{name!r} is given with shape {jax.numpy.shape(found)}, and for this batch it needs {leaf.shape}:"
-                    " its width, the number of classes or the input differ"
+                    f"{name!r} is given with shape {jnp.shape(found)}, and for this batch it needs {leaf.shape}: its"
+                    " width, the number of classes or the input differ"
                 )
     lacks = {kind: [path for path in leaves if path not in have[kind]] for kind, leaves in wanted.items()}
     if not any(lacks.values()):

@@ -124,7 +124,8 @@ def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
             sums = new if sums is None else accumulate.added(sums, new)
         terms, metrics = sums  # pyright: ignore[reportGeneralTypeIssues]  # there is at least one batch
         losses = {n: float(total / count) if count > 0 else 0.0 for n, (total, count) in terms.items()}
-        return {"loss": sum(losses.values()), **(losses if len(losses) > 1 else {}), **_results(metrics)}
+        with jax.transfer_guard("allow"):  # what finishes a metric may compute by jax
+            return {"loss": sum(losses.values()), **(losses if len(losses) > 1 else {}), **_results(metrics)}
 
     return evaluation
 

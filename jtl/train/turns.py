@@ -95,7 +95,7 @@ def as_phases(given: Any, groups: int) -> tuple[tuple[int, tuple[Turn, ...]], ..
 
 def _listed(given: Any) -> tuple:
     """One or several as several; an objective, like an optimizer, is itself a tuple."""
-    several = isinstance(given, Sequence) and not isinstance(given, Objective | optax.GradientTransformation)
+    several = isinstance(given, list | tuple) and not isinstance(given, Objective | optax.GradientTransformation)
     return tuple(given) if several else (given,)
 
 

@@ -7,6 +7,7 @@ import sys
 sys.path.insert(0, os.environ["JTL_ROOT"])
 processes, process, port, folder, steps, until = (int(v) if v.isdigit() else v for v in sys.argv[1:7])
 
+from jtl.networks import network
 from jtl.train.parallel import distributed
 
 if processes > 1:
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jtl import backbones, heads, model, train
+from jtl import backbones, heads, train
 from jtl.methods.finetune.finetune import evaluation, finetune
 
 
@@ -38,8 +39,8 @@ class Data:
 
 
 def main():
-    net, head = backbones.mlp((16,), dropout=0.1), heads.linear(2)
-    variables = model.init(jax.random.key(0), jnp.zeros((2, 6)), backbone=net, head=head)
+    net = network(backbone=backbones.mlp((16,), dropout=0.1), head=heads.linear(2))
+    variables = net.init(jax.random.key(0), jnp.zeros((2, 6)))
     step = train.make_step(finetune(net), optax.adamw(1e-2), ema=0.9)
     state = step.init(variables, jax.random.key(1))
     saver = train.Checkpoints(folder, every=4)
@@ -53,7 +54,7 @@ def main():
     if until == "differ":
         told = train.mesh()
         variables = jax.tree.map(np.asarray, variables)
-        other = step.init(model.init(jax.random.key(process), jnp.zeros((2, 6)), backbone=net, head=head), state.key)
+        other = step.init(net.init(jax.random.key(process), jnp.zeros((2, 6))), state.key)
         few = Data(2, rows=16 if process else 8)
         for differs in (
             lambda: train.fit(step, other, Data(), steps=1, progress=False),

@@ -93,13 +93,14 @@ def test_metrics_of_a_step_are_read_after_the_next_is_dispatched(start, monkeypa
 
             return take
 
-    original = loop.sharding.jit_step
+    original = loop.sharding.jit_phases
 
     def watched(*args):
-        run, placed = original(*args)
-        return Watched(run), placed
+        program, state = original(*args)
+        run = Watched(program(0))
+        return lambda number: run, state
 
-    monkeypatch.setattr(loop.sharding, "jit_step", watched)
+    monkeypatch.setattr(loop.sharding, "jit_phases", watched)
 
     def hook(moment):
         events.append(("read", moment.step))
@@ -197,7 +198,7 @@ def test_a_validation_whose_labels_are_other_classes_is_refused(start):
 def test_a_missing_watch_is_named_and_ema_is_what_is_validated(start, key):
     step, state = start
     with pytest.raises(ValueError, match=r"watch='f1'.*\['error', 'loss'\]"):
-        train(step, state, Data(), steps=2, validation=Validation(objective, Data(), watch="f1"))
+        train(step, state, Data(), steps=2, validation=Validation(objective, Data(), watch="f1", mode="max"))
     averaged_step = make_step(objective, optax.adam(0.05), ema=0.9)
     state = averaged_step.init(Variables(state.params, state.stats), key)
     done = train(averaged_step, state, Data(), steps=4, validation=Validation(objective, Data()))

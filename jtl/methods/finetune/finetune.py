@@ -115,11 +115,15 @@ def judged(
         value = {name: mean(v, mask, own.get(name)) for name, v in values.items()}
     else:
         value = mean(values, mask, weights)
-    if isinstance(weights, Mapping):
-        kept: Any = {name: element_weights(jnp.shape(w), mask, w) for name, w in weights.items()} or mask
-    else:
+    if not isinstance(weights, Mapping):
         kept = mask if weights is None else element_weights(jnp.shape(weights), mask, weights)
-    return value, {name: measure(metric, output, y, kept) for name, metric in metrics.items()}
+        return value, {name: measure(metric, output, y, kept) for name, metric in metrics.items()}
+    # Labels are a tree: a plain function of them gives one value a row, and only a `Metric` can use weights by name.
+    kept = {name: element_weights(jnp.shape(w), mask, w) for name, w in weights.items()}
+    return value, {
+        name: measure(metric, output, y, kept if isinstance(metric, Metric) else mask)
+        for name, metric in metrics.items()
+    }
 
 
 def _weights(y: Any, given: Any, ignore: int | None) -> Any:

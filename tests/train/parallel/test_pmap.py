@@ -7,6 +7,7 @@ from nets import batch, normed, top
 
 from jtl import model
 from jtl.methods.finetune.finetune import finetune
+from jtl.networks import network
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
 from jtl.typing import Aux
@@ -29,8 +30,8 @@ def test_under_pmap_every_device_draws_for_itself(key):
 
 
 def begun(key):
-    net, head = normed(16), top(3)
-    variables = network(backbone=net, head=head).init(key, batch(n=32)["x"])
+    net = network(backbone=normed(16), head=top(3))
+    variables = net.init(key, batch(n=32)["x"])
     return make_step(finetune(net), optax.adam(1e-2), ema=0.5).init(variables, key)
 
 

@@ -10,6 +10,7 @@ from nets import batch, largest_difference, normed, parts, top
 
 from jtl import ops
 from jtl.methods.finetune.finetune import finetune
+from jtl.networks import network
 from jtl.params import select
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.parallel.sharding import fsdp, jit_step, mesh, put_batch, replicate, state_sharding
@@ -29,8 +30,8 @@ def correlation(params, stats, batch, key, step):
 
 def setup(key, name):
     rows = batch(n=32, masked=name == "batchnorm")
-    net, head = normed(16), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["x"])
+    net = network(backbone=normed(16), head=top(3))
+    variables = net.init(key, rows["x"])
     objective = {"batchnorm": finetune(net), "batch loss": correlation}[name]
     return make_step(objective, optax.adam(1e-2), clip=1.0, ema=0.5), variables, rows
 
