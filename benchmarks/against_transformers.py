@@ -35,6 +35,7 @@ from benchmarks import tables
 from benchmarks.measure import Program, chain, compiled, environment, interleaved, on_gpu, peak_flops
 from benchmarks.setups import optimizer
 from jtl.methods.finetune.finetune import finetune, predictor
+from jtl.networks import network
 from jtl.pretrained.cost import flops
 from jtl.pretrained.load import load
 from jtl.train import jit_step, make_step, mesh, put_batch
@@ -120,14 +121,15 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         loaded = load(folder)
     fused = options.fused and case.kind not in CONVOLUTIONAL
     backbone = fused_attention(loaded.backbone) if fused else loaded.backbone
+    ours = network(backbone=backbone, head=loaded.head)
     given = {word: torch.as_tensor(value, device=device) for word, value in given.items()}
     twin = Twin(net.to(device), given, torch.as_tensor(y, device=device).long(), options)
 
     dtype = None if options.dtype == "float32" else jnp.dtype(options.dtype)
-    predict = predictor(backbone, loaded.head)
+    predict = predictor(ours)
     weights = _cast(loaded.variables, dtype)
     forward, passes = _forward(predict, weights, x, 1)
-    step = make_step(finetune(backbone, loaded.head), optimizer(LR), dtype=dtype)
+    step = make_step(finetune(ours), optimizer(LR), dtype=dtype)
     where = mesh(devices=jax.devices()[:1])
     run, state = jit_step(step, step.init(loaded.variables, jax.random.key(1)), where)
     data = put_batch({"x": x, "y": y}, where)

@@ -23,6 +23,7 @@ from benchmarks.measure import environment
 from jtl import load, preprocessed
 from jtl.data import augment
 from jtl.methods.finetune.finetune import predictor
+from jtl.networks import network
 from jtl.pretrained.catalogue import lines
 
 SHOWN = [
@@ -66,7 +67,7 @@ def right(name: str, folder: Path) -> tuple[int, int]:
     known = load(folder / "cifar_resnet" / PUBLISHED[name][0], arch=name)
     images: Any = known.preprocessing
     backbone = preprocessed(known.backbone, augment.normalise(images.mean, images.std))
-    predict = jax.jit(predictor(backbone, known.head))
+    predict = jax.jit(predictor(network(backbone=backbone, head=known.head)))
     stored = np.load(folder / "cifar10.npz")
     x, y = stored["x_test"], stored["y_test"]
     found = [predict(known.variables, x[i : i + 250]).argmax(-1) == y[i : i + 250] for i in range(0, len(x), 250)]

@@ -15,7 +15,8 @@ import optax
 
 from jtl import heads
 from jtl._tracing.eval_shape import shapes
-from jtl.model import Variables, init
+from jtl.model import Variables
+from jtl.networks import network
 from jtl.preprocess import tokenizers
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
@@ -57,7 +58,7 @@ def _network(config: dict[str, Any], naming: str) -> tuple[Any, Any, Variables]:
     full = family.complete(found, naming)
 
     def make(key: Any, x: Any) -> Variables:
-        return init(key, x, backbone=family.backbone(full), head=heads.linear(2))
+        return network(backbone=family.backbone(full), head=heads.linear(2)).init(key, x)
 
     made = shapes(make, jax.random.key(0), family.example(full))
     return family, full, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), made)

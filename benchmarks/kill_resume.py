@@ -153,13 +153,14 @@ def build(family: str) -> tuple[Any, Any, Any]:
     import jax
     import optax
 
-    from jtl import backbones, heads, model
+    from jtl import backbones, heads
     from jtl.methods.adapt.adapt import adapt
     from jtl.methods.adapt.dann import dann, weight_schedule
     from jtl.methods.finetune.features import features
     from jtl.methods.finetune.finetune import finetune
-    from jtl.methods.meta.maml import maml, with_rule
+    from jtl.methods.meta.maml import maml
     from jtl.methods.meta.update_rules import learned_rate
+    from jtl.networks import network
     from jtl.params import select
     from jtl.train import make_step
 
@@ -167,22 +168,22 @@ def build(family: str) -> tuple[Any, Any, Any]:
     key = jax.random.key(SEED)
     x = data.images(0, 2)
     if family == "finetune":
-        net, head = backbones.conv4(4), heads.linear(5, dropout=0.2)
-        variables = model.init(key, x, backbone=net, head=head)
-        return make_step(finetune(net, head), optax.adamw(1e-2), ema=0.9, clip=1.0), variables, data
-    net, head = backbones.mlp((16,), dropout=0.1), heads.linear(5)
+        net = network(backbone=backbones.conv4(4), head=heads.linear(5, dropout=0.2))
+        variables = net.init(key, x)
+        return make_step(finetune(net), optax.adamw(1e-2), ema=0.9, clip=1.0), variables, data
+    net = network(backbone=backbones.mlp((16,), dropout=0.1), head=heads.linear(5))
     if family == "features":
-        variables = model.init(key, x, backbone=net, head=head)
-        step = make_step(features(net, head), optax.sgd(0.1, momentum=0.9), trainable=select("head/.*"))
+        variables = net.init(key, x)
+        step = make_step(features(net), optax.sgd(0.1, momentum=0.9), trainable=select("head/.*"))
         return step, variables, data
     if family == "dann":
         critic = heads.mlp(1, (8,), dropout=0.1)
-        variables = model.init(key, x, backbone=net, head=head, critic=critic)
-        method = adapt(net, head, alignments=[dann(critic, weight_schedule(STEPS))])
+        method = adapt(net, alignments=[dann(critic, weight_schedule(STEPS))])
+        rows = {"x": x, "y": np.zeros(2, np.int32)}
+        variables = method.init(key, {"source": rows, "target": rows})
         return make_step(method, optax.adam(1e-2)), variables, data
-    rule = learned_rate()
-    variables = with_rule(model.init(key, x, backbone=net, head=head), rule)
-    return make_step(maml(finetune(net, head), rule, steps=2), optax.adam(1e-2)), variables, data
+    method = maml(finetune(net), learned_rate(), steps=2)
+    return make_step(method, optax.adam(1e-2)), method.init(key, data[0]), data
 
 
 class _Data:

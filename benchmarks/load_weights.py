@@ -32,7 +32,7 @@ from benchmarks import measure, tables
 from jtl import heads
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
-from jtl.model import init
+from jtl.networks import network
 from jtl.weights import export
 
 PROCESSES, PAIRS = 5, 7
@@ -46,7 +46,7 @@ def write(folder: Path) -> None:
     family = FAMILIES["vit"]
     config = family.complete({"model_type": "vit"}, "transformers")
     made = shapes(
-        lambda key, x: init(key, x, backbone=family.backbone(config), head=heads.linear(1000)),
+        lambda key, x: network(backbone=family.backbone(config), head=heads.linear(1000)).init(key, x),
         jax.random.key(0),
         family.example(config),
     )

@@ -15,7 +15,8 @@ from jtl.methods.finetune.features import features
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.maml import maml
 from jtl.methods.meta.update_rules import fixed_rate
-from jtl.model import Model, Variables, init
+from jtl.model import Model, Variables
+from jtl.networks import network as composed
 from jtl.params import select
 from jtl.train import Step, make_step
 
@@ -136,21 +137,23 @@ def build(cell: Cell) -> Setup:
         raise ValueError(f"{cell.family} x {cell.backbone}: families are {FAMILIES}, backbones {tuple(NETWORKS)}")
     network = NETWORKS[cell.backbone]
     backbone, head, critic = network.make(cell.size), heads.linear(cell.classes), heads.mlp(1, CRITIC)
-    parts = {"critic": critic} if cell.family == "dann" else {}
     example = network.inputs(np.random.default_rng(0), (2,), cell.size)
-    make = jax.jit(lambda key: init(key, example, backbone=backbone, head=head, **parts))
+    net = composed(backbone=backbone, head=head)
+    make = jax.jit(lambda key: net.init(key, example))
     tx = optimizer(cell.lr)
     options = {"microbatch": cell.microbatch, "dtype": None if cell.dtype == "float32" else jnp.dtype(cell.dtype)}
     objective: Any
     if cell.family == "finetune":
-        objective = finetune(backbone, head)
+        objective = finetune(net)
     elif cell.family == "features":
-        objective = features(backbone, head)
+        objective = features(net)
         options["trainable"] = select("head/.*")
     elif cell.family == "dann":
-        objective = adapt(backbone, head, alignments=[dann(critic, weight_schedule(RUN))])
+        objective = adapt(net, alignments=[dann(critic, weight_schedule(RUN))])
+        rows = {"x": example, "y": np.zeros(2, np.int32)}
+        make = jax.jit(lambda key: objective.init(key, {"source": rows, "target": rows}))
     else:
-        objective = maml(finetune(backbone, head), fixed_rate(INNER_LR), steps=cell.inner_steps)
+        objective = maml(finetune(net), fixed_rate(INNER_LR), steps=cell.inner_steps)
     step = make_step(objective, tx, **options)
     return Setup(cell, backbone, head, critic, make(jax.random.key(0)), make_batch(cell), tx, step)
 

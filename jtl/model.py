@@ -1,6 +1,6 @@
 """A network is two pure functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +33,7 @@ class Model(NamedTuple):
     init: Callable[..., Variables]
     apply: Callable[..., tuple[Output, Stats]]
     reads: Read = Read()
-    parts: "Mapping[str, Model] | None" = None
+    parts: Any = None  # a mapping of names to models; `Any`, because tyro reads the fields of recipes
 
 
 def from_linen(module: Any) -> Model:

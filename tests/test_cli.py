@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from jtl import cli
-from jtl.model import part
 from jtl.recipes import digits
 from jtl.recipes.parts import digits_data, digits_transfer
 from jtl.recipes.parts.base import command
@@ -200,9 +199,8 @@ def test_predict_says_what_the_network_says(run, capsys):
     assert len(lines) == 2
     for file, line in zip(files, lines, strict=True):
         pixels = digits_data.read(Path(file))[None]
-        features, _ = network.backbone.apply(part(network.variables, "backbone"), pixels, train=False, key=None)
-        logits, _ = network.head.apply(part(network.variables, "head"), features["pooled"], train=False, key=None)
-        share = np.asarray(jax.nn.softmax(logits))[0]
+        out, _ = network.net.apply(network.variables, pixels, train=False, key=None)
+        share = np.asarray(jax.nn.softmax(out.output))[0]
         best = np.argsort(-share)[:2]
         assert line == f"{file}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best)
 

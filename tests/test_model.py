@@ -105,29 +105,3 @@ def test_flax_own_batchnorm_sees_all_devices_under_pmap(key, net):
     np.testing.assert_allclose(parts.reshape(whole.shape), whole, rtol=1e-5, atol=1e-6)
     for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), rtol=1e-5, atol=1e-6)
-
-
-def test_one_tree_for_all_parts(key):
-    net, top = model.from_linen(Net()), model.from_nnx(lambda rngs: nnx.Linear(4, 2, rngs=rngs))
-    made = model.init(key, jnp.ones((2, 3)), backbone=net, head=top)
-    assert sorted(made.params) == ["backbone", "head"]
-    assert made.params["head"]["kernel"].shape == (4, 2)
-    assert list(made.stats) == ["backbone"]
-    again = model.init(key, jnp.ones((2, 3)), backbone=net, head=top, critic=top)
-    jax.tree.map(np.testing.assert_array_equal, made.params["head"], again.params["head"])
-    assert not np.array_equal(again.params["critic"]["kernel"], again.params["head"]["kernel"])
-    with pytest.raises(ValueError, match="no parameters under 'haed'"):
-        part(made, "haed")
-
-
-def test_pick_averages_positions_and_joins_features(key):
-    maps, tokens, pooled = jax.random.normal(key, (2, 3, 3, 4)), jnp.ones((2, 5, 6)), jnp.zeros((2, 7))
-    features = {"pooled": pooled, "stage1": maps, "last": tokens}
-    assert model.pick(features, "pooled") is pooled
-    joined = model.pick(features, ("stage1", "last", "pooled"))
-    np.testing.assert_allclose(joined[:, :4], np.asarray(maps).reshape(2, 9, 4).mean(1), rtol=1e-5, atol=1e-7)
-    assert joined.shape == (2, 17)
-    with pytest.raises(
-        ValueError, match=r"no feature \['stage9'\]; the backbone returns \['last', 'pooled', 'stage1'\]"
-    ):
-        model.pick(features, "stage9")

@@ -59,7 +59,7 @@ def folder(
     if size is not None and size < 1:
         raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
-    change = transform or (lambda pixels, rng: pixels.short_side_crop(pixels, side or 0))
+    change = transform or (lambda image, rng: pixels.short_side_crop(image, side or 0))
     names, files, labels = scan(Path(root), classes)
     if not files:
         raise ValueError(f"{str(root)!r} has no images: the folders of all classes are empty")

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 from jtl import data as jtl_data
-from jtl import heads, model, report, rng
+from jtl import heads, report, rng
 from jtl.backbones import resnet
 from jtl.data import augment
 from jtl.methods.augmented import augmented
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Model, Variables
+from jtl.networks import network
 from jtl.params import select
 from jtl.preprocess import pixels
 from jtl.recipes.parts import base
@@ -76,23 +77,25 @@ class Recipe:
         """The fine-tuned classifier."""
         head = heads.linear(100)
         names = tuple(np.load(base.find(self.data, "cifar100.npz"))["names"])
-        return base.Network(self._fresh(head), self.backbone, head, select(".*"), self.tune.learning_rate, names, _read)
+        net = network(backbone=self.backbone, head=head)
+        return base.Network(self._fresh(head), net, select(".*"), self.tune.learning_rate, names, _read)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on CIFAR-100's test images."""
         test = _rows(np.load(base.find(self.data, "cifar100.npz")), "test", 200, shuffle=False)
-        objective = augmented(evaluation(self.backbone, heads.linear(100)), NORMAL)
+        objective = augmented(evaluation(network(backbone=self.backbone, head=heads.linear(100))), NORMAL)
         return evaluate(objective, variables, test, key=jax.random.key(0))
 
     def _fresh(self, head: Model) -> Variables:
         example = np.zeros((1, 32, 32, 3), np.float32)
-        return model.init(rng.stream(jax.random.key(self.seed), "weights"), example, backbone=self.backbone, head=head)
+        key = rng.stream(jax.random.key(self.seed), "weights")
+        return network(backbone=self.backbone, head=head).init(key, example)
 
     def _run(
         self, stage: Stage, name: str, files: Any, head: Model, start: Variables, key: Any, text: str
     ) -> Variables:
         print(name, flush=True)
-        objective = augmented(finetune(self.backbone, head), augment.compose(MOVED, NORMAL))
+        objective = augmented(finetune(network(backbone=self.backbone, head=head)), augment.compose(MOVED, NORMAL))
         rows = _rows(files, "train", stage.batch, shuffle=True, seed=self.seed)
         own = rng.stream(key, name)
         return variables(stage.run(objective, start, rows, self.out / name, text=text, key=own).state)

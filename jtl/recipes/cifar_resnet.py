@@ -27,6 +27,7 @@ from jtl.methods.augmented import augmented
 from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Model, Variables
+from jtl.networks import network, part
 from jtl.params import select
 from jtl.preprocess import pixels
 from jtl.preprocess.image import Preprocessing
@@ -72,7 +73,7 @@ class Recipe:
         text, known = base.command("cifar_resnet", self), self._known()
         files = dict(np.load(base.find(self.data, "cifar100.npz")))
         fresh = self._fresh(known)
-        seen = extract(_seen(known), model.part(known.variables, "backbone"), _batches(files["x_train"]))[0]
+        seen = extract(_seen(known), part(known.variables, "backbone"), _batches(files["x_train"]))[0]
         found: dict[str, dict[str, Any]] = {"from scratch": {}, "feature extraction": {}, "fine-tuning": {}}
         for shot in self.shots:
             some = _some(files["y_train"], shot, self.seed)
@@ -84,7 +85,7 @@ class Recipe:
             }
             for way, (stage, start, backbone, x, moved) in runs.items():
                 print(f"{way}, {shot} images a class", flush=True)
-                objective = finetune(backbone, known.head)
+                objective = finetune(network(backbone=backbone, head=known.head))
                 objective = objective if moved is None else augmented(objective, moved)
                 batch = min(stage.batch, len(x))
                 rows = jtl_data.arrays(x, y, batch_size=batch, seed=self.seed, shuffle=True, drop_last=True)
@@ -113,15 +114,15 @@ class Recipe:
         def read(path: Any) -> Any:
             return pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
 
-        return base.Network(
-            known.variables, _seen(known), known.head, select(".*"), self.tune.learning_rate, names, read
-        )
+        net = network(backbone=_seen(known), head=known.head)
+        return base.Network(known.variables, net, select(".*"), self.tune.learning_rate, names, read)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on CIFAR-100's test images."""
         files, known = np.load(base.find(self.data, "cifar100.npz")), self._known()
         test = jtl_data.arrays(files["x_test"], files["y_test"].astype(np.int32), batch_size=200, shuffle=False)
-        return evaluate(evaluation(_seen(known), known.head), variables, test, key=jax.random.key(0))
+        net = network(backbone=_seen(known), head=known.head)
+        return evaluate(evaluation(net), variables, test, key=jax.random.key(0))
 
     def _known(self) -> Pretrained:
         key = rng.stream(jax.random.key(self.seed), "head")
@@ -131,7 +132,7 @@ class Recipe:
 
     def _fresh(self, known: Pretrained) -> Variables:
         key = rng.stream(jax.random.key(self.seed), "weights")
-        return model.init(key, np.zeros((1, 32, 32, 3), np.float32), backbone=known.backbone, head=known.head)
+        return known.network.init(key, np.zeros((1, 32, 32, 3), np.float32))
 
 
 def _seen(known: Pretrained) -> Model:

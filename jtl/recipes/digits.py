@@ -32,7 +32,8 @@ import numpy as np
 from jtl import heads, metrics, report
 from jtl.backbones import conv4, mlp
 from jtl.methods.finetune.finetune import predictor
-from jtl.model import Model, Variables, init
+from jtl.model import Model, Variables
+from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import digits_data, digits_few, digits_shift, digits_transfer, stage
 from jtl.recipes.parts.base import Network, command, positive
@@ -98,18 +99,17 @@ class Recipe:
 
     def network(self) -> Network:
         """The fine-tuned classifier of stage (a)."""
-        head = heads.linear(len(CLASSES))
+        net = network(backbone=self.backbone, head=heads.linear(len(CLASSES)))
         example = np.zeros((1, digits_data.SIDE, digits_data.SIDE, 1), np.float32)
-        fresh = init(jax.random.key(self.seed), example, backbone=self.backbone, head=head)
-        return Network(fresh, self.backbone, head, select(".*"), self.transfer.tune_lr, CLASSES, digits_data.read)
+        fresh = net.init(jax.random.key(self.seed), example)
+        return Network(fresh, net, select(".*"), self.transfer.tune_lr, CLASSES, digits_data.read)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Accuracy on the held-out writers' digits 5-9."""
         x, y = digits_data.load()
         held = digits_transfer.held_out(y)
-        logits = predictor(self.backbone, heads.linear(len(CLASSES)))(
-            variables, digits_transfer.views(self.transfer, x)[held]
-        )
+        net = network(backbone=self.backbone, head=heads.linear(len(CLASSES)))
+        logits = predictor(net)(variables, digits_transfer.views(self.transfer, x)[held])
         return {"accuracy": float(metrics.accuracy(logits, y[held] - 5).mean()), "images": float(held.sum())}
 
     def _write(self, stages: tuple[stage.Stage, ...], tuned: digits_transfer.Tuned, text: str, table: str) -> None:

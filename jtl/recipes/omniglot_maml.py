@@ -15,12 +15,13 @@ import jax
 import numpy as np
 
 from jtl import data as jtl_data
-from jtl import heads, model, report, rng
+from jtl import heads, report, rng
 from jtl.backbones import conv4
 from jtl.methods.finetune.finetune import evaluation, finetune
-from jtl.methods.meta.maml import maml, with_rule
+from jtl.methods.meta.maml import maml
 from jtl.methods.meta.update_rules import UpdateRule, fixed_rate
 from jtl.model import Model, Variables
+from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import base
 from jtl.recipes.parts.runs import Stage
@@ -89,16 +90,16 @@ class Recipe:
 
     def network(self) -> base.Network:
         """The start of the inner loop; its classes are new in each task."""
-        head, key = heads.linear(self.way), rng.stream(jax.random.key(self.seed), "weights")
-        fresh = model.init(key, np.zeros((1, 28, 28, 1), np.float32), backbone=self.backbone, head=head)
-        rate = self.stage.learning_rate
-        return base.Network(with_rule(fresh, self.rule), self.backbone, head, select(".*"), rate, (), Path)
+        key = rng.stream(jax.random.key(self.seed), "weights")
+        tasks = {"x": np.zeros((1, 1, 28, 28, 1), np.float32), "y": np.zeros((1, 1), np.int32)}
+        fresh = self._objective(1).init(key, {"support": tasks, "query": tasks})
+        return base.Network(fresh, self._net(), select(".*"), self.stage.learning_rate, (), Path)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Accuracy on tasks of the 423 test characters, normalised by the queries' batch and by the support set."""
         tasks = min(20, self.test_tasks)
         data = self._episodes(self._characters()[2], tasks, steps=max(self.test_tasks // tasks, 1), seed=1)
-        inductive = evaluation(self.backbone, heads.linear(self.way))
+        inductive = evaluation(self._net())
         judges = {
             "transductive": self._objective(self.test_steps),
             "inductive": self._objective(self.test_steps, inductive),
@@ -107,8 +108,10 @@ class Recipe:
         return {mode: evaluate(judge, variables, data, key=key)["accuracy"] for mode, judge in judges.items()}
 
     def _objective(self, steps: int, outer: Any = None) -> Any:
-        inner = finetune(self.backbone, heads.linear(self.way))
-        return maml(inner, self.rule, steps=steps, order=self.order, outer=outer)
+        return maml(finetune(self._net()), self.rule, steps=steps, order=self.order, outer=outer)
+
+    def _net(self) -> Model:
+        return network(backbone=self.backbone, head=heads.linear(self.way))
 
     def _validation(self) -> Validation:
         data = self._episodes(self._characters()[1], 20, steps=10, seed=2)

@@ -26,11 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jtl import heads, metrics, model, report, rng
+from jtl import heads, metrics, report, rng
 from jtl.backbones import conv4
 from jtl.methods.finetune.features import features
 from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Model, Variables
+from jtl.networks import network
+from jtl.objective import Objective
 from jtl.params import select
 from jtl.recipes.parts import base, spoken_data
 from jtl.recipes.parts.seeds import drawn
@@ -39,7 +41,7 @@ from jtl.recipes.parts.stage import Stage, failures, numbers, rows
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.state import State, variables
 from jtl.train.step import make_step
-from jtl.typing import Batch, Key, Objective
+from jtl.typing import Batch, Key
 
 DIGITS = tuple("0123456789")
 HEAD = heads.linear(10)
@@ -103,15 +105,15 @@ class Recipe:
     def train(self) -> dict[str, Any]:
         """Runs everything, prints the table, writes it and a checkpoint to `out`."""
         clips, text = spoken_data.load(base.find(self.data, spoken_data.FILE)), base.command("spoken_digits", self)
-        tuned = finetune(self.backbone, HEAD, frozen_stats=True)
+        tuned = finetune(self._net(), frozen_stats=True)
         ways = {
             "from scratch": self._run(tuned, self.scratch),
-            "feature extraction": self._run(features(self.backbone, HEAD), self.extract, "head/.*"),
+            "feature extraction": self._run(features(self._net()), self.extract, "head/.*"),
             "fine-tuning": self._run(tuned, self.tune),
         }
-        pretrain = self._run(finetune(self.backbone, HEAD), self.pretrain, batch=self.batch)
+        pretrain = self._run(finetune(self._net()), self.pretrain, batch=self.batch)
         accuracy: dict[str, list[float]] = {name: [] for name in ("from scratch", "other speakers alone", *ways)}
-        began, predict = time.monotonic(), jax.jit(predictor(self.backbone, HEAD))
+        began, predict = time.monotonic(), jax.jit(predictor(self._net()))
         for new in range(self.speakers):
             print(f"{time.monotonic() - began:5.0f} s  {SPEAKERS[new]} is new", flush=True)
             key = rng.stream(jax.random.key(self.seed), "speaker", new)
@@ -140,16 +142,19 @@ class Recipe:
         """The network fine-tuned to the first speaker."""
         fresh = self._fresh(jax.random.key(self.seed))
         rate = self.tune.learning_rate
-        return base.Network(fresh, self.backbone, HEAD, select(".*"), rate, DIGITS, spoken_data.read)
+        return base.Network(fresh, self._net(), select(".*"), rate, DIGITS, spoken_data.read)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Accuracy on the first speaker's test clips."""
         clips = spoken_data.load(base.find(self.data, spoken_data.FILE))
-        return {"accuracy": _accuracy(predictor(self.backbone, HEAD), variables, clips, 0)}
+        return {"accuracy": _accuracy(predictor(self._net()), variables, clips, 0)}
 
     def _fresh(self, key: Key) -> Variables:
         example = np.zeros((1, *spoken_data.SHAPE), np.float32)
-        return model.init(rng.stream(key, "weights"), example, backbone=self.backbone, head=HEAD)
+        return self._net().init(rng.stream(key, "weights"), example)
+
+    def _net(self) -> Model:
+        return network(backbone=self.backbone, head=HEAD)
 
     def _run(
         self, objective: Objective, of: Numbers, trainable: str = ".*", batch: int | None = None

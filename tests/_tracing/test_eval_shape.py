@@ -1,7 +1,5 @@
 """Shapes by tracing each kind of layer once: as `jax.eval_shape` gives them, and of use to nobody else."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,8 @@ import pytest
 from jtl import backbones, heads
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
-from jtl.model import from_linen, init
+from jtl.model import from_linen
+from jtl.networks import network
 
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 SIZE = backbones.Size(12, 3, 3, 8)
@@ -32,7 +31,7 @@ def networks():
 
 @pytest.mark.parametrize(("backbone", "x"), [pytest.param(*net[1:], id=net[0]) for net in networks()])
 def test_shapes_are_those_of_eval_shape_in_the_same_order(backbone, x, key):
-    make = partial(init, backbone=backbone, head=heads.linear(5))
+    make = network(backbone=backbone, head=heads.linear(5)).init
     ours, whole = shapes(make, key, x), jax.eval_shape(make, key, x)
     assert jax.tree.structure(ours) == jax.tree.structure(whole)
     assert jax.tree.leaves(ours) == jax.tree.leaves(whole)
@@ -60,7 +59,7 @@ def counted(runs):
 def test_layers_that_are_alike_run_once(key):
     runs = []
     model, x = counted(runs), jnp.ones((2, 4))
-    found = shapes(partial(init, backbone=model, head=heads.linear(2)), key, x)
+    found = shapes(network(backbone=model, head=heads.linear(2)).init, key, x)
     # One of width 4, one of 3, one of 4 on an input of 3: and none again for what the head sees.
     assert runs == [4, 3, 4]
     assert len(jax.tree.leaves(found.params["backbone"])) == 12

@@ -7,9 +7,9 @@ import optax
 import pytest
 from conv_parity import QUICKLY
 from loading import images
+from running import forward
 
 import jtl
-from jtl.methods.finetune.finetune import forward
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -33,7 +33,7 @@ def test_bfloat16_is_near_float32(name, tmp_path):
     assert {a.dtype for a in jax.tree.leaves(low.variables.params)} == {jnp.dtype(jnp.bfloat16)}
     assert all(a.dtype == np.float32 for a in jax.tree.leaves(low.variables.stats))
 
-    objective = jtl.finetune(wide.backbone, wide.head, frozen_stats=True)
+    objective = jtl.finetune(wide.network, frozen_stats=True)
     batch = {"x": x, "y": np.arange(len(jax.tree.leaves(x)[0]), dtype=np.int32) % 3}
 
     def run(loaded, dtype):
@@ -41,7 +41,7 @@ def test_bfloat16_is_near_float32(name, tmp_path):
         step = jtl.make_step(objective, optax.sgd(1.0), dtype=dtype)
 
         def both(variables):
-            features, logits, _ = forward(loaded.backbone, loaded.head, train=False)(variables, x, None)
+            features, logits, _ = forward(loaded.network, train=False)(variables, x, None)
             state, metrics = step(step.init(wide.variables, jax.random.key(0)), batch)
             return (features, logits), state.params, metrics["loss"]
 

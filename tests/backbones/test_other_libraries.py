@@ -10,10 +10,11 @@ import jax
 import numpy as np
 import pytest
 from loading import close, images, renamed, same_gradients
+from running import forward
 from safetensors.numpy import save_file
 
 from jtl._tracing.eval_shape import shapes
-from jtl.methods.finetune.finetune import forward, predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
 from jtl.pretrained.save import save
@@ -117,7 +118,7 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
     ask(do="make", name=name, file=str(tmp_path / "theirs.pth"), **given)
     wanted = np.load(tmp_path / "logits.npy")
     loaded = load(tmp_path / "theirs.pth", arch=arch)
-    close(jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x), wanted, 1e-5, name)
+    close(jax.jit(predictor(loaded.network))(loaded.variables, x), wanted, 1e-5, name)
     ours = tmp_path / "ours" / "model.safetensors"
     if "architecture" in arch:
         save(ours.parent, loaded, format=library)
@@ -151,7 +152,7 @@ def test_features_and_gradients_are_timms(ask, name, tmp_path):
         loaded = load(tmp_path / "theirs.pth", arch=arch, dtype=np.float64)
 
         def loss(params, x):
-            apply = forward(loaded.backbone, loaded.head, train=True)
+            apply = forward(loaded.network, train=True)
             features, logits, _ = apply(loaded.variables._replace(params=params), x, jax.random.key(0))
             return jax.numpy.sin(logits).sum(), features | {"logits": logits}
 
@@ -177,7 +178,7 @@ def test_another_size_of_images_is_timms(ask, name, tmp_path):
     save(tmp_path / "folder", load(tmp_path / "theirs.pth", arch=arch), format="timm")
     ask(do="load_folder", folder=str(tmp_path / "folder"), x=str(tmp_path / "larger.npy"), img_size=20, **given)
     loaded = load(tmp_path / "folder", image=20)
-    logits = jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, images((20, 20)))
+    logits = jax.jit(predictor(loaded.network))(loaded.variables, images((20, 20)))
     close(logits, np.load(tmp_path / "logits.npy"), 1e-5, name)
 
 
@@ -194,7 +195,7 @@ def test_the_original_files_of_bit_are_read_as_timm_reads_them(ask, tmp_path):
     loaded = load(tmp_path / "bit.npz", arch=arch)
     assert loaded.naming == "original"
     ask(do="load_original", file=str(tmp_path / "bit.npz"), **given)
-    logits = jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x)
+    logits = jax.jit(predictor(loaded.network))(loaded.variables, x)
     close(logits, np.load(tmp_path / "logits.npy"), 1e-5, "logits")
 
 

@@ -12,8 +12,8 @@ from jtl._tracing.eval_shape import shapes
 from jtl.backbones import Convolution, Size, Spans
 from jtl.backbones.registry import FAMILIES
 from jtl.backbones.wav2vec2.network import CONVOLUTIONS
-from jtl.model import pick
 from jtl.nn.audio_frontend import conv1d, mask_of_frames, samples_of_frame
+from jtl.reads import reads
 
 SMALL = (Convolution(4, 5, 3), Convolution(6, 3, 2))
 
@@ -37,7 +37,7 @@ def test_padding_behind_a_mask_changes_nothing(key):
     np.testing.assert_allclose(one["last"], two["last"][:, :frames], rtol=1e-5, atol=1e-5)
     assert two["last"].shape[1] > frames
     for name in ("conv", "stage1", "last"):
-        np.testing.assert_allclose(pick(one, name, alone), pick(two, name, padded), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(reads(name)(one, alone), reads(name)(two, padded), rtol=1e-5, atol=1e-5)
     half = run(jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables), padded)
     assert half["pooled"].dtype == jnp.bfloat16
     np.testing.assert_allclose(half["pooled"].astype(jnp.float32), two["pooled"], atol=0.05)

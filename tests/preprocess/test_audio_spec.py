@@ -42,7 +42,7 @@ def test_a_folder_is_fine_tuned_to_other_sounds(key, tmp_path):
     family = FAMILIES["wav2vec2"]
     config = family.complete(CONFIG, "transformers")
     backbone, x, draw = family.backbone(config), {"wave": jnp.zeros((1, 800))}, np.random.default_rng(0)
-    made = jax.eval_shape(lambda: jtl.init(key, x, backbone=backbone, head=jtl.heads.linear(4)))
+    made = jax.eval_shape(lambda: jtl.network(backbone=backbone, head=jtl.heads.linear(4)).init(key, x))
     tree = jax.tree.map(lambda a: draw.normal(size=a.shape, scale=0.4).astype(np.float32), made.params)
     (tmp_path / "in").mkdir()
     tensors = export({**tree, "stats": {}}, family.tables(config)["transformers"])
@@ -61,7 +61,7 @@ def test_a_folder_is_fine_tuned_to_other_sounds(key, tmp_path):
     assert x["wave"].shape == (8, 800)
     assert not x["mask"].all()
     batch = {"x": x, "y": np.arange(8) % 2}
-    step = jtl.make_step(jtl.finetune(loaded.backbone, loaded.head), optax.adam(1e-2))
+    step = jtl.make_step(jtl.finetune(loaded.network), optax.adam(1e-2))
     run, state, told = jax.jit(step), step.init(loaded.variables, key), []
     for _ in range(30):
         state, metrics = run(state, batch)

@@ -23,7 +23,7 @@ def folder(request, tmp_path_factory):
 
 
 def logits(loaded, x):
-    return np.asarray(jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x))
+    return np.asarray(jax.jit(predictor(loaded.network))(loaded.variables, x))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7])

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import channels_first, close, images, renamed, same_bits
+from running import forward
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune.finetune import forward, predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.params import flatten
 from jtl.pretrained.load import load
 
@@ -34,7 +35,7 @@ def test_what_transformers_saves_computes_the_same(name, tmp_path):
     loaded = load(tmp_path)
     assert loaded.naming == "transformers"
     x = images(size)
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
     with torch.no_grad():
         out = theirs(channels_first(x), output_hidden_states=True)
@@ -83,7 +84,7 @@ def test_akamasters_names_in_a_th_file(tmp_path):
     torch.save({"state_dict": state, "best_prec1": 91.7}, tmp_path / "x.th", _use_new_zipfile_serialization=False)
     loaded = load(tmp_path / "x.th", arch="cifar_resnet20")
     x = images((32, 32))
-    logits = jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x)
+    logits = jax.jit(predictor(loaded.network))(loaded.variables, x)
     with torch.no_grad():
         close(logits, net(channels_first(x)), 1e-5, "logits")
     held = {n: t.numpy() for n, t in state.items() if not n.endswith("num_batches_tracked")}

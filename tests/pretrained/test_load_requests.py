@@ -1,7 +1,6 @@
 """What a user may ask of `jtl.load`, and what it refuses."""
 
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import pytest
 from loading import channels_first, close, follow, images
 
 from jtl.methods.finetune.finetune import predictor
-from jtl.model import init, part
+from jtl.networks import part
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.weights import WeightFileError, WeightNameError
@@ -41,7 +40,7 @@ def test_a_new_head(folder, key):
     assert load(folder, classes=5).labels == old.labels
     assert load(folder, classes=5, reinit=("head/.*",)).labels is None, "five other classes have not the file's names"
     # The same draw as jtl.init makes, so that a run from the same key starts alike.
-    fresh = jax.jit(partial(init, backbone=loaded.backbone, head=loaded.head))(key, jnp.zeros((1, 64, 64, 3)))
+    fresh = jax.jit(loaded.network.init)(key, jnp.zeros((1, 64, 64, 3)))
     jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["head"], fresh.params["head"])
 
 
@@ -70,7 +69,7 @@ def test_a_body_without_a_head(tmp_path):
     assert bare.variables.params["head"] == {}
     x = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
     pooled = bare.backbone.apply(part(bare.variables, "backbone"), x, train=False)[0]["pooled"]
-    np.testing.assert_array_equal(predictor(bare.backbone, bare.head)(bare.variables, x), pooled)
+    np.testing.assert_array_equal(predictor(bare.network)(bare.variables, x), pooled)
     with pytest.raises(WeightNameError, match=r"head/out/bias"):
         load(tmp_path, classes=2)
     loaded = load(tmp_path, classes=2, reinit=("head/.*",))
@@ -150,7 +149,7 @@ def test_another_image_size_interpolates_the_positions_as_transformers_does(side
     x = images((side, side))
     with torch.no_grad():
         wanted = net(channels_first(x), interpolate_pos_encoding=True).logits
-    close(jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x), wanted, 1e-5, "logits")
+    close(jax.jit(predictor(loaded.network))(loaded.variables, x), wanted, 1e-5, "logits")
 
 
 def test_preprocessing_follows_the_image_size(folder, tmp_path):

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 from loading import close
+from running import forward
 
-from jtl.methods.finetune.finetune import forward
 from jtl.preprocess import text
 from jtl.pretrained.load import load
 
@@ -38,7 +38,7 @@ def test_embeddings_are_transformers(folder):
     transformers = pytest.importorskip("transformers")
     loaded, tokens = load(folder), text.tokenizer(folder, length=32)
     x = tokens(TEXTS)
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     features = jax.jit(lambda v, x: run(v, x, None)[0])(loaded.variables, x)
     net = transformers.AutoModel.from_pretrained(folder).eval()
     theirs = transformers.AutoTokenizer.from_pretrained(folder)

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from jtl import heads
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
-from jtl.model import init
+from jtl.networks import network
 from jtl.pretrained.load import load
 from jtl.weights import WeightFileError, WeightNameError, export
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     config = family.complete(CONFIG, "transformers")
 
     def make(key, x):
-        return init(key, x, backbone=family.backbone(config), head=heads.linear(3))
+        return network(backbone=family.backbone(config), head=heads.linear(3)).init(key, x)
 
     made = shapes(make, jax.random.key(0), family.example(config))
     tree = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), made.params)

@@ -5,7 +5,7 @@ import pytest
 
 from jtl import heads
 from jtl.backbones.registry import FAMILIES
-from jtl.model import init
+from jtl.networks import network
 from jtl.pretrained.outline import outline
 from jtl.weights.mapping.convert import flatten
 
@@ -18,7 +18,7 @@ def test_paths_and_shapes_are_those_of_init(classes, key):
     config = family.complete(RESNET, "transformers")
     others = {} if classes is None else {"head": heads.linear(classes)}
     made = jax.eval_shape(
-        lambda key, x: init(key, x, backbone=family.backbone(config), **others), key, family.example(config)
+        lambda key, x: network(backbone=family.backbone(config), **others).init(key, x), key, family.example(config)
     )
     assert {"backbone", "stats"} <= {path.split("/")[0] for path in outline(family, config)}
     wanted = {**made.params, "stats": made.stats}

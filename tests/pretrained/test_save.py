@@ -61,7 +61,7 @@ def test_transformers_loads_a_fine_tuned_network(saved, tmp_path):
     with torch.no_grad():
         wanted = theirs.eval()(channels_first(x)).logits
     # The sums of some hundred terms come in another order.
-    close(jax.jit(predictor(loaded.backbone, loaded.head))(tuned, x), wanted, 1e-5, "logits")
+    close(jax.jit(predictor(loaded.network))(tuned, x), wanted, 1e-5, "logits")
     again = load(tmp_path / "out")
     assert again.labels == names
     jax.tree.map(np.testing.assert_array_equal, again.variables, tuned)
@@ -167,7 +167,7 @@ def test_variables_of_another_network_are_not_saved(tmp_path):
     other = load(tmp_path / "in", image=24)
     with pytest.raises(WeightNameError, match=r"backbone/position is \(1, 37, 24\) in place of \(1, 10, 24\)"):
         save(tmp_path / "out", loaded, other.variables)
-    state = make_step(finetune(loaded.backbone, loaded.head), optax.sgd(0.1)).init(loaded.variables, jax.random.key(0))
+    state = make_step(finetune(loaded.network), optax.sgd(0.1)).init(loaded.variables, jax.random.key(0))
     with pytest.raises(TypeError, match=r"variables is a State: give .*jtl.variables\(state\)"):
         unwrap(save)(tmp_path / "out", loaded, state)
     assert not (tmp_path / "out").exists()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from huggingface_hub import hf_hub_download
 from loading import close, same_bits, tree_of
+from running import forward
 
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import text
 from jtl.pretrained.load import load
@@ -53,7 +53,7 @@ def folder(theirs, tmp_path_factory):
 
 
 def embedded(loaded, x):
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     return jax.jit(lambda v, x: run(v, x, None)[0]["pooled"])(loaded.variables, x)
 
 
@@ -97,7 +97,7 @@ def test_a_head_on_embeddings_is_saved_by_jtls_names_alone(tmp_path):
     save(tmp_path / "jtl", loaded, format="jtl")
     again = load(tmp_path / "jtl")
     assert again.labels == ("good", "bad")
-    features = jax.jit(lambda v: forward(again.backbone, again.head, train=False)(v, x, None)[0])(again.variables)
+    features = jax.jit(lambda v: forward(again.network, train=False)(v, x, None)[0])(again.variables)
     np.testing.assert_array_equal(features["pooled"], features["mean"])
 
 

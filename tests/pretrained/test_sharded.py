@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 from jtl import backbones, heads
 from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune.finetune import finetune
-from jtl.model import Variables, init
+from jtl.model import Variables
+from jtl.networks import network
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.train import fsdp, jit_step, make_step, mesh, replicate, variables_sharding
@@ -40,7 +41,7 @@ def tensors():
     config = family.complete(CONFIG, "transformers")
     rng = np.random.default_rng(0)
     made = jax.eval_shape(
-        lambda key, x: init(key, x, backbone=family.backbone(config), head=heads.linear(3)),
+        lambda key, x: network(backbone=family.backbone(config), head=heads.linear(3)).init(key, x),
         jax.random.key(0),
         family.example(config),
     )
@@ -114,7 +115,7 @@ def test_statistics_are_whole_on_every_device_and_an_npz_is_cut_too(tmp_path):
     family = FAMILIES["resnet"]
     full = family.complete(config, "transformers")
     made = jax.eval_shape(
-        lambda key, x: init(key, x, backbone=family.backbone(full), head=heads.linear(2)),
+        lambda key, x: network(backbone=family.backbone(full), head=heads.linear(2)).init(key, x),
         jax.random.key(0),
         family.example(full),
     )
@@ -133,7 +134,7 @@ def test_statistics_are_whole_on_every_device_and_an_npz_is_cut_too(tmp_path):
 def test_a_step_on_the_mesh_starts_from_where_the_weights_lie(tensors, tmp_path, key):
     grid = mesh(data=2, fsdp=4)
     loaded = load(written(tmp_path, tensors, "float32"), sharding=variables_sharding(grid, RULES))
-    step = make_step(finetune(loaded.backbone, loaded.head), optax.sgd(0.1))
+    step = make_step(finetune(loaded.network), optax.sgd(0.1))
     _, state = jit_step(step, step.init(loaded.variables, key), grid, RULES)
     for path, leaf in flatten(state.params).items():
         before = flatten(loaded.variables.params)[path]

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 from loading import channels_first, images
+from running import forward
 from safetensors.numpy import load_file, save_file
 
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import FAMILIES
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
@@ -27,7 +27,7 @@ from torch_vits import hf_swin
 
 
 def run(loaded, x):
-    apply = forward(loaded.backbone, loaded.head, train=False)
+    apply = forward(loaded.network, train=False)
     return jax.jit(lambda v, x: apply(v, x, None)[:2])(loaded.variables, x)
 
 

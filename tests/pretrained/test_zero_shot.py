@@ -126,7 +126,7 @@ def test_zero_shot_classes_are_the_two_towers_logits(saved):
     net, folder = saved
     x = inputs(net)
     classifier = zero_shot(load(folder / "in"), x["text"], ("ant", "bee", "wasp"))
-    logits = jax.jit(predictor(classifier.backbone, classifier.head))(classifier.variables, x["image"])
+    logits = jax.jit(predictor(classifier.network))(classifier.variables, x["image"])
     close(logits, theirs(net, x).logits_per_image.detach(), 1e-5, "logits")
     assert classifier.labels == ("ant", "bee", "wasp")
 
@@ -206,6 +206,6 @@ def test_the_tower_of_transformers_classifier_of_images(kind, tmp_path):
     assert said
     arch = json.loads((tmp_path / "config.json").read_text())["vision_config"] | {"model_type": said[1]}
     loaded, x = load(tmp_path, arch=arch, unused=ast.literal_eval(said[2])), inputs(both)["image"]
-    pooled = jax.jit(lambda v: predictor(loaded.backbone, loaded.head)(v, x))(loaded.variables)
+    pooled = jax.jit(lambda v: predictor(loaded.network)(v, x))(loaded.variables)
     with torch.no_grad():
         close(pooled, net.vision_model(channels_first(x)).pooler_output, 1e-5, "pooled")

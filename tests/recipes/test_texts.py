@@ -14,9 +14,10 @@ from jtl import cli, optim
 from jtl.data import arrays
 from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import finetune, predictor
-from jtl.model import part
+from jtl.networks import part
 from jtl.preprocess import text
 from jtl.pretrained.load import load
+from jtl.reads import reads
 from jtl.recipes import question_type, sentiment
 from jtl.recipes.parts.texts import FEATURE, LEARNS, Rows, bag_of_words, drawn, failures, probe, read
 from jtl.train.state import variables
@@ -126,7 +127,7 @@ def both(recipe, real_data, sizes):
 def embedded(loaded, x, labels):
     data = arrays(x, labels, batch_size=100, shuffle=False)
     batches = (data[step] for step in range(len(data)))
-    return extract(loaded.backbone, part(loaded.variables, "backbone"), batches, feature=FEATURE)[0]
+    return extract(loaded.backbone, part(loaded.variables, "backbone"), batches, reads(FEATURE))[0]
 
 
 @pytest.mark.slow
@@ -156,12 +157,12 @@ def test_fine_tuned_minilm_beats_a_bag_of_words(minilm, real_data, key):
     loaded = load(minilm, classes=recipe.classes, reinit=("head/.*",))
     x = tokens(few.texts)
     head = probe(embedded(loaded, x, few.labels), few.labels, len(recipe.classes)).params["head"]
-    objective = finetune(loaded.backbone, loaded.head, feature=FEATURE)
+    objective = finetune(loaded.network)
     step = make_step(objective, optax.adam(optim.warmup_cosine(1e-4, steps)), trainable=LEARNS)
     state = step.init(loaded.variables._replace(params={**loaded.variables.params, "head": head}), key)
     data, run = arrays(x, few.labels, batch_size=16, drop_last=True), jax.jit(step)
     for i in range(steps):
         state, _ = run(state, data[i])
-    predict = jax.jit(predictor(loaded.backbone, loaded.head, feature=FEATURE))
+    predict = jax.jit(predictor(loaded.network))
     right = (predict(variables(state), tokens(test.texts)).argmax(1) == test.labels).mean()
     assert right - bag_of_words(few, test)["accuracy"] > 0.08

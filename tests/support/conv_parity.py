@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from loading import channels_first, close, same_bits
+from running import forward
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
@@ -37,7 +37,7 @@ def check(net: Any, write: Any, read: Any, theirs: Any, x: np.ndarray, folder: A
     """
     write(net, folder / "in")
     loaded = read(folder / "in", jnp.float32)
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     ours = jax.jit(lambda v, x: run(v, x, None)[:2], compiler_options=QUICKLY)(loaded.variables, x)
     compare(ours, theirs(net, channels_first(x)), 1e-5, hidden, "float32")
 
@@ -47,12 +47,12 @@ def check(net: Any, write: Any, read: Any, theirs: Any, x: np.ndarray, folder: A
 
         def loss(params, x):
             variables = exact.variables._replace(params=params)
-            features, logits, stats = forward(exact.backbone, exact.head, train=True)(variables, x, None)
+            features, logits, stats = forward(exact.network, train=True)(variables, x, None)
             return jnp.sin(logits).sum(), (features, logits, stats)
 
         def both(params, x):
             grads, (features, logits, stats) = jax.grad(loss, has_aux=True)(params, x)
-            calm = forward(exact.backbone, exact.head, train=False)(exact.variables, x, None)[:2]
+            calm = forward(exact.network, train=False)(exact.variables, x, None)[:2]
             return calm, (features, logits), grads, stats
 
         calm, training, grads, stats = jax.jit(both, compiler_options=QUICKLY)(exact.variables.params, wide)

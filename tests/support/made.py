@@ -1,7 +1,6 @@
 """Small networks with random weights as folders, written without any other library."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from safetensors.numpy import save_file
 
 from jtl import heads
 from jtl.backbones.registry import FAMILIES
-from jtl.model import init
+from jtl.networks import network
 from jtl.params import flatten, unflatten
 from jtl.weights import export
 
@@ -42,7 +41,7 @@ def tensors(config: dict[str, Any], naming: str = "transformers", classes: int =
     family = FAMILIES[config["model_type"]]
     config = family.complete(config, naming)
     backbone, head = family.backbone(config), heads.linear(classes)
-    made = partial(init, backbone=backbone, head=head)
+    made = network(backbone=backbone, head=head).init
     shapes = jax.eval_shape(made, jax.random.key(0), family.example(config))
     draw = np.random.default_rng(seed)
     tree = {**shapes.params, "stats": shapes.stats}

@@ -12,6 +12,7 @@ import pytest
 from jtl import backbones, heads
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import from_linen
+from jtl.networks import network
 from jtl.nn.transformer import Attention
 from jtl.train import make_step
 from jtl.transform.fused_attention import fused_attention
@@ -101,7 +102,7 @@ def test_the_kernel_is_given_what_it_wants_and_gives_what_attention_gives(gpu, m
 def lowered(model, example, dtype):
     """The program of a train step, lowered for CUDA."""
     head = heads.linear(3)
-    step = make_step(finetune(model, head), optax.sgd(0.1), dtype=dtype)
+    step = make_step(finetune(network(backbone=model, head=head)), optax.sgd(0.1), dtype=dtype)
     batch = {"x": example, "y": jnp.zeros(len(jax.tree.leaves(example)[0]), jnp.int32)}
     key = jax.random.key(0)
     state = jax.eval_shape(lambda: step.init(network(backbone=model, head=head).init(key, example), key))

@@ -9,19 +9,22 @@ import numpy as np
 import optax
 
 from jtl import data as jtl_data
-from jtl import heads, model, rng
+from jtl import heads, rng
 from jtl.methods.finetune.finetune import finetune
-from jtl.methods.meta.maml import adapt_to, maml
+from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.maml import maml
 from jtl.methods.meta.update_rules import UpdateRule, fixed_rate, from_optax
 from jtl.metrics import accumulate
 from jtl.model import Model, Variables
+from jtl.networks import network
+from jtl.objective import Objective
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
 from jtl.recipes.parts.seeds import Keys, tiled, train_seeds
 from jtl.recipes.parts.stage import Stage
 from jtl.train.state import variables
 from jtl.train.step import make_step
-from jtl.typing import Key, Objective
+from jtl.typing import Key
 
 SEEN, UNSEEN = range(7), range(7, 10)
 QUERY = 10
@@ -80,9 +83,9 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> 
     seen = digits_data.by_class(x, y, SEEN)
     seen = np.concatenate([np.rot90(way, k, (2, 3)) for way in (seen, seen[:, :, :, ::-1]) for k in (0, 1, 3)])
     unseen = digits_data.by_class(x, y, UNSEEN)
-    head = heads.linear(options.way, zero_init=True)
-    inner = finetune(body, head)
-    begin = jax.vmap(lambda k: model.init(rng.stream(k, "few"), x[:1], backbone=body, head=head))(keys)
+    net = network(backbone=body, head=heads.linear(options.way, zero_init=True))
+    inner = finetune(net)
+    begin = jax.vmap(lambda k: net.init(rng.stream(k, "few"), x[:1]))(keys)
     if jax.tree.leaves(begin.stats):
         raise ValueError(
             "the network of stage (c) has batch statistics: give one without, or say which tasks they are of"

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jtl import heads, model, rng
+from jtl import heads, rng
 from jtl.methods.finetune.features import features
 from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Model, Variables
+from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
@@ -78,22 +79,24 @@ def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys
     start, source = pretrain(body, options, x[old], y[old], keys)
     rows = np.stack([digits_data.support(y[:half], NEW, options.shot, s) for s in range(seeds)])
     few = {"x": jnp.asarray(seen[rows]), "y": jnp.asarray(y[rows] - 5)}
-    head = heads.linear(len(NEW))
-    fresh = jax.vmap(lambda k: model.init(rng.stream(k, "fresh"), x[:1], backbone=body, head=head))(keys)
+    net = network(backbone=body, head=heads.linear(len(NEW)))
+    fused_net = network(backbone=body, head=heads.linear(len(NEW), reads=STAGES))
+    fresh = jax.vmap(lambda k: net.init(rng.stream(k, "fresh"), x[:1]))(keys)
     warm = Variables({**fresh.params, "backbone": source.params["backbone"]}, source.stats)
-    tuned = finetune(body, head, frozen_stats=True)
-    fused = Variables({**warm.params, "head": _head(body, head, x[:1], warm, keys)}, warm.stats)
+    tuned = finetune(net, frozen_stats=True)
+    fused = jax.vmap(lambda k: fused_net.init(k, x[:1]))(keys)
+    fused = Variables({**warm.params, "head": fused.params["head"]}, warm.stats)
     ways = {
-        "from scratch": (tuned, fresh, ".*", options.scratch_lr, "pooled"),
-        "feature extraction": (features(body, head, feature=STAGES), fused, "head/.*", options.head_lr, STAGES),
-        "last layers only": (tuned, warm, LAST, options.tune_lr, "pooled"),
-        "fine-tuning": (tuned, warm, ".*", options.tune_lr, "pooled"),
+        "from scratch": (tuned, fresh, ".*", options.scratch_lr, net),
+        "feature extraction": (features(fused_net), fused, "head/.*", options.head_lr, fused_net),
+        "last layers only": (tuned, warm, LAST, options.tune_lr, net),
+        "fine-tuning": (tuned, warm, ".*", options.tune_lr, net),
     }
     accuracy, curves, found = {}, {"pre-training": start["loss"]}, None
-    for name, (objective, begin, pattern, rate, feature) in ways.items():
+    for name, (objective, begin, pattern, rate, own) in ways.items():
         step = make_step(objective, options.optimizer(rate), trainable=select(pattern))
         states, metrics = train_seeds(step, begin, keys, few, lambda data, key: data, options.steps)
-        predict = jax.vmap(lambda v, x, f=feature: predictor(body, head, feature=f)(v, x).argmax(-1), in_axes=(0, None))
+        predict = jax.vmap(lambda v, x, own=own: predictor(own)(v, x).argmax(-1), in_axes=(0, None))
         predicted = np.asarray(jax.jit(predict)(variables(states), seen[held]))
         accuracy[name] = (predicted == y[held] - 5).mean(1)
         curves[name] = metrics["loss"]
@@ -113,24 +116,14 @@ def held_out(y: np.ndarray) -> np.ndarray:
     return (y >= 5) & (np.arange(len(y)) >= len(y) // 2)
 
 
-def _head(body: Model, head: Model, x: np.ndarray, warm: Variables, keys: Keys) -> Any:
-    """Fresh heads on several stages side by side."""
-
-    def one(backbone: Variables, key: Key) -> Any:
-        found = body.apply(backbone, x, train=False, key=None)[0]
-        return head.init(rng.stream(key, "head"), model.pick(found, STAGES)).params
-
-    return jax.vmap(one)(model.part(warm, "backbone"), keys)
-
-
 def pretrain(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[dict, Variables]:
     """Classifies digits 0-4 and the way up, in fresh noise: four turns of five digits are twenty classes."""
     turned = np.concatenate([np.rot90(x, k, (1, 2)) for k in range(4)])
     labels = np.concatenate([y + len(OLD) * k for k in range(4)])
-    head = heads.linear(4 * len(OLD))
-    begin = jax.vmap(lambda k: model.init(rng.stream(k, "pretrain"), x[:1], backbone=body, head=head))(keys)
+    net = network(backbone=body, head=heads.linear(4 * len(OLD)))
+    begin = jax.vmap(lambda k: net.init(rng.stream(k, "pretrain"), x[:1]))(keys)
     rate = optax.cosine_decay_schedule(options.pretrain_lr, options.pretrain_steps)
-    step = make_step(finetune(body, head), options.optimizer(rate))
+    step = make_step(finetune(net), options.optimizer(rate))
     data = tiled({"x": turned, "y": labels}, len(keys))
 
     def batch(data: Any, key: Key) -> Any:

@@ -10,6 +10,7 @@ import optax
 
 from jtl import optim, report
 from jtl.model import Variables
+from jtl.objective import Objective
 from jtl.recipes.parts.base import positive
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation
@@ -17,7 +18,7 @@ from jtl.train.loop import Fitted, fit
 from jtl.train.parallel.sharding import mesh
 from jtl.train.records import JsonLines
 from jtl.train.step import make_step
-from jtl.typing import Key, Mask, Objective
+from jtl.typing import Key, Mask
 
 
 def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:

@@ -10,11 +10,13 @@ import numpy as np
 import optax
 
 from jtl import data as jtl_data
-from jtl import heads, model, optim, report, rng
+from jtl import heads, optim, report, rng
 from jtl.backbones import identity
 from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import evaluation, finetune
-from jtl.model import Variables, part
+from jtl.model import Model, Variables
+from jtl.networks import network, part
+from jtl.objective import Objective
 from jtl.params import select
 from jtl.preprocess import text
 from jtl.pretrained.load import Pretrained, load
@@ -23,7 +25,6 @@ from jtl.recipes.parts.runs import Stage
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 from jtl.train.step import make_step
-from jtl.typing import Objective
 
 FEATURE = "mean"
 LEARNS = select("backbone/(?!words/).*", "head/.*")
@@ -86,10 +87,10 @@ def bag_of_words(train: Rows, test: Rows) -> dict[str, float]:
 
 def probe(x: np.ndarray, y: np.ndarray, classes: int, *, steps: int = 300, decay: float = 0.05) -> Variables:
     """A linear head on features that are computed once: logistic regression with a penalty, all rows in each step."""
-    head, key = heads.linear(classes), jax.random.key(0)
+    net, key = network(backbone=identity(), head=heads.linear(classes)), jax.random.key(0)
     tx = optax.chain(optax.add_decayed_weights(decay), optax.adam(optim.warmup_cosine(1e-2, steps)))
-    step = make_step(finetune(identity(), head), tx)
-    start = step.init(model.init(key, x[:1], backbone=identity(), head=head), key)
+    step = make_step(finetune(net), tx)
+    start = step.init(net.init(key, x[:1]), key)
 
     def run(state: Any, batch: Any) -> Any:
         return jax.lax.scan(lambda state, _: (step(state, batch)[0], None), state, None, length=steps)[0]
@@ -142,7 +143,7 @@ class Texts:
             tuned = self._tune(loaded, head, few, command)
             found[f"{size} examples"] = {
                 "bag of words": bag_of_words(few, test),
-                "feature extraction": self._judge(evaluation(identity(), loaded.head), head, seen, test.labels),
+                "feature extraction": self._judge(evaluation(_on_features(loaded)), head, seen, test.labels),
                 "fine-tuning": self.evaluate(tuned),
             }
         rows = [
@@ -162,19 +163,17 @@ class Texts:
             return {name: rows[0] for name, rows in tokens([given]).items()}
 
         rate = self.tune.learning_rate
-        return base.Network(
-            loaded.variables, loaded.backbone, loaded.head, LEARNS, rate, self.classes, one, texts=True, feature=FEATURE
-        )
+        return base.Network(loaded.variables, loaded.network, LEARNS, rate, self.classes, one, texts=True)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on the test set."""
         test, loaded = self._rows("test"), self._loaded()
-        objective = evaluation(loaded.backbone, loaded.head, feature=FEATURE)
+        objective = evaluation(loaded.network)
         return self._judge(objective, variables, self._tokens(test.texts), test.labels)
 
     def _loaded(self) -> Pretrained:
         key = rng.stream(jax.random.key(self.seed), "weights")
-        return load(self.weights, classes=self.classes, reinit=("head/.*",), key=key)
+        return load(self.weights, classes=self.classes, reads=FEATURE, reinit=("head/.*",), key=key)
 
     def _rows(self, split: str) -> Rows:
         return read(base.find(self.data, f"text/{self.folder}/{split}.tsv"))
@@ -185,7 +184,7 @@ class Texts:
     def _seen(self, loaded: Pretrained, rows: Rows) -> np.ndarray:
         data = jtl_data.arrays(self._tokens(rows.texts), rows.labels, batch_size=200, shuffle=False)
         batches = (data[step] for step in range(len(data)))
-        return extract(loaded.backbone, part(loaded.variables, "backbone"), batches, feature=FEATURE)[0]
+        return extract(loaded.backbone, part(loaded.variables, "backbone"), batches, loaded.head.reads)[0]
 
     def _judge(self, objective: Objective, variables: Variables, x: Any, y: np.ndarray) -> dict[str, float]:
         return evaluate(objective, variables, jtl_data.arrays(x, y, batch_size=200, shuffle=False))
@@ -195,8 +194,13 @@ class Texts:
         options = {"batch_size": self.tune.batch, "seed": self.seed, "drop_last": True}
         data = jtl_data.arrays(self._tokens(few.texts), few.labels, **options)
         key = rng.stream(jax.random.key(self.seed), "run")
-        objective, out = finetune(loaded.backbone, loaded.head, feature=FEATURE), self.out / str(len(few.texts))
+        objective, out = finetune(loaded.network), self.out / str(len(few.texts))
         return variables(self.tune.run(objective, start, data, out, text=command, key=key, trainable=LEARNS).state)
+
+
+def _on_features(loaded: Pretrained) -> Model:
+    """The head alone, on features that were computed before."""
+    return network(backbone=identity(), head=heads.reading(loaded.head, "pooled"))
 
 
 def failures(found: dict[str, dict[str, Any]]) -> list[str]:

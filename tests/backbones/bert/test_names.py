@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import close, follow, same_bits, same_gradients, same_outputs, tree_of
+from running import forward
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
 from jtl.backbones.family import HEADLESS
 from jtl.backbones.registry import FAMILIES
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
@@ -60,14 +60,14 @@ def test_is_transformers_network(kind, size, tmp_path):
     net.save_pretrained(tmp_path)
     loaded, x = load(tmp_path), texts(kind, 9 if size == "odd" else 7)
     assert loaded.naming == "transformers"
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
     same_outputs(features, logits, *references(net, kind, x), 1e-5)
     with jax.enable_x64(True):
         exact = load(tmp_path, dtype=jnp.float64)
 
         def loss(params):
-            train = forward(exact.backbone, exact.head, train=True)
+            train = forward(exact.network, train=True)
             features, logits, _ = train(exact.variables._replace(params=params), x, None)
             return jnp.sin(logits).sum(), (features, logits)
 
@@ -100,7 +100,7 @@ def test_a_file_without_a_head_embeds(kind, tmp_path):
     net.save_pretrained(tmp_path)
     loaded, x = load(tmp_path), texts(kind)
     assert loaded.naming == ("transformers, headless" if kind == "distilbert" else "transformers")
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     features, logits, _ = jax.jit(lambda v: run(v, x, None))(loaded.variables)
     with torch.no_grad():
         out = net(**to_torch(x))
@@ -132,7 +132,7 @@ def test_a_model_of_masked_words_becomes_a_classifier(kind, tmp_path):
     )
     assert not any(account.values()), account
     x = texts(kind)
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     ours = jax.jit(lambda v: run(v, x, None)[1])(loaded.variables)
     with torch.no_grad():
         close(ours, theirs.eval()(**to_torch(x)).logits, 1e-5, "logits")
@@ -149,7 +149,7 @@ def test_a_classifier_of_tokens_gives_its_encoder(kind, tmp_path):
     assert options == {"unused": (r"classifier\..*",)}
     loaded, x = load(tmp_path, **options), texts(kind)
     assert loaded.variables.params["head"] == {}
-    features = jax.jit(lambda v: forward(loaded.backbone, loaded.head, train=False)(v, x, None)[0])(loaded.variables)
+    features = jax.jit(lambda v: forward(loaded.network, train=False)(v, x, None)[0])(loaded.variables)
     with torch.no_grad():
         close(features["last"], getattr(net, kind)(**to_torch(x)).last_hidden_state, 1e-5, "last")
 
@@ -165,7 +165,7 @@ def test_robertas_of_other_names(name, tmp_path):
     assert told.pop("vocab_size") == 30522
     (tmp_path / "in" / "config.json").write_text(json.dumps(told))
     loaded, x = load(tmp_path / "in"), texts("roberta")
-    ours = jax.jit(lambda v: forward(loaded.backbone, loaded.head, train=False)(v, x, None)[1])(loaded.variables)
+    ours = jax.jit(lambda v: forward(loaded.network, train=False)(v, x, None)[1])(loaded.variables)
     save(tmp_path / "out", loaded)
     again, account = transformers.AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "out", output_loading_info=True

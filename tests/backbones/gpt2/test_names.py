@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import close, renamed, same_bits, same_gradients, tree_of
+from running import forward
 from safetensors.numpy import load_file, save_file
 
 from jtl import backbones
-from jtl.methods.finetune.finetune import forward, predictor
+from jtl.methods.finetune.finetune import predictor
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
@@ -62,7 +63,7 @@ def test_is_transformers_network(references, size, tmp_path):
     loaded, x = load(tmp_path), references.texts("roberta")
 
     def words(params, loaded, train):
-        run = forward(loaded.backbone, loaded.head, train=train)
+        run = forward(loaded.network, train=train)
         features, _, _ = run(loaded.variables._replace(params=params), x, None)
         return features, features["last"] @ params["backbone"]["words"]["embedding"].T
 
@@ -141,7 +142,7 @@ def test_transformers_loads_a_classifier(references, tmp_path):
     again = load(tmp_path / "out")
     assert again.labels == names
     same_bits(flatten(tree_of(again)), flatten(tree_of(loaded)))
-    ours = jax.jit(predictor(again.backbone, again.head))(again.variables, x)
+    ours = jax.jit(predictor(again.network))(again.variables, x)
     with torch.no_grad():
         close(ours, theirs.eval()(**references.to_torch(x)).logits, 1e-5, "logits")
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import channels_first, close, images, renamed, same_bits
+from running import forward
 from safetensors.numpy import load_file
 
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import pixels
 from jtl.pretrained.load import load
@@ -31,16 +31,14 @@ def test_is_transformers_mobilenet(saved):
     """Features and logits to 1e-5 in float32 and 1e-10 in float64, gradients through 53 layers to 1e-9."""
     net, x, folder = saved
     loaded = load(folder / "in")
-    features, logits, _ = jax.jit(lambda v, x: forward(loaded.backbone, loaded.head, train=False)(v, x, None))(
-        loaded.variables, x
-    )
+    features, logits, _ = jax.jit(lambda v, x: forward(loaded.network, train=False)(v, x, None))(loaded.variables, x)
     compare(features, logits, net, x, 1e-5)
     wide = x.astype(np.float64)
     with jax.enable_x64(True):
         exact = load(folder / "in", dtype=jnp.float64)
 
         def loss(params):
-            run = forward(exact.backbone, exact.head, train=False)
+            run = forward(exact.network, train=False)
             features, logits, _ = run(exact.variables._replace(params=params), wide, None)
             return jnp.sin(logits).sum(), (features, logits)
 
@@ -113,7 +111,7 @@ def test_a_linear_probe_tells_ants_from_bees(real_data):
     loaded = load(file, arch="mobilenet_v2", classes=2, reinit=("head/.*",))
     mean, std = loaded.preprocessing.mean, loaded.preprocessing.std
     variables = jax.tree.map(jnp.asarray, loaded.variables)
-    run = jax.jit(lambda x: forward(loaded.backbone, loaded.head, train=False)(variables, x, None)[0]["pooled"])
+    run = jax.jit(lambda x: forward(loaded.network, train=False)(variables, x, None)[0]["pooled"])
     features, labels = {}, {}
     for split in ("train", "val"):
         rows, names = [], []

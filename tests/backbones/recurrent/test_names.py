@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import close, renamed, same_bits
+from running import forward
 
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.weights.formats.errors import WeightNameError
@@ -70,7 +70,7 @@ def test_is_torchs_network(cell, size, tmp_path):
     loaded, x = load(tmp_path / "net.pt", arch=arch), texts()
     assert loaded.naming == "torch"
     same_bits(renamed(loaded, "torch"), {name: a.numpy() for name, a in net.state_dict().items()})
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     features, logits, _ = jax.jit(lambda v: run(v, x, None))(loaded.variables)
     compare(features, logits, *references(net, x), 1e-5)
     torch.save(net.double().state_dict(), tmp_path / "net.pt")
@@ -78,7 +78,7 @@ def test_is_torchs_network(cell, size, tmp_path):
         exact = load(tmp_path / "net.pt", arch=arch, dtype=jnp.float64)
 
         def loss(params):
-            train = forward(exact.backbone, exact.head, train=True)
+            train = forward(exact.network, train=True)
             features, logits, _ = train(exact.variables._replace(params=params), x, None)
             return jnp.sin(logits).sum() + jnp.sin(features["last"]).sum(), (features, logits)
 

@@ -83,6 +83,6 @@ def test_a_folder_of_timm(state, tmp_path):
 def check(loaded, net):
     assert loaded.naming == "torchvision"
     x = images((33, 40))
-    logits = jax.jit(predictor(loaded.backbone, loaded.head))(loaded.variables, x)
+    logits = jax.jit(predictor(loaded.network))(loaded.variables, x)
     with torch.no_grad():
         close(logits, net(channels_first(x)).logits, 1e-5, "logits")

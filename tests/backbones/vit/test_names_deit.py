@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import channels_first, close, images, renamed, same_bits, same_gradients, same_outputs, tree_of
+from running import forward
 from safetensors.numpy import load_file, save_file
 
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
@@ -40,7 +40,7 @@ def saved(request, tmp_path_factory):
 
 
 def run(loaded, x):
-    apply = forward(loaded.backbone, loaded.head, train=False)
+    apply = forward(loaded.network, train=False)
     return jax.jit(lambda v, x: apply(v, x, None)[:2])(loaded.variables, x)
 
 
@@ -63,7 +63,7 @@ def test_is_transformers_deit(saved):
         exact = load(folder / "in", dtype=jnp.float64)
 
         def loss(params):
-            apply = forward(exact.backbone, exact.head, train=True)
+            apply = forward(exact.network, train=True)
             features, logits, _ = apply(exact.variables._replace(params=params), x, jax.random.key(0))
             return jnp.sin(logits).sum(), (features, logits)
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import channels_first, close, images, renamed, same_bits, tree_of
+from running import forward
 from safetensors.numpy import load_file, save_file
 
 from jtl.backbones.registry import FAMILIES
 from jtl.backbones.vit.names_dinov2 import no_class
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten, unflatten
 from jtl.pretrained.load import load
 from jtl.pretrained.outline import outline
@@ -42,7 +42,7 @@ def saved(request, tmp_path_factory):
 
 def run(loaded, x, train=False):
     key = jax.random.key(0) if train else None
-    apply = forward(loaded.backbone, loaded.head, train=train)
+    apply = forward(loaded.network, train=train)
     return jax.jit(lambda v, x: apply(v, x, key)[:2])(loaded.variables, x)
 
 
@@ -71,7 +71,7 @@ def test_is_transformers_dinov2(saved):
         exact = load(folder / "in", dtype=jnp.float64)
 
         def loss(params):
-            apply = forward(exact.backbone, exact.head, train=True)
+            apply = forward(exact.network, train=True)
             features, logits, _ = apply(exact.variables._replace(params=params), x, jax.random.key(0))
             return jnp.sin(logits).sum(), (features, logits)
 

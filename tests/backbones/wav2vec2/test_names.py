@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import close, follow, same_bits, same_gradients, same_outputs, tree_of
+from running import forward
 from safetensors.numpy import load_file, save_file
 
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess.audio_spec import Waves
 from jtl.pretrained.load import load
@@ -48,7 +48,7 @@ def test_is_transformers_network(kind, size, tmp_path):
     loaded, x = load(tmp_path), waves(SAMPLES[size])
     assert loaded.naming == "transformers"
     if kind == "wav2vec2":  # the other's computation is the same
-        run = forward(loaded.backbone, loaded.head, train=False)
+        run = forward(loaded.network, train=False)
         features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
         same_outputs(features, logits, *references(net, kind, x), 1e-5)
     x = waves(SAMPLES[size], np.float64)
@@ -56,7 +56,7 @@ def test_is_transformers_network(kind, size, tmp_path):
         exact = load(tmp_path, dtype=jnp.float64)
 
         def loss(params, x):
-            train = forward(exact.backbone, exact.head, train=True)
+            train = forward(exact.network, train=True)
             features, logits, _ = train(exact.variables._replace(params=params), x, None)
             return jnp.sin(logits).sum(), (features, logits)
 
@@ -91,7 +91,7 @@ def test_hidden_spans_are_transformers(kind, tmp_path, monkeypatch):
         loaded = load(tmp_path, dtype=jnp.float64)
 
         def loss(params, x, key):
-            train = forward(loaded.backbone, loaded.head, train=True)
+            train = forward(loaded.network, train=True)
             logits = train(loaded.variables._replace(params=params), x, key)[1]
             return jnp.sin(logits).sum(), logits
 
@@ -135,7 +135,7 @@ def test_a_file_without_a_head_embeds(kind, tmp_path):
     net.save_pretrained(tmp_path / "in")
     loaded, x = load(tmp_path / "in"), waves(300)["wave"]
     assert loaded.naming == "transformers, headless"
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     ours = jax.jit(lambda v, x: run(v, {"wave": x}, None)[1])(loaded.variables, x)
     with torch.no_grad():
         close(ours, net(torch.tensor(x)).last_hidden_state.mean(1), 1e-5, "pooled")

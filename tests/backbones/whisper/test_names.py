@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from loading import close, same_bits, same_gradients, same_outputs
+from running import forward
 from safetensors.numpy import load_file
 
 from jtl.backbones.whisper.network import sinusoids
-from jtl.methods.finetune.finetune import forward
 from jtl.params import flatten
 from jtl.preprocess import audio
 from jtl.preprocess.audio_spec import LogMel
@@ -53,7 +53,7 @@ def test_is_transformers_network(size, tmp_path):
     net.save_pretrained(tmp_path)
     loaded, x = load(tmp_path), pictures(net.config)
     assert loaded.naming == "transformers"
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     features, logits, _ = jax.jit(lambda v, x: run(v, x, None))(loaded.variables, x)
     same_outputs(features, logits, *references(net, x), 1e-5)
     x = pictures(net.config, np.float64)
@@ -61,7 +61,7 @@ def test_is_transformers_network(size, tmp_path):
         exact = load(tmp_path, dtype=jnp.float64)
 
         def loss(params, x):
-            train = forward(exact.backbone, exact.head, train=True)
+            train = forward(exact.network, train=True)
             features, logits, stats = train(exact.variables._replace(params=params), x, None)
             return jnp.sin(logits).sum(), (features, logits, stats)
 
@@ -110,7 +110,7 @@ def test_the_encoder_of_a_whole_whisper(made, tmp_path):
     assert loaded.naming == "transformers, headless"
     assert any("decoder" in name for name in loaded.report.unused)
     assert not any("encoder." in name for name in loaded.report.unused)
-    run = forward(loaded.backbone, loaded.head, train=False)
+    run = forward(loaded.network, train=False)
     ours = jax.jit(lambda v, x: run(v, x, None)[1])(loaded.variables, x)
     with torch.no_grad():
         last = net.get_encoder()(torch.tensor(x).transpose(1, 2)).last_hidden_state

@@ -2,20 +2,23 @@ import jax
 import numpy as np
 import optax
 import pytest
-from nets import batch, normed, parts, top
+from nets import batch, normed, top
 
 from jtl import model
-from jtl.methods.adapt.adapt import look
+from jtl.heads import reading
+from jtl.methods.adapt.views import look
 from jtl.methods.finetune.features import extract, features
 from jtl.metrics.accumulate import total
+from jtl.networks import network, part
 from jtl.params import flatten, select
+from jtl.reads import reads
 from jtl.train.step import make_step
 
 
 def test_no_gradient_reaches_the_backbone(key):
     rows = batch()
-    net, head = normed(8), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["x"])
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["x"])
     objective = features(net)
     grads = jax.grad(lambda p: total(objective(p, variables.stats, rows, key, 0)[0]))(variables.params)
     for path, g in flatten(grads).items():
@@ -24,8 +27,8 @@ def test_no_gradient_reaches_the_backbone(key):
 
 def test_training_on_extracted_features_is_training_through_the_frozen_backbone(key):
     rows = batch(n=20)
-    net, head = normed(8), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["x"])
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["x"])
     step = make_step(features(net), optax.adam(1e-2), trainable=select("head/.*"))
     state = step.init(variables, key)
     for _ in range(5):
@@ -36,7 +39,7 @@ def test_training_on_extracted_features_is_training_through_the_frozen_backbone(
         {"x": np.pad(rows["x"][16:], ((0, 4), (0, 0))), "y": np.pad(rows["y"][16:], (0, 4)), "mask": np.arange(8) < 4}
     )
     cut[2]["mask"] = cut[2]["mask"].astype(np.int32)  # a mask may hold weights
-    x, y = extract(net, part(variables, "backbone"), cut)
+    x, y = extract(net.parts["backbone"], part(variables, "backbone"), cut)
     np.testing.assert_array_equal(y, rows["y"])
     params, tx = variables.params["head"], optax.adam(1e-2)
     opt = tx.init(params)
@@ -54,19 +57,26 @@ def test_training_on_extracted_features_is_training_through_the_frozen_backbone(
 
 
 def test_several_stages_are_fused(key):
-    rows = batch()
-    body, head, _, _ = parts(key, rows["x"])
-    both = ("pooled", "last")
-    variables = model.Variables(
-        {"backbone": body.init(key, rows["x"]).params, "head": head.init(key, np.zeros((1, 16), np.float32)).params}, {}
-    )
-    value, _ = features(net, feature=both)(variables.params, {}, rows, key, 0)
-    x, y = extract(body, part(variables, "backbone"), [rows], feature=both)
+    rows, both = batch(), reads(("pooled", "last"))
+    body = normed(8)
+    net = network(backbone=body, head=reading(top(3), both))
+    variables = net.init(key, rows["x"])
+    value, _ = features(net)(variables.params, variables.stats, rows, key, 0)
+    x, y = extract(body, part(variables, "backbone"), [rows], both)
+    assert x.shape == (24, 16)
     out = variables.params["head"]["out"]
     logits = x @ out["kernel"] + out["bias"][None]
     np.testing.assert_allclose(
         total(value), optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), rtol=1e-6
     )
+
+
+def test_unlabelled_data_give_features_without_labels(key):
+    rows, body = batch(), normed(8)
+    variables = body.init(key, rows["x"])
+    x, y = extract(body, variables, [{"x": rows["x"]}])
+    assert y is None
+    np.testing.assert_allclose(x, body.apply(variables, rows["x"], train=False)[0]["pooled"], atol=1e-6)
 
 
 def words(variables, x, *, train, key=None):
@@ -77,24 +87,23 @@ def words(variables, x, *, train, key=None):
 
 
 def test_features_of_texts_are_means_of_their_tokens_and_padding_changes_none(key):
-    net, head = model.Model(lambda key, x: model.Variables({"scale": np.float32(1)}, {}), words), top(3)
+    chosen = reads(("last", "pooled"))
+    body = model.Model(lambda key, x: model.Variables({"scale": np.float32(1)}, {}), words)
+    net = network(backbone=body, head=reading(top(3), chosen))
     mask = np.arange(4) < np.array([[4], [2]])
     x = {"ids": np.array([[0, 3, 3, 2], [1, 2, 0, 0]], np.int32), "mask": mask}
     padded = jax.tree.map(lambda a: np.pad(a, ((0, 0), (0, 3))), x)
     wanted = np.array([[0.25, 0, 0.25, 0.5, 1, 0, 0, 0], [0, 0.5, 0.5, 0, 0, 1, 0, 0]], np.float32)
-    chosen, y = ("last", "pooled"), np.arange(2)
-    variables = model.Variables({"backbone": net.init(key, x).params, "head": head.init(key, wanted).params}, {})
+    variables, y = net.init(key, x), np.arange(2)
     for given in (x, padded):
-        found, _ = extract(net, part(variables, "backbone"), [{"x": given, "y": y}], feature=chosen)
+        found, _ = extract(body, part(variables, "backbone"), [{"x": given, "y": y}], chosen)
         np.testing.assert_array_equal(found, wanted)
     rows = {"source": {"x": padded, "y": y}, "target": {"x": padded}}
-    views, _ = look(net, head, variables.params, {}, rows, key, feature=chosen)
-    np.testing.assert_array_equal(views.target.pooled, wanted)
+    views, _ = look(net, variables.params, {}, rows, key)
     logits = wanted @ variables.params["head"]["out"]["kernel"] + variables.params["head"]["out"]["bias"][None]
-    np.testing.assert_allclose(views.target.logits, logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(views["target"].output, logits, rtol=1e-5, atol=1e-6)
 
 
 def test_an_empty_data_set_is_refused(key):
-    body, _, _, variables = parts(key, np.ones((2, 5), np.float32))
     with pytest.raises(ValueError, match="no batch to extract features from"):
-        extract(body, part(variables, "backbone"), [])
+        extract(normed(8), normed(8).init(key, np.ones((2, 5), np.float32)), [])

@@ -6,6 +6,7 @@ from nets import batch, normed, parts, top
 from jtl import losses
 from jtl.methods.finetune.finetune import evaluation, finetune, predictor
 from jtl.metrics.accumulate import total
+from jtl.networks import network
 
 
 def test_loss_and_accuracy_of_masked_rows_by_hand(key):
@@ -22,8 +23,8 @@ def test_loss_and_accuracy_of_masked_rows_by_hand(key):
 
 def test_frozen_statistics_stay_and_running_ones_move(key):
     rows = batch()
-    net, head = normed(8), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["x"])
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["x"])
     for frozen in (True, False):
         _, aux = finetune(net, frozen_stats=frozen)(variables.params, variables.stats, rows, key, 0)
         same = [

@@ -8,8 +8,10 @@ from nets import batch, largest_difference, normed, parts, top
 from jtl import model, ops
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.methods.meta import update_rules
-from jtl.methods.meta.maml import adapt_to, maml, with_rule
+from jtl.methods.meta.inner_loop import Adapt, adapt_to
+from jtl.methods.meta.maml import maml, meta
 from jtl.metrics.accumulate import total
+from jtl.networks import network
 from jtl.params import select
 from jtl.train.step import make_step
 from jtl.typing import Aux
@@ -82,11 +84,11 @@ def test_task_by_task_is_all_at_once(key):
     """Gradients added up in a scan over tasks equal those of all tasks side by side."""
     rows = few_shot()
     net, _, variables = parts(key, rows["support"]["x"][0])
-    rule = update_rules.learned_rate(0.1)
-    variables = with_rule(variables, rule)
+    objective = maml(finetune(net), update_rules.learned_rate(0.1), steps=2)
+    variables = objective.init(key, rows, variables)
     results = []
     for microbatch in (1, 2, 4):
-        step = make_step(maml(finetune(net), rule, steps=2), optax.sgd(0.5), microbatch=microbatch)
+        step = make_step(objective, optax.sgd(0.5), microbatch=microbatch)
         state, metrics = jax.jit(step)(step.init(variables, key), rows)
         results.append((state.params, metrics))
     assert largest_difference(results[0], results[1]) < 1e-6
@@ -97,8 +99,8 @@ def test_task_by_task_is_all_at_once(key):
 def test_under_pmap_a_task_is_normalised_by_its_own_rows(key):
     """Each device has other tasks: over all of them BatchNorm's mean would be of two tasks at once."""
     rows = few_shot(tasks=2)
-    net, head = normed(8), top(3)
-    params, stats = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
+    net = network(backbone=normed(8), head=top(3))
+    params, stats = net.init(key, rows["support"]["x"][0])
     objective = maml(finetune(net), update_rules.fixed_rate(1.0), steps=1, order=1)
 
     def losses(rows):
@@ -114,8 +116,8 @@ def test_learned_rates_have_their_gradient_by_differences(key):
         rows, theta = quadratic_tasks()
         rows = jax.tree.map(jnp.asarray, rows)
         rule = update_rules.learned_rate(0.1)
-        variables = with_rule(model.Variables({"w": jnp.asarray(theta)}, {}), rule)
         objective = maml(quadratic, rule, steps=2)
+        variables = objective.init(key, rows, model.Variables({"w": jnp.asarray(theta)}, {}))
 
         def f(params):
             return total(objective(params, {}, rows, key, 0)[0])
@@ -174,8 +176,8 @@ def test_what_is_not_adapted_stays_in_the_inner_loop_and_learns_in_the_outer(key
 def test_inductive_queries_are_normalised_by_the_support_set(key):
     """With evaluation mode outside, a query's loss does not depend on the queries beside it; transductive, it does."""
     rows = few_shot()
-    net, head = normed(8), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["support"]["x"][0])
 
     def losses(outer):
         objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=1, outer=outer)
@@ -200,13 +202,13 @@ def test_inductive_queries_are_normalised_by_the_support_set(key):
 
 def test_statistics_come_back_as_they_went_in(key):
     rows = few_shot()
-    net, head = normed(8), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["support"]["x"][0])
     _, aux = maml(finetune(net), update_rules.fixed_rate(0.1), steps=1)(variables.params, variables.stats, rows, key, 0)
     assert aux.stats is variables.stats
 
 
-@pytest.mark.parametrize(("options", "message"), [({"steps": 0}, "steps=0"), ({"steps": 1, "order": 3}, "order=3")])
+@pytest.mark.parametrize(("options", "message"), [({"steps": -1}, "steps=-1"), ({"steps": 1, "order": 3}, "order=3")])
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         maml(quadratic, update_rules.fixed_rate(0.1), **options)
@@ -222,13 +224,13 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
 
     with jax.enable_x64(True):
         draw = np.random.default_rng(0)
-        net, head = backbones.conv4(filters=4, downsample="pool"), heads.linear(3)
+        net = network(backbone=backbones.conv4(filters=4, downsample="pool"), head=heads.linear(3))
         x = {"support": draw.normal(size=(2, 6, 16, 16, 1)), "query": draw.normal(size=(2, 9, 16, 16, 1))}
         y = {
             "support": np.tile(np.repeat(np.arange(3), 2), (2, 1)),
             "query": np.tile(np.repeat(np.arange(3), 3), (2, 1)),
         }
-        made = network(backbone=net, head=head).init(key, jnp.asarray(x["support"][0]))
+        made = net.init(key, jnp.asarray(x["support"][0]))
         params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
         objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=2, order=order)
@@ -279,7 +281,51 @@ def test_an_update_rule_keeps_the_parameters_types(key):
         step=lambda phi, grads, params, memory: (jax.tree.map(lambda p: p.astype(jnp.float16), params), memory)
     )
     rows = few_shot()
-    net, head = normed(8), top(3)
-    variables = network(backbone=net, head=head).init(key, rows["support"]["x"][0])
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["support"]["x"][0])
     with pytest.raises(AssertionError, match="parameters of an update rule"):
         maml(finetune(net), half, steps=1)(variables.params, variables.stats, rows, key, 0)
+
+
+def test_no_inner_step_judges_the_start(key):
+    rows = few_shot()
+    net, _, variables = parts(key, rows["support"]["x"][0])
+    value, aux = maml(finetune(net), update_rules.fixed_rate(0.1), steps=0)(variables.params, {}, rows, key, 0)
+    alone = [total(finetune(net)(variables.params, {}, task, key, 0)[0]) for task in tasks_of(rows["query"])]
+    np.testing.assert_allclose(total(value), np.mean(alone), rtol=1e-6)
+    np.testing.assert_allclose(aux.outputs["loss"], alone, rtol=1e-5)
+
+
+def tasks_of(rows):
+    return [jax.tree.map(lambda a, t=t: a[t], rows) for t in range(len(rows["x"]))]
+
+
+def test_any_way_to_adapt_is_meta_learned(key):
+    """A head in closed form, the class means of the support set, in place of gradient steps; it has no parameters."""
+    rows = few_shot()
+    net, _, variables = parts(key, rows["support"]["x"][0])
+
+    def prototypes(params, stats, support, key, step):
+        z = net.apply(model.Variables(params, stats), support["x"], train=True)[0].read
+        member = jax.nn.one_hot(support["y"], 3)
+        c = member.T @ z / jnp.maximum(member.sum(0), 1)[:, None]
+        return {**params, "head": {"out": {"kernel": 2 * c.T, "bias": -(c**2).sum(1)}}}, stats
+
+    adapt = Adapt(prototypes, lambda key, support, given: finetune(net).init(key, support, given))
+    objective = meta(adapt, finetune(net))
+    found = objective.init(key, rows)
+    jax.tree.map(np.testing.assert_array_equal, found, net.init(key, rows["support"]["x"][0]))
+    value, aux = objective(variables.params, {}, rows, key, 0)
+    expected = []
+    for support, query in zip(tasks_of(rows["support"]), tasks_of(rows["query"]), strict=True):
+        z, q = (net.apply(variables, half["x"], train=False)[0].read for half in (support, query))
+        c = np.stack(
+            [np.asarray(z)[support["y"] == k].mean(0) if (support["y"] == k).any() else np.zeros(8) for k in range(3)]
+        )
+        distance = ((np.asarray(q)[:, None] - c[None]) ** 2).sum(-1)
+        logits = -distance + (np.asarray(q) ** 2).sum(-1, keepdims=True)
+        expected.append(
+            optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits, jnp.float32), query["y"]).mean()
+        )
+    np.testing.assert_allclose(total(value), np.mean(expected), rtol=1e-5)
+    np.testing.assert_allclose(aux.outputs["loss"], expected, rtol=1e-5)

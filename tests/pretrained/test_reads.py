@@ -1,0 +1,61 @@
+"""What a head reads is loaded, saved and restored with it, or the format is refused."""
+
+import jax
+import made
+import numpy as np
+import pytest
+
+from jtl.networks import part
+from jtl.pretrained.load import load
+from jtl.pretrained.save import save
+from jtl.reads import Read, reads, whole
+from jtl.train.collect import predict
+
+
+def test_a_head_on_other_features_comes_back_as_it_was(tmp_path):
+    folder = made.folder(tmp_path / "in", made.VIT)
+    loaded = load(folder, reads=("stage1", "last"), reinit=("head/.*",), classes=4)
+    assert loaded.variables.params["head"]["out"]["kernel"].shape == (24, 4)
+    x = np.random.default_rng(0).random((5, 8, 8, 3), np.float32)
+    found = loaded.network.apply(loaded.variables, x, train=False)[0]
+    features = loaded.backbone.apply(part(loaded.variables, "backbone"), x, train=False)[0]
+    wanted = np.concatenate([features["stage1"].mean(1), features["last"].mean(1)], -1)
+    np.testing.assert_allclose(found.read, wanted, rtol=1e-5, atol=1e-6)
+    save(tmp_path / "out", loaded, format="jtl")
+    again = load(tmp_path / "out")
+    assert again.head.reads == Read(("stage1", "last"))
+    np.testing.assert_array_equal(again.network.apply(again.variables, x, train=False)[0].output, found.output)
+
+
+def test_a_head_on_every_token_comes_back_too(tmp_path):
+    folder = made.folder(tmp_path / "in", made.BERT)
+    loaded = load(folder, reads=whole("last"), reinit=("head/.*",), classes=4)
+    x = {"ids": np.zeros((2, 5), np.int32), "mask": np.ones((2, 5), bool)}
+    assert loaded.network.apply(loaded.variables, x, train=False)[0].output.shape == (2, 5, 4)
+    save(tmp_path / "out", loaded, format="jtl")
+    assert load(tmp_path / "out").head.reads == whole("last")
+
+
+@pytest.mark.parametrize("format", ["hf", "timm"])
+def test_formats_that_cannot_say_it_are_refused(tmp_path, format):
+    loaded = load(made.folder(tmp_path / "in", made.VIT), reads="last", reinit=("head/.*",))
+    with pytest.raises(ValueError, match=r"the head reads \('last',\), which .* cannot say; save it with format='jtl'"):
+        save(tmp_path / "out", loaded, format=format)
+    plain = load(tmp_path / "in", reads=reads("pooled"))
+    save(tmp_path / "out", plain, format="hf")
+
+
+def test_a_loaded_network_predicts_with_its_variables(tmp_path):
+    loaded = load(made.folder(tmp_path / "in", made.RESNET))
+    x = np.random.default_rng(0).random((6, 32, 32, 3), np.float32)
+
+    class Rows:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, step):
+            return {"x": x[3 * step : 3 * step + 3]}
+
+    found = predict(loaded.network, loaded.variables, Rows())
+    out = jax.jit(lambda v: loaded.network.apply(v, x, train=False)[0].output)(loaded.variables)
+    np.testing.assert_allclose(found, out, rtol=1e-5, atol=1e-5)
