@@ -75,7 +75,7 @@ def _source(path: str, inverses: Sequence[_Inverse], known: Rules) -> tuple[Rule
             name = inverse.template.format(**groups)
             first, paths = known.first(name) or (None, ())
             if first is inverse.rule and path in paths:
-                return first, name, paths
+                return inverse.rule, name, paths
     raise WeightNameError(f"no rule of the table gives the parameter {path!r}, so it has no name in the file")
 
 
