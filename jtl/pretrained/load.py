@@ -20,6 +20,7 @@ from jtl.preprocess.image import Preprocessing
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.pretrained.arguments import check
 from jtl.pretrained.channels import rechannelled, same_scale, widened
+from jtl.pretrained.depth import check as proportionate
 from jtl.pretrained.head import head_of, read_of, with_reads
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
@@ -136,7 +137,9 @@ def load(
     held = read(path, within=within)
     tensors = held.under(prefix)
     family = found.family
-    named = tables(family, family.complete(found.config, ""))
+    described = family.complete(found.config, "")
+    proportionate(described, len(tensors))
+    named = tables(family, described)
     left = matching(unused, tensors, "unused", "tensors of the file")
     kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None

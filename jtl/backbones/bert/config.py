@@ -34,7 +34,7 @@ _WORDS = {
 def _family(
     kind: Literal["bert", "roberta", "distilbert"],
     architecture: str,
-    table: Callable[[int, bool], list[Rule]],
+    table: Callable[[bool], list[Rule]],
     presets: Mapping[str, Mapping[str, Any]],
     usual: Mapping[str, Any],
     words: Mapping[str, str],
@@ -44,7 +44,7 @@ def _family(
     Args:
       kind: the `model_type`.
       architecture: of transformers.
-      table: of a depth, headless or not.
+      table: headless or not.
       presets: name -> measures.
       usual: what a config leaves out.
       words: BERT's word -> this one's.
@@ -123,8 +123,7 @@ def _family(
         return config["max_position_embeddings"] - (config["pad_token_id"] + 1 if kind == "roberta" else 0)
 
     def tables(config: Config) -> dict[str, Sequence[Rule]]:
-        depth = get(config, "num_hidden_layers")
-        found: dict[str, Sequence[Rule]] = {HEADLESS: table(depth, True), "transformers": table(depth, False)}
+        found: dict[str, Sequence[Rule]] = {HEADLESS: table(True), "transformers": table(False)}
         if kind == "roberta":
             # The classifier's first layer is the pooler of a network without one.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]

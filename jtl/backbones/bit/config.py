@@ -67,12 +67,8 @@ def _backbone(config: Config) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depths = config["depths"]
-    return {
-        "transformers": maps.transformers(depths),
-        "timm": maps.timm(depths),
-        "original": maps.original(depths),
-    }
+    del config
+    return {"transformers": maps.transformers(), "timm": maps.timm(), "original": maps.original()}
 
 
 def _usual(name: str, config: Config) -> Preprocessing:

@@ -27,7 +27,7 @@ CIFAR_RESNET = Family(
     complete=_complete,
     backbone=lambda config: backbones.cifar_resnet(config["depth"]),
     example=lambda config: picture(32, 3),
-    tables=lambda config: {"akamaster": akamaster(config["depth"])},
+    tables=lambda config: {"akamaster": akamaster()},
     usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
     architecture=None,
 )

@@ -45,7 +45,7 @@ class _Tower(NamedTuple):
 
     usual: Mapping[str, Any]
     backbone: Callable[[Config], Model]
-    table: Callable[[int, str, str], list[Rule]]
+    table: Callable[[str, str], list[Rule]]
     example: Callable[[Config], Any]
 
 
@@ -160,7 +160,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     part = "vision_model" if "vision" in kind else "text_model"
     # Without a projection nothing stands beside the tower, and transformers writes no prefix since its version 5.
     top = rf"(?:|{part}\.)" if not _projects(config) else rf"(?:{part}\.|)"
-    table = _TOWERS[kind].table(config["num_hidden_layers"], "backbone", top)
+    table = _TOWERS[kind].table("backbone", top)
     if not kind.startswith("clip"):
         return {"transformers": table}
     projection = "backbone/projection/kernel"
@@ -231,12 +231,10 @@ def _both_tables(config: Config) -> dict[str, Sequence[Rule]]:
     rules = list(scale)
     for part, path in (("vision", "image"), ("text", "text")):
         own = config[f"{part}_config"]
-        table = _TOWERS[own["model_type"]].table
-        rules += table(own["num_hidden_layers"], f"backbone/{path}", rf"{part}_model\.")
+        rules += _TOWERS[own["model_type"]].table(f"backbone/{path}", rf"{part}_model\.")
     if siglip:
         return {"transformers": rules}
-    depths = (config[f"{part}_config"]["num_hidden_layers"] for part in ("vision", "text"))
-    return {"transformers": rules, "open_clip": [*scale, *names_open_clip.clip(*depths)]}
+    return {"transformers": rules, "open_clip": [*scale, *names_open_clip.clip()]}
 
 
 def _both_example(config: Config) -> Any:

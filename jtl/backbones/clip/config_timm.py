@@ -72,8 +72,7 @@ def _siglip(config: Config) -> Model:
 
 
 def _tables_siglip(config: Config) -> dict[str, Sequence[Rule]]:
-    depth = config["num_hidden_layers"]
-    return {"timm": maps.siglip(depth) if config["pool"] == "attention" else maps.siglip_gap(depth)}
+    return {"timm": maps.siglip() if config["pool"] == "attention" else maps.siglip_gap()}
 
 
 def _usual_siglip(name: str, config: Config) -> Preprocessing:
@@ -93,7 +92,7 @@ TIMM_CLIP = Family(
     complete=_complete_clip,
     backbone=_clip,
     example=lambda config: picture(config["image_size"], config["num_channels"]),
-    tables=lambda config: {"timm": maps.clip(config["num_hidden_layers"])},
+    tables=lambda config: {"timm": maps.clip()},
     usual=_usual_clip,
     architecture=None,
     depth=("num_hidden_layers",),

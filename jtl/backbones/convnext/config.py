@@ -83,17 +83,17 @@ def _backbone(config: Config) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depths, conv_mlp = config["depths"], config.get("conv_mlp", False)
+    conv_mlp = config.get("conv_mlp", False)
     own = {
         "overlap": "stem_hidden" in config,
         "norm_first": config.get("norm_first", False),
         "hidden": "head_hidden_size" in config,
     }
-    timm = maps.timm(depths, conv_mlp, **own)
+    timm = maps.timm(conv_mlp, **own)
     if any(own.values()):  # only timm has such
         return {"timm": timm}
-    tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(depths), "timm": timm}
-    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(depths)}
+    tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(), "timm": timm}
+    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(config["depths"]))}
 
 
 def _usual(name: str, config: Config) -> Preprocessing:

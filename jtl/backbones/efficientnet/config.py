@@ -96,11 +96,11 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     stages = [(count, ratio > 1) for count, ratio in zip(repeats, config["expand_ratios"], strict=False)]
     # Each library's network pads in its own way, and can be written for no other.
     if "padding" not in config and "batch_norm_eps" in config:
-        return {"transformers": maps.transformers(stages)}
+        return {"transformers": maps.transformers()}
     tables: dict[str, Sequence[Rule]] = {"timm": maps.timm(stages)}
     if config.get("padding") != "same":
         tables["torchvision"] = maps.torchvision(stages)
-    return tables if "padding" in config else {"transformers": maps.transformers(stages), **tables}
+    return tables if "padding" in config else {"transformers": maps.transformers(), **tables}
 
 
 def _usual(name: str, config: Config) -> Preprocessing:

@@ -84,7 +84,7 @@ GPT2 = Family(
     complete=_complete,
     backbone=_backbone,
     example=lambda config: sentence(min(128, config["n_positions"])),
-    tables=lambda config: {"transformers": maps.transformers(config["n_layer"], config["tie_word_embeddings"] is True)},
+    tables=lambda config: {"transformers": maps.transformers(config["tie_word_embeddings"] is True)},
     usual=lambda name, config: None,
     architecture="GPT2ForSequenceClassification",
     # The model of language has no parameters of its own where its last layer is the words' embedding.

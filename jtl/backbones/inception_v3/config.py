@@ -42,7 +42,8 @@ def _backbone(config: Config) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    rules = maps.torchvision(config["depths"])
+    del config
+    rules = maps.torchvision()
     return {"torchvision": rules, "timm": rules}
 
 

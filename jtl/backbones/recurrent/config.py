@@ -64,7 +64,7 @@ RECURRENT = Family(
     complete=_complete,
     backbone=_backbone,
     example=lambda config: sentence(128),
-    tables=lambda config: {"torch": maps.torch(config["num_layers"], config["bidirectional"])},
+    tables=lambda config: {"torch": maps.torch()},
     usual=lambda name, config: None,
     architecture=None,
 )

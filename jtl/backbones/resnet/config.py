@@ -72,12 +72,8 @@ def deep(config: Config) -> bool:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    convolutions = 3 if deep(config) else 2
-    return {
-        "transformers": maps.transformers(config["depths"], convolutions),
-        "torchvision": maps.torchvision(config["depths"], convolutions),
-        "timm": maps.torchvision(config["depths"], convolutions),
-    }
+    del config
+    return {"transformers": maps.transformers(), "torchvision": maps.torchvision(), "timm": maps.torchvision()}
 
 
 def _usual(name: str, config: Config) -> Preprocessing:

@@ -105,11 +105,10 @@ def measures(config: Config) -> dict[str, Any]:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depth = config["num_hidden_layers"]
     return {
-        "transformers": maps.transformers(depth),
-        "timm": maps.timm(depth),
-        "original": maps.original(depth, config["num_attention_heads"], config["hidden_size"]),
+        "transformers": maps.transformers(),
+        "timm": maps.timm(),
+        "original": maps.original(config["num_attention_heads"], config["hidden_size"]),
     }
 
 

@@ -27,10 +27,9 @@ def _head(config: Config, classes: int) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depth = config["num_hidden_layers"]
     if _alone(config):
-        return {"transformers": maps.with_class_token(depth)}
-    return {"transformers": maps.transformers(depth), "timm": maps.timm(depth)}
+        return {"transformers": maps.with_class_token()}
+    return {"transformers": maps.transformers(), "timm": maps.timm()}
 
 
 DEIT = Family(

@@ -29,7 +29,7 @@ DEIT3 = Family(
     complete=_complete,
     backbone=lambda config: backbones.deit3(**vit.measures(config), layer_scale=config["layerscale_value"]),
     example=lambda config: picture(config["image_size"], config["num_channels"]),
-    tables=lambda config: {"timm": maps.timm(config["num_hidden_layers"])},
+    tables=lambda config: {"timm": maps.timm()},
     usual=vit.usual,
     architecture=None,
     depth=("num_hidden_layers",),

@@ -107,14 +107,14 @@ def _backbone(config: Config) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depth, kind, swiglu = config["num_hidden_layers"], config["model_type"], config["use_swiglu_ffn"]
-    timm = maps.timm(depth, kind == _REGISTERS)
+    kind, swiglu = config["model_type"], config["use_swiglu_ffn"]
+    timm = maps.timm(kind == _REGISTERS)
     if config.get("pool") == _TOKEN:
         return {"timm": timm}
     return {
-        "transformers": maps.transformers(depth, kind, swiglu),
+        "transformers": maps.transformers(kind, swiglu),
         "timm": timm,
-        "original": maps.original(depth, swiglu),
+        "original": maps.original(swiglu),
     }
 
 

@@ -75,8 +75,8 @@ def _family(
     def tables(config: Config) -> dict[str, Sequence[Rule]]:
         # A bare network is written without the prefix.
         top = rf"(?:{kind}\.|)" if config["with_projector"] else rf"(?:|{kind}\.)"
-        options = top, config["num_hidden_layers"], len(config["conv_dim"]), _masked(config)
-        return {HEADLESS: maps.transformers(*options, True), "transformers": maps.transformers(*options, False)}
+        masked = _masked(config)
+        return {HEADLESS: maps.transformers(top, masked, True), "transformers": maps.transformers(top, masked, False)}
 
     return Family(
         names=", ".join(presets),

@@ -80,8 +80,8 @@ def _backbone(config: Config) -> Model:
 
 
 def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    depth = config["encoder_layers"]
-    return {HEADLESS: maps.transformers(depth, True), "transformers": maps.transformers(depth, False)}
+    del config
+    return {HEADLESS: maps.transformers(True), "transformers": maps.transformers(False)}
 
 
 def _usual(name: str, config: Config) -> LogMel:
