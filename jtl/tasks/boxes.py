@@ -86,8 +86,8 @@ def giou(a: Float[Array, "*dims 4"], b: Float[Array, "*dims 4"]) -> Float[Array,
     shared = area(jnp.maximum(a[..., :2], b[..., :2]), jnp.minimum(a[..., 2:], b[..., 2:]))
     around = area(jnp.minimum(a[..., :2], b[..., :2]), jnp.maximum(a[..., 2:], b[..., 2:]))
     union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - shared
-    tiny = jnp.finfo(union.dtype).tiny
-    return shared / jnp.maximum(union, tiny) - (around - union) / jnp.maximum(around, tiny)
+    # Of boxes without area the divisors are 1: by 0, and by anything tiny, gradients would be infinite.
+    return shared / jnp.where(union > 0, union, 1) - (around - union) / jnp.where(around > 0, around, 1)
 
 
 def suppressed(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, overlap: float) -> np.ndarray:

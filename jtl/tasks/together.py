@@ -44,7 +44,7 @@ def together(weights: Mapping[str, float] | None = None, /, **objectives: Object
     factors = dict(weights or {})
     if not tasks or not factors.keys() <= tasks.keys():
         raise ValueError(
-            f"weights of {sorted(factors)} for the tasks {sorted(tasks)}: give weights of tasks that there are"
+            f"weights of {sorted(factors)} for the tasks {sorted(tasks)}: give tasks, and weights of these"
         )
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[dict, Aux]:

@@ -143,7 +143,7 @@ def segmentation() -> Case:
     def right(output: Any) -> float:
         return float((task.decode(output, (32, 32)) == shade)[y != 255].mean())
 
-    # Classes are drawn uniformly: a constant output costs about log 3 = 1.1. The borders of a map at half the size stay.
+    # Classes are drawn uniformly: a constant output costs about log 3 = 1.1. A map at half the size blurs the borders.
     return Case(net, task, x, y, 150, 2e-2, 0.35, {"accuracy": 0.9, "iou": 0.8}, right)
 
 
@@ -193,6 +193,5 @@ def _equal(task: tasks.Task, wanted: list[str]) -> Callable[[Any], float]:
 
 
 CASES = {
-    case.__name__: case
-    for case in (classification, regression, tagging, qa, ctc, segmentation, detection, causal_lm)
+    case.__name__: case for case in (classification, regression, tagging, qa, ctc, segmentation, detection, causal_lm)
 }
