@@ -28,6 +28,7 @@ with epy.lazy_api_imports(globals()):
     from jtl import reads as reads
     from jtl import report as report
     from jtl import rng as rng
+    from jtl import tasks as tasks
     from jtl import train as train
     from jtl import transform as transform
     from jtl import weights as weights

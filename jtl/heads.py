@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl.model import Model, Variables, from_linen
-from jtl.reads import Read
+from jtl.reads import Masked, Read, whole
 from jtl.reads import reads as vector
 
 Reads: TypeAlias = Read | str | Sequence[str]
@@ -54,6 +54,37 @@ def linear(
     """
     _check(classes, (), dropout)
     return reading(from_linen(_Mlp(classes, (), dropout, zero_init, bias)), reads)
+
+
+def per_position(
+    classes: int,
+    *,
+    dropout: float = 0.0,
+    zero_init: bool = False,
+    bias: bool = True,
+    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+) -> Model:
+    """One affine map at every token, frame or pixel, `z_p = W x_p + b`: [batch, ..., dim] to [batch, ..., classes].
+
+    Args:
+      classes: size of the output.
+      dropout: probability of dropping a feature in training.
+      zero_init: start with W = 0.
+      bias: whether there is b.
+      reads: one whole feature; where it comes as `Masked`, the output is `Masked` too.
+
+    Raises:
+      ValueError: for no classes or a dropout outside [0, 1); when called on several features.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head = jtl.heads.per_position(5)
+      >>> tokens = jnp.zeros((2, 7, 8))
+      >>> head.apply(head.init(jax.random.key(0), tokens), tokens, train=False)[0].shape
+      (2, 7, 5)
+    """
+    _check(classes, (), dropout)
+    return reading(from_linen(_PerPosition(classes, dropout, zero_init, bias)), reads)
 
 
 def averaged(classes: int, *, reads: Reads = "pooled") -> Model:
@@ -132,6 +163,23 @@ class _Mlp(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
         return nn.Dense(self.classes, use_bias=self.bias, kernel_init=init, name="out")(x)
+
+
+class _PerPosition(nn.Module):
+    classes: int
+    dropout: float
+    zero_init: bool
+    bias: bool
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        if isinstance(x, dict):
+            raise ValueError(f"the features {sorted(x)} at once: this head reads one, as whole('last')")
+        values = x.values if isinstance(x, Masked) else x
+        init = nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
+        y = nn.Dropout(self.dropout, deterministic=not train)(values)
+        y = nn.Dense(self.classes, use_bias=self.bias, kernel_init=init, name="out")(y)
+        return Masked(y, x.mask) if isinstance(x, Masked) else y
 
 
 class _Averaged(nn.Module):

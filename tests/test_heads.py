@@ -7,6 +7,7 @@ import pytest
 
 from jtl import heads, losses
 from jtl.model import Variables
+from jtl.reads import Masked
 
 DIM, CLASSES = 6, 4
 
@@ -133,3 +134,24 @@ def test_linear_dropout_keeps_the_mean(key):
 def test_bad_numbers_are_named(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_per_position_is_one_affine_map_everywhere_and_keeps_a_mask(key):
+    head, tokens = heads.per_position(CLASSES), np.random.default_rng(0).normal(size=(2, 5, DIM)).astype(np.float32)
+    v = randomised(head.init(key, tokens))
+    w = jax.tree.map(np.asarray, v.params)["out"]
+    wanted = np.einsum("bnd,dc->bnc", tokens, w["kernel"]) + w["bias"]
+    np.testing.assert_allclose(head.apply(v, tokens, train=False)[0], wanted, rtol=1e-5, atol=1e-6)
+    mask = np.arange(5)[None] < np.array([[5], [2]])
+    found, _ = head.apply(v, Masked(tokens, mask), train=False)
+    np.testing.assert_allclose(found.values, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.mask, mask)
+    maps = tokens.reshape(2, 1, 5, DIM)
+    np.testing.assert_allclose(head.apply(v, maps, train=False)[0][:, 0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_per_position_reads_one_feature(key):
+    with pytest.raises(ValueError, match=r"the features \['a', 'b'\] at once: this head reads one"):
+        heads.per_position(2).init(key, {"a": np.zeros((1, 2, 3)), "b": np.zeros((1, 2, 3))})
+    with pytest.raises(ValueError, match=r"dropout=1\.0"):
+        heads.per_position(2, dropout=1.0)

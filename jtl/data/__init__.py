@@ -7,6 +7,7 @@ from jtl.data.folder import folder
 from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
+from jtl.data.side_by_side import several
 from jtl.data.tfds import tfds
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "pair",
     "prefetch",
     "sample",
+    "several",
     "split_classes",
     "tfds",
 ]

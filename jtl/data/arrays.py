@@ -19,6 +19,7 @@ def arrays(
     shuffle: bool = True,
     drop_last: bool = False,
     classes: int | np.integer | Sequence[str] | None = None,
+    ignore: int | None = None,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
@@ -26,12 +27,14 @@ def arrays(
 
     Args:
       x: [examples, ...], or a dict of such arrays. 64-bit numbers are read as 32-bit ones.
-      y: labels, [examples] of integers, or [examples, ...] of floats (soft labels, targets of a regression), or None.
+      y: labels, [examples, ...] of integers, or of floats (soft labels, targets of a regression), or None; or a dict of
+        such arrays, among which booleans may stand too, as {"start", "end", "allowed"} of a span in a text.
       batch_size: rows of the global batch.
       seed: of the order.
       shuffle: afresh each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
-      classes: the number of classes or their names; labels must then lie in [0, classes).
+      classes: the number of classes or their names; labels must then lie in [0, classes). Not for a dict of labels.
+      ignore: an integer label that may stand beside them, as -100 or 255, for elements that do not count.
       process_index: see `Dataset`.
       process_count: see `Dataset`.
 
@@ -40,7 +43,8 @@ def arrays(
 
     Raises:
       ValueError: lengths that differ, no examples, NaN, numbers too large for 32 bits, masked ones, labels out of
-        range, soft labels of another number of classes, a class that is there twice; the first bad row is named.
+        range, soft labels of another number of classes, a class that is there twice; the first bad row is named. For
+        classes beside a dict of labels.
       TypeError: arrays that are not of numbers.
     """
     names = None
@@ -56,8 +60,13 @@ def arrays(
     else:
         columns = numbers("x", columns)
         sizes = {"x": len(columns)}
-    if y is not None:
-        y = _labels(y, names)
+    if isinstance(y, Mapping):
+        if names is not None or not y:
+            raise ValueError(f"classes={classes!r} and y of {sorted(y)}: classes name the labels of one array")
+        y = {name: _part(f"y[{name!r}]", value, ignore) for name, value in y.items()}
+        sizes |= {f"y[{name!r}]": len(value) for name, value in y.items()}
+    elif y is not None:
+        y = _labels("y", y, names, ignore)
         sizes["y"] = len(y)
     if len(set(sizes.values())) > 1:
         raise ValueError(f"arrays differ in length: {sizes}")
@@ -68,14 +77,17 @@ def arrays(
 @dataclass(frozen=True)
 class _Arrays:
     x: Any
-    y: np.ndarray | None
+    y: Any
     size: int
     classes: tuple[str, ...] | None
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         x = self.x
         taken = {k: _narrow(v[index]) for k, v in x.items()} if isinstance(x, dict) else _narrow(x[index])
-        return {"x": taken} if self.y is None else {"x": taken, "y": self.y[index]}
+        if self.y is None:
+            return {"x": taken}
+        y = {k: v[index] for k, v in self.y.items()} if isinstance(self.y, dict) else self.y[index]
+        return {"x": taken, "y": y}
 
 
 def _narrow(value: np.ndarray) -> np.ndarray:
@@ -114,17 +126,25 @@ def numbers(name: str, value: Any) -> np.ndarray:
     return value
 
 
-def _labels(y: Any, names: tuple[str, ...] | None) -> np.ndarray:
-    y = numbers("y", y)
+def _part(name: str, value: Any, ignore: int | None) -> np.ndarray:
+    found = np.asarray(value)
+    return found if found.dtype == bool else _labels(name, value, None, ignore)
+
+
+def _labels(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None) -> np.ndarray:
+    y = numbers(name, y)
     if y.dtype.kind == "f":
         if names is not None and y.ndim > 1 and y.shape[-1] != len(names):
-            raise ValueError(f"y has soft labels of {y.shape[-1]} classes, and there are {len(names)}")
+            raise ValueError(f"{name} has soft labels of {y.shape[-1]} classes, and there are {len(names)}")
         return y.astype(np.float32)
     if y.dtype.kind not in "iu":
-        raise TypeError(f"y has dtype {y.dtype}; labels are integers, targets and soft labels floats")
+        raise TypeError(f"{name} has dtype {y.dtype}; labels are integers, targets and soft labels floats")
     bad = (y < 0) | (y >= (len(names) if names else np.iinfo(np.int32).max))
+    if ignore is not None:
+        bad &= y != ignore
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         limit = f"[0, {len(names)}), for there are {len(names)} classes" if names else "0 or more"
-        raise ValueError(f"y{list(where)} is {y[where]}; labels must be {limit}")
+        limit += "" if ignore is None else f", or {ignore}"
+        raise ValueError(f"{name}{list(where)} is {y[where]}; labels must be {limit}")
     return y.astype(np.int32)

@@ -64,6 +64,36 @@ def test_bad_arrays(x, y, classes, error, message):
         data.arrays(x, y, batch_size=2, classes=classes)
 
 
+def test_labels_may_be_a_dict_with_flags_and_one_label_may_be_ignored():
+    y = {"start": np.array([3, 1]), "allowed": np.array([[True, False], [True, True]]), "size": np.array([0.5, 2.0])}
+    batch = data.arrays(np.zeros((2, 3)), y, batch_size=2, shuffle=False)[0]
+    assert {name: (value.dtype, value.tolist()) for name, value in batch["y"].items()} == {
+        "start": (np.int32, [3, 1]),
+        "allowed": (bool, [[True, False], [True, True]]),
+        "size": (np.float32, [0.5, 2.0]),
+    }
+    tags = np.array([[-100, 2], [1, -100]])
+    assert data.arrays(np.zeros(2), tags, batch_size=2, shuffle=False, ignore=-100, classes=3)[0]["y"].tolist() == [
+        [-100, 2],
+        [1, -100],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "message"),
+    [
+        ({"a": np.array([0, -1])}, {}, r"y\['a'\]\[1\] is -1; labels must be 0 or more$"),
+        (np.array([0, -1]), {"ignore": -100}, r"y\[1\] is -1; labels must be 0 or more, or -100"),
+        ({"a": np.array([0, 1, 2])}, {}, r"differ in length: \{'x': 2, \"y\['a'\]\": 3\}"),
+        ({"a": np.array([0, 1])}, {"classes": 2}, r"classes=2 and y of \['a'\]: classes name the labels of one array"),
+        ({}, {}, r"y of \[\]"),
+    ],
+)
+def test_bad_labels_of_several_kinds(y, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.arrays(np.zeros(2), y, batch_size=2, **options)
+
+
 def test_the_largest_of_32_bits_stay():
     largest = float(np.finfo(np.float32).max)
     x = {"i": np.array([-1 << 31, (1 << 31) - 1]), "u": np.array([0, (1 << 32) - 1], np.uint64)}

@@ -1,0 +1,63 @@
+"""Several data sets side by side, for several tasks at once."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jtl.data.pipeline import Dataset
+from jtl.typing import Batch
+
+
+def several(**sets: Any) -> "Several":
+    """A batch of every data set at each step, by the names of the sets: what `jtl.tasks.together` learns from.
+
+    Each set goes through its own epochs, so sizes and batch sizes may differ. An epoch of them all is that of the
+    longest. A shuffled `Dataset` is reshuffled with a seed derived from its own and its name, so that sets of equal
+    seeds and sizes do not pair the same rows for ever.
+
+    Args:
+      **sets: data sets by name.
+
+    Returns:
+      A data set of {name: batch}.
+
+    Raises:
+      ValueError: for no data set.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> a = jtl.data.arrays(np.zeros((4, 2)), np.arange(4), batch_size=2)
+      >>> b = jtl.data.arrays(np.zeros((6, 3)), np.ones(6), batch_size=3)
+      >>> data = jtl.data.several(count=a, size=b)
+      >>> len(data), data[0]["size"]["x"].shape
+      (2, (3, 3))
+    """
+    if not sets:
+        raise ValueError("several() needs at least one data set, as several(tags=..., digits=...)")
+    return Several({name: _own_order(name, one) for name, one in sets.items()})
+
+
+@dataclass(frozen=True)
+class Several:
+    """See `several`."""
+
+    sets: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        """Steps per epoch of the longest."""
+        return max(map(len, self.sets.values()))
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batches of a step."""
+        return {name: one[step] for name, one in self.sets.items()}
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the first epoch, in order."""
+        return (self[step] for step in range(len(self)))
+
+
+def _own_order(name: str, one: Any) -> Any:
+    if isinstance(one, Dataset) and one.shuffle:
+        return replace(one, seed=zlib.crc32(f"{name}/{one.seed}".encode()))
+    return one

@@ -1,0 +1,72 @@
+"""Edit distance of sequences, and the error rate of recognised characters or words."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Integer
+
+from jtl.metrics.accumulate import Mean, Metric
+
+
+def edit_distance(a: Integer[Array, "rows _"], b: Integer[Array, "rows _"], *, pad: int = 0) -> Integer[Array, "rows"]:
+    """Levenshtein's distance of each pair of rows: the fewest insertions, deletions and substitutions.
+
+    Args:
+      a: integers [rows, n], ended by `pad`.
+      b: integers [rows, m], likewise.
+      pad: what follows the last element; it is none itself.
+
+    Returns:
+      int32 [rows].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.metrics import edit_distance
+      >>> edit_distance(jnp.array([[1, 2, 3, 0]]), jnp.array([[1, 3, 0]])).tolist()
+      [1]
+
+    Levenshtein, Binary Codes Capable of Correcting Deletions, Insertions, and Reversals, 1966.
+    """
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    place = jnp.arange(b.shape[1] + 1)[None]
+
+    def element(costs: Array, one: Array) -> tuple[Array, None]:
+        replaced = costs[:, :-1] + (one[:, None] != b)
+        some = jnp.minimum(costs + 1, jnp.pad(replaced, ((0, 0), (1, 0)), constant_values=b.shape[1] + a.shape[1] + 1))
+        # Insertions cost 1 a step along the row: the least of all places before, by a running minimum.
+        new = lax.cummin(some - place, axis=1) + place
+        return jnp.where((one == pad)[:, None], costs, new), None
+
+    start = jnp.broadcast_to(place, (b.shape[0], b.shape[1] + 1)).astype(jnp.int32)
+    costs, _ = lax.scan(element, start, a.T)
+    length = (b != pad).sum(1)
+    return jnp.take_along_axis(costs, length[:, None], 1)[:, 0]
+
+
+def error_rate(*, pad: int = 0) -> Metric:
+    """Edits over the elements of the references, summed over the data: the character or word error rate.
+
+    Args:
+      pad: what ends the sequences.
+
+    Returns:
+      A metric of predicted sequences [batch, n] and y [batch, m], rows of integers.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> metric = jtl.metrics.error_rate()
+      >>> y = jnp.array([[1, 2, 3], [4, 0, 0]])
+      >>> round(float(metric.finish(metric.sums(jnp.array([[1, 3, 0], [4, 0, 0]]), y, None))), 2)
+      0.25
+    """
+
+    def sums(predicted: Any, y: Any, weights: Any) -> Mean:
+        w = jnp.ones(y.shape[0]) if weights is None else jnp.asarray(weights, jnp.float32)
+        return Mean((edit_distance(predicted, y, pad=pad) * w).sum(), ((jnp.asarray(y) != pad).sum(1) * w).sum())
+
+    return Metric(sums, _value)
+
+
+def _value(mean: Mean) -> Array:
+    return mean.value

@@ -1,0 +1,50 @@
+"""Mean intersection over union of segmented classes."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Num
+
+from jtl.metrics.accumulate import Metric
+from jtl.metrics.classification import confusion_matrix
+
+
+def mean_iou(classes: int) -> Metric:
+    """The mean over classes of `TP / (TP + FP + FN)`, counted over all pixels of the data.
+
+    Classes that are neither true nor predicted anywhere do not count.
+
+    Args:
+      classes: how many.
+
+    Returns:
+      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> metric = jtl.metrics.mean_iou(3)
+      >>> y, predicted = jnp.array([[0, 0, 1, 1]]), jnp.array([[0, 1, 1, 1]])
+      >>> round(float(metric.finish(metric.sums(jnp.eye(3)[predicted], y, None))), 4)
+      0.5833
+
+    Everingham et al., The PASCAL Visual Object Classes Challenge, 2010.
+    """
+
+    def sums(outputs: Any, y: Any, weights: Any) -> Array:
+        y = jnp.asarray(y)
+        kept = None
+        if weights is not None:
+            w = jnp.asarray(weights) > 0
+            kept = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
+        return confusion_matrix(jnp.asarray(outputs).argmax(-1), y, classes, kept)
+
+    return Metric(sums, iou_of)
+
+
+def iou_of(matrix: Num[Array, "classes classes"]) -> Array:
+    """The mean intersection over union of a confusion matrix, rows true, columns predicted."""
+    matrix = jnp.asarray(matrix).astype(jnp.float32)
+    both = jnp.diagonal(matrix)
+    union = matrix.sum(0) + matrix.sum(1) - both
+    seen = union > 0
+    return jnp.where(seen, both / jnp.where(seen, union, 1.0), 0.0).sum() / jnp.maximum(seen.sum(), 1)

@@ -1,0 +1,97 @@
+"""Questions and texts as windows of tokens, for extractive question answering."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jtl.preprocess.squad import Question
+from jtl.preprocess.text import Tokenizer
+
+
+class Windows(NamedTuple):
+    """What decoding needs to know of each window.
+
+    Args:
+      question: int [windows], the number of the question.
+      context: bool [windows, tokens], the tokens of the text.
+      offsets: int [windows, tokens, 2], where the tokens of the text begin and end in it, in characters.
+      cls: int [windows], the first token, which stands for "no answer".
+      contexts: the text of each question.
+    """
+
+    question: np.ndarray
+    context: np.ndarray
+    offsets: np.ndarray
+    cls: np.ndarray
+    contexts: tuple[str, ...]
+
+
+def answer_windows(
+    tokenizer: Tokenizer, questions: Sequence[Question], *, stride: int = 64
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Windows]:
+    """Each question beside its text; a text that is too long comes in several windows that overlap.
+
+    The answer that is learned is a question's first. A window that does not hold all of it, and a question without
+    answers, is labelled with the first token, [CLS].
+
+    Args:
+      tokenizer: from `jtl.preprocess.text.tokenizer`; its length is that of a window.
+      questions: from `jtl.preprocess.squad.read`.
+      stride: tokens of the text that a window shares with the one before.
+
+    Returns:
+      (x, y, windows): the input of a text backbone; `{"start", "end", "allowed"}`, the labels of `jtl.tasks.qa`, where
+      `allowed` are the text's tokens and [CLS]; and what its decoding needs.
+
+    Raises:
+      ValueError: for no questions, or a window that has no room for the text beside a question and the stride.
+
+    Devlin et al., BERT, 2018, arXiv 1810.04805 (windows in the code that goes with it).
+    """
+    if not questions:
+        raise ValueError("questions=[]: give at least one")
+    # A copy, because truncation is a state of the backend, and the tokenizer's own is another.
+    backend = type(tokenizer.backend).from_str(tokenizer.backend.to_str())
+    special = backend.num_special_tokens_to_add(True)
+    backend.no_padding()
+    backend.no_truncation()
+    longest = max(len(e.ids) for e in backend.encode_batch([q.question for q in questions], add_special_tokens=False))
+    if tokenizer.length - special - longest <= stride:
+        raise ValueError(
+            f"length={tokenizer.length}: the longest question has {longest} tokens, which with {special} special ones"
+            f" and stride={stride} leave no room for the text; give a longer window or a smaller stride"
+        )
+    backend.enable_truncation(tokenizer.length, stride=stride, strategy="only_second")
+    backend.enable_padding(**{**tokenizer.backend.padding, "length": tokenizer.length})
+    encoded = backend.encode_batch([(q.question, q.context) for q in questions])
+    numbered = [(i, e) for i, first in enumerate(encoded) for e in (first, *first.overflowing)]
+    rows = [_row(questions[i], e) for i, e in numbered]
+    mask = np.array([e.attention_mask for _, e in numbered], bool)
+    x = {
+        "ids": np.array([e.ids for _, e in numbered], np.int32),
+        "mask": mask,
+        "types": np.array([e.type_ids for _, e in numbered], np.int32),
+    }
+    context = np.array([row[0] for row in rows])
+    cls = mask.argmax(1).astype(np.int32)
+    y = {
+        "start": np.array([c if row[2] is None else row[2][0] for c, row in zip(cls, rows, strict=True)], np.int32),
+        "end": np.array([c if row[2] is None else row[2][1] for c, row in zip(cls, rows, strict=True)], np.int32),
+        "allowed": context | (np.arange(tokenizer.length)[None] == cls[:, None]),
+    }
+    numbers = np.array([i for i, _ in numbered], np.int32)
+    return x, y, Windows(numbers, context, np.array([row[1] for row in rows]), cls, tuple(q.context for q in questions))
+
+
+def _row(question: Question, encoding: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, int] | None]:
+    """Which tokens are of the text, where they stand in it, and the tokens of the answer where it is all there."""
+    context = np.array([part == 1 for part in encoding.sequence_ids])
+    offsets = np.array(encoding.offsets, np.int32)
+    if not question.answers:
+        return context, offsets, None
+    first, last = question.starts[0], question.starts[0] + len(question.answers[0])
+    inside = np.flatnonzero(context & (offsets[:, 0] < last) & (offsets[:, 1] > first))
+    if not len(inside) or offsets[inside[0], 0] > first or offsets[inside[-1], 1] < last:
+        return context, offsets, None
+    return context, offsets, (int(inside[0]), int(inside[-1]))

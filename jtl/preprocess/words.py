@@ -1,0 +1,80 @@
+"""Sentences that are words already, for a label on each word."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jtl.preprocess.text import Tokenizer
+
+
+def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Cuts words into tokens and tells where each word begins.
+
+    Args:
+      tokenizer: from `jtl.preprocess.text.tokenizer`.
+      sentences: lists of words.
+
+    Returns:
+      The input of a text backbone, as the tokenizer gives it, and `words` int32 [sentences, tokens]: the number of the
+      word that begins at a token; -1 at the other pieces of a word, special tokens and padding. Words that were cut
+      off, or hold nothing but characters that the tokenizer drops, begin nowhere.
+
+    Raises:
+      TypeError: for a sentence that is a string and not a list of words.
+      ValueError: for a tokenizer of bytes that does not begin words with a space.
+    """
+    for i, sentence in enumerate(sentences):
+        if isinstance(sentence, str):
+            raise TypeError(f"sentences[{i}] is the string {sentence[:30]!r}; give a list of words")
+    # GPT-2's and RoBERTa's tokens tell the beginning of a word by the space before it.
+    if getattr(tokenizer.backend.pre_tokenizer, "add_prefix_space", True) is False:
+        raise ValueError(
+            "add_prefix_space=False: this tokenizer would join the words of a sentence; set it to true in"
+            " tokenizer_config.json"
+        )
+    rows = [list(sentence) for sentence in sentences]
+    found = tokenizer.backend.encode_batch(rows, is_pretokenized=True)
+    shape = (len(rows), tokenizer.length)
+    begins = np.full(shape, -1, np.int32)
+    for row, encoding in enumerate(found):
+        before = None
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None and word != before:
+                begins[row, place] = word
+            before = word
+    return {
+        "ids": np.array([e.ids for e in found], np.int32).reshape(shape),
+        "mask": np.array([e.attention_mask for e in found], bool).reshape(shape),
+        "types": np.array([e.type_ids for e in found], np.int32).reshape(shape),
+    }, begins
+
+
+def word_labels(begins: np.ndarray, labels: Sequence[Sequence[int]], *, ignore: int = -100) -> np.ndarray:
+    """The label of each word at the token where it begins.
+
+    Args:
+      begins: the second result of `words`.
+      labels: a number for each word of each sentence.
+      ignore: what the other tokens bear.
+
+    Returns:
+      int32 [sentences, tokens].
+
+    Raises:
+      ValueError: where labels are fewer than words, or sentences differ in number.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess.words import word_labels
+      >>> word_labels(np.array([[-1, 0, -1, 1, -1]]), [[4, 7]]).tolist()
+      [[-100, 4, -100, 7, -100]]
+    """
+    if len(labels) != len(begins):
+        raise ValueError(f"{len(labels)} rows of labels for {len(begins)} sentences: give one for each")
+    found = np.full(begins.shape, ignore, np.int32)
+    for row, (word, own) in enumerate(zip(begins, labels, strict=True)):
+        if word.max(initial=-1) >= len(own):
+            raise ValueError(f"labels[{row}] has {len(own)} labels for {word.max() + 1} words: give one for each")
+        there = word >= 0
+        found[row, there] = np.asarray(own)[word[there]]
+    return found

@@ -1,0 +1,63 @@
+"""Next-token language modelling."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import heads, losses, metrics
+from jtl.heads import Reads
+from jtl.metrics.accumulate import Metric, mean
+from jtl.reads import whole
+from jtl.tasks.task import Task
+
+IGNORE = -100
+"""The label of positions after which no token is to be predicted: padding, the last token, a prompt."""
+
+
+def causal_lm(
+    vocabulary: int | None,
+    *,
+    bias: bool = False,
+    reads: Reads | None = None,
+) -> Task:
+    """`−log p(x_{t+1} | x_1 … x_t)` at every position that has a next token, averaged over these positions.
+
+    Labels come from `jtl.preprocess.next_tokens`: those of a position is the token that follows it.
+
+    Args:
+      vocabulary: how many ids there are; None for a backbone that computes its own `logits`, as one whose output
+        weights are those of its embeddings.
+      bias: whether the head has one.
+      reads: what the head reads; None for `last`, or where there is no vocabulary for `logits`, at every token.
+
+    Returns:
+      A task with labels y [batch, tokens], and metrics "accuracy" and "perplexity", `exp` of the mean loss.
+      `decode(output, mask)` gives the likeliest next id after each row's last token, [rows].
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> logits = np.eye(4)[np.array([[3, 1, 2]])]
+      >>> jtl.tasks.causal_lm(4).decode(logits, np.array([[True, True, False]])).tolist()
+      [1]
+    """
+    if vocabulary is None:
+        head = heads.identity(reads=whole("logits") if reads is None else reads)
+    else:
+        head = heads.per_position(vocabulary, bias=bias, reads=whole("last") if reads is None else reads)
+    judged = {"accuracy": metrics.accuracy, "perplexity": Metric(_nats, _exp)}
+    return Task(head, losses.cross_entropy, judged, _next, IGNORE)
+
+
+def _nats(output: Any, y: Any, weights: Any) -> Any:
+    return mean(losses.cross_entropy(output, y), weights)
+
+
+def _exp(nats: Any) -> Any:
+    return jnp.exp(nats.value)
+
+
+def _next(output: Any, mask: Any) -> np.ndarray:
+    output, mask = np.asarray(output), np.asarray(mask) > 0
+    last = mask.shape[1] - 1 - mask[:, ::-1].argmax(1)
+    return output[np.arange(len(output)), last].argmax(-1)

@@ -1,0 +1,92 @@
+"""Speech to characters by connectionist temporal classification."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Integer
+
+from jtl import heads, metrics
+from jtl.heads import Reads
+from jtl.preprocess.characters import Alphabet
+from jtl.reads import Masked, whole
+from jtl.tasks.task import Task
+
+
+def ctc(
+    alphabet: Alphabet,
+    *,
+    dropout: float = 0.0,
+    reads: Reads = whole("last", masked=True),  # noqa: B008  (frozen)
+) -> Task:
+    """`−log p(y | x)`, the probability of all ways to spread the characters over the frames, blanks between them.
+
+    Number 0 is the blank, and pads the labels too: `alphabet(texts)` gives such labels.
+
+    Args:
+      alphabet: `jtl.preprocess.characters.Alphabet("abc ")`.
+      dropout: of the features, in training.
+      reads: frames as `Masked`: the sounds need a mask.
+
+    Returns:
+      A task with labels y [batch, characters]; its loss is in nats a sound, and the metric "cer" is the edit distance
+      of the best path to the label, over the label's characters. `decode(output)` gives the text of the best path.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> from jtl.preprocess.characters import Alphabet
+      >>> task = jtl.tasks.ctc(Alphabet("ab"))
+      >>> frames = jtl.reads.Masked(np.eye(3)[np.array([[1, 1, 0, 1, 2]])], np.ones((1, 5), bool))
+      >>> task.decode(frames)
+      ['aab']
+
+    Graves et al., Connectionist Temporal Classification, 2006.
+    """
+
+    def decode(output: Masked) -> list[str]:
+        return alphabet.texts(jax.device_get(best_path(jnp.asarray(output.values), jnp.asarray(output.mask))))
+
+    head = heads.per_position(len(alphabet) + 1, dropout=dropout, reads=reads)
+    errors = metrics.error_rate()
+    cer = errors._replace(
+        sums=lambda output, y, weights: errors.sums(best_path(output.values, output.mask), y, weights)
+    )
+    return Task(head, ctc_loss, {"cer": cer}, decode)
+
+
+def ctc_loss(output: Masked, y: Any) -> Array:
+    """CTC's loss of each row, in nats, in float32 (float64 where the logits are).
+
+    A label that does not fit in its frames has no path: its loss is finite, about 10^5, and teaches nothing right.
+
+    Args:
+      output: logits [batch, frames, 1 + characters] and which frames are of the sound.
+      y: integers [batch, characters], 0 for padding after them.
+
+    Returns:
+      [batch]; NaN where a label lies outside the alphabet.
+    """
+    logits, y = jnp.asarray(output.values), jnp.asarray(y)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    padding = (1 - jnp.asarray(output.mask)).astype(logits.dtype)
+    values = optax.ctc_loss(logits, padding, y, (y == 0).astype(logits.dtype))
+    known = ((y >= 0) & (y < logits.shape[-1])).all(-1)
+    return jnp.where(known, values, jnp.nan)
+
+
+def best_path(
+    logits: Float[Array, "batch frames characters"], mask: Bool[Array, "batch frames"]
+) -> Integer[Array, "batch frames"]:
+    """The likeliest character of every frame, repeats collapsed and blanks dropped, 0 after the last.
+
+    Args:
+      logits: [batch, frames, 1 + characters].
+      mask: which frames are of the sound.
+    """
+    found = jnp.where(mask, logits.argmax(-1), 0)
+    before = jnp.pad(found, ((0, 0), (1, 0)))[:, :-1]
+    kept = (found != 0) & (found != before)
+    place = jnp.where(kept, jnp.cumsum(kept, 1) - 1, found.shape[1])  # one beyond the end is dropped
+    rows = jnp.broadcast_to(jnp.arange(found.shape[0])[:, None], found.shape)
+    return jnp.zeros_like(found).at[rows, place].set(found, mode="drop")

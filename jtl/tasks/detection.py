@@ -1,0 +1,149 @@
+"""Boxes of objects in an image, by one dense stage without anchors."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from jtl.heads import Reads, reading
+from jtl.metrics.detection import Boxes
+from jtl.model import Model, from_linen
+from jtl.nn.decoder import FusedMaps
+from jtl.reads import whole
+from jtl.tasks import boxes as geometry
+from jtl.tasks.task import Task
+
+_PRIOR = 0.01  # of an object at a cell before training, so that the many empty cells do not drown the few others
+
+
+def detection(
+    classes: int,
+    *,
+    stride: int,
+    width: int = 64,
+    score: float = 0.3,
+    overlap: float = 0.5,
+    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+) -> Task:
+    """Every cell of a map gives a probability of each class, and a box: the offset of its centre and its sides.
+
+    `L = Σ_cells focal(p, class) / n + Σ_objects (1 − GIoU(box, target)) / n` of each image, where n cells are to detect
+    an object: those in its box and near its centre, and the one that holds the centre. The smallest of several objects
+    counts.
+
+    Args:
+      classes: how many.
+      stride: pixels a cell of the finest map that the head reads.
+      width: channels of the decoder.
+      score: the least probability of a box that is decoded.
+      overlap: the largest intersection over union of two decoded boxes of a class.
+      reads: one map or several, as `whole("stage3", "stage4")`.
+
+    Returns:
+      A task with labels {"boxes": [batch, boxes, 4] in pixels x0, y0, x1, y1, "classes": int [batch, boxes]}; images
+      with fewer boxes are padded by class -1, or boxes without area. Its terms are "class" and "box".
+      `decode(output)` gives `jtl.metrics.Boxes` of each image, `true(y)` (`jtl.tasks.true_boxes`) the true ones, and
+      `jtl.metrics.mean_average_precision` compares them.
+
+    Raises:
+      ValueError: for numbers out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> task = jtl.tasks.detection(2, stride=16)
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(4), head=task.head)
+      >>> x = jnp.zeros((1, 32, 32, 3))
+      >>> output, _ = net.apply(net.init(jax.random.key(0), x), x, train=False)
+      >>> len(task.decode(output.output)[0].boxes)
+      0
+
+    Tian et al., FCOS, 2019, arXiv 1904.01355; Zhou et al., Objects as Points, 2019, arXiv 1904.07850; Lin et al., Focal
+    Loss for Dense Object Detection, 2017, arXiv 1708.02002.
+    """
+    if classes < 1 or width < 1 or stride < 1:
+        raise ValueError(f"classes={classes}, width={width}, stride={stride}: sizes are at least 1")
+    if not (0 < score < 1 and 0 <= overlap <= 1):
+        raise ValueError(f"score={score}, overlap={overlap}: the probability lies in (0, 1), the overlap in [0, 1]")
+
+    def decode(output: Any) -> list[Boxes]:
+        return boxes_of(output, stride, score, overlap)
+
+    def loss(output: Any, y: Any) -> dict[str, Array]:
+        return detection_loss(output, y, stride)
+
+    return Task(_head(classes, width, reads), loss, {}, decode)
+
+
+def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
+    """The terms "class" and "box" of each image, [batch] each; see `detection`.
+
+    Args:
+      output: {"classes": logits [batch, h, w, classes], "boxes": [batch, h, w, 4]}.
+      y: {"boxes": [batch, boxes, 4], "classes": int [batch, boxes]}.
+      stride: pixels a cell.
+    """
+    logits, raw, cells = _cells(output, stride)
+    logits, raw = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (logits, raw))
+    boxes = jnp.asarray(y["boxes"]).astype(raw.dtype)
+    wanted = geometry.targets(boxes, jnp.asarray(y["classes"]), cells, stride)
+    there = wanted.classes >= 0
+    count = jnp.maximum(there.sum(-1), 1)
+    hot = (wanted.classes[..., None] == jnp.arange(logits.shape[-1]).reshape(1, 1, -1)).astype(logits.dtype)
+    focal = optax.losses.sigmoid_focal_loss(logits, hot, alpha=0.25, gamma=2.0).sum((1, 2))
+    unlike = 1 - geometry.giou(geometry.placed(raw, cells, stride), wanted.boxes)
+    return {"class": focal / count, "box": jnp.where(there, unlike, 0).sum(-1) / count}
+
+
+def boxes_of(output: Any, stride: int, score: float, overlap: float) -> list[Boxes]:
+    """The boxes of each image that are likely enough, without those that overlap a likelier one of their class."""
+    logits, raw, cells = _cells(output, stride)
+    placed = np.asarray(geometry.placed(raw, cells, stride))
+    found = []
+    for z, boxes in zip(np.asarray(logits, np.float64), placed, strict=True):
+        probability = 1 / (1 + np.exp(-z))
+        cell, label = np.nonzero(probability >= score)
+        scores = probability[cell, label]
+        kept = geometry.suppressed(boxes[cell], scores, label, overlap)
+        found.append(Boxes(boxes[cell][kept], label[kept], scores[kept]))
+    return found
+
+
+def true_boxes(y: Any) -> list[Boxes]:
+    """The labels of a data set, as `jtl.collect` gives them, without their padding."""
+    found = []
+    for boxes, classes in zip(np.asarray(y["boxes"]), np.asarray(y["classes"]), strict=True):
+        there = (classes >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+        found.append(Boxes(boxes[there], classes[there], np.ones(there.sum())))
+    return found
+
+
+def _cells(output: Any, stride: int) -> tuple[Array, Array, np.ndarray]:
+    """Logits [batch, cells, classes], raw boxes [batch, cells, 4], and the cells' centres."""
+    logits, raw = jnp.asarray(output["classes"]), jnp.asarray(output["boxes"])
+    batch, height, width, classes = logits.shape
+    cells = geometry.centres(height, width, stride)
+    return logits.reshape(batch, -1, classes), raw.reshape(batch, -1, 4), cells
+
+
+def _head(classes: int, width: int, reads: Reads) -> Model:
+    return reading(from_linen(_Dense(classes, width)), reads)
+
+
+class _Dense(nn.Module):
+    classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        del train  # nothing in it differs
+        x = FusedMaps(self.width, name="fused")(x)
+        rare = nn.initializers.constant(-math.log((1 - _PRIOR) / _PRIOR))
+        small = nn.initializers.normal(0.01)
+        return {
+            "classes": nn.Dense(self.classes, kernel_init=small, bias_init=rare, name="out")(x),
+            "boxes": nn.Dense(4, kernel_init=small, name="boxes")(x),
+        }

@@ -1,0 +1,117 @@
+"""Extractive question answering: the span of a text that answers a question."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jtl import heads, losses
+from jtl.heads import Reads
+from jtl.preprocess.answer_windows import Windows
+from jtl.reads import whole
+from jtl.tasks.task import Task
+
+_RULED_OUT = -1e9  # finite: a row without any allowed token, as padding, has a gradient of 0 and not NaN
+
+
+def qa(
+    *,
+    longest: int = 30,
+    unanswerable: bool = False,
+    dropout: float = 0.0,
+    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+) -> Task:
+    """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is their mean cross-entropy.
+
+    Tokens that cannot bound an answer (of the question, special ones, padding) are ruled out. `[CLS]` stays: it stands
+    for "no answer in this window". Inputs and labels come from `jtl.preprocess.answer_windows`.
+
+    Args:
+      longest: tokens of the longest answer that is decoded.
+      unanswerable: decode "" where "no answer" scores above every span in every window of the question.
+      dropout: of the features, in training.
+      reads: tokens [batch, tokens, dim].
+
+    Returns:
+      A task with labels {"start": [batch], "end": [batch], "allowed": bool [batch, tokens]} and metric "exact", the
+      share of windows whose start and end are both the likeliest. `decode(output, windows)` gives the text of each
+      question's best answer, over all its windows, whose exact match and F1 are `jtl.metrics.squad`.
+
+    Raises:
+      ValueError: for a longest answer without tokens.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> output = np.zeros((1, 4, 2))
+      >>> output[0, 2] = 5.0
+      >>> jtl.tasks.best_span(output[0], np.array([False, False, True, True]), longest=2)
+      (2, 2, 10.0)
+
+    Devlin et al., BERT, 2018, arXiv 1810.04805, section 4.2; Rajpurkar et al., SQuAD, 2016, arXiv 1606.05250.
+    """
+    if longest < 1:
+        raise ValueError(f"longest={longest}: an answer has at least one token")
+
+    def decode(output: Any, windows: Windows) -> list[str]:
+        return answers(np.asarray(output), windows, longest, unanswerable)
+
+    head = heads.per_position(2, dropout=dropout, reads=reads)
+    return Task(head, span_loss, {"exact": exact}, decode)
+
+
+def span_loss(output: Array, y: Any) -> Array:
+    """`(−log p(start) − log p(end)) / 2` of each row, over the allowed tokens.
+
+    Args:
+      output: logits [batch, tokens, 2] of start and end.
+      y: {"start": [batch], "end": [batch], "allowed": bool [batch, tokens]}.
+    """
+    start, end = _ruled(output, y)
+    return (losses.cross_entropy(start, y["start"]) + losses.cross_entropy(end, y["end"])) / 2
+
+
+def exact(output: Array, y: Any) -> Array:
+    """1 where the likeliest start and the likeliest end are both right."""
+    start, end = _ruled(output, y)
+    right = (start.argmax(-1) == y["start"]) & (end.argmax(-1) == y["end"])
+    return right.astype(jnp.float32)
+
+
+def _ruled(output: Array, y: Any) -> tuple[Array, Array]:
+    logits = jnp.where(jnp.asarray(y["allowed"])[:, :, None], output, _RULED_OUT)
+    return logits[..., 0], logits[..., 1]
+
+
+def best_span(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[int, int, float]:
+    """The span of the highest sum of logits, start and end included.
+
+    Args:
+      logits: [tokens, 2] of start and end.
+      context: bool [tokens], which may bound the span.
+      longest: its largest number of tokens.
+
+    Returns:
+      The first and the last token, and the score; (0, 0, −inf) where no token may.
+    """
+    start, end = (np.where(context, logits[:, i], -np.inf) for i in (0, 1))
+    tokens = len(context)
+    length = np.arange(tokens)[None] - np.arange(tokens)[:, None] + 1
+    scores = np.where((length >= 1) & (length <= longest), start[:, None] + end[None], -np.inf)
+    first, last = divmod(int(scores.argmax()), tokens)
+    return first, last, float(scores[first, last])
+
+
+def answers(output: np.ndarray, windows: Windows, longest: int, unanswerable: bool) -> list[str]:
+    """The best answer of every question, over its windows; "" where it has none that is allowed."""
+    best: list[tuple[float, str]] = [(-np.inf, "")] * len(windows.contexts)
+    nothing = np.full(len(windows.contexts), np.inf)
+    for logits, context, offsets, question, cls in zip(
+        output, windows.context, windows.offsets, windows.question, windows.cls, strict=True
+    ):
+        first, last, score = best_span(logits, context, longest)
+        nothing[question] = min(nothing[question], float(logits[cls].sum()))
+        if score > best[question][0]:
+            text = windows.contexts[question][offsets[first, 0] : offsets[last, 1]]
+            best[question] = (score, text)
+    return ["" if unanswerable and null > score else text for (score, text), null in zip(best, nothing, strict=True)]

@@ -1,0 +1,73 @@
+"""Numbers for each example."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import heads, losses
+from jtl.heads import Reads
+from jtl.metrics.accumulate import Metric, mean
+from jtl.tasks.task import Task
+
+
+def regression(
+    outputs: int = 1,
+    *,
+    loss: Callable = losses.mse,
+    centre: Any = 0.0,
+    scale: Any = 1.0,
+    dropout: float = 0.0,
+    reads: Reads = "pooled",
+) -> Task:
+    """A linear head for targets in any units: it learns `(y − centre) / scale`.
+
+    Args:
+      outputs: how many numbers an example has.
+      loss: `losses.mse`, `losses.huber`, or any `loss(prediction, target) -> values`, in scaled units.
+      centre: of the targets, as the mean of those in the training data; a number, or one for each output.
+      scale: of the targets, as their standard deviation, above 0; likewise.
+      dropout: of the features, in training.
+      reads: what the head reads.
+
+    Returns:
+      A task with targets y [batch, outputs], or [batch] of one, and metrics "rmse" and "mae", in the units of y, over
+      all outputs. `decode(output)` gives predictions in these units, of the shape of y.
+
+    Raises:
+      ValueError: for a scale that is not above 0; while tracing, for targets of another shape.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> task = jtl.tasks.regression(centre=50.0, scale=10.0)
+      >>> task.decode(np.array([[0.5], [-1.0]])).tolist()
+      [55.0, 40.0]
+    """
+    middle, unit = (np.broadcast_to(np.asarray(v, np.float32), (outputs,)) for v in (centre, scale))
+    if not (unit > 0).all():
+        raise ValueError(f"scale={scale}: give the spread of the targets, above 0")
+
+    def scaled(output: Any, y: Any) -> tuple[Any, Any]:
+        y = jnp.asarray(y)
+        if y.shape not in (output.shape, output.shape[:1] if outputs == 1 else output.shape):
+            raise ValueError(f"targets y of shape {y.shape} beside predictions of shape {output.shape}")
+        return output, (y.reshape(output.shape) - middle[None]) / unit[None]
+
+    def error(output: Any, y: Any) -> Any:
+        prediction, target = scaled(output, y)
+        return (prediction - target) * unit[None]
+
+    def decode(output: Any) -> Any:
+        found = np.asarray(output) * unit + middle
+        return found[:, 0] if outputs == 1 else found
+
+    metrics = {
+        "rmse": Metric(lambda output, y, weights: mean((error(output, y) ** 2).mean(-1), weights), _root),
+        "mae": lambda output, y: jnp.abs(error(output, y)).mean(-1),
+    }
+    return Task(heads.linear(outputs, dropout=dropout, reads=reads), lambda o, y: loss(*scaled(o, y)), metrics, decode)
+
+
+def _root(squares: Any) -> Any:
+    return jnp.sqrt(squares.value)

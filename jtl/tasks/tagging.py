@@ -1,0 +1,64 @@
+"""A tag for each word of a sentence: named entities, parts of speech."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jtl import heads, losses, metrics
+from jtl.heads import Reads
+from jtl.reads import whole
+from jtl.tasks.task import Task
+
+IGNORE = -100
+"""The label of tokens that have none: continuations of words, special tokens, padding."""
+
+
+def tagging(
+    tags: Sequence[str],
+    *,
+    dropout: float = 0.0,
+    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+) -> Task:
+    """Softmax cross-entropy at every token that has a tag, averaged over these tokens.
+
+    Inputs and labels come from `jtl.preprocess.words`: the first token of a word bears its tag, and the others -100.
+
+    Args:
+      tags: their names, as "O", "B-person", "I-person"; the label of a token is the place of its tag.
+      dropout: of the features, in training.
+      reads: tokens [batch, tokens, dim].
+
+    Returns:
+      A task with labels y [batch, tokens], metrics "accuracy" of tags and, where the tags mark entities (B-, I- ...),
+      "entity" with `precision`, `recall` and `f1` of whole entities. `decode(output, words)` gives for each row the
+      tags of its words, where `words` [rows, tokens] holds the number of the word that begins at a token, or -1. A
+      word without a token, as one of characters that the tokenizer drops, gets "O", or the first tag where there is
+      no "O".
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> task = jtl.tasks.tagging(("O", "B-city", "I-city"))
+      >>> output = np.eye(3)[np.array([[0, 1, 0, 2]])]
+      >>> task.decode(output, np.array([[-1, 0, -1, 1]]))
+      [['B-city', 'I-city']]
+
+    Ramshaw and Marcus, Text Chunking using Transformation-Based Learning, 1995, arXiv cmp-lg/9505040.
+    """
+    names = tuple(tags)
+    outside = names.index("O") if "O" in names else 0
+
+    def decode(output: Any, words: Any) -> list[list[str]]:
+        found = np.asarray(output).argmax(-1)
+        rows = []
+        for tag, word in zip(found, np.asarray(words), strict=True):
+            row = np.full(word.max(initial=-1) + 1, outside)
+            row[word[word >= 0]] = tag[word >= 0]
+            rows.append([names[i] for i in row])
+        return rows
+
+    judged: dict[str, Any] = {"accuracy": metrics.accuracy}
+    if any(name.startswith("B-") for name in names):
+        judged["entity"] = metrics.entity_f1(names)
+    head = heads.per_position(len(names), dropout=dropout, reads=reads)
+    return Task(head, losses.cross_entropy, judged, decode, IGNORE)

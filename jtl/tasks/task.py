@@ -1,0 +1,37 @@
+"""What a task is made of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jtl.metrics.accumulate import Metric
+from jtl.model import Model
+
+
+class Task(NamedTuple):
+    """A head, what judges its output, and what reads a prediction from it.
+
+    Args:
+      head: from features to outputs; it stands in a network by any name.
+      loss: `loss(output, y) -> values`, one per element, or a dict of such.
+      metrics: name -> function of (output, y) or `jtl.Metric`.
+      decode: `decode(output, ...) -> predictions`, on the host, of what `jtl.predict` gives.
+      ignore: the label of elements that do not count; None for none.
+
+    Example:
+      >>> import jtl
+      >>> task = jtl.tasks.classification(("cat", "dog"))
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=task.head)
+      >>> objective = jtl.finetune(net, **task.supervision)
+      >>> validation = jtl.evaluation(net, **task.supervision)
+    """
+
+    head: Model
+    loss: Callable[[Any, Any], Any]
+    metrics: Mapping[str, Callable | Metric]
+    decode: Callable[..., Any]
+    ignore: int | None = None
+
+    @property
+    def supervision(self) -> dict[str, Any]:
+        """Loss, metrics and ignored label, as arguments of `finetune`, `features`, `evaluation` and `adapt`."""
+        return {"loss": self.loss, "metrics": self.metrics, "ignore": self.ignore}

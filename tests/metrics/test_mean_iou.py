@@ -1,0 +1,24 @@
+"""Mean intersection over union against scikit-learn."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtl import metrics
+
+
+def test_it_is_the_mean_of_scikit_learns_over_the_classes_that_occur():
+    sk = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(0)
+    y, predicted = draw.integers(0, 4, (2, 3, 5, 6))
+    y[y == 2], predicted[predicted == 2] = 3, 1  # class 2 is nowhere
+    weights = draw.random(y.shape) < 0.7
+    metric = metrics.mean_iou(4)
+    found = metric.finish(metric.sums(jnp.eye(4)[predicted], y, weights))
+    wanted = sk.jaccard_score(y[weights], predicted[weights], average=None, labels=[0, 1, 3])
+    np.testing.assert_allclose(found, wanted.mean(), rtol=1e-6)
+    by_rows = metric.finish(metric.sums(jnp.eye(4)[predicted], y, np.array([True, False, True])))
+    wanted = sk.jaccard_score(y[[0, 2]].ravel(), predicted[[0, 2]].ravel(), average=None, labels=[0, 1, 3])
+    np.testing.assert_allclose(by_rows, wanted.mean(), rtol=1e-6)
+    parts = [metric.sums(jnp.eye(4)[predicted[i]], y[i], weights[i]) for i in range(3)]
+    np.testing.assert_allclose(metric.finish(sum(parts)), found, rtol=1e-6)
