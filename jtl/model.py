@@ -11,6 +11,9 @@ from jtl._tracing.dce import pruned
 from jtl.reads import Read
 from jtl.typing import Key, Output, Params, Stats
 
+ADAPTER = "adapter"
+"""Under this name stand the parameters of a model that belong to interceptors and not to its modules."""
+
 
 class Variables(NamedTuple):
     """What a network is made of: parameters learn by gradient, statistics change without one."""
@@ -41,11 +44,12 @@ def from_linen(module: Any) -> Model:
 
     The module is called as `module(x, train=...)`. Its "params" are the parameters, its "batch_stats" the
     statistics, and it draws from the random stream "dropout". Floating inputs are cast to the dtype of the
-    parameters: a model computes in the dtype of its parameters, so mixed precision is a cast of those. Flax's own
-    BatchNorm sees the whole batch under `pmap` too.
+    parameters: a model computes in the dtype of its parameters, so mixed precision is a cast of those. Parameters under
+    `adapter/` are of interceptors (`jtl.transform.intercept`): the module neither sees them nor takes their dtype.
+    Flax's own BatchNorm sees the whole batch under `pmap` too.
 
     Raises:
-      ValueError: at init, where the module makes a collection that jtl would not carry along.
+      ValueError: at init, where the module makes a collection that jtl would not carry along, or parameters `adapter`.
     """
 
     def init(key: Key, x: Any) -> Variables:
@@ -58,14 +62,19 @@ def from_linen(module: Any) -> Model:
             raise ValueError(
                 f"{type(module).__name__} makes the collections {sorted(made)}; only params and batch_stats are kept"
             )
+        if ADAPTER in params:
+            raise ValueError(
+                f"{type(module).__name__} names a module {ADAPTER!r}, which is kept for interceptors: rename it"
+            )
         return Variables(_plain(params), _plain(stats))
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         from flax.linen import intercept_methods
 
-        inputs = {"params": variables.params, "batch_stats": variables.stats}
+        params = {name: part for name, part in variables.params.items() if name != ADAPTER}
+        inputs = {"params": params, "batch_stats": variables.stats}
         rngs = {} if key is None else {"dropout": key}
-        x = cast_floating(x, dtype_of(variables.params))
+        x = cast_floating(x, dtype_of(params))
         if not train:
             return module.apply(inputs, x, train=False, rngs=rngs), variables.stats
         with intercept_methods(_over_devices):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import rng
+from jtl._tracing import scope
 from jtl.model import Model, Variables
 from jtl.typing import Key, Stats
 
@@ -64,12 +65,14 @@ def network(*, backbone: Model, **heads: Model) -> Model:
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Outputs, Stats]:
         keys = {name: None if key is None else rng.stream(key, name) for name in parts}
         own = _own(variables, "backbone", backbone, x)
-        features, new = backbone.apply(own, x, train=train, key=keys["backbone"])
+        with scope.within("backbone"):
+            features, new = backbone.apply(own, x, train=train, key=keys["backbone"])
         changed, found, read = {"backbone": new}, {}, {}
         for name, head in heads.items():
             read[name] = head.reads(features, x)
             own = _own(variables, name, head, read[name])
-            found[name], changed[name] = head.apply(own, read[name], train=train, key=keys[name])
+            with scope.within(name):
+                found[name], changed[name] = head.apply(own, read[name], train=train, key=keys[name])
         stats = {**variables.stats, **{name: new for name, new in changed.items() if new}}
         if len(heads) == 1:
             (name,) = heads

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import rng
+from jtl._tracing import scope
 from jtl.model import Model, Output, Stats, Variables
 from jtl.typing import Key
 
@@ -38,7 +39,8 @@ def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
         for name, tower in (("image", image), ("text", text)):
             own = Variables(params[name], stats.get(name, {}))
             stream = None if key is None else rng.stream(key, name)
-            features, new[name] = tower.apply(own, x[name], train=train, key=stream)
+            with scope.within(name):
+                features, new[name] = tower.apply(own, x[name], train=train, key=stream)
             found[name] = unit(features["pooled"])
         logits = jnp.exp(params["log_scale"]) * found["image"] @ found["text"].T
         logits = logits + params["bias"] if bias else logits

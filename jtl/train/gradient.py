@@ -53,6 +53,26 @@ def gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, m
     return ops.batch_sum(grads), stats, ops.batch_sum(terms), ops.batch_sum(found)
 
 
+def differentiable(value_and_grad: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
+    """The value as a function whose derivative is the gradient that is computed with it.
+
+    Differentiated as it stands, a sum over devices would have the derivative of each device's own, and microbatches
+    would be kept for it.
+    """
+
+    @jax.custom_jvp
+    def value(part: Any) -> Any:
+        return value_and_grad(part)[0]
+
+    @value.defjvp
+    def derivative(primals: Any, tangents: Any) -> tuple[Any, Any]:
+        found, grads = value_and_grad(*primals)
+        slopes = jax.tree.map(lambda g, t: jnp.vdot(g, t).astype(found.dtype), widened(grads), widened(tangents[0]))
+        return found, sum(jax.tree.leaves(slopes), jnp.zeros_like(found))
+
+    return value
+
+
 def _summed(loss: Callable) -> Callable:
     """The loss with its denominators given, so that parts of a batch add up to the whole."""
 

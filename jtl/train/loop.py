@@ -114,7 +114,8 @@ def fit(
       mesh: from `mesh(...)`; None: all devices, over which a batch must divide.
       rules: how parameters are cut over the mesh.
       validation: what to look at now and then. It sees the moving averages, where the step keeps any.
-      checkpoints: where to save: at each of its own intervals, after each validation, and at the end.
+      checkpoints: where to save: at each of its own intervals, after each validation, and at the end. What no phase
+        trains is written once. A save that is in flight is finished even where an error ends the run.
       refresh: what changes the state between steps.
       records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
       hooks: called with a `Moment` after each step's numbers were read, in every process.
@@ -123,7 +124,8 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, or for fewer steps than were already taken.
+        for a label that means another class in the validation's, for fewer steps than were already taken, or for other
+        frozen parameters than those of the run that goes on.
       SystemExit: with 0, after a signal.
     """
     if steps < 1:
@@ -137,17 +139,19 @@ def fit(
     mesh = sharding.mesh() if mesh is None else sharding.automatic(mesh)
     agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
     program, state = sharding.jit_phases(step, state, mesh, rules)
+    trains = step.trains(state.params)
     leading = jax.process_index() == 0
     display = shown_progress(steps, len(data)) if progress and leading else Silent()
     if checkpoints is not None and checkpoints.steps():
-        state = checkpoints.restore(state)
+        # A refresh may change what no step trains, so its run does not go on with the values that it began with.
+        state = checkpoints.restore(state, trains=trains if refresh is None else None)
         display.say(f"going on from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
     else:
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         state = jax.jit(copied, out_shardings=places)(state)
     at = int(jax.device_get(state.step))
     recorded = records if leading else ()
-    run = _Run(mesh, len(data), steps, validation, checkpoints, refresh, recorded, hooks, display)
+    run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
     if at > steps:
         where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
         raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
@@ -157,6 +161,9 @@ def fit(
         display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
         return Fitted(state, [], run.best, stopped, 0.0)
     with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
+        if checkpoints is not None:
+            stack.enter_context(checkpoints)  # whatever ends the run, it waits for its saves
         stack.callback(display.end)
         for record in run.records:
             record.start(at)
@@ -166,11 +173,7 @@ def fit(
             if at == steps or stopped == "patience":
                 return Fitted(state, run.history, run.best, stopped, 0.0)
         batches = stack.enter_context(closing(feed(data, range(at, steps), mesh)))
-        stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
-        done = run.go(program, state, batches, at, stop)
-        if checkpoints is not None:
-            checkpoints.wait()
-        return done
+        return run.go(program, state, batches, at, stop)
 
 
 @dataclass
@@ -182,6 +185,7 @@ class _Run:
     steps: int
     validation: Validation | None
     checkpoints: Checkpoints | None
+    trains: dict[str, bool]
     refresh: Refresh | None
     records: Sequence[Record]
     hooks: Sequence[Callable[[Moment], None]]
@@ -289,7 +293,7 @@ class _Run:
         if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
             if _first_bad(state) is not None:
                 self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
-            self.checkpoints.save(state, score=score, metrics=numbers_of(found))
+            self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains)
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
         return "patience" if over else "steps"

@@ -1,5 +1,6 @@
 """The one train step: any objective, any optimizer, any part of the parameters."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, widened
 from jtl.objective import Objective
 from jtl.params import flatten, merge, split, unflatten
-from jtl.train.gradient import gradient
+from jtl.train.gradient import differentiable, gradient
 from jtl.train.state import State, copied, unshared
 from jtl.train.turns import Phase, Turn, as_phases, groups_of, owners
 from jtl.typing import Batch, Key, Mask, Params
@@ -88,7 +89,8 @@ def make_step(
     Args:
       objective: one, `Turn`s, or `Phase`s of them. A sequence of objectives takes turns, each with its own optimizer.
       tx: an optimizer, or one for each group of parameters. Those that want `value`, `grad`, `value_fn` or `grad_fn`,
-        as `optax.lbfgs` and `optax.contrib.sam` do, are given them.
+        as `optax.lbfgs` and `optax.contrib.sam(..., opaque_mode=True)` do, are given them. These functions take the
+        same batch and key; they leave statistics alone, and a function of float32 parameters casts them to `dtype`.
       trainable: the parameters of each optimizer (`select(...)`), disjoint; None: of the only one, all.
       microbatch: in how many parts a batch is gone through, to save memory. Batch statistics are then each
         part's own, and run on from part to part.
@@ -179,26 +181,36 @@ def _taker(
             grads, metrics["grad_norm"] = _clipped(grads, clip)
         moved, opts = [], list(opt)
         for i, group in zip(turn.by, groups, strict=True):
+            others = _without(trained, group)
+
+            def again(part, others=others):
+                """Loss and gradient at other values of the group, with the same batch, key and statistics."""
+                partial = lambda p, *rest: loss(merge(p, others), *rest)  # noqa: E731
+                g, _, t, _ = gradient(partial, part, stats, batch, key, microbatch)
+                return accumulate.total(t), g if clip is None else _clipped(g, clip)[0]
+
             own = _of(grads, group)
-
-            def value_and_grad(part, group=group):
-                others = _without(trained, group)
-                g, _, t, _ = gradient(
-                    lambda p, s, b, k: loss(merge(p, others), s, b, k), part, stats, batch, key, microbatch
-                )
-                return accumulate.total(t), g
-
-            extra = {
-                "value": metrics["loss"],
-                "grad": own,
-                "value_fn": lambda part, run=value_and_grad: run(part)[0],
-                "grad_fn": lambda part, _=None, run=value_and_grad: run(part)[1],
-            }
+            extra = _wanted(txs[i], metrics["loss"], own, again)
             updates, opts[i] = txs[i].update(own, opt[i], group, **extra)
             moved.append(optax.apply_updates(group, updates))
         return merge(_union(moved), frozen), after, tuple(opts), metrics
 
     return take
+
+
+def _wanted(tx: optax.GradientTransformation, value: Any, grad: Any, again: Callable) -> dict[str, Any]:
+    """What an optimizer takes besides gradient, state and parameters; `optax.contrib.sam` refuses anything else."""
+    value_at = differentiable(again)
+
+    def value_fn(part: Any, grad_fn: Any = None) -> Any:
+        del grad_fn  # a line search hands on what it does not take itself
+        return value_at(part)
+
+    extra = {"value": value, "grad": grad, "value_fn": value_fn, "grad_fn": lambda part, turn=None: again(part)[1]}
+    taken = inspect.signature(tx.update).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
+        return extra
+    return {name: given for name, given in extra.items() if name in taken}
 
 
 def _repeated(take: Callable, params: Params, stats: Any, opt: tuple, key: Key, times: int) -> tuple:

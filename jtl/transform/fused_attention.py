@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from jtl.model import Model
 from jtl.nn.transformer import Attention
-from jtl.transform.intercept import intercepted
+from jtl.transform.intercept import Call, intercepted
 
 _DTYPES = (jnp.bfloat16, jnp.float16)  # that cuDNN's kernel takes
 
@@ -41,8 +41,8 @@ class _Attentions:
     def __init__(self):
         self.count = 0
 
-    def __call__(self, run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if not isinstance(context.module, Attention) or context.method_name != "attend":
+    def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+        if not isinstance(call.module, Attention) or call.method != "attend":
             return run(*args, **kwargs)
         self.count += 1
         query, key, value, mask, rng, bias = args

@@ -1,16 +1,44 @@
 """Models of flax modules whose methods are called otherwise than they were written."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import flax.linen as nn
 
+from jtl._tracing import scope
 from jtl.model import Model, Variables
 from jtl.typing import Key, Output, Stats
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a module's method, and the model it is part of.
+
+    Args:
+      module: whose method it is.
+      method: its name.
+      variables: of the whole model that was intercepted, `adapter/...` too, which no module reads.
+      key: that the model was called with; draw from `rng.stream(key, path)`, else all modules draw alike.
+      train: whether the model is called in training mode.
+      outside: the path at which the model itself is called.
+    """
+
+    module: nn.Module
+    method: str
+    variables: Variables
+    key: Key | None
+    train: bool
+    outside: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Where the module's parameters stand in `variables.params`, as `image/block1/attention/query`."""
+        return "/".join((*scope.path()[len(self.outside) :], *self.module.path))
+
+
 class Interceptor(Protocol):
-    """What flax calls in place of a method, `interceptor(run, args, kwargs, context)`; `run(*args, **kwargs)` is it.
+    """What is called in place of a method, `interceptor(run, args, kwargs, call)`; `run(*args, **kwargs)` calls that.
 
     Args:
       count: how many calls it changed.
@@ -18,13 +46,16 @@ class Interceptor(Protocol):
 
     count: int
 
-    def __call__(self, run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
         """What the method, or what stands in for it, returns."""
         ...
 
 
 def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> Model:
     """The model whose modules' methods go through an interceptor, a new one for each call of `apply`.
+
+    Interceptors nest: of a model that was intercepted twice the later one is called first, and its `run` is the other.
+    Parameters of an interceptor's own stand under `adapter/`, beside those of the modules.
 
     Args:
       model: of `from_linen`, or made of such.
@@ -33,14 +64,35 @@ def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> 
 
     Raises:
       ValueError: when called, where it found nothing to change.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.transform.intercept import intercepted
+      >>> class Doubled:
+      ...     count = 0
+      ...     def __call__(self, run, args, kwargs, call):
+      ...         if call.path != "layer1" or call.method != "__call__":
+      ...             return run(*args, **kwargs)
+      ...         self.count += 1
+      ...         return 2 * run(*args, **kwargs)
+      >>> net = jtl.backbones.mlp((8, 4))
+      >>> variables, x = net.init(jax.random.key(0), jnp.ones((2, 3))), jnp.ones((2, 3))
+      >>> twice = intercepted(net, Doubled, "there is no layer1").apply(variables, x, train=False)[0]["pooled"]
+      >>> bool((twice == 2 * net.apply(variables, x, train=False)[0]["pooled"]).all())
+      True
     """
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
-        interceptor = make()
-        with nn.intercept_methods(interceptor):
+        interceptor, outside = make(), scope.path()
+
+        def intercept(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+            call = Call(context.module, context.method_name, variables, key, train, outside)
+            return interceptor(run, args, kwargs, call)
+
+        with nn.intercept_methods(intercept):
             out = model.apply(variables, x, train=train, key=key)
         if not interceptor.count:
             raise ValueError(missing)
         return out
 
-    return Model(model.init, apply)
+    return Model(model.init, apply, model.reads)

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array
 
 from jtl.model import Model
-from jtl.transform.intercept import intercepted
+from jtl.transform.intercept import Call, intercepted
 
 
 def checkpointed(model: Model) -> Model:
@@ -39,9 +39,9 @@ class _Blocks:
     def __init__(self):
         self.count, self.within = 0, False
 
-    def __call__(self, run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        module = context.module
-        if self.within or context.method_name != "__call__" or not re.fullmatch(r"block\d+", module.name or ""):
+    def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+        module = call.module
+        if self.within or call.method != "__call__" or not re.fullmatch(r"block\d+", module.name or ""):
             return run(*args, **kwargs)
         leaves, tree = jax.tree.flatten((args, kwargs))
         traced = [isinstance(leaf, jax.Array) for leaf in leaves]  # all else, as `train`, is known while tracing

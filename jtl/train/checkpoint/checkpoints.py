@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint import v1 as ocp
 
 from jtl.model import Variables
-from jtl.params import flatten, unflatten
-from jtl.train.checkpoint import manifest
+from jtl.params import unflatten
+from jtl.train.checkpoint import arrays, manifest
+from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.retention import Shelf
 from jtl.train.state import State
 
@@ -26,8 +26,10 @@ class Checkpoints:
     """The checkpoints of one run, each a folder `step_00000040` of one directory.
 
     A folder counts once its manifest is there, which is written last: a process killed in the middle of a
-    save leaves the checkpoints before it as they were. In a run of several processes all of them call `save`,
-    `wait` and `restore`, on one shared directory.
+    save leaves the checkpoints before it as they were. Parameters that the run does not train are written once, into a
+    folder `frozen_…` of the same directory, which the steps name. In a run of several processes all of them call
+    `save`, `wait` and `restore`, on one shared directory. As a context manager it waits for the last save at the end,
+    also where an error ends it.
 
     Args:
       directory: made where it does not exist.
@@ -63,7 +65,25 @@ class Checkpoints:
         """The folder of a step."""
         return self._shelf.path(step)
 
-    def save(self, state: State, *, score: float | None = None, metrics: Mapping[str, float] | None = None) -> None:
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return self.wait()
+        try:
+            self._join()  # without the other processes, which the error may not have reached
+        except RuntimeError as failure:
+            error.add_note(str(failure))
+
+    def save(
+        self,
+        state: State,
+        *,
+        score: float | None = None,
+        metrics: Mapping[str, float] | None = None,
+        trains: Mapping[str, bool] | None = None,
+    ) -> None:
         """Copies a state off the devices and writes it in the background; waits for the save before.
 
         Args:
@@ -71,9 +91,12 @@ class Checkpoints:
           score: higher is better; the checkpoint with the highest is kept. A state that was just saved or restored is
             not written again, but gets the score.
           metrics: numbers to keep with it.
+          trains: whether the run trains each parameter, by path, as `step.trains(state.params)`. The others are
+            written where the directory does not hold the same values yet, before this returns. None: write all.
 
         Raises:
-          ValueError: for a score of NaN, which is neither higher nor lower than another.
+          ValueError: for a score of NaN, which is neither higher nor lower than another, and where `trains` is of other
+            parameters.
         """
         score = None if score is None else float(score)
         if score is not None and math.isnan(score):
@@ -90,17 +113,19 @@ class Checkpoints:
             if jax.process_index() == 0:
                 self._shelf.clear(step)
             _meet(f"jtl save {step}")
-            leaves = {name: jnp.asarray(leaf) for name, leaf in _named(state).items()}
+            leaves = {name: jnp.asarray(leaf) for name, leaf in arrays.named(state).items()}
+            frozen = _frozen(leaves, trains)
             content = {
                 "step": step,
                 "score": score,
                 "metrics": numbers,
                 "recipe": self.recipe,
                 "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": _jtl()},
-                "leaves": {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()},
+                "leaves": arrays.described(leaves),
+                "frozen": self._save_frozen(frozen) if frozen else None,
             }
-            arrays = _grouped({name: _raw(leaf) for name, leaf in leaves.items()})
-            response = ocp.save_checkpointables_async(str(self.path(step) / "arrays"), arrays)
+            moving = {name: leaf for name, leaf in leaves.items() if name not in frozen}
+            response = arrays.write_later(self.path(step), moving)
         self._here = step
         self._saving = threading.Thread(target=self._finish, args=(response, content), name="jtl-save")
         self._saving.start()
@@ -111,17 +136,17 @@ class Checkpoints:
         Raises:
           RuntimeError: where it failed.
         """
-        if self._saving is None:
-            return
-        self._saving.join()
-        self._saving = None
-        if self._failure is not None:
-            step, self._here = self._here, None
-            failure, self._failure = self._failure, None
-            raise RuntimeError(f"saving step {step} into {self.directory} failed: {failure!r}") from failure
-        _meet(f"jtl saved {self._here}")
+        if self._saving is not None:
+            self._join()
+            _meet(f"jtl saved {self._here}")
 
-    def restore(self, like: State, *, step: int | Literal["newest", "best"] = "newest") -> State:
+    def restore(
+        self,
+        like: State,
+        *,
+        step: int | Literal["newest", "best"] = "newest",
+        trains: Mapping[str, bool] | None = None,
+    ) -> State:
         """A whole state, bit for bit, where the leaves of `like` lie: on any device count or sharding.
 
         A damaged checkpoint is reported by name in the log "jtl.checkpoint", and the one before is used.
@@ -129,19 +154,23 @@ class Checkpoints:
         Args:
           like: a state of the same shapes, of arrays or of `jax.ShapeDtypeStruct` with shardings.
           step: which one; a given step must be intact.
+          trains: as for `save`; the parameters of `like` that the run does not train must then have the values that
+            were saved, as another run's checkpoint is not for this one.
 
         Returns:
           A state in buffers of its own, so it can be donated.
 
         Raises:
           FileNotFoundError: where there is no checkpoint.
-          ValueError: for leaves of other names, shapes or types, named with both.
+          ValueError: for leaves of other names, shapes or types, named with both, or other frozen values.
         """
         self.wait()
         step, about = self._pick(step)
-        wanted = _named(like)
-        _compare(self.path(step), about["leaves"], wanted)
-        found = self._load(step, {name: _abstract(leaf, leaf.sharding) for name, leaf in wanted.items()})
+        wanted = arrays.named(like)
+        arrays.compare(self.path(step), about["leaves"], wanted)
+        if trains is not None:
+            self._same_frozen(about, _frozen(wanted, trains))
+        found = self._load(step, about, {name: arrays.abstract(leaf) for name, leaf in wanted.items()})
         for name, leaf in wanted.items():
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 found[name] = jax.random.wrap_key_data(found[name], impl=str(jax.random.key_impl(leaf)))
@@ -163,13 +192,47 @@ class Checkpoints:
             for name, (shape, dtype) in about["leaves"].items()
             if name.split("/")[0] in ("params", "stats")
         }
-        tree = unflatten(self._load(step, shapes))
+        tree = unflatten(self._load(step, about, shapes))
         return Variables(tree.get("params", {}), tree.get("stats", {}))
 
     def about(self, *, step: int | Literal["newest", "best"] = "newest") -> dict[str, Any]:
-        """What is written about a checkpoint: `step`, `score`, `metrics`, `recipe`, `versions`, `leaves`."""
+        """What is written about a checkpoint: `step`, `score`, `metrics`, `recipe`, `versions`, `leaves`, `frozen`."""
         self.wait()
         return self._pick(step)[1]
+
+    def _save_frozen(self, leaves: dict[str, jax.Array]) -> str:
+        """Writes parameters that do not change, where the directory does not hold them; returns their folder's name."""
+        about, prints = arrays.described(leaves), fingerprints(leaves)
+        name = f"frozen_{together(prints, about)}"
+        if not _agreed(jax.process_index() == 0 and self._shelf.holds(name)):
+            arrays.write_later(self.directory / name, leaves).result()
+            if jax.process_index() == 0:
+                self._shelf.seal_frozen(name, {"leaves": about, "fingerprints": prints})
+            _meet(f"jtl saved {name}")
+        return name
+
+    def _same_frozen(self, about: dict[str, Any], leaves: dict[str, Any]) -> None:
+        stored = self._shelf.frozen(about).get("fingerprints", {})
+        with jax.transfer_guard("allow"):
+            prints = fingerprints({name: leaf for name, leaf in leaves.items() if name in stored})
+        other = [name.removeprefix("params/") for name, value in prints.items() if value != stored[name]]
+        if other:
+            raise ValueError(
+                f"{other[0]!r} and {len(other) - 1} more frozen parameters are not those of the run in"
+                f" {self.directory}: begin with the weights that it began with (they are in {about['frozen']}, as"
+                " `Checkpoints.variables()` gives them), or give another directory"
+            )
+
+    def _join(self) -> None:
+        """Waits for this process's part of the last save."""
+        if self._saving is None:
+            return
+        self._saving.join()
+        self._saving = None
+        if self._failure is not None:
+            step, self._here = self._here, None
+            failure, self._failure = self._failure, None
+            raise RuntimeError(f"saving step {step} into {self.directory} failed: {failure!r}") from failure
 
     def _finish(self, response: Any, content: dict[str, Any]) -> None:
         try:
@@ -187,57 +250,40 @@ class Checkpoints:
                 step = self._shelf.intact(wanted)
             except (FileNotFoundError, manifest.Damaged) as error:
                 failure = error
-        if jax.process_count() > 1:
-            with jax.transfer_guard("allow"):
-                step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        step = _agreed(step)
         if step < 0:
             raise failure or FileNotFoundError(f"process 0 found no intact checkpoint in {self.directory}")
         return step, manifest.read(self.path(step))
 
-    def _load(self, step: int, shapes: dict[str, Any]) -> dict[str, Any]:
+    def _load(self, step: int, about: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
+        apart = self._shelf.frozen(about)["leaves"]
         with jax.transfer_guard("allow"):
-            loaded = ocp.load_checkpointables(str(self.path(step) / "arrays"), _grouped(shapes))
-            tree = {name: value for group in loaded.values() for name, value in flatten(group).items()}
+            tree = arrays.load(self.path(step), {name: shape for name, shape in shapes.items() if name not in apart})
+            if about.get("frozen") is not None:
+                here = {name: shape for name, shape in shapes.items() if name in apart}
+                tree |= arrays.load(self.directory / about["frozen"], here)
             # Restored buffers may not be donated; the copies that a program makes may.
             places = {name: shape.sharding for name, shape in shapes.items()}
             return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: tree[n] for n in shapes})
 
 
-def _named(state: State) -> dict[str, Any]:
-    """Every leaf by its path: `params/head/kernel`, `opt/0/0/mu/head/kernel`, `key`."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+def _frozen(leaves: dict[str, Any], trains: Mapping[str, bool] | None) -> dict[str, Any]:
+    """The parameters among a state's leaves that a run does not train."""
+    if trains is None:
+        return {}
+    params = {name.removeprefix("params/") for name in leaves if name.startswith("params/")}
+    if params != trains.keys():
+        other = sorted(params ^ trains.keys())
+        raise ValueError(f"trains and the parameters differ at {other[0]!r}: give step.trains(state.params)")
+    return {f"params/{path}": leaves[f"params/{path}"] for path, learns in trains.items() if not learns}
 
 
-def _grouped(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Parameters, statistics and the rest apart, so that each can be read alone."""
-    groups: dict[str, dict[str, Any]] = {}
-    for name, leaf in leaves.items():
-        top = name.split("/")[0]
-        groups.setdefault(top if top in ("params", "stats") else "rest", {})[name] = leaf
-    return {group: unflatten(part) for group, part in groups.items()}
-
-
-def _raw(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _abstract(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    raw = jax.eval_shape(_raw, leaf)
-    return jax.ShapeDtypeStruct(raw.shape, raw.dtype, sharding=sharding)
-
-
-def _compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    hint = "; parameters alone are restored by variables()"
-    for name, leaf in wanted.items():
-        if name not in stored:
-            raise ValueError(f"{folder} does not hold {name!r}, which this state has{hint}")
-        shape, dtype = stored[name]
-        if tuple(shape) != leaf.shape or dtype != str(leaf.dtype):
-            raise ValueError(f"{name!r} is {dtype}{tuple(shape)} in {folder} and {leaf.dtype}{leaf.shape} here{hint}")
-    extra = sorted(stored.keys() - wanted.keys())
-    if extra:
-        raise ValueError(f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state has not{hint}")
+def _agreed(number: int) -> int:
+    """What process 0 says."""
+    if jax.process_count() == 1:
+        return number
+    with jax.transfer_guard("allow"):
+        return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _meet(name: str) -> None:

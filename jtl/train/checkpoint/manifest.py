@@ -2,11 +2,11 @@
 
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
-NAME = "manifest.json"
+from jtl.weights.formats.sealed import MANIFEST as NAME
+from jtl.weights.formats.sealed import checksum, fault, seal
 
 
 class Damaged(ValueError):
@@ -18,8 +18,8 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
     A folder without a manifest was never finished: a process may be killed at any moment before the rename.
     """
-    body = {**content, "files": {name: list(_checksum(folder / name)) for name in _files(folder)}}
-    text = json.dumps({"crc32": _crc(body), **body}, indent=1)
+    body = {**content, "files": {name: list(checksum(folder / name)) for name in _files(folder)}}
+    text = json.dumps({"crc32": seal(body), **body}, indent=1)
     fresh = folder / f"{NAME}.new"
     with open(fresh, "w") as file:
         file.write(text)
@@ -32,14 +32,16 @@ def read(folder: Path) -> dict[str, Any]:
     """The manifest of a sealed folder.
 
     Raises:
-      Damaged: where it is not the text that was written.
+      Damaged: where it is missing, or not the text that was written.
     """
     try:
         body = json.loads((folder / NAME).read_text())
         stored = body.pop("crc32")
+    except FileNotFoundError as error:
+        raise Damaged(f"{folder / NAME} is missing") from error
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise Damaged(f"{folder / NAME} is not readable: {error!r}") from error
-    if stored != _crc(body):
+    if stored != seal(body):
         raise Damaged(f"{folder / NAME} was changed after it was written")
     return body
 
@@ -51,28 +53,11 @@ def verify(folder: Path) -> dict[str, Any]:
       Damaged: naming the first file that is missing, truncated or changed.
     """
     body = read(folder)
-    for name, (size, crc) in body["files"].items():
-        path = folder / name
-        if not path.is_file():
-            raise Damaged(f"{path} is missing")
-        if path.stat().st_size != size:
-            raise Damaged(f"{path} has {path.stat().st_size} bytes in place of {size}")
-        if _checksum(path)[1] != crc:
-            raise Damaged(f"{path} has changed: its checksum is not the one written")
+    what = fault(folder, body["files"])
+    if what is not None:
+        raise Damaged(what)
     return body
 
 
 def _files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and not p.name.startswith(NAME))
-
-
-def _checksum(path: Path) -> tuple[int, int]:
-    size = crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            size, crc = size + len(block), zlib.crc32(block, crc)
-    return size, crc
-
-
-def _crc(body: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(body, sort_keys=True).encode())

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jtl.train.checkpoint import manifest
+from jtl.weights.formats.sealed import FROZEN
 
 log = logging.getLogger("jtl.checkpoint")
 
 
 class Shelf:
     """A directory of folders `step_00000040`, each a checkpoint once it has a manifest.
+
+    Beside them stand folders `frozen_…`, each with parameters that the steps which name it have in common.
 
     Args:
       directory: need not exist yet.
@@ -26,6 +29,7 @@ class Shelf:
     def __init__(self, directory: str | Path, keep: int):
         self.directory, self.keep = Path(directory).absolute(), keep
         self._damaged: set[int] = set()
+        self._verified: set[str] = set()  # frozen folders that this process wrote, or read in full
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint is kept")
         if _step_of(self.directory) is not None:
@@ -53,18 +57,42 @@ class Shelf:
                     scores |= {} if score is None or math.isnan(score) else {step: score}
         return sorted(scores, key=lambda step: (-scores[step], step))
 
-    def clear(self, step: int) -> Path:
+    def clear(self, step: int) -> None:
         """An empty folder for a step, in place of what a killed save, or a damaged one, left there."""
-        folder = self.path(step)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _emptied(self.path(step))
         self._damaged.discard(step)
-        return folder
+
+    def holds(self, name: str) -> bool:
+        """Whether a frozen folder is there and intact; where it is not, an empty one is made in its place."""
+        folder = self.directory / name
+        if name in self._verified and (folder / manifest.NAME).is_file():
+            return True
+        if (folder / manifest.NAME).is_file():
+            try:
+                manifest.verify(folder)
+            except manifest.Damaged as damage:
+                log.warning("%s is damaged and written again: %s", folder, damage)
+            else:
+                self._verified.add(name)
+                return True
+        _emptied(folder)
+        return False
+
+    def seal_frozen(self, name: str, content: dict[str, Any]) -> None:
+        """Makes a frozen folder count."""
+        manifest.write(self.directory / name, content)
+        self._verified.add(name)
+
+    def frozen(self, about: dict[str, Any]) -> dict[str, Any]:
+        """The manifest of the frozen folder that a step's manifest names; one without leaves where it names none."""
+        name = about.get("frozen")
+        return {"leaves": {}} if name is None else manifest.read(self.directory / name)
 
     def seal(self, step: int, content: dict[str, Any]) -> None:
         """Makes a folder count, and lets those go that are neither among the newest nor the best.
 
-        Damaged ones were reported and stay, but do not take the place of a good one.
+        Damaged ones were reported and stay, but do not take the place of a good one. Frozen folders go with the last
+        step that names them.
         """
         manifest.write(self.path(step), content)
         intact = [step for step in self.steps() if step not in self._damaged]
@@ -72,8 +100,18 @@ class Shelf:
         for folder in self.directory.glob("step_*"):
             old = _step_of(folder)
             if old is not None and old not in kept:
-                (folder / manifest.NAME).unlink(missing_ok=True)  # first, so that no half folder counts
-                shutil.rmtree(folder)
+                _removed(folder)
+        self._prune_frozen()
+
+    def _prune_frozen(self) -> None:
+        try:
+            named = {manifest.read(self.path(step)).get("frozen") for step in self.steps()}
+        except manifest.Damaged:  # it may name any of them, so all stay
+            return
+        for folder in self.directory.glob("frozen_*"):
+            if FROZEN.fullmatch(folder.name) and folder.name not in named:
+                self._verified.discard(folder.name)
+                _removed(folder)
 
     def intact(self, wanted: int | str) -> int:
         """The newest or the best step whose files are those that were written, or a given one.
@@ -89,18 +127,30 @@ class Shelf:
         if isinstance(wanted, int):
             if wanted not in steps:
                 raise FileNotFoundError(f"no checkpoint of step {wanted} in {self.directory}; there are {steps}")
-            manifest.verify(self.path(wanted))
+            self._verify(wanted)
             return wanted
         candidates = {"newest": steps[::-1], "best": self.ranked()}[wanted]
+        damages = []
         for step in candidates:
             try:
-                manifest.verify(self.path(step))
+                self._verify(step)
             except manifest.Damaged as damage:
                 self._report(step, damage)
+                damages.append(damage)
             else:
                 return step
-        what = f"all of steps {candidates} are damaged" if candidates else f"those of steps {steps} have no score"
+        what = f"those of steps {steps} have no score"
+        if candidates:
+            what = f"all of steps {candidates} are damaged: {damages[0]}"
         raise FileNotFoundError(f"no {wanted} checkpoint in {self.directory}: {what}")
+
+    def _verify(self, step: int) -> None:
+        """Reads every file of a step, and of the frozen folder that it names."""
+        name = manifest.verify(self.path(step)).get("frozen")
+        if name is not None:
+            self._verified.discard(name)
+            manifest.verify(self.directory / name)
+            self._verified.add(name)
 
     def _report(self, step: int, damage: Exception) -> None:
         self._damaged.add(step)
@@ -110,3 +160,14 @@ class Shelf:
 def _step_of(folder: Path) -> int | None:
     found = re.fullmatch(r"step_(\d{8,})", folder.name)
     return int(found[1]) if found else None
+
+
+def _emptied(folder: Path) -> None:
+    _removed(folder)
+    folder.mkdir(parents=True)
+
+
+def _removed(folder: Path) -> None:
+    if folder.is_dir():
+        (folder / manifest.NAME).unlink(missing_ok=True)  # first, so that no half folder counts
+        shutil.rmtree(folder)

@@ -1,5 +1,6 @@
 """Parameters and statistics of a run that `jtl.Checkpoints` saved, by their paths."""
 
+import logging
 import re
 from collections.abc import Callable
 from functools import cache
@@ -12,44 +13,96 @@ import numpy as np
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
+from jtl.weights.formats.sealed import FROZEN, MANIFEST, fault, seal
 from jtl.weights.formats.source import Source, check_shape
 from jtl.weights.mapping.convert import flatten, unflatten
 
-MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 << 20  # bytes
+TOPS = ("params/", "stats/")
+
+log = logging.getLogger("jtl.checkpoint")
 
 
 def newest(folder: Path) -> Path | None:
     """The checkpoint that a folder is, or the newest finished one in it; None where it has none."""
-    if (folder / MANIFEST).is_file() and (folder / "arrays").is_dir():
-        return folder
-    steps = [p.parent for p in folder.glob(f"step_*/{MANIFEST}") if re.fullmatch(r"step_\d{8,}", p.parent.name)]
-    return max(steps, key=lambda step: int(step.name[5:]), default=None)
+    return next(iter(_candidates(folder)), None)
 
 
 def read_checkpoint(folder: Path) -> Tensors:
     """`backbone/...`, `head/...` and `stats/...` of one checkpoint; the optimizer's state is left.
 
+    Every file is read and compared with the checksum that its manifest has of it. A damaged checkpoint of a run is
+    named in the log "jtl.checkpoint", and the one before is read, as `jtl.Checkpoints` does.
+
     Args:
-        folder: of one step, with its manifest.
+        folder: of a run, or of one step, which must be intact.
 
     Raises:
-        WeightFileError: the manifest is malformed, or the arrays beside it cannot be read.
+        WeightFileError: the manifest is malformed, or the files are not those that were written.
     """
+    *others, last = _candidates(folder)
+    for step in others:
+        try:
+            return _read(step)
+        except WeightFileError as error:
+            log.warning("checkpoint %s is damaged and not used: %s", step, error)
+    return _read(last)
+
+
+def _candidates(folder: Path) -> list[Path]:
+    if (folder / MANIFEST).is_file() and (folder / "arrays").is_dir():
+        return [folder]
+    steps = [p.parent for p in folder.glob(f"step_*/{MANIFEST}") if re.fullmatch(r"step_\d{8,}", p.parent.name)]
+    return sorted(steps, key=lambda step: int(step.name[5:]), reverse=True)
+
+
+def _read(folder: Path) -> Tensors:
+    body, leaves = _sealed(folder)
+    parts = {folder: leaves}
+    name = body.get("frozen")
+    if name is not None:
+        if not isinstance(name, str) or not FROZEN.fullmatch(name):
+            raise WeightFileError(
+                f"{folder / MANIFEST}: names the frozen parameters {show(name)}; no folder is so named"
+            )
+        beside = folder.absolute().parent / name
+        if not (beside / MANIFEST).is_file():
+            raise WeightFileError(f"{folder} needs the frozen parameters of {beside}, which is missing or not finished")
+        parts[beside] = _sealed(beside)[1]
+        parts[folder] = {n: leaf for n, leaf in leaves.items() if n not in parts[beside]}
+    entries: dict[str, Entry] = {}
+    for part, wanted in parts.items():
+        load = _loader(part, wanted)
+        entries |= {n.removeprefix("params/"): Entry(*leaf, _one(load, n)) for n, leaf in wanted.items()}
+    return Tensors(folder, {n.removeprefix("params/"): entries[n.removeprefix("params/")] for n in leaves})
+
+
+def _sealed(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], np.dtype]]]:
+    """The manifest of a folder whose files are those that were written, and its parameters and statistics."""
     source = Source(folder / MANIFEST)
     with in_file(source.path):
         if source.size > MAX_MANIFEST:
             raise WeightFileError(f"has {source.size} bytes; at most {MAX_MANIFEST} are read")
         body = parse_json(source.bytes(0, source.size))
         leaves = body.get("leaves") if isinstance(body, dict) else None
-        if not isinstance(leaves, dict):
+        if not isinstance(body, dict) or not isinstance(leaves, dict):
             raise WeightFileError("is no manifest of a checkpoint: it has no leaves")
-        wanted = {
-            name: _described(name, leaf) for name, leaf in leaves.items() if name.startswith(("params/", "stats/"))
-        }
-    load = _loader(folder, wanted)
-    entries = {name.removeprefix("params/"): Entry(*wanted[name], _one(load, name)) for name in wanted}
-    return Tensors(folder, entries)
+        wanted = {name: _described(name, leaf) for name, leaf in leaves.items() if name.startswith(TOPS)}
+        stored = body.pop("crc32", None)
+        if stored != seal(body):
+            raise WeightFileError("was changed after it was written: its checksum is not the one written")
+        files = body.get("files")
+        if not isinstance(files, dict) or not all(_is_file(name, told) for name, told in files.items()):
+            raise WeightFileError("must give the size and the checksum of each file, by its path in the folder")
+    what = fault(folder, files)
+    if what is not None:
+        raise WeightFileError(f"{folder} is damaged: {what}")
+    return body, wanted
+
+
+def _is_file(name: str, told: Any) -> bool:
+    numbers = isinstance(told, list) and len(told) == 2 and all(type(number) is int for number in told)
+    return numbers and re.fullmatch(r"[\w./+~-]{1,250}", name) is not None
 
 
 def _described(name: str, leaf: Any) -> tuple[tuple[int, ...], np.dtype]:

@@ -43,10 +43,9 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
     """
     path = Path(path)
     if path.is_dir():
-        checkpoint = newest(path)
-        if checkpoint is not None:
+        if newest(path) is not None:
             _no_place(path, within)
-            return read_checkpoint(checkpoint)
+            return read_checkpoint(path)
         path = _in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {READ}, or a folder with one of them")

@@ -1,0 +1,76 @@
+"""The leaves of a state by name, and folders of arrays written and read by Orbax."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from jtl.params import flatten, unflatten
+from jtl.train.state import State
+
+
+def named(state: State) -> dict[str, Any]:
+    """Every leaf by its path: `params/head/kernel`, `opt/0/0/mu/head/kernel`, `key`."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def described(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Shape and type of each leaf, as a manifest has them."""
+    return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()}
+
+
+def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Whether a checkpoint's leaves are those of a state.
+
+    Raises:
+      ValueError: for leaves of other names, shapes or types, named with both.
+    """
+    hint = "; parameters alone are restored by variables()"
+    for name, leaf in wanted.items():
+        if name not in stored:
+            raise ValueError(f"{folder} does not hold {name!r}, which this state has{hint}")
+        shape, dtype = stored[name]
+        if tuple(shape) != leaf.shape or dtype != str(leaf.dtype):
+            raise ValueError(f"{name!r} is {dtype}{tuple(shape)} in {folder} and {leaf.dtype}{leaf.shape} here{hint}")
+    extra = sorted(stored.keys() - wanted.keys())
+    if extra:
+        raise ValueError(f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state has not{hint}")
+
+
+def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
+    """Copies arrays off the devices and writes them in the background; `result()` waits for that."""
+    return ocp.save_checkpointables_async(
+        str(folder / "arrays"), _grouped({n: raw(leaf) for n, leaf in leaves.items()})
+    )
+
+
+def load(folder: Path, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Arrays by name, where the sharding of each `shapes` puts it."""
+    if not shapes:
+        return {}
+    loaded = ocp.load_checkpointables(str(folder / "arrays"), _grouped(shapes))
+    return {name: value for group in loaded.values() for name, value in flatten(group).items()}
+
+
+def raw(leaf: Any) -> Any:
+    """A key as its numbers, all else as it is."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """What `load` is to read for a leaf of a state."""
+    numbers = jax.eval_shape(raw, leaf)
+    return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)
+
+
+def _grouped(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters, statistics and the rest apart, so that each can be read alone."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, leaf in leaves.items():
+        top = name.split("/")[0]
+        groups.setdefault(top if top in ("params", "stats") else "rest", {})[name] = leaf
+    return {group: unflatten(part) for group, part in groups.items()}

@@ -1,0 +1,47 @@
+"""Folders that are sealed: a manifest, written last, holds a checksum of every file and of itself."""
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+MANIFEST = "manifest.json"
+FROZEN = re.compile(r"frozen_[0-9a-f]{32}")
+"""The name of a folder with the parameters that a run does not train, beside those of its steps."""
+
+
+def checksum(path: Path) -> tuple[int, int]:
+    """Size in bytes and CRC-32 of a file."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
+
+
+def seal(body: Mapping[str, Any]) -> int:
+    """The checksum of a manifest's content, which stands in it under "crc32"."""
+    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
+
+
+def fault(folder: Path, files: Mapping[str, Any]) -> str | None:
+    """The first file that is not the one that was written, and in what; None where all are.
+
+    Args:
+      folder: sealed.
+      files: size and CRC-32 by name, from its manifest.
+    """
+    for name, told in files.items():
+        path = folder / name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            return f"{path} lies outside of the folder"
+        if not path.is_file():
+            return f"{path} is missing"
+        size, crc = told
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size} bytes in place of {size}"
+        if checksum(path)[1] != crc:
+            return f"{path} has changed: its checksum is not the one written"
+    return None
