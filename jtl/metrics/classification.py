@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 
 def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -66,19 +66,6 @@ def confusion_matrix(
     cell = jnp.where(known, y * classes + predicted, classes * classes)
     flat = jnp.zeros(classes * classes, jnp.int32).at[cell].add(counts, mode="drop")
     return flat.reshape(classes, classes)
-
-
-def macro_f1(matrix: Num[ArrayLike, "classes classes"]) -> Float[Array, ""]:
-    """The mean over classes of `2 TP / (2 TP + FP + FN)`; classes neither true nor predicted do not count.
-
-    Args:
-      matrix: a confusion matrix, rows true, columns predicted.
-    """
-    matrix = jnp.asarray(matrix).astype(jnp.float32)
-    both = matrix.sum(0) + matrix.sum(1)
-    seen = both > 0
-    f1 = jnp.where(seen, 2 * jnp.diagonal(matrix) / jnp.where(seen, both, 1.0), 0.0)
-    return f1.sum() / jnp.maximum(seen.sum(), 1)
 
 
 def _integers(name: str, value: ArrayLike) -> Array:

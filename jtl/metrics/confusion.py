@@ -1,0 +1,206 @@
+"""What a confusion matrix tells: the matrix itself, precision, recall, F1, balanced accuracy, κ and φ."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Num
+
+from jtl.metrics.accumulate import Metric
+
+Average = Literal["micro", "macro", "weighted", "none"]
+Matrix = Num[Array, "classes classes"]
+
+
+def confusion(classes: int) -> Metric:
+    """The confusion matrix of a data set: row i, column j counts the elements of class i that are predicted as j.
+
+    Args:
+      classes: how many.
+
+    Returns:
+      A metric of outputs [batch, ..., classes] and integer y [batch, ...]; its result is the matrix, of which a weight
+      counts as many times as it says. An element whose label is no class does not count.
+
+    Raises:
+      ValueError: for fewer than 1 class, or outputs of another number.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> metric = jtl.metrics.confusion(2)
+      >>> metric.sums(jnp.eye(2)[jnp.array([0, 1, 1])], jnp.array([0, 0, 1]), None).tolist()
+      [[1.0, 1.0], [0.0, 1.0]]
+    """
+    return Metric(_counter(classes), _same)
+
+
+def precision(classes: int, average: Average = "macro") -> Metric:
+    """`TP / (TP + FP)` of each class; see `f1` for averages and absent classes.
+
+    Example:
+      >>> import jtl
+      >>> metric = jtl.metrics.precision(3, "weighted")
+    """
+    return Metric(_counter(classes), _Rate("precision", _checked(average)))
+
+
+def recall(classes: int, average: Average = "macro") -> Metric:
+    """`TP / (TP + FN)` of each class; see `f1` for averages and absent classes.
+
+    Example:
+      >>> import jtl
+      >>> metric = jtl.metrics.recall(3, "none")
+    """
+    return Metric(_counter(classes), _Rate("recall", _checked(average)))
+
+
+def f1(classes: int, average: Average = "macro") -> Metric:
+    """`2 TP / (2 TP + FP + FN)` of each class, averaged.
+
+    A ratio 0/0 is 0, as scikit-learn's `zero_division=0`. "macro" is the mean over the classes that are true or
+    predicted somewhere, as scikit-learn's where it is not told the labels; "weighted" weighs each class by its true
+    elements; "micro" counts all classes together, which is the accuracy; "none" gives one number a class.
+
+    Args:
+      classes: how many.
+      average: of the above.
+
+    Raises:
+      ValueError: for another average.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> metric = jtl.metrics.f1(2)
+      >>> found = metric.sums(jnp.eye(2)[jnp.array([0, 1, 1])], jnp.array([0, 0, 1]), None)
+      >>> round(float(metric.finish(found)), 4)
+      0.6667
+    """
+    return Metric(_counter(classes), _Rate("f1", _checked(average)))
+
+
+def balanced_accuracy(classes: int) -> Metric:
+    """The mean recall over the classes that are true somewhere.
+
+    Example:
+      >>> import jtl
+      >>> metric = jtl.metrics.balanced_accuracy(3)
+
+    Brodersen et al., The Balanced Accuracy and Its Posterior Distribution, 2010.
+    """
+    return Metric(_counter(classes), _balanced)
+
+
+def matthews(classes: int) -> Metric:
+    """The correlation of predicted and true classes, φ or R_K, in [-1, 1]; 0 where either has one class alone.
+
+    Example:
+      >>> import jtl
+      >>> metric = jtl.metrics.matthews(2)
+
+    Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004.
+    """
+    return Metric(_counter(classes), _matthews)
+
+
+def cohen_kappa(classes: int) -> Metric:
+    """Agreement beyond chance, `(p_o − p_e) / (1 − p_e)`; 0 where chance alone agrees always.
+
+    Example:
+      >>> import jtl
+      >>> metric = jtl.metrics.cohen_kappa(2)
+
+    Cohen, A Coefficient of Agreement for Nominal Scales, 1960.
+    """
+    return Metric(_counter(classes), _kappa)
+
+
+def macro_f1(matrix: Matrix) -> Array:
+    """The mean over classes of `2 TP / (2 TP + FP + FN)`; classes neither true nor predicted do not count.
+
+    Args:
+      matrix: a confusion matrix, rows true, columns predicted.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> round(float(jtl.metrics.macro_f1(jnp.array([[1, 1], [0, 1]]))), 4)
+      0.6667
+    """
+    return _Rate("f1", "macro")(matrix)
+
+
+def _counter(classes: int) -> Callable[[Any, Any, Any], Array]:
+    if classes < 1:
+        raise ValueError(f"classes={classes}: there is at least one")
+
+    def sums(outputs: Any, y: Any, weights: Any) -> Array:
+        logits, y = jnp.asarray(outputs), jnp.asarray(y)
+        if logits.shape != (*y.shape, classes):
+            raise ValueError(f"outputs of shape {logits.shape} for {classes} classes beside y of shape {y.shape}")
+        w = jnp.ones(y.shape) if weights is None else jnp.asarray(weights, jnp.float32)
+        w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
+        # one_hot of a label that is no class is all zeros
+        true, predicted = (jax.nn.one_hot(a.reshape(-1), classes) for a in (y, logits.argmax(-1)))
+        return (true * w.reshape(-1, 1)).T @ predicted
+
+    return sums
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A rate of a confusion matrix; equal ones are equal, so that programs of equal metrics are one."""
+
+    rate: str
+    average: Average
+
+    def __call__(self, matrix: Any) -> Array:
+        matrix = jnp.asarray(matrix, jnp.promote_types(jnp.asarray(matrix).dtype, jnp.float32))
+        right, true, predicted = jnp.diagonal(matrix), matrix.sum(1), matrix.sum(0)
+        if self.average == "micro":
+            right, true, predicted = right.sum(), true.sum(), predicted.sum()
+        under = {"precision": predicted, "recall": true, "f1": (true + predicted) / 2}[self.rate]
+        rates = _ratio(right, under)
+        if self.average == "weighted":
+            return _ratio((rates * true).sum(), true.sum())
+        if self.average == "macro":
+            seen = true + predicted > 0
+            return jnp.where(seen, rates, 0.0).sum() / jnp.maximum(seen.sum(), 1)
+        return rates
+
+
+def _checked(average: Average) -> Average:
+    if average not in ("micro", "macro", "weighted", "none"):
+        raise ValueError(f"average={average!r}: 'micro', 'macro', 'weighted' or 'none'")
+    return average
+
+
+def _same(matrix: Any) -> Any:
+    return matrix
+
+
+def _ratio(over: Any, under: Any) -> Array:
+    return jnp.where(under > 0, over / jnp.where(under > 0, under, 1.0), 0.0)
+
+
+def _balanced(matrix: Any) -> Array:
+    true = jnp.asarray(matrix).sum(1)
+    return _ratio(jnp.diagonal(jnp.asarray(matrix)), true).sum() / jnp.maximum((true > 0).sum(), 1)
+
+
+def _matthews(matrix: Any) -> Array:
+    share = _shares(matrix)
+    true, predicted = share.sum(1), share.sum(0)
+    spread = (1 - (true**2).sum()) * (1 - (predicted**2).sum())
+    return _ratio(jnp.trace(share) - (true * predicted).sum(), jnp.sqrt(jnp.maximum(spread, 0.0)))
+
+
+def _kappa(matrix: Any) -> Array:
+    share = _shares(matrix)
+    chance = (share.sum(1) * share.sum(0)).sum()
+    return _ratio(jnp.trace(share) - chance, 1 - chance)
+
+
+def _shares(matrix: Any) -> Array:
+    matrix = jnp.asarray(matrix, jnp.float32)
+    return matrix / jnp.maximum(matrix.sum(), 1e-30)

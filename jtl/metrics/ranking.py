@@ -1,0 +1,110 @@
+"""Metrics of all rows at once, on the host, for what `jtl.collect` gives: they are no sums over batches."""
+
+from typing import Any
+
+import numpy as np
+
+
+def auroc(scores: Any, y: Any) -> float:
+    """The area under the ROC curve: how often a positive scores higher than a negative, ties counting half.
+
+    Args:
+      scores: [rows] of the positive class for labels 0 and 1; [rows, classes] for integer labels, of which the area
+        of each class against the others is averaged over the classes that are true somewhere and somewhere not.
+      y: integer labels [rows].
+
+    Raises:
+      ValueError: for shapes that do not fit, or no class of which there are both positives and negatives.
+
+    Example:
+      >>> import jtl
+      >>> jtl.metrics.auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])
+      0.75
+
+    Hanley and McNeil, The meaning and use of the area under a ROC curve, 1982.
+    """
+    return _one_against_rest(scores, y, _area)
+
+
+def average_precision(scores: Any, y: Any) -> float:
+    """`Σ_k (recall_k − recall_{k−1}) precision_k` over the distinct scores, from the highest.
+
+    Args:
+      scores: as in `auroc`.
+      y: integer labels [rows].
+
+    Raises:
+      ValueError: as `auroc`.
+
+    Example:
+      >>> import jtl
+      >>> round(jtl.metrics.average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]), 4)
+      0.8333
+    """
+    return _one_against_rest(scores, y, _average)
+
+
+def pearson(a: Any, b: Any) -> float:
+    """The linear correlation of two columns, in [-1, 1].
+
+    Raises:
+      ValueError: for shapes that differ, or a column of one value alone.
+
+    Example:
+      >>> import jtl
+      >>> round(jtl.metrics.pearson([1, 2, 3], [1, 2, 4]), 4)
+      0.982
+    """
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"columns of shapes {a.shape} and {b.shape}: give two of one length")
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a**2).sum() * (b**2).sum())
+    if not norm > 0:
+        raise ValueError("a column holds one value alone, of which there is no correlation")
+    return float((a * b).sum() / norm)
+
+
+def spearman(a: Any, b: Any) -> float:
+    """The correlation of the ranks of two columns; equal values have the mean of their ranks.
+
+    Raises:
+      ValueError: as `pearson`.
+
+    Example:
+      >>> import jtl
+      >>> jtl.metrics.spearman([1, 2, 3], [10, 20, 400])
+      1.0
+    """
+    return pearson(_ranks(np.asarray(a)), _ranks(np.asarray(b)))
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """From 1; equal values have the mean of their ranks."""
+    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[place.reshape(x.shape)]
+
+
+def _one_against_rest(scores: Any, y: Any, judge: Any) -> float:
+    scores, y = np.asarray(scores, np.float64), np.asarray(y)
+    if y.ndim != 1 or scores.shape[:1] != y.shape or scores.ndim > 2:
+        raise ValueError(f"scores of shape {scores.shape} beside y of shape {y.shape}: give one row of each")
+    columns = {1: scores} if scores.ndim == 1 else dict(enumerate(scores.T))
+    found = [judge(s, y == c) for c, s in columns.items() if 0 < (y == c).sum() < len(y)]
+    if not found:
+        raise ValueError("no class has both positives and negatives among these labels")
+    return float(np.mean(found))
+
+
+def _area(scores: np.ndarray, positive: np.ndarray) -> float:
+    p = positive.sum()
+    return float((_ranks(scores)[positive].sum() - p * (p + 1) / 2) / (p * (len(positive) - p)))
+
+
+def _average(scores: np.ndarray, positive: np.ndarray) -> float:
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(positive[order])
+    last = np.r_[np.flatnonzero(np.diff(scores)), len(scores) - 1]  # of each distinct score
+    recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
+    return float((np.diff(np.r_[0.0, recall]) * precision).sum())

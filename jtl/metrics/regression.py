@@ -1,0 +1,49 @@
+"""How much of a target's variance a regression explains."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl.metrics.accumulate import Metric
+
+
+def r2(centre: float = 0.0) -> Metric:
+    """The coefficient of determination, `1 − Σ (y − ŷ)² / Σ (y − ȳ)²`, over all numbers of the data.
+
+    `Σ (y − ȳ)²` is `Σ (y − c)² − (Σ (y − c))² / n`, which loses as many digits in float32 as `(ȳ − c)²` is times the
+    variance: give a centre c near the mean where that is far from 0 beside the spread.
+
+    Args:
+      centre: c, in units of y.
+
+    Returns:
+      A metric of predictions and y of one shape; NaN where all y are equal, as nothing is there to explain.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> metric = jtl.metrics.r2()
+      >>> y = jnp.array([1.0, 2.0, 3.0])
+      >>> round(float(metric.finish(metric.sums(y + jnp.array([0.0, 0.0, 1.0]), y, None))), 4)
+      0.5
+    """
+
+    def sums(outputs: Any, y: Any, weights: Any) -> dict[str, Array]:
+        y = jnp.asarray(y, jnp.float32)
+        prediction = jnp.asarray(outputs, jnp.float32)
+        if prediction.shape != y.shape:
+            raise ValueError(f"predictions of shape {prediction.shape} beside y of shape {y.shape}: give one for each")
+        w = jnp.ones(y.shape) if weights is None else jnp.asarray(weights, jnp.float32)
+        w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
+        off = y - centre
+        each = {"n": jnp.ones_like(y), "y": off, "square": off**2, "error": (y - prediction) ** 2}
+        return {name: jnp.where(w > 0, value * w, 0.0).sum() for name, value in each.items()}
+
+    return Metric(sums, _explained)
+
+
+def _explained(sums: dict[str, Any]) -> Array:
+    n, y, square, error = (sums[name] for name in ("n", "y", "square", "error"))
+    spread = square - y * y / (n + (n == 0))  # before jax rounds the host's float64
+    spread, error = jnp.asarray(spread, jnp.float32), jnp.asarray(error, jnp.float32)
+    return jnp.where(spread > 0, 1 - error / jnp.where(spread > 0, spread, 1.0), jnp.nan)

@@ -1,0 +1,63 @@
+"""Numbers of all rows against scikit-learn and scipy, ties included."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn
+
+from jtl import metrics
+
+
+@pytest.fixture(params=["distinct", "ties", "all equal"])
+def rows(request):
+    draw = np.random.default_rng(0)
+    scores = draw.random((80, 4))
+    scores = {"distinct": scores, "ties": scores.round(1), "all equal": np.ones_like(scores)}[request.param]
+    return scores, draw.integers(0, 4, 80)
+
+
+def test_two_classes_are_scikit_learns(rows):
+    scores, y = rows
+    y = (y > 1).astype(int)
+    np.testing.assert_allclose(metrics.auroc(scores[:, 0], y), sklearn.roc_auc_score(y, scores[:, 0]))
+    wanted = sklearn.average_precision_score(y, scores[:, 0])
+    np.testing.assert_allclose(metrics.average_precision(scores[:, 0], y), wanted)
+
+
+def test_several_classes_are_the_mean_over_each_against_the_rest(rows):
+    scores, y = rows
+    shares = scores / scores.sum(1, keepdims=True)
+    wanted = sklearn.roc_auc_score(y, shares, multi_class="ovr", average="macro")
+    np.testing.assert_allclose(metrics.auroc(shares, y), wanted)
+    each = [sklearn.average_precision_score(y == c, scores[:, c]) for c in range(4)]
+    np.testing.assert_allclose(metrics.average_precision(scores, y), np.mean(each))
+
+
+def test_a_class_that_is_absent_does_not_count(rows):
+    scores, y = rows
+    y = np.where(y == 3, 0, y)
+    each = [sklearn.roc_auc_score(y == c, scores[:, c]) for c in range(3)]
+    np.testing.assert_allclose(metrics.auroc(scores, y), np.mean(each))
+
+
+@pytest.mark.parametrize("digits", [0, 9])
+def test_correlations_are_scipys(digits):
+    draw = np.random.default_rng(0)
+    a = draw.normal(size=60).round(digits)
+    b = (a + draw.normal(size=60)).round(digits)
+    np.testing.assert_allclose(metrics.pearson(a, b), stats.pearsonr(a, b).statistic)
+    np.testing.assert_allclose(metrics.spearman(a, b), stats.spearmanr(a, b).statistic)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.auroc([0.1, 0.2], [1, 1]), "no class has both"),
+        (lambda: metrics.auroc([[0.1], [0.2]], [1]), r"scores of shape \(2, 1\) beside y of shape \(1,\)"),
+        (lambda: metrics.pearson([1, 1], [1, 2]), "one value alone"),
+        (lambda: metrics.spearman([1, 2, 3], [1, 2]), r"shapes \(3,\) and \(2,\)"),
+    ],
+)
+def test_what_has_no_value_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
