@@ -1,5 +1,7 @@
 """Heads that decode maps: from a backbone's maps to one map of outputs."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
@@ -51,7 +53,7 @@ class FusedMaps(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: dict[str, Array] | Array) -> Float[Array, "batch height width channels"]:
+    def __call__(self, x: Any) -> Float[Array, "batch height width channels"]:
         """A map, or several by name, to [batch, h, w, width] of the finest."""
         maps = x if isinstance(x, dict) else {"map": x}
         for name, found in maps.items():
