@@ -1,6 +1,7 @@
 """Augmentation on the device: pure functions `(key, x) -> x` of a batch of images [batch, height, width, channels].
 
-Each constructor returns such a function; every example draws for itself. They work under `jit` and `vmap`.
+Each constructor returns such a function; every example draws for itself. They work under `jit` and `vmap`, and know
+what becomes of labels that lie in the image (`jtl.data.geometry`).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
+from jtl.data.geometry import Composed, Geometric, Photometric
 from jtl.typing import Key
 
 Augment: TypeAlias = Callable[[Any, Any], Any]
@@ -20,13 +22,7 @@ Images: TypeAlias = Shaped[Array | np.ndarray, "_batch _height _width _channels"
 
 def compose(*augments: Augment) -> Augment:
     """The functions one after another, each with a key of its own (`fold_in(key, place)`)."""
-
-    def apply(key: Key | None, x: Images) -> Images:
-        for place, augment in enumerate(augments):
-            x = augment(None if key is None else jax.random.fold_in(key, place), x)
-        return x
-
-    return apply
+    return Composed(augments)
 
 
 def _check_rank(x: Any) -> None:
@@ -42,13 +38,21 @@ def flip(probability: float = 0.5) -> Augment:
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
-    def apply(key: Key, x: Images) -> Images:
+    def draw(key: Key, x: Any) -> Array:
         _check_rank(x)
-        chosen = jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
+        return jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
+
+    def move(chosen: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
+        del fill, nearest
         x = jnp.asarray(x)
         return jnp.where(chosen, x[:, :, ::-1], x)
 
-    return apply
+    def points(chosen: Array, xy: Float[Array, "batch n 2"], height: int, width: int) -> Float[Array, "batch n 2"]:
+        del height
+        x, y = jnp.moveaxis(xy, -1, 0)
+        return jnp.stack([jnp.where(chosen[:, :, 0, 0], width - x, x), y], -1)
+
+    return Geometric("flip", draw, move, points, fills=False)
 
 
 def crop(size: int, padding: int = 0) -> Augment:
@@ -56,19 +60,25 @@ def crop(size: int, padding: int = 0) -> Augment:
     if size < 1 or padding < 0:
         raise ValueError(f"size is {size} and padding {padding}; they must be at least 1 and 0")
 
-    def apply(key: Key, x: Images) -> Images:
+    def draw(key: Key, x: Any) -> Array:
         _check_rank(x)
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-        batch, height, width, channels = x.shape
+        height, width = (side + 2 * padding for side in x.shape[1:3])
         if size > min(height, width):
             raise ValueError(f"a crop of {size} does not fit {height} x {width} (padding of {padding} included)")
         room = jnp.array([height - size + 1, width - size + 1])
-        corners = jax.random.randint(key, (batch, 2), 0, jnp.broadcast_to(room, (batch, 2)))
-        return jax.vmap(lambda one, at: jax.lax.dynamic_slice(one, (at[0], at[1], 0), (size, size, channels)))(
-            x, corners
-        )
+        return jax.random.randint(key, (len(x), 2), 0, jnp.broadcast_to(room, (len(x), 2)))
 
-    return apply
+    def move(corners: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
+        del nearest
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=fill)
+        whole = (size, size, x.shape[-1])
+        return jax.vmap(lambda one, at: jax.lax.dynamic_slice(one, (at[0], at[1], 0), whole))(x, corners)
+
+    def points(corners: Array, xy: Float[Array, "batch n 2"], height: int, width: int) -> Float[Array, "batch n 2"]:
+        del height, width
+        return xy + padding - corners[:, None, ::-1]
+
+    return Geometric("crop", draw, move, points, fills=padding > 0)
 
 
 def rotate(degrees: float) -> Augment:
@@ -76,14 +86,23 @@ def rotate(degrees: float) -> Augment:
     if not degrees >= 0:  # with the bounds the other way round every draw is the same
         raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more")
 
-    def apply(key: Key, x: Images) -> Images:
-        angles = jax.random.uniform(key, (len(x),), minval=-degrees, maxval=degrees)
-        return rotate_by(x, angles)
+    def draw(key: Key, x: Any) -> Array:
+        _check_rank(x)
+        return jax.random.uniform(key, (len(x),), minval=-degrees, maxval=degrees)
 
-    return apply
+    def move(angles: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
+        return _nearest_turned(x, angles, fill) if nearest else rotate_by(x, angles)
+
+    def points(angles: Array, xy: Float[Array, "batch n 2"], height: int, width: int) -> Float[Array, "batch n 2"]:
+        centre = jnp.asarray([width / 2, height / 2], xy.dtype).reshape(1, 1, 2)
+        cos, sin = (f(jnp.deg2rad(angles))[:, None] for f in (jnp.cos, jnp.sin))
+        x, y = jnp.moveaxis(xy - centre, -1, 0)  # y grows downwards
+        return jnp.stack([cos * x + sin * y, cos * y - sin * x], -1) + centre
+
+    return Geometric("rotate", draw, move, points)
 
 
-def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
+def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Array:
     """Turns images counter-clockwise about their centre, bilinear, zeros outside; integers and bools are rounded.
 
     Args:
@@ -91,21 +110,35 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Images:
       degrees: the angle of each, [batch].
     """
     _check_rank(x)
-    _, height, width, _ = x.shape
-    rows, columns = jnp.meshgrid(
-        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
-    )
 
     def one(image: Any, angle: Any) -> Any:
-        cos, sin = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
-        at = [cos * rows + sin * columns + (height - 1) / 2, cos * columns - sin * rows + (width - 1) / 2]
-        turn = partial(jax.scipy.ndimage.map_coordinates, coordinates=at, order=1)
+        turn = partial(jax.scipy.ndimage.map_coordinates, coordinates=_sources(angle, *image.shape[:2]), order=1)
         return jax.vmap(turn, in_axes=-1, out_axes=-1)(image.astype(jnp.float32))
 
     turned = jax.vmap(one)(jnp.asarray(x), jnp.asarray(degrees))
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         turned = jnp.round(turned)
     return turned.astype(x.dtype)
+
+
+def _sources(angle: Any, height: int, width: int) -> list[Array]:
+    """Row and column [height, width] that each pixel of an image turned by this angle comes from."""
+    rows, columns = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
+    cos, sin = jnp.cos(jnp.deg2rad(angle)), jnp.sin(jnp.deg2rad(angle))
+    return [cos * rows + sin * columns + (height - 1) / 2, cos * columns - sin * rows + (width - 1) / 2]
+
+
+def _nearest_turned(x: Images, degrees: Float[Array, "batch"], fill: Any) -> Array:
+    """`rotate_by` that takes the nearest pixel's numbers as they are."""
+
+    def one(image: Any, angle: Any) -> Any:
+        rows, columns = (jnp.round(at).astype(jnp.int32) for at in _sources(angle, *image.shape[:2]))
+        inside = (rows >= 0) & (rows < image.shape[0]) & (columns >= 0) & (columns < image.shape[1])
+        return jnp.where(inside[..., None], image[rows, columns], jnp.asarray(fill, image.dtype))
+
+    return jax.vmap(one)(jnp.asarray(x), degrees)
 
 
 def noise(std: float) -> Augment:
@@ -118,7 +151,7 @@ def noise(std: float) -> Augment:
             raise TypeError(f"noise needs float images, got {x.dtype}; put normalise before it")
         return x + std * jax.random.normal(key, x.shape, x.dtype)
 
-    return apply
+    return Photometric("noise", apply)
 
 
 def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
@@ -142,4 +175,4 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
             x = x.astype(jnp.float32) / (1 if x.dtype == bool else 255)
         return (x - jnp.array(mean, x.dtype).reshape(shape)) / jnp.array(std, x.dtype).reshape(shape)
 
-    return apply
+    return Photometric("normalise", apply)

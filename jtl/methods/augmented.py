@@ -4,23 +4,43 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jtl import rng
+from jtl.data.geometry import moved_together, moves, spatial
 from jtl.model import Variables
 from jtl.objective import NONE, Objective, as_objective
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
-def augmented(objective: Objective | Callable, augment: Callable[[Key, Any], Any]) -> Objective:
+def augmented(
+    objective: Objective | Callable, augment: Callable[[Key, Any], Any], *, ignore: int | None = None
+) -> Objective:
     """The objective on batches whose `x` were augmented; evaluation, another objective, is not touched.
 
     What is drawn is a function of the run's key and the step. In a batch of parts (source and target, support and
     query) each part draws for itself.
 
+    Labels that lie in the image move with it: of `y`, an array or a tree, and of `weights`, those that are maps [batch,
+    height, width, ...] of the image's height and width, and boxes [batch, n, 4] in pixels `x0, y0, x1, y1` by the name
+    `boxes`. Maps take the nearest label, and weights of pixels from outside are 0. Boxes become the smallest ones
+    around their moved corners, cut off at the borders; those that are left without area become `0, 0, 0, 0`, and beside
+    them, in the same dict, `classes` -1 and `weights` 0. All other labels stay.
+
     Args:
       objective: any.
       augment: `augment(key, x) -> x`, as those of `jtl.data.augment`.
+      ignore: the label that pixels from outside the image get in label maps, as `finetune(..., ignore=255)` leaves out.
 
     Raises:
-      ValueError: while tracing, for a batch that holds no `x`.
+      ValueError: while tracing, for a batch that holds no `x`; for maps or boxes and an augmentation that cannot move
+        them, by its name; for maps of another size than the image; for a map without `ignore` where it is needed.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.data import augment
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((4, 16, 16, 3)), "y": jnp.zeros(4, int)}
+      >>> objective = jtl.augmented(jtl.finetune(net), augment.compose(augment.flip(), augment.crop(16, padding=2)))
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
     """
     inner = as_objective(objective)
 
@@ -29,12 +49,20 @@ def augmented(objective: Objective | Callable, augment: Callable[[Key, Any], Any
 
     def _changed(batch: Batch, key: Key) -> dict[str, Any]:
         parts = {
-            n: _changed(part, rng.stream(key, n)) for n, part in batch.items() if isinstance(part, Mapping) and n != "x"
+            n: _changed(part, rng.stream(key, n))
+            for n, part in batch.items()
+            if isinstance(part, Mapping) and n not in ("x", "y", "weights")
         }
         if not parts and "x" not in batch:
             raise ValueError(f"nothing to augment: the batch holds {sorted(batch)}, no 'x'")
-        own = {"x": augment(key, batch["x"])} if "x" in batch else {}
-        return {**batch, **parts, **own}
+        return {**batch, **parts, **(_own(batch, key) if "x" in batch else {})}
+
+    def _own(batch: Batch, key: Key) -> dict[str, Any]:
+        x, labels = batch["x"], {name: batch[name] for name in ("y", "weights") if batch.get(name) is not None}
+        if not moves(augment) or not any(spatial(labels, x)):
+            return {"x": augment(key, x)}
+        x, labels = moved_together(augment, key, x, labels, {"y": ignore, "weights": 0})
+        return {"x": x, **labels}
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         return inner.init(key, _changed(batch, rng.stream(key, "augment")), given)
