@@ -50,6 +50,16 @@ def from_linen(module: Any) -> Model:
 
     Raises:
       ValueError: at init, where the module makes a collection that jtl would not carry along, or parameters `adapter`.
+
+    Example:
+      >>> import flax.linen as nn, jax, jax.numpy as jnp, jtl
+      >>> class Body(nn.Module):
+      ...     @nn.compact
+      ...     def __call__(self, x, train):
+      ...         return {"pooled": nn.relu(nn.Dense(8)(x))}
+      >>> body = jtl.from_linen(Body())
+      >>> sorted(body.init(jax.random.key(0), jnp.ones((2, 5))).params["Dense_0"])
+      ['bias', 'kernel']
     """
 
     def init(key: Key, x: Any) -> Variables:
@@ -91,6 +101,11 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
       build: `build(rngs) -> module`, as a class whose only missing argument is `rngs`. The module is called as
         `module(x)`; its `train()` and `eval()` set the mode. `nnx.Param` are parameters, every other variable
         is a statistic (the counters of random streams are not: keys are given at every call).
+
+    Example:
+      >>> import jtl
+      >>> from flax import nnx
+      >>> head = jtl.from_nnx(lambda rngs: nnx.Linear(8, 3, rngs=rngs))
     """
     from flax import nnx
 
@@ -145,6 +160,11 @@ def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Mode
     Args:
       model: any.
       change: `change(None, x) -> x`, as `data.augment.normalise(mean, std)`, which takes uint8 images.
+
+    Example:
+      >>> import jtl
+      >>> normalise = jtl.data.augment.normalise((0.5,), (0.5,))
+      >>> body = jtl.preprocessed(jtl.backbones.conv4(8), normalise)
     """
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
@@ -157,6 +177,10 @@ def evaluated(model: Model) -> Model:
     """The model in evaluation mode whatever it is asked for: running statistics are used and stay, nothing is dropped.
 
     Its gradients are those of evaluation mode.
+
+    Example:
+      >>> import jtl
+      >>> body = jtl.evaluated(jtl.backbones.conv4(8))
     """
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:

@@ -15,7 +15,13 @@ Table = Sequence[tuple[str, Any]]
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
-    """A nested dict as `path -> leaf`, in the order of the tree."""
+    """A nested dict as `path -> leaf`, in the order of the tree.
+
+    Example:
+      >>> import jtl
+      >>> jtl.flatten({"head": {"bias": 0, "kernel": 1}})
+      {'head/bias': 0, 'head/kernel': 1}
+    """
 
     def walk(prefix, node):
         for name, child in node.items():
@@ -33,7 +39,13 @@ def flatten(tree: Tree) -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Tree:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten`.
+
+    Example:
+      >>> import jtl
+      >>> jtl.unflatten({"head/bias": 0, "head/kernel": 1})
+      {'head': {'bias': 0, 'kernel': 1}}
+    """
     tree: Tree = {}
     for path, leaf in flat.items():
         *parents, name = path.split("/")
@@ -50,6 +62,11 @@ def match(table: Table, params: Params) -> Tree:
     Raises:
       ValueError: for a rule whose regex matches no path at all, with the nearest paths; for paths that no rule
         matches; for a regex that does not compile.
+
+    Example:
+      >>> import jtl
+      >>> jtl.match([("head/.*", 10.0), (".*", 1.0)], {"backbone": {"w": 0}, "head": {"w": 0}})
+      {'backbone': {'w': 1.0}, 'head': {'w': 10.0}}
     """
     paths = list(flatten(params))
     rules = [(_compile(pattern), value) for pattern, value in table]
@@ -71,6 +88,11 @@ def select(*patterns: str) -> Mask:
 
     `select("head/.*")` trains the head alone, `select(".*")` everything. A pattern that matches nothing raises
     a ValueError with the nearest paths when the mask is applied.
+
+    Example:
+      >>> import jtl
+      >>> jtl.select("head/.*")({"backbone": {"w": 0}, "head": {"w": 0}})
+      {'backbone': {'w': False}, 'head': {'w': True}}
     """
     if not patterns:
         raise ValueError("select() needs at least one pattern; select('.*') is everything")
@@ -92,6 +114,11 @@ def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:
 
     Raises:
       ValueError: where the tree of booleans does not have the paths of `params`.
+
+    Example:
+      >>> import jtl
+      >>> jtl.split({"backbone": {"w": 0}, "head": {"w": 1}}, jtl.select("head/.*"))
+      ({'head': {'w': 1}}, {'backbone': {'w': 0}})
     """
     chosen = flatten(mask(params) if callable(mask) else mask)
     flat = flatten(params)
@@ -108,6 +135,11 @@ def merge(a: Params, b: Params) -> Params:
 
     Raises:
       ValueError: where both hold the same path.
+
+    Example:
+      >>> import jtl
+      >>> jtl.merge({"head": {"w": 1}}, {"backbone": {"w": 0}})
+      {'head': {'w': 1}, 'backbone': {'w': 0}}
     """
     left, right = flatten(a), flatten(b)
     both = sorted(left.keys() & right.keys())

@@ -25,6 +25,10 @@ class Card:
     Raises:
       ValueError: title, data or recipe say nothing.
       TypeError: a metric is no single number, or tags are one string.
+
+    Example:
+      >>> import jtl
+      >>> card = jtl.Card("Ants and bees", data="244 photos", recipe="jtl train ants.py", license="apache-2.0")
     """
 
     title: str

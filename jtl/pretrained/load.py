@@ -130,6 +130,20 @@ def load(
       WeightFileError: the file is damaged, malicious or of another kind.
       WeightNameError: the file and the network do not fit; all names are listed.
       ValueError: the network is not said, not known, or a variant that jtl's is not.
+
+    Example:
+      >>> import json, tempfile, jax, jtl, numpy as np
+      >>> from pathlib import Path
+      >>> from safetensors.numpy import save_file
+      >>> body = jtl.backbones.vit(jtl.backbones.Size(12, 1, 3, 20), image=8, patch=4)
+      >>> made = jtl.network(backbone=body, head=jtl.heads.linear(2)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+      >>> folder, config = Path(tempfile.mkdtemp()), {"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 1}
+      >>> config |= {"num_attention_heads": 3, "intermediate_size": 20, "image_size": 8, "patch_size": 4}
+      >>> _ = (folder / "config.json").write_text(json.dumps(config))
+      >>> save_file({n: np.asarray(a) for n, a in jtl.flatten(made.params).items()}, folder / "model.safetensors")
+      >>> loaded = jtl.load(folder, classes=("ants", "bees", "wasps"), reinit=("head/.*",))
+      >>> loaded.network.apply(loaded.variables, np.zeros((4, 8, 8, 3)), train=False)[0].output.shape
+      (4, 3)
     """
     check(classes, image, stages, dtype)
     path = locate(source, needs=CONFIGS if arch is None else ())

@@ -36,6 +36,10 @@ def push(
       FileNotFoundError: the folder is absent, or holds no weights by the names that are looked for on the Hub.
       WeightFileError: what it holds would not be read back.
       ConnectionError: `HF_HUB_OFFLINE` is set, or the Hub refused, or it was not reached.
+
+    Example:
+      >>> import jtl
+      >>> jtl.push("me/ants", loaded, jtl.variables(result.state), card=card)  # doctest: +SKIP
     """
     from huggingface_hub import HfApi, constants
 

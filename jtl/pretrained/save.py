@@ -69,6 +69,21 @@ def save(
         or another process saved into it at the same time.
       NotADirectoryError: it is a file.
       FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
+
+    Example:
+      >>> import json, tempfile, jax, jtl, numpy as np
+      >>> from pathlib import Path
+      >>> from safetensors.numpy import save_file
+      >>> body = jtl.backbones.vit(jtl.backbones.Size(12, 1, 3, 20), image=8, patch=4)
+      >>> made = jtl.network(backbone=body, head=jtl.heads.linear(2)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+      >>> folder, config = Path(tempfile.mkdtemp()), {"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 1}
+      >>> config |= {"num_attention_heads": 3, "intermediate_size": 20, "image_size": 8, "patch_size": 4}
+      >>> _ = (folder / "config.json").write_text(json.dumps(config))
+      >>> save_file({n: np.asarray(a) for n, a in jtl.flatten(made.params).items()}, folder / "model.safetensors")
+      >>> loaded = jtl.load(folder)
+      >>> jtl.save(folder / "again", loaded, format="hf")
+      >>> jtl.load(folder / "again").naming
+      'transformers'
     """
     kind = pretrained.config["model_type"]
     family = FAMILIES[kind]

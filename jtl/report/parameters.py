@@ -31,6 +31,12 @@ def describe(
 
     Raises:
       ValueError: as `select` and `match` do, for patterns that match nothing.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> params = {"head": {"bias": jnp.zeros(3), "kernel": jnp.zeros((8, 3))}}
+      >>> print(jtl.describe(params, jtl.select("head/kernel")).splitlines()[-1])
+      27 parameters, 24 trainable (88.89 %), 3 frozen
     """
     learns = flatten(trainable(params))
     leaves = flatten(params)

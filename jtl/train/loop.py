@@ -127,6 +127,17 @@ def fit(
         for a label that means another class in the validation's, for fewer steps than were already taken, or for other
         frozen parameters than those of the run that goes on.
       SystemExit: with 0, after a signal.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> data = jtl.data.arrays(jnp.ones((16, 5)), jnp.zeros(16, int), batch_size=8)
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1))
+      >>> state = step.init(net.init(jax.random.key(0), data[0]["x"]), jax.random.key(1))
+      >>> one = jtl.mesh(devices=jax.devices()[:1])
+      >>> result = jtl.fit(step, state, data, steps=4, mesh=one, progress=False)
+      >>> int(result.state.step), len(result.history)
+      (4, 4)
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: a run takes at least one step")

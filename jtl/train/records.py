@@ -25,6 +25,10 @@ class JsonLines:
     """One JSON object a line: `{"step": 3, "split": "train", "loss": 0.5}`.
 
     A run that goes on from a checkpoint drops what the killed run wrote after it, so every step stands once.
+
+    Example:
+      >>> import tempfile, jtl
+      >>> record = jtl.JsonLines(tempfile.mkdtemp() + "/metrics.jsonl")
     """
 
     def __init__(self, path: str | Path):
@@ -55,6 +59,10 @@ class TensorBoard:
 
     Raises:
       ImportError: where tensorboardX is not installed.
+
+    Example:
+      >>> import tempfile, jtl
+      >>> record = jtl.TensorBoard(tempfile.mkdtemp())
     """
 
     def __init__(self, directory: str | Path):

@@ -58,11 +58,31 @@ def unshared(state: State) -> State:
 
 
 def averaged(state: State) -> Params:
-    """The parameters with their moving averages, rounded to their types, in place, where the run keeps any."""
+    """The parameters with their moving averages, rounded to their types, in place, where the run keeps any.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1), ema=0.9)
+      >>> state = step.init(net.init(jax.random.key(0), batch["x"]), jax.random.key(1))
+      >>> sorted(jtl.averaged(state))
+      ['backbone', 'head']
+    """
     params = flatten(state.params)
     return unflatten({**params, **{path: a.astype(params[path].dtype) for path, a in flatten(state.ema).items()}})
 
 
 def variables(state: State) -> Variables:
-    """The state's parameters and statistics, as models take them."""
+    """The state's parameters and statistics, as models take them.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1), ema=0.9)
+      >>> state = step.init(net.init(jax.random.key(0), batch["x"]), jax.random.key(1))
+      >>> jtl.predictor(net)(jtl.variables(state), batch["x"]).shape
+      (8, 3)
+    """
     return Variables(state.params, state.stats)

@@ -31,6 +31,11 @@ def fused_attention(model: Model) -> Model:
       NotImplementedError: from jax, on a GPU, where a head's width is no multiple of 8, or above 128 (256 from Hopper).
 
     Dao et al., FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness, 2022, arXiv 2205.14135.
+
+    Example:
+      >>> import jtl
+      >>> size = jtl.backbones.Size(12, 2, 3, 20)
+      >>> body = jtl.fused_attention(jtl.backbones.vit(size, image=8, patch=4))
     """
     return intercepted(model, _Attentions, "there is no attention in this model that could be fused")
 

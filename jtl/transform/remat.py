@@ -27,6 +27,10 @@ def checkpointed(model: Model) -> Model:
       ValueError: when called, where there is no block.
 
     Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, arXiv 1604.06174.
+
+    Example:
+      >>> import jtl
+      >>> body = jtl.checkpointed(jtl.backbones.resnet((1, 1), width=8))
     """
     return intercepted(
         model, _Blocks, "there is no module named block1, block2, ... whose values could be computed again"

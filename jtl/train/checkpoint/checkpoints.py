@@ -39,6 +39,19 @@ class Checkpoints:
 
     Raises:
       ValueError: for numbers below 1, or a directory that is itself one checkpoint, or has `*`, `?` or `[` in its path.
+
+    Example:
+      >>> import tempfile
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1), ema=0.9)
+      >>> state = step.init(net.init(jax.random.key(0), batch["x"]), jax.random.key(1))
+      >>> checkpoints = jtl.Checkpoints(tempfile.mkdtemp(), every=100, keep=2)
+      >>> checkpoints.save(state)
+      >>> checkpoints.wait()
+      >>> checkpoints.steps()
+      [0]
     """
 
     def __init__(self, directory: str | Path, *, every: int | None = None, keep: int = 3, recipe: str = ""):

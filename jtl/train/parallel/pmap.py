@@ -29,6 +29,17 @@ def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[Sta
     Returns:
       A step on states from `replicated` and batches from `split_batch`; its metrics are those of one device,
       as all devices have the same.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1), ema=0.9)
+      >>> state = step.init(net.init(jax.random.key(0), batch["x"]), jax.random.key(1))
+      >>> run, state = jtl.pmap_step(step, jax.devices()[:1]), jtl.replicated(state, jax.devices()[:1])
+      >>> state, metrics = run(state, jtl.split_batch(batch, jax.devices()[:1]))
+      >>> int(jtl.unreplicated(state).step)
+      1
     """
     return jax.pmap(
         step.update,
@@ -44,6 +55,15 @@ def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
 
     Raises:
       ValueError: for a state that differs from process to process, whose copies would train apart.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1), ema=0.9)
+      >>> state = step.init(net.init(jax.random.key(0), batch["x"]), jax.random.key(1))
+      >>> jtl.replicated(state, jax.devices()[:1]).step.shape
+      (1,)
     """
     everywhere = jax.devices() if devices is None else list(devices)
     sums = checksums(flatten(state.params))
@@ -69,6 +89,15 @@ def unreplicated(tree: Any) -> Any:
 
     Raises:
       ValueError: for a leaf that is not one part per device.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> batch = {"x": jnp.ones((8, 5)), "y": jnp.zeros(8, int)}
+      >>> step = jtl.make_step(jtl.finetune(net), optax.sgd(0.1), ema=0.9)
+      >>> state = step.init(net.init(jax.random.key(0), batch["x"]), jax.random.key(1))
+      >>> jtl.unreplicated(jtl.replicated(state, jax.devices()[:1])).step.shape
+      ()
     """
 
     def first(path, leaf):
@@ -88,6 +117,11 @@ def split_batch(batch: Batch, devices: Sequence[Any] | None = None) -> Any:
 
     Raises:
       ValueError: for rows that do not divide over the devices.
+
+    Example:
+      >>> import jax, numpy as np, jtl
+      >>> jtl.split_batch({"x": np.ones((4, 5))}, jax.devices()[:1])["x"].shape
+      (1, 4, 5)
     """
     n = len(_own(devices))
     for path, leaf in flatten(batch).items():

@@ -31,6 +31,11 @@ def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | Non
 
     Raises:
       ValueError: where data·fsdp is not the number of devices.
+
+    Example:
+      >>> import jax, jtl
+      >>> dict(jtl.mesh(devices=jax.devices()[:1]).shape)
+      {'data': 1, 'fsdp': 1}
     """
     devices = list(jax.devices() if devices is None else devices)
     data = len(devices) // fsdp if data is None else data
@@ -54,7 +59,13 @@ def automatic(mesh: Mesh) -> Mesh:
 
 
 def replicate(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The rule that keeps a whole copy on every device."""
+    """The rule that keeps a whole copy on every device.
+
+    Example:
+      >>> import jax, jtl
+      >>> tuple(jtl.replicate((6, 4), jtl.mesh(devices=jax.devices()[:1])))
+      ()
+    """
     del shape, mesh
     return PartitionSpec()
 
@@ -64,6 +75,11 @@ def fsdp(min_bytes: int = 1 << 20) -> Rule:
 
     Args:
       min_bytes: what is smaller, in float32 bytes, stays whole on every device.
+
+    Example:
+      >>> import jax, jtl
+      >>> tuple(jtl.fsdp(min_bytes=0)((6, 4), jtl.mesh(devices=jax.devices()[:1])))
+      ('fsdp',)
     """
 
     def rule(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -114,6 +130,10 @@ def variables_sharding(
 
     Returns:
       From variables, or their shapes, to the sharding of each leaf.
+
+    Example:
+      >>> import jax, jtl
+      >>> where = jtl.variables_sharding(jtl.mesh(devices=jax.devices()[:1]), [(".*", jtl.fsdp())])
     """
     mesh = automatic(mesh)
 
@@ -140,6 +160,11 @@ def put_batch(batch: Batch, mesh: Mesh) -> Any:
     Raises:
       TypeError: for what is no array.
       ValueError: for no rows, or rows that do not divide over the devices of this process.
+
+    Example:
+      >>> import jax, numpy as np, jtl
+      >>> jtl.put_batch({"x": np.ones((4, 5))}, jtl.mesh(devices=jax.devices()[:1]))["x"].shape
+      (4, 5)
     """
     local = len(mesh.local_devices)
     for path, leaf in flatten(batch).items():

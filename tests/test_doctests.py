@@ -1,0 +1,42 @@
+"""The examples of docstrings run, and every public function has one."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import jax
+import pytest
+
+import jtl
+
+MODULES = [m.name for m in pkgutil.walk_packages(jtl.__path__, "jtl.") if not m.name.endswith("__main__")]
+
+
+def _examples(name):
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    return [test for test in finder.find(importlib.import_module(name)) if test.examples]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    # The examples are written for one device and for ranks that broadcast, as a user's session has them.
+    with jax.numpy_rank_promotion("allow"):
+        for test in _examples(name):
+            out: list[str] = []
+            assert runner.run(test, out=out.append).failed == 0, "".join(out)
+
+
+@pytest.mark.parametrize("name", jtl.__all__)
+def test_every_public_function_has_an_example(name):
+    found = getattr(jtl, name)
+    if inspect.ismodule(found) or not callable(found):
+        return
+    if inspect.isclass(found) and (issubclass(found, tuple | Exception) or name in RESULTS):
+        return  # a record, which is what a function returns
+    assert ">>>" in (inspect.getdoc(found) or ""), f"jtl.{name} has no example"
+
+
+RESULTS = ("State", "Step", "Sums")
+"""Classes that functions return, and nobody makes by hand."""
