@@ -5,14 +5,17 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PI
 PIPFLAGS ?=
 CONSTRAINTS ?=
 WORKERS ?= 2
-PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+DURATIONS ?=
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(DURATIONS)
 # Most of the time of a small test is compiling: XLA leaves out LLVM's dear passes.
 QUICKLY = XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true $(XLA)"
 XLA ?=
 # Two that tests compare with, apart from all else: they ask for a torch that this one is not, so no dependencies.
 OTHERS = torchvision==0.28.0 timm==1.0.31
 
-.PHONY: demo test test-all lint format notebooks clean
+BASE ?=
+
+.PHONY: demo test test-changed test-all lint format notebooks clean
 .DEFAULT_GOAL := test
 
 $(VENV)/bin/python:
@@ -32,6 +35,9 @@ demo: $(VENV)/.demo  ## pre-train, fine-tune, adapt and meta-learn on real handw
 
 test: $(VENV)/.test  ## all tests but the slow ones
 	$(QUICKLY) $(PYTEST) -m "not slow"
+
+test-changed: $(VENV)/.test  ## only the tests that a change can break: those that import a changed file
+	$(QUICKLY) $(PYTEST) -m "not slow" $$($(VENV)/bin/python .ci/affected.py $(BASE))
 
 test-all: $(VENV)/.test  ## those on real data too, and those that kill processes
 	$(QUICKLY) $(PYTEST) -m "not slow or compiling"
