@@ -39,7 +39,7 @@ class Conv(nn.Module):
         divided by the stride; None for `kernel // 2`.
       bias: whether one is added; not before a normalisation.
       patches: compute it as patches @ weights.
-      init: of the kernel.
+      kernel_init: of the kernel.
       depthwise: each channel by itself, with a kernel of its own.
       groups: of channels, each of which sees its own alone; they divide the channels before and after.
       standardise: the kernel is used as `standardised(kernel, ε)`, with this ε; None for as it is.
@@ -51,7 +51,7 @@ class Conv(nn.Module):
     padding: int | tuple[int, int] | Literal["SAME"] | None = None
     bias: bool = False
     patches: bool = False
-    init: nn.initializers.Initializer = fan_out_normal
+    kernel_init: nn.initializers.Initializer = fan_out_normal
     depthwise: bool = False
     groups: int = 1
     standardise: float | None = None
@@ -62,7 +62,7 @@ class Conv(nn.Module):
         groups = x.shape[-1] if self.depthwise else self.groups
         sides = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         shape = (*sides, x.shape[-1] // groups, self.features)
-        kernel = self.param("kernel", self.init, shape, jnp.float32).astype(x.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(x.dtype)
         kernel = kernel if self.standardise is None else standardised(jnp.asarray(kernel), self.standardise)
         pad = self.kernel // 2 if self.padding is None and isinstance(self.kernel, int) else self.padding
         if self.patches and isinstance(pad, int):

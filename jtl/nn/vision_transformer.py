@@ -112,7 +112,7 @@ class VisionTransformer(nn.Module):
             )
         width, count = self.size.width, len(self.tokens)
         first = count if self.token_positions else 0
-        x = Conv(width, self.patch, self.patch, 0, bias=self.embed_bias, init=trunc_normal, name="embed")(x)
+        x = Conv(width, self.patch, self.patch, 0, bias=self.embed_bias, kernel_init=trunc_normal, name="embed")(x)
         grid = (x.shape[1], x.shape[2])
         x = x.reshape(x.shape[0], -1, width)
         tokens = [self._token(name, 1, x) for name in self.tokens]

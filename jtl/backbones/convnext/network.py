@@ -78,7 +78,7 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Array:
         channels = x.shape[-1]
-        y = Conv(channels, 7, bias=True, init=trunc_normal, depthwise=True, name="depthwise")(x)
+        y = Conv(channels, 7, bias=True, kernel_init=trunc_normal, depthwise=True, name="depthwise")(x)
         tokens = LayerNorm(name="norm")(y).reshape(x.shape[0], -1, channels)
         y = Mlp(4 * channels, name="mlp")(tokens, train).reshape(x.shape)
         if self.layer_scale is not None:
@@ -96,10 +96,10 @@ class _Stem(nn.Module):
     def __call__(self, x):
         if self.overlap is None:
             return LayerNorm(name="norm")(
-                Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x)
+                Conv(self.width, self.patch, self.patch, 0, bias=True, kernel_init=trunc_normal, name="conv")(x)
             )
         for i, width in enumerate((self.overlap, self.width), 1):
-            x = Conv(width, 3, 2, bias=True, init=trunc_normal, name=f"conv{i}")(x)
+            x = Conv(width, 3, 2, bias=True, kernel_init=trunc_normal, name=f"conv{i}")(x)
         return LayerNorm(name="norm")(x)
 
 
@@ -108,7 +108,7 @@ class _Down(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return Conv(self.width, 2, 2, 0, bias=True, init=trunc_normal, name="conv")(LayerNorm(name="norm")(x))
+        return Conv(self.width, 2, 2, 0, bias=True, kernel_init=trunc_normal, name="conv")(LayerNorm(name="norm")(x))
 
 
 class _Stage(nn.Module):

@@ -159,7 +159,7 @@ class _Stem(nn.Module):
         fill = ((0, -x.shape[1] % self.patch), (0, -x.shape[2] % self.patch))
         x = jnp.pad(x, ((0, 0), *fill, (0, 0)))
         return LayerNorm(_EPS, name="norm")(
-            Conv(self.width, self.patch, self.patch, 0, bias=True, init=trunc_normal, name="conv")(x)
+            Conv(self.width, self.patch, self.patch, 0, bias=True, kernel_init=trunc_normal, name="conv")(x)
         )
 
 

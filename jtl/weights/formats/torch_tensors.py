@@ -27,12 +27,12 @@ class Storage(NamedTuple):
 
     key: str
     dtype: np.dtype
-    count: int
+    numbers: int
 
     @property
     def nbytes(self) -> int:
         """Its length in bytes."""
-        return self.count * self.dtype.itemsize
+        return self.numbers * self.dtype.itemsize
 
 
 class TensorView(NamedTuple):
