@@ -3,10 +3,11 @@
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.collect import collect, predict
 from jtl.train.evaluate import Validation, evaluate, evaluator
-from jtl.train.loop import Fitted, Moment, NonFiniteLoss, Refresh, fit
+from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.parallel.sharding import fsdp, jit_step, mesh, put_batch, replicate, variables_sharding
 from jtl.train.records import JsonLines, TensorBoard, read_json_lines
+from jtl.train.refresh import Refresh
 from jtl.train.state import State, averaged, variables
 from jtl.train.step import Step, make_step
 from jtl.train.turns import Phase, Turn

@@ -1,13 +1,11 @@
 """The loop: a step, a state and data, until the last step."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -21,9 +19,11 @@ from jtl.train.interrupt import StopRequest
 from jtl.train.parallel import sharding
 from jtl.train.parallel.consistency import agree
 from jtl.train.prefetch import feed, rows
+from jtl.train.programs import Programs
 from jtl.train.progress import Silent
 from jtl.train.progress import progress as shown_progress
 from jtl.train.records import Record
+from jtl.train.refresh import Refresh, refreshed
 from jtl.train.state import State, averaged, copied
 from jtl.train.step import Step
 
@@ -38,30 +38,13 @@ class Moment(NamedTuple):
     Args:
       step: the step whose metrics were read.
       metrics: of that step, floats (arrays for metrics that are).
-      state: as the run has it now, which is one step later unless an evaluation or a save is due. The next
-        step writes over it: copy what you keep.
+      state: the current state, which is one step later unless an evaluation or a save is due. The next step
+        overwrites its buffers: copy what you keep.
     """
 
     step: int
     metrics: dict[str, Any]
     state: State
-
-
-class Refresh(NamedTuple):
-    """A function of the state that runs between steps: new pseudo-labels, an optimizer that starts again.
-
-    Args:
-      run: `run(state) -> state`, of the same shapes and types; a function of the state alone, so that a resumed run
-        ends with the same bits. It may compile programs of its own.
-      every: it runs before step 0 and after each `every` steps. A run that is resumed there runs it too.
-
-    Example:
-      >>> import jtl
-      >>> refresh = jtl.Refresh(lambda state: state, every=100)
-    """
-
-    run: Callable[[State], State]
-    every: int
 
 
 class Fitted(NamedTuple):
@@ -97,7 +80,7 @@ def fit(
     hooks: Sequence[Callable[[Moment], None]] = (),
     progress: bool = True,
 ) -> Fitted:
-    """Trains until `state.step == steps`; goes on from the newest checkpoint where there is one.
+    """Trains until `state.step == steps`, and resumes from the newest checkpoint if there is one.
 
     Batch number `step` is `data[step]`, and randomness is a function of the step, so a run that was killed
     and started again with the same arguments ends with the same bits. The metrics of a step are read after
@@ -110,22 +93,22 @@ def fit(
       step: from `make_step`.
       state: from `step.init`; it is copied, so it stays usable.
       data: `data[step]` is this process's rows of a batch; `len(data)` is the number of steps in an epoch.
-      steps: how many in all, those of earlier runs included.
+      steps: the total number, which includes those of earlier runs.
       mesh: from `mesh(...)`; None: all devices, over which a batch must divide.
-      rules: how parameters are cut over the mesh.
-      validation: what to look at now and then. It sees the moving averages, where the step keeps any.
-      checkpoints: where to save: at each of its own intervals, after each validation, and at the end. What no phase
-        trains is written once. A save that is in flight is finished even where an error ends the run.
+      rules: how parameters are sharded over the mesh.
+      validation: what to evaluate, and how often. It sees the moving averages if the step keeps any.
+      checkpoints: where to save: at its own intervals, after each validation, and at the end. What no phase
+        trains is written once. A save in flight is finished even if an error ends the run.
       refresh: what changes the state between steps.
       records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
-      hooks: called with a `Moment` after each step's numbers were read, in every process.
-      progress: show it on standard output.
+      hooks: called with a `Moment` after the metrics of each step are read, in every process.
+      progress: whether to show progress on standard output.
 
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, for fewer steps than were already taken, or for other
-        frozen parameters than those of the run that goes on.
+        for a label that means another class in the validation's, for fewer steps than were already taken, or or for
+        frozen parameters that differ from those of the resumed run.
       SystemExit: with 0, after a signal.
 
     Example:
@@ -156,7 +139,7 @@ def fit(
     if checkpoints is not None and checkpoints.steps():
         # A refresh may change what no step trains, so its run does not go on with the values that it began with.
         state = checkpoints.restore(state, trains=trains if refresh is None else None)
-        display.say(f"going on from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
+        display.say(f"resuming from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
     else:
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         state = jax.jit(copied, out_shardings=places)(state)
@@ -224,7 +207,7 @@ class _Run:
     def go(self, program: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
         batch = next(batches)
         agree(self.mesh, "processes give batches of other sizes", rows(batch))
-        compiled = _Compiled(program, self.display, self.mesh)
+        compiled = Programs(program, self.display, self.mesh)
         take = compiled.of(at, state, batch)
         self.display.begin(at)
         pending, stopped = None, "steps"
@@ -234,7 +217,7 @@ class _Run:
                     if pending is not None:
                         self.read(*pending, state, now - 1)
                         pending = None
-                    state = _refreshed(self.refresh, state)
+                    state = refreshed(self.refresh, state)
                 take = compiled.of(now - 1, state, batch)
                 state, metrics = take(state, batch)
                 if pending is not None:
@@ -260,7 +243,7 @@ class _Run:
         return self.validation is not None and (now == self.steps or now % self.between == 0)
 
     def over(self, now: int) -> bool:
-        """Whether patience came to its end with the validation of this step."""
+        """Whether the validation of this step exhausted the patience."""
         patience = None if self.validation is None else self.validation.patience
         if patience is None or self.best is None or not self.validates(now):
             return False
@@ -271,7 +254,7 @@ class _Run:
         return saver is not None and (now == self.steps or now % (saver.every or self.epoch) == 0)
 
     def read(self, step: int, metrics: Any, state: State, now: int) -> None:
-        """Takes a step's numbers from the devices and tells everyone."""
+        """Reads the metrics of a step from the devices and passes them to records, display and hooks."""
         found = jax.device_get(metrics).items()
         values = {name: float(value) if value.ndim == 0 else value for name, value in found}
         self.tell(step, "train", values)
@@ -283,7 +266,7 @@ class _Run:
                 hook(Moment(step, values, state))
 
     def look(self, state: State, now: int, *, evaluate: bool) -> str:
-        """Evaluates and saves, where due; says whether patience is at its end."""
+        """Evaluates and saves if due; returns why the run stops, or "steps"."""
         score, found, over = None, {}, False
         if evaluate and self.validates(now):
             assert self.validation is not None
@@ -318,7 +301,7 @@ class _Run:
         assert self.checkpoints is not None
         self.checkpoints.wait()
         self.display.say(
-            f"{signal}: saved step {now} into {self.checkpoints.path(now)}; start again to go on from there"
+            f"{signal}: saved step {now} into {self.checkpoints.path(now)}; start again to resume from there"
         )
         raise SystemExit(0)
 
@@ -340,37 +323,6 @@ class _Run:
                 else f"none was saved to {self.checkpoints.directory} yet"
             )
         raise NonFiniteLoss(f"{what}; {where}; {kept}")
-
-
-class _Compiled:
-    """The program of each phase, compiled when its first step comes."""
-
-    def __init__(self, program: Callable, display: Silent, mesh: Mesh):
-        self.program, self.display, self.mesh = program, display, mesh
-        self.seconds = 0.0
-        self.jitted: Any = None
-        self.take: Any = None
-
-    def of(self, step: int, state: State, batch: Any) -> Callable:
-        jitted = self.program(step)
-        if jitted is not self.jitted:
-            began = time.monotonic()
-            with jax.transfer_guard("allow"):
-                self.take = jitted.lower(state, batch).compile()
-            seconds = time.monotonic() - began
-            self.jitted, self.seconds = jitted, self.seconds + seconds
-            devices = self.mesh.devices
-            self.display.say(f"compiled in {seconds:.1f} s for {devices.size} x {devices.flat[0].device_kind}")
-        return self.take
-
-
-def _refreshed(refresh: Refresh, state: State) -> State:
-    """The state of a refresh, in buffers of its own where the step expects them."""
-    places = jax.tree.map(lambda leaf: leaf.sharding, state)
-    with jax.transfer_guard("allow"):
-        found = refresh.run(state)
-        chex.assert_trees_all_equal_shapes_and_dtypes(found, state, custom_message="the state of a refresh")
-        return jax.jit(copied, out_shardings=places)(found)
 
 
 def _more(validation: Validation, variables: Variables, found: dict[str, Any]) -> dict[str, float]:

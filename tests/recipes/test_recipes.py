@@ -58,7 +58,7 @@ def test_omniglot_runs_and_goes_on(real_data, tmp_path, capsys):
     small = ["--stage.batch", "2", "--stage.every", "1", "--test-tasks", "20", "--query", "2", "--order", "1"]
     assert launch("omniglot_maml", tmp_path, root, *small, "--stage.steps", "1")[0] in (0, 1)
     launch("omniglot_maml", tmp_path, root, *small, "--stage.steps", "2")
-    assert "going on from step 1" in capsys.readouterr().out
+    assert "resuming from step 1" in capsys.readouterr().out
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 2
     assert cli.main(["predict", str(tmp_path / "checkpoints"), __file__]) == 2
     assert "classes that are new in each task" in capsys.readouterr().err

@@ -70,8 +70,8 @@ def test_two_processes_train_as_one_and_read_each_others_checkpoints(tmp_path):
     # Written by 2, read and gone on with by 1; written by 1, read by 2.
     one_on_two = launch(1, tmp_path / "two", 16)[0]
     two_on_one = launch(2, tmp_path / "one", 16)[0]
-    assert "going on from step 12" in one_on_two
-    assert "going on from step 12" in two_on_one
+    assert "resuming from step 12" in one_on_two
+    assert "resuming from step 12" in two_on_one
     np.testing.assert_allclose(parameters(one_on_two), parameters(two_on_one), rtol=1e-4, atol=1e-5)
 
 
@@ -93,7 +93,7 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     assert last[0] == last[1] < 60
     assert f"saved step {last[0]}" in first
     resumed = launch(2, tmp_path, last[0] + 2)[0]
-    assert f"going on from step {last[0]}" in resumed
+    assert f"resuming from step {last[0]}" in resumed
 
 
 @pytest.mark.slow

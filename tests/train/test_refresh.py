@@ -13,8 +13,9 @@ from jtl.model import Variables
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.collect import collect
 from jtl.train.evaluate import Validation, evaluate
-from jtl.train.loop import Refresh, fit
+from jtl.train.loop import fit
 from jtl.train.parallel.sharding import mesh
+from jtl.train.refresh import Refresh
 from jtl.train.step import make_step
 from jtl.typing import Aux
 
