@@ -71,13 +71,13 @@ def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> 
       >>> class Doubled:
       ...     count = 0
       ...     def __call__(self, run, args, kwargs, call):
-      ...         if call.path != "layer1" or call.method != "__call__":
+      ...         if call.path != "stage2" or call.method != "__call__":
       ...             return run(*args, **kwargs)
       ...         self.count += 1
       ...         return 2 * run(*args, **kwargs)
       >>> net = jtl.backbones.mlp((8, 4))
       >>> variables, x = net.init(jax.random.key(0), jnp.ones((2, 3))), jnp.ones((2, 3))
-      >>> twice = intercepted(net, Doubled, "there is no layer1").apply(variables, x, train=False)[0]["pooled"]
+      >>> twice = intercepted(net, Doubled, "there is no stage2").apply(variables, x, train=False)[0]["pooled"]
       >>> bool((twice == 2 * net.apply(variables, x, train=False)[0]["pooled"]).all())
       True
     """
