@@ -130,3 +130,17 @@ def test_it_must_come_before_any_other_use_of_jax():
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert run.returncode
     assert "Call initialize() before any other use of jax" in run.stderr
+
+
+@pytest.mark.slow
+def test_both_processes_collect_all_rows_in_order(tmp_path):
+    one = launch(1, tmp_path / "one", 0, "collect")[0]
+    first, second = launch(2, tmp_path / "two", 0, "collect")
+    labels = [next(line for line in out.splitlines() if line.startswith("labels")) for out in (one, first, second)]
+    assert labels[0] == labels[1] == labels[2]
+    whole, rows = np.random.default_rng, [16, 15, 14]  # the masks of the worker's batches
+    wanted = [(whole(step).normal(size=(16, 6)).astype(np.float32).sum(1) > 0)[:n] for step, n in enumerate(rows)]
+    found = np.frombuffer(bytes.fromhex(labels[0].split()[1]), np.int32)
+    np.testing.assert_array_equal(found, np.concatenate(wanted))
+    np.testing.assert_array_equal(parameters(first), parameters(second))
+    np.testing.assert_allclose(parameters(first), parameters(one), rtol=1e-5, atol=1e-6)
