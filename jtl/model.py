@@ -199,7 +199,7 @@ def cast_floating(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda a: cast(a if hasattr(a, "astype") else jnp.asarray(a)), tree)
 
 
-def widened(tree: Any) -> Any:
+def upcast(tree: Any) -> Any:
     """Every leaf of a floating type of less than 32 bits as float32, for sums of many small numbers."""
     return jax.tree.map(lambda a: cast_floating(a, jnp.promote_types(a.dtype, jnp.float32)), tree)
 

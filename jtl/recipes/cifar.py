@@ -26,7 +26,7 @@ from jtl.networks import network
 from jtl.params import select
 from jtl.preprocess import pixels
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage
+from jtl.recipes.parts.runs import TrainRun
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 
@@ -53,9 +53,9 @@ class Recipe:
     data: Path | None = None
     seed: int = 0
     backbone: Model = resnet((1, 1, 1), stem="cifar", width=32)
-    pretrain: Stage = field(default_factory=lambda: Stage(steps=2000, batch=64, learning_rate=3e-3))
-    tune: Stage = field(default_factory=lambda: Stage(steps=2000, batch=64, learning_rate=2e-3))
-    scratch: Stage = field(default_factory=lambda: Stage(steps=2000, batch=64, learning_rate=3e-3))
+    pretrain: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=64, learning_rate=3e-3))
+    tune: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=64, learning_rate=2e-3))
+    scratch: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=64, learning_rate=3e-3))
 
     def train(self) -> dict[str, Any]:
         """Runs all three and prints test accuracies on CIFAR-100."""
@@ -92,7 +92,7 @@ class Recipe:
         return network(backbone=self.backbone, head=head).init(key, example)
 
     def _run(
-        self, stage: Stage, name: str, files: Any, head: Model, start: Variables, key: Any, text: str
+        self, stage: TrainRun, name: str, files: Any, head: Model, start: Variables, key: Any, text: str
     ) -> Variables:
         print(name, flush=True)
         objective = augmented(finetune(network(backbone=self.backbone, head=head)), augment.compose(MOVED, NORMAL))

@@ -33,7 +33,7 @@ from jtl.preprocess import pixels
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage
+from jtl.recipes.parts.runs import TrainRun
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 
@@ -60,9 +60,9 @@ class Recipe:
     seed: int = 0
     weights: str = "cifar_resnet/resnet20-12fca82f.th"
     shots: tuple[int, ...] = (10, 50, 100)
-    scratch: Stage = field(default_factory=lambda: Stage(steps=2000, batch=32, learning_rate=3e-3))
-    head: Stage = field(default_factory=lambda: Stage(steps=1000, batch=64, learning_rate=1e-2))
-    tune: Stage = field(default_factory=lambda: Stage(steps=2000, batch=32, learning_rate=2e-3))
+    scratch: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=32, learning_rate=3e-3))
+    head: TrainRun = field(default_factory=lambda: TrainRun(steps=1000, batch=64, learning_rate=1e-2))
+    tune: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=32, learning_rate=2e-3))
 
     def __post_init__(self) -> None:
         if not self.shots or not all(1 <= shot <= 100 for shot in self.shots):

@@ -35,7 +35,7 @@ from jtl.methods.finetune.finetune import predictor
 from jtl.model import Model, Variables
 from jtl.networks import network
 from jtl.params import select
-from jtl.recipes.parts import digits_data, digits_few, digits_shift, digits_transfer, stage
+from jtl.recipes.parts import comparison, digits_data, digits_few, digits_shift, digits_transfer
 from jtl.recipes.parts.base import Network, command, positive
 from jtl.recipes.parts.seeds import one
 from jtl.train.checkpoint.checkpoints import Checkpoints
@@ -90,12 +90,12 @@ class Recipe:
         few = digits_few.run(self.few_backbone, self.few, x, y, keys)
         stages = (transfer, shift, few)
         said("done")
-        shown = stage.table(stages, self.seeds)
+        shown = comparison.table(stages, self.seeds)
         report.show(shown)
         self._write(stages, tuned, text, report.markdown(shown))
         print(f"Figures, numbers and a checkpoint are in {self.out}. Try this next:")
         print(f"  jtl predict {self.out / 'checkpoints'} {next(self.out.glob('digit_*.png'))}")
-        return {"failed": stage.failures(stages), **stage.numbers(stages)}
+        return {"failed": comparison.failures(stages), **comparison.numbers(stages)}
 
     def network(self) -> Network:
         """The fine-tuned classifier of stage (a)."""
@@ -112,10 +112,14 @@ class Recipe:
         logits = predictor(net)(variables, digits_transfer.views(self.transfer, x)[held])
         return {"accuracy": float(metrics.accuracy(logits, y[held] - 5).mean()), "images": float(held.sum())}
 
-    def _write(self, stages: tuple[stage.Stage, ...], tuned: digits_transfer.Tuned, text: str, table: str) -> None:
+    def _write(
+        self, stages: tuple[comparison.Comparison, ...], tuned: digits_transfer.Tuned, text: str, table: str
+    ) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "table.md").write_text(table + "\n")
-        (self.out / "results.json").write_text(json.dumps(stage.numbers(stages), indent=1, ensure_ascii=False) + "\n")
+        (self.out / "results.json").write_text(
+            json.dumps(comparison.numbers(stages), indent=1, ensure_ascii=False) + "\n"
+        )
         for letter, found in zip("abc", stages, strict=True):
             report.curves(found.curves, self.out / f"curves_{letter}.png", title=found.title, log=True)
         counts = metrics.confusion_matrix(tuned.predicted, np.tile(tuned.y, (self.seeds, 1)), len(CLASSES))

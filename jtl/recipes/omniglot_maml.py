@@ -24,7 +24,7 @@ from jtl.model import Model, Variables
 from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage
+from jtl.recipes.parts.runs import TrainRun
 from jtl.train.evaluate import Validation, evaluate
 from jtl.train.state import variables
 
@@ -61,7 +61,7 @@ class Recipe:
     test_steps: int = 3
     order: int = 2
     test_tasks: int = 600
-    stage: Stage = field(default_factory=lambda: Stage(steps=6000, batch=16, learning_rate=1e-3))
+    stage: TrainRun = field(default_factory=lambda: TrainRun(steps=6000, batch=16, learning_rate=1e-3))
 
     def __post_init__(self) -> None:
         base.positive(way=self.way, shot=self.shot, query=self.query, test_tasks=self.test_tasks)

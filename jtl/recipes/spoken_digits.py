@@ -35,9 +35,9 @@ from jtl.networks import network
 from jtl.objective import Objective
 from jtl.params import select
 from jtl.recipes.parts import base, spoken_data
+from jtl.recipes.parts.comparison import Comparison, failures, numbers, rows
 from jtl.recipes.parts.seeds import drawn
 from jtl.recipes.parts.spoken_data import SPEAKERS, Clips
-from jtl.recipes.parts.stage import Stage, failures, numbers, rows
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.state import State, variables
 from jtl.train.step import make_step
@@ -131,7 +131,7 @@ class Recipe:
         # Gains are told over the last baseline that a way must beat.
         pairs = {"other speakers alone": ("fine-tuning",), "from scratch": ("feature extraction", "fine-tuning")}
         title = f"{self.shot} clip{'s' if self.shot > 1 else ''} of each digit"
-        found = Stage(title, pairs, {k: np.array(v) for k, v in accuracy.items()}, {})
+        found = Comparison(title, pairs, {k: np.array(v) for k, v in accuracy.items()}, {})
         title = f"a new speaker's digits, test accuracy in percent, mean and deviation over {self.speakers} speakers"
         table = report.Table(title, ("of the new speaker", "way", "accuracy", "gain"), rows(found))
         report.show(table)

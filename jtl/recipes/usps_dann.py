@@ -28,7 +28,7 @@ from jtl.networks import network
 from jtl.params import select
 from jtl.preprocess import pixels
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage
+from jtl.recipes.parts.runs import TrainRun
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 
@@ -55,7 +55,7 @@ class Recipe:
     data: Path | None = None
     seed: int = 0
     backbone: Model = conv4(32, flatten=True, conv="lax")
-    stage: Stage = field(default_factory=lambda: Stage(steps=1500, batch=64, learning_rate=1e-3))
+    stage: TrainRun = field(default_factory=lambda: TrainRun(steps=1500, batch=64, learning_rate=1e-3))
     weight: float = 0.3
 
     def train(self) -> dict[str, Any]:

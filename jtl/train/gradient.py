@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl import ops
 from jtl.metrics import accumulate
-from jtl.model import widened
+from jtl.model import upcast
 from jtl.train.microbatch import divide
 from jtl.typing import Batch, Key
 
@@ -46,7 +46,7 @@ def gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, m
             more, (stats, terms, found) = differentiate(trained, stats, part, jax.random.fold_in(key, i), counts)
             return (jax.tree.map(jnp.add, grads, more), stats, i + 1), (terms, found)
 
-        zeros = jax.tree.map(jnp.zeros_like, widened(trained))
+        zeros = jax.tree.map(jnp.zeros_like, upcast(trained))
         (grads, stats, _), sums = jax.lax.scan(body, (zeros, stats, jnp.zeros((), jnp.int32)), parts)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
         terms, found = jax.tree.map(lambda a: a.sum(0), sums)
@@ -67,7 +67,7 @@ def differentiable(value_and_grad: Callable[[Any], tuple[Any, Any]]) -> Callable
     @value.defjvp
     def derivative(primals: Any, tangents: Any) -> tuple[Any, Any]:
         found, grads = value_and_grad(*primals)
-        slopes = jax.tree.map(lambda g, t: jnp.vdot(g, t).astype(found.dtype), widened(grads), widened(tangents[0]))
+        slopes = jax.tree.map(lambda g, t: jnp.vdot(g, t).astype(found.dtype), upcast(grads), upcast(tangents[0]))
         return found, sum(jax.tree.leaves(slopes), jnp.zeros_like(found))
 
     return value

@@ -12,7 +12,7 @@ import optax
 
 from jtl import ops, rng
 from jtl.metrics import accumulate
-from jtl.model import Variables, cast_floating, widened
+from jtl.model import Variables, cast_floating, upcast
 from jtl.objective import Objective
 from jtl.params import flatten, merge, split, unflatten
 from jtl.train.gradient import differentiable, gradient
@@ -130,7 +130,7 @@ def make_step(
         owners(params, masks)
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
-        averages = {} if ema is None else copied(widened(_union(trained)))
+        averages = {} if ema is None else copied(upcast(_union(trained)))
         return unshared(State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages))
 
     def updater(turns: tuple[Turn, ...]) -> Update:
@@ -149,7 +149,7 @@ def make_step(
             averages: Any = state.ema
             if ema is not None:
                 trained = _union([split(params, mask)[0] for mask in masks])
-                averages = optax.incremental_update(widened(trained), state.ema, 1 - ema)
+                averages = optax.incremental_update(upcast(trained), state.ema, 1 - ema)
             return State(state.step + 1, params, stats, opt, state.key, averages), metrics
 
         return update
@@ -234,7 +234,7 @@ def _committed(objective: Any, stats: Any, params: Params) -> Any:
 
 def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
     """The gradient at most `limit` long, and how long it was."""
-    wide = widened(grads)  # float16 does not hold the square of 256
+    wide = upcast(grads)  # float16 does not hold the square of 256
     norm = optax.tree.norm(wide)
     factor = limit / jnp.maximum(norm, limit)
     return jax.tree.map(lambda g, w: (w * factor.astype(w.dtype)).astype(g.dtype), grads, wide), norm

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jtl import cli
 from jtl.recipes import digits
-from jtl.recipes.parts import digits_data, digits_few, digits_shift, digits_transfer, stage
+from jtl.recipes.parts import comparison, digits_data, digits_few, digits_shift, digits_transfer
 from jtl.recipes.parts.base import command
 from jtl.report import markdown, spread
 
@@ -61,12 +61,12 @@ def its_checkpoint_predicts_its_example(out, capsys):
 
 def test_claims_fail_by_name_and_a_tie_is_no_win():
     ways = {"base": [0.5, 0.7], "same": [0.6, 0.6], "worse": [0.1, 0.2], "better": [0.7, 0.7]}
-    found = stage.Stage("(x)", {"base": ("same", "worse", "better")}, ways, {})
-    said = stage.failures([found])
+    found = comparison.Comparison("(x)", {"base": ("same", "worse", "better")}, ways, {})
+    said = comparison.failures([found])
     assert [line.split(": ")[1].split(" (")[0] for line in said] == ["same", "worse"]
-    cells = {row[1]: row[3] for row in stage.rows(found)}
+    cells = {row[1]: row[3] for row in comparison.rows(found)}
     assert cells == {"base": "baseline", "same": "+0.0", "worse": "-45.0", "better": "+10.0"}
-    assert "| (x)" in markdown(stage.table([found], 2))
+    assert "| (x)" in markdown(comparison.table([found], 2))
 
 
 def test_the_command_of_a_run_makes_the_same_recipe_again():

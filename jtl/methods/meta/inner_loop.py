@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
-from jtl.model import Variables, widened
+from jtl.model import Variables, upcast
 from jtl.objective import NONE, Objective, as_objective
 from jtl.params import merge, select, split
 from jtl.typing import Batch, Key, Mask, Params, Stats
@@ -73,7 +73,7 @@ def adapt_to(
             return {name: value for name, value in params.items() if name != RULE}, stats
         phi, rest = params.get(RULE, {}), {name: value for name, value in params.items() if name != RULE}
         given, slow = split(rest, mask)
-        start = widened(given)
+        start = upcast(given)
 
         def whole(fast):
             return merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow)

@@ -20,8 +20,8 @@ from jtl.networks import network
 from jtl.objective import Objective
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
+from jtl.recipes.parts.comparison import Comparison
 from jtl.recipes.parts.seeds import Keys, tiled, train_seeds
-from jtl.recipes.parts.stage import Stage
 from jtl.train.state import variables
 from jtl.train.step import make_step
 from jtl.typing import Key
@@ -73,7 +73,7 @@ class Few:
         positive(**{f"shots[{i}]": shot for i, shot in enumerate(self.shots)})
 
 
-def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> Stage:
+def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> Comparison:
     """One meta-training per number of shots; both ways get the same test tasks and the same network.
 
     In every task each image is bright ink on dark or dark on bright, by a coin: pixels alone mislead, and that
@@ -105,7 +105,7 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> 
         accuracy[ours] = _test(options, inner, rule, options.test_steps, variables(states), unseen, shot, keys)
         pairs[scratch] = (ours,)
     title = f"(c) {options.way} unseen digits, 7 to 9, learned on 0-6, ink bright or dark"
-    return Stage(title, pairs, accuracy, curves)
+    return Comparison(title, pairs, accuracy, curves)
 
 
 def _tasks(options: Few, pool: Any, key: Key, tasks: int, shot: int) -> Any:

@@ -17,8 +17,8 @@ from jtl.model import Model
 from jtl.networks import network
 from jtl.objective import Objective
 from jtl.recipes.parts.base import positive
+from jtl.recipes.parts.comparison import Comparison
 from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds
-from jtl.recipes.parts.stage import Stage
 from jtl.train.state import variables
 from jtl.train.step import make_step
 from jtl.typing import Key
@@ -48,7 +48,7 @@ class Shift:
         positive(steps=self.steps, batch=self.batch, learning_rate=self.learning_rate)
 
 
-def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> Stage:
+def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> Comparison:
     """Source: the first half of the writers, labelled. Target: the next quarter turned, without labels.
 
     Both ways see the same batches of the source and take the same steps; DANN sees the target too. The last quarter,
@@ -79,4 +79,4 @@ def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -
         accuracy[name] = (np.asarray(predict(variables(states), target[last:])) == y[last:]).mean(1)
         curves[name] = metrics.get("source", metrics["loss"])
     title = f"(b) upright digits to digits turned by {options.degrees:g}°, no target labels"
-    return Stage(title, {"source only": ("DANN",)}, accuracy, curves)
+    return Comparison(title, {"source only": ("DANN",)}, accuracy, curves)

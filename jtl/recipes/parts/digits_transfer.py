@@ -17,8 +17,8 @@ from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
+from jtl.recipes.parts.comparison import Comparison
 from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds
-from jtl.recipes.parts.stage import Stage
 from jtl.train.state import State, variables
 from jtl.train.step import make_step
 from jtl.typing import Key
@@ -71,7 +71,7 @@ class Tuned(NamedTuple):
     predicted: np.ndarray
 
 
-def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[Stage, Tuned]:
+def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[Comparison, Tuned]:
     """Pre-trains on 0-4, then learns 5-9 in four ways; the second half of the writers is held out."""
     seeds, half = len(keys), len(x) // 2
     seen = views(options, x)
@@ -103,7 +103,7 @@ def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys
         found = Tuned(states, seen[held], y[held] - 5, predicted)
     assert found is not None
     title = f"(a) digits 0-4 to 5-9, {options.shot} images a class, in noise"
-    return Stage(title, {"from scratch": tuple(ways)[1:]}, accuracy, curves), found
+    return Comparison(title, {"from scratch": tuple(ways)[1:]}, accuracy, curves), found
 
 
 def views(options: Transfer, x: np.ndarray) -> np.ndarray:

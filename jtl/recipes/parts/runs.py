@@ -27,7 +27,7 @@ def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainRun:
     """One run of `fit`.
 
     Args:

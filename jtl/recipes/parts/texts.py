@@ -21,7 +21,7 @@ from jtl.params import select
 from jtl.preprocess import text
 from jtl.pretrained.load import Pretrained, load
 from jtl.recipes.parts import base
-from jtl.recipes.parts.runs import Stage
+from jtl.recipes.parts.runs import TrainRun
 from jtl.train.evaluate import evaluate
 from jtl.train.state import variables
 from jtl.train.step import make_step
@@ -122,7 +122,7 @@ class Texts:
     seed: int = 0
     sizes: tuple[int, ...] = (200, 1000)
     length: int = 48
-    tune: Stage = field(default_factory=lambda: Stage(steps=120, batch=16, learning_rate=1e-4))
+    tune: TrainRun = field(default_factory=lambda: TrainRun(steps=120, batch=16, learning_rate=1e-4))
 
     def __post_init__(self) -> None:
         if not self.sizes:

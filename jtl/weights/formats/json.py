@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from jtl.weights.formats.errors import WeightFileError, in_file
 from jtl.weights.formats.safetensors import parse_json
-from jtl.weights.formats.source import Source
+from jtl.weights.formats.source import ByteSource
 from jtl.weights.formats.unsupported import by_start
 
 MAX_CONFIG = 4 << 20  # bytes; 21,843 labels take one
@@ -21,7 +21,7 @@ def read_json(path: Path, kind: type[_Kind]) -> _Kind | None:
     """
     if not path.exists():
         return None
-    source = Source(path)
+    source = ByteSource(path)
     if source.size > MAX_CONFIG:
         raise WeightFileError(f"{path}: has {source.size} bytes; at most {MAX_CONFIG} are read")
     text = source.bytes(0, source.size)

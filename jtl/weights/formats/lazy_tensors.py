@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jtl.weights.formats.errors import WeightNameError, show
-from jtl.weights.formats.source import Source
+from jtl.weights.formats.source import ByteSource
 
 
 class Entry(NamedTuple):
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     view: Callable[[], np.ndarray] | None = None
 
 
-def stored(source: Source, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
+def stored(source: ByteSource, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
     """The entry of an array that lies in the file as it is, from byte `offset` on."""
     read = partial(source.array, offset, shape, dtype)
     if dtype == np.bool_:  # whose bytes have to be looked at

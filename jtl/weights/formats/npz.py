@@ -13,7 +13,7 @@ import numpy as np
 
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
-from jtl.weights.formats.source import Source, aligned_empty, check_shape
+from jtl.weights.formats.source import ByteSource, aligned_empty, check_shape
 from jtl.weights.formats.zip import Archive
 
 MAX_HEADER = 10_000  # bytes
@@ -40,7 +40,7 @@ def read_npz(path: Path) -> Tensors:
     Raises:
         WeightFileError: the file is damaged, or an array holds Python objects.
     """
-    source = Source(path)
+    source = ByteSource(path)
     with in_file(path):
         archive = Archive(source)
         entries: dict[str, Entry] = {}

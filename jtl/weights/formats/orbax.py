@@ -14,7 +14,7 @@ from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
 from jtl.weights.formats.sealed import FROZEN, MANIFEST, fault, seal
-from jtl.weights.formats.source import Source, check_shape
+from jtl.weights.formats.source import ByteSource, check_shape
 from jtl.weights.mapping.convert import flatten, unflatten
 
 MAX_MANIFEST = 64 << 20  # bytes
@@ -79,7 +79,7 @@ def _read(folder: Path) -> Tensors:
 
 def _sealed(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], np.dtype]]]:
     """The manifest of a folder whose files are those that were written, and its parameters and statistics."""
-    source = Source(folder / MANIFEST)
+    source = ByteSource(folder / MANIFEST)
     with in_file(source.path):
         if source.size > MAX_MANIFEST:
             raise WeightFileError(f"has {source.size} bytes; at most {MAX_MANIFEST} are read")

@@ -9,7 +9,7 @@ from jtl.weights.formats.npz import read_npz
 from jtl.weights.formats.orbax import newest, read_checkpoint
 from jtl.weights.formats.safetensors import read_safetensors
 from jtl.weights.formats.sharded_index import read_index
-from jtl.weights.formats.source import Source
+from jtl.weights.formats.source import ByteSource
 from jtl.weights.formats.torch import LEGACY_START, read_torch
 from jtl.weights.formats.zip import Archive
 
@@ -49,7 +49,7 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
         path = _in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {READ}, or a folder with one of them")
-    source = Source(path)
+    source = ByteSource(path)
     start = source.bytes(0, min(source.size, 64))
     if start.lstrip().startswith(b"{") and not _is_safetensors(source, start):
         _no_place(path, within)
@@ -57,14 +57,14 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
     return _read_one(path, within)
 
 
-def _is_safetensors(source: Source, start: bytes) -> bool:
+def _is_safetensors(source: ByteSource, start: bytes) -> bool:
     """Whether it can be: its first eight bytes are a length, so they may look like any other format's start."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= source.size - 8
 
 
 def _read_one(path: Path, within: str | None = None) -> Tensors:
     """The tensors of a file that is no index: an index names files of weights, never another index."""
-    source = Source(path)
+    source = ByteSource(path)
     start = source.bytes(0, min(source.size, 64))
     if not start:
         raise WeightFileError(f"{path}: is empty")
@@ -86,7 +86,7 @@ def _read_one(path: Path, within: str | None = None) -> Tensors:
     raise WeightFileError(f"{path}: starts with {start[:8]!r}, as no weight file does; {READ}")
 
 
-def _read_zip(source: Source, within: str | None) -> Tensors:
+def _read_zip(source: ByteSource, within: str | None) -> Tensors:
     try:
         members = Archive(source).members
     except WeightFileError as error:

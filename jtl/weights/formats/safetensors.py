@@ -14,7 +14,7 @@ import numpy as np
 
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors, stored
-from jtl.weights.formats.source import Source, check_shape
+from jtl.weights.formats.source import ByteSource, check_shape
 
 MAX_HEADER = 8 << 20  # bytes
 MAX_TENSORS = 30_000  # half a second; the largest networks of many experts have some 90,000, in 160 files
@@ -54,7 +54,7 @@ def read_safetensors(path: Path) -> Tensors:
     Raises:
         WeightFileError: the header is malformed, or does not fit the file's length.
     """
-    source = Source(path)
+    source = ByteSource(path)
     with in_file(path):
         length = int.from_bytes(source.bytes(0, 8), "little") if source.size >= 8 else source.size
         if length > source.size - 8:
@@ -102,7 +102,7 @@ def _metadata(found: object) -> dict[str, str]:
     return found
 
 
-def _entries(source: Source, header: Mapping[str, object], base: int) -> dict[str, Entry]:
+def _entries(source: ByteSource, header: Mapping[str, object], base: int) -> dict[str, Entry]:
     if len(header) > MAX_TENSORS:
         raise WeightFileError(f"the header names {len(header)} tensors; at most {MAX_TENSORS} are read")
     entries: dict[str, Entry] = {}

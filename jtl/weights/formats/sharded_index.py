@@ -6,7 +6,7 @@ from pathlib import Path
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
-from jtl.weights.formats.source import Source
+from jtl.weights.formats.source import ByteSource
 
 MAX_INDEX = 16 << 20  # bytes; 91,000 tensors of the largest published network take 9 MB
 MAX_FILES = 4096  # each is looked for; the largest published networks have some hundred
@@ -60,7 +60,7 @@ def _by_file(weight_map: Mapping[str, object]) -> dict[str, list[str]]:
 
 
 def _weight_map(path: Path) -> dict[str, object]:
-    source = Source(path)
+    source = ByteSource(path)
     with in_file(path):
         if source.size > MAX_INDEX:
             raise WeightFileError(f"the index has {source.size} bytes; at most {MAX_INDEX} are read")

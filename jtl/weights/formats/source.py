@@ -60,7 +60,7 @@ def _spread(rows: np.ndarray) -> np.ndarray:
     return apart[:, :width].view(rows.dtype).reshape(rows.shape)
 
 
-class Source:
+class ByteSource:
     """A regular file of a known size.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Tensors
-from jtl.weights.formats.source import Source
+from jtl.weights.formats.source import ByteSource
 from jtl.weights.formats.torch_pickle import MAX_PICKLE, Machine
 from jtl.weights.formats.torch_state_dict import find_tensors, replace_tensors
 from jtl.weights.formats.torch_tensors import Kind, Storage
@@ -34,7 +34,7 @@ def read_torch_tree(path: Path) -> object:
     Raises:
         WeightFileError: the file is damaged, or holds anything else than data; the refused name is told.
     """
-    source = Source(path)
+    source = ByteSource(path)
     with in_file(path):
         tree, starts = _parse(source)
         return replace_tensors(tree, lambda view: view.read(source, starts), budget=4 * source.size + (64 << 20))
@@ -55,7 +55,7 @@ def read_torch(path: Path, within: str | None = None) -> Tensors:
     Raises:
         WeightFileError: the file is damaged, holds anything else than data, or no tensors at `within`.
     """
-    source = Source(path)
+    source = ByteSource(path)
     with in_file(path):
         tree, starts = _parse(source)
         views = find_tensors(tree, within)
@@ -65,7 +65,7 @@ def read_torch(path: Path, within: str | None = None) -> Tensors:
         )
 
 
-def _parse(source: Source) -> tuple[object, Mapping[str, int]]:
+def _parse(source: ByteSource) -> tuple[object, Mapping[str, int]]:
     """The tree of views, and where each storage starts in the file."""
     start = source.bytes(0, min(source.size, len(LEGACY_START)))
     if start[:4] == b"PK\x03\x04":
@@ -75,7 +75,7 @@ def _parse(source: Source) -> tuple[object, Mapping[str, int]]:
     raise WeightFileError("is no PyTorch file: it starts neither as a zip nor with PyTorch's magic number")
 
 
-def _parse_zip(source: Source) -> tuple[object, Mapping[str, int]]:
+def _parse_zip(source: ByteSource) -> tuple[object, Mapping[str, int]]:
     archive = Archive(source)
     found = [name for name in archive.members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(found) != 1:
@@ -100,7 +100,7 @@ def _parse_zip(source: Source) -> tuple[object, Mapping[str, int]]:
     return machine.run(), starts
 
 
-def _parse_legacy(source: Source) -> tuple[object, Mapping[str, int]]:
+def _parse_legacy(source: ByteSource) -> tuple[object, Mapping[str, int]]:
     sizes: dict[str, int] = {}
     items: dict[str, int] = {}
 
@@ -134,7 +134,7 @@ def _parse_legacy(source: Source) -> tuple[object, Mapping[str, int]]:
     return tree, starts
 
 
-def _small(source: Source, offset: int, count: int) -> bytes:
+def _small(source: ByteSource, offset: int, count: int) -> bytes:
     if count > MAX_PICKLE:
         raise WeightFileError(f"its pickle has {count} bytes; at most {MAX_PICKLE} are read")
     return source.bytes(offset, count)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.lazy_tensors import Entry, stored
-from jtl.weights.formats.source import Source, check_shape
+from jtl.weights.formats.source import ByteSource, check_shape
 
 # PyTorch's `expand` repeats numbers without memory; so many bytes a tensor may cover beyond its storage
 MAX_EXPANDED = 64 << 20
@@ -46,13 +46,13 @@ class TensorView(NamedTuple):
     conjugate: bool
     negative: bool
 
-    def entry(self, source: Source, starts: Mapping[str, int]) -> Entry:
+    def entry(self, source: ByteSource, starts: Mapping[str, int]) -> Entry:
         """How it is read from the file `source`, whose storages start at `starts`."""
         if self.strides != _contiguous(self.shape) or self.conjugate or self.negative:
             return Entry(self.shape, self.dtype, partial(self.read, source, starts))
         return stored(source, starts[self.storage.key] + self.offset * self.dtype.itemsize, self.shape, self.dtype)
 
-    def read(self, source: Source, starts: Mapping[str, int]) -> np.ndarray:
+    def read(self, source: ByteSource, starts: Mapping[str, int]) -> np.ndarray:
         """The numbers: from the file `source`, whose storages start at `starts`."""
         item = self.dtype.itemsize
         span = _span(self.shape, self.strides)

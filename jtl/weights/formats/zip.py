@@ -4,7 +4,7 @@ import struct
 import zipfile
 
 from jtl.weights.formats.errors import WeightFileError, show
-from jtl.weights.formats.source import Source
+from jtl.weights.formats.source import ByteSource
 
 MAX_DIRECTORY = 2 << 20  # bytes of the list of members; about 25,000 of them as PyTorch names them
 MAX_EXPANSION = 100  # times, for compressed members above SMALL
@@ -21,7 +21,7 @@ class Archive:
         WeightFileError: it is no zip, lists too much, repeats a name, or is encrypted.
     """
 
-    def __init__(self, source: Source):
+    def __init__(self, source: ByteSource):
         self.source = source
         _check_directory(source)
         try:
@@ -84,7 +84,7 @@ class Archive:
             )
 
 
-def _check_directory(source: Source) -> None:
+def _check_directory(source: ByteSource) -> None:
     """Bound the list of members before `zipfile` makes an object of each."""
     tail = source.bytes(max(0, source.size - 65557), min(source.size, 65557))
     end = tail.rfind(b"PK\x05\x06")

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jtl.weights.formats.source import LINE, PIECE, ROWS, Source, _spread
+from jtl.weights.formats.source import LINE, PIECE, ROWS, ByteSource, _spread
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_whatever_the_order_and_type_of_what_it_fills(tmp_path: Path, shape, kep
     for order in {tuple(range(whole.ndim)), tuple(range(whole.ndim))[::-1], (*range(1, whole.ndim), 0)[: whole.ndim]}:
         memory = np.full([shape[axis] for axis in order], np.nan, kept)
         into = np.transpose(memory, np.argsort(order))
-        Source(tmp_path / "x").fill(8, np.dtype(np.float32), into)
+        ByteSource(tmp_path / "x").fill(8, np.dtype(np.float32), into)
         np.testing.assert_array_equal(memory, np.transpose(whole, order).astype(kept))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jtl.report import Table, spread
 
 
-class Stage(NamedTuple):
-    """What a stage found.
+class Comparison(NamedTuple):
+    """The accuracies of several ways to one end.
 
     Args:
       title: what was tried.
@@ -24,42 +24,43 @@ class Stage(NamedTuple):
     curves: dict[str, Any]
 
 
-def rows(stage: Stage) -> list[tuple[str, ...]]:
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """The table's rows: stage, way, accuracy with its spread, and the paired gain over the baseline."""
-    baseline = {name: base for base, names in stage.pairs.items() for name in names}
+    baseline = {name: base for base, names in comparison.pairs.items() for name in names}
     found = []
-    for name, values in stage.accuracy.items():
+    for name, values in comparison.accuracy.items():
         gain = "baseline"
         if name in baseline:
-            gained = np.asarray(values) - np.asarray(stage.accuracy[baseline[name]])
+            gained = np.asarray(values) - np.asarray(comparison.accuracy[baseline[name]])
             gain = f"{100 * gained.mean():+.1f}"
-        found.append((stage.title if not found else "", name, spread(values).percent(), gain))
+        found.append((comparison.title if not found else "", name, spread(values).percent(), gain))
     return found
 
 
-def table(stages: Sequence[Stage], seeds: int) -> Table:
+def table(comparisons: Sequence[Comparison], seeds: int) -> Table:
     """The one table of the demo."""
     title = f"test accuracy in percent, mean and standard deviation over {seeds} seeds"
-    return Table(title, ("stage", "way", "accuracy", "gain"), [row for stage in stages for row in rows(stage)])
+    found = [row for comparison in comparisons for row in rows(comparison)]
+    return Table(title, ("stage", "way", "accuracy", "gain"), found)
 
 
-def failures(stages: Sequence[Stage]) -> list[str]:
+def failures(comparisons: Sequence[Comparison]) -> list[str]:
     """The claims that do not hold: ways whose mean accuracy is not above their baseline's, in words."""
     return [
-        f"{stage.title}: {name} ({spread(stage.accuracy[name]).percent()}) does not beat {base}"
-        for stage in stages
-        for base, names in stage.pairs.items()
+        f"{comparison.title}: {name} ({spread(comparison.accuracy[name]).percent()}) does not beat {base}"
+        for comparison in comparisons
+        for base, names in comparison.pairs.items()
         for name in names
-        if not np.mean(stage.accuracy[name]) > np.mean(stage.accuracy[base])
+        if not np.mean(comparison.accuracy[name]) > np.mean(comparison.accuracy[base])
     ]
 
 
-def numbers(stages: Sequence[Stage]) -> dict[str, Any]:
+def numbers(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """All accuracies, for a JSON file."""
     return {
-        stage.title: {
+        comparison.title: {
             name: {"mean": spread(values).mean, "std": spread(values).std, "seeds": [float(v) for v in values]}
-            for name, values in stage.accuracy.items()
+            for name, values in comparison.accuracy.items()
         }
-        for stage in stages
+        for comparison in comparisons
     }
