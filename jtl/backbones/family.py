@@ -1,63 +1,138 @@
 """What jtl must know of a family of networks to read its files."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jtl import heads
+from jtl.backbones.config import Config
 from jtl.model import Model
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
-Config = dict[str, Any]
-"""The measures of a network in transformers' words: its `config.json` with `model_type`."""
+Raw = dict[str, Any]
+"""Entries of a config that is not typed yet."""
 HEADLESS = "transformers, headless"
 """The naming of a file of transformers that lacks the layers which only a network with a head needs."""
 PLAIN = "transformers, no head"
 """The naming in which a network without a head is saved, where that is not "transformers"."""
 
 
-class Family(NamedTuple):
-    """One family. A network of it is described by a `Config`, whichever library the file is from.
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Family(Generic[C]):
+    """One family: pure functions of its config, whichever library a file is from.
 
     Args:
+      config: the class of its configs.
       names: those of timm and torchvision that `named` knows, for messages.
-      named: `named(name, changes) -> Config`, or None for a name of another family; `changes` are timm's
-        `model_args`.
-      complete: `complete(config, naming) -> Config` with every measure, where the file leaves them to its
-        library's defaults; raises ValueError for what is no measure.
-      backbone: of a complete config; raises ValueError for what jtl's network cannot be.
+      named: `named(name, changes)`, the entries of a config, or None for a name of another family; `changes` are
+        timm's `model_args`.
+      backbone: of a config.
       example: shapes and types of one example's input, with a leading axis of 1; a tree where there are several.
       tables: naming -> name table; of several that fit alike the first is taken, "transformers" is what `save` writes.
       usual: the preprocessing of networks known by name; None where their input is text.
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head; None where it has none that is this network.
       classifier: transformers' class with a head where the config says that it is another than `architecture`.
-      headless: `headless(config, naming) -> Config` of a file without a classifier, before it is completed.
+      headless: `headless(entries, naming)`, the entries of a file without a classifier.
       head: `head(config, classes)`, the classifier; each of its layers takes its own part of the pooled features.
       torchvision: those of `names` that timm does not know.
       depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
         the first of them in every config; none where a network is read as a whole only.
     """
 
+    config: type[C]
     names: str
-    named: Callable[[str, Mapping[str, Any]], Config | None]
-    complete: Callable[[Config, str], Config]
-    backbone: Callable[[Config], Model]
-    example: Callable[[Config], Any]
-    tables: Callable[[Config], dict[str, Sequence[Rule]]]
-    usual: Callable[[str, Config], Preprocessing | Waves | LogMel | None]
+    named: Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
+    backbone: Callable[[C], Model]
+    example: Callable[[C], Any]
+    tables: Callable[[C], dict[str, Sequence[Rule]]]
+    usual: Callable[[str, C], Preprocessing | Waves | LogMel | None]
     architecture: str | None
-    bare: Callable[[Config], str | None] = lambda config: None
-    classifier: Callable[[Config], str | None] = lambda config: None
-    headless: Callable[[Config, str], Config] = lambda config, naming: config
-    head: Callable[[Config, int], Model] = lambda config, classes: heads.linear(classes)
+    bare: Callable[[C], str | None] = lambda config: None
+    classifier: Callable[[C], str | None] = lambda config: None
+    headless: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda entries, naming: entries
+    head: Callable[[C, int], Model] = lambda config, classes: heads.linear(classes)
     torchvision: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()
+
+    def complete(self, entries: Mapping[str, Any], naming: str = "") -> C:
+        """The config of a `config.json`, as `Config.from_dict` reads it."""
+        return self.config.from_dict(entries, naming)
+
+
+def by_preset(
+    kind: str, presets: Mapping[str, Mapping[str, Any]], words: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None]:
+    """The `named` of a family whose networks are listed by name.
+
+    Args:
+      kind: the `model_type`.
+      presets: name -> entries that differ from the defaults.
+      words: timm's word -> transformers', of what may be changed.
+    """
+
+    def named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        return changed({"model_type": kind, **presets[name]}, changes, words) if name in presets else None
+
+    return named
+
+
+def with_head(given: Mapping[str, Any], naming: str, entry: str) -> Mapping[str, Any]:
+    """`given`, where `entry` says whether the layer before a classifier is there, as the file's names tell.
+
+    Files leave the entry as it is: one config is written for networks with a classifier and without.
+    """
+    known = {HEADLESS: False, "transformers": True}
+    return {**given, entry: known[naming]} if naming in known else given
+
+
+def sentence(tokens: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The example of a network of text."""
+    return {name: jax.ShapeDtypeStruct((1, tokens), dtype) for name, dtype in (("ids", jnp.int32), ("mask", jnp.bool_))}
+
+
+class Loose(dict):
+    """A config that is not typed yet: its entries are attributes."""
+
+    model_type = ""
+
+    def __hash__(self):
+        return hash(repr(self))
+
+    def __getattr__(self, name):
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+    def replace(self, **changes):
+        """A copy with other values."""
+        return type(self)({**self, **changes})
+
+    def to_dict(self):
+        """Its entries."""
+        return dict(self)
+
+    @property
+    def extra(self):
+        """Its entries."""
+        return self
+
+
+def loose(kind: str, complete: Any) -> Any:
+    """The class of configs of a family without a typed one, made by `complete(entries, naming)`."""
+    made: Any = type("Loose", (Loose,), {"model_type": kind})
+    made.from_dict = lambda entries, naming="": made(complete(dict(entries), naming))
+    return made
 
 
 def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:
@@ -65,7 +140,7 @@ def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
 
-def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]) -> Config:
+def changed(config: Raw, changes: Mapping[str, Any], words: Mapping[str, str]) -> Raw:
     """`config` with timm's `model_args`.
 
     Args:
@@ -82,7 +157,7 @@ def changed(config: Config, changes: Mapping[str, Any], words: Mapping[str, str]
     return {**config, **{words[word]: value for word, value in changes.items()}}
 
 
-def own_words(config: Config, words: Mapping[str, str]) -> Config:
+def own_words(config: Raw, words: Mapping[str, str]) -> Raw:
     """`config` with a family's own words for the measures that transformers also takes by its common ones.
 
     Args:
@@ -128,7 +203,7 @@ def wholes(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1
             )
 
 
-def stages(config: Config) -> list[tuple[int, int]]:
+def stages(config: Raw) -> list[tuple[int, int]]:
     """(blocks, channels) of each stage, by `depths` and `hidden_sizes`.
 
     Raises:
@@ -162,7 +237,7 @@ def choice(config: Mapping[str, Any], name: str, choices: Collection[Any]) -> No
         raise ValueError(f"{name}={show(str(value))}: give one of {list(choices)}")
 
 
-def must_be(config: Config, **wanted: Any) -> None:
+def must_be(config: Raw, **wanted: Any) -> None:
     """Refuses a network that jtl's is not.
 
     Raises:

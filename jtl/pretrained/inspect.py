@@ -112,7 +112,7 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
     """The networks with names of the file, the best first: that of a `config.json` beside it, or the known ones."""
     if path.is_dir() and described(path) is not None:
         found = recognise(path, None)
-        networks = [("", found.family, found.config)]
+        networks = [("", found.family, found.entries)]
     else:
         networks = [(n, family, family.named(n, {}) or {}) for family in FAMILIES.values() for n in presets(family)]
     hits: dict[str, set[str]] = {}  # networks share most of their patterns, and each takes a while to compile
@@ -125,7 +125,8 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
             named = len(set().union(*(hits[rule.pattern] for rule in rules)))
             if named:
                 unmet = sum(bool(rule.paths) and not hits[rule.pattern] for rule in rules)
-                fit = Fit(config["model_type"], naming, family.complete(config, naming), name, named)
+                completed = family.complete(config, naming)
+                fit = Fit(completed.model_type, naming, completed, name, named)
                 ranked.append((-named, unmet, fit))
     ranked.sort(key=lambda entry: entry[:2])
     # Networks of the same names differ by their shapes.

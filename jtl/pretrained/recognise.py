@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jtl.backbones.clip import open_clip_config
 from jtl.backbones.family import HEADLESS
-from jtl.backbones.registry import FAMILIES, Config, Family
+from jtl.backbones.registry import FAMILIES, Family
 from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
@@ -29,10 +29,10 @@ _SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names 
 
 
 class Found(NamedTuple):
-    """A family, the measures that are known so far, and what comes with the weights."""
+    """A family, the entries of a config that are known so far, and what comes with the weights."""
 
     family: Family
-    config: Config
+    entries: Mapping[str, Any]
     preprocessing: Preprocessing | Waves | LogMel | None
     labels: tuple[str, ...] | None
 
@@ -72,7 +72,7 @@ def described(folder: Path) -> dict[str, Any] | None:
     return next((config for config in found if config is not None), None)
 
 
-def _transformers(config: Config, folder: Path | None) -> Found:
+def _transformers(config: Mapping[str, Any], folder: Path | None) -> Found:
     kind = config["model_type"]
     if isinstance(kind, str) and kind in _SAME:
         kind = _SAME[kind]
@@ -110,7 +110,7 @@ def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Wa
     return image.from_transformers(config, kind)
 
 
-def _timm(config: Config) -> Found:
+def _timm(config: Mapping[str, Any]) -> Found:
     name = config["architecture"].split(".")[0]  # the tag after the dot names the weights
     given, changes = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
     for entry, value in (("pretrained_cfg", given), ("model_args", changes)):
@@ -119,7 +119,7 @@ def _timm(config: Config) -> Found:
     for family in FAMILIES.values():
         made = family.named(name, changes)
         if made is not None:
-            usual = family.usual(name, made)
+            usual = family.usual(name, family.complete(made))
             labels = config.get("label_names")
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")

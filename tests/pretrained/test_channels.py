@@ -30,7 +30,7 @@ def logits(loaded, x):
 def test_the_first_kernel_by_the_formula(folder, channels):
     before, after = load(folder), load(folder, in_chans=channels)
     old, new = (dict(flatten(loaded.variables.params)) for loaded in (before, after))
-    first = FIRST[before.config["model_type"]]
+    first = FIRST[before.config.model_type]
     kernel = old.pop(first)
     if channels == 1:
         wanted = kernel[..., :1, :] + kernel[..., 1:2, :] + kernel[..., 2:, :]
@@ -39,7 +39,7 @@ def test_the_first_kernel_by_the_formula(folder, channels):
     # Sums of three and one product, in float32 there and here.
     np.testing.assert_allclose(new.pop(first), wanted, rtol=3e-7)
     jax.tree.map(np.testing.assert_array_equal, new, old)
-    assert after.config["num_channels"] == channels
+    assert after.config.num_channels == channels
 
 
 def test_grey_images_and_doubled_ones_give_what_they_gave(folder):

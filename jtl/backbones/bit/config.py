@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.backbones.bit import names as maps
-from jtl.backbones.family import Config, Family, changed, must_be, picture, real, stages, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, loose, must_be, picture, real, stages, whole, wholes
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
 from jtl.preprocess.image import HALF, Preprocessing
@@ -16,12 +16,12 @@ _DEPTHS = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3], "152": [3, 8, 36, 3]}
 _WORDS = {name: name for name in ("channels", "stem_chs", "drop_path_rate")} | {"in_chans": "num_channels"}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"resnetv2_(50|101|152)x(\d)_bit", name)
     if not found:
         return None
     depth, factor = found[1], int(found[2])
-    config: Config = {"depths": _DEPTHS[depth], "channels": [256, 512, 1024, 2048], "stem_chs": 64}
+    config: Raw = {"depths": _DEPTHS[depth], "channels": [256, 512, 1024, 2048], "stem_chs": 64}
     config = changed(config, changes, _WORDS)
     wholes(config, "channels", longest=8)
     whole(config, "stem_chs")
@@ -31,7 +31,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return {"model_type": "bit", **config, "hidden_sizes": widths, "embedding_size": stem}
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -55,7 +55,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     must_be(config, layer_type="preactivation", hidden_act="relu", global_padding=None)
     must_be(config, embedding_dynamic_padding=False, output_stride=32, width_factor=1)
     return backbones.bit(
@@ -66,7 +66,7 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     depths = config["depths"]
     return {
         "transformers": maps.transformers(depths),
@@ -75,7 +75,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     }
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del name, config
     return Preprocessing(256, 224, "bilinear", *HALF)
 
@@ -83,7 +83,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 BIT = Family(
     names="resnetv2_{50x1,50x3,101x1,101x3,152x2,152x4}_bit",
     named=_named,
-    complete=_complete,
+    config=loose("bit", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -91,3 +91,4 @@ BIT = Family(
     architecture="BitForImageClassification",
     depth=("depths", "hidden_sizes"),
 )
+FAMILIES = (BIT,)

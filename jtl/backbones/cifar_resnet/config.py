@@ -6,16 +6,16 @@ from typing import Any
 
 from jtl import backbones
 from jtl.backbones.cifar_resnet.names import akamaster
-from jtl.backbones.family import Config, Family, changed, picture, whole
+from jtl.backbones.family import Family, Raw, changed, loose, picture, whole
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"cifar_resnet(\d+)", name)
     return changed({"model_type": "cifar_resnet", "depth": int(found[1])}, changes, {}) if found else None
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     whole(config, "depth", most=1202)
     return config
@@ -24,10 +24,11 @@ def _complete(config: Config, naming: str) -> Config:
 CIFAR_RESNET = Family(
     names="cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110",
     named=_named,
-    complete=_complete,
+    config=loose("cifar_resnet", _complete),
     backbone=lambda config: backbones.cifar_resnet(config["depth"]),
     example=lambda config: picture(32, 3),
     tables=lambda config: {"akamaster": akamaster(config["depth"])},
     usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
     architecture=None,
 )
+FAMILIES = (CIFAR_RESNET,)

@@ -1,20 +1,88 @@
 """What OpenCLIP says of a network beside its weights, in transformers' words."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
-from jtl.backbones.family import Config, choice, real, whole
+from jtl.backbones.config import Config, Depth, Ratio, Vocabulary, Whole, read
 from jtl.preprocess.image import OPENAI, Preprocessing, from_timm
-from jtl.weights.formats.errors import show
 
-_VISION = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
-_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "layers": 12, "heads": 8, "mlp_ratio": 4.0}
 _SAME = {"pos_embed_type": "learnable", "block_type": "default", "proj_type": "linear"}  # said of every network
 _IDLE = {"patch_dropout", "output_tokens", "pad_id", "eos_id"}
 _IDLE |= {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 
 
-def config_of(said: Mapping[str, Any]) -> Config:
+@dataclass(frozen=True, kw_only=True)
+class _Part(Config):
+    """A part of `model_cfg`; an entry that makes another network is refused."""
+
+    same: ClassVar[Mapping[str, Any]] = {}
+    """Entries that are no field, with the only value that is read, besides null and false."""
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        del naming
+        known = {one.name for one in fields(cls)} | (_IDLE if cls.same else set())
+        others = {k: v for k, v in given.items() if k not in known and v not in (None, False) and cls.same.get(k) != v}
+        if others:
+            raise ValueError(
+                f"{cls.model_type} with {str(others)[:120]} is not read, only OpenCLIP's own ViT and causal text "
+                "transformer"
+            )
+        if isinstance(given.get("layers"), (list, tuple)):
+            layers = str(given["layers"])[:120]
+            raise ValueError(
+                f"{cls.model_type} with layers={layers} is CLIP's own ResNet, which is not read, only ViTs"
+            )
+        return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tower(_Part):
+    width: Whole = 768
+    layers: Depth = 12
+    mlp_ratio: Ratio = 4.0
+
+    def entries(self, heads: int, act: str) -> dict[str, Any]:
+        """In transformers' words."""
+        return {
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": heads,
+            "intermediate_size": int(self.width * self.mlp_ratio),
+            "hidden_act": act,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Vision(_Tower):
+    model_type: ClassVar[str] = "vision_cfg"
+    same: ClassVar[Mapping[str, Any]] = {**_SAME, "pool_type": "tok"}
+    image_size: Whole = 224
+    patch_size: Whole = 16
+    head_width: Whole = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Text(_Tower):
+    model_type: ClassVar[str] = "text_cfg"
+    same: ClassVar[Mapping[str, Any]] = {**_SAME, "pool_type": "argmax"}
+    width: Whole = 512
+    context_length: Whole = 77
+    vocab_size: Vocabulary = 49408
+    heads: Whole = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model(_Part):
+    model_type: ClassVar[str] = "model_cfg"
+    embed_dim: Whole
+    vision_cfg: _Vision = _Vision()
+    text_cfg: _Text = _Text()
+    quick_gelu: bool = False
+
+
+def config_of(said: Mapping[str, Any]) -> dict[str, Any]:
     """CLIP's measures by transformers' words.
 
     Args:
@@ -23,29 +91,35 @@ def config_of(said: Mapping[str, Any]) -> Config:
     Raises:
       ValueError: for a network whose towers are not CLIP's two transformers, and for what is no measure.
     """
-    model: dict[str, Any] = _mapping(said, "model_cfg")
-    vision = _part(model, "vision_cfg", _VISION, {**_SAME, "pool_type": "tok"})
-    text = _part(model, "text_cfg", _TEXT, {**_SAME, "pool_type": "argmax"})
-    model = {"quick_gelu": False, **model}
-    choice(model, "quick_gelu", (True, False))
-    whole(model, "embed_dim")
-    _only("model_cfg", model, {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}, {})
-    act = "quick_gelu" if model["quick_gelu"] else "gelu"
+    model: _Model = read(_Model, "model_cfg", said.get("model_cfg", {}))
+    vision, text = model.vision_cfg, model.text_cfg
+    act = "quick_gelu" if model.quick_gelu else "gelu"
     return {
         "model_type": "clip",
-        "projection_dim": model["embed_dim"],
+        "projection_dim": model.embed_dim,
         "vision_config": {
-            **_tower(vision, vision["width"] // vision["head_width"], act),
-            "image_size": vision["image_size"],
-            "patch_size": vision["patch_size"],
+            **vision.entries(vision.width // vision.head_width, act),
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
         },
         "text_config": {
-            **_tower(text, text["heads"], act),
-            "vocab_size": text["vocab_size"],
-            "max_position_embeddings": text["context_length"],
+            **text.entries(text.heads, act),
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.context_length,
             "eos_token_id": 2,  # by which transformers means OpenCLIP's way: the largest number ends a text
         },
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images(Config):
+    mode: Literal["RGB"] = "RGB"
+    resize_mode: Literal["shortest", "squash"] = "shortest"
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def preprocessing_of(said: Mapping[str, Any], side: int) -> Preprocessing:
@@ -54,51 +128,10 @@ def preprocessing_of(said: Mapping[str, Any], side: int) -> Preprocessing:
     Raises:
       ValueError: for a `preprocess_cfg` that says what jtl does not do.
     """
-    given: dict[str, Any] = {"mode": "RGB", "resize_mode": "shortest", "interpolation": "bicubic"}
-    given |= {name: value for name, value in _mapping(said, "preprocess_cfg").items() if value is not None}
-    choice(given, "mode", ("RGB",))
-    choice(given, "resize_mode", ("shortest", "squash"))
-    choice(given, "interpolation", ("bicubic", "bilinear", "random"))
-    if given["interpolation"] == "random":  # as training augments; else it is OpenCLIP's usual
-        given["interpolation"] = "bicubic"
-    mode = {"shortest": "center", "squash": "squash"}[given["resize_mode"]]
+    images: _Images = read(_Images, "preprocess_cfg", said.get("preprocess_cfg", {}))
+    # "random" is how training augments; else it is OpenCLIP's usual.
+    interpolation = "bicubic" if images.interpolation == "random" else images.interpolation
+    mode = {"shortest": "center", "squash": "squash"}[images.resize_mode]
+    timm = {**images.extra, "interpolation": interpolation, "input_size": (3, side, side)}
     usual = Preprocessing(side, side, "bicubic", *OPENAI)
-    return from_timm({**given, "input_size": (3, side, side), "crop_pct": 1.0, "crop_mode": mode}, usual)
-
-
-def _mapping(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = config.get(name, {})
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name}={show(str(value))}: give names and values")
-    return dict(value)
-
-
-def _part(model: Mapping[str, Any], name: str, usual: Mapping[str, Any], same: Mapping[str, Any]) -> dict[str, Any]:
-    """One tower's measures, every one."""
-    made = {**usual, **_mapping(model, name)}
-    _only(name, made, {*usual, *_IDLE}, same)
-    if isinstance(made["layers"], (list, tuple)):
-        layers = str(made["layers"])[:120]
-        raise ValueError(f"{name} with layers={layers} is CLIP's own ResNet, which is not read, only its ViTs")
-    whole(made, *(measure for measure in usual if measure not in ("mlp_ratio", "vocab_size", "layers")))
-    real(made, "mlp_ratio", 64.0)
-    return made
-
-
-def _only(name: str, given: Mapping[str, Any], known: set[str], same: Mapping[str, Any]) -> None:
-    """Refuses what makes another network; what is off, null or as in every network does not."""
-    others = {k: v for k, v in given.items() if k not in known and v not in (None, False) and same.get(k) != v}
-    if others:
-        raise ValueError(
-            f"{name} with {str(others)[:120]} is not read, only OpenCLIP's own ViT and causal text transformer"
-        )
-
-
-def _tower(part: Mapping[str, Any], heads: int, act: str) -> dict[str, Any]:
-    return {
-        "hidden_size": part["width"],
-        "num_hidden_layers": part["layers"],
-        "num_attention_heads": heads,
-        "intermediate_size": int(part["width"] * part["mlp_ratio"]),
-        "hidden_act": act,
-    }
+    return from_timm({**timm, "crop_pct": 1.0, "crop_mode": mode}, usual)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.backbones.convnext import names as maps
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, stages, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, choice, loose, must_be, picture, real, stages, whole, wholes
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
@@ -32,7 +32,7 @@ _OTHERS = {
 _WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"convnext_(\w+)", name)
     if not found or (found[1] not in _SIZES and found[1] not in _OTHERS):
         return None
@@ -43,7 +43,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config | _OTHERS.get(found[1], {}), changes, _WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     usual = {
         "num_channels": 3,
         "patch_size": 4,
@@ -68,7 +68,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     must_be(config, hidden_act="gelu")
     return backbones.convnext(
         stages(config),
@@ -82,7 +82,7 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     depths, conv_mlp = config["depths"], config.get("conv_mlp", False)
     own = {
         "overlap": "stem_hidden" in config,
@@ -96,7 +96,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(depths)}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del config
     return Preprocessing(235 if name == "convnext_nano" else 256, 224, "bicubic", *IMAGENET)
 
@@ -104,7 +104,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 CONVNEXT = Family(
     names="convnext_{atto,femto,pico,nano}{,_ols}, convnext_{tiny,tiny_hnf,small,base,large,large_mlp,xlarge}",
     named=_named,
-    complete=_complete,
+    config=loose("convnext", _complete),
     backbone=_backbone,
     example=lambda config: picture(config["patch_size"] << len(config["depths"]), config["num_channels"]),
     tables=_tables,
@@ -112,3 +112,4 @@ CONVNEXT = Family(
     architecture="ConvNextForImageClassification",
     depth=("depths", "hidden_sizes", "num_stages"),
 )
+FAMILIES = (CONVNEXT,)

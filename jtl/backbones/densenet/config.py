@@ -6,7 +6,7 @@ from typing import Any
 
 from jtl import backbones
 from jtl.backbones.densenet import names as maps
-from jtl.backbones.family import Config, Family, changed, picture, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, loose, picture, whole, wholes
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
@@ -19,7 +19,7 @@ _SIZES = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"densenet(121|161|169|201)", name)
     if not found:
         return None
@@ -30,7 +30,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, words)
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -46,12 +46,12 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     size = backbones.DenseSize(config["growth_rate"], tuple(config["depths"]), config["embedding_size"])
     return backbones.densenet(size, bottleneck=config["bottleneck_ratio"])
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     rules = maps.torchvision(config["depths"])
     return {"torchvision": rules, "timm": rules}
 
@@ -59,10 +59,11 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
 DENSENET = Family(
     names="densenet{121,161,169,201}",
     named=_named,
-    complete=_complete,
+    config=loose("densenet", _complete),
     backbone=_backbone,
     example=lambda config: picture(2 << len(config["depths"]), config["num_channels"]),
     tables=_tables,
     usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
     architecture=None,
 )
+FAMILIES = (DENSENET,)

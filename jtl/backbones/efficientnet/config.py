@@ -8,7 +8,7 @@ from typing import Any
 from jtl import backbones, heads
 from jtl.backbones.efficientnet import names as maps
 from jtl.backbones.efficientnet.network import SCALES, STAGES, MBStage
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, choice, loose, must_be, picture, real, whole, wholes
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
 from jtl.preprocess.image import IMAGENET, Preprocessing
@@ -18,7 +18,7 @@ _LISTS = ("in_channels", "out_channels", "kernel_sizes", "strides", "num_block_r
 _SIDES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"(tf_|)efficientnet_(b[0-7])", name)
     if not found:
         return None
@@ -30,7 +30,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, {"in_chans": "num_channels", "drop_path_rate": "drop_connect_rate"})
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     usual = {
         "num_channels": 3,
         "width_coefficient": 2.0,
@@ -72,7 +72,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     inputs = [32, *config["out_channels"][:-1]]
     must_be(config, hidden_act="swish", pooling_type="mean", depth_divisor=8)
     if len({len(config[name]) for name in _LISTS}) != 1:
@@ -91,7 +91,7 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     repeats = [math.ceil(count * config["depth_coefficient"]) for count in config["num_block_repeats"]]
     stages = [(count, ratio > 1) for count, ratio in zip(repeats, config["expand_ratios"], strict=False)]
     # Each library's network pads in its own way, and can be written for no other.
@@ -103,7 +103,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     return tables if "padding" in config else {"transformers": maps.transformers(stages), **tables}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del name
     side = config["image_size"]
     return Preprocessing(side + 32, side, "bicubic", *IMAGENET)
@@ -112,7 +112,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 EFFICIENTNET = Family(
     names="{,tf_}efficientnet_{b0,b1,b2,b3,b4,b5,b6,b7}",
     named=_named,
-    complete=_complete,
+    config=loose("efficientnet", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -120,3 +120,4 @@ EFFICIENTNET = Family(
     architecture="EfficientNetForImageClassification",
     head=lambda config, classes: heads.linear(classes, dropout=config.get("dropout_rate", 0.0)),
 )
+FAMILIES = (EFFICIENTNET,)

@@ -8,7 +8,7 @@ from typing import Any
 from jtl import backbones
 from jtl.backbones.efficientnet_v2 import names as maps
 from jtl.backbones.efficientnet_v2.network import KINDS, SIZES, EfficientNetV2Size, V2Stage
-from jtl.backbones.family import Config, Family, changed, choice, picture, real, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, choice, loose, picture, real, whole, wholes
 from jtl.model import Model
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.weights.formats.errors import show
@@ -32,7 +32,7 @@ _IMAGES = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"(tf_efficientnetv2_(?!rw_)|efficientnetv2_(?=rw_)|efficientnet_v2_(?=[sml]$))(\w+)", name)
     if not found or found[2] not in SIZES:
         return None
@@ -44,7 +44,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, {"in_chans": "num_channels", "drop_path_rate": "drop_connect_rate"})
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     small = _named("efficientnet_v2_s", {}) or {}
     config = {"num_channels": 3, "drop_connect_rate": 0.2, **small, **config}
@@ -64,11 +64,11 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _stages(config: Config) -> tuple[V2Stage, ...]:
+def _stages(config: Raw) -> tuple[V2Stage, ...]:
     return tuple(V2Stage(*stage) for stage in zip(*(config[name] for name in _LISTS), strict=True))
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     return backbones.efficientnet_v2(
         EfficientNetV2Size(config["stem_channels"], _stages(config), config["hidden_dim"]),
         padding=config["padding"],
@@ -77,14 +77,14 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     # Padding and ε tell whose a network is, for neither library can make the other's by name.
     if (config["padding"], config["batch_norm_eps"]) == ("torch", 1e-3):
         return {"torchvision": maps.torchvision(_stages(config))}
     return {"timm": maps.timm(_stages(config))}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del config
     size = name.rpartition("_")[2]
     if name in TORCHVISION:
@@ -99,7 +99,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 EFFICIENTNET_V2 = Family(
     names="efficientnet_v2_{s,m,l}, tf_efficientnetv2_{s,m,l,xl,b0,b1,b2,b3}, efficientnetv2_rw_{t,s,m}",
     named=_named,
-    complete=_complete,
+    config=loose("efficientnet_v2", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -107,3 +107,4 @@ EFFICIENTNET_V2 = Family(
     architecture=None,
     torchvision=TORCHVISION,
 )
+FAMILIES = (EFFICIENTNET_V2,)

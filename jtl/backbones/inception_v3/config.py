@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, picture, real, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, loose, picture, real, whole, wholes
 from jtl.backbones.inception_v3 import names as maps
 from jtl.model import Model
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
@@ -14,11 +14,11 @@ from jtl.weights.mapping.rules import Rule
 _WORDS = {"in_chans": "num_channels", "transform_input": "transform_input"}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     return changed({"model_type": "inception_v3"}, changes, _WORDS) if name == "inception_v3" else None
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -37,16 +37,16 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     return backbones.inception_v3(config["depth_multiplier"], depths=config["depths"], eps=config["layer_norm_eps"])
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     rules = maps.torchvision(config["depths"])
     return {"torchvision": rules, "timm": rules}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     """For ImageNet; or, as after torchvision's `transform_input`, which undoes that, from -1 to 1."""
     del name
     return Preprocessing(342, 299, "bilinear", *(HALF if config.get("transform_input", True) else IMAGENET))
@@ -55,10 +55,11 @@ def _usual(name: str, config: Config) -> Preprocessing:
 INCEPTION_V3 = Family(
     names="inception_v3",
     named=_named,
-    complete=_complete,
+    config=loose("inception_v3", _complete),
     backbone=_backbone,
     example=lambda config: picture(75, config["num_channels"]),
     tables=_tables,
     usual=_usual,
     architecture=None,
 )
+FAMILIES = (INCEPTION_V3,)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones, heads
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, whole
+from jtl.backbones.family import Family, Raw, changed, choice, loose, must_be, picture, real, whole
 from jtl.backbones.mobilenet_v2 import names as maps
 from jtl.backbones.mobilenet_v2.network import repeats
 from jtl.model import Model
@@ -16,7 +16,7 @@ WORDS = {"in_chans": "num_channels"}
 DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     if name == "mobilenet_v2":
         return changed({"model_type": "mobilenet_v2"}, changes, {**WORDS, "width_mult": "depth_multiplier"})
     found = re.fullmatch(r"mobilenetv2_(035|050|075|100|140|110d|120d)", name)
@@ -26,7 +26,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config | DEEPER.get(found[1], {}), changes, WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     theirs = naming == "transformers"
     usual = {
         "num_channels": 3,
@@ -52,7 +52,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     must_be(config, depth_divisible_by=8, min_depth=8, expand_ratio=6, output_stride=32, hidden_act="relu6")
     must_be(config, first_layer_is_expansion=True, finegrained_output=True)
     return backbones.mobilenet_v2(
@@ -63,7 +63,7 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     if config["depth_coefficient"] != 1:  # only timm has such
         return {"timm": maps.timm(repeats(config["depth_coefficient"]))}
     found: dict[str, Sequence[Rule]] = {"transformers": maps.transformers()}
@@ -72,7 +72,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     return found
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del config
     return Preprocessing(256, 224, "bicubic" if name.startswith("mobilenetv2") else "bilinear", *IMAGENET)
 
@@ -80,7 +80,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 MOBILENET_V2 = Family(
     names="mobilenet_v2, mobilenetv2_{035,050,075,100,110d,120d,140}",
     named=_named,
-    complete=_complete,
+    config=loose("mobilenet_v2", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -89,3 +89,4 @@ MOBILENET_V2 = Family(
     head=lambda config, classes: heads.linear(classes, dropout=config.get("classifier_dropout_prob", 0.0)),
     torchvision=("mobilenet_v2",),
 )
+FAMILIES = (MOBILENET_V2,)

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, choice, picture, real, whole
+from jtl.backbones.family import Family, Raw, changed, choice, loose, picture, real, whole
 from jtl.backbones.mobilenet_v3 import names as maps
 from jtl.backbones.mobilenet_v3.network import ROWS
 from jtl.model import Model
@@ -20,7 +20,7 @@ WORDS = {"in_chans": "num_channels"}
 HIDDEN = {"large": 1280, "small": 1024}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     if name in TORCHVISION:
         config = {"model_type": "mobilenet_v3", "size": name.removeprefix("mobilenet_v3_")}
         return changed(config, changes, {**WORDS, "width_mult": "depth_multiplier"})
@@ -32,7 +32,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     if naming in ("torchvision", "timm"):
         config = {"scaling": naming, **config}
     timm = config.get("scaling") == "timm"
@@ -50,7 +50,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     return backbones.mobilenet_v3(
         config["size"],
         config["depth_multiplier"],
@@ -61,7 +61,7 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     # Only the first block does not expand, at any width; timm counts blocks by their stages, of as many channels each.
     rows = [(row.channels, Parts(i > 0, row.squeeze)) for i, row in enumerate(ROWS[config["size"]])]
     stages = [[parts for _, parts in stage] for _, stage in groupby(rows, lambda row: row[0])]
@@ -73,7 +73,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     return {name: table for name, table in found.items() if config.get("scaling", name) == name}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del config
     if name.startswith("mobilenetv3"):
         return Preprocessing(256, 224, "bicubic", *IMAGENET)
@@ -84,7 +84,7 @@ MOBILENET_V3 = Family(
     names="mobilenet_v3_{large,small}, mobilenetv3_large_{075,100}, mobilenetv3_small_{050,075,100}, "
     "tf_mobilenetv3_{large,small}_{075,100}",
     named=_named,
-    complete=_complete,
+    config=loose("mobilenet_v3", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -92,3 +92,4 @@ MOBILENET_V3 = Family(
     architecture=None,
     torchvision=TORCHVISION,
 )
+FAMILIES = (MOBILENET_V3,)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, must_be, picture, whole
+from jtl.backbones.family import Family, Raw, changed, loose, must_be, picture, whole
 from jtl.backbones.resnet import names as maps
 from jtl.backbones.resnet.network import DEPTHS, PLAIN
 from jtl.model import Model
@@ -14,7 +14,7 @@ from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"resnet(18|26|34|50|101|152)", name)
     if not found:
         return None
@@ -23,16 +23,16 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return {"model_type": "resnet", **config, "hidden_sizes": [64 * 2**i * wide for i in range(len(config["depths"]))]}
 
 
-def of_depth(depth: int, changes: Mapping[str, Any]) -> Config:
+def of_depth(depth: int, changes: Mapping[str, Any]) -> Raw:
     """`layer_type` and `depths`, with timm's `model_args`."""
-    config: Config = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": list(DEPTHS[depth])}
+    config: Raw = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": list(DEPTHS[depth])}
     config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
     if not isinstance(config["depths"], list):
         raise ValueError(f"layers={show(config['depths'])}: give the number of blocks of each stage")
     return config
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -57,7 +57,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     must_be(config, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False)
     if config["layer_type"] not in ("basic", "bottleneck"):
         raise ValueError(f"resnet with layer_type={show(config['layer_type'])}: give 'basic' or 'bottleneck'")
@@ -66,12 +66,12 @@ def _backbone(config: Config) -> Model:
     return backbones.resnet(config["depths"], bottleneck=deep(config), width=width)
 
 
-def deep(config: Config) -> bool:
+def deep(config: Raw) -> bool:
     """Whether its blocks are bottlenecks."""
     return config["layer_type"] == "bottleneck"
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     convolutions = 3 if deep(config) else 2
     return {
         "transformers": maps.transformers(config["depths"], convolutions),
@@ -80,7 +80,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     }
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del config
     # What timm alone has it trained with bicubic interpolation.
     return Preprocessing(256, 224, "bicubic" if name == "resnet26" else "bilinear", *IMAGENET)
@@ -89,7 +89,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 RESNET = Family(
     names="resnet18, resnet26, resnet34, resnet50, resnet101, resnet152",
     named=_named,
-    complete=_complete,
+    config=loose("resnet", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -97,3 +97,4 @@ RESNET = Family(
     architecture="ResNetForImageClassification",
     depth=("depths", "hidden_sizes"),
 )
+FAMILIES = (RESNET,)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.family import Config, Family, choice, picture, whole, wholes
+from jtl.backbones.family import Family, Raw, choice, loose, picture, whole, wholes
 from jtl.backbones.resnet import names as maps
 from jtl.backbones.resnet.config import deep, of_depth
 from jtl.model import Model
@@ -12,7 +12,7 @@ from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
 _D = {"stem_width": 32, "avg_down": True}
-_SIZES: dict[str, tuple[int, Config]] = {
+_SIZES: dict[str, tuple[int, Raw]] = {
     **{
         f"resnext{depth}_{groups}x{width}d": (depth, {"groups": groups, "width_per_group": width})
         for depth, groups, width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 32, 16), (101, 64, 4))
@@ -42,14 +42,14 @@ _SIZES: dict[str, tuple[int, Config]] = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     if name not in _SIZES:
         return None
     depth, measures = _SIZES[name]
     return {"model_type": "resnet_variant", **measures, **of_depth(depth, changes)}
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -74,7 +74,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     return backbones.resnet(
         config["depths"],
         stem="imagenet" if config["stem_width"] is None else "tiered" if config["stem_tiered"] else "deep",
@@ -88,13 +88,13 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     own = {"deep_stem": config["stem_width"] is not None, "avg_down": config["avg_down"], "squeeze": config["squeeze"]}
     rules = maps.torchvision(config["depths"], 3 if deep(config) else 2, **own)
     return {"timm": rules} if any(own.values()) else {"torchvision": rules, "timm": rules}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del config
     # What timm alone has it trained with bicubic interpolation.
     return Preprocessing(256, 224, "bicubic" if name.startswith(("resnet", "seres")) else "bilinear", *IMAGENET)
@@ -103,7 +103,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 RESNET_VARIANT = Family(
     names=", ".join(_SIZES),
     named=_named,
-    complete=_complete,
+    config=loose("resnet_variant", _complete),
     backbone=_backbone,
     example=lambda config: picture(64, config["num_channels"]),
     tables=_tables,
@@ -111,3 +111,4 @@ RESNET_VARIANT = Family(
     architecture=None,
     depth=("depths",),
 )
+FAMILIES = (RESNET_VARIANT,)

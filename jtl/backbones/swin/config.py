@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, must_be, own_words, picture, real, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, loose, must_be, own_words, picture, real, whole, wholes
 from jtl.backbones.swin import names as maps
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
@@ -32,7 +32,7 @@ _WORDS = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"swin_(tiny|small|base|large)_patch(\d{1,2})_window(\d{1,2})_(\d{1,4})", name)
     if found:
         kind, patch, window, image = found[1], *map(int, found.groups()[1:])
@@ -47,7 +47,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed({"model_type": "swin", **config}, changes, _WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
+def _complete(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "image_size": 224,
@@ -78,7 +78,7 @@ def _complete(config: Config, naming: str) -> Config:
     return config
 
 
-def _backbone(config: Config) -> Model:
+def _backbone(config: Raw) -> Model:
     must_be(config, hidden_act="gelu", qkv_bias=True, use_absolute_embeddings=False)
     depths, heads = config["depths"], config["num_heads"]
     if len(depths) != len(heads):
@@ -95,7 +95,7 @@ def _backbone(config: Config) -> Model:
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: Raw) -> dict[str, Sequence[Rule]]:
     depths = config["depths"]
     return {
         "transformers": maps.transformers(depths),
@@ -105,7 +105,7 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     }
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     if name in _RESIZED:
         return Preprocessing(_RESIZED[name], 224, "bicubic", *IMAGENET)
     side = config["image_size"]
@@ -115,7 +115,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 SWIN = Family(
     names="swin_{tiny,small,base,large}_patch4_window7_224, swin_{base,large}_patch4_window12_384, swin_{t,s,b}",
     named=_named,
-    complete=_complete,
+    config=loose("swin", _complete),
     backbone=_backbone,
     example=lambda config: picture(config["patch_size"] << len(config["depths"]), config["num_channels"]),
     tables=_tables,
@@ -124,3 +124,4 @@ SWIN = Family(
     torchvision=tuple(_RESIZED),
     depth=("depths", "num_heads", "num_layers"),
 )
+FAMILIES = (SWIN,)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, choice, picture, real, whole, wholes
+from jtl.backbones.family import Family, Raw, changed, choice, loose, picture, real, whole, wholes
 from jtl.backbones.vgg import names as maps
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
@@ -14,7 +14,7 @@ from jtl.weights.mapping.rules import Rule
 _DEPTHS = {"11": [1, 1, 2, 2, 2], "13": [2, 2, 2, 2, 2], "16": [2, 2, 3, 3, 3], "19": [2, 2, 4, 4, 4]}
 
 
-def _named_vgg(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named_vgg(name: str, changes: Mapping[str, Any]) -> Raw | None:
     found = re.fullmatch(r"vgg(11|13|16|19)(_bn|)", name)
     if not found:
         return None
@@ -22,7 +22,7 @@ def _named_vgg(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, {"in_chans": "num_channels"})
 
 
-def _complete_vgg(config: Config, naming: str) -> Config:
+def _complete_vgg(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -41,7 +41,7 @@ def _complete_vgg(config: Config, naming: str) -> Config:
     return config
 
 
-def _vgg(config: Config) -> Model:
+def _vgg(config: Raw) -> Model:
     depths, widths = config["depths"], config["hidden_sizes"]
     if len(depths) != len(widths):
         raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
@@ -53,16 +53,16 @@ def _vgg(config: Config) -> Model:
     )
 
 
-def _tables_vgg(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables_vgg(config: Raw) -> dict[str, Sequence[Rule]]:
     measures = config["depths"], config["hidden_sizes"][-1], config["batch_norm"]
     return {"torchvision": maps.torchvision_vgg(*measures), "timm": maps.timm_vgg(*measures)}
 
 
-def _named_alexnet(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named_alexnet(name: str, changes: Mapping[str, Any]) -> Raw | None:
     return changed({"model_type": "alexnet"}, changes, {"in_chans": "num_channels"}) if name == "alexnet" else None
 
 
-def _complete_alexnet(config: Config, naming: str) -> Config:
+def _complete_alexnet(config: Raw, naming: str) -> Raw:
     del naming
     usual = {
         "num_channels": 3,
@@ -77,13 +77,13 @@ def _complete_alexnet(config: Config, naming: str) -> Config:
     return config
 
 
-def _alexnet(config: Config) -> Model:
+def _alexnet(config: Raw) -> Model:
     return backbones.alexnet(
         widths=config["hidden_sizes"], hidden=config["intermediate_size"], dropout=config["dropout"]
     )
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: Raw) -> Preprocessing:
     del name, config
     return Preprocessing(256, 224, "bilinear", *IMAGENET)
 
@@ -91,7 +91,7 @@ def _usual(name: str, config: Config) -> Preprocessing:
 VGG = Family(
     names="vgg{11,13,16,19}, vgg{11,13,16,19}_bn",
     named=_named_vgg,
-    complete=_complete_vgg,
+    config=loose("vgg", _complete_vgg),
     backbone=_vgg,
     example=lambda config: picture(1 << len(config["depths"]), config["num_channels"]),
     tables=_tables_vgg,
@@ -101,10 +101,11 @@ VGG = Family(
 ALEXNET = Family(
     names="alexnet",
     named=_named_alexnet,
-    complete=_complete_alexnet,
+    config=loose("alexnet", _complete_alexnet),
     backbone=_alexnet,
     example=lambda config: picture(64, config["num_channels"]),
     tables=lambda config: {"torchvision": maps.torchvision_alexnet(config["hidden_sizes"][-1])},
     usual=_usual,
     architecture=None,
 )
+FAMILIES = (VGG, ALEXNET)
