@@ -1,6 +1,6 @@
 """What jtl must know of a family of networks to read its files."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -13,11 +13,8 @@ from jtl.backbones.config import Config
 from jtl.model import Model
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
-from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
-Raw = dict[str, Any]
-"""Entries of a config that is not typed yet."""
 HEADLESS = "transformers, headless"
 """The naming of a file of transformers that lacks the layers which only a network with a head needs."""
 PLAIN = "transformers, no head"
@@ -101,50 +98,16 @@ def sentence(tokens: int) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: jax.ShapeDtypeStruct((1, tokens), dtype) for name, dtype in (("ids", jnp.int32), ("mask", jnp.bool_))}
 
 
-class Loose(dict):
-    """A config that is not typed yet: its entries are attributes."""
-
-    model_type = ""
-
-    def __hash__(self):
-        return hash(repr(self))
-
-    def __getattr__(self, name):
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
-
-    def replace(self, **changes):
-        """A copy with other values."""
-        return type(self)({**self, **changes})
-
-    def to_dict(self):
-        """Its entries."""
-        return dict(self)
-
-    @property
-    def extra(self):
-        """Its entries."""
-        return self
-
-
-def loose(kind: str, complete: Any) -> Any:
-    """The class of configs of a family without a typed one, made by `complete(entries, naming)`."""
-    made: Any = type("Loose", (Loose,), {"model_type": kind})
-    made.from_dict = lambda entries, naming="": made(complete(dict(entries), naming))
-    return made
-
-
 def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:
     """The example of a network of images."""
     return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
 
-def changed(config: Raw, changes: Mapping[str, Any], words: Mapping[str, str]) -> Raw:
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
     """`config` with timm's `model_args`.
 
     Args:
-      config: of the named network.
+      config: entries of the named network.
       changes: by timm's words.
       words: timm's word -> transformers'.
 
@@ -155,95 +118,3 @@ def changed(config: Raw, changes: Mapping[str, Any], words: Mapping[str, str]) -
     if unknown:
         raise ValueError(f"model_args {unknown} change the network in a way jtl does not know; known are {list(words)}")
     return {**config, **{words[word]: value for word, value in changes.items()}}
-
-
-def own_words(config: Raw, words: Mapping[str, str]) -> Raw:
-    """`config` with a family's own words for the measures that transformers also takes by its common ones.
-
-    Args:
-      config: by either.
-      words: transformers' common word -> the family's.
-
-    Raises:
-      ValueError: for one measure by both words with two values.
-    """
-    for word, own in words.items():
-        if word in config:
-            if own in config and config[own] != config[word]:
-                given = f"{own}={str(config[own])[:120]} and {word}={str(config[word])[:120]}"
-                raise ValueError(f"{given} are the same measure of a {config['model_type']}: give it once")
-            config = {name: value for name, value in config.items() if name != word} | {own: config[word]}
-    return config
-
-
-def whole(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1 << 16) -> None:
-    """Refuses measures that are no whole numbers from `least` to `most`: a file may say anything.
-
-    Raises:
-      ValueError: naming the entry and its value.
-    """
-    for name in names:
-        value = config.get(name)
-        if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"{name}={show(value)}: give a whole number from {least} to {most}")
-
-
-def wholes(config: Mapping[str, Any], *names: str, least: int = 1, most: int = 1 << 16, longest: int = 64) -> None:
-    """Refuses measures that are no lists of 1 to `longest` whole numbers from `least` to `most`.
-
-    Raises:
-      ValueError: naming the entry and its value.
-    """
-    for name in names:
-        values: Any = config.get(name)
-        fits = isinstance(values, (list, tuple)) and 1 <= len(values) <= longest
-        if not fits or not all(type(value) is int and least <= value <= most for value in values):
-            raise ValueError(
-                f"{name}={show(str(values))}: give a list of 1 to {longest} whole numbers from {least} to {most}"
-            )
-
-
-def stages(config: Raw) -> list[tuple[int, int]]:
-    """(blocks, channels) of each stage, by `depths` and `hidden_sizes`.
-
-    Raises:
-      ValueError: where these are not as many.
-    """
-    depths, widths = config["depths"], config["hidden_sizes"]
-    if len(depths) != len(widths):
-        raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
-    return list(zip(depths, widths, strict=True))
-
-
-def real(config: Mapping[str, Any], name: str, most: float) -> None:
-    """Refuses a measure that is no number from 0 to `most`.
-
-    Raises:
-      ValueError: naming the entry and its value.
-    """
-    value: Any = config.get(name)
-    if type(value) not in (int, float) or not 0 <= value <= most:
-        raise ValueError(f"{name}={show(value)}: give a number from 0 to {most}")
-
-
-def choice(config: Mapping[str, Any], name: str, choices: Collection[Any]) -> None:
-    """Refuses what is none of the choices.
-
-    Raises:
-      ValueError: naming the entry and its value.
-    """
-    value = config.get(name)
-    if not any(type(value) is type(one) and value == one for one in choices):
-        raise ValueError(f"{name}={show(str(value))}: give one of {list(choices)}")
-
-
-def must_be(config: Raw, **wanted: Any) -> None:
-    """Refuses a network that jtl's is not.
-
-    Raises:
-      ValueError: naming the entry of the config, its value and the one that is read.
-    """
-    for name, value in wanted.items():
-        if config[name] != value:
-            given = config[name] if isinstance(config[name], (list, tuple)) else show(config[name])
-            raise ValueError(f"{config['model_type']} with {name}={str(given)[:120]} is not read, only with {value!r}")

@@ -24,6 +24,7 @@ _CONFIGS = (  # a line for each module that defines `FAMILIES`; a name is looked
     "swin.config",
     "inception_v3.config",
     "vgg.config",
+    "alexnet.config",
     "densenet.config",
     "cifar_resnet.config",
     "bert.config",

@@ -2,33 +2,38 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
-from jtl import backbones
 from jtl.backbones.cifar_resnet.names import akamaster
-from jtl.backbones.family import Family, Raw, changed, loose, picture, whole
+from jtl.backbones.cifar_resnet.network import cifar_resnet
+from jtl.backbones.config import Config, Range
+from jtl.backbones.family import Family, changed, picture
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Raw | None:
+@dataclass(frozen=True, kw_only=True)
+class CifarResNetConfig(Config):
+    """The config of a ResNet for CIFAR, in jtl's own words."""
+
+    model_type: ClassVar[str] = "cifar_resnet"
+    depth: Annotated[int, Range(1, 1202)]
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"cifar_resnet(\d+)", name)
     return changed({"model_type": "cifar_resnet", "depth": int(found[1])}, changes, {}) if found else None
 
 
-def _complete(config: Raw, naming: str) -> Raw:
-    del naming
-    whole(config, "depth", most=1202)
-    return config
-
-
-CIFAR_RESNET = Family(
-    names="cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110",
-    named=_named,
-    config=loose("cifar_resnet", _complete),
-    backbone=lambda config: backbones.cifar_resnet(config["depth"]),
-    example=lambda config: picture(32, 3),
-    tables=lambda config: {"akamaster": akamaster(config["depth"])},
-    usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
-    architecture=None,
+FAMILIES = (
+    Family(
+        config=CifarResNetConfig,
+        names="cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56, cifar_resnet110",
+        named=_named,
+        backbone=lambda config: cifar_resnet(config.depth),
+        example=lambda config: picture(32, 3),
+        tables=lambda config: {"akamaster": akamaster(config.depth)},
+        usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
+        architecture=None,
+    ),
 )
-FAMILIES = (CIFAR_RESNET,)

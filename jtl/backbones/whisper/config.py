@@ -25,7 +25,9 @@ _SIZES = {
     "large-v2": (1280, 32, 20, 5120),
     "large-v3": (1280, 32, 20, 5120),
 }
-_PRESETS = {f"whisper-{name}": dict(zip(_MEASURES, size, strict=True)) for name, size in _SIZES.items()}
+_PRESETS: dict[str, dict[str, Any]] = {
+    f"whisper-{name}": dict(zip(_MEASURES, size, strict=True)) for name, size in _SIZES.items()
+}
 _PRESETS["whisper-large-v3"]["num_mel_bins"] = 128
 
 
