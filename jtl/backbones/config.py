@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from types import NoneType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from jtl.nn.sizes import Size
 from jtl.weights.formats.errors import show
@@ -30,6 +41,7 @@ Depths = Annotated[tuple[Depth, ...], Range(1, 8)]
 _UNFIT = object()
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Config:
     r"""The measures of a network; a family's config is a subclass whose fields are entries of its `config.json`.
@@ -45,9 +57,7 @@ class Config:
       ValueError: for an impossible value, naming the entry, its value and what would be right.
 
     Example:
-        >>> @dataclass(frozen=True, kw_only=True)
-        ... class MlpConfig(Config):
-        ...     model_type: ClassVar[str] = "mlp"
+        >>> class MlpConfig(Config, model_type="mlp"):
         ...     hidden_sizes: Widths = (64, 64)
         ...     dropout: Rate = 0.0
         >>> config = MlpConfig.from_dict({"model_type": "mlp", "hidden_sizes": [8], "id2label": {"0": "ant"}})
@@ -66,6 +76,11 @@ class Config:
     """transformers' common name of an entry -> the family's own."""
 
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+
+    def __init_subclass__(cls, model_type: str = "", aliases: Mapping[str, str] | None = None) -> None:
+        """Makes the subclass a frozen dataclass too."""
+        cls.model_type, cls.aliases = model_type or cls.model_type, aliases or cls.aliases
+        dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():
@@ -139,7 +154,6 @@ class Config:
         return made
 
 
-@dataclass(frozen=True, kw_only=True)
 class TransformerConfig(Config):
     """The measures that most transformers name alike."""
 

@@ -30,12 +30,12 @@ class Family(Generic[C]):
 
     Args:
       config: the class of its configs.
-      names: those of timm and torchvision that `named` knows, for messages.
-      named: `named(name, changes)`, the entries of a config, or None for a name of another family; `changes` are
-        timm's `model_args`.
       backbone: of a config.
       example: shapes and types of one example's input, with a leading axis of 1; a tree where there are several.
       tables: naming -> name table; of several that fit alike the first is taken, "transformers" is what `save` writes.
+      names: those of timm and torchvision that `named` knows, for messages.
+      named: `named(name, changes)`, the entries of a config, or None for a name of another family; `changes` are
+        timm's `model_args`.
       usual: the preprocessing of networks known by name; None where their input is text.
       architecture: transformers' class with a head; None where it has none.
       bare: transformers' class without a head; None where it has none that is this network.
@@ -48,13 +48,13 @@ class Family(Generic[C]):
     """
 
     config: type[C]
-    names: str
-    named: Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
     backbone: Callable[[C], Model]
     example: Callable[[C], Any]
     tables: Callable[[C], dict[str, Sequence[Rule]]]
-    usual: Callable[[str, C], Preprocessing | Waves | LogMel | None]
-    architecture: str | None
+    names: str = ""
+    named: Callable[[str, Mapping[str, Any]], dict[str, Any] | None] = lambda name, changes: None
+    usual: Callable[[str, C], Preprocessing | Waves | LogMel | None] = lambda name, config: None
+    architecture: str | None = None
     bare: Callable[[C], str | None] = lambda config: None
     classifier: Callable[[C], str | None] = lambda config: None
     headless: Callable[[Mapping[str, Any], str], Mapping[str, Any]] = lambda entries, naming: entries

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jtl.backbones.clip import open_clip_config
 from jtl.backbones.family import HEADLESS
 from jtl.backbones.registry import FAMILIES, Family
 from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
+from jtl.pretrained import open_clip
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
@@ -60,8 +60,8 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
     if isinstance(config.get("architecture"), str):
         return _timm(config)
     if "model_cfg" in config:
-        made = open_clip_config.config_of(config)
-        images = open_clip_config.preprocessing_of(config, made["vision_config"]["image_size"])
+        made = open_clip.config_of(config)
+        images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
         return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
 

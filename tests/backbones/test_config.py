@@ -1,8 +1,8 @@
 """Typed configs: entries are checked, what is no field is kept, and a config is read again from what it gives."""
 
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import FrozenInstanceError
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -10,16 +10,12 @@ from jtl.backbones.config import Config, Range, Rate, Whole, Widths, Zero, read
 from jtl.backbones.family import by_preset, with_head
 
 
-@dataclass(frozen=True, kw_only=True)
 class Part(Config):
     words: Annotated[tuple[str, ...], Range(1, 2)]
     on: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Net(Config):
-    model_type: ClassVar[str] = "net"
-    aliases: ClassVar[Mapping[str, str]] = {"hidden_size": "width"}
+class Net(Config, model_type="net", aliases={"hidden_size": "width"}):
     width: Whole = 8
     heads: Whole
     sizes: Widths = (4, 8)

@@ -1,8 +1,5 @@
 """AlexNet, from torchvision's files."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from jtl.backbones.alexnet.network import alexnet
 from jtl.backbones.config import Config, DropRate, Whole, Widths
 from jtl.backbones.family import Family, by_preset, picture
@@ -10,11 +7,9 @@ from jtl.backbones.vgg.names import torchvision_alexnet
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlexNetConfig(Config):
+class AlexNetConfig(Config, model_type="alexnet"):
     """The config of an AlexNet, in jtl's own words."""
 
-    model_type: ClassVar[str] = "alexnet"
     num_channels: Whole = 3
     hidden_sizes: Widths = (64, 192, 384, 256, 256)
     intermediate_size: Whole = 4096
@@ -32,6 +27,5 @@ FAMILIES = (
         example=lambda config: picture(64, config.num_channels),
         tables=lambda config: {"torchvision": torchvision_alexnet(config.hidden_sizes[-1])},
         usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
-        architecture=None,
     ),
 )

@@ -1,8 +1,7 @@
 """Encoders of text: BERT (and MiniLM), RoBERTa, DistilBERT."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import flax.linen as nn
 
@@ -23,7 +22,6 @@ _MINI = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 153
 _ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig(Config):
     """How an embedding of a text is made of its tokens, as sentence-transformers does it."""
 
@@ -31,7 +29,6 @@ class EmbeddingConfig(Config):
     normalise: bool
 
 
-@dataclass(frozen=True, kw_only=True)
 class _EncoderConfig(Config):
     """What the encoders have in common."""
 
@@ -45,11 +42,9 @@ class _EncoderConfig(Config):
         return with_head(given, naming, "add_pooling_layer")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BertConfig(_EncoderConfig, TransformerConfig):
+class BertConfig(_EncoderConfig, TransformerConfig, model_type="bert"):
     """The config of a BERT."""
 
-    model_type: ClassVar[str] = "bert"
     hidden_act: _Activation = "gelu"
     hidden_dropout_prob: Rate = 0.1
     attention_probs_dropout_prob: Rate = 0.1
@@ -61,11 +56,9 @@ class BertConfig(_EncoderConfig, TransformerConfig):
     position_embedding_type: Literal["absolute"] = "absolute"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RobertaConfig(BertConfig):
+class RobertaConfig(BertConfig, model_type="roberta"):
     """The config of a RoBERTa, whose first position is that after `pad_token_id`."""
 
-    model_type: ClassVar[str] = "roberta"
     vocab_size: Vocabulary = 50265
     pad_token_id: Annotated[int, Range(0, 1 << 24)] = 1
 
@@ -74,16 +67,17 @@ class RobertaConfig(BertConfig):
             raise ValueError(f"pad_token_id={self.pad_token_id}: give an id below vocab_size={self.vocab_size}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DistilBertConfig(_EncoderConfig):
-    """The config of a DistilBERT, in its own words."""
-
-    model_type: ClassVar[str] = "distilbert"
-    aliases: ClassVar[Mapping[str, str]] = {
+class DistilBertConfig(
+    _EncoderConfig,
+    model_type="distilbert",
+    aliases={
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
-    }
+    },
+):
+    """The config of a DistilBERT, in its own words."""
+
     dim: Whole = 768
     n_layers: Depth = 6
     n_heads: Whole = 12
@@ -98,7 +92,7 @@ def _bert(config: BertConfig) -> Model:
     dropout = config.hidden_dropout_prob
     after = dropout if config.classifier_dropout is None else config.classifier_dropout
     pad = config.pad_token_id if isinstance(config, RobertaConfig) else None
-    net = bert(
+    return bert(
         config.size,
         vocabulary=config.vocab_size,
         positions=config.max_position_embeddings,
@@ -110,12 +104,11 @@ def _bert(config: BertConfig) -> Model:
         attention_dropout=config.attention_probs_dropout_prob,
         activation=_ACTIVATIONS[config.hidden_act],
     )
-    return _embedded(net, config.embedding)
 
 
 def _distilbert(config: DistilBertConfig) -> Model:
     after = config.dropout if config.seq_classif_dropout is None else config.seq_classif_dropout
-    net = bert(
+    return bert(
         Size(config.dim, config.n_layers, config.n_heads, config.hidden_dim),
         vocabulary=config.vocab_size,
         positions=config.max_position_embeddings,
@@ -127,13 +120,6 @@ def _distilbert(config: DistilBertConfig) -> Model:
         out_dropout=0.0,
         activation=_ACTIVATIONS[config.activation],
     )
-    return _embedded(net, config.embedding)
-
-
-def _embedded(net: Model, embedding: EmbeddingConfig | None) -> Model:
-    if embedding is None:
-        return net
-    return sentences(net, pooling=embedding.pooling, normalise=embedding.normalise)
 
 
 def _example(config: _EncoderConfig) -> Any:
@@ -152,16 +138,11 @@ def _family(
     depth: str,
     presets: Mapping[str, Mapping[str, Any]],
 ) -> Family[C]:
-    """One of the three.
+    """One of the three; `table` is of a depth, headless or not, and `depth` the entry that says it."""
 
-    Args:
-      config: the class of its configs.
-      architecture: of transformers.
-      backbone: of a config.
-      table: of a depth, headless or not.
-      depth: the entry that is the number of blocks.
-      presets: name -> entries.
-    """
+    def embedded(config: C) -> Model:
+        net, how = backbone(config), config.embedding
+        return net if how is None else sentences(net, pooling=how.pooling, normalise=how.normalise)
 
     def tables(config: C) -> dict[str, Sequence[Rule]]:
         blocks = getattr(config, depth)
@@ -170,9 +151,7 @@ def _family(
             # The classifier's first layer is the pooler of a network without one.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]
         if config.embedding is not None:  # transformers has no classifier of it
-            found = {
-                naming: [rule for rule in rules if "head/" not in str(rule.path)] for naming, rules in found.items()
-            }
+            return {name: [rule for rule in rules if "head/" not in str(rule.path)] for name, rules in found.items()}
         return found
 
     def bare(config: C) -> str | None:
@@ -183,10 +162,9 @@ def _family(
         config=config,
         names=", ".join(presets),
         named=by_preset(config.model_type, presets),
-        backbone=backbone,
+        backbone=embedded,
         example=_example,
         tables=tables,
-        usual=lambda name, config: None,
         architecture=architecture,
         bare=bare,
         depth=(depth,),

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from jtl.backbones.bit import names as maps
 from jtl.backbones.bit.network import bit
@@ -18,11 +17,9 @@ _DEPTHS = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3], "152": [3, 8, 36, 3]}
 _WORDS = {name: name for name in ("channels", "stem_chs", "drop_path_rate")} | {"in_chans": "num_channels"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class BitConfig(Config):
+class BitConfig(Config, model_type="bit"):
     """The config of a BiT."""
 
-    model_type: ClassVar[str] = "bit"
     num_channels: Whole = 3
     embedding_size: Whole = 64
     hidden_sizes: Widths = (256, 512, 1024, 2048)

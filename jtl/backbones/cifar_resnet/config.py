@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from jtl.backbones.cifar_resnet.names import akamaster
 from jtl.backbones.cifar_resnet.network import cifar_resnet
@@ -12,11 +11,9 @@ from jtl.backbones.family import Family, changed, picture
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
 
-@dataclass(frozen=True, kw_only=True)
-class CifarResNetConfig(Config):
+class CifarResNetConfig(Config, model_type="cifar_resnet"):
     """The config of a ResNet for CIFAR, in jtl's own words."""
 
-    model_type: ClassVar[str] = "cifar_resnet"
     depth: Annotated[int, Range(1, 1202)]
 
 
@@ -34,6 +31,5 @@ FAMILIES = (
         example=lambda config: picture(32, 3),
         tables=lambda config: {"akamaster": akamaster(config.depth)},
         usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
-        architecture=None,
     ),
 )

@@ -1,7 +1,6 @@
 """CLIP and SigLIP: both towers, or one of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from jtl.backbones.clip import names as maps
@@ -19,24 +18,26 @@ BARE = "transformers, without a projection"
 """The naming of a file of one of CLIP's towers that ends before the common space."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class _TowerConfig(TransformerConfig):
-    """What the towers have in common; `normalised` is jtl's word for one whose output has a length of 1."""
-
+    layer_norm_eps: Rate = 1e-5
     attention_dropout: Rate = 0.0
     normalised: bool | None = None
+    """jtl's word for a tower whose output has a length of 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class _ImageConfig(_TowerConfig):
     image_size: Whole = 224
+    patch_size: Whole = 16
     num_channels: Whole = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+class _TextConfig(_TowerConfig):
+    vocab_size: Vocabulary
+    max_position_embeddings: Whole
+
+
 class _ClipConfig(_TowerConfig):
     hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
-    layer_norm_eps: Rate = 1e-5
     projection_dim: Whole = 512
     with_projection: bool | None = None
 
@@ -50,25 +51,20 @@ class _ClipConfig(_TowerConfig):
         return None if self.with_projection is False else self.projection_dim
 
 
-@dataclass(frozen=True, kw_only=True)
 class _SiglipConfig(_TowerConfig):
     hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
     layer_norm_eps: Rate = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipVisionConfig(_ImageConfig, _ClipConfig):
+class ClipVisionConfig(_ImageConfig, _ClipConfig, model_type="clip_vision_model"):
     """The config of CLIP's image tower."""
 
-    model_type: ClassVar[str] = "clip_vision_model"
     patch_size: Whole = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipTextConfig(_ClipConfig):
+class ClipTextConfig(_TextConfig, _ClipConfig, model_type="clip_text_model"):
     """The config of CLIP's text tower."""
 
-    model_type: ClassVar[str] = "clip_text_model"
     hidden_size: Whole = 512
     num_attention_heads: Whole = 8
     intermediate_size: Whole = 2048
@@ -77,20 +73,15 @@ class ClipTextConfig(_ClipConfig):
     eos_token_id: Annotated[int, Range(0, 1 << 24)] = 49407
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiglipVisionConfig(_ImageConfig, _SiglipConfig):
+class SiglipVisionConfig(_ImageConfig, _SiglipConfig, model_type="siglip_vision_model"):
     """The config of SigLIP's image tower."""
 
-    model_type: ClassVar[str] = "siglip_vision_model"
-    patch_size: Whole = 16
     vision_use_head: Literal[True] = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiglipTextConfig(_SiglipConfig):
+class SiglipTextConfig(_TextConfig, _SiglipConfig, model_type="siglip_text_model"):
     """The config of SigLIP's text tower."""
 
-    model_type: ClassVar[str] = "siglip_text_model"
     vocab_size: Vocabulary = 32000
     max_position_embeddings: Whole = 64
     projection_size: Whole | None = None
@@ -101,7 +92,6 @@ class SiglipTextConfig(_SiglipConfig):
         return self.projection_size or self.hidden_size
 
 
-@dataclass(frozen=True, kw_only=True)
 class _BothConfig(Config):
     towers: ClassVar[Mapping[str, type[_TowerConfig]]]
 
@@ -126,11 +116,9 @@ class _BothConfig(Config):
         return made
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipConfig(_BothConfig):
+class ClipConfig(_BothConfig, model_type="clip"):
     """The config of CLIP's two towers."""
 
-    model_type: ClassVar[str] = "clip"
     towers = {"text_config": ClipTextConfig, "vision_config": ClipVisionConfig}
     projection_dim: Whole = 512
     text_config: ClipTextConfig
@@ -141,11 +129,9 @@ class ClipConfig(_BothConfig):
         return super()._fill({"projection_dim": 512, **given}, naming)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiglipConfig(_BothConfig):
+class SiglipConfig(_BothConfig, model_type="siglip"):
     """The config of SigLIP's two towers."""
 
-    model_type: ClassVar[str] = "siglip"
     towers = {"text_config": SiglipTextConfig, "vision_config": SiglipVisionConfig}
     text_config: SiglipTextConfig
     vision_config: SiglipVisionConfig
@@ -156,74 +142,45 @@ class SiglipConfig(_BothConfig):
             raise ValueError(f"siglip with projection_size={text} of its texts is not read, only with {image}")
 
 
-def _common(config: _ClipConfig | _SiglipConfig) -> dict[str, Any]:
-    return {"size": config.size, "eps": config.layer_norm_eps, "attention_dropout": config.attention_dropout}
-
-
-def _finished(tower: Model, config: _TowerConfig) -> Model:
-    return normalised(tower) if config.normalised else tower
+def _measures(config: _ImageConfig | _TextConfig) -> dict[str, Any]:
+    if isinstance(config, _ImageConfig):
+        own = {"patch": config.patch_size, "image": config.image_size}
+    else:
+        own = {"vocabulary": config.vocab_size, "positions": config.max_position_embeddings}
+    return {**own, "size": config.size, "eps": config.layer_norm_eps, "attention_dropout": config.attention_dropout}
 
 
 def _clip_image(config: ClipVisionConfig) -> Model:
-    own = {"activation": config.hidden_act, "projection": config.projection}
-    return _finished(clip_image(patch=config.patch_size, image=config.image_size, **own, **_common(config)), config)
+    return clip_image(**_measures(config), activation=config.hidden_act, projection=config.projection)
 
 
 def _clip_text(config: ClipTextConfig) -> Model:
-    end = config.eos_token_id
-    tower = clip_text(
-        vocabulary=config.vocab_size,
-        positions=config.max_position_embeddings,
-        end=None if end == 2 else end,  # as transformers reads the configs of the first releases, which were wrong
-        activation=config.hidden_act,
-        projection=config.projection,
-        **_common(config),
-    )
-    return _finished(tower, config)
+    # transformers reads the configs of the first releases so, whose 2 was wrong.
+    end = None if config.eos_token_id == 2 else config.eos_token_id
+    return clip_text(**_measures(config), activation=config.hidden_act, projection=config.projection, end=end)
 
 
 def _siglip_image(config: SiglipVisionConfig) -> Model:
-    return _finished(siglip_image(patch=config.patch_size, image=config.image_size, **_common(config)), config)
+    return siglip_image(**_measures(config))
 
 
 def _siglip_text(config: SiglipTextConfig) -> Model:
-    tower = siglip_text(
-        vocabulary=config.vocab_size,
-        positions=config.max_position_embeddings,
-        projection=config.projection,
-        **_common(config),
-    )
-    return _finished(tower, config)
+    return siglip_text(**_measures(config), projection=config.projection)
 
 
-def _picture(config: _ImageConfig) -> Any:
-    return picture(config.image_size, config.num_channels)
-
-
-def _sentence(config: ClipTextConfig | SiglipTextConfig) -> Any:
-    return sentence(config.max_position_embeddings)
+def _example(config: _TowerConfig) -> Any:
+    if isinstance(config, _ImageConfig):
+        return picture(config.image_size, config.num_channels)
+    return sentence(config.max_position_embeddings) if isinstance(config, _TextConfig) else None
 
 
 C = TypeVar("C", bound=_TowerConfig)
-Both = TypeVar("Both", ClipConfig, SiglipConfig)
 
 
 def _tower(
-    config: type[C],
-    bare: str,
-    backbone: Callable[[C], Model],
-    table: Callable[[int, str, str], list[Rule]],
-    example: Callable[[C], Any],
+    config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[int, str, str], list[Rule]]
 ) -> Family[C]:
-    """One tower.
-
-    Args:
-      config: the class of its configs.
-      bare: transformers' class without a projection.
-      backbone: of a config.
-      table: of a depth, a path and a prefix.
-      example: of a config.
-    """
+    """One tower; `bare` is transformers' class without a projection, `table` of a depth, a path and a prefix."""
     part = "vision_model" if issubclass(config, _ImageConfig) else "text_model"
 
     def projects(config: C) -> bool:
@@ -239,34 +196,24 @@ def _tower(
 
     return Family(
         config=config,
-        names="",
-        named=lambda name, changes: None,
-        backbone=backbone,
-        example=example,
+        backbone=lambda config: normalised(backbone(config)) if config.normalised else backbone(config),
+        example=_example,
         tables=tables,
-        usual=lambda name, config: None,
-        architecture=None,
         bare=lambda config: f"{bare}WithProjection" if projects(config) else bare,
         depth=("num_hidden_layers",),
     )
 
 
-def _clip(config: ClipConfig) -> Model:
-    return two_towers(_clip_image(config.vision_config), _clip_text(config.text_config), bias=False)
-
-
-def _siglip(config: SiglipConfig) -> Model:
-    return two_towers(_siglip_image(config.vision_config), _siglip_text(config.text_config), bias=True)
+def _both_examples(config: ClipConfig | SiglipConfig) -> Any:
+    return {"image": _example(config.vision_config), "text": _example(config.text_config)}
 
 
 def _tables_clip(config: ClipConfig) -> dict[str, Sequence[Rule]]:
     depths = config.vision_config.num_hidden_layers, config.text_config.num_hidden_layers
     image = maps.clip_image(depths[0], "backbone/image", r"vision_model\.")
     text = maps.clip_text(depths[1], "backbone/text", r"text_model\.")
-    return {
-        "transformers": [*maps.scale(), *image, *text],
-        "open_clip": [*maps.scale(), *names_open_clip.clip(*depths)],
-    }
+    theirs = [*maps.scale(), *names_open_clip.clip(*depths)]
+    return {"transformers": [*maps.scale(), *image, *text], "open_clip": theirs}
 
 
 def _tables_siglip(config: SiglipConfig) -> dict[str, Sequence[Rule]]:
@@ -275,30 +222,23 @@ def _tables_siglip(config: SiglipConfig) -> dict[str, Sequence[Rule]]:
     return {"transformers": [*maps.scale_of_siglip(), *image, *text]}
 
 
-def _both(
-    config: type[Both],
-    bare: str,
-    backbone: Callable[[Both], Model],
-    tables: Callable[[Both], dict[str, Sequence[Rule]]],
-) -> Family[Both]:
-    return Family(
-        config=config,
-        names="",
-        named=lambda name, changes: None,
-        backbone=backbone,
-        example=lambda config: {"image": _picture(config.vision_config), "text": _sentence(config.text_config)},
-        tables=tables,
-        usual=lambda name, config: None,
-        architecture=None,
-        bare=lambda config: bare,
-    )
-
-
 FAMILIES = (
-    _both(ClipConfig, "CLIPModel", _clip, _tables_clip),
-    _both(SiglipConfig, "SiglipModel", _siglip, _tables_siglip),
-    _tower(ClipVisionConfig, "CLIPVisionModel", _clip_image, maps.clip_image, _picture),
-    _tower(ClipTextConfig, "CLIPTextModel", _clip_text, maps.clip_text, _sentence),
-    _tower(SiglipVisionConfig, "SiglipVisionModel", _siglip_image, maps.siglip_image, _picture),
-    _tower(SiglipTextConfig, "SiglipTextModel", _siglip_text, maps.siglip_text, _sentence),
+    Family(
+        config=ClipConfig,
+        backbone=lambda both: two_towers(_clip_image(both.vision_config), _clip_text(both.text_config), bias=False),
+        example=_both_examples,
+        tables=_tables_clip,
+        bare=lambda config: "CLIPModel",
+    ),
+    Family(
+        config=SiglipConfig,
+        backbone=lambda both: two_towers(_siglip_image(both.vision_config), _siglip_text(both.text_config), bias=True),
+        example=_both_examples,
+        tables=_tables_siglip,
+        bare=lambda config: "SiglipModel",
+    ),
+    _tower(ClipVisionConfig, "CLIPVisionModel", _clip_image, maps.clip_image),
+    _tower(ClipTextConfig, "CLIPTextModel", _clip_text, maps.clip_text),
+    _tower(SiglipVisionConfig, "SiglipVisionModel", _siglip_image, maps.siglip_image),
+    _tower(SiglipTextConfig, "SiglipTextModel", _siglip_text, maps.siglip_text),
 )

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from jtl.backbones.clip import names_timm as maps
 from jtl.backbones.clip.network import clip_image
@@ -18,21 +17,17 @@ _CLIP = r"vit_(xsmall|medium|betwixt|base|base_plus|large|huge|giant|gigantic)_p
 _SIGLIP = r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(?:gap_|)(\d+)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimmClipConfig(vit.VisionConfig):
+class TimmClipConfig(vit.VisionConfig, model_type="timm_clip"):
     """The config of timm's image tower of CLIP."""
 
-    model_type: ClassVar[str] = "timm_clip"
     layer_norm_eps: Rate = 1e-5
     hidden_act: Literal["gelu", "quick_gelu"] = "gelu"
     hidden_dropout_prob: Zero = 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimmSiglipConfig(vit.VisionConfig):
+class TimmSiglipConfig(vit.VisionConfig, model_type="timm_siglip"):
     """The config of timm's image tower of SigLIP."""
 
-    model_type: ClassVar[str] = "timm_siglip"
     hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
     hidden_dropout_prob: Zero = 0.0
     pool: Literal["attention", "mean"] = "attention"
@@ -93,7 +88,6 @@ TIMM_CLIP = Family(
     example=lambda config: picture(config.image_size, config.num_channels),
     tables=lambda config: {"timm": maps.clip(config.num_hidden_layers)},
     usual=_usual_clip,
-    architecture=None,
     depth=("num_hidden_layers",),
 )
 TIMM_SIGLIP = Family(
@@ -106,7 +100,6 @@ TIMM_SIGLIP = Family(
     example=lambda config: picture(config.image_size, config.num_channels),
     tables=_tables_siglip,
     usual=_usual_siglip,
-    architecture=None,
     depth=("num_hidden_layers",),
 )
 FAMILIES = (TIMM_CLIP, TIMM_SIGLIP)

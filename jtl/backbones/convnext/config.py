@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from jtl.backbones.config import Config, Depths, DropRate, Factor, Range, Rate, Whole, Widths
 from jtl.backbones.convnext import names as maps
@@ -34,11 +33,9 @@ _OTHERS = {
 _WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvNextConfig(Config):
+class ConvNextConfig(Config, model_type="convnext"):
     """The config of a ConvNeXt; the last four entries are jtl's, for what only timm has."""
 
-    model_type: ClassVar[str] = "convnext"
     num_channels: Whole = 3
     patch_size: Annotated[int, Range(1, 64)] = 4
     hidden_sizes: Widths = (96, 192, 384, 768)

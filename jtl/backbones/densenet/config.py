@@ -1,8 +1,7 @@
 """DenseNet, from torchvision's and timm's files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jtl.backbones.config import Config, Range, Whole
 from jtl.backbones.densenet import names as maps
@@ -25,11 +24,9 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class DenseNetConfig(Config):
+class DenseNetConfig(Config, model_type="densenet"):
     """The config of a DenseNet, in jtl's own words."""
 
-    model_type: ClassVar[str] = "densenet"
     num_channels: Whole = 3
     growth_rate: Whole = 32
     depths: Annotated[tuple[Annotated[int, Range(1, 128)], ...], Range(1, 8)] = (6, 12, 24, 16)
@@ -53,6 +50,5 @@ FAMILIES = (
         example=lambda config: picture(2 << len(config.depths), config.num_channels),
         tables=_tables,
         usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
-        architecture=None,
     ),
 )

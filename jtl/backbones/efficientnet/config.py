@@ -3,8 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from jtl import heads
 from jtl.backbones.config import Config, DropRate, Factor, Range, Rate, Whole, read
@@ -24,15 +23,13 @@ _Stages = Range(1, 16)
 _Counts = Annotated[tuple[Annotated[int, Range(1, 64)], ...], _Stages]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EfficientNetConfig(Config):
+class EfficientNetConfig(Config, model_type="efficientnet"):
     """The config of an EfficientNet.
 
     Two of its entries are jtl's. `padding` is transformers' where it is None, by `depthwise_padding`; `batch_norm_eps`
     is None where nothing says which library's the weights are.
     """
 
-    model_type: ClassVar[str] = "efficientnet"
     num_channels: Whole = 3
     width_coefficient: Factor = 2.0
     depth_coefficient: Factor = 3.1

@@ -3,8 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from jtl.backbones.config import Config, DropRate, Range, Rate, Whole
 from jtl.backbones.efficientnet_v2 import names as maps
@@ -37,11 +36,9 @@ _Counts = Annotated[tuple[Annotated[int, Range(1, 64)], ...], _Stages]
 _SMALL = SIZES["s"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EfficientNetV2Config(Config):
+class EfficientNetV2Config(Config, model_type="efficientnet_v2"):
     """The config of an EfficientNetV2, in transformers' words for EfficientNet."""
 
-    model_type: ClassVar[str] = "efficientnet_v2"
     num_channels: Whole = 3
     stem_channels: Whole = _SMALL.stem
     block_types: Annotated[tuple[Literal["conv", "fused", "inverted"], ...], _Stages] = tuple(
@@ -114,7 +111,6 @@ FAMILIES = (
         example=lambda config: picture(64, config.num_channels),
         tables=_tables,
         usual=_usual,
-        architecture=None,
         torchvision=TORCHVISION,
     ),
 )

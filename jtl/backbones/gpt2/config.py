@@ -1,8 +1,7 @@
 """GPT-2."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from jtl import heads
 from jtl.backbones.config import Config, Depth, Range, Rate, Vocabulary, Whole
@@ -22,17 +21,18 @@ _PRESETS = {
 _Token = Annotated[int, Range(0, 1 << 24)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gpt2Config(Config):
-    """The config of a GPT-2."""
-
-    model_type: ClassVar[str] = "gpt2"
-    aliases: ClassVar[Mapping[str, str]] = {
+class Gpt2Config(
+    Config,
+    model_type="gpt2",
+    aliases={
         "hidden_size": "n_embd",
         "num_hidden_layers": "n_layer",
         "num_attention_heads": "n_head",
         "max_position_embeddings": "n_positions",
-    }
+    },
+):
+    """The config of a GPT-2."""
+
     vocab_size: Vocabulary = 50257
     n_positions: Whole = 1024
     n_embd: Whole = 768
@@ -78,7 +78,6 @@ FAMILIES = (
         backbone=_backbone,
         example=lambda config: sentence(min(128, config.n_positions)),
         tables=lambda config: {"transformers": maps.transformers(config.n_layer, config.tie_word_embeddings)},
-        usual=lambda name, config: None,
         architecture="GPT2ForSequenceClassification",
         # The model of language has no parameters of its own where its last layer is the words' embedding.
         bare=lambda config: "GPT2LMHeadModel" if config.tie_word_embeddings else "GPT2Model",

@@ -1,8 +1,7 @@
 """Inception-v3, from files of torchvision and timm."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jtl.backbones.config import Config, Factor, Range, Rate, Whole
 from jtl.backbones.family import Family, by_preset, picture
@@ -14,11 +13,9 @@ from jtl.weights.mapping.rules import Rule
 _WORDS = {"in_chans": "num_channels", "transform_input": "transform_input"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class InceptionV3Config(Config):
+class InceptionV3Config(Config, model_type="inception_v3"):
     """The config of an Inception-v3, in jtl's own words."""
 
-    model_type: ClassVar[str] = "inception_v3"
     num_channels: Whole = 3
     depth_multiplier: Factor = 1.0
     depths: Annotated[tuple[Annotated[int, Range(1, 5)], ...], Range(1, 3)] = (3, 5, 3)
@@ -46,6 +43,5 @@ FAMILIES = (
         example=lambda config: picture(75, config.num_channels),
         tables=_tables,
         usual=_usual,
-        architecture=None,
     ),
 )

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from jtl import heads
 from jtl.backbones.config import Config, DropRate, Factor, Range, Rate, Whole
@@ -18,11 +17,9 @@ WORDS = {"in_chans": "num_channels"}
 DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}}
 
 
-@dataclass(frozen=True, kw_only=True)
-class MobileNetV2Config(Config):
+class MobileNetV2Config(Config, model_type="mobilenet_v2"):
     """The config of a MobileNetV2; `depth_multiplier` is transformers' word for a factor on channels."""
 
-    model_type: ClassVar[str] = "mobilenet_v2"
     num_channels: Whole = 3
     depth_multiplier: Factor = 1.0
     depth_coefficient: Factor = 1.0

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from jtl.backbones.config import Config, Factor, Rate, Whole, read
 from jtl.backbones.family import Family, changed, picture
@@ -24,11 +23,9 @@ HIDDEN = {"large": 1280, "small": 1024}
 _Scaling = Literal["torchvision", "timm"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MobileNetV3Config(Config):
+class MobileNetV3Config(Config, model_type="mobilenet_v3"):
     """The config of a MobileNetV3, in jtl's own words; `scaling` is None where nothing says which library's it is."""
 
-    model_type: ClassVar[str] = "mobilenet_v3"
     num_channels: Whole = 3
     size: Literal["large", "small"] = "large"
     depth_multiplier: Factor = 1.0
@@ -99,7 +96,6 @@ FAMILIES = (
         example=lambda config: picture(64, config.num_channels),
         tables=_tables,
         usual=_usual,
-        architecture=None,
         torchvision=TORCHVISION,
     ),
 )

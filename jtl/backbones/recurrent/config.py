@@ -1,7 +1,6 @@
 """Recurrent networks: an embedding and an LSTM or GRU, in a `config.json` of jtl's own words."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from jtl.backbones.config import Config, Range, Rate, Vocabulary, Whole
 from jtl.backbones.family import Family, by_preset, sentence
@@ -20,11 +19,9 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecurrentConfig(Config):
+class RecurrentConfig(Config, model_type="recurrent"):
     """The config of a recurrent network."""
 
-    model_type: ClassVar[str] = "recurrent"
     cell: Literal["lstm", "gru"] = "lstm"
     vocab_size: Vocabulary = 30522
     embedding_size: Whole = 300
@@ -52,7 +49,5 @@ FAMILIES = (
         backbone=_backbone,
         example=lambda config: sentence(128),
         tables=lambda config: {"torch": maps.torch(config.num_layers, config.bidirectional)},
-        usual=lambda name, config: None,
-        architecture=None,
     ),
 )

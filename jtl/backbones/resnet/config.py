@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from jtl.backbones.config import Config, Depths, Whole, Widths, read
 from jtl.backbones.family import Family, changed, picture
@@ -14,7 +13,6 @@ from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
 
-@dataclass(frozen=True, kw_only=True)
 class BlocksConfig(Config):
     """What ResNets have in common."""
 
@@ -29,11 +27,9 @@ class BlocksConfig(Config):
         return self.layer_type == "bottleneck"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNetConfig(BlocksConfig):
+class ResNetConfig(BlocksConfig, model_type="resnet"):
     """The config of a ResNet."""
 
-    model_type: ClassVar[str] = "resnet"
     hidden_sizes: Widths = (256, 512, 1024, 2048)
     hidden_act: Literal["relu"] = "relu"
     downsample_in_first_stage: Literal[False] = False

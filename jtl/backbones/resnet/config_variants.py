@@ -1,8 +1,7 @@
 """ResNeXt, wide and SE ResNets, and those with other stems and shortcuts, from torchvision's and timm's files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from jtl.backbones.config import Whole
 from jtl.backbones.family import Family, picture
@@ -44,11 +43,9 @@ _SIZES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNetVariantConfig(BlocksConfig):
+class ResNetVariantConfig(BlocksConfig, model_type="resnet_variant"):
     """The config of a variant, in jtl's own words."""
 
-    model_type: ClassVar[str] = "resnet_variant"
     groups: Whole = 1
     width_per_group: Whole = 64
     stem_width: Whole | None = None
@@ -99,7 +96,6 @@ FAMILIES = (
         example=lambda config: picture(64, config.num_channels),
         tables=_tables,
         usual=_usual,
-        architecture=None,
         depth=("depths",),
     ),
 )

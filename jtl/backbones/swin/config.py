@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from jtl.backbones.config import Config, Depth, DropRate, Range, Rate, Ratio, Whole
 from jtl.backbones.family import Family, changed, picture
@@ -21,29 +20,15 @@ _SIZES = {
 }
 _RESIZED = {"swin_t": 232, "swin_s": 246, "swin_b": 238}
 """torchvision's names, and its size of the short side before a square of 224 pixels is cut out."""
-_WORDS = {
-    "img_size": "image_size",
-    "patch_size": "patch_size",
-    "embed_dim": "embed_dim",
-    "depths": "depths",
-    "num_heads": "num_heads",
-    "window_size": "window_size",
-    "mlp_ratio": "mlp_ratio",
-    "in_chans": "num_channels",
-    "drop_path_rate": "drop_path_rate",
-}
-
-
+_SAME = ("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "drop_path_rate")
+_WORDS = {name: name for name in _SAME} | {"img_size": "image_size", "in_chans": "num_channels"}
 _Counts = Annotated[tuple[Depth, ...], Range(1, 6)]
 _Side = Annotated[int, Range(1, 64)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SwinConfig(Config):
+class SwinConfig(Config, model_type="swin", aliases={"num_attention_heads": "num_heads"}):
     """The config of a Swin."""
 
-    model_type: ClassVar[str] = "swin"
-    aliases: ClassVar[Mapping[str, str]] = {"num_attention_heads": "num_heads"}
     image_size: Whole = 224
     patch_size: _Side = 4
     num_channels: Whole = 3

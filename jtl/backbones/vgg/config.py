@@ -1,8 +1,7 @@
 """VGG, from torchvision's and timm's files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jtl.backbones.config import Config, DropRate, Range, Whole, Widths
 from jtl.backbones.family import Family, by_preset, picture
@@ -19,11 +18,9 @@ _PRESETS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class VGGConfig(Config):
+class VGGConfig(Config, model_type="vgg"):
     """The config of a VGG, in jtl's own words."""
 
-    model_type: ClassVar[str] = "vgg"
     num_channels: Whole = 3
     hidden_sizes: Widths = (64, 128, 256, 512, 512)
     depths: Annotated[tuple[Annotated[int, Range(1, 64)], ...], Range(1, 8)] = (2, 2, 3, 3, 3)
@@ -54,6 +51,5 @@ FAMILIES = (
         example=lambda config: picture(1 << len(config.depths), config.num_channels),
         tables=_tables,
         usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
-        architecture=None,
     ),
 )

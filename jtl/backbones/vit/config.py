@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from jtl.backbones.config import Rate, Ratio, TransformerConfig, Whole, read
 from jtl.backbones.family import Family, changed, picture
@@ -62,7 +61,6 @@ def named(
     return {"model_type": kind, **config, "intermediate_size": hidden}
 
 
-@dataclass(frozen=True, kw_only=True)
 class VisionConfig(TransformerConfig):
     """What the vision transformers have in common."""
 
@@ -74,11 +72,9 @@ class VisionConfig(TransformerConfig):
     qkv_bias: Literal[True] = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViTConfig(VisionConfig):
+class ViTConfig(VisionConfig, model_type="vit"):
     """The config of a ViT; timm's epsilon is another than transformers'."""
 
-    model_type: ClassVar[str] = "vit"
     hidden_act: Literal["gelu"] = "gelu"
     hidden_dropout_prob: Rate = 0.0
 

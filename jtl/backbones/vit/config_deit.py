@@ -1,8 +1,6 @@
 """Distilled DeiTs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 from jtl import heads
 from jtl.backbones.family import Family, picture
@@ -16,11 +14,8 @@ _PATTERN = r"deit_(tiny|small|base)_distilled_patch(\d+)_(\d+)"
 _ALONE = "DeiTForImageClassification"
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeiTConfig(vit.ViTConfig):
+class DeiTConfig(vit.ViTConfig, model_type="deit"):
     """The config of a distilled DeiT."""
-
-    model_type: ClassVar[str] = "deit"
 
     @property
     def alone(self) -> bool:

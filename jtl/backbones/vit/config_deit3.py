@@ -1,7 +1,6 @@
 """DeiT-III."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jtl.backbones.config import Range
 from jtl.backbones.family import Family, picture
@@ -13,11 +12,9 @@ _PATTERN = r"deit3_(small|medium|base|large|huge)_patch(\d+)_(\d+)"
 _WORDS = {**vit.WORDS, "init_values": "layerscale_value"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DeiT3Config(vit.ViTConfig):
+class DeiT3Config(vit.ViTConfig, model_type="deit3"):
     """The config of a DeiT-III, by the words of DINOv2."""
 
-    model_type: ClassVar[str] = "deit3"
     layerscale_value: Annotated[float, Range(0, 1e6)] = 1e-6
 
 
@@ -30,7 +27,6 @@ FAMILIES = (
         example=lambda config: picture(config.image_size, config.num_channels),
         tables=lambda config: {"timm": maps.timm(config.num_hidden_layers)},
         usual=vit.usual,
-        architecture=None,
         depth=("num_hidden_layers",),
     ),
 )

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from jtl.backbones.config import Config, Depth, Range, Rate, Ratio, Whole, Zero, read
 from jtl.backbones.family import Family, changed, picture
@@ -44,11 +43,9 @@ def _named(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any] |
     return changed(config, changes, words)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dinov2Config(Config):
+class Dinov2Config(Config, model_type="dinov2"):
     """The config of a DINOv2."""
 
-    model_type: ClassVar[str] = "dinov2"
     hidden_size: Whole = 768
     num_hidden_layers: Depth = 12
     num_attention_heads: Whole = 12
@@ -76,11 +73,9 @@ class Dinov2Config(Config):
         read(Whole, "hidden_size * mlp_ratio", int(self.hidden_size * self.mlp_ratio))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dinov2WithRegistersConfig(Dinov2Config):
+class Dinov2WithRegistersConfig(Dinov2Config, model_type="dinov2_with_registers"):
     """The config of a DINOv2 with registers."""
 
-    model_type: ClassVar[str] = "dinov2_with_registers"
     patch_size: Whole = 16
     num_register_tokens: Depth = 4
 

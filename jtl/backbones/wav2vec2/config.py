@@ -1,8 +1,7 @@
 """Encoders of raw sound: wav2vec 2.0, HuBERT."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +25,9 @@ _Positions = Annotated[int, Range(1, 1 << 12)]
 _Kernels = Annotated[tuple[Annotated[int, Range(1, 1 << 10)], ...], Range(1, 64)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wav2Vec2Config(TransformerConfig):
+class Wav2Vec2Config(TransformerConfig, model_type="wav2vec2"):
     """The config of a wav2vec 2.0."""
 
-    model_type: ClassVar[str] = "wav2vec2"
     hidden_act: Literal["gelu"] = "gelu"
     hidden_dropout: Rate = 0.1
     activation_dropout: Rate = 0.1
@@ -82,11 +79,8 @@ class Wav2Vec2Config(TransformerConfig):
         return self.mask_time_prob > 0 or self.mask_feature_prob > 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubertConfig(Wav2Vec2Config):
+class HubertConfig(Wav2Vec2Config, model_type="hubert"):
     """The config of a HuBERT."""
-
-    model_type: ClassVar[str] = "hubert"
 
 
 def _backbone(config: Wav2Vec2Config) -> Model:
@@ -133,13 +127,7 @@ def _tables(config: Wav2Vec2Config) -> dict[str, Sequence[Rule]]:
 
 
 def _family(config: type[Wav2Vec2Config], name: str, presets: Mapping[str, Mapping[str, Any]]) -> Family[Any]:
-    """One of the two.
-
-    Args:
-      config: the class of its configs.
-      name: what transformers' classes begin with.
-      presets: name -> entries.
-    """
+    """One of the two; `name` is what transformers' classes begin with."""
     return Family(
         config=config,
         names=", ".join(presets),

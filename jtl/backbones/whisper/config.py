@@ -1,8 +1,7 @@
 """The encoder of Whisper."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +30,17 @@ _PRESETS: dict[str, dict[str, Any]] = {
 _PRESETS["whisper-large-v3"]["num_mel_bins"] = 128
 
 
-@dataclass(frozen=True, kw_only=True)
-class WhisperConfig(Config):
-    """The config of a Whisper, of which the encoder is read."""
-
-    model_type: ClassVar[str] = "whisper"
-    aliases: ClassVar[Mapping[str, str]] = {
+class WhisperConfig(
+    Config,
+    model_type="whisper",
+    aliases={
         "hidden_size": "d_model",
         "num_hidden_layers": "encoder_layers",
         "num_attention_heads": "encoder_attention_heads",
-    }
+    },
+):
+    """The config of a Whisper, of which the encoder is read."""
+
     d_model: Whole = 384
     encoder_layers: Depth = 4
     encoder_attention_heads: Whole = 6

@@ -1,7 +1,7 @@
 """What OpenCLIP says of a network beside its weights, in transformers' words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from jtl.backbones.config import Config, Depth, Ratio, Vocabulary, Whole, read
@@ -12,7 +12,6 @@ _IDLE = {"patch_dropout", "output_tokens", "pad_id", "eos_id"}
 _IDLE |= {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Part(Config):
     """A part of `model_cfg`; an entry that makes another network is refused."""
 
@@ -37,7 +36,6 @@ class _Part(Config):
         return given
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Tower(_Part):
     width: Whole = 768
     layers: Depth = 12
@@ -54,18 +52,14 @@ class _Tower(_Part):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Vision(_Tower):
-    model_type: ClassVar[str] = "vision_cfg"
+class _Vision(_Tower, model_type="vision_cfg"):
     same: ClassVar[Mapping[str, Any]] = {**_SAME, "pool_type": "tok"}
     image_size: Whole = 224
     patch_size: Whole = 16
     head_width: Whole = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Text(_Tower):
-    model_type: ClassVar[str] = "text_cfg"
+class _Text(_Tower, model_type="text_cfg"):
     same: ClassVar[Mapping[str, Any]] = {**_SAME, "pool_type": "argmax"}
     width: Whole = 512
     context_length: Whole = 77
@@ -73,9 +67,7 @@ class _Text(_Tower):
     heads: Whole = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Model(_Part):
-    model_type: ClassVar[str] = "model_cfg"
+class _Model(_Part, model_type="model_cfg"):
     embed_dim: Whole
     vision_cfg: _Vision = _Vision()
     text_cfg: _Text = _Text()
@@ -111,7 +103,6 @@ def config_of(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Images(Config):
     mode: Literal["RGB"] = "RGB"
     resize_mode: Literal["shortest", "squash"] = "shortest"
