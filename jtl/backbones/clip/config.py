@@ -56,13 +56,13 @@ class _SiglipConfig(_TowerConfig):
     layer_norm_eps: Rate = 1e-6
 
 
-class ClipVisionConfig(_ImageConfig, _ClipConfig, model_type="clip_vision_model"):
+class ClipVisionConfig(_ClipConfig, _ImageConfig, model_type="clip_vision_model"):
     """The config of CLIP's image tower."""
 
     patch_size: Whole = 32
 
 
-class ClipTextConfig(_TextConfig, _ClipConfig, model_type="clip_text_model"):
+class ClipTextConfig(_ClipConfig, _TextConfig, model_type="clip_text_model"):
     """The config of CLIP's text tower."""
 
     hidden_size: Whole = 512
@@ -73,13 +73,13 @@ class ClipTextConfig(_TextConfig, _ClipConfig, model_type="clip_text_model"):
     eos_token_id: Annotated[int, Range(0, 1 << 24)] = 49407
 
 
-class SiglipVisionConfig(_ImageConfig, _SiglipConfig, model_type="siglip_vision_model"):
+class SiglipVisionConfig(_SiglipConfig, _ImageConfig, model_type="siglip_vision_model"):
     """The config of SigLIP's image tower."""
 
     vision_use_head: Literal[True] = True
 
 
-class SiglipTextConfig(_TextConfig, _SiglipConfig, model_type="siglip_text_model"):
+class SiglipTextConfig(_SiglipConfig, _TextConfig, model_type="siglip_text_model"):
     """The config of SigLIP's text tower."""
 
     vocab_size: Vocabulary = 32000
