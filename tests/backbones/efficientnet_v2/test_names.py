@@ -66,7 +66,7 @@ def test_what_images_go_through_by_a_name(name, wanted):
     [
         ({"block_types": ["conv", "fused", "edge"]}, "block_types=.*edge.*: give a list of"),
         ({"strides": [1, 2]}, r"are of \[3, 3, 3, 3, 2\] stages: give as many"),
-        ({"padding": 1}, "padding='1': give one of"),
+        ({"padding": 1}, "padding=1: give one of"),
     ],
 )
 def test_what_is_no_measure_is_named(change, message):
