@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 
-def check(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
+def check_arguments(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
     """Refuses what is no number of classes nor their names, no size of images, number of stages or floating type.
 
     Raises:

@@ -56,9 +56,8 @@ def lines(pattern: str = "*") -> Iterator[Line]:
 
 def _line(kind: str, name: str) -> Line:
     family = FAMILIES[kind]
-    config = {"model_type": kind} if not name else family.named(name, {}) or {}
     # Where names do not say whose, the sizes are the same; only numbers such as epsilons differ.
-    config = family.complete(config, "")
+    config = family.complete(family.named(name, {}) or {})
     backbone, example = family.backbone(config), _example(family, name, config)
     shape = "x".join(map(str, max((a.shape[1:] for a in jax.tree.leaves(example)), key=len)))
     found = cost.parameters(backbone, example), cost.flops(backbone, example)

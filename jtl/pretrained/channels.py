@@ -10,7 +10,7 @@ from jtl.backbones.registry import Config, Family
 from jtl.preprocess.image import Preprocessing
 
 
-def widened(kernel: np.ndarray, channels: int) -> np.ndarray:
+def repeat_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """The first kernel, [..., in, out], for another number of channels, as timm does it.
 
     For one channel the sum, so that a grey image gives what its copy in every channel gave. Else the channels are
@@ -38,15 +38,16 @@ def rechannelled(family: Family, config: Config, channels: int) -> Config:
     """
     if type(channels) is not int or not 1 <= channels <= 1 << 12:
         raise ValueError(f"in_chans={channels!r}: give a whole number from 1 to {1 << 12}")
-    changed = {**config, "num_channels": channels}
-    example = family.example(changed)
+    example = family.example(config)
     if not isinstance(example, jax.ShapeDtypeStruct) or len(example.shape) != 4:
-        raise ValueError(f"in_chans={channels}: a {config['model_type']} takes no images")
+        raise ValueError(f"in_chans={channels}: a {config.model_type} takes no images")
+    if hasattr(config, "num_channels"):
+        return config.replace(num_channels=channels)
     if example.shape[-1] != channels:
         raise ValueError(
-            f"in_chans={channels}: a {config['model_type']} takes images of {example.shape[-1]} channels only"
+            f"in_chans={channels}: a {config.model_type} takes images of {example.shape[-1]} channels only"
         )
-    return changed
+    return config
 
 
 def same_scale(images: Any, channels: int) -> Any:

@@ -13,7 +13,7 @@ from jtl.weights.mapping.convert import flatten
 SHOWN = 8
 
 
-def check(family: Family, config: Config, variables: Any) -> Variables:
+def check_variables(family: Family, config: Config, variables: Any) -> Variables:
     """The variables, where they have the paths and shapes of the network that the config describes.
 
     Without it a head on other features, a linear layer without a bias or a state of `pmap_step` would be written, and
@@ -21,7 +21,7 @@ def check(family: Family, config: Config, variables: Any) -> Variables:
 
     Args:
       family: of the network.
-      config: complete.
+      config: its own.
       variables: to be saved; of a head as many classes as it has.
 
     Raises:
@@ -54,7 +54,7 @@ def check(family: Family, config: Config, variables: Any) -> Variables:
     if lines:
         more = f", and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise WeightNameError(
-            f"these are not the variables of this {config['model_type']}: {'; '.join(lines[:SHOWN])}{more}."
+            f"these are not the variables of this {config.model_type}: {'; '.join(lines[:SHOWN])}{more}."
             " Its head is the one that jtl.load gave, on the pooled features; of variables side by side, as pmap_step"
             " has them, give those of one device: jtl.unreplicated(variables)"
         )

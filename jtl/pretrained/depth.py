@@ -23,7 +23,7 @@ _BLOCK = re.compile(r".*/(?:block|layer|stage\d+/conv)\d+(?=/)")  # a stage of a
 
 
 def blocks(config: Mapping[str, Any]) -> int:
-    """The number of blocks by a complete config, those of two towers together; 0 of a network without blocks.
+    """The number of blocks by the entries of a config, those of two towers together; 0 of a network without blocks.
 
     Example:
         >>> blocks({"model_type": "resnet", "depths": [3, 4, 6, 3]})
@@ -43,19 +43,19 @@ def blocks_of(paths: Iterable[str]) -> set[str]:
     return {found[0].removeprefix("stats/") for path in paths if (found := _BLOCK.match(path))}
 
 
-def check(config: Config, tensors: int) -> None:
+def check_depth(config: Config, tensors: int) -> None:
     """Refuses a network that is out of all proportion to a file.
 
     Args:
-      config: complete.
+      config: of the network.
       tensors: how many the file has.
 
     Raises:
       WeightNameError: naming both numbers.
     """
-    count = blocks(config)
+    count = blocks(config.to_dict())
     if count > PER_TENSOR * (tensors + 1):
         raise WeightNameError(
-            f"a {config['model_type']} of {count} blocks cannot be in a file of {tensors} tensors; check how many "
+            f"a {config.model_type} of {count} blocks cannot be in a file of {tensors} tensors; check how many "
             "layers the config gives it"
         )

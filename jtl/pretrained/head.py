@@ -19,7 +19,7 @@ def head_of(family: Family, config: Config, classes: int) -> Model:
       ValueError: for an entry that is no `Read`.
     """
     head = family.head(config, classes)
-    return reading(head, read_of(config)) if WORD in config else head
+    return reading(head, read_of(config)) if WORD in config.extra else head
 
 
 def read_of(config: Config) -> Read:
@@ -28,7 +28,7 @@ def read_of(config: Config) -> Read:
     Raises:
       ValueError: for an entry that is no `Read`, with its value.
     """
-    given: Any = config.get(WORD, {})
+    given: Any = config.extra.get(WORD, {})
     try:
         return Read(**{**given, **({"names": tuple(given["names"])} if "names" in given else {})})
     except TypeError as error:
@@ -38,5 +38,6 @@ def read_of(config: Config) -> Read:
 def with_reads(config: Config, given: Reads) -> Config:
     """The config of a network whose head reads other features."""
     read = given if isinstance(given, Read) else reads(given)
-    rest = {name: value for name, value in config.items() if name != WORD}
-    return rest if read == Read() else {**rest, WORD: {**asdict(read), "names": list(read.names)}}
+    rest = {name: value for name, value in config.extra.items() if name != WORD}
+    said = {} if read == Read() else {WORD: {**asdict(read), "names": list(read.names)}}
+    return config.replace(extra={**rest, **said})

@@ -126,7 +126,7 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
     """The networks with names of the file, the best first: that of a `config.json` beside it, or the known ones."""
     if path.is_dir() and described(path) is not None:
         found = recognise(path, None)
-        networks = [("", found.family, found.config)]
+        networks = [("", found.family, found.entries)]
     else:
         networks = [(n, family, family.named(n, {}) or {}) for family in FAMILIES.values() for n in presets(family)]
     hits: dict[tuple[Any, ...], _Hits] = {}  # networks of a family share most of their tables
@@ -139,8 +139,9 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
                 hits[key] = _hits(tensors, rules)
             named, unmet, count = hits[key]
             if named:
-                fit = Fit(config["model_type"], naming, family.complete(config, naming), name, named)
-                ranked.append((-named, unmet, abs(count - blocks(whole)), fit))
+                completed = family.complete(config, naming)
+                fit = Fit(completed.model_type, naming, completed, name, named)
+                ranked.append((-named, unmet, abs(count - blocks(whole.to_dict())), fit))
     ranked.sort(key=lambda entry: entry[:3])
     # Networks of the same names and depth differ by their shapes.
     alike = [entry[3] for entry in ranked if entry[:3] == ranked[0][:3]]

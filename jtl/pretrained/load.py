@@ -18,9 +18,9 @@ from jtl.networks import network
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
-from jtl.pretrained.arguments import check
-from jtl.pretrained.channels import rechannelled, same_scale, widened
-from jtl.pretrained.depth import check as proportionate
+from jtl.pretrained.arguments import check_arguments
+from jtl.pretrained.channels import rechannelled, repeat_channels, same_scale
+from jtl.pretrained.depth import check_depth
 from jtl.pretrained.head import head_of, read_of, with_reads
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
@@ -50,7 +50,7 @@ class Pretrained(NamedTuple):
       variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays or by `sharding`.
       preprocessing: what images or sounds go through; None where nothing beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
-      config: the measures of the network, as a `config.json` of transformers.
+      config: the measures of the network, by the names of transformers' `config.json`.
       naming: by whose names the file was.
       report: what became of every tensor of the file and every parameter.
       tokenizer: the files that say how texts are cut into tokens, which `jtl.preprocess.text.tokenizer` reads; None
@@ -145,32 +145,31 @@ def load(
       >>> loaded.network.apply(loaded.variables, np.zeros((4, 8, 8, 3)), train=False)[0].output.shape
       (4, 3)
     """
-    check(classes, image, stages, dtype)
+    check_arguments(classes, image, stages, dtype)
     path = locate(source, needs=CONFIGS if arch is None else ())
     found = recognise(path if path.is_dir() else None, arch)
     held = read(path, within=within)
     tensors = held.under(prefix)
     family = found.family
-    described = family.complete(found.config, "")
-    proportionate(described, len(tensors))
+    described = family.complete(found.entries)
+    check_depth(described, len(tensors))
     named = tables(family, described)
     left = matching(unused, tensors, "unused", "tensors of the file")
     kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
-    config = family.complete(family.headless(found.config, kind) if bare else found.config, kind)
+    config = family.complete(family.headless(found.entries, kind) if bare else found.entries, kind)
     if reads is not None:
         config = with_reads(config, reads)
     # timm's names, and many files of networks of grey images, tell the scale of three channels for any number.
-    images = same_scale(found.preprocessing, config.get("num_channels", 3))
+    images = same_scale(found.preprocessing, getattr(config, "num_channels", 3))
     table = tables(family, config)[kind]
     if stages is not None:
         config, table, rest = shortened(family, config, kind, stages, tensors)
         unused = (*unused, *map(re.escape, rest))
     if image is not None:
         config, images, table = _resized(image, family, config, images, table, kind)
-        family.complete(config, kind)  # refuses what is no size
     backbone = family.backbone(config)
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(map(str, classes))
     count = _classes(classes, tensors, table)
@@ -190,7 +189,7 @@ def load(
 
     def finished(path, array):
         if array.shape != final[path].shape:  # channels are summed before numbers are rounded to `dtype`, as in timm
-            array = widened(array.astype(np.promote_types(array.dtype, np.float32)), final[path].shape[-2])
+            array = repeat_channels(array.astype(np.promote_types(array.dtype, np.float32)), final[path].shape[-2])
         return own(array, final[path].dtype) if where is None else put(array, final[path].dtype, where[path])
 
     finish = None if where is None and in_chans is None else finished
@@ -206,17 +205,17 @@ def load(
 
 
 def _resized(
-    side: int, family: Family, config: Config, images: Any, table: Sequence[Rule], kind: str
+    side: int, family: Family, config: Any, images: Any, table: Sequence[Rule], kind: str
 ) -> tuple[Config, Any, list[Rule]]:
     """All that depends on the size of the images, as the file's own library has it."""
-    if {"vision_config", "text_config"} <= set(config):
-        raise ValueError(f"image={side}: this {config['model_type']} has two towers, and keeps the size of its images")
+    if hasattr(config, "vision_config"):
+        raise ValueError(f"image={side}: this {config.model_type} has two towers, and keeps the size of its images")
     if not any(rule.path == POSITION for known in family.tables(config).values() for rule in known):
         example = family.example(config)
         pictures = isinstance(example, jax.ShapeDtypeStruct) and len(example.shape) == 4
         what = "images of any size; leave image= out" if pictures else "no images"
-        raise ValueError(f"image={side}: a {config['model_type']} takes {what}")
-    count, kernel = side // config["patch_size"], _kernel(kind, config)
+        raise ValueError(f"image={side}: a {config.model_type} takes {what}")
+    count, kernel = side // config.patch_size, _kernel(kind, config)
     table = [Rule(POSITION, POSITION), *table] if kind == OWN else table  # whose one rule is of all paths
     rules = [
         rule._replace(transform=interpolated(count, rule.transform, kernel)) if rule.path == POSITION else rule
@@ -228,13 +227,13 @@ def _resized(
             images = images._replace(size=sizes if isinstance(sizes, int) else tuple(sizes), crop=side)
         else:
             images = images._replace(size=(side, side), crop=None)
-    return {**config, "image_size": side}, images, rules
+    return config.replace(image_size=side), images, rules
 
 
 def _kernel(kind: str, config: Config) -> Kernel:
     """How the library that a file is of resizes its position embeddings; timm's, of own files with a name of timm's."""
-    model = config["model_type"]
-    if kind == "timm" or model == "dinov2_with_registers" or (kind == OWN and "architecture" in config):
+    model = config.model_type
+    if kind == "timm" or model == "dinov2_with_registers" or (kind == OWN and "architecture" in config.extra):
         return "antialiased"
     kernels: dict[tuple[str, str], Kernel] = {("vit", "original"): "linear", ("dinov2", "original"): "offset"}
     return kernels.get((model, kind), "bicubic")

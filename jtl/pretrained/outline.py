@@ -1,7 +1,7 @@
 """The parameters and statistics of a family's network before there are any: their paths and shapes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -21,9 +21,8 @@ class _Network:
     """Networks are equal where all that shapes depend on is."""
 
     family: Family
-    written: str
+    config: Config
     classes: int | None
-    config: Config = field(compare=False)
 
 
 def outline(family: Family, config: Config, classes: int | None = None) -> Mapping[str, tuple[int, ...]]:
@@ -34,13 +33,13 @@ def outline(family: Family, config: Config, classes: int | None = None) -> Mappi
 
     Args:
       family: the network's.
-      config: complete.
+      config: its own.
       classes: of the head; None for none.
 
     Raises:
       ValueError: the network is a variant that jtl's is not.
     """
-    return _traced(_Network(family, repr(config), classes, config))
+    return _traced(_Network(family, config, classes))
 
 
 @lru_cache(KEPT)

@@ -41,13 +41,14 @@ def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict
 
     Args:
       family: of the network.
-      config: complete; `architecture` and `model_args` in it are tried first.
+      config: its own; `architecture` and `model_args` in `extra` are tried first.
       naming: whose defaults hold.
 
     Raises:
       ValueError: where no name gives these measures; the nearest is told with what differs.
     """
-    names = [(config.get("architecture"), config.get("model_args") or {}), *((name, {}) for name in presets(family))]
+    given = config.extra.get("architecture"), config.extra.get("model_args") or {}
+    names, entries = [given, *((name, {}) for name in presets(family))], config.to_dict()
     if naming == "timm":
         names = [(name, changes) for name, changes in names if name not in family.torchvision]
     tried: list[tuple[list[str], str]] = []
@@ -56,12 +57,12 @@ def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict
             made = _complete(family, name, {**changes, **extra}, naming)
             if made is None:
                 continue
-            others = [(key, value) for key, value in made.items() if config.get(key) != value]
+            others = [(key, value) for key, value in made.to_dict().items() if entries.get(key) != value]
             if not others:
                 return name, {**changes, **extra}
-            tried.append(([f"{key}={config.get(key)!r} in place of {value!r}" for key, value in others], name))
+            tried.append(([f"{key}={entries.get(key)!r} in place of {value!r}" for key, value in others], name))
     if not tried:
-        raise ValueError(f"the family {config['model_type']!r} has no name that timm or torchvision knows")
+        raise ValueError(f"the family {config.model_type!r} has no name that timm or torchvision knows")
     differs, name = min(tried, key=lambda t: len(t[0]))
     raise ValueError(f"no network of {naming} has these measures; {name} is nearest: {', '.join(differs)}")
 
@@ -77,7 +78,9 @@ def _complete(family: Family, name: Any, changes: dict[str, Any], naming: str) -
 
 
 def _extras(config: Config) -> Iterator[dict[str, Any]]:
-    size, channels = ({word: config[ours] for word, ours in free.items() if ours in config} for free in _FREE)
+    size, channels = (
+        {word: getattr(config, ours) for word, ours in free.items() if hasattr(config, ours)} for free in _FREE
+    )
     yield {}
     yield size
     yield channels

@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jtl.backbones.clip import open_clip_config
 from jtl.backbones.family import HEADLESS
-from jtl.backbones.registry import FAMILIES, Config, Family
+from jtl.backbones.registry import FAMILIES, Family
 from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
+from jtl.pretrained import open_clip
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
@@ -26,10 +26,10 @@ _SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names 
 
 
 class Found(NamedTuple):
-    """A family, the measures that are known so far, and what comes with the weights."""
+    """A family, the entries of a config that are known so far, and what comes with the weights."""
 
     family: Family
-    config: Config
+    entries: Mapping[str, Any]
     preprocessing: Preprocessing | Waves | LogMel | None
     labels: tuple[str, ...] | None
 
@@ -57,8 +57,8 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
     if isinstance(config.get("architecture"), str):
         return _timm(config)
     if "model_cfg" in config:
-        made = open_clip_config.config_of(config)
-        images = open_clip_config.preprocessing_of(config, made["vision_config"]["image_size"])
+        made = open_clip.config_of(config)
+        images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
         return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
 
@@ -69,7 +69,7 @@ def described(folder: Path) -> dict[str, Any] | None:
     return next((config for config in found if config is not None), None)
 
 
-def _transformers(config: Config, folder: Path | None) -> Found:
+def _transformers(config: Mapping[str, Any], folder: Path | None) -> Found:
     kind = config["model_type"]
     if isinstance(kind, str) and kind in _SAME:
         kind = _SAME[kind]
@@ -107,7 +107,7 @@ def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Wa
     return image.from_transformers(config, kind)
 
 
-def _timm(config: Config) -> Found:
+def _timm(config: Mapping[str, Any]) -> Found:
     name = config["architecture"].split(".")[0]  # the tag after the dot names the weights
     given, changes = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
     for entry, value in (("pretrained_cfg", given), ("model_args", changes)):
@@ -116,7 +116,7 @@ def _timm(config: Config) -> Found:
     for family in FAMILIES.values():
         made = family.named(name, changes)
         if made is not None:
-            usual = family.usual(name, made)
+            usual = family.usual(name, family.complete(made))
             labels = config.get("label_names")
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")

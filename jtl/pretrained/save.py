@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jtl.backbones.family import PLAIN
-from jtl.backbones.registry import FAMILIES, Config, Family
+from jtl.backbones.registry import FAMILIES, Family
 from jtl.backbones.swin import names as swin
 from jtl.backbones.vit import names_dinov2
 from jtl.model import Variables
@@ -22,7 +22,7 @@ from jtl.preprocess import audio_spec
 from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.pretrained.card import Card, readme
-from jtl.pretrained.check import check
+from jtl.pretrained.check import check_variables
 from jtl.pretrained.head import WORD, read_of
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
@@ -85,11 +85,11 @@ def save(
       >>> jtl.load(folder / "again").naming
       'transformers'
     """
-    kind = pretrained.config["model_type"]
+    kind = pretrained.config.model_type
     family = FAMILIES[kind]
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
-    params, stats = check(family, pretrained.config, pretrained.variables if variables is None else variables)
+    params, stats = check_variables(family, pretrained.config, pretrained.variables if variables is None else variables)
     bare = None if params["head"] else family.bare(pretrained.config)
     known = tables(family, pretrained.config)
     if FORMATS[format] not in known or (format == "hf" and family.architecture is None and not bare):
@@ -100,7 +100,7 @@ def save(
             "the parameters have no head; load with classes= and reinit=('head/.*',) for a new one, or save the "
             "backbone alone with format='jtl'"
         )
-    if format != "jtl" and WORD in pretrained.config:
+    if format != "jtl" and WORD in pretrained.config.extra:
         names = read_of(pretrained.config).names
         raise ValueError(f"the head reads {names}, which {FORMATS[format]} cannot say; save it with format='jtl'")
     labels = _labels(pretrained, params)
@@ -137,17 +137,17 @@ def _labels(pretrained: Pretrained, params: Mapping[str, Any]) -> tuple[str, ...
 def _texts(
     format: str, family: Family, pretrained: Pretrained, params: Mapping[str, Any], labels: tuple[str, ...] | None
 ) -> dict[str, str]:
-    config, inputs = pretrained.config, pretrained.preprocessing
+    inputs = pretrained.preprocessing
     texts: dict[str, Any] = {}
     if format in ("timm", "torchvision"):
         texts["config.json"] = _of_timm(FORMATS[format], family, pretrained, params, labels)
     else:
         left = {"num_labels", "torch_dtype", "id2label", "label2id"}
         left |= {"architecture", "model_args"} if format == "hf" else set()  # timm's words
-        config = {k: v for k, v in config.items() if k not in left}
+        config = {k: v for k, v in pretrained.config.to_dict().items() if k not in left}
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
-            named = family.classifier(config) if params["head"] else family.bare(config)
+            named = (family.classifier if params["head"] else family.bare)(pretrained.config)
             config |= {"architectures": [named or family.architecture]}
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:
@@ -165,10 +165,11 @@ def _texts(
 
 def _of_timm(
     naming: str, family: Family, pretrained: Pretrained, params: Mapping[str, Any], labels: tuple[str, ...] | None
-) -> Config:
+) -> dict[str, Any]:
     name, changes = architecture(family, pretrained.config, naming)
     kernel, images = params["head"]["out"]["kernel"], pretrained.preprocessing
-    weights = {} if not isinstance(images, Preprocessing) else to_timm(images, pretrained.config.get("num_channels", 3))
+    channels = getattr(pretrained.config, "num_channels", 3)
+    weights = to_timm(images, channels) if isinstance(images, Preprocessing) else {}
     return {
         "architecture": name,
         "num_classes": kernel.shape[-1],
@@ -187,7 +188,7 @@ def _not_another(folder: Path, pretrained: Pretrained, texts: dict[str, str]) ->
             " give another folder or remove it"
         )
     read_first = of_processor(folder)
-    kind = pretrained.config["model_type"]
+    kind = pretrained.config.model_type
     if read_first is not None and preprocessing_of(read_first, kind) != pretrained.preprocessing:
         raise FileExistsError(
             f"{folder} holds {INPUTS[1]}, which would be read with these weights in place of their own preprocessing;"

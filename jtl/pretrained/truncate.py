@@ -28,17 +28,18 @@ def shortened(
     Raises:
       ValueError: the network has fewer, or is not read in part.
     """
-    model = config["model_type"]
+    model = config.model_type
     if not family.depth:
         raise ValueError(f"stages={stages}: of {model} all is read; its features are given for every stage")
-    depth = config[family.depth[0]]
+    depth = getattr(config, family.depth[0])
     count = depth if isinstance(depth, int) else len(depth)
     if not 1 <= stages <= count:
         raise ValueError(f"stages={stages}: this {model} has {count}; give 1 to {count}")
-    short = {name: value for name, value in config.items() if name not in _TOLD_AGAIN}
+    entries = {name: value for name, value in config.to_dict().items() if name not in _TOLD_AGAIN}
     for name in family.depth:
-        if name in short:
-            short[name] = stages if isinstance(short[name], int) else list(short[name][:stages])
+        if name in entries:
+            entries[name] = stages if isinstance(entries[name], int) else entries[name][:stages]
+    short = family.complete(entries)
     dropped = outline(family, config).keys() - outline(family, short)
     table = tables(family, short)[kind]
     before, after = Rules(tables(family, config)[kind]), Rules(table)

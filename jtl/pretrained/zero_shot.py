@@ -25,10 +25,11 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
     """
     params = loaded.variables.params["backbone"]
     if not {"image", "text"} <= set(params):
-        raise ValueError(f"a {loaded.config['model_type']} has no two towers; load a CLIP or a SigLIP model")
+        raise ValueError(f"a {loaded.config.model_type} has no two towers; load a CLIP or a SigLIP model")
+    config: Any = loaded.config
     return (
-        _alone(loaded, loaded.config["vision_config"], params["image"])._replace(preprocessing=loaded.preprocessing),
-        _alone(loaded, loaded.config["text_config"], params["text"])._replace(tokenizer=loaded.tokenizer),
+        _alone(loaded, config.vision_config, params["image"])._replace(preprocessing=loaded.preprocessing),
+        _alone(loaded, config.text_config, params["text"])._replace(tokenizer=loaded.tokenizer),
     )
 
 
@@ -65,9 +66,9 @@ def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str
     params = loaded.variables.params["backbone"]
     scale, bias = np.exp(params["log_scale"]), params.get("bias", np.zeros((), rows.dtype))
     out = {"kernel": scale * rows.T, "bias": np.full(len(rows), bias)}
-    config = {**image.config, "normalised": True}
+    config = image.config.replace(normalised=True)
     return image._replace(
-        backbone=FAMILIES[config["model_type"]].backbone(config),
+        backbone=FAMILIES[config.model_type].backbone(config),
         head=heads.linear(len(rows)),
         variables=Variables({**image.variables.params, "head": {"out": out}}, {}),
         labels=None if labels is None else tuple(labels),
@@ -77,7 +78,7 @@ def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str
 
 def _alone(loaded: Pretrained, config: Config, params: Any) -> Pretrained:
     return loaded._replace(
-        backbone=FAMILIES[config["model_type"]].backbone(config),
+        backbone=FAMILIES[config.model_type].backbone(config),
         head=heads.identity(),
         variables=Variables({"backbone": params, "head": {}}, {}),
         preprocessing=None,

@@ -1,12 +1,15 @@
 """A config may say anything: what is no network raises a ValueError that names the entry, and quickly."""
 
 import copy
+import json
 import random
+from dataclasses import fields
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from jtl.backbones.family import HEADLESS
 from jtl.backbones.registry import FAMILIES
 from jtl.model import Variables
 from jtl.preprocess import audio_spec, image
@@ -149,6 +152,54 @@ def test_junk_raises_a_value_error(seed):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_configs_themselves_are_read(config):
     assert all(shape[0] == 1 for shape in network(config))
+
+
+@pytest.mark.parametrize("naming", ["", "transformers", "timm", HEADLESS])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_is_read_again_from_what_it_gives(config, naming):
+    family, entries, *_ = recognise(None, config)
+    made = family.complete(entries, naming)
+    assert family.complete(json.loads(json.dumps(made.to_dict()))) == made
+
+
+JTLS = {
+    "add_pooling_layer",
+    "conv_mlp",
+    "depth_coefficient",
+    "norm_first",
+    "with_projector",
+    "use_mask_token",
+    # Of wav2vec 2.0 and HuBERT, of which transformers has each in one only; and of its fourth version.
+    "add_adapter",
+    "conv_pos_batch_norm",
+    "feat_proj_layer_norm",
+    "position_embedding_type",
+}
+
+
+OWN = {"resnet_variant", "deit3", "timm_clip", "timm_siglip", "mobilenet_v3", "efficientnet_v2", "inception_v3", "vgg"}
+OWN |= {"alexnet", "densenet", "cifar_resnet", "recurrent"}
+"""The families that transformers does not have."""
+
+
+@pytest.mark.parametrize("kind", sorted(FAMILIES.keys() - OWN))
+def test_defaults_are_those_of_transformers(kind):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoConfig.for_model(kind).to_dict()
+    if kind == "gpt2":  # which has no token for padding; texts are padded with the one that ends them
+        theirs["pad_token_id"] = theirs["eos_token_id"]
+    ours = {k: v for k, v in FAMILIES[kind].complete({}, "transformers").to_dict().items() if not isinstance(v, dict)}
+    assert ours.keys() - theirs.keys() <= JTLS
+    assert {name: theirs[name] for name in ours if name in theirs} == {k: v for k, v in ours.items() if k in theirs}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_field_has_the_default_of_its_class(kind):
+    """Of two bases with a common one, dataclasses take the fields of the first, those it only inherits too."""
+    config = FAMILIES[kind].config
+    for one in fields(config):
+        if one.name != "extra" and hasattr(config, one.name):
+            assert one.default == getattr(config, one.name)
 
 
 @pytest.mark.parametrize(

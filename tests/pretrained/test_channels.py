@@ -9,7 +9,7 @@ import pytest
 from jtl.backbones.registry import FAMILIES
 from jtl.methods.finetune.finetune import predictor
 from jtl.params import flatten
-from jtl.pretrained.channels import widened
+from jtl.pretrained.channels import repeat_channels
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 
@@ -30,7 +30,7 @@ def logits(loaded, x):
 def test_the_first_kernel_by_the_formula(folder, channels):
     before, after = load(folder), load(folder, in_chans=channels)
     old, new = (dict(flatten(loaded.variables.params)) for loaded in (before, after))
-    first = FIRST[before.config["model_type"]]
+    first = FIRST[before.config.model_type]
     kernel = old.pop(first)
     if channels == 1:
         wanted = kernel[..., :1, :] + kernel[..., 1:2, :] + kernel[..., 2:, :]
@@ -39,7 +39,7 @@ def test_the_first_kernel_by_the_formula(folder, channels):
     # Sums of three and one product, in float32 there and here.
     np.testing.assert_allclose(new.pop(first), wanted, rtol=3e-7)
     jax.tree.map(np.testing.assert_array_equal, new, old)
-    assert after.config["num_channels"] == channels
+    assert after.config.num_channels == channels
 
 
 def test_grey_images_and_doubled_ones_give_what_they_gave(folder):
@@ -82,8 +82,8 @@ def test_the_preprocessing_follows(tmp_path):
 
 def test_half_precision_is_summed_in_single():
     kernel = np.asarray([[[256.0]], [[1.0]], [[1.0]]], np.float32).reshape(1, 1, 3, 1)
-    assert widened(kernel.astype(ml_dtypes.bfloat16), 1).item() == 258.0
-    assert widened(kernel.astype(ml_dtypes.bfloat16), 1).dtype == ml_dtypes.bfloat16
+    assert repeat_channels(kernel.astype(ml_dtypes.bfloat16), 1).item() == 258.0
+    assert repeat_channels(kernel.astype(ml_dtypes.bfloat16), 1).dtype == ml_dtypes.bfloat16
 
 
 def test_what_has_no_channels_to_change(folder, tmp_path):

@@ -145,7 +145,7 @@ def test_another_image_size_interpolates_the_positions_as_transformers_does(side
     if format:
         save(tmp_path / format, load(tmp_path), format=format)
     loaded = load(tmp_path / (format or ""), image=side)
-    assert loaded.config["image_size"] == side
+    assert loaded.config.image_size == side
     x = images((side, side))
     with torch.no_grad():
         wanted = net(channels_first(x), interpolate_pos_encoding=True).logits

@@ -1,5 +1,7 @@
 """Outlines of networks: what `jtl.init` makes, found once."""
 
+from dataclasses import replace
+
 import jax
 import pytest
 
@@ -29,15 +31,15 @@ def test_a_network_is_built_once_and_another_by_itself():
     built = []
 
     def backbone(config):
-        built.append(config["depths"])
+        built.append(list(config.depths))
         return FAMILIES["resnet"].backbone(config)
 
-    family = FAMILIES["resnet"]._replace(backbone=backbone)
+    family = replace(FAMILIES["resnet"], backbone=backbone)
     config = family.complete(RESNET, "transformers")
     first = outline(family, config)
-    assert outline(family, dict(config)) == first
+    assert outline(family, family.complete(RESNET, "transformers")) == first
     assert built == [[1, 2]]
-    deeper = outline(family, {**config, "depths": [1, 3]})
+    deeper = outline(family, config.replace(depths=(1, 3)))
     assert built == [[1, 2], [1, 3]]
     assert deeper.items() > first.items()
     outline(family, config, 3)

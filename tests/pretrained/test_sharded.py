@@ -147,11 +147,11 @@ def test_no_whole_copy_is_made_on_the_way(tmp_path):
     table = FAMILIES["vit"].tables
     size = backbones.Size(256, 6, 4, 1024)
     config = {**CONFIG, "hidden_size": size.width, "num_hidden_layers": size.depth, "intermediate_size": size.hidden}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     config = FAMILIES["vit"].complete(config, "transformers")
     made = jax.eval_shape(FAMILIES["vit"].backbone(config).init, jax.random.key(0), FAMILIES["vit"].example(config))
     tree = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), {"backbone": made.params})
     save_file(export(tree, table(config)["transformers"]), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(config))
     file = (tmp_path / "model.safetensors").stat().st_size
     where = variables_sharding(mesh(data=1, fsdp=8), [(".*", fsdp(min_bytes=1 << 12))])
     tracemalloc.start()

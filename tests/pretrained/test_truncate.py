@@ -85,7 +85,7 @@ def test_first_blocks_of_a_bert(tmp_path):
     net = hf_text("bert")
     net.save_pretrained(tmp_path)
     whole, short = load(tmp_path), load(tmp_path, stages=1)
-    assert short.config["num_hidden_layers"] == 1
+    assert short.config.num_hidden_layers == 1
     kept = flatten(short.variables.params)
     assert not any("block2" in path for path in kept)
     for path, value in kept.items():

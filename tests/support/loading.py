@@ -39,7 +39,7 @@ def channels_first(x):
 
 def renamed(loaded, naming):
     """The tensors of a file by the names of `naming`."""
-    return export(tree_of(loaded), FAMILIES[loaded.config["model_type"]].tables(loaded.config)[naming])
+    return export(tree_of(loaded), FAMILIES[loaded.config.model_type].tables(loaded.config)[naming])
 
 
 def same_bits(ours, theirs):

@@ -1,258 +1,243 @@
 """CLIP and SigLIP: both towers, or one of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import jax
-import jax.numpy as jnp
-
-from jtl import backbones
 from jtl.backbones.clip import names as maps
 from jtl.backbones.clip import names_open_clip
-from jtl.backbones.family import Config, Family, must_be, picture, real, whole
+from jtl.backbones.clip.network import clip_image, clip_text
+from jtl.backbones.config import Config, Range, Rate, TransformerConfig, Vocabulary, Whole
+from jtl.backbones.family import Family, picture, sentence
+from jtl.backbones.siglip.network import siglip_image, siglip_text
 from jtl.model import Model
+from jtl.nn.two_towers import normalised, two_towers
 from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
 BARE = "transformers, without a projection"
 """The naming of a file of one of CLIP's towers that ends before the common space."""
 
-_SIZE = {"num_hidden_layers": 12, "num_attention_heads": 12, "attention_dropout": 0.0}
-_IMAGE = {**_SIZE, "hidden_size": 768, "intermediate_size": 3072, "num_channels": 3, "image_size": 224}
-_CLIP = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 512}
-_SIGLIP = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
-_TEXT = {
-    **_SIZE,
-    "num_attention_heads": 8,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "vocab_size": 49408,
-    "max_position_embeddings": 77,
-    "eos_token_id": 49407,
-}
-_SIGLIP_TEXT = {
-    **_SIZE,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "vocab_size": 32000,
-    "max_position_embeddings": 64,
-    "projection_size": None,
-}
+
+class _TowerConfig(TransformerConfig):
+    layer_norm_eps: Rate = 1e-5
+    attention_dropout: Rate = 0.0
+    normalised: bool | None = None
+    """jtl's word for a tower whose output has a length of 1."""
 
 
-class _Tower(NamedTuple):
-    """What transformers leaves to its defaults, the network, the names of its tensors, and an example."""
-
-    usual: Mapping[str, Any]
-    backbone: Callable[[Config], Model]
-    table: Callable[[str, str], list[Rule]]
-    example: Callable[[Config], Any]
+class _ImageConfig(_TowerConfig):
+    image_size: Whole = 224
+    patch_size: Whole = 16
+    num_channels: Whole = 3
 
 
-def _size(config: Config) -> backbones.Size:
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    return backbones.Size(*(config[name] for name in names))
+class _TextConfig(_TowerConfig):
+    vocab_size: Vocabulary
+    max_position_embeddings: Whole
 
 
-def _common(config: Config) -> dict[str, Any]:
-    return {"eps": config["layer_norm_eps"], "attention_dropout": config["attention_dropout"]}
+class _ClipConfig(_TowerConfig):
+    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    projection_dim: Whole = 512
+    with_projection: bool | None = None
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return {**given, "with_projection": False} if naming == BARE else given
+
+    @property
+    def projection(self) -> int | None:
+        """Width of the common space; None for a tower that ends before it."""
+        return None if self.with_projection is False else self.projection_dim
 
 
-def _projects(config: Config) -> bool:
-    return "projection_dim" in config and config.get("with_projection") is not False
+class _SiglipConfig(_TowerConfig):
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    layer_norm_eps: Rate = 1e-6
 
 
-def _clip_common(config: Config) -> dict[str, Any]:
-    act = config["hidden_act"]
-    if act not in ("quick_gelu", "gelu"):
-        raise ValueError(f"hidden_act={show(str(act))}: known are quick_gelu and gelu")
-    return {**_common(config), "activation": act, "projection": config["projection_dim"] if _projects(config) else None}
+class ClipVisionConfig(_ClipConfig, _ImageConfig, model_type="clip_vision_model"):
+    """The config of CLIP's image tower."""
+
+    patch_size: Whole = 32
 
 
-def _clip_image(config: Config) -> Model:
-    common = _clip_common(config)
-    return backbones.clip_image(_size(config), patch=config["patch_size"], image=config["image_size"], **common)
+class ClipTextConfig(_ClipConfig, _TextConfig, model_type="clip_text_model"):
+    """The config of CLIP's text tower."""
+
+    hidden_size: Whole = 512
+    num_attention_heads: Whole = 8
+    intermediate_size: Whole = 2048
+    vocab_size: Vocabulary = 49408
+    max_position_embeddings: Whole = 77
+    eos_token_id: Annotated[int, Range(0, 1 << 24)] = 49407
 
 
-def _clip_text(config: Config) -> Model:
-    end = config["eos_token_id"]
-    if type(end) is not int or end < 0:
-        raise ValueError(f"eos_token_id={show(str(end))}: give the number of the token that ends a text")
-    return backbones.clip_text(
-        _size(config),
-        vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"],
-        end=None if end == 2 else end,  # as transformers reads the configs of the first releases, which were wrong
-        **_clip_common(config),
-    )
+class SiglipVisionConfig(_SiglipConfig, _ImageConfig, model_type="siglip_vision_model"):
+    """The config of SigLIP's image tower."""
+
+    vision_use_head: Literal[True] = True
 
 
-def _siglip_image(config: Config) -> Model:
-    must_be(config, hidden_act="gelu_pytorch_tanh", vision_use_head=True)
-    common = _common(config)
-    return backbones.siglip_image(_size(config), patch=config["patch_size"], image=config["image_size"], **common)
+class SiglipTextConfig(_SiglipConfig, _TextConfig, model_type="siglip_text_model"):
+    """The config of SigLIP's text tower."""
+
+    vocab_size: Vocabulary = 32000
+    max_position_embeddings: Whole = 64
+    projection_size: Whole | None = None
+
+    @property
+    def projection(self) -> int:
+        """Width of the common space."""
+        return self.projection_size or self.hidden_size
 
 
-def _siglip_text(config: Config) -> Model:
-    must_be(config, hidden_act="gelu_pytorch_tanh")
-    return backbones.siglip_text(
-        _size(config),
-        vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"],
-        projection=config["projection_size"],
-        **_common(config),
-    )
+class _BothConfig(Config):
+    towers: ClassVar[Mapping[str, type[_TowerConfig]]]
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        if given.get("architectures") in (["CLIPForImageClassification"], ["SiglipForImageClassification"]):
+            raise ValueError(
+                f"{given['architectures'][0]} classifies the mean of an image tower's patches and is not read, only "
+                "the tower: give arch= what its config.json has as 'vision_config', with "
+                rf"model_type='{cls.model_type}_vision_model', and unused=('classifier\\..*',)"
+            )
+        made = dict(given)
+        for name, tower in cls.towers.items():
+            first = made.get(name) or {}
+            later = made.pop(f"{name}_dict", None)  # in old files, where it goes before the other
+            for value in (first, {} if later is None else later):
+                if not isinstance(value, Mapping):
+                    raise ValueError(f"{name}={show(str(value))}: give names and values")
+            usual = {} if later is None else {**tower().to_dict(), **later}
+            both = {"projection_dim": made["projection_dim"]} if issubclass(tower, _ClipConfig) else {}
+            made[name] = {**first, **usual, **both, "model_type": tower.model_type}
+        return made
 
 
-def _picture(config: Config) -> Any:
-    return picture(config["image_size"], config["num_channels"])
+class ClipConfig(_BothConfig, model_type="clip"):
+    """The config of CLIP's two towers."""
+
+    towers = {"text_config": ClipTextConfig, "vision_config": ClipVisionConfig}
+    projection_dim: Whole = 512
+    text_config: ClipTextConfig
+    vision_config: ClipVisionConfig
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return super()._fill({"projection_dim": 512, **given}, naming)
 
 
-def _sentence(config: Config) -> Any:
-    shape = (1, config["max_position_embeddings"])
-    return {"ids": jax.ShapeDtypeStruct(shape, jnp.int32), "mask": jax.ShapeDtypeStruct(shape, jnp.bool_)}
+class SiglipConfig(_BothConfig, model_type="siglip"):
+    """The config of SigLIP's two towers."""
+
+    towers = {"text_config": SiglipTextConfig, "vision_config": SiglipVisionConfig}
+    text_config: SiglipTextConfig
+    vision_config: SiglipVisionConfig
+
+    def _check(self) -> None:
+        text, image = self.text_config.projection, self.vision_config.hidden_size
+        if text != image:
+            raise ValueError(f"siglip with projection_size={text} of its texts is not read, only with {image}")
 
 
-_TOWERS = {
-    "clip_vision_model": _Tower({**_IMAGE, "patch_size": 32, **_CLIP}, _clip_image, maps.clip_image, _picture),
-    "clip_text_model": _Tower({**_TEXT, **_CLIP}, _clip_text, maps.clip_text, _sentence),
-    "siglip_vision_model": _Tower(
-        {**_IMAGE, "patch_size": 16, "vision_use_head": True, **_SIGLIP}, _siglip_image, maps.siglip_image, _picture
-    ),
-    "siglip_text_model": _Tower({**_SIGLIP_TEXT, **_SIGLIP}, _siglip_text, maps.siglip_text, _sentence),
-}
+def _measures(config: _ImageConfig | _TextConfig) -> dict[str, Any]:
+    if isinstance(config, _ImageConfig):
+        own = {"patch": config.patch_size, "image": config.image_size}
+    else:
+        own = {"vocabulary": config.vocab_size, "positions": config.max_position_embeddings}
+    return {**own, "size": config.size, "eps": config.layer_norm_eps, "attention_dropout": config.attention_dropout}
 
 
-_WHOLE = (
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "max_position_embeddings",
-    "projection_dim",
-    "projection_size",
-)
+def _clip_image(config: ClipVisionConfig) -> Model:
+    return clip_image(**_measures(config), activation=config.hidden_act, projection=config.projection)
 
 
-def _complete(config: Config, naming: str) -> Config:
-    """Of one tower."""
-    config = {**_TOWERS[config["model_type"]].usual, **config}
-    if "projection_size" in config and config["projection_size"] is None:
-        config["projection_size"] = config["hidden_size"]
-    whole(config, *(name for name in _WHOLE if name in config))
-    whole(config, "num_hidden_layers", most=256)
-    if "vocab_size" in config:
-        whole(config, "vocab_size", most=1 << 24)
-    real(config, "layer_norm_eps", 1.0)
-    real(config, "attention_dropout", 1.0)
-    return {**config, "with_projection": False} if naming == BARE else config
+def _clip_text(config: ClipTextConfig) -> Model:
+    # transformers reads the configs of the first releases so, whose 2 was wrong.
+    end = None if config.eos_token_id == 2 else config.eos_token_id
+    return clip_text(**_measures(config), activation=config.hidden_act, projection=config.projection, end=end)
 
 
-def _backbone(config: Config) -> Model:
-    made = _TOWERS[config["model_type"]].backbone(config)
-    return backbones.normalised(made) if config.get("normalised") is True else made
+def _siglip_image(config: SiglipVisionConfig) -> Model:
+    return siglip_image(**_measures(config))
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    kind = config["model_type"]
-    part = "vision_model" if "vision" in kind else "text_model"
-    # Without a projection nothing stands beside the tower, and transformers writes no prefix since its version 5.
-    top = rf"(?:|{part}\.)" if not _projects(config) else rf"(?:{part}\.|)"
-    table = _TOWERS[kind].table("backbone", top)
-    if not kind.startswith("clip"):
-        return {"transformers": table}
-    projection = "backbone/projection/kernel"
-    return {BARE: [rule for rule in table if rule.path != projection], "transformers": table}
+def _siglip_text(config: SiglipTextConfig) -> Model:
+    return siglip_text(**_measures(config), projection=config.projection)
 
 
-def _bare(config: Config) -> str:
-    name = {
-        "clip_vision_model": "CLIPVisionModel",
-        "clip_text_model": "CLIPTextModel",
-        "siglip_vision_model": "SiglipVisionModel",
-        "siglip_text_model": "SiglipTextModel",
-    }[config["model_type"]]
-    return name + ("WithProjection" if _projects(config) else "")
+def _example(config: _TowerConfig) -> Any:
+    if isinstance(config, _ImageConfig):
+        return picture(config.image_size, config.num_channels)
+    return sentence(config.max_position_embeddings) if isinstance(config, _TextConfig) else None
 
 
-def _tower(kind: str) -> Family:
+C = TypeVar("C", bound=_TowerConfig)
+
+
+def _tower(
+    config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[str, str], list[Rule]]
+) -> Family[C]:
+    """One tower; `bare` is transformers' class without a projection, `table` of a path and a prefix."""
+    part = "vision_model" if issubclass(config, _ImageConfig) else "text_model"
+
+    def projects(config: C) -> bool:
+        return isinstance(config, _ClipConfig) and config.projection is not None
+
+    def tables(config: C) -> dict[str, Sequence[Rule]]:
+        # Without a projection nothing stands beside the tower, and transformers writes no prefix since its version 5.
+        top = rf"(?:{part}\.|)" if projects(config) else rf"(?:|{part}\.)"
+        rules = table("backbone", top)
+        if not isinstance(config, _ClipConfig):
+            return {"transformers": rules}
+        return {BARE: [rule for rule in rules if rule.path != "backbone/projection/kernel"], "transformers": rules}
+
     return Family(
-        names="",
-        named=lambda name, changes: None,
-        complete=_complete,
-        backbone=_backbone,
-        example=lambda config: _TOWERS[kind].example(config),
-        tables=_tables,
-        usual=lambda name, config: None,
-        architecture=None,
-        bare=_bare,
+        config=config,
+        backbone=lambda config: normalised(backbone(config)) if config.normalised else backbone(config),
+        example=_example,
+        tables=tables,
+        bare=lambda config: f"{bare}WithProjection" if projects(config) else bare,
         depth=("num_hidden_layers",),
     )
 
 
-TOWERS = {kind: _tower(kind) for kind in _TOWERS}
+def _both_examples(config: ClipConfig | SiglipConfig) -> Any:
+    return {"image": _example(config.vision_config), "text": _example(config.text_config)}
 
 
-def _both_complete(config: Config, naming: str) -> Config:
-    kind = config["model_type"]
-    if config.get("architectures") in (["CLIPForImageClassification"], ["SiglipForImageClassification"]):
-        raise ValueError(
-            f"{config['architectures'][0]} classifies the mean of an image tower's patches and is not read, only the "
-            f"tower: give arch= what its config.json has as 'vision_config', with model_type='{kind}_vision_model', "
-            r"and unused=('classifier\\..*',)"
-        )
-    config = {"projection_dim": 512, **config} if kind == "clip" else dict(config)
-    for part in ("text", "vision"):
-        given = config.get(f"{part}_config") or {}
-        later = config.pop(f"{part}_config_dict", None)  # in old files, where it goes before the other
-        for value in (given, {} if later is None else later):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{part}_config={show(str(value))}: give names and values")
-        tower = f"{kind}_{part}_model"
-        own = {**given, **({} if later is None else {**_TOWERS[tower].usual, **later}), "model_type": tower}
-        own |= {"projection_dim": config["projection_dim"]} if kind == "clip" else {}
-        config[f"{part}_config"] = _complete(own, naming)
-    return config
+def _tables_clip(config: ClipConfig) -> dict[str, Sequence[Rule]]:
+    image = maps.clip_image("backbone/image", r"vision_model\.")
+    text = maps.clip_text("backbone/text", r"text_model\.")
+    theirs = [*maps.scale(), *names_open_clip.clip()]
+    return {"transformers": [*maps.scale(), *image, *text], "open_clip": theirs}
 
 
-def _both_backbone(config: Config) -> Model:
-    image, text = config["vision_config"], config["text_config"]
-    siglip = config["model_type"] == "siglip"
-    if siglip:
-        must_be(text, projection_size=image["hidden_size"])
-    return backbones.two_towers(_backbone(image), _backbone(text), bias=siglip)
+def _tables_siglip(config: SiglipConfig) -> dict[str, Sequence[Rule]]:
+    image = maps.siglip_image("backbone/image", r"vision_model\.")
+    text = maps.siglip_text("backbone/text", r"text_model\.")
+    return {"transformers": [*maps.scale_of_siglip(), *image, *text]}
 
 
-def _both_tables(config: Config) -> dict[str, Sequence[Rule]]:
-    siglip = config["model_type"] == "siglip"
-    scale = maps.scale_of_siglip() if siglip else maps.scale()
-    rules = list(scale)
-    for part, path in (("vision", "image"), ("text", "text")):
-        own = config[f"{part}_config"]
-        rules += _TOWERS[own["model_type"]].table(f"backbone/{path}", rf"{part}_model\.")
-    if siglip:
-        return {"transformers": rules}
-    return {"transformers": rules, "open_clip": [*scale, *names_open_clip.clip()]}
-
-
-def _both_example(config: Config) -> Any:
-    return {"image": _picture(config["vision_config"]), "text": _sentence(config["text_config"])}
-
-
-def _both() -> Family:
-    return Family(
-        names="",
-        named=lambda name, changes: None,
-        complete=_both_complete,
-        backbone=_both_backbone,
-        example=_both_example,
-        tables=_both_tables,
-        usual=lambda name, config: None,
-        architecture=None,
-        bare=lambda config: {"clip": "CLIPModel", "siglip": "SiglipModel"}[config["model_type"]],
-    )
-
-
-BOTH = {"clip": _both(), "siglip": _both()}
+FAMILIES = (
+    Family(
+        config=ClipConfig,
+        backbone=lambda both: two_towers(_clip_image(both.vision_config), _clip_text(both.text_config), bias=False),
+        example=_both_examples,
+        tables=_tables_clip,
+        bare=lambda config: "CLIPModel",
+    ),
+    Family(
+        config=SiglipConfig,
+        backbone=lambda both: two_towers(_siglip_image(both.vision_config), _siglip_text(both.text_config), bias=True),
+        example=_both_examples,
+        tables=_tables_siglip,
+        bare=lambda config: "SiglipModel",
+    ),
+    _tower(ClipVisionConfig, "CLIPVisionModel", _clip_image, maps.clip_image),
+    _tower(ClipTextConfig, "CLIPTextModel", _clip_text, maps.clip_text),
+    _tower(SiglipVisionConfig, "SiglipVisionModel", _siglip_image, maps.siglip_image),
+    _tower(SiglipTextConfig, "SiglipTextModel", _siglip_text, maps.siglip_text),
+)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from jtl import backbones
 from jtl.backbones.clip import names_timm as maps
-from jtl.backbones.family import Config, Family, choice, must_be, picture
+from jtl.backbones.clip.network import clip_image
+from jtl.backbones.config import Rate, Zero
+from jtl.backbones.family import Family, picture
+from jtl.backbones.siglip.network import siglip_image
 from jtl.backbones.vit import config as vit
-from jtl.model import Model
 from jtl.preprocess.image import HALF, OPENAI, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
@@ -16,40 +17,44 @@ _CLIP = r"vit_(xsmall|medium|betwixt|base|base_plus|large|huge|giant|gigantic)_p
 _SIGLIP = r"vit_(base|large|so400m|giantopt)_patch(\d+)_siglip_(?:gap_|)(\d+)"
 
 
-def _measures(config: Config) -> dict[str, Any]:
-    must_be(config, hidden_dropout_prob=0.0, qkv_bias=True)
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+class TimmClipConfig(vit.VisionConfig, model_type="timm_clip"):
+    """The config of timm's image tower of CLIP."""
+
+    layer_norm_eps: Rate = 1e-5
+    hidden_act: Literal["gelu", "quick_gelu"] = "gelu"
+    hidden_dropout_prob: Zero = 0.0
+
+
+class TimmSiglipConfig(vit.VisionConfig, model_type="timm_siglip"):
+    """The config of timm's image tower of SigLIP."""
+
+    hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
+    hidden_dropout_prob: Zero = 0.0
+    pool: Literal["attention", "mean"] = "attention"
+
+
+def _measures(config: TimmClipConfig | TimmSiglipConfig) -> dict[str, Any]:
     return {
-        "size": backbones.Size(*(config[name] for name in names)),
-        "patch": config["patch_size"],
-        "image": config["image_size"],
-        "eps": config["layer_norm_eps"],
-        "attention_dropout": config["attention_probs_dropout_prob"],
+        "size": config.size,
+        "patch": config.patch_size,
+        "image": config.image_size,
+        "eps": config.layer_norm_eps,
+        "attention_dropout": config.attention_probs_dropout_prob,
+        "activation": config.hidden_act,
     }
 
 
-def _named_clip(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named_clip(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     config = vit.named("timm_clip", _CLIP, name.replace("base_patch16_plus", "base_plus_patch16"), changes)
     return None if config is None else {**config, "hidden_act": "quick_gelu" if "quickgelu" in name else "gelu"}
 
 
-def _complete_clip(config: Config, naming: str) -> Config:
-    config = vit.complete({"layer_norm_eps": 1e-5, **config}, naming)
-    choice(config, "hidden_act", ("gelu", "quick_gelu"))
-    return config
-
-
-def _clip(config: Config) -> Model:
-    act: Any = config["hidden_act"]
-    return backbones.clip_image(**_measures(config), activation=act, projection=None)
-
-
-def _usual_clip(name: str, config: Config) -> Preprocessing:
+def _usual_clip(name: str, config: TimmClipConfig) -> Preprocessing:
     """As OpenAI's release has it; timm's weights differ under the same name."""
-    return Preprocessing(config["image_size"], config["image_size"], "bicubic", *OPENAI)
+    return Preprocessing(config.image_size, config.image_size, "bicubic", *OPENAI)
 
 
-def _named_siglip(name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named_siglip(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     config = vit.named("timm_siglip", _SIGLIP, name, changes)
     if config is None:
         return None
@@ -59,25 +64,13 @@ def _named_siglip(name: str, changes: Mapping[str, Any]) -> Config | None:
     return {**config, "hidden_act": "gelu_tanh" if tanh else "gelu", "pool": pool}
 
 
-def _complete_siglip(config: Config, naming: str) -> Config:
-    config = vit.complete({"pool": "attention", **config}, naming)
-    choice(config, "hidden_act", ("gelu", "gelu_tanh"))
-    choice(config, "pool", ("attention", "mean"))
-    return config
+def _tables_siglip(config: TimmSiglipConfig) -> dict[str, Sequence[Rule]]:
+    return {"timm": maps.siglip() if config.pool == "attention" else maps.siglip_gap()}
 
 
-def _siglip(config: Config) -> Model:
-    act: Any = config["hidden_act"]
-    return backbones.siglip_image(**_measures(config), activation=act, pool=config["pool"])
-
-
-def _tables_siglip(config: Config) -> dict[str, Sequence[Rule]]:
-    return {"timm": maps.siglip() if config["pool"] == "attention" else maps.siglip_gap()}
-
-
-def _usual_siglip(name: str, config: Config) -> Preprocessing:
+def _usual_siglip(name: str, config: TimmSiglipConfig) -> Preprocessing:
     """As timm has it."""
-    side = config["image_size"]
+    side = config.image_size
     whole = name.startswith("vit_so400m_patch14_siglip_gap_") and side >= 384
     return Preprocessing(side if whole else int(side / 0.9), side, "bicubic", *HALF)
 
@@ -89,12 +82,11 @@ TIMM_CLIP = Family(
     "vit_base_patch{16,32}_clip_quickgelu_224, vit_huge_patch14_clip_{,quickgelu_}{224,378}, "
     "vit_huge_patch14_clip_336, vit_giant_patch14_clip_224, vit_gigantic_patch14_clip_{224,378,quickgelu_224}",
     named=_named_clip,
-    complete=_complete_clip,
-    backbone=_clip,
-    example=lambda config: picture(config["image_size"], config["num_channels"]),
+    config=TimmClipConfig,
+    backbone=lambda config: clip_image(**_measures(config), projection=None),
+    example=lambda config: picture(config.image_size, config.num_channels),
     tables=lambda config: {"timm": maps.clip()},
     usual=_usual_clip,
-    architecture=None,
     depth=("num_hidden_layers",),
 )
 TIMM_SIGLIP = Family(
@@ -102,11 +94,11 @@ TIMM_SIGLIP = Family(
     "vit_{large,so400m}_patch16_siglip_{,gap_}{256,384,512}, vit_so400m_patch14_siglip_{,gap_}{224,378,384}, "
     "vit_so400m_patch14_siglip_gap_{448,896}, vit_giantopt_patch16_siglip_{,gap_}{256,384}",
     named=_named_siglip,
-    complete=_complete_siglip,
-    backbone=_siglip,
-    example=lambda config: picture(config["image_size"], config["num_channels"]),
+    config=TimmSiglipConfig,
+    backbone=lambda config: siglip_image(**_measures(config), pool=config.pool),
+    example=lambda config: picture(config.image_size, config.num_channels),
     tables=_tables_siglip,
     usual=_usual_siglip,
-    architecture=None,
     depth=("num_hidden_layers",),
 )
+FAMILIES = (TIMM_CLIP, TIMM_SIGLIP)

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from jtl import backbones
+from jtl.backbones.config import Config, Depths, DropRate, Factor, Range, Rate, Whole, Widths
 from jtl.backbones.convnext import names as maps
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, stages, whole, wholes
+from jtl.backbones.convnext.network import convnext
+from jtl.backbones.family import Family, changed, picture
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
@@ -32,7 +33,31 @@ _OTHERS = {
 _WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+class ConvNextConfig(Config, model_type="convnext"):
+    """The config of a ConvNeXt; the last four entries are jtl's, for what only timm has."""
+
+    num_channels: Whole = 3
+    patch_size: Annotated[int, Range(1, 64)] = 4
+    hidden_sizes: Widths = (96, 192, 384, 768)
+    depths: Depths = (3, 3, 9, 3)
+    hidden_act: Literal["gelu"] = "gelu"
+    layer_norm_eps: Rate = 1e-6
+    layer_scale_init_value: Factor = 1e-6
+    drop_path_rate: DropRate = 0.0
+    conv_mlp: bool = False
+    norm_first: bool = False
+    stem_hidden: Whole | None = None
+    head_hidden_size: Whole | None = None
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return {"layer_norm_eps": 1e-12, **given} if naming == "transformers" else given
+
+    def _check(self) -> None:
+        self._as_many("depths", "hidden_sizes")
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"convnext_(\w+)", name)
     if not found or (found[1] not in _SIZES and found[1] not in _OTHERS):
         return None
@@ -43,72 +68,48 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config | _OTHERS.get(found[1], {}), changes, _WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
-    usual = {
-        "num_channels": 3,
-        "patch_size": 4,
-        "hidden_sizes": [96, 192, 384, 768],
-        "depths": [3, 3, 9, 3],
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12 if naming == "transformers" else 1e-6,
-        "layer_scale_init_value": 1e-6,
-        "drop_path_rate": 0.0,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels")
-    whole(config, "patch_size", most=64)
-    wholes(config, "hidden_sizes", longest=8)
-    wholes(config, "depths", most=256, longest=8)
-    real(config, "layer_norm_eps", 1.0)
-    real(config, "layer_scale_init_value", 16.0)
-    real(config, "drop_path_rate", 0.99)
-    for name in ("conv_mlp", "norm_first"):
-        choice({name: False, **config}, name, (False, True))
-    whole(config, *(name for name in ("stem_hidden", "head_hidden_size") if name in config))
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    must_be(config, hidden_act="gelu")
-    return backbones.convnext(
-        stages(config),
-        patch=config["patch_size"],
-        eps=config["layer_norm_eps"],
-        layer_scale=config["layer_scale_init_value"] or None,
-        drop_path=config["drop_path_rate"],
-        overlap=config.get("stem_hidden"),
-        norm_first=config.get("norm_first", False),
-        hidden=config.get("head_hidden_size"),
+def _backbone(config: ConvNextConfig) -> Model:
+    return convnext(
+        list(zip(config.depths, config.hidden_sizes, strict=True)),
+        patch=config.patch_size,
+        eps=config.layer_norm_eps,
+        layer_scale=config.layer_scale_init_value or None,
+        drop_path=config.drop_path_rate,
+        overlap=config.stem_hidden,
+        norm_first=config.norm_first,
+        hidden=config.head_hidden_size,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    conv_mlp = config.get("conv_mlp", False)
+def _tables(config: ConvNextConfig) -> dict[str, Sequence[Rule]]:
+    depths, conv_mlp = config.depths, config.conv_mlp
     own = {
-        "overlap": "stem_hidden" in config,
-        "norm_first": config.get("norm_first", False),
-        "hidden": "head_hidden_size" in config,
+        "overlap": config.stem_hidden is not None,
+        "norm_first": config.norm_first,
+        "hidden": config.head_hidden_size is not None,
     }
     timm = maps.timm(conv_mlp, **own)
     if any(own.values()):  # only timm has such
         return {"timm": timm}
     tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(), "timm": timm}
-    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(config["depths"]))}
+    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(depths))}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: ConvNextConfig) -> Preprocessing:
     del config
     return Preprocessing(235 if name == "convnext_nano" else 256, 224, "bicubic", *IMAGENET)
 
 
-CONVNEXT = Family(
-    names="convnext_{atto,femto,pico,nano}{,_ols}, convnext_{tiny,tiny_hnf,small,base,large,large_mlp,xlarge}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(config["patch_size"] << len(config["depths"]), config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture="ConvNextForImageClassification",
-    depth=("depths", "hidden_sizes", "num_stages"),
+FAMILIES = (
+    Family(
+        names="convnext_{atto,femto,pico,nano}{,_ols}, convnext_{tiny,tiny_hnf,small,base,large,large_mlp,xlarge}",
+        named=_named,
+        config=ConvNextConfig,
+        backbone=_backbone,
+        example=lambda config: picture(config.patch_size << len(config.depths), config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        architecture="ConvNextForImageClassification",
+        depth=("depths", "hidden_sizes", "num_stages"),
+    ),
 )

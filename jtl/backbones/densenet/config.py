@@ -1,69 +1,55 @@
 """DenseNet, from torchvision's and timm's files."""
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
-from jtl import backbones
+from jtl.backbones.config import Config, Range, Whole
 from jtl.backbones.densenet import names as maps
-from jtl.backbones.family import Config, Family, changed, picture, whole, wholes
-from jtl.model import Model
+from jtl.backbones.densenet.network import DenseSize, densenet
+from jtl.backbones.family import Family, by_preset, picture
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
-_SIZES = {
-    "121": (32, [6, 12, 24, 16], 64),
-    "161": (48, [6, 12, 36, 24], 96),
-    "169": (32, [6, 12, 32, 32], 64),
-    "201": (32, [6, 12, 48, 32], 64),
+_PRESETS = {
+    "densenet121": {"growth_rate": 32, "depths": (6, 12, 24, 16), "embedding_size": 64},
+    "densenet161": {"growth_rate": 48, "depths": (6, 12, 36, 24), "embedding_size": 96},
+    "densenet169": {"growth_rate": 32, "depths": (6, 12, 32, 32), "embedding_size": 64},
+    "densenet201": {"growth_rate": 32, "depths": (6, 12, 48, 32), "embedding_size": 64},
+}
+_WORDS = {
+    "growth_rate": "growth_rate",
+    "block_config": "depths",
+    "bn_size": "bottleneck_ratio",
+    "in_chans": "num_channels",
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
-    found = re.fullmatch(r"densenet(121|161|169|201)", name)
-    if not found:
-        return None
-    growth, depths, stem = _SIZES[found[1]]
-    config = {"model_type": "densenet", "growth_rate": growth, "depths": depths, "embedding_size": stem}
-    words = {"growth_rate": "growth_rate", "block_config": "depths", "bn_size": "bottleneck_ratio"}
-    words |= {"in_chans": "num_channels"}
-    return changed(config, changes, words)
+class DenseNetConfig(Config, model_type="densenet"):
+    """The config of a DenseNet, in jtl's own words."""
+
+    num_channels: Whole = 3
+    growth_rate: Whole = 32
+    depths: Annotated[tuple[Annotated[int, Range(1, 128)], ...], Range(1, 8)] = (6, 12, 24, 16)
+    embedding_size: Whole = 64
+    bottleneck_ratio: Annotated[int, Range(1, 64)] = 4
 
 
-def _complete(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "num_channels": 3,
-        "growth_rate": 32,
-        "depths": [6, 12, 24, 16],
-        "embedding_size": 64,
-        "bottleneck_ratio": 4,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels", "growth_rate", "embedding_size")
-    whole(config, "bottleneck_ratio", most=64)
-    wholes(config, "depths", most=128, longest=8)
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    size = backbones.DenseSize(config["growth_rate"], tuple(config["depths"]), config["embedding_size"])
-    return backbones.densenet(size, bottleneck=config["bottleneck_ratio"])
-
-
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: DenseNetConfig) -> dict[str, Sequence[Rule]]:
     del config
     rules = maps.torchvision()
     return {"torchvision": rules, "timm": rules}
 
 
-DENSENET = Family(
-    names="densenet{121,161,169,201}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(2 << len(config["depths"]), config["num_channels"]),
-    tables=_tables,
-    usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
-    architecture=None,
+FAMILIES = (
+    Family(
+        config=DenseNetConfig,
+        names="densenet{121,161,169,201}",
+        named=by_preset("densenet", _PRESETS, _WORDS),
+        backbone=lambda config: densenet(
+            DenseSize(config.growth_rate, config.depths, config.embedding_size), bottleneck=config.bottleneck_ratio
+        ),
+        example=lambda config: picture(2 << len(config.depths), config.num_channels),
+        tables=_tables,
+        usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
+    ),
 )

@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from jtl import backbones, heads
+from jtl import heads
+from jtl.backbones.config import Config, DropRate, Factor, Range, Rate, Whole, read
 from jtl.backbones.efficientnet import names as maps
-from jtl.backbones.efficientnet.network import SCALES, STAGES, MBStage
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, whole, wholes
+from jtl.backbones.efficientnet.network import SCALES, STAGES, MBStage, efficientnet
+from jtl.backbones.family import Family, changed, picture
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
 from jtl.preprocess.image import IMAGENET, Preprocessing
@@ -18,7 +19,59 @@ _LISTS = ("in_channels", "out_channels", "kernel_sizes", "strides", "num_block_r
 _SIDES = {"b0": 224, "b1": 240, "b2": 260, "b3": 300, "b4": 380, "b5": 456, "b6": 528, "b7": 600}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+_Stages = Range(1, 16)
+_Counts = Annotated[tuple[Annotated[int, Range(1, 64)], ...], _Stages]
+
+
+class EfficientNetConfig(Config, model_type="efficientnet"):
+    """The config of an EfficientNet.
+
+    Two of its entries are jtl's. `padding` is transformers' where it is None, by `depthwise_padding`; `batch_norm_eps`
+    is None where nothing says which library's the weights are.
+    """
+
+    num_channels: Whole = 3
+    width_coefficient: Factor = 2.0
+    depth_coefficient: Factor = 3.1
+    depth_divisor: Literal[8] = 8
+    in_channels: Annotated[tuple[Whole, ...], _Stages] = (32, *(stage.channels for stage in STAGES[:-1]))
+    out_channels: Annotated[tuple[Whole, ...], _Stages] = tuple(stage.channels for stage in STAGES)
+    kernel_sizes: Annotated[tuple[Annotated[int, Range(1, 31)], ...], _Stages] = tuple(one.kernel for one in STAGES)
+    strides: Annotated[tuple[Annotated[int, Range(1, 2)], ...], _Stages] = tuple(stage.stride for stage in STAGES)
+    num_block_repeats: _Counts = tuple(stage.repeats for stage in STAGES)
+    expand_ratios: _Counts = tuple(stage.expansion for stage in STAGES)
+    depthwise_padding: Annotated[tuple[Annotated[int, Range(0, 1 << 12)], ...], Range(0, 1 << 12)] = ()
+    squeeze_expansion_ratio: Factor = 0.25
+    hidden_act: Literal["swish"] = "swish"
+    hidden_dim: Whole = 2560
+    pooling_type: Literal["mean"] = "mean"
+    drop_connect_rate: DropRate = 0.2
+    dropout_rate: DropRate | None = None
+    batch_norm_eps: Rate | None = None
+    padding: Literal["torch", "same"] | None = None
+    image_size: Whole = 600
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        if naming == "transformers":
+            return {"batch_norm_eps": 1e-3, **given}
+        if not naming:
+            return given
+        # What torchvision trained itself has 1e-5; from b5 on its weights were converted.
+        width = read(Factor, "width_coefficient", given.get("width_coefficient", cls.width_coefficient))
+        converted = naming == "torchvision" and width >= 1.6
+        return {"batch_norm_eps": 1e-3 if converted else 1e-5, "padding": "torch", **given}
+
+    def _check(self) -> None:
+        self._as_many(*_LISTS)
+        inputs, top = (32, *self.out_channels[:-1]), rounded(1280 * self.width_coefficient)
+        for name, wanted in (("in_channels", inputs), ("hidden_dim", top)):
+            if getattr(self, name) != wanted:
+                given = str(getattr(self, name))[:120]
+                raise ValueError(f"efficientnet with {name}={given} is not read, only with {wanted}")
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"(tf_|)efficientnet_(b[0-7])", name)
     if not found:
         return None
@@ -30,93 +83,46 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, {"in_chans": "num_channels", "drop_path_rate": "drop_connect_rate"})
 
 
-def _complete(config: Config, naming: str) -> Config:
-    usual = {
-        "num_channels": 3,
-        "width_coefficient": 2.0,
-        "depth_coefficient": 3.1,
-        "depth_divisor": 8,
-        "in_channels": [32, *(stage.channels for stage in STAGES[:-1])],
-        "out_channels": [stage.channels for stage in STAGES],
-        "kernel_sizes": [stage.kernel for stage in STAGES],
-        "strides": [stage.stride for stage in STAGES],
-        "num_block_repeats": [stage.repeats for stage in STAGES],
-        "expand_ratios": [stage.expansion for stage in STAGES],
-        "depthwise_padding": [],
-        "squeeze_expansion_ratio": 0.25,
-        "hidden_act": "swish",
-        "hidden_dim": 2560,
-        "pooling_type": "mean",
-        "drop_connect_rate": 0.2,
-    }
-    config = {**usual, **config}
-    for name in ("width_coefficient", "depth_coefficient", "squeeze_expansion_ratio"):
-        real(config, name, 16)
-    if naming == "transformers":
-        config = {"batch_norm_eps": 1e-3, **config}
-    elif naming:
-        # What torchvision trained itself has 1e-5; from b5 on its weights were converted.
-        converted = naming == "torchvision" and config["width_coefficient"] >= 1.6
-        config = {"batch_norm_eps": 1e-3 if converted else 1e-5, "padding": "torch", **config}
-    real({"batch_norm_eps": 1e-3, **config}, "batch_norm_eps", 1.0)
-    real(config, "drop_connect_rate", 0.99)
-    real({"dropout_rate": 0.0, **config}, "dropout_rate", 0.99)
-    whole(config, "num_channels", "hidden_dim")
-    wholes(config, "in_channels", "out_channels", longest=16)
-    wholes(config, "strides", most=2, longest=16)
-    wholes(config, "kernel_sizes", most=31, longest=16)
-    wholes(config, "num_block_repeats", "expand_ratios", most=64, longest=16)
-    if config["depthwise_padding"] not in ([], ()):
-        wholes(config, "depthwise_padding", least=0, most=1 << 12, longest=1 << 12)
-    choice({"padding": "torch", **config}, "padding", ("torch", "same"))
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    inputs = [32, *config["out_channels"][:-1]]
-    must_be(config, hidden_act="swish", pooling_type="mean", depth_divisor=8)
-    if len({len(config[name]) for name in _LISTS}) != 1:
-        raise ValueError(f"{', '.join(_LISTS)} are of {[len(config[name]) for name in _LISTS]} stages: give as many")
-    if list(config["in_channels"]) != inputs:
-        raise ValueError(f"in_channels={config['in_channels']}: only {inputs} is read, the outputs before each stage")
-    must_be(config, hidden_dim=rounded(1280 * config["width_coefficient"]))
-    lists = (config[name] for name in ("expand_ratios", "out_channels", "num_block_repeats", "strides", "kernel_sizes"))
-    return backbones.efficientnet(
-        (config["width_coefficient"], config["depth_coefficient"]),
+def _backbone(config: EfficientNetConfig) -> Model:
+    lists = config.expand_ratios, config.out_channels, config.num_block_repeats, config.strides, config.kernel_sizes
+    return efficientnet(
+        (config.width_coefficient, config.depth_coefficient),
         stages=[MBStage(*stage) for stage in zip(*lists, strict=True)],
-        padding=config.get("padding", config["depthwise_padding"]),
-        squeeze=config["squeeze_expansion_ratio"],
-        eps=config.get("batch_norm_eps", 1e-3),
-        drop_path=config["drop_connect_rate"],
+        padding=config.padding or config.depthwise_padding,
+        squeeze=config.squeeze_expansion_ratio,
+        eps=1e-3 if config.batch_norm_eps is None else config.batch_norm_eps,
+        drop_path=config.drop_connect_rate,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    repeats = [math.ceil(count * config["depth_coefficient"]) for count in config["num_block_repeats"]]
-    stages = [(count, ratio > 1) for count, ratio in zip(repeats, config["expand_ratios"], strict=False)]
+def _tables(config: EfficientNetConfig) -> dict[str, Sequence[Rule]]:
+    repeats = [math.ceil(count * config.depth_coefficient) for count in config.num_block_repeats]
+    stages = [(count, ratio > 1) for count, ratio in zip(repeats, config.expand_ratios, strict=True)]
     # Each library's network pads in its own way, and can be written for no other.
-    if "padding" not in config and "batch_norm_eps" in config:
+    if config.padding is None and config.batch_norm_eps is not None:
         return {"transformers": maps.transformers()}
     tables: dict[str, Sequence[Rule]] = {"timm": maps.timm(stages)}
-    if config.get("padding") != "same":
+    if config.padding != "same":
         tables["torchvision"] = maps.torchvision(stages)
-    return tables if "padding" in config else {"transformers": maps.transformers(), **tables}
+    return tables if config.padding else {"transformers": maps.transformers(), **tables}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: EfficientNetConfig) -> Preprocessing:
     del name
-    side = config["image_size"]
+    side = config.image_size
     return Preprocessing(side + 32, side, "bicubic", *IMAGENET)
 
 
-EFFICIENTNET = Family(
-    names="{,tf_}efficientnet_{b0,b1,b2,b3,b4,b5,b6,b7}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture="EfficientNetForImageClassification",
-    head=lambda config, classes: heads.linear(classes, dropout=config.get("dropout_rate", 0.0)),
+FAMILIES = (
+    Family(
+        names="{,tf_}efficientnet_{b0,b1,b2,b3,b4,b5,b6,b7}",
+        named=_named,
+        config=EfficientNetConfig,
+        backbone=_backbone,
+        example=lambda config: picture(64, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        architecture="EfficientNetForImageClassification",
+        head=lambda config, classes: heads.linear(classes, dropout=config.dropout_rate or 0.0),
+    ),
 )

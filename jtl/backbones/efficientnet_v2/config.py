@@ -3,15 +3,14 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from jtl import backbones
+from jtl.backbones.config import Config, DropRate, Range, Rate, Whole
 from jtl.backbones.efficientnet_v2 import names as maps
-from jtl.backbones.efficientnet_v2.network import KINDS, SIZES, EfficientNetV2Size, V2Stage
-from jtl.backbones.family import Config, Family, changed, choice, picture, real, whole, wholes
+from jtl.backbones.efficientnet_v2.network import SIZES, EfficientNetV2Size, V2Stage, efficientnet_v2
+from jtl.backbones.family import Family, changed, picture
 from jtl.model import Model
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
-from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
 TORCHVISION = ("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l")
@@ -32,7 +31,38 @@ _IMAGES = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+_Stages = Range(1, 16)
+_Counts = Annotated[tuple[Annotated[int, Range(1, 64)], ...], _Stages]
+_SMALL = SIZES["s"]
+
+
+class EfficientNetV2Config(Config, model_type="efficientnet_v2"):
+    """The config of an EfficientNetV2, in transformers' words for EfficientNet."""
+
+    num_channels: Whole = 3
+    stem_channels: Whole = _SMALL.stem
+    block_types: Annotated[tuple[Literal["conv", "fused", "inverted"], ...], _Stages] = tuple(
+        stage.kind for stage in _SMALL.stages
+    )
+    expand_ratios: _Counts = tuple(stage.expansion for stage in _SMALL.stages)
+    out_channels: Annotated[tuple[Whole, ...], _Stages] = tuple(stage.channels for stage in _SMALL.stages)
+    num_block_repeats: _Counts = tuple(stage.repeats for stage in _SMALL.stages)
+    strides: Annotated[tuple[Annotated[int, Range(1, 2)], ...], _Stages] = tuple(one.stride for one in _SMALL.stages)
+    hidden_dim: Whole = _SMALL.top
+    padding: Literal["torch", "same"] = "torch"
+    batch_norm_eps: Rate = 1e-3
+    drop_connect_rate: DropRate = 0.2
+
+    def _check(self) -> None:
+        self._as_many(*_LISTS)
+
+    @property
+    def stages(self) -> tuple[V2Stage, ...]:
+        """Of blocks."""
+        return tuple(V2Stage(*stage) for stage in zip(*(getattr(self, name) for name in _LISTS), strict=True))
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"(tf_efficientnetv2_(?!rw_)|efficientnetv2_(?=rw_)|efficientnet_v2_(?=[sml]$))(\w+)", name)
     if not found or found[2] not in SIZES:
         return None
@@ -44,47 +74,23 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, {"in_chans": "num_channels", "drop_path_rate": "drop_connect_rate"})
 
 
-def _complete(config: Config, naming: str) -> Config:
-    del naming
-    small = _named("efficientnet_v2_s", {}) or {}
-    config = {"num_channels": 3, "drop_connect_rate": 0.2, **small, **config}
-    whole(config, "num_channels", "stem_channels", "hidden_dim")
-    wholes(config, "out_channels", longest=16)
-    wholes(config, "strides", most=2, longest=16)
-    wholes(config, "num_block_repeats", "expand_ratios", most=64, longest=16)
-    kinds = config["block_types"]
-    if not isinstance(kinds, (list, tuple)) or not all(isinstance(kind, str) and kind in KINDS for kind in kinds):
-        raise ValueError(f"block_types={show(str(kinds))}: give a list of {KINDS}")
-    counts = [len(config[name]) for name in _LISTS]
-    if len(set(counts)) != 1:
-        raise ValueError(f"{', '.join(_LISTS)} are of {counts} stages: give as many")
-    choice(config, "padding", ("torch", "same"))
-    real(config, "batch_norm_eps", 1.0)
-    real(config, "drop_connect_rate", 0.99)
-    return config
-
-
-def _stages(config: Config) -> tuple[V2Stage, ...]:
-    return tuple(V2Stage(*stage) for stage in zip(*(config[name] for name in _LISTS), strict=True))
-
-
-def _backbone(config: Config) -> Model:
-    return backbones.efficientnet_v2(
-        EfficientNetV2Size(config["stem_channels"], _stages(config), config["hidden_dim"]),
-        padding=config["padding"],
-        eps=config["batch_norm_eps"],
-        drop_path=config["drop_connect_rate"],
+def _backbone(config: EfficientNetV2Config) -> Model:
+    return efficientnet_v2(
+        EfficientNetV2Size(config.stem_channels, config.stages, config.hidden_dim),
+        padding=config.padding,
+        eps=config.batch_norm_eps,
+        drop_path=config.drop_connect_rate,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: EfficientNetV2Config) -> dict[str, Sequence[Rule]]:
     # Padding and ε tell whose a network is, for neither library can make the other's by name.
-    if (config["padding"], config["batch_norm_eps"]) == ("torch", 1e-3):
-        return {"torchvision": maps.torchvision(_stages(config))}
-    return {"timm": maps.timm(_stages(config))}
+    if (config.padding, config.batch_norm_eps) == ("torch", 1e-3):
+        return {"torchvision": maps.torchvision(config.stages)}
+    return {"timm": maps.timm(config.stages)}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: EfficientNetV2Config) -> Preprocessing:
     del config
     size = name.rpartition("_")[2]
     if name in TORCHVISION:
@@ -96,14 +102,15 @@ def _usual(name: str, config: Config) -> Preprocessing:
     return Preprocessing(math.floor(side / share), side, "bicubic", *(HALF if name.endswith("v2_s") else IMAGENET))
 
 
-EFFICIENTNET_V2 = Family(
-    names="efficientnet_v2_{s,m,l}, tf_efficientnetv2_{s,m,l,xl,b0,b1,b2,b3}, efficientnetv2_rw_{t,s,m}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture=None,
-    torchvision=TORCHVISION,
+FAMILIES = (
+    Family(
+        names="efficientnet_v2_{s,m,l}, tf_efficientnetv2_{s,m,l,xl,b0,b1,b2,b3}, efficientnetv2_rw_{t,s,m}",
+        named=_named,
+        config=EfficientNetV2Config,
+        backbone=_backbone,
+        example=lambda config: picture(64, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        torchvision=TORCHVISION,
+    ),
 )

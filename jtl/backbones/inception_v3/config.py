@@ -1,65 +1,48 @@
 """Inception-v3, from files of torchvision and timm."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, picture, real, whole, wholes
+from jtl.backbones.config import Config, Factor, Range, Rate, Whole
+from jtl.backbones.family import Family, by_preset, picture
 from jtl.backbones.inception_v3 import names as maps
-from jtl.model import Model
+from jtl.backbones.inception_v3.network import inception_v3
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
-from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
 _WORDS = {"in_chans": "num_channels", "transform_input": "transform_input"}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
-    return changed({"model_type": "inception_v3"}, changes, _WORDS) if name == "inception_v3" else None
+class InceptionV3Config(Config, model_type="inception_v3"):
+    """The config of an Inception-v3, in jtl's own words."""
+
+    num_channels: Whole = 3
+    depth_multiplier: Factor = 1.0
+    depths: Annotated[tuple[Annotated[int, Range(1, 5)], ...], Range(1, 3)] = (3, 5, 3)
+    layer_norm_eps: Rate = 1e-3
+    transform_input: bool = True
 
 
-def _complete(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "num_channels": 3,
-        "depth_multiplier": 1.0,
-        "depths": [3, 5, 3],
-        "layer_norm_eps": 1e-3,
-        "transform_input": True,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels")
-    wholes(config, "depths", most=5, longest=3)
-    real(config, "depth_multiplier", 16)
-    real(config, "layer_norm_eps", 1.0)
-    if type(config["transform_input"]) is not bool:
-        raise ValueError(f"transform_input={show(config['transform_input'])}: give true or false")
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    return backbones.inception_v3(config["depth_multiplier"], depths=config["depths"], eps=config["layer_norm_eps"])
-
-
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: InceptionV3Config) -> dict[str, Sequence[Rule]]:
     del config
     rules = maps.torchvision()
     return {"torchvision": rules, "timm": rules}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: InceptionV3Config) -> Preprocessing:
     """For ImageNet; or, as after torchvision's `transform_input`, which undoes that, from -1 to 1."""
     del name
-    return Preprocessing(342, 299, "bilinear", *(HALF if config.get("transform_input", True) else IMAGENET))
+    return Preprocessing(342, 299, "bilinear", *(HALF if config.transform_input else IMAGENET))
 
 
-INCEPTION_V3 = Family(
-    names="inception_v3",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(75, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture=None,
+FAMILIES = (
+    Family(
+        config=InceptionV3Config,
+        names="inception_v3",
+        named=by_preset("inception_v3", {"inception_v3": {}}, _WORDS),
+        backbone=lambda config: inception_v3(config.depth_multiplier, depths=config.depths, eps=config.layer_norm_eps),
+        example=lambda config: picture(75, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+    ),
 )

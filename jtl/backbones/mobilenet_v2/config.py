@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from jtl import backbones, heads
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, whole
+from jtl import heads
+from jtl.backbones.config import Config, DropRate, Factor, Range, Rate, Whole
+from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.mobilenet_v2 import names as maps
-from jtl.backbones.mobilenet_v2.network import repeats
+from jtl.backbones.mobilenet_v2.network import mobilenet_v2, repeats
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
@@ -16,7 +17,29 @@ WORDS = {"in_chans": "num_channels"}
 DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+class MobileNetV2Config(Config, model_type="mobilenet_v2"):
+    """The config of a MobileNetV2; `depth_multiplier` is transformers' word for a factor on channels."""
+
+    num_channels: Whole = 3
+    depth_multiplier: Factor = 1.0
+    depth_coefficient: Factor = 1.0
+    depth_divisible_by: Literal[8] = 8
+    min_depth: Literal[8] = 8
+    expand_ratio: Annotated[float, Range(6, 6)] = 6.0
+    output_stride: Literal[32] = 32
+    first_layer_is_expansion: Literal[True] = True
+    finegrained_output: Literal[True] = True
+    hidden_act: Literal["relu6"] = "relu6"
+    tf_padding: bool = False
+    layer_norm_eps: Rate = 1e-5
+    classifier_dropout_prob: DropRate | None = None
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return {"tf_padding": True, "layer_norm_eps": 1e-3, **given} if naming == "transformers" else given
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     if name == "mobilenet_v2":
         return changed({"model_type": "mobilenet_v2"}, changes, {**WORDS, "width_mult": "depth_multiplier"})
     found = re.fullmatch(r"mobilenetv2_(035|050|075|100|140|110d|120d)", name)
@@ -26,66 +49,40 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config | DEEPER.get(found[1], {}), changes, WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
-    theirs = naming == "transformers"
-    usual = {
-        "num_channels": 3,
-        "depth_multiplier": 1.0,  # on channels; transformers' word
-        "depth_coefficient": 1.0,
-        "depth_divisible_by": 8,
-        "min_depth": 8,
-        "expand_ratio": 6.0,
-        "output_stride": 32,
-        "first_layer_is_expansion": True,
-        "finegrained_output": True,
-        "hidden_act": "relu6",
-        "tf_padding": theirs,
-        "layer_norm_eps": 1e-3 if theirs else 1e-5,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels")
-    real(config, "depth_multiplier", 16)
-    real(config, "depth_coefficient", 16)
-    real({"classifier_dropout_prob": 0.0, **config}, "classifier_dropout_prob", 0.99)
-    choice(config, "tf_padding", (False, True))
-    real(config, "layer_norm_eps", 1.0)
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    must_be(config, depth_divisible_by=8, min_depth=8, expand_ratio=6, output_stride=32, hidden_act="relu6")
-    must_be(config, first_layer_is_expansion=True, finegrained_output=True)
-    return backbones.mobilenet_v2(
-        config["depth_multiplier"],
-        depth=config["depth_coefficient"],
-        same_padding=config["tf_padding"],
-        eps=config["layer_norm_eps"],
+def _backbone(config: MobileNetV2Config) -> Model:
+    return mobilenet_v2(
+        config.depth_multiplier,
+        depth=config.depth_coefficient,
+        same_padding=config.tf_padding,
+        eps=config.layer_norm_eps,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    if config["depth_coefficient"] != 1:  # only timm has such
-        return {"timm": maps.timm(repeats(config["depth_coefficient"]))}
+def _tables(config: MobileNetV2Config) -> dict[str, Sequence[Rule]]:
+    if config.depth_coefficient != 1:  # only timm has such
+        return {"timm": maps.timm(repeats(config.depth_coefficient))}
     found: dict[str, Sequence[Rule]] = {"transformers": maps.transformers()}
-    if not config["tf_padding"] and config["layer_norm_eps"] == 1e-5:  # the others know no other
+    if not config.tf_padding and config.layer_norm_eps == 1e-5:  # the others know no other
         found |= {"torchvision": maps.torchvision(), "timm": maps.timm(repeats())}
     return found
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: MobileNetV2Config) -> Preprocessing:
     del config
     return Preprocessing(256, 224, "bicubic" if name.startswith("mobilenetv2") else "bilinear", *IMAGENET)
 
 
-MOBILENET_V2 = Family(
-    names="mobilenet_v2, mobilenetv2_{035,050,075,100,110d,120d,140}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture="MobileNetV2ForImageClassification",
-    head=lambda config, classes: heads.linear(classes, dropout=config.get("classifier_dropout_prob", 0.0)),
-    torchvision=("mobilenet_v2",),
+FAMILIES = (
+    Family(
+        names="mobilenet_v2, mobilenetv2_{035,050,075,100,110d,120d,140}",
+        named=_named,
+        config=MobileNetV2Config,
+        backbone=_backbone,
+        example=lambda config: picture(64, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        architecture="MobileNetV2ForImageClassification",
+        head=lambda config, classes: heads.linear(classes, dropout=config.classifier_dropout_prob or 0.0),
+        torchvision=("mobilenet_v2",),
+    ),
 )

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal, get_args
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, choice, picture, real, whole
+from jtl.backbones.config import Config, Factor, Rate, Whole, read
+from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.mobilenet_v3 import names as maps
-from jtl.backbones.mobilenet_v3.network import ROWS
+from jtl.backbones.mobilenet_v3.network import ROWS, mobilenet_v3
 from jtl.model import Model
 from jtl.nn.conv_blocks import rounded
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
@@ -20,7 +20,31 @@ WORDS = {"in_chans": "num_channels"}
 HIDDEN = {"large": 1280, "small": 1024}
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+_Scaling = Literal["torchvision", "timm"]
+
+
+class MobileNetV3Config(Config, model_type="mobilenet_v3"):
+    """The config of a MobileNetV3, in jtl's own words; `scaling` is None where nothing says which library's it is."""
+
+    num_channels: Whole = 3
+    size: Literal["large", "small"] = "large"
+    depth_multiplier: Factor = 1.0
+    tf_padding: bool = False
+    layer_norm_eps: Rate = 1e-3
+    scaling: _Scaling | None = None
+    intermediate_size: Whole = HIDDEN["large"]
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        given = {"scaling": naming, **given} if naming in get_args(_Scaling) else given
+        hidden = HIDDEN["small" if given.get("size") == "small" else "large"]
+        if given.get("scaling") == "timm":
+            return {"layer_norm_eps": 1e-5, "intermediate_size": hidden, **given}
+        factor = read(Factor, "depth_multiplier", given.get("depth_multiplier", 1.0))
+        return {"intermediate_size": rounded(hidden * factor), **given}
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     if name in TORCHVISION:
         config = {"model_type": "mobilenet_v3", "size": name.removeprefix("mobilenet_v3_")}
         return changed(config, changes, {**WORDS, "width_mult": "depth_multiplier"})
@@ -32,63 +56,46 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed(config, changes, WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
-    if naming in ("torchvision", "timm"):
-        config = {"scaling": naming, **config}
-    timm = config.get("scaling") == "timm"
-    usual = {"num_channels": 3, "size": "large", "depth_multiplier": 1.0, "tf_padding": False}
-    config = {**usual, "layer_norm_eps": 1e-5 if timm else 1e-3, **config}
-    choice(config, "size", ROWS)
-    choice({"scaling": "timm", **config}, "scaling", ("torchvision", "timm"))
-    choice(config, "tf_padding", (False, True))
-    whole(config, "num_channels")
-    real(config, "depth_multiplier", 16)
-    hidden = HIDDEN[config["size"]]
-    config = {"intermediate_size": hidden if timm else rounded(hidden * config["depth_multiplier"]), **config}
-    whole(config, "intermediate_size")
-    real(config, "layer_norm_eps", 1.0)
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    return backbones.mobilenet_v3(
-        config["size"],
-        config["depth_multiplier"],
-        hidden=config["intermediate_size"],
-        scaling=config.get("scaling", "torchvision"),
-        same_padding=config["tf_padding"],
-        eps=config["layer_norm_eps"],
+def _backbone(config: MobileNetV3Config) -> Model:
+    return mobilenet_v3(
+        config.size,
+        config.depth_multiplier,
+        hidden=config.intermediate_size,
+        scaling=config.scaling or "torchvision",
+        same_padding=config.tf_padding,
+        eps=config.layer_norm_eps,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: MobileNetV3Config) -> dict[str, Sequence[Rule]]:
     # Only the first block does not expand, at any width; timm counts blocks by their stages, of as many channels each.
-    rows = [(row.channels, Parts(i > 0, row.squeeze)) for i, row in enumerate(ROWS[config["size"]])]
+    rows = [(row.channels, Parts(i > 0, row.squeeze)) for i, row in enumerate(ROWS[config.size])]
     stages = [[parts for _, parts in stage] for _, stage in groupby(rows, lambda row: row[0])]
     found: dict[str, Sequence[Rule]] = {
         "torchvision": maps.torchvision([parts for _, parts in rows]),
         "timm": maps.timm(stages),
     }
     # The two differ in what `width` does and in ε, so a network of one is none of the other.
-    return {name: table for name, table in found.items() if config.get("scaling", name) == name}
+    return {name: table for name, table in found.items() if config.scaling in (None, name)}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: MobileNetV3Config) -> Preprocessing:
     del config
     if name.startswith("mobilenetv3"):
         return Preprocessing(256, 224, "bicubic", *IMAGENET)
     return Preprocessing(256, 224, "bilinear", *(HALF if name.startswith("tf_") else IMAGENET))
 
 
-MOBILENET_V3 = Family(
-    names="mobilenet_v3_{large,small}, mobilenetv3_large_{075,100}, mobilenetv3_small_{050,075,100}, "
-    "tf_mobilenetv3_{large,small}_{075,100}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture=None,
-    torchvision=TORCHVISION,
+FAMILIES = (
+    Family(
+        names="mobilenet_v3_{large,small}, mobilenetv3_large_{075,100}, mobilenetv3_small_{050,075,100}, "
+        "tf_mobilenetv3_{large,small}_{075,100}",
+        named=_named,
+        config=MobileNetV3Config,
+        backbone=_backbone,
+        example=lambda config: picture(64, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        torchvision=TORCHVISION,
+    ),
 )

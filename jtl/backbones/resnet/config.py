@@ -2,94 +2,94 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, must_be, picture, whole
+from jtl.backbones.config import Config, Depths, Whole, Widths, read
+from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.resnet import names as maps
-from jtl.backbones.resnet.network import DEPTHS, PLAIN
+from jtl.backbones.resnet.network import DEPTHS, PLAIN, resnet
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
-from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+class BlocksConfig(Config):
+    """What ResNets have in common."""
+
+    num_channels: Whole = 3
+    embedding_size: Whole = 64
+    depths: Depths = (3, 4, 6, 3)
+    layer_type: Literal["basic", "bottleneck"] = "bottleneck"
+
+    @property
+    def deep(self) -> bool:
+        """Whether its blocks are bottlenecks."""
+        return self.layer_type == "bottleneck"
+
+
+class ResNetConfig(BlocksConfig, model_type="resnet"):
+    """The config of a ResNet."""
+
+    hidden_sizes: Widths = (256, 512, 1024, 2048)
+    hidden_act: Literal["relu"] = "relu"
+    downsample_in_first_stage: Literal[False] = False
+    downsample_in_bottleneck: Literal[False] = False
+
+    def _check(self) -> None:
+        widths = _widths(self.embedding_size, len(self.depths), self.layer_type)
+        if list(self.hidden_sizes) != widths:
+            given = str(list(self.hidden_sizes))[:120]
+            raise ValueError(f"resnet with hidden_sizes={given} is not read, only with {widths}")
+
+
+def _widths(first: int, stages: int, layer_type: str) -> list[int]:
+    return [first * 2**i * (4 if layer_type == "bottleneck" else 1) for i in range(stages)]
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"resnet(18|26|34|50|101|152)", name)
     if not found:
         return None
     config = of_depth(int(found[1]), changes)
-    wide = 4 if deep(config) else 1
-    return {"model_type": "resnet", **config, "hidden_sizes": [64 * 2**i * wide for i in range(len(config["depths"]))]}
-
-
-def of_depth(depth: int, changes: Mapping[str, Any]) -> Config:
-    """`layer_type` and `depths`, with timm's `model_args`."""
-    config: Config = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": list(DEPTHS[depth])}
-    config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
-    if not isinstance(config["depths"], list):
-        raise ValueError(f"layers={show(config['depths'])}: give the number of blocks of each stage")
-    return config
-
-
-def _complete(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "num_channels": 3,
-        "embedding_size": 64,
-        "hidden_sizes": [256, 512, 1024, 2048],
-        "depths": [3, 4, 6, 3],
-        "layer_type": "bottleneck",
-        "hidden_act": "relu",
-        "downsample_in_first_stage": False,
-        "downsample_in_bottleneck": False,
+    return {
+        "model_type": "resnet",
+        **config,
+        "hidden_sizes": _widths(64, len(config["depths"]), config["layer_type"]),
     }
-    config = {**usual, **config}
-    depths = config["depths"]
-    if not isinstance(depths, (list, tuple)) or not 1 <= len(depths) <= 8:
-        raise ValueError(f"depths={show(str(depths))}: give the number of blocks of each of 1 to 8 stages")
-    whole(
-        {f"depths[{i}]": depth for i, depth in enumerate(depths)},
-        *(f"depths[{i}]" for i in range(len(depths))),
-        most=256,
-    )
-    whole(config, "embedding_size", "num_channels")
-    return config
 
 
-def _backbone(config: Config) -> Model:
-    must_be(config, hidden_act="relu", downsample_in_first_stage=False, downsample_in_bottleneck=False)
-    if config["layer_type"] not in ("basic", "bottleneck"):
-        raise ValueError(f"resnet with layer_type={show(config['layer_type'])}: give 'basic' or 'bottleneck'")
-    wide, width = 4 if deep(config) else 1, config["embedding_size"]
-    must_be(config, hidden_sizes=[width * 2**i * wide for i in range(len(config["depths"]))])
-    return backbones.resnet(config["depths"], bottleneck=deep(config), width=width)
+def of_depth(depth: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`layer_type` and `depths`, with timm's `model_args`."""
+    config = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": DEPTHS[depth]}
+    config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
+    return {**config, "depths": read(Depths, "layers", config["depths"])}
 
 
-def deep(config: Config) -> bool:
-    """Whether its blocks are bottlenecks."""
-    return config["layer_type"] == "bottleneck"
-
-
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: ResNetConfig) -> dict[str, Sequence[Rule]]:
     del config
     return {"transformers": maps.transformers(), "torchvision": maps.torchvision(), "timm": maps.torchvision()}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _backbone(config: ResNetConfig) -> Model:
+    return resnet(config.depths, bottleneck=config.deep, width=config.embedding_size)
+
+
+def _usual(name: str, config: ResNetConfig) -> Preprocessing:
     del config
     # What timm alone has it trained with bicubic interpolation.
     return Preprocessing(256, 224, "bicubic" if name == "resnet26" else "bilinear", *IMAGENET)
 
 
-RESNET = Family(
-    names="resnet18, resnet26, resnet34, resnet50, resnet101, resnet152",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture="ResNetForImageClassification",
-    depth=("depths", "hidden_sizes"),
+FAMILIES = (
+    Family(
+        config=ResNetConfig,
+        names="resnet18, resnet26, resnet34, resnet50, resnet101, resnet152",
+        named=_named,
+        backbone=_backbone,
+        example=lambda config: picture(64, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        architecture="ResNetForImageClassification",
+        depth=("depths", "hidden_sizes"),
+    ),
 )

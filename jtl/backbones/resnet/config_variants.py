@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, choice, picture, whole, wholes
+from jtl.backbones.config import Whole
+from jtl.backbones.family import Family, picture
 from jtl.backbones.resnet import names as maps
-from jtl.backbones.resnet.config import deep, of_depth
+from jtl.backbones.resnet.config import BlocksConfig, of_depth
+from jtl.backbones.resnet.network import resnet
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
 _D = {"stem_width": 32, "avg_down": True}
-_SIZES: dict[str, tuple[int, Config]] = {
+_SIZES: dict[str, tuple[int, dict[str, Any]]] = {
     **{
         f"resnext{depth}_{groups}x{width}d": (depth, {"groups": groups, "width_per_group": width})
         for depth, groups, width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 32, 16), (101, 64, 4))
@@ -42,72 +43,59 @@ _SIZES: dict[str, tuple[int, Config]] = {
 }
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+class ResNetVariantConfig(BlocksConfig, model_type="resnet_variant"):
+    """The config of a variant, in jtl's own words."""
+
+    groups: Whole = 1
+    width_per_group: Whole = 64
+    stem_width: Whole | None = None
+    stem_tiered: bool = False
+    avg_down: bool = False
+    squeeze: bool = False
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     if name not in _SIZES:
         return None
     depth, measures = _SIZES[name]
     return {"model_type": "resnet_variant", **measures, **of_depth(depth, changes)}
 
 
-def _complete(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "num_channels": 3,
-        "embedding_size": 64,
-        "depths": [3, 4, 6, 3],
-        "layer_type": "bottleneck",
-        "groups": 1,
-        "width_per_group": 64,
-        "stem_width": None,
-        "stem_tiered": False,
-        "avg_down": False,
-        "squeeze": False,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels", "embedding_size", "groups", "width_per_group")
-    wholes(config, "depths", most=256, longest=8)
-    choice(config, "layer_type", ("basic", "bottleneck"))
-    for name in ("stem_tiered", "avg_down", "squeeze"):
-        choice(config, name, (False, True))
-    if config["stem_width"] is not None:
-        whole(config, "stem_width")
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    return backbones.resnet(
-        config["depths"],
-        stem="imagenet" if config["stem_width"] is None else "tiered" if config["stem_tiered"] else "deep",
-        stem_width=config["stem_width"],
-        bottleneck=deep(config),
-        width=config["embedding_size"],
-        groups=config["groups"],
-        width_per_group=config["width_per_group"],
-        avg_down=config["avg_down"],
-        squeeze=config["squeeze"],
+def _backbone(config: ResNetVariantConfig) -> Model:
+    return resnet(
+        config.depths,
+        stem="imagenet" if config.stem_width is None else "tiered" if config.stem_tiered else "deep",
+        stem_width=config.stem_width,
+        bottleneck=config.deep,
+        width=config.embedding_size,
+        groups=config.groups,
+        width_per_group=config.width_per_group,
+        avg_down=config.avg_down,
+        squeeze=config.squeeze,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    own = {"deep_stem": config["stem_width"] is not None, "avg_down": config["avg_down"], "squeeze": config["squeeze"]}
+def _tables(config: ResNetVariantConfig) -> dict[str, Sequence[Rule]]:
+    own = {"deep_stem": config.stem_width is not None, "avg_down": config.avg_down, "squeeze": config.squeeze}
     rules = maps.torchvision(**own)
     return {"timm": rules} if any(own.values()) else {"torchvision": rules, "timm": rules}
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: ResNetVariantConfig) -> Preprocessing:
     del config
     # What timm alone has it trained with bicubic interpolation.
     return Preprocessing(256, 224, "bicubic" if name.startswith(("resnet", "seres")) else "bilinear", *IMAGENET)
 
 
-RESNET_VARIANT = Family(
-    names=", ".join(_SIZES),
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture=None,
-    depth=("depths",),
+FAMILIES = (
+    Family(
+        names=", ".join(_SIZES),
+        named=_named,
+        config=ResNetVariantConfig,
+        backbone=_backbone,
+        example=lambda config: picture(64, config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        depth=("depths",),
+    ),
 )

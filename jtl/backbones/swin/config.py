@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, must_be, own_words, picture, real, whole, wholes
+from jtl.backbones.config import Config, Depth, DropRate, Range, Rate, Ratio, Whole
+from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.swin import names as maps
+from jtl.backbones.swin.network import swin
 from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
@@ -19,20 +20,36 @@ _SIZES = {
 }
 _RESIZED = {"swin_t": 232, "swin_s": 246, "swin_b": 238}
 """torchvision's names, and its size of the short side before a square of 224 pixels is cut out."""
-_WORDS = {
-    "img_size": "image_size",
-    "patch_size": "patch_size",
-    "embed_dim": "embed_dim",
-    "depths": "depths",
-    "num_heads": "num_heads",
-    "window_size": "window_size",
-    "mlp_ratio": "mlp_ratio",
-    "in_chans": "num_channels",
-    "drop_path_rate": "drop_path_rate",
-}
+_SAME = ("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "drop_path_rate")
+_WORDS = {name: name for name in _SAME} | {"img_size": "image_size", "in_chans": "num_channels"}
+_Counts = Annotated[tuple[Depth, ...], Range(1, 6)]
+_Side = Annotated[int, Range(1, 64)]
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
+class SwinConfig(Config, model_type="swin", aliases={"num_attention_heads": "num_heads"}):
+    """The config of a Swin."""
+
+    image_size: Whole = 224
+    patch_size: _Side = 4
+    num_channels: Whole = 3
+    embed_dim: Annotated[int, Range(1, 1 << 12)] = 96
+    depths: _Counts = (2, 2, 6, 2)
+    num_heads: _Counts = (3, 6, 12, 24)
+    window_size: _Side = 7
+    mlp_ratio: Ratio = 4.0
+    qkv_bias: Literal[True] = True
+    hidden_dropout_prob: DropRate = 0.0
+    attention_probs_dropout_prob: DropRate = 0.0
+    drop_path_rate: DropRate = 0.1
+    hidden_act: Literal["gelu"] = "gelu"
+    use_absolute_embeddings: Literal[False] = False
+    layer_norm_eps: Rate = 1e-5
+
+    def _check(self) -> None:
+        self._as_many("depths", "num_heads")
+
+
+def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"swin_(tiny|small|base|large)_patch(\d{1,2})_window(\d{1,2})_(\d{1,4})", name)
     if found:
         kind, patch, window, image = found[1], *map(int, found.groups()[1:])
@@ -47,79 +64,46 @@ def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
     return changed({"model_type": "swin", **config}, changes, _WORDS)
 
 
-def _complete(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "image_size": 224,
-        "patch_size": 4,
-        "num_channels": 3,
-        "embed_dim": 96,
-        "depths": [2, 2, 6, 2],
-        "num_heads": [3, 6, 12, 24],
-        "window_size": 7,
-        "mlp_ratio": 4.0,
-        "qkv_bias": True,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "drop_path_rate": 0.1,
-        "hidden_act": "gelu",
-        "use_absolute_embeddings": False,
-        "layer_norm_eps": 1e-5,
-    }
-    config = {**usual, **own_words(config, {"num_attention_heads": "num_heads"})}
-    whole(config, "image_size", "num_channels")
-    whole(config, "embed_dim", most=1 << 12)
-    whole(config, "patch_size", "window_size", most=64)
-    wholes(config, "depths", "num_heads", most=256, longest=6)
-    real(config, "mlp_ratio", 64)
-    real(config, "layer_norm_eps", 1.0)
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
-        real(config, name, 0.99)
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    must_be(config, hidden_act="gelu", qkv_bias=True, use_absolute_embeddings=False)
-    depths, heads = config["depths"], config["num_heads"]
-    if len(depths) != len(heads):
-        raise ValueError(f"num_heads of {len(heads)} stages and depths of {len(depths)}: give as many")
-    return backbones.swin(
-        (config["embed_dim"], list(zip(depths, heads, strict=True))),
-        window=config["window_size"],
-        patch=config["patch_size"],
-        mlp_ratio=config["mlp_ratio"],
-        eps=config["layer_norm_eps"],
-        dropout=config["hidden_dropout_prob"],
-        attention_dropout=config["attention_probs_dropout_prob"],
-        drop_path=config["drop_path_rate"],
+def _backbone(config: SwinConfig) -> Model:
+    return swin(
+        (config.embed_dim, list(zip(config.depths, config.num_heads, strict=True))),
+        window=config.window_size,
+        patch=config.patch_size,
+        mlp_ratio=config.mlp_ratio,
+        eps=config.layer_norm_eps,
+        dropout=config.hidden_dropout_prob,
+        attention_dropout=config.attention_probs_dropout_prob,
+        drop_path=config.drop_path_rate,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: SwinConfig) -> dict[str, Sequence[Rule]]:
     return {
         "transformers": maps.transformers(),
         "timm": maps.timm(),
-        "torchvision": maps.torchvision(len(config["depths"])),
+        "torchvision": maps.torchvision(len(config.depths)),
         "original": maps.original(),
     }
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
+def _usual(name: str, config: SwinConfig) -> Preprocessing:
     if name in _RESIZED:
         return Preprocessing(_RESIZED[name], 224, "bicubic", *IMAGENET)
-    side = config["image_size"]
+    side = config.image_size
     return Preprocessing(int(side / 0.9) if side < 384 else side, side, "bicubic", *IMAGENET)
 
 
-SWIN = Family(
-    names="swin_{tiny,small,base,large}_patch4_window7_224, swin_{base,large}_patch4_window12_384, swin_{t,s,b}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: picture(config["patch_size"] << len(config["depths"]), config["num_channels"]),
-    tables=_tables,
-    usual=_usual,
-    architecture="SwinForImageClassification",
-    torchvision=tuple(_RESIZED),
-    depth=("depths", "num_heads", "num_layers"),
+FAMILIES = (
+    Family(
+        names="swin_{tiny,small,base,large}_patch4_window7_224, swin_{base,large}_patch4_window12_384, swin_{t,s,b}",
+        named=_named,
+        config=SwinConfig,
+        backbone=_backbone,
+        example=lambda config: picture(config.patch_size << len(config.depths), config.num_channels),
+        tables=_tables,
+        usual=_usual,
+        architecture="SwinForImageClassification",
+        torchvision=tuple(_RESIZED),
+        depth=("depths", "num_heads", "num_layers"),
+    ),
 )

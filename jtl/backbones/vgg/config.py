@@ -1,110 +1,55 @@
-"""VGG, from torchvision's and timm's files, and AlexNet, from torchvision's."""
+"""VGG, from torchvision's and timm's files."""
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, choice, picture, real, whole, wholes
+from jtl.backbones.config import Config, DropRate, Range, Whole, Widths
+from jtl.backbones.family import Family, by_preset, picture
 from jtl.backbones.vgg import names as maps
-from jtl.model import Model
+from jtl.backbones.vgg.network import vgg
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
-_DEPTHS = {"11": [1, 1, 2, 2, 2], "13": [2, 2, 2, 2, 2], "16": [2, 2, 3, 3, 3], "19": [2, 2, 4, 4, 4]}
+_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_PRESETS = {
+    f"vgg{depth}{suffix}": {"depths": depths, "batch_norm": bool(suffix)}
+    for suffix in ("", "_bn")
+    for depth, depths in _DEPTHS.items()
+}
 
 
-def _named_vgg(name: str, changes: Mapping[str, Any]) -> Config | None:
-    found = re.fullmatch(r"vgg(11|13|16|19)(_bn|)", name)
-    if not found:
-        return None
-    config = {"model_type": "vgg", "depths": _DEPTHS[found[1]], "batch_norm": bool(found[2])}
-    return changed(config, changes, {"in_chans": "num_channels"})
+class VGGConfig(Config, model_type="vgg"):
+    """The config of a VGG, in jtl's own words."""
+
+    num_channels: Whole = 3
+    hidden_sizes: Widths = (64, 128, 256, 512, 512)
+    depths: Annotated[tuple[Annotated[int, Range(1, 64)], ...], Range(1, 8)] = (2, 2, 3, 3, 3)
+    batch_norm: bool = False
+    intermediate_size: Whole = 4096
+    dropout: DropRate = 0.5
+
+    def _check(self) -> None:
+        self._as_many("depths", "hidden_sizes")
 
 
-def _complete_vgg(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "num_channels": 3,
-        "hidden_sizes": [64, 128, 256, 512, 512],
-        "depths": [2, 2, 3, 3, 3],
-        "batch_norm": False,
-        "intermediate_size": 4096,
-        "dropout": 0.5,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels", "intermediate_size")
-    wholes(config, "hidden_sizes", longest=8)
-    wholes(config, "depths", most=64, longest=8)
-    real(config, "dropout", 0.99)
-    choice(config, "batch_norm", (False, True))
-    return config
-
-
-def _vgg(config: Config) -> Model:
-    depths, widths = config["depths"], config["hidden_sizes"]
-    if len(depths) != len(widths):
-        raise ValueError(f"hidden_sizes of {len(widths)} stages and depths of {len(depths)}: give as many")
-    return backbones.vgg(
-        list(zip(depths, widths, strict=True)),
-        batch_norm=config["batch_norm"],
-        hidden=config["intermediate_size"],
-        dropout=config["dropout"],
-    )
-
-
-def _tables_vgg(config: Config) -> dict[str, Sequence[Rule]]:
-    measures = config["depths"], config["hidden_sizes"][-1], config["batch_norm"]
+def _tables(config: VGGConfig) -> dict[str, Sequence[Rule]]:
+    measures = config.depths, config.hidden_sizes[-1], config.batch_norm
     return {"torchvision": maps.torchvision_vgg(*measures), "timm": maps.timm_vgg(*measures)}
 
 
-def _named_alexnet(name: str, changes: Mapping[str, Any]) -> Config | None:
-    return changed({"model_type": "alexnet"}, changes, {"in_chans": "num_channels"}) if name == "alexnet" else None
-
-
-def _complete_alexnet(config: Config, naming: str) -> Config:
-    del naming
-    usual = {
-        "num_channels": 3,
-        "hidden_sizes": [64, 192, 384, 256, 256],
-        "intermediate_size": 4096,
-        "dropout": 0.5,
-    }
-    config = {**usual, **config}
-    whole(config, "num_channels", "intermediate_size")
-    wholes(config, "hidden_sizes", longest=8)
-    real(config, "dropout", 0.99)
-    return config
-
-
-def _alexnet(config: Config) -> Model:
-    return backbones.alexnet(
-        widths=config["hidden_sizes"], hidden=config["intermediate_size"], dropout=config["dropout"]
-    )
-
-
-def _usual(name: str, config: Config) -> Preprocessing:
-    del name, config
-    return Preprocessing(256, 224, "bilinear", *IMAGENET)
-
-
-VGG = Family(
-    names="vgg{11,13,16,19}, vgg{11,13,16,19}_bn",
-    named=_named_vgg,
-    complete=_complete_vgg,
-    backbone=_vgg,
-    example=lambda config: picture(1 << len(config["depths"]), config["num_channels"]),
-    tables=_tables_vgg,
-    usual=_usual,
-    architecture=None,
-)
-ALEXNET = Family(
-    names="alexnet",
-    named=_named_alexnet,
-    complete=_complete_alexnet,
-    backbone=_alexnet,
-    example=lambda config: picture(64, config["num_channels"]),
-    tables=lambda config: {"torchvision": maps.torchvision_alexnet(config["hidden_sizes"][-1])},
-    usual=_usual,
-    architecture=None,
+FAMILIES = (
+    Family(
+        config=VGGConfig,
+        names="vgg{11,13,16,19}, vgg{11,13,16,19}_bn",
+        named=by_preset("vgg", _PRESETS, {"in_chans": "num_channels"}),
+        backbone=lambda config: vgg(
+            list(zip(config.depths, config.hidden_sizes, strict=True)),
+            batch_norm=config.batch_norm,
+            hidden=config.intermediate_size,
+            dropout=config.dropout,
+        ),
+        example=lambda config: picture(1 << len(config.depths), config.num_channels),
+        tables=_tables,
+        usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
+    ),
 )

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, must_be, picture, real, whole
+from jtl.backbones.config import Rate, Ratio, TransformerConfig, Whole, read
+from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.vit import names as maps
+from jtl.backbones.vit.network import vit
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
@@ -25,6 +26,7 @@ SIZES = {
     "giantopt": (1536, 40, 16),
     "gigantic": (1664, 48, 16),
 }
+_PATTERN = r"(?:vit|deit)_(tiny|small|base|large)_patch(\d+)_(\d+)"
 _RATIOS = {"so400m": 3.7362, "giant": 48 / 11, "gigantic": 64 / 13}
 WORDS = {
     "img_size": "image_size",
@@ -39,13 +41,13 @@ WORDS = {
 
 def named(
     kind: str, pattern: str, name: str, changes: Mapping[str, Any], words: Mapping[str, str] = WORDS
-) -> Config | None:
+) -> dict[str, Any] | None:
     """The measures of a network of `model_type` `kind`, where its name is one of `pattern`: size, patch and image."""
     found = re.fullmatch(pattern, name)
     if not found:
         return None
     width, depth, heads = SIZES[found[1]]
-    config: Config = {
+    config: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": depth,
         "num_attention_heads": heads,
@@ -54,80 +56,71 @@ def named(
         "mlp_ratio": _RATIOS.get(found[1], 4),
     }
     config = changed(config, changes, words)
-    whole(config, "hidden_size")
-    real(config, "mlp_ratio", 64)
-    hidden = int(config["hidden_size"] * config.pop("mlp_ratio"))
+    ratio = read(Ratio, "mlp_ratio", config.pop("mlp_ratio"))
+    hidden = int(read(Whole, "hidden_size", config["hidden_size"]) * ratio)
     return {"model_type": kind, **config, "intermediate_size": hidden}
 
 
-def complete(config: Config, naming: str) -> Config:
-    """With every measure; timm's epsilon is another than transformers'."""
-    usual = {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": 1e-12 if naming == "transformers" else 1e-6,
-        "image_size": 224,
-        "patch_size": 16,
-        "num_channels": 3,
-        "qkv_bias": True,
-    }
-    config = {**usual, **config}
-    whole(config, "hidden_size", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels")
-    whole(config, "num_hidden_layers", most=256)
-    real(config, "layer_norm_eps", 1.0)
-    real(config, "hidden_dropout_prob", 1.0)
-    real(config, "attention_probs_dropout_prob", 1.0)
-    return config
+class VisionConfig(TransformerConfig):
+    """What the vision transformers have in common."""
+
+    attention_probs_dropout_prob: Rate = 0.0
+    layer_norm_eps: Rate = 1e-6
+    image_size: Whole = 224
+    patch_size: Whole = 16
+    num_channels: Whole = 3
+    qkv_bias: Literal[True] = True
 
 
-def measures(config: Config) -> dict[str, Any]:
-    """What `backbones.vit` takes."""
-    must_be(config, hidden_act="gelu", qkv_bias=True)
-    size = backbones.Size(
-        config["hidden_size"],
-        config["num_hidden_layers"],
-        config["num_attention_heads"],
-        config["intermediate_size"],
-    )
+class ViTConfig(VisionConfig, model_type="vit"):
+    """The config of a ViT; timm's epsilon is another than transformers'."""
+
+    hidden_act: Literal["gelu"] = "gelu"
+    hidden_dropout_prob: Rate = 0.0
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return {"layer_norm_eps": 1e-12, **given} if naming == "transformers" else given
+
+
+def measures(config: ViTConfig) -> dict[str, Any]:
+    """What `vit` takes, and what else is built of its blocks."""
     return {
-        "size": size,
-        "patch": config["patch_size"],
-        "image": config["image_size"],
-        "eps": config["layer_norm_eps"],
-        "dropout": config["hidden_dropout_prob"],
-        "attention_dropout": config["attention_probs_dropout_prob"],
+        "size": config.size,
+        "patch": config.patch_size,
+        "image": config.image_size,
+        "eps": config.layer_norm_eps,
+        "dropout": config.hidden_dropout_prob,
+        "attention_dropout": config.attention_probs_dropout_prob,
     }
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: ViTConfig) -> dict[str, Sequence[Rule]]:
     return {
         "transformers": maps.transformers(),
         "timm": maps.timm(),
-        "original": maps.original(config["num_attention_heads"], config["hidden_size"]),
+        "original": maps.original(config.num_attention_heads, config.hidden_size),
     }
 
 
-def usual(name: str, config: Config) -> Preprocessing:
+def usual(name: str, config: ViTConfig) -> Preprocessing:
     """As timm has it; of the DeiTs with the mean and deviation of ImageNet."""
-    side = config["image_size"]
+    side = config.image_size
     share = 0.9 if side < 384 else 1.0
     return Preprocessing(int(side / share), side, "bicubic", *(IMAGENET if name.startswith("deit") else HALF))
 
 
-VIT = Family(
-    names="vit_{tiny,small,base,large}_patch{16,32,...}_{224,384,...}, "
-    "deit_{tiny,small,base}_patch16_224, deit_base_patch16_384",
-    named=lambda name, changes: named("vit", r"(?:vit|deit)_(tiny|small|base|large)_patch(\d+)_(\d+)", name, changes),
-    complete=complete,
-    backbone=lambda config: backbones.vit(**measures(config)),
-    example=lambda config: picture(config["image_size"], config["num_channels"]),
-    tables=_tables,
-    usual=usual,
-    architecture="ViTForImageClassification",
-    depth=("num_hidden_layers",),
+FAMILIES = (
+    Family(
+        config=ViTConfig,
+        names="vit_{tiny,small,base,large}_patch{16,32,...}_{224,384,...}, "
+        "deit_{tiny,small,base}_patch16_224, deit_base_patch16_384",
+        named=lambda name, changes: named("vit", _PATTERN, name, changes),
+        backbone=lambda config: vit(**measures(config)),
+        example=lambda config: picture(config.image_size, config.num_channels),
+        tables=_tables,
+        usual=usual,
+        architecture="ViTForImageClassification",
+        depth=("num_hidden_layers",),
+    ),
 )

@@ -2,30 +2,33 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from jtl import backbones
-from jtl.backbones.family import Config, Family, changed, choice, must_be, picture, real, whole
+from jtl.backbones.config import Config, Depth, Range, Rate, Ratio, Whole, Zero, read
+from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.vit import names_dinov2 as maps
 from jtl.backbones.vit.config import SIZES, WORDS
+from jtl.backbones.vit.network import dinov2
 from jtl.model import Model
+from jtl.nn.sizes import Size
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
-_PLAIN, _REGISTERS = "dinov2", "dinov2_with_registers"
-_TOKEN, _BOTH = "token", "token+mean"
+_TOKEN: Literal["token"] = "token"
+_BOTH: Literal["token+mean"] = "token+mean"
 
 
-def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
+def _named(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"vit_(small|base|large|giant)_patch14_(reg4_|)dinov2", name)
-    if not found or (kind == _REGISTERS) != bool(found[2]):
+    registers = kind == Dinov2WithRegistersConfig.model_type
+    if not found or registers != bool(found[2]):
         return None
     giant = found[1] == "giant"
     width, depth, heads = (1536, 40, 24) if giant else SIZES[found[1]]
     if giant and "mlp_ratio" in changes:  # timm counts the gates too, transformers as if there were none
-        real(changes, "mlp_ratio", 64)
-        changes = {**changes, "mlp_ratio": 0.75 * changes["mlp_ratio"]}
-    config: Config = {
+        changes = {**changes, "mlp_ratio": 0.75 * read(Ratio, "mlp_ratio", changes["mlp_ratio"])}
+    config = {
+        "model_type": kind,
         "hidden_size": width,
         "num_hidden_layers": depth,
         "num_attention_heads": heads,
@@ -34,82 +37,81 @@ def _named(kind: str, name: str, changes: Mapping[str, Any]) -> Config | None:
         "mlp_ratio": 4,
         "layerscale_value": 1e-5,
         "use_swiglu_ffn": giant,
-        **({"num_register_tokens": 4} if kind == _REGISTERS else {}),
     }
-    words = {**WORDS, "reg_tokens": "num_register_tokens", "init_values": "layerscale_value", "global_pool": "pool"}
-    return {"model_type": kind, **changed(config, changes, words)}
+    words = {**WORDS, "init_values": "layerscale_value", "global_pool": "pool"}
+    words |= {"reg_tokens": "num_register_tokens"} if registers else {}
+    return changed(config, changes, words)
 
 
-def _complete(config: Config, naming: str) -> Config:
-    registers = config["model_type"] == _REGISTERS
-    usual = {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "mlp_ratio": 4,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "drop_path_rate": 0.0,
-        "layer_norm_eps": 1e-6,
-        "image_size": 224,
-        "patch_size": 16 if registers else 14,
-        "num_channels": 3,
-        "qkv_bias": True,
-        "layerscale_value": 1.0,
-        "use_swiglu_ffn": False,
-        "use_mask_token": naming != "timm",
-        **({"num_register_tokens": 4} if registers else {}),
-        **({"pool": _TOKEN} if naming == "timm" else {}),  # of its classifiers; transformers' see the patches too
-    }
-    config = {**usual, **config}
-    whole(config, "hidden_size", "num_attention_heads", "image_size", "patch_size", "num_channels")
-    whole(config, "num_hidden_layers", most=256)
-    if registers:
-        whole(config, "num_register_tokens", most=256)
-    real(config, "mlp_ratio", 64)
-    real(config, "layer_norm_eps", 1.0)
-    real(config, "layerscale_value", 1e6)
-    real(config, "attention_probs_dropout_prob", 1.0)
-    choice(config, "use_swiglu_ffn", (False, True))
-    if "pool" in config:
-        choice(config, "pool", (_TOKEN, _BOTH))
-    return config
+class Dinov2Config(Config, model_type="dinov2"):
+    """The config of a DINOv2."""
+
+    hidden_size: Whole = 768
+    num_hidden_layers: Depth = 12
+    num_attention_heads: Whole = 12
+    mlp_ratio: Ratio = 4
+    hidden_act: Literal["gelu"] = "gelu"
+    hidden_dropout_prob: Zero = 0.0
+    attention_probs_dropout_prob: Rate = 0.0
+    drop_path_rate: Zero = 0.0
+    layer_norm_eps: Rate = 1e-6
+    image_size: Whole = 224
+    patch_size: Whole = 14
+    num_channels: Whole = 3
+    qkv_bias: Literal[True] = True
+    layerscale_value: Annotated[float, Range(0, 1e6)] = 1.0
+    use_swiglu_ffn: bool = False
+    use_mask_token: bool = True
+    pool: Literal["token", "token+mean"] | None = None
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        # timm classifies the class token alone; transformers' classifiers see the patches too.
+        return {"use_mask_token": False, "pool": _TOKEN, **given} if naming == "timm" else given
+
+    def _check(self) -> None:
+        read(Whole, "hidden_size * mlp_ratio", int(self.hidden_size * self.mlp_ratio))
 
 
-def _headless(config: Config, naming: str) -> Config:
+class Dinov2WithRegistersConfig(Dinov2Config, model_type="dinov2_with_registers"):
+    """The config of a DINOv2 with registers."""
+
+    patch_size: Whole = 16
+    num_register_tokens: Depth = 4
+
+
+def _headless(entries: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
     """Without a classifier nothing says that the class token is classified alone."""
-    return {"pool": _BOTH, **config} if naming == "timm" else config
+    return {"pool": _BOTH, **entries} if naming == "timm" else entries
 
 
-def _backbone(config: Config) -> Model:
-    must_be(config, hidden_act="gelu", qkv_bias=True)
-    must_be(config, hidden_dropout_prob=0.0, drop_path_rate=0.0)
-    width, swiglu = config["hidden_size"], config["use_swiglu_ffn"]
-    hidden = int(width * config["mlp_ratio"])
-    whole({"hidden_size * mlp_ratio": hidden}, "hidden_size * mlp_ratio")
-    if swiglu:  # two thirds, up to a multiple of 8: as many numbers as without gates
+C = TypeVar("C", bound=Dinov2Config)
+
+
+def _backbone(config: Dinov2Config) -> Model:
+    registers = isinstance(config, Dinov2WithRegistersConfig)
+    hidden = int(config.hidden_size * config.mlp_ratio)
+    if config.use_swiglu_ffn:  # two thirds, up to a multiple of 8: as many numbers as without gates
         hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-    size = backbones.Size(width, config["num_hidden_layers"], config["num_attention_heads"], hidden)
-    return backbones.dinov2(
-        size,
-        patch=config["patch_size"],
-        image=config["image_size"],
-        eps=config["layer_norm_eps"],
-        registers=config.get("num_register_tokens", 0),
-        mask_token=bool(config["use_mask_token"]),
-        layer_scale=config["layerscale_value"],
-        antialias=config["model_type"] == _REGISTERS,
-        attention_dropout=config["attention_probs_dropout_prob"],
-        swiglu=swiglu,
-        pool=config.get("pool", _BOTH),
+    return dinov2(
+        Size(config.hidden_size, config.num_hidden_layers, config.num_attention_heads, hidden),
+        patch=config.patch_size,
+        image=config.image_size,
+        eps=config.layer_norm_eps,
+        registers=config.num_register_tokens if registers else 0,
+        mask_token=config.use_mask_token,
+        layer_scale=config.layerscale_value,
+        antialias=registers,
+        attention_dropout=config.attention_probs_dropout_prob,
+        swiglu=config.use_swiglu_ffn,
+        pool=config.pool or _BOTH,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
-    kind, swiglu = config["model_type"], config["use_swiglu_ffn"]
-    timm = maps.timm(kind == _REGISTERS)
-    if config.get("pool") == _TOKEN:
+def _tables(config: Dinov2Config) -> dict[str, Sequence[Rule]]:
+    kind, swiglu = config.model_type, config.use_swiglu_ffn
+    timm = maps.timm(isinstance(config, Dinov2WithRegistersConfig))
+    if config.pool == _TOKEN:
         return {"timm": timm}
     return {
         "transformers": maps.transformers(kind, swiglu),
@@ -118,26 +120,26 @@ def _tables(config: Config) -> dict[str, Sequence[Rule]]:
     }
 
 
-def _usual(name: str, config: Config) -> Preprocessing:
-    return Preprocessing(config["image_size"], config["image_size"], "bicubic", *IMAGENET)
-
-
-def _family(kind: str, names: str, architecture: str) -> Family:
+def _family(config: type[C], names: str, architecture: str) -> Family[C]:
     return Family(
+        config=config,
         names=names,
-        named=lambda name, changes: _named(kind, name, changes),
-        complete=_complete,
+        named=lambda name, changes: _named(config.model_type, name, changes),
         backbone=_backbone,
-        example=lambda config: picture(config["image_size"], config["num_channels"]),
+        example=lambda config: picture(config.image_size, config.num_channels),
         tables=_tables,
-        usual=_usual,
+        usual=lambda name, config: Preprocessing(config.image_size, config.image_size, "bicubic", *IMAGENET),
         architecture=architecture,
         headless=_headless,
         depth=("num_hidden_layers",),
     )
 
 
-DINOV2 = _family(_PLAIN, "vit_{small,base,large,giant}_patch14_dinov2", "Dinov2ForImageClassification")
-DINOV2_WITH_REGISTERS = _family(
-    _REGISTERS, "vit_{small,base,large,giant}_patch14_reg4_dinov2", "Dinov2WithRegistersForImageClassification"
+FAMILIES = (
+    _family(Dinov2Config, "vit_{small,base,large,giant}_patch14_dinov2", "Dinov2ForImageClassification"),
+    _family(
+        Dinov2WithRegistersConfig,
+        "vit_{small,base,large,giant}_patch14_reg4_dinov2",
+        "Dinov2WithRegistersForImageClassification",
+    ),
 )

@@ -1,26 +1,21 @@
 """The encoder of Whisper."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jtl import backbones
-from jtl.backbones.family import HEADLESS, Config, Family, changed, must_be, own_words, real, whole
+from jtl.backbones.config import Config, Depth, Rate, Whole
+from jtl.backbones.family import HEADLESS, Family, by_preset, with_head
 from jtl.backbones.whisper import names as maps
+from jtl.backbones.whisper.network import whisper
 from jtl.model import Model
+from jtl.nn.sizes import Size
 from jtl.preprocess.audio_spec import LogMel
-from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
-_MEASURES = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
-_WORDS = {
-    "hidden_size": "d_model",
-    "num_hidden_layers": "encoder_layers",
-    "num_attention_heads": "encoder_attention_heads",
-}
-"""transformers' common words -> Whisper's own."""
+_MEASURES: tuple[str, ...] = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
 _SIZES = {
     "tiny": (384, 4, 6, 1536),
     "base": (512, 6, 8, 2048),
@@ -29,76 +24,76 @@ _SIZES = {
     "large-v2": (1280, 32, 20, 5120),
     "large-v3": (1280, 32, 20, 5120),
 }
+_PRESETS: dict[str, dict[str, Any]] = {
+    f"whisper-{name}": dict(zip(_MEASURES, size, strict=True)) for name, size in _SIZES.items()
+}
+_PRESETS["whisper-large-v3"]["num_mel_bins"] = 128
 
 
-def _named(name: str, changes: Mapping[str, Any]) -> Config | None:
-    size = name.removeprefix("whisper-")
-    if size == name or size not in _SIZES:
-        return None
-    mels = {"num_mel_bins": 128} if size == "large-v3" else {}
-    return changed({"model_type": "whisper", **dict(zip(_MEASURES, _SIZES[size], strict=True)), **mels}, changes, {})
+class WhisperConfig(
+    Config,
+    model_type="whisper",
+    aliases={
+        "hidden_size": "d_model",
+        "num_hidden_layers": "encoder_layers",
+        "num_attention_heads": "encoder_attention_heads",
+    },
+):
+    """The config of a Whisper, of which the encoder is read."""
+
+    d_model: Whole = 384
+    encoder_layers: Depth = 4
+    encoder_attention_heads: Whole = 6
+    encoder_ffn_dim: Whole = 1536
+    num_mel_bins: Whole = 80
+    max_source_positions: Whole = 1500
+    activation_function: Literal["gelu"] = "gelu"
+    dropout: Rate = 0.0
+    activation_dropout: Rate = 0.0
+    attention_dropout: Rate = 0.0
+    encoder_layerdrop: Rate = 0.0
+    use_weighted_layer_sum: Literal[False] = False
+    classifier_proj_size: Whole = 256
+    with_projector: bool = True
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return with_head(given, naming, "with_projector")
 
 
-def _complete(config: Config, naming: str) -> Config:
-    usual = {
-        **dict(zip(_MEASURES, _SIZES["tiny"], strict=True)),
-        "num_mel_bins": 80,
-        "max_source_positions": 1500,
-        "activation_function": "gelu",
-        "dropout": 0.0,
-        "activation_dropout": 0.0,
-        "attention_dropout": 0.0,
-        "encoder_layerdrop": 0.0,
-        "use_weighted_layer_sum": False,
-        "classifier_proj_size": 256,
-    }
-    config = {**usual, **own_words(config, _WORDS)}
-    known = {HEADLESS: False, "transformers": True}  # whatever the config says: it is written for many classes
-    config["with_projector"] = known.get(naming, config.get("with_projector", True))
-    if type(config["with_projector"]) is not bool:
-        raise ValueError(f"with_projector={show(config['with_projector'])}: give true or false")
-    whole(config, "d_model", "encoder_attention_heads", "encoder_ffn_dim", "classifier_proj_size")
-    whole(config, "num_mel_bins", "max_source_positions")
-    whole(config, "encoder_layers", most=256)
-    for name in ("dropout", "activation_dropout", "attention_dropout", "encoder_layerdrop"):
-        real(config, name, 1.0)
-    return config
-
-
-def _backbone(config: Config) -> Model:
-    must_be(config, activation_function="gelu", use_weighted_layer_sum=False)
-    return backbones.whisper(
-        backbones.Size(*(config[name] for name in _MEASURES)),
-        mels=config["num_mel_bins"],
-        positions=config["max_source_positions"],
-        projection=config["classifier_proj_size"] if config["with_projector"] else None,
-        dropout=config["dropout"],
-        mlp_dropout=config["activation_dropout"],
-        attention_dropout=config["attention_dropout"],
-        layer_drop=config["encoder_layerdrop"],
+def _backbone(config: WhisperConfig) -> Model:
+    return whisper(
+        Size(config.d_model, config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim),
+        mels=config.num_mel_bins,
+        positions=config.max_source_positions,
+        projection=config.classifier_proj_size if config.with_projector else None,
+        dropout=config.dropout,
+        mlp_dropout=config.activation_dropout,
+        attention_dropout=config.attention_dropout,
+        layer_drop=config.encoder_layerdrop,
     )
 
 
-def _tables(config: Config) -> dict[str, Sequence[Rule]]:
+def _tables(config: WhisperConfig) -> dict[str, Sequence[Rule]]:
     del config
     return {HEADLESS: maps.transformers(True), "transformers": maps.transformers(False)}
 
 
-def _usual(name: str, config: Config) -> LogMel:
-    return LogMel(mels=_complete(config, "")["num_mel_bins"])
+def _example(config: WhisperConfig) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, 2 * config.max_source_positions, config.num_mel_bins), jnp.float32)
 
 
-WHISPER = Family(
-    names="whisper-{tiny,base,small,medium,large-v2,large-v3}",
-    named=_named,
-    complete=_complete,
-    backbone=_backbone,
-    example=lambda config: jax.ShapeDtypeStruct(
-        (1, 2 * config["max_source_positions"], config["num_mel_bins"]), jnp.float32
+FAMILIES = (
+    Family(
+        config=WhisperConfig,
+        names="whisper-{tiny,base,small,medium,large-v2,large-v3}",
+        named=by_preset("whisper", _PRESETS),
+        backbone=_backbone,
+        example=_example,
+        tables=_tables,
+        usual=lambda name, config: LogMel(mels=config.num_mel_bins),
+        # transformers has no class for the encoder alone: without a head it is saved as jtl's.
+        architecture="WhisperForAudioClassification",
+        depth=("encoder_layers",),
     ),
-    tables=_tables,
-    usual=_usual,
-    # transformers has no class for the encoder alone: without a head it is saved as jtl's.
-    architecture="WhisperForAudioClassification",
-    depth=("encoder_layers",),
 )

@@ -105,7 +105,7 @@ def test_measures_of_the_published_towers(width, ratio, head, sizes):
     """Those of ViT-B, g and bigG."""
     vision = {"width": width, "head_width": head, "mlp_ratio": ratio, "patch_size": 14}
     found = recognise(None, {"model_cfg": {"embed_dim": 512, "vision_cfg": vision, "text_cfg": {}}})
-    tower, text = found.config["vision_config"], found.config["text_config"]
+    tower, text = found.entries["vision_config"], found.entries["text_config"]
     assert (tower["num_attention_heads"], tower["intermediate_size"]) == sizes
     assert (tower["hidden_act"], tower["patch_size"]) == ("gelu", 14)
     assert (text["intermediate_size"], text["vocab_size"], text["max_position_embeddings"]) == (2048, 49408, 77)
@@ -119,14 +119,14 @@ def test_measures_of_the_published_towers(width, ratio, head, sizes):
         ("vision_cfg", {"layers": [3, 4, 6, 3], "patch_size": None}, r"layers=\[3, 4, 6, 3\] is CLIP's own ResNet"),
         ("vision_cfg", {"ls_init_value": 1e-4}, "'ls_init_value': 0.0001"),
         ("vision_cfg", {"head_width": 0}, "head_width=0: give a whole number"),
-        ("vision_cfg", {"layers": 0}, "num_hidden_layers=0: give a whole number"),
+        ("vision_cfg", {"layers": 0}, "vision_cfg with layers=0: give a whole number"),
         ("text_cfg", {"hf_model_name": "roberta-base"}, "text_cfg with .*roberta-base"),
         ("text_cfg", {"pool_type": "last"}, "'pool_type': 'last'"),
         ("text_cfg", {"mlp_ratio": "4"}, "mlp_ratio='4': give a number"),
         (None, {"custom_text": True}, "model_cfg with {'custom_text': True}"),
-        (None, {"vision_cfg": 3}, "vision_cfg='3': give names and values"),
+        (None, {"vision_cfg": 3}, "vision_cfg=3: give names and values"),
         (None, {"embed_dim": None}, "embed_dim=None: give a whole number"),
-        (None, {"quick_gelu": 1}, "quick_gelu='1': give one of"),
+        (None, {"quick_gelu": 1}, "quick_gelu=1: give true or false"),
     ],
 )
 def test_what_is_another_network_is_refused(part, changes, said):

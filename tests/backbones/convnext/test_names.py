@@ -43,7 +43,7 @@ def test_is_transformers_convnext(made, tmp_path):
 
     net, x = made
     loaded = check(net, hf_write, lambda p, dtype: load(p, dtype=dtype), theirs, x, tmp_path)
-    assert loaded.config["layer_norm_eps"] == 1e-12
+    assert loaded.config.layer_norm_eps == 1e-12
 
 
 def test_is_written_as_it_was_read(made, tmp_path):
@@ -113,7 +113,7 @@ def test_the_names_of_others(naming, size, tmp_path):
     arch = {"architecture": f"convnext_{size}.fb_in1k", "model_args": changes}
     loaded = load(tmp_path / "theirs.safetensors", arch=arch)
     assert loaded.naming == naming
-    assert loaded.config["layer_norm_eps"] == 1e-6
+    assert loaded.config.layer_norm_eps == 1e-6
     jax.tree.map(np.testing.assert_array_equal, tree_of(loaded), tree_of(load(tmp_path / "in")))
     same_bits(renamed(loaded, naming), state)
     assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(loaded.variables.params))

@@ -145,5 +145,5 @@ def test_what_a_name_says(name, padding, eps, size):
 
     family = FAMILIES["efficientnet"]
     config = family.complete(family.named(name, {}), "timm")
-    assert (config["padding"], config["batch_norm_eps"]) == (padding, eps)
+    assert (config.padding, config.batch_norm_eps) == (padding, eps)
     assert family.usual(name, config).size == size

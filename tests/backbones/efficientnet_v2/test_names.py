@@ -40,7 +40,7 @@ def test_what_a_name_says_is_found_again(name):
     assert found is not None
     config = FAMILY.complete(found, "")
     theirs = ("torch", 1e-3) if "_v2_" in name else ("same", 1e-3) if name.startswith("tf_") else ("torch", 1e-5)
-    assert (config["padding"], config["batch_norm_eps"]) == theirs
+    assert (config.padding, config.batch_norm_eps) == theirs
     (naming,) = FAMILY.tables(config)
     assert naming == ("torchvision" if "_v2_" in name else "timm")
     assert architecture(FAMILY, config, naming) == (name, {"in_chans": 1})
@@ -58,7 +58,7 @@ def test_what_a_name_says_is_found_again(name):
     ],
 )
 def test_what_images_go_through_by_a_name(name, wanted):
-    assert FAMILY.usual(name, FAMILY.named(name, {}) or {}) == wanted
+    assert FAMILY.usual(name, FAMILY.complete(FAMILY.named(name, {}) or {})) == wanted
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_images_go_through_by_a_name(name, wanted):
     [
         ({"block_types": ["conv", "fused", "edge"]}, "block_types=.*edge.*: give a list of"),
         ({"strides": [1, 2]}, r"are of \[3, 3, 3, 3, 2\] stages: give as many"),
-        ({"padding": 1}, "padding='1': give one of"),
+        ({"padding": 1}, "padding=1: give one of"),
     ],
 )
 def test_what_is_no_measure_is_named(change, message):

@@ -39,9 +39,7 @@ def test_the_second_classifier_is_left():
 def test_transform_input_is_preprocessing():
     """torchvision scales `x` normalised for ImageNet by `x s / 0.5 + (m - 0.5) / 0.5`: what 0.5 and 0.5 normalise."""
     family = FAMILIES["inception_v3"]
-    changed, plain = (
-        family.usual("inception_v3", family.named("inception_v3", {"transform_input": t})) for t in (True, False)
-    )
+    changed, plain = (family.usual("inception_v3", family.complete({"transform_input": t})) for t in (True, False))
     assert changed[:3] == plain[:3] == (342, 299, "bilinear")
     (mean, std), (m, s) = plain[3:], (np.array(v) for v in IMAGENET)
     pixels = np.random.default_rng(0).random((4, 3))

@@ -102,8 +102,8 @@ def test_every_number_arrives_as_from_transformers(saved, kind, tmp_path):
         np.savez(file, **tensors)
     loaded, same = load(file, arch=ARCH), load(folder)
     assert loaded.naming == kind
-    assert loaded.config["layer_norm_eps"] == 1e-6
-    assert same.config["layer_norm_eps"] == 1e-12
+    assert loaded.config.layer_norm_eps == 1e-6
+    assert same.config.layer_norm_eps == 1e-12
     same_bits(dict(flatten(tree_of(loaded))), dict(flatten(tree_of(same))))
     same_bits(renamed(loaded, kind), tensors)
 
@@ -136,5 +136,5 @@ def test_another_size_of_the_original_is_scipys_zoom(saved, side, tmp_path):
 def test_names_of_transformers_keep_its_epsilon_without_a_config(saved):
     folder, _ = saved
     loaded = load(folder / "model.safetensors", arch=ARCH)
-    assert loaded.config["layer_norm_eps"] == 1e-12
+    assert loaded.config.layer_norm_eps == 1e-12
     assert loaded.preprocessing[:3] == (13, 12, "bicubic")

@@ -133,7 +133,7 @@ def test_timms_names_and_none_for_the_class_token_alone(tmp_path):
     measures = {"img_size": 12, "patch_size": 4, "embed_dim": 12, "depth": 2, "mlp_ratio": 23 / 12}
     arch = {"architecture": "deit_tiny_distilled_patch16_224.fb_in1k", "model_args": measures}
     same = load(tmp_path / "x.safetensors", arch=arch)
-    assert (same.naming, same.config["layer_norm_eps"]) == ("timm", 1e-6)
+    assert (same.naming, same.config.layer_norm_eps) == ("timm", 1e-6)
     same_bits(*(dict(flatten(tree_of(loaded))) for loaded in (same, both)))
     hf_deit("ForImageClassification").save_pretrained(tmp_path / "alone")
     with pytest.raises(ValueError, match=r"timm has no network.*\['hf', 'jtl'\]"):
@@ -155,5 +155,5 @@ def test_images_go_in_as_the_published_files_have_them(tmp_path):
 def test_images_go_in_as_timm_has_them():
     for name, resized, crop in (("tiny_distilled_patch16_224", 248, 224), ("base_distilled_patch16_384", 384, 384)):
         found = recognise(None, f"deit_{name}.fb_in1k")
-        assert found.config["model_type"] == "deit"
+        assert found.entries["model_type"] == "deit"
         assert found.preprocessing == (resized, crop, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -110,7 +110,7 @@ def test_another_size_is_made_as_transformers_has_it(saved):
         embeddings = getattr(net, net.config.model_type).embeddings
         wanted = embeddings.interpolate_pos_encoding(tokens, count * patch, count * patch)
         close(resized.variables.params["backbone"]["position"], wanted.detach(), 1e-5, str(count))
-        assert resized.config["image_size"] == count * patch
+        assert resized.config.image_size == count * patch
 
 
 def test_a_file_without_a_classifier_gives_embeddings_or_a_new_classifier(tmp_path):
@@ -272,7 +272,7 @@ def test_what_is_not_read_is_named(tmp_path):
     hf_dinov2().save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"use_swiglu_ffn": false', '"use_swiglu_ffn": "yes"'))
-    with pytest.raises(ValueError, match=r"use_swiglu_ffn='?yes'?: give one of \[False, True\]"):
+    with pytest.raises(ValueError, match=r"use_swiglu_ffn='?yes'?: give true or false"):
         load(tmp_path)
     ratio = {"architecture": "vit_giant_patch14_dinov2", "model_args": {"mlp_ratio": "4"}}
     with pytest.raises(ValueError, match=r"mlp_ratio=.*4.*: give a number from 0 to 64"):

@@ -100,7 +100,7 @@ def test_parameters_are_where_they_are_said_to_be():
 def test_measures_by_name(name, width, hidden, act):
     family, config, *_ = recognise(None, name)
     config = family.complete(config, "timm")
-    assert [config[n] for n in ("hidden_size", "intermediate_size", "hidden_act")] == [width, hidden, act]
+    assert [config.hidden_size, config.intermediate_size, config.hidden_act] == [width, hidden, act]
 
 
 def test_images_are_prepared_as_timm_does():

@@ -80,8 +80,8 @@ def test_another_image_size_is_named_by_timm_too(tmp_path):
     loaded = load(folder(tmp_path / "in", TIMM_VIT, "timm"), image=12, in_chans=1)
     save(tmp_path / "out", loaded, format="timm")
     again = load(tmp_path / "out")
-    assert again.config["image_size"] == 12
-    assert again.config["num_channels"] == 1
+    assert again.config.image_size == 12
+    assert again.config.num_channels == 1
     equal(again, loaded)
 
 
@@ -127,7 +127,7 @@ def test_a_network_is_found_by_its_measures(name):
     family = FAMILIES["resnet" if name.startswith("resnet") else "vit"]
     config = family.complete(family.named(name, {}) or {}, "timm")
     assert architecture(family, config, "timm") == (name, {})
-    assert architecture(family, {**config, "num_channels": 4}, "timm") == (name, {"in_chans": 4})
+    assert architecture(family, config.replace(num_channels=4), "timm") == (name, {"in_chans": 4})
 
 
 @pytest.mark.parametrize("kind", [kind for kind, family in FAMILIES.items() if presets(family)])
@@ -136,14 +136,14 @@ def test_every_named_network_of_images_is_found_with_other_channels(kind):
     named = family.named(presets(family)[0], {}) or {}
     for naming in ("timm", "torchvision"):
         config = family.complete(named, naming)
-        if "num_channels" in config and naming in family.tables(config):
-            assert architecture(family, {**config, "num_channels": 4}, naming)[1] == {"in_chans": 4}
+        if hasattr(config, "num_channels") and naming in family.tables(config):
+            assert architecture(family, config.replace(num_channels=4), naming)[1] == {"in_chans": 4}
 
 
 def test_timm_is_told_its_own_name():
     """Of a network that torchvision's name said."""
     family = FAMILIES["swin"]
-    config = family.complete(family.named("swin_s", {}) or {}, "torchvision") | {"architecture": "swin_s"}
+    config = family.complete({**(family.named("swin_s", {}) or {}), "architecture": "swin_s"}, "torchvision")
     assert architecture(family, config, "timm") == ("swin_small_patch4_window7_224", {})
     assert architecture(family, config, "torchvision") == ("swin_s", {})
 

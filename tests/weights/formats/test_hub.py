@@ -43,7 +43,7 @@ def test_offline_says_so(cache, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert load("hf:org/tiny-vit").config["model_type"] == "vit"
+    assert load("hf:org/tiny-vit").config.model_type == "vit"
     for source, name in (("hf:org/other", "org/other"), ("timm:resnet50.a1_in1k", "timm/resnet50.a1_in1k")):
         with pytest.raises(FileNotFoundError, match=f"{name} at revision 'main' is not in the cache"):
             load(source)
