@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Num
+from jaxtyping import Array, ArrayLike, Num
 
 from jtl.metrics.accumulate import Metric
 from jtl.metrics.classification import confusion_matrix
@@ -41,7 +41,7 @@ def mean_iou(classes: int) -> Metric:
     return Metric(sums, iou_of)
 
 
-def iou_of(matrix: Num[Array, "classes classes"]) -> Array:
+def iou_of(matrix: Num[ArrayLike, "classes classes"]) -> Array:
     """The mean intersection over union of a confusion matrix, rows true, columns predicted."""
     matrix = jnp.asarray(matrix).astype(jnp.float32)
     both = jnp.diagonal(matrix)

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl.heads import Reads, reading
@@ -55,7 +56,7 @@ class FusedMaps(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Float[Array, "batch height width channels"]:
         """A map, or several by name, to [batch, h, w, width] of the finest."""
-        maps = x if isinstance(x, dict) else {"map": x}
+        maps = {name: jnp.asarray(found) for name, found in (x if isinstance(x, dict) else {"map": x}).items()}
         for name, found in maps.items():
             if found.ndim != 4:
                 raise ValueError(f"feature {name!r} of shape {found.shape} is no map [batch, height, width, channels]")

@@ -46,7 +46,7 @@ def detection(
     Returns:
       A task with labels {"boxes": [batch, boxes, 4] in pixels x0, y0, x1, y1, "classes": int [batch, boxes]}; images
       with fewer boxes are padded by class -1, or boxes without area. Its terms are "class" and "box".
-      `decode(output)` gives `jtl.metrics.Boxes` of each image, `true(y)` (`jtl.tasks.true_boxes`) the true ones, and
+      `decode(output)` gives `jtl.metrics.Boxes` of each image, `jtl.tasks.true_boxes(y)` the true ones, and
       `jtl.metrics.mean_average_precision` compares them.
 
     Raises:
