@@ -1,8 +1,7 @@
 """What a weight file holds, and which family's names it has."""
 
-import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.backbones.registry import FAMILIES, Config
+from jtl.pretrained.depth import blocks, blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
 from jtl.pretrained.recognise import beginnings, described, recognise
@@ -17,7 +17,7 @@ from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
-from jtl.weights.mapping.rules import Rule, Rules, plain_end, spelled
+from jtl.weights.mapping.rules import Rule, Rules
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
 
@@ -42,6 +42,20 @@ class Fit(NamedTuple):
     named: int
     absent: int | None = None
     misfits: int | None = None
+
+
+class _Hits(NamedTuple):
+    """What a name table makes of a file.
+
+    Args:
+      named: tensors of the file that have a rule.
+      unmet: rules of parameters that no tensor has.
+      blocks: how many the tensors' parameters belong to.
+    """
+
+    named: int
+    unmet: int
+    blocks: int
 
 
 def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, prefix: str = "") -> str:
@@ -115,22 +129,22 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
         networks = [("", found.family, found.entries)]
     else:
         networks = [(n, family, family.named(n, {}) or {}) for family in FAMILIES.values() for n in presets(family)]
-    hits: dict[str, set[str]] = {}  # networks share most of their patterns, and each takes a while to compile
-    ranked: list[tuple[int, int, Fit]] = []
+    hits: dict[tuple[Any, ...], _Hits] = {}  # networks of a family share most of their tables
+    ranked: list[tuple[int, int, int, Fit]] = []
     for name, family, config in networks:
-        for naming, rules in tables(family, family.complete(config, "")).items():
-            for rule in rules:
-                if rule.pattern not in hits:
-                    hits[rule.pattern] = _matching(rule.pattern, tensors)
-            named = len(set().union(*(hits[rule.pattern] for rule in rules)))
+        whole = family.complete(config, "")
+        for naming, rules in tables(family, whole).items():
+            key = tuple(rule[:2] for rule in rules)
+            if key not in hits:
+                hits[key] = _hits(tensors, rules)
+            named, unmet, count = hits[key]
             if named:
-                unmet = sum(bool(rule.paths) and not hits[rule.pattern] for rule in rules)
                 completed = family.complete(config, naming)
                 fit = Fit(completed.model_type, naming, completed, name, named)
-                ranked.append((-named, unmet, fit))
-    ranked.sort(key=lambda entry: entry[:2])
-    # Networks of the same names differ by their shapes.
-    alike = [fit for entry in ranked if entry[:2] == ranked[0][:2] for fit in entry[2:]]
+                ranked.append((-named, unmet, abs(count - blocks(whole.to_dict())), fit))
+    ranked.sort(key=lambda entry: entry[:3])
+    # Networks of the same names and depth differ by their shapes.
+    alike = [entry[3] for entry in ranked if entry[:3] == ranked[0][:3]]
     looked = []
     for fit in alike[:TRIED]:
         looked.append(_with_shapes(fit, tensors))
@@ -141,15 +155,12 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
     return looked + [fit for *_, fit in ranked if fit.name not in seen]
 
 
-def _matching(pattern: str, names: Collection[str]) -> set[str]:
-    """The names that a pattern matches; it is compiled only where it is not spelled and its plain end is a name's."""
-    texts = spelled(pattern)
-    if texts is not None:
-        return {text for text in texts if text in names}
-    end = plain_end(pattern)
-    near = [name for name in names if name.endswith(end)]
-    regex = re.compile(pattern) if near else None
-    return {name for name in near if regex is not None and regex.fullmatch(name)}
+def _hits(names: Iterable[str], rules: Sequence[Rule]) -> _Hits:
+    known = Rules(rules)
+    found = [first for name in names if (first := known.first(name))]
+    met = {rule.pattern for rule, _ in found}
+    unmet = sum(bool(rule.paths) and rule.pattern not in met for rule in rules)
+    return _Hits(len(found), unmet, len(blocks_of(path for _, paths in found for path in paths)))
 
 
 def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:

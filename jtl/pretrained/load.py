@@ -18,6 +18,7 @@ from jtl.preprocess.image import Preprocessing
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.pretrained.arguments import check
 from jtl.pretrained.channels import rechannelled, same_scale, widened
+from jtl.pretrained.depth import check as proportionate
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
@@ -125,7 +126,9 @@ def load(
     held = read(path, within=within)
     tensors = held.under(prefix)
     family = found.family
-    named = tables(family, family.complete(found.entries))
+    described = family.complete(found.entries)
+    proportionate(described, len(tensors))
+    named = tables(family, described)
     left = matching(unused, tensors, "unused", "tensors of the file")
     kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +16,11 @@ from jtl.pretrained import open_clip
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
-from jtl.weights.mapping.rules import Rule
+from jtl.weights.mapping.rules import Rule, Rules
 
 CONFIGS = ("config.json", OPEN_CLIP_FILE)
 """What tells the network: OpenCLIP's own words serve where there are no others."""
 
-_BLOCK = re.compile(r"(?<=\\\.|k_)\d+(?=\\\.|/)")  # a block's number: for whose names they are, any will do
-FEWEST = 64  # so many names for each tensor, and the network is not even traced to list what is missing
 LOOKED, DEPTH, PREFIXES = 2000, 4, 40  # names, dots of each and beginnings that are looked at
 _SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names alike, but for the usual vocabulary
 
@@ -130,31 +127,27 @@ def _timm(config: Mapping[str, Any]) -> Found:
 
 
 def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
-    """The table whose rules match most of a file's names.
+    """The table whose rules match most of a file's names; the first of those that match as many.
 
     A classifier without the layer before it is of tokens or frames: it makes no file one with a head.
 
     Raises:
-      WeightNameError: where none matches any, or the network is out of all proportion to the file.
+      WeightNameError: where none matches any.
     """
     names = list(names)
-    found = {kind: _known(names, _any_block(table)) for kind, table in tables.items()}
-    most = max(found.values())
-    best = [kind for kind in found if found[kind] == most]
-    if not most:
+    found: dict[str, int] = {}
+    for kind, table in tables.items():
+        found[kind] = _known(names, table)
+        if found[kind] == len(names):
+            break  # no other matches more
+    kind = max(found, key=found.__getitem__)
+    if not found[kind]:
         some = ", ".join(map(show, names[:5]))
         prefix = prefix_of(names, [rule for table in tables.values() for rule in table])
         hint = f"but with prefix={show(prefix)} they do" if prefix else "`jtl inspect` tells which network a file is of"
         raise WeightNameError(
             f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; {hint}"
         )
-    if len(tables[best[0]]) > FEWEST * (len(names) + 1):
-        raise WeightNameError(
-            f"a network of {len(tables[best[0]])} names by {best[0]} cannot be in a file of {len(names)} tensors; "
-            "check how many layers the config gives it"
-        )
-    # Some differ in which block has something.
-    kind = best[0] if len(best) == 1 else max(best, key=lambda kind: _known(names, union(tables[kind])))
     return HEADLESS if kind == "transformers" and HEADLESS in tables and not _led_to(names, tables) else kind
 
 
@@ -162,8 +155,7 @@ def _led_to(names: Sequence[str], tables: Mapping[str, Sequence[Rule]]) -> bool:
     """Whether the file has a layer between the blocks and the classifier."""
     body = {rule.pattern for rule in tables[HEADLESS]}
     more = [rule for rule in tables["transformers"] if rule.pattern not in body]
-    of_body = [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]
-    return _known(names, union(of_body)) > 0
+    return _known(names, [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]) > 0
 
 
 def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
@@ -171,10 +163,9 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 
     None where fewer than half of those that begin so have one.
     """
-    known = _any_block(table)
     begun, names = beginnings(names), names[:LOOKED]
     found = {
-        prefix: sum(known.fullmatch(name.removeprefix(prefix)) is not None for name in names if name.startswith(prefix))
+        prefix: _known([name.removeprefix(prefix) for name in names if name.startswith(prefix)], table)
         for prefix, _ in begun.most_common(PREFIXES)
     }
     best = max(found, key=found.__getitem__, default="")
@@ -186,32 +177,10 @@ def beginnings(names: Sequence[str]) -> Counter[str]:
     return Counter(name[: dot.end()] for name in names[:LOOKED] for dot in islice(re.finditer(r"\.", name), DEPTH))
 
 
-def _known(names: Sequence[str], known: re.Pattern[str]) -> int:
-    return sum(known.fullmatch(name) is not None for name in names)
-
-
-def union(table: Sequence[Rule]) -> re.Pattern[str]:
-    """One regex for the names of all rules."""
-    return _either(rule.pattern for rule in table)
-
-
-def _any_block(table: Sequence[Rule]) -> re.Pattern[str]:
-    """The same for any number of blocks."""
-    return _either(_unnumbered(rule.pattern) for rule in table)
-
-
-def _either(patterns: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(f"(?:{_anonymous(pattern)})" for pattern in dict.fromkeys(patterns)))
-
-
-@lru_cache(4096)
-def _unnumbered(pattern: str) -> str:
-    return _BLOCK.sub(r"\\d+", pattern)
-
-
-def _anonymous(pattern: str) -> str:
-    r"""The pattern without captures: Python numbers them all, and back-references are not used in tables."""
-    return re.sub(r"(?<!\\)\((?!\?)", "(?:", pattern)
+def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
+    """How many of the names have a rule."""
+    rules = Rules(table)
+    return sum(rules.first(name) is not None for name in names)
 
 
 def _names() -> str:

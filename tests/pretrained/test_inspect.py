@@ -1,14 +1,12 @@
 """What `jtl inspect` says of a file."""
 
-import re
-
 import made
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from jtl.backbones.registry import FAMILIES
-from jtl.pretrained.inspect import _matching, inspect
+from jtl.pretrained.inspect import inspect
 from jtl.pretrained.load import load
 from jtl.weights import WeightFileError
 
@@ -63,18 +61,6 @@ def test_a_file_of_nobody(few, tmp_path):
     assert "'bad\\nname'" in said
     assert ["s", "scalar", "int64"] in [line.split() for line in said.splitlines()]
     assert said.endswith("No family of jtl has these names.")
-
-
-@pytest.mark.parametrize("family", ["resnet", "vit", "cifar_resnet"])
-def test_patterns_that_are_not_compiled_match_nothing(family):
-    named = {"resnet": "resnet18", "vit": "vit_tiny_patch16_224", "cifar_resnet": "cifar_resnet20"}[family]
-    family = FAMILIES[family]
-    names = [*made.tensors(made.VIT), *made.tensors(made.RESNET), "module.layer1.0.conv1.weight", "cls", "head/bias"]
-    patterns = {
-        r.pattern for t in family.tables(family.complete(family.named(named, {}) or {}, "")).values() for r in t
-    }
-    for pattern in [*patterns, r"a|.*\.bias", r".*[s]", r".*\d\.weight", r"(?:x|.*)\.running_mea(?:n)"]:
-        assert _matching(pattern, names) == {n for n in names if re.fullmatch(pattern, n)}
 
 
 def test_what_is_no_file_of_weights(tmp_path):

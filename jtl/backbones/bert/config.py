@@ -134,7 +134,7 @@ def _family(
     config: type[C],
     architecture: str,
     backbone: Callable[[C], Model],
-    table: Callable[[int, bool], list[Rule]],
+    table: Callable[[bool], list[Rule]],
     depth: str,
     presets: Mapping[str, Mapping[str, Any]],
 ) -> Family[C]:
@@ -145,8 +145,7 @@ def _family(
         return net if how is None else sentences(net, pooling=how.pooling, normalise=how.normalise)
 
     def tables(config: C) -> dict[str, Sequence[Rule]]:
-        blocks = getattr(config, depth)
-        found: dict[str, Sequence[Rule]] = {HEADLESS: table(blocks, True), "transformers": table(blocks, False)}
+        found: dict[str, Sequence[Rule]] = {HEADLESS: table(True), "transformers": table(False)}
         if isinstance(config, RobertaConfig):
             # The classifier's first layer is the pooler of a network without one.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]

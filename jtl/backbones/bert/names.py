@@ -10,9 +10,7 @@ from jtl.weights.mapping.layers import dense
 from jtl.weights.mapping.rules import Rule
 
 _BERT = {
-    r"attention\.self\.query": "attention/query",
-    r"attention\.self\.key": "attention/key",
-    r"attention\.self\.value": "attention/value",
+    r"attention\.self\.(query|key|value)": r"attention/\2",
     r"attention\.output\.dense": "attention/out",
     r"attention\.output\.LayerNorm": "norm1",
     r"intermediate\.dense": "mlp/up",
@@ -31,15 +29,15 @@ _DISTILBERT = {
 }
 
 
-def bert(depth: int, headless: bool) -> list[Rule]:
+def bert(headless: bool) -> list[Rule]:
     """Of BertModel and BertForSequenceClassification; `headless` leaves the pooler out too."""
     top = r"(?:bert\.|)"
     head = [*dense(rf"{top}pooler\.dense", "backbone/pooler"), *dense("classifier", "head/out")]
-    rules = [*_embeddings(top), *_types(top), *_blocks(rf"{top}encoder\.layer", depth, _BERT)]
+    rules = [*_embeddings(top), *_types(top), *_blocks(rf"{top}encoder\.layer", _BERT)]
     return rules if headless else [*rules, *head]
 
 
-def roberta(depth: int, headless: bool) -> list[Rule]:
+def roberta(headless: bool) -> list[Rule]:
     """Of RobertaModel, whose pooler is the same as the first layer of the head of RobertaForSequenceClassification."""
     top = r"(?:roberta\.|)"
     head = [
@@ -47,15 +45,15 @@ def roberta(depth: int, headless: bool) -> list[Rule]:
         *dense(rf"{top}pooler\.dense", "backbone/pooler"),
         *dense(r"classifier\.out_proj", "head/out"),
     ]
-    rules = [*_embeddings(top), *_types(top), *_blocks(rf"{top}encoder\.layer", depth, _BERT)]
+    rules = [*_embeddings(top), *_types(top), *_blocks(rf"{top}encoder\.layer", _BERT)]
     return rules if headless else [*rules, *head]
 
 
-def distilbert(depth: int, headless: bool) -> list[Rule]:
+def distilbert(headless: bool) -> list[Rule]:
     """Of DistilBertModel, which has no pooler, and DistilBertForSequenceClassification."""
     top = r"(?:distilbert\.|)"
     head = [*dense(r"pre_classifier", "backbone/pooler"), *dense("classifier", "head/out")]
-    rules = [*_embeddings(top), *_blocks(rf"{top}transformer\.layer", depth, _DISTILBERT)]
+    rules = [*_embeddings(top), *_blocks(rf"{top}transformer\.layer", _DISTILBERT)]
     return rules if headless else [*rules, *head]
 
 
@@ -72,12 +70,11 @@ def _types(top: str) -> list[Rule]:
     return [Rule(rf"{top}embeddings\.token_type_embeddings\.weight", "backbone/types/embedding")]
 
 
-def _blocks(layers: str, depth: int, parts: Mapping[str, str]) -> list[Rule]:
+def _blocks(layers: str, parts: Mapping[str, str]) -> list[Rule]:
     rules = []
-    for i in range(depth):
-        for name, path in parts.items():
-            rule = _norm if path.startswith("norm") else dense
-            rules += rule(rf"{layers}\.{i}\.{name}", f"backbone/block{i + 1}/{path}")
+    for name, path in parts.items():
+        rule = _norm if path.startswith("norm") else dense
+        rules += rule(rf"{layers}\.(\d+)\.{name}", f"backbone/block{{1+1}}/{path}")
     return rules
 
 

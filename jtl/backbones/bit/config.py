@@ -60,12 +60,8 @@ def _backbone(config: BitConfig) -> Model:
 
 
 def _tables(config: BitConfig) -> dict[str, Sequence[Rule]]:
-    depths = config.depths
-    return {
-        "transformers": maps.transformers(depths),
-        "timm": maps.timm(depths),
-        "original": maps.original(depths),
-    }
+    del config
+    return {"transformers": maps.transformers(), "timm": maps.timm(), "original": maps.original()}
 
 
 def _usual(name: str, config: BitConfig) -> Preprocessing:

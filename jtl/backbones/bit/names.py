@@ -1,7 +1,5 @@
 """Names of BiT ResNets: transformers', timm's and those of the original release."""
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 
 from jtl.weights.mapping.layers import conv, dense, dense_of_maps, norm
@@ -9,68 +7,55 @@ from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import Transform
 
 
-def transformers(depths: Sequence[int]) -> list[Rule]:
-    """Of transformers' BitModel and BitForImageClassification.
-
-    Args:
-      depths: the number of blocks of each stage.
-    """
+def transformers() -> list[Rule]:
+    """Of transformers' BitModel and BitForImageClassification."""
     top = r"(?:bit\.|)"
-    rules = [
+    return [
         *conv(rf"{top}embedder\.convolution", "backbone/stem/conv"),
         *norm(rf"{top}norm", "backbone/norm"),
         *dense(r"classifier\.1", "head/out"),
+        *_blocks(rf"{top}encoder\.stages\.(\d+)\.layers\.(\d+)"),
     ]
-    for stage, block, path in _blocks(depths):
-        rules += _block(rf"{top}encoder\.stages\.{stage}\.layers\.{block}", path)
-    return rules
 
 
-def timm(depths: Sequence[int]) -> list[Rule]:
-    """Of timm's ResNetV2; `depths` as of `transformers`."""
-    rules = [
+def timm() -> list[Rule]:
+    """Of timm's ResNetV2."""
+    return [
         *conv(r"stem\.conv", "backbone/stem/conv"),
         *norm("norm", "backbone/norm"),
         *dense_of_maps(r"head\.fc", "head/out"),
+        *_blocks(r"stages\.(\d+)\.blocks\.(\d+)"),
     ]
-    for stage, block, path in _blocks(depths):
-        rules += _block(rf"stages\.{stage}\.blocks\.{block}", path)
-    return rules
 
 
-def _block(name: str, path: str) -> list[Rule]:
-    rules = conv(rf"{name}\.downsample\.conv", f"{path}/shortcut/conv")
-    for i in (1, 2, 3):
-        rules += [*norm(rf"{name}\.norm{i}", f"{path}/norm{i}"), *conv(rf"{name}\.conv{i}", f"{path}/conv{i}")]
-    return rules
+def _blocks(name: str) -> list[Rule]:
+    path = "backbone/stage{1+1}/block{2+1}"
+    return [
+        *conv(rf"{name}\.downsample\.conv", f"{path}/shortcut/conv"),
+        *norm(rf"{name}\.norm([123])", rf"{path}/norm\3"),
+        *conv(rf"{name}\.conv([123])", rf"{path}/conv\3"),
+    ]
 
 
-def original(depths: Sequence[int]) -> list[Rule]:
-    """Of Google's `.npz` files; `depths` as of `transformers`. Kernels lie there as here, [height, width, in, out]."""
+def original() -> list[Rule]:
+    """Of Google's `.npz` files: kernels lie there as here, [height, width, in, out], and blocks have two digits."""
     kernel = "standardized_conv2d/kernel"
+    name, path = r"resnet/block(\d+)/unit(\d\d)", r"backbone/stage\1/block{2+0}"
     rules = [
         Rule(f"resnet/root_block/{kernel}", "backbone/stem/conv/kernel"),
         *_group_norm("resnet/group_norm", "backbone/norm"),
         Rule("resnet/head/conv2d/kernel", "head/out/kernel", _one_pixel),
         Rule("resnet/head/conv2d/bias", "head/out/bias"),
+        Rule(f"{name}/a/proj/{kernel}", f"{path}/shortcut/conv/kernel"),
     ]
-    for stage, block, path in _blocks(depths):
-        name = f"resnet/block{stage + 1}/unit{block + 1:02}"
-        rules.append(Rule(f"{name}/a/proj/{kernel}", f"{path}/shortcut/conv/kernel"))
-        for i, letter in enumerate("abc", 1):
-            rules += _group_norm(f"{name}/{letter}/group_norm", f"{path}/norm{i}")
-            rules.append(Rule(f"{name}/{letter}/{kernel}", f"{path}/conv{i}/kernel"))
+    for i, letter in enumerate("abc", 1):
+        rules += _group_norm(f"{name}/{letter}/group_norm", f"{path}/norm{i}")
+        rules.append(Rule(f"{name}/{letter}/{kernel}", f"{path}/conv{i}/kernel"))
     return rules
 
 
 def _group_norm(name: str, path: str) -> list[Rule]:
     return [Rule(f"{name}/gamma", f"{path}/scale"), Rule(f"{name}/beta", f"{path}/bias")]
-
-
-def _blocks(depths: Sequence[int]) -> Iterator[tuple[int, int, str]]:
-    for stage, depth in enumerate(depths):
-        for block in range(depth):
-            yield stage, block, f"backbone/stage{stage + 1}/block{block + 1}"
 
 
 def _flat(x: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ FAMILIES = (
         named=_named,
         backbone=lambda config: cifar_resnet(config.depth),
         example=lambda config: picture(32, 3),
-        tables=lambda config: {"akamaster": akamaster(config.depth)},
+        tables=lambda config: {"akamaster": akamaster()},
         usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
     ),
 )

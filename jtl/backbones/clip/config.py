@@ -178,7 +178,7 @@ C = TypeVar("C", bound=_TowerConfig)
 
 
 def _tower(
-    config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[int, str, str], list[Rule]]
+    config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[str, str], list[Rule]]
 ) -> Family[C]:
     """One tower; `bare` is transformers' class without a projection, `table` of a depth, a path and a prefix."""
     part = "vision_model" if issubclass(config, _ImageConfig) else "text_model"
@@ -189,7 +189,7 @@ def _tower(
     def tables(config: C) -> dict[str, Sequence[Rule]]:
         # Without a projection nothing stands beside the tower, and transformers writes no prefix since its version 5.
         top = rf"(?:{part}\.|)" if projects(config) else rf"(?:|{part}\.)"
-        rules = table(config.num_hidden_layers, "backbone", top)
+        rules = table("backbone", top)
         if not isinstance(config, _ClipConfig):
             return {"transformers": rules}
         return {BARE: [rule for rule in rules if rule.path != "backbone/projection/kernel"], "transformers": rules}
@@ -209,16 +209,17 @@ def _both_examples(config: ClipConfig | SiglipConfig) -> Any:
 
 
 def _tables_clip(config: ClipConfig) -> dict[str, Sequence[Rule]]:
-    depths = config.vision_config.num_hidden_layers, config.text_config.num_hidden_layers
-    image = maps.clip_image(depths[0], "backbone/image", r"vision_model\.")
-    text = maps.clip_text(depths[1], "backbone/text", r"text_model\.")
-    theirs = [*maps.scale(), *names_open_clip.clip(*depths)]
+    del config
+    image = maps.clip_image("backbone/image", r"vision_model\.")
+    text = maps.clip_text("backbone/text", r"text_model\.")
+    theirs = [*maps.scale(), *names_open_clip.clip()]
     return {"transformers": [*maps.scale(), *image, *text], "open_clip": theirs}
 
 
 def _tables_siglip(config: SiglipConfig) -> dict[str, Sequence[Rule]]:
-    image = maps.siglip_image(config.vision_config.num_hidden_layers, "backbone/image", r"vision_model\.")
-    text = maps.siglip_text(config.text_config.num_hidden_layers, "backbone/text", r"text_model\.")
+    del config
+    image = maps.siglip_image("backbone/image", r"vision_model\.")
+    text = maps.siglip_text("backbone/text", r"text_model\.")
     return {"transformers": [*maps.scale_of_siglip(), *image, *text]}
 
 

@@ -65,8 +65,7 @@ def _named_siglip(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def _tables_siglip(config: TimmSiglipConfig) -> dict[str, Sequence[Rule]]:
-    depth = config.num_hidden_layers
-    return {"timm": maps.siglip(depth) if config.pool == "attention" else maps.siglip_gap(depth)}
+    return {"timm": maps.siglip() if config.pool == "attention" else maps.siglip_gap()}
 
 
 def _usual_siglip(name: str, config: TimmSiglipConfig) -> Preprocessing:
@@ -86,7 +85,7 @@ TIMM_CLIP = Family(
     config=TimmClipConfig,
     backbone=lambda config: clip_image(**_measures(config), projection=None),
     example=lambda config: picture(config.image_size, config.num_channels),
-    tables=lambda config: {"timm": maps.clip(config.num_hidden_layers)},
+    tables=lambda config: {"timm": maps.clip()},
     usual=_usual_clip,
     depth=("num_hidden_layers",),
 )

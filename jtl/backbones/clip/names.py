@@ -8,16 +8,15 @@ from jtl.weights.mapping.transforms import Transform, split
 from jtl.weights.mapping.transforms import dense as transposed
 
 
-def clip_image(depth: int, path: str, top: str) -> list[Rule]:
+def clip_image(path: str, top: str) -> list[Rule]:
     """Of CLIPVisionModel and CLIPVisionModelWithProjection.
 
     Args:
-      depth: number of blocks.
       path: of the tower's parameters.
-      top: what the names start with, as a regex.
+      top: what the names start with, as a regex without groups other than `(?:...)`.
     """
     return [
-        *_image(depth, path, top),
+        *_image(path, top),
         Rule(rf"{top}embeddings\.class_embedding", f"{path}/class_token", two_axes),
         *norm(rf"{top}pre_layrnorm", f"{path}/first_norm"),
         *norm(rf"{top}post_layernorm", f"{path}/norm"),
@@ -25,10 +24,10 @@ def clip_image(depth: int, path: str, top: str) -> list[Rule]:
     ]
 
 
-def siglip_image(depth: int, path: str, top: str) -> list[Rule]:
+def siglip_image(path: str, top: str) -> list[Rule]:
     """Of SiglipVisionModel; arguments as of `clip_image`."""
     pool, query = rf"{top}head", f"{path}/pool"
-    rules = [*_image(depth, path, top), *norm(rf"{top}post_layernorm", f"{path}/norm")]
+    rules = [*_image(path, top), *norm(rf"{top}post_layernorm", f"{path}/norm")]
     rules += [Rule(rf"{pool}\.probe", f"{query}/query"), *norm(rf"{pool}\.layernorm", f"{query}/norm")]
     for leaf, target, then in (("weight", "kernel", split(3, transposed)), ("bias", "bias", split(3))):
         paths = tuple(f"{query}/attention/{part}/{target}" for part in ("query", "key", "value"))
@@ -37,15 +36,15 @@ def siglip_image(depth: int, path: str, top: str) -> list[Rule]:
     return [*rules, *dense(rf"{pool}\.mlp\.fc1", f"{query}/mlp/up"), *dense(rf"{pool}\.mlp\.fc2", f"{query}/mlp/down")]
 
 
-def clip_text(depth: int, path: str, top: str) -> list[Rule]:
+def clip_text(path: str, top: str) -> list[Rule]:
     """Of CLIPTextModel and CLIPTextModelWithProjection; arguments as of `clip_image`."""
     projection = Rule(r"text_projection\.weight", f"{path}/projection/kernel", transposed)
-    return [*_text(depth, path, top), projection]
+    return [*_text(path, top), projection]
 
 
-def siglip_text(depth: int, path: str, top: str) -> list[Rule]:
+def siglip_text(path: str, top: str) -> list[Rule]:
     """Of SiglipTextModel; arguments as of `clip_image`."""
-    return [*_text(depth, path, top), *dense(rf"{top}head", f"{path}/projection")]
+    return [*_text(path, top), *dense(rf"{top}head", f"{path}/projection")]
 
 
 def scale() -> list[Rule]:
@@ -61,35 +60,34 @@ def scale_of_siglip() -> list[Rule]:
     return [rule._replace(transform=no_axis) for rule in scale()]
 
 
-def _image(depth: int, path: str, top: str) -> list[Rule]:
+def _image(path: str, top: str) -> list[Rule]:
     return [
         *conv(rf"{top}embeddings\.patch_embedding", f"{path}/embed", bias=True),
         Rule(rf"{top}embeddings\.position_embedding\.weight", f"{path}/position", one_axis),
         Rule(rf"{top}embeddings\.position_ids", None),
-        *_blocks(depth, path, top),
+        *_blocks(path, top),
     ]
 
 
-def _text(depth: int, path: str, top: str) -> list[Rule]:
+def _text(path: str, top: str) -> list[Rule]:
     return [
         Rule(rf"{top}embeddings\.token_embedding\.weight", f"{path}/token"),
         Rule(rf"{top}embeddings\.position_embedding\.weight", f"{path}/position"),
         Rule(rf"{top}embeddings\.position_ids", None),
         *norm(rf"{top}final_layer_norm", f"{path}/norm"),
-        *_blocks(depth, path, top),
+        *_blocks(path, top),
     ]
 
 
-def _blocks(depth: int, path: str, top: str) -> list[Rule]:
-    rules = []
-    for i in range(depth):
-        name, block = rf"{top}encoder\.layers\.{i}", f"{path}/block{i + 1}"
-        for part, target in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out")):
-            rules += dense(rf"{name}\.self_attn\.{part}", f"{block}/attention/{target}")
-        rules += norm(rf"{name}\.layer_norm1", f"{block}/norm1")
-        rules += norm(rf"{name}\.layer_norm2", f"{block}/norm2")
-        rules += [*dense(rf"{name}\.mlp\.fc1", f"{block}/mlp/up"), *dense(rf"{name}\.mlp\.fc2", f"{block}/mlp/down")]
-    return rules
+def _blocks(path: str, top: str) -> list[Rule]:
+    name, block = rf"{top}encoder\.layers\.(\d+)", f"{path}/block{{1+1}}"
+    parts = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
+    return [
+        *(rule for p, target in parts for rule in dense(rf"{name}\.self_attn\.{p}", f"{block}/attention/{target}")),
+        *norm(rf"{name}\.layer_norm([12])", rf"{block}/norm\2"),
+        *dense(rf"{name}\.mlp\.fc1", f"{block}/mlp/up"),
+        *dense(rf"{name}\.mlp\.fc2", f"{block}/mlp/down"),
+    ]
 
 
 def _only(x: np.ndarray) -> np.ndarray:

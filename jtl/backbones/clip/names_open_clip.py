@@ -6,20 +6,20 @@ from jtl.weights.mapping.layers import conv, dense, norm
 from jtl.weights.mapping.rules import Rule
 
 
-def clip(image_depth: int, text_depth: int) -> list[Rule]:
-    """Of a ViT of `image_depth` blocks and a text transformer of `text_depth`."""
+def clip() -> list[Rule]:
+    """Of a ViT and a text transformer."""
     image, text = "backbone/image", "backbone/text"
     return [
         *conv(r"visual\.conv1", f"{image}/embed"),
         Rule(r"visual\.class_embedding", f"{image}/class_token", two_axes),
         Rule(r"visual\.positional_embedding", f"{image}/position", one_axis),
         *norm(r"visual\.ln_pre", f"{image}/first_norm"),
-        *_blocks(image_depth, r"visual\.", image),
+        *_blocks(r"visual\.", image),
         *norm(r"visual\.ln_post", f"{image}/norm"),
         Rule(r"visual\.proj", f"{image}/projection/kernel"),
         Rule(r"token_embedding\.weight", f"{text}/token"),
         Rule("positional_embedding", f"{text}/position"),
-        *_blocks(text_depth, "", text),
+        *_blocks("", text),
         *norm("ln_final", f"{text}/norm"),
         Rule("text_projection", f"{text}/projection/kernel"),
         # Sizes, which OpenAI's files carry as tensors, and the causal mask of early ones.
@@ -27,13 +27,12 @@ def clip(image_depth: int, text_depth: int) -> list[Rule]:
     ]
 
 
-def _blocks(depth: int, top: str, path: str) -> list[Rule]:
-    rules = []
-    for i in range(depth):
-        name, block = rf"{top}transformer\.resblocks\.{i}", f"{path}/block{i + 1}"
-        rules += [*norm(rf"{name}\.ln_1", f"{block}/norm1"), *norm(rf"{name}\.ln_2", f"{block}/norm2")]
-        rules += fused(rf"{name}\.attn\.in_proj", f"{block}/attention", join="_")
-        rules += dense(rf"{name}\.attn\.out_proj", f"{block}/attention/out")
-        rules += dense(rf"{name}\.mlp\.c_fc", f"{block}/mlp/up")
-        rules += dense(rf"{name}\.mlp\.c_proj", f"{block}/mlp/down")
-    return rules
+def _blocks(top: str, path: str) -> list[Rule]:
+    name, block = rf"{top}transformer\.resblocks\.(\d+)", f"{path}/block{{1+1}}"
+    return [
+        *norm(rf"{name}\.ln_([12])", rf"{block}/norm\2"),
+        *fused(rf"{name}\.attn\.in_proj", f"{block}/attention", join="_"),
+        *dense(rf"{name}\.attn\.out_proj", f"{block}/attention/out"),
+        *dense(rf"{name}\.mlp\.c_fc", f"{block}/mlp/up"),
+        *dense(rf"{name}\.mlp\.c_proj", f"{block}/mlp/down"),
+    ]

@@ -5,21 +5,21 @@ from jtl.weights.mapping.layers import dense, norm
 from jtl.weights.mapping.rules import Rule
 
 
-def clip(depth: int) -> list[Rule]:
-    """Of a tower of `depth` blocks with a normalisation before the first."""
-    return [*names.timm(depth), *norm("norm_pre", "backbone/first_norm")]
+def clip() -> list[Rule]:
+    """Of a tower with a normalisation before the first."""
+    return [*names.timm(), *norm("norm_pre", "backbone/first_norm")]
 
 
-def siglip_gap(depth: int) -> list[Rule]:
-    """Of a tower of `depth` blocks whose patches are averaged."""
-    return names.timm(depth)
+def siglip_gap() -> list[Rule]:
+    """Of a tower whose patches are averaged."""
+    return names.timm()
 
 
-def siglip(depth: int) -> list[Rule]:
-    """Of a tower of `depth` blocks that is pooled by attention, whose keys and values are one layer."""
+def siglip() -> list[Rule]:
+    """Of a tower that is pooled by attention, whose keys and values are one layer."""
     pool, path = "attn_pool", "backbone/pool"
     return [
-        *names.timm(depth),
+        *names.timm(),
         Rule(rf"{pool}\.latent", f"{path}/query"),
         *dense(rf"{pool}\.q", f"{path}/attention/query"),
         *names.fused(rf"{pool}\.kv", f"{path}/attention", ("key", "value")),

@@ -82,17 +82,17 @@ def _backbone(config: ConvNextConfig) -> Model:
 
 
 def _tables(config: ConvNextConfig) -> dict[str, Sequence[Rule]]:
-    depths, conv_mlp = config.depths, config.conv_mlp
+    conv_mlp = config.conv_mlp
     own = {
         "overlap": config.stem_hidden is not None,
         "norm_first": config.norm_first,
         "hidden": config.head_hidden_size is not None,
     }
-    timm = maps.timm(depths, conv_mlp, **own)
+    timm = maps.timm(conv_mlp, **own)
     if any(own.values()):  # only timm has such
         return {"timm": timm}
-    tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(depths), "timm": timm}
-    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(depths)}
+    tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(), "timm": timm}
+    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(config.depths))}
 
 
 def _usual(name: str, config: ConvNextConfig) -> Preprocessing:

@@ -35,7 +35,8 @@ class DenseNetConfig(Config, model_type="densenet"):
 
 
 def _tables(config: DenseNetConfig) -> dict[str, Sequence[Rule]]:
-    rules = maps.torchvision(config.depths)
+    del config
+    rules = maps.torchvision()
     return {"torchvision": rules, "timm": rules}
 
 

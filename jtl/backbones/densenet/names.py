@@ -1,30 +1,19 @@
 """Names of DenseNets: torchvision's, which are timm's too."""
 
-from collections.abc import Sequence
-
 from jtl.weights.mapping.layers import batch_norm, conv, dense
 from jtl.weights.mapping.rules import Rule
 
 
-def torchvision(blocks: Sequence[int]) -> list[Rule]:
-    """Of torchvision's DenseNet; its published files write `norm.1` where the network has `norm1`.
-
-    Args:
-      blocks: the number of layers of each.
-    """
-    rules = [
+def torchvision() -> list[Rule]:
+    """Of torchvision's DenseNet; its published files write `norm.1` where the network has `norm1`."""
+    step, name = r"features\.transition(\d+)", r"features\.denseblock(\d+)\.denselayer(\d+)"
+    return [
         *conv(r"features\.conv0", "backbone/stem/conv"),
         *batch_norm(r"features\.norm0", "backbone/stem/norm"),
         *batch_norm(r"features\.norm5", "backbone/norm"),
         *dense("classifier", "head/out"),
+        *batch_norm(rf"{step}\.norm", "backbone/stage{1+1}/down/norm"),
+        *conv(rf"{step}\.conv", "backbone/stage{1+1}/down/conv"),
+        *batch_norm(rf"{name}\.norm(?:|\.)([12])", r"backbone/stage\1/layer\2/norm\3"),
+        *conv(rf"{name}\.conv(?:|\.)([12])", r"backbone/stage\1/layer\2/conv\3"),
     ]
-    for stage, layers in enumerate(blocks, 1):
-        if stage > 1:
-            rules += batch_norm(rf"features\.transition{stage - 1}\.norm", f"backbone/stage{stage}/down/norm")
-            rules += conv(rf"features\.transition{stage - 1}\.conv", f"backbone/stage{stage}/down/conv")
-        for layer in range(1, layers + 1):
-            name, path = rf"features\.denseblock{stage}\.denselayer{layer}", f"backbone/stage{stage}/layer{layer}"
-            for i in (1, 2):
-                rules += batch_norm(rf"{name}\.norm(?:|\.){i}", f"{path}/norm{i}")
-                rules += conv(rf"{name}\.conv(?:|\.){i}", f"{path}/conv{i}")
-    return rules

@@ -100,11 +100,11 @@ def _tables(config: EfficientNetConfig) -> dict[str, Sequence[Rule]]:
     stages = [(count, ratio > 1) for count, ratio in zip(repeats, config.expand_ratios, strict=True)]
     # Each library's network pads in its own way, and can be written for no other.
     if config.padding is None and config.batch_norm_eps is not None:
-        return {"transformers": maps.transformers(stages)}
+        return {"transformers": maps.transformers()}
     tables: dict[str, Sequence[Rule]] = {"timm": maps.timm(stages)}
     if config.padding != "same":
         tables["torchvision"] = maps.torchvision(stages)
-    return tables if config.padding else {"transformers": maps.transformers(stages), **tables}
+    return tables if config.padding else {"transformers": maps.transformers(), **tables}
 
 
 def _usual(name: str, config: EfficientNetConfig) -> Preprocessing:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from jtl.backbones.efficientnet_v2.network import V2Stage
 from jtl.weights.mapping import inverted_residual
-from jtl.weights.mapping.inverted_residual import Parts, pair
+from jtl.weights.mapping.inverted_residual import Parts, one_of, pair
 from jtl.weights.mapping.layers import dense
 from jtl.weights.mapping.rules import Rule
 
@@ -29,10 +29,11 @@ def _blocks(
     stages: Sequence[V2Stage], name: str, first: int, rules: Callable[[str, str, V2Stage], list[Rule]]
 ) -> list[Rule]:
     """Of all blocks, that a library counts by their stages, from `first` on, and jtl through the network."""
-    places = [(at, block, stage) for at, stage in enumerate(stages, first) for block in range(stage.repeats)]
-    found = []
-    for number, (at, block, stage) in enumerate(places, 1):
-        found += rules(name.format(at, block), f"backbone/block{number}", stage)
+    found, before = [], 0
+    for at, stage in enumerate(stages, first):
+        blocks = name.format(at, one_of(range(stage.repeats)))
+        found += rules(blocks, f"backbone/block{{1+{before + 1}}}", stage)
+        before += stage.repeats
     return found
 
 

@@ -77,7 +77,7 @@ FAMILIES = (
         named=by_preset("gpt2", _PRESETS),
         backbone=_backbone,
         example=lambda config: sentence(min(128, config.n_positions)),
-        tables=lambda config: {"transformers": maps.transformers(config.n_layer, config.tie_word_embeddings)},
+        tables=lambda config: {"transformers": maps.transformers(config.tie_word_embeddings)},
         architecture="GPT2ForSequenceClassification",
         # The model of language has no parameters of its own where its last layer is the words' embedding.
         bare=lambda config: "GPT2LMHeadModel" if config.tie_word_embeddings else "GPT2Model",

@@ -24,7 +24,8 @@ class InceptionV3Config(Config, model_type="inception_v3"):
 
 
 def _tables(config: InceptionV3Config) -> dict[str, Sequence[Rule]]:
-    rules = maps.torchvision(config.depths)
+    del config
+    rules = maps.torchvision()
     return {"torchvision": rules, "timm": rules}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jtl.weights.mapping import inverted_residual
-from jtl.weights.mapping.inverted_residual import Parts
+from jtl.weights.mapping.inverted_residual import Parts, one_of
 from jtl.weights.mapping.layers import batch_norm, conv, dense
 from jtl.weights.mapping.rules import Rule
 
@@ -11,13 +11,11 @@ BLOCKS = 17
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' MobileNetV2Model and MobileNetV2ForImageClassification."""
+    """Of transformers' MobileNetV2Model and MobileNetV2ForImageClassification, whose first block is in the stem."""
     top = r"(?:mobilenet_v2\.|)"
-    parts = {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}
     layers = {rf"{top}conv_stem\.first_conv": "stem", rf"{top}conv_1x1": "top"}
-    layers |= {rf"{top}conv_stem\.{name}": f"block1/{part}" for name, part in parts.items()}
-    for i in range(BLOCKS - 1):
-        layers |= {rf"{top}layer\.{i}\.{name}": f"block{i + 2}/{part}" for name, part in parts.items()}
+    for name, part in {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}.items():
+        layers |= {rf"{top}conv_stem\.{name}": f"block1/{part}", rf"{top}layer\.(\d+)\.{name}": f"block{{1+2}}/{part}"}
     rules = dense("classifier", "head/out")
     for name, path in layers.items():
         rules += conv(rf"{name}\.convolution", f"backbone/{path}/conv")
@@ -27,17 +25,16 @@ def transformers() -> list[Rule]:
 
 def torchvision() -> list[Rule]:
     """Of torchvision's MobileNetV2, whose blocks are lists: the first has no expansion."""
+    block = rf"features\.{one_of(range(2, BLOCKS + 1))}\.conv"
     layers = {
         "stem": (r"features\.0\.0", r"features\.0\.1"),
         "block1/depthwise": (r"features\.1\.conv\.0\.0", r"features\.1\.conv\.0\.1"),
         "block1/project": (r"features\.1\.conv\.1", r"features\.1\.conv\.2"),
+        r"block\1/expand": (rf"{block}\.0\.0", rf"{block}\.0\.1"),
+        r"block\1/depthwise": (rf"{block}\.1\.0", rf"{block}\.1\.1"),
+        r"block\1/project": (rf"{block}\.2", rf"{block}\.3"),
         "top": (rf"features\.{BLOCKS + 1}\.0", rf"features\.{BLOCKS + 1}\.1"),
     }
-    for i in range(2, BLOCKS + 1):
-        block = rf"features\.{i}\.conv"
-        layers[f"block{i}/expand"] = (rf"{block}\.0\.0", rf"{block}\.0\.1")
-        layers[f"block{i}/depthwise"] = (rf"{block}\.1\.0", rf"{block}\.1\.1")
-        layers[f"block{i}/project"] = (rf"{block}\.2", rf"{block}\.3")
     rules = dense(r"classifier\.1", "head/out")
     for path, (convolution, norm) in layers.items():
         rules += [*conv(convolution, f"backbone/{path}/conv"), *batch_norm(norm, f"backbone/{path}/norm")]

@@ -48,6 +48,6 @@ FAMILIES = (
         named=by_preset("recurrent", _PRESETS, _WORDS),
         backbone=_backbone,
         example=lambda config: sentence(128),
-        tables=lambda config: {"torch": maps.torch(config.num_layers, config.bidirectional)},
+        tables=lambda config: {"torch": maps.torch()},
     ),
 )

@@ -66,12 +66,8 @@ def of_depth(depth: int, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tables(config: ResNetConfig) -> dict[str, Sequence[Rule]]:
-    convolutions = 3 if config.deep else 2
-    return {
-        "transformers": maps.transformers(config.depths, convolutions),
-        "torchvision": maps.torchvision(config.depths, convolutions),
-        "timm": maps.torchvision(config.depths, convolutions),
-    }
+    del config
+    return {"transformers": maps.transformers(), "torchvision": maps.torchvision(), "timm": maps.torchvision()}
 
 
 def _backbone(config: ResNetConfig) -> Model:

@@ -77,7 +77,7 @@ def _backbone(config: ResNetVariantConfig) -> Model:
 
 def _tables(config: ResNetVariantConfig) -> dict[str, Sequence[Rule]]:
     own = {"deep_stem": config.stem_width is not None, "avg_down": config.avg_down, "squeeze": config.squeeze}
-    rules = maps.torchvision(config.depths, 3 if config.deep else 2, **own)
+    rules = maps.torchvision(**own)
     return {"timm": rules} if any(own.values()) else {"torchvision": rules, "timm": rules}
 
 

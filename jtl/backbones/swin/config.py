@@ -78,12 +78,11 @@ def _backbone(config: SwinConfig) -> Model:
 
 
 def _tables(config: SwinConfig) -> dict[str, Sequence[Rule]]:
-    depths = config.depths
     return {
-        "transformers": maps.transformers(depths),
-        "timm": maps.timm(depths),
-        "torchvision": maps.torchvision(depths),
-        "original": maps.original(depths),
+        "transformers": maps.transformers(),
+        "timm": maps.timm(),
+        "torchvision": maps.torchvision(len(config.depths)),
+        "original": maps.original(),
     }
 
 

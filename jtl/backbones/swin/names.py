@@ -1,7 +1,6 @@
 """Names of Swin transformers: transformers', timm's, those of its own release, and torchvision's."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,60 +10,48 @@ from jtl.weights.mapping.layers import conv, dense, norm
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import dense as transposed
 
+_BLOCK = "backbone/stage{1+1}/block{2+1}"
 
-def transformers(depths: Sequence[int]) -> list[Rule]:
-    """Of transformers' SwinModel and SwinForImageClassification.
 
-    Args:
-      depths: the number of blocks of each stage.
-    """
+def transformers() -> list[Rule]:
+    """Of transformers' SwinModel and SwinForImageClassification."""
     top = r"(?:swin\.|)"
-    rules = [
+    name = rf"{top}encoder\.layers\.(\d+)\.blocks\.(\d+)"
+    return [
         *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/stem/conv", bias=True),
         *norm(rf"{top}embeddings\.norm", "backbone/stem/norm"),
         *norm(rf"{top}layernorm", "backbone/norm"),
         *dense("classifier", "head/out"),
+        *_down(rf"{top}encoder\.layers\.(\d+)\.downsample", "{1+2}"),
+        *dense(rf"{name}\.attention\.self\.(query|key|value)", rf"{_BLOCK}/attention/\3"),
+        *dense(rf"{name}\.attention\.output\.dense", f"{_BLOCK}/attention/out"),
+        *_positions(rf"{name}\.attention\.self", _BLOCK),
+        *norm(rf"{name}\.layernorm_before", f"{_BLOCK}/norm1"),
+        *norm(rf"{name}\.layernorm_after", f"{_BLOCK}/norm2"),
+        *dense(rf"{name}\.intermediate\.dense", f"{_BLOCK}/mlp/up"),
+        *dense(rf"{name}\.output\.dense", f"{_BLOCK}/mlp/down"),
     ]
-    for stage, depth in enumerate(depths, 1):
-        layer = rf"{top}encoder\.layers\.{stage - 1}"
-        rules += _down(rf"{layer}\.downsample", stage + 1) if stage < len(depths) else []
-        for i in range(depth):
-            name, path = rf"{layer}\.blocks\.{i}", f"backbone/stage{stage}/block{i + 1}"
-            for part in ("query", "key", "value"):
-                rules += dense(rf"{name}\.attention\.self\.{part}", f"{path}/attention/{part}")
-            rules += dense(rf"{name}\.attention\.output\.dense", f"{path}/attention/out")
-            rules += _positions(rf"{name}\.attention\.self", path)
-            rules += norm(rf"{name}\.layernorm_before", f"{path}/norm1")
-            rules += norm(rf"{name}\.layernorm_after", f"{path}/norm2")
-            rules += dense(rf"{name}\.intermediate\.dense", f"{path}/mlp/up")
-            rules += dense(rf"{name}\.output\.dense", f"{path}/mlp/down")
-    return rules
 
 
-def timm(depths: Sequence[int]) -> list[Rule]:
-    """Of timm's SwinTransformer from 0.9 on, whose stages begin with the step down; `depths` as of `transformers`."""
-    rules = [*_ends(r"patch_embed\.proj", r"patch_embed\.norm", r"head\.fc"), *_blocks(depths)]
-    for stage in range(2, len(depths) + 1):
-        rules += _down(rf"layers\.{stage - 1}\.downsample", stage)
-    return rules
+def timm() -> list[Rule]:
+    """Of timm's SwinTransformer from 0.9 on, whose stages but the first begin with the step down."""
+    ends = _ends(r"patch_embed\.proj", r"patch_embed\.norm", r"head\.fc")
+    return [*ends, *_blocks(), *_down(r"layers\.([1-9]\d*)\.downsample", "{1+1}")]
 
 
-def original(depths: Sequence[int]) -> list[Rule]:
+def original() -> list[Rule]:
     """Of the `.pth` files of microsoft/Swin-Transformer and of older timm, whose stages end with the step down."""
-    rules = [*_ends(r"patch_embed\.proj", r"patch_embed\.norm", "head"), *_blocks(depths)]
-    for stage in range(2, len(depths) + 1):
-        rules += _down(rf"layers\.{stage - 2}\.downsample", stage)
-    return rules
+    ends = _ends(r"patch_embed\.proj", r"patch_embed\.norm", "head")
+    return [*ends, *_blocks(), *_down(r"layers\.(\d+)\.downsample", "{1+2}")]
 
 
-def torchvision(depths: Sequence[int]) -> list[Rule]:
-    """Of torchvision's SwinTransformer, whose stages and steps between them are one list."""
+def torchvision(stages: int) -> list[Rule]:
+    """Of torchvision's SwinTransformer with so many stages, which are one list together with the steps between them."""
     rules = _ends(r"features\.0\.0", r"features\.0\.2", "head")
-    for stage, depth in enumerate(depths, 1):
-        rules += _down(rf"features\.{2 * stage}", stage + 1) if stage < len(depths) else []
-        for i in range(depth):
-            name, path = rf"features\.{2 * stage - 1}\.{i}", f"backbone/stage{stage}/block{i + 1}"
-            rules += _block(name, path, (r"mlp\.0", r"mlp\.3"))
+    for stage in range(1, stages + 1):
+        rules += _down(rf"features\.{2 * stage}", str(stage + 1)) if stage < stages else []
+        name, path = rf"features\.{2 * stage - 1}\.(\d+)", f"backbone/stage{stage}/block{{1+1}}"
+        rules += _block(name, path, (r"mlp\.0", r"mlp\.3"))
     return rules
 
 
@@ -74,13 +61,8 @@ def index(table: np.ndarray) -> np.ndarray:
     return differences(window, window).reshape(-1)
 
 
-def _blocks(depths: Sequence[int]) -> list[Rule]:
-    rules = []
-    for stage, depth in enumerate(depths, 1):
-        for i in range(depth):
-            name, path = rf"layers\.{stage - 1}\.blocks\.{i}", f"backbone/stage{stage}/block{i + 1}"
-            rules += _block(name, path, (r"mlp\.fc1", r"mlp\.fc2"))
-    return rules
+def _blocks() -> list[Rule]:
+    return _block(r"layers\.(\d+)\.blocks\.(\d+)", _BLOCK, (r"mlp\.fc1", r"mlp\.fc2"))
 
 
 def _block(name: str, path: str, mlp: tuple[str, str]) -> list[Rule]:
@@ -104,7 +86,7 @@ def _positions(name: str, path: str) -> list[Rule]:
     ]
 
 
-def _down(name: str, stage: int) -> list[Rule]:
+def _down(name: str, stage: str) -> list[Rule]:
     path = f"backbone/stage{stage}/down"
     return [
         *norm(rf"{name}\.norm", f"{path}/norm"),

@@ -96,11 +96,10 @@ def measures(config: ViTConfig) -> dict[str, Any]:
 
 
 def _tables(config: ViTConfig) -> dict[str, Sequence[Rule]]:
-    depth = config.num_hidden_layers
     return {
-        "transformers": maps.transformers(depth),
-        "timm": maps.timm(depth),
-        "original": maps.original(depth, config.num_attention_heads, config.hidden_size),
+        "transformers": maps.transformers(),
+        "timm": maps.timm(),
+        "original": maps.original(config.num_attention_heads, config.hidden_size),
     }
 
 

@@ -32,10 +32,9 @@ def _head(config: DeiTConfig, classes: int) -> Model:
 
 
 def _tables(config: DeiTConfig) -> dict[str, Sequence[Rule]]:
-    depth = config.num_hidden_layers
     if config.alone:
-        return {"transformers": maps.with_class_token(depth)}
-    return {"transformers": maps.transformers(depth), "timm": maps.timm(depth)}
+        return {"transformers": maps.with_class_token()}
+    return {"transformers": maps.transformers(), "timm": maps.timm()}
 
 
 FAMILIES = (

@@ -25,7 +25,7 @@ FAMILIES = (
         named=lambda name, changes: vit.named("deit3", _PATTERN, name, changes, _WORDS),
         backbone=lambda config: deit3(**vit.measures(config), layer_scale=config.layerscale_value),
         example=lambda config: picture(config.image_size, config.num_channels),
-        tables=lambda config: {"timm": maps.timm(config.num_hidden_layers)},
+        tables=lambda config: {"timm": maps.timm()},
         usual=vit.usual,
         depth=("num_hidden_layers",),
     ),

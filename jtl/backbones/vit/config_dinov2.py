@@ -109,14 +109,14 @@ def _backbone(config: Dinov2Config) -> Model:
 
 
 def _tables(config: Dinov2Config) -> dict[str, Sequence[Rule]]:
-    depth, kind, swiglu = config.num_hidden_layers, config.model_type, config.use_swiglu_ffn
-    timm = maps.timm(depth, isinstance(config, Dinov2WithRegistersConfig))
+    kind, swiglu = config.model_type, config.use_swiglu_ffn
+    timm = maps.timm(isinstance(config, Dinov2WithRegistersConfig))
     if config.pool == _TOKEN:
         return {"timm": timm}
     return {
-        "transformers": maps.transformers(depth, kind, swiglu),
+        "transformers": maps.transformers(kind, swiglu),
         "timm": timm,
-        "original": maps.original(depth, swiglu),
+        "original": maps.original(swiglu),
     }
 
 

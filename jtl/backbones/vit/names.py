@@ -5,24 +5,26 @@ from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import dense as transposed
 from jtl.weights.mapping.transforms import merge_axes, split
 
+BLOCK = "backbone/block{1+1}"
+"""The path of the block whose number, from 0 on, is group 1."""
 
-def transformers(depth: int, model: str = "vit") -> list[Rule]:
+
+def transformers(model: str = "vit") -> list[Rule]:
     """Of transformers' ViTModel and ViTForImageClassification, or a network with the same blocks.
 
     Args:
-      depth: number of blocks.
       model: the `model_type`, which is the prefix where there is a classifier.
     """
     top = rf"(?:{model}\.|)"
-    rules = ends(top)
-    for i in range(depth):
-        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
-        rules += attention(rf"{name}\.attention", f"{path}/attention")
-        rules += norm(rf"{name}\.layernorm_before", f"{path}/norm1")
-        rules += norm(rf"{name}\.layernorm_after", f"{path}/norm2")
-        rules += dense(rf"{name}\.intermediate\.dense", f"{path}/mlp/up")
-        rules += dense(rf"{name}\.output\.dense", f"{path}/mlp/down")
-    return rules
+    name = rf"{top}encoder\.layer\.(\d+)"
+    return [
+        *ends(top),
+        *attention(rf"{name}\.attention", f"{BLOCK}/attention"),
+        *norm(rf"{name}\.layernorm_before", f"{BLOCK}/norm1"),
+        *norm(rf"{name}\.layernorm_after", f"{BLOCK}/norm2"),
+        *dense(rf"{name}\.intermediate\.dense", f"{BLOCK}/mlp/up"),
+        *dense(rf"{name}\.output\.dense", f"{BLOCK}/mlp/down"),
+    ]
 
 
 def ends(top: str) -> list[Rule]:
@@ -37,29 +39,28 @@ def ends(top: str) -> list[Rule]:
 
 
 def attention(name: str, path: str) -> list[Rule]:
-    """A block's attention as transformers names it."""
-    rules = [rule for p in ("query", "key", "value") for rule in dense(rf"{name}\.attention\.{p}", f"{path}/{p}")]
-    return [*rules, *dense(rf"{name}\.output\.dense", f"{path}/out")]
+    """A block's attention as transformers names it; `name` has one group, of the block's number."""
+    parts = dense(rf"{name}\.attention\.(query|key|value)", rf"{path}/\2")
+    return [*parts, *dense(rf"{name}\.output\.dense", f"{path}/out")]
 
 
-def timm(depth: int, perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]:
+def timm(perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]:
     """Of timm's VisionTransformer; its `qkv` is query, key and value in one."""
     up, down = perceptron
     top = r"(?:|module\.)"
-    rules = [
+    name = rf"{top}blocks\.(\d+)"
+    return [
         Rule(rf"{top}cls_token", "backbone/class_token"),
         Rule(rf"{top}pos_embed", "backbone/position"),
         *conv(rf"{top}patch_embed\.proj", "backbone/embed", bias=True),
         *norm(rf"{top}norm", "backbone/norm"),
         *dense(rf"{top}head", "head/out"),
+        *fused(rf"{name}\.attn\.qkv", f"{BLOCK}/attention"),
+        *dense(rf"{name}\.attn\.proj", f"{BLOCK}/attention/out"),
+        *norm(rf"{name}\.norm([12])", rf"{BLOCK}/norm\2"),
+        *dense(rf"{name}\.mlp\.{up}", f"{BLOCK}/mlp/up"),
+        *dense(rf"{name}\.mlp\.{down}", f"{BLOCK}/mlp/down"),
     ]
-    for i in range(depth):
-        name, path = rf"{top}blocks\.{i}", f"backbone/block{i + 1}"
-        rules += fused(rf"{name}\.attn\.qkv", f"{path}/attention")
-        rules += dense(rf"{name}\.attn\.proj", f"{path}/attention/out")
-        rules += [*norm(rf"{name}\.norm1", f"{path}/norm1"), *norm(rf"{name}\.norm2", f"{path}/norm2")]
-        rules += [*dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.{down}", f"{path}/mlp/down")]
-    return rules
 
 
 def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value"), join: str = r"\.") -> list[Rule]:
@@ -71,28 +72,23 @@ def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value
     ]
 
 
-def original(depth: int, heads: int, width: int) -> list[Rule]:
+def original(heads: int, width: int) -> list[Rule]:
     """Of the `.npz` files of Google's releases, "augreg" among them; attention keeps an axis for the heads."""
     sizes = (heads, width // heads)
-    rules = [
+    name, inner = r"Transformer/encoderblock_(\d+)", f"{BLOCK}/attention"
+    attention = f"{name}/MultiHeadDotProductAttention_1"
+    return [
         Rule("cls", "backbone/class_token"),
         Rule("Transformer/posembed_input/pos_embedding", "backbone/position"),
         Rule("embedding/(kernel|bias)", r"backbone/embed/\1"),
         Rule("Transformer/encoder_norm/(scale|bias)", r"backbone/norm/\1"),
         Rule("head/(kernel|bias)", r"head/out/\1"),
+        Rule(f"{attention}/(query|key|value)/kernel", rf"{inner}/\2/kernel", merge_axes(1, 2, sizes)),
+        Rule(f"{attention}/(query|key|value)/bias", rf"{inner}/\2/bias", merge_axes(0, 2, sizes)),
+        Rule(f"{attention}/out/kernel", f"{inner}/out/kernel", merge_axes(0, 2, sizes)),
+        Rule(f"{attention}/out/bias", f"{inner}/out/bias"),
+        Rule(f"{name}/LayerNorm_0/(scale|bias)", rf"{BLOCK}/norm1/\2"),
+        Rule(f"{name}/LayerNorm_2/(scale|bias)", rf"{BLOCK}/norm2/\2"),
+        Rule(f"{name}/MlpBlock_3/Dense_0/(kernel|bias)", rf"{BLOCK}/mlp/up/\2"),
+        Rule(f"{name}/MlpBlock_3/Dense_1/(kernel|bias)", rf"{BLOCK}/mlp/down/\2"),
     ]
-    for i in range(depth):
-        name, path = f"Transformer/encoderblock_{i}", f"backbone/block{i + 1}"
-        attention, inner = f"{name}/MultiHeadDotProductAttention_1", f"{path}/attention"
-        for part in ("query", "key", "value"):
-            rules.append(Rule(f"{attention}/{part}/kernel", f"{inner}/{part}/kernel", merge_axes(1, 2, sizes)))
-            rules.append(Rule(f"{attention}/{part}/bias", f"{inner}/{part}/bias", merge_axes(0, 2, sizes)))
-        rules += [
-            Rule(f"{attention}/out/kernel", f"{inner}/out/kernel", merge_axes(0, 2, sizes)),
-            Rule(f"{attention}/out/bias", f"{inner}/out/bias"),
-            Rule(f"{name}/LayerNorm_0/(scale|bias)", rf"{path}/norm1/\1"),
-            Rule(f"{name}/LayerNorm_2/(scale|bias)", rf"{path}/norm2/\1"),
-            Rule(f"{name}/MlpBlock_3/Dense_0/(kernel|bias)", rf"{path}/mlp/up/\1"),
-            Rule(f"{name}/MlpBlock_3/Dense_1/(kernel|bias)", rf"{path}/mlp/down/\1"),
-        ]
-    return rules

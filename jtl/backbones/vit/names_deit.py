@@ -5,23 +5,23 @@ from jtl.weights.mapping.layers import dense
 from jtl.weights.mapping.rules import Rule
 
 
-def transformers(depth: int) -> list[Rule]:
+def transformers() -> list[Rule]:
     """Of transformers' DeiTModel and DeiTForImageClassificationWithTeacher."""
-    body = [rule for rule in with_class_token(depth) if not rule.pattern.startswith("classifier")]
+    body = [rule for rule in with_class_token() if not rule.pattern.startswith("classifier")]
     return [*body, *dense("cls_classifier", "head/out"), *dense("distillation_classifier", "head/distilled")]
 
 
-def with_class_token(depth: int) -> list[Rule]:
+def with_class_token() -> list[Rule]:
     """Of transformers' DeiTForImageClassification, which classifies by the class token alone."""
     token = Rule(r"(?:deit\.|)embeddings\.distillation_token", "backbone/distillation_token")
-    return [*names.transformers(depth, "deit"), token]
+    return [*names.transformers("deit"), token]
 
 
-def timm(depth: int) -> list[Rule]:
+def timm() -> list[Rule]:
     """Of timm's VisionTransformerDistilled, and the `.pth` files of facebookresearch/deit."""
     top = r"(?:|module\.)"
     return [
-        *names.timm(depth),
+        *names.timm(),
         Rule(rf"{top}dist_token", "backbone/distillation_token"),
         *dense(rf"{top}head_dist", "head/distilled"),
     ]

@@ -11,53 +11,45 @@ from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import Transform
 
 
-def transformers(depth: int, model: str, swiglu: bool) -> list[Rule]:
+def transformers(model: str, swiglu: bool) -> list[Rule]:
     """Of transformers' Dinov2Model and Dinov2ForImageClassification, and those with registers.
 
     Args:
-      depth: number of blocks.
       model: the `model_type`, which is the prefix where there is a classifier.
       swiglu: whether the perceptrons are gated.
     """
     up, down = ("weights_in", "weights_out") if swiglu else ("fc1", "fc2")
     top = rf"(?:{model}\.|)"
-    rules = [
+    name, path = rf"{top}encoder\.layer\.(\d+)", names.BLOCK
+    return [
         *names.ends(top),
         Rule(rf"{top}embeddings\.mask_token", "backbone/mask_token"),
         Rule(rf"{top}embeddings\.register_tokens", "backbone/registers"),
+        *names.attention(rf"{name}\.attention", f"{path}/attention"),
+        *norm(rf"{name}\.norm([12])", rf"{path}/norm\2"),
+        Rule(rf"{name}\.layer_scale([12])\.lambda1", rf"{path}/scale\2"),
+        *dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"),
+        *dense(rf"{name}\.mlp\.{down}", f"{path}/mlp/down"),
     ]
-    for i in range(depth):
-        name, path = rf"{top}encoder\.layer\.{i}", f"backbone/block{i + 1}"
-        rules += names.attention(rf"{name}\.attention", f"{path}/attention")
-        for number in (1, 2):
-            rules += norm(rf"{name}\.norm{number}", f"{path}/norm{number}")
-            rules.append(Rule(rf"{name}\.layer_scale{number}\.lambda1", f"{path}/scale{number}"))
-        rules += [*dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"), *dense(rf"{name}\.mlp\.{down}", f"{path}/mlp/down")]
-    return rules
 
 
-def timm(depth: int, registers: bool) -> list[Rule]:
+def timm(registers: bool) -> list[Rule]:
     """Of timm's networks; with registers its class token has no position, but carries it."""
     rules = [
         rule._replace(transform=no_class) if registers and rule.path == "backbone/position" else rule
-        for rule in names.timm(depth)
+        for rule in names.timm()
     ]
-    return [*rules, *_scales(depth), Rule("reg_token", "backbone/registers")]
+    return [*rules, _SCALES, Rule("reg_token", "backbone/registers")]
 
 
-def original(depth: int, swiglu: bool) -> list[Rule]:
+def original(swiglu: bool) -> list[Rule]:
     """Of the `.pth` files of facebookresearch/dinov2: as timm's, but for the tokens and gated perceptrons."""
     tokens = [Rule("mask_token", "backbone/mask_token"), Rule("register_tokens", "backbone/registers")]
     words = ("w12", "w3") if swiglu else ("fc1", "fc2")
-    return [*names.timm(depth, words), *_scales(depth), *tokens]
+    return [*names.timm(words), _SCALES, *tokens]
 
 
-def _scales(depth: int) -> list[Rule]:
-    return [
-        Rule(rf"blocks\.{i}\.ls{number}\.gamma", f"backbone/block{i + 1}/scale{number}")
-        for i in range(depth)
-        for number in (1, 2)
-    ]
+_SCALES = Rule(r"blocks\.(\d+)\.ls([12])\.gamma", rf"{names.BLOCK}/scale\2")
 
 
 def _with_class(x: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def _example(config: Wav2Vec2Config) -> dict[str, jax.ShapeDtypeStruct]:
 def _tables(config: Wav2Vec2Config) -> dict[str, Sequence[Rule]]:
     # A bare network is written without the prefix.
     top = rf"(?:{config.model_type}\.|)" if config.with_projector else rf"(?:|{config.model_type}\.)"
-    options = top, config.num_hidden_layers, len(config.conv_dim), config.masked
+    options = top, config.masked
     return {HEADLESS: maps.transformers(*options, True), "transformers": maps.transformers(*options, False)}
 
 

@@ -21,13 +21,11 @@ _BLOCK = {
 }
 
 
-def transformers(top: str, depth: int, convolutions: int, masked: bool, headless: bool) -> list[Rule]:
+def transformers(top: str, masked: bool, headless: bool) -> list[Rule]:
     """Of Wav2Vec2Model, HubertModel and those for sequence classification.
 
     Args:
-      top: what the names start with, as a regex.
-      depth: number of blocks.
-      convolutions: how many.
+      top: what the names start with, as a regex without groups other than `(?:...)`.
       masked: whether the vector of masked frames is a parameter, or left.
       headless: leaves the layer before the classifier out too.
     """
@@ -44,18 +42,16 @@ def transformers(top: str, depth: int, convolutions: int, masked: bool, headless
         Rule(rf"{place}\.bias", "backbone/positions/bias"),
         *norm(rf"{top}encoder\.layer_norm", "backbone/norm"),
     ]
-    for i in range(convolutions):
-        name, path = rf"{top}feature_extractor\.conv_layers\.{i}", f"backbone/conv{i + 1}"
-        rules += [
-            Rule(rf"{name}\.conv\.weight", f"{path}/conv/kernel", channels_last),
-            Rule(rf"{name}\.conv\.bias", f"{path}/conv/bias"),
-            *norm(rf"{name}\.layer_norm", f"{path}/norm"),
-        ]
-    for i in range(depth):
-        name, path = rf"{top}encoder\.layers\.{i}", f"backbone/block{i + 1}"
-        rules += [*norm(rf"{name}\.layer_norm", f"{path}/norm1"), *norm(rf"{name}\.final_layer_norm", f"{path}/norm2")]
-        for layer, ours in _BLOCK.items():
-            rules += dense(rf"{name}\.{layer}", f"{path}/{ours}")
+    name, path = rf"{top}feature_extractor\.conv_layers\.(\d+)", "backbone/conv{1+1}"
+    rules += [
+        Rule(rf"{name}\.conv\.weight", f"{path}/conv/kernel", channels_last),
+        Rule(rf"{name}\.conv\.bias", f"{path}/conv/bias"),
+        *norm(rf"{name}\.layer_norm", f"{path}/norm"),
+    ]
+    name, path = rf"{top}encoder\.layers\.(\d+)", "backbone/block{1+1}"
+    rules += [*norm(rf"{name}\.layer_norm", f"{path}/norm1"), *norm(rf"{name}\.final_layer_norm", f"{path}/norm2")]
+    for layer, ours in _BLOCK.items():
+        rules += dense(rf"{name}\.{layer}", f"{path}/{ours}")
     head = [*dense("projector", "backbone/projection"), *dense("classifier", "head/out")]
     return rules if headless else [*rules, *head]
 

@@ -75,8 +75,8 @@ def _backbone(config: WhisperConfig) -> Model:
 
 
 def _tables(config: WhisperConfig) -> dict[str, Sequence[Rule]]:
-    depth = config.encoder_layers
-    return {HEADLESS: maps.transformers(depth, True), "transformers": maps.transformers(depth, False)}
+    del config
+    return {HEADLESS: maps.transformers(True), "transformers": maps.transformers(False)}
 
 
 def _example(config: WhisperConfig) -> jax.ShapeDtypeStruct:

@@ -6,32 +6,28 @@ from jtl.weights.mapping.transforms import conv as channels_last
 from jtl.weights.mapping.transforms import dense as transposed
 
 
-def transformers(depth: int, headless: bool) -> list[Rule]:
+def transformers(headless: bool) -> list[Rule]:
     """Of WhisperModel, WhisperForConditionalGeneration and WhisperForAudioClassification.
 
     Args:
-      depth: number of the encoder's blocks.
       headless: leaves the layer before the classifier out too.
     """
     top = r"(?:|model\.)encoder"
+    name, path = rf"{top}\.layers\.(\d+)", "backbone/block{1+1}"
     rules = [
         Rule(r"(?:|model\.)decoder\..+", None),
         Rule(r"proj_out\.weight", None),  # the words' embedding again
         Rule(rf"{top}\.embed_positions\.weight", "stats/backbone/positions"),
         *norm(rf"{top}\.layer_norm", "backbone/norm"),
+        Rule(rf"{top}\.conv([12])\.weight", r"backbone/conv\1/kernel", channels_last),
+        Rule(rf"{top}\.conv([12])\.bias", r"backbone/conv\1/bias"),
+        *norm(rf"{name}\.self_attn_layer_norm", f"{path}/norm1"),
+        *norm(rf"{name}\.final_layer_norm", f"{path}/norm2"),
+        Rule(rf"{name}\.self_attn\.k_proj\.weight", f"{path}/attention/key/kernel", transposed),
+        *dense(rf"{name}\.fc1", f"{path}/mlp/up"),
+        *dense(rf"{name}\.fc2", f"{path}/mlp/down"),
     ]
-    for i in (1, 2):
-        rules += [
-            Rule(rf"{top}\.conv{i}\.weight", f"backbone/conv{i}/kernel", channels_last),
-            Rule(rf"{top}\.conv{i}\.bias", f"backbone/conv{i}/bias"),
-        ]
-    for i in range(depth):
-        name, path = rf"{top}\.layers\.{i}", f"backbone/block{i + 1}"
-        rules += norm(rf"{name}\.self_attn_layer_norm", f"{path}/norm1")
-        rules += norm(rf"{name}\.final_layer_norm", f"{path}/norm2")
-        rules.append(Rule(rf"{name}\.self_attn\.k_proj\.weight", f"{path}/attention/key/kernel", transposed))
-        for part, target in (("q_proj", "query"), ("v_proj", "value"), ("out_proj", "out")):
-            rules += dense(rf"{name}\.self_attn\.{part}", f"{path}/attention/{target}")
-        rules += [*dense(rf"{name}\.fc1", f"{path}/mlp/up"), *dense(rf"{name}\.fc2", f"{path}/mlp/down")]
+    for part, target in (("q_proj", "query"), ("v_proj", "value"), ("out_proj", "out")):
+        rules += dense(rf"{name}\.self_attn\.{part}", f"{path}/attention/{target}")
     head = [*dense("projector", "backbone/projection"), *dense("classifier", "head/out")]
     return rules if headless else [*rules, *head]

@@ -1,21 +1,37 @@
 """The name table read backwards: a model's parameters under a file's names.
 
 A rule can be read backwards when its pattern, apart from its groups, is plain text: then a path gives the
-groups, and the groups give the name. `(?:...)?` is written as nothing and `(?:a|b)` as `a`, so put the
-usual spelling first.
+groups, and the groups give the name; a shifted number is shifted back. `(?:...)?` is written as nothing and
+`(?:a|b)` as `a`, so put the usual spelling first.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.mapping.convert import flatten
-from jtl.weights.mapping.rules import Rule, Rules
+from jtl.weights.mapping.rules import DIGITS, Reference, Rule, Rules, parse
 
 _SPECIAL = set("[]{}*+?|^$.")
+
+
+class _Inverse(NamedTuple):
+    """A rule read backwards.
+
+    Args:
+        rule: the rule.
+        template: of the name, with a field `g1` for group 1.
+        groups: the regexes of the pattern's groups.
+        paths: for each path a regex whose group `r0` is what its first reference wrote, and the references.
+    """
+
+    rule: Rule
+    template: str
+    groups: list[str]
+    paths: list[tuple[re.Pattern[str], list[Reference]]]
 
 
 def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.ndarray]:
@@ -34,7 +50,7 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     flat = dict(flatten(params))
     done: set[str] = set()
     tensors: dict[str, np.ndarray] = {}
-    inverses = [(rule, *_inverse(rule)) for rule in table if rule.paths]
+    inverses = [_inverse(rule) for rule in table if rule.paths]
     known = Rules(table)
     for path in flat:
         if path in done:
@@ -49,41 +65,58 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     return tensors
 
 
-def _source(
-    path: str,
-    inverses: Sequence[tuple[Rule, str, tuple[re.Pattern[str], ...]]],
-    known: Rules,
-) -> tuple[Rule, str, tuple[str, ...]]:
-    for rule, template, patterns in inverses:
-        for pattern in patterns:
+def _source(path: str, inverses: Sequence[_Inverse], known: Rules) -> tuple[Rule, str, tuple[str, ...]]:
+    for inverse in inverses:
+        for pattern, references in inverse.paths:
             match = pattern.fullmatch(path)
-            if match is None:
+            groups = None if match is None else _groups(match, references, inverse.groups)
+            if groups is None:
                 continue
-            name = template.format(**match.groupdict())
+            name = inverse.template.format(**groups)
             first, paths = known.first(name) or (None, ())
-            if first is rule and path in paths:
-                return rule, name, paths
+            if first is inverse.rule and path in paths:
+                return inverse.rule, name, paths
     raise WeightNameError(f"no rule of the table gives the parameter {path!r}, so it has no name in the file")
 
 
-def _inverse(rule: Rule) -> tuple[str, tuple[re.Pattern[str], ...]]:
-    """The name as a template of its groups, and each path as a regex for them."""
+def _groups(match: re.Match[str], references: Sequence[Reference], groups: Sequence[str]) -> dict[str, str] | None:
+    """The text of each group by what the references to it wrote; None where a group matches no such text."""
+    found = {}
+    for i, reference in enumerate(references):
+        spellings = _spellings(match[f"r{i}"], reference)
+        fitting = (text for text in spellings if re.fullmatch(groups[reference.group - 1], text))
+        found[f"g{reference.group}"] = next(fitting, None)
+    return found if None not in found.values() else None
+
+
+def _spellings(text: str, reference: Reference) -> list[str]:
+    """What a group may have been to be written as `text`: a number has leading zeros where the file's have."""
+    if reference.shift is None:
+        return [text]
+    number = int(text) - reference.shift
+    return [f"{number:0{width}}" for width in range(1, DIGITS)] if number >= 0 else []
+
+
+def _inverse(rule: Rule) -> _Inverse:
     template, groups = _template(rule.pattern)
-    patterns = []
+    paths = []
     for path in rule.paths:
-        seen: set[str] = set()
-        regex = ""
-        for part in re.split(r"(\\\d+)", path):
-            if not re.fullmatch(r"\\\d+", part):
-                regex += re.escape(part)
-                continue
-            key = f"g{part[1:]}"
-            regex += f"(?P={key})" if key in seen else f"(?P<{key}>{groups[int(part[1:]) - 1]})"
-            seen.add(key)
-        if len(seen) < len(groups):
+        parts = parse(path)
+        references = [part for part in parts if isinstance(part, Reference)]
+        if len({reference.group for reference in references}) < len(groups):
             raise WeightNameError(f"rule {rule.pattern!r} -> {path!r} loses a group, so it cannot be read backwards")
-        patterns.append(re.compile(regex))
-    return template, tuple(patterns)
+        numbers = iter(range(len(references)))
+        regex = "".join(
+            re.escape(part) if isinstance(part, str) else f"(?P<r{next(numbers)}>{_written(part, groups)})"
+            for part in parts
+        )
+        paths.append((re.compile(regex), references))
+    return _Inverse(rule, template, groups, paths)
+
+
+def _written(reference: Reference, groups: Sequence[str]) -> str:
+    """A regex for what a reference writes into a path."""
+    return groups[reference.group - 1] if reference.shift is None else rf"\d{{1,{DIGITS}}}"
 
 
 def _template(pattern: str) -> tuple[str, list[str]]:

@@ -1,6 +1,6 @@
 """Names of networks of inverted residual blocks: torchvision's, whose blocks are lists, and timm's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jtl.weights.mapping.layers import batch_norm, conv, dense, dense_of_maps
@@ -19,8 +19,21 @@ def pair(convolution: str, norm: str, path: str) -> list[Rule]:
     return [*conv(convolution, f"{path}/conv"), *batch_norm(norm, f"{path}/norm")]
 
 
+def kinds(blocks: Sequence[Parts]) -> dict[Parts, list[int]]:
+    """The numbers of the blocks that have the same parts, from 0 on."""
+    found: dict[Parts, list[int]] = {}
+    for number, parts in enumerate(blocks):
+        found.setdefault(parts, []).append(number)
+    return found
+
+
+def one_of(numbers: Iterable[int]) -> str:
+    """A group of the numbers alone: where blocks are counted through all stages, a longer one's would be the next's."""
+    return f"({'|'.join(map(str, numbers))})"
+
+
 def torchvision(name: str, path: str, parts: Parts) -> list[Rule]:
-    """Of one block of torchvision's MobileNetV3 and EfficientNet: what it lacks has no number either."""
+    """Of blocks of torchvision's MobileNetV3 and EfficientNet: what they lack has no number either."""
     layers = [*(["expand"] if parts.expand else []), "depthwise", *(["squeeze"] if parts.squeeze else []), "project"]
     rules = []
     for i, layer in enumerate(layers):
@@ -39,16 +52,16 @@ def efficientnet(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
 
 def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
     """Of the stem and of the blocks of each stage of timm's networks."""
-    rules, number = pair("conv_stem", "bn1", "backbone/stem"), 0
+    rules, before = pair("conv_stem", "bn1", "backbone/stem"), 0
     for stage, blocks in enumerate(stages):
-        for block, parts in enumerate(blocks):
-            number += 1
-            rules += timm_block(rf"blocks\.{stage}\.{block}", f"backbone/block{number}", parts)
+        for parts, numbers in kinds(blocks).items():
+            rules += timm_block(rf"blocks\.{stage}\.{one_of(numbers)}", f"backbone/block{{1+{before + 1}}}", parts)
+        before += len(blocks)
     return rules
 
 
 def timm_block(name: str, path: str, parts: Parts) -> list[Rule]:
-    """Of one block of timm's: the projection is the only pointwise convolution where nothing expands."""
+    """Of blocks of timm's: the projection is the only pointwise convolution where nothing expands."""
     rules = []
     if parts.expand:
         layers = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}

@@ -1,6 +1,6 @@
 r"""The rules of one layer as PyTorch names its tensors.
 
-`name` is the layer's name as a regex without groups other than `(?:...)`; `path` the layer's path.
+`name` is the layer's name as a regex; `path` the layer's path, which refers to the groups of `name` as a `Rule` does.
 """
 
 from jtl.weights.mapping import transforms

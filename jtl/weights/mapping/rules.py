@@ -2,25 +2,28 @@
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import product
 from typing import NamedTuple
 
 from jtl.weights.mapping.transforms import Transform, identity
 
-_PLAIN = r"\\\W|[^\\()\[\]{}*+?|^$.]"  # one sign that stands for itself
-_END = re.compile(rf"(?<!\\)(?:{_PLAIN})*\Z")  # of a pattern
-_PIECE = re.compile(rf"((?:{_PLAIN})+)|\(\?:((?:{_PLAIN}|\|)*)\)")  # plain text, or a choice of such
+DIGITS = 9  # a longer number is not shifted: no network has such a block, and `int` refuses thousands of digits
+_REFERENCE = re.compile(r"\\(\d)|\{(\d)([+-]\d+)\}")
 
 
 class Rule(NamedTuple):
-    r"""One line of a name table.
+    r"""One line of a name table; one line serves a layer of all blocks.
 
     Args:
         pattern: a regex that matches a whole name of the file.
-        path: the parameter's path, with `\1` for the pattern's groups; several paths where the transform splits; None
-            where the tensor is no parameter and is left (a counter).
+        path: the parameter's path, with references to the pattern's groups: `\1` is the text of group 1, `{1+1}` is the
+            integer of group 1 plus 1, `{1-1}` minus 1, and `{1+0}` the integer without leading zeros. Several paths
+            where the transform splits; None where the tensor is no parameter and is left (a counter).
         transform: from the file's layout to the model's.
+
+    Example:
+        >>> rule = Rule(r"layer\.(\d+)\.norm\.weight", "backbone/block{1+1}/norm/scale")
+        >>> Rules([rule]).first("layer.11.norm.weight")[1]
+        ('backbone/block12/norm/scale',)
     """
 
     pattern: str
@@ -35,83 +38,77 @@ class Rule(NamedTuple):
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
+class Reference(NamedTuple):
+    """A place in a path template that a group of the pattern fills.
+
+    Args:
+        group: its number.
+        shift: what is added to the group's integer; None where the group's text is taken as it is.
+    """
+
+    group: int
+    shift: int | None
+
+
 class Rules:
     """A table to look names up in: the first rule whose pattern matches a whole name decides.
 
-    A network has hundreds of rules, most of them of one name or two: those are looked up, and only the others are
-    compiled, of which a name has to try those with its end.
-
     Raises:
       re.error: a pattern is no regex.
+      ValueError: a path refers to a group that its pattern lacks, or has a brace that is no reference.
     """
 
     def __init__(self, table: Sequence[Rule]):
-        self._table = table
-        self._named: dict[str, int] = {}
-        self._others: list[tuple[int, str, re.Pattern[str]]] = []
-        for i, rule in enumerate(table):
-            names = spelled(rule.pattern)
-            if names is None:
-                self._others.append((i, plain_end(rule.pattern), _compiled(rule.pattern)))
-            for name in names or ():
-                self._named.setdefault(name, i)
+        self._table = [(rule, re.compile(rule.pattern), tuple(map(parse, rule.paths))) for rule in table]
+        for rule, pattern, paths in self._table:
+            for reference in (part for path in paths for part in path if isinstance(part, Reference)):
+                if reference.group > pattern.groups:
+                    raise ValueError(
+                        f"rule {rule.pattern!r} -> {rule.path!r}: the path refers to group {reference.group}, the "
+                        f"pattern has {pattern.groups}"
+                    )
 
     def first(self, name: str) -> tuple[Rule, tuple[str, ...]] | None:
-        """The rule of a name and the paths it gives; None where no rule matches."""
-        named = self._named.get(name, len(self._table))
-        for i, end, pattern in self._others:
-            if i > named:
-                break
-            match = pattern.fullmatch(name) if name.endswith(end) else None
+        """The rule of a name and the paths it gives; None where no rule matches.
+
+        Raises:
+          ValueError: the path counts by a group that matched no number.
+        """
+        for rule, pattern, paths in self._table:
+            match = pattern.fullmatch(name)
             if match:
-                return self._table[i], tuple(_expanded(path, match) for path in self._table[i].paths)
-        return None if named == len(self._table) else (self._table[named], self._table[named].paths)
+                return rule, tuple("".join(_text(part, match) for part in path) for path in paths)
+        return None
 
 
-@lru_cache(4096)
-def spelled(pattern: str) -> tuple[str, ...] | None:
-    """All names that a regex matches, where it is plain text and choices of plain texts; else None."""
-    parts: list[list[str]] = []
+def parse(path: str) -> list[str | Reference]:
+    r"""`block{1+1}/\2` -> ["block", Reference(1, 1), "/", Reference(2, None)].
+
+    Raises:
+      ValueError: the path has a brace that is no reference.
+    """
+    parts: list[str | Reference] = []
     at = 0
-    while at < len(pattern):
-        piece = _PIECE.match(pattern, at)
-        if piece is None:
-            return None
-        texts = [piece[1]] if piece[2] is None else _choices(piece[2])
-        parts.append([re.sub(r"\\(\W)", r"\1", text) for text in texts])
-        at = piece.end()
-    return tuple("".join(part) for part in product(*parts))
+    for found in _REFERENCE.finditer(path):
+        parts.append(path[at : found.start()])
+        parts.append(Reference(int(found[1]), None) if found[1] else Reference(int(found[2]), int(found[3])))
+        at = found.end()
+    parts.append(path[at:])
+    for part in parts:
+        if isinstance(part, str) and ("{" in part or "}" in part):
+            raise ValueError(f"path {path!r} has a brace that is no reference; write the integer of group 1 as {{1+1}}")
+    return parts
 
 
-def _choices(group: str) -> list[str]:
-    """What lies between the signs | that stand for no sign."""
-    found = [""]
-    for sign in re.findall(rf"{_PLAIN}|\|", group):
-        if sign == "|":
-            found.append("")
-        else:
-            found[-1] += sign
-    return found
-
-
-@lru_cache(4096)
-def plain_end(pattern: str) -> str:
-    """A text at the end of every name that a regex matches; other names need not be tried, which takes longer."""
-    if "|" in re.sub(r"\([^()]*\)", "", pattern) or re.search(r"\(\?[a-zA-Z]", pattern):  # alternatives; flags
-        return ""
-    return re.sub(r"\\(\W)", r"\1", _END.findall(pattern)[0])
-
-
-_compiled = lru_cache(4096)(re.compile)  # `re` itself keeps 512, fewer than a large network has
-
-
-def _expanded(path: str, match: re.Match[str]) -> str:
-    """`match.expand(path)`, which in Python 3.11 takes a path apart again for every name."""
-    parts = _parts(path)
-    return path if len(parts) == 1 else "".join((match[int(p)] or "") if i % 2 else p for i, p in enumerate(parts))
-
-
-@lru_cache(4096)
-def _parts(path: str) -> list[str]:
-    """The texts of a path and, between them, the numbers of its groups."""
-    return re.split(r"\\(\d)", path)
+def _text(part: str | Reference, match: re.Match[str]) -> str:
+    if isinstance(part, str):
+        return part
+    text = match[part.group] or ""
+    if part.shift is None:
+        return text
+    if not text.isdecimal():
+        raise ValueError(
+            f"rule {match.re.pattern!r} counts by group {part.group}, which is {text!r} in {match.string!r}; give it a "
+            r"group of digits, as (\d+)"
+        )
+    return str(int(text) + part.shift) if len(text) <= DIGITS else text

@@ -30,7 +30,7 @@ def test_is_the_papers_network(dtype, tolerance, train):
             shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, dtype), shapes)
             held = {n: t.detach().numpy().copy() for n, t in tensors.items() if "linear" not in n}
             asked = () if any("running" in n for n in held) else ("stats/.*",)
-            tree, _ = convert(held, akamaster(14), shapes, reinit=asked)
+            tree, _ = convert(held, akamaster(), shapes, reinit=asked)
             return tree
 
         tree = jax.tree.map(jnp.asarray, converted(theirs.state_dict()))

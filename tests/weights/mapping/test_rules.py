@@ -1,70 +1,10 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from jtl.backbones.registry import FAMILIES
-from jtl.pretrained.presets import presets, tables
-from jtl.weights.mapping.rules import Rule, Rules, plain_end, spelled
-
-ODD = ["a|b", "(?:a|b)c", "((a|b)c|d)", "ab?", r"x\d", r"x\.w", r"\.w{2}", "a$", "(?i)ab", "a(b|)", "[ab]c", r"a\b"]
-ODD += [r"a\\", r"a\\b", r"\(a", "(?:a)(?:b)c*", "(?P<x>a)b"]
-
-
-def is_as_said(pattern, data):
-    name = data.draw(st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True))
-    assert name.endswith(plain_end(pattern))
-    names = spelled(pattern)
-    assert names is None or name in names
-    assert all(re.fullmatch(pattern, name) for name in names or ())
-
-
-@pytest.mark.parametrize("pattern", ODD)
-@given(st.data())
-def test_what_a_pattern_matches_has_its_plain_end_or_is_spelled(pattern, data):
-    """Other names are not tried, and spelled ones looked up."""
-    is_as_said(pattern, data)
-
-
-def some_table(data):
-    kind = data.draw(st.sampled_from(list(FAMILIES)))
-    family, names = FAMILIES[kind], presets(FAMILIES[kind])
-    config = family.complete((family.named(names[0], {}) if names else None) or {"model_type": kind}, "")
-    found = tables(family, config)
-    return found[data.draw(st.sampled_from(list(found)))]
-
-
-@settings(deadline=None)  # some tables have thousands of patterns
-@given(st.data())
-def test_so_it_is_with_the_names_of_every_family(data):
-    is_as_said(data.draw(st.sampled_from(some_table(data))).pattern, data)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "end"),
-    [(r"(?:vit\.|)layer\.3\.bias", "layer.3.bias"), (r"block\d+/x", "/x"), (r"a\\b", r"a\b"), ("a|b", "")],
-)
-def test_the_end_of_a_pattern_is_its_plain_text(pattern, end):
-    assert plain_end(pattern) == end
-
-
-@pytest.mark.parametrize(
-    ("pattern", "names"),
-    [
-        (r"(?:vit\.|)layer\.3\.bias", {"vit.layer.3.bias", "layer.3.bias"}),
-        (r"(?:a|\||b)\\(?:|c)", {"a\\", "|\\", "b\\", "a\\c", "|\\c", "b\\c"}),
-        ("", {""}),
-        ("a|b", None),
-        ("(a|b)c", None),
-        ("(?:a|b)?c", None),
-        (r"a\d", None),
-        ("(?:a.|b)", None),
-    ],
-)
-def test_plain_texts_and_their_choices_are_spelled(pattern, names):
-    found = spelled(pattern)
-    assert found is None if names is None else set(found or ()) == names
+from jtl.weights.mapping.rules import Reference, Rule, Rules, parse
 
 
 def first_of(table, name):
@@ -75,20 +15,61 @@ def first_of(table, name):
     return None
 
 
-@settings(deadline=None)
-@given(st.data())
-def test_a_name_has_the_first_rule_that_matches(data):
-    """As `re` has it, of names of the table and of others."""
-    table = some_table(data)
-    pattern = data.draw(st.sampled_from(table)).pattern
-    name = data.draw(st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True) | st.text(max_size=9))
-    assert Rules(table).first(name) == first_of(table, name)
-
-
 @given(st.permutations(["ab", "a.", "(?:a|b)b", "(.)b", ".*", "(?:a|)b", r"c\.d"]), st.text("abcd.", max_size=4))
 def test_of_several_rules_the_first_decides(patterns, name):
+    """As `re` expands its groups."""
     table = [Rule(pattern, (rf"{i}/x", r"y\1" if "(." in pattern else "y")) for i, pattern in enumerate(patterns)]
     assert Rules(table).first(name) == first_of(table, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "found"),
+    [
+        (r"block{1+1}/\2", "layer.11.w", "block12/w"),
+        (r"block{1-2}/\2", "layer.11.w", "block9/w"),
+        (r"block{1-12}/\2", "layer.11.w", "block-1/w"),  # which no network has
+        (r"block\1/\2", "layer.01.w", "block01/w"),
+        (r"block{1+0}/\2", "layer.01.w", "block1/w"),
+        ("block{1+10}", "layer.990.w", "block1000"),
+        (r"{1+1}{1+1}\1/\2", "layer.3.w", "443/w"),
+    ],
+)
+def test_a_path_refers_to_groups(path, name, found):
+    first = Rules([Rule(r"layer\.(\d+)\.(\w)", path)]).first(name)
+    assert first is not None
+    assert first[1] == (found,)
+
+
+def test_a_number_too_long_for_a_block_is_not_shifted():
+    """`int` refuses more than 4300 digits, and a file may have a name of any length."""
+    name = "9" * 5000
+    assert Rules([Rule(r"(\d+)", "block{1+1}")]).first(name) == (Rule(r"(\d+)", "block{1+1}"), (f"block{name}",))
+
+
+def test_a_template_in_parts():
+    assert parse(r"a{1+2}/\3b{2-1}") == ["a", Reference(1, 2), "/", Reference(3, None), "b", Reference(2, -1), ""]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("block{1}", r"path 'block\{1\}' has a brace that is no reference; write .* as \{1\+1\}"),
+        ("block{1*2}", "has a brace"),
+        ("block}", "has a brace"),
+        ("block{2+1}", r"the path refers to group 2, the pattern has 1"),
+        (r"block\2", r"the path refers to group 2, the pattern has 1"),
+    ],
+)
+def test_a_path_that_refers_to_nothing_is_refused(path, message):
+    with pytest.raises(ValueError, match=message):
+        Rules([Rule(r"(\d+)", path)])
+
+
+def test_a_group_that_is_no_number_is_not_counted_by():
+    with pytest.raises(
+        ValueError, match=r"counts by group 1, which is 'b' in 'b'; give it a group of digits, as \(\\d\+"
+    ):
+        Rules([Rule("(a|b)", "block{1+1}")]).first("b")
 
 
 def test_what_is_no_regex_is_told_at_once():
