@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.model import Model
+from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.transformer import Attention
 from jtl.transform.intercept import intercepted
 
@@ -42,7 +43,7 @@ class _Attentions:
         self.count = 0
 
     def __call__(self, run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if not isinstance(context.module, Attention) or context.method_name != "attend":
+        if not isinstance(context.module, Attention | GroupedAttention) or context.method_name != "attend":
             return run(*args, **kwargs)
         self.count += 1
         query, key, value, mask, rng, bias = args
