@@ -13,6 +13,7 @@ from jtl.backbones.efficientnet_v2.network import EfficientNetV2Size, efficientn
 from jtl.backbones.gpt2.network import gpt2
 from jtl.backbones.identity import identity
 from jtl.backbones.inception_v3.network import inception_v3
+from jtl.backbones.llama.network import LlamaParts, llama
 from jtl.backbones.mlp import mlp
 from jtl.backbones.mobilenet_v2.network import mobilenet_v2
 from jtl.backbones.mobilenet_v3.network import mobilenet_v3
@@ -34,6 +35,7 @@ __all__ = [
     "Convolution",
     "DenseSize",
     "EfficientNetV2Size",
+    "LlamaParts",
     "Pooler",
     "RecurrentSize",
     "Size",
@@ -55,6 +57,7 @@ __all__ = [
     "gpt2",
     "identity",
     "inception_v3",
+    "llama",
     "mlp",
     "mobilenet_v2",
     "mobilenet_v3",

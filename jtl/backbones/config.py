@@ -10,7 +10,7 @@ from typing import (
     ClassVar,
     Literal,
     NamedTuple,
-    Self,
+    TypeVar,
     dataclass_transform,
     get_args,
     get_origin,
@@ -39,6 +39,7 @@ Zero = Annotated[float, Range(0.0, 0.0)]
 Widths = Annotated[tuple[Whole, ...], Range(1, 8)]
 Depths = Annotated[tuple[Depth, ...], Range(1, 8)]
 _UNFIT = object()
+_Own = TypeVar("_Own", bound="Config")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -101,7 +102,7 @@ class Config:
         return given
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any], naming: str = "") -> Self:
+    def from_dict(cls: type[_Own], given: Mapping[str, Any], naming: str = "") -> _Own:
         """The config of a `config.json`, with defaults for what it leaves out.
 
         Args:
@@ -117,7 +118,7 @@ class Config:
             raise ValueError(f"model_type={_shown(kind)}: {cls.__name__} is of {cls.model_type!r}")
         required = [one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING]
         known = dict.fromkeys(required) | {name: given.pop(name) for name in _kinds(cls) if name in given}
-        return cls(**known, extra=given)
+        return cls(**cls._read(known), extra=given)
 
     def to_dict(self) -> dict[str, Any]:
         """The entries as JSON has them, which `from_dict` reads again; one that is None by default is left out."""
@@ -128,14 +129,20 @@ class Config:
                 made[one.name] = _plain(value)
         return {**made, **self.extra}
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: _Own, **changes: Any) -> _Own:
         """A copy with other values, checked as all are.
 
         Raises:
           ValueError: for an impossible value.
           TypeError: for a name that is no field.
         """
-        return replace(self, **changes)
+        return replace(self, **self._read(changes))
+
+    @classmethod
+    def _read(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Entries as the types of their fields: what checks these types when a config is made sees no list of JSON."""
+        kinds = _kinds(cls)
+        return {k: read(kinds[k], k, v, of=cls.model_type) if k in kinds else v for k, v in given.items()}
 
     def _as_many(self, *names: str) -> None:
         counts = [len(getattr(self, name)) for name in names]

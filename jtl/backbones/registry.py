@@ -29,6 +29,7 @@ _CONFIGS = (  # a line for each module that defines `FAMILIES`; a name is looked
     "cifar_resnet.config",
     "bert.config",
     "gpt2.config",
+    "llama.config",
     "wav2vec2.config",
     "whisper.config",
     "recurrent.config",

@@ -1,31 +1,95 @@
 """What backbones of text share."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from jtl.nn.layers import described
 
+_KNOWN = ("ids", "mask", "types", "segments", "places")
 
-def check_texts(x: Any) -> tuple[Array, Array, Array]:
-    """(ids, mask, types) of an input, each [batch, tokens]; all types are 0 where it has none.
 
-    Tokens that are there and have ids below 0 make NaN of their text, as do ids beyond the vocabulary.
+class Texts(NamedTuple):
+    """A batch of texts.
+
+    Args:
+      ids: of the tokens.
+      mask: true where there is a token.
+      segments: which part of its text a token belongs to; None where the input does not say.
+      places: which position a token has, 0 where there is no token; None where the input does not say.
+    """
+
+    ids: Int[Array, "batch tokens"]
+    mask: Bool[Array, "batch tokens"]
+    segments: Int[Array, "batch tokens"] | None
+    places: Int[Array, "batch tokens"] | None
+
+
+def check_texts(x: Any, reads: Collection[str] = ()) -> Texts:
+    """The arrays of an input, each [batch, tokens].
+
+    Every tokenizer gives `types`, so a network without a table of them passes over them. `segments`, which are the
+    same by another name, and `places` are given on purpose, so a network that has none refuses them. Ids and segments
+    below 0 make NaN of their text where a token is, as do those that the network's table has not.
+
+    Args:
+      x: a dict of `ids` and `mask`, which may have `types` or `segments`, and `places`.
+      reads: those of `types`, `segments` and `places` that the network has.
 
     Raises:
-      ValueError: where it is no dict of them, or they are of other numbers or shapes.
+      ValueError: where it is no dict of them, or they are of other numbers or shapes, or the network has none.
     """
-    if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x) <= {"ids", "mask", "types"}:
+    if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x) <= set(_KNOWN):
         raise ValueError(f"the input is {described(x)}: give a dict of 'ids', 'mask' and, for pairs, 'types'")
-    ids, mask = jnp.asarray(x["ids"]), jnp.asarray(x["mask"])
-    types = jnp.asarray(x["types"]) if "types" in x else jnp.zeros_like(ids)
-    if not (jnp.issubdtype(ids.dtype, jnp.integer) and jnp.issubdtype(types.dtype, jnp.integer) and mask.dtype == bool):
-        raise ValueError(f"ids, mask, types are {ids.dtype}, {mask.dtype}, {types.dtype}: give int32, bool, int32")
-    if ids.ndim != 2 or not ids.shape == mask.shape == types.shape or not ids.shape[1]:
-        raise ValueError(f"ids, mask, types have shapes {ids.shape}, {mask.shape}, {types.shape}: give [batch, tokens]")
-    return jnp.where(mask, beyond(ids), ids), mask, types
+    refuse(x, reads)
+    if {"types", "segments"} <= set(x):
+        raise ValueError("the input has 'types' and 'segments', two names of the same: give one of them")
+    arrays = {name: jnp.asarray(x[name]) for name in _KNOWN if name in x}
+    names, right = ", ".join(arrays), ", ".join("bool" if name == "mask" else "int32" for name in arrays)
+    if any(
+        array.dtype != bool if name == "mask" else not jnp.issubdtype(array.dtype, jnp.integer)
+        for name, array in arrays.items()
+    ):
+        raise ValueError(f"{names} are {', '.join(str(array.dtype) for array in arrays.values())}: give {right}")
+    ids, mask = arrays["ids"], arrays["mask"]
+    if ids.ndim != 2 or not ids.shape[1] or any(array.shape != ids.shape for array in arrays.values()):
+        shapes = ", ".join(str(array.shape) for array in arrays.values())
+        raise ValueError(f"{names} have shapes {shapes}: give [batch, tokens]")
+    segments, places = arrays.get("segments", arrays.get("types") if "types" in reads else None), arrays.get("places")
+    return Texts(
+        jnp.where(mask, beyond(ids), ids),
+        mask,
+        None if segments is None else jnp.where(mask, beyond(segments), segments),
+        None if places is None else jnp.where(mask, places, 0),
+    )
+
+
+def refuse(x: Mapping[str, Any], reads: Collection[str] = ()) -> None:
+    """Refuses `segments` and `places` of an input where the network has none.
+
+    Raises:
+      ValueError: naming them.
+    """
+    for name, what in (("segments", "embeddings of segments"), ("places", "positions that could be given")):
+        if name in x and name not in reads:
+            raise ValueError(f"the input has {name!r}, but this network has no {what}: leave {name!r} out")
+
+
+def counted(mask: Bool[Array, "batch tokens"]) -> Int[Array, "batch tokens"]:
+    """The number of tokens before each: 0, 1, ... over the tokens of a text, and 0 where there is none.
+
+    So padding before a text does not move it. transformers' `generate` counts the same way; its networks called
+    without `position_ids` count padding too.
+    """
+    return jnp.where(mask, jnp.cumsum(mask, 1, dtype=jnp.int32) - 1, 0)
+
+
+def last_token(x: Array, mask: Bool[Array, "batch tokens"]) -> Array:
+    """Of [batch, tokens, width] the row of each text's last token, [batch, width]; the first where there is none."""
+    final = (mask * jnp.arange(mask.shape[1])[None]).max(1)
+    return jnp.take_along_axis(x, final[:, None, None], 1)[:, 0]
 
 
 def beyond(ids: Int[Array, "batch tokens"]) -> Int[Array, "batch tokens"]:

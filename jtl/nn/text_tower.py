@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.sizes import Size, check_size
-from jtl.nn.text_inputs import beyond
+from jtl.nn.text_inputs import beyond, refuse
 from jtl.nn.transformer import trunc_normal
 from jtl.nn.vision_transformer import stack
 
@@ -48,6 +48,7 @@ class TextTower(nn.Module):
     @nn.compact
     def __call__(self, x: dict[str, Any], train: bool) -> dict[str, Array]:
         """Features of {"ids", "mask"} by name."""
+        refuse(x)
         ids = jnp.asarray(x["ids"])
         if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer) or not 1 <= ids.shape[1] <= self.positions:
             raise ValueError(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jtl.backbones.family import Config
+from jtl.backbones.config import Config
 from jtl.backbones.mobilenet_v2 import network as mobilenet_v2
 from jtl.backbones.mobilenet_v3 import network as mobilenet_v3
 from jtl.weights.formats.errors import WeightNameError

@@ -108,12 +108,13 @@ def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Wa
 
 
 def _timm(config: Mapping[str, Any]) -> Found:
-    name = config["architecture"].split(".")[0]  # the tag after the dot names the weights
+    whole = config["architecture"]
+    names = dict.fromkeys((whole, whole.split(".")[0]))  # timm's tag after the dot names the weights; others have none
     given, changes = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
     for entry, value in (("pretrained_cfg", given), ("model_args", changes)):
         if not isinstance(value, Mapping):
             raise ValueError(f"{entry}={show(value)}: give names and values")
-    for family in FAMILIES.values():
+    for family, name in ((family, name) for family in FAMILIES.values() for name in names):
         made = family.named(name, changes)
         if made is not None:
             usual = family.usual(name, family.complete(made))

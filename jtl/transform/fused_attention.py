@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl.model import Model
+from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.transformer import Attention
 from jtl.transform.intercept import Call, intercepted
 
@@ -47,7 +48,7 @@ class _Attentions:
         self.count = 0
 
     def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-        if not isinstance(call.module, Attention) or call.method != "attend":
+        if not isinstance(call.module, Attention | GroupedAttention) or call.method != "attend":
             return run(*args, **kwargs)
         self.count += 1
         query, key, value, mask, rng, bias = args

@@ -11,7 +11,7 @@ from jtl.weights import WeightNameError
 @pytest.mark.parametrize("before", names_before.tables(), ids=str)
 def test_a_config_says_as_many_blocks_as_its_parameters_have(before):
     config = FAMILIES[before.config["model_type"]].complete(dict(before.config), "")
-    assert blocks(config) == len(blocks_of(before.paths))
+    assert blocks(config.to_dict()) == len(blocks_of(before.paths))
 
 
 def test_blocks_of_known_networks():
@@ -24,7 +24,7 @@ def test_blocks_of_known_networks():
         ("vgg", "vgg16", 13),
     ):
         family = FAMILIES[kind]
-        assert blocks(family.complete(family.named(name, {}) or {}, "")) == count
+        assert blocks(family.complete(family.named(name, {}) or {}).to_dict()) == count
 
 
 def test_a_network_out_of_all_proportion_is_refused():

@@ -54,4 +54,5 @@ def to_torch(x: dict[str, np.ndarray]) -> dict[str, Any]:
     import torch
 
     names = {"ids": "input_ids", "mask": "attention_mask", "types": "token_type_ids"}
+    names |= {"segments": "token_type_ids", "places": "position_ids"}
     return {names[name]: torch.tensor(np.asarray(value, np.int64)) for name, value in x.items()}

@@ -116,6 +116,12 @@ NETS = {
         lambda: backbones.bert(backbones.Size(WIDTH, 2, HEADS, 32), vocabulary=9, dropout=0.0, attention_dropout=0.0),
         {"ids": jnp.ones((2, 5), jnp.int32), "mask": jnp.ones((2, 5), bool)},
     ),
+    "llama": (
+        lambda: backbones.llama(
+            backbones.Size(WIDTH, 2, HEADS, 32), vocabulary=9, parts=backbones.LlamaParts(groups=1)
+        ),
+        {"ids": jnp.ones((2, 5), jnp.int32), "mask": jnp.ones((2, 5), bool)},
+    ),
 }
 
 

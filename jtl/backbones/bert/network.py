@@ -10,7 +10,7 @@ from jaxtyping import Array
 from jtl.model import Model, from_linen
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.sizes import Size, check_size, sized
-from jtl.nn.text_inputs import check_texts
+from jtl.nn.text_inputs import beyond, check_texts
 from jtl.nn.transformer import Block, exact_gelu, trunc_normal
 from jtl.ops import mean_of_tokens
 
@@ -62,7 +62,9 @@ def bert(
 
     The input is a dict, as a `jtl.preprocess.text.tokenizer` makes it: `ids` [batch, tokens] of integers, `mask`
     [batch, tokens], true where there is a token, and `types` [batch, tokens], the number of the text in a pair;
-    without them, or in a network that has no table of them, every token is alike.
+    without them, or in a network that has no table of them, every token is alike. `segments` are `types` that such a
+    network refuses. `places` [batch, tokens] are the tokens' rows in `positions/embedding`, where they are not to be
+    counted.
 
     Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them; `pooled`
     [batch, width], its first token, through the pooler where there is one; `mean` [batch, width], the mean of its
@@ -121,7 +123,7 @@ class _Bert(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        ids, mask, types = check_texts(x)
+        ids, mask, types, places = check_texts(x, ("types", "segments", "places") if self.types else ("places",))
         width, depth, heads, hidden = self.size
         longest = self.positions - (0 if self.pad is None else self.pad + 1)
         if ids.shape[1] > longest:
@@ -130,9 +132,9 @@ class _Bert(nn.Module):
         def embed(name, rows, index):
             return nn.Embed(rows, width, embedding_init=trunc_normal, name=name)(index)
 
-        x = embed("words", self.vocabulary, ids) + embed("positions", self.positions, self._places(ids))
+        x = embed("words", self.vocabulary, ids) + embed("positions", self.positions, self._places(ids, places))
         if self.types:
-            x = x + embed("types", self.types, types)
+            x = x + embed("types", self.types, jnp.zeros_like(ids) if types is None else types)
         x = LayerNorm(self.eps, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         features = {}
@@ -151,7 +153,9 @@ class _Bert(nn.Module):
             x = features[f"stage{i}"] = block(x, train, mask[:, None, None])
         return features | {"last": x, "mean": mean_of_tokens(x, mask), "pooled": self._pooled(x[:, 0], train)}
 
-    def _places(self, ids: Array) -> Array:
+    def _places(self, ids: Array, given: Array | None) -> Array:
+        if given is not None:
+            return beyond(given)
         if self.pad is None:
             return jnp.arange(ids.shape[1])[None]
         real = (ids != self.pad).astype(jnp.int32)

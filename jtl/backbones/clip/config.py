@@ -180,7 +180,7 @@ C = TypeVar("C", bound=_TowerConfig)
 def _tower(
     config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[str, str], list[Rule]]
 ) -> Family[C]:
-    """One tower; `bare` is transformers' class without a projection, `table` of a path and a prefix."""
+    """One tower; `bare` is transformers' class without a projection, `table` of a depth, a path and a prefix."""
     part = "vision_model" if issubclass(config, _ImageConfig) else "text_model"
 
     def projects(config: C) -> bool:
@@ -209,6 +209,7 @@ def _both_examples(config: ClipConfig | SiglipConfig) -> Any:
 
 
 def _tables_clip(config: ClipConfig) -> dict[str, Sequence[Rule]]:
+    del config
     image = maps.clip_image("backbone/image", r"vision_model\.")
     text = maps.clip_text("backbone/text", r"text_model\.")
     theirs = [*maps.scale(), *names_open_clip.clip()]
@@ -216,6 +217,7 @@ def _tables_clip(config: ClipConfig) -> dict[str, Sequence[Rule]]:
 
 
 def _tables_siglip(config: SiglipConfig) -> dict[str, Sequence[Rule]]:
+    del config
     image = maps.siglip_image("backbone/image", r"vision_model\.")
     text = maps.siglip_text("backbone/text", r"text_model\.")
     return {"transformers": [*maps.scale_of_siglip(), *image, *text]}

@@ -82,7 +82,7 @@ def _backbone(config: ConvNextConfig) -> Model:
 
 
 def _tables(config: ConvNextConfig) -> dict[str, Sequence[Rule]]:
-    depths, conv_mlp = config.depths, config.conv_mlp
+    conv_mlp = config.conv_mlp
     own = {
         "overlap": config.stem_hidden is not None,
         "norm_first": config.norm_first,
@@ -92,7 +92,7 @@ def _tables(config: ConvNextConfig) -> dict[str, Sequence[Rule]]:
     if any(own.values()):  # only timm has such
         return {"timm": timm}
     tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(), "timm": timm}
-    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(depths))}
+    return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(config.depths))}
 
 
 def _usual(name: str, config: ConvNextConfig) -> Preprocessing:

@@ -67,6 +67,7 @@ def _backbone(config: Gpt2Config) -> Model:
         embedding_dropout=config.embd_pdrop,
         dropout=config.resid_pdrop,
         attention_dropout=config.attn_pdrop,
+        tied=config.tie_word_embeddings,
     )
 
 

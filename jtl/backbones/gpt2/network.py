@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jtl.model import Model, from_linen
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.sizes import Size, check_size, sized
-from jtl.nn.text_inputs import check_texts
+from jtl.nn.text_inputs import beyond, check_texts, counted, last_token
 from jtl.nn.transformer import Block, trunc_normal
 from jtl.ops import mean_of_tokens
 
@@ -30,15 +30,20 @@ def gpt2(
     embedding_dropout: float = 0.1,
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
+    tied: bool = True,
 ) -> Model:
     """A GPT-2: embeddings of words and positions through pre-norm blocks in which a token sees those before it.
 
-    The input is a dict of `ids` and `mask`, as of `bert`, padded on the right; types have no part in it.
+    The input is a dict of `ids` and `mask`, as of `bert`, padded on either side: positions are counted over the
+    tokens. (transformers counts so in `generate`; called without `position_ids` it counts padding too.) It may have
+    `places` [batch, tokens], the tokens' rows in `positions/embedding` where they are not to be counted, and
+    `segments` [batch, tokens], ids whose embeddings are added, as `token_type_ids` are there; `types` have no part in
+    it.
 
     Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them normalised;
-    `pooled` [batch, width], its last token, which has seen the whole text; `mean`, the mean of its tokens. The logits
-    of the next word are `last @ words/embedding.T`. Parameters: `words/embedding`, `positions/embedding`,
-    `block1/norm1/scale`, `block1/attention/query/kernel`, ..., `norm/scale`.
+    `pooled` [batch, width], its last token, which has seen the whole text; `mean`, the mean of its tokens; `logits`
+    [batch, tokens, vocabulary] of the next word, `last @ words/embedding.T`. Parameters: `words/embedding`,
+    `positions/embedding`, `block1/norm1/scale`, `block1/attention/query/kernel`, ..., `norm/scale`.
 
     Args:
       size: a name, or a `Size`.
@@ -48,6 +53,7 @@ def gpt2(
       embedding_dropout: of the embeddings, in training.
       dropout: after both branches of each block, in training.
       attention_dropout: of the attention weights, in training.
+      tied: whether the words' embeddings give `logits`; without it there are none.
 
     Raises:
       ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
@@ -59,7 +65,7 @@ def gpt2(
     check_size(size, embedding_dropout=embedding_dropout, dropout=dropout, attention_dropout=attention_dropout)
     if vocabulary < 1 or positions < 1:
         raise ValueError(f"vocabulary={vocabulary}, positions={positions}: give at least 1 of each")
-    return from_linen(_Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout))
+    return from_linen(_Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout, tied))
 
 
 class _Gpt2(nn.Module):
@@ -70,17 +76,20 @@ class _Gpt2(nn.Module):
     embedding_dropout: float
     dropout: float
     attention_dropout: float
+    tied: bool
 
     @nn.compact
     def __call__(self, x, train: bool):
-        ids, mask, _ = check_texts(x)
+        ids, mask, segments, places = check_texts(x, ("segments", "places"))
         width, depth, heads, hidden = self.size
         tokens = ids.shape[1]
         if tokens > self.positions:
             raise ValueError(f"texts of {tokens} tokens: this network takes at most {self.positions}; truncate them")
-        x = nn.Embed(self.vocabulary, width, embedding_init=trunc_normal, name="words")(ids)
+        words = nn.Embed(self.vocabulary, width, embedding_init=trunc_normal, name="words")
         place = nn.Embed(self.positions, width, embedding_init=trunc_normal, name="positions")
-        x = nn.Dropout(self.embedding_dropout, deterministic=not train)(x + place(jnp.arange(tokens)[None]))
+        x = words(ids) + place(counted(mask) if places is None else beyond(places))
+        x = x if segments is None else x + words(segments)
+        x = nn.Dropout(self.embedding_dropout, deterministic=not train)(x)
         before = jnp.tril(jnp.ones((1, 1, tokens, tokens), bool)) & mask[:, None, None]
         features = {}
         for i in range(1, depth + 1):
@@ -95,6 +104,5 @@ class _Gpt2(nn.Module):
             )
             x = features[f"stage{i}"] = block(x, train, before)
         x = LayerNorm(self.eps, name="norm")(x)
-        final = (mask * jnp.arange(tokens)[None]).max(1)
-        pooled = jnp.take_along_axis(x, final[:, None, None], 1)[:, 0]
-        return features | {"last": x, "mean": mean_of_tokens(x, mask), "pooled": pooled}
+        features |= {"last": x, "mean": mean_of_tokens(x, mask), "pooled": last_token(x, mask)}
+        return features | {"logits": words.attend(x)} if self.tied else features

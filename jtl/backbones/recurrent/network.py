@@ -98,7 +98,7 @@ class _Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        ids, mask, _ = check_texts(x)
+        ids, mask, *_ = check_texts(x)
         width, hidden, depth = self.size
         x = nn.Embed(self.vocabulary, width, embedding_init=nn.initializers.normal(1.0), name="words")(ids)
         directions = ("forward", "backward") if self.bidirectional else ("forward",)

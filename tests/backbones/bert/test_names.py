@@ -80,6 +80,28 @@ def test_is_transformers_network(kind, size, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_given_segments_and_places_are_transformers_ids(kind, tmp_path):
+    """RoBERTa has one kind of segment, DistilBERT none."""
+    net, x = hf_text(kind, "Model"), texts(kind)
+    net.save_pretrained(tmp_path)
+    loaded, draw = load(tmp_path), np.random.default_rng(2)
+    x["places"] = draw.integers(0, 16, x["ids"].shape).astype(np.int32)
+    x["segments"] = x.pop("types", np.zeros_like(x["ids"]))
+    if kind == "distilbert":
+        del x["segments"]
+    run = forward(loaded.network, train=False)
+    features, *_ = jax.jit(lambda v: run(v, x, None))(loaded.variables)
+    with torch.no_grad():
+        last = net(**to_torch(x)).last_hidden_state
+    mask = x["mask"]
+    close(np.asarray(features["last"])[mask], last[torch.tensor(mask)], 1e-5, "last")
+    counted = {**x, "places": None}
+    del counted["places"]
+    other, *_ = jax.jit(lambda v: run(v, counted, None))(loaded.variables)
+    assert np.abs(np.asarray(other["last"] - features["last"])[mask]).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_is_written_as_it_was_read(kind, tmp_path):
     hf_text(kind).save_pretrained(tmp_path / "in")
     save(tmp_path / "out", load(tmp_path / "in"))

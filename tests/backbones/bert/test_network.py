@@ -65,9 +65,12 @@ def test_padding_changes_nothing(pad):
             np.testing.assert_allclose(found[name], plain[name], rtol=0, atol=2e-6)
 
 
-def test_a_row_without_tokens_is_finite():
+@pytest.mark.parametrize(
+    "make", [lambda: backbones.bert(SMALL, vocabulary=20, positions=16), lambda: backbones.llama(SMALL, vocabulary=20)]
+)
+def test_a_row_without_tokens_is_finite(make):
     """As a batch has it where it was padded; gradients are finite too."""
-    net = backbones.bert(SMALL, vocabulary=20, positions=16)
+    net = make()
     x = {"ids": np.zeros((2, 3), np.int32), "mask": np.zeros((2, 3), bool)}
     v = drawn(net, x)
 
@@ -95,12 +98,13 @@ def test_dropout_acts_where_it_was_asked_for(key):
 
 
 @pytest.mark.parametrize("wrong", [-1, 20])
-@pytest.mark.parametrize("name", ["bert", "gpt2", "recurrent", "clip", "siglip"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "recurrent", "clip", "siglip"])
 def test_an_id_of_no_word_is_nan(name, wrong):
     """Neither the last word nor the nearest; and what stands where no token is changes nothing."""
     nets = {
         "bert": lambda: backbones.bert(SMALL, vocabulary=20, positions=16),
         "gpt2": lambda: backbones.gpt2(SMALL, vocabulary=20, positions=16),
+        "llama": lambda: backbones.llama(SMALL, vocabulary=20),
         "recurrent": lambda: backbones.recurrent("gru", backbones.RecurrentSize(4, 5), vocabulary=20),
         "clip": lambda: backbones.clip_text(SMALL, vocabulary=20, positions=6, projection=4, end=1),
         "siglip": lambda: backbones.siglip_text(SMALL, vocabulary=20, positions=6, projection=4),
@@ -143,9 +147,9 @@ def test_computes_in_the_dtype_of_its_parameters(key):
         (lambda: run({"ids": np.ones((1, 3), np.int32)}), r"\['ids'\].*give a dict of 'ids', 'mask'"),
         (lambda: run(np.ones((1, 3), np.int32)), r"of shape \(1, 3\): give a dict"),
         (lambda: run(["a text"]), "list: give a dict"),
-        (lambda: run(x(ids=np.ones((1, 3), np.float32))), "float32, bool, float32: give int32, bool, int32"),
-        (lambda: run(x(mask=np.ones((1, 3), np.int32))), "int32, int32, int32: give int32, bool"),
-        (lambda: run(x(mask=np.ones((1, 4), bool))), r"\(1, 3\), \(1, 4\), \(1, 3\)"),
+        (lambda: run(x(ids=np.ones((1, 3), np.float32))), "ids, mask are float32, bool: give int32, bool"),
+        (lambda: run(x(mask=np.ones((1, 3), np.int32))), "ids, mask are int32, int32: give int32, bool"),
+        (lambda: run(x(mask=np.ones((1, 4), bool))), r"ids, mask have shapes \(1, 3\), \(1, 4\): give"),
         (lambda: run(x(ids=np.ones((1, 9), np.int32), mask=np.ones((1, 9), bool))), "9 tokens.*at most 6"),
     ],
 )

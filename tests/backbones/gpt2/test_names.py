@@ -38,20 +38,26 @@ def made(kind, **measures):
     return randomise(getattr(transformers, kind)(transformers.GPT2Config(**options))).eval()
 
 
-def compare(features, logits, net, x, mask, tolerance):
-    """Every feature that transformers tells, and the words' logits, which are given back."""
+def positioned(given):
+    """With the positions that transformers' `generate` counts: padding has none."""
+    mask = given["attention_mask"]
+    return {**given, "position_ids": (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)}
+
+
+def compare(features, net, x, mask, tolerance):
+    """Every feature that transformers tells; the words' logits are given back."""
     out = net.transformer(**x, output_hidden_states=True)
     wanted = {f"stage{i}": h for i, h in enumerate(out.hidden_states[1:-1], 1)} | {"last": out.last_hidden_state}
     rows = out.last_hidden_state
     wanted["pooled"] = rows[np.arange(len(mask)), mask.sum(1) - 1]
     weights = x["attention_mask"][:, :, None].to(rows.dtype)
     wanted["mean"] = (rows * weights).sum(1) / weights.sum(1)
+    theirs = net(**x).logits
+    wanted["logits"] = theirs
     for name, value in wanted.items():
         close(features[name], value.detach(), tolerance, name)
     # The last block's output before the last normalisation is not told.
     assert set(features) - set(wanted) == {f"stage{net.config.n_layer}"}
-    theirs = net(**x).logits
-    close(logits, theirs.detach(), tolerance, "logits")
     return theirs
 
 
@@ -62,28 +68,75 @@ def test_is_transformers_network(references, size, tmp_path):
     net.save_pretrained(tmp_path)
     loaded, x = load(tmp_path), references.texts("roberta")
 
-    def words(params, loaded, train):
+    def run(params, loaded, train):
         run = forward(loaded.network, train=train)
-        features, _, _ = run(loaded.variables._replace(params=params), x, None)
-        return features, features["last"] @ params["backbone"]["words"]["embedding"].T
+        return run(loaded.variables._replace(params=params), x, None)[0]
 
-    features, logits = jax.jit(lambda p: words(p, loaded, False))(loaded.variables.params)
-    given = references.to_torch(x)
-    compare(features, logits, net, given, x["mask"], 1e-5)
+    features = jax.jit(lambda p: run(p, loaded, False))(loaded.variables.params)
+    given = positioned(references.to_torch(x))
+    compare(features, net, given, x["mask"], 1e-5)
     with jax.enable_x64(True):
         exact = load(tmp_path, dtype=jnp.float64)
 
         def loss(params):
-            features, logits = words(params, exact, True)
-            return (jnp.sin(logits) * x["mask"][:, :, None]).sum(), (features, logits)
+            features = run(params, exact, True)
+            return (jnp.sin(features["logits"]) * x["mask"][:, :, None]).sum(), features
 
-        grads, (features, logits) = jax.jit(jax.grad(loss, has_aux=True))(exact.variables.params)
-    theirs = compare(features, logits, net.double().train(), given, x["mask"], 1e-10)
+        grads, features = jax.jit(jax.grad(loss, has_aux=True))(exact.variables.params)
+    theirs = compare(features, net.double().train(), given, x["mask"], 1e-10)
     (theirs.sin() * given["attention_mask"][:, :, None]).sum().backward()
     from torch_vits import gradients
 
     gradients(net, tmp_path / "gradients")
     same_gradients(grads, tmp_path / "gradients")
+
+
+def test_padding_before_a_text_changes_nothing(references, tmp_path):
+    """As transformers has it given its positions; called without them it counts padding, and each text moves."""
+    import torch
+
+    net = made("GPT2LMHeadModel", **SIZES["even"])
+    net.save_pretrained(tmp_path)
+    loaded, right = load(tmp_path), references.texts("roberta")
+    left = {name: value[:, ::-1].copy() for name, value in right.items()}
+    for ids, mask, given in zip(left["ids"], left["mask"], right["ids"], strict=True):
+        ids[mask] = given[: mask.sum()]
+    run = jax.jit(lambda x: forward(loaded.network, train=False)(loaded.variables, x, None)[0])
+    found, mask = run(left), left["mask"]
+    with torch.no_grad():
+        theirs = net(**positioned(references.to_torch(left)), output_hidden_states=True)
+        moved = net(**references.to_torch(left)).logits
+    close(np.asarray(found["logits"])[mask], theirs.logits.numpy()[mask], 1e-5, "logits")
+    close(found["pooled"], theirs.hidden_states[-1][:, -1], 1e-5, "pooled")
+    for name in ("pooled", "mean"):
+        close(found[name], np.asarray(run(right)[name]), 1e-5, name)
+    assert np.abs((moved - theirs.logits).numpy()[mask]).max() > 0.1
+
+
+def test_given_segments_and_places_are_transformers_ids(references, tmp_path):
+    """Segments are ids, whose words' embeddings are added."""
+    import torch
+
+    net, x = made("GPT2LMHeadModel", **SIZES["even"]), references.texts("roberta")
+    net.save_pretrained(tmp_path)
+    loaded, draw = load(tmp_path), np.random.default_rng(2)
+    x["places"] = draw.integers(0, 16, x["ids"].shape).astype(np.int32)
+    x["segments"] = draw.integers(0, 40, x["ids"].shape).astype(np.int32)
+    run = jax.jit(lambda x: forward(loaded.network, train=False)(loaded.variables, x, None)[0])
+    with torch.no_grad():
+        wanted = net(**references.to_torch(x)).logits.numpy()
+    close(np.asarray(run(x)["logits"])[x["mask"]], wanted[x["mask"]], 1e-5, "logits")
+
+
+def test_untied_words_give_no_logits(references, tmp_path):
+    made("GPT2Model", **SIZES["even"], tie_word_embeddings=False).save_pretrained(tmp_path)
+    loaded, x = load(tmp_path), references.texts("roberta")
+    assert (
+        "logits"
+        not in loaded.backbone.apply(
+            loaded.variables._replace(params=loaded.variables.params["backbone"]), x, train=False
+        )[0]
+    )
 
 
 def test_names_go_there_and_back(references, tmp_path):

@@ -22,8 +22,8 @@ def tables_of(config):
     return family.tables(family.complete(dict(config), ""))
 
 
-def test_every_family_is_compared():
-    assert {before.config["model_type"] for before in names_before.tables()} == set(FAMILIES)
+def test_every_family_of_then_is_compared():
+    assert {before.config["model_type"] for before in names_before.tables()} <= set(FAMILIES)
     for before in names_before.tables():
         compared = [other.naming for other in names_before.tables() if other.config == before.config]
         assert compared == list(tables_of(before.config))
