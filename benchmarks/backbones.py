@@ -36,8 +36,9 @@ SHOWN = [
     "deit3_base_patch16_224", "vit_base_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "vit_base_patch16_clip_224",
     "vit_base_patch16_siglip_224", "swin_tiny_patch4_window7_224", "swin_large_patch4_window12_384",
     "clip_vision_model", "siglip_vision_model", "clip_text_model", "siglip_text_model", "bert-base-uncased",
-    "bert-large-uncased", "all-MiniLM-L6-v2", "roberta-base", "distilbert-base-uncased", "gpt2", "gpt2-xl", "bilstm",
-    "wav2vec2-base", "wav2vec2-large", "hubert-base-ls960", "whisper-tiny", "whisper-large-v3",
+    "bert-large-uncased", "all-MiniLM-L6-v2", "roberta-base", "distilbert-base-uncased", "gpt2", "gpt2-xl",
+    "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-0.6B", "Mistral-7B-v0.3", "bilstm", "wav2vec2-base", "wav2vec2-large",
+    "hubert-base-ls960", "whisper-tiny", "whisper-large-v3",
 ]  # fmt: skip
 """Of every family the sizes most in use; those read by their `config.json` alone are called as their family is."""
 PUBLISHED = {

@@ -151,6 +151,7 @@ def digest(state: Any) -> str:
 def build(family: str) -> tuple[Any, Any, Any]:
     """A small network of the family: dropout, BatchNorm, averages and clipping take part."""
     import jax
+    import numpy as np
     import optax
 
     from jtl import backbones, heads

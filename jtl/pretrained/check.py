@@ -6,9 +6,9 @@ import numpy as np
 
 from jtl.backbones.registry import Config, Family
 from jtl.model import Variables
+from jtl.params import flatten
 from jtl.pretrained.outline import outline
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.mapping.convert import flatten
 
 SHOWN = 8
 
@@ -40,7 +40,7 @@ def check_variables(family: Family, config: Config, variables: Any) -> Variables
             f"the parameters hold {others} besides 'backbone' and 'head', which no file of a network has; leave them"
             " out: jtl.Variables({name: params[name] for name in ('backbone', 'head')}, stats)"
         )
-    found = {path: tuple(np.shape(leaf)) for path, leaf in flatten({**params, "stats": stats})}
+    found = {path: tuple(np.shape(leaf)) for path, leaf in flatten({**params, "stats": stats}).items()}
     out = found.get("head/out/kernel", ())
     classes = None if not params["head"] else out[-1] if out else 1
     wanted = outline(family, config, classes)

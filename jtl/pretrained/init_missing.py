@@ -11,8 +11,8 @@ import numpy as np
 from jtl import rng
 from jtl.model import Model
 from jtl.networks import network
+from jtl.params import flatten
 from jtl.typing import Key
-from jtl.weights.mapping.convert import flatten
 
 
 def drawn(
@@ -47,7 +47,7 @@ def drawn(
         else:
             made = network(backbone=backbone, head=head).init(key, x)
             tree = {**made.params, "stats": made.stats}
-        flat = dict(flatten(tree))
+        flat = flatten(tree)
         return {path: flat[path].astype(wanted[path].dtype) for path in paths}
 
     # Each layer of a family's head takes its own part of the features.

@@ -15,6 +15,7 @@ from jtl.backbones.registry import Config, Family
 from jtl.heads import Reads
 from jtl.model import Model, Variables
 from jtl.networks import network
+from jtl.params import flatten, unflatten
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
@@ -33,7 +34,7 @@ from jtl.typing import Key
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 from jtl.weights.mapping.cast import own
-from jtl.weights.mapping.convert import convert, flatten, matching, unflatten
+from jtl.weights.mapping.convert import convert, matching
 from jtl.weights.mapping.coverage import Coverage
 from jtl.weights.mapping.rules import Rule, Rules
 
@@ -197,7 +198,7 @@ def load(
     report.unused.extend(name for name in held if not name.startswith(prefix))
     if isinstance(classes, int) and "head/out/kernel" in report.reinit:
         labels = None  # as many new classes as the file's are others nevertheless
-    leaves = dict(flatten(tree))
+    leaves = flatten(tree)
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
     tokenizer = vocabulary(path) if path.is_dir() else None

@@ -10,8 +10,8 @@ import jax
 from jtl._tracing.eval_shape import shapes
 from jtl.backbones.family import Config, Family
 from jtl.networks import network as whole
+from jtl.params import flatten
 from jtl.pretrained.head import head_of
-from jtl.weights.mapping.convert import flatten
 
 KEPT = 64  # outlines; one is some hundred small objects
 
@@ -53,4 +53,4 @@ def _traced(network: _Network) -> Mapping[str, tuple[int, ...]]:
         return {**variables.params, "stats": variables.stats}
 
     tree = shapes(made, jax.eval_shape(jax.random.key, 0), family.example(config))
-    return MappingProxyType({path: leaf.shape for path, leaf in flatten(tree)})
+    return MappingProxyType({path: leaf.shape for path, leaf in flatten(tree).items()})

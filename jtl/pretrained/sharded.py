@@ -8,8 +8,8 @@ import numpy as np
 from jax.sharding import Sharding
 
 from jtl.model import Variables
+from jtl.params import flatten, unflatten
 from jtl.weights.mapping.cast import own
-from jtl.weights.mapping.convert import flatten, unflatten
 
 Where = Sharding | Callable[[Variables], Variables]
 """One place for all, or from the shapes of all to a tree of places."""
@@ -30,7 +30,7 @@ def places(where: Where, shapes: Mapping[str, Any]) -> dict[str, Sharding]:
     tree = unflatten(shapes)
     stats = tree.pop("stats", {})
     found = where(Variables(tree, stats))
-    placed = dict(flatten({**found.params, "stats": found.stats}))
+    placed = flatten({**found.params, "stats": found.stats})
     missing = [path for path in shapes if not isinstance(placed.get(path), Sharding)]
     if missing:
         raise ValueError(f"sharding= gives no Sharding for {len(missing)} parameters: {', '.join(missing[:8])}")

@@ -4,7 +4,7 @@ import names_before
 import pytest
 
 from jtl.backbones.registry import FAMILIES
-from jtl.pretrained.depth import blocks, blocks_of, check
+from jtl.pretrained.depth import blocks, blocks_of, check_depth
 from jtl.weights import WeightNameError
 
 
@@ -29,6 +29,6 @@ def test_blocks_of_known_networks():
 
 def test_a_network_out_of_all_proportion_is_refused():
     config = FAMILIES["vit"].complete({"model_type": "vit", "num_hidden_layers": 101}, "")
-    check(config, 25)
+    check_depth(config, 25)
     with pytest.raises(WeightNameError, match="a vit of 101 blocks cannot be in a file of 24 tensors; check how many"):
-        check(config, 24)
+        check_depth(config, 24)

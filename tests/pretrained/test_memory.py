@@ -14,9 +14,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from jtl.backbones.registry import FAMILIES
+from jtl.params import flatten
 from jtl.weights import Rule, WeightNameError, convert, export, read
 from jtl.weights.formats.source import PIECE
-from jtl.weights.mapping.convert import READERS, flatten
+from jtl.weights.mapping.convert import READERS
 from jtl.weights.mapping.transforms import conv, dense, split
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +106,7 @@ def test_a_reader_holds_a_piece_beside_the_result(dtype, tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < result + READERS * PIECE + (1 << 20)  # the last for Python's own
-    for path, leaf in flatten(loaded):
+    for path, leaf in flatten(loaded).items():
         assert leaf.flags.c_contiguous
         assert leaf.dtype == np.float32
         np.testing.assert_array_equal(leaf, turned[path.split("/")[0]])

@@ -8,8 +8,8 @@ import pytest
 from jtl import heads
 from jtl.backbones.registry import FAMILIES
 from jtl.networks import network
+from jtl.params import flatten
 from jtl.pretrained.outline import outline
-from jtl.weights.mapping.convert import flatten
 
 RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 2]}
 
@@ -24,7 +24,9 @@ def test_paths_and_shapes_are_those_of_init(classes, key):
     )
     assert {"backbone", "stats"} <= {path.split("/")[0] for path in outline(family, config)}
     wanted = {**made.params, "stats": made.stats}
-    assert list(outline(family, config, classes).items()) == [(path, leaf.shape) for path, leaf in flatten(wanted)]
+    assert list(outline(family, config, classes).items()) == [
+        (path, leaf.shape) for path, leaf in flatten(wanted).items()
+    ]
 
 
 def test_a_network_is_built_once_and_another_by_itself():

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from jtl.params import flatten, unflatten
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
 from jtl.weights.formats.sealed import FROZEN, MANIFEST, fault, seal
 from jtl.weights.formats.source import ByteSource, check_shape
-from jtl.weights.mapping.convert import flatten, unflatten
 
 MAX_MANIFEST = 64 << 20  # bytes
 TOPS = ("params/", "stats/")
@@ -139,7 +139,7 @@ def _loader(folder: Path, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -
             found = ocp.load_checkpointables(str((folder / "arrays").absolute()), trees)
         except Exception as error:  # whatever Orbax raises: the checkpoint is not what its manifest says
             raise WeightFileError(f"{folder}: Orbax does not read its arrays: {str(error)[:300]}") from error
-        return {name: np.asarray(leaf) for group in found.values() for name, leaf in flatten(group)}
+        return {name: np.asarray(leaf) for group in found.values() for name, leaf in flatten(group).items()}
 
     def once() -> dict[str, np.ndarray]:
         with lock:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.params import flatten, unflatten
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.mapping.arena import Slabs
@@ -55,7 +56,7 @@ def convert(
             are listed. Or
             a regex of `reinit` or `unused` matches nothing.
     """
-    wanted = dict(flatten(params))
+    wanted = flatten(params)
     kept = matching(reinit, wanted, "reinit", "parameters")
     left = matching(unused, tensors, "unused", "tensors of the file")
     rules = Rules(table)
@@ -170,24 +171,3 @@ def matching(patterns: Sequence[str], names: Iterable[str], option: str, what: s
             )
         found.update(hits)
     return found
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, leaf) of nested dicts, paths joined by "/"."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and not isinstance(value, Tensors):
-            yield from flatten(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts from paths joined by "/"."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        *folders, last = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree

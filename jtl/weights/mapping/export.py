@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.params import flatten
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.mapping.convert import flatten
 from jtl.weights.mapping.rules import DIGITS, Reference, Rule, Rules, parse
 
 _SPECIAL = set("[]{}*+?|^$.")
@@ -47,7 +47,7 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     Raises:
         WeightNameError: a parameter has no rule, or a split rule lacks one of its parameters.
     """
-    flat = dict(flatten(params))
+    flat = flatten(params)
     done: set[str] = set()
     tensors: dict[str, np.ndarray] = {}
     inverses = [_inverse(rule) for rule in table if rule.paths]

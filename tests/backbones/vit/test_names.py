@@ -6,8 +6,8 @@ import scipy.ndimage
 from loading import close, renamed, same_bits, tree_of
 from safetensors.numpy import load_file
 
+from jtl.params import flatten
 from jtl.pretrained.load import load
-from jtl.weights.mapping.convert import flatten
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from laws import dims, law, seeds, words
 from safetensors.numpy import save_file
 
+from jtl.params import flatten, unflatten
 from jtl.preprocess.image import Preprocessing, from_timm, from_transformers, to_timm, to_transformers
 from jtl.weights import Rule, convert, export, read
 from jtl.weights.mapping import transforms as t
-from jtl.weights.mapping.convert import flatten, unflatten
 
 KINDS = ["?", "u1", "i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8", "<c8"]
 names = st.lists(words, min_size=1, max_size=3).map(".".join)
@@ -143,8 +143,10 @@ def test_a_table_read_backwards_and_forwards_changes_nothing(made, seed, rng):
     shuffled = dict(rng.sample(list(file.items()), len(file)))
     renamed = {f"model.{name}" if rng.random() < 0.5 else name: array for name, array in shuffled.items()}
     back, report = convert(renamed, table, params)
-    assert {path: a.tobytes() for path, a in flatten(back)} == {path: a.tobytes() for path, a in flatten(params)}
-    assert {loaded.path for loaded in report.loaded} == {path for path, _ in flatten(params)}
+    assert {path: a.tobytes() for path, a in flatten(back).items()} == {
+        path: a.tobytes() for path, a in flatten(params).items()
+    }
+    assert {loaded.path for loaded in report.loaded} == set(flatten(params))
     again = export(back, table)
     assert {name: a.tobytes() for name, a in again.items()} == {name: a.tobytes() for name, a in file.items()}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jtl.backbones.registry import FAMILIES
+from jtl.params import unflatten
 from jtl.weights import Rule, convert, export
 from jtl.weights.formats.errors import WeightNameError
-from jtl.weights.mapping.convert import unflatten
 from jtl.weights.mapping.rules import Rules
 from jtl.weights.mapping.transforms import Transform, identity
 
