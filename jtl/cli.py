@@ -88,7 +88,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         return "describe", (recipe,)
 
     def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
-        """The networks that jtl reads weights of: sizes, costs, by whose names.
+        """The networks whose weights jtl reads: sizes, costs, naming schemes.
 
         Args:
           pattern: of names or families, as "vit_*" or "resnet"; the default counts all of them.

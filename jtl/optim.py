@@ -1,4 +1,4 @@
-"""What optax leaves open: rates by parameter path, decay by depth, decay that spares norms and biases."""
+"""Additions to optax: rates by parameter path, decay by depth, decay that spares norms and biases."""
 
 from collections.abc import Callable
 from typing import Any

@@ -107,7 +107,7 @@ class Config:
 
         Args:
           given: entries by their names; what is no field becomes `extra`.
-          naming: by whose names the weights are, where that is known: libraries differ in their defaults.
+          naming: the naming scheme of the weights, if it is known: libraries differ in their defaults.
 
         Raises:
           ValueError: for an impossible value, or one entry by two names with two values.

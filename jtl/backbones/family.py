@@ -1,4 +1,4 @@
-"""What jtl must know of a family of networks to read its files."""
+"""A family of networks, as reading its files needs it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

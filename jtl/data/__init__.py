@@ -1,4 +1,4 @@
-"""Data as a function of the step: `dataset[step] -> batch`, shuffled afresh each epoch, sliced per process."""
+"""Data as a function of the step: `dataset[step] -> batch`, shuffled each epoch, sliced per process."""
 
 from jtl.data import augment
 from jtl.data.arrays import arrays

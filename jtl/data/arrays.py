@@ -31,7 +31,7 @@ def arrays(
         such arrays, among which booleans may stand too, as {"start", "end", "allowed"} of a span in a text.
       batch_size: rows of the global batch.
       seed: of the order.
-      shuffle: afresh each epoch; False for evaluation.
+      shuffle: with another order each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
       classes: the number of classes or their names; labels must then lie in [0, classes). Not for a dict of labels.
       ignore: an integer label that may stand beside them, as -100 or 255, for elements that do not count.

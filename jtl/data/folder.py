@@ -43,7 +43,7 @@ def folder(
       classes: the names to expect, in the order of labels, as those of the training set. One without images then has
         an empty folder.
       seed: of the order and the transform.
-      shuffle: afresh each epoch; False for evaluation.
+      shuffle: with another order each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
       process_index: see `Dataset`.
       process_count: see `Dataset`.

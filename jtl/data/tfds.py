@@ -36,7 +36,7 @@ def tfds(
         that. Without it nothing touches the network.
       transform: `(x, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
       seed: of the order and the transform.
-      shuffle: afresh each epoch; False for evaluation.
+      shuffle: with another order each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
       process_index: see `Dataset`.
       process_count: see `Dataset`.

@@ -68,7 +68,7 @@ class Tokenizer:
         """Writes `tokenizer.json` and `tokenizer_config.json`, for transformers and `tokenizer` to read.
 
         Args:
-          directory: made where it is not there; that of `jtl.save`, for a whole network.
+          directory: created if it does not exist; that of `jtl.save`, for a whole network.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)

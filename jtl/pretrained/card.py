@@ -11,7 +11,7 @@ BAR = r"\|"
 
 @dataclass(frozen=True)
 class Card:
-    """What the one who trained knows and the files do not say.
+    """The parts of a model card that only its author knows.
 
     Args:
       title: of the page.

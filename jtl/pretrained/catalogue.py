@@ -22,7 +22,7 @@ class Line(NamedTuple):
       parameters: of the backbone.
       flops: of one example through the backbone, two for each multiplication with its addition.
       shape: of that example.
-      sources: by whose names its files are read.
+      sources: the naming schemes in which its files are read.
     """
 
     family: str

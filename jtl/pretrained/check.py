@@ -1,4 +1,4 @@
-"""Whether variables are those of a network: what is written must be what is read again."""
+"""Checks that variables are those of a network: what is written must be what is read again."""
 
 from typing import Any
 

@@ -27,7 +27,7 @@ class Fit(NamedTuple):
 
     Args:
       family: its `model_type`.
-      naming: by whose names.
+      naming: the naming scheme.
       config: of the network.
       name: of the network; "" where a `config.json` describes it.
       named: tensors of the file that have a name of it.
@@ -67,7 +67,7 @@ def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, pref
       within, prefix: as of `jtl.load`.
 
     Raises:
-      FileNotFoundError: nothing is there.
+      FileNotFoundError: the path does not exist.
       WeightFileError: the file is damaged, malicious or of another kind.
       WeightNameError: no name begins with the prefix.
       ValueError: rows below 0.

@@ -1,4 +1,4 @@
-"""Somebody's weights as a jtl model."""
+"""Loads pretrained weights."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -52,8 +52,8 @@ class Pretrained(NamedTuple):
       preprocessing: what images or sounds go through; None where nothing beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
       config: the measures of the network, by the names of transformers' `config.json`.
-      naming: by whose names the file was.
-      report: what became of every tensor of the file and every parameter.
+      naming: the naming scheme of the file.
+      report: how every tensor of the file and every parameter was used.
       tokenizer: the files that say how texts are cut into tokens, which `jtl.preprocess.text.tokenizer` reads; None
         where there are none beside the weights.
     """
@@ -104,30 +104,30 @@ def load(
       arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
         a mapping as such a `config.json`.
       classes: how many, or their names; None as in the file, which may have no head. A number of classes for a head
-        that is drawn anew leaves them without names.
-      image: side of the images in pixels where it is to be another than the weights': the position embeddings of a
+        that is re-initialised leaves them without names.
+      image: side of the images in pixels, if it differs from the weights': the position embeddings of a
         ViT are interpolated. Convolutional networks take images of any size as they are.
-      in_chans: channels of the images where they are to be others than the weights': the first kernel is summed for
+      in_chans: channels of the images, if they differ from the weights': the first kernel is summed for
         one, and else repeated and rescaled.
-      stages: read the first ones alone, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
-        ConvNeXt or Swin, of which the head, and a last normalisation, then have another width and are drawn anew by
+      stages: read only the first ones, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
+        ConvNeXt or Swin, of which the head, and a last normalisation, then have another width and are re-initialised by
         `reinit`.
       reads: the features that the head reads, where these are not the pooled ones, as "mean" or ("stage3", "stage4");
         or a `jtl.reads.Read`. A head of another width is re-initialised by `reinit`.
-      within: in a PyTorch file with several dicts of tensors, the place of the one to read, as "teacher" or
+      within: in a PyTorch file with several dicts of tensors, the path of the one to read, as "teacher" or
         "ema/state_dict".
       prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
         of others are unused.
-      reinit: regexes on paths that are drawn anew.
-      unused: regexes on names of the file that are left.
+      reinit: regexes on paths that are re-initialised.
+      unused: regexes on names of the file that are not read.
       dtype: of the parameters, whatever the file's.
       sharding: None for NumPy arrays in this process; `jtl.variables_sharding(mesh, rules)`, or any other function
         from the variables' shapes to their shardings, for jax arrays on the mesh: each device's slices are read
         from the file straight away, and no process holds more than those of its devices. One `Sharding` for all.
-      key: for what is drawn anew; None for `jax.random.key(0)`.
+      key: for what is re-initialised; None for `jax.random.key(0)`.
 
     Raises:
-      FileNotFoundError: nothing is there.
+      FileNotFoundError: the path does not exist.
       WeightFileError: the file is damaged, malicious or of another kind.
       WeightNameError: the file and the network do not fit; all names are listed.
       ValueError: the network is not said, not known, or a variant that jtl's is not.
@@ -159,7 +159,7 @@ def load(
     kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
-        kind = "transformers"  # the layers that the file lacks are missed, unless they are to be drawn anew
+        kind = "transformers"  # the layers that the file lacks are missed, unless they are re-initialised
     config = family.complete(family.headless(found.entries, kind) if bare else found.entries, kind)
     if reads is not None:
         config = with_reads(config, reads)

@@ -17,7 +17,7 @@ def push(
     private: bool | None = None,
     message: str = "Weights and their config",
 ) -> str:
-    """Uploads a folder that `jtl.save` wrote to a repository of the Hub, made where there is none.
+    """Uploads a folder that `jtl.save` wrote to a repository of the Hub, created if it does not exist.
 
     Who may write is the Hub's business: `hf auth login`, or a token in `HF_TOKEN`.
 

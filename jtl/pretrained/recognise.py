@@ -1,4 +1,4 @@
-"""Which network a file belongs to, and by which library's names."""
+"""Recognises the network of a file, and its naming scheme."""
 
 import re
 from collections import Counter

@@ -33,7 +33,7 @@ from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rule
 
 FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
-"""By whose names each format is."""
+"""The naming scheme of each format."""
 INPUTS = ("preprocessor_config.json", "processor_config.json")
 """Where `jtl.load` finds the preprocessing beside a config of transformers."""
 WEIGHTS = "model.safetensors"
@@ -55,10 +55,10 @@ def save(
     `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
 
     Args:
-      directory: made where it is not there; an earlier save in it is replaced.
+      directory: created if it does not exist; an earlier save in it is replaced.
       pretrained: what `jtl.load` gave.
       variables: what training made of its variables; None for those it came with.
-      format: by whose names: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
+      format: the naming scheme: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
       card: what to write as `README.md`; None leaves what is there.
 
     Raises:

@@ -27,7 +27,7 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
       **options: of `jtl.load`, but `arch`.
 
     Raises:
-      FileNotFoundError: nothing is there, or no `modules.json`.
+      FileNotFoundError: the path does not exist, or no `modules.json`.
       ValueError: for modules other than a transformer, a pooling and a normalisation, or a pooling that is not known.
 
     Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.

@@ -46,7 +46,7 @@ class Recipe:
 
     Args:
       out: where everything goes, a folder for each run.
-      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      data: the folder of real data; None: the environment's JTL_DATA.
       seed: the root of all randomness.
       weights: the file, in the data folder.
       shots: labelled images of each of the 100 classes, at most 100.

@@ -35,7 +35,7 @@ class Recipe:
 
     Args:
       out: where everything goes.
-      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      data: the folder of real data; None: the environment's JTL_DATA.
       seed: the root of all randomness, and of the split.
       backbone: momentum 1 keeps the statistics of the support set for the inductive test.
       rule: how the inner loop steps; .4 on a mean over rows.

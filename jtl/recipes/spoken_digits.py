@@ -69,7 +69,7 @@ class Recipe:
 
     Args:
       out: where the table and the fine-tuned network of the first new speaker go.
-      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      data: the folder of real data; None: the environment's JTL_DATA.
       seed: the root of all randomness.
       speakers: how many are left out in turn, from the first on.
       shot: clips of each digit from the new speaker.

@@ -44,7 +44,7 @@ class Recipe:
 
     Args:
       out: where everything goes, a folder for each run.
-      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      data: the folder of real data; None: the environment's JTL_DATA.
       seed: the root of all randomness.
       backbone: the network; its features are the last map, flattened.
       stage: both runs; a batch is of each domain.

@@ -23,7 +23,7 @@ def describe(
       params: nested dict, arrays or shapes.
       trainable: `select(...)`.
       learning_rate: one rate for all that learns, or a table `(regex, rate)` over the trainable paths.
-      stats: running statistics, listed with whether they stand still.
+      stats: running statistics, listed with whether they are frozen.
       frozen_stats: what was given to the objective.
 
     Returns:

@@ -23,7 +23,7 @@ from jtl.train.prefetch import feed, rows
 
 @dataclass(frozen=True)
 class Validation:
-    """What `fit` looks at now and then, and what it decides by it.
+    """What `fit` evaluates, how often, and what it decides by the result.
 
     Args:
       objective: in evaluation mode, as `methods.finetune.evaluation(...)`.
@@ -155,8 +155,8 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
         if not len(data):
             raise ValueError("the data set to evaluate on is empty")
         mesh = sharding.automatic(_mesh_of(variables) if mesh is None else mesh)
-        agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
-        agree(mesh, "processes have other parameters", checksums(flatten(variables.params)))
+        agree(mesh, "processes have data of different lengths", {"len(data)": len(data)})
+        agree(mesh, "processes have different parameters", checksums(flatten(variables.params)))
         whole = NamedSharding(mesh, PartitionSpec())
         if mesh not in compiled:
 
@@ -182,7 +182,7 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
                 seen += sum(rows(batch).values())
         assert pending is not None  # there is at least one batch
         yield jax.device_get(pending[0]), pending[1]
-        agree(mesh, "processes give batches of other sizes", {"the rows of all": seen})
+        agree(mesh, "processes give batches of different sizes", {"the rows of all": seen})
 
     return through
 

@@ -23,7 +23,7 @@ def gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, m
       stats: statistics before.
       batch: this device's rows.
       key: of the step.
-      microbatch: in how many parts the batch is gone through.
+      microbatch: the number of parts into which the batch is split.
 
     Returns:
       `(grads, stats, terms, metrics)`; grads in the types of `trained`.

@@ -131,7 +131,7 @@ def fit(
     if validation is not None:
         same_labels(data, validation.data, ("the training data", "the validation data"))
     mesh = sharding.mesh() if mesh is None else sharding.automatic(mesh)
-    agree(mesh, "processes have data of other lengths", {"len(data)": len(data)})
+    agree(mesh, "processes have data of different lengths", {"len(data)": len(data)})
     program, state = sharding.jit_phases(step, state, mesh, rules)
     trains = step.trains(state.params)
     leading = jax.process_index() == 0
@@ -206,7 +206,7 @@ class _Run:
 
     def go(self, program: Callable, state: State, batches: Any, at: int, stop: StopRequest | None) -> Fitted:
         batch = next(batches)
-        agree(self.mesh, "processes give batches of other sizes", rows(batch))
+        agree(self.mesh, "processes give batches of different sizes", rows(batch))
         compiled = Programs(program, self.display, self.mesh)
         take = compiled.of(at, state, batch)
         self.display.begin(at)

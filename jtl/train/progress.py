@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live bar in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Mapping

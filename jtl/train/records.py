@@ -24,7 +24,7 @@ class Record(Protocol):
 class JsonLines:
     """One JSON object a line: `{"step": 3, "split": "train", "loss": 0.5}`.
 
-    A run that goes on from a checkpoint drops what the killed run wrote after it, so every step stands once.
+    A resumed run drops what the killed run wrote after the checkpoint, so each step is recorded once.
 
     Example:
       >>> import tempfile, jtl

@@ -1,4 +1,4 @@
-"""What a run is at a step: everything that a resumed run needs, and nothing else."""
+"""The state of a run: everything that a resumed run needs, and nothing else."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ class State(NamedTuple):
       step: how many steps were taken, int32 scalar.
       params: one nested dict of all parameters, trained and frozen.
       stats: running statistics and whatever else changes without a gradient.
-      opt: one optimizer state per objective, for the trainable leaves alone.
+      opt: one optimizer state per group of parameters, for its trainable leaves alone.
       key: the root key; keys of a step are folded from it, it never changes.
       ema: moving averages of the trainable leaves, float32 also of bfloat16 ones, or an empty dict.
     """

@@ -92,8 +92,8 @@ def make_step(
         as `optax.lbfgs` and `optax.contrib.sam(..., opaque_mode=True)` do, are given them. These functions take the
         same batch and key; they leave statistics alone, and a function of float32 parameters casts them to `dtype`.
       trainable: the parameters of each optimizer (`select(...)`), disjoint; None: of the only one, all.
-      microbatch: in how many parts a batch is gone through, to save memory. Batch statistics are then each
-        part's own, and run on from part to part.
+      microbatch: the number of parts into which a batch is split, to save memory. Batch statistics are then
+        those of each part, and running statistics move once per part.
       dtype: compute in this dtype (`jnp.bfloat16`): parameters are cast on the way in, they and their gradients
         stay float32, and so does everything that `jtl.losses` computes.
       clip: the largest global norm of a turn's gradient; the norm before is in the metrics.

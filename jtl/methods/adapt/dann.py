@@ -84,8 +84,8 @@ def alternating(
 ) -> tuple[Objective, Objective]:
     """The same game in turns, as two objectives: first the critic learns, then the network against it.
 
-    The critic's turn minimises its loss on features that stand still (train `select("critic/.*")`). The
-    network's turn minimises `mean_source ℓ − λ·L_critic` with the critic standing still
+    The critic's turn minimises its loss on features that are held constant (train `select("critic/.*")`). The
+    network's turn minimises `mean_source ℓ − λ·L_critic` with the critic held constant
     (`select("backbone/.*", "head/.*")`), so it answers the critic of this step, not of the one before.
 
     Returns:

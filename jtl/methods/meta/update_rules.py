@@ -69,7 +69,7 @@ def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
 
 
 def from_optax(tx: optax.GradientTransformation) -> UpdateRule:
-    """Any optax optimizer as an inner update rule, its state started afresh for each task.
+    """Any optax optimizer as an inner update rule, its state initialised for each task.
 
     Adam's `√ν` has no derivative where a gradient is exactly 0, as a dead ReLU's: for second-order MAML give it
     `eps_root=1e-8`.

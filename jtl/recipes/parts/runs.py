@@ -60,7 +60,7 @@ class TrainRun:
         validation: Validation | None = None,
         microbatch: int = 1,
     ) -> Fitted:
-        """Trains from `variables`, or goes on from the checkpoints under `out`; draws its learning curve.
+        """Trains from `variables`, or resumes from the checkpoints under `out`; plots its learning curve.
 
         Args:
           objective: what to minimise.
@@ -70,7 +70,7 @@ class TrainRun:
           text: the command, kept with the checkpoints.
           key: of the run.
           trainable: which parameters learn.
-          validation: what to look at now and then.
+          validation: what to evaluate, and how often.
           microbatch: as in `make_step`.
         """
         tx = self.optimizer(self.learning_rate, self.steps)

@@ -104,7 +104,7 @@ class Texts:
 
     Args:
       out: where everything goes, a folder for each number of examples.
-      data: the folder of real data; the environment's JTL_DATA where it is not given.
+      data: the folder of real data; None: the environment's JTL_DATA.
       weights: of the encoder, as `jtl.load` and `jtl.preprocess.text.tokenizer` take them.
       seed: the root of all randomness, and of which examples are drawn.
       sizes: how many examples to learn from.

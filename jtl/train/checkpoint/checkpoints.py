@@ -32,7 +32,7 @@ class Checkpoints:
     also where an error ends it.
 
     Args:
-      directory: made where it does not exist.
+      directory: created if it does not exist.
       every: `fit` saves each time after so many steps, beside evaluations and the end; None: once an epoch.
       keep: how many of the newest to keep; the best one stays besides.
       recipe: text that is kept with every checkpoint: how to make this run again.

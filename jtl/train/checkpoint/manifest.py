@@ -1,4 +1,4 @@
-"""What makes a folder a checkpoint: a manifest, written last, with a checksum of every file beside it."""
+"""The manifest that makes a folder a checkpoint: written last, with a checksum of every file."""
 
 import json
 import os

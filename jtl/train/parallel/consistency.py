@@ -1,4 +1,4 @@
-"""What all processes must say alike, as each computes with its own: differing, they go on side by side, or hang."""
+"""Checks that processes agree: if they differ, they would train apart or hang."""
 
 import zlib
 from collections.abc import Mapping

@@ -67,7 +67,7 @@ def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
     """
     everywhere = jax.devices() if devices is None else list(devices)
     sums = checksums(flatten(state.params))
-    agree(Mesh(np.asarray(everywhere), "devices"), "processes begin with other parameters; give all the same", sums)
+    agree(Mesh(np.asarray(everywhere), "devices"), "processes begin with different parameters; give all the same", sums)
     own = _own(devices)
     where = NamedSharding(Mesh(np.asarray(own), (ops.BATCH_AXIS,)), PartitionSpec(ops.BATCH_AXIS))
 

@@ -1,4 +1,4 @@
-"""Where arrays live: the step compiled over a mesh."""
+"""Shards states and batches over a mesh, and compiles the step for it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ Rule = Callable[[tuple[int, ...], Mesh], PartitionSpec]
 def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of devices with the axes `data` and `fsdp`.
 
-    Batches are cut over both axes, parameters over `fsdp` where a rule says so.
+    Batches are sharded over both axes, parameters over `fsdp` if a rule says so.
 
     Args:
       data: how many groups of devices; None takes as many as there are devices for.
@@ -52,7 +52,7 @@ def automatic(mesh: Mesh) -> Mesh:
     """
     if not {"data", "fsdp"} <= set(mesh.axis_names):
         raise ValueError(
-            f"the mesh has the axes {mesh.axis_names}; batches are cut over 'data' and 'fsdp': make it by jtl.mesh(...)"
+            f"the mesh has the axes {mesh.axis_names}; batches are sharded over 'data' and 'fsdp': use jtl.mesh(...)"
         )
     auto = (AxisType.Auto,) * len(mesh.axis_names)
     return mesh if mesh.axis_types == auto else Mesh(mesh.devices, mesh.axis_names, axis_types=auto)
@@ -150,7 +150,7 @@ def variables_sharding(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows cut over all devices of the mesh."""
+    """Rows sharded over all devices of the mesh."""
     return NamedSharding(automatic(mesh), PartitionSpec(("data", "fsdp")))
 
 
@@ -224,7 +224,7 @@ def jit_phases(
       the state on the mesh.
     """
     sums = checksums(flatten(state.params))
-    agree(mesh, "processes begin with other parameters; give all the same key and files", sums)
+    agree(mesh, "processes begin with different parameters; give all the same key and files", sums)
     where = state_sharding(state, mesh, rules)
     whole = NamedSharding(automatic(mesh), PartitionSpec())
     jitted = {

@@ -46,7 +46,7 @@ def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
       `HF_HUB_OFFLINE` is set. A repository whose weights are in the cache with what they need is never looked up again.
 
     Raises:
-      FileNotFoundError: nothing is there, or it is not in the cache and the Hub is offline.
+      FileNotFoundError: the path does not exist, or it is not in the cache and the Hub is offline.
       ConnectionError: the download failed; what has arrived whole is kept for the next try.
       ValueError: for a name that is no repository's.
     """

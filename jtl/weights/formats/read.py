@@ -38,7 +38,7 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
         without that.
 
     Raises:
-        FileNotFoundError: nothing is there, or a folder holds no weights.
+        FileNotFoundError: the path does not exist, or a folder holds no weights.
         WeightFileError: the file is damaged, malicious, or of another kind.
     """
     path = Path(path)

@@ -64,7 +64,7 @@ class ByteSource:
     """A regular file of a known size.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        FileNotFoundError: the path does not exist.
         WeightFileError: it is a folder, a pipe or a device.
     """
 

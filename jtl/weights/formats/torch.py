@@ -32,7 +32,7 @@ def read_torch_tree(path: Path) -> object:
         path: the file, of either format.
 
     Raises:
-        WeightFileError: the file is damaged, or holds anything else than data; the refused name is told.
+        WeightFileError: the file is damaged, or holds anything else than data; the error names it.
     """
     source = ByteSource(path)
     with in_file(path):

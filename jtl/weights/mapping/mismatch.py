@@ -11,7 +11,7 @@ NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes
 FEW = 8  # more regexes than these are no help, but another network
 DEEP = 12  # branches looked at of a name, which a file may make of any length
 HINTS = {
-    "head/": "a head for other classes than the file's is drawn anew by reinit=('head/.*',)",
+    "head/": "a head for other classes than the file's is re-initialised by reinit=('head/.*',)",
     "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
 }
 # A classifier of speakers has a projection too, of another size, and a layer whose name an encoder's begin with.
