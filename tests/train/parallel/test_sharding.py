@@ -166,7 +166,7 @@ def test_a_mesh_of_ones_own_has_auto_axes_too(key):
     assert state.params["backbone"]["layer"]["kernel"].sharding == NamedSharding(
         mesh(data=2, fsdp=4), PartitionSpec(None, "fsdp")
     )
-    with pytest.raises(ValueError, match=r"axes \('batch',\); .* make it by jtl.mesh"):
+    with pytest.raises(ValueError, match=r"axes \('batch',\); .* use jtl.mesh"):
         put_batch(batch(n=8), jax.sharding.Mesh(np.array(DEVICES), ("batch",)))
 
 
