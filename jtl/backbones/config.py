@@ -10,7 +10,7 @@ from typing import (
     ClassVar,
     Literal,
     NamedTuple,
-    Self,
+    TypeVar,
     dataclass_transform,
     get_args,
     get_origin,
@@ -39,6 +39,7 @@ Zero = Annotated[float, Range(0.0, 0.0)]
 Widths = Annotated[tuple[Whole, ...], Range(1, 8)]
 Depths = Annotated[tuple[Depth, ...], Range(1, 8)]
 _UNFIT = object()
+C = TypeVar("C", bound="Config")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -101,7 +102,7 @@ class Config:
         return given
 
     @classmethod
-    def from_dict(cls, given: Mapping[str, Any], naming: str = "") -> Self:
+    def from_dict(cls: type[C], given: Mapping[str, Any], naming: str = "") -> C:
         """The config of a `config.json`, with defaults for what it leaves out.
 
         Args:
@@ -117,7 +118,8 @@ class Config:
             raise ValueError(f"model_type={_shown(kind)}: {cls.__name__} is of {cls.model_type!r}")
         required = [one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING]
         known = dict.fromkeys(required) | {name: given.pop(name) for name in _kinds(cls) if name in given}
-        return cls(**known, extra=given)
+        checked = {name: read(_kinds(cls)[name], name, value, of=cls.model_type) for name, value in known.items()}
+        return cls(**checked, extra=given)
 
     def to_dict(self) -> dict[str, Any]:
         """The entries as JSON has them, which `from_dict` reads again; one that is None by default is left out."""
@@ -128,7 +130,7 @@ class Config:
                 made[one.name] = _plain(value)
         return {**made, **self.extra}
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: C, **changes: Any) -> C:
         """A copy with other values, checked as all are.
 
         Raises:
