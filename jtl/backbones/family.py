@@ -45,6 +45,7 @@ class Family(Generic[C]):
       torchvision: those of `names` that timm does not know.
       depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
         the first of them in every config; none where a network is read as a whole only.
+      blocks: how many blocks the network of a config has; None where that is the sum of the first entry of `depth`.
     """
 
     config: type[C]
@@ -61,10 +62,24 @@ class Family(Generic[C]):
     head: Callable[[C, int], Model] = lambda config, classes: heads.linear(classes)
     torchvision: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()
+    blocks: Callable[[C], int] | None = None
 
     def complete(self, entries: Mapping[str, Any], naming: str = "") -> C:
         """The config of a `config.json`, as `Config.from_dict` reads it."""
         return self.config.from_dict(entries, naming)
+
+    def count_blocks(self, config: C) -> int:
+        """The number of blocks of a config's network, those of two towers together; 0 of a network without blocks.
+
+        Example:
+            >>> from jtl.backbones.registry import FAMILIES
+            >>> FAMILIES["resnet"].count_blocks(FAMILIES["resnet"].complete({"depths": [3, 4, 6, 3]}))
+            16
+        """
+        if self.blocks is not None:
+            return self.blocks(config)
+        found = getattr(config, self.depth[0]) if self.depth else 0
+        return found if isinstance(found, int) else sum(found)
 
 
 def by_preset(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.backbones.registry import FAMILIES, Config
-from jtl.pretrained.depth import blocks, blocks_of
+from jtl.pretrained.depth import blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
 from jtl.pretrained.recognise import beginnings, described, recognise
@@ -141,7 +141,7 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
             if named:
                 completed = family.complete(config, naming)
                 fit = Fit(completed.model_type, naming, completed, name, named)
-                ranked.append((-named, unmet, abs(count - blocks(whole.to_dict())), fit))
+                ranked.append((-named, unmet, abs(count - family.count_blocks(whole)), fit))
     ranked.sort(key=lambda entry: entry[:3])
     # Networks of the same names and depth differ by their shapes.
     alike = [entry[3] for entry in ranked if entry[:3] == ranked[0][:3]]

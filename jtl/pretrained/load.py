@@ -153,7 +153,7 @@ def load(
     tensors = held.under(prefix)
     family = found.family
     described = family.complete(found.entries)
-    check_depth(described, len(tensors))
+    check_depth(family, described, len(tensors))
     named = tables(family, described)
     left = matching(unused, tensors, "unused", "tensors of the file")
     kind = naming([name for name in tensors if name not in left], named)

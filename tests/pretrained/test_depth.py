@@ -4,14 +4,30 @@ import names_before
 import pytest
 
 from jtl.backbones.registry import FAMILIES
-from jtl.pretrained.depth import blocks, blocks_of, check_depth
+from jtl.pretrained.depth import blocks_of, check_depth
+from jtl.pretrained.outline import outline
 from jtl.weights import WeightNameError
+
+DECODERS = ("llama", "mistral", "qwen2", "qwen3")  # of which `names_before` has no record
 
 
 @pytest.mark.parametrize("before", names_before.tables(), ids=str)
 def test_a_config_says_as_many_blocks_as_its_parameters_have(before):
-    config = FAMILIES[before.config["model_type"]].complete(dict(before.config), "")
-    assert blocks(config.to_dict()) == len(blocks_of(before.paths))
+    family = FAMILIES[before.config["model_type"]]
+    assert family.count_blocks(family.complete(dict(before.config))) == len(blocks_of(before.paths))
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_has_as_many_blocks_as_its_config_says(kind):
+    family = FAMILIES[kind]
+    small = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 3}
+    small |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}
+    config = family.complete(small)
+    assert family.count_blocks(config) == len(blocks_of(outline(family, config))) == 3
+
+
+def test_every_family_is_counted():
+    assert {*FAMILIES} == {before.config["model_type"] for before in names_before.tables()} | {*DECODERS}
 
 
 def test_blocks_of_known_networks():
@@ -24,11 +40,12 @@ def test_blocks_of_known_networks():
         ("vgg", "vgg16", 13),
     ):
         family = FAMILIES[kind]
-        assert blocks(family.complete(family.named(name, {}) or {}).to_dict()) == count
+        assert family.count_blocks(family.complete(family.named(name, {}) or {})) == count
 
 
 def test_a_network_out_of_all_proportion_is_refused():
-    config = FAMILIES["vit"].complete({"model_type": "vit", "num_hidden_layers": 101}, "")
-    check_depth(config, 25)
+    family = FAMILIES["vit"]
+    config = family.complete({"model_type": "vit", "num_hidden_layers": 101})
+    check_depth(family, config, 25)
     with pytest.raises(WeightNameError, match="a vit of 101 blocks cannot be in a file of 24 tensors; check how many"):
-        check_depth(config, 24)
+        check_depth(family, config, 24)

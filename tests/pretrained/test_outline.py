@@ -9,6 +9,7 @@ from jtl import heads
 from jtl.backbones.registry import FAMILIES
 from jtl.networks import network
 from jtl.params import flatten
+from jtl.pretrained.head import with_reads
 from jtl.pretrained.outline import outline
 
 RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 2]}
@@ -46,3 +47,10 @@ def test_a_network_is_built_once_and_another_by_itself():
     assert deeper.items() > first.items()
     outline(family, config, 3)
     assert len(built) == 3
+
+
+def test_heads_on_other_features_have_outlines_of_their_own():
+    family = FAMILIES["resnet"]
+    config = family.complete(RESNET, "transformers")
+    assert outline(family, config, 3)["head/out/kernel"] == (8, 3)
+    assert outline(family, with_reads(config, ("stage1", "stage2")), 3)["head/out/kernel"] == (4 + 8, 3)

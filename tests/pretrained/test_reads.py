@@ -36,9 +36,9 @@ def test_a_head_on_every_token_comes_back_too(tmp_path):
     assert load(tmp_path / "out").head.reads == whole("last")
 
 
-@pytest.mark.parametrize("format", ["hf", "timm"])
+@pytest.mark.parametrize("format", ["hf", "timm", "torchvision"])
 def test_formats_that_cannot_say_it_are_refused(tmp_path, format):
-    loaded = load(made.folder(tmp_path / "in", made.VIT), reads="last", reinit=("head/.*",))
+    loaded = load(made.folder(tmp_path / "in", made.RESNET), reads="last", reinit=("head/.*",))
     with pytest.raises(ValueError, match=r"the head reads \('last',\), which .* cannot say; save it with format='jtl'"):
         save(tmp_path / "out", loaded, format=format)
     plain = load(tmp_path / "in", reads=reads("pooled"))

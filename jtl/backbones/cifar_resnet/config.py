@@ -31,5 +31,6 @@ FAMILIES = (
         example=lambda config: picture(32, 3),
         tables=lambda config: {"akamaster": akamaster()},
         usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
+        blocks=lambda config: (config.depth - 2) // 2,  # of two convolutions, beside the first one and the head
     ),
 )

@@ -180,7 +180,7 @@ C = TypeVar("C", bound=_TowerConfig)
 def _tower(
     config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[str, str], list[Rule]]
 ) -> Family[C]:
-    """One tower; `bare` is transformers' class without a projection, `table` of a depth, a path and a prefix."""
+    """One tower; `bare` is transformers' class without a projection, `table` of a path and a prefix."""
     part = "vision_model" if issubclass(config, _ImageConfig) else "text_model"
 
     def projects(config: C) -> bool:
@@ -208,6 +208,10 @@ def _both_examples(config: ClipConfig | SiglipConfig) -> Any:
     return {"image": _example(config.vision_config), "text": _example(config.text_config)}
 
 
+def _both_blocks(config: ClipConfig | SiglipConfig) -> int:
+    return config.vision_config.num_hidden_layers + config.text_config.num_hidden_layers
+
+
 def _tables_clip(config: ClipConfig) -> dict[str, Sequence[Rule]]:
     del config
     image = maps.clip_image("backbone/image", r"vision_model\.")
@@ -230,6 +234,7 @@ FAMILIES = (
         example=_both_examples,
         tables=_tables_clip,
         bare=lambda config: "CLIPModel",
+        blocks=_both_blocks,
     ),
     Family(
         config=SiglipConfig,
@@ -237,6 +242,7 @@ FAMILIES = (
         example=_both_examples,
         tables=_tables_siglip,
         bare=lambda config: "SiglipModel",
+        blocks=_both_blocks,
     ),
     _tower(ClipVisionConfig, "CLIPVisionModel", _clip_image, maps.clip_image),
     _tower(ClipTextConfig, "CLIPTextModel", _clip_text, maps.clip_text),

@@ -51,5 +51,6 @@ FAMILIES = (
         example=lambda config: picture(2 << len(config.depths), config.num_channels),
         tables=_tables,
         usual=lambda name, config: Preprocessing(256, 224, "bilinear", *IMAGENET),
+        blocks=lambda config: sum(config.depths),
     ),
 )

@@ -70,6 +70,11 @@ class EfficientNetConfig(Config, model_type="efficientnet"):
                 given = str(getattr(self, name))[:120]
                 raise ValueError(f"efficientnet with {name}={given} is not read, only with {wanted}")
 
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """The number of blocks of each stage."""
+        return tuple(math.ceil(count * self.depth_coefficient) for count in self.num_block_repeats)
+
 
 def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"(tf_|)efficientnet_(b[0-7])", name)
@@ -96,8 +101,7 @@ def _backbone(config: EfficientNetConfig) -> Model:
 
 
 def _tables(config: EfficientNetConfig) -> dict[str, Sequence[Rule]]:
-    repeats = [math.ceil(count * config.depth_coefficient) for count in config.num_block_repeats]
-    stages = [(count, ratio > 1) for count, ratio in zip(repeats, config.expand_ratios, strict=True)]
+    stages = [(count, ratio > 1) for count, ratio in zip(config.repeats, config.expand_ratios, strict=True)]
     # Each library's network pads in its own way, and can be written for no other.
     if config.padding is None and config.batch_norm_eps is not None:
         return {"transformers": maps.transformers()}
@@ -124,5 +128,6 @@ FAMILIES = (
         usual=_usual,
         architecture="EfficientNetForImageClassification",
         head=lambda config, classes: heads.linear(classes, dropout=config.dropout_rate or 0.0),
+        blocks=lambda config: sum(config.repeats),
     ),
 )

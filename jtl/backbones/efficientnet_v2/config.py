@@ -112,5 +112,6 @@ FAMILIES = (
         tables=_tables,
         usual=_usual,
         torchvision=TORCHVISION,
+        blocks=lambda config: sum(config.num_block_repeats),
     ),
 )

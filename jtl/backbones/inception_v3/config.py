@@ -44,5 +44,6 @@ FAMILIES = (
         example=lambda config: picture(75, config.num_channels),
         tables=_tables,
         usual=_usual,
+        blocks=lambda config: sum(config.depths),
     ),
 )

@@ -84,5 +84,6 @@ FAMILIES = (
         architecture="MobileNetV2ForImageClassification",
         head=lambda config, classes: heads.linear(classes, dropout=config.classifier_dropout_prob or 0.0),
         torchvision=("mobilenet_v2",),
+        blocks=lambda config: sum(repeats(config.depth_coefficient)),
     ),
 )

@@ -97,5 +97,6 @@ FAMILIES = (
         tables=_tables,
         usual=_usual,
         torchvision=TORCHVISION,
+        blocks=lambda config: len(ROWS[config.size]),
     ),
 )

@@ -49,5 +49,6 @@ FAMILIES = (
         backbone=_backbone,
         example=lambda config: sentence(128),
         tables=lambda config: {"torch": maps.torch()},
+        blocks=lambda config: config.num_layers,
     ),
 )
