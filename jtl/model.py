@@ -170,7 +170,10 @@ def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Mode
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         return model.apply(variables, change(None, x), train=train, key=key)
 
-    return model._replace(init=lambda key, x: model.init(key, change(None, x)), apply=apply)
+    parts = model.parts
+    if parts is not None:  # `features` and `frozen_stats` build the network again from its parts
+        parts = {**parts, "backbone": preprocessed(parts["backbone"], change)}
+    return model._replace(init=lambda key, x: model.init(key, change(None, x)), apply=apply, parts=parts)
 
 
 def evaluated(model: Model) -> Model:
@@ -187,7 +190,10 @@ def evaluated(model: Model) -> Model:
         del train, key
         return model.apply(variables, x, train=False, key=None)
 
-    return model._replace(apply=apply)
+    parts = model.parts
+    if parts is not None:
+        parts = {name: evaluated(part) for name, part in parts.items()}
+    return model._replace(apply=apply, parts=parts)
 
 
 def cast_floating(tree: Any, dtype: Any) -> Any:

@@ -16,7 +16,7 @@ def shapes(make: Callable[..., Any], *args: Any) -> Any:
     their variables and results. Of a ViT-B it takes a tenth of the time.
 
     Args:
-      make: as `jtl.init` of some backbone; what it calls under a `jax.jit` of its own holds no modules.
+      make: as the `init` of a network; what it calls under a `jax.jit` of its own holds no modules.
       args: arrays, or their shapes.
     """
 

@@ -39,7 +39,7 @@ def test_a_new_head(folder, key):
     jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["backbone"], old.variables.params["backbone"])
     assert load(folder, classes=5).labels == old.labels
     assert load(folder, classes=5, reinit=("head/.*",)).labels is None, "five other classes have not the file's names"
-    # The same draw as jtl.init makes, so that a run from the same key starts alike.
+    # The same draw as the network's init makes, so that a run from the same key starts alike.
     fresh = jax.jit(loaded.network.init)(key, jnp.zeros((1, 64, 64, 3)))
     jax.tree.map(np.testing.assert_array_equal, loaded.variables.params["head"], fresh.params["head"])
 

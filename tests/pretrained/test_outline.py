@@ -1,4 +1,4 @@
-"""Outlines of networks: what `jtl.init` makes, found once."""
+"""Outlines of networks: what their `init` makes, found once."""
 
 from dataclasses import replace
 

@@ -7,6 +7,7 @@ import pytest
 from jtl.data import augment
 from jtl.methods.finetune.finetune import predictor
 from jtl.model import preprocessed
+from jtl.networks import network
 from jtl.pretrained.load import load
 
 IMAGES = 2000
@@ -30,7 +31,7 @@ def test_published_accuracy(real_data, file, published):
     loaded = load(real_data(f"cifar_resnet/{file}.th"), arch=f"cifar_{file.split('-')[0]}")
     images = loaded.preprocessing
     backbone = preprocessed(loaded.backbone, augment.normalise(images.mean, images.std))
-    predict = jax.jit(predictor(backbone, loaded.head))
+    predict = jax.jit(predictor(network(backbone=backbone, head=loaded.head)))
     stored = np.load(real_data("cifar10.npz"))
     some = np.random.default_rng(0).permutation(len(stored["x_test"]))[:IMAGES]
     x, y = stored["x_test"][some], stored["y_test"][some]

@@ -4,10 +4,11 @@ import optax
 import pytest
 from nets import batch, normed, top
 
-from jtl import model
+from jtl import backbones, heads, losses, model
 from jtl.heads import reading
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.features import extract, features
+from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import total
 from jtl.networks import network, part
 from jtl.params import flatten, select
@@ -102,6 +103,34 @@ def test_features_of_texts_are_means_of_their_tokens_and_padding_changes_none(ke
     views, _ = look(net, variables.params, {}, rows, key)
     logits = wanted @ variables.params["head"]["out"]["kernel"] + variables.params["head"]["out"]["bias"][None]
     np.testing.assert_allclose(views["target"].output, logits, rtol=1e-5, atol=1e-6)
+
+
+def frozen(net, loss=losses.cross_entropy):
+    return finetune(net, loss, frozen_stats=True)
+
+
+@pytest.mark.parametrize("method", [features, frozen])
+def test_a_frozen_backbone_still_sees_its_input_preprocessed(key, method):
+    """A regression by `W f + b` of features that are the preprocessed input itself, by hand."""
+    rows = batch()
+    net = network(backbone=backbones.identity(), head=top(3))
+    inside = model.preprocessed(net, lambda key, x: 100 * x - 7)
+    variables = inside.init(key, rows["x"])
+    value, _ = method(inside, lambda out, y: out[:, 0])(variables.params, variables.stats, rows, key, 0)
+    out = variables.params["head"]["out"]
+    by_hand = (100 * rows["x"] - 7) @ out["kernel"][:, 0] + out["bias"][0]
+    np.testing.assert_allclose(total(value), by_hand.mean(), rtol=1e-5)
+
+
+def test_a_network_in_evaluation_mode_keeps_to_it_on_a_frozen_backbone(key):
+    rows = batch()
+    net = network(backbone=backbones.identity(), head=heads.linear(3, dropout=0.5))
+    variables = net.init(key, rows["x"])
+    value, _ = features(model.evaluated(net))(variables.params, {}, rows, key, 0)
+    out = variables.params["head"]["out"]
+    logits = rows["x"] @ out["kernel"] + out["bias"][None]
+    wanted = optax.softmax_cross_entropy_with_integer_labels(logits, rows["y"]).mean()
+    np.testing.assert_allclose(total(value), wanted, rtol=1e-6)
 
 
 def test_an_empty_data_set_is_refused(key):
