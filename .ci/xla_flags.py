@@ -1,7 +1,7 @@
 """Prints the flags with which XLA compiles the small programs of tests quickly, for the jax that is installed.
 
-Most of the time of a test is compiling, so LLVM's expensive passes are left out. jax 0.10's fusion emitters double the time to
-compile for a CPU; later versions have no flag to turn them off, and refuse an unknown one.
+Most of the time of a test is compiling, so LLVM's expensive passes are left out. jax 0.10's fusion emitters double the
+time to compile for a CPU; later versions have no flag to turn them off, and refuse an unknown one.
 """
 
 from importlib.metadata import version
