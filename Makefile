@@ -7,9 +7,8 @@ CONSTRAINTS ?=
 WORKERS ?= 2
 DURATIONS ?=
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(DURATIONS)
-# Most of the time of a small test is compiling: XLA leaves out LLVM's dear passes.
-QUICKLY = XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true $(XLA)"
-XLA ?=
+# Most of the time of a small test is compiling.
+QUICKLY = XLA_FLAGS="$$($(VENV)/bin/python .ci/xla_flags.py)"
 # Two that tests compare with, apart from all else: they ask for a torch that this one is not, so no dependencies.
 OTHERS = torchvision==0.28.0 timm==1.0.31
 
