@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jtl._tracing.eval_shape import shapes
 from jtl.model import Model
@@ -35,7 +36,8 @@ def flops(model: Model, example: Any) -> int:
     def run(variables: Any, x: Any) -> Any:
         return model.apply(variables, x, train=False)[0]["pooled"]
 
-    return _of(jax.make_jaxpr(run)(made, example).jaxpr)
+    program = jax.make_jaxpr(run)(made, example).jaxpr  # computes every feature, as a language model's logits
+    return _of(dce_jaxpr(program, [True] * len(program.outvars))[0])
 
 
 def _of(program: Any) -> int:
