@@ -26,8 +26,8 @@ def blocks(config: Mapping[str, Any]) -> int:
     """The number of blocks by the entries of a config, those of two towers together; 0 of a network without blocks.
 
     Example:
-        >>> blocks({"model_type": "resnet", "depths": [3, 4, 6, 3]})
-        16
+      >>> blocks({"model_type": "resnet", "depths": [3, 4, 6, 3]})
+      16
     """
     if any(tower in config for tower in _TOWERS):
         return sum(blocks(config[tower]) for tower in _TOWERS)
