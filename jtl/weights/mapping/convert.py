@@ -52,8 +52,8 @@ def convert(
       Parameters with the structure, shapes and number types of `params`; and the account.
 
     Raises:
-      WeightNameError: a name is missing, unexpected, claimed twice or of another shape, and all of them are listed; or a
-        regex of `reinit` or `unused` matches nothing.
+      WeightNameError: a name is missing, unexpected, claimed twice or of another shape, and all of them are listed; or
+        a regex of `reinit` or `unused` matches nothing.
     """
     wanted = flatten(params)
     kept = matching(reinit, wanted, "reinit", "parameters")
