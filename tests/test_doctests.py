@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -36,6 +38,18 @@ def test_every_public_function_has_an_example(name):
     if inspect.isclass(found) and (issubclass(found, tuple | Exception) or name in RESULTS):
         return  # a record, which is what a function returns
     assert ">>>" in (inspect.getdoc(found) or ""), f"jtl.{name} has no example"
+
+
+SECTION = re.compile(r"^( *)(?:Args|Returns|Raises|Example):\n\1(?!  \S)", re.MULTILINE)
+"""The head of a docstring's section whose first line is not two spaces further in."""
+
+
+def test_sections_of_docstrings_are_indented_by_two_spaces():
+    wrong = []
+    for path in sorted(Path(jtl.__path__[0]).rglob("*.py")):
+        text = path.read_text()
+        wrong += [f"{path.name}:{text.count(chr(10), 0, found.start()) + 1}" for found in SECTION.finditer(text)]
+    assert not wrong
 
 
 RESULTS = ("State", "Step", "Sums")

@@ -58,17 +58,17 @@ class Config:
       ValueError: for an impossible value, naming the entry, its value and what would be right.
 
     Example:
-        >>> class MlpConfig(Config, model_type="mlp"):
-        ...     hidden_sizes: Widths = (64, 64)
-        ...     dropout: Rate = 0.0
-        >>> config = MlpConfig.from_dict({"model_type": "mlp", "hidden_sizes": [8], "id2label": {"0": "ant"}})
-        >>> config.hidden_sizes, config.replace(dropout=0.5).dropout
-        ((8,), 0.5)
-        >>> config.to_dict()
-        {'model_type': 'mlp', 'hidden_sizes': [8], 'dropout': 0.0, 'id2label': {'0': 'ant'}}
-        >>> MlpConfig(dropout=2.0)
-        Traceback (most recent call last):
-        ValueError: mlp with dropout=2.0: give a number from 0 to 1.0
+      >>> class MlpConfig(Config, model_type="mlp"):
+      ...     hidden_sizes: Widths = (64, 64)
+      ...     dropout: Rate = 0.0
+      >>> config = MlpConfig.from_dict({"model_type": "mlp", "hidden_sizes": [8], "id2label": {"0": "ant"}})
+      >>> config.hidden_sizes, config.replace(dropout=0.5).dropout
+      ((8,), 0.5)
+      >>> config.to_dict()
+      {'model_type': 'mlp', 'hidden_sizes': [8], 'dropout': 0.0, 'id2label': {'0': 'ant'}}
+      >>> MlpConfig(dropout=2.0)
+      Traceback (most recent call last):
+      ValueError: mlp with dropout=2.0: give a number from 0 to 1.0
     """
 
     model_type: ClassVar[str] = ""

@@ -26,9 +26,9 @@ def show(value: object, limit: int = 120) -> str:
     """`value` as one short line: a file may hold names of any length and with any character.
 
     Args:
-        value: what to print; only strings and numbers are printed, of anything else the type (its repr
-            could recurse).
-        limit: the longest text, in characters.
+      value: what to print; only strings and numbers are printed, of anything else the type (its repr
+        could recurse).
+      limit: the longest text, in characters.
     """
     if isinstance(value, str):
         text = repr(value[: limit + 1])

@@ -15,11 +15,11 @@ class Entry(NamedTuple):
     """One tensor: what it will be, and how to read it.
 
     Args:
-        shape: of the array.
-        dtype: of the array.
-        read: gives it.
-        fill: reads it into an array of that shape, of any strides and number type; None where that saves nothing.
-        view: gives it as a view of the file, of which only what is looked at is read; None where there is none.
+      shape: of the array.
+      dtype: of the array.
+      read: gives it.
+      fill: reads it into an array of that shape, of any strides and number type; None where that saves nothing.
+      view: gives it as a view of the file, of which only what is looked at is read; None where there is none.
     """
 
     shape: tuple[int, ...]
@@ -49,9 +49,9 @@ class Tensors(_Arrays):
     Nothing is kept, so a caller that takes one tensor after another never holds the file twice.
 
     Args:
-        path: the file (or index) they are from.
-        entries: the tensors.
-        metadata: the text the file carries beside them.
+      path: the file (or index) they are from.
+      entries: the tensors.
+      metadata: the text the file carries beside them.
     """
 
     def __init__(self, path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None):

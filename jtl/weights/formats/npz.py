@@ -32,13 +32,13 @@ def read_npz(path: Path) -> Tensors:
     Arrays of two-byte voids are bfloat16: that is how NumPy writes what JAX gives it.
 
     Args:
-        path: the file.
+      path: the file.
 
     Returns:
-        Name to array, read on access.
+      Name to array, read on access.
 
     Raises:
-        WeightFileError: the file is damaged, or an array holds Python objects.
+      WeightFileError: the file is damaged, or an array holds Python objects.
     """
     source = ByteSource(path)
     with in_file(path):

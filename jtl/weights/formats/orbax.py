@@ -35,10 +35,10 @@ def read_checkpoint(folder: Path) -> Tensors:
     named in the log "jtl.checkpoint", and the one before is read, as `jtl.Checkpoints` does.
 
     Args:
-        folder: of a run, or of one step, which must be intact.
+      folder: of a run, or of one step, which must be intact.
 
     Raises:
-        WeightFileError: the manifest is malformed, or the files are not those that were written.
+      WeightFileError: the manifest is malformed, or the files are not those that were written.
     """
     *others, last = _candidates(folder)
     for step in others:

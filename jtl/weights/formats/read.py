@@ -29,17 +29,17 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
     """The named tensors of a weight file or folder on this machine.
 
     Args:
-        path: a file, an `*.index.json` beside its files, a folder that holds one of `NAMES` or exactly
-            one weight file, or one that `jtl.Checkpoints` wrote, of which the newest is read.
-        within: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
+      path: a file, an `*.index.json` beside its files, a folder that holds one of `NAMES` or exactly
+        one weight file, or one that `jtl.Checkpoints` wrote, of which the newest is read.
+      within: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
 
     Returns:
-        Name to array; each is read when it is looked up, and `tensors.entry(name)` tells shape and dtype
-        without that.
+      Name to array; each is read when it is looked up, and `tensors.entry(name)` tells shape and dtype
+      without that.
 
     Raises:
-        FileNotFoundError: the path does not exist, or a folder holds no weights.
-        WeightFileError: the file is damaged, malicious, or of another kind.
+      FileNotFoundError: the path does not exist, or a folder holds no weights.
+      WeightFileError: the file is damaged, malicious, or of another kind.
     """
     path = Path(path)
     if path.is_dir():

@@ -46,13 +46,13 @@ def read_safetensors(path: Path) -> Tensors:
     """The tensors of one safetensors file.
 
     Args:
-        path: the file.
+      path: the file.
 
     Returns:
-        Name to array, read on access; `metadata` holds the header's `__metadata__`.
+      Name to array, read on access; `metadata` holds the header's `__metadata__`.
 
     Raises:
-        WeightFileError: the header is malformed, or does not fit the file's length.
+      WeightFileError: the header is malformed, or does not fit the file's length.
     """
     source = ByteSource(path)
     with in_file(path):
@@ -75,7 +75,7 @@ def parse_json(text: bytes) -> object:
     """JSON without repeated keys.
 
     Raises:
-        WeightFileError: it is no JSON, a key comes twice, or it is nested too deeply.
+      WeightFileError: it is no JSON, a key comes twice, or it is nested too deeply.
     """
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_unique)

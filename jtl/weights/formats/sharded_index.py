@@ -17,12 +17,12 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
     """All tensors named by an index `{"weight_map": {tensor: file}}` whose files lie beside it.
 
     Args:
-        path: the `*.index.json` file.
-        read_shard: reads one of the files.
+      path: the `*.index.json` file.
+      read_shard: reads one of the files.
 
     Raises:
-        WeightFileError: the index is malformed, names a file outside its folder, or disagrees with a file.
-        FileNotFoundError: a named file is absent.
+      WeightFileError: the index is malformed, names a file outside its folder, or disagrees with a file.
+      FileNotFoundError: a named file is absent.
     """
     weight_map = _weight_map(path)
     with in_file(path):
@@ -42,7 +42,7 @@ def names_of(path: Path) -> list[str]:
     """The files that an index names.
 
     Raises:
-        WeightFileError: the index is malformed, or names a file outside its folder.
+      WeightFileError: the index is malformed, or names a file outside its folder.
     """
     weight_map = _weight_map(path)
     with in_file(path):

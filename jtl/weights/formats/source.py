@@ -35,7 +35,7 @@ def check_shape(shape: Sequence[object], itemsize: int, what: str) -> tuple[int,
     """`shape` as a tuple of ints that NumPy can hold.
 
     Raises:
-        WeightFileError: an entry is no integer, is negative, or the array is too big for any memory.
+      WeightFileError: an entry is no integer, is negative, or the array is too big for any memory.
     """
     if len(shape) > MAX_DIMS:
         raise WeightFileError(f"{what} has {len(shape)} dimensions; at most {MAX_DIMS} are read")
@@ -64,8 +64,8 @@ class ByteSource:
     """A regular file of a known size.
 
     Raises:
-        FileNotFoundError: the path does not exist.
-        WeightFileError: it is a folder, a pipe or a device.
+      FileNotFoundError: the path does not exist.
+      WeightFileError: it is a folder, a pipe or a device.
     """
 
     def __init__(self, path: Path):

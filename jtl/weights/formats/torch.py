@@ -29,10 +29,10 @@ def read_torch_tree(path: Path) -> object:
     Tensors that share a storage are read once each, so they share nothing here.
 
     Args:
-        path: the file, of either format.
+      path: the file, of either format.
 
     Raises:
-        WeightFileError: the file is damaged, or holds anything else than data; the error names it.
+      WeightFileError: the file is damaged, or holds anything else than data; the error names it.
     """
     source = ByteSource(path)
     with in_file(path):
@@ -44,16 +44,16 @@ def read_torch(path: Path, within: str | None = None) -> Tensors:
     """The state dict in a PyTorch file.
 
     Args:
-        path: the file, of either format.
-        within: where it lies in what was saved, as "model" or "checkpoint/state_dict"; None finds it, and
-            raises where
-            several dicts of tensors could be meant.
+      path: the file, of either format.
+      within: where it lies in what was saved, as "model" or "checkpoint/state_dict"; None finds it, and
+        raises where
+        several dicts of tensors could be meant.
 
     Returns:
-        Name to array, read on access.
+      Name to array, read on access.
 
     Raises:
-        WeightFileError: the file is damaged, holds anything else than data, or no tensors at `within`.
+      WeightFileError: the file is damaged, holds anything else than data, or no tensors at `within`.
     """
     source = ByteSource(path)
     with in_file(path):

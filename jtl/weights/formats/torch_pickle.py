@@ -25,9 +25,9 @@ class Machine:
     """Runs one pickle after another in `data`.
 
     Args:
-        data: the bytes.
-        file_size: the length of the whole file in bytes, which bounds how many instructions are sensible.
-        persistent: turns a persistent id (PyTorch's reference to a storage) into a value.
+      data: the bytes.
+      file_size: the length of the whole file in bytes, which bounds how many instructions are sensible.
+      persistent: turns a persistent id (PyTorch's reference to a storage) into a value.
     """
 
     def __init__(self, data: bytes, file_size: int, persistent: Callable[[object], object]):
@@ -46,7 +46,7 @@ class Machine:
         """The value of the pickle that starts at `at`; leaves `at` behind it.
 
         Raises:
-            WeightFileError: an instruction or a name that is not allowed, or a malformed pickle.
+          WeightFileError: an instruction or a name that is not allowed, or a malformed pickle.
         """
         self._reset()
         data, end = self.data, len(self.data)

@@ -18,15 +18,15 @@ def find_tensors(tree: object, within: str | None = None) -> dict[str, TensorVie
     """The state dict in what was saved.
 
     Args:
-        tree: the nested data.
-        within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name:
-            at the root, unless fewer lie there than in the first with such a name.
+      tree: the nested data.
+      within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name:
+        at the root, unless fewer lie there than in the first with such a name.
 
     Returns:
-        Name to tensor; entries of that dict that are no tensors (a version number) are left out.
+      Name to tensor; entries of that dict that are no tensors (a version number) are left out.
 
     Raises:
-        WeightFileError: there is none, or several; the message lists their places.
+      WeightFileError: there is none, or several; the message lists their places.
     """
     found = dict(_tensor_dicts(tree))
     if within is not None:
@@ -77,12 +77,12 @@ def replace_tensors(tree: object, read: Callable[[TensorView], object], budget: 
     """`tree` with every tensor read.
 
     Args:
-        tree: nested dicts, lists and tuples.
-        read: what replaces a tensor.
-        budget: the most bytes that all tensors together may take.
+      tree: nested dicts, lists and tuples.
+      read: what replaces a tensor.
+      budget: the most bytes that all tensors together may take.
 
     Raises:
-        WeightFileError: nested too deeply (or in itself), or more bytes than the budget.
+      WeightFileError: nested too deeply (or in itself), or more bytes than the budget.
     """
     done: dict[int, object] = {}
     spent = 0

@@ -15,10 +15,10 @@ class Archive:
     """The members of a zip file by name.
 
     Args:
-        source: the file.
+      source: the file.
 
     Raises:
-        WeightFileError: it is no zip, lists too much, repeats a name, or is encrypted.
+      WeightFileError: it is no zip, lists too much, repeats a name, or is encrypted.
     """
 
     def __init__(self, source: ByteSource):

@@ -39,22 +39,21 @@ def convert(
     The first rule whose pattern matches a whole name decides. A few tensors are read at a time.
 
     Args:
-        tensors: name to array, as `read` gives it.
-        table: the rules.
-        params: the model's parameters: nested dicts of arrays (anything with `shape` and `dtype`).
-        reinit: regexes on paths whose parameters keep their values in `params` ("head/.*"; "head/*"
-            means the same).
-        unused: regexes on the file's names that are left unread.
-        finish: from a path and its array, in the model's shape but the file's number type, to what is kept; the array
-            may be a view of the file. Called from several threads. None for NumPy arrays of the model's number type.
+      tensors: name to array, as `read` gives it.
+      table: the rules.
+      params: the model's parameters: nested dicts of arrays (anything with `shape` and `dtype`).
+      reinit: regexes on paths whose parameters keep their values in `params` ("head/.*"; "head/*"
+        means the same).
+      unused: regexes on the file's names that are left unread.
+      finish: from a path and its array, in the model's shape but the file's number type, to what is kept; the array
+        may be a view of the file. Called from several threads. None for NumPy arrays of the model's number type.
 
     Returns:
-        Parameters with the structure, shapes and number types of `params`; and the account.
+      Parameters with the structure, shapes and number types of `params`; and the account.
 
     Raises:
-        WeightNameError: a name is missing, unexpected, claimed twice or of another shape; all of them
-            are listed. Or
-            a regex of `reinit` or `unused` matches nothing.
+      WeightNameError: a name is missing, unexpected, claimed twice or of another shape, and all of them are listed; or
+        a regex of `reinit` or `unused` matches nothing.
     """
     wanted = flatten(params)
     kept = matching(reinit, wanted, "reinit", "parameters")

@@ -21,9 +21,9 @@ class Coverage:
     """The account of one conversion; `str()` of it is a table.
 
     Args:
-        loaded: parameters taken from the file.
-        reinit: parameters that keep their initial values, as asked.
-        unused: tensors of the file that were left, as asked or by the name table.
+      loaded: parameters taken from the file.
+      reinit: parameters that keep their initial values, as asked.
+      unused: tensors of the file that were left, as asked or by the name table.
     """
 
     loaded: list[Loaded] = field(default_factory=list)

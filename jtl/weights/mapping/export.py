@@ -22,10 +22,10 @@ class _Inverse(NamedTuple):
     """A rule read backwards.
 
     Args:
-        rule: the rule.
-        template: of the name, with a field `g1` for group 1.
-        groups: the regexes of the pattern's groups.
-        paths: for each path a regex whose group `r0` is what its first reference wrote, and the references.
+      rule: the rule.
+      template: of the name, with a field `g1` for group 1.
+      groups: the regexes of the pattern's groups.
+      paths: for each path a regex whose group `r0` is what its first reference wrote, and the references.
     """
 
     rule: Rule
@@ -38,14 +38,14 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     """A file's tensors from a model's parameters: the inverse of `convert`.
 
     Args:
-        params: nested dicts of arrays.
-        table: the rules; of several that give a path, the first whose name leads back to it is used.
+      params: nested dicts of arrays.
+      table: the rules; of several that give a path, the first whose name leads back to it is used.
 
     Returns:
-        Name to array in the file's layout, C-ordered.
+      Name to array in the file's layout, C-ordered.
 
     Raises:
-        WeightNameError: a parameter has no rule, or a split rule lacks one of its parameters.
+      WeightNameError: a parameter has no rule, or a split rule lacks one of its parameters.
     """
     flat = flatten(params)
     done: set[str] = set()

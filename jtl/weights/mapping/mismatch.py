@@ -22,11 +22,11 @@ class Misfits(NamedTuple):
     """Of a file and a model.
 
     Args:
-        missing: paths of the model that no tensor of the file gives.
-        given: those that some does.
-        unexpected: names of the file that no parameter takes, and how to print them.
-        used: those that some does.
-        problems: lines on those that do not match each other.
+      missing: paths of the model that no tensor of the file gives.
+      given: those that some does.
+      unexpected: names of the file that no parameter takes, and how to print them.
+      used: those that some does.
+      problems: lines on those that do not match each other.
     """
 
     missing: Sequence[str]
@@ -39,9 +39,9 @@ class Misfits(NamedTuple):
         """All of it.
 
         Args:
-            held: all names of the file.
-            reinit: what was asked for.
-            unused: what was asked for.
+          held: all names of the file.
+          reinit: what was asked for.
+          unused: what was asked for.
         """
         lines = ["the file and the model do not fit:"]
         if self.problems:

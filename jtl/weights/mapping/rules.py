@@ -14,16 +14,16 @@ class Rule(NamedTuple):
     r"""One line of a name table; one line serves a layer of all blocks.
 
     Args:
-        pattern: a regex that matches a whole name of the file.
-        path: the parameter's path, with references to the pattern's groups: `\1` is the text of group 1, `{1+1}` is the
-            integer of group 1 plus 1, `{1-1}` minus 1, and `{1+0}` the integer without leading zeros. Several paths
-            where the transform splits; None where the tensor is no parameter and is left (a counter).
-        transform: from the file's layout to the model's.
+      pattern: a regex that matches a whole name of the file.
+      path: the parameter's path, with references to the pattern's groups: `\1` is the text of group 1, `{1+1}` is the
+        integer of group 1 plus 1, `{1-1}` minus 1, and `{1+0}` the integer without leading zeros. Several paths
+        where the transform splits; None where the tensor is no parameter and is left (a counter).
+      transform: from the file's layout to the model's.
 
     Example:
-        >>> rule = Rule(r"layer\.(\d+)\.norm\.weight", "backbone/block{1+1}/norm/scale")
-        >>> Rules([rule]).first("layer.11.norm.weight")[1]
-        ('backbone/block12/norm/scale',)
+      >>> rule = Rule(r"layer\.(\d+)\.norm\.weight", "backbone/block{1+1}/norm/scale")
+      >>> Rules([rule]).first("layer.11.norm.weight")[1]
+      ('backbone/block12/norm/scale',)
     """
 
     pattern: str
@@ -42,8 +42,8 @@ class Reference(NamedTuple):
     """A place in a path template that a group of the pattern fills.
 
     Args:
-        group: its number.
-        shift: what is added to the group's integer; None where the group's text is taken as it is.
+      group: its number.
+      shift: what is added to the group's integer; None where the group's text is taken as it is.
     """
 
     group: int

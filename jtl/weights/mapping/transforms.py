@@ -11,9 +11,9 @@ class Transform:
     """A change of layout and its inverse.
 
     Args:
-        name: what the coverage report prints.
-        forward: file -> model; a sequence of arrays where the rule has several paths.
-        inverse: model -> file; takes that sequence where there are several.
+      name: what the coverage report prints.
+      forward: file -> model; a sequence of arrays where the rule has several paths.
+      inverse: model -> file; takes that sequence where there are several.
     """
 
     name: str
