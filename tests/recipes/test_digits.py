@@ -2,11 +2,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from jtl import cli
+from jtl.backbones import conv4
 from jtl.recipes import digits
 from jtl.recipes.parts import comparison, digits_data, digits_few, digits_shift, digits_transfer
 from jtl.recipes.parts.base import command
@@ -79,6 +81,18 @@ def test_the_command_of_a_run_makes_the_same_recipe_again():
     assert command("digits", again) == words
     with pytest.raises(ValueError, match="--backbone was changed in Python"):
         command("digits", replace(recipe, backbone=recipe.few_backbone))
+
+
+def test_the_baseline_of_the_shift_does_not_see_the_target(key):
+    """The target turned further changes DANN's losses on the source, by BatchNorm, and the baseline's in no bit."""
+    x, y = digits_data.load()
+    body, keys = conv4(4), jax.random.split(key, 1)
+    curves = [
+        digits_shift.run(body, digits_shift.Shift(degrees=degrees, steps=3, batch=8), x, y, keys).curves
+        for degrees in (25.0, 90.0)
+    ]
+    np.testing.assert_array_equal(*(found["source only"] for found in curves))
+    assert not np.array_equal(*(found["DANN"] for found in curves))
 
 
 def test_support_sets_have_the_shots_they_name():

@@ -1,4 +1,5 @@
 import shlex
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -6,7 +7,11 @@ import pytest
 from PIL import Image
 
 from jtl import cli
+from jtl.backbones import mlp
+from jtl.model import Model
+from jtl.recipes import usps_dann
 from jtl.recipes.parts.base import find
+from jtl.recipes.parts.runs import TrainRun
 from jtl.train.checkpoint.checkpoints import Checkpoints
 
 
@@ -36,18 +41,50 @@ def test_cifar_runs_and_its_checkpoint_is_applied(real_data, tmp_path, capsys):
     assert capsys.readouterr().out.split(": ")[1].split(" (")[0] in names
 
 
+TINY = TrainRun(steps=2, batch=8, learning_rate=1e-3)
+WAYS = ("source only", "dann")
+
+
+@dataclass(frozen=True)
+class WithoutBatchNorm(usps_dann.Recipe):
+    backbone: Model = mlp((16,))
+
+
+def ends(recipe):
+    """The last variables of both ways."""
+    recipe.train()
+    return [Checkpoints(recipe.out / name / "checkpoints").variables() for name in WAYS]
+
+
+@pytest.mark.slow
+def test_usps_differs_by_the_alignment_alone(real_data, tmp_path):
+    """With λ = 0 the critic sends nothing back, so two networks that see rows one by one learn the same."""
+    root = real_data("usps.npz").parent
+    alone, adapted = ends(WithoutBatchNorm(out=tmp_path, data=root, stage=TINY, weight=0.0))
+    for part in ("backbone", "head"):
+        # Two programs, so equal to rounding over two steps of adam.
+        same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-5), alone.params[part], adapted.params[part])
+        assert all(jax.tree.leaves(same)), part
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), alone.params["critic"], adapted.params["critic"])
+    assert any(jax.tree.leaves(moved)), "the critic learned in one of them"
+
+
 @pytest.mark.slow
 @pytest.mark.compiling
-def test_usps_differs_by_the_alignment_alone(real_data, tmp_path):
-    root = real_data("usps.npz").parent
-    launch("usps_dann", tmp_path, root, "--stage.steps", "2", "--stage.batch", "8", "--weight", "0")
-    ends = [Checkpoints(tmp_path / name / "checkpoints").variables() for name in ("source only", "dann")]
-    for part in ("backbone", "head"):
-        # With λ = 0 the critic sends nothing back: two programs, so equal to rounding over two steps of adam.
-        same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-5), *(end.params[part] for end in ends))
-        assert all(jax.tree.leaves(same)), part
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), *(end.params["critic"] for end in ends))
-    assert any(jax.tree.leaves(moved)), "the critic learned in one of them"
+def test_the_baseline_of_usps_does_not_see_the_target(real_data, tmp_path):
+    """Other images of the target change what DANN learns; the baseline they leave alone, BatchNorm's statistics too."""
+    real, other = real_data("usps.npz").parent, tmp_path / "other"
+    other.mkdir()
+    (other / "tfds").symlink_to(real / "tfds")
+    digits = np.load(real / "usps.npz")
+    np.savez(other / "usps.npz", **{**digits, "x_train": 255 - digits["x_train"]})
+    found = [
+        ends(usps_dann.Recipe(out=tmp_path / f"run{i}", data=root, stage=TINY)) for i, root in enumerate((real, other))
+    ]
+    (alone, adapted), (alone_again, adapted_otherwise) = found
+    jax.tree.map(np.testing.assert_array_equal, alone, alone_again)
+    for a, b in ((adapted.params, adapted_otherwise.params), (adapted.stats, adapted_otherwise.stats)):
+        assert any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 @pytest.mark.slow
