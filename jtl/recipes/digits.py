@@ -8,8 +8,8 @@ Expect, in percent of test images right, mean and deviation over five seeds (jax
 (c) three unseen digits, the ink of each image bright or dark by a coin, learned on tasks of 0-6: from scratch
     44.4 ± 1.0 with one image a class and 76.1 ± 0.6 with five; MAML 51.2 ± 1.6 and 79.5 ± 2.6.
 
-These numbers were tuned on `--seed 0`. With `--seed 1`, which played no part in it, every gain held on jax 0.12; that of
-(b) was then over a baseline whose BatchNorm saw the target, and was not measured again.
+These numbers were tuned on `--seed 0`. With `--seed 1`, which played no part in it, every gain held on jax 0.12; that
+of (b) was then over a baseline whose BatchNorm saw the target, and was not measured again.
 
 Why noise, and why the ink: on clean images of 8x8 pixels little is left to transfer. There training from scratch got
 87 with five images a class, fine-tuning 85 to 88, frozen features 83 to 85; MAML stayed 1 to 8 points below scratch,
