@@ -154,7 +154,7 @@ def test_fine_tuned_minilm_beats_a_bag_of_words(minilm, real_data, key):
     recipe, steps = question_type.Recipe(), 40
     few, test = both(recipe, real_data, (200, 300))
     tokens = text.tokenizer(minilm, length=recipe.length)
-    loaded = load(minilm, classes=recipe.classes, reinit=("head/.*",))
+    loaded = load(minilm, classes=recipe.classes, reads=FEATURE, reinit=("head/.*",))
     x = tokens(few.texts)
     head = probe(embedded(loaded, x, few.labels), few.labels, len(recipe.classes)).params["head"]
     objective = finetune(loaded.network)
