@@ -54,7 +54,7 @@ class Objective(NamedTuple):
         return self.loss(params, stats, batch, key, step)
 
 
-def as_objective(given: Objective | Callable) -> Objective:
+def as_objective(given: Any) -> Objective:
     """An objective as it is; a bare loss function as one that initialises and commits nothing.
 
     Raises:
@@ -66,7 +66,8 @@ def as_objective(given: Objective | Callable) -> Objective:
         raise TypeError(
             f"{given!r} is no objective: give jtl.finetune(...), or a function of (params, stats, batch, key, step)"
         )
-    return Objective(given)
+    loss: Any = given
+    return Objective(loss)
 
 
 def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Variables) -> Variables:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jtl import ops
 
@@ -35,7 +35,7 @@ class Read:
     """
 
     names: tuple[str, ...] = ("pooled",)
-    form: Literal["vector", "whole"] = "vector"
+    form: str = "vector"
     masked: bool = False
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Read:
         if self.masked and self.form == "vector":
             raise ValueError("masked=True: a vector has no positions; read the feature with form='whole'")
 
-    def __call__(self, features: Mapping[str, Array], x: Any = None) -> Any:
+    def __call__(self, features: Mapping[str, Any], x: Any = None) -> Any:
         """What a head is given.
 
         Args:
@@ -66,7 +66,7 @@ class Read:
         found = {name: self._whole(name, features[name], masks) for name in self.names}
         return found[self.names[0]] if len(self.names) == 1 else found
 
-    def _whole(self, name: str, feature: Array, masks: list[Array]) -> Any:
+    def _whole(self, name: str, feature: Any, masks: list[Array]) -> Any:
         if not self.masked:
             return feature
         mask = _mask_of(feature, masks)
@@ -101,17 +101,17 @@ def whole(*names: str, masked: bool = False) -> Read:
     return Read(names, "whole", masked)
 
 
-def _masks(features: Mapping[str, Array], x: Any) -> list[Array]:
+def _masks(features: Mapping[str, Any], x: Any) -> list[Array]:
     given = [features.get("frames"), x.get("mask") if isinstance(x, Mapping) else None]
     return [jnp.asarray(mask) for mask in given if mask is not None]
 
 
-def _mask_of(feature: Array, masks: list[Array]) -> Array | None:
+def _mask_of(feature: Any, masks: list[Array]) -> Array | None:
     return next((mask for mask in masks if feature.ndim == 3 and mask.shape == feature.shape[:2]), None)
 
 
-def _vector(feature: Array, masks: list[Array]) -> Float[Array, "batch dim"]:
+def _vector(feature: Any, masks: list[Array]) -> Any:
     mask = _mask_of(feature, masks)
     if mask is not None:
-        return ops.mean_of_tokens(feature, mask)
+        return ops.mean_of_tokens(jnp.asarray(feature), mask)
     return feature.mean(tuple(range(1, feature.ndim - 1))) if feature.ndim > 2 else feature

@@ -72,9 +72,9 @@ class Family(Generic[C]):
         """The number of blocks of a config's network, those of two towers together; 0 of a network without blocks.
 
         Example:
-            >>> from jtl.backbones.registry import FAMILIES
-            >>> FAMILIES["resnet"].count_blocks(FAMILIES["resnet"].complete({"depths": [3, 4, 6, 3]}))
-            16
+          >>> from jtl.backbones.registry import FAMILIES
+          >>> FAMILIES["resnet"].count_blocks(FAMILIES["resnet"].complete({"depths": [3, 4, 6, 3]}))
+          16
         """
         if self.blocks is not None:
             return self.blocks(config)

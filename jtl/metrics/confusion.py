@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Num
+from jaxtyping import Array, ArrayLike, Num
 
 from jtl.metrics.accumulate import Metric
 
-Average = Literal["micro", "macro", "weighted", "none"]
-Matrix = Num[Array, "classes classes"]
+Average = str  # checked by value: "micro", "macro", "weighted" or "none"
+Matrix = Num[ArrayLike, "classes classes"]
 
 
 def confusion(classes: int) -> Metric:

@@ -68,7 +68,7 @@ class Step:
 
 def make_step(
     objective: Objective | Callable | Turn | Sequence[Objective | Callable | Turn] | Sequence[Phase],
-    tx: optax.GradientTransformation | Sequence[optax.GradientTransformation],
+    tx: Any,
     *,
     trainable: Mask | Sequence[Mask] | None = None,
     microbatch: int = 1,
@@ -123,7 +123,7 @@ def make_step(
     if ema is not None and not 0 <= ema < 1:
         raise ValueError(f"ema={ema}: the decay lies in [0, 1)")
 
-    def init(variables: Variables, key: Key) -> State:
+    def init(variables: Any, key: Any) -> State:
         _check(variables, key)
         # Without the empty parts, which do not come back from `merge`: every step gives the tree that it got.
         params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
