@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions `(key, x) -> x` of a batch of images [batch, height, width, channels].
 
 Each constructor returns such a function; every example draws for itself. They work under `jit` and `vmap`, and know
-what becomes of labels that lie in the image (`jtl.data.geometry`).
+how labels that lie in the image move (`jtl.data.geometry`).
 """
 
 from collections.abc import Callable, Sequence

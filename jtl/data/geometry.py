@@ -1,4 +1,4 @@
-"""Augmentations that know what becomes of labels: maps and boxes move with the image, or it is refused."""
+"""Augmentations that move labels with the image: label maps and boxes; one that cannot is refused."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -185,8 +185,11 @@ def _taker(
 
             def again(part, others=others):
                 """Loss and gradient at other values of the group, with the same batch, key and statistics."""
-                partial = lambda p, *rest: loss(merge(p, others), *rest)  # noqa: E731
-                g, _, t, _ = gradient(partial, part, stats, batch, key, microbatch)
+
+                def of_group(p, *rest):
+                    return loss(merge(p, others), *rest)
+
+                g, _, t, _ = gradient(of_group, part, stats, batch, key, microbatch)
                 return accumulate.total(t), g if clip is None else _clipped(g, clip)[0]
 
             own = _of(grads, group)
