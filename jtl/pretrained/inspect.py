@@ -17,7 +17,7 @@ from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
-from jtl.weights.mapping.rules import Rule, Rules
+from jtl.weights.mapping.rules import Rule, Rules, needed
 
 TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
 
@@ -156,7 +156,8 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
 
 
 def _hits(names: Iterable[str], rules: Sequence[Rule]) -> _Hits:
-    known = Rules(rules)
+    together = "\n".join(names)
+    known = Rules([rule for rule in rules if needed(rule.pattern) in together])  # compiles what can match alone
     found = [first for name in names if (first := known.first(name))]
     met = {rule.pattern for rule, _ in found}
     unmet = sum(bool(rule.paths) and rule.pattern not in met for rule in rules)

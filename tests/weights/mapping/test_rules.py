@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jtl.weights.mapping.rules import Reference, Rule, Rules, parse
+from jtl.weights.mapping.rules import Reference, Rule, Rules, needed, parse
 
 
 def first_of(table, name):
@@ -15,11 +15,40 @@ def first_of(table, name):
     return None
 
 
-@given(st.permutations(["ab", "a.", "(?:a|b)b", "(.)b", ".*", "(?:a|)b", r"c\.d"]), st.text("abcd.", max_size=4))
+PATTERNS = [
+    "ab",
+    "a.",
+    "(?:a|b)b",
+    "(.)b",
+    ".*",
+    "(?:a|)b",
+    r"c\.d",
+    "ab?c",
+    "a+b",
+    r"c\.?d",
+    "a{2}b",
+    "[ab.]c",
+    "(?:a(?:b|c)d)?b",
+]
+
+
+@given(st.permutations(PATTERNS), st.text("abcd.", max_size=4))
 def test_of_several_rules_the_first_decides(patterns, name):
     """As `re` expands its groups."""
     table = [Rule(pattern, (rf"{i}/x", r"y\1" if "(." in pattern else "y")) for i, pattern in enumerate(patterns)]
     assert Rules(table).first(name) == first_of(table, name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"layer\.(\d+)\.norm\.weight", ".norm.weight"),
+        (r"(?:(?:vit|deit)\.)?h\.[0-9]+\.(?:query|key)_proj\.w(?:eight)?", "_proj.w"),
+        ("ab|c", ""),
+    ],
+)
+def test_what_a_name_must_contain(pattern, text):
+    assert needed(pattern) == text
 
 
 @pytest.mark.parametrize(
