@@ -23,15 +23,22 @@ with epy.lazy_api_imports(globals()):
     from jtl import nn as nn
     from jtl import ops as ops
     from jtl import optim as optim
+    from jtl import peft as peft
     from jtl import preprocess as preprocess
     from jtl import pretrained as pretrained
     from jtl import reads as reads
     from jtl import report as report
     from jtl import rng as rng
+    from jtl import selection as selection
     from jtl import tasks as tasks
     from jtl import train as train
     from jtl import transform as transform
     from jtl import weights as weights
+    from jtl.methods import adapt as alignments
+    from jtl.methods import finetune as finetuning
+    from jtl.methods import meta as learners
+    from jtl.methods.adapt import source_free as source_free
+    from jtl.methods.adapt import test_time as test_time
     from jtl.methods.adapt.adapt import adapt as adapt
     from jtl.methods.adapt.dann import alternating as alternating
     from jtl.methods.adapt.dann import dann as dann

@@ -11,6 +11,7 @@ ROOMS = (
     ("recipes",),
     ("report",),
     ("train",),
+    ("selection",),
     ("methods", "peft", "tasks"),
     ("pretrained",),
     ("backbones",),

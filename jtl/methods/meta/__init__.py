@@ -1,1 +1,10 @@
-"""Meta-learning: inner loops, update rules, and the objective over tasks."""
+"""Meta-learning: inner loops, update rules, learners, and the objective over tasks; `jtl.learners` is this package."""
+
+from jtl.methods.meta.inner_loop import Adapt as Adapt
+from jtl.methods.meta.inner_loop import adapt_to as adapt_to
+from jtl.methods.meta.maml import maml as maml
+from jtl.methods.meta.maml import meta as meta
+from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
+from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
+from jtl.methods.meta.update_rules import from_optax as from_optax
+from jtl.methods.meta.update_rules import learned_rate as learned_rate

@@ -1,0 +1,1 @@
+"""Adaptation to a target without the source's data."""

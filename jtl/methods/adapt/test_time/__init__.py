@@ -1,0 +1,1 @@
+"""Test-time adaptation: a model that adapts to a stream of unlabelled batches."""

@@ -1,0 +1,1 @@
+"""Transferability scores: how well a model's features suit a data set, without training."""
