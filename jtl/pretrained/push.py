@@ -1,4 +1,4 @@
-"""Weights to the Hugging Face Hub: the only thing in jtl that sends anything anywhere."""
+"""Uploads weights to the Hugging Face Hub; nothing else in jtl sends data anywhere."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The rows of an evaluation as arrays: logits, features, whatever an objective gives for each example."""
+"""The rows of an evaluation as arrays: logits, features, and other outputs of an objective for each example."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def collect(
     mesh: Mesh | None = None,
     key: Any = None,
 ) -> dict[str, Any]:
-    """Goes through a data set once and gathers the rows of an objective's `Aux.outputs`.
+    """Iterates over a data set once and collects the rows of an objective's `Aux.outputs`.
 
     Args:
       objective: in evaluation mode, as `evaluation(net)`, whose outputs are `output`, `read` and `y`.
