@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 
 def entropy(logits: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
@@ -20,7 +20,9 @@ def entropy(logits: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
     return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
 
 
-def diversity(logits: Float[Array, "batch classes"], mask: Shaped[Array, " batch"] | None = None) -> Float[Array, ""]:
+def diversity(
+    logits: Float[Array, "batch classes"], mask: Shaped[ArrayLike, " batch"] | None = None
+) -> Float[Array, ""]:
     """The entropy of the mean prediction, `H(mean_i p_i)` in nats: low where all rows are given one class.
 
     Args:
@@ -38,7 +40,7 @@ def diversity(logits: Float[Array, "batch classes"], mask: Shaped[Array, " batch
 
 
 def mean_prediction(
-    logits: Float[Array, "batch classes"], mask: Shaped[Array, " batch"] | None = None
+    logits: Float[Array, "batch classes"], mask: Shaped[ArrayLike, " batch"] | None = None
 ) -> Float[Array, " classes"]:
     """The mean of the rows' probabilities, over the rows that a mask keeps; zeros where it keeps none.
 
