@@ -47,6 +47,34 @@ def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "bat
     return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)
 
 
+def without_masked(tree: Any, mask: Any) -> Any:
+    """A tree of arrays [batch, ...] with zeros in the floats that a mask leaves out.
+
+    A NaN in a row that does not count would still be in every gradient, because 0 · NaN is NaN.
+
+    Args:
+      tree: integers and booleans stay as they are.
+      mask: of leading dimensions of the arrays; None for all ones.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.ops import without_masked
+      >>> without_masked(jnp.array([[1.0], [jnp.nan]]), jnp.array([True, False])).tolist()
+      [[1.0], [0.0]]
+    """
+    if mask is None:
+        return tree
+    kept = jnp.asarray(mask) > 0
+
+    def clean(a: Any) -> Any:
+        a = jnp.asarray(a)
+        if not jnp.issubdtype(a.dtype, jnp.floating) or a.shape[: kept.ndim] != kept.shape:
+            return a  # another shape than the mask's is told where it is used
+        return jnp.where(kept.reshape(kept.shape + (1,) * (a.ndim - kept.ndim)), a, jnp.zeros_like(a))
+
+    return jax.tree.map(clean, tree)
+
+
 def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The identity, forward and backward, of a value that is stored rather than computed again by all who read it.
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtl import losses, metrics
+from jtl import losses, metrics, ops
 from jtl.metrics.accumulate import Mean, Metric, element_weights, mean, measure
 from jtl.model import Model, Variables, evaluated
 from jtl.networks import network, parts_of
@@ -93,7 +93,8 @@ def predictor(net: Model) -> Callable:
 def _supervised(net: Model, loss: Callable, metrics: Mapping, ignore: int | None, *, train: bool) -> Objective:
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del step
-        out, stats = net.apply(Variables(params, stats), batch["x"], train=train, key=key if train else None)
+        x = ops.without_masked(batch["x"], batch.get("mask"))
+        out, stats = net.apply(Variables(params, stats), x, train=train, key=key if train else None)
         value, found = judged(out.output, batch, loss, metrics, ignore)
         return value, Aux(stats, found, {"output": out.output, "read": out.read, "y": batch["y"]})
 
@@ -109,6 +110,11 @@ def judged(
     """The loss and the metrics of a batch's output, over the elements that its mask and weights keep."""
     y, mask = batch["y"], batch.get("mask")
     weights = _weights(y, batch.get("weights"), ignore)
+    y = ops.without_masked(y, mask)
+    if isinstance(weights, Mapping):
+        y = {name: ops.without_masked(part, weights.get(name)) for name, part in y.items()}
+    else:
+        y = ops.without_masked(y, weights)
     values = loss(output, y)
     if isinstance(values, Mapping):
         own = weights if isinstance(weights, Mapping) else dict.fromkeys(values, weights)
