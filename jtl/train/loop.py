@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jtl.data.pipeline import same_labels
 from jtl.model import Variables
-from jtl.params import flatten
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
@@ -24,7 +22,7 @@ from jtl.train.progress import Silent
 from jtl.train.progress import progress as shown_progress
 from jtl.train.records import Record
 from jtl.train.refresh import Refresh, refreshed
-from jtl.train.state import State, averaged, copied
+from jtl.train.state import State, averaged, copied, infinite
 from jtl.train.step import Step
 
 
@@ -86,7 +84,7 @@ def fit(
     and started again with the same arguments ends with the same bits. The metrics of a step are read after
     the next one was handed to the devices, so the devices never wait for the host.
 
-    SIGTERM and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
+    SIGTERM, SIGHUP and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
     A second Ctrl-C interrupts at once.
 
     Args:
@@ -146,6 +144,7 @@ def fit(
     at = int(jax.device_get(state.step))
     recorded = records if leading else ()
     run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
+    run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
     if at > steps:
         where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
         raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
@@ -187,6 +186,7 @@ class _Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: int | None = None
     score: float = -math.inf
+    not_finite: frozenset[str] = frozenset()
 
     def resume(self, at: int) -> bool:
         """Restores the best score from the checkpoints, so that early stopping resumes.
@@ -285,8 +285,8 @@ class _Run:
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in numbers_of(found).items())
             self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
         if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
-            if _first_bad(state) is not None:
-                self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
+            if set(infinite(state)) - self.not_finite:
+                self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
             self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains)
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
@@ -306,12 +306,12 @@ class _Run:
         raise SystemExit(0)
 
     def fail(self, what: str, state: State, now: int) -> None:
-        bad = _first_bad(state)
+        bad = [path for path in infinite(state) if path not in self.not_finite]
         where = (
-            f"all parameters are still finite after step {now}, so look at the batch: its numbers, and its labels, of"
+            f"the whole state is still finite after step {now}, so look at the batch: its numbers, and its labels, of"
             " which those outside [0, classes) give NaN"
-            if bad is None
-            else f"the first bad parameter after step {now} is {bad!r}"
+            if not bad
+            else f"the first bad array after step {now} is {bad[0]!r} of {len(bad)}"
         )
         kept = "no checkpoint was saved"
         if self.checkpoints is not None:
@@ -340,13 +340,3 @@ def _more(validation: Validation, variables: Variables, found: dict[str, Any]) -
 def numbers_of(values: dict[str, Any]) -> dict[str, float]:
     """Those that are one number: arrays, as a confusion matrix, are shown and written nowhere but in the history."""
     return {name: value for name, value in values.items() if isinstance(value, float)}
-
-
-@jax.jit
-def _finite(params: Any) -> Any:
-    return {path: jnp.isfinite(leaf).all() for path, leaf in flatten(params).items()}
-
-
-def _first_bad(state: State) -> str | None:
-    finite = jax.device_get(_finite(state.params))
-    return next((path for path in flatten(state.params) if not finite[path]), None)
