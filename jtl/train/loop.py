@@ -105,8 +105,9 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, for fewer steps than were already taken, or or for
+        for a label that means another class in the validation's, for fewer steps than were already taken, or for
         frozen parameters that differ from those of the resumed run.
+      RuntimeError: where another run holds the checkpoints' folder.
       SystemExit: with 0, after a signal.
 
     Example:
@@ -134,26 +135,28 @@ def fit(
     trains = step.trains(state.params)
     leading = jax.process_index() == 0
     display = shown_progress(steps, len(data)) if progress and leading else Silent()
-    if checkpoints is not None and checkpoints.steps():
-        # A refresh may change what no step trains, so its run does not go on with the values that it began with.
-        state = checkpoints.restore(state, trains=trains if refresh is None else None)
-        display.say(f"resuming from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
-    else:
-        places = jax.tree.map(lambda leaf: leaf.sharding, state)
-        state = jax.jit(copied, out_shardings=places)(state)
-    at = int(jax.device_get(state.step))
-    recorded = records if leading else ()
-    run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
-    run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
-    if at > steps:
-        where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
-        raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
-    overdue = run.resume(at)
-    stopped = "patience" if run.over(at) else "steps"
-    if not overdue and (at == steps or stopped == "patience"):
-        display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
-        return Fitted(state, [], run.best, stopped, 0.0)
     with ExitStack() as stack:
+        if checkpoints is not None:
+            stack.enter_context(checkpoints.claimed())  # before anything of another run is read
+        if checkpoints is not None and checkpoints.steps():
+            # A refresh may change what no step trains, so its run does not go on with the values that it began with.
+            state = checkpoints.restore(state, trains=trains if refresh is None else None)
+            display.say(f"resuming from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
+        else:
+            places = jax.tree.map(lambda leaf: leaf.sharding, state)
+            state = jax.jit(copied, out_shardings=places)(state)
+        at = int(jax.device_get(state.step))
+        recorded = records if leading else ()
+        run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
+        run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
+        if at > steps:
+            where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
+            raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
+        overdue = run.resume(at)
+        stopped = "patience" if run.over(at) else "steps"
+        if not overdue and (at == steps or stopped == "patience"):
+            display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
+            return Fitted(state, [], run.best, stopped, 0.0)
         stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
         if checkpoints is not None:
             stack.enter_context(checkpoints)  # whatever ends the run, it waits for its saves

@@ -3,7 +3,8 @@
 import glob
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from jax.sharding import SingleDeviceSharding
 from jtl.model import Variables
 from jtl.params import unflatten
 from jtl.train.checkpoint import arrays, manifest
+from jtl.train.checkpoint.claim import claimed
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.retention import Shelf
 from jtl.train.state import State
@@ -77,6 +79,24 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         """The folder of a step."""
         return self._shelf.path(step)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """A context in which no other run may write here; `fit` enters it.
+
+        Raises:
+          RuntimeError: in all processes, where another run has entered it, with that run's process and host.
+        """
+        failure = None
+        with ExitStack() as stack:
+            if jax.process_index() == 0:
+                try:
+                    stack.enter_context(claimed(self.directory))
+                except (RuntimeError, OSError) as error:
+                    failure = error
+            if _agreed(int(failure is not None)):
+                raise failure or RuntimeError(f"process 0 cannot claim {self.directory}; its message says why")
+            yield
 
     def __enter__(self) -> "Checkpoints":
         return self
