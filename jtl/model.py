@@ -34,12 +34,15 @@ class Model(NamedTuple):
         back as they were, and no key is needed.
       reads: what it takes of a backbone's features, where it is a head.
       parts: the backbone and the heads by name, where it is a `network`.
+      classes: the names of the output's classes in their order, where they are known, as of `jtl.load`; data whose
+        classes have names are then matched by name.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[Output, Stats]]
     reads: Read = Read()
     parts: Any = None  # a mapping of names to models; `Any`, because tyro reads the fields of recipes
+    classes: Any = None  # a tuple of names, or None
 
 
 def from_linen(module: Any) -> Model:

@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from jtl.typing import Key
 
+HUGE = 1e18
+"""Half as many digits as float32 holds: the square of a larger number is infinite."""
 BATCH_AXIS = "batch"
 """The axis name under which `jtl.train.parallel.pmap.pmap_step` maps."""
 
@@ -48,9 +50,10 @@ def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "bat
 
 
 def without_masked(tree: Any, mask: Any) -> Any:
-    """A tree of arrays [batch, ...] with zeros in the floats that a mask leaves out.
+    """A tree of arrays [batch, ...] with zeros for floats that a mask leaves out and that cannot be computed with.
 
-    A NaN in a row that does not count would still be in every gradient, because 0 · NaN is NaN.
+    A NaN in a row that does not count would still be in every gradient, because 0 · NaN is NaN. Ordinary numbers stay,
+    because the rows that fill up a batch are real examples, and batch normalisation sees them.
 
     Args:
       tree: integers and booleans stay as they are.
@@ -70,7 +73,8 @@ def without_masked(tree: Any, mask: Any) -> Any:
         a = jnp.asarray(a)
         if not jnp.issubdtype(a.dtype, jnp.floating) or a.shape[: kept.ndim] != kept.shape:
             return a  # another shape than the mask's is told where it is used
-        return jnp.where(kept.reshape(kept.shape + (1,) * (a.ndim - kept.ndim)), a, jnp.zeros_like(a))
+        counts = kept.reshape(kept.shape + (1,) * (a.ndim - kept.ndim))
+        return jnp.where(counts | (jnp.abs(a) < HUGE), a, jnp.zeros_like(a))  # NaN is not below anything
 
     return jax.tree.map(clean, tree)
 

@@ -1,7 +1,7 @@
 """The training loop: a step, a state and data, until the last step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jtl.data.pipeline import same_labels
 from jtl.model import Variables
 from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.checkpoint.identity import described
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
 from jtl.train.parallel import sharding
@@ -105,8 +106,8 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, for fewer steps than were already taken, or for
-        frozen parameters that differ from those of the resumed run.
+        for a label that means another class in the validation's, for fewer steps than were already taken, or where
+        the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen parameters.
       RuntimeError: where another run holds the checkpoints' folder.
       SystemExit: with 0, after a signal.
 
@@ -138,8 +139,10 @@ def fit(
     with ExitStack() as stack:
         if checkpoints is not None:
             stack.enter_context(checkpoints.claimed())  # before anything of another run is read
+        defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key))
         if checkpoints is not None and checkpoints.steps():
             # A refresh may change what no step trains, so its run does not go on with the values that it began with.
+            checkpoints.same_run(defines)
             state = checkpoints.restore(state, trains=trains if refresh is None else None)
             display.say(f"resuming from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
         else:
@@ -148,6 +151,7 @@ def fit(
         at = int(jax.device_get(state.step))
         recorded = records if leading else ()
         run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
+        run.defines = defines
         run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
         if at > steps:
             where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
@@ -190,6 +194,7 @@ class _Run:
     best: int | None = None
     score: float = -math.inf
     not_finite: frozenset[str] = frozenset()
+    defines: Mapping[str, str] = field(default_factory=dict)
 
     def resume(self, at: int) -> bool:
         """Restores the best score from the checkpoints, so that early stopping resumes.
@@ -290,7 +295,7 @@ class _Run:
         if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
             if set(infinite(state)) - self.not_finite:
                 self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
-            self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains)
+            self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains, run=self.defines)
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
         return "patience" if over else "steps"

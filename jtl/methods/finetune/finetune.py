@@ -101,7 +101,7 @@ def _supervised(net: Model, loss: Callable, metrics: Mapping, ignore: int | None
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         return complete(net.init, key, batch["x"], given)
 
-    return Objective(run, init)
+    return Objective(run, init, classes=net.classes)
 
 
 def judged(
@@ -145,7 +145,7 @@ def _weights(y: Any, given: Any, ignore: int | None) -> Any:
 
 def _frozen(net: Model) -> Model:
     parts = parts_of(net)
-    return network(**{**parts, "backbone": evaluated(parts["backbone"])})
+    return network(**{**parts, "backbone": evaluated(parts["backbone"])})._replace(classes=net.classes)
 
 
 def frozen_backbone(net: Model) -> Model:
@@ -157,4 +157,4 @@ def frozen_backbone(net: Model) -> Model:
         found, stats = backbone.apply(variables, x, train=train, key=key)
         return jax.lax.stop_gradient(found), stats
 
-    return network(**{**parts, "backbone": backbone._replace(apply=apply)})
+    return network(**{**parts, "backbone": backbone._replace(apply=apply)})._replace(classes=net.classes)
