@@ -2,8 +2,11 @@
 
 from jtl.methods.meta.inner_loop import Adapt as Adapt
 from jtl.methods.meta.inner_loop import adapt_to as adapt_to
+from jtl.methods.meta.learned_optimizer import learned_optimizer as learned_optimizer
 from jtl.methods.meta.maml import maml as maml
 from jtl.methods.meta.maml import meta as meta
+from jtl.methods.meta.meta_curvature import meta_curvature as meta_curvature
+from jtl.methods.meta.per_step_rates import per_step_rates as per_step_rates
 from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
 from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
 from jtl.methods.meta.update_rules import from_optax as from_optax
