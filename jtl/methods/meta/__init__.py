@@ -6,7 +6,10 @@ from jtl.methods.meta.learned_optimizer import learned_optimizer as learned_opti
 from jtl.methods.meta.maml import maml as maml
 from jtl.methods.meta.maml import meta as meta
 from jtl.methods.meta.meta_curvature import meta_curvature as meta_curvature
+from jtl.methods.meta.multi_step import annealed_weights as annealed_weights
+from jtl.methods.meta.multi_step import multi_step as multi_step
 from jtl.methods.meta.per_step_rates import per_step_rates as per_step_rates
+from jtl.methods.meta.reptile import reptile as reptile
 from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
 from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
 from jtl.methods.meta.update_rules import from_optax as from_optax
