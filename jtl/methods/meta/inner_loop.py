@@ -11,7 +11,7 @@ from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.model import Variables, upcast
 from jtl.objective import NONE, Objective, as_objective
-from jtl.params import merge, select, split
+from jtl.params import flatten, merge, select, split, unflatten
 from jtl.typing import Batch, Key, Mask, Params, Stats
 
 RULE = "rule"
@@ -130,10 +130,7 @@ def adapt_to(
 
     def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
         variables = inner.init(key, support, Variables(_without(given.params), given.stats))
-        rest, own = (
-            _without(variables.params),
-            {name: given.params[name] for name in (RULE, STEPS) if name in given.params},
-        )
+        rest, own = _without(variables.params), own_of(given.params)
         if per_step is not None:
             chosen, rest = split(rest, per_step)
             own.setdefault(STEPS, jax.tree.map(lambda a: jnp.broadcast_to(a, (steps, *a.shape)), chosen))
@@ -154,6 +151,17 @@ def adapt_to(
 def start_of(params: Params) -> Params:
     """The network's parameters before the first inner step: without those of the adaptation itself."""
     return merge(_without(params), jax.tree.map(lambda a: a[0], params.get(STEPS, {})))
+
+
+def own_of(params: Params) -> Params:
+    """The parameters of the adaptation itself."""
+    return {name: params[name] for name in (RULE, STEPS) if name in params}
+
+
+def with_own(params: Params, own: Params) -> Params:
+    """A network's parameters and those of the adaptation; per-step ones take the place of those they are for."""
+    taken = flatten(own.get(STEPS, {}))
+    return {**unflatten({path: a for path, a in flatten(params).items() if path not in taken}), **own}
 
 
 def _without(params: Params) -> Params:
