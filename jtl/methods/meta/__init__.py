@@ -4,6 +4,7 @@ from jtl.methods.meta.chained import chained as chained
 from jtl.methods.meta.inner_loop import Adapt as Adapt
 from jtl.methods.meta.inner_loop import adapt_to as adapt_to
 from jtl.methods.meta.learned_optimizer import learned_optimizer as learned_optimizer
+from jtl.methods.meta.learner import learner as learner
 from jtl.methods.meta.maml import maml as maml
 from jtl.methods.meta.maml import meta as meta
 from jtl.methods.meta.memory import centred as centred
@@ -16,6 +17,9 @@ from jtl.methods.meta.meta_curvature import meta_curvature as meta_curvature
 from jtl.methods.meta.multi_step import annealed_weights as annealed_weights
 from jtl.methods.meta.multi_step import multi_step as multi_step
 from jtl.methods.meta.new_head import new_head as new_head
+from jtl.methods.meta.over_episodes import Estimate as Estimate
+from jtl.methods.meta.over_episodes import estimate as estimate
+from jtl.methods.meta.over_episodes import over_episodes as over_episodes
 from jtl.methods.meta.per_step_rates import per_step_rates as per_step_rates
 from jtl.methods.meta.prototypes import prototypes as prototypes
 from jtl.methods.meta.reptile import reptile as reptile

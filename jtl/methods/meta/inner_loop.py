@@ -28,8 +28,9 @@ class Adapt(NamedTuple):
     Args:
       run: `run(params, stats, support, key, step) -> (params, stats)`, for one task's support set.
       init: `init(key, support, given=Variables({}, {})) -> Variables`: `given`, and what adapting needs besides.
-      each: `each(params, stats, support, key, step, judge) -> (params, stats, found)`, as `run`, and what
-        `judge(params, stats)` gives after each inner step, stacked; None where there are no steps.
+      each: `each(params, stats, support, key, step, judge, begin=False) -> (params, stats, found)`, as `run`, and what
+        `judge(params, stats)` gives after each inner step, stacked; with `begin` before the first too, with the
+        statistics of a pass over the support set there. None where there are no steps.
     """
 
     run: Callable[[Params, Stats, Batch, Key, Any], tuple[Params, Stats]]
@@ -96,7 +97,9 @@ def adapt_to(
     mask = select(".*") if adapted is None else adapted
     inner = as_objective(inner)
 
-    def each(params: Params, stats: Stats, support: Batch, key: Key, step: Any, judge: Callable) -> tuple:
+    def each(
+        params: Params, stats: Stats, support: Batch, key: Key, step: Any, judge: Callable, begin: bool = False
+    ) -> tuple:
         phi, layers = params.get(RULE, {}), params.get(STEPS, {})
         given, slow = split(_without(params), mask)
         start = upcast(given)
@@ -119,7 +122,10 @@ def adapt_to(
             chex.assert_trees_all_equal_shapes_and_dtypes(fast, before, custom_message="parameters of an update rule")
             return (fast, stats, memory), judge(whole(fast, k), stats)
 
+        first = judge(whole(start, 0), loss(start, stats, jax.random.fold_in(key, 0), 0)[1]) if begin else None
         (fast, stats, memory), found = jax.lax.scan(body, (start, stats, memory), jnp.arange(steps))
+        if begin:
+            found = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, found)
         kept = {**stats, MEMORY: _named(memory)} if across_tasks else stats
         return whole(fast, steps - 1), kept, found
 
