@@ -1,6 +1,7 @@
 """Meta-learning: inner loops, update rules, learners, and the objective over tasks; `jtl.learners` is this package."""
 
 from jtl.methods.meta.chained import chained as chained
+from jtl.methods.meta.implicit import implicit as implicit
 from jtl.methods.meta.inner_loop import Adapt as Adapt
 from jtl.methods.meta.inner_loop import adapt_to as adapt_to
 from jtl.methods.meta.learned_optimizer import learned_optimizer as learned_optimizer

@@ -30,7 +30,8 @@ def over_tasks(task: Callable, batch: Batch, at_once: int | None) -> Any:
         if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
             only = jax.tree.map(lambda a: a[0], dict(batch))
             return jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
-        rows = (dict(batch["support"]), dict(batch["query"]), jnp.arange(tasks))
+        # As jax arrays: a custom derivative of what is mapped, as iMAML's, takes no NumPy ones.
+        rows = jax.tree.map(jnp.asarray, (dict(batch["support"]), dict(batch["query"]), jnp.arange(tasks)))
         if at_once is None or at_once >= tasks:
             return jax.vmap(task)(*rows)
         return jax.lax.map(lambda row: task(*row), rows, batch_size=None if at_once == 1 else at_once)
