@@ -1,5 +1,7 @@
 """Meta-learning: inner loops, update rules, learners, and the objective over tasks; `jtl.learners` is this package."""
 
+from jtl.methods.meta.cavia import cavia as cavia
+from jtl.methods.meta.cavia import with_context as with_context
 from jtl.methods.meta.chained import chained as chained
 from jtl.methods.meta.implicit import implicit as implicit
 from jtl.methods.meta.inner_loop import Adapt as Adapt
@@ -15,6 +17,7 @@ from jtl.methods.meta.memory import nearest_mean as nearest_mean
 from jtl.methods.meta.memory import relation as relation
 from jtl.methods.meta.memory import relation_error as relation_error
 from jtl.methods.meta.meta_curvature import meta_curvature as meta_curvature
+from jtl.methods.meta.meta_transfer import scaled_and_shifted as scaled_and_shifted
 from jtl.methods.meta.multi_step import annealed_weights as annealed_weights
 from jtl.methods.meta.multi_step import multi_step as multi_step
 from jtl.methods.meta.new_head import new_head as new_head
@@ -30,3 +33,4 @@ from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
 from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
 from jtl.methods.meta.update_rules import from_optax as from_optax
 from jtl.methods.meta.update_rules import learned_rate as learned_rate
+from jtl.methods.meta.warp import warped as warped
