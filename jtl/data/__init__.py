@@ -9,18 +9,23 @@ from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
 from jtl.data.side_by_side import several
 from jtl.data.tfds import tfds
+from jtl.data.varied_episodes import Bank, bank, sample_varied, varied_episodes
 
 __all__ = [
+    "Bank",
     "Dataset",
     "Source",
     "arrays",
     "augment",
+    "bank",
     "episodes",
     "folder",
     "pair",
     "prefetch",
     "sample",
+    "sample_varied",
     "several",
     "split_classes",
     "tfds",
+    "varied_episodes",
 ]
