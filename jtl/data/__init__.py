@@ -8,6 +8,7 @@ from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
 from jtl.data.side_by_side import several
+from jtl.data.sinusoids import sample_sinusoids, sinusoids
 from jtl.data.tfds import tfds
 from jtl.data.varied_episodes import Bank, bank, sample_varied, varied_episodes
 
@@ -23,8 +24,10 @@ __all__ = [
     "pair",
     "prefetch",
     "sample",
+    "sample_sinusoids",
     "sample_varied",
     "several",
+    "sinusoids",
     "split_classes",
     "tfds",
     "varied_episodes",
