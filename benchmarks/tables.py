@@ -221,6 +221,24 @@ def _compiled(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _sinusoids(rows: list[dict[str, Any]]) -> Table:
+    columns = ("inner steps", "mean squared error", "published", "ratio")
+    shown = [
+        (
+            str(row["steps"]),
+            f"{row['mse']:.3f} ± {row['interval']:.3f}",
+            f"{row['published']:g}",
+            f"{row['mse'] / row['published']:.2f}",
+        )
+        for row in rows
+    ]
+    return Table("MAML on sinusoids", columns, shown)
+
+
+def _episodes(rows: list[dict[str, Any]]) -> Table:
+    return Table("episodes sampled", ("episodes", "a second"), [(row["name"], f"{row['rate']:,.0f}") for row in rows])
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -229,6 +247,8 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "backbones": _backbones,
     "load_weights": _loads,
     "elsewhere": _elsewhere,
+    "sinusoids": _sinusoids,
+    "episodes": _episodes,
 }
 
 
