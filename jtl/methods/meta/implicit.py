@@ -1,5 +1,6 @@
 """iMAML: the gradient of a regularised inner problem's solution, whatever the way to it was."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,13 @@ from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
 
 
 def implicit(
-    inner: Objective, rule: UpdateRule, *, steps: int, strength: float, solves: int, adapted: Mask | None = None
+    inner: Objective | Callable,
+    rule: UpdateRule,
+    *,
+    steps: int,
+    strength: float,
+    solves: int,
+    adapted: Mask | None = None,
 ) -> Adapt:
     """The solution `φ*(θ) = argmin_φ L_support(φ) + λ/2 ‖φ − θ‖²`, with the gradient `(I + H/λ)⁻¹ ∂/∂φ` for θ.
 

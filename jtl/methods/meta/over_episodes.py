@@ -1,6 +1,6 @@
 """Results over episodes, as the few-shot literature gives them: a mean with its 95 % interval."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +51,7 @@ def estimate(values: Num[ArrayLike, "episodes ..."]) -> Estimate:
 
 def over_episodes(
     adapt: Adapt,
-    judges: Mapping[str, Objective],
+    judges: Mapping[str, Objective | Callable],
     variables: Variables,
     data: Any,
     *,
