@@ -71,6 +71,36 @@ def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) ->
     return Bank(x[np.argsort(y, kind="stable")], np.cumsum(count, dtype=np.int32) - count, count, group)
 
 
+def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
+    """All examples of a data set as a `Bank`, read once, as those of a folder of images.
+
+    Args:
+      dataset: `len(dataset)` batches of {"x", "y", "mask"}, as of `jtl.data.arrays`, `folder` or `tfds`; x one array.
+      groups: as in `bank`.
+
+    Raises:
+      ValueError: where the data set leaves examples out, as with `drop_last`, or belongs to one of several processes.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> data = jtl.data.arrays(np.ones((5, 2), np.uint8), np.array([0, 0, 1, 1, 1]), batch_size=2)
+      >>> jtl.data.bank_of(data).count.tolist()
+      [2, 3]
+    """
+    parts = []
+    for step in range(len(dataset)):
+        batch = dataset[step]
+        kept = np.asarray(batch["mask"]) > 0
+        parts.append([np.asarray(batch[name])[kept] for name in ("x", "y")])
+    x, y = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    if len(x) != dataset.size:
+        raise ValueError(
+            f"{len(x)} of the data set's {dataset.size} examples are in its batches: read it by one process, without"
+            " drop_last"
+        )
+    return bank(x, y, groups=groups)
+
+
 def sample_varied(
     keys: PRNGKey[Array, " tasks"],
     source: Bank,

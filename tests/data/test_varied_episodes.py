@@ -130,3 +130,26 @@ def test_bad_banks(arguments, error, message):
     x, y, *groups = arguments
     with pytest.raises(error, match=message):
         data.bank(x, y, **({"groups": groups[0]} if groups else {}))
+
+
+def test_a_bank_of_a_folder_holds_its_images(tmp_path):
+    from PIL import Image
+
+    for name, count in (("cat", 3), ("dog", 5)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.fromarray(np.full((8, 8, 3), 10 * count + i, np.uint8)).save(tmp_path / name / f"{i}.png")
+    found = data.bank_of(data.folder(tmp_path, size=8, batch_size=3))
+    assert found.count.tolist() == [3, 5]
+    assert found.x.shape == (8, 8, 8, 3)
+    for first, count in ((0, 3), (3, 5)):
+        values = found.x[first : first + count].astype(int).mean((1, 2, 3))
+        assert sorted(values.round()) == [10 * count + i for i in range(count)]
+    batch = data.varied_episodes(found, way=2, shot=(1, 3), query=1, tasks=2)[0]
+    assert batch["query"]["x"].shape == (2, 2, 8, 8, 3)
+
+
+def test_a_bank_of_a_part_is_refused():
+    part = data.arrays(X, Y.astype(np.int32), batch_size=10, drop_last=True)
+    with pytest.raises(ValueError, match="50 of the data set's 57 examples"):
+        data.bank_of(part)
