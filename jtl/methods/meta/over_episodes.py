@@ -38,8 +38,8 @@ def estimate(values: Num[ArrayLike, "episodes ..."]) -> Estimate:
       ValueError: for fewer than two episodes, which have no interval.
 
     Example:
-      >>> import jtl
-      >>> found = jtl.learners.estimate([0.5, 0.7, 0.9])
+      >>> import numpy as np, jtl
+      >>> found = jtl.learners.estimate(np.array([0.5, 0.7, 0.9]))
       >>> round(float(found.mean), 3), round(float(found.interval), 3)
       (0.7, 0.226)
     """
