@@ -14,6 +14,8 @@ from jtl.methods.meta.maml import meta
 from jtl.methods.meta.reptile import reptile
 from jtl.methods.meta.update_rules import fixed_rate, from_optax
 from jtl.metrics.accumulate import total
+from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.loop import fit
 from jtl.train.step import make_step
 
 ADAM = optax.adam(0.01, b1=0.0)
@@ -109,3 +111,31 @@ def test_bad_options_are_refused(key):
         objective(*objective.init(key, rows, variables), rows, key, 0)
     with pytest.raises(ValueError, match="at_once=0"):
         reptile(kept(net), at_once=0)
+
+
+def test_a_run_resumes_with_the_inner_optimizers_moments(key, tmp_path):
+    """On eight devices, four steps, and two by two through a checkpoint, end with the same bits, of the moments too."""
+    data = Tasks()
+    net, _, variables = parts(key, data[0]["support"]["x"][0])
+    objective = reptile(kept(net))
+    step = make_step(objective, optax.sgd(0.5))
+
+    def state():
+        return step.init(objective.init(key, data[0], variables), key)
+
+    whole = fit(step, state(), data, steps=4, progress=False).state
+    for steps in (2, 4):
+        again = fit(step, state(), data, steps=steps, checkpoints=Checkpoints(tmp_path), progress=False).state
+    jax.tree.map(np.testing.assert_array_equal, again.stats, whole.stats)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    assert int(again.stats["inner"]["0.count"]) == 4 * 8 * 2
+
+
+class Tasks:
+    classes = None
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, step):
+        return {"support": few_shot(tasks=8, seed=100 * step)["support"]}
