@@ -51,6 +51,7 @@ def adapt_to(
     adapted: Mask | None = None,
     per_step: Mask | None = None,
     across_tasks: bool = False,
+    remat: bool = False,
 ) -> Adapt:
     """The inner loop: `θ_k = rule(φ, ∇_θ L_support(θ_{k−1}), θ_{k−1})`, k = 1 … steps.
 
@@ -71,6 +72,8 @@ def adapt_to(
         the last use that one. None for no parameters.
       across_tasks: the rule's memory, as Adam's moments, starts where the task before left it; it stands in the
         statistics, under `inner`. For `reptile`, which takes tasks in order; `meta` leaves the memory as it is.
+      remat: keep of each inner step its parameters alone for the backward pass, and compute the rest again there: less
+        memory with many steps, for another forward and backward pass of each.
 
     Returns:
       An `Adapt`: `adapt(params, stats, support, key, step) -> (params, stats)`. The statistics that come back are those
@@ -123,7 +126,8 @@ def adapt_to(
             return (fast, stats, memory), judge(whole(fast, k), stats)
 
         first = judge(whole(start, 0), loss(start, stats, jax.random.fold_in(key, 0), 0)[1]) if begin else None
-        (fast, stats, memory), found = jax.lax.scan(body, (start, stats, memory), jnp.arange(steps))
+        taken = jax.checkpoint(body, prevent_cse=False) if remat else body  # in a scan there is nothing to be merged
+        (fast, stats, memory), found = jax.lax.scan(taken, (start, stats, memory), jnp.arange(steps))
         if begin:
             found = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, found)
         kept = {**stats, MEMORY: _named(memory)} if across_tasks else stats
