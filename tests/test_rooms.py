@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     ("__main__",),
     ("cli",),
+    ("command",),
     ("recipes",),
     ("report",),
     ("selection",),

@@ -1,6 +1,6 @@
 """A pretrained encoder of texts beside a bag of words, both on the same few labelled examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jtl import data as jtl_data
-from jtl import heads, optim, report, rng
+from jtl import heads, losses, optim, report, rng
 from jtl.backbones import identity
 from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import evaluation, finetune
@@ -85,11 +85,19 @@ def bag_of_words(train: Rows, test: Rows) -> dict[str, float]:
     return {"accuracy": float(found.score(words.transform(test.texts), test.labels))}
 
 
-def probe(x: np.ndarray, y: np.ndarray, classes: int, *, steps: int = 300, decay: float = 0.05) -> Variables:
+def probe(
+    x: np.ndarray,
+    y: np.ndarray,
+    classes: int,
+    *,
+    steps: int = 300,
+    decay: float = 0.05,
+    loss: Callable = losses.cross_entropy,
+) -> Variables:
     """A linear head on features that are computed once: logistic regression with a penalty, all rows in each step."""
     net, key = network(backbone=identity(), head=heads.linear(classes)), jax.random.key(0)
     tx = optax.chain(optax.add_decayed_weights(decay), optax.adam(optim.warmup_cosine(1e-2, steps)))
-    step = make_step(finetune(net), tx)
+    step = make_step(finetune(net, loss), tx)
     start = step.init(net.init(key, x[:1]), key)
 
     def run(state: Any, batch: Any) -> Any:

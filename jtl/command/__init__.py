@@ -1,0 +1,1 @@
+"""The commands for a folder of files or a table of texts: fine-tune, predict, evaluate, export."""

@@ -1,0 +1,128 @@
+"""The pretrained network of a run: which it is, and from files or texts to its input."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl.data import augment
+from jtl.model import Variables
+from jtl.params import flatten
+from jtl.preprocess import pixels, text
+from jtl.preprocess.image import IMAGENET, Preprocessing
+from jtl.pretrained.inspect import fits
+from jtl.pretrained.load import Pretrained, load
+from jtl.pretrained.recognise import described
+from jtl.weights.formats.hub import locate
+from jtl.weights.formats.read import read
+
+LONGEST = 128
+STEP = 16
+"""Texts are padded to a multiple of this many tokens."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """From files or texts to the input of a network.
+
+    Args:
+      preprocessing: of images.
+      tokens: the tokenizer of texts.
+    """
+
+    preprocessing: Preprocessing | None = None
+    tokens: text.Tokenizer | None = None
+
+    def read(self, items: Sequence[Any], *, margin: float = 1.0) -> Any:
+        """The input of some examples: floats [rows, side, side, 3], or ids and masks of texts.
+
+        Args:
+          items: files, or texts.
+          margin: images are this much larger than the crop, so that random crops can be taken.
+        """
+        if self.tokens is not None:
+            return self.tokens(list(items))
+        assert self.preprocessing is not None
+        return np.stack([image(Path(item), self.preprocessing, margin) for item in items])
+
+
+def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
+    """One file as a network takes it, normalised; the crop is `margin` times as large as that of evaluation."""
+    seen = pixels.decode(file, "RGB")
+    if how.size is not None:
+        seen = pixels.resize(seen, how.size, how.interpolation)
+    side = how.crop or min(seen.shape[:2])
+    room = min(round(side * margin), *seen.shape[:2])
+    return np.asarray(augment.normalise(how.mean, how.std)(None, jnp.asarray(pixels.center_crop(seen, room))))
+
+
+def pretrained(weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any) -> Pretrained:
+    """Loads weights with a new head for these classes; None keeps the file's own head.
+
+    A file that does not say which network it is for is recognised by its names and shapes.
+
+    Raises:
+      FileNotFoundError: where there are no such weights.
+      ValueError: where no network, or more than one, fits the file.
+    """
+    path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
+    if arch is None and (not path.is_dir() or described(path) is None):
+        found = [fit for fit in fits(path, read(path)) if not fit.misfits and not fit.absent]
+        if not found:
+            raise ValueError(f"no network that jtl knows fits {weights!r} whole: give --arch, or see `jtl inspect`")
+        arch = found[0].name
+    if classes is None:
+        return load(weights, arch=arch)
+    options = {"reads": "mean"} if kind == "texts" else {}
+    return load(weights, arch=arch, classes=tuple(classes), reinit=("head/.*",), key=key, **options)
+
+
+def inputs_of(
+    loaded: Pretrained, weights: str, kind: str, items: Sequence[Any], size: int | None
+) -> tuple[Inputs, Pretrained]:
+    """How examples become input, and the network with the preprocessing that is used, which a save keeps.
+
+    Raises:
+      ValueError: for images and a network of texts, or the other way round.
+    """
+    if kind == "texts":
+        if loaded.tokenizer is None:
+            raise ValueError(f"{weights!r} has no tokenizer beside it, so jtl cannot read texts for it")
+        whole = text.tokenizer(weights, length=LONGEST)
+        longest = int(whole(list(items))["mask"].sum(1).max()) if len(items) else LONGEST
+        return Inputs(tokens=text.tokenizer(weights, length=min(LONGEST, -(-longest // STEP) * STEP))), loaded
+    how = loaded.preprocessing
+    if how is None:
+        how = Preprocessing(256, 224, "bilinear", *IMAGENET)
+    if not isinstance(how, Preprocessing):
+        raise ValueError(f"{weights!r} is a network of sounds or texts, and the data are images")
+    if size is not None:
+        how = how._replace(size=round(size * 256 / 224), crop=size)
+    return Inputs(preprocessing=how), loaded._replace(preprocessing=how)
+
+
+def folded(variables: Variables) -> bool:
+    """Whether the running statistics say nothing, because batch normalisation was folded into the convolutions.
+
+    Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo what
+    was learned, so they stay frozen.
+    """
+    stats = flatten(variables.stats)
+    means = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("mean")]
+    spreads = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("var")]
+    return bool(means) and all((m == 0).all() for m in means) and all((np.ptp(v) < 1e-6) for v in spreads)
+
+
+def logits_of(loaded: Pretrained, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> np.ndarray:
+    """The network's outputs for examples, [rows, classes], in evaluation mode."""
+    run = jax.jit(lambda v, x: loaded.network.apply(v, x, train=False)[0].output)
+    found = []
+    for start in range(0, len(items), batch):
+        some = list(items[start : start + batch])
+        full = some + [some[-1]] * (batch - len(some))  # one shape, so one compilation
+        found.append(np.asarray(run(loaded.variables, inputs.read(full)))[: len(some)])
+    return np.concatenate(found)

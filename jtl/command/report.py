@@ -1,0 +1,88 @@
+"""The report of a fine-tuning, as one HTML page."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jtl import report
+from jtl.command.model import folded
+from jtl.command.settings import Settings
+from jtl.command.tune import Tuned, trained_by
+from jtl.params import select
+from jtl.report.page import Page
+from jtl.report.parameters import describe
+
+SHOWN = 12
+
+
+def write(settings: Settings, tuned: Tuned) -> Path:
+    """Writes `report.html` into the run's folder.
+
+    Args:
+      settings: of the run.
+      tuned: its result.
+    """
+    page, test = Page(f"{settings.data.name}: {100 * tuned.test.accuracy:.1f} % on the test examples"), tuned.test
+    page.say(f"{100 * test.accuracy:.1f} %", "big")
+    page.say(
+        f"of {len(test.labels)} test examples are classified right; of the {len(tuned.validation.labels)} validation "
+        f"examples, by which this network was chosen, {100 * tuned.validation.accuracy:.1f} %. Kept: {tuned.chosen}."
+    )
+    for note in tuned.notes:
+        page.say(note, "note")
+    page.heading("Classes of the test examples")
+    page.table(("class", "precision", "recall", "F1", "examples"), test.by_class())
+    page.heading("Confusion matrix")
+    page.figure(
+        lambda path: report.confusion(test.matrix, test.classes, path, title="test examples"),
+        "the confusion matrix of the test examples: rows are the true classes, columns the predicted ones",
+    )
+    _curves(page, tuned)
+    _examples(page, tuned)
+    page.heading("Parameters")
+    variables = tuned.loaded.variables
+    trained = select(*trained_by(settings.ways, variables))
+    rate = settings.learning_rate
+    page.code(
+        describe(variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables))
+    )
+    page.heading("Settings and environment")
+    page.table(("setting", "value"), [(name, str(value)) for name, value in settings.as_json().items()])
+    names = ("jtl", "jax", "flax", "optax", "numpy")
+    rows = [("Python", platform.python_version()), ("device", jax.devices()[0].device_kind)]
+    page.table(("software", "version"), [*rows, *((name, version(name)) for name in names)])
+    return page.write(settings.folder / "report.html")
+
+
+def _curves(page: Page, tuned: Tuned) -> None:
+    """Training and validation loss by step, on one axis."""
+    lines = {
+        name: [(row["step"], row["loss"]) for row in tuned.history if row["split"] == split]
+        for name, split in (("training", "train"), ("validation", "validation"))
+    }
+    if not lines["training"]:
+        return
+    page.heading("Loss")
+    steps = np.arange(1, lines["training"][-1][0] + 1)
+    series = {name: np.interp(steps, *np.array(points).T) for name, points in lines.items() if points}
+    page.figure(lambda path: report.curves(series, path, title="loss by step"), "training and validation loss by step")
+
+
+def _examples(page: Page, tuned: Tuned) -> None:
+    """The most certain mistakes, and some predictions."""
+    test, items = tuned.test, tuned.splits["test"].items
+    wrong = test.mistakes()
+
+    def card(i: int) -> tuple:
+        said, share = test.classes[test.shares[i].argmax()], 100 * test.shares[i].max()
+        true = test.classes[test.labels[i]]
+        return items[i], f"{said} ({share:.0f} %)" + ("" if said == true else f", is {true}"), said == true
+
+    page.heading(f"Mistakes: {len(wrong)} of {len(test.labels)}, the most certain first")
+    page.cards([card(i) for i in wrong[:SHOWN]])
+    page.heading("Some predictions")
+    some = np.linspace(0, len(items) - 1, min(SHOWN, len(items))).round().astype(int)
+    page.cards([card(int(i)) for i in some])

@@ -1,0 +1,63 @@
+"""The scores of predictions on labelled examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a classifier.
+
+    Args:
+      shares: the softmax of each example, [examples, classes].
+      labels: [examples].
+      matrix: the confusion matrix, rows true, columns predicted.
+      classes: their names.
+    """
+
+    shares: np.ndarray
+    labels: np.ndarray
+    matrix: np.ndarray
+    classes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of examples whose largest output is the label's."""
+        return float(np.trace(self.matrix) / max(self.matrix.sum(), 1))
+
+    def by_class(self) -> list[tuple[str, float, float, float, int]]:
+        """(class, precision, recall, F1, examples); 0 where nothing is there to be counted."""
+        right, said, true = np.diag(self.matrix), self.matrix.sum(0), self.matrix.sum(1)
+        precision, recall = right / np.maximum(said, 1), right / np.maximum(true, 1)
+        f1 = 2 * right / np.maximum(said + true, 1)
+        columns = zip(self.classes, precision, recall, f1, true, strict=True)
+        return [(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns]
+
+    def mistakes(self) -> list[int]:
+        """The examples that are predicted wrong, the most certain first."""
+        wrong = np.flatnonzero(self.shares.argmax(1) != self.labels)
+        return wrong[np.argsort(-self.shares[wrong].max(1), kind="stable")].tolist()
+
+    def numbers(self) -> dict[str, Any]:
+        """All scores, as JSON has them."""
+        rows = [
+            dict(zip(("class", "precision", "recall", "f1", "examples"), row, strict=True)) for row in self.by_class()
+        ]
+        return {"accuracy": self.accuracy, "classes": rows, "confusion": self.matrix.tolist()}
+
+
+def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Scores:
+    """Scores of logits [examples, classes].
+
+    Raises:
+      ValueError: for an output that is not finite, by its row.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError(f"the network's output of example {int(np.argmin(np.isfinite(logits).all(1)))} is not finite")
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    matrix = np.zeros((len(classes),) * 2, np.int64)
+    np.add.at(matrix, (labels, logits.argmax(1)), 1)
+    return Scores(e / e.sum(1, keepdims=True), np.asarray(labels), matrix, tuple(classes))

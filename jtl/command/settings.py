@@ -1,0 +1,79 @@
+"""The settings of one fine-tuning of a folder or a table; light, because `jtl --help` reads it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Fine-tune pretrained weights on a folder of images by class, or on a table of texts; writes a report.
+
+    Without folders `train/`, `val/` and `test/`, the data are split by `seed` within each class: 70, 15 and 15 percent.
+
+    Args:
+      data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv or .jsonl.
+      weights: a weight file, a folder, `hf:org/name` or `timm:name`.
+      out: the run's folder; None: `runs/` and the name of the data.
+      ways: what is trained: the head on features that are computed once, the last stage too, or all.
+      text: the column of the texts of a table.
+      label: the column of the labels of a table.
+      arch: the network, where a weight file does not say it, and its names fit several.
+      size: side of the images in pixels; None: the weights' own.
+      steps: of training after the head's; None: ten epochs, at least 50 steps.
+      batch: rows of a step.
+      learning_rate: the peak for what is below the head.
+      patience: evaluations without a new best until the run stops; there are ten to twenty evaluations in a run.
+      balanced: weigh classes by the inverse of their frequency.
+      seed: of the split and of all randomness.
+    """
+
+    data: Annotated[Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv or .jsonl of texts")]
+    weights: str
+    out: Path | None = None
+    ways: Literal["head", "last", "all"] = "head"
+    text: str = "text"
+    label: str = "label"
+    arch: str | None = None
+    size: int | None = None
+    steps: int | None = None
+    batch: int = 32
+    learning_rate: float = 1e-4
+    patience: int = 5
+    balanced: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("size", "steps", "batch", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: give at least 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: give 0 or more")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path("runs") / self.data.stem if self.out is None else self.out.expanduser()
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+        return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Writes `run.json` of a run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The content of `run.json`; None where the folder is not a run of this command."""
+    file = folder / "run.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

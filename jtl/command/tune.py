@@ -1,0 +1,220 @@
+"""One fine-tuning, from data and weights to a saved network and a report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import jtl.data
+from jtl import heads, losses, optim, rng
+from jtl.backbones.identity import identity
+from jtl.command import settings as files
+from jtl.command import source
+from jtl.command.model import Inputs, folded, inputs_of, logits_of, pretrained
+from jtl.command.scores import Scores, scored
+from jtl.command.settings import Settings
+from jtl.command.source import Examples
+from jtl.data import augment
+from jtl.data.pipeline import Dataset
+from jtl.methods.augmented import augmented
+from jtl.methods.finetune.features import extract
+from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.model import Variables
+from jtl.networks import network, part
+from jtl.params import flatten, select
+from jtl.pretrained.load import Pretrained
+from jtl.pretrained.save import save
+from jtl.recipes.parts.texts import probe
+from jtl.train import Checkpoints, JsonLines, Validation, evaluate, fit, make_step, mesh
+
+MARGIN = 256 / 224
+"""Training sees random windows of images that are this much larger than the network's input."""
+PENALTIES = (0.003, 0.01, 0.03, 0.1)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of `run`.
+
+    Args:
+      folder: of the run: `model/`, `report.html`, `run.json`, and what training wrote.
+      loaded: the network with the weights that are saved.
+      validation: scores on the validation examples.
+      test: scores on the test examples, which chose nothing.
+      history: the numbers of every step and validation below the head.
+      chosen: "head" where no step below the head was better on the validation examples.
+      splits: the examples.
+      notes: what the user should know of data and weights.
+    """
+
+    folder: Path
+    loaded: Pretrained
+    validation: Scores
+    test: Scores
+    history: list[dict[str, Any]]
+    chosen: str
+    splits: dict[str, Examples]
+    notes: list[str]
+
+
+def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
+    """Fine-tunes, chooses by the validation examples, tests once, and saves.
+
+    The head is fitted first, on features that are computed once; the other ways go on from there, because a random head
+    would distort what was pretrained (Kumar et al., 2022, arXiv 2202.10054).
+
+    Args:
+      settings: of the run.
+      say: is told of progress.
+
+    Raises:
+      FileNotFoundError: for data or weights that are not there.
+      ValueError: for data or weights that do not fit, in words.
+    """
+    splits = source.split(source.read(settings.data, text=settings.text, label=settings.label), settings.seed)
+    train, notes = splits["train"], []
+    for a, b, item in source.repeated(splits)[:1]:
+        count = len(source.repeated(splits))
+        notes.append(
+            f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
+        )
+    key = jax.random.key(settings.seed)
+    loaded = pretrained(
+        settings.weights, train.classes, arch=settings.arch, kind=train.kind, key=rng.stream(key, "head")
+    )
+    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, train.items, settings.size)
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
+    say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
+    start = _probe(settings, loaded, inputs, splits, say)
+    best, history, chosen = start, [], "head"
+    if settings.ways != "head":
+        if folded(loaded.variables):
+            notes.append("batch normalisation is folded into these weights: its statistics stay as they are")
+        best, history, chosen = _below(settings, loaded._replace(variables=start), inputs, splits, say)
+        if chosen == "head":
+            notes.append("no step below the head was better on the validation examples: the head alone is kept")
+    loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))
+    found = {
+        name: scored(logits_of(loaded, inputs, splits[name].items), splits[name].labels, train.classes)
+        for name in ("val", "test")
+    }
+    save(settings.folder / "model", loaded, format="jtl")
+    content = {
+        "settings": settings.as_json(),
+        "kind": train.kind,
+        "classes": train.classes,
+        "chosen": chosen,
+        "notes": notes,
+    }
+    files.write(settings.folder, {**content, "validation": found["val"].numbers(), "test": found["test"].numbers()})
+    say(f"test accuracy {100 * found['test'].accuracy:.1f} % of {len(splits['test'])}")
+    return Tuned(settings.folder, loaded, found["val"], found["test"], history, chosen, splits, notes)
+
+
+def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any) -> Variables:
+    """The weights with a head fitted on features, its penalty chosen by the validation loss."""
+    own = part(loaded.variables, "backbone")
+    features = {}
+    for name in ("train", "val"):
+        say(f"features of {name}")
+        batches = _batches(inputs, splits[name], settings.batch)
+        features[name] = extract(loaded.backbone, own, batches, loaded.head.reads)[0]
+    count, best, lowest = len(splits["train"].classes), None, float("inf")
+    judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
+    data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
+    loss_of = _loss(splits["train"], settings.balanced)
+    for penalty in PENALTIES:
+        head = probe(features["train"], splits["train"].labels, count, decay=penalty, loss=loss_of)
+        loss = evaluate(judged, head, data)["loss"]
+        if loss < lowest:
+            best, lowest = head, loss
+    assert best is not None
+    return Variables({**loaded.variables.params, "head": best.params["head"]}, loaded.variables.stats)
+
+
+def _below(
+    settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any
+) -> tuple[Variables, list[dict[str, Any]], str]:
+    """The best variables by the validation loss, the start among them."""
+    train, net = splits["train"], loaded.network
+    data = Dataset(_Rows(inputs, train, MARGIN if train.kind == "images" else 1.0), settings.batch, seed=settings.seed)
+    held = jtl.data.arrays(
+        inputs.read(splits["val"].items), splits["val"].labels, batch_size=settings.batch, shuffle=False
+    )
+    steps = settings.steps or max(50, 10 * len(data))
+    objective = finetune(net, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
+    if train.kind == "images":
+        side = data[0]["x"].shape[1]
+        crop = augment.crop(round(side / MARGIN), 0)
+        objective = augmented(objective, augment.compose(augment.flip(), crop))
+    tx = optax.adamw(optim.warmup_cosine(settings.learning_rate, steps), weight_decay=1e-4, mask=optim.decayed)
+    step = make_step(objective, tx, trainable=select(*trained_by(settings.ways, loaded.variables)), clip=1.0)
+    one = mesh(devices=jax.devices()[:1])
+    before = evaluate(evaluation(net), loaded.variables, held, mesh=one)["loss"]
+    every = max(1, min(len(data), steps // 10))
+    validation = Validation(evaluation(net), held, every=every, patience=settings.patience)
+    saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}")
+    key = rng.stream(jax.random.key(settings.seed), "run")
+    records = [JsonLines(settings.folder / "metrics.jsonl")]
+    state = step.init(loaded.variables, key)
+    done = fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=records)
+    best = saver.about(step="best")
+    if before <= best["metrics"]["loss"]:
+        return loaded.variables, done.history, "head"
+    say(f"validation loss {before:.3f} of the head alone, {best['metrics']['loss']:.3f} at step {best['step']}")
+    return saver.variables(step="best"), done.history, settings.ways
+
+
+def _loss(train: Examples, balanced: bool) -> Callable:
+    if not balanced:
+        return losses.cross_entropy
+    count = np.bincount(train.labels, minlength=len(train.classes))
+    weights = np.asarray(len(train) / (len(count) * np.maximum(count, 1)), np.float32)
+    return lambda z, y: losses.cross_entropy(z, y, class_weights=weights)
+
+
+def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:
+    """Patterns of what is trained: the head, and the last stage or block, or all."""
+    if ways == "all":
+        return (".*",)
+    tops = {path.split("/")[1] for path in flatten(variables.params) if path.startswith("backbone/")}
+    numbered = [
+        (name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])) for name in tops if name[-1:].isdigit()
+    ]
+    if not numbered:
+        raise ValueError(
+            f"--ways last: this network has no numbered stages or blocks, only {sorted(tops)}; use --ways all"
+        )
+    name, last = max(numbered, key=lambda one: (one[0] in ("stage", "block"), one[1]))
+    return ("head/.*", f"backbone/{name}{last}/.*")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A source of examples that are read when they are asked for."""
+
+    inputs: Inputs
+    examples: Examples
+    margin: float
+
+    @property
+    def size(self) -> int:
+        return len(self.examples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.examples.classes
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        del draws
+        some = self.examples.rows(index)
+        return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.labels}
+
+
+def _batches(inputs: Inputs, examples: Examples, batch: int) -> Any:
+    data = Dataset(_Rows(inputs, examples, 1.0), batch, shuffle=False)
+    return (data[i] for i in range(len(data)))

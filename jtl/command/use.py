@@ -1,0 +1,109 @@
+"""What is done with a saved network: predictions, scores on labelled data, features, and files for other libraries."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jtl.command import settings, source
+from jtl.command.model import inputs_of, logits_of, pretrained
+from jtl.command.scores import Scores, scored
+from jtl.networks import part
+from jtl.preprocess.image import Preprocessing
+from jtl.pretrained.load import Pretrained, load
+from jtl.pretrained.save import save
+
+
+def saved(run: Path) -> Path | None:
+    """The saved network of a run of `jtl finetune`, or of a folder that `jtl.save` wrote; None for anything else."""
+    run = run.expanduser()
+    if settings.read(run) is not None:
+        return run / "model"
+    return run if (run / "config.json").is_file() and (run / "model.safetensors").is_file() else None
+
+
+def opened(folder: Path) -> tuple[Pretrained, str]:
+    """A saved network and the kind of its inputs.
+
+    Raises:
+      ValueError: where it has no classifier, or takes sounds.
+    """
+    loaded = load(folder)
+    if loaded.labels is None:
+        raise ValueError(f"{str(folder)!r} does not say the names of its classes: load it in Python, by jtl.load")
+    if loaded.tokenizer is not None:
+        return loaded, "texts"
+    if not isinstance(loaded.preprocessing, Preprocessing):
+        raise ValueError(f"{str(folder)!r} is a network of sounds, or says nothing of its images; load it in Python")
+    return loaded, "images"
+
+
+def predict(folder: Path, inputs: Sequence[str]) -> tuple[list[Any], np.ndarray, tuple[str, ...]]:
+    """The examples, the share of each class [examples, classes], and the classes' names.
+
+    Args:
+      folder: of a saved network.
+      inputs: files or folders of images; for a network of texts a text each, or files of them, one a line.
+    """
+    loaded, kind = opened(folder)
+    items: list[Any] = _texts(inputs) if kind == "texts" else list(source.files_of(inputs))
+    how, loaded = inputs_of(loaded, str(folder), kind, items, None)
+    z = logits_of(loaded, how, items)
+    e = np.exp(z - z.max(1, keepdims=True))
+    assert loaded.labels is not None
+    return items, e / e.sum(1, keepdims=True), loaded.labels
+
+
+def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
+    """Scores on labelled data, matched by the classes' names; of split data the part `test/`."""
+    loaded, kind = opened(folder)
+    found = source.read(data, text=text, label=label, classes=loaded.labels)
+    examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
+    assert examples is not None
+    assert loaded.labels is not None
+    if examples.kind != kind:
+        raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}")
+    how, loaded = inputs_of(loaded, str(folder), kind, examples.items, None)
+    return scored(logits_of(loaded, how, examples.items), examples.labels, loaded.labels)
+
+
+def features(weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None) -> tuple[int, int]:
+    """Writes the pooled features of images into an .npz, `features` [files, width] and `files`; returns its shape."""
+    key = jax.random.key(0)
+    loaded = pretrained(weights, ("a", "b"), arch=arch, kind="images", key=key)
+    items = source.files_of(inputs)
+    how, loaded = inputs_of(loaded, weights, "images", items, size)
+    own = part(loaded.variables, "backbone")
+    run = jax.jit(lambda v, x: loaded.head.reads(loaded.backbone.apply(v, x, train=False)[0], x))
+    rows = [np.asarray(run(own, how.read([item])))[0] for item in items]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(out, features=np.stack(rows), files=np.array([str(item) for item in items]))
+    return len(rows), rows[0].shape[0]
+
+
+def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:
+    """Writes a saved network in the files of another library."""
+    save(out, load(folder), format=format)
+
+
+def write_csv(path: Path, items: Sequence[Any], shares: np.ndarray, classes: Sequence[str]) -> None:
+    """A row for each example: it, the predicted class, its share, and the share of each class."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["input", "prediction", "share", *classes])
+        for item, share in zip(items, shares, strict=True):
+            rows.writerow([str(item), classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)])
+
+
+def _texts(inputs: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for given in inputs:
+        lines = Path(given).read_text("utf-8-sig").split("\n") if Path(given).is_file() else [given]
+        found += [line for line in lines if line.strip()]
+    if not found:
+        raise ValueError("there is no text in what was given; give a sentence, or a file of them, one a line")
+    return found

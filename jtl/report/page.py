@@ -1,0 +1,113 @@
+"""A report as one HTML page that needs nothing else: pictures are within it."""
+
+import base64
+import html
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; } td, th { padding: .25rem .75rem; border-bottom: 1px solid #eee; text-align: left; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
+.big { font-size: 2.4rem; font-weight: 600; } .note { background: #fff6dd; padding: .5rem 1rem; }
+.cards { display: flex; flex-wrap: wrap; gap: 1rem; } .card { width: 10rem; font-size: .85rem; }
+.card img { width: 10rem; height: 10rem; object-fit: cover; border-radius: 4px; } .text { width: 100%; }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; } .wrong { color: #b00020; }
+"""
+
+
+class Page:
+    """Sections of a page, one after another; all text is escaped.
+
+    Args:
+      title: of the page.
+
+    Example:
+      >>> from jtl.report.page import Page
+      >>> page = Page("A run")
+      >>> page.heading("Settings")
+      >>> page.table(("name", "value"), [("seed", 0)])
+      >>> "<td class='n'>0</td>" in page.text()
+      True
+    """
+
+    def __init__(self, title: str):
+        self.title, self._parts = title, [f"<h1>{html.escape(title)}</h1>"]
+
+    def heading(self, text: str) -> None:
+        """A section begins."""
+        self._parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def say(self, text: str, kind: str = "") -> None:
+        """A paragraph; `kind` is "big" or "note"."""
+        self._parts.append(f"<p class='{kind}'>{html.escape(text)}</p>")
+
+    def code(self, text: str) -> None:
+        """Lines in columns."""
+        self._parts.append(f"<pre>{html.escape(text)}</pre>")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; numbers stand right."""
+        numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+        kinds = [" class='n'" if n else "" for n in numeric]
+        head = "".join(f"<th{k}>{html.escape(str(c))}</th>" for k, c in zip(kinds, columns, strict=True))
+        body = [
+            "".join(f"<td{k}>{html.escape(_shown(v))}</td>" for k, v in zip(kinds, row, strict=True)) for row in rows
+        ]
+        self._parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>")
+
+    def figure(self, draw: Callable[[Path], Any], told: str) -> None:
+        """A picture that `draw(path)` writes as PNG; `told` says what it shows to those who cannot see it."""
+        with tempfile.TemporaryDirectory() as folder:
+            draw(Path(folder) / "figure.png")
+            content = (Path(folder) / "figure.png").read_bytes()
+        self._parts.append(f"<img alt='{html.escape(told, quote=True)}' src='{_inline(content, 'png')}'>")
+
+    def cards(self, items: Sequence[tuple[Any, str, bool]]) -> None:
+        """Examples with what is said of each: (a file of an image or a text, words, whether it is right)."""
+        cards = []
+        for item, words, right in items:
+            said = f"<span class='{'' if right else 'wrong'}'>{html.escape(words)}</span>"
+            if isinstance(item, Path):
+                cards.append(
+                    f"<div class='card'><img alt='{html.escape(item.name, quote=True)}' src='{thumbnail(item)}'>{said}</div>"
+                )
+            else:
+                cards.append(f"<div class='card text'>{html.escape(str(item)[:500])}<br>{said}</div>")
+        self._parts.append(f"<div class='cards'>{''.join(cards)}</div>")
+
+    def text(self) -> str:
+        """The whole page."""
+        head = f"<meta charset='utf-8'><title>{html.escape(self.title)}</title><style>{STYLE}</style>"
+        return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(self._parts)}</body></html>"
+
+    def write(self, path: Path) -> Path:
+        """Writes the page; returns where."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.text(), encoding="utf-8")
+        return path
+
+
+def thumbnail(file: Path, side: int = 160) -> str:
+    """A small JPEG of an image as a `data:` address."""
+    import io
+
+    from PIL import Image
+
+    from jtl.preprocess import pixels
+
+    small = pixels.short_side_crop(pixels.decode(file, "RGB"), side)
+    stored = io.BytesIO()
+    Image.fromarray(small).save(stored, "JPEG", quality=80)
+    return _inline(stored.getvalue(), "jpeg")
+
+
+def _inline(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
