@@ -1,1 +1,3 @@
 """Choosing: which pretrained model to transfer (`ranking`), and which checkpoint without labels (`validators`)."""
+
+from jtl.selection import ranking as ranking
