@@ -92,7 +92,7 @@ def _average(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
         if not jnp.issubdtype(dtype, jnp.inexact):
             dtype = jnp.float32
         wide = jnp.promote_types(dtype, jnp.float32)
-        return sum(s * jnp.asarray(v, wide) for s, v in zip(shares, values, strict=True)).astype(dtype)
+        return jnp.asarray(sum(s * jnp.asarray(v, wide) for s, v in zip(shares, values, strict=True))).astype(dtype)
 
     return jax.tree.map(leaf, *trees)
 

@@ -111,9 +111,11 @@ def _supervised(
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         out, views, stats = look(params, stats, batch, key)
-        value, found = judged(out.output, batch, loss, metrics, ignore)
-        if added:
-            value = {"supervised" if name == "loss" else name: m for name, m in as_terms(value).items()}
+        own_loss, found = judged(out.output, batch, loss, metrics, ignore)
+        outputs = {"output": out.output, "read": out.read, "y": batch["y"]}
+        if not added:
+            return own_loss, Aux(stats, found, outputs)
+        value = {"supervised" if name == "loss" else name: m for name, m in as_terms(own_loss).items()}
         for i, term in enumerate(added):
             own = None if key is None else rng.stream(key, "term", i)
             extra, aux = term(params, stats, views, own, step)
@@ -122,7 +124,7 @@ def _supervised(
             if clash:
                 raise ValueError(f"term {i} uses the names {clash}, which are taken: give it another name")
             value, found = {**value, **more}, {**found, **aux.metrics}
-        return value, Aux(stats, found, {"output": out.output, "read": out.read, "y": batch["y"]})
+        return value, Aux(stats, found, outputs)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         variables = complete(net.init, key, batch["x"], given)

@@ -58,9 +58,9 @@ def test_the_term_reads_the_pooled_features_of_the_rows_kept(key):
 
 
 def test_bad_input_raises(key):
-    for wrong in ({"weight": 0.0}, {"k": 0}):
+    for weight, k in ((0.0, 1), (1.0, 0)):
         with pytest.raises(ValueError, match="the weight is positive, and k at least 1"):
-            bss(**wrong)
+            bss(weight, k=k)
     rows = batch()
     net, _, variables = parts(key, rows["x"])
     with pytest.raises(ValueError, match="feature='map' of 'source'"):
