@@ -64,7 +64,7 @@ def greedy_soup(candidates: Sequence[Tree], score: Callable[[Tree], float]) -> S
       >>> from jtl.selection.soups import greedy_soup
       >>> soup = greedy_soup([{"w": 0.0}, {"w": 4.0}, {"w": 9.0}], lambda p: -abs(float(p["w"]) - 1.5))
       >>> soup.taken, float(soup.average["w"])
-      ((0,), 0.0)
+      ((0, 1), 2.0)
 
     Wortsman et al., Model soups, 2022, arXiv 2203.05482.
     """
