@@ -1,7 +1,7 @@
 """Adapters beside the modules of a frozen backbone: attached, counted and merged."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jtl import rng
@@ -20,12 +20,14 @@ class Adapter(NamedTuple):
       init: `init(key, path, own) -> params` of the adapter of one module.
       apply: `apply(params, run, x, own, call) -> y`; `run(x)` is what the module computes without it.
       merge: `merge(params, path, own) -> own`, the module's parameters that compute the same without an adapter.
+      config: what PEFT's `adapter_config.json` says of it; empty where PEFT has no such adapter.
     """
 
     where: tuple[str, ...]
     init: Callable[[Key, str, Params], Params]
     apply: Callable[[Params, Callable, Any, Params, Call], Any]
     merge: Callable[[Params, str, Params], Params]
+    config: Mapping[str, Any] = {}
 
 
 def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:

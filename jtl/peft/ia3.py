@@ -58,7 +58,7 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
             return {**own, "kernel": own["kernel"] * params["scale"][:, None]}
         return {name: _times(leaf, params["scale"]) for name, leaf in own.items()}
 
-    return Adapter((*outputs, *inputs), init, apply, merge)
+    return Adapter((*outputs, *inputs), init, apply, merge, {"peft_type": "IA3", "inputs": tuple(inputs)})
 
 
 def _times(x: Any, scale: Any) -> Any:

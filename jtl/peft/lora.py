@@ -102,7 +102,16 @@ def lora(
     def _updated(params: Params, own: Params) -> Any:
         return own["kernel"] + scale * (params["a"] @ params["b"])
 
-    return Adapter(tuple(where), init, apply, merge)
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank if alpha is None else alpha,
+        "lora_dropout": dropout,
+        "use_rslora": rank_stabilised,
+        "use_dora": magnitude,
+        "bias": "none",
+    }
+    return Adapter(tuple(where), init, apply, merge, config)
 
 
 def _columns(kernel: Any) -> Any:
