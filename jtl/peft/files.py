@@ -76,11 +76,21 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
 
     Example:
-      >>> import tempfile, jtl
-      >>> jtl.peft.load(tempfile.mkdtemp(), None)
-      Traceback (most recent call last):
-        ...
-      ValueError: ...adapter_config.json: there is no such file
+      >>> import json, tempfile, jax, jtl, numpy as np
+      >>> from pathlib import Path
+      >>> from safetensors.numpy import save_file
+      >>> body = jtl.backbones.vit(jtl.backbones.Size(12, 1, 3, 20), image=8, patch=4)
+      >>> made = jtl.network(backbone=body, head=jtl.heads.linear(2)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+      >>> folder, config = Path(tempfile.mkdtemp()), {"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 1}
+      >>> config |= {"num_attention_heads": 3, "intermediate_size": 20, "image_size": 8, "patch_size": 4}
+      >>> _ = (folder / "config.json").write_text(json.dumps(config))
+      >>> save_file({n: np.asarray(a) for n, a in jtl.flatten(made.params).items()}, folder / "model.safetensors")
+      >>> pretrained = jtl.load(folder)
+      >>> adapter = jtl.peft.lora(2, (".*/query",))
+      >>> net, variables = jtl.peft.attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
+      >>> jtl.peft.save(folder / "adapter", pretrained, variables, adapter)
+      >>> print(jtl.peft.summary(jtl.peft.load(folder / "adapter", pretrained).variables))
+      1 adapted modules, 48 adapter parameters, 0.025 of all 1942
     """
     folder = Path(directory)
     config = read_json(folder / CONFIG, dict)
@@ -178,11 +188,12 @@ def _path(rules: Rules, name: str, given: str, params: Mapping[str, Any]) -> tup
     if found is None or not found[1]:
         raise ValueError(f"{given}: the network has no parameter {name!r} by transformers' names")
     rule, paths = found
-    if len(paths) > 1:
+    path, *others = paths
+    if others:
         raise ValueError(f"{given}: adapts a layer that jtl keeps as {paths}; adapters of fused layers are not read")
-    if paths[0] not in params:
-        raise ValueError(f"{given}: leads to {paths[0]!r}, which the network lacks")
-    return paths[0], rule
+    if path not in params:
+        raise ValueError(f"{given}: leads to {path!r}, which the network lacks")
+    return path, rule
 
 
 def _adapter(config: Mapping[str, Any], modules: Sequence[str], pretrained: Pretrained) -> Adapter:
