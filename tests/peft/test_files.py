@@ -3,12 +3,14 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from running import forward
 
 from jtl import peft as ours
-from jtl.params import flatten
+from jtl.params import flatten, merge, select, split
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -81,3 +83,45 @@ def test_what_is_not_read_raises(base, tmp_path):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=said):
             ours.load(tmp_path, pretrained)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.filterwarnings("ignore")
+def test_trains_as_peft(kind, base, tmp_path):
+    """The losses of 200 steps of AdamW on the adapters alone, in float64, are PEFT's to 1e-5."""
+    labels, rate = np.array([0, 2, 1]), 3e-3
+    config = (peft.IA3Config if kind == "ia3" else peft.LoraConfig)(**CONFIGS[kind])
+    theirs = peft.get_peft_model(fresh(base).double(), config).double().eval()
+    theirs.save_pretrained(tmp_path)
+    with jax.enable_x64(True):
+        loaded = ours.load(tmp_path, load(base, dtype=jnp.float64))
+        learned, frozen = split(loaded.variables.params, select("backbone/adapter/.*"))
+        tx, x = optax.adamw(rate, weight_decay=0.01), texts("bert")
+
+        def loss(learned, frozen):
+            variables = loaded.variables._replace(params=merge(learned, frozen))
+            output = forward(loaded.network, train=False)(variables, x, None)[1]
+            return optax.softmax_cross_entropy_with_integer_labels(output, labels).mean()
+
+        @jax.jit
+        def run(learned, frozen):
+            def step(carry, _):
+                learned, opt = carry
+                value, grads = jax.value_and_grad(loss)(learned, frozen)
+                updates, opt = tx.update(grads, opt, learned)
+                return (optax.apply_updates(learned, updates), opt), value
+
+            return jax.lax.scan(step, (learned, tx.init(learned)), None, 200)[1]
+
+        found = np.asarray(run(jax.tree.map(jnp.asarray, learned), frozen))
+    adam = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], rate, weight_decay=0.01)
+    wanted = []
+    for _ in range(200):
+        value = torch.nn.functional.cross_entropy(theirs(**to_torch(x)).logits, torch.tensor(labels))
+        adam.zero_grad()
+        value.backward()
+        adam.step()
+        wanted.append(value.item())
+    assert found.dtype == np.float64
+    assert wanted[-1] < wanted[0] - 0.1
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
