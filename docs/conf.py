@@ -1,0 +1,94 @@
+"""Sphinx's settings: `make docs` builds `docs/_build/html` with warnings as errors."""
+
+import os
+import pkgutil
+import re
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+
+from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+project, author, copyright = "jtl", "the jtl authors", "the jtl authors"
+try:
+    release = metadata.version("jtl")
+except metadata.PackageNotFoundError:
+    release = "unknown"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme, html_title, html_static_path = "furo", "jtl", []
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+suppress_warnings = ["misc.highlighting_failure"]  # the maths of docstrings is no Python
+# Notebooks keep their pictures: `make notebooks` runs them, this build shows what they stored.
+nb_execution_mode = "off"
+autodoc_default_options = {"members": True, "show-inheritance": False, "member-order": "bysource"}
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_use_rtype = False
+
+# Links to the pages of other libraries need their inventories, so a network.
+if os.environ.get("JTL_DOCS_ONLINE"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "jax": ("https://docs.jax.dev/en/latest", None),
+        "optax": ("https://optax.readthedocs.io/en/latest", None),
+    }
+
+SPECIAL = re.compile(r"(`[^`]*`)|([*|\\])|(?<=\w)_(?=\W|$)")
+
+
+def escaped(line: str) -> str:
+    """A line of a docstring as reStructuredText: code in double backticks, signs of the maths kept as they are."""
+
+    def one(found: re.Match) -> str:
+        return f"`{found[1]}`" if found[1] else f"\\{found[0]}"
+
+    return SPECIAL.sub(one, line)
+
+
+def process_docstring(app, what, name, obj, options, lines):
+    """Docstrings are plain text with Markdown's code spans; examples stay as they are."""
+    del app, what, name, obj, options
+    found, example, margin = [], False, 0
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith(">>>"):
+            example, margin = True, indent
+        elif not line.strip() or indent < margin:
+            example = False
+        found.append(line if example else escaped(line))
+    lines[:] = found
+
+
+class Room(SphinxDirective):
+    """`.. room:: jtl.data` documents all public modules of a package, or the one module of that name."""
+
+    required_arguments = 1
+
+    def run(self):
+        """A heading and an `automodule` each; a new module needs no line here."""
+        found = import_module(self.arguments[0])
+        names = [found.__name__]
+        if hasattr(found, "__path__"):
+            walked = pkgutil.walk_packages(found.__path__, f"{found.__name__}.")
+            names += [m.name for m in walked if not any(part.startswith("_") for part in m.name.split("."))]
+        # A package's own names are imported from its modules, and stand there.
+        text = [
+            f".. rubric:: {name}\n\n.. automodule:: {name}\n"
+            + ("   :no-members:\n" if hasattr(import_module(name), "__path__") else "")
+            for name in names
+        ]
+        return self.parse_text_to_nodes("\n".join(text))
+
+
+def setup(app):
+    """Docstrings are read before napoleon reads their sections."""
+    app.add_directive("room", Room)
+    app.connect("autodoc-process-docstring", process_docstring, priority=100)
