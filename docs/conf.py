@@ -44,27 +44,31 @@ if os.environ.get("JTL_DOCS_ONLINE"):
 SPECIAL = re.compile(r"(`[^`]*`)|([*|\\])|(?<=\w)_(?=\W|$)")
 
 
-def escaped(line: str) -> str:
-    """A line of a docstring as reStructuredText: code in double backticks, signs of the maths kept as they are."""
+def escaped(text: str) -> str:
+    """Text of a docstring as reStructuredText: code in double backticks, signs of the maths kept as they are."""
 
     def one(found: re.Match) -> str:
         return f"`{found[1]}`" if found[1] else f"\\{found[0]}"
 
-    return SPECIAL.sub(one, line)
+    return SPECIAL.sub(one, text)
 
 
 def process_docstring(app, what, name, obj, options, lines):
-    """Docstrings are plain text with Markdown's code spans; examples stay as they are."""
+    """Docstrings are plain text with Markdown's code spans, which may go over a line's end; examples stay."""
     del app, what, name, obj, options
-    found, example, margin = [], False, 0
+    parts, example, margin = [("", False)], False, 0
     for line in lines:
         indent = len(line) - len(line.lstrip())
         if line.lstrip().startswith(">>>"):
             example, margin = True, indent
         elif not line.strip() or indent < margin:
             example = False
-        found.append(line if example else escaped(line))
-    lines[:] = found
+        if example == parts[-1][1]:
+            parts[-1] = (f"{parts[-1][0]}\n{line}", example)
+        else:
+            parts.append((line, example))
+    text = "\n".join(part if example else escaped(part) for part, example in parts)
+    lines[:] = text.removeprefix("\n").split("\n")
 
 
 class Room(SphinxDirective):

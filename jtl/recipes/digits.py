@@ -4,7 +4,24 @@
 (b) Adaptation: labelled upright digits, and turned ones without a label; the last step's network is judged.
 (c) Meta-learning: three unseen digits, the ink of each image bright or dark by a coin, learned on tasks of 0-6.
 
-@@EXPECT@@
+Expect, in percent of test images right and over ten seeds (jax 0.10.2 on two CPU cores, 2 minutes), mean and deviation,
+and the paired gain with its 95 % interval:
+
+    (a) as pre-trained         55.2 ± 3.8
+        from scratch           52.5 ± 4.6
+        the head only          64.0 ± 2.5    +8.8 ± 2.3 over as pre-trained
+        last layers only       70.0 ± 3.8    +14.8 ± 4.0
+        fine-tuning            70.2 ± 3.2    +15.0 ± 3.7
+    (b) source only            52.6 ± 3.8
+        DANN                   64.0 ± 8.5    +11.4 ± 7.6
+    (c) from scratch, 1-shot   44.7 ± 1.0
+        MAML, 1-shot           51.9 ± 1.7    +7.2 ± 1.4
+        from scratch, 5-shot   75.5 ± 1.1
+        MAML, 5-shot           77.9 ± 1.5    +2.4 ± 1.5
+
+These numbers were tuned on `--seed 0`. With `--seed 1`, which played no part in it, all gains held: +9.4 ± 2.2,
++17.7 ± 3.6 and +17.5 ± 3.5 in (a), +13.1 ± 4.2 in (b), +8.3 ± 1.6 and +4.3 ± 1.2 in (c). The angle and the noise of (a)
+were chosen among six pairs: turned by 45° little transfers.
 
 Why noise, and why the ink: on clean upright images of 8x8 pixels little is left to transfer. Scratch has the best of
 three learning rates in (a) and in (c), and there ten times the inner steps that MAML is trained with. In (b) the

@@ -46,7 +46,7 @@ def summary(stages: Sequence[Comparison], images: Any, labels: Any, path: Path) 
             if shown:
                 text = f"{gained[name].mean:+.0f}"
                 axes.text(place, mean + half + 1.5, text, ha="center", fontsize=9, fontweight="bold", color=BLUE)
-        names = [textwrap.fill(name, 9) for name in stage.accuracy]
+        names = [textwrap.fill(name, 11, break_on_hyphens=False) for name in stage.accuracy]
         axes.set_xticks(range(len(names)), names, fontsize=7)
         axes.set_title(textwrap.fill(stage.title, 38), fontsize=8)
         axes.set_ylim(0, 100)
