@@ -48,7 +48,10 @@ def escaped(text: str) -> str:
     """Text of a docstring as reStructuredText: code in double backticks, signs of the maths kept as they are."""
 
     def one(found: re.Match) -> str:
-        return f"`{found[1]}`" if found[1] else f"\\{found[0]}"
+        if not found[1]:
+            return f"\\{found[0]}"
+        plural = text[found.end() : found.end() + 1].isalnum()  # reStructuredText ends code before a blank only
+        return f"`{found[1]}`" + ("\\ " if plural else "")
 
     return SPECIAL.sub(one, text)
 
@@ -69,6 +72,12 @@ def process_docstring(app, what, name, obj, options, lines):
             parts.append((line, example))
     text = "\n".join(part if example else escaped(part) for part, example in parts)
     lines[:] = text.removeprefix("\n").split("\n")
+
+
+def skip_member(app, what, name, obj, skip, options):
+    """Functions of other libraries, as the default of a field is one, have pages there."""
+    del app, what, name, options
+    return True if callable(obj) and not str(getattr(obj, "__module__", "jtl")).startswith("jtl") else skip
 
 
 class Room(SphinxDirective):
@@ -95,4 +104,5 @@ class Room(SphinxDirective):
 def setup(app):
     """Docstrings are read before napoleon reads their sections."""
     app.add_directive("room", Room)
+    app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)

@@ -83,8 +83,8 @@ def adaptation(seen: Seen, path: Path) -> Path:
         axes.set_title({"source only": "before: trained on upright digits", "DANN": "after: DANN"}.get(name, name))
         axes.set_xticks([])
         axes.set_yticks([])
-    colours = matplotlib.colormaps["tab10"].colors
-    dots = [Line2D([], [], color=colours[d], marker="o", linestyle="", label=str(d)) for d in range(10)]
+    colours = matplotlib.colormaps["tab10"]
+    dots = [Line2D([], [], color=colours(d), marker="o", linestyle="", label=str(d)) for d in range(10)]
     figure.legend(handles=dots, loc="outside lower center", ncols=10, frameon=False, fontsize=8)
     figure.savefig(path, dpi=120, format="png")
     return path
