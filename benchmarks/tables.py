@@ -1,6 +1,7 @@
 """Results as Markdown: `python benchmarks/tables.py benchmarks/results/*.json` makes every table anew from its JSON."""
 
 import json
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,28 @@ def _compiled(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _test_time(rows: list[dict[str, Any]]) -> Table:
+    found = []
+    for row in rows:
+        gain = row["gains"]
+        errors = f"{sum(row['errors']) / len(gain):.1f}"
+        half = student(len(gain)) * statistics.stdev(gain) / len(gain) ** 0.5 if len(gain) > 1 else None
+        told = "-" if row["method"] == "source" else f"{sum(gain) / len(gain):+.1f}"
+        found.append((row["method"], errors, told if half is None or told == "-" else f"{told} ± {half:.1f}"))
+    return Table(
+        "Error in percent, and points gained over the source (95 % interval over seeds)",
+        ("method", "error", "gain"),
+        found,
+    )
+
+
+def student(runs: int) -> float:
+    """The 97.5 % quantile of Student's t with one degree of freedom less than runs, which makes a 95 % interval."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, runs - 1))
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -238,6 +261,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "backbones": _backbones,
     "load_weights": _loads,
     "elsewhere": _elsewhere,
+    "test_time": _test_time,
 }
 
 

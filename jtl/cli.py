@@ -1,4 +1,4 @@
-"""The command `jtl`: run a recipe, judge it, use it, look at it, and at weights.
+"""The command `jtl`: runs recipes, evaluates them, predicts, and describes networks and weight files.
 
 Only what a command needs is imported, when it is needed: `jtl --help` does not wait for jax.
 """
@@ -20,7 +20,7 @@ Where = Annotated[Positional[Path], arg(help="the folder of a run's checkpoints,
 
 
 class Mistake(Exception):
-    """What the user can put right: told without a traceback."""
+    """A mistake that the user can correct; it is printed without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         return "eval", (checkpoint,)
 
     def predict(checkpoint: Where, inputs: Positional[tuple[str, ...]], /, top: int = 3) -> tuple[str, tuple]:
-        """What a checkpoint sees in images, or hears in sounds, or reads in texts.
+        """Predicts the classes of images, sounds or texts with a checkpoint.
 
         Args:
           checkpoint: the folder of a run's checkpoints.
@@ -84,7 +84,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         return "predict", (checkpoint, inputs, top)
 
     def describe(recipe: Which) -> tuple[str, tuple]:
-        """A recipe's network as a table: every parameter, which learn, how fast."""
+        """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
         return "describe", (recipe,)
 
     def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
@@ -98,7 +98,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
     def inspect(
         file: Positional[Path], /, rows: int = 40, within: str | None = None, prefix: str = ""
     ) -> tuple[str, tuple]:
-        """What a weight file holds, and which family's names it has.
+        """Prints the tensors of a weight file, and the family whose names they have.
 
         Args:
           file: a weight file, or a folder with one.
@@ -289,7 +289,7 @@ def _module(name: str) -> Any:
 
 @contextmanager
 def _mistakes(*kinds: type[Exception]) -> Any:
-    """Errors that the user's input explains, told by their message alone; all others keep their traceback."""
+    """Turns errors that the user's input explains into a `Mistake`; all others keep their traceback."""
     try:
         yield
     except kinds as error:

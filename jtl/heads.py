@@ -36,7 +36,7 @@ def reading(model: Model, reads: Reads) -> Model:
 
 
 def identity(*, reads: Reads = "pooled") -> Model:
-    """No head: the features as they are, `z = x`, and no parameters. For embeddings."""
+    """No head: the output is the features, `z = x`; no parameters. For embeddings."""
     model = Model(lambda key, x: Variables({}, {}), lambda variables, x, *, train, key=None: (x, variables.stats))
     return reading(model, reads)
 

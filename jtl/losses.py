@@ -1,4 +1,4 @@
-"""Losses, one value per example: reduction is the objective's business (`jtl.metrics.accumulate.mean`).
+"""Losses, one value per example; the objective reduces them (`jtl.metrics.accumulate.mean`).
 
 Everything is computed in float32 (float64 where the input is), whatever the network computed in.
 """
@@ -58,7 +58,7 @@ def focal(
     gamma: float = 2.0,
     class_weights: Float[ArrayLike, "classes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """Softmax focal loss, `−w_y (1 − p_y)^γ log p_y`: examples that are already right count less.
+    """Softmax focal loss, `−w_y (1 − p_y)^γ log p_y`, which reduces the weight of well-classified examples.
 
     Args:
       logits: [..., classes].

@@ -1,4 +1,4 @@
-"""A network is two pure functions."""
+"""A network as two pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ ADAPTER = "adapter"
 
 
 class Variables(NamedTuple):
-    """What a network is made of: parameters learn by gradient, statistics change without one."""
+    """The variables of a network: parameters change by gradient, statistics without one."""
 
     params: Params
     stats: Stats
 
 
 class Model(NamedTuple):
-    """A network as two pure functions, as optax has it for optimizers.
+    """A network as two pure functions, in the form of an optax optimizer.
 
     Args:
       init: `init(key, x) -> Variables` from one example batch (shapes matter, values do not).
@@ -155,7 +155,7 @@ def _over_devices(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any
 
 
 def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Model:
-    """The model of inputs that are changed first, on the device, in training and in evaluation alike.
+    """The model with a preprocessing function applied to its inputs, on the device, in training and evaluation.
 
     Args:
       model: any.
@@ -177,7 +177,7 @@ def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Mode
 
 
 def evaluated(model: Model) -> Model:
-    """The model in evaluation mode whatever it is asked for: running statistics are used and stay, nothing is dropped.
+    """The model always in evaluation mode: running statistics are used and not updated, and dropout is off.
 
     Its gradients are those of evaluation mode.
 

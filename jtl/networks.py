@@ -12,7 +12,7 @@ from jtl.typing import Key, Stats
 
 
 class Outputs(NamedTuple):
-    """What a network computes; inside `jit` what nobody reads costs nothing.
+    """The outputs of a network; inside `jit` an output that is not read costs nothing.
 
     Args:
       output: of the head; of several heads a dict by name; of none the features.

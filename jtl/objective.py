@@ -1,4 +1,4 @@
-"""A transfer method as a few pure functions."""
+"""A transfer method as three pure functions: init, loss and commit."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ NONE = Variables({}, {})
 
 
 def _nothing(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-    """Initialises nothing: the loss uses the variables that are given."""
+    """Initialises nothing: the loss uses the given variables."""
     del key, batch
     return given
 
@@ -27,7 +27,7 @@ def _unchanged(stats: Stats, params: Params) -> Stats:
 
 
 class Objective(NamedTuple):
-    """What a step minimises, and what it must know of it. A bare loss function serves as one too.
+    """A transfer method: what a step minimises, how its variables are initialised, and what happens after an update.
 
     Args:
       loss: `loss(params, stats, batch, key, step) -> (loss, Aux)`; see `jtl.metrics.accumulate` for what a loss may be.
@@ -50,7 +50,7 @@ class Objective(NamedTuple):
     commit: Callable[[Stats, Params], Stats] = _unchanged
 
     def __call__(self, params: Params, stats: Stats, batch: Any, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        """The loss, so that an objective stands wherever a bare function does."""
+        """The loss, so that an objective can be called like a bare loss function."""
         return self.loss(params, stats, batch, key, step)
 
 
@@ -71,7 +71,7 @@ def as_objective(given: Any) -> Objective:
 
 
 def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Variables) -> Variables:
-    """`given`, and of `init(key, x)` what it lacks; only that is computed.
+    """`given`, completed by the variables of `init(key, x)` that it lacks; only those are computed.
 
     Args:
       init: of a model.

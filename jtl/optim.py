@@ -1,4 +1,4 @@
-"""Additions to optax: rates by parameter path, decay by depth, decay that spares norms and biases."""
+"""Additions to optax: learning rates by parameter path, layer decay, and the usual mask of weight decay."""
 
 from collections.abc import Callable
 from typing import Any

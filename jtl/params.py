@@ -1,4 +1,4 @@
-"""Rules over parameter paths: one list of (regex, value) for all that names parameters.
+"""Rules over parameter paths: a list of (regex, value) for everything that names parameters.
 
 A path is the keys of the tree joined by slashes: `backbone/stage1/block1/conv1/kernel`. A rule applies where
 its regex matches the whole path, and the first rule that applies wins.
@@ -84,7 +84,7 @@ def match(table: Table, params: Params) -> Tree:
 
 
 def select(*patterns: str) -> Mask:
-    """Which parameters learn: those whose path one of the regexes matches whole.
+    """Selects the parameters that are trained: those whose whole path matches one of the regexes.
 
     `select("head/.*")` trains the head alone, `select(".*")` everything. A pattern that matches nothing raises
     a ValueError with the nearest paths when the mask is applied.
@@ -106,7 +106,7 @@ def select(*patterns: str) -> Mask:
 
 
 def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:
-    """Parts a tree into (selected, rest): two trees of the same nesting with disjoint leaves.
+    """Splits a tree into (selected, rest): two trees of the same nesting with disjoint leaves.
 
     Args:
       params: a nested dict.

@@ -1,4 +1,4 @@
-"""What a head reads of a backbone's features: one vector a row, or tokens, maps and frames as they are."""
+"""The features that a head reads: one vector a row, or whole tokens, maps and frames."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Read:
             raise ValueError("masked=True: a vector has no positions; read the feature with form='whole'")
 
     def __call__(self, features: Mapping[str, Any], x: Any = None) -> Any:
-        """What a head is given.
+        """The input of a head.
 
         Args:
           features: by name; `frames` [b, n] tells which positions are of a sound.

@@ -1,4 +1,4 @@
-"""A function by only the operations that its results need."""
+"""Removes the operations of a function that its results do not need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 
 def pruned(make: Callable[..., Any], *args: Any) -> Any:
-    """`make(*args)`, to the bit, without the operations that its results do not need.
+    """`make(*args)`, bit-equal, without the operations that its results do not need.
 
     What is left runs one operation at a time, as it would have: one jitted program is as quick, but rounds otherwise.
     Under a trace `make` is simply called, as whoever traces leaves out what is not needed; and so it is with what is no

@@ -1,4 +1,4 @@
-"""The shapes that a function of networks gives, without tracing twelve blocks that are alike."""
+"""The output shapes of a function of networks; of modules with equal shapes only the first is traced."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def shapes(make: Callable[..., Any], *args: Any) -> Any:
-    """`jax.eval_shape(make, *args)`, where of all flax modules that are alike only the first is run.
+    """`jax.eval_shape(make, *args)`, in which of all flax modules with equal shapes only the first is traced.
 
     Modules are alike where class, fields and the shapes of what they are called on agree: then so do the shapes of
     their variables and results. Of a ViT-B it takes a tenth of the time.
@@ -51,7 +51,7 @@ def _first_of_its_kind() -> Callable[..., Any]:
 
 
 def _kind(context: Any, args: Any, kwargs: Any) -> Any:
-    """What modules that are alike have in common; None for what cannot be compared."""
+    """The key under which modules with equal shapes are grouped; None for what cannot be compared."""
     module = context.module
     fields = {name: getattr(module, name) for name in module.__dataclass_fields__ if name not in ("parent", "name")}
     leaves, tree = jax.tree.flatten((args, kwargs))
@@ -67,7 +67,7 @@ def _kind(context: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _nothing(tree: Any) -> Any:
-    """Arrays of one number each, as a trace needs no more of variables than their shapes."""
+    """Placeholder arrays of one number each: a trace needs only the shapes of variables."""
     return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), tree)
 
 

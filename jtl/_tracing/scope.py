@@ -1,4 +1,4 @@
-"""Where in a model made of several a call stands, while it runs or is traced."""
+"""The path of the part of a model that is being called or traced."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

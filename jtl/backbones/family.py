@@ -1,4 +1,4 @@
-"""A family of networks, as reading its files needs it."""
+"""A family of networks: how its files are read and its networks built."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 from jtl.data import augment
 from jtl.data.arrays import arrays
+from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
 from jtl.data.pair import pair
@@ -15,6 +16,7 @@ __all__ = [
     "Source",
     "arrays",
     "augment",
+    "corrupt",
     "episodes",
     "folder",
     "pair",

@@ -97,7 +97,7 @@ def _narrow(value: np.ndarray) -> np.ndarray:
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
-    """An array as it is, once its numbers are known to be some that 32 bits hold; see `arrays` for what it refuses."""
+    """The array, after a check that 32 bits hold its numbers; see `arrays` for what it refuses."""
     if np.ma.is_masked(value):
         raise ValueError(
             f"{name} has masked values, which would be read as numbers; fill them, or leave their rows out"

@@ -82,7 +82,7 @@ def crop(size: int, padding: int = 0) -> Augment:
 
 
 def rotate(degrees: float) -> Augment:
-    """Turns each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
+    """Rotates each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
     if not degrees >= 0:  # with the bounds the other way round every draw is the same
         raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more")
 
@@ -103,7 +103,7 @@ def rotate(degrees: float) -> Augment:
 
 
 def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Array:
-    """Turns images counter-clockwise about their centre, bilinear, zeros outside; integers and bools are rounded.
+    """Rotates images counter-clockwise about their centre, bilinearly, zeros outside; integers and bools are rounded.
 
     Args:
       x: [batch, height, width, channels].

@@ -70,7 +70,7 @@ def sample(
 
 
 def _draw(key: Key, shape: tuple[int, ...], count: int) -> Array:
-    """Places along the last axis, without replacement: those of the largest of random words.
+    """Indices along the last axis without replacement: those of the largest of random numbers.
 
     As floats, which XLA's CPU backend need not sort to find the largest: the order of positive ones is that of their
     bits, and from 0x00800000 to infinity they are normal numbers.

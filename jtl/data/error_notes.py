@@ -1,4 +1,4 @@
-"""What users' own functions raise says where it happened."""
+"""Notes on exceptions that say where a user's function raised them."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def noted(doing: str) -> Generator[None, None, None]:
-    """Whatever is raised within, an interrupt too, goes on as it is, with a note of what was being done."""
+    """Adds to any exception raised within, an interrupt too, a note of what was being done."""
     try:
         yield
     except BaseException as error:  # of any kind, as the code within is not ours; it is raised again

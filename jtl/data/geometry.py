@@ -1,4 +1,4 @@
-"""Augmentations that move labels with the image: label maps and boxes; one that cannot is refused."""
+"""Augmentations that move label maps and boxes with the image; one that cannot is refused."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

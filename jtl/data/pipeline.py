@@ -13,7 +13,7 @@ from jtl.typing import Batch
 
 
 def distinct(classes: Sequence[str]) -> tuple[str, ...]:
-    """The names of classes, of which a label is the place.
+    """The names of classes; a label is an index into them.
 
     Raises:
       TypeError: for one string, whose letters would be the names, or what is no list.
@@ -31,7 +31,7 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def same_labels(known: Any, other: Any, told: tuple[str, str]) -> None:
-    """Refuses a data set whose labels mean other classes than they do in the one that is learned from.
+    """Refuses a data set whose labels mean other classes than those of the training data.
 
     Folders give labels by their sorted names: where one lacks a class, all labels behind it move up. Data sets that
     share no name, as those of numbers and words, may be the same classes, and are let pass; so are those without names.
@@ -61,7 +61,7 @@ class Source(Protocol):
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """The number of examples."""
         ...
 
     @property
@@ -153,7 +153,7 @@ class Dataset:
         return (self[step] for step in range(len(self)))
 
     def _share(self) -> tuple[int, int]:
-        """Which process this is, and how many rows of a batch are its own."""
+        """The index of this process, and the number of its rows in a batch."""
         index, count = processes(self.process_index, self.process_count)
         if self.batch_size % count:
             raise ValueError(f"batch_size {self.batch_size} does not divide by {count} processes")

@@ -1,8 +1,8 @@
-"""Which of the processes that share a batch this one is."""
+"""The index of this process among those that share a batch."""
 
 
 def processes(index: int | None, count: int | None) -> tuple[int, int]:
-    """Which process this is, and how many there are: as given, or as jax says where neither is.
+    """The index and the number of processes: as given, or jax's where neither is given.
 
     Raises:
       ValueError: for one without the other, or an index that no process has.

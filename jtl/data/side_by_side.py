@@ -1,4 +1,4 @@
-"""Several data sets side by side, for several tasks at once."""
+"""Several data sets side by side, for multi-task training."""
 
 import zlib
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Augmentation on the device, in front of any objective."""
+"""Augmentation on the device, before any objective."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 def augmented(
     objective: Objective | Callable, augment: Callable[[Key, Any], Any], *, ignore: int | None = None
 ) -> Objective:
-    """The objective on batches whose `x` were augmented; evaluation, another objective, is not touched.
+    """The objective on batches whose `x` is augmented; evaluation uses another objective and is not changed.
 
     What is drawn is a function of the run's key and the step. In a batch of parts (source and target, support and
     query) each part draws for itself.

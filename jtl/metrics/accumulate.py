@@ -1,4 +1,4 @@
-"""Additive sums: what microbatches, masks, devices and the batch size do not change."""
+"""Additive sums, whose result does not depend on microbatches, masks, devices or the batch size."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Sums:
 
 
 class Metric(NamedTuple):
-    """A metric that is no mean of one value per element, as F1 is none: sums over elements, and what they give.
+    """A metric that is not a mean of one value per element, such as F1: sums over elements, and a `finish`.
 
     A plain function `metric(outputs, y) -> values` is one too: its values are averaged.
 

@@ -1,4 +1,4 @@
-"""How far a classifier's confidence is from how often it is right."""
+"""Calibration: the difference between a classifier's confidence and its accuracy."""
 
 from typing import Any
 

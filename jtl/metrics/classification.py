@@ -45,7 +45,7 @@ def confusion_matrix(
     classes: int,
     mask: Bool[ArrayLike, "*batch"] | Float[ArrayLike, "*batch"] | None = None,
 ) -> Integer[Array, "classes classes"]:
-    """How often class `row` was taken for class `column`. Matrices of batches add up to that of the whole.
+    """The number of elements of class `row` that are predicted as class `column`; matrices of batches add up.
 
     Args:
       predicted: integer classes, any shape.
@@ -77,7 +77,7 @@ def _integers(name: str, value: ArrayLike) -> Array:
 
 
 def _judged(logits: Array, right: Array) -> Array:
-    """A NaN is the largest number to XLA: a network that broke down would be right wherever the label is 0."""
+    """Checks for NaN logits: XLA's argmax of them is 0, which would count as right wherever the label is 0."""
     return jnp.where(jnp.isnan(logits).any(-1), jnp.nan, right.astype(jnp.float32))
 
 

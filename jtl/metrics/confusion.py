@@ -1,4 +1,4 @@
-"""What a confusion matrix tells: the matrix itself, precision, recall, F1, balanced accuracy, κ and φ."""
+"""Metrics of a confusion matrix: the matrix itself, precision, recall, F1, balanced accuracy, κ and φ."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

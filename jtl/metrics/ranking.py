@@ -1,4 +1,4 @@
-"""Metrics of all rows at once, on the host, for what `jtl.collect` gives: they are no sums over batches."""
+"""Metrics of all rows at once, on the host, for the result of `jtl.collect`: they are not sums over batches."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Attention of queries, keys and values, in the form that is fast where it runs."""
+"""Attention of queries, keys and values, in the form that is fastest on the platform."""
 
 from functools import partial
 from typing import Any

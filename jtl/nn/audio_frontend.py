@@ -1,4 +1,4 @@
-"""What backbones of sounds share."""
+"""Layers that audio backbones share."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -131,7 +131,7 @@ def check_waves(x: Any, least: int) -> tuple[Array, Array | None]:
 
 
 def samples_of_frame(convolutions: Sequence[Convolution]) -> int:
-    """How many samples one frame, the output of all convolutions, sees."""
+    """The receptive field of one frame, the output of all convolutions, in samples."""
     samples = 1
     for _, kernel, stride in reversed(convolutions):
         samples = (samples - 1) * stride + kernel
@@ -141,7 +141,7 @@ def samples_of_frame(convolutions: Sequence[Convolution]) -> int:
 def mask_of_frames(
     mask: Bool[Array, "batch samples"], convolutions: Sequence[Convolution], frames: int
 ) -> Bool[Array, "batch frames"]:
-    """Which frames see samples of the sound alone: padding comes after it. Of the shortest sounds, the first."""
+    """The mask of frames whose receptive field holds no padding; for the shortest sounds it is the first frame."""
     lengths = mask.sum(1)
     for _, kernel, stride in convolutions:
         lengths = (lengths - kernel) // stride + 1

@@ -77,7 +77,7 @@ class Squeeze(NamedTuple):
 
 
 class SqueezeExcite(nn.Module):
-    """`x · gate(W₂ a(W₁ mean(x)))`: each channel is scaled by what the means of all say.
+    """`x · gate(W₂ a(W₁ mean(x)))`: each channel is scaled by a function of all channels' means.
 
     Hu et al., Squeeze-and-Excitation Networks, 2017, arXiv 1709.01507.
     """
@@ -93,7 +93,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """`x + project(squeeze(depthwise(expand(x))))`: wide within and narrow between.
+    """`x + project(squeeze(depthwise(expand(x))))`: an inverted residual block.
 
     Args:
       inner: channels within; there is no expansion where they are those of x.

@@ -1,4 +1,4 @@
-"""Convolutions, in the form that is fast where they run.
+"""Convolutions, in the form that is fastest on the platform.
 
 Everywhere but on a CPU that is `lax`'s. XLA's CPU backend takes several times as long as matrix products for the
 gradient of a convolution, and tens to hundreds of times for depthwise and grouped ones.

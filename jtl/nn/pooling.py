@@ -1,4 +1,4 @@
-"""Largest values and means of windows of a map."""
+"""Max-pooling and average pooling of maps."""
 
 from collections.abc import Callable
 from functools import reduce

@@ -1,4 +1,4 @@
-"""What backbones of text share."""
+"""Inputs that text backbones share."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple

@@ -171,7 +171,7 @@ class AttentionPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Float[Array, "batch width"]:
-        """The query's answer."""
+        """The attention's output for the learned query."""
         query = self.param("query", trunc_normal, (1, 1, x.shape[-1]), jnp.float32).astype(x.dtype)
         query = jnp.broadcast_to(query, (x.shape[0], 1, x.shape[-1]))
         y = Attention(self.heads, name="attention")(query, train, source=x)

@@ -1,4 +1,4 @@
-"""From files to the arrays a network takes: images, sounds and texts, as the weights were trained with."""
+"""From files of images, sounds and texts to the arrays that a network takes, as in its pretraining."""
 
 from etils import epy
 

@@ -1,4 +1,4 @@
-"""Tokens that a network knows beside its vocabulary, and the files that name them."""
+"""Added tokens: those of a network beside its vocabulary, and the files that name them."""
 
 from collections.abc import Mapping
 from pathlib import Path

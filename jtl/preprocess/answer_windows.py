@@ -10,7 +10,7 @@ from jtl.preprocess.text import Tokenizer
 
 
 class Windows(NamedTuple):
-    """What decoding needs to know of each window.
+    """What decoding needs of each window.
 
     Args:
       question: int [windows], the number of the question.

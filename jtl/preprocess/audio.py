@@ -1,4 +1,4 @@
-"""Sounds on the host: read, resample, pad, and make of them what a pretrained network hears."""
+"""Sounds on the host: reads, resamples, pads, and computes the inputs of a pretrained network."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""What sounds must go through before a network hears them: it comes with the weights."""
+"""The preprocessing of sounds, which comes with the weights."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ class LogMel(NamedTuple):
 
 
 def from_transformers(config: Mapping[str, Any]) -> Waves | LogMel:
-    """What a `preprocessor_config.json` says, of `EXTRACTORS`; without a name, who has frames is Whisper's.
+    """The preprocessing of a `preprocessor_config.json`; without a name of `EXTRACTORS`, one with frames is Whisper's.
 
     Raises:
       ValueError: for an entry that is none of the usual.

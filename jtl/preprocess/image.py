@@ -1,4 +1,4 @@
-"""What images must go through before a network sees them: it comes with the weights."""
+"""The preprocessing of images, which comes with the weights."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Preprocessing(NamedTuple):
 
 
 def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preprocessing:
-    """What a `preprocessor_config.json` says, with what its image processor does where it says nothing.
+    """The preprocessing of a `preprocessor_config.json`, completed by the defaults of its image processor.
 
     Args:
       config: of ViT's, DeiT's, CLIP's, SigLIP's, ConvNeXt's, BiT's, EfficientNet's or MobileNetV2's image processor.
@@ -99,7 +99,7 @@ def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
-    """What timm's `pretrained_cfg` says; `usual` is the family's where it says nothing.
+    """The preprocessing of timm's `pretrained_cfg`; `usual` is the family's default.
 
     timm resizes the short side (both sides: "squash") to `image / crop_pct` and cuts the image out of the centre.
 

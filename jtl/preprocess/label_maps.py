@@ -4,7 +4,7 @@ import numpy as np
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Each pixel bears the label of the pixel that its centre falls on: no label is mixed from others.
+    """Nearest-neighbour resizing: each pixel has the label of the pixel that its centre falls on.
 
     Args:
       labels: integers [..., height, width].

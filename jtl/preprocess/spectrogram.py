@@ -1,4 +1,4 @@
-"""Sounds as pictures: the logarithm of energies in bands that lie as the ear has them. Pure NumPy."""
+"""Log-mel spectrograms. Pure NumPy."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ HIGHEST = 8000.0
 def log_mel(
     wave: Float32[np.ndarray, "_samples"], *, rate: int = 16000, mels: int = 80, window: int = 400, hop: int = 160
 ) -> Float32[np.ndarray, "_frames _mels"]:
-    """Whisper's picture of a sound, `(max(log₁₀ max(E, 10⁻¹⁰), m − 8) + 4) / 4` with m the largest logarithm.
+    """Whisper's log-mel spectrogram, `(max(log₁₀ max(E, 10⁻¹⁰), m − 8) + 4) / 4` with m the largest logarithm.
 
     E are the energies of a Hann window, moved by `hop` over the sound and its mirror images at both ends, in
     triangular bands (`mel_filters`). Equal to transformers' WhisperFeatureExtractor.

@@ -1,4 +1,4 @@
-"""Texts to numbers, by the tokenizer that comes with the weights."""
+"""Texts to token ids, by the tokenizer that comes with the weights."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return self.backend.get_vocab_size()
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, np.ndarray]:

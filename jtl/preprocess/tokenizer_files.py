@@ -1,4 +1,4 @@
-"""The files that say how texts are cut into tokens: they come with the weights and are saved with the network."""
+"""The tokenizer's files, which come with the weights and are saved with the network."""
 
 import shutil
 from pathlib import Path

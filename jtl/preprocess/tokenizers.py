@@ -1,4 +1,4 @@
-"""The files that say how a pretrained network's texts are cut into tokens."""
+"""Readers of a pretrained network's tokenizer files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -156,7 +156,7 @@ def _wordpiece(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """GPT-2's way: bytes, merged by rules. RoBERTa's vocabulary has tokens around a text, GPT-2's has not."""
+    """Byte-level BPE of GPT-2 and RoBERTa; RoBERTa adds tokens around a text, GPT-2 does not."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     _readable(path, given, "a vocab.json with its merges.txt")
@@ -186,7 +186,7 @@ def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[s
 
 
 def _clip(path: Path, model: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """CLIP's way: lower case, words cut out by a pattern, the last piece of each marked by `</w>`.
+    """CLIP's BPE: lower case, words split by a pattern, the last piece of each marked by `</w>`.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """
@@ -210,7 +210,7 @@ def _clip(path: Path, model: Any, given: dict[str, Any]) -> tuple[Any, dict[str,
 
 
 def _readable(path: Path, config: Mapping[str, Any], made_of: str) -> None:
-    """Refuses a tokenizer that cuts texts in a way of its own, though its files have the usual names."""
+    """Refuses a tokenizer whose algorithm differs although its files have the usual names."""
     kind, read = config.get("tokenizer_class"), _READ_AS[made_of]
     if kind is not None and kind not in _ANY and _stem(kind) not in read:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Sentences that are words already, for a label on each word."""
+"""Sentences given as lists of words, with one label a word."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What `jtl.load` may be asked for."""
+"""Checks of the arguments of `jtl.load`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def check_arguments(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
-    """Refuses what is no number of classes nor their names, no size of images, number of stages or floating type.
+    """Refuses an invalid number or names of classes, image size, number of stages or floating type.
 
     Raises:
       TypeError, ValueError: naming the argument, its value and what would be right.

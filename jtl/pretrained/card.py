@@ -1,4 +1,4 @@
-"""A model card: what the weights were made from, how, and how good they are."""
+"""A model card: the origin of the weights, their training and their metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

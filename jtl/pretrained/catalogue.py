@@ -1,4 +1,4 @@
-"""The networks that jtl reads weights of: families, their names, what they cost."""
+"""The catalogue of networks whose weights jtl reads: families, names and costs."""
 
 import fnmatch
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def names() -> list[tuple[str, str]]:
 
 
 def lines(pattern: str = "*") -> Iterator[Line]:
-    """Every network whose name or family fits, one after another: each takes a second to be counted.
+    """Every network whose name or family matches, lazily: to count one takes a second.
 
     Args:
       pattern: as of file names: "vit_*", "resnet".

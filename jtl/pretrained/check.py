@@ -1,4 +1,4 @@
-"""Checks that variables are those of a network: what is written must be what is read again."""
+"""Checks that variables are those of a network, so that a saved network can be loaded again."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a network costs, from its shapes alone: nothing is computed and nothing compiled."""
+"""The cost of a network, from its shapes alone: nothing is computed or compiled."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from jtl.model import Model
 
 
 def parameters(model: Model, example: Any) -> int:
-    """How many numbers its parameters are.
+    """The number of parameters.
 
     Args:
       model: any.

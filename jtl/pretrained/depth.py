@@ -1,4 +1,4 @@
-"""How many blocks a network has, by its config and by a file's parameters."""
+"""The number of blocks of a network, by its config and by a file's parameters."""
 
 import re
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def blocks_of(paths: Iterable[str]) -> set[str]:
 
 
 def check_depth(family: Family, config: Config, tensors: int) -> None:
-    """Refuses a network that is out of all proportion to a file.
+    """Refuses a config whose network has far more blocks than the file.
 
     Args:
       family: of the network.

@@ -23,7 +23,7 @@ def head_of(family: Family, config: Config, classes: int) -> Model:
 
 
 def read_of(config: Config) -> Read:
-    """What the head of a config reads.
+    """The features that the head of a config reads.
 
     Raises:
       ValueError: for an entry that is no `Read`, with its value.

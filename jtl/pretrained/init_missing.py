@@ -1,4 +1,4 @@
-"""Parameters that no file gives, initialised as `jtl.network(...).init` does."""
+"""Initial values of parameters that a file lacks, equal to those of `jtl.network(...).init`."""
 
 import re
 from collections.abc import Mapping, Sequence

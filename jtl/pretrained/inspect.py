@@ -1,4 +1,4 @@
-"""What a weight file holds, and which family's names it has."""
+"""Prints the tensors of a weight file, and the family whose names they have."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

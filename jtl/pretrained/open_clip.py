@@ -1,4 +1,4 @@
-"""What OpenCLIP says of a network beside its weights, in transformers' words."""
+"""OpenCLIP's config beside its weights, translated to transformers' config."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -75,7 +75,7 @@ class _Model(_Part, model_type="model_cfg"):
 
 
 def config_of(said: Mapping[str, Any]) -> dict[str, Any]:
-    """CLIP's measures by transformers' words.
+    """CLIP's config in transformers' format.
 
     Args:
       said: an `open_clip_config.json`: {"model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}, ...}.
@@ -114,7 +114,7 @@ class _Images(Config):
 
 
 def preprocessing_of(said: Mapping[str, Any], side: int) -> Preprocessing:
-    """What images go through: their short side is resized to `side`, or both are ("squash").
+    """The preprocessing of images: their short side is resized to `side`, or both sides are ("squash").
 
     Raises:
       ValueError: for a `preprocess_cfg` that says what jtl does not do.

@@ -1,4 +1,4 @@
-"""The names of networks that a family knows, and the name of a network."""
+"""The named networks of a family, and the name of a given network."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ def _alternatives(pattern: str) -> Iterator[str]:
 
 
 def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict[str, Any]]:
-    """A network's name and timm's `model_args`, by which it is read again.
+    """A network's name and timm's `model_args`, from which it is rebuilt.
 
     Args:
       family: of the network.

@@ -1,4 +1,4 @@
-"""Weights to the Hugging Face Hub: the only thing in jtl that sends anything anywhere."""
+"""Uploads weights to the Hugging Face Hub; nothing else in jtl sends data anywhere."""
 
 from pathlib import Path
 
@@ -39,7 +39,11 @@ def push(
 
     Example:
       >>> import jtl
-      >>> jtl.push("me/ants", loaded, jtl.variables(result.state), card=card)  # doctest: +SKIP
+      >>> jtl.push("me/ants", "runs/ants")  # doctest: +SKIP
+      >>> jtl.push("my ants", "runs/ants")
+      Traceback (most recent call last):
+        ...
+      ValueError: repo='my ants' names no repository of the Hub; write 'org/name'
     """
     from huggingface_hub import HfApi, constants
 

@@ -64,7 +64,7 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
 
 
 def described(folder: Path) -> dict[str, Any] | None:
-    """What a folder says of its network; None where it says nothing."""
+    """The description of a network in a folder; None where there is none."""
     found = (read_json(folder / name, dict) for name in CONFIGS)
     return next((config for config in found if config is not None), None)
 
@@ -179,7 +179,7 @@ def beginnings(names: Sequence[str]) -> Counter[str]:
 
 
 def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
-    """How many of the names have a rule."""
+    """The number of names that have a rule."""
     rules = Rules(table)
     return sum(rules.first(name) is not None for name in names)
 

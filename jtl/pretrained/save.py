@@ -1,4 +1,4 @@
-"""A fine-tuned network as files that PyTorch users load, or that jtl reads back."""
+"""Saves a fine-tuned network in files that PyTorch libraries load, or in jtl's own format."""
 
 import json
 import os
@@ -225,7 +225,7 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], 
 
 
 def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:
-    """Takes earlier weights out first and puts the new ones in last: a process that is killed leaves no mix of two."""
+    """Removes earlier weights first and adds the new ones last, so that a killed process leaves no mix of two."""
     sums = {name: _sum(apart / name) for name in names}
     with suppress(FileNotFoundError):  # there were none, or another process takes them
         os.replace(folder / WEIGHTS, apart / "earlier.safetensors")

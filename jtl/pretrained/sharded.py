@@ -1,4 +1,4 @@
-"""Weights straight into their places on a mesh: no process holds more of them than its devices."""
+"""Loads weights directly onto a mesh: no process holds more of them than its devices do."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The first stages of a network alone."""
+"""Truncated networks: only the first stages."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""What becomes of a network of two towers: each alone, and a classifier made of the classes' names."""
+"""Networks made from two towers: each tower alone, and a zero-shot classifier from class names."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
 
 
 def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str] | None = None) -> Pretrained:
-    """A classifier of images made of texts: the image tower, normalised, under a linear head, `z = s W x + b`.
+    """A zero-shot image classifier: the image tower, normalised, and a linear head of text embeddings, `z = s W x + b`.
 
     W are the texts' embeddings, so the logits are those of the two towers, and both the head and the tower can be
     trained further as any other network.

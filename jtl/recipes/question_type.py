@@ -1,4 +1,4 @@
-"""What a question asks for, a place, a number, a person: MiniLM against a bag of words, on a few hundred examples.
+"""The type of a question (place, number, person …): MiniLM against a bag of words, on a few hundred examples.
 
     jtl train question_type --data FOLDER        (or JTL_DATA; it holds text/trec)
     jtl eval runs/question_type/1000/checkpoints

@@ -1,4 +1,4 @@
-"""Whether a sentence of a film review praises: MiniLM against a bag of words, on a few hundred examples.
+"""The sentiment of a sentence of a film review: MiniLM against a bag of words, on a few hundred examples.
 
     jtl train sentiment --data FOLDER        (or JTL_DATA; it holds text/sst2)
     jtl eval runs/sentiment/1000/checkpoints

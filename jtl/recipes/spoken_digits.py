@@ -1,4 +1,4 @@
-"""Spoken digits of a new speaker from one clip of each digit: what five other speakers taught helps.
+"""Spoken digits of a new speaker from one clip of each digit, with pre-training on five other speakers.
 
     jtl train spoken_digits --data FOLDER        (or JTL_DATA; it holds speech/spoken_digits.zip)
     jtl eval runs/spoken_digits/checkpoints

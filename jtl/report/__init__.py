@@ -1,4 +1,4 @@
-"""Results to look at: tables, learning curves, confusion matrices. Pure functions of numbers."""
+"""Reports: tables, learning curves, confusion matrices. Pure functions of numbers."""
 
 from jtl.report.figures import confusion, curves
 from jtl.report.tables import Spread, Table, markdown, show, spread

@@ -1,4 +1,4 @@
-"""A model's parameters as a table: what they are, which learn, how fast."""
+"""A model's parameters as a table: shapes, which are trained, and their learning rates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

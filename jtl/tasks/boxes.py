@@ -1,4 +1,4 @@
-"""Boxes on a grid of cells: what each cell is to detect, how well boxes overlap, and which to keep."""
+"""Boxes on a grid of cells: the targets of each cell, overlaps, and non-maximum suppression."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ _MOST = 10.0  # of the logarithm of a size in cells: beyond it the exponential w
 
 
 class Targets(NamedTuple):
-    """What the cells of a batch are to detect.
+    """The targets of the cells of a batch.
 
     Args:
       boxes: [batch, cells, 4] in pixels.

@@ -1,4 +1,4 @@
-"""What a task is made of."""
+"""The parts of a task."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from jtl.model import Model
 
 
 class Task(NamedTuple):
-    """A head, what judges its output, and what reads a prediction from it.
+    """A head with its loss, its metrics and the decoding of its output.
 
     Args:
       head: from features to outputs; it stands in a network by any name.

@@ -1,4 +1,4 @@
-"""Training: a state, the one step, where it runs, the loop and its checkpoints."""
+"""Training: the state, the one step, its devices, the loop and its checkpoints."""
 
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.collect import collect, predict

@@ -1,4 +1,4 @@
-"""The rows of an evaluation as arrays: logits, features, whatever an objective gives for each example."""
+"""The rows of an evaluation as arrays: logits, features, and other outputs of an objective for each example."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def collect(
     mesh: Mesh | None = None,
     key: Any = None,
 ) -> dict[str, Any]:
-    """Goes through a data set once and gathers the rows of an objective's `Aux.outputs`.
+    """Iterates over a data set once and collects the rows of an objective's `Aux.outputs`.
 
     Args:
       objective: in evaluation mode, as `evaluation(net)`, whose outputs are `output`, `read` and `y`.
@@ -51,6 +51,11 @@ def collect(
       >>> found["output"].shape, found["y"].shape
       ((6, 3), (6,))
     """
+    return collector(objective, only=only)(variables, data, mesh=mesh, key=key)
+
+
+def collector(objective: Objective | Callable, *, only: Sequence[str] | None = None) -> Callable[..., dict[str, Any]]:
+    """`collect` with the objective given: compiled at the first call and used again after."""
     objective = as_objective(objective)
 
     def run(variables, batch, key, index):
@@ -62,10 +67,15 @@ def collect(
         found = {name: outputs[name] for name in (outputs if only is None else only)}
         return found, batch.get("mask")
 
-    parts = []
-    for (found, mask), _ in passes(run)(variables, data, mesh=mesh, key=key):
-        parts.append(found if mask is None else jax.tree.map(lambda a, kept=mask > 0: _kept(a, kept), found))
-    return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+    through = passes(run)
+
+    def collection(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, Any]:
+        parts = []
+        for (found, mask), _ in through(variables, data, mesh=mesh, key=key):
+            parts.append(found if mask is None else jax.tree.map(lambda a, kept=mask > 0: _kept(a, kept), found))
+        return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+    return collection
 
 
 def predict(net: Model, variables: Variables, data: Any, *, mesh: Mesh | None = None) -> Any:

@@ -23,7 +23,7 @@ from jtl.train.prefetch import feed, rows
 
 @dataclass(frozen=True)
 class Validation:
-    """What `fit` evaluates, how often, and what it decides by the result.
+    """What `fit` evaluates, how often, and which metric decides.
 
     Args:
       objective: in evaluation mode, as `methods.finetune.evaluation(...)`.
@@ -62,7 +62,7 @@ class Validation:
             raise ValueError(f"every={self.every}, patience={self.patience}: both are at least 1")
 
     def score(self, found: dict[str, float]) -> float:
-        """The watched number, turned so that higher is better.
+        """The watched number, negated where lower is better.
 
         Raises:
           ValueError: where the objective has no such number, or where it is an array.
@@ -78,7 +78,7 @@ class Validation:
 def evaluate(
     objective: Objective | Callable, variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
 ) -> dict[str, Any]:
-    """Goes through a data set once: `Σ_batches total / Σ_batches count` of the loss and of every metric.
+    """Evaluates on a data set: `Σ_batches total / Σ_batches count` of the loss and of every metric.
 
     Sums are added in float64, over the rows that masks keep, so the batch size, a padded last batch and the
     number of devices do not change what is computed.

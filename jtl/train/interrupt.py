@@ -14,7 +14,7 @@ from jtl.train.parallel.sharding import batch_sharding
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT only ask; a second Ctrl-C interrupts at once.
+    """A context in which SIGTERM and SIGINT request a stop; a second Ctrl-C interrupts at once.
 
     Signals can be caught in the main thread alone; in another one this does nothing. The handlers found are
     put back at the end.
@@ -48,7 +48,7 @@ class StopRequest:
         self._name = signal.Signals(number).name
 
     def asked(self) -> str | None:
-        """The signal's name where the run shall stop now; with several processes, one call after it came."""
+        """The signal's name where the run should stop now; with several processes, one call after it arrived."""
         if jax.process_count() == 1:
             return self._name
         # All call this at each step. The answer to one call is read at the next: no step waits for it.

@@ -1,4 +1,4 @@
-"""The loop: a step, a state and data, until the last step."""
+"""The training loop: a step, a state and data, until the last step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from jtl.train.step import Step
 
 
 class NonFiniteLoss(FloatingPointError):
-    """A loss or a parameter became infinite or NaN."""
+    """Raised where a loss or a parameter became infinite or NaN."""
 
 
 class Moment(NamedTuple):
@@ -172,7 +172,7 @@ def fit(
 
 @dataclass
 class _Run:
-    """The parts of one call of `fit`, and what it has seen so far."""
+    """The parts of one call of `fit`, and its history."""
 
     mesh: Mesh
     epoch: int
@@ -189,7 +189,7 @@ class _Run:
     score: float = -math.inf
 
     def resume(self, at: int) -> bool:
-        """The best so far stands in the checkpoints, so early stopping goes on where it was.
+        """Restores the best score from the checkpoints, so that early stopping resumes.
 
         Returns:
           Whether the validation of this step is still to be done: a signal came, and only the state was saved.

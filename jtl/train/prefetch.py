@@ -40,7 +40,7 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
 
 
 def rows(batch: Any) -> dict[str, int]:
-    """How many rows of a batch on the mesh are this process's; it takes those of the others to be as many."""
+    """The number of rows of a batch on the mesh that are this process's; all processes have equally many."""
     return {f"rows of {path!r}": leaf.shape[0] // jax.process_count() for path, leaf in flatten(batch).items()}
 
 

@@ -12,16 +12,16 @@ class Silent:
     """Shows nothing."""
 
     def begin(self, at: int) -> None:
-        """The loop starts behind step `at`."""
+        """Called when the loop starts after step `at`."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A step's numbers were read."""
+        """Called when a step's metrics were read."""
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Prints one permanent line."""
 
     def end(self) -> None:
-        """The loop is over, also where it failed."""
+        """Called at the end of the loop, also where it failed."""
 
 
 class Lines(Silent):

@@ -1,4 +1,4 @@
-"""Where the numbers of a run are written: JSON lines, TensorBoard."""
+"""Records of a run's metrics: JSON lines, TensorBoard."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Record(Protocol):
-    """What `fit` writes numbers to, in process 0 alone."""
+    """The interface of a record, to which `fit` writes metrics in process 0 only."""
 
     def start(self, step: int) -> None:
         """Before the first step; `step` steps were taken before, by a run that this one goes on with."""

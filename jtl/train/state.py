@@ -1,4 +1,4 @@
-"""The state of a run: everything that a resumed run needs, and nothing else."""
+"""The state of a run: everything that a resumed run needs."""
 
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ def copied(tree: Any) -> Any:
 
 
 def unshared(state: State) -> State:
-    """The state with a copy of each array that stands in it twice, as a buffer can be donated only once.
+    """The state with a copy of each array that occurs twice, because a buffer can be donated only once.
 
     Optimizers may keep one array of zeros for two sums, as L-BFGS does, or the parameters that they were given.
     """

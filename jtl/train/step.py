@@ -25,7 +25,7 @@ Update = Callable[[State, Batch], tuple[State, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Step:
-    """A train step as a pair of pure functions, as an optax optimizer is one.
+    """A train step as a pair of pure functions, in the form of an optax optimizer.
 
     Calling it is `update`. It is not compiled: `jtl.train.jit_step` and `jtl.train.pmap_step` do that.
 
@@ -202,7 +202,7 @@ def _taker(
 
 
 def _wanted(tx: optax.GradientTransformation, value: Any, grad: Any, again: Callable) -> dict[str, Any]:
-    """What an optimizer takes besides gradient, state and parameters; `optax.contrib.sam` refuses anything else."""
+    """The extra arguments that an optimizer takes; `optax.contrib.sam` refuses any other."""
     value_at = differentiable(again)
 
     def value_fn(part: Any, grad_fn: Any = None) -> Any:
@@ -236,7 +236,7 @@ def _committed(objective: Any, stats: Any, params: Params) -> Any:
 
 
 def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
-    """The gradient at most `limit` long, and how long it was."""
+    """The gradient clipped to the norm `limit`, and its norm before."""
     wide = upcast(grads)  # float16 does not hold the square of 256
     norm = optax.tree.norm(wide)
     factor = limit / jnp.maximum(norm, limit)

@@ -1,4 +1,4 @@
-"""Who moves what, in which order, and from which step on."""
+"""Turns and phases: which objective updates which parameters, in which order, from which step on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def as_phases(given: Any, groups: int) -> tuple[tuple[int, tuple[Turn, ...]], ..
 
 
 def _listed(given: Any) -> tuple:
-    """One or several as several; an objective, like an optimizer, is itself a tuple."""
+    """One item or several as a list; an objective, like an optimizer, is itself a tuple."""
     several = isinstance(given, list | tuple) and not isinstance(given, Objective | optax.GradientTransformation)
     return tuple(given) if several else (given,)
 
@@ -133,7 +133,7 @@ def groups_of(tx: Any, trainable: Any) -> tuple[tuple[optax.GradientTransformati
 
 
 def owners(params: Params, masks: Sequence[Mask]) -> dict[str, int]:
-    """Which group owns each trainable parameter, by path.
+    """The group that owns each trainable parameter, by path.
 
     Raises:
       ValueError: for a parameter that two groups own, by its path.

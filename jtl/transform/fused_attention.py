@@ -16,7 +16,7 @@ _DTYPES = (jnp.bfloat16, jnp.float16)  # that cuDNN's kernel takes
 
 
 def fused_attention(model: Model) -> Model:
-    """The same model, whose attention in half precision is one kernel of cuDNN each way on an NVIDIA GPU.
+    """The same model, whose half-precision attention is one cuDNN kernel forward and one backward on an NVIDIA GPU.
 
     It stores no weights [batch, heads, tokens, tokens], forwards or for the gradient, which computes them again.
     What the kernel cannot do stays as it was: float32 (train with `make_step(..., dtype=jnp.bfloat16)`), weights that

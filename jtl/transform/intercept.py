@@ -1,4 +1,4 @@
-"""Models of flax modules whose methods are called otherwise than they were written."""
+"""Interception: models of flax modules whose method calls are replaced."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Call:
 
 
 class Interceptor(Protocol):
-    """What is called in place of a method, `interceptor(run, args, kwargs, call)`; `run(*args, **kwargs)` calls that.
+    """Called in place of a method, `interceptor(run, args, kwargs, call)`; `run(*args, **kwargs)` calls the method.
 
     Args:
       count: how many calls it changed.
@@ -47,7 +47,7 @@ class Interceptor(Protocol):
     count: int
 
     def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-        """What the method, or what stands in for it, returns."""
+        """The result of the method, or its replacement."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: less memory for another forward pass."""
+"""Gradient checkpointing: less memory at the cost of a second forward pass."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jtl.transform.intercept import Call, intercepted
 
 
 def checkpointed(model: Model) -> Model:
-    """The same model in less memory: what its blocks compute is not kept for the gradient, but computed again.
+    """The same model with rematerialised blocks: activations are not stored for the gradient but recomputed.
 
     A block is a flax module named `block1`, `block2`, ..., as in all backbones that have any. Values, gradients and
     random draws stay; a step costs up to one more forward pass, and keeps what goes from block to block in place of all

@@ -1,4 +1,4 @@
-"""AlexNet, as torchvision has it."""
+"""AlexNet, equal to torchvision's."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Encoders of text: BERT, RoBERTa, DistilBERT and MiniLM are one network with other measures."""
+"""Text encoders: BERT, RoBERTa, DistilBERT and MiniLM are one network with different sizes."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Big Transfer: pre-activation ResNets that see each image by itself."""
+"""Big Transfer: pre-activation ResNets with group normalisation, which is independent of the batch."""
 
 from collections.abc import Sequence
 

@@ -13,7 +13,7 @@ from jtl.nn.vision_transformer import VisionTransformer, check_grid
 
 
 def quick_gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
-    """`x σ(1.702 x)`, 2e-2 away from the GELU that it stood for."""
+    """`x σ(1.702 x)`, an approximation of GELU with an error of up to 2e-2."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
@@ -76,7 +76,7 @@ def clip_text(
     eps: float = 1e-5,
     attention_dropout: float = 0.0,
 ) -> Model:
-    """A causal transformer of tokens; the one that ends a text tells of all of it.
+    """A causal transformer over tokens; the end-of-text token's output represents the whole text.
 
     It takes {"ids": int [batch, tokens], "mask": bool [batch, tokens]}. Features: `stage1`, `stage2`, ... [batch,
     tokens, width]; `last`, normalised; `token`, that of the text's end; `pooled` [batch, projection], a linear map of

@@ -1,4 +1,4 @@
-"""ConvNeXt: convolutional blocks in the manner of a transformer's."""
+"""ConvNeXt: convolutional blocks designed like transformer blocks."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""DenseNet: layers that see the maps of all layers before them."""
+"""DenseNet: each layer's input is the concatenation of all earlier maps."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""GPT-2: a text is read from left to right."""
+"""GPT-2, a causal text decoder."""
 
 from typing import Literal
 
@@ -32,7 +32,7 @@ def gpt2(
     attention_dropout: float = 0.1,
     tied: bool = True,
 ) -> Model:
-    """A GPT-2: embeddings of words and positions through pre-norm blocks in which a token sees those before it.
+    """A GPT-2: embeddings of words and positions through causal pre-norm blocks.
 
     The input is a dict of `ids` and `mask`, as of `bert`, padded on either side: positions are counted over the
     tokens. (transformers counts so in `generate`; called without `position_ids` it counts padding too.) It may have

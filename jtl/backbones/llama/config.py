@@ -88,7 +88,7 @@ class LlamaConfig(DecoderConfig, model_type="llama"):
 
 
 class MistralConfig(DecoderConfig, model_type="mistral"):
-    """The config of a Mistral whose tokens see all before them."""
+    """The config of a Mistral without a sliding window."""
 
     intermediate_size: Annotated[int, Range(1, 1 << 18)] = 14336
     num_key_value_heads: Whole | None = 8

@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen2 and Qwen3: a text is read from left to right."""
+"""Llama, Mistral, Qwen2 and Qwen3, causal text decoders."""
 
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from jtl.ops import computed_once, mean_of_tokens
 
 
 class LlamaParts(NamedTuple):
-    """What tells the networks of the family apart.
+    """The options in which the networks of the family differ.
 
     Args:
       groups: heads of keys and values; None for as many as of queries.
@@ -54,7 +54,7 @@ def llama(
     eps: float = 1e-6,
     attention_dropout: float = 0.0,
 ) -> Model:
-    """A Llama: embeddings of words through pre-norm blocks in which a token sees those before it, rotated by places.
+    """A Llama: embeddings of words through causal pre-norm blocks with rotary position embeddings.
 
     The input is a dict of `ids` and `mask`, as of `bert`, padded on either side: places are counted over the tokens,
     as transformers' `generate` does. It may have `places` [batch, tokens], where they are not to be counted; `types`

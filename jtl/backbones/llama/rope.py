@@ -14,7 +14,7 @@ _Places = Annotated[int, Range(1, 1 << 24)]
 
 
 class RopeScaling(Config, aliases={"type": "rope_type"}):
-    """How the wavelengths are stretched for texts longer than those of the pretraining."""
+    """How the rotary wavelengths are scaled for texts longer than those of pretraining."""
 
     rope_type: Literal["linear", "dynamic", "llama3", "yarn"]
     factor: _Factor

@@ -1,4 +1,4 @@
-"""MobileNetV2: inverted residual blocks, wide within and narrow between."""
+"""MobileNetV2: inverted residual blocks, which expand the channels, convolve depthwise and project back."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Recurrent encoders of text: the baseline from before transformers."""
+"""Recurrent text encoders, LSTM and GRU: a baseline."""
 
 from typing import Literal, NamedTuple
 
@@ -162,7 +162,7 @@ class _Direction(nn.Module):
 
 
 def _uniform(hidden: int) -> jax.nn.initializers.Initializer:
-    """Uniform on [−1/√hidden, 1/√hidden], as torch has it for every array."""
+    """Uniform on [−1/√hidden, 1/√hidden], torch's initialisation of every array."""
 
     def init(key: Array, shape, dtype=jnp.float32, out_sharding=None) -> Array:
         return jax.random.uniform(key, shape, dtype, -(hidden**-0.5), hidden**-0.5)

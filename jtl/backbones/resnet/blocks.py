@@ -1,4 +1,4 @@
-"""What ResNets, ResNeXts and wide ResNets are made of."""
+"""The building blocks of ResNets, ResNeXts and wide ResNets."""
 
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        """Images to a map of a quarter of their size; of their own where it is small."""
+        """Images to a map of a quarter of their size; of their own size for the stem of small images."""
         if self.deep is None:
             kernel, stride = (3, 1) if self.small else (7, 2)
             layers = [("", self.width, kernel, stride)]

@@ -1,4 +1,4 @@
-"""Residual networks, version 1.5: where a bottleneck halves the resolution, its 3x3 convolution does it."""
+"""Residual networks, version 1.5: the stride of a bottleneck is in its 3x3 convolution."""
 
 from collections.abc import Sequence
 from typing import Literal

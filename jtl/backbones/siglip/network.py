@@ -68,7 +68,7 @@ def siglip_text(
     eps: float = 1e-6,
     attention_dropout: float = 0.0,
 ) -> Model:
-    """A transformer of tokens that see one another, the padding too; the last one tells of the whole text.
+    """A bidirectional transformer over tokens, padding included; the last token's output represents the whole text.
 
     It takes {"ids": int [batch, tokens]}, padded at the end to `positions` tokens, as it was trained; a "mask" is not
     read. Features: `stage1`, `stage2`, ... [batch, tokens, width]; `last`, normalised; `token`, its last; `pooled`

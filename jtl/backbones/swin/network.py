@@ -110,7 +110,7 @@ def windowed(
     side: int,
     shift: int,
 ) -> Float[Array, "batch tokens width"]:
-    """What `change` makes of each window of a map, [batch * windows, side², width] to the same.
+    """Applies `change` to each window of a map, [batch * windows, side², width] to the same.
 
     Args:
       change: any function that keeps the shape.
@@ -139,7 +139,7 @@ def differences(side: int, window: int) -> np.ndarray:
 
 
 def _touching(grid: tuple[int, int], side: int, shift: int, batch: int) -> Bool[Array, "windows 1 tokens tokens"]:
-    """Whether two tokens of a shifted window are neighbours on the map, not across its edges, for a whole batch."""
+    """The mask of shifted windows: whether two tokens of a window are neighbours on the map, not across its edges."""
     # Along each axis of the rolled map: before its last window, and that window's two parts, of which the second came
     # from the other edge.
     rows, columns = (np.arange(-(-n // side) * side) for n in grid)

@@ -84,7 +84,7 @@ class ViTConfig(VisionConfig, model_type="vit"):
 
 
 def measures(config: ViTConfig) -> dict[str, Any]:
-    """What `vit` takes, and what else is built of its blocks."""
+    """The arguments of `vit`, and of other networks built from its blocks."""
     return {
         "size": config.size,
         "patch": config.patch_size,
@@ -104,7 +104,7 @@ def _tables(config: ViTConfig) -> dict[str, Sequence[Rule]]:
 
 
 def usual(name: str, config: ViTConfig) -> Preprocessing:
-    """As timm has it; of the DeiTs with the mean and deviation of ImageNet."""
+    """The preprocessing that timm uses by default; for DeiTs with ImageNet's mean and standard deviation."""
     side = config.image_size
     share = 0.9 if side < 384 else 1.0
     return Preprocessing(int(side / share), side, "bicubic", *(IMAGENET if name.startswith("deit") else HALF))

@@ -69,7 +69,7 @@ def deit(
     drop_path: float = 0.0,
     pool: Literal["tokens", "token"] = "tokens",
 ) -> Model:
-    """A distilled DeiT: a ViT with a second token, which learned from a teacher.
+    """A distilled DeiT: a ViT with a second token, trained by distillation from a teacher.
 
     Features as of `vit`, with the distillation token after the class token; `pooled` [batch, 2 width] is both side by
     side, and `heads.averaged` the head on them. Parameters beside those of `vit`: `distillation_token`.
@@ -116,7 +116,7 @@ def deit3(
     drop_path: float = 0.0,
     layer_scale: float = 1e-6,
 ) -> Model:
-    """A DeiT-III: a ViT whose branches have factors, and whose class token has no position.
+    """A DeiT-III: a ViT with layer scale, whose class token has no position embedding.
 
     Features as of `vit`. Parameters beside those of `vit`: `block1/scale1`, `block1/scale2`, ...; `position` is
     [1, patches, width].
@@ -166,7 +166,7 @@ def dinov2(
     swiglu: bool | None = None,
     pool: Literal["token+mean", "token"] = "token+mean",
 ) -> Model:
-    """A DINOv2 ViT: branches with factors, registers, and images of any size.
+    """A DINOv2 ViT: layer scale, registers, and images of any size.
 
     Features as of `vit`, with the registers after the class token, and `token`, the class token of `last`; `pooled`
     [batch, 2 width] is that beside the mean of the patches, which is what DINOv2's classifiers see. Parameters beside

@@ -109,7 +109,7 @@ def _backbone(config: Wav2Vec2Config) -> Model:
 
 
 def _spans(config: Wav2Vec2Config, share: float, length: int, fewest: int) -> Spans | None:
-    """What is hidden in training, as SpecAugment does; None for nothing."""
+    """SpecAugment's masking in training; None where there is none."""
     return Spans(share, length, fewest) if config.apply_spec_augment and share else None
 
 

@@ -192,7 +192,7 @@ class _Wav2Vec2(nn.Module):
         return features | {"last": x, "pooled": pooled}
 
     def _hidden(self, x: Array, real: Array, train: bool) -> Array:
-        """The frames, in training with the vector in the place of some, and zeros in that of some channels."""
+        """The frames; in training, spans of frames are replaced by the mask vector and spans of channels by zeros."""
         batch, frames, width = x.shape
         vector = self.param("masked", nn.initializers.uniform(1.0), (width,), jnp.float32) if self.masked else None
         if train and self.hidden_frames is not None and vector is not None:
@@ -236,7 +236,7 @@ class _OverTime(nn.Module):
 
 
 class _Positions(nn.Module):
-    """What the frames around it tell of a frame's place: a grouped convolution, its weights as lengths and directions.
+    """The convolutional position embedding: a grouped convolution with weight normalisation.
 
     Step k of the kernel is `g_k V_k / ‖V_k‖`. Of an even length the frame after the middle one is not seen.
 

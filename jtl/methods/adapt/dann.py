@@ -1,4 +1,4 @@
-"""Domain-adversarial training: a critic tells the domains apart, the features learn to prevent it."""
+"""Domain-adversarial training: a critic classifies domains, and the features are trained against it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +82,7 @@ def alternating(
     weight: float | Schedule = 1.0,
     name: str = "critic",
 ) -> tuple[Objective, Objective]:
-    """The same game in turns, as two objectives: first the critic learns, then the network against it.
+    """Alternating adversarial training, as two objectives: first the critic is updated, then the network against it.
 
     The critic's turn minimises its loss on features that are held constant (train `select("critic/.*")`). The
     network's turn minimises `mean_source ℓ − λ·L_critic` with the critic held constant
@@ -129,7 +129,7 @@ def _named(critic: Model, name: str, key: Key, read: Any) -> Variables:
 
 
 def _zeros(critic: Model, view: View) -> Any:
-    """What the critic reads of a view's shapes, as zeros to initialise on."""
+    """Zeros in the shapes of the critic's input, to initialise on."""
     shapes = jax.eval_shape(critic.reads, view.features, view.x)
     return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 

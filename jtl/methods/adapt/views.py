@@ -1,4 +1,4 @@
-"""What an alignment sees: one pass of a network over the rows of several domains, and what came out for each."""
+"""Views, the input of an alignment: the outputs of one forward pass over the rows of several domains."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias

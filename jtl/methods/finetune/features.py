@@ -1,4 +1,4 @@
-"""Feature extraction: a frozen backbone, and a small model on what it sees."""
+"""Feature extraction: a frozen backbone, and a small model on its features."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

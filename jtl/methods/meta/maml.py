@@ -1,4 +1,4 @@
-"""Meta-learning: learn where adaptation starts, and how it steps, by what comes of it on new examples."""
+"""Meta-learning: learns an initialisation and an update rule by the loss after adaptation to a task."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Update rules of an inner loop: pure functions with parameters of their own, which the outer loop learns."""
+"""Update rules of an inner loop: pure functions with learnable parameters, trained by the outer loop."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ class UpdateRule(NamedTuple):
 
 
 def fixed_rate(inner_lr: float) -> UpdateRule:
-    """Gradient descent at one rate: `θ ← θ − α g`; nothing of it is learned.
+    """Gradient descent at one fixed learning rate: `θ ← θ − α g`.
 
     Args:
       inner_lr: α. The original MAML code sums its loss over classes: its .4 in 5-way is 2.0 on a mean.

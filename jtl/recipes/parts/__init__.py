@@ -1,1 +1,1 @@
-"""What recipes share."""
+"""Parts that recipes share."""

@@ -1,4 +1,4 @@
-"""What every recipe can do, and what the commands need of it."""
+"""The interface of a recipe, which the commands use."""
 
 import dataclasses
 import os
@@ -39,11 +39,11 @@ class Recipe(Protocol):
 
     @property
     def out(self) -> Path:
-        """Where the run's files go; checkpoints lie in `checkpoints`."""
+        """The folder of the run's files; checkpoints lie in `checkpoints`."""
         ...
 
     def train(self) -> dict[str, Any]:
-        """Runs it all and returns the results, numbers by name; `failed` lists the claims that did not hold."""
+        """Runs the recipe and returns its results, numbers by name; `failed` lists the claims that did not hold."""
         ...
 
     def network(self) -> Network:

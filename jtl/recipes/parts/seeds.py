@@ -1,4 +1,4 @@
-"""Small runs, many seeds: a whole run is one compiled program, and the seeds lie side by side in it."""
+"""Small runs over many seeds: a whole run is one compiled program, vectorised over the seeds."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -24,7 +24,7 @@ def described(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Whether a checkpoint's leaves are those of a state.
+    """Checks that a checkpoint's leaves are those of a state.
 
     Raises:
       ValueError: for leaves of other names, shapes or types, named with both.
@@ -62,7 +62,7 @@ def raw(leaf: Any) -> Any:
 
 
 def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """What `load` is to read for a leaf of a state."""
+    """The shape that `load` reads for a leaf of a state."""
     numbers = jax.eval_shape(raw, leaf)
     return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)
 

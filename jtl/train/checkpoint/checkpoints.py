@@ -209,7 +209,7 @@ class Checkpoints:
         return Variables(tree.get("params", {}), tree.get("stats", {}))
 
     def about(self, *, step: int | Literal["newest", "best"] = "newest") -> dict[str, Any]:
-        """What is written about a checkpoint: `step`, `score`, `metrics`, `recipe`, `versions`, `leaves`, `frozen`."""
+        """The manifest of a checkpoint: `step`, `score`, `metrics`, `recipe`, `versions`, `leaves`, `frozen`."""
         self.wait()
         return self._pick(step)[1]
 
@@ -292,7 +292,7 @@ def _frozen(leaves: dict[str, Any], trains: Mapping[str, bool] | None) -> dict[s
 
 
 def _agreed(number: int) -> int:
-    """What process 0 says."""
+    """The value of process 0."""
     if jax.process_count() == 1:
         return number
     with jax.transfer_guard("allow"):

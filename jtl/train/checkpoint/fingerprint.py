@@ -1,4 +1,4 @@
-"""Fingerprints of arrays, computed where they lie: the same on every sharding and number of devices."""
+"""Fingerprints of arrays, computed on their devices: equal for every sharding and number of devices."""
 
 import hashlib
 import json

@@ -10,7 +10,7 @@ from jtl.weights.formats.sealed import checksum, fault, seal
 
 
 class Damaged(ValueError):
-    """A checkpoint whose files are not those that were written."""
+    """Raised for a checkpoint whose files differ from those that were written."""
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The folders of a run's checkpoints: which there are, which are intact, which go."""
+"""Retention of a run's checkpoints: which folders exist, which are intact, and which are removed."""
 
 import logging
 import math
@@ -79,7 +79,7 @@ class Shelf:
         return False
 
     def seal_frozen(self, name: str, content: dict[str, Any]) -> None:
-        """Makes a frozen folder count."""
+        """Seals a frozen folder."""
         manifest.write(self.directory / name, content)
         self._verified.add(name)
 
@@ -89,7 +89,7 @@ class Shelf:
         return {"leaves": {}} if name is None else manifest.read(self.directory / name)
 
     def seal(self, step: int, content: dict[str, Any]) -> None:
-        """Makes a folder count, and lets those go that are neither among the newest nor the best.
+        """Seals a folder, and removes those that are neither among the newest nor the best.
 
         Damaged ones were reported and stay, but do not take the place of a good one. Frozen folders go with the last
         step that names them.

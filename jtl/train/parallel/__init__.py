@@ -1,1 +1,1 @@
-"""Where a run's arrays lie: meshes, pmap, processes, and checks that these agree."""
+"""Placement of a run's arrays: meshes, pmap, processes, and checks that processes agree."""

@@ -82,7 +82,7 @@ def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
 
 
 def unreplicated(tree: Any) -> Any:
-    """What the first device holds of a tree side by side, as all devices hold the same: the inverse of `replicated`.
+    """The first device's copy of a replicated tree: the inverse of `replicated`.
 
     The copy is taken where it lies: `a[0]` of an array on many devices is a program of all of them, with an
     all-reduce, for every leaf of the tree.

@@ -45,7 +45,7 @@ def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | Non
 
 
 def automatic(mesh: Mesh) -> Mesh:
-    """The mesh with axes that jax cuts by itself: those of `jax.make_mesh` would have every operation say how.
+    """The mesh with Auto axes: the explicit axes of `jax.make_mesh` need a sharding in every operation.
 
     Raises:
       ValueError: for a mesh without the axes `data` and `fsdp`.
@@ -71,7 +71,7 @@ def replicate(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def fsdp(min_bytes: int = 1 << 20) -> Rule:
-    """The rule that cuts a parameter over the mesh's `fsdp` axis, along its largest dimension that divides.
+    """The rule that shards a parameter over the mesh's `fsdp` axis, along its largest divisible dimension.
 
     Args:
       min_bytes: what is smaller, in float32 bytes, stays whole on every device.
@@ -122,7 +122,7 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
 def variables_sharding(
     mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)
 ) -> Callable[[Variables], Variables]:
-    """Where a network's variables go, by the rules of `jit_step`: what `jtl.load(..., sharding=)` takes.
+    """The shardings of a network's variables by the rules of `jit_step`, for `jtl.load(..., sharding=)`.
 
     Args:
       mesh: made by `mesh(...)`.
@@ -189,7 +189,7 @@ def put_batch(batch: Batch, mesh: Mesh) -> Any:
 def jit_step(
     step: Step, state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)
 ) -> tuple[Callable[[State, Any], tuple[State, dict]], State]:
-    """Compiles a step over a mesh and puts the state where it belongs.
+    """Compiles a step over a mesh and places the state on it.
 
     The state is donated: each step writes over the one before.
 

@@ -1,4 +1,4 @@
-"""What a bad weight file raises."""
+"""Errors of weight files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 class WeightFileError(ValueError):
-    """A weight file that is damaged, malicious or of a kind jtl does not read."""
+    """Raised for a weight file that is damaged, malicious or of a format that jtl does not read."""
 
 
 class WeightNameError(ValueError):
-    """The tensors of a file and the parameters of a model do not fit each other."""
+    """Raised where the tensors of a file do not fit the parameters of a model."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files lie: a path, or a repository of the Hugging Face Hub by its local cache first."""
+"""Locates weights: a path, or a repository of the Hugging Face Hub, its local cache first."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -119,7 +119,7 @@ def _download(repo: str, revision: str, patterns: Sequence[str]) -> Path:
 
 @contextmanager
 def _told(repo: str, revision: str) -> Iterator[None]:
-    """What goes wrong with the Hub by the repository's name."""
+    """Turns errors of the Hub into messages that name the repository."""
     from huggingface_hub import errors
 
     try:

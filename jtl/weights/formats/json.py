@@ -14,7 +14,7 @@ _Kind = TypeVar("_Kind", dict, list)
 
 
 def read_json(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """What a JSON file holds, an object or a list; None where it is not there.
+    """The content of a JSON file, an object or a list; None where the file is absent.
 
     Raises:
       WeightFileError: it is too large, damaged, or holds something else.

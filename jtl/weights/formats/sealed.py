@@ -1,4 +1,4 @@
-"""Folders that are sealed: a manifest, written last, holds a checksum of every file and of itself."""
+"""Sealed folders: a manifest, written last, holds a checksum of every file and of itself."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def seal(body: Mapping[str, Any]) -> int:
 
 
 def fault(folder: Path, files: Mapping[str, Any]) -> str | None:
-    """The first file that is not the one that was written, and in what; None where all are.
+    """The first file that differs from the one written, and how; None where all are intact.
 
     Args:
       folder: sealed.

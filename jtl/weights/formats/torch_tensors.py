@@ -1,4 +1,4 @@
-"""The few things a PyTorch file may name, and what they become without PyTorch."""
+"""The allow-list of names in a PyTorch file, and their replacements without PyTorch."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -53,7 +53,7 @@ class TensorView(NamedTuple):
         return stored(source, starts[self.storage.key] + self.offset * self.dtype.itemsize, self.shape, self.dtype)
 
     def read(self, source: ByteSource, starts: Mapping[str, int]) -> np.ndarray:
-        """The numbers: from the file `source`, whose storages start at `starts`."""
+        """Reads the numbers from the file `source`, whose storages start at `starts`."""
         item = self.dtype.itemsize
         span = _span(self.shape, self.strides)
         flat = source.array(starts[self.storage.key] + self.offset * item, (span,), self.dtype)

@@ -1,4 +1,4 @@
-"""What a file is that holds no weights jtl reads: told by its first bytes, or else by its name."""
+"""Recognises files that hold no weights jtl reads, by their first bytes or by their name."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ INSTEAD = "take the model.safetensors or pytorch_model.bin of the same model, or
 
 
 def by_start(start: bytes) -> str | None:
-    """What a file is that starts so, "a web page; ..."; None where nothing tells."""
+    """The kind of a file by its first bytes, "a web page; ..."; None where they are unknown."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for magic, what in _STARTS.items():
         if text.startswith(magic):
@@ -43,7 +43,7 @@ def by_start(start: bytes) -> str | None:
 
 
 def by_name(path: Path) -> str | None:
-    """What a file of that name is, "an ONNX graph"; None where nothing tells."""
+    """The kind of a file by its name, "an ONNX graph"; None where it is unknown."""
     if ".ckpt" in path.name and path.suffix != ".ckpt":
         return "a part of a TensorFlow checkpoint"
     return _ENDINGS.get(path.suffix.lower())

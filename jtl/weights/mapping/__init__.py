@@ -1,1 +1,1 @@
-"""From the names and layouts of a file to those of a model; they know no network."""
+"""Maps the names and layouts of a file to those of a model; knows no network."""

@@ -14,7 +14,7 @@ BLOCK = 128  # numbers of the last axis copied at once: transposed ones then com
 
 
 def misfit(array: np.ndarray, leaf: Any) -> str:
-    """What keeps an array from being the parameter `leaf` (anything with `shape` and `dtype`); "" for nothing."""
+    """The reason why an array cannot be the parameter `leaf` (anything with `shape` and `dtype`); "" if it can."""
     if array.shape != tuple(leaf.shape):
         return f"the model has shape {tuple(leaf.shape)}, the file gives {array.shape}"
     if _number(array.dtype) != _number(np.dtype(leaf.dtype)):

@@ -1,4 +1,4 @@
-"""What became of every tensor of a file and every parameter of a model."""
+"""The coverage of a conversion: what happened to every tensor of the file and every parameter of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """The account of one conversion; `str()` of it is a table.
+    """The coverage of one conversion; `str()` of it is a table.
 
     Args:
       loaded: parameters taken from the file.

@@ -1,4 +1,4 @@
-"""The name table read backwards: a model's parameters under a file's names.
+"""The inverse of a name table: a model's parameters under a file's names.
 
 A rule can be read backwards when its pattern, apart from its groups, is plain text: then a path gives the
 groups, and the groups give the name; a shifted number is shifted back. `(?:...)?` is written as nothing and

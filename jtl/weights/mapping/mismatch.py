@@ -1,4 +1,4 @@
-"""What a file and a model lack of each other, in one message, and how to load the file nevertheless."""
+"""One message of all mismatches between a file and a model, and how to load the file nevertheless."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""A table of rules from a file's names to a model's paths, and what it says of a name."""
+"""A table of rules from a file's names to a model's paths, and its lookup."""
 
 import re
 from collections.abc import Sequence

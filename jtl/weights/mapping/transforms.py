@@ -1,4 +1,4 @@
-"""How one array of a file becomes one (or several) of a model, and back. Pure NumPy; views where possible."""
+"""Transforms of one array of a file to one or several of a model, and back. Pure NumPy; views where possible."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,149 @@
+"""NRC: adapt to a target without the source's data, by agreement of near neighbours."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jtl.metrics.accumulate import Mean, mean
+from jtl.metrics.certainty import diversity
+from jtl.model import Model, Variables
+from jtl.objective import NONE, Objective, complete
+from jtl.typing import Aux, Batch, Key, Params, Stats
+
+NAME = "nrc"
+
+
+def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affinity: float = 0.1) -> Objective:
+    """The objective `−mean_i Σ_{k∈N_i} A_ik S_k·p_i − r mean_i Σ_{k∈N_i} Σ_{m∈E_k} S_m·p_i − H(mean_i p_i)`.
+
+    N_i are the K nearest rows of the target by the cosine of features, E_k the M nearest of k. A_ik is 1 where i is
+    among the M nearest of k (reciprocal), else r. S are the predictions of all rows, held constant. Features and
+    predictions of all rows stand in the statistics and are replaced by each batch's; start them with `memory`.
+
+    Args:
+      net: `jtl.network(backbone=..., head=...)` whose head reads one vector a row, with the source's weights.
+      rows: the number of the target's examples.
+      neighbours: K.
+      expanded: M.
+      affinity: r.
+
+    Returns:
+      An objective on batches `{"x", "y", "mask"}` where y is the ROW of the example, `arange(rows)`, not a label.
+
+    Raises:
+      ValueError: for fewer rows than neighbours and the row itself, or numbers below 1.
+
+    Example:
+      >>> import jax, numpy as np, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> x = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+      >>> target = jtl.data.arrays(x, np.arange(12), batch_size=6)
+      >>> objective = jtl.source_free.nrc(net, rows=12)
+      >>> variables = objective.init(jax.random.key(0), target[0])
+      >>> variables = jtl.source_free.memory(net, variables, target)
+
+    Yang et al., Exploiting the Intrinsic Neighborhood Structure for Source-free Domain Adaptation, 2021, arXiv
+    2110.04202.
+    """
+    if neighbours < 1 or expanded < 1 or rows <= max(neighbours, expanded):
+        raise ValueError(
+            f"rows={rows}, neighbours={neighbours}, expanded={expanded}: at least 1 neighbour each, and more rows"
+        )
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
+        del step
+        own = {name: part for name, part in stats.items() if name != NAME}
+        out, moved = net.apply(Variables(params, own), batch["x"], train=True, key=key)
+        mask = jnp.ones(len(out.output), bool) if batch.get("mask") is None else jnp.asarray(batch["mask"]) > 0
+        logits = jnp.where(mask[:, None], out.output, 0).astype(jnp.float32)
+        p, places = jax.nn.softmax(logits), jnp.asarray(batch["y"])
+        features = _unit(jax.lax.stop_gradient(jnp.where(mask[:, None], out.read, 0)).astype(jnp.float32))
+        bank = _replaced(stats[NAME], places, mask, features, jax.lax.stop_gradient(p))
+        near, far, back = neighbours_of(features, bank["features"], places, neighbours, expanded)
+        weights = jnp.where(back, 1.0, affinity)
+        first = jnp.einsum("bkc,bc,bk->b", bank["predictions"][near], p, weights)
+        second = affinity * jnp.einsum("bkmc,bc->b", bank["predictions"][far], p)
+        terms = {
+            "neighbours": mean(-first, mask),
+            "expanded": mean(-second, mask),
+            "diversity": Mean(-diversity(logits, mask), jnp.ones(())),
+        }
+        return terms, Aux({**moved, NAME: bank}, {}, {"output": out.output, "read": out.read})
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        made = complete(net.init, key, batch["x"], given)
+        out = jax.eval_shape(lambda v: net.apply(v, batch["x"], train=False)[0], made)
+        bank = {
+            "features": jnp.zeros((rows, out.read.shape[1])),
+            "predictions": jnp.full((rows, out.output.shape[1]), 1 / out.output.shape[1]),
+        }
+        return made._replace(stats={NAME: bank, **made.stats})
+
+    return Objective(run, init)
+
+
+def memory(net: Model, variables: Variables, target: Any) -> Variables:
+    """The variables with the features and predictions of all rows in evaluation mode, as `nrc` starts.
+
+    Args:
+      net: the network of `nrc`.
+      variables: of its `init`.
+      target: batches `{"x", "y", "mask"}`, y the row of each example; `len(target)` batches hold each row.
+    """
+    own = Variables(variables.params, {name: part for name, part in variables.stats.items() if name != NAME})
+
+    @jax.jit
+    def add(bank: Any, batch: Any) -> Any:
+        out, _ = net.apply(own, batch["x"], train=False)
+        mask = jnp.ones(len(out.output), bool) if batch.get("mask") is None else batch["mask"] > 0
+        p = jax.nn.softmax(out.output.astype(jnp.float32))
+        return _replaced(bank, batch["y"], mask, _unit(out.read.astype(jnp.float32)), p)
+
+    bank = variables.stats[NAME]
+    for i in range(len(target)):
+        bank = add(bank, target[i])
+    return variables._replace(stats={**variables.stats, NAME: bank})
+
+
+def neighbours_of(
+    features: Float[Array, "batch dim"],
+    bank: Float[Array, "rows dim"],
+    places: Int[Array, " batch"],
+    near: int,
+    far: int,
+) -> tuple[Int[Array, "batch near"], Int[Array, "batch near far"], Bool[Array, "batch near"]]:
+    """The nearest rows of each row of a batch, theirs, and whether the row is among theirs; a row is not its own.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.adapt.source_free.nrc import neighbours_of
+      >>> bank = jnp.array([[1.0, 0.0], [0.9, 0.4], [0.0, 1.0]])
+      >>> found, theirs, back = neighbours_of(bank[:1], bank, jnp.array([0]), 1, 1)
+      >>> found.tolist(), theirs.tolist(), back.tolist()
+      ([[1]], [[[0]]], [[True]])
+    """
+
+    def nearest(f: Array, own: Array, count: int) -> Array:
+        similar = f @ bank.T
+        similar = jnp.where(jnp.arange(len(bank))[None] == own[:, None], -jnp.inf, similar)
+        return jax.lax.top_k(similar, count)[1]
+
+    found = nearest(features, places, near)
+    flat = found.reshape(-1)
+    theirs = nearest(bank[flat], flat, far).reshape(*found.shape, far)
+    return found, theirs, (theirs == places[:, None, None]).any(-1)
+
+
+def _replaced(bank: Any, places: Array, mask: Array, features: Array, predictions: Array) -> Any:
+    """The bank with the rows of a batch; those that the mask leaves out fall outside, where they are dropped."""
+    at = jnp.where(mask, places, len(bank["features"]))
+    return {
+        "features": bank["features"].at[at].set(features, mode="drop"),
+        "predictions": bank["predictions"].at[at].set(predictions, mode="drop"),
+    }
+
+
+def _unit(f: Array) -> Array:
+    return f / jnp.maximum(jnp.linalg.norm(f, axis=1, keepdims=True), 1e-12)

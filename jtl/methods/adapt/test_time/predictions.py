@@ -1,0 +1,52 @@
+"""What test-time objectives share: the logits of a batch, and how they are initialised."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl.methods.adapt.test_time.norms import by_batch
+from jtl.model import Model, Variables
+from jtl.objective import NONE, complete
+from jtl.typing import Batch, Key, Params, Stats
+
+
+def logits_of(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None) -> Any:
+    """The logits of a batch, normalised by the batch's statistics; rows that its mask leaves out are seen as zeros.
+
+    Raises:
+      ValueError: for an output that is not [batch, classes].
+    """
+    x, mask = batch["x"], batch.get("mask")
+    if mask is not None:  # a NaN in a row that does not count would be in every gradient
+        x = jax.tree.map(lambda a: jnp.where(_along(jnp.asarray(mask) > 0, a), a, jnp.zeros_like(a)), x)
+    out, _ = by_batch(net).apply(Variables(params, stats), x, train=True, key=key)
+    if jnp.ndim(out.output) != 2:
+        raise ValueError(
+            f"test-time adaptation needs logits [batch, classes]; this network gives {jnp.shape(out.output)}"
+        )
+    return out.output
+
+
+def _along(rows: Any, a: Any) -> Any:
+    return rows.reshape(rows.shape + (1,) * (jnp.ndim(a) - 1))
+
+
+def with_net(net: Model) -> Any:
+    """The `init` of an objective that needs nothing beside its network."""
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return complete(net.init, key, batch["x"], given)
+
+    return init
+
+
+def kept(batch: Batch, rows: int) -> Any:
+    """The mask of a batch as booleans, all True where it has none."""
+    mask = batch.get("mask")
+    return jnp.ones(rows, bool) if mask is None else jnp.asarray(mask) > 0
+
+
+def classes_of(net: Model, variables: Variables, batch: Batch) -> int:
+    """The number of classes, without computing anything."""
+    return jax.eval_shape(lambda v: net.apply(v, batch["x"], train=False)[0].output, variables).shape[1]

@@ -1,0 +1,73 @@
+"""T3A against a dictionary of lists, and AdaBN against the statistics by hand."""
+
+import jax
+import numpy as np
+import pytest
+from nets import dense, normed, top
+
+from jtl.methods.adapt.test_time.ada_bn import ada_bn
+from jtl.methods.adapt.test_time.t3a import t3a
+from jtl.networks import network
+
+NET = network(backbone=dense(6), head=top(3))
+DRAW = np.random.default_rng(0)
+BATCHES = [DRAW.normal(size=(9, 5)).astype(np.float32) for _ in range(3)]
+
+
+def entropy(z):
+    e = np.exp(z - z.max(1, keepdims=True))
+    p = e / e.sum(1, keepdims=True)
+    return -(p * np.log(p)).sum(1)
+
+
+@pytest.mark.parametrize("capacity", [1, 4, 40])
+def test_supports_are_the_most_certain_features(capacity):
+    variables = NET.init(jax.random.key(0), BATCHES[0])
+    kernel = np.asarray(variables.params["head"]["out"]["kernel"])
+    method = t3a(NET, capacity=capacity)
+    supports, step = method.init(variables), jax.jit(method.step)
+    kept = {c: [(entropy(kernel[:, c][None] @ kernel)[0], kernel[:, c])] for c in range(3)}
+    for x in BATCHES:
+        supports, found = step(variables, supports, {"x": x})
+        out = NET.apply(variables, x, train=False)[0]
+        z, h = np.asarray(out.read), entropy(np.asarray(out.output))
+        for row, certainty, c in zip(z, h, np.asarray(out.output).argmax(1), strict=True):
+            kept[int(c)].append((certainty, row))
+        centres = []
+        for c in range(3):
+            kept[c] = sorted(kept[c], key=lambda pair: pair[0])[:capacity]
+            lengths = [max(np.linalg.norm(s), 1e-12) for _, s in kept[c]]
+            centres.append(np.mean([s / n for (_, s), n in zip(kept[c], lengths, strict=True)], axis=0))
+        np.testing.assert_allclose(found, z @ np.stack(centres).T, atol=1e-4)
+
+
+def test_masked_rows_support_nothing():
+    variables = NET.init(jax.random.key(0), BATCHES[0])
+    method = t3a(NET, capacity=4)
+    bad = np.concatenate([BATCHES[0], np.full((2, 5), np.nan, np.float32)])
+    masked, found = method.step(variables, method.init(variables), {"x": bad, "mask": np.arange(11) < 9})
+    plain, expected = method.step(variables, method.init(variables), {"x": BATCHES[0]})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), masked, plain)
+    np.testing.assert_allclose(found[:9], expected, rtol=1e-6)
+
+
+def test_a_head_that_is_not_linear_is_told():
+    with pytest.raises(ValueError, match="no parameter 'head/last/kernel'"):
+        t3a(NET, kernel="head/last/kernel").init(NET.init(jax.random.key(0), BATCHES[0]))
+    with pytest.raises(ValueError, match="capacity=0"):
+        t3a(NET, capacity=0)
+
+
+def test_ada_bn_has_the_targets_statistics():
+    net = network(backbone=normed(6), head=top(3))
+    variables = net.init(jax.random.key(0), BATCHES[0])
+    moved = ada_bn(net, variables, BATCHES)
+    h = [x @ np.asarray(variables.params["backbone"]["layer"]["kernel"]) for x in BATCHES]
+    found = moved.stats["backbone"]["norm"]
+    np.testing.assert_allclose(found["mean"], np.mean([a.mean(0) for a in h], axis=0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["var"], np.mean([a.var(0, ddof=1) for a in h], axis=0), rtol=1e-3)
+    jax.tree.map(np.testing.assert_array_equal, moved.params, variables.params)
+    with pytest.raises(ValueError, match="at least one batch"):
+        ada_bn(net, variables, [])
+    with pytest.raises(ValueError, match="no running statistics"):
+        ada_bn(NET, NET.init(jax.random.key(0), BATCHES[0]), BATCHES)

@@ -1,0 +1,184 @@
+"""Validators against scikit-learn, the papers' formulas by hand, and laws."""
+
+import jax
+import numpy as np
+import pytest
+
+from jtl.selection import validators as v
+
+DRAW = np.random.default_rng(0)
+Z = 3 * DRAW.normal(size=(40, 4))
+F = DRAW.normal(size=(40, 6)) + Z @ DRAW.normal(size=(4, 6))
+P = np.exp(Z) / np.exp(Z).sum(1, keepdims=True)
+CERTAIN = 60 * np.eye(4)[np.arange(40) % 4]
+COLLAPSED = 60 * np.eye(4)[np.zeros(40, int)]
+
+OF_LOGITS = [v.certainty, v.diversity, v.information_maximisation, v.nuclear_norm, v.soft_neighbourhood_density]
+
+
+def test_entropies_are_scipys():
+    from scipy.stats import entropy
+
+    np.testing.assert_allclose(v.certainty(Z), -entropy(P, axis=1).mean(), rtol=1e-9)
+    np.testing.assert_allclose(v.diversity(Z), entropy(P.mean(0)), rtol=1e-9)
+    assert v.information_maximisation(Z) == v.diversity(Z) + v.certainty(Z)
+
+
+def test_the_nuclear_norm_is_the_sum_of_square_roots_of_eigenvalues():
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(P.T @ P), 0)).sum()
+    np.testing.assert_allclose(v.nuclear_norm(Z), values / np.sqrt(40 * 4), rtol=1e-6)
+
+
+def test_density_row_by_row():
+    total = 0.0
+    for i in range(40):
+        near = [P[i] @ P[j] / np.linalg.norm(P[i]) / np.linalg.norm(P[j]) / 0.05 for j in range(40) if j != i]
+        q = np.exp(near - np.max(near))
+        q /= q.sum()
+        total -= np.sum(q * np.log(q))
+    for block in (7, 40, 100):
+        np.testing.assert_allclose(v.soft_neighbourhood_density(Z, block=block), total / 40, rtol=1e-9)
+
+
+@pytest.mark.parametrize("score", OF_LOGITS, ids=lambda f: f.__name__)
+def test_scores_are_invariant_to_order_and_scale_of_offset(score):
+    order = DRAW.permutation(40)
+    np.testing.assert_allclose(score(Z[order]), score(Z), rtol=1e-9)
+    np.testing.assert_allclose(score(Z + DRAW.normal(size=(40, 1))), score(Z), rtol=1e-9)
+    assert np.isfinite(score(CERTAIN))
+
+
+def test_what_looks_at_classes_prefers_balanced_certainty_to_collapse():
+    for score in (v.information_maximisation, v.nuclear_norm, v.diversity):
+        assert score(CERTAIN) > score(Z) or score is v.diversity
+        assert score(CERTAIN) > score(COLLAPSED)
+    np.testing.assert_allclose(v.information_maximisation(CERTAIN), np.log(4), atol=1e-9)
+    np.testing.assert_allclose(v.nuclear_norm(CERTAIN), 1, atol=1e-9)
+
+
+def test_mutual_information_is_sklearns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    cases = [(DRAW.integers(0, a, 50), DRAW.integers(0, b, 50)) for a, b in ((3, 4), (1, 3), (2, 2), (7, 3))]
+    cases += [
+        (np.zeros(5, int), np.zeros(5, int)),
+        (np.arange(6), np.arange(6)),
+        (np.arange(6) // 2, np.arange(6) // 2),
+    ]
+    for a, b in cases:
+        expected = metrics.adjusted_mutual_info_score(a, b)
+        np.testing.assert_allclose(v.adjusted_mutual_information(a, b), expected, atol=1e-9)
+
+
+def test_clusters_that_are_the_classes_score_one():
+    labels = np.arange(40) % 4
+    features = 5 * np.eye(4)[labels] + 0.1 * DRAW.normal(size=(40, 4))
+    np.testing.assert_allclose(v.class_clustering(features, CERTAIN), 1, atol=1e-9)
+    assert v.class_clustering(features, CERTAIN[DRAW.permutation(40)]) < 0.5
+
+
+def test_clusters_are_sklearns_from_the_same_start():
+    cluster = pytest.importorskip("sklearn.cluster")
+    metrics = pytest.importorskip("sklearn.metrics")
+    f = F / np.linalg.norm(F, axis=1, keepdims=True)
+    predicted = Z.argmax(1)
+    start = np.stack([f[predicted == c].mean(0) for c in range(4)])
+    found = cluster.KMeans(4, init=start, n_init=1, algorithm="lloyd", tol=0).fit(f).labels_
+    expected = metrics.adjusted_mutual_info_score(predicted, found)
+    np.testing.assert_allclose(v.class_clustering(F, Z), expected, atol=1e-9)
+
+
+def test_the_density_ratio_is_sklearns_classifier():
+    linear = pytest.importorskip("sklearn.linear_model")
+    source, target = DRAW.normal(size=(60, 3)), DRAW.normal(size=(40, 3)) + 0.7
+    x = np.concatenate([source, target])
+    scaled = (x - x.mean(0)) / x.std(0)
+    model = linear.LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(scaled, np.r_[np.zeros(60), np.ones(40)])
+    p = model.predict_proba(scaled[:60])
+    np.testing.assert_allclose(v.density_ratio(source, target, source), 1.5 * p[:, 1] / p[:, 0], rtol=1e-4)
+
+
+def test_dev_is_its_control_variate():
+    losses, weights = DRAW.random(30), DRAW.random(30) * 2
+    w, lw = weights, weights * losses
+    covariance = ((lw - lw.mean()) * (w - w.mean())).sum() / 29
+    eta = -covariance / (((w - w.mean()) ** 2).sum() / 29)
+    np.testing.assert_allclose(v.deep_embedded_validation(losses, weights), lw.mean() + eta * w.mean() - eta, rtol=1e-9)
+    scaled = v.deep_embedded_validation(losses, weights / weights.max())
+    np.testing.assert_allclose(v.deep_embedded_validation(losses, weights, "max"), scaled, rtol=1e-12)
+    np.testing.assert_allclose(v.importance_weighted_risk(losses, weights), lw.mean(), rtol=1e-12)
+
+
+def test_dev_of_a_constant_loss_is_the_loss():
+    """The control variate removes all variance of the weights."""
+    np.testing.assert_allclose(v.deep_embedded_validation(np.full(30, 0.7), DRAW.random(30)), 0.7, rtol=1e-9)
+
+
+def test_reverse_validation_is_sklearns_ridge():
+    linear = pytest.importorskip("sklearn.linear_model")
+    source, y = F[:20], Z[:20].argmax(1)
+    scaled = (F - F.mean(0)) / F.std(0)
+    model = linear.Ridge(alpha=1.0).fit(scaled, np.eye(4)[Z.argmax(1)])
+    expected = (model.predict((source - F.mean(0)) / F.std(0)).argmax(1) == y).mean()
+    assert v.reverse_validation(F, Z, source, y) == expected
+
+
+def test_mixval_of_a_linear_model_is_perfect_within_a_class():
+    """Half-spaces are convex: a mixture of two rows of a class is of that class."""
+    weights = DRAW.normal(size=(6, 4))
+    found = v.mixval(lambda x: x @ weights, F)
+    assert found["within"] == 1
+    assert 0 < found["across"] < 1
+    assert v.mixval(lambda x: x @ weights, F) == found
+    assert v.mixval(lambda x: np.zeros((len(x), 4)), F)["across"] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: v.certainty(np.zeros(3)), r"shape \(3,\)"),
+        (lambda: v.certainty(np.array([[0.0, 1.0], [np.nan, 0.0]])), "row 1 are not finite"),
+        (lambda: v.soft_neighbourhood_density(Z[:1]), "at least two"),
+        (lambda: v.soft_neighbourhood_density(Z, 0.0), "temperature=0"),
+        (lambda: v.deep_embedded_validation(np.ones(3), np.ones(2)), "for two rows or more"),
+        (lambda: v.deep_embedded_validation(np.ones(3), -np.ones(3)), "a weight is -1"),
+        (lambda: v.deep_embedded_validation(np.ones(3), np.ones(3), "min"), "normalise='min'"),
+        (lambda: v.mixval(lambda x: x, F, share=0.5), "share=0.5"),
+        (lambda: v.mixval(lambda x: x, np.ones((3, 2), int)), "int64"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_fit_keeps_the_checkpoint_that_a_validator_prefers(tmp_path):
+    """Target labels are read by the oracle alone, and it says so."""
+    import jax.numpy as jnp
+    import optax
+    from nets import dense, top
+
+    import jtl
+
+    net = jtl.network(backbone=dense(8), head=top(3))
+    x = DRAW.normal(size=(24, 5)).astype(np.float32)
+    y = x[:, :3].argmax(1)
+    source = jtl.data.arrays(x, y, batch_size=8, classes=3)
+    target = jtl.data.arrays(x + 0.5, batch_size=8, shuffle=False)
+    look = v.label_free(net, target, ["im", "dev", "source_accuracy"], source=source)
+    validation = jtl.Validation(jtl.evaluation(net), source, every=2, watch="im", mode="max", also=[look])
+    objective = jtl.finetune(net)
+    step = jtl.make_step(objective, optax.adam(1e-2))
+    state = step.init(objective.init(jax.random.key(0), source[0]), jax.random.key(1))
+    result = jtl.fit(step, state, source, steps=6, validation=validation, progress=False,
+                     checkpoints=jtl.Checkpoints(tmp_path / "run"))  # fmt: skip
+    scores = {row["step"]: row["im"] for row in result.history if "im" in row}
+    assert jtl.Checkpoints(tmp_path / "run").best() == max(scores, key=scores.get)
+    variables = jtl.variables(result.state)
+    here = look(variables)
+    z = np.asarray(net.apply(variables, jnp.asarray(x), train=False)[0].output)
+    np.testing.assert_allclose(here["source_accuracy"], (z.argmax(1) == y).mean())
+    labelled = jtl.data.arrays(x + 0.5, y, batch_size=8, classes=3, shuffle=False)
+    assert set(v.label_free(net, labelled, ["im"], oracle=True)(variables)) == {"im", "ORACLE/accuracy"}
+    for scores, message in ((["AUC"], "'AUC'"), (["dev"], "need source=")):
+        with pytest.raises(ValueError, match=message):
+            v.label_free(net, target, scores)
