@@ -146,9 +146,9 @@ def _batch(row: dict[str, Any]) -> str:
 
 
 def _backbones(rows: list[dict[str, Any]]) -> Table:
-    columns = ("network", "of one", "parameters, million", "GFLOP", "published top 1", "here, of test images")
+    columns = ("network", "input", "parameters, million", "GFLOP", "published top 1", "measured, test images")
     return Table(
-        "backbones; one image, text of tokens, second of samples or spectrogram",
+        "backbones; the input is one image, text of tokens, second of samples or spectrogram",
         columns,
         [_backbones_row(row) for row in rows],
     )
@@ -169,7 +169,7 @@ def _recipe(rows: list[dict[str, Any]]) -> Table:
     shown = [row for row in rows if row["way"][-1] != "loss"]
     gains = any("gain" in row for row in shown)
     title = "test accuracy in percent" + (", mean and deviation; paired gain with its 95 % interval" if gains else "")
-    columns = ("of", "accuracy", "gain", "over") if gains else ("of", "accuracy")
+    columns = ("way", "accuracy", "gain", "over") if gains else ("way", "accuracy")
     return Table(title, columns, [_recipe_row(row, gains) for row in shown])
 
 
