@@ -7,6 +7,7 @@ import jax
 import pages
 import pytest
 
+import jtl
 from jtl import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +51,17 @@ def test_blocks_say_their_language_and_links_lead_somewhere(path):
         assert found.exists(), f"{target} is not there"
         if anchor and found.suffix == ".md":
             assert anchor in anchors(found.read_text()), f"{target}: the page has no such heading"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_names_of_the_library_exist(path):
+    """Every `jtl.a.b` in a code span leads to something, also where no block runs it."""
+    prose = pages.BLOCK.sub("", path.read_text())
+    for dotted in re.findall(r"(?<![\w./'-])jtl(?:\.[a-z_]\w*)+", " ".join(re.findall(r"`([^`\n]+)`", prose))):
+        found = jtl
+        for part in dotted.split(".")[1:]:
+            assert hasattr(found, part), f"{dotted} is not there"
+            found = getattr(found, part)
 
 
 def anchors(text):
