@@ -253,6 +253,24 @@ def student(runs: int) -> float:
     return float(t.ppf(0.975, runs - 1))
 
 
+def _sinusoids(rows: list[dict[str, Any]]) -> Table:
+    columns = ("inner steps", "mean squared error", "published", "ratio")
+    shown = [
+        (
+            str(row["steps"]),
+            f"{row['mse']:.3f} ± {row['interval']:.3f}",
+            f"{row['published']:g}",
+            f"{row['mse'] / row['published']:.2f}",
+        )
+        for row in rows
+    ]
+    return Table("MAML on sinusoids", columns, shown)
+
+
+def _episodes(rows: list[dict[str, Any]]) -> Table:
+    return Table("episodes sampled", ("episodes", "a second"), [(row["name"], f"{row['rate']:,.0f}") for row in rows])
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -262,6 +280,8 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "load_weights": _loads,
     "elsewhere": _elsewhere,
     "test_time": _test_time,
+    "sinusoids": _sinusoids,
+    "episodes": _episodes,
 }
 
 

@@ -1,12 +1,15 @@
 """A network as two pure functions."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jtl import ops
+from jtl._tracing import scope
 from jtl._tracing.dce import pruned
 from jtl.reads import Read
 from jtl.typing import Key, Output, Params, Stats
@@ -31,12 +34,15 @@ class Model(NamedTuple):
         back as they were, and no key is needed.
       reads: what it takes of a backbone's features, where it is a head.
       parts: the backbone and the heads by name, where it is a `network`.
+      classes: the names of the output's classes in their order, where they are known, as of `jtl.load`; data whose
+        classes have names are then matched by name.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., tuple[Output, Stats]]
     reads: Read = Read()
     parts: Any = None  # a mapping of names to models; `Any`, because tyro reads the fields of recipes
+    classes: Any = None  # a tuple of names, or None
 
 
 def from_linen(module: Any) -> Model:
@@ -87,7 +93,10 @@ def from_linen(module: Any) -> Model:
         x = cast_floating(x, dtype_of(params))
         if not train:
             return module.apply(inputs, x, train=False, rngs=rngs), variables.stats
-        with intercept_methods(_over_devices):
+        with ExitStack() as changes:
+            changes.enter_context(intercept_methods(_over_devices))
+            if scope.any_frozen():
+                changes.enter_context(intercept_methods(_frozen_evaluates))
             out, new = module.apply(inputs, x, train=True, rngs=rngs, mutable=["batch_stats"])
         return out, _plain(new.get("batch_stats", {}))
 
@@ -121,6 +130,10 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
         # Only the structure is wanted here: no array is made, and under jit this runs while tracing.
         module = nnx.eval_shape(lambda: build(nnx.Rngs(params=0, dropout=0)))
         (module.train if train else module.eval)()
+        if train and scope.any_frozen():
+            for path, inner in nnx.iter_graph(module):
+                if isinstance(inner, nnx.Module) and scope.frozen(tuple(map(str, path))):
+                    inner.eval()
         definition, params, random, stats = parts(module)
         _fill(nnx, params, variables.params)
         _fill(nnx, stats, variables.stats)
@@ -140,6 +153,41 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
     return Model(init, apply)
 
 
+_EVALUATION = {"train": False, "use_running_average": True, "deterministic": True}
+"""What says to a module of jtl, to flax's BatchNorm and to its Dropout that this is evaluation."""
+
+
+def _frozen_evaluates(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+    """A module of which no parameter is trained runs as in evaluation, so that its running statistics stay."""
+    module = context.module
+    if not scope.frozen(module.path):
+        return run(*args, **kwargs)
+    taken = [name for name in inspect.signature(context.orig_method).parameters if name != "self"]
+    changed = {name: getattr(module, name) for name in _EVALUATION if getattr(module, name, None) is not None}
+    for name, value in _EVALUATION.items():
+        if name in taken and name not in changed:
+            place = taken.index(name)
+            if place < len(args):
+                args = (*args[:place], value, *args[place + 1 :])
+            else:
+                kwargs = {**kwargs, name: value}
+    with _set_for_a_call(module, {name: _EVALUATION[name] for name in changed}):
+        return run(*args, **kwargs)
+
+
+@contextmanager
+def _set_for_a_call(module: Any, values: dict[str, Any]) -> Iterator[None]:
+    """Attributes of a bound module, which is frozen, as they are for one call alone."""
+    before = {name: getattr(module, name) for name in values}
+    for name, value in values.items():
+        object.__setattr__(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            object.__setattr__(module, name, value)
+
+
 def _over_devices(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
     """Flax's BatchNorm over all devices' rows, where a mapped batch is traced; any other method as it is."""
     from flax.linen import BatchNorm
@@ -147,11 +195,8 @@ def _over_devices(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any
     norm, axis = context.module, ops.batch_axis()
     if axis is None or not isinstance(norm, BatchNorm) or norm.axis_name is not None:
         return run(*args, **kwargs)
-    object.__setattr__(norm, "axis_name", axis)  # a bound module is frozen, and this call alone is another
-    try:
+    with _set_for_a_call(norm, {"axis_name": axis}):
         return run(*args, **kwargs)
-    finally:
-        object.__setattr__(norm, "axis_name", None)
 
 
 def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Model:

@@ -35,6 +35,8 @@ class Objective(NamedTuple):
         initialised on the shapes of the batch; `complete` writes one from the `init` of a model.
       commit: `commit(stats, params) -> stats`, once a step, after the update, from parameters of full precision: for
         what belongs to the step and not to a forward pass, as a teacher's weights, a queue, prototypes.
+      classes: the names of the classes that labels mean, where the network knows them: `evaluate`, `collect` and `fit`
+        then match the labels of data by name.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -48,6 +50,7 @@ class Objective(NamedTuple):
     loss: Callable[[Params, Stats, Any, Any, Any], tuple[Any, Aux]]
     init: Callable[..., Variables] = _nothing
     commit: Callable[[Stats, Params], Stats] = _unchanged
+    classes: tuple[str, ...] | None = None
 
     def __call__(self, params: Params, stats: Stats, batch: Any, key: Key | None, step: Any) -> tuple[Any, Aux]:
         """The loss, so that an objective can be called like a bare loss function."""

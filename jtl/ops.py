@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float
 
 from jtl.typing import Key
 
+HUGE = 1e18
+"""Half as many digits as float32 holds: the square of a larger number is infinite."""
 BATCH_AXIS = "batch"
 """The axis name under which `jtl.train.parallel.pmap.pmap_step` maps."""
 
@@ -45,6 +47,36 @@ def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "bat
     """The mean of each row's tokens, [batch, width]; 0 where it has none."""
     weights = mask[:, :, None].astype(x.dtype)
     return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)
+
+
+def without_masked(tree: Any, mask: Any) -> Any:
+    """A tree of arrays [batch, ...] with zeros for floats that a mask leaves out and that cannot be computed with.
+
+    A NaN in a row that does not count would still be in every gradient, because 0 · NaN is NaN. Ordinary numbers stay,
+    because the rows that fill up a batch are real examples, and batch normalisation sees them.
+
+    Args:
+      tree: integers and booleans stay as they are.
+      mask: of leading dimensions of the arrays; None for all ones.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.ops import without_masked
+      >>> without_masked(jnp.array([[1.0], [jnp.nan]]), jnp.array([True, False])).tolist()
+      [[1.0], [0.0]]
+    """
+    if mask is None:
+        return tree
+    kept = jnp.asarray(mask) > 0
+
+    def clean(a: Any) -> Any:
+        a = jnp.asarray(a)
+        if not jnp.issubdtype(a.dtype, jnp.floating) or a.shape[: kept.ndim] != kept.shape:
+            return a  # another shape than the mask's is told where it is used
+        counts = kept.reshape(kept.shape + (1,) * (a.ndim - kept.ndim))
+        return jnp.where(counts | (jnp.abs(a) < HUGE), a, jnp.zeros_like(a))  # NaN is not below anything
+
+    return jax.tree.map(clean, tree)
 
 
 def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:

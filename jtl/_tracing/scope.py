@@ -1,10 +1,11 @@
-"""The path of the part of a model that is being called or traced."""
+"""The path of the part of a model that is being called or traced, and the modules whose parameters are frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
+_FROZEN: ContextVar[frozenset[str]] = ContextVar("frozen", default=frozenset())
 
 
 def path() -> tuple[str, ...]:
@@ -24,3 +25,34 @@ def within(name: str) -> Iterator[None]:
         yield
     finally:
         _PATH.reset(token)
+
+
+@contextmanager
+def training(trains: Mapping[str, bool]) -> Iterator[None]:
+    """While entered, `frozen` says of which modules no parameter is trained.
+
+    Args:
+      trains: whether each parameter is trained, by its path.
+    """
+    some = {above for path, learns in trains.items() if learns for above in _above(path)}
+    token = _FROZEN.set(frozenset(above for path in trains for above in _above(path) if above not in some))
+    try:
+        yield
+    finally:
+        _FROZEN.reset(token)
+
+
+def frozen(module: tuple[str, ...] = ()) -> bool:
+    """Whether a module, by its path below `path`, has parameters and none of them is trained."""
+    return "/".join((*_PATH.get(), *module)) in _FROZEN.get()
+
+
+def any_frozen() -> bool:
+    """Whether there is a module of which no parameter is trained."""
+    return bool(_FROZEN.get())
+
+
+def _above(path: str) -> list[str]:
+    """The modules that a parameter belongs to: `a/b` and `a` for `a/b/kernel`."""
+    names = path.split("/")
+    return ["/".join(names[:n]) for n in range(1, len(names))]

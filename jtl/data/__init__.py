@@ -2,6 +2,7 @@
 
 from jtl.data import augment
 from jtl.data.arrays import arrays
+from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
@@ -9,20 +10,32 @@ from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
 from jtl.data.side_by_side import several
+from jtl.data.sinusoids import sample_sinusoids, sinusoids
 from jtl.data.tfds import tfds
+from jtl.data.varied_episodes import Bank, bank, bank_of, sample_varied, varied_episodes
 
 __all__ = [
+    "Bank",
+    "ClassSplit",
     "Dataset",
     "Source",
     "arrays",
     "augment",
+    "bank",
+    "bank_of",
+    "cifar_fs",
     "corrupt",
     "episodes",
+    "fc100",
     "folder",
     "pair",
     "prefetch",
     "sample",
+    "sample_sinusoids",
+    "sample_varied",
     "several",
+    "sinusoids",
     "split_classes",
     "tfds",
+    "varied_episodes",
 ]

@@ -1,6 +1,6 @@
 """Few-shot episodes, sampled by index on the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Array, Num
 from jaxtyping import Key as PRNGKey
 
-from jtl import rng
 from jtl.data.arrays import numbers
 from jtl.data.augment import Augment
-from jtl.data.processes import processes
+from jtl.data.drawn import Drawn
 from jtl.typing import Batch, Key
 
 
@@ -91,7 +90,7 @@ def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np
     return tuple(np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1]))
 
 
-class episodes:
+class episodes(Drawn):
     """Data set of few-shot episodes: `episodes(x, way=5, shot=1, query=15, tasks=16)[step]`.
 
     Args:
@@ -112,8 +111,6 @@ class episodes:
         device yet), a process that is none, or tasks that the processes cannot share.
       TypeError: for an array that is not of numbers.
     """
-
-    classes = None
 
     def __init__(
         self,
@@ -145,35 +142,6 @@ class episodes:
             raise ValueError(f"way is {way}, but there are only {there} classes")
         if shot + query > x.shape[1]:
             raise ValueError(f"shot {shot} + query {query} exceed the {x.shape[1]} examples of a class")
-        if process_index is not None or process_count is not None:
-            processes(process_index, process_count)  # wrong ones are told at once
         self.size = x.shape[0] * x.shape[1]
-        self._steps, self._tasks, self._processes = steps, tasks, (process_index, process_count)
-        self._x, self._key = jax.device_put(x), jax.random.key(seed)
         draw = partial(sample, way=way, shot=shot, query=query, rotations=rotations, augment=augment)
-
-        def batch(key: Any, step: Any, first: Any, x: Any, local: int) -> Batch:
-            keys = jax.random.split(rng.stream(key, "episodes", step), tasks)
-            return draw(jax.lax.dynamic_slice_in_dim(keys, first, local), x)
-
-        self._batch = jax.jit(batch, static_argnames="local")
-
-    def __len__(self) -> int:
-        """The number of steps that was asked for."""
-        return self._steps
-
-    def __getitem__(self, step: int) -> Batch:
-        """The episodes of a step, on the device; of several processes each has its own tasks."""
-        if step < 0:
-            raise IndexError(f"step is {step}; steps count from 0")
-        index, count = processes(*self._processes)
-        if self._tasks % count:
-            raise ValueError(f"{self._tasks} tasks do not divide by {count} processes")
-        local = self._tasks // count
-        # put explicitly, for loops that run under transfer_guard("disallow")
-        at, first = jax.device_put((np.uint32(step), np.int32(index * local)))
-        return self._batch(self._key, at, first, self._x, local=local)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The first `len` batches."""
-        return (self[step] for step in range(len(self)))
+        super().__init__(draw, x, tasks, seed, steps, (process_index, process_count))

@@ -1,5 +1,6 @@
 """Class folders of images: `root/ants/1.jpg`, `root/bees/2.jpg`."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,8 @@ def folder(
       transform: `(pixels, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
         What it raises has a note that names the file.
       mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
-      classes: the names to expect, in the order of labels, as those of the training set. One without images then has
-        an empty folder.
+      classes: the names to expect, in the order of labels, as those of the training set. One without images need
+        not have a folder.
       seed: of the order and the transform.
       shuffle: with another order each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
@@ -50,7 +51,7 @@ def folder(
 
     Raises:
       FileNotFoundError: if root is no folder.
-      ValueError: at once for a class folder that is missing, unexpected, or empty though `classes` is not given, and
+      ValueError: at once for a class folder that is unexpected, or empty though `classes` is not given, and
         for a file that is no image or in no class folder; at reading for a file that does not decode or has another
         channel count. The file is named.
     """
@@ -72,13 +73,15 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
     """(class names, files, labels int32 [files]) of a folder of class folders; see `folder` for what it refuses."""
     if not root.is_dir():
         raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of images per class")
-    expected = None if classes is None else distinct(classes)
-    entries = _visible(root)
-    found = [entry.name for entry in entries if entry.is_dir()]
+    expected = None if classes is None else tuple(unicodedata.normalize("NFC", name) for name in distinct(classes))
+    # Systems spell é as one character or as two, and sort by either: names in NFC, sorted, are the same everywhere.
+    entries = sorted(_visible(root), key=lambda entry: unicodedata.normalize("NFC", entry.name))
+    places = {unicodedata.normalize("NFC", entry.name): entry for entry in entries if entry.is_dir()}
+    found = list(places)
     for entry in entries:
         if not entry.is_dir():
             raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")
-        if expected is not None and entry.name not in expected:
+        if expected is not None and unicodedata.normalize("NFC", entry.name) not in expected:
             raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(expected)}")
     names = tuple(found) if expected is None else expected
     if not names:
@@ -86,13 +89,11 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        if name not in found:
-            raise ValueError(
-                f"{str(root)!r} has no folder for class {name!r}; there are {found}; make an empty one for none"
-            )
-        inside = _visible(root / name)
+        if name not in found:  # of the expected classes some may be absent: a test set need not have all
+            continue
+        inside = _visible(places[name])
         if not inside and expected is None:
-            raise ValueError(f"class folder {str(root / name)!r} is empty")
+            raise ValueError(f"class folder {str(places[name])!r} is empty")
         for file in inside:
             if file.is_symlink() and not file.exists():
                 raise ValueError(f"{str(file)!r} is a link to {str(file.readlink())!r}, which is not there")

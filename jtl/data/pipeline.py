@@ -55,6 +55,54 @@ def same_labels(known: Any, other: Any, told: tuple[str, str]) -> None:
             )
 
 
+def matched(data: Any, classes: Sequence[str] | None, told: str) -> Any:
+    """Data whose labels are those of `classes`, matched by name.
+
+    Args:
+      data: a data set; one without names, or without a name in common, as of numbers and words, is taken as it is.
+      classes: the names of the network's classes; None where they are not known.
+      told: what to call the data in a message.
+
+    Raises:
+      ValueError: for a class of the data that the network does not have, where others have the same names.
+    """
+    theirs = getattr(data, "classes", None)
+    if classes is None or theirs is None or not set(theirs) & set(classes) or tuple(theirs) == tuple(classes):
+        return data
+    unknown = [name for name in theirs if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{told} has the class {unknown[0]!r}, which the network lacks: its classes are {list(classes)}"
+        )
+    return Relabelled(data, tuple(classes), np.array([list(classes).index(name) for name in theirs], np.int32))
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """A data set whose integer labels are given in another order of the classes.
+
+    Args:
+      data: a data set whose batches have `y`.
+      classes: the names in the new order.
+      places: the new label of each old one.
+    """
+
+    data: Any
+    classes: tuple[str, ...]
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self.data)
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step; labels outside of the old classes, as one to ignore, stay."""
+        batch = dict(self.data[step])
+        y = np.asarray(batch["y"])
+        known = (y >= 0) & (y < len(self.places))
+        return {**batch, "y": np.where(known, self.places[np.where(known, y, 0)], y).astype(np.int32)}
+
+
 @runtime_checkable
 class Source(Protocol):
     """Examples by their index."""

@@ -71,7 +71,7 @@ class Pretrained(NamedTuple):
     @property
     def network(self) -> Model:
         """The backbone and the head as one model, which takes `variables`."""
-        return network(backbone=self.backbone, head=self.head)
+        return network(backbone=self.backbone, head=self.head)._replace(classes=self.labels)
 
 
 def load(

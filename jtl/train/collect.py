@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jtl import rng
+from jtl.data.pipeline import matched
 from jtl.model import Model, Variables
 from jtl.objective import Objective, as_objective
 from jtl.train.evaluate import passes
@@ -70,7 +71,7 @@ def collector(objective: Objective | Callable, *, only: Sequence[str] | None = N
     through = passes(run)
 
     def collection(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, Any]:
-        parts = []
+        parts, data = [], matched(data, objective.classes, "the data")
         for (found, mask), _ in through(variables, data, mesh=mesh, key=key):
             parts.append(found if mask is None else jax.tree.map(lambda a, kept=mask > 0: _kept(a, kept), found))
         return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jtl import rng
+from jtl.data.pipeline import matched
 from jtl.metrics import accumulate
 from jtl.model import Variables
 from jtl.objective import Objective, as_objective
@@ -118,7 +119,7 @@ def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
     through = passes(run)
 
     def evaluation(variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None) -> dict[str, Any]:
-        sums = None
+        sums, data = None, matched(data, objective.classes, "the data to evaluate on")
         for found, _ in through(variables, data, mesh=mesh, key=key):
             new = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
             sums = new if sums is None else accumulate.added(sums, new)

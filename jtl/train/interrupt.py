@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request to stop after the step."""
+"""SIGTERM, SIGHUP and Ctrl-C as a request to stop after the step."""
 
 import signal
 import threading
@@ -14,7 +14,9 @@ from jtl.train.parallel.sharding import batch_sharding
 
 
 class StopRequest:
-    """A context in which SIGTERM and SIGINT request a stop; a second Ctrl-C interrupts at once.
+    """A context in which SIGTERM, SIGHUP and SIGINT request a stop; a second Ctrl-C interrupts at once.
+
+    A terminal that is closed sends SIGHUP; a process that ignores it, as under `nohup`, goes on ignoring it.
 
     Signals can be caught in the main thread alone; in another one this does nothing. The handlers found are
     put back at the end.
@@ -33,7 +35,10 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+                    continue
                 self._before[number] = signal.signal(number, self._ask)
         return self
 

@@ -1,19 +1,18 @@
 """The training loop: a step, a state and data, until the last step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jtl.data.pipeline import same_labels
 from jtl.model import Variables
-from jtl.params import flatten
 from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.checkpoint.identity import described
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
 from jtl.train.parallel import sharding
@@ -24,7 +23,7 @@ from jtl.train.progress import Silent
 from jtl.train.progress import progress as shown_progress
 from jtl.train.records import Record
 from jtl.train.refresh import Refresh, refreshed
-from jtl.train.state import State, averaged, copied
+from jtl.train.state import State, averaged, copied, infinite
 from jtl.train.step import Step
 
 
@@ -86,7 +85,7 @@ def fit(
     and started again with the same arguments ends with the same bits. The metrics of a step are read after
     the next one was handed to the devices, so the devices never wait for the host.
 
-    SIGTERM and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
+    SIGTERM, SIGHUP and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
     A second Ctrl-C interrupts at once.
 
     Args:
@@ -107,8 +106,9 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, for fewer steps than were already taken, or or for
-        frozen parameters that differ from those of the resumed run.
+        for a label that means another class in the validation's, for fewer steps than were already taken, or where
+        the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen parameters.
+      RuntimeError: where another run holds the checkpoints' folder.
       SystemExit: with 0, after a signal.
 
     Example:
@@ -136,25 +136,31 @@ def fit(
     trains = step.trains(state.params)
     leading = jax.process_index() == 0
     display = shown_progress(steps, len(data)) if progress and leading else Silent()
-    if checkpoints is not None and checkpoints.steps():
-        # A refresh may change what no step trains, so its run does not go on with the values that it began with.
-        state = checkpoints.restore(state, trains=trains if refresh is None else None)
-        display.say(f"resuming from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
-    else:
-        places = jax.tree.map(lambda leaf: leaf.sharding, state)
-        state = jax.jit(copied, out_shardings=places)(state)
-    at = int(jax.device_get(state.step))
-    recorded = records if leading else ()
-    run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
-    if at > steps:
-        where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
-        raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
-    overdue = run.resume(at)
-    stopped = "patience" if run.over(at) else "steps"
-    if not overdue and (at == steps or stopped == "patience"):
-        display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
-        return Fitted(state, [], run.best, stopped, 0.0)
     with ExitStack() as stack:
+        if checkpoints is not None:
+            stack.enter_context(checkpoints.claimed())  # before anything of another run is read
+        defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key))
+        if checkpoints is not None and checkpoints.steps():
+            # A refresh may change what no step trains, so its run does not go on with the values that it began with.
+            checkpoints.same_run(defines)
+            state = checkpoints.restore(state, trains=trains if refresh is None else None)
+            display.say(f"resuming from step {int(jax.device_get(state.step))} of {checkpoints.directory}")
+        else:
+            places = jax.tree.map(lambda leaf: leaf.sharding, state)
+            state = jax.jit(copied, out_shardings=places)(state)
+        at = int(jax.device_get(state.step))
+        recorded = records if leading else ()
+        run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
+        run.defines = defines
+        run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
+        if at > steps:
+            where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
+            raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
+        overdue = run.resume(at)
+        stopped = "patience" if run.over(at) else "steps"
+        if not overdue and (at == steps or stopped == "patience"):
+            display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
+            return Fitted(state, [], run.best, stopped, 0.0)
         stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
         if checkpoints is not None:
             stack.enter_context(checkpoints)  # whatever ends the run, it waits for its saves
@@ -187,6 +193,8 @@ class _Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: int | None = None
     score: float = -math.inf
+    not_finite: frozenset[str] = frozenset()
+    defines: Mapping[str, str] = field(default_factory=dict)
 
     def resume(self, at: int) -> bool:
         """Restores the best score from the checkpoints, so that early stopping resumes.
@@ -285,9 +293,9 @@ class _Run:
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in numbers_of(found).items())
             self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
         if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
-            if _first_bad(state) is not None:
-                self.fail(f"after step {now}, whose loss was finite, the parameters are not", state, now)
-            self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains)
+            if set(infinite(state)) - self.not_finite:
+                self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
+            self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains, run=self.defines)
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
         return "patience" if over else "steps"
@@ -306,12 +314,12 @@ class _Run:
         raise SystemExit(0)
 
     def fail(self, what: str, state: State, now: int) -> None:
-        bad = _first_bad(state)
+        bad = [path for path in infinite(state) if path not in self.not_finite]
         where = (
-            f"all parameters are still finite after step {now}, so look at the batch: its numbers, and its labels, of"
+            f"the whole state is still finite after step {now}, so look at the batch: its numbers, and its labels, of"
             " which those outside [0, classes) give NaN"
-            if bad is None
-            else f"the first bad parameter after step {now} is {bad!r}"
+            if not bad
+            else f"the first bad array after step {now} is {bad[0]!r} of {len(bad)}"
         )
         kept = "no checkpoint was saved"
         if self.checkpoints is not None:
@@ -340,13 +348,3 @@ def _more(validation: Validation, variables: Variables, found: dict[str, Any]) -
 def numbers_of(values: dict[str, Any]) -> dict[str, float]:
     """Those that are one number: arrays, as a confusion matrix, are shown and written nowhere but in the history."""
     return {name: value for name, value in values.items() if isinstance(value, float)}
-
-
-@jax.jit
-def _finite(params: Any) -> Any:
-    return {path: jnp.isfinite(leaf).all() for path, leaf in flatten(params).items()}
-
-
-def _first_bad(state: State) -> str | None:
-    finite = jax.device_get(_finite(state.params))
-    return next((path for path in flatten(state.params) if not finite[path]), None)

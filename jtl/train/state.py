@@ -86,3 +86,23 @@ def variables(state: State) -> Variables:
       (8, 3)
     """
     return Variables(state.params, state.stats)
+
+
+def infinite(state: State) -> list[str]:
+    """The paths of the arrays of a state that hold NaN or infinity: parameters first, as `head/out/kernel`.
+
+    Statistics stand under `stats/`, the optimizer's state under `opt/` and moving averages under `ema/`.
+    """
+    found = jax.device_get(_finite(state))
+    bad = [path for path, finite in found.items() if not finite]
+    return sorted(bad, key=lambda path: path.startswith(("stats/", "opt/", "ema/")))
+
+
+@jax.jit
+def _finite(state: State) -> dict[str, Any]:
+    named = flatten(state.params) | {f"stats/{path}": leaf for path, leaf in flatten(state.stats).items()}
+    for name, tree in (("opt", state.opt), ("ema", state.ema)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            named["/".join((name, *(jax.tree_util.keystr((key,), simple=True) for key in path)))] = leaf
+    floats = {path: leaf for path, leaf in named.items() if jnp.issubdtype(leaf.dtype, jnp.inexact)}
+    return {path: jnp.isfinite(leaf).all() for path, leaf in floats.items()}

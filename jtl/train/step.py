@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jtl import ops, rng
+from jtl._tracing import scope
 from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, upcast
 from jtl.objective import Objective
@@ -75,11 +76,13 @@ def make_step(
     dtype: Any = None,
     clip: float | None = None,
     ema: float | None = None,
+    frozen: str = "evaluation",
 ) -> Step:
     """Makes the train step of an objective, or of several that take turns.
 
     Only the trainable leaves are differentiated and only they have optimizer state: frozen leaves come out
-    bit-unchanged and their gradient is never computed. Turns run in order inside one program, each on the parameters
+    bit-unchanged and their gradient is never computed, and a module of which no parameter is trained runs as in
+    evaluation, so that its running statistics stay too. Turns run in order inside one program, each on the parameters
     that the one before left (alternating adversarial training). After the last turn each objective's `commit` is
     called once, on parameters of full precision.
 
@@ -98,6 +101,8 @@ def make_step(
         stay float32, and so does everything that `jtl.losses` computes.
       clip: the largest global norm of a turn's gradient; the norm before is in the metrics.
       ema: decay of a moving average of the trainable leaves, in [0, 1).
+      frozen: "evaluation", or "training" where frozen modules are to run as in training: BatchNorm then normalises by
+        the batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen.
 
     Raises:
       ValueError: for counts of objectives, optimizers and masks that differ, masks that overlap (at `init`), or numbers
@@ -120,6 +125,8 @@ def make_step(
         raise ValueError(f"microbatch={microbatch}: the number of parts of a batch is at least 1")
     if clip is not None and not clip > 0:
         raise ValueError(f"clip={clip}: the largest gradient norm must be positive")
+    if frozen not in ("evaluation", "training"):
+        raise ValueError(f"frozen={frozen!r}: frozen modules run as in 'evaluation' or as in 'training'")
     if ema is not None and not 0 <= ema < 1:
         raise ValueError(f"ema={ema}: the decay lies in [0, 1)")
 
@@ -134,12 +141,17 @@ def make_step(
         return unshared(State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages))
 
     def updater(turns: tuple[Turn, ...]) -> Update:
+        by = sorted({i for turn in turns for i in turn.by})
+
         def update(state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
             params, stats, opt, metrics = state.params, state.stats, state.opt, {}
+            own = owners(params, [masks[i] for i in by])
+            trains = {path: path in own for path in flatten(params)} if frozen == "evaluation" else {}
             for i, turn in enumerate(turns):
                 key = ops.device_key(rng.stream(state.key, f"objective{i}", state.step))
                 run = _taker(turn, txs, masks, batch, state.step, microbatch=microbatch, dtype=dtype, clip=clip)
-                params, stats, opt, found = _repeated(run, params, stats, opt, key, turn.repeat)
+                with scope.training(trains):
+                    params, stats, opt, found = _repeated(run, params, stats, opt, key, turn.repeat)
                 name = turn.name or str(i)
                 metrics |= found if len(turns) == 1 else {f"{name}/{n}": value for n, value in found.items()}
             if len(turns) > 1:

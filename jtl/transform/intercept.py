@@ -95,4 +95,4 @@ def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> 
             raise ValueError(missing)
         return out
 
-    return Model(model.init, apply, model.reads)
+    return model._replace(apply=apply, parts=None)

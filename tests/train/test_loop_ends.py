@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_over_finite_parameters_says_so(start):
         loss, aux = objective(params, stats, batch, key, step)
         return {"good": loss, "bad": jnp.where(step == 2, jnp.nan, 0.0)}, aux
 
-    with pytest.raises(NonFiniteLoss, match=r"loss of step 3 is nan; all parameters are still finite.*no checkpoint"):
+    with pytest.raises(NonFiniteLoss, match=r"loss of step 3 is nan; the whole state is still finite.*no checkpoint"):
         train(make_step(judge, optax.adam(0.05)), state, Data(), steps=9)
 
 
@@ -146,7 +146,51 @@ def test_bad_parameters_are_never_saved(start, tmp_path):
     assert saver.steps() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_not_finite_beside_the_parameters_is_never_saved(tmp_path):
+    """A pixel of 1e25 is finite in the loss of a saturating network, and its square is not: Adam's second moment."""
+
+    def saturating(params, stats, batch, key, step):
+        del key, step
+        return jnp.tanh(batch["x"] @ params["w"]).sum() * 1e25, Aux({"seen": stats["seen"] + batch["x"].sum()})
+
+    step = make_step(saturating, optax.adam(1e-3))
+    state = step.init(Variables({"w": jnp.zeros(3)}, {"seen": jnp.zeros(())}), jax.random.key(0))
+
+    class Rows:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, step):
+            return {"x": np.ones((8, 3), np.float32)}
+
+    saver = Checkpoints(tmp_path, every=1)
+    with pytest.raises(NonFiniteLoss, match=r"after step 1, whose loss was finite.*'opt/0/0/nu/w'.*none was saved"):
+        train(step, state, Rows(), steps=2, checkpoints=saver)
+    assert saver.steps() == []
+
+
+def test_an_optimizer_may_begin_with_an_infinite_number(start, tmp_path):
+    """The best loss so far of reduce_on_plateau."""
+    _, state = start
+    step = make_step(objective, optax.chain(optax.sgd(0.05), optax.contrib.reduce_on_plateau(patience=2)))
+    state = step.init(Variables(state.params, state.stats), state.key)
+    saver = Checkpoints(tmp_path, every=2)
+    train(step, state, Data(), steps=4, checkpoints=saver)
+    assert saver.steps() == [2, 4]
+
+
+def test_a_process_that_ignores_sighup_goes_on_ignoring_it(start, tmp_path):
+    step, state = start
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        hooks = [lambda moment: os.kill(os.getpid(), signal.SIGHUP)]
+        done = train(step, state, Data(), steps=3, checkpoints=Checkpoints(tmp_path), hooks=hooks)
+        assert int(done.state.step) == 3
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_the_step_saves_and_exits_with_0(start, tmp_path, capsys, number):
     step, state = start
 

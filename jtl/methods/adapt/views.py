@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jtl import ops
 from jtl.model import Model, Variables
 from jtl.typing import Batch, Key, Params, Stats
 
@@ -48,7 +49,8 @@ def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None
     first = batch[names[0]]["x"]
     for name in names[1:]:
         _same_rows(names[0], first, name, batch[name]["x"])
-    x = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(batch[name]["x"] for name in names))
+    parts = [ops.without_masked(batch[name]["x"], batch[name].get("mask")) for name in names]
+    x = jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
     out, stats = net.apply(Variables(params, stats), x, train=True, key=key)
     views, start = {}, 0
     for name in names:

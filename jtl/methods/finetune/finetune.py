@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtl import losses, metrics
+from jtl import losses, metrics, ops
 from jtl.metrics.accumulate import Mean, Metric, element_weights, mean, measure
 from jtl.model import Model, Variables, evaluated
 from jtl.networks import network, parts_of
@@ -93,14 +93,15 @@ def predictor(net: Model) -> Callable:
 def _supervised(net: Model, loss: Callable, metrics: Mapping, ignore: int | None, *, train: bool) -> Objective:
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del step
-        out, stats = net.apply(Variables(params, stats), batch["x"], train=train, key=key if train else None)
+        x = ops.without_masked(batch["x"], batch.get("mask"))
+        out, stats = net.apply(Variables(params, stats), x, train=train, key=key if train else None)
         value, found = judged(out.output, batch, loss, metrics, ignore)
         return value, Aux(stats, found, {"output": out.output, "read": out.read, "y": batch["y"]})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         return complete(net.init, key, batch["x"], given)
 
-    return Objective(run, init)
+    return Objective(run, init, classes=net.classes)
 
 
 def judged(
@@ -109,6 +110,11 @@ def judged(
     """The loss and the metrics of a batch's output, over the elements that its mask and weights keep."""
     y, mask = batch["y"], batch.get("mask")
     weights = _weights(y, batch.get("weights"), ignore)
+    y = ops.without_masked(y, mask)
+    if isinstance(weights, Mapping):
+        y = {name: ops.without_masked(part, weights.get(name)) for name, part in y.items()}
+    else:
+        y = ops.without_masked(y, weights)
     values = loss(output, y)
     if isinstance(values, Mapping):
         own = weights if isinstance(weights, Mapping) else dict.fromkeys(values, weights)
@@ -139,7 +145,7 @@ def _weights(y: Any, given: Any, ignore: int | None) -> Any:
 
 def _frozen(net: Model) -> Model:
     parts = parts_of(net)
-    return network(**{**parts, "backbone": evaluated(parts["backbone"])})
+    return network(**{**parts, "backbone": evaluated(parts["backbone"])})._replace(classes=net.classes)
 
 
 def frozen_backbone(net: Model) -> Model:
@@ -151,4 +157,4 @@ def frozen_backbone(net: Model) -> Model:
         found, stats = backbone.apply(variables, x, train=train, key=key)
         return jax.lax.stop_gradient(found), stats
 
-    return network(**{**parts, "backbone": backbone._replace(apply=apply)})
+    return network(**{**parts, "backbone": backbone._replace(apply=apply)})._replace(classes=net.classes)

@@ -11,11 +11,15 @@ from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.model import Variables, upcast
 from jtl.objective import NONE, Objective, as_objective
-from jtl.params import merge, select, split
+from jtl.params import flatten, merge, select, split, unflatten
 from jtl.typing import Batch, Key, Mask, Params, Stats
 
 RULE = "rule"
-"""Where the update rule's own parameters stand, beside `backbone/` and `head/`."""
+"""Where the parameters of the adaptation itself stand, as an update rule's, beside `backbone/` and `head/`."""
+STEPS = "per_step"
+"""Where parameters stand that have a value for each inner step, [steps, ...], under their own paths."""
+MEMORY = "inner"
+"""Where the statistics hold the memory of an update rule that is kept across tasks."""
 
 
 class Adapt(NamedTuple):
@@ -24,10 +28,14 @@ class Adapt(NamedTuple):
     Args:
       run: `run(params, stats, support, key, step) -> (params, stats)`, for one task's support set.
       init: `init(key, support, given=Variables({}, {})) -> Variables`: `given`, and what adapting needs besides.
+      each: `each(params, stats, support, key, step, judge, begin=False) -> (params, stats, found)`, as `run`, and what
+        `judge(params, stats)` gives after each inner step, stacked; with `begin` before the first too, with the
+        statistics of a pass over the support set there. None where there are no steps.
     """
 
     run: Callable[[Params, Stats, Batch, Key, Any], tuple[Params, Stats]]
     init: Callable[..., Variables]
+    each: Callable[..., tuple[Params, Stats, Any]] | None = None
 
     def __call__(self, params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
         """Adapts to one task."""
@@ -35,12 +43,23 @@ class Adapt(NamedTuple):
 
 
 def adapt_to(
-    inner: Objective | Callable, rule: UpdateRule, *, steps: int, order: int = 2, adapted: Mask | None = None
+    inner: Objective | Callable,
+    rule: UpdateRule,
+    *,
+    steps: int,
+    order: int = 2,
+    adapted: Mask | None = None,
+    per_step: Mask | None = None,
+    across_tasks: bool = False,
+    remat: bool = False,
 ) -> Adapt:
     """The inner loop: `θ_k = rule(φ, ∇_θ L_support(θ_{k−1}), θ_{k−1})`, k = 1 … steps.
 
     Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task. Between the steps
     parameters are float32 (float64 where they are) whatever the objective computes in, so that small ones add up.
+
+    What is fast is a pattern: all parameters (MAML), `select("head/.*")` (ANIL), `select("backbone/.*")` (BOIL),
+    adapters alone. What is not adapted is held constant in the inner loop and learns in the outer one.
 
     Args:
       inner: any objective; it is given the support set as its batch.
@@ -48,58 +67,127 @@ def adapt_to(
       steps: how many inner steps; with 0 the parameters come back as they are.
       order: 2 differentiates through the inner gradients, 1 takes them as constants (first-order MAML).
       adapted: which parameters the inner loop changes; None for all.
+      per_step: which parameters have a value of their own for each inner step, learned by the outer loop and not
+        adapted, as `select(".*/norm/.*")` in MAML++; pass k and the judgement after it use the k-th, and passes beyond
+        the last use that one. None for no parameters.
+      across_tasks: the rule's memory, as Adam's moments, starts where the task before left it; it stands in the
+        statistics, under `inner`. For `reptile`, which takes tasks in order; `meta` leaves the memory as it is.
+      remat: keep of each inner step its parameters alone for the backward pass, and compute the rest again there: less
+        memory with many steps, for another forward and backward pass of each.
 
     Returns:
       An `Adapt`: `adapt(params, stats, support, key, step) -> (params, stats)`. The statistics that come back are those
       of the last pass over the support set.
 
     Raises:
-      ValueError: for steps below 0 or an order other than 1 and 2.
+      ValueError: for steps below 0, an order other than 1 and 2, per-step parameters without steps; at init for
+        `across_tasks` with a rule that has no memory.
 
     Example:
       >>> import jtl
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
       >>> adapt = jtl.adapt_to(jtl.finetune(net), jtl.fixed_rate(0.1), steps=5, adapted=jtl.select("head/.*"))
+
+    Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400; Raghu et al., Rapid Learning or Feature Reuse?
+    (ANIL), 2019, arXiv 1909.09157; Oh et al., BOIL, 2020, arXiv 2008.08882.
     """
     if steps < 0:
         raise ValueError(f"steps={steps}: the inner loop takes 0 steps or more")
     if order not in (1, 2):
         raise ValueError(f"order={order}: 1 (first-order MAML) or 2")
+    if per_step is not None and steps == 0:
+        raise ValueError("steps=0 with per_step: there is no inner step for parameters to belong to")
     mask = select(".*") if adapted is None else adapted
     inner = as_objective(inner)
 
-    def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
-        if steps == 0:
-            return {name: value for name, value in params.items() if name != RULE}, stats
-        phi, rest = params.get(RULE, {}), {name: value for name, value in params.items() if name != RULE}
-        given, slow = split(rest, mask)
+    def each(
+        params: Params, stats: Stats, support: Batch, key: Key, step: Any, judge: Callable, begin: bool = False
+    ) -> tuple:
+        phi, layers = params.get(RULE, {}), params.get(STEPS, {})
+        given, slow = split(_without(params), mask)
         start = upcast(given)
+        memory, stats = _memory(rule, phi, start, stats) if across_tasks else (rule.start(phi, start), stats)
 
-        def whole(fast):
-            return merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow)
+        def whole(fast, k):
+            own = jax.tree.map(lambda a: a[jnp.minimum(k, len(a) - 1)], layers)
+            return merge(merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow), own)
 
-        def loss(fast, stats, key):
-            value, aux = inner(whole(fast), stats, support, key, step)
+        def loss(fast, stats, key, k):
+            value, aux = inner(whole(fast, k), stats, support, key, step)
             return accumulate.total(value), aux.stats
 
         def body(carry, k):
             fast, stats, memory = carry
-            grads, stats = jax.grad(loss, has_aux=True)(fast, stats, jax.random.fold_in(key, k))
+            grads, stats = jax.grad(loss, has_aux=True)(fast, stats, jax.random.fold_in(key, k), k)
             if order == 1:
                 grads = jax.lax.stop_gradient(grads)
             before, (fast, memory) = fast, rule.step(phi, grads, fast, memory)
             chex.assert_trees_all_equal_shapes_and_dtypes(fast, before, custom_message="parameters of an update rule")
-            return (fast, stats, memory), None
+            return (fast, stats, memory), judge(whole(fast, k), stats)
 
-        (fast, stats, _), _ = jax.lax.scan(body, (start, stats, rule.start(phi, start)), jnp.arange(steps))
-        return whole(fast), stats
+        first = judge(whole(start, 0), loss(start, stats, jax.random.fold_in(key, 0), 0)[1]) if begin else None
+        taken = jax.checkpoint(body, prevent_cse=False) if remat else body  # in a scan there is nothing to be merged
+        (fast, stats, memory), found = jax.lax.scan(taken, (start, stats, memory), jnp.arange(steps))
+        if begin:
+            found = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, found)
+        kept = {**stats, MEMORY: _named(memory)} if across_tasks else stats
+        return whole(fast, steps - 1), kept, found
+
+    def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
+        if steps == 0:
+            return start_of(params), stats
+        return each(params, stats, support, key, step, lambda params, stats: ())[:2]
 
     def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
-        variables = inner.init(key, support, given)
-        if RULE in variables.params:
-            return variables
-        rest, _ = split(variables.params, mask)
-        phi = rule.init(jax.random.fold_in(key, 1), rest)
-        return Variables({**variables.params, **({RULE: phi} if phi else {})}, variables.stats)
+        variables = inner.init(key, support, Variables(_without(given.params), given.stats))
+        rest, own = _without(variables.params), own_of(given.params)
+        if per_step is not None:
+            chosen, rest = split(rest, per_step)
+            own.setdefault(STEPS, jax.tree.map(lambda a: jnp.broadcast_to(a, (steps, *a.shape)), chosen))
+        fast, _ = split(rest, mask)
+        if RULE not in own and (phi := rule.init(jax.random.fold_in(key, 1), fast)):
+            own[RULE] = phi
+        stats = variables.stats
+        if across_tasks and MEMORY not in stats:
+            memory = _named(rule.start(own.get(RULE, {}), upcast(fast)))
+            if not memory:
+                raise ValueError("across_tasks=True, but this update rule has no memory to keep: leave it False")
+            stats = {**stats, MEMORY: memory}
+        return Variables({**rest, **own}, stats)
 
-    return Adapt(run, init)
+    return Adapt(run, init, each if steps else None)
+
+
+def start_of(params: Params) -> Params:
+    """The network's parameters before the first inner step: without those of the adaptation itself."""
+    return merge(_without(params), jax.tree.map(lambda a: a[0], params.get(STEPS, {})))
+
+
+def own_of(params: Params) -> Params:
+    """The parameters of the adaptation itself."""
+    return {name: params[name] for name in (RULE, STEPS) if name in params}
+
+
+def with_own(params: Params, own: Params) -> Params:
+    """A network's parameters and those of the adaptation; per-step ones take the place of those they are for."""
+    taken = flatten(own.get(STEPS, {}))
+    return {**unflatten({path: a for path, a in flatten(params).items() if path not in taken}), **own}
+
+
+def _without(params: Params) -> Params:
+    return {name: value for name, value in params.items() if name not in (RULE, STEPS)}
+
+
+def _memory(rule: UpdateRule, phi: Any, start: Params, stats: Stats) -> tuple[Any, Stats]:
+    """The memory that the task before left, and the statistics without it."""
+    if MEMORY not in stats:
+        raise ValueError(f"across_tasks=True, but the statistics {sorted(stats)} hold no {MEMORY!r}: use adapt.init")
+    fresh = rule.start(phi, start)
+    leaves = [stats[MEMORY][name] for name in _named(fresh)]
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves), {n: v for n, v in stats.items() if n != MEMORY}
+
+
+def _named(memory: Any) -> dict[str, Any]:
+    """Any tree as a dict, `0.mu.head.out.kernel`, because statistics are nested dicts."""
+    paths = jax.tree_util.tree_flatten_with_path(memory)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}

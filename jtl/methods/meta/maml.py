@@ -4,19 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jtl import ops, rng
-from jtl.methods.meta.inner_loop import Adapt, adapt_to
+from jtl import rng
+from jtl.methods.meta import spread
+from jtl.methods.meta.inner_loop import Adapt, adapt_to, start_of
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
-from jtl.metrics.accumulate import Mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective, as_objective
+from jtl.params import flatten, merge, unflatten
 from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
 
 
-def meta(adapt: Adapt, judge: Objective | Callable) -> Objective:
+def meta(adapt: Adapt, judge: Objective | Callable, *, at_once: int | None = None) -> Objective:
     """The meta-objective `mean_tasks L_query(adapt(θ, support))`, for any way to adapt.
 
     It is an objective like any other, so the one step trains θ and the parameters of the adaptation together. To add
@@ -26,6 +26,8 @@ def meta(adapt: Adapt, judge: Objective | Callable) -> Objective:
     Args:
       adapt: from a task's support set to its parameters, as `adapt_to(...)`.
       judge: the objective on the query set, at the adapted parameters.
+      at_once: how many tasks run side by side, the others after them in a scan; None for all. Activations are kept
+        for the backward pass either way, which `microbatch` avoids.
 
     Returns:
       An objective on batches `{"support": {...}, "query": {...}}` whose leaves have a leading axis of tasks.
@@ -33,7 +35,7 @@ def meta(adapt: Adapt, judge: Objective | Callable) -> Objective:
       loss and each metric of every task, [tasks].
 
     Raises:
-      ValueError: while tracing, for a metric that is not one number a task.
+      ValueError: for `at_once` below 1; while tracing, for a metric that is not one number a task.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -45,6 +47,7 @@ def meta(adapt: Adapt, judge: Objective | Callable) -> Objective:
       >>> sorted(variables.params)
       ['backbone', 'head', 'rule']
     """
+    spread.check(at_once)
     judge = as_objective(judge)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
@@ -54,30 +57,24 @@ def meta(adapt: Adapt, judge: Objective | Callable) -> Objective:
             loss, aux = judge(fast, after, query, rng.stream(own, "query"), step)
             return accumulate.values(accumulate.as_terms(loss)), accumulate.values(aux.metrics)
 
-        tasks = jax.tree.leaves(batch["support"])[0].shape[0]
-        with ops.apart():
-            if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
-                only = jax.tree.map(lambda a: a[0], dict(batch))
-                losses, found = jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
-            else:
-                losses, found = jax.vmap(task)(batch["support"], batch["query"], jnp.arange(tasks))
-        several = [name for name, value in found.items() if value.ndim > 1]
-        if several:
-            raise ValueError(
-                f"the metric {several[0]!r} of a task has shape {found[several[0]].shape[1:]}: give a number"
-            )
+        losses, found = spread.over_tasks(task, batch, at_once)
+        metrics = spread.means(found)
+        return spread.means(losses), Aux(stats, metrics, {"loss": sum(losses.values()), **found})
 
-        def over_tasks(v: Any) -> Mean:
-            return Mean(v.sum(), jnp.full((), float(tasks), v.dtype))
+    return Objective(run, initialise(adapt, judge))
 
-        terms, metrics = ({n: over_tasks(v) for n, v in part.items()} for part in (losses, found))
-        return terms, Aux(stats, metrics, {"loss": sum(losses.values()), **found})
+
+def initialise(adapt: Adapt, judge: Objective) -> Callable[..., Variables]:
+    """The `init` of an objective over tasks: what adapting and judging need, on the first task's shapes."""
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         first = jax.tree.map(lambda a: a[0], {name: dict(batch[name]) for name in ("support", "query")})
-        return judge.init(key, first["query"], adapt.init(key, first["support"], given))
+        made = adapt.init(key, first["support"], given)
+        network = judge.init(key, first["query"], Variables(start_of(made.params), made.stats))
+        lacked = {path: a for path, a in flatten(network.params).items() if path not in flatten(start_of(made.params))}
+        return Variables(merge(made.params, unflatten(lacked)), network.stats)
 
-    return Objective(run, init)
+    return init
 
 
 def maml(

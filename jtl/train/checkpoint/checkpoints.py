@@ -3,7 +3,8 @@
 import glob
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from jax.sharding import SingleDeviceSharding
 
 from jtl.model import Variables
 from jtl.params import unflatten
-from jtl.train.checkpoint import arrays, manifest
+from jtl.train.checkpoint import arrays, identity, manifest
+from jtl.train.checkpoint.claim import claimed
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.retention import Shelf
 from jtl.train.state import State
@@ -78,6 +80,24 @@ class Checkpoints:
         """The folder of a step."""
         return self._shelf.path(step)
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """A context in which no other run may write here; `fit` enters it.
+
+        Raises:
+          RuntimeError: in all processes, where another run has entered it, with that run's process and host.
+        """
+        failure = None
+        with ExitStack() as stack:
+            if jax.process_index() == 0:
+                try:
+                    stack.enter_context(claimed(self.directory))
+                except (RuntimeError, OSError) as error:
+                    failure = error
+            if _agreed(int(failure is not None)):
+                raise failure or RuntimeError(f"process 0 cannot claim {self.directory}; its message says why")
+            yield
+
     def __enter__(self) -> "Checkpoints":
         return self
 
@@ -96,6 +116,7 @@ class Checkpoints:
         score: float | None = None,
         metrics: Mapping[str, float] | None = None,
         trains: Mapping[str, bool] | None = None,
+        run: Mapping[str, str] | None = None,
     ) -> None:
         """Copies a state off the devices and writes it in the background; waits for the save before.
 
@@ -106,6 +127,7 @@ class Checkpoints:
           metrics: numbers to keep with it.
           trains: whether the run trains each parameter, by path, as `step.trains(state.params)`. The others are
             written where the directory does not hold the same values yet, before this returns. None: write all.
+          run: what defines the run (`identity.described`), for `same_run`.
 
         Raises:
           ValueError: for a score of NaN, which is neither higher nor lower than another, and where `trains` is of other
@@ -133,6 +155,7 @@ class Checkpoints:
                 "score": score,
                 "metrics": numbers,
                 "recipe": self.recipe,
+                "run": None if run is None else dict(run),
                 "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": _jtl()},
                 "leaves": arrays.described(leaves),
                 "frozen": self._save_frozen(frozen) if frozen else None,
@@ -212,6 +235,30 @@ class Checkpoints:
         """The manifest of a checkpoint: `step`, `score`, `metrics`, `recipe`, `versions`, `leaves`, `frozen`."""
         self.wait()
         return self._pick(step)[1]
+
+    def same_run(self, run: Mapping[str, str]) -> None:
+        """Checks that a run is the one whose newest checkpoint is here.
+
+        A checkpoint without a description, as one saved by hand, is let pass.
+
+        Args:
+          run: what defines the run (`identity.described`); that its schedules are longer now is no difference.
+
+        Raises:
+          ValueError: with what differs.
+        """
+        about, what = self.about(), ""
+        old, new = (" ".join(command.split()[:3]) for command in (about["recipe"], self.recipe))
+        if old and new and old != new:  # their options are compared by what they make
+            what = f"{old} -> {new}"
+        elif jax.process_index() == 0 and about.get("run") is not None:  # others have other rows of the first batch
+            what = identity.told(identity.differences(about["run"], run))
+        if _agreed(int(bool(what))):
+            raise ValueError(
+                f"the run in {self.directory} is another one, so this does not resume it; then -> now:"
+                f" {what or 'as process 0 says'}. Give this run a folder of its own, or the old settings; more steps"
+                " are fine"
+            )
 
     def _save_frozen(self, leaves: dict[str, jax.Array]) -> str:
         """Writes parameters that do not change, where the directory does not hold them; returns their folder's name."""

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from nets import batch, largest_difference, normed, parts, top
+from few_shot import few_shot, quadratic, quadratic_tasks, tasks_of
+from nets import largest_difference, normed, parts, top
 
 from jtl import model, ops
 from jtl.methods.finetune.finetune import evaluation, finetune
@@ -15,22 +16,6 @@ from jtl.networks import network
 from jtl.params import select
 from jtl.train.step import make_step
 from jtl.typing import Aux
-
-
-def quadratic(params, stats, batch, key, step):
-    """½ (θ−b)ᵀ A (θ−b), with the task's A and b as its batch."""
-    d = params["w"] - batch["b"]
-    return 0.5 * d @ batch["A"] @ d, Aux(stats, {})
-
-
-def quadratic_tasks(tasks=3, n=4, seed=0):
-    draw = np.random.default_rng(seed)
-
-    def half():
-        roots = draw.normal(size=(tasks, n, n))
-        return {"A": roots @ roots.swapaxes(1, 2) / n + np.eye(n), "b": draw.normal(size=(tasks, n))}
-
-    return {"support": half(), "query": half()}, draw.normal(size=n)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -70,14 +55,6 @@ def test_first_order_is_second_order_where_the_hessian_vanishes(key):
             for o in (1, 2)
         )
         np.testing.assert_allclose(one["w"], two["w"], rtol=1e-15)
-
-
-def few_shot(tasks=4, shot=6, query=9, seed=0):
-    def half(n, seed):
-        rows = [batch(n=n, seed=seed + 10 * t) for t in range(tasks)]
-        return {name: np.stack([r[name] for r in rows]) for name in rows[0]}
-
-    return {"support": half(shot, seed), "query": half(query, seed + 1)}
 
 
 def test_task_by_task_is_all_at_once(key):
@@ -214,9 +191,9 @@ def test_bad_options_are_refused(options, message):
         maml(quadratic, update_rules.fixed_rate(0.1), **options)
 
 
-@pytest.mark.parametrize("order", [1, 2])
-def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
-    """conv4 with batch statistics, randomised parameters, 3-way 2-shot, 2 inner steps, float64."""
+@pytest.mark.parametrize(("order", "steps"), [(1, 2), (2, 5)])
+def test_meta_gradient_of_a_conv_net_is_torchs(key, order, steps):
+    """conv4 with batch statistics, randomised parameters, 3-way 2-shot, float64."""
     torch = pytest.importorskip("torch", reason="torch is the reference; the test extra installs it")
     from torch.nn import functional as F
 
@@ -233,7 +210,7 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
         made = net.init(key, jnp.asarray(x["support"][0]))
         params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
-        objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=2, order=order)
+        objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=steps, order=order)
         ours = jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
         from jtl.params import flatten
@@ -255,7 +232,7 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order):
         losses = []
         for t in range(2):
             fast = dict(flat)
-            for _ in range(2):
+            for _ in range(steps):
                 loss = F.cross_entropy(run(fast, x["support"][t]), torch.tensor(y["support"][t]))
                 grads = torch.autograd.grad(loss, list(fast.values()), create_graph=order == 2)
                 fast = {n: p - 0.1 * g for (n, p), g in zip(fast.items(), grads, strict=True)}
@@ -296,10 +273,6 @@ def test_no_inner_step_judges_the_start(key):
     np.testing.assert_allclose(aux.outputs["loss"], alone, rtol=1e-5)
 
 
-def tasks_of(rows):
-    return [jax.tree.map(lambda a, t=t: a[t], rows) for t in range(len(rows["x"]))]
-
-
 def test_any_way_to_adapt_is_meta_learned(key):
     """A head in closed form, the class means of the support set, in place of gradient steps; it has no parameters."""
     rows = few_shot()
@@ -329,3 +302,80 @@ def test_any_way_to_adapt_is_meta_learned(key):
         )
     np.testing.assert_allclose(total(value), np.mean(expected), rtol=1e-5)
     np.testing.assert_allclose(aux.outputs["loss"], expected, rtol=1e-5)
+
+
+def test_however_tasks_are_spread_and_ordered_the_gradient_is_the_same(key):
+    """Side by side, one by one, in chunks with a rest, in another order, and over eight devices; in float64."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: jnp.asarray(a, np.promote_types(a.dtype, np.int64)), few_shot(tasks=8))
+        net = network(backbone=normed(4), head=top(3))
+        inner = finetune(net)
+        adapt = adapt_to(inner, update_rules.learned_rate(0.1), steps=2)
+        variables = jax.tree.map(lambda a: a.astype(jnp.float64), meta(adapt, inner).init(key, wide))
+
+        def gradient(at_once, rows):
+            objective = meta(adapt, inner, at_once=at_once)
+            return jax.jit(jax.grad(lambda p: total(objective(p, variables.stats, rows, key, 0)[0])))(variables.params)
+
+        expected = gradient(None, wide)
+        mesh = jax.sharding.Mesh(np.array(jax.devices()), "data")
+        spread = jax.device_put(wide, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+        backwards = jax.tree.map(lambda a: a[::-1], wide)
+        for found in (gradient(1, wide), gradient(3, wide), gradient(None, backwards), gradient(None, spread)):
+            assert largest_difference(found, expected) < 1e-13
+    with pytest.raises(ValueError, match="at_once=0"):
+        meta(adapt, inner, at_once=0)
+
+
+def test_labels_without_meaning_give_chance(key):
+    """Shuffled within each task, labels cannot be learned from the support set; true ones can."""
+    draw = np.random.default_rng(0)
+    tasks, way = 64, 4
+    centres = draw.normal(size=(tasks, way, 8))
+    y = np.tile(np.arange(way, dtype=np.int32), (tasks, 10))
+    x = (np.take_along_axis(centres, y[:, :, None], 1) + 0.1 * draw.normal(size=(tasks, y.shape[1], 8))).astype(
+        np.float32
+    )
+    inner = finetune(network(backbone=parts(key, x[0])[0].parts["backbone"], head=top(way)))
+    objective = maml(inner, update_rules.fixed_rate(0.5), steps=5)
+
+    def accuracy(y):
+        rows = {"support": {"x": x[:, :20], "y": y[:, :20]}, "query": {"x": x[:, 20:], "y": y[:, 20:]}}
+        return float(
+            jax.jit(lambda: objective(*objective.init(key, rows), rows, key, 0)[1].metrics["accuracy"].value)()
+        )
+
+    assert accuracy(y) > 0.7
+    assert accuracy(draw.permuted(y, axis=1)) == pytest.approx(0.25, abs=0.05)  # 1,280 queries: four deviations
+
+
+def test_a_rate_of_zero_gives_the_plain_gradient(key):
+    """θ_K = θ, so the meta-gradient is that of the query loss; and the rate's own is −Σ_k g_support · g_query."""
+    with jax.enable_x64(True):
+        rows, theta = quadratic_tasks()
+        rows = jax.tree.map(jnp.asarray, rows)
+        rule = update_rules.learned_rate(0.0)
+        objective = maml(quadratic, rule, steps=3)
+        variables = objective.init(key, rows, model.Variables({"w": jnp.asarray(theta)}, {}))
+        found = jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
+        halves = [jax.tree.map(np.asarray, rows[half]) for half in ("support", "query")]
+        inner, outer = (np.einsum("tij,tj->ti", half["A"], theta - half["b"]) for half in halves)
+        np.testing.assert_allclose(found["w"], outer.mean(0), rtol=1e-13)
+        np.testing.assert_allclose(found["rule"]["w"], -3 * (inner * outer).mean(0), rtol=1e-13)
+
+
+def test_what_is_computed_again_is_the_same_in_less_memory(key):
+    """Gradients in float64, and the temporaries of the compiled program for six steps of a wide layer."""
+    with jax.enable_x64(True):
+        rows = jax.tree.map(lambda a: jnp.asarray(a, np.promote_types(a.dtype, np.int64)), few_shot(tasks=1, shot=60))
+        inner = finetune(network(backbone=normed(64), head=top(3)))
+        found, memory = [], []
+        for remat in (False, True):
+            objective = meta(adapt_to(inner, update_rules.learned_rate(0.1), steps=6, remat=remat), inner)
+            params, stats = jax.tree.map(lambda a: a.astype(jnp.float64), objective.init(key, rows))
+            slope = jax.jit(jax.grad(lambda p, o=objective, s=stats: total(o(p, s, rows, key, 0)[0])))
+            program = slope.lower(params).compile()
+            found.append(program(params))
+            memory.append(program.memory_analysis().temp_size_in_bytes)
+        assert largest_difference(*found) < 1e-13
+        assert memory[1] < 0.7 * memory[0]

@@ -1,0 +1,72 @@
+"""A data set whose batches are drawn on the device, each from its step."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import rng
+from jtl.data.processes import processes
+from jtl.typing import Batch
+
+
+class Drawn:
+    """Batches `draw(keys, source)` with one key for each task, compiled once.
+
+    Args:
+      draw: pure, from keys [tasks] and the source to a batch with a leading axis of tasks.
+      source: a tree of arrays to draw from; put on the device once.
+      tasks: of the global batch; the processes share them.
+      seed: step s draws from `rng.stream(key(seed), "episodes", s)`.
+      steps: what `len` says, as an epoch has no meaning here.
+      process: index and count of the processes; None asks jax when the first batch is drawn.
+
+    Raises:
+      ValueError: for tasks or steps below 1, or a process that is none.
+    """
+
+    classes = None
+
+    def __init__(
+        self,
+        draw: Callable[[Any, Any], Batch],
+        source: Any,
+        tasks: int,
+        seed: int,
+        steps: int,
+        process: tuple[int | None, int | None],
+    ) -> None:
+        for name, count in (("tasks", tasks), ("steps", steps)):
+            if count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+        if process != (None, None):
+            processes(*process)  # wrong ones are told at once
+        self._steps, self._tasks, self._processes = steps, tasks, process
+        self._source, self._key = jax.device_put(source), jax.random.key(seed)
+
+        def batch(key: Any, step: Any, first: Any, source: Any, local: int) -> Batch:
+            keys = jax.random.split(rng.stream(key, "episodes", step), tasks)
+            return draw(jax.lax.dynamic_slice_in_dim(keys, first, local), source)
+
+        self._batch = jax.jit(batch, static_argnames="local")
+
+    def __len__(self) -> int:
+        """The number of steps that was asked for."""
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """The episodes of a step, on the device; of several processes each has its own tasks."""
+        if step < 0:
+            raise IndexError(f"step is {step}; steps count from 0")
+        index, count = processes(*self._processes)
+        if self._tasks % count:
+            raise ValueError(f"{self._tasks} tasks do not divide by {count} processes")
+        local = self._tasks // count
+        # put explicitly, for loops that run under transfer_guard("disallow")
+        at, first = jax.device_put((np.uint32(step), np.int32(index * local)))
+        return self._batch(self._key, at, first, self._source, local=local)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The first `len` batches."""
+        return (self[step] for step in range(len(self)))

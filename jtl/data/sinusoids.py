@@ -1,0 +1,78 @@
+"""Regression tasks: sinusoids of random amplitude and phase."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from jaxtyping import Key as PRNGKey
+
+from jtl.data.drawn import Drawn
+from jtl.typing import Batch, Key
+
+
+def sample_sinusoids(keys: PRNGKey[Array, " tasks"], *, shot: int, query: int) -> Batch:
+    """Tasks with one key each, `y = a sin(x − p)`: a in [0.1, 5], p in [0, π], x in [−5, 5], all uniform; to be jitted.
+
+    Args:
+      keys: one a task, [tasks].
+      shot: points of the support set.
+      query: points of the query set.
+
+    Returns:
+      {"support": {"x": [tasks, shot, 1], "y": [tasks, shot, 1]}, "query": likewise}, float32.
+    """
+
+    def one(key: Key) -> Batch:
+        a, p, x = jax.random.split(key, 3)
+        amplitude = jax.random.uniform(a, (), minval=0.1, maxval=5.0)
+        phase = jax.random.uniform(p, (), maxval=np.pi)
+        points = jax.random.uniform(x, (shot + query, 1), minval=-5.0, maxval=5.0)
+        y = amplitude * jnp.sin(points - phase)
+        return {"support": {"x": points[:shot], "y": y[:shot]}, "query": {"x": points[shot:], "y": y[shot:]}}
+
+    return jax.vmap(one)(keys)
+
+
+class sinusoids(Drawn):
+    """Data set of sinusoid regression tasks: `sinusoids(shot=10, query=10, tasks=25)[step]`.
+
+    Args:
+      shot: points of the support set.
+      query: points of the query set.
+      tasks: of the global batch; the processes share them.
+      seed: of the draws.
+      steps: what `len` says.
+      process_index: None asks jax when the first batch is drawn.
+      process_count: likewise.
+
+    Raises:
+      ValueError: for numbers below 1, or a process that is none.
+
+    Example:
+      >>> import jtl
+      >>> jtl.data.sinusoids(shot=10, query=10, tasks=25)[0]["support"]["y"].shape
+      (25, 10, 1)
+
+    Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400.
+    """
+
+    def __init__(
+        self,
+        *,
+        shot: int,
+        query: int,
+        tasks: int,
+        seed: int = 0,
+        steps: int = 100,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ) -> None:
+        for name, count in (("shot", shot), ("query", query)):
+            if count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+
+        def draw(keys: Array, source: None) -> Batch:
+            del source
+            return sample_sinusoids(keys, shot=shot, query=query)
+
+        super().__init__(draw, None, tasks, seed, steps, (process_index, process_count))

@@ -1,0 +1,249 @@
+"""Episodes of classes of unequal size, with ways and shots that vary, within groups of classes, by masks."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from jaxtyping import Key as PRNGKey
+
+from jtl.data.arrays import numbers
+from jtl.data.augment import Augment
+from jtl.data.drawn import Drawn
+from jtl.typing import Batch, Key
+
+Range = int | tuple[int, int]
+
+
+class Bank(NamedTuple):
+    """Examples of classes of any size, to be drawn from on the device; made by `bank`.
+
+    Args:
+      x: examples, class by class, [examples, ...], in their own type: uint8 images stay so.
+      first: where the examples of each class begin, [classes].
+      count: how many it has, [classes].
+      group: the group of each class, [classes].
+    """
+
+    x: Any
+    first: Any
+    count: Any
+    group: Any
+
+
+def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
+    """Examples with labels as a `Bank`; labels without examples, as those of another split, are left out.
+
+    Args:
+      x: [examples, ...].
+      y: integer labels [examples], 0 or more.
+      groups: the group of each label, [labels], as the alphabet of a character; None for one group of all.
+
+    Raises:
+      ValueError: for no examples, lengths that differ, negative labels, or groups that are not one a label.
+      TypeError: for what is no array of numbers, or labels that are no integers.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> found = jtl.data.bank(np.arange(5), np.array([1, 0, 1, 1, 3]))
+      >>> found.x.tolist(), found.count.tolist()
+      ([1, 0, 2, 3, 4], [1, 3, 1])
+    """
+    x, y = numbers("x", x), np.asarray(y)
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"y has dtype {y.dtype}; labels are integers")
+    if y.shape != (len(x),) or not len(x):
+        raise ValueError(f"x has {len(x)} examples and y the shape {y.shape}; give one label for each, of at least one")
+    if y.min() < 0:
+        raise ValueError(f"y[{int(y.argmin())}] is {y.min()}; labels must be 0 or more")
+    labels, count = np.unique(y, return_counts=True)
+    group = np.zeros(len(labels), np.int32)
+    if groups is not None:
+        if np.ndim(groups) != 1 or len(groups) <= labels[-1]:
+            raise ValueError(
+                f"groups has the shape {np.shape(groups)}; give one for each of the labels 0 to {labels[-1]}"
+            )
+        group = np.unique(np.asarray(groups)[labels], return_inverse=True)[1].astype(np.int32)
+    count = count.astype(np.int32)
+    return Bank(x[np.argsort(y, kind="stable")], np.cumsum(count, dtype=np.int32) - count, count, group)
+
+
+def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
+    """All examples of a data set as a `Bank`, read once, as those of a folder of images.
+
+    Args:
+      dataset: `len(dataset)` batches of {"x", "y", "mask"}, as of `jtl.data.arrays`, `folder` or `tfds`; x one array.
+      groups: as in `bank`.
+
+    Raises:
+      ValueError: where the data set leaves examples out, as with `drop_last`, or belongs to one of several processes.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> data = jtl.data.arrays(np.ones((5, 2), np.uint8), np.array([0, 0, 1, 1, 1]), batch_size=2)
+      >>> jtl.data.bank_of(data).count.tolist()
+      [2, 3]
+    """
+    parts = []
+    for step in range(len(dataset)):
+        batch = dataset[step]
+        kept = np.asarray(batch["mask"]) > 0
+        parts.append([np.asarray(batch[name])[kept] for name in ("x", "y")])
+    x, y = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    if len(x) != dataset.size:
+        raise ValueError(
+            f"{len(x)} of the data set's {dataset.size} examples are in its batches: read it by one process, without"
+            " drop_last"
+        )
+    return bank(x, y, groups=groups)
+
+
+def sample_varied(
+    keys: PRNGKey[Array, " tasks"],
+    source: Bank,
+    *,
+    way: Range,
+    shot: Range,
+    query: int,
+    largest: int,
+    balanced: bool = True,
+    within_groups: bool = False,
+    augment: Augment | None = None,
+) -> Batch:
+    """Episodes with one key each; pure, to be jitted. See `varied_episodes`, which checks the arguments.
+
+    Args:
+      keys: one a task, [tasks].
+      source: of `bank`.
+      way: classes of an episode, or the least and the most, each number as likely as every other.
+      shot: labelled examples of a class, likewise.
+      query: examples of each class to be judged on.
+      largest: the number of examples of the largest class.
+      balanced: one number of shots for all classes of an episode; else each class draws its own.
+      within_groups: the classes of an episode are of one group, each group as likely as every other.
+      augment: as in `sample`; it sees rows that do not count too.
+
+    Returns:
+      {"support": {"x": [tasks, ways * shots, ...], "y", "mask"}, "query": likewise}, of the most ways and shots; class
+      by class. Rows that are not there have the mask False, and x is 0 there.
+    """
+    (least, ways), (few, shots) = _range(way), _range(shot)
+
+    def one(key: Key) -> Batch:
+        keys = jax.random.split(key, 6)
+        allowed = jnp.ones(len(source.group), bool)
+        if within_groups:
+            allowed = source.group == jax.random.randint(keys[0], (), 0, source.group.max() + 1)
+        chosen = _among(keys[1], allowed[None], ways)[0]
+        n = jax.random.randint(keys[2], (), least, jnp.minimum(ways, allowed.sum()) + 1)
+        count = source.count[chosen]
+        k = jax.random.randint(keys[3], (ways if not balanced else 1,), few, shots + 1)
+        k = jnp.minimum(jnp.broadcast_to(k, (ways,)), count - query)
+        rows = _among(keys[4], jnp.arange(largest)[None] < count[:, None], shots + query)
+        there = jnp.arange(shots + query)[None] < (query + k)[:, None]
+        there &= (jnp.arange(ways) < n)[:, None]
+        at = jnp.where(there, source.first[chosen][:, None] + rows, 0)
+        images = jnp.asarray(source.x)[at.ravel()]
+        if augment is not None:
+            images = augment(keys[5], images)
+        images = jnp.where(there.reshape(-1, *[1] * (images.ndim - 1)), images, jnp.zeros_like(images))
+        images = images.reshape(ways, shots + query, *images.shape[1:])
+
+        def part(cut: slice) -> dict[str, Any]:
+            found, mask = images[:, cut], there[:, cut]
+            labels = jnp.repeat(jnp.arange(ways, dtype=jnp.int32), mask.shape[1])
+            return {"x": found.reshape(-1, *found.shape[2:]), "y": labels, "mask": mask.ravel()}
+
+        return {"support": part(slice(query, None)), "query": part(slice(0, query))}
+
+    return jax.vmap(one)(keys)
+
+
+def _among(key: Key, allowed: Array, count: int) -> Array:
+    """Places along the last axis without replacement: `count` of the allowed ones, and then others."""
+    words = (jax.random.bits(key, allowed.shape) >> 2) + 0x00800000  # positive floats, as in `_draw`
+    return jax.lax.top_k(jnp.where(allowed, jax.lax.bitcast_convert_type(words, jnp.float32), 0), count)[1]
+
+
+def _range(given: Range) -> tuple[int, int]:
+    return (given, given) if isinstance(given, int | np.integer) else (given[0], given[1])
+
+
+class varied_episodes(Drawn):
+    """Data set of episodes that vary: `varied_episodes(bank(x, y), way=(5, 20), shot=(1, 5), query=10, tasks=8)[step]`.
+
+    Every batch has the shape of the most ways and shots, and masks say what is there: one compiled program serves all.
+    Prototypes, ridge regression and losses count by masks; BatchNorm does not, and sees the zeros of absent rows.
+
+    Args:
+      source: of `bank`; put on the device once, and drawn from there.
+      way: classes of an episode, or the least and the most.
+      shot: labelled examples of each, or the least and the most; fewer of a class that has not so many beside its
+        queries.
+      query: examples of each to be judged on.
+      tasks: episodes of the global batch; the processes share them.
+      seed: of the draws.
+      steps: what `len` says.
+      balanced: one number of shots for all classes of an episode; False draws one for each class.
+      within_groups: the classes of an episode are of one group, as characters of one alphabet.
+      augment: `(key, x) -> x` on all images of a task.
+      process_index: None asks jax when the first batch is drawn.
+      process_count: likewise.
+
+    Raises:
+      ValueError: for numbers below 1, ranges that are none, classes too small for the fewest shots and the queries,
+        groups of fewer classes than the least way, or a process that is none.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> source = jtl.data.bank(np.ones((30, 4), np.uint8), np.repeat(np.arange(3), [5, 10, 15]))
+      >>> data = jtl.data.varied_episodes(source, way=(2, 3), shot=(1, 4), query=2, tasks=8)
+      >>> data[0]["support"]["x"].shape, data[0]["support"]["mask"].shape
+      ((8, 12, 4), (8, 12))
+
+    Triantafillou et al., Meta-Dataset, 2019, arXiv 1903.03096, for episodes of varying ways and shots.
+    """
+
+    def __init__(
+        self,
+        source: Bank,
+        *,
+        way: Range,
+        shot: Range,
+        query: int,
+        tasks: int,
+        seed: int = 0,
+        steps: int = 100,
+        balanced: bool = True,
+        within_groups: bool = False,
+        augment: Augment | None = None,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ) -> None:
+        for name, given in (("way", way), ("shot", shot), ("query", query)):
+            low, high = _range(given)
+            if not 1 <= low <= high:
+                raise ValueError(f"{name} is {given}; give a number of at least 1, or the least and the most")
+        count = np.asarray(source.count)
+        least, few = _range(way)[0], _range(shot)[0]
+        if count.min() < few + query:
+            raise ValueError(
+                f"shot {few} + query {query} exceed the {count.min()} examples of class {int(count.argmin())}: leave"
+                " classes that small out of the bank"
+            )
+        sizes = np.bincount(source.group) if within_groups else np.array([len(count)])
+        if sizes.min() < least:
+            raise ValueError(f"way is {way}, but group {int(sizes.argmin())} has only {sizes.min()} classes")
+        most = min(_range(way)[1], int(sizes.max()))
+        if most < _range(way)[1]:
+            raise ValueError(f"way is {way}, but there are never more than {most} classes to choose from")
+        largest, shots = int(count.max()), _range(shot)[1]
+        if shots + query > largest:
+            raise ValueError(f"shot is {shot}: with query {query} no class has more than {largest - query} left")
+        options: dict[str, Any] = {"balanced": balanced, "within_groups": within_groups, "augment": augment}
+        draw = partial(sample_varied, way=way, shot=shot, query=query, largest=largest, **options)
+        self.size = len(source.x)
+        super().__init__(draw, source, tasks, seed, steps, (process_index, process_count))

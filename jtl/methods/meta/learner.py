@@ -1,0 +1,71 @@
+"""From a meta-trained network to a predictor of new classes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl.methods.meta.inner_loop import Adapt
+from jtl.model import Model, Variables
+from jtl.typing import Batch, Key
+
+Predictor = Callable[[Any], Any]
+
+
+def learner(
+    net: Model, adapt: Adapt, variables: Variables, *, transductive: bool = False, key: Key | None = None
+) -> Callable[[Batch], Predictor]:
+    """`learn(support) -> predict`, `predict(x) -> outputs`: adapts to the examples of a task, then predicts.
+
+    Both are compiled once for each shape. Adapting goes through `adapt` alone, as in meta-training and with more inner
+    steps if that has more.
+
+    Args:
+      net: the network that was trained.
+      adapt: how it adapts, `adapt_to(...)`, `prototypes(net)` or any other.
+      variables: the trained ones, with the parameters of the adaptation where it has any.
+      transductive: normalise queries by the statistics of the batch that they come in, as the published results of
+        MAML do. Otherwise by running statistics: with BatchNorm of momentum 1 those of the support set.
+      key: root of the randomness of adapting, as a head drawn for each task; None for key 0.
+
+    Returns:
+      `learn`, which takes {"x", "y", "mask"}, mask optional. It raises a ValueError for labels out of range or a
+      support set of no rows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
+      >>> support = {"x": jnp.eye(4), "y": jnp.array([0, 0, 1, 1])}
+      >>> learn = jtl.learners.learner(net, jtl.learners.prototypes(net), net.init(jax.random.key(0), support["x"]))
+      >>> predict = learn(support)
+      >>> predict(jnp.eye(4)).argmax(1).tolist()
+      [0, 0, 1, 1]
+    """
+    key = jax.random.key(0) if key is None else key
+    run = jax.jit(lambda variables, support, key: adapt(variables.params, variables.stats, support, key))
+
+    @jax.jit
+    def outputs(variables: Variables, x: Any) -> Any:
+        return net.apply(variables, x, train=transductive, key=key if transductive else None)[0].output
+
+    def learn(support: Batch) -> Predictor:
+        y = np.asarray(support["y"])
+        if not y.size:
+            raise ValueError("the support set has no rows")
+        fast = Variables(*run(variables, dict(support), key))
+        shape = jax.eval_shape(outputs, fast, support["x"])
+        if np.issubdtype(y.dtype, np.integer) and isinstance(shape, jax.ShapeDtypeStruct):
+            _check_labels(y, support.get("mask"), shape.shape[-1])
+        return lambda x: outputs(fast, x)
+
+    return learn
+
+
+def _check_labels(y: np.ndarray, mask: Any, way: int) -> None:
+    kept = y if mask is None else y[np.asarray(mask) > 0]
+    if kept.size and (kept.min() < 0 or kept.max() >= way):
+        raise ValueError(
+            f"labels of the support set run from {kept.min()} to {kept.max()}, and this network has {way} outputs:"
+            f" number a task's classes from 0 to {way - 1}"
+        )

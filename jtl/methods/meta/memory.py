@@ -1,0 +1,221 @@
+"""Heads that compare with the support set itself: Matching networks, Relation networks, SimpleShot."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer
+
+from jtl.heads import Reads, identity, reading
+from jtl.methods.meta.inner_loop import Adapt, start_of
+from jtl.methods.meta.prototypes import head_of, initialised, present, read_support
+from jtl.model import Model, Variables
+from jtl.networks import network, parts_of
+from jtl.typing import Batch, Key, Output, Params, Stats
+
+SUPPORT, MEMBER = "support", "member"
+"""Where such a head finds the features of the support set, and the weight of each row in each class."""
+
+
+def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
+    """Gives the head the features and labels of the support set.
+
+    Args:
+      net: a network whose head is `matching()`, `relation(...)` or `nearest_mean()`.
+      way: classes of a task; labels lie in [0, way). A class without support gets no probability.
+      train: as in `prototypes`.
+
+    Returns:
+      An `Adapt` that has no parameters of its own.
+
+    Raises:
+      ValueError: for a way below 1, or a network that has not exactly one head.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(64), head=jtl.learners.matching())
+      >>> objective = jtl.meta(jtl.learners.memorise(net, way=5), jtl.finetune(net))
+    """
+    head = head_of(net)
+    if way < 1:
+        raise ValueError(f"way={way}: at least one class")
+    own = parts_of(net)
+    bare = network(**{**own, head: reading(identity(), own[head].reads)})  # the head cannot run before it has a memory
+
+    def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
+        del step
+        params = start_of(params)
+        z, member, stats = read_support(bare, params, stats, support, key, way, train=train)
+        return {**params, head: {**params.get(head, {}), SUPPORT: z, MEMBER: member}}, stats
+
+    return Adapt(run, initialised(net))
+
+
+def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:
+    """Attention over the support set: `p(k | x) = Σ_{i: y_i = k} a_i`, `a = softmax_i(cos(z, z_i) / τ)`.
+
+    Its outputs are logits, `log Σ_{i: y_i = k} exp(cos(z, z_i) / τ)`; it has no parameters. For `memorise`.
+
+    Args:
+      temperature: τ > 0.
+      reads: which features are compared.
+
+    Raises:
+      ValueError: for a temperature that is not positive; when called without a memory.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(64), head=jtl.learners.matching())
+
+    Vinyals et al., Matching Networks for One Shot Learning, 2016, arXiv 1606.04080 (without full context embeddings).
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature}: must be positive")
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        del train, key
+        z, member = _memory(variables.params)
+        close = unit(x) @ unit(z).T / temperature
+        there = member > 0
+        largest = jax.lax.stop_gradient(jnp.where(there[None], close[:, :, None], -jnp.inf).max(1))
+        largest = jnp.where(jnp.isfinite(largest), largest, 0)
+        rows = jnp.where(there[None], close[:, :, None] - largest[:, None], 0)
+        sums = (member[None] * jnp.exp(rows)).sum(1)
+        found, some = present(member)[None], there.any(0)[None]
+        return jnp.where(found, largest + jnp.log(jnp.where(some, sums, 1)), -jnp.inf), variables.stats
+
+    return reading(Model(_nothing, apply), reads)
+
+
+def relation(module: Model, *, reads: Reads = "pooled") -> Model:
+    """A learned comparison: logits `g([Σ_{i: y_i = k} z_i, z])` of each class k. For `memorise`.
+
+    Args:
+      module: g, from two features side by side, [n, ..., 2 d], to [n, 1]; a network on maps if `reads` gives maps.
+      reads: which features are compared; `jtl.reads.whole("last")` for maps, as the paper has it.
+
+    Raises:
+      ValueError: when called without a memory, or for a module of another number of outputs.
+
+    Example:
+      >>> import jtl
+      >>> head = jtl.learners.relation(jtl.heads.mlp(1, (8,)))
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(64), head=head)
+      >>> objective = jtl.finetune(net, jtl.learners.relation_error)
+
+    Sung et al., Learning to Compare: Relation Network for Few-Shot Learning, 2017, arXiv 1711.06025.
+    """
+
+    def init(key: Key, x: Any) -> Variables:
+        return module.init(key, jnp.concatenate([x, x], -1))
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        z, member = _memory(variables.params)
+        c = jnp.tensordot(member, z, (0, 0))
+        shape = (len(x), *c.shape)
+        pairs = [jnp.broadcast_to(c[None], shape), jnp.broadcast_to(x[:, None].astype(c.dtype), shape)]
+        rows = jnp.concatenate(pairs, -1)
+        own = {name: value for name, value in variables.params.items() if name not in (SUPPORT, MEMBER)}
+        rows = rows.reshape(-1, *rows.shape[2:])
+        scores, stats = module.apply(Variables(own, variables.stats), rows, train=train, key=key)
+        if scores.shape != (len(rows), 1):
+            raise ValueError(f"the relation module returns {scores.shape} for {len(rows)} pairs; give one number each")
+        return jnp.where(present(member)[None], scores.reshape(shape[:2]), -jnp.inf), stats
+
+    return reading(Model(init, apply), reads)
+
+
+def relation_error(logits: Float[Array, "rows way"], y: Integer[Array, "rows"]) -> Float[Array, "rows"]:
+    """The squared error of Relation networks, `Σ_k (σ(r_k) − 1[y = k])²`, one value a row.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> float(jtl.learners.relation_error(jnp.zeros((1, 4)), jnp.zeros(1, int))[0])
+      1.0
+    """
+    target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
+    return jnp.square(jax.nn.sigmoid(logits) - target).sum(-1)
+
+
+def nearest_mean(*, normalise: bool = True, reads: Reads = "pooled") -> Model:
+    """SimpleShot: logits `−‖u(z) − c_k‖²`, `u(z) = (z − m) / ‖z − m‖`, c_k the mean of u over the support of class k.
+
+    For `memorise(..., train=False)` on a backbone that was trained by plain classification. m is the mean of the base
+    classes' features, `head/centre`: 0 until `centred` sets it.
+
+    Args:
+      normalise: False leaves lengths as they are, `u(z) = z − m`.
+      reads: which features are compared.
+
+    Raises:
+      ValueError: when called without a memory.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(64), head=jtl.learners.nearest_mean())
+      >>> adapt = jtl.learners.memorise(net, way=5, train=False)
+
+    Wang et al., SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning, 2019, arXiv 1911.04623.
+    """
+
+    def init(key: Key, x: Any) -> Variables:
+        del key
+        return Variables({"centre": jnp.zeros(x.shape[-1])}, {})
+
+    def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
+        del train, key
+        z, member = _memory(variables.params)
+        centre = variables.params["centre"].astype(z.dtype)[None]
+        support, query = z - centre, x.astype(z.dtype) - centre
+        if normalise:
+            support, query = unit(support), unit(query)
+        counts = member.sum(0)
+        c = member.T @ support / jnp.maximum(counts, 1e-30)[:, None]
+        distance = jnp.square(query[:, None] - c[None]).sum(-1)
+        return jnp.where(present(member)[None], -distance, -jnp.inf), variables.stats
+
+    return reading(Model(init, apply), reads)
+
+
+def centred(net: Model, variables: Variables, features: Float[Array, "rows features"]) -> Variables:
+    """The variables with `centre` of a `nearest_mean` head at the mean of features of the base classes.
+
+    Args:
+      net: whose head it is.
+      variables: its own.
+      features: what the head reads of base examples, as `jtl.collect(...)` gives it under `read`.
+
+    Raises:
+      ValueError: for a head without a centre, or features of another width.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((2,)), head=jtl.learners.nearest_mean())
+      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 3)))
+      >>> jtl.learners.centred(net, variables, jnp.array([[0.0, 2.0], [2.0, 4.0]])).params["head"]["centre"].tolist()
+      [1.0, 3.0]
+    """
+    head = head_of(net)
+    own = variables.params.get(head, {})
+    if "centre" not in own or own["centre"].shape != features.shape[1:]:
+        raise ValueError(
+            f"the head {head!r} has no centre of shape {features.shape[1:]}: it is no nearest_mean of them"
+        )
+    mean = jnp.asarray(features, jnp.float32).mean(0)
+    return Variables({**variables.params, head: {**own, "centre": mean}}, variables.stats)
+
+
+def unit(x: Float[Array, "rows features"]) -> Float[Array, "rows features"]:
+    """Rows of length 1; a zero row stays, with a finite derivative."""
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)
+
+
+def _nothing(key: Key, x: Any) -> Variables:
+    del key, x
+    return Variables({}, {})
+
+
+def _memory(params: Params) -> tuple[Array, Array]:
+    if SUPPORT not in params:
+        raise ValueError("this head compares with a support set and has none: adapt with memorise(net, way=...) first")
+    return params[SUPPORT], params[MEMBER]

@@ -1,0 +1,126 @@
+"""Results over episodes, as the few-shot literature gives them: a mean with its 95 % interval."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Num
+
+from jtl import rng
+from jtl.methods.meta import spread
+from jtl.methods.meta.inner_loop import Adapt
+from jtl.metrics import accumulate
+from jtl.model import Variables
+from jtl.objective import Objective, as_objective
+from jtl.typing import Key, Params, Stats
+
+
+class Estimate(NamedTuple):
+    """A mean over episodes.
+
+    Args:
+      mean: of the values.
+      interval: half the width of the 95 % interval of the mean, `1.96 s / √n`.
+      episodes: n.
+    """
+
+    mean: np.ndarray
+    interval: np.ndarray
+    episodes: int
+
+
+def estimate(values: Num[ArrayLike, "episodes ..."]) -> Estimate:
+    """The mean of one value per episode, and `1.96 s / √n` with s² the unbiased variance between episodes.
+
+    Raises:
+      ValueError: for fewer than two episodes, which have no interval.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> found = jtl.learners.estimate(np.array([0.5, 0.7, 0.9]))
+      >>> round(float(found.mean), 3), round(float(found.interval), 3)
+      (0.7, 0.226)
+    """
+    a = np.asarray(values, np.float64)
+    if len(a) < 2:
+        raise ValueError(f"{len(a)} episodes: an interval needs two or more, and 600 are usual")
+    return Estimate(a.mean(0), 1.96 * a.std(0, ddof=1) / len(a) ** 0.5, len(a))
+
+
+def over_episodes(
+    adapt: Adapt,
+    judges: Mapping[str, Objective | Callable],
+    variables: Variables,
+    data: Any,
+    *,
+    metric: str = "accuracy",
+    at_once: int | None = None,
+    key: Key | None = None,
+) -> dict[str, Estimate]:
+    """Adapts to every episode of a data set, and judges it by one or several objectives.
+
+    Args:
+      adapt: `adapt_to(...)`, `prototypes(net)` or any other.
+      judges: on the query sets, by name: {"transductive": finetune(net), "inductive": evaluation(net)} are the two ways
+        to normalise, and both should be reported.
+      variables: the trained ones.
+      data: episodes, `len(data)` batches; 600 episodes or more are usual.
+      metric: of the judges, or "loss".
+      at_once: as in `meta`.
+      key: root of all randomness; None for key 0.
+
+    Returns:
+      The estimate of each judge, with arrays [K + 1]: after 0 … K inner steps where `adapt` takes steps (at 0 with the
+      statistics of the support set), and of one entry for any other adaptation.
+
+    Raises:
+      ValueError: for no judges, a metric that a judge does not have, or fewer than two episodes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
+      >>> adapt = jtl.adapt_to(jtl.finetune(net), jtl.fixed_rate(0.1), steps=3)
+      >>> data = jtl.data.episodes(jnp.ones((4, 6, 5)), way=2, shot=1, query=3, tasks=2, steps=5)
+      >>> variables = net.init(jax.random.key(0), jnp.ones((1, 5)))
+      >>> found = jtl.learners.over_episodes(adapt, {"inductive": jtl.evaluation(net)}, variables, data)["inductive"]
+      >>> found.mean.shape, found.episodes
+      ((4,), 10)
+    """
+    if not judges:
+        raise ValueError("no judges: give {'inductive': jtl.evaluation(net), 'transductive': jtl.finetune(net)}")
+    objectives = {name: as_objective(judge) for name, judge in judges.items()}
+    spread.check(at_once)
+    key = jax.random.key(0) if key is None else key
+
+    @jax.jit
+    def run(variables: Variables, batch: Any, index: Any) -> dict[str, Any]:
+        root = rng.stream(key, "evaluate", index)
+
+        def task(support: Any, query: Any, i: Any) -> dict[str, Any]:
+            own = jax.random.fold_in(root, i)
+            inner, outer = rng.stream(own, "support"), rng.stream(own, "query")
+
+            def judged(params: Params, stats: Stats) -> dict[str, Any]:
+                return {name: _value(name, o, params, stats, query, outer, metric) for name, o in objectives.items()}
+
+            given = (variables.params, variables.stats, support, inner, 0)
+            if adapt.each is not None:
+                return adapt.each(*given, judged, begin=True)[2]
+            return jax.tree.map(lambda a: a[None], judged(*adapt(*given)))
+
+        return spread.over_tasks(task, batch, at_once)
+
+    parts = [jax.device_get(run(variables, data[i], jnp.uint32(i))) for i in range(len(data))]
+    if not parts:
+        raise ValueError("the data set to evaluate on is empty")
+    return {name: estimate(np.concatenate([part[name] for part in parts])) for name in objectives}
+
+
+def _value(name: str, judge: Objective, params: Params, stats: Stats, query: Any, key: Key, metric: str) -> Any:
+    loss, aux = judge(params, stats, query, key, 0)
+    found = {"loss": accumulate.total(loss), **accumulate.values(aux.metrics)}
+    if metric not in found:
+        raise ValueError(f"metric={metric!r}: the judge {name!r} gives {sorted(found)}")
+    return found[metric]

@@ -1,0 +1,47 @@
+"""An update rule with a learned rate for each tensor and each inner step."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl.methods.meta.update_rules import UpdateRule
+from jtl.typing import Key, Params, Tree
+
+
+def per_step_rates(inner_lr: float, *, steps: int) -> UpdateRule:
+    """Learned rates per tensor l and inner step k: `θ_l ← θ_l − α_{l,k} g_l`.
+
+    A rate may become negative: nothing constrains it, as in the paper's code. Steps after the last one that has a rate
+    take that one again, so that a longer inner loop at test time is defined.
+
+    Args:
+      inner_lr: where every rate starts.
+      steps: how many inner steps have rates of their own: those of `adapt_to` in training.
+
+    Returns:
+      A rule whose parameters are a tree like those it adapts, each leaf [steps].
+
+    Raises:
+      ValueError: for steps below 1.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> rule = jtl.learners.per_step_rates(0.1, steps=5)
+      >>> rule.init(jax.random.key(0), {"w": jnp.zeros((3, 2))})["w"].shape
+      (5,)
+
+    Antoniou et al., How to Train Your MAML, 2019, arXiv 1810.09502.
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: rates of at least one inner step")
+
+    def init(key: Key, params: Params) -> Tree:
+        del key
+        return jax.tree.map(lambda p: jnp.full((steps,), inner_lr, jnp.promote_types(p.dtype, jnp.float32)), params)
+
+    def step(phi: Tree, grads: Params, params: Params, memory: Any) -> tuple[Params, Any]:
+        at = jnp.minimum(memory, steps - 1)
+        return jax.tree.map(lambda p, g, rates: p - rates[at].astype(p.dtype) * g, params, grads, phi), memory + 1
+
+    return UpdateRule(init, lambda phi, params: jnp.zeros((), jnp.int32), step)

@@ -1,0 +1,96 @@
+"""WarpGrad: layers between a network's own that the inner loop goes through and only the outer loop learns."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl.model import ADAPTER, Model, Variables
+from jtl.params import flatten, merge, unflatten
+from jtl.transform.intercept import Call, intercepted
+from jtl.typing import Key
+
+
+def warped(model: Model, pattern: str) -> Model:
+    """The model with a linear map of channels after each module that a regex matches, `y ← y W`, W from I.
+
+    The inner loop leaves W alone, `adapted=select(r"(?!backbone/adapter/).*")`, and the outer loop learns it: so it
+    learns how gradients of the layers before it act. At the start the network is as it was.
+
+    Args:
+      model: of `from_linen`, a backbone.
+      pattern: of whole module paths, as `stage./conv`; where parameters are `stage1/conv/kernel`.
+
+    Returns:
+      A model with the parameters `adapter/<module path>/warp`, [channels, channels].
+
+    Raises:
+      ValueError: at init or when called, where the pattern matches no module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> body = jtl.learners.warped(jtl.backbones.mlp((8, 4)), "stage1/dense")
+      >>> jtl.flatten(body.init(jax.random.key(0), jnp.zeros((2, 5))).params["adapter"])["stage1/dense/warp"].shape
+      (8, 8)
+
+    Flennerhag et al., Meta-Learning with Warped Gradient Descent, 2019, arXiv 1909.00025.
+    """
+    chosen = re.compile(pattern)
+
+    class Warp:
+        count = 0
+
+        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+            y = run(*args, **kwargs)
+            if call.method != "__call__" or not chosen.fullmatch(call.path):
+                return y
+            self.count += 1
+            return y @ flatten(call.variables.params[ADAPTER])[f"{call.path}/warp"].astype(y.dtype)
+
+    def make(path: str, y: Any) -> dict[str, Any]:
+        return {f"{path}/warp": jnp.eye(y.shape[-1])}
+
+    return _with_parameters(model, intercepted(model, Warp, _missing(pattern)), pattern, make)
+
+
+def matched_outputs(model: Model, pattern: str, variables: Variables, x: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and type of what each module returns whose path a regex matches.
+
+    Raises:
+      ValueError: where there is none, or where one returns no array.
+    """
+    chosen, found = re.compile(pattern), {}
+
+    class Recorder:
+        count = 0
+
+        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+            y = run(*args, **kwargs)
+            if call.method == "__call__" and chosen.fullmatch(call.path):
+                self.count += 1
+                if not hasattr(y, "shape"):
+                    raise ValueError(f"the module {call.path!r} returns a {type(y).__name__}, not an array")
+                found[call.path] = jax.ShapeDtypeStruct(y.shape, y.dtype)
+            return y
+
+    seen = intercepted(model, Recorder, _missing(pattern))
+    jax.eval_shape(lambda v, x: seen.apply(v, x, train=False)[0], variables, x)
+    return found
+
+
+def _with_parameters(model: Model, changed: Model, pattern: str, make: Callable[[str, Any], dict[str, Any]]) -> Model:
+    """The changed model, whose `init` adds what `make` gives for each module that the pattern matches."""
+
+    def init(key: Key, x: Any) -> Variables:
+        made = model.init(key, x)
+        outputs = matched_outputs(model, pattern, made, x)
+        own = {path: leaf for name, y in outputs.items() for path, leaf in make(name, y).items()}
+        return Variables(merge(made.params, {ADAPTER: unflatten(own)}), made.stats)
+
+    return changed._replace(init=init)
+
+
+def _missing(pattern: str) -> str:
+    return f"the pattern {pattern!r} matches no module; give paths as parameters have them, without the last name"

@@ -1,0 +1,151 @@
+"""What defines a run: a description of its step, data and randomness, which a resumed run must share."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import re
+import types
+from collections.abc import Mapping, Sequence, Set
+from pathlib import PurePath
+from typing import Any
+
+import jax
+import numpy as np
+
+LIBRARIES = ("jtl", "jax", "jaxlib", "flax", "optax", "numpy", "builtins", "functools", "chex")
+"""Functions of these are described by their names and what they were given, so that an update is not another run."""
+_LONGER = re.compile(r"(.*[_/])?(steps|boundaries/\d+)")
+SHOWN = 8
+
+
+def described(step: Any, data: Any, key: Any) -> dict[str, str]:
+    """Short texts by path, equal in every process that makes the same run.
+
+    Args:
+      step: of `make_step`; its closures are followed: objective, optimizer, masks, `clip`, `ema` and the others.
+      data: its length, batch size, number of examples, classes, and the content of its first batch.
+      key: the root key of the state.
+    """
+    found: dict[str, str] = {}
+    seen: dict[int, str] = {}
+    _walk("step", step, found, seen)
+    for name in ("batch_size", "size", "classes"):
+        if hasattr(data, name):
+            _walk(f"data/{name}", getattr(data, name), found, seen)
+    found["data/len"] = str(len(data))
+    _walk("data/first batch", data[0], found, seen)
+    _walk("key", key, found, seen)
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs in two descriptions, a line each; that a schedule is longer now is no difference.
+
+    Example:
+      >>> from jtl.train.checkpoint.identity import differences
+      >>> differences({"step/clip": "None", "decay_steps": "10"}, {"step/clip": "1.0", "decay_steps": "20"})
+      ['step/clip: None -> 1.0']
+    """
+    lines = []
+    for path in sorted(before.keys() | now.keys()):
+        old, new = before.get(path, "absent"), now.get(path, "absent")
+        longer = _LONGER.fullmatch(path) and old.isdecimal() and new.isdecimal() and int(new) > int(old)
+        if old != new and not longer:
+            lines.append(f"{path}: {old} -> {new}")
+    return lines
+
+
+def told(lines: Sequence[str]) -> str:
+    """The first differences as one text."""
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
+
+
+def _walk(path: str, value: Any, found: dict[str, str], seen: dict[int, str]) -> None:
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.dtype | PurePath):
+        found[path] = str(value) if len(str(value)) <= 80 else _hash(str(value).encode())
+        return
+    if isinstance(value, np.generic):
+        found[path] = str(value)
+        return
+    if isinstance(value, np.ndarray | jax.Array):
+        found[path] = _array(value)
+        return
+    if id(value) in seen:
+        found[path] = f"as {seen[id(value)]}"
+        return
+    seen[id(value)] = path
+    for name, part in _parts(path, value, found).items():
+        _walk(f"{path}/{name}", part, found, seen)
+
+
+def _parts(path: str, value: Any, found: dict[str, str]) -> dict[str, Any]:
+    """The parts of a value by name; what it is itself goes into `found`."""
+    if isinstance(value, functools.partial):
+        return {"of": value.func, **_numbered(value.args), **value.keywords}
+    if isinstance(value, types.MethodType):
+        return {"self": value.__self__, "method": value.__func__.__name__}
+    if callable(value) and hasattr(value, "__wrapped__"):
+        return _parts(path, inspect.unwrap(value), found)
+    if isinstance(value, types.FunctionType):
+        return _function(path, value, found)
+    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType | np.ufunc):
+        found[path] = getattr(value, "__qualname__", getattr(value, "__name__", str(type(value).__name__)))
+        return {}
+    found[path] = type(value).__qualname__
+    if isinstance(value, re.Pattern):
+        return {"pattern": value.pattern}
+    if dataclasses.is_dataclass(value):  # flax's modules know their parent and name only while they are called
+        names = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
+        return {name: getattr(value, name, None) for name in names}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(name): part for name, part in value.items()}
+    if isinstance(value, Set):
+        return _numbered(sorted(map(str, value)))
+    if isinstance(value, Sequence):
+        return _numbered(value)
+    inner = getattr(value, "__dict__", {})
+    return {name: part for name, part in inner.items() if not name.startswith("__")}
+
+
+def _function(path: str, value: types.FunctionType, found: dict[str, str]) -> dict[str, Any]:
+    """A function's name and, where it is no library's, its text; what it was given when it was made are its parts."""
+    found[path] = f"{value.__module__}.{value.__qualname__}".replace(".<locals>", "")
+    if (value.__module__ or "").split(".")[0] not in LIBRARIES:
+        try:
+            text = inspect.getsource(value).encode()
+        except (OSError, TypeError):
+            text = value.__code__.co_code
+        found[path] += f" {_hash(text)}"
+    parts: dict[str, Any] = {}
+    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+        try:
+            parts[name] = cell.cell_contents
+        except ValueError:  # a name that was not given a value yet
+            continue
+    defaults = value.__defaults__ or ()
+    named = value.__code__.co_varnames[: value.__code__.co_argcount]
+    given = dict(zip(named[len(named) - len(defaults) :], defaults, strict=True)) | (value.__kwdefaults__ or {})
+    return {**given, **parts}
+
+
+def _numbered(values: Any) -> dict[str, Any]:
+    return {str(i): part for i, part in enumerate(values)}
+
+
+def _array(value: Any) -> str:
+    if isinstance(value, jax.core.Tracer):
+        return f"traced {value.dtype}{list(value.shape)}"
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return f"{value.dtype}{list(value.shape)}"
+    numbers = np.ascontiguousarray(np.asarray(value))
+    return f"{numbers.dtype}{list(numbers.shape)} {_hash(numbers.tobytes())}"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -1,0 +1,73 @@
+"""Labels mean classes, which are matched by name."""
+
+import unicodedata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from nets import dense, top
+from PIL import Image
+
+import jtl
+from jtl.data.folder import scan
+from jtl.data.pipeline import matched
+
+NAMES = ("ant", "bee", "cat", "dog", "eel")
+
+
+def images(root, *names):
+    for name in names:
+        (root / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / name / "1.png")
+    return root
+
+
+def always_eel():
+    """A network of five classes that knows their names, and gives every row the last one."""
+    net = jtl.network(backbone=dense(4), head=top(5))._replace(classes=NAMES)
+    variables = net.init(jax.random.key(0), jnp.zeros((2, 48)))
+    head = {"out": {"kernel": jnp.zeros((4, 5)), "bias": jnp.arange(5.0)}}
+    return net, variables._replace(params={**variables.params, "head": head})
+
+
+def flat(image, rng):
+    return image.reshape(-1).astype(np.float32)
+
+
+def test_a_folder_with_two_of_five_classes_is_judged_by_their_names(tmp_path):
+    net, variables = always_eel()
+    data = jtl.data.folder(images(tmp_path, "cat", "eel"), batch_size=2, transform=flat, shuffle=False)
+    assert data.classes == ("cat", "eel")
+    assert jtl.evaluate(jtl.evaluation(net), variables, data)["accuracy"] == 0.5
+    np.testing.assert_array_equal(jtl.collect(jtl.evaluation(net), variables, data)["y"], [2, 4])
+    given = jtl.data.folder(tmp_path, batch_size=2, transform=flat, shuffle=False, classes=NAMES)
+    assert jtl.evaluate(jtl.evaluation(net), variables, given)["accuracy"] == 0.5
+
+
+def test_a_class_that_the_network_lacks_is_told(tmp_path):
+    net, variables = always_eel()
+    data = jtl.data.folder(images(tmp_path, "cat", "emu"), batch_size=2, transform=flat)
+    with pytest.raises(ValueError, match=r"the data to evaluate on has the class 'emu', which the network lacks"):
+        jtl.evaluate(jtl.evaluation(net), variables, data)
+
+
+def test_labels_to_ignore_and_data_without_names_stay():
+    data = jtl.data.arrays(np.zeros((3, 2)), np.array([1, -100, 0]), batch_size=3, classes=("eel", "cat"), ignore=-100,
+                           shuffle=False)  # fmt: skip
+    np.testing.assert_array_equal(matched(data, NAMES, "data")[0]["y"], [2, -100, 4])
+    plain = jtl.data.arrays(np.zeros((3, 2)), np.array([1, 2, 0]), batch_size=3)
+    assert matched(plain, NAMES, "data") is plain
+    assert matched(data, None, "data") is data
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_class_names_are_the_same_on_every_system(tmp_path, form):
+    """`école` is before `zèbre` in one spelling and behind `ezz` in the other."""
+    names = ["zèbre", "école", "ezz"]
+    root = images(tmp_path, *(unicodedata.normalize(form, name) for name in names))
+    found, files, labels = scan(root)
+    assert found == ("ezz", "zèbre", "école")
+    assert [unicodedata.normalize("NFC", file.parent.name) for file in files] == list(found)
+    assert labels.tolist() == [0, 1, 2]
+    assert scan(root, classes=[unicodedata.normalize("NFD", name) for name in names])[0] == ("zèbre", "école", "ezz")

@@ -1,0 +1,75 @@
+"""A learner against adapting by hand; its compiled programs, modes and refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from few_shot import few_shot, tasks_of
+from nets import normed, top
+
+from jtl.methods.finetune.finetune import finetune
+from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.learner import learner
+from jtl.methods.meta.memory import matching, memorise
+from jtl.methods.meta.update_rules import learned_rate
+from jtl.model import Variables
+from jtl.networks import network
+
+
+@pytest.fixture(scope="module")
+def trained():
+    net = network(backbone=normed(8), head=top(3))
+    adapt = adapt_to(finetune(net), learned_rate(0.2), steps=3)
+    supports, queries = (tasks_of(half) for half in few_shot().values())
+    return net, adapt, adapt.init(jax.random.key(0), supports[0]), supports, queries
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_it_predicts_with_the_adapted_network(trained, transductive):
+    net, adapt, variables, supports, queries = trained
+    learn = learner(net, adapt, variables, transductive=transductive)
+    first, second = (learn(support) for support in supports[:2])
+    for support, predict in zip(supports[:2], (first, second), strict=True):
+        fast = Variables(*adapt(variables.params, variables.stats, support, jax.random.key(0)))
+        x = queries[0]["x"]
+        expected = net.apply(fast, x, train=transductive)[0].output
+        np.testing.assert_allclose(predict(x), expected, rtol=1e-4, atol=1e-5)
+        alone = np.concatenate([predict(x[:4]), predict(x[4:])])
+        assert np.allclose(alone, expected, atol=1e-4) != transductive, "a query depends on those beside it, or not"
+
+
+def test_two_tasks_of_one_shape_are_one_program(trained):
+    net, adapt, variables, supports, queries = trained
+    traces = []
+
+    def counted(variables, x, *, train, key=None):
+        traces.append(None)
+        return net.apply(variables, x, train=train, key=key)
+
+    learn = learner(net._replace(apply=counted), adapt, variables)
+    for support in supports:
+        learn(support)(queries[0]["x"])
+    assert len(traces) <= 3, "one for the shapes of outputs, of the support set and of queries"
+
+
+def test_what_is_wrong_with_a_support_set_is_said(trained):
+    net, adapt, variables, supports, _ = trained
+    learn = learner(net, adapt, variables)
+    wrong = {**supports[0], "y": supports[0]["y"] + 1}
+    with pytest.raises(ValueError, match=r"run from .* to 3, and this network has 3 outputs: number a task's classes"):
+        learn(wrong)
+    learn({**wrong, "mask": wrong["y"] < 3})  # a row that does not count may have any label
+    with pytest.raises(ValueError, match="no rows"):
+        learn({"x": np.zeros((0, 5), np.float32), "y": np.zeros(0, np.int32)})
+
+
+def test_support_sets_of_other_sizes_and_heads_with_a_memory(key):
+    net = network(backbone=normed(8), head=matching(0.1))
+    x = jax.random.normal(key, (9, 5))
+    variables = net.init(key, x)
+    learn = learner(net, memorise(net, way=3, train=False), variables)
+    for n in (9, 6):
+        predict = learn({"x": x[:n], "y": jnp.arange(n) % 3})
+        assert predict(x[:3]).argmax(1).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="this network has 2 outputs"):
+        learner(net, memorise(net, way=2, train=False), variables)({"x": x, "y": jnp.arange(9) % 3})

@@ -1,0 +1,141 @@
+"""Reptile against its loop by hand, and the memory that it keeps across tasks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from few_shot import few_shot, quadratic, quadratic_tasks
+from nets import largest_difference, parts
+
+from jtl.methods.finetune.finetune import finetune
+from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.maml import meta
+from jtl.methods.meta.reptile import reptile
+from jtl.methods.meta.update_rules import fixed_rate, from_optax
+from jtl.metrics.accumulate import total
+from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.loop import fit
+from jtl.train.step import make_step
+
+ADAM = optax.adam(0.01, b1=0.0)
+
+
+def test_its_gradient_is_the_way_back_and_of_one_step_the_rate_times_the_gradient(key):
+    """On quadratics: mean_t (θ − θ_K) with θ_K = b + (I − αA)^K (θ − b); for K = 1 it is α A (θ − b)."""
+    with jax.enable_x64(True):
+        rows, theta = quadratic_tasks()
+        support = {"support": jax.tree.map(jnp.asarray, rows["support"])}
+        for steps in (1, 3):
+            objective = reptile(adapt_to(quadratic, fixed_rate(0.1), steps=steps))
+            loss, aux = objective({"w": jnp.asarray(theta)}, {}, support, key, 0)
+            found = jax.grad(lambda w, o=objective: total(o({"w": w}, {}, support, key, 0)[0]))(jnp.asarray(theta))
+            a, b = rows["support"]["A"], rows["support"]["b"]
+            if steps == 1:
+                expected = 0.1 * np.einsum("tij,tj->ti", a, theta - b)
+            else:
+                ends = b + np.einsum("tij,tj->ti", np.linalg.matrix_power(np.eye(4) - 0.1 * a, steps), theta - b)
+                expected = theta - ends
+            np.testing.assert_allclose(found, expected.mean(0), rtol=1e-13)
+            lengths = np.linalg.norm(expected, axis=1)
+            np.testing.assert_allclose(total(loss), (lengths**2).mean() / 2, rtol=1e-13)
+            np.testing.assert_allclose(aux.metrics["distance"].value, lengths.mean(), rtol=1e-13)
+
+
+def kept(net):
+    return adapt_to(finetune(net), from_optax(ADAM), steps=2, order=1, across_tasks=True)
+
+
+def test_the_inner_optimizer_goes_on_from_task_to_task(key):
+    """Two steps of training over four tasks each, against a loop with one Adam state."""
+    rows = {"support": few_shot()["support"]}
+    net, _, variables = parts(key, rows["support"]["x"][0])
+    objective = reptile(kept(net))
+    step = make_step(objective, optax.sgd(0.5))
+    state = step.init(objective.init(key, rows, variables), key)
+    update = jax.jit(step)
+    for _ in range(2):
+        state, _ = update(state, rows)
+
+    @jax.jit
+    def inner(params, opt, support):
+        grads = jax.grad(lambda p: total(finetune(net)(p, {}, support, key, 0)[0]))(params)
+        updates, opt = ADAM.update(grads, opt, params)
+        return optax.apply_updates(params, updates), opt
+
+    params, opt = variables.params, ADAM.init(variables.params)
+    for _ in range(2):
+        ends = []
+        for t in range(4):
+            fast = params
+            for _ in range(2):
+                fast, opt = inner(fast, opt, jax.tree.map(lambda a, t=t: a[t], rows["support"]))
+            ends.append(fast)
+        params = jax.tree.map(lambda p, *e: p + 0.5 * (sum(e) / 4 - p), params, *ends)
+    assert largest_difference(state.params, params) < 1e-5
+    assert int(state.stats["inner"]["0.count"]) == 16
+    # Other tasks are judged from that memory, and leave it as it is.
+    both = few_shot(seed=50)
+    found = meta(kept(net), finetune(net))(state.params, state.stats, both, key, 0)[1]
+    assert found.stats is state.stats
+
+
+def test_without_a_memory_the_order_of_tasks_does_not_matter(key):
+    rows = few_shot()["support"]
+    net, _, variables = parts(key, rows["x"][0])
+    for objective, same in (
+        (reptile(adapt_to(finetune(net), from_optax(ADAM), steps=2)), True),
+        (reptile(kept(net)), False),
+    ):
+        params, stats = objective.init(key, {"support": rows}, variables)
+
+        @jax.jit
+        def loss(rows, objective=objective, params=params, stats=stats):
+            return objective(params, stats, {"support": rows}, key, 0)[0].total
+
+        forwards, backwards = loss(rows), loss({n: v[::-1] for n, v in rows.items()})
+        assert (abs(forwards / backwards - 1) < 1e-5) == same
+
+
+def test_bad_options_are_refused(key):
+    rows = {"support": few_shot()["support"]}
+    net, _, variables = parts(key, rows["support"]["x"][0])
+    with pytest.raises(ValueError, match="this update rule has no memory to keep"):
+        adapt_to(finetune(net), fixed_rate(0.1), steps=1, across_tasks=True).init(
+            key, {n: v[0] for n, v in rows["support"].items()}
+        )
+    with pytest.raises(ValueError, match="hold no 'inner'"):
+        kept(net)(variables.params, {}, rows["support"], key)
+    objective = reptile(kept(net), at_once=2)
+    with pytest.raises(ValueError, match="leave at_once None"):
+        objective(*objective.init(key, rows, variables), rows, key, 0)
+    with pytest.raises(ValueError, match="at_once=0"):
+        reptile(kept(net), at_once=0)
+
+
+def test_a_run_resumes_with_the_inner_optimizers_moments(key, tmp_path):
+    """On eight devices, four steps, and two by two through a checkpoint, end with the same bits, of the moments too."""
+    data = Tasks()
+    net, _, variables = parts(key, data[0]["support"]["x"][0])
+    objective = reptile(kept(net))
+    step = make_step(objective, optax.sgd(0.5))
+
+    def state():
+        return step.init(objective.init(key, data[0], variables), key)
+
+    whole = fit(step, state(), data, steps=4, progress=False).state
+    for steps in (2, 4):
+        again = fit(step, state(), data, steps=steps, checkpoints=Checkpoints(tmp_path), progress=False).state
+    jax.tree.map(np.testing.assert_array_equal, again.stats, whole.stats)
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    assert int(again.stats["inner"]["0.count"]) == 4 * 8 * 2
+
+
+class Tasks:
+    classes = None
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, step):
+        return {"support": few_shot(tasks=8, seed=100 * step)["support"]}

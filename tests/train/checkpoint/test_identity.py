@@ -1,0 +1,106 @@
+"""A resumed run is the run that was begun: whatever defines it is compared, and what differs is said."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from nets import batch, dense
+
+import jtl
+from jtl.train.checkpoint.identity import described, differences
+
+X, Y = batch(n=24)["x"], batch(n=24)["y"]
+
+
+NAMES = ("a", "b", "c")
+
+
+def run(folder=None, *, rate=0.1, tx=None, width=8, smoothing=0.0, dropout=0.0, x=X, y=Y, size=8, classes=NAMES,
+        seed=0, order=0, steps=2, recipe="", trainable=None, loss=None, **options):  # fmt: skip
+    net = jtl.network(backbone=dense(width), head=jtl.heads.mlp(3, (4,), dropout=dropout))
+    given = loss or (lambda z, y: jtl.losses.cross_entropy(z, y, smoothing=smoothing))
+    objective = jtl.finetune(net, given)
+    data = jtl.data.arrays(x, y, batch_size=size, classes=classes, seed=order)
+    step = jtl.make_step(objective, optax.adam(rate) if tx is None else tx, trainable=trainable, **options)
+    state = step.init(objective.init(jax.random.key(seed), data[0]), jax.random.key(seed))
+    if folder is None:
+        return described(step, data, state.key)
+    saver = jtl.Checkpoints(folder, recipe=recipe)
+    one = jtl.mesh(devices=jax.devices()[:1])
+    return jtl.fit(step, state, data, steps=steps, mesh=one, checkpoints=saver, progress=False)
+
+
+CHANGES = {
+    "rate": {"rate": 0.2},
+    "schedule": {"tx": optax.adam(optax.cosine_decay_schedule(0.1, 100, alpha=0.5))},
+    "optimizer": {"tx": optax.adam(0.1, b1=0.8)},
+    "loss": {"smoothing": 0.1},
+    "other loss": {"loss": jtl.losses.focal},
+    "dropout": {"dropout": 0.5},
+    "data": {"x": X + np.float32(1e-3)},
+    "labels": {"y": (Y + 1) % 3},
+    "fewer examples": {"x": X[:16], "y": Y[:16]},
+    "batch size": {"size": 12},
+    "class names": {"classes": ("a", "b", "d")},
+    "order": {"order": 1},
+    "seed": {"seed": 1},
+    "clip": {"clip": 1.0},
+    "ema": {"ema": 0.9},
+    "dtype": {"dtype": jax.numpy.bfloat16},
+    "microbatch": {"microbatch": 2},
+    "frozen": {"frozen": "training"},
+    "trainable": {"trainable": jtl.select("head/.*", "backbone/.*")},
+}
+
+
+@pytest.fixture(scope="module")
+def first():
+    return run()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_whatever_is_changed_makes_another_run(first, name):
+    lines = differences(first, run(**CHANGES[name]))
+    assert lines
+    assert len(lines) < 40  # what differs is said, and not all that follows
+
+
+def test_the_same_run_is_the_same(first):
+    assert differences(first, run()) == []
+    assert not any(" at 0x" in text for text in first.values())
+
+
+def test_another_process_describes_the_run_alike(first):
+    """Names and addresses of one process are in no description."""
+    code = (
+        "import json, sys; sys.path[:0] = ['tests/support', 'tests/train/checkpoint']; import test_identity as t;"
+        "print(json.dumps(t.run()))"
+    )
+    env = {**os.environ, "PYTHONPATH": ".", "JTL_UNCHECKED": "1", "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    here = {path: text for path, text in first.items() if "loss" not in path}  # the lambda is of another module there
+    there = {path: text for path, text in json.loads(done.stdout.splitlines()[-1]).items() if "loss" not in path}
+    assert differences(there, here) == []
+
+
+def test_a_run_with_other_settings_is_refused_and_more_steps_are_not(tmp_path):
+    run(tmp_path, recipe="jtl train one --steps 2")
+    with pytest.raises(ValueError, match=r"another one.*step_size: -0.1 -> -0.2"):
+        run(tmp_path, rate=0.2, steps=4)
+    with pytest.raises(ValueError, match="jtl train one -> jtl train two"):
+        run(tmp_path, recipe="jtl train two", steps=4)
+    assert int(run(tmp_path, recipe="jtl train one --steps 4", steps=4).state.step) == 4
+
+
+def test_a_longer_schedule_is_the_same_run():
+    def of(steps):
+        return run(tx=optax.adam(jtl.optim.warmup_cosine(0.1, steps)))
+
+    assert differences(of(100), of(200)) == []
+    assert differences(of(200), of(100))
