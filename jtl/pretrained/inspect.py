@@ -13,6 +13,7 @@ from jtl.pretrained.depth import blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
 from jtl.pretrained.recognise import beginnings, described, recognise
+from jtl.pretrained.wrappers import unwrapped
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.read import read
@@ -102,7 +103,7 @@ def _plain(name: str) -> str:
 
 
 def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> list[str]:
-    found = fits(path, tensors)
+    found = fits(path, unwrapped(tensors))
     if not found:
         most = beginnings(list(tensors)).most_common(1)
         told = [f"{count} begin with {show(word)}, and prefix={show(word)} leaves that out." for word, count in most]

@@ -30,6 +30,7 @@ from jtl.pretrained.presets import OWN, tables
 from jtl.pretrained.recognise import CONFIGS, naming, recognise
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.truncate import shortened
+from jtl.pretrained.wrappers import unwrapped
 from jtl.typing import Key
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
@@ -117,7 +118,7 @@ def load(
       within: in a PyTorch file with several dicts of tensors, the path of the one to read, as "teacher" or
         "ema/state_dict".
       prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
-        of others are unused.
+        of others are unused. What wrappers add (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) is left out by itself.
       reinit: regexes on paths that are re-initialised.
       unused: regexes on names of the file that are not read.
       dtype: of the parameters, whatever the file's.
@@ -155,6 +156,7 @@ def load(
     described = family.complete(found.entries)
     check_depth(family, described, len(tensors))
     named = tables(family, described)
+    tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
     left = matching(unused, tensors, "unused", "tensors of the file")
     kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None
