@@ -45,7 +45,8 @@ class Tokenizer:
 
         Raises:
           TypeError: for what is no sequence of strings.
-          ValueError: for pairs that are not as many as texts, or half of a character (a surrogate alone).
+          ValueError: for pairs that are not as many as texts, half of a character (a surrogate alone), or texts on
+            which the tokenizer's pattern gives up.
         """
         _check("texts", texts)
         if pairs is None:
@@ -56,7 +57,12 @@ class Tokenizer:
                 raise ValueError(f"{len(texts)} texts and {len(pairs)} pairs: give a second text for each first")
             _roomy(self.backend, self.length, True)
             rows = list(zip(texts, pairs, strict=True))
-        found = self.backend.encode_batch_fast(rows)
+        try:
+            found = self.backend.encode_batch_fast(rows)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+                raise
+            raise ValueError(f"the tokenizer gave up on these texts: {str(error)[:200]}") from error
         shape = (len(rows), self.length)
         return {
             "ids": np.array([e.ids for e in found], np.int32).reshape(shape),

@@ -118,7 +118,7 @@ def load(
       within: in a PyTorch file with several dicts of tensors, the path of the one to read, as "teacher" or
         "ema/state_dict".
       prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
-        of others are unused. What wrappers add (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) is left out by itself.
+        of others are unused. What wrappers add (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) need not be said.
       reinit: regexes on paths that are re-initialised.
       unused: regexes on names of the file that are not read.
       dtype: of the parameters, whatever the file's.

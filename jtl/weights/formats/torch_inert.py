@@ -17,6 +17,8 @@ class Inert:
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
 _BUILTINS = ("set", "frozenset", "slice", "range", "complex", "bytearray", "list", "dict", "tuple", "int", "float")
 _BUILTINS = (*_BUILTINS, "str", "bytes", "bool", "object")
+_NUMBERS = ("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float16", "Float32")
+_NUMBERS = (*_NUMBERS, "Float64", "Complex64", "Complex128", "Str", "Bytes", "Object")
 _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("argparse",): ("Namespace",),
     ("types",): ("SimpleNamespace",),
@@ -24,11 +26,7 @@ _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("numpy",): ("dtype", "ndarray"),
     ("numpy.core.multiarray", "numpy._core.multiarray"): ("scalar", "_reconstruct"),
     ("numpy.core.numeric", "numpy._core.numeric"): ("_frombuffer",),
-    ("numpy.dtypes",): tuple(
-        f"{kind}DType"
-        for kind in ("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
-        + ("Float16", "Float32", "Float64", "Complex64", "Complex128", "Str", "Bytes", "Object")
-    ),
+    ("numpy.dtypes",): tuple(f"{kind}DType" for kind in _NUMBERS),
     ("_codecs",): ("encode",),  # how bytes are written
     ("builtins", "__builtin__"): _BUILTINS,
     ("collections",): ("defaultdict", "Counter", "deque"),
