@@ -41,7 +41,7 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
     # Pillow raises SyntaxError for broken PNG chunks, ValueError for broken headers, and its own for too many pixels.
     except pil.UnidentifiedImageError as error:
         raise ValueError(f"{name} does not decode: it is none of {', '.join(FORMATS)}, or damaged") from error
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise ValueError(f"{name} does not decode: {error}") from error
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{name} has pixel format {image.mode}; only 8-bit images are read")

@@ -143,10 +143,10 @@ def _atom(pattern: str, at: int, depth: int) -> tuple[int, int, int, int]:
         opened = _GROUP.match(pattern, at)
         if opened is None or pattern[opened.end() : opened.end() + 1] == "?":
             raise _Unbounded(f"has {show(pattern[at : at + 4])}, a group that is not known")
-        end, *counts = _branches(pattern, opened.end(), depth + 1)
+        end, endless, variable, choices = _branches(pattern, opened.end(), depth + 1)
         if end >= len(pattern):
             raise _Unbounded("has a group without an end")
-        return end + 1, *counts
+        return end + 1, endless, variable, choices
     if pattern[at] == "\\":
         return _escape_end(pattern, at), 0, 0, 0
     return at + 1, 0, 0, 0

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,6 +27,7 @@ from jtl.pretrained.head import WORD, read_of
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
 from jtl.pretrained.recognise import of_processor, preprocessing_of
+from jtl.pretrained.swap import CannotSwap, replace_folder
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
 from jtl.weights.mapping.export import export
@@ -55,7 +56,8 @@ def save(
     `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
 
     Args:
-      directory: created if it does not exist; an earlier save in it is replaced.
+      directory: created if it does not exist; an earlier save in it is replaced, all at once: who is killed leaves
+        the old one or the new one (where the folder itself can be renamed, which a mounted one cannot).
       pretrained: what `jtl.load` gave.
       variables: what training made of its variables; None for those it came with.
       format: the naming scheme: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
@@ -66,7 +68,7 @@ def save(
       TypeError: the variables are none, but a whole state.
       WeightNameError: they are not those of the network, or a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these, or another preprocessing,
-        or another process saved into it at the same time.
+        or it cannot be renamed and another process saved into it at the same time.
       NotADirectoryError: it is a file.
       FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
 
@@ -206,22 +208,35 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], 
         raise FileExistsError(f"{folder} holds {', '.join(others)}, other weights; give another folder or remove them")
     if newest(folder) is not None:
         raise FileExistsError(f"{folder} holds checkpoints, which jtl.load would read; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     copies = () if tokenizer is None else tokenizer.files
+    stale = set(FILES) - set(copies) if copies else set()  # of an earlier save, whose tokenizer was another
+
+    def fill(place: Path) -> None:
+        if tokenizer is not None:
+            copy(tokenizer, place)
+        for name, text in texts.items():
+            (place / name).write_text(text, encoding="utf-8")
+        save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+
+    try:
+        replace_folder(Path(os.path.realpath(folder)), fill, stale)
+    except CannotSwap:
+        _in_place(folder, fill, (*texts, *copies, WEIGHTS), stale)
+
+
+def _in_place(folder: Path, fill: Callable[[Path], None], names: Sequence[str], stale: Collection[str]) -> None:
+    """File by file, into a folder that cannot be renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
     # First everything in a folder apart: a full disk leaves an earlier save as it was.
     apart = Path(mkdtemp(prefix=".partial-", dir=folder))
     try:
-        if tokenizer is not None:
-            copy(tokenizer, apart)
-        for name, text in texts.items():
-            (apart / name).write_text(text, encoding="utf-8")
-        save_file(tensors, apart / WEIGHTS, metadata={"format": "pt"})
+        fill(apart)
     except BaseException:
         shutil.rmtree(apart)
         raise
-    _move(apart, folder, (*texts, *copies, WEIGHTS))
-    for name in set(FILES) - set(copies) if copies else ():
-        (folder / name).unlink(missing_ok=True)  # of an earlier save, whose tokenizer was another
+    _move(apart, folder, names)
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:

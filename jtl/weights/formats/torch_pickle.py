@@ -137,8 +137,9 @@ class Machine:
 
     def name(self, module: object, name: object) -> None:
         """Push what a module's name stands for."""
-        known = isinstance(module, str) and isinstance(name, str)
-        found = ALLOWED.get((module, name), INERT.get((module, name))) if known else None
+        found = None
+        if isinstance(module, str) and isinstance(name, str):
+            found = ALLOWED.get((module, name), INERT.get((module, name)))
         if found is None:
             full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "of no text"
             raise WeightFileError(f"names the pickle global {show(full)}, which is refused: {HELP}")
