@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from jtl.paths import local
+
 Image = UInt8[np.ndarray, "_height _width _channels"]
 MODES = (None, "L", "RGB", "RGBA")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -33,7 +35,7 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
         raise ValueError(f"mode is {mode!r}; it must be one of {MODES}")
     name = "image" if isinstance(file, bytes) else f"image {str(file)!r}"
     try:
-        image = pil.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+        image = pil.open(io.BytesIO(file) if isinstance(file, bytes) else local(file, "file"), formats=FORMATS)
         with image:
             if image.width * image.height > MAX_PIXELS:  # from the header, before any of them has memory
                 raise ValueError(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")

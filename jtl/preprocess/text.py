@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.paths import local
 from jtl.preprocess import tokenizers
 from jtl.preprocess.tokenizer_files import Vocabulary
 from jtl.weights.formats.hub import locate
@@ -76,7 +77,7 @@ class Tokenizer:
         Args:
           directory: created if it does not exist; that of `jtl.save`, for a whole network.
         """
-        folder = Path(directory)
+        folder = local(directory, "directory")
         folder.mkdir(parents=True, exist_ok=True)
         plain = type(self.backend).from_str(self.backend.to_str())
         plain.no_truncation()

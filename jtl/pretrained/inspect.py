@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.backbones.registry import FAMILIES, Config
+from jtl.paths import local
 from jtl.pretrained.depth import blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
@@ -75,7 +76,7 @@ def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, pref
     """
     if rows < 0:
         raise ValueError(f"rows={rows}: at least 0")
-    path = Path(path)
+    path = local(path, "path")
     tensors = read(path, within=within).under(prefix)
     entries = {name: tensors.entry(name) for name in tensors}
     numbers = {name: prod(entry.shape) for name, entry in entries.items()}

@@ -18,6 +18,7 @@ from jtl.backbones.registry import FAMILIES, Family
 from jtl.backbones.swin import names as swin
 from jtl.backbones.vit import names_dinov2
 from jtl.model import Variables
+from jtl.paths import local
 from jtl.preprocess import audio_spec
 from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
@@ -87,6 +88,7 @@ def save(
       >>> jtl.load(folder / "again").naming
       'transformers'
     """
+    folder = local(directory, "directory")
     kind = pretrained.config.model_type
     family = FAMILIES[kind]
     if format not in FORMATS:
@@ -112,8 +114,8 @@ def save(
         library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
         texts["README.md"] = readme(card, kind, library, labels)
     if format in ("hf", "jtl"):
-        _not_another(Path(directory), pretrained, texts)
-    _write(Path(directory), _tensors(params, stats, table, format), texts, pretrained.tokenizer)
+        _not_another(folder, pretrained, texts)
+    _write(folder, _tensors(params, stats, table, format), texts, pretrained.tokenizer)
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from jtl.paths import local
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.formats.sharded_index import names_of
@@ -55,7 +56,7 @@ def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
         raise ValueError(f"source={text!r}: give a path, 'hf:org/name' or 'timm:name'")
     found = re.fullmatch(r"(hf|timm):(.*)", text, re.DOTALL)
     if not found:
-        path = Path(source)
+        path = local(source, "source")
         if not path.exists():
             meant = f"'hf:{text}'" if is_repository(text) else "'hf:org/name' or 'timm:name'"
             raise FileNotFoundError(f"{path} does not exist; give a path, or {meant} for a model of the Hub")
