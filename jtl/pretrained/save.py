@@ -24,7 +24,7 @@ from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.pretrained.card import Card, readme
 from jtl.pretrained.check import check_variables
-from jtl.pretrained.head import WORD, read_of
+from jtl.pretrained.head import WORD, read_of, with_reads
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
 from jtl.pretrained.recognise import of_processor, preprocessing_of
@@ -60,12 +60,14 @@ def save(
       directory: created if it does not exist; an earlier save in it is replaced, all at once: who is killed leaves
         the old one or the new one (where the folder itself can be renamed, which a mounted one cannot).
       pretrained: what `jtl.load` gave.
-      variables: what training made of its variables; None for those it came with.
+      variables: what training made of its variables; None for those it came with. Of another head than that of
+        `jtl.load` they are saved with it, `pretrained._replace(head=...)`: what it reads is a part of the network.
       format: the naming scheme: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
       card: what to write as `README.md`; None leaves what is there.
 
     Raises:
-      ValueError: that library has no such network, there is no head, or the labels do not fit it.
+      ValueError: that library has no such network, no way to leave the head out or to say what it reads, or the
+        labels do not fit it.
       TypeError: the variables are none, but a whole state.
       WeightNameError: they are not those of the network, or a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these, or another preprocessing,
@@ -93,8 +95,9 @@ def save(
     family = FAMILIES[kind]
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
+    pretrained = pretrained._replace(config=with_reads(pretrained.config, pretrained.head.reads))
     params, stats = check_variables(family, pretrained.config, pretrained.variables if variables is None else variables)
-    bare = None if params["head"] else family.bare(pretrained.config)
+    bare = None if params["head"] else family.bare(pretrained.config) or _no_classes(family)
     known = tables(family, pretrained.config)
     if FORMATS[format] not in known or (format == "hf" and family.architecture is None and not bare):
         usable = [f for f, naming in FORMATS.items() if naming in known and (f != "hf" or family.architecture)]
@@ -116,6 +119,12 @@ def save(
     if format in ("hf", "jtl"):
         _not_another(folder, pretrained, texts)
     _write(folder, _tensors(params, stats, table, format), texts, pretrained.tokenizer)
+
+
+def _no_classes(family: Family) -> str | None:
+    """Transformers' classifier of images, which has the identity in place of a layer of no classes."""
+    kind = family.architecture or ""
+    return kind if "ForImageClassification" in kind else None
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
@@ -152,7 +161,7 @@ def _texts(
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
             named = (family.classifier if params["head"] else family.bare)(pretrained.config)
-            config |= {"architectures": [named or family.architecture]}
+            config |= {"architectures": [named or family.architecture]}  # of no classes, where there is no head
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}
