@@ -110,11 +110,15 @@ def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Wa
 def _timm(config: Mapping[str, Any]) -> Found:
     whole = config["architecture"]
     names = dict.fromkeys((whole, whole.split(".")[0]))  # timm's tag after the dot names the weights; others have none
-    given, changes = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
-    for entry, value in (("pretrained_cfg", given), ("model_args", changes)):
+    given, args = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
+    for entry, value in (("pretrained_cfg", given), ("model_args", args)):
         if not isinstance(value, Mapping):
             raise ValueError(f"{entry}={show(value)}: give names and values")
     for family, name in ((family, name) for family in FAMILIES.values() for name in names):
+        if family.named(name, {}) is None:
+            continue
+        _check_pool(family, config, args)
+        changes = _changes(family, name, args)
         made = family.named(name, changes)
         if made is not None:
             usual = family.usual(name, family.complete(made))
@@ -125,6 +129,38 @@ def _timm(config: Mapping[str, Any]) -> Found:
             made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")
+
+
+_TOKEN = {"vit", "deit", "deit3"}
+_FREELY = {"timm_clip", "timm_siglip", "dinov2", "dinov2_with_registers"}  # whose config has a pooling
+
+
+def _check_pool(family: Family, config: Mapping[str, Any], args: Mapping[str, Any]) -> None:
+    """Refuses another pooling than the network's own: its head would see other features, without an error."""
+    kind = family.config.model_type
+    own = "token" if kind in _TOKEN else "avg"
+    for where, given in (("", config), ("model_args ", args)):
+        pool = given.get("global_pool") or own
+        if kind not in _FREELY and pool != own:
+            raise ValueError(f"{where}global_pool={show(pool)}: of a {kind} only {own!r} is read")
+
+
+def _changes(family: Family, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model_args` that make another network; timm's `save_for_hf` writes what does not, too."""
+    kept = dict(args)
+    if family.config.model_type not in _FREELY:
+        kept.pop("global_pool", None)
+    classes = kept.pop("num_classes", 0)  # the file's head tells
+    if type(classes) is not int or classes < 0:
+        raise ValueError(f"model_args num_classes={show(classes)}: give a number of classes")
+    size = kept.get("img_size")
+    if isinstance(size, (list, tuple)):
+        if len(size) != 2 or size[0] != size[1]:
+            raise ValueError(f"model_args img_size={show(str(size))}: only squares are read, as 224 or [224, 224]")
+        kept["img_size"] = size[0]
+    if type(kept.get("in_chans")) is int and kept["in_chans"] == 3:
+        kept.pop("in_chans")  # as every network has it, of families without the word too
+    return kept
 
 
 def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
