@@ -31,7 +31,8 @@ BESIDE = (
     OPEN_CLIP_FILE,
     *TOKENIZER_FILES,
 )
-SENTENCES = ("modules.json", "sentence_bert_config.json", "[0-9]_*/config.json")  # of sentence-transformers
+PROMPTS = "config_sentence_transformers.json"
+SENTENCES = ("modules.json", "sentence_bert_config.json", PROMPTS, "[0-9]_*/config.json")  # of sentence-transformers
 
 
 def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
