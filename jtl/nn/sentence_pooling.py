@@ -42,8 +42,8 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
     Args:
       backbone: as `bert`; it takes {"ids", "mask"}.
       pooling: "cls", the first token; "max", the largest value of each channel; "mean"; "mean_sqrt_len_tokens", their
-        sum over √n for n tokens. Several stand side by side in the order given. Padding counts for nothing, nor does where
-        the input's `prompt` is true (but for "cls").
+        sum over √n for n tokens. Several stand side by side in the order given. Padding counts for nothing, nor do
+        tokens where the input's `prompt` is true (but for "cls").
       normalise: whether the whole has length 1.
 
     Raises:

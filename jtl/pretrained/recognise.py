@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained import open_clip
+from jtl.pretrained.presets import presets
 from jtl.weights.formats.errors import WeightNameError, show
-from jtl.weights.formats.hub import OPEN_CLIP_FILE
+from jtl.weights.formats.hub import ADAPTER, OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
+from jtl.weights.formats.read import NAMES
 from jtl.weights.mapping.rules import Rule, Rules
 
 CONFIGS = ("config.json", OPEN_CLIP_FILE)
@@ -49,7 +52,10 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
         config = None if folder is None else described(folder)
         if config is None:
             where = "a file alone" if folder is None else f"{folder} without a config.json"
-            raise ValueError(f"{where} does not say which network it is; give arch=, one of: {_names()}")
+            raise ValueError(
+                f"{where} does not say which network it is; give arch=, as arch='resnet50': `jtl inspect` tells which"
+                " fits a file, `jtl models` lists all"
+            )
     else:
         config = {"architecture": arch} if isinstance(arch, str) else dict(arch)
     if "model_type" in config:
@@ -61,6 +67,23 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
         images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
         return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
+
+
+def refuse_adapter(path: Path) -> None:
+    """Says what a folder of PEFT is, which holds adapters and no network.
+
+    Raises:
+      ValueError: naming the network that it is of, and what reads it.
+    """
+    if not path.is_dir() or any((path / name).exists() for name in NAMES):
+        return
+    told = read_json(path / ADAPTER, dict)
+    if told is not None:
+        base = told.get("base_model_name_or_path")
+        raise ValueError(
+            f"{path} holds a PEFT adapter ({show(told.get('peft_type'))}) and no network: load the network that it was"
+            f" trained on, {show(base)}, by jtl.load, and put the adapter on it by jtl.peft.load"
+        )
 
 
 def described(folder: Path) -> dict[str, Any] | None:
@@ -128,7 +151,7 @@ def _timm(config: Mapping[str, Any]) -> Found:
             images = image.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
             made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
-    raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")
+    raise ValueError(f"arch={show(whole)} is not known{_near(names)}; `jtl models` lists all, as jtl models 'resnet*'")
 
 
 _TOKEN = {"vit", "deit", "deit3"}
@@ -220,5 +243,7 @@ def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
     return sum(rules.first(name) is not None for name in names)
 
 
-def _names() -> str:
-    return "; ".join(family.names for family in FAMILIES.values() if family.names)
+def _near(names: Iterable[str]) -> str:
+    known = [name for family in FAMILIES.values() for name in presets(family)]
+    found = dict.fromkeys(near for name in names for near in get_close_matches(name, known, n=3))
+    return f"; near are {', '.join(found)}" if found else ""

@@ -31,6 +31,7 @@ BESIDE = (
     OPEN_CLIP_FILE,
     *TOKENIZER_FILES,
 )
+ADAPTER = "adapter_config.json"  # of PEFT
 PROMPTS = "config_sentence_transformers.json"
 SENTENCES = ("modules.json", "sentence_bert_config.json", PROMPTS, "[0-9]_*/config.json")  # of sentence-transformers
 
@@ -93,6 +94,10 @@ def _repository(repo: str, revision: str, needs: Sequence[str]) -> Path:
     held = _held(repo, revision)
     weights = next((name for name in NAMES if name in held), None)
     if weights is None:
+        if ADAPTER in held:
+            raise FileNotFoundError(
+                f"{repo} holds a PEFT adapter and no network: download it, and give jtl.peft.load its folder"
+            )
         others = ", ".join(show(name) for name in held if name.endswith(SUFFIXES)) or "no weights"
         raise FileNotFoundError(f"{repo} at revision {revision!r} holds none of {', '.join(NAMES)}, but {others}")
     # Weights come last: once they are in the cache, so is all that belongs to them.
