@@ -1,5 +1,7 @@
 """Every path that a user gives: the home folder, and addresses that are none of this machine."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,7 +31,7 @@ TAKERS = {
     "squad": squad.read,
     "conll": conll.read,
     "curves": lambda path: curves({"a": [1.0]}, path),
-    "data_root": data_root,
+    "data_root": lambda path: data_root(Path(path)),
 }
 
 
@@ -39,14 +41,14 @@ def test_addresses_of_buckets_are_refused_and_no_folder_is_made(taker, tmp_path,
     if taker == "TensorBoard":
         pytest.importorskip("tensorboardX")
     for given in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/x"):
-        with pytest.raises(ValueError, match=rf"='{given}': jtl reads and writes local files, no {given[:2]}"):
+        with pytest.raises(
+            ValueError, match=rf"='{given[:2]}.*': jtl reads and writes local files, no {given[:2]}"
+        ):
             TAKERS[taker](given)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_address_that_pathlib_has_shortened_is_told_too(tmp_path):
-    from pathlib import Path
-
     with pytest.raises(ValueError, match="directory='gs:/bucket/run': "):
         jtl.Checkpoints(Path("gs://bucket/run"))
     assert local("C:/runs", "path") == Path("C:/runs")  # a drive of Windows
@@ -70,7 +72,7 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     assert pixels.decode("~/data/a/x.png").shape == (8, 8, 3)
     np.savez(tmp_path / "x.npz", w=np.ones(2))
     assert list(jtl.weights.read("~/x.npz")) == ["w"]
-    assert data_root("~/data") == tmp_path / "data"
+    assert data_root(Path("~/data")) == tmp_path / "data"
     assert not (tmp_path / "~").exists()
 
 
