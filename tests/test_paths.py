@@ -41,9 +41,7 @@ def test_addresses_of_buckets_are_refused_and_no_folder_is_made(taker, tmp_path,
     if taker == "TensorBoard":
         pytest.importorskip("tensorboardX")
     for given in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/x"):
-        with pytest.raises(
-            ValueError, match=rf"='{given[:2]}.*': jtl reads and writes local files, no {given[:2]}"
-        ):
+        with pytest.raises(ValueError, match=rf"='{given[:2]}.*': jtl reads and writes local files, no {given[:2]}"):
             TAKERS[taker](given)
     assert not list(tmp_path.iterdir())
 

@@ -29,6 +29,7 @@ from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
 from jtl.pretrained.recognise import of_processor, preprocessing_of
 from jtl.pretrained.swap import CannotSwap, replace_folder
+from jtl.weights.formats.hub import PROMPTS
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
 from jtl.weights.mapping.export import export
@@ -39,6 +40,8 @@ FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "
 INPUTS = ("preprocessor_config.json", "processor_config.json")
 """Where `jtl.load` finds the preprocessing beside a config of transformers."""
 WEIGHTS = "model.safetensors"
+MODULES = ("modules.json", "sentence_bert_config.json", PROMPTS)
+"""What makes a folder one of sentence-transformers, beside its tokenizer."""
 
 
 def save(
@@ -220,7 +223,7 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], 
     if newest(folder) is not None:
         raise FileExistsError(f"{folder} holds checkpoints, which jtl.load would read; give another folder")
     copies = () if tokenizer is None else tokenizer.files
-    stale = set(FILES) - set(copies) if copies else set()  # of an earlier save, whose tokenizer was another
+    stale = {*FILES, *MODULES} - set(copies) if copies else set()  # of an earlier save, whose tokenizer was another
 
     def fill(place: Path) -> None:
         if tokenizer is not None:

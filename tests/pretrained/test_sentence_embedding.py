@@ -16,6 +16,7 @@ from running import forward
 
 from jtl.params import flatten
 from jtl.preprocess import text
+from jtl.preprocess.tokenizer_files import Vocabulary
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.pretrained.sentence_embedding import embedder
@@ -163,6 +164,12 @@ def test_prompts_are_named_and_saved(tmp_path):
         text.tokenizer(folder, length=8, prompt="other")
     with pytest.raises(ValueError, match="pairs with the prompt 'b c '"):
         made[None](["a"], ["b"])
+    save(tmp_path / "both", embedder(folder, classes=2, reinit=("head/.*",), unused=("cl.*",)), format="jtl")
+    assert (tmp_path / "both" / "config_sentence_transformers.json").exists()
+    save(
+        tmp_path / "both", load(folder)._replace(tokenizer=Vocabulary(folder, ("vocab.txt",)))
+    )  # the transformer alone, whose texts have no prompt
+    assert not {p.name for p in (tmp_path / "both").iterdir()} & {"modules.json", "config_sentence_transformers.json"}
     made["query"].save(tmp_path / "alone")
     assert text.tokenizer(tmp_path / "alone", length=8)(["a"])["ids"][0, :6].tolist() == ids["query"]
     loaded = embedder(folder, classes=2, reinit=("head/.*",), unused=("cl.*",))
