@@ -30,7 +30,6 @@ The command exits with 1, and says which, where the interval of a claimed gain d
 """
 
 import json
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +46,8 @@ from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import comparison, digits_data, digits_few, digits_pictures, digits_shift, digits_transfer
 from jtl.recipes.parts.base import Network, command, positive
+from jtl.recipes.parts.checkpoint_folder import check_own, replace_checkpoint
 from jtl.recipes.parts.seeds import one
-from jtl.train.checkpoint.checkpoints import Checkpoints
 
 CLASSES = tuple(map(str, digits_transfer.DIGITS))
 
@@ -84,6 +83,7 @@ class Recipe:
 
     def train(self) -> dict[str, Any]:
         """Runs the stages, prints the table, writes everything to `out`."""
+        check_own(self.out / "checkpoints", "digits")
         x, y = digits_data.load()
         text = command("digits", self)
         keys = jax.random.split(jax.random.key(self.seed), self.seeds)
@@ -141,11 +141,9 @@ class Recipe:
         digits_pictures.adaptation(seen, self.out / "features.png")
         counts = metrics.confusion_matrix(tuned.predicted, np.tile(tuned.y, (self.seeds, 1)), len(CLASSES))
         report.confusion(counts, CLASSES, self.out / "confusion.png", title="fine-tuned, all seeds")
-        for old in self.out.glob("digit_*.png"):
+        # of an earlier run of this recipe alone
+        for old in self.out.glob("digit_*.png") if check_own(self.out / "checkpoints", "digits") else ():
             old.unlink()
         right = int((tuned.predicted[0] == tuned.y).argmax())
         digits_data.write(tuned.x[right], self.out / f"digit_{CLASSES[tuned.y[right]]}.png", scale=32)
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)  # an older run's, of another length
-        checkpoints = Checkpoints(self.out / "checkpoints", keep=1, recipe=text)
-        checkpoints.save(one(tuned.states))
-        checkpoints.wait()
+        replace_checkpoint(self.out / "checkpoints", one(tuned.states), text)  # an older run's has another length

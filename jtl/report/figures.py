@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.paths import local
+
 LEGIBLE = 60
 """Up to so many classes a confusion matrix has room for their names."""
 
@@ -116,7 +118,7 @@ def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
+    path = local(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")
     return path
