@@ -14,7 +14,7 @@ OTHERS = torchvision==0.28.0 timm==1.0.31
 
 BASE ?=
 
-.PHONY: demo test test-changed test-all lint format notebooks clean
+.PHONY: demo test test-changed test-all lint format notebooks docs clean
 .DEFAULT_GOAL := test
 
 $(VENV)/bin/python:
@@ -27,6 +27,10 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml Makefile
 	$(PIP) $(CONSTRAINTS) -e ".[$(or $(EXTRAS),dev)]"
 	$(if $(EXTRAS),,$(PIP) --no-deps --upgrade --target $(VENV)/others $(OTHERS))
+	touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
+	$(PIP) $(CONSTRAINTS) -e ".[docs]"
 	touch $@
 
 demo: $(VENV)/.demo  ## pre-train, fine-tune, adapt and meta-learn on real handwritten digits
@@ -54,5 +58,8 @@ format: $(VENV)/.test
 notebooks: $(VENV)/.test  ## runs every notebook from an empty state
 	$(VENV)/bin/python notebooks/execute.py
 
+docs: $(VENV)/.docs  ## the pages of docs/ as HTML, warnings are errors
+	$(VENV)/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache

@@ -149,15 +149,16 @@ class Tree:
         return found
 
     def pages(self, code: ast.Module) -> list[Path]:
-        """The Markdown files that a file names."""
+        """The Markdown files that a file names; "*.md" names all, those of docs too."""
         ends = {text.rsplit("/", 1)[-1] for text in strings(code) if text.endswith(".md")}
-        return [path for path in sorted(self.root.glob("*.md")) if path.name in ends]
+        found = sorted([*self.root.glob("*.md"), *(self.root / "docs").rglob("*.md")])
+        return [path for path in found if path.name in ends or "*.md" in ends]
 
     def named(self, path: str) -> set[str]:
         """The files outside the library with the last part of a path in a string."""
-        end = Path(path).name
+        ends = {Path(path).name} | ({"*.md"} if path.endswith(".md") else set())
         tests = {name: code for name, code in self.code.items() if not name.startswith("jtl/")}
-        return {name for name, code in tests.items() if any(end in text for text in strings(code))}
+        return {name for name, code in tests.items() if any(end in text for end in ends for text in strings(code))}
 
 
 def affected(root: Path, paths: set[str]) -> list[str]:

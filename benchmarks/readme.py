@@ -1,4 +1,4 @@
-"""The README's measured tables, made from `results/`: `python benchmarks/readme.py` writes them anew.
+"""Measured tables of the README and of docs, made from `results/`: `python benchmarks/readme.py` writes them anew.
 
 A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a file of `results/` without its ending.
 """
@@ -32,6 +32,12 @@ def filled(text: str, results: Path) -> str:
     return MARKED.sub(table, text)
 
 
+def pages() -> list[Path]:
+    """The pages with markers: of the repository's root, of docs, and this folder's."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    return sorted(path for path in found if MARKED.search(path.read_text()))
+
+
 if __name__ == "__main__":
-    page = ROOT / "README.md"
-    page.write_text(filled(page.read_text(), ROOT / "benchmarks" / "results"))
+    for page in pages():
+        page.write_text(filled(page.read_text(), ROOT / "benchmarks" / "results"))

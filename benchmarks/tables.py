@@ -146,9 +146,9 @@ def _batch(row: dict[str, Any]) -> str:
 
 
 def _backbones(rows: list[dict[str, Any]]) -> Table:
-    columns = ("network", "of one", "parameters, million", "GFLOP", "published top 1", "here, of test images")
+    columns = ("network", "input", "parameters, million", "GFLOP", "published top 1", "measured, test images")
     return Table(
-        "backbones; one image, text of tokens, second of samples or spectrogram",
+        "backbones; the input is one image, text of tokens, second of samples or spectrogram",
         columns,
         [_backbones_row(row) for row in rows],
     )
@@ -167,13 +167,22 @@ def _backbones_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _recipe(rows: list[dict[str, Any]]) -> Table:
     shown = [row for row in rows if row["way"][-1] != "loss"]
-    return Table("test accuracy in percent", ("of", "accuracy"), [_recipe_row(row) for row in shown])
+    gains = any("gain" in row for row in shown)
+    title = "test accuracy in percent" + (", mean and deviation; paired gain with its 95 % interval" if gains else "")
+    columns = ("way", "accuracy", "gain", "over") if gains else ("way", "accuracy")
+    return Table(title, columns, [_recipe_row(row, gains) for row in shown])
 
 
-def _recipe_row(row: dict[str, Any]) -> tuple[str, str]:
+def _recipe_row(row: dict[str, Any], gains: bool) -> tuple[str, ...]:
     names = [name for name in row["way"] if name != "accuracy"]
     spread = f" ± {100 * row['std']:.1f}, {len(row['seeds'])} seeds" if "seeds" in row else ""
-    return ", ".join(names), f"{100 * row['mean']:.1f}{spread}"
+    found = ", ".join(names), f"{100 * row['mean']:.1f}{spread}"
+    if not gains:
+        return found
+    if "gain" not in row:
+        return *found, "-", "-"
+    shown = "" if row["gain"] > row["half"] else "not shown: "
+    return *found, f"{shown}{row['gain']:+.1f} ± {row['half']:.1f}", row["over"]
 
 
 def _loads(rows: list[dict[str, Any]]) -> Table:

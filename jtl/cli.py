@@ -69,19 +69,27 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
     def train(recipe: Which) -> tuple[str, tuple]:
         return "train", (recipe,)
 
-    def evaluate(checkpoint: Where) -> tuple[str, tuple]:
-        """The metrics of a checkpoint on its recipe's test set."""
-        return "eval", (checkpoint,)
+    def evaluate(checkpoint: Where, recipe: Path | None = None) -> tuple[str, tuple]:
+        """The metrics of a checkpoint on its recipe's test set.
 
-    def predict(checkpoint: Where, inputs: Positional[tuple[str, ...]], /, top: int = 3) -> tuple[str, tuple]:
+        Args:
+          checkpoint: the folder of a run's checkpoints.
+          recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
+        """
+        return "eval", (checkpoint, recipe)
+
+    def predict(
+        checkpoint: Where, inputs: Positional[tuple[str, ...]], /, top: int = 3, recipe: Path | None = None
+    ) -> tuple[str, tuple]:
         """Predicts the classes of images, sounds or texts with a checkpoint.
 
         Args:
           checkpoint: the folder of a run's checkpoints.
           inputs: files of images or sounds; for a network of texts a text each, or a file of them, one a line.
           top: how many classes to name for each.
+          recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
         """
-        return "predict", (checkpoint, inputs, top)
+        return "predict", (checkpoint, inputs, top, recipe)
 
     def describe(recipe: Which) -> tuple[str, tuple]:
         """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
@@ -136,27 +144,27 @@ def _listed() -> str:
 
 def _train(name: str, options: list[str], prog: str) -> int:
     recipe = _load(name, options, prog)
-    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+    with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError):
         results = recipe.train()
     for claim in results.get("failed", ()):
         print(f"jtl: not as claimed: {claim}", file=sys.stderr)
     return 1 if results.get("failed") else 0
 
 
-def _evaluate(checkpoint: Path) -> int:
-    recipe, variables, step = _restore(checkpoint)
+def _evaluate(checkpoint: Path, code: Path | None) -> int:
+    recipe, variables, step = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError, ModuleNotFoundError):
         found = recipe.evaluate(variables)
     print(f"{checkpoint}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
     return 0
 
 
-def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int) -> int:
+def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
-    recipe, variables, _ = _restore(checkpoint)
+    recipe, variables, _ = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError, ModuleNotFoundError):
         network = recipe.network()
     if not network.classes:
@@ -230,8 +238,11 @@ def _inspect(file: Path, rows: int, within: str | None, prefix: str) -> int:
     return 0
 
 
-def _restore(checkpoint: Path) -> tuple[Any, Any, int]:
-    """The recipe of a run, and what its best checkpoint holds; the newest where none was scored."""
+def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]:
+    """The recipe of a run, and what its best checkpoint holds; the newest where none was scored.
+
+    A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
+    """
     import shlex
 
     from jtl.train import Checkpoints
@@ -242,12 +253,23 @@ def _restore(checkpoint: Path) -> tuple[Any, Any, int]:
         about = saved.about(step=step)
         words = shlex.split(about["recipe"])
         if words[:2] != ["jtl", "train"] or len(words) < 3:
+            if code is None:
+                raise Mistake(
+                    f"the checkpoint in {str(checkpoint)!r} was not written by a recipe, so jtl does not know its"
+                    " network; name the recipe's file, --recipe FILE.py, or load it in Python:"
+                    " jtl.Checkpoints(folder).variables()"
+                )
+            words = ["jtl", "train", str(code)]
+        if code is None and words[2].endswith(".py"):
             raise Mistake(
-                f"the checkpoint in {str(checkpoint)!r} was not written by a recipe, so jtl does not know its network;"
-                " load it in Python: jtl.Checkpoints(folder).variables()"
+                f"the checkpoint in {str(checkpoint)!r} names the recipe file {words[2]!r}, whose code is run only if"
+                f" you name it: add --recipe {shlex.quote(words[2])}"
             )
+        name = words[2] if code is None else str(code)
+        if code is not None and not name.endswith(".py"):
+            raise Mistake(f"--recipe {name!r}: give the path of a .py file")
         variables = saved.variables(step=step)
-    return _load(words[2], words[3:], shlex.join(words[:3])), variables, about["step"]
+    return _load(name, words[3:], shlex.join(["jtl", "train", name])), variables, about["step"]
 
 
 def _load(name: str, options: list[str], prog: str) -> Any:
@@ -258,7 +280,22 @@ def _load(name: str, options: list[str], prog: str) -> Any:
         raise Mistake(f"{name} defines no class Recipe; see the files in jtl/recipes")
     with _mistakes(ValueError):
         description = (module.__doc__ or "").strip()
-        return tyro.cli(kind, args=options, prog=prog, description=description, config=(tyro.conf.SuppressFixed,))
+        made = tyro.cli(kind, args=options, prog=prog, description=description, config=(tyro.conf.SuppressFixed,))
+        return _expanded(made)
+
+
+def _expanded(recipe: Any) -> Any:
+    """The recipe with its paths on this machine: a shell leaves the ~ of --out=~/runs as it is."""
+    import dataclasses
+
+    from jtl.paths import local
+
+    if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
+        return recipe
+    given = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    paths = {name: local(value, f"--{name}") for name, value in given.items() if isinstance(value, Path)}
+    changed = {name: path for name, path in paths.items() if path != given[name]}
+    return dataclasses.replace(recipe, **changed) if changed else recipe
 
 
 def _module(name: str) -> Any:

@@ -3,8 +3,11 @@
 Everything is computed in float32 (float64 where the input is), whatever the network computed in.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
@@ -84,6 +87,40 @@ def focal(
     # The floor keeps the derivative finite where p_y is 1 and γ < 1.
     miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
     return _of_classes(-weights * miss**gamma * log_p, logits, y)
+
+
+def logit_adjusted(
+    logits: Float[ArrayLike, "*batch classes"],
+    y: Integer[ArrayLike, "*batch"],
+    *,
+    counts: Sequence[float] | np.ndarray,
+    tau: float = 1.0,
+) -> Float[Array, "*batch"]:
+    """Cross-entropy of adjusted logits, `−log softmax(z + τ log π)_y`: rare classes get a larger margin.
+
+    Predict with the plain logits: they then answer for classes that are equally frequent.
+
+    Args:
+      logits: z, [..., classes].
+      y: integer labels [...].
+      counts: of the examples of each class in the training data; `π = counts / Σ counts`.
+      tau: τ >= 0; 0 is cross-entropy.
+
+    Returns:
+      One value in nats per example, [...]; NaN where a label lies outside [0, classes).
+
+    Raises:
+      ValueError: for a negative τ, counts that are not positive, or not one for each class.
+
+    Menon et al., Long-tail learning via logit adjustment, 2020, arXiv 2007.07314.
+    """
+    logits, n = _wide(logits), np.asarray(counts, np.float64)
+    if tau < 0:
+        raise ValueError(f"tau={tau}: the strength of the adjustment is at least 0")
+    if n.shape != logits.shape[-1:] or not (n > 0).all():
+        raise ValueError(f"counts={n.tolist()}: give one positive number for each of {logits.shape[-1]} classes")
+    shift = jnp.asarray(tau * np.log(n / n.sum()), logits.dtype)
+    return cross_entropy(logits + shift.reshape((1,) * (logits.ndim - 1) + (-1,)), y)
 
 
 def binary_cross_entropy(

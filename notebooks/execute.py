@@ -1,4 +1,4 @@
-"""Runs every notebook of this folder from an empty state: `python notebooks/execute.py`, or with names of some."""
+"""Runs every notebook of this folder from an empty state: `python notebooks/execute.py [--write] [NAME ...]`."""
 
 import sys
 import time
@@ -10,8 +10,10 @@ from nbclient import NotebookClient
 HERE = Path(__file__).parent
 
 
-def main(names: list[str]) -> None:
-    """Stops at the first cell that fails, with its traceback; nothing is written back."""
+def main(arguments: list[str]) -> None:
+    """Stops at the first cell that fails, with its traceback; `--write` stores outputs and pictures in the files."""
+    write = "--write" in arguments
+    names = [name for name in arguments if name != "--write"]
     found = [Path(name) for name in names] or sorted(HERE.glob("*.ipynb"))
     for path in found:
         began = time.monotonic()
@@ -20,6 +22,10 @@ def main(names: list[str]) -> None:
             notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
         )
         client.execute()
+        if write:
+            for cell in notebook.cells:
+                cell.metadata.pop("execution", None)  # when each cell ran says nothing to a reader
+            nbformat.write(notebook, path)
         print(f"{path.name}: {len(notebook.cells)} cells in {time.monotonic() - began:.0f} s")
 
 

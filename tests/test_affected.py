@@ -33,6 +33,8 @@ FILES = {
     "tests/golden.json": "{}",
     "tests/test_readme.py": "page = ROOT / 'README.md'",
     "README.md": "    from jtl import data\n    data.pair()",
+    "tests/test_pages.py": "pages = (ROOT / 'docs').rglob('*.md')",
+    "docs/how-to/sum.md": "    from jtl import losses",
 }
 
 
@@ -56,17 +58,18 @@ def tree(tmp_path):
 @pytest.mark.parametrize(
     ("path", "tests"),
     {
-        "jtl/losses.py": "fit program",
+        "jtl/losses.py": "fit program pages",
         "jtl/train/loop.py": "fit",
         "jtl/train/__init__.py": "fit",
-        "jtl/data/folder.py": "folder whole process program readme",
-        "jtl/data/pair.py": "pair whole parameter program readme",
+        "jtl/data/folder.py": "folder whole process program readme pages",
+        "jtl/data/pair.py": "pair whole parameter program readme pages",
         "jtl/recipes/digits.py": "process",
         "jtl/cli.py": "process",
         "tests/support/made.py": "pair",
         "tests/test_pair.py": "pair",
         "tests/golden.json": "golden",
-        "README.md": "readme",
+        "README.md": "readme pages",
+        "docs/how-to/sum.md": "pages",
         "LICENSE": "",
     }.items(),
 )

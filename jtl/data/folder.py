@@ -10,6 +10,7 @@ import numpy as np
 
 from jtl.data.error_notes import noted
 from jtl.data.pipeline import Dataset, distinct
+from jtl.paths import local
 from jtl.preprocess import pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
@@ -61,7 +62,7 @@ def folder(
         raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
     change = transform or (lambda image, rng: pixels.short_side_crop(image, side or 0))
-    names, files, labels = scan(Path(root), classes)
+    names, files, labels = scan(local(root, "root"), classes)
     if not files:
         raise ValueError(f"{str(root)!r} has no images: the folders of all classes are empty")
     channels = None if mode else pixels.decode(files[0]).shape[2]

@@ -1,6 +1,6 @@
 """One embedding of a text's tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,7 +42,8 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
     Args:
       backbone: as `bert`; it takes {"ids", "mask"}.
       pooling: "cls", the first token; "max", the largest value of each channel; "mean"; "mean_sqrt_len_tokens", their
-        sum over √n for n tokens. Several stand side by side in that order. Padding counts for nothing.
+        sum over √n for n tokens. Several stand side by side in the order given. Padding counts for nothing, nor do
+        tokens where the input's `prompt` is true (but for "cls").
       normalise: whether the whole has length 1.
 
     Raises:
@@ -50,15 +51,20 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
 
     Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.
     """
-    asked = {one_of("pooling", word, POOLINGS) for word in pooling}
-    if not asked:
+    ways = [POOLINGS[one_of("pooling", word, POOLINGS)] for word in pooling]
+    if not ways:
         raise ValueError(f"pooling={pooling!r}: give at least one of {list(POOLINGS)}")
-    ways = [pool for word, pool in POOLINGS.items() if word in asked]
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
-        features, stats = backbone.apply(variables, x, train=train, key=key)
+        features, stats = backbone.apply(variables, _seen(x), train=train, key=key)
         mask = jnp.asarray(x["mask"])
+        mask = mask & ~jnp.asarray(x["prompt"]) if "prompt" in x else mask
         pooled = jnp.concatenate([pool(features["last"], mask) for pool in ways], -1)
         return features | {"pooled": unit(pooled) if normalise else pooled}, stats
 
-    return Model(backbone.init, apply)
+    return Model(lambda key, x: backbone.init(key, _seen(x)), apply)
+
+
+def _seen(x: Any) -> Any:
+    """The input of the backbone: it sees a prompt, whose tokens are then not pooled."""
+    return {name: array for name, array in x.items() if name != "prompt"} if isinstance(x, Mapping) else x

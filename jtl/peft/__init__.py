@@ -1,1 +1,11 @@
 """Parameter-efficient fine-tuning: adapters beside a frozen network, merged, saved and loaded."""
+
+from jtl.peft.attach import Adapter as Adapter
+from jtl.peft.attach import attach as attach
+from jtl.peft.attach import merge as merge
+from jtl.peft.attach import summary as summary
+from jtl.peft.files import Loaded as Loaded
+from jtl.peft.files import load as load
+from jtl.peft.files import save as save
+from jtl.peft.ia3 import ia3 as ia3
+from jtl.peft.lora import lora as lora

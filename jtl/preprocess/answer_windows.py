@@ -51,6 +51,8 @@ def answer_windows(
     """
     if not questions:
         raise ValueError("questions=[]: give at least one")
+    if tokenizer.prompt.text:
+        raise ValueError(f"the tokenizer has the prompt {tokenizer.prompt.text!r}: make it with prompt=''")
     # A copy, because truncation is a state of the backend, and the tokenizer's own is another.
     backend = type(tokenizer.backend).from_str(tokenizer.backend.to_str())
     special = backend.num_special_tokens_to_add(True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from jtl.paths import local
 from jtl.preprocess.audio_spec import RATES, LogMel, Waves
 from jtl.preprocess.spectrogram import log_mel
 
@@ -69,7 +70,8 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("sounds need soundfile: pip install 'jtl[audio]'", name="soundfile") from error
     name = "the sound" if isinstance(file, bytes) else f"sound {str(file)!r}"
-    if not isinstance(file, bytes) and not Path(file).is_file():
+    file = file if isinstance(file, bytes) else local(file, "file")
+    if not isinstance(file, bytes) and not file.is_file():
         raise FileNotFoundError(f"{name} is no file")
     try:
         with soundfile.SoundFile(io.BytesIO(file) if isinstance(file, bytes) else str(file)) as opened:

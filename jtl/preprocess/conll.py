@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from jtl.paths import local
+
 
 def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
     """Words and tags of the sentences of a file in CoNLL columns.
@@ -18,7 +20,7 @@ def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
     """
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(local(path, "path").read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             words.append([])
             tags.append([])

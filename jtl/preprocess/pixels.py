@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from jtl.paths import local
+
 Image = UInt8[np.ndarray, "_height _width _channels"]
 MODES = (None, "L", "RGB", "RGBA")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+"""Pillow's names of what is decoded; others start programs (EPS: Ghostscript) or parsers that hardly anybody needs."""
+MAX_PIXELS = 1 << 26
+"""Of an image that is decoded or made by `resize`: 67 million, 200 MB in RGB; one of 60 million fits."""
 
 
 def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
@@ -20,7 +26,8 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
       mode: "L", "RGB" or "RGBA" converts; None takes L, RGB and RGBA files as they are.
 
     Raises:
-      ValueError: for a file that does not decode, or, without mode, has another pixel format; the path is named.
+      ValueError: for a file that is of none of `FORMATS`, does not decode, has more than `MAX_PIXELS` pixels, or,
+        without mode, has another pixel format; the path is named.
     """
     from PIL import Image as pil
 
@@ -28,11 +35,15 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
         raise ValueError(f"mode is {mode!r}; it must be one of {MODES}")
     name = "image" if isinstance(file, bytes) else f"image {str(file)!r}"
     try:
-        image = pil.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+        image = pil.open(io.BytesIO(file) if isinstance(file, bytes) else local(file, "file"), formats=FORMATS)
         with image:
+            if image.width * image.height > MAX_PIXELS:  # from the header, before any of them has memory
+                raise ValueError(f"it has {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read")
             image.load()
     # Pillow raises SyntaxError for broken PNG chunks, ValueError for broken headers, and its own for too many pixels.
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
+    except pil.UnidentifiedImageError as error:
+        raise ValueError(f"{name} does not decode: it is none of {', '.join(FORMATS)}, or damaged") from error
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise ValueError(f"{name} does not decode: {error}") from error
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{name} has pixel format {image.mode}; only 8-bit images are read")
@@ -49,6 +60,10 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
       image: [height, width, channels].
       size: the short side, the long one being int(size * long / short) as in torchvision; or (height, width).
       interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+
+    Raises:
+      ValueError: for a size below 1, or one of more than `MAX_PIXELS` pixels, as of a narrow image enlarged by its
+        short side; or another interpolation.
     """
     from PIL import Image as pil
 
@@ -61,6 +76,11 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
         size = (size, far) if height <= width else (far, size)
     if min(size) < 1:
         raise ValueError(f"size is {size}; give at least 1 pixel")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(
+            f"an image of {height} x {width} would be resized to {size[0]} x {size[1]}; at most {MAX_PIXELS} pixels"
+            " are made"
+        )
     if size == (height, width):
         return image
     small = pil.fromarray(image[:, :, 0] if channels == 1 else image)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from jtl.paths import local
+
 
 class Question(NamedTuple):
     """A question on a text.
@@ -36,7 +38,7 @@ def read(path: str | Path) -> list[Question]:
     Rajpurkar et al., SQuAD, 2016, arXiv 1606.05250.
     """
     found = []
-    for article in json.loads(Path(path).read_text(encoding="utf-8"))["data"]:
+    for article in json.loads(local(path, "path").read_text(encoding="utf-8"))["data"]:
         for paragraph in article["paragraphs"]:
             for asked in paragraph["qas"]:
                 texts = tuple(answer["text"] for answer in asked["answers"])

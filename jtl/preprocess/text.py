@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from jtl.paths import local
 from jtl.preprocess import tokenizers
+from jtl.preprocess.prompts import Prompt, read_prompt
 from jtl.preprocess.tokenizer_files import Vocabulary
-from jtl.weights.formats.hub import locate
+from jtl.weights.formats.hub import PROMPTS, locate
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class Tokenizer:
       backend: a `tokenizers.Tokenizer` that truncates and pads to `length`.
       length: of every row, special tokens included.
       config: the `tokenizer_config.json`.
+      prompt: what is put before each text.
     """
 
     backend: Any
     length: int
     config: dict[str, Any]
+    prompt: Prompt = Prompt()
 
     @property
     def size(self) -> int:
@@ -41,28 +45,48 @@ class Tokenizer:
 
         Returns:
           {"ids": int32 [texts, length], "mask": bool, true where there is a token, "types": int32, 1 for the second
-          text where the tokenizer tells them apart}.
+          text where the tokenizer tells them apart}; and "prompt", true for the tokens of a prompt that do not count.
 
         Raises:
           TypeError: for what is no sequence of strings.
-          ValueError: for pairs that are not as many as texts, or half of a character (a surrogate alone).
+          ValueError: for pairs that are not as many as texts, half of a character (a surrogate alone), or texts on
+            which the tokenizer's pattern gives up.
         """
         _check("texts", texts)
         if pairs is None:
-            rows = list(texts)
+            rows = [self.prompt.text + text for text in texts] if self.prompt.text else list(texts)
+        elif self.prompt.text:
+            raise ValueError(f"pairs with the prompt {self.prompt.text!r}: it is of single texts; give prompt=''")
         else:
             _check("pairs", pairs)
             if len(pairs) != len(texts):
                 raise ValueError(f"{len(texts)} texts and {len(pairs)} pairs: give a second text for each first")
             _roomy(self.backend, self.length, True)
             rows = list(zip(texts, pairs, strict=True))
-        found = self.backend.encode_batch_fast(rows)
+        try:
+            found = self.backend.encode_batch_fast(rows)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+                raise
+            raise ValueError(f"the tokenizer gave up on these texts: {str(error)[:200]}") from error
         shape = (len(rows), self.length)
-        return {
+        made = {
             "ids": np.array([e.ids for e in found], np.int32).reshape(shape),
             "mask": np.array([e.attention_mask for e in found], bool).reshape(shape),
             "types": np.array([e.type_ids for e in found], np.int32).reshape(shape),
         }
+        if not self.prompt.counted:
+            made["prompt"] = self._before(made["mask"])
+        return made
+
+    def _before(self, mask: np.ndarray) -> np.ndarray:
+        """The tokens of the prompt, and the special ones before it, as sentence-transformers counts them."""
+        alone = type(self.backend).from_str(self.backend.to_str())
+        alone.no_padding()
+        alone.no_truncation()
+        encoded = alone.encode(self.prompt.text)
+        count = len(encoded.ids) - bool(encoded.special_tokens_mask[-1])
+        return mask & (np.cumsum(mask, 1) <= count)
 
     def save(self, directory: str | Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, for transformers and `tokenizer` to read.
@@ -70,16 +94,19 @@ class Tokenizer:
         Args:
           directory: created if it does not exist; that of `jtl.save`, for a whole network.
         """
-        folder = Path(directory)
+        folder = local(directory, "directory")
         folder.mkdir(parents=True, exist_ok=True)
         plain = type(self.backend).from_str(self.backend.to_str())
         plain.no_truncation()
         plain.no_padding()
         (folder / "tokenizer.json").write_text(plain.to_str(pretty=True), encoding="utf-8")
+        if self.prompt.text and not (folder / PROMPTS).exists():
+            told = {"prompts": {"default": self.prompt.text}, "default_prompt_name": "default"}
+            (folder / PROMPTS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
 
-def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokenizer:
+def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: str | None = None) -> Tokenizer:
     """The tokenizer of a pretrained network.
 
     Args:
@@ -88,6 +115,8 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokeniz
         `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, which go before a tokenizer.json;
         or such a `.json` or `.txt` by itself; or the `tokenizer` of what `jtl.load` gave.
       length: tokens of every row, special ones included: one shape, compiled once.
+      prompt: the name of a prompt in a `config_sentence_transformers.json`, as "query", whose text is put before each;
+        None for the default one that the file names, as `encode` of sentence-transformers does, "" for none.
 
     Raises:
       FileNotFoundError: no such file is there.
@@ -96,7 +125,9 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokeniz
     """
     if source is None:
         raise ValueError("source=None: no tokenizer lay beside the network's weights; give the folder of one")
-    backend, config = tokenizers.read(source.folder if isinstance(source, Vocabulary) else locate(source))
+    path = source.folder if isinstance(source, Vocabulary) else locate(source)
+    backend, config = tokenizers.read(path)
+    before = read_prompt(path if path.is_dir() else path.parent, prompt)
     _roomy(backend, length, False)
     pad = tokenizers.pad_of(backend, config)
     own = {name: (getattr(backend, name) or {}).get("direction", "right").lower() for name in ("truncation", "padding")}
@@ -106,7 +137,7 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int) -> Tokeniz
             raise ValueError(f"{source}: {name}_side={str(side)[:50]!r}: it is 'left' or 'right'")
     backend.enable_truncation(length, direction=sides["truncation"])
     backend.enable_padding(length=length, pad_id=backend.token_to_id(pad), pad_token=pad, direction=sides["padding"])
-    return Tokenizer(backend, length, config)
+    return Tokenizer(backend, length, config, before)
 
 
 def _roomy(backend: Any, length: int, pair: bool) -> None:

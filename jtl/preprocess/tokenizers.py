@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jtl.preprocess.added_tokens import add, content, told
+from jtl.preprocess.tokenizer_limits import check_limits
 from jtl.weights.formats.errors import show
 
 _WORDPIECE = {
@@ -104,6 +105,8 @@ def pad_of(backend: Any, config: Mapping[str, Any]) -> str:
 def _whole(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import tokenizers
 
+    if path.stat().st_size:  # `_read` says that it is empty
+        check_limits(path)
     backend = _read(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
     add(path, backend, given)
     _changed(backend, given)
@@ -250,5 +253,7 @@ def _read(path: Path, make: Callable[[], Any]) -> Any:
         raise ValueError(f"{path}: is empty")
     try:
         return make()
-    except Exception as error:  # the only class that tokenizers raises
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's, when it gives up
+            raise
         raise ValueError(f"{path}: cannot be read as a tokenizer: {str(error)[:200]}") from error

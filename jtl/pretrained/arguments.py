@@ -19,6 +19,13 @@ def check_arguments(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
     count = classes if isinstance(classes, int) or classes is None else len(classes)
     if count is not None and count < 1:
         raise ValueError(f"classes={classes!r}: give at least one; None keeps the file's head")
+    if not isinstance(classes, int) and classes is not None:
+        names = [str(name) for name in classes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"classes={classes!r}: {', '.join(twice)} more than once; give each class a name of its own"
+            )
     if image is not None and (type(image) is not int or image < 1):
         raise ValueError(f"image={image!r}: give the side of the images in pixels, a whole number from 1")
     if stages is not None and (isinstance(stages, bool) or not isinstance(stages, int)):

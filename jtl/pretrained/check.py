@@ -34,6 +34,7 @@ def check_variables(family: Family, config: Config, variables: Any) -> Variables
             " jtl.variables(state), with its moving averages jtl.Variables(jtl.averaged(state), state.stats)"
         )
     params, stats = variables
+    params = {"head": {}, **params}  # a network without a head may lack the word too
     others = sorted(params.keys() - {"backbone", "head"})
     if others:
         raise WeightNameError(

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.backbones.registry import FAMILIES, Config
+from jtl.paths import local
 from jtl.pretrained.depth import blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
 from jtl.pretrained.recognise import beginnings, described, recognise
+from jtl.pretrained.wrappers import unwrapped
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.read import read
@@ -74,7 +76,7 @@ def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, pref
     """
     if rows < 0:
         raise ValueError(f"rows={rows}: at least 0")
-    path = Path(path)
+    path = local(path, "path")
     tensors = read(path, within=within).under(prefix)
     entries = {name: tensors.entry(name) for name in tensors}
     numbers = {name: prod(entry.shape) for name, entry in entries.items()}
@@ -102,7 +104,7 @@ def _plain(name: str) -> str:
 
 
 def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> list[str]:
-    found = fits(path, tensors)
+    found = fits(path, unwrapped(tensors))
     if not found:
         most = beginnings(list(tensors)).most_common(1)
         told = [f"{count} begin with {show(word)}, and prefix={show(word)} leaves that out." for word, count in most]

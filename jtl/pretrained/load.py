@@ -27,9 +27,10 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise
+from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.truncate import shortened
+from jtl.pretrained.wrappers import unwrapped
 from jtl.typing import Key
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
@@ -78,7 +79,7 @@ def load(
     source: str | Path,
     *,
     arch: str | Mapping[str, Any] | None = None,
-    classes: int | Sequence[str] | None = None,
+    classes: int | np.integer | Sequence[str] | None = None,
     image: int | None = None,
     in_chans: int | None = None,
     stages: int | None = None,
@@ -117,7 +118,7 @@ def load(
       within: in a PyTorch file with several dicts of tensors, the path of the one to read, as "teacher" or
         "ema/state_dict".
       prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
-        of others are unused.
+        of others are unused. What wrappers add (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) need not be said.
       reinit: regexes on paths that are re-initialised.
       unused: regexes on names of the file that are not read.
       dtype: of the parameters, whatever the file's.
@@ -146,8 +147,10 @@ def load(
       >>> loaded.network.apply(loaded.variables, np.zeros((4, 8, 8, 3)), train=False)[0].output.shape
       (4, 3)
     """
+    classes = int(classes) if isinstance(classes, np.integer) else classes
     check_arguments(classes, image, stages, dtype)
     path = locate(source, needs=CONFIGS if arch is None else ())
+    refuse_adapter(path)
     found = recognise(path if path.is_dir() else None, arch)
     held = read(path, within=within)
     tensors = held.under(prefix)
@@ -155,6 +158,7 @@ def load(
     described = family.complete(found.entries)
     check_depth(family, described, len(tensors))
     named = tables(family, described)
+    tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
     left = matching(unused, tensors, "unused", "tensors of the file")
     kind = naming([name for name in tensors if name not in left], named)
     bare = _classes(None, tensors, named[kind]) is None
@@ -175,6 +179,8 @@ def load(
     labels = found.labels if classes is None or isinstance(classes, int) else tuple(map(str, classes))
     count = _classes(classes, tensors, table)
     labels = labels if labels is not None and len(labels) == count else None
+    if count is None and any(pattern.startswith("head/") for pattern in reinit):
+        raise ValueError(f"reinit={reinit!r}: the file has no head, so give classes= too, a number or names of classes")
     head = heads.identity(reads=read_of(config)) if count is None else head_of(family, config, count)
 
     def sizes(config):

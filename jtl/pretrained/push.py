@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jtl.paths import local
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.hub import is_repository
 from jtl.weights.formats.read import NAMES, read
@@ -47,7 +48,7 @@ def push(
     """
     from huggingface_hub import HfApi, constants
 
-    folder = Path(folder)
+    folder = local(folder, "folder")
     if not is_repository(repo):
         raise ValueError(f"repo={show(repo)} names no repository of the Hub; write 'org/name'")
     if not message.strip():

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from jtl.preprocess import audio_spec, image
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained import open_clip
+from jtl.pretrained.presets import presets
 from jtl.weights.formats.errors import WeightNameError, show
-from jtl.weights.formats.hub import OPEN_CLIP_FILE
+from jtl.weights.formats.hub import ADAPTER, OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
+from jtl.weights.formats.read import NAMES
 from jtl.weights.mapping.rules import Rule, Rules
 
 CONFIGS = ("config.json", OPEN_CLIP_FILE)
@@ -49,7 +52,10 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
         config = None if folder is None else described(folder)
         if config is None:
             where = "a file alone" if folder is None else f"{folder} without a config.json"
-            raise ValueError(f"{where} does not say which network it is; give arch=, one of: {_names()}")
+            raise ValueError(
+                f"{where} does not say which network it is; give arch=, as arch='resnet50': `jtl inspect` tells which"
+                " fits a file, `jtl models` lists all"
+            )
     else:
         config = {"architecture": arch} if isinstance(arch, str) else dict(arch)
     if "model_type" in config:
@@ -61,6 +67,23 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
         images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
         return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
+
+
+def refuse_adapter(path: Path) -> None:
+    """Says what a folder of PEFT is, which holds adapters and no network.
+
+    Raises:
+      ValueError: naming the network that it is of, and what reads it.
+    """
+    if not path.is_dir() or any((path / name).exists() for name in NAMES):
+        return
+    told = read_json(path / ADAPTER, dict)
+    if told is not None:
+        base = told.get("base_model_name_or_path")
+        raise ValueError(
+            f"{path} holds a PEFT adapter ({show(told.get('peft_type'))}) and no network: load the network that it was"
+            f" trained on, {show(base)}, by jtl.load, and put the adapter on it by jtl.peft.load"
+        )
 
 
 def described(folder: Path) -> dict[str, Any] | None:
@@ -110,11 +133,15 @@ def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Wa
 def _timm(config: Mapping[str, Any]) -> Found:
     whole = config["architecture"]
     names = dict.fromkeys((whole, whole.split(".")[0]))  # timm's tag after the dot names the weights; others have none
-    given, changes = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
-    for entry, value in (("pretrained_cfg", given), ("model_args", changes)):
+    given, args = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
+    for entry, value in (("pretrained_cfg", given), ("model_args", args)):
         if not isinstance(value, Mapping):
             raise ValueError(f"{entry}={show(value)}: give names and values")
     for family, name in ((family, name) for family in FAMILIES.values() for name in names):
+        if family.named(name, {}) is None:
+            continue
+        _check_pool(family, config, args)
+        changes = _changes(family, name, args)
         made = family.named(name, changes)
         if made is not None:
             usual = family.usual(name, family.complete(made))
@@ -124,7 +151,39 @@ def _timm(config: Mapping[str, Any]) -> Found:
             images = image.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
             made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
-    raise ValueError(f"arch={show(config['architecture'])} is not known; known are: {_names()}")
+    raise ValueError(f"arch={show(whole)} is not known{_near(names)}; `jtl models` lists all, as jtl models 'resnet*'")
+
+
+_TOKEN = {"vit", "deit", "deit3"}
+_FREELY = {"timm_clip", "timm_siglip", "dinov2", "dinov2_with_registers"}  # whose config has a pooling
+
+
+def _check_pool(family: Family, config: Mapping[str, Any], args: Mapping[str, Any]) -> None:
+    """Refuses another pooling than the network's own: its head would see other features, without an error."""
+    kind = family.config.model_type
+    own = "token" if kind in _TOKEN else "avg"
+    for where, given in (("", config), ("model_args ", args)):
+        pool = given.get("global_pool") or own
+        if kind not in _FREELY and pool != own:
+            raise ValueError(f"{where}global_pool={show(pool)}: of a {kind} only {own!r} is read")
+
+
+def _changes(family: Family, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model_args` that make another network; timm's `save_for_hf` writes what does not, too."""
+    kept = dict(args)
+    if family.config.model_type not in _FREELY:
+        kept.pop("global_pool", None)
+    classes = kept.pop("num_classes", 0)  # the file's head tells
+    if type(classes) is not int or classes < 0:
+        raise ValueError(f"model_args num_classes={show(classes)}: give a number of classes")
+    size = kept.get("img_size")
+    if isinstance(size, (list, tuple)):
+        if len(size) != 2 or size[0] != size[1]:
+            raise ValueError(f"model_args img_size={show(str(size))}: only squares are read, as 224 or [224, 224]")
+        kept["img_size"] = size[0]
+    if type(kept.get("in_chans")) is int and kept["in_chans"] == 3:
+        kept.pop("in_chans")  # as every network has it, of families without the word too
+    return kept
 
 
 def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
@@ -184,5 +243,7 @@ def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
     return sum(rules.first(name) is not None for name in names)
 
 
-def _names() -> str:
-    return "; ".join(family.names for family in FAMILIES.values() if family.names)
+def _near(names: Iterable[str]) -> str:
+    known = [name for family in FAMILIES.values() for name in presets(family)]
+    found = dict.fromkeys(near for name in names for near in get_close_matches(name, known, n=3))
+    return f"; near are {', '.join(found)}" if found else ""

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,15 +18,18 @@ from jtl.backbones.registry import FAMILIES, Family
 from jtl.backbones.swin import names as swin
 from jtl.backbones.vit import names_dinov2
 from jtl.model import Variables
+from jtl.paths import local
 from jtl.preprocess import audio_spec
 from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.pretrained.card import Card, readme
 from jtl.pretrained.check import check_variables
-from jtl.pretrained.head import WORD, read_of
+from jtl.pretrained.head import WORD, read_of, with_reads
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
 from jtl.pretrained.recognise import of_processor, preprocessing_of
+from jtl.pretrained.swap import CannotSwap, replace_folder
+from jtl.weights.formats.hub import PROMPTS
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
 from jtl.weights.mapping.export import export
@@ -37,6 +40,8 @@ FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "
 INPUTS = ("preprocessor_config.json", "processor_config.json")
 """Where `jtl.load` finds the preprocessing beside a config of transformers."""
 WEIGHTS = "model.safetensors"
+MODULES = ("modules.json", "sentence_bert_config.json", PROMPTS)
+"""What makes a folder one of sentence-transformers, beside its tokenizer."""
 
 
 def save(
@@ -55,18 +60,21 @@ def save(
     `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
 
     Args:
-      directory: created if it does not exist; an earlier save in it is replaced.
+      directory: created if it does not exist; an earlier save in it is replaced, all at once: who is killed leaves
+        the old one or the new one (where the folder itself can be renamed, which a mounted one cannot).
       pretrained: what `jtl.load` gave.
-      variables: what training made of its variables; None for those it came with.
+      variables: what training made of its variables; None for those it came with. Of another head than that of
+        `jtl.load` they are saved with it, `pretrained._replace(head=...)`: what it reads is a part of the network.
       format: the naming scheme: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
       card: what to write as `README.md`; None leaves what is there.
 
     Raises:
-      ValueError: that library has no such network, there is no head, or the labels do not fit it.
+      ValueError: that library has no such network, no way to leave the head out or to say what it reads, or the
+        labels do not fit it.
       TypeError: the variables are none, but a whole state.
       WeightNameError: they are not those of the network, or a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these, or another preprocessing,
-        or another process saved into it at the same time.
+        or it cannot be renamed and another process saved into it at the same time.
       NotADirectoryError: it is a file.
       FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
 
@@ -85,12 +93,14 @@ def save(
       >>> jtl.load(folder / "again").naming
       'transformers'
     """
+    folder = local(directory, "directory")
     kind = pretrained.config.model_type
     family = FAMILIES[kind]
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: give one of {tuple(FORMATS)}")
+    pretrained = pretrained._replace(config=with_reads(pretrained.config, pretrained.head.reads))
     params, stats = check_variables(family, pretrained.config, pretrained.variables if variables is None else variables)
-    bare = None if params["head"] else family.bare(pretrained.config)
+    bare = None if params["head"] else family.bare(pretrained.config) or _no_classes(family)
     known = tables(family, pretrained.config)
     if FORMATS[format] not in known or (format == "hf" and family.architecture is None and not bare):
         usable = [f for f, naming in FORMATS.items() if naming in known and (f != "hf" or family.architecture)]
@@ -110,8 +120,14 @@ def save(
         library = {"hf": "transformers", "timm": "timm"}.get(format, "jtl")
         texts["README.md"] = readme(card, kind, library, labels)
     if format in ("hf", "jtl"):
-        _not_another(Path(directory), pretrained, texts)
-    _write(Path(directory), _tensors(params, stats, table, format), texts, pretrained.tokenizer)
+        _not_another(folder, pretrained, texts)
+    _write(folder, _tensors(params, stats, table, format), texts, pretrained.tokenizer)
+
+
+def _no_classes(family: Family) -> str | None:
+    """Transformers' classifier of images, which has the identity in place of a layer of no classes."""
+    kind = family.architecture or ""
+    return kind if "ForImageClassification" in kind else None
 
 
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
@@ -148,7 +164,7 @@ def _texts(
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
             named = (family.classifier if params["head"] else family.bare)(pretrained.config)
-            config |= {"architectures": [named or family.architecture]}
+            config |= {"architectures": [named or family.architecture]}  # of no classes, where there is no head
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -206,22 +222,35 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], 
         raise FileExistsError(f"{folder} holds {', '.join(others)}, other weights; give another folder or remove them")
     if newest(folder) is not None:
         raise FileExistsError(f"{folder} holds checkpoints, which jtl.load would read; give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     copies = () if tokenizer is None else tokenizer.files
+    stale = {*FILES, *MODULES} - set(copies) if copies else set()  # of an earlier save, whose tokenizer was another
+
+    def fill(place: Path) -> None:
+        if tokenizer is not None:
+            copy(tokenizer, place)
+        for name, text in texts.items():
+            (place / name).write_text(text, encoding="utf-8")
+        save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+
+    try:
+        replace_folder(Path(os.path.realpath(folder)), fill, stale)
+    except CannotSwap:
+        _in_place(folder, fill, (*texts, *copies, WEIGHTS), stale)
+
+
+def _in_place(folder: Path, fill: Callable[[Path], None], names: Sequence[str], stale: Collection[str]) -> None:
+    """File by file, into a folder that cannot be renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
     # First everything in a folder apart: a full disk leaves an earlier save as it was.
     apart = Path(mkdtemp(prefix=".partial-", dir=folder))
     try:
-        if tokenizer is not None:
-            copy(tokenizer, apart)
-        for name, text in texts.items():
-            (apart / name).write_text(text, encoding="utf-8")
-        save_file(tensors, apart / WEIGHTS, metadata={"format": "pt"})
+        fill(apart)
     except BaseException:
         shutil.rmtree(apart)
         raise
-    _move(apart, folder, (*texts, *copies, WEIGHTS))
-    for name in set(FILES) - set(copies) if copies else ():
-        (folder / name).unlink(missing_ok=True)  # of an earlier save, whose tokenizer was another
+    _move(apart, folder, names)
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from jtl.nn.sentence_pooling import POOLINGS
 from jtl.preprocess.tokenizer_files import Vocabulary
 from jtl.pretrained.load import Pretrained, load
 from jtl.weights.formats.errors import show
-from jtl.weights.formats.hub import locate
+from jtl.weights.formats.hub import PROMPTS, locate
 from jtl.weights.formats.json import read_json
 
 MODULES = "modules.json"
@@ -18,6 +18,8 @@ _MODES = {word: _WORDS.get(word, f"pooling_mode_{word}") for word in POOLINGS}
 
 def embedder(source: str | Path, **options: Any) -> Pretrained:
     """A network of sentence-transformers whose `pooled` is the embedding that its modules make of a text.
+
+    The prompt that such a network wants before a text is the tokenizer's: `jtl.preprocess.text.tokenizer`.
 
     So every method of jtl sees that embedding; `jtl.load` reads the transformer alone, whose `pooled` is BERT's own.
     What is saved with "hf" is read by sentence-transformers again, and with a head on it "jtl" is the format.
@@ -54,7 +56,7 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
     config = read_json(folder / "config.json", dict) or {}
     told = {"pooling": _pooling(folder / paths[1] / "config.json"), "normalise": "Normalize" in kinds}
     loaded = load(folder, arch={**config, "embedding": told}, **options)
-    own = [MODULES, *(f"{path}/config.json" for path in paths[1:]), "sentence_bert_config.json"]
+    own = [MODULES, *(f"{path}/config.json" for path in paths[1:]), "sentence_bert_config.json", PROMPTS]
     files = tuple(name for name in own if (folder / name).is_file())
     tokens = () if loaded.tokenizer is None else loaded.tokenizer.files
     return loaded._replace(tokenizer=Vocabulary(folder, (*tokens, *files)))
@@ -67,8 +69,9 @@ def _pooling(path: Path) -> list[str]:
         raise FileNotFoundError(f"{path} does not exist, and modules.json names it")
     given = config.get("pooling_mode")
     if given is None:
-        words = {mode: word for word, mode in _MODES.items()}
-        given = [words.get(mode, mode) for mode, on in config.items() if mode.startswith("pooling_mode_") and on]
+        on = [mode for mode, value in config.items() if mode.startswith("pooling_mode_") and value]
+        # The first versions had an order of their own, the sixth takes the list's.
+        given = [word for word, mode in _MODES.items() if mode in on] + [m for m in on if m not in _MODES.values()]
     modes = [given] if isinstance(given, str) else given
     if not isinstance(modes, list) or not modes or not all(mode in POOLINGS for mode in modes):
         raise ValueError(f"{path}: pools by {show(str(modes))}; known are {list(POOLINGS)}")

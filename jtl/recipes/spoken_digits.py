@@ -14,7 +14,6 @@ From scratch it is steadier without statistics of the batch: with them it got 50
 (51.3 with three times the rate, 51.3 with 400 steps), and 12 on the fourth.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,10 +34,10 @@ from jtl.networks import network
 from jtl.objective import Objective
 from jtl.params import select
 from jtl.recipes.parts import base, spoken_data
+from jtl.recipes.parts.checkpoint_folder import check_own, replace_checkpoint
 from jtl.recipes.parts.comparison import Comparison, failures, numbers, rows
 from jtl.recipes.parts.seeds import drawn
 from jtl.recipes.parts.spoken_data import SPEAKERS, Clips
-from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.state import State, variables
 from jtl.train.step import make_step
 from jtl.typing import Batch, Key
@@ -104,6 +103,7 @@ class Recipe:
 
     def train(self) -> dict[str, Any]:
         """Runs everything, prints the table, writes it and a checkpoint to `out`."""
+        check_own(self.out / "checkpoints", "spoken_digits")
         clips, text = spoken_data.load(base.find(self.data, spoken_data.FILE)), base.command("spoken_digits", self)
         tuned = finetune(self._net(), frozen_stats=True)
         ways = {
@@ -185,10 +185,7 @@ class Recipe:
         return np.concatenate(chosen)
 
     def _save(self, state: State, text: str) -> None:
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)  # an older run's, of another length
-        checkpoints = Checkpoints(self.out / "checkpoints", keep=1, recipe=text)
-        checkpoints.save(state)
-        checkpoints.wait()
+        replace_checkpoint(self.out / "checkpoints", state, text)  # an older run's has another length
 
 
 def _accuracy(predict: Callable, variables: Variables, clips: Clips, new: int) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.paths import local
+
 LEGIBLE = 60
 """Up to so many classes a confusion matrix has room for their names."""
 
@@ -64,6 +66,8 @@ def curves(
 ) -> Path:
     """Draws learning curves, one line a name; where there are several runs, their mean in a band of one deviation.
 
+    On a logarithmic axis the band ends at the lowest run, so it stays above zero where the runs do.
+
     Args:
       series: name -> values [steps] or [runs, steps].
       path: of the PNG.
@@ -93,7 +97,8 @@ def curves(
         lines.append(line)
         if len(runs) > 1:
             std = runs.std(0, ddof=1)
-            axes.fill_between(steps, mean - std, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
+            low = np.maximum(mean - std, runs.min(0)) if log else mean - std  # a logarithm has no room below zero
+            axes.fill_between(steps, low, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="step", yscale="log" if log else "linear")
     axes.set_title(title, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
@@ -113,7 +118,7 @@ def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
+    path = local(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")
     return path

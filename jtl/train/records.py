@@ -2,9 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from jtl.paths import local
 
 
 @runtime_checkable
@@ -32,7 +35,7 @@ class JsonLines:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = local(path, "path")
         self._file: Any = None
 
     def start(self, step: int) -> None:
@@ -40,18 +43,34 @@ class JsonLines:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_json_lines(self.path) if row["step"] <= step] if self.path.exists() else []
         fresh = self.path.with_name(self.path.name + ".new")
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        with _named(self.path):
+            fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(fresh, self.path)
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115  (closed by close)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Writes one line."""
-        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+        """Writes one line.
+
+        Raises:
+          OSError: it cannot be written, as on a full disk; the file is named.
+        """
+        with _named(self.path):
+            self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
 
     def close(self) -> None:
         """Closes the file."""
         if self._file is not None:
-            self._file.close()
+            with _named(self.path):
+                self._file.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file in the error of a write: the system says "No space left on device" alone."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 class TensorBoard:
@@ -70,7 +89,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard records need tensorboardX: pip install 'jtl[tensorboard]'") from error
-        self._make, self.directory, self._writer = SummaryWriter, Path(directory), None
+        self._make, self.directory, self._writer = SummaryWriter, local(directory, "directory"), None
 
     def start(self, step: int) -> None:
         """Starts an event file; what an earlier run wrote after this step is hidden."""
@@ -94,7 +113,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: for any other line that is not JSON, by its number.
     """
-    lines = Path(path).read_text().split("\n")
+    lines = local(path, "path").read_text().split("\n")
     rows = []
     for number, line in enumerate(lines, 1):
         try:

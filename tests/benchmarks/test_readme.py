@@ -1,4 +1,4 @@
-"""The README's tables are those of the results that were measured."""
+"""The tables of README and docs are those of the results that were measured."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,16 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def test_the_readme_shows_what_was_measured():
-    page = (ROOT / "README.md").read_text()
-    assert readme.filled(page, RESULTS) == page, "run: python benchmarks/readme.py"
+def test_pages_show_what_was_measured():
+    for path in readme.pages():
+        page = path.read_text()
+        assert readme.filled(page, RESULTS) == page, f"{path.name}: run python benchmarks/readme.py"
+
+
+def test_every_result_is_on_a_page():
+    shown = {name for path in readme.pages() for _, name, _ in readme.MARKED.findall(path.read_text())}
+    missing = {path.stem for path in RESULTS.glob("*.json")} - shown
+    assert not missing, "add `<!-- results: NAME -->` and `<!-- end -->` to docs/results.md, run benchmarks/readme.py"
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
@@ -23,7 +30,7 @@ def test_every_table_is_of_its_result(path):
 
 
 def test_a_number_changed_by_hand_is_put_right():
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "results.md").read_text()
     shown = readme.MARKED.search(page)
     assert shown
     forged = page[: shown.end(1)] + "\n99.9\n" + page[shown.start(3) :]
@@ -43,3 +50,13 @@ def test_nested_results_become_rows():
         {"way": ("(a)", "scratch"), **seeds},
         {"way": ("dann", "accuracy"), "mean": 0.7},
     ]
+
+
+def test_a_gain_whose_interval_includes_zero_is_not_shown():
+    base = {"way": ("(a)", "base"), "mean": 0.5, "std": 0.1, "seeds": [0.4, 0.6]}
+    good = {**base, "way": ("(a)", "good"), "gain": 9.0, "half": 4.0, "over": "base"}
+    weak = {**base, "way": ("(a)", "weak"), "gain": 3.3, "half": 5.4, "over": "base"}
+    where = {"command": "c", "device": "d", "cores": 2, "jax": "j", "python": "p", "date": "2026-01-01", "load": [0]}
+    page = readme.render({"benchmark": "recipe", "environment": where, "rows": [base, good, weak]})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "(a)" in line]
+    assert [row[2] for row in cells] == ["-", "+9.0 ± 4.0", "not shown: +3.3 ± 5.4"]

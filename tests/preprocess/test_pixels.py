@@ -1,6 +1,9 @@
 """Host preprocessing against closed forms and pillow."""
 
 import io
+import struct
+import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -57,3 +60,34 @@ def test_what_is_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png' has pixel format I;16; only 8-bit"):
         pixels.decode(tmp_path / "deep.png")
+
+
+def png(width, height):
+    """The header of a picture of so many pixels, and no pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_only_formats_of_pictures_are_opened(tmp_path, monkeypatch):
+    """An EPS, by whatever name, would start Ghostscript."""
+    for name in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        Image.fromarray(RAMP).save(tmp_path / "x", name)
+        assert pixels.decode(tmp_path / "x", "RGB").shape == RAMP.shape
+    Image.fromarray(RAMP).save(tmp_path / "x.png", "EPS")
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **options: pytest.fail(f"{args} was started"))
+    with pytest.raises(ValueError, match=r"x\.png' does not decode: it is none of JPEG, PNG"):
+        pixels.decode(tmp_path / "x.png")
+
+
+def test_pixels_are_bounded_before_they_have_memory(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(9000, 9000))
+    with pytest.raises(ValueError, match=r"x\.png' does not decode: it has 9000 x 9000 pixels; at most 67108864 are"):
+        pixels.decode(tmp_path / "x.png")
+    narrow = np.zeros((65000, 1, 3), np.uint8)
+    with pytest.raises(ValueError, match="an image of 65000 x 1 would be resized to 14560000 x 224; at most 67108864"):
+        pixels.short_side_crop(narrow, 224)
+    assert pixels.resize(narrow, (8, 8)).shape == (8, 8, 3)

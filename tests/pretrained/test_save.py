@@ -17,8 +17,10 @@ from safetensors.numpy import load_file
 from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Variables
 from jtl.preprocess.image import Preprocessing
+from jtl.pretrained import swap
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
+from jtl.pretrained.swap import CannotSwap
 from jtl.train.step import make_step
 from jtl.weights import WeightNameError
 
@@ -192,9 +194,15 @@ def test_another_networks_preprocessing_is_not_taken_over(tmp_path):
         save(tmp_path / "both", other)
 
 
+def cannot_swap(*_):
+    """As for a folder where a file system is mounted."""
+    raise CannotSwap("Device or resource busy")
+
+
 @pytest.mark.parametrize("moved", [1, 2, 3])
 def test_a_save_that_is_killed_leaves_no_mix_of_two_networks(moved, tmp_path, monkeypatch):
-    """Of the same measures, so that the weights of one and the names of the other would be read; both are kept."""
+    """Where the folder cannot be renamed; of the same measures, so that a mix of the two would be read."""
+    monkeypatch.setattr("jtl.pretrained.save.replace_folder", cannot_swap)
     loaded = load(made.folder(tmp_path / "in", made.VIT))
     old, new = (loaded._replace(labels=tuple(names)) for names in ("abc", "xyz"))
     save(tmp_path / "out", old)
@@ -227,6 +235,7 @@ def test_a_save_that_is_killed_leaves_no_mix_of_two_networks(moved, tmp_path, mo
 @pytest.mark.parametrize("other", [True, False])
 def test_two_saves_into_one_folder_at_once_are_told(other, tmp_path, monkeypatch):
     """One goes through between two files of the other; where both are of one network, that is what is there."""
+    monkeypatch.setattr("jtl.pretrained.save.replace_folder", cannot_swap)
     loaded = load(made.folder(tmp_path / "in", made.VIT))
     meanwhile = [loaded._replace(labels=("x", "y", "z")) if other else loaded]
     rename = os.replace
@@ -246,6 +255,67 @@ def test_two_saves_into_one_folder_at_once_are_told(other, tmp_path, monkeypatch
         save(tmp_path / "out", loaded)
         jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "out").variables, loaded.variables)
     assert sorted(made.files(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_the_old_network_or_the_new_one_is_there_at_any_time(exchange, tmp_path, monkeypatch):
+    """At every call that changes or flushes a file of it, and what lies beside the network stays."""
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    old, new = (loaded._replace(labels=tuple(names)) for names in ("abc", "xyz"))
+    out, more = tmp_path / "a" / "out", jax.tree.map(lambda a: a + 1, loaded.variables)
+    save(out, old)
+    (out / "notes").mkdir()
+    (out / "notes" / "mine.txt").write_text("kept")
+    seen = []
+
+    def found():
+        again = load(out)
+        state = {"abc": loaded.variables, "xyz": more}["".join(again.labels or ())]
+        jax.tree.map(np.testing.assert_array_equal, again.variables, state)
+        return "".join(again.labels or ())
+
+    def watched(call):
+        def watching(*args, **options):
+            seen.append(found())
+            value = call(*args, **options)
+            seen.append(found())
+            return value
+
+        return watching
+
+    if exchange:
+        monkeypatch.setattr(swap, "_exchange", watched(swap._exchange))
+    else:  # between its two renames the folder is away, and returns where the second fails
+        monkeypatch.setattr(swap, "_exchange", lambda *_: False)
+    with monkeypatch.context() as during:
+        for name in ("fsync", "link"):
+            during.setattr(os, name, watched(getattr(os, name)))
+        save(out, new, more)
+    assert seen == sorted(seen)
+    assert seen[0] == "abc"
+    assert seen[-1] == found() == "xyz"
+    assert (out / "notes" / "mine.txt").read_text() == "kept"
+    assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors", "notes"]
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    assert out.stat().st_mode == (tmp_path / "in").stat().st_mode
+
+
+def test_a_failed_second_rename_returns_the_old_network(tmp_path, monkeypatch):
+    loaded = load(made.folder(tmp_path / "in", made.VIT))
+    save(tmp_path / "out", loaded)
+    before, rename = made.files(tmp_path / "out"), os.rename
+
+    def refused(source, target):
+        if str(source).endswith("new"):
+            raise PermissionError("not allowed")
+        rename(source, target)
+
+    monkeypatch.setattr(swap, "_exchange", lambda *_: False)
+    monkeypatch.setattr(os, "rename", refused)
+    monkeypatch.setattr("jtl.pretrained.save._in_place", lambda *_: pytest.fail("as it should"))
+    with pytest.raises(pytest.fail.Exception, match="as it should"):
+        save(tmp_path / "out", loaded._replace(labels=("x", "y", "z")))
+    assert made.files(tmp_path / "out") == before
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

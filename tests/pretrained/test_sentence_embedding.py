@@ -16,12 +16,13 @@ from running import forward
 
 from jtl.params import flatten
 from jtl.preprocess import text
+from jtl.preprocess.tokenizer_files import Vocabulary
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.pretrained.sentence_embedding import embedder
 from jtl.weights import WeightNameError
 
-KINDS = ("mean", "cls", "several")
+KINDS = {"mean": 12, "cls": 12, "several": 48, "prompted": 12, "unpooled": 24}
 TEXTS = ["a b c", "d", "", "a a b b c c d d a a", "d c b a"]
 
 
@@ -63,12 +64,13 @@ def test_embeddings_are_sentence_transformers_both_ways(theirs, folder):
         loaded = embedder(folder / kind)
         x = text.tokenizer(folder / kind, length=8)(TEXTS)
         wanted = np.load(folder / f"{kind}.npy")
-        assert wanted.shape == (len(TEXTS), 48 if kind == "several" else 12)
+        assert wanted.shape == (len(TEXTS), KINDS[kind])
         close(embedded(loaded, x), wanted, 1e-5, kind)
         save(folder / f"{kind}_ours", loaded)
         for again in (embedder(folder / f"{kind}_ours"), load(folder / f"{kind}_ours")):
             same_bits(*(dict(flatten(tree_of(one))) for one in (again, loaded)))
-            np.testing.assert_array_equal(embedded(again, x), embedded(loaded, x))
+            again_x = text.tokenizer(again.tokenizer, length=8)(TEXTS)
+            np.testing.assert_array_equal(embedded(again, again_x), embedded(loaded, x))
     theirs("embed", folder)
     for kind in KINDS:
         np.testing.assert_array_equal(np.load(folder / f"{kind}_ours.npy"), np.load(folder / f"{kind}.npy"))
@@ -143,3 +145,38 @@ def test_modules_that_another_library_left_on_the_hub_are_fetched(hub, tmp_path)
         hf_hub_download("org/sentences", name)
     loaded = embedder("hf:org/sentences", classes=2, reinit=("head/.*",), unused=("cl.*",))
     assert loaded.config.to_dict()["embedding"] == {"pooling": ["mean"], "normalise": False}
+
+
+def test_prompts_are_named_and_saved(tmp_path):
+    """What `encode` puts before a text comes with the tokenizer: by default, by name, or not at all."""
+    folder = described(tmp_path / "in", {**FIRST, "include_prompt": False})
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d"]))
+    prompts = {"prompts": {"query": "b c ", "passage": "d "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    made = {name: text.tokenizer(folder, length=8, prompt=name) for name in (None, "query", "passage", "")}
+    ids = {name: one(["a"])["ids"][0, :6].tolist() for name, one in made.items()}
+    assert ids[None] == ids["query"] == [2, 6, 7, 5, 3, 0]
+    assert ids["passage"] == [2, 8, 5, 3, 0, 0]
+    assert ids[""] == [2, 5, 3, 0, 0, 0]
+    assert made[None](["a"])["prompt"][0].tolist() == [True] * 3 + [False] * 5  # [CLS] b c
+    assert "prompt" not in made[""](["a"])
+    with pytest.raises(ValueError, match=r"there is no prompt 'other'; there are \['passage', 'query'\]"):
+        text.tokenizer(folder, length=8, prompt="other")
+    with pytest.raises(ValueError, match="pairs with the prompt 'b c '"):
+        made[None](["a"], ["b"])
+    save(tmp_path / "both", embedder(folder, classes=2, reinit=("head/.*",), unused=("cl.*",)), format="jtl")
+    assert (tmp_path / "both" / "config_sentence_transformers.json").exists()
+    save(
+        tmp_path / "both", load(folder)._replace(tokenizer=Vocabulary(folder, ("vocab.txt",)))
+    )  # the transformer alone, whose texts have no prompt
+    assert not {p.name for p in (tmp_path / "both").iterdir()} & {"modules.json", "config_sentence_transformers.json"}
+    made["query"].save(tmp_path / "alone")
+    assert text.tokenizer(tmp_path / "alone", length=8)(["a"])["ids"][0, :6].tolist() == ids["query"]
+    loaded = embedder(folder, classes=2, reinit=("head/.*",), unused=("cl.*",))
+    x = made[None](["a"])
+    with pytest.raises(ValueError, match="prompt"):  # which only an embedding leaves out
+        load(folder, classes=2, reinit=("head/.*",), unused=("cl.*",)).network.apply(loaded.variables, x, train=False)
+    seen = {name: np.asarray(array) for name, array in x.items() if name != "prompt"}
+    features = loaded.network.apply(loaded.variables, seen, train=False)[0].features
+    wanted = np.asarray(features["last"])[0, 3:5].mean(0)  # of "a" and [SEP]
+    np.testing.assert_allclose(embedded(loaded, x)[0], wanted, rtol=1e-5)

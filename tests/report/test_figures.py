@@ -67,3 +67,14 @@ def test_a_thousand_classes_have_a_figure(tmp_path):
 def test_what_is_no_curve_is_refused(series, tmp_path):
     with pytest.raises(ValueError, match=r"no series|series 'loss'"):
         curves(series, tmp_path / "a.png")
+
+
+def test_a_band_on_a_logarithmic_axis_ends_at_the_lowest_run(tmp_path):
+    """Mean 0.5, deviation 0.7: the band would end at -0.2. It ends at the lower run, so no pixel is below that."""
+    low, high = np.full(50, 0.01), np.full(50, 1.0)
+    image = colours(curves({"loss": np.stack([low, high])}, tmp_path / "a.png", log=True))
+    band = np.argwhere(np.abs(image - [210, 228, 240]).sum(-1) < 8)  # a fifth of matplotlib's first colour on white
+    assert len(band) > 1000
+    # The axis spans 0.01 to about 1.2: the band ends above the frame's last row, not at it.
+    frame = np.argwhere((image.sum(-1) < 60).mean(1) > 0.5)[:, 0]
+    assert band[:, 0].max() < frame.max() - 5

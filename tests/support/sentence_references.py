@@ -14,12 +14,16 @@ from sentence_transformers import SentenceTransformer, models
 from torch_resnets import randomise
 
 KINDS = {"mean": ["mean"], "cls": ["cls"], "several": ["cls", "max", "mean", "mean_sqrt_len_tokens"]}
+KINDS |= {"prompted": ["mean"], "unpooled": ["mean", "max"]}
+PROMPTS = {"query": "b c ", "passage": "d "}
 
 
-def network(folder: Path, pooling: list[str], normalise: bool) -> SentenceTransformer:
-    """Of a tiny BERT that lies in the folder."""
-    modules = [models.Transformer(str(folder), max_seq_length=8), models.Pooling(12, pooling_mode=tuple(pooling))]
-    return SentenceTransformer(modules=[*modules, *([models.Normalize()] if normalise else [])])
+def network(folder: Path, pooling: list[str], kind: str) -> SentenceTransformer:
+    """Of a tiny BERT that lies in the folder; two kinds have a prompt, which one of them does not pool."""
+    pool = models.Pooling(12, pooling_mode=tuple(pooling), include_prompt=kind != "unpooled")
+    modules = [models.Transformer(str(folder), max_seq_length=8), pool]
+    told = {"prompts": PROMPTS, "default_prompt_name": "query"} if kind in ("prompted", "unpooled") else {}
+    return SentenceTransformer(modules=[*modules, *([models.Normalize()] if kind != "cls" else [])], **told)
 
 
 def make(folder: Path, texts: list[str]) -> None:
@@ -32,7 +36,7 @@ def make(folder: Path, texts: list[str]) -> None:
     net = transformers.BertModel(transformers.BertConfig(hidden_size=12, **measures))
     randomise(net).save_pretrained(folder / "bert")
     for kind, pooling in KINDS.items():
-        made = network(folder / "bert", pooling, normalise=kind != "cls")
+        made = network(folder / "bert", pooling, kind)
         made.save(str(folder / kind))
         np.save(folder / f"{kind}.npy", made.encode(texts))
 

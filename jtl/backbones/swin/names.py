@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from jtl.backbones.swin.network import differences
-from jtl.backbones.vit.names import fused
+from jtl.backbones.vit.names import MEMORY, fused, in_memory
 from jtl.weights.mapping.layers import conv, dense, norm
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import dense as transposed
@@ -17,12 +17,7 @@ def transformers() -> list[Rule]:
     """Of transformers' SwinModel and SwinForImageClassification."""
     top = r"(?:swin\.|)"
     name = rf"{top}encoder\.layers\.(\d+)\.blocks\.(\d+)"
-    return [
-        *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/stem/conv", bias=True),
-        *norm(rf"{top}embeddings\.norm", "backbone/stem/norm"),
-        *norm(rf"{top}layernorm", "backbone/norm"),
-        *dense("classifier", "head/out"),
-        *_down(rf"{top}encoder\.layers\.(\d+)\.downsample", "{1+2}"),
+    blocks = [
         *dense(rf"{name}\.attention\.self\.(query|key|value)", rf"{_BLOCK}/attention/\3"),
         *dense(rf"{name}\.attention\.output\.dense", f"{_BLOCK}/attention/out"),
         *_positions(rf"{name}\.attention\.self", _BLOCK),
@@ -30,6 +25,15 @@ def transformers() -> list[Rule]:
         *norm(rf"{name}\.layernorm_after", f"{_BLOCK}/norm2"),
         *dense(rf"{name}\.intermediate\.dense", f"{_BLOCK}/mlp/up"),
         *dense(rf"{name}\.output\.dense", f"{_BLOCK}/mlp/down"),
+    ]
+    return [
+        *conv(rf"{top}embeddings\.patch_embeddings\.projection", "backbone/stem/conv", bias=True),
+        *norm(rf"{top}embeddings\.norm", "backbone/stem/norm"),
+        *norm(rf"{top}layernorm", "backbone/norm"),
+        *dense("classifier", "head/out"),
+        *_down(rf"{top}encoder\.layers\.(\d+)\.downsample", "{1+2}"),
+        *blocks,
+        *in_memory(blocks, MEMORY),
     ]
 
 

@@ -1,5 +1,7 @@
 r"""Names of vision transformers: transformers', timm's and those of the original JAX releases."""
 
+from collections.abc import Mapping, Sequence
+
 from jtl.weights.mapping.layers import conv, dense, norm
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import dense as transposed
@@ -17,14 +19,14 @@ def transformers(model: str = "vit") -> list[Rule]:
     """
     top = rf"(?:{model}\.|)"
     name = rf"{top}encoder\.layer\.(\d+)"
-    return [
-        *ends(top),
+    blocks = [
         *attention(rf"{name}\.attention", f"{BLOCK}/attention"),
         *norm(rf"{name}\.layernorm_before", f"{BLOCK}/norm1"),
         *norm(rf"{name}\.layernorm_after", f"{BLOCK}/norm2"),
         *dense(rf"{name}\.intermediate\.dense", f"{BLOCK}/mlp/up"),
         *dense(rf"{name}\.output\.dense", f"{BLOCK}/mlp/down"),
     ]
+    return [*ends(top), *blocks, *in_memory(blocks, {r"encoder\.layer\.": r"layers\.", **MEMORY})]
 
 
 def ends(top: str) -> list[Rule]:
@@ -42,6 +44,42 @@ def attention(name: str, path: str) -> list[Rule]:
     """A block's attention as transformers names it; `name` has one group, of the block's number."""
     parts = dense(rf"{name}\.attention\.(query|key|value)", rf"{path}/\2")
     return [*parts, *dense(rf"{name}\.output\.dense", f"{path}/out")]
+
+
+MEMORY = {
+    r"attention\.output\.dense": r"attention\.o_proj",
+    r"attention\.attention\.": r"attention\.",
+    r"attention\.self\.relative": r"attention\.relative_position_bias\.relative",
+    r"attention\.self\.": r"attention\.",
+    r"intermediate\.dense": r"mlp\.fc1",
+    r"(\d+)\.output\.dense": r"(\d+)\.mlp\.fc2",
+}
+"""What transformers' files call it, and its networks since version 5, whose `state_dict()` is another than the file."""
+
+
+def in_memory(rules: Sequence[Rule], words: Mapping[str, str]) -> list[Rule]:
+    """The rules that are others in memory, for files of `torch.save(model.state_dict())`.
+
+    Args:
+      rules: of the names in files.
+      words: a part of their patterns -> what it is in memory; the first are replaced first.
+    """
+    found = []
+    for rule in rules:
+        pattern = rule.pattern
+        for word, other in words.items():
+            pattern = pattern.replace(word, other)
+        before, parts, after = pattern.partition("(query|key|value)")
+        if pattern == rule.pattern:
+            continue
+        if not parts:
+            found.append(rule._replace(pattern=pattern))
+            continue
+        group = before.count("(") - before.count("(?") + 1
+        for part in ("query", "key", "value"):
+            path = str(rule.path).replace(rf"\{group}", part)
+            found.append(rule._replace(pattern=f"{before}{part[0]}_proj{after}", path=path))
+    return found
 
 
 def timm(perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]:

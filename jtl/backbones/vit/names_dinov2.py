@@ -21,11 +21,13 @@ def transformers(model: str, swiglu: bool) -> list[Rule]:
     up, down = ("weights_in", "weights_out") if swiglu else ("fc1", "fc2")
     top = rf"(?:{model}\.|)"
     name, path = rf"{top}encoder\.layer\.(\d+)", names.BLOCK
+    attention = names.attention(rf"{name}\.attention", f"{path}/attention")
     return [
         *names.ends(top),
         Rule(rf"{top}embeddings\.mask_token", "backbone/mask_token"),
         Rule(rf"{top}embeddings\.register_tokens", "backbone/registers"),
-        *names.attention(rf"{name}\.attention", f"{path}/attention"),
+        *attention,
+        *names.in_memory(attention, names.MEMORY),
         *norm(rf"{name}\.norm([12])", rf"{path}/norm\2"),
         Rule(rf"{name}\.layer_scale([12])\.lambda1", rf"{path}/scale\2"),
         *dense(rf"{name}\.mlp\.{up}", f"{path}/mlp/up"),

@@ -1,38 +1,16 @@
 """Views, the input of an alignment: the outputs of one forward pass over the rows of several domains."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jtl import ops
+from jtl.methods.views import View as View
+from jtl.methods.views import Views as Views
 from jtl.model import Model, Variables
 from jtl.typing import Batch, Key, Params, Stats
-
-
-class View(NamedTuple):
-    """One domain's part of a batch.
-
-    Args:
-      features: the backbone's features by name.
-      output: of the head, as logits [batch, classes].
-      x: the input.
-      y: labels [batch], or None where the domain has none.
-      mask: [batch] bool, or None for all rows.
-      rows: what else the batch says of each row, as its `domain`.
-    """
-
-    features: dict[str, Any]
-    output: Any
-    x: Any
-    y: Any
-    mask: Any
-    rows: dict[str, Any]
-
-
-Views: TypeAlias = dict[str, View]
-"""By the names of the batch: `source`, `target`, and any others, as a second source or a strong augmentation."""
 
 
 def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None) -> tuple[Views, Stats]:

@@ -1,16 +1,17 @@
 """Supervised training of a network: fine-tuning, and pre-training from random weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jtl import losses, metrics, ops
-from jtl.metrics.accumulate import Mean, Metric, element_weights, mean, measure
+from jtl import losses, metrics, ops, rng
+from jtl.methods.views import View, Views
+from jtl.metrics.accumulate import Mean, Metric, as_terms, element_weights, mean, measure
 from jtl.model import Model, Variables, evaluated
 from jtl.networks import network, parts_of
-from jtl.objective import NONE, Objective, complete
+from jtl.objective import NONE, Objective, as_objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 ACCURACY = {"accuracy": metrics.accuracy}
@@ -19,6 +20,7 @@ ACCURACY = {"accuracy": metrics.accuracy}
 def finetune(
     net: Model,
     loss: Callable = losses.cross_entropy,
+    terms: Sequence[Objective | Callable] = (),
     *,
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     ignore: int | None = None,
@@ -34,6 +36,9 @@ def finetune(
     Args:
       net: `jtl.network(backbone=..., head=...)`.
       loss: `loss(output, y) -> values` [batch, ...], one per element, or a dict of such, whose means add up.
+      terms: what is added to the loss, each an objective on views in place of a batch, as `jtl.finetuning.bss()`, or
+        a bare function of that kind. Its only view is `source`, the whole batch. The loss is then reported as
+        `supervised` beside them; the names of their terms and metrics must differ.
       metrics: name -> `metric(output, y) -> values`, or a `jtl.Metric`. For a regressor give its own, or {}.
       ignore: the label of elements that do not count, as -100 for tokens or 255 for pixels.
       frozen_stats: run the backbone as in evaluation: running statistics are used and stay, no dropout.
@@ -42,6 +47,9 @@ def finetune(
       An objective on batches `{"x", "y", "mask", "weights"}`, the last two optional. `y` may be a tree; `mask` is
       [batch]; `weights` has the leading axes of the loss's values, and is a dict where these are one. For
       `jtl.collect` it has `output`, `read` (what the head was given) and `y`.
+
+    Raises:
+      ValueError: while tracing, where two terms use one name.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -53,7 +61,7 @@ def finetune(
       >>> round(float(loss.value), 4)
       1.0986
     """
-    return _supervised(_frozen(net) if frozen_stats else net, loss, metrics, ignore, train=True)
+    return _supervised(_frozen(net) if frozen_stats else net, loss, metrics, ignore, terms, train=True)
 
 
 def evaluation(
@@ -90,18 +98,50 @@ def predictor(net: Model) -> Callable:
     return predict
 
 
-def _supervised(net: Model, loss: Callable, metrics: Mapping, ignore: int | None, *, train: bool) -> Objective:
-    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del step
+def _supervised(
+    net: Model, loss: Callable, metrics: Mapping, ignore: int | None, terms: Sequence = (), *, train: bool
+) -> Objective:
+    added = [as_objective(term) for term in terms]
+
+    def look(params: Params, stats: Stats, batch: Batch, key: Key | None) -> tuple[Any, Views, Stats]:
         x = ops.without_masked(batch["x"], batch.get("mask"))
         out, stats = net.apply(Variables(params, stats), x, train=train, key=key if train else None)
-        value, found = judged(out.output, batch, loss, metrics, ignore)
-        return value, Aux(stats, found, {"output": out.output, "read": out.read, "y": batch["y"]})
+        rows = {name: value for name, value in batch.items() if name not in ("x", "y", "mask")}
+        view = View(out.features, out.output, batch["x"], batch["y"], batch.get("mask"), rows)
+        return out, {"source": view}, stats
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        out, views, stats = look(params, stats, batch, key)
+        own_loss, found = judged(out.output, batch, loss, metrics, ignore)
+        outputs = {"output": out.output, "read": out.read, "y": batch["y"]}
+        if not added:
+            return own_loss, Aux(stats, found, outputs)
+        value = {"supervised" if name == "loss" else name: m for name, m in as_terms(own_loss).items()}
+        for i, term in enumerate(added):
+            own = None if key is None else rng.stream(key, "term", i)
+            extra, aux = term(params, stats, views, own, step)
+            more, stats = as_terms(extra), aux.stats
+            clash = sorted((value.keys() & more.keys()) | (found.keys() & aux.metrics.keys()))
+            if clash:
+                raise ValueError(f"term {i} uses the names {clash}, which are taken: give it another name")
+            value, found = {**value, **more}, {**found, **aux.metrics}
+        return value, Aux(stats, found, outputs)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return complete(net.init, key, batch["x"], given)
+        variables = complete(net.init, key, batch["x"], given)
+        if not added:
+            return variables
+        views = jax.eval_shape(lambda v, b, k: look(v.params, v.stats, b, k)[1], variables, dict(batch), key)
+        for term in added:
+            variables = term.init(key, views, variables)
+        return variables
 
-    return Objective(run, init, classes=net.classes)
+    def commit(stats: Stats, params: Params) -> Stats:
+        for term in added:
+            stats = term.commit(stats, params)
+        return stats
+
+    return Objective(run, init, commit, net.classes)
 
 
 def judged(

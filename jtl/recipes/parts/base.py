@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jtl.model import Model, Variables
 from jtl.params import Table
+from jtl.paths import local
 from jtl.typing import Mask
 
 
@@ -64,9 +65,10 @@ def data_root(given: Path | None) -> Path:
     named = given if given is not None else os.environ.get("JTL_DATA")
     if named is None:
         raise FileNotFoundError("this recipe needs real data: set JTL_DATA to its folder, or pass --data FOLDER")
-    if not Path(named).is_dir():
+    root = local(named, "data")
+    if not root.is_dir():
         raise FileNotFoundError(f"the data folder {str(named)!r} does not exist; set JTL_DATA or pass --data FOLDER")
-    return Path(named)
+    return root
 
 
 def find(given: Path | None, name: str) -> Path:

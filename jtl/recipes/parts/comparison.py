@@ -13,7 +13,7 @@ class Comparison(NamedTuple):
 
     Args:
       title: what was tried.
-      pairs: baseline -> the names that must beat it in the mean.
+      pairs: baseline -> the names that are claimed to beat it.
       accuracy: name -> [seeds], in [0, 1].
       curves: name -> training losses [seeds, steps].
     """
@@ -24,43 +24,86 @@ class Comparison(NamedTuple):
     curves: dict[str, Any]
 
 
+class Gain(NamedTuple):
+    """A mean over seeds and the half width of its 95 % interval, in points; infinite where one seed was run."""
+
+    mean: float
+    half: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval lies above zero."""
+        return self.mean - self.half > 0
+
+    def text(self) -> str:
+        """As `+16.0 ± 3.1`; a gain whose interval includes zero says so."""
+        interval = f"{self.mean:+.1f} ± {self.half:.1f}" if np.isfinite(self.half) else f"{self.mean:+.1f}, one seed"
+        return interval if self.shown else f"not shown: {interval}"
+
+
+def interval(values: Any) -> Gain:
+    """Mean and half width `t_{0.975, n − 1} · std / sqrt(n)` in percent, Student's interval of n seeds."""
+    from scipy.special import stdtrit
+
+    found = 100 * np.asarray(values, np.float64)
+    n = len(found)
+    half = stdtrit(n - 1, 0.975) * found.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    return Gain(float(found.mean()), float(half))
+
+
+def gains(comparison: Comparison) -> dict[str, Gain]:
+    """The paired gain of every claimed way: seed by seed over its baseline."""
+    accuracy = comparison.accuracy
+    return {
+        name: interval(np.asarray(accuracy[name]) - np.asarray(accuracy[base]))
+        for base, names in comparison.pairs.items()
+        for name in names
+    }
+
+
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """The table's rows: stage, way, accuracy with its spread, and the paired gain over the baseline."""
-    baseline = {name: base for base, names in comparison.pairs.items() for name in names}
-    found = []
+    """The table's rows: stage, way, accuracy with its spread, and the paired gain with its interval."""
+    gained, found = gains(comparison), []
     for name, values in comparison.accuracy.items():
-        gain = "baseline"
-        if name in baseline:
-            gained = np.asarray(values) - np.asarray(comparison.accuracy[baseline[name]])
-            gain = f"{100 * gained.mean():+.1f}"
-        found.append((comparison.title if not found else "", name, spread(values).percent(), gain))
+        said = gained[name].text() if name in gained else "baseline" if name in comparison.pairs else "weaker baseline"
+        found.append((comparison.title if not found else "", name, spread(values).percent(), said))
     return found
 
 
 def table(comparisons: Sequence[Comparison], seeds: int) -> Table:
     """The one table of the demo."""
-    title = f"test accuracy in percent, mean and standard deviation over {seeds} seeds"
+    title = f"test accuracy in percent, mean and deviation over {seeds} seeds; paired gain with its 95 % interval"
     found = [row for comparison in comparisons for row in rows(comparison)]
     return Table(title, ("stage", "way", "accuracy", "gain"), found)
 
 
 def failures(comparisons: Sequence[Comparison]) -> list[str]:
-    """The claims that do not hold: ways whose mean accuracy is not above their baseline's, in words."""
+    """The claims that do not hold, in words: ways whose gain's interval does not lie above zero."""
     return [
-        f"{comparison.title}: {name} ({spread(comparison.accuracy[name]).percent()}) does not beat {base}"
+        f"{comparison.title}: the gain of {name} over {base} is {gains(comparison)[name].text()}"
         for comparison in comparisons
         for base, names in comparison.pairs.items()
         for name in names
-        if not np.mean(comparison.accuracy[name]) > np.mean(comparison.accuracy[base])
+        if not gains(comparison)[name].shown
     ]
 
 
 def numbers(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """All accuracies, for a JSON file."""
-    return {
-        comparison.title: {
-            name: {"mean": spread(values).mean, "std": spread(values).std, "seeds": [float(v) for v in values]}
+    """All accuracies and gains, for a JSON file."""
+    found: dict[str, Any] = {}
+    for comparison in comparisons:
+        gained, base_of = gains(comparison), {n: base for base, names in comparison.pairs.items() for n in names}
+        found[comparison.title] = {
+            name: {
+                "mean": spread(values).mean,
+                "std": spread(values).std,
+                "seeds": [float(v) for v in values],
+                **(
+                    {"gain": gained[name].mean, "half": gained[name].half, "over": base_of[name]}
+                    if name in gained and np.isfinite(gained[name].half)
+                    else {}
+                ),
+            }
             for name, values in comparison.accuracy.items()
         }
-        for comparison in comparisons
-    }
+    return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from jtl.networks import network
 from jtl.objective import Objective
 from jtl.recipes.parts.base import positive
 from jtl.recipes.parts.comparison import Comparison
-from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds
+from jtl.recipes.parts.seeds import Keys, drawn, one, tiled, train_seeds
 from jtl.train.state import variables
 from jtl.train.step import make_step
 from jtl.typing import Key
@@ -48,7 +48,15 @@ class Shift:
         positive(steps=self.steps, batch=self.batch, learning_rate=self.learning_rate)
 
 
-def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> Comparison:
+class Seen(NamedTuple):
+    """The first seed's features of test images, upright and turned, and their labels: way -> [images, width]."""
+
+    upright: dict[str, np.ndarray]
+    turned: dict[str, np.ndarray]
+    y: np.ndarray
+
+
+def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[Comparison, Seen]:
     """Source: the first half of the writers, labelled. Target: the next quarter turned, without labels.
 
     Both ways see the same batches of the source and take the same steps; DANN sees the target too. The last quarter,
@@ -72,11 +80,14 @@ def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -
         return {name: drawn(part, rng.stream(key, name), options.batch) for name, part in data.items()}
 
     predict = jax.jit(jax.vmap(lambda v, x: predictor(net)(v, x).argmax(-1), in_axes=(0, None)))
-    accuracy, curves = {}, {}
+    features = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].features["pooled"])
+    accuracy, curves, seen = {}, {}, Seen({}, {}, y[last:])
     for name, objective in ways.items():
         step = make_step(objective, options.optimizer(options.learning_rate))
         states, metrics = train_seeds(step, begin, keys, data, batch, options.steps)
         accuracy[name] = (np.asarray(predict(variables(states), target[last:])) == y[last:]).mean(1)
         curves[name] = metrics.get("source", metrics["loss"])
+        first = one(variables(states))
+        seen.upright[name], seen.turned[name] = (np.asarray(features(first, v[last:])) for v in (x, target))
     title = f"(b) upright digits to digits turned by {options.degrees:g}°, no target labels"
-    return Comparison(title, {"source only": ("DANN",)}, accuracy, curves)
+    return Comparison(title, {"source only": ("DANN",)}, accuracy, curves), seen

@@ -11,6 +11,7 @@ import optax
 from jtl import optim, report
 from jtl.model import Variables
 from jtl.objective import Objective
+from jtl.paths import local
 from jtl.recipes.parts.base import positive
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.evaluate import Validation
@@ -73,6 +74,7 @@ class TrainRun:
           validation: what to evaluate, and how often.
           microbatch: as in `make_step`.
         """
+        out = local(out, "out")
         tx = self.optimizer(self.learning_rate, self.steps)
         step = make_step(objective, tx, trainable=trainable, microbatch=microbatch)
         rows = min(len(jax.devices()), self.batch // microbatch)

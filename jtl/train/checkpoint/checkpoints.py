@@ -40,7 +40,8 @@ class Checkpoints:
       recipe: text that is kept with every checkpoint: how to make this run again.
 
     Raises:
-      ValueError: for numbers below 1, or a directory that is itself one checkpoint, or has `*`, `?` or `[` in its path.
+      ValueError: for numbers below 1, or a directory that is itself one checkpoint or the address of a bucket, or has
+        `*`, `?` or `[` in its path.
 
     Example:
       >>> import tempfile

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jtl.paths import local
 from jtl.train.checkpoint import manifest
 from jtl.weights.formats.sealed import FROZEN
 
@@ -23,11 +24,11 @@ class Shelf:
       keep: how many of the newest `prune` leaves, beside the best.
 
     Raises:
-      ValueError: for a directory that is itself one checkpoint, or keep below 1.
+      ValueError: for a directory that is itself one checkpoint or the address of a bucket, or keep below 1.
     """
 
     def __init__(self, directory: str | Path, keep: int):
-        self.directory, self.keep = Path(directory).absolute(), keep
+        self.directory, self.keep = local(directory, "directory").absolute(), keep
         self._damaged: set[int] = set()
         self._verified: set[str] = set()  # frozen folders that this process wrote, or read in full
         if keep < 1:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from jtl.paths import local
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.formats.sharded_index import names_of
@@ -30,7 +31,9 @@ BESIDE = (
     OPEN_CLIP_FILE,
     *TOKENIZER_FILES,
 )
-SENTENCES = ("modules.json", "sentence_bert_config.json", "[0-9]_*/config.json")  # of sentence-transformers
+ADAPTER = "adapter_config.json"  # of PEFT
+PROMPTS = "config_sentence_transformers.json"
+SENTENCES = ("modules.json", "sentence_bert_config.json", PROMPTS, "[0-9]_*/config.json")  # of sentence-transformers
 
 
 def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
@@ -55,7 +58,7 @@ def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
         raise ValueError(f"source={text!r}: give a path, 'hf:org/name' or 'timm:name'")
     found = re.fullmatch(r"(hf|timm):(.*)", text, re.DOTALL)
     if not found:
-        path = Path(source)
+        path = local(source, "source")
         if not path.exists():
             meant = f"'hf:{text}'" if is_repository(text) else "'hf:org/name' or 'timm:name'"
             raise FileNotFoundError(f"{path} does not exist; give a path, or {meant} for a model of the Hub")
@@ -91,6 +94,10 @@ def _repository(repo: str, revision: str, needs: Sequence[str]) -> Path:
     held = _held(repo, revision)
     weights = next((name for name in NAMES if name in held), None)
     if weights is None:
+        if ADAPTER in held:
+            raise FileNotFoundError(
+                f"{repo} holds a PEFT adapter and no network: download it, and give jtl.peft.load its folder"
+            )
         others = ", ".join(show(name) for name in held if name.endswith(SUFFIXES)) or "no weights"
         raise FileNotFoundError(f"{repo} at revision {revision!r} holds none of {', '.join(NAMES)}, but {others}")
     # Weights come last: once they are in the cache, so is all that belongs to them.

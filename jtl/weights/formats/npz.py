@@ -43,6 +43,7 @@ def read_npz(path: Path) -> Tensors:
     source = ByteSource(path)
     with in_file(path):
         archive = Archive(source)
+        archive.check_total_expansion()
         entries: dict[str, Entry] = {}
         for member in archive.members:
             if not member.endswith(".npy"):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from jtl.paths import local
 from jtl.weights.formats import unsupported
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.lazy_tensors import Tensors
@@ -41,7 +42,7 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
       FileNotFoundError: the path does not exist, or a folder holds no weights.
       WeightFileError: the file is damaged, malicious, or of another kind.
     """
-    path = Path(path)
+    path = local(path, "path")
     if path.is_dir():
         if newest(path) is not None:
             _no_place(path, within)

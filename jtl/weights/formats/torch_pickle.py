@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import cast
 
 from jtl.weights.formats.errors import WeightFileError, show
+from jtl.weights.formats.torch_inert import INERT, Inert
 from jtl.weights.formats.torch_tensors import ALLOWED, Builder
 
 MAX_PICKLE = 16 << 20  # bytes
@@ -136,7 +137,9 @@ class Machine:
 
     def name(self, module: object, name: object) -> None:
         """Push what a module's name stands for."""
-        found = ALLOWED.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
+        found = None
+        if isinstance(module, str) and isinstance(name, str):
+            found = ALLOWED.get((module, name), INERT.get((module, name)))
         if found is None:
             full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "of no text"
             raise WeightFileError(f"names the pickle global {show(full)}, which is refused: {HELP}")
@@ -145,6 +148,9 @@ class Machine:
     def call(self) -> None:
         """Call the builder under the arguments on top."""
         args, builder = self.pop(), self.pop()
+        if isinstance(builder, Inert) and type(args) is tuple:
+            self.stack.append(builder)
+            return
         if not isinstance(builder, Builder) or type(args) is not tuple:
             raise WeightFileError(f"its pickle calls {show(builder)} at byte {self.at}; {HELP}")
         try:
@@ -155,12 +161,33 @@ class Machine:
             raise WeightFileError(f"calls {builder.name} with {len(args)} arguments at byte {self.at}") from None
 
     def state(self) -> None:
-        """Drop the attributes set on a dict (PyTorch keeps module versions there)."""
+        """Drop the attributes set on a dict (PyTorch keeps module versions there) or on a value that does nothing."""
         self.pop()
-        self.top(dict, "sets attributes of")
+        if not self.inert():
+            self.top(dict, "sets attributes of")
+
+    def inert(self) -> bool:
+        """Whether the top of the stack is a value that does nothing, which keeps nothing either."""
+        return bool(self.stack) and isinstance(self.stack[-1], Inert)
+
+    def make(self, more: int) -> None:
+        """Make an object of a class that does nothing; `more` arguments by name lie above those by place."""
+        for _ in range(more):
+            self.pop()
+        args, kind = self.pop(), self.pop()
+        if not isinstance(kind, Inert) or type(args) is not tuple:
+            raise WeightFileError(f"its pickle makes an object of {show(kind)} at byte {self.at}; {HELP}")
+        self.stack.append(kind)
+
+    def add(self, items: list[object]) -> None:
+        """Add values to the set on top, which is not kept."""
+        if not self.inert():
+            raise WeightFileError(f"its pickle adds {len(items)} values to something that is no set; it is damaged")
 
     def set_items(self, items: list[object]) -> None:
         """Add keys and values to the dict on top."""
+        if self.inert():
+            return
         target = cast(dict[Hashable, object], self.top(dict, "adds items to"))
         if len(items) % 2:
             raise WeightFileError(f"its pickle has a key without a value at byte {self.at}")
@@ -177,6 +204,8 @@ class Machine:
 
     def append(self, items: list[object]) -> None:
         """Add values to the list on top."""
+        if self.inert():
+            return
         cast(list[object], self.top(list, "appends to")).extend(items)
 
     def recall(self, index: int) -> None:
@@ -245,5 +274,10 @@ INSTRUCTIONS: dict[int, Callable[[Machine], object]] = {
     0x93: lambda m: m.name(*reversed((m.pop(), m.pop()))),
     ord("R"): lambda m: m.call(),
     ord("b"): lambda m: m.state(),
+    0x81: lambda m: m.make(0),
+    0x92: lambda m: m.make(1),
+    0x8F: lambda m: m.stack.append(INERT["builtins", "set"]),
+    0x90: lambda m: m.add(m.marked()),
+    0x91: lambda m: m.stack.append((m.marked(), INERT["builtins", "frozenset"])[1]),
     ord("Q"): lambda m: m.refer(),
 }

@@ -43,6 +43,9 @@ class Archive:
             if info.flag_bits & 1:
                 raise WeightFileError(f"member {show(info.filename)} is encrypted")
             self.members[info.filename] = info
+        held = sum(info.compress_size for info in infos)
+        if held > source.size:  # else a few bytes could serve as any number of members
+            raise WeightFileError(f"lists members of {held} bytes together, and has {source.size}; they overlap")
 
     def member(self, name: str) -> zipfile.ZipInfo:
         """One member's entry."""
@@ -81,6 +84,15 @@ class Archive:
             raise WeightFileError(
                 f"member {show(name)} would grow from {info.compress_size} to {info.file_size} bytes; "
                 f"at most {MAX_EXPANSION} times is read"
+            )
+
+    def check_total_expansion(self) -> None:
+        """Refuse compressed members that would together grow without measure, though each is small."""
+        packed = [info for info in self.members.values() if info.compress_type != zipfile.ZIP_STORED]
+        held, grown = sum(info.compress_size for info in packed), sum(info.file_size for info in packed)
+        if grown > max(SMALL, MAX_EXPANSION * held):
+            raise WeightFileError(
+                f"its members would grow from {held} to {grown} bytes together; at most {MAX_EXPANSION} times is read"
             )
 
 

@@ -1,0 +1,70 @@
+"""Batch spectral shrinkage: suppresses the weakest directions of a batch of features."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from jtl.methods.views import Views
+from jtl.objective import Objective
+from jtl.typing import Aux, Key, Params, Stats
+
+
+def bss(weight: float = 1e-3, *, k: int = 1, feature: str = "pooled", name: str = "bss") -> Objective:
+    """The term `η Σ_{i ≤ k} σ²_{−i}(F)`, the k smallest squared singular values of the features of a batch.
+
+    Rows that a mask leaves out do not count; rows of several views count together. With microbatches it is the mean
+    over the parts, each with its own singular values.
+
+    Args:
+      weight: η > 0.
+      k: how many singular values are suppressed, at least 1.
+      feature: the name of the backbone's feature, [batch, width].
+      name: of the term.
+
+    Returns:
+      A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
+
+    Raises:
+      ValueError: for an η or k out of range; while tracing, for a feature that is missing or no matrix.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.finetune(net, terms=[jtl.finetuning.bss()])
+
+    Chen et al., Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe Transfer Learning,
+    2019.
+    """
+    if not weight > 0 or k < 1:
+        raise ValueError(f"weight={weight}, k={k}: the weight is positive, and k at least 1")
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del params, key, step
+        parts, masks = [], []
+        for of, view in views.items():
+            if feature not in view.features or view.features[feature].ndim != 2:
+                shapes = {n: jnp.shape(f) for n, f in view.features.items()}
+                raise ValueError(f"bss: feature={feature!r} of {of!r} must be [batch, width]; there are {shapes}")
+            f = view.features[feature]
+            parts.append(f.astype(jnp.promote_types(f.dtype, jnp.float32)))
+            masks.append(jnp.ones(len(f), bool) if view.mask is None else jnp.asarray(view.mask) > 0)
+        return {name: weight * smallest(jnp.concatenate(parts), jnp.concatenate(masks), k)}, Aux(stats)
+
+    return Objective(run)
+
+
+def smallest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -> Array:
+    """The sum of the k smallest squared singular values of the rows that a mask keeps; of all where k is more.
+
+    Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors, exact, and finite where values are equal.
+    """
+    f = jnp.asarray(f)
+    kept = jnp.ones(f.shape[0], bool) if mask is None else mask
+    f = jnp.where(kept[:, None], f, 0.0)
+    u = jnp.linalg.svd(jax.lax.stop_gradient(f), full_matrices=False)[0]
+    squares = ((u.T @ f) ** 2).sum(1)  # in descending order; a row left out adds a 0 at the end, which is no value
+    there = jnp.minimum(kept.sum(), squares.shape[0])
+    place = jnp.arange(squares.shape[0])
+    return jnp.where((place < there) & (place >= there - k), squares, 0.0).sum()

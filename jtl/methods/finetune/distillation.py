@@ -1,0 +1,99 @@
+"""Distillation from a teacher network; with the network's own start in that place, learning without forgetting."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from jtl.methods.views import Views
+from jtl.metrics.accumulate import Mean, mean
+from jtl.model import Model, Variables
+from jtl.objective import NONE, Objective
+from jtl.typing import Aux, Key, Params, Stats
+
+
+def distillation(
+    teacher: Model,
+    variables: Variables,
+    weight: float = 1.0,
+    *,
+    temperature: float = 2.0,
+    head: str | None = None,
+    name: str = "distillation",
+) -> Objective:
+    """The term `λ T² mean_i KL(softmax(t_i/T) ‖ softmax(z_i/T))` of the teacher's logits t and the network's z.
+
+    The teacher runs as in evaluation and gets no gradient; its variables stand in the statistics under `name`.
+    Learning without forgetting is this term with the network itself before training as teacher, on the head of the
+    old classes: `distillation(net, start, head="old")`, and a loss on the head of the new ones.
+
+    Args:
+      teacher: `jtl.network(backbone=..., head=...)`, of the same classes.
+      variables: the teacher's.
+      weight: λ > 0.
+      temperature: T > 0; the factor T² keeps the gradient's size whatever T is.
+      head: which head, where network and teacher have several.
+      name: of the term.
+
+    Returns:
+      A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
+
+    Raises:
+      ValueError: for a weight or temperature that is not positive; at init, where `name` is taken; while tracing, for
+        logits of different shapes, or where `head` does not fit the heads.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> start = net.init(jax.random.key(0), jnp.zeros((4, 5)))
+      >>> objective = jtl.finetune(net, terms=[jtl.finetuning.distillation(net, start)])
+
+    Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531; Li and Hoiem, Learning without
+    Forgetting, 2016, arXiv 1606.09282.
+    """
+    if not weight > 0 or not temperature > 0:
+        raise ValueError(f"weight={weight}, temperature={temperature}: both must be positive")
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del params, key, step
+        sums = []
+        for view in views.values():
+            target = teacher.apply(Variables(**stats[name]), view.x, train=False, key=None)[0].output
+            z, t = _of(view.output, head, "network"), _of(target, head, "teacher")
+            sums.append(mean(divergence(z, jax.lax.stop_gradient(t), temperature), view.mask))
+        total, count = sum(s.total for s in sums), sum(s.count for s in sums)
+        return {name: Mean(total, count).scale(weight)}, Aux(stats)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        del key, views
+        if name in given.stats:
+            raise ValueError(f"distillation: the statistics already hold {name!r}; give the term another name")
+        kept = jax.tree.map(jnp.array, variables._asdict())
+        return Variables(given.params, {**given.stats, name: kept})
+
+    return Objective(run, init)
+
+
+def divergence(
+    logits: Float[ArrayLike, "*shape"], target: Float[ArrayLike, "..."], temperature: float = 1.0
+) -> Float[Array, "..."]:
+    """`T² KL(softmax(t/T) ‖ softmax(z/T))` in nats, one value per example, or per element.
+
+    Raises:
+      ValueError: where the shapes differ.
+    """
+    z, t = jnp.asarray(logits), jnp.asarray(target)
+    if z.shape != t.shape:
+        raise ValueError(f"logits of shape {z.shape} and the teacher's of shape {t.shape}: they must have equal shapes")
+    wide = jnp.promote_types(z.dtype, jnp.float32)
+    log_q = jax.nn.log_softmax(z.astype(wide) / temperature)
+    log_p = jax.nn.log_softmax(t.astype(wide) / temperature)
+    return temperature**2 * (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
+
+
+def _of(output: Any, head: str | None, whose: str) -> Any:
+    if isinstance(output, dict) != (head is not None) or (isinstance(output, dict) and head not in output):
+        heads = sorted(output) if isinstance(output, dict) else "one head"
+        raise ValueError(f"distillation: head={head!r}, and the {whose} has {heads}: name one of several, none of one")
+    return output if head is None else output[head]

@@ -1,0 +1,70 @@
+"""L2-SP: weight decay towards the pretrained parameters instead of towards zero."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl.methods.views import Views
+from jtl.model import Variables
+from jtl.objective import NONE, Objective
+from jtl.params import flatten, unflatten
+from jtl.typing import Aux, Key, Params, Stats
+
+
+def l2_sp(weight: float, *, head: float = 0.0, name: str = "l2_sp") -> Objective:
+    """The term `α/2 ‖w − w⁰‖²` on the backbone plus `β/2 ‖w‖²` on everything else.
+
+    The starting point w⁰ is what the backbone holds at `init`, so give `init` the loaded parameters. It is kept in the
+    statistics under `name`. Turn the optimizer's weight decay off: it would pull towards zero besides.
+
+    Args:
+      weight: α, at least 0; the paper searches .001 to .1.
+      head: β, at least 0, on the parameters outside `backbone/`.
+      name: of the term.
+
+    Returns:
+      A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
+
+    Raises:
+      ValueError: for negative weights, or both 0; at init, where there is no backbone, or where `name` is taken.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.finetune(net, terms=[jtl.finetuning.l2_sp(0.1, head=0.01)])
+      >>> batch = {"x": jnp.zeros((4, 5)), "y": jnp.zeros(4, int)}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> loss, _ = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
+      >>> sorted(loss)
+      ['l2_sp', 'supervised']
+
+    Li et al., Explicit Inductive Bias for Transfer Learning with Convolutional Networks, 2018, arXiv 1802.01483.
+    """
+    if weight < 0 or head < 0 or weight == head == 0:
+        raise ValueError(f"weight={weight}, head={head}: neither is negative, and one is positive")
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del views, key, step
+        start = flatten(stats[name])
+        flat = flatten(params)
+        # In mixed precision w is rounded: w⁰ is rounded likewise, so that the term is 0 at the start.
+        moved = [_squared(w, start[path].astype(w.dtype)) for path, w in flat.items() if path in start]
+        rest = [_squared(w, jnp.zeros_like(w)) for path, w in flat.items() if path not in start]
+        return {name: 0.5 * (weight * sum(moved) + head * sum(rest))}, Aux(stats)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        del key, views
+        start = {path: jnp.array(w) for path, w in flatten(given.params).items() if path.startswith("backbone/")}
+        if not start:
+            raise ValueError(f"l2_sp: no parameters under 'backbone/'; there are {sorted(given.params)}")
+        if name in given.stats:
+            raise ValueError(f"l2_sp: the statistics already hold {name!r}; give the term another name")
+        return Variables(given.params, {**given.stats, name: unflatten(start)})
+
+    return Objective(run, init)
+
+
+def _squared(a: Array, b: Array) -> Array:
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return ((a.astype(wide) - b.astype(wide)) ** 2).sum()

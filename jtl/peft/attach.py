@@ -1,0 +1,193 @@
+"""Adapters beside the modules of a frozen backbone: attached, counted and merged."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jtl import rng
+from jtl.model import ADAPTER, Model, Variables
+from jtl.networks import network
+from jtl.params import flatten, unflatten
+from jtl.transform.intercept import Call, intercepted
+from jtl.typing import Key, Params
+
+
+class Adapter(NamedTuple):
+    """An adapter as pure functions of one module, whose own parameters are `{"kernel": ..., "bias": ...}`.
+
+    Args:
+      where: regexes, each of which matches whole paths of modules in the backbone, as `.*/attention/query`.
+      init: `init(key, path, own) -> params` of the adapter of one module.
+      apply: `apply(params, run, x, own, call) -> y`; `run(x)` is what the module computes without it.
+      merge: `merge(params, path, own) -> own`, the module's parameters that compute the same without an adapter.
+      config: what PEFT's `adapter_config.json` says of it; empty where PEFT has no such adapter.
+    """
+
+    where: tuple[str, ...]
+    init: Callable[[Key, str, Params], Params]
+    apply: Callable[[Params, Callable, Any, Params, Call], Any]
+    merge: Callable[[Params, str, Params], Params]
+    config: Mapping[str, Any] = {}
+
+
+def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:
+    """The network whose backbone runs with an adapter at every module that the adapter's patterns match.
+
+    The new parameters stand at `backbone/adapter/<module path>/...` (`adapter/...` of a bare backbone) and are trained
+    alone by `jtl.select("backbone/adapter/.*")`. At the start the network computes what it did before, unless the
+    adapter says otherwise. Other adapters may be attached to other modules afterwards.
+
+    Args:
+      net: of `jtl.network`, or a backbone; its modules are flax's.
+      variables: of `net`; they are not changed.
+      adapter: as `jtl.peft.lora(rank=8, where=(".*/attention/query",))`.
+      key: for the adapter's first values; each module draws from a stream of its own path.
+
+    Returns:
+      The network with adapters, and its variables.
+
+    Raises:
+      ValueError: for a pattern that matches no module with a kernel, with the modules there are; for a module that has
+        an adapter already; when called, where a matched module's kernel is not used by a call of that module.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8, 4)), head=jtl.heads.linear(3))
+      >>> variables = net.init(jax.random.key(0), jnp.ones((2, 5)))
+      >>> net, variables = jtl.peft.attach(net, variables, jtl.peft.lora(2, (".*",)), jax.random.key(1))
+      >>> print(jtl.peft.summary(variables))
+      2 adapted modules, 50 adapter parameters, 0.336 of all 149
+    """
+    base, put = _backbone(variables)
+    paths = matched(base, adapter.where)
+    there = base.get(ADAPTER, {})
+    taken = sorted(set(paths) & {path.rpartition("/")[0] for path in flatten(there)})
+    if taken:
+        raise ValueError(f"the modules {taken} have an adapter already; attach one to each module, or merge it first")
+    made = _first_values(base, adapter, paths, key)
+    if net.parts is None:
+        return _adapted(net, adapter, paths), put(_with(base, made))
+    parts = dict(net.parts)
+    return network(**parts | {"backbone": _adapted(parts["backbone"], adapter, paths)}), put(_with(base, made))
+
+
+def merge(variables: Variables, adapter: Adapter) -> Variables:
+    """The variables of the network without this adapter, which compute the same: `W + scale · A B` for LoRA.
+
+    Pure: to go on with the adapter apart, keep the variables that were given.
+
+    Args:
+      variables: of a network that `attach` gave.
+      adapter: the one that was attached.
+
+    Raises:
+      ValueError: where a pattern matches no module, or a matched module has no adapter.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.mlp((8,))
+      >>> adapter = jtl.peft.lora(2, ("stage1/dense",))
+      >>> adapted, variables = jtl.peft.attach(net, net.init(jax.random.key(0), jnp.ones((2, 5))), adapter,
+      ...     jax.random.key(1))
+      >>> sorted(jtl.peft.merge(variables, adapter).params)
+      ['stage1']
+    """
+    base, put = _backbone(variables)
+    flat, left = flatten(_without(base)), flatten(base.get(ADAPTER, {}))
+    for path in matched(base, adapter.where):
+        params = {name.rpartition("/")[2]: left.pop(name) for name in list(left) if name.rpartition("/")[0] == path}
+        if not params:
+            raise ValueError(f"the module {path!r} has no adapter; give the adapter that was attached")
+        own = adapter.merge(params, path, _at(base, path))
+        flat |= {f"{path}/{name}": leaf for name, leaf in own.items()}
+    return put({**unflatten(flat), **({ADAPTER: unflatten(left)} if left else {})})
+
+
+def summary(variables: Variables) -> str:
+    """One line that says how many modules have adapters, and how many parameters these are.
+
+    Raises:
+      ValueError: where there is no adapter.
+    """
+    base, _ = _backbone(variables)
+    found = flatten(base.get(ADAPTER, {}))
+    if not found:
+        raise ValueError("there is no adapter in these variables; jtl.peft.attach gives one")
+    count = sum(leaf.size for leaf in found.values())
+    total = sum(leaf.size for leaf in flatten(variables.params).values())
+    modules = len({path.rpartition("/")[0] for path in found})
+    return f"{modules} adapted modules, {count} adapter parameters, {count / total:.3f} of all {total}"
+
+
+def matched(base: Params, where: Sequence[str]) -> list[str]:
+    """The paths of modules with a kernel that the patterns match.
+
+    Raises:
+      ValueError: for no pattern, and for patterns that match none, each named, with the modules there are.
+    """
+    names = [path.removesuffix("/kernel") for path in flatten(_without(base)) if path.endswith("/kernel")]
+    if isinstance(where, str) or not where:
+        raise ValueError(f"where={where!r}: give a tuple of regexes over module paths; there are {names}")
+    missed = [pattern for pattern in where if not any(re.fullmatch(pattern, name) for name in names)]
+    if missed:
+        raise ValueError(f"the patterns {missed} match no module; there are {names}")
+    return [name for name in names if any(re.fullmatch(pattern, name) for pattern in where)]
+
+
+def _first_values(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> Params:
+    return unflatten(
+        {
+            f"{path}/{name}": leaf
+            for path in paths
+            for name, leaf in adapter.init(rng.stream(key, path), path, _at(base, path)).items()
+        }
+    )
+
+
+def _adapted(backbone: Model, adapter: Adapter, paths: Sequence[str]) -> Model:
+    """The backbone whose modules at these paths run with the adapter, and whose `init` makes its parameters too."""
+    wanted = frozenset(paths)
+
+    class Adapting:
+        def __init__(self):
+            self.count, self._seen = 0, set()
+
+        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+            path = call.path if call.method == "__call__" else ""
+            if path not in wanted:
+                return run(*args, **kwargs)
+            self._seen.add(path)
+            self.count = int(self._seen == wanted)  # a module that was not called would train to nothing, in silence
+            params = call.variables.params
+            own, (x, *rest) = _at(params, path), args
+            return adapter.apply(_at(params[ADAPTER], path), lambda x: run(x, *rest, **kwargs), x, own, call)
+
+    def init(key: Key, x: Any) -> Variables:
+        made = backbone.init(key, x)
+        return made._replace(params=_with(made.params, _first_values(made.params, adapter, paths, key)))
+
+    missing = f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect"
+    return intercepted(backbone._replace(init=init), Adapting, missing)
+
+
+def _backbone(variables: Variables) -> tuple[Params, Callable[[Params], Variables]]:
+    """The backbone's parameters, and how to put others in their place."""
+    if "backbone" not in variables.params:
+        return variables.params, lambda base: variables._replace(params=base)
+    params = variables.params
+    return params["backbone"], lambda base: variables._replace(params={**params, "backbone": base})
+
+
+def _without(base: Params) -> Params:
+    return {name: part for name, part in base.items() if name != ADAPTER}
+
+
+def _with(base: Params, adapters: Params) -> Params:
+    both = {**flatten(base.get(ADAPTER, {})), **flatten(adapters)}
+    return {**_without(base), ADAPTER: unflatten(both)}
+
+
+def _at(tree: Params, path: str) -> Params:
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree

@@ -1,0 +1,120 @@
+"""LoRA, rank-stabilised where asked, and DoRA: low-rank updates of dense layers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl import rng
+from jtl.peft.attach import Adapter
+from jtl.transform.intercept import Call
+from jtl.typing import Key, Params
+
+
+def lora(
+    rank: int,
+    where: Sequence[str],
+    *,
+    alpha: float | None = None,
+    rank_stabilised: bool = False,
+    dropout: float = 0.0,
+    magnitude: bool = False,
+) -> Adapter:
+    """LoRA of dense layers: `y = x W + b + s (x A) B` with A [in, rank] and B [rank, out], `s = alpha / rank`.
+
+    A is uniform in ±1/√in and B is 0, so the network starts as it was. The two small products are computed beside the
+    layer, which costs less than `x (W + s A B)`.
+
+    Args:
+      rank: of the update.
+      where: regexes over module paths, as `.*/attention/(query|value)`.
+      alpha: the scale's numerator; None for the rank, that is a scale of 1 (√rank where it is rank-stabilised).
+      rank_stabilised: `s = alpha / √rank` (rsLoRA), with which gradients do not shrink as the rank grows.
+      dropout: probability with which an element of the adapter's x is dropped in training.
+      magnitude: DoRA, `y = x W' + b` with `W' = m (W + s A B) / ‖W + s A B‖`, where the norm is of each output's
+        column, and a constant to the gradient, and m starts as ‖W‖. With dropout it is the product A B whose x is
+        dropped.
+
+    Returns:
+      An adapter with the parameters `a`, `b`, and `m` where `magnitude`.
+
+    Raises:
+      ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive; at `attach`, for a kernel
+        that is not [in, out]; when training with dropout without a key.
+
+    Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv 2106.09685. Kalajdzievski, A Rank
+    Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv 2312.03732. Liu et al., DoRA: Weight-Decomposed
+    Low-Rank Adaptation, 2024, arXiv 2402.09353.
+
+    Example:
+      >>> import jtl
+      >>> jtl.peft.lora(8, (".*/attention/(query|value)",), alpha=16).where
+      ('.*/attention/(query|value)',)
+    """
+    if isinstance(where, str):
+        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    if rank < 1:
+        raise ValueError(f"rank={rank}: give at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: give a probability of at least 0 and below 1")
+    if alpha is not None and not alpha > 0:
+        raise ValueError(f"alpha={alpha}: give a positive number")
+    scale = (rank if alpha is None else alpha) / (rank**0.5 if rank_stabilised else rank)
+
+    def init(key: Key, path: str, own: Params) -> Params:
+        kernel = own["kernel"]
+        if kernel.ndim != 2:
+            raise ValueError(
+                f"the kernel of {path!r} is {kernel.shape}; LoRA takes dense layers, [in, out]: let `where` match those"
+            )
+        fan_in, out = kernel.shape
+        limit = fan_in**-0.5
+        made = {
+            "a": jax.random.uniform(key, (fan_in, rank), kernel.dtype, -limit, limit),
+            "b": jnp.zeros((rank, out), kernel.dtype),
+        }
+        return made | ({"m": _columns(jnp.asarray(kernel))} if magnitude else {})
+
+    def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
+        y, given = run(x), x
+        if dropout and call.train:
+            if call.key is None:
+                raise ValueError(f"LoRA at {call.path!r} has dropout={dropout}: give apply(..., train=True) a key")
+            kept = jax.random.bernoulli(rng.stream(call.key, f"lora/{call.path}"), 1 - dropout, x.shape)
+            given = jnp.where(kept, x / (1 - dropout), 0)
+        update = scale * (given @ params["a"].astype(y.dtype) @ params["b"].astype(y.dtype))
+        if not magnitude:
+            return y + update
+        ratio = (params["m"] / jax.lax.stop_gradient(_columns(_updated(params, own)))).astype(y.dtype)
+        ratio = ratio.reshape((1,) * (y.ndim - 1) + (-1,))
+        bias = own.get("bias")
+        bias = 0 if bias is None else bias.astype(y.dtype).reshape(ratio.shape)
+        return (y - bias + update) * ratio + bias
+
+    def merge(params: Params, path: str, own: Params) -> Params:
+        del path
+        kernel = _updated(params, own)
+        if magnitude:
+            kernel = kernel * (params["m"] / _columns(kernel))[None]
+        return {**own, "kernel": kernel.astype(own["kernel"].dtype)}
+
+    def _updated(params: Params, own: Params) -> Any:
+        return own["kernel"] + scale * (params["a"] @ params["b"])
+
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank if alpha is None else alpha,
+        "lora_dropout": dropout,
+        "use_rslora": rank_stabilised,
+        "use_dora": magnitude,
+        "bias": "none",
+    }
+    return Adapter(tuple(where), init, apply, merge, config)
+
+
+def _columns(kernel: Any) -> Any:
+    """The norm of each output's column, with a finite gradient where it is 0."""
+    squares = (kernel**2).sum(0)
+    return jnp.sqrt(jnp.where(squares > 0, squares, 1)) * (squares > 0)

@@ -1,0 +1,120 @@
+"""Replaces the files of a folder all at once: a process that is killed leaves the old ones or the new ones."""
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+from tempfile import mkdtemp
+
+
+class CannotSwap(OSError):
+    """The folder itself cannot be renamed, as one where a file system is mounted, or whose parent is read-only."""
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None], stale: Collection[str] = ()) -> None:
+    """Puts new files into a folder, in one step.
+
+    They are written into a folder beside it, together with links to what stays, and flushed to the disk; then the two
+    folders exchange their names, which Linux and macOS do as one operation. On other systems, and on file systems that
+    lack it, the old folder is renamed first: who is killed between the two renames finds it beside, in `.partial-…`.
+
+    Args:
+      folder: created if it does not exist, of a resolved path.
+      fill: writes the new files into the folder that it is given.
+      stale: names of old files that do not stay.
+
+    Raises:
+      CannotSwap: nothing was written, or it was removed again.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        apart = Path(mkdtemp(prefix=f".partial-{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise CannotSwap(str(error)) from error
+    try:
+        new = apart / "new"
+        new.mkdir()
+        fill(new)
+        if folder.is_dir():
+            shutil.copymode(folder, new)
+            _link(folder, new, stale)
+        for place, _, files in os.walk(new):
+            for path in (*(Path(place, name) for name in files), Path(place)):
+                _flush(path)
+        try:
+            _into_place(new, folder, apart / "old")
+        except OSError as error:
+            raise CannotSwap(str(error)) from error
+        _flush(folder.parent)
+    finally:
+        if folder.is_dir() or not (apart / "old").is_dir():
+            shutil.rmtree(apart, ignore_errors=True)
+
+
+def _into_place(new: Path, folder: Path, old: Path) -> None:
+    while True:
+        if not folder.is_dir():
+            with suppress(OSError):  # another process made one meanwhile
+                os.rename(new, folder)
+                return
+        if _exchange(new, folder):
+            return
+        with suppress(FileNotFoundError):  # another process is between its two renames
+            os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+            return
+        except OSError:
+            if not folder.is_dir():
+                os.rename(old, folder)
+                raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders in one operation; False where the system or the file system has none."""
+    paths = [os.fsencode(path) for path in (one, other)]
+    try:
+        system = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            return system.renamex_np(*paths, ctypes.c_uint(2)) == 0
+        here = ctypes.c_int(-100)  # AT_FDCWD: paths are absolute
+        return system.renameat2(here, paths[0], here, paths[1], ctypes.c_uint(2)) == 0
+    except (AttributeError, OSError, TypeError):
+        return False
+
+
+def _link(old: Path, new: Path, stale: Collection[str]) -> None:
+    """What the new folder lacks, as links to the same files."""
+    for entry in os.scandir(old):
+        to = new / entry.name
+        if entry.name in stale or (to.exists() and not entry.is_dir(follow_symlinks=False)):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if not to.exists():
+                to.mkdir()
+                shutil.copymode(entry.path, to)
+            _link(Path(entry.path), to, ())
+        elif entry.is_symlink():
+            os.symlink(os.readlink(entry.path), to)
+        else:
+            try:
+                os.link(entry.path, to)
+            except OSError:  # a file system without links
+                shutil.copy2(entry.path, to)
+
+
+def _flush(path: Path) -> None:
+    if path.is_symlink():
+        return
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folder, and nobody what is not his
+        return
+    try:
+        with suppress(OSError):  # some file systems flush no folder
+            os.fsync(opened)
+    finally:
+        os.close(opened)

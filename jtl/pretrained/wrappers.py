@@ -1,0 +1,53 @@
+"""Names of tensors without what wrappers of modules add: `torch.compile`, FSDP, DataParallel."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from jtl.weights.formats.errors import WeightNameError, show
+from jtl.weights.formats.lazy_tensors import Tensors
+from jtl.weights.mapping.rules import Rule, Rules
+
+_NEVER_OWN = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_MODULE = re.compile(r"(?:(?<=\.)|^)module\.")
+
+
+def unwrapped(tensors: Tensors, table: Sequence[Rule] = ()) -> Tensors:
+    """The tensors by the names that they had before their modules were wrapped.
+
+    `_orig_mod.` (torch.compile), `_fsdp_wrapped_module.` and `_checkpoint_wrapped_module.` go wherever they stand.
+    `module.` (DataParallel), which may be a module's own name, goes where more names are then in the table.
+
+    Args:
+      tensors: of a file.
+      table: the rules of the names that are looked for.
+
+    Raises:
+      WeightNameError: where two tensors would have one name.
+    """
+    tensors = _without(tensors, _NEVER_OWN)
+    if not table or not any(map(_MODULE.search, tensors)):
+        return tensors
+    plain = {_MODULE.sub("", name) for name in tensors}
+    if len(plain) < len(tensors) or _known(plain, table) <= _known(tensors, table):
+        return tensors
+    return _without(tensors, _MODULE)
+
+
+def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
+    rules = Rules(table)
+    return sum(rules.first(name) is not None for name in names)
+
+
+def _without(tensors: Tensors, words: re.Pattern[str]) -> Tensors:
+    if not any(map(words.search, tensors)):
+        return tensors
+    names: dict[str, str] = {}
+    for name in tensors:
+        short = words.sub("", name)
+        if short in names:
+            raise WeightNameError(
+                f"{show(names[short])} and {show(name)} are both {show(short)} without the names of wrappers; "
+                "leave one of them out of the file"
+            )
+        names[short] = name
+    return Tensors(tensors.path, {short: tensors.entry(name) for short, name in names.items()}, tensors.metadata)

@@ -1,0 +1,116 @@
+"""Averages of parameters: WiSE-FT between two networks, and the greedy soup of many."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jtl.typing import Tree
+
+
+class Soup(NamedTuple):
+    """The result of `greedy_soup`.
+
+    Args:
+      average: of the candidates that were taken.
+      taken: their places in the given sequence, in the order in which they were taken.
+      score: of the average.
+    """
+
+    average: Any
+    taken: tuple[int, ...]
+    score: float
+
+
+def interpolate(a: Tree, b: Tree, share: float) -> Tree:
+    """WiSE-FT: `(1 − s) a + s b`, leaf by leaf, computed in float32 and kept in the dtype of a.
+
+    Args:
+      a: parameters, or `jtl.Variables`, of the pretrained network.
+      b: those of the fine-tuned one; of a zero-shot classifier's fine-tuning they have the same tree.
+      share: s in [0, 1]; 0 is a, 1 is b.
+
+    Raises:
+      ValueError: for a share outside [0, 1], or trees or shapes that differ, by the first path.
+
+    Example:
+      >>> import jtl
+      >>> from jtl.selection.soups import interpolate
+      >>> float(interpolate({"w": 0.0}, {"w": 4.0}, 0.25)["w"])
+      1.0
+
+    Wortsman et al., Robust fine-tuning of zero-shot models, 2021, arXiv 2109.01903.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share}: the share of the second lies in [0, 1]")
+    return _average([a, b], [1 - share, share])
+
+
+def greedy_soup(candidates: Sequence[Tree], score: Callable[[Tree], float]) -> Soup:
+    """Averages parameters greedily: best first, each next one is kept if the average does not get worse with it.
+
+    The soup is on the validation data never worse than the best candidate. Running statistics of BatchNorm do not
+    average: soup the parameters alone, and let `score` compute the statistics anew.
+
+    Args:
+      candidates: parameters of networks fine-tuned from one start, at least one.
+      score: from parameters to a validation score, higher is better.
+
+    Raises:
+      ValueError: for no candidates, trees that differ, or a score that is NaN.
+
+    Example:
+      >>> from jtl.selection.soups import greedy_soup
+      >>> soup = greedy_soup([{"w": 0.0}, {"w": 4.0}, {"w": 9.0}], lambda p: -abs(float(p["w"]) - 1.5))
+      >>> soup.taken, float(soup.average["w"])
+      ((0, 1), 2.0)
+
+    Wortsman et al., Model soups, 2022, arXiv 2203.05482.
+    """
+    if not candidates:
+        raise ValueError("candidates is empty: give the parameters of at least one network")
+    alone = [_number(score(one), i) for i, one in enumerate(candidates)]
+    order = sorted(range(len(candidates)), key=lambda i: -alone[i])
+    taken, best, average = (order[0],), alone[order[0]], candidates[order[0]]
+    for i in order[1:]:
+        members = (*taken, i)
+        tried = _average([candidates[j] for j in members], [1 / len(members)] * len(members))
+        found = _number(score(tried), i)
+        if found >= best:
+            taken, best, average = members, found, tried
+    return Soup(average, taken, best)
+
+
+def _average(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
+    first = trees[0]
+    for i, other in enumerate(trees[1:], 1):
+        _same(first, other, i)
+
+    def leaf(*values: Any) -> Any:
+        dtype = jnp.result_type(values[0])
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            dtype = jnp.float32
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return jnp.asarray(sum(s * jnp.asarray(v, wide) for s, v in zip(shares, values, strict=True))).astype(dtype)
+
+    return jax.tree.map(leaf, *trees)
+
+
+def _same(a: Tree, b: Tree, i: int) -> None:
+    ours, theirs = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (a, b)
+    )
+    for path in sorted(ours.keys() | theirs.keys()):
+        if ours.get(path) != theirs.get(path):
+            raise ValueError(
+                f"tree {i} has {path} of shape {theirs.get(path)}, tree 0 of {ours.get(path)}: only equal trees average"
+            )
+
+
+def _number(score: Any, i: int) -> float:
+    value = float(score)
+    if value != value:
+        raise ValueError(f"the score of candidate {i} is NaN")
+    return value

@@ -1,0 +1,123 @@
+"""Adapters of a small ViT: against the merged network, and layers in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jtl import backbones, heads, peft
+from jtl.methods.finetune.finetune import finetune
+from jtl.model import Variables
+from jtl.networks import network
+from jtl.params import flatten, select, unflatten
+from jtl.train import make_step
+
+SIZE = backbones.Size(16, 2, 2, 32)
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+QV = (r"block\d+/attention/(query|value)", ".*/mlp/up")
+KINDS = {
+    "lora": peft.lora(3, QV, alpha=6),
+    "rslora": peft.lora(3, QV, alpha=6, rank_stabilised=True),
+    "dora": peft.lora(3, QV, alpha=6, magnitude=True),
+    "ia3": peft.ia3((".*/attention/(key|value)",), inputs=(".*/mlp/down",)),
+}
+
+
+def base():
+    net = network(backbone=backbones.vit(SIZE, patch=4, image=8), head=heads.linear(3))
+    shapes, draw = jax.eval_shape(net.init, jax.random.key(0), IMAGES), np.random.default_rng(1)
+    return net, jax.tree.map(lambda s: (0.3 * draw.normal(size=s.shape)).astype(s.dtype), shapes)
+
+
+def randomised(variables):
+    draw = np.random.default_rng(2)
+    flat = {
+        path: 0.5 * draw.normal(size=leaf.shape).astype(np.float32) if "/adapter/" in path else leaf
+        for path, leaf in flatten(variables.params).items()
+    }
+    return variables._replace(params=unflatten(flat))
+
+
+def run(net, variables):
+    return jax.jit(lambda v: net.apply(v, IMAGES, train=False)[0].output)(variables)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_starts_as_the_base_and_merges(kind):
+    """The start is the base's output; with random adapters the merged base computes the same, and not what it did."""
+    net, variables = base()
+    adapted, more = peft.attach(net, variables, KINDS[kind], jax.random.key(1))
+    before = run(net, variables)
+    np.testing.assert_allclose(run(adapted, more), before, rtol=0, atol=1e-5)
+    changed = randomised(more)
+    merged = peft.merge(changed, KINDS[kind])
+    assert flatten(merged.params).keys() == flatten(variables.params).keys()
+    found = run(adapted, changed)
+    np.testing.assert_allclose(run(net, merged), found, rtol=0, atol=2e-5)
+    assert np.abs(found - before).max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_kernel_is_the_formula(kind):
+    """Of one layer, in numpy float64, with scale alpha / rank = 2, or 6 / sqrt(3)."""
+    net, variables = base()
+    more = randomised(peft.attach(net, variables, KINDS[kind], jax.random.key(1))[1])
+    path = "block1/mlp/down" if kind == "ia3" else "block1/attention/query"
+    flat = {name: np.asarray(leaf, np.float64) for name, leaf in flatten(more.params).items()}
+    kernel = flat[f"backbone/{path}/kernel"]
+    part = {name.split("/")[-1]: leaf for name, leaf in flat.items() if name.startswith(f"backbone/adapter/{path}/")}
+    if kind == "ia3":
+        expected = np.diag(part["scale"]) @ kernel
+    else:
+        expected = kernel + {"rslora": 6 / np.sqrt(3)}.get(kind, 2) * part["a"] @ part["b"]
+    if kind == "dora":
+        expected = expected / np.linalg.norm(expected, axis=0) * part["m"]
+    found = flatten(peft.merge(more, KINDS[kind]).params)[f"backbone/{path}/kernel"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_trains_the_adapters_alone():
+    net, variables = base()
+    net, variables = peft.attach(net, variables, KINDS["lora"], jax.random.key(1))
+    objective = finetune(net)
+    step = make_step(objective, optax.adam(1e-2), trainable=select("backbone/adapter/.*"))
+    batch = {"x": IMAGES, "y": np.array([0, 1, 2, 0])}
+    state, _ = jax.jit(step)(step.init(variables, jax.random.key(0)), batch)
+    before, after = flatten(variables.params), flatten(state.params)
+    changed = {path for path in after if not np.array_equal(before[path], after[path])}
+    # A has no gradient while B is 0.
+    assert changed == {path for path in before if "/adapter/" in path and path.endswith("/b")}
+
+
+def test_patterns_that_match_nothing_are_named():
+    net, variables = base()
+    with pytest.raises(ValueError, match=r"\['nowhere'\] match no module; there are \['block1/attention/key'"):
+        peft.attach(net, variables, peft.lora(2, (".*/mlp/up", "nowhere")), jax.random.key(0))
+    with pytest.raises(ValueError, match="dense layers"):
+        peft.attach(net, variables, peft.lora(2, ("embed",)), jax.random.key(0))
+    more = peft.attach(net, variables, KINDS["lora"], jax.random.key(0))
+    with pytest.raises(ValueError, match="have an adapter already"):
+        peft.attach(*more, KINDS["lora"], jax.random.key(0))
+    with pytest.raises(ValueError, match="rank=0"):
+        peft.lora(0, (".*",))
+    with pytest.raises(ValueError, match="there is no adapter"):
+        peft.summary(variables)
+
+
+def test_dropout_draws_apart_at_each_module_and_keeps_the_mean():
+    """Over many keys the mean output of one dense layer with dropout is that without; without a key it raises."""
+    net = backbones.mlp((4,))
+    x = jnp.ones((2, 5))
+    plain, dropped = (peft.lora(2, ("stage1/dense",), dropout=p) for p in (0.0, 0.5))
+    variables = Variables({"stage1": {"dense": {"kernel": jnp.full((5, 4), 0.5), "bias": jnp.full(4, 10.0)}}}, {})
+    net_a, more = peft.attach(net, variables, plain, jax.random.key(0))
+    net_b, _ = peft.attach(net, variables, dropped, jax.random.key(0))
+    more.params["adapter"]["stage1"]["dense"]["b"] = jnp.ones((2, 4))
+    expected = net_a.apply(more, x, train=True, key=jax.random.key(0))[0]["pooled"]
+    keys = jax.random.split(jax.random.key(3), 4000)
+    found = jax.jit(jax.vmap(lambda k: net_b.apply(more, x, train=True, key=k)[0]["pooled"]))(keys)
+    assert found.std(0).min() > 1e-2
+    np.testing.assert_allclose(found.mean(0), expected, atol=0.08)
+    with pytest.raises(ValueError, match="give apply"):
+        net_b.apply(more, x, train=True)

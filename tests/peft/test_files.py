@@ -1,0 +1,127 @@
+"""Files of PEFT both ways, on a small random BERT of transformers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from running import forward
+
+from jtl import peft as ours
+from jtl.params import flatten, merge, select, split
+from jtl.pretrained.load import load
+
+torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
+pytest.importorskip("transformers")
+peft = pytest.importorskip("peft", reason="PEFT is the reference of its own files")
+
+from text_references import hf_text, texts, to_torch
+
+LAYERS = ["query", "value", "output.dense"]
+CONFIGS = {
+    "lora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS},
+    "rslora": {"r": 3, "lora_alpha": 6, "target_modules": LAYERS, "use_rslora": True},
+    "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
+    "ia3": {"target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    hf_text("bert").save_pretrained(folder)
+    return folder
+
+
+def fresh(folder):
+    import transformers
+
+    return transformers.BertForSequenceClassification.from_pretrained(folder).eval()
+
+
+def logits(net):
+    with torch.no_grad():
+        return net(**to_torch(texts("bert"))).logits.numpy()
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
+def test_both_ways(kind, base, tmp_path):
+    """PEFT's random adapters give PEFT's logits here; saved again and read by PEFT, the same; merged too."""
+    config = (peft.IA3Config if kind == "ia3" else peft.LoraConfig)(**CONFIGS[kind])
+    theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
+    for name, value in theirs.named_parameters():
+        if "lora_" in name or "ia3_" in name:
+            value.data += 0.5 * torch.randn(value.shape, generator=draw)
+    theirs.save_pretrained(tmp_path / "theirs")
+    wanted, pretrained = logits(theirs), load(base)
+    loaded = ours.load(tmp_path / "theirs", pretrained)
+    found = jax.jit(lambda v: forward(loaded.network, train=False)(v, texts("bert"), None)[1])(loaded.variables)
+    assert np.abs(wanted - logits(fresh(base))).max() > 1e-2
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    ours.save(tmp_path / "ours", pretrained, loaded.variables, loaded.adapter)
+    again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "ours").eval()
+    np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-6)
+    merged = ours.merge(loaded.variables, loaded.adapter)
+    assert flatten(merged.params).keys() == flatten(pretrained.variables.params).keys()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_not_read_raises(base, tmp_path):
+    peft.get_peft_model(fresh(base), peft.LoraConfig(r=2, target_modules=["query"])).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    pretrained = load(base)
+    for change, said in (
+        ({"bias": "all"}, "'bias': 'all'"),
+        ({"rank_pattern": {"query": 4}}, "rank_pattern"),
+        ({"peft_type": "BOFT"}, "'BOFT'"),
+        ({"r": 3}, "the network has"),
+        ({"use_dora": True}, "lacks"),
+    ):
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=said):
+            ours.load(tmp_path, pretrained)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.filterwarnings("ignore")
+def test_trains_as_peft(kind, base, tmp_path):
+    """The losses of 200 steps of AdamW on the adapters alone, in float64, are PEFT's to 1e-5."""
+    labels, rate = np.array([0, 2, 1]), 3e-3
+    config = (peft.IA3Config if kind == "ia3" else peft.LoraConfig)(**CONFIGS[kind])
+    theirs = peft.get_peft_model(fresh(base).double(), config).double().eval()
+    theirs.save_pretrained(tmp_path)
+    with jax.enable_x64(True):
+        loaded = ours.load(tmp_path, load(base, dtype=jnp.float64))
+        learned, frozen = split(loaded.variables.params, select("backbone/adapter/.*"))
+        tx, x = optax.adamw(rate, weight_decay=0.01), texts("bert")
+
+        def loss(learned, frozen):
+            variables = loaded.variables._replace(params=merge(learned, frozen))
+            output = forward(loaded.network, train=False)(variables, x, None)[1]
+            return optax.softmax_cross_entropy_with_integer_labels(output, labels).mean()
+
+        @jax.jit
+        def run(learned, frozen):
+            def step(carry, _):
+                learned, opt = carry
+                value, grads = jax.value_and_grad(loss)(learned, frozen)
+                updates, opt = tx.update(grads, opt, learned)
+                return (optax.apply_updates(learned, updates), opt), value
+
+            return jax.lax.scan(step, (learned, tx.init(learned)), None, 200)[1]
+
+        found = np.asarray(run(jax.tree.map(jnp.asarray, learned), frozen))
+    adam = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], rate, weight_decay=0.01)
+    wanted = []
+    for _ in range(200):
+        value = torch.nn.functional.cross_entropy(theirs(**to_torch(x)).logits, torch.tensor(labels))
+        adam.zero_grad()
+        value.backward()
+        adam.step()
+        wanted.append(value.item())
+    assert found.dtype == np.float64
+    assert wanted[-1] < wanted[0] - 0.1
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)

@@ -1,0 +1,58 @@
+"""What `jtl.load` says where a user is likely to go wrong."""
+
+import json
+
+import made
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jtl.pretrained.load import load
+
+
+def test_an_adapters_folder_is_told(tmp_path):
+    told = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 8}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
+    save_file({"base_model.model.x.lora_A.weight": np.ones((2, 2), np.float32)}, tmp_path / "adapter_model.safetensors")
+    for options in ({}, {"arch": "resnet18"}):
+        with pytest.raises(
+            ValueError, match=r"holds a PEFT adapter \('LORA'\).*'org/base', by jtl.load.*jtl\.peft\.load"
+        ):
+            load(tmp_path, **options)
+    made.folder(tmp_path, made.VIT)  # a network beside it is read
+    assert load(tmp_path).naming == "transformers"
+
+
+def test_an_adapters_repository_is_told(hub):
+    hub.commit("org/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
+    with pytest.raises(FileNotFoundError, match=r"org/adapter holds a PEFT adapter.*jtl\.peft\.load"):
+        load("hf:org/adapter")
+
+
+def test_a_head_to_be_re_initialised_needs_classes(tmp_path):
+    folder = made.folder(tmp_path / "in", made.VIT)
+    bare = {name: array for name, array in made.tensors(made.VIT).items() if not name.startswith("classifier")}
+    save_file(bare, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="the file has no head, so give classes= too"):
+        load(folder, reinit=("head/.*",))
+    head = load(folder, reinit=("head/.*",), classes=np.int64(2)).variables.params["head"]
+    assert head["out"]["kernel"].shape == (12, 2)
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    folder = made.folder(tmp_path / "in", made.VIT)
+    with pytest.raises(ValueError, match=r"classes=\('a', 'b', 'a'\): a more than once; give each class a name"):
+        load(folder, classes=("a", "b", "a"), reinit=("head/.*",))
+
+
+def test_names_of_networks_are_told_by_the_nearest(tmp_path):
+    folder = made.folder(tmp_path / "in", made.VIT)
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"without a config\.json does not say.*`jtl inspect`.*`jtl models`") as caught:
+        load(folder)
+    assert len(str(caught.value)) < 400
+    with pytest.raises(
+        ValueError, match=r"arch='resnet51' is not known; near are .*resnet50.*; `jtl models`"
+    ) as caught:
+        load(folder, arch="resnet51")
+    assert len(str(caught.value)) < 400
