@@ -9,10 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jtl.command import surface
+from jtl.command.inputs import files, texts
+from jtl.command.settings import Settings
 
 RECIPES = Path(__file__).parent / "recipes"
 Which = Annotated[Positional[str], arg(help="a recipe's name (jtl train --help lists them), or the path of a .py file")]
@@ -44,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "describe": lambda recipe: _describe(recipe, options),
         "models": _models,
         "inspect": _inspect,
+        "finetune": _told(surface.finetune),
+        "features": _told(surface.features),
+        "export": _told(surface.export),
     }
     try:
         chosen, values = _parse(given)
@@ -69,17 +76,66 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
     def train(recipe: Which) -> tuple[str, tuple]:
         return "train", (recipe,)
 
-    def evaluate(checkpoint: Where, recipe: Path | None = None) -> tuple[str, tuple]:
-        """The metrics of a checkpoint on its recipe's test set.
+    def evaluate(
+        run: Where,
+        data: Positional[Path | None] = None,
+        /,
+        recipe: Path | None = None,
+        text: str = "text",
+        label: str = "label",
+    ) -> tuple[str, tuple]:
+        """Scores on labelled data, or those of a recipe's checkpoint on its test set.
 
         Args:
-          checkpoint: the folder of a run's checkpoints.
+          run: the folder of a run of `jtl finetune`, one that `jtl.save` wrote, or that of a recipe's checkpoints.
+          data: a folder of class folders, or a table; not for a recipe.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
+          text: a table's column of texts.
+          label: a table's column of labels.
         """
-        return "eval", (checkpoint, recipe)
+        return "eval", (run, recipe, data, text, label)
+
+    def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:
+        return "finetune", (settings,)
+
+    def features(
+        inputs: Positional[tuple[str, ...]],
+        /,
+        weights: str,
+        out: Path = Path("features.npz"),
+        arch: str | None = None,
+        size: int | None = None,
+    ) -> tuple[str, tuple]:
+        """The pooled features of images by pretrained weights, as an .npz.
+
+        Args:
+          inputs: files or folders of images, labelled or not.
+          weights: as of `jtl finetune`.
+          out: the file to write.
+          arch: as of `jtl finetune`.
+          size: as of `jtl finetune`.
+        """
+        return "features", (inputs, weights, out, arch, size)
+
+    def export(
+        run: Where, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
+    ) -> tuple[str, tuple]:
+        """The network of a run in the files of another library.
+
+        Args:
+          run: the folder of a run of `jtl finetune`, or one that `jtl.save` wrote.
+          out: the folder to write.
+          format: transformers', timm's, torchvision's, or jtl's own.
+        """
+        return "export", (run, out, format)
 
     def predict(
-        checkpoint: Where, inputs: Positional[tuple[str, ...]], /, top: int = 3, recipe: Path | None = None
+        checkpoint: Where,
+        inputs: Positional[tuple[str, ...]],
+        /,
+        top: int = 3,
+        recipe: Path | None = None,
+        csv: Path | None = None,
     ) -> tuple[str, tuple]:
         """Predicts the classes of images, sounds or texts with a checkpoint.
 
@@ -88,8 +144,9 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
           inputs: files of images or sounds; for a network of texts a text each, or a file of them, one a line.
           top: how many classes to name for each.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
+          csv: also write all shares into this file; not for a recipe.
         """
-        return "predict", (checkpoint, inputs, top, recipe)
+        return "predict", (checkpoint, inputs, top, recipe, csv)
 
     def describe(recipe: Which) -> tuple[str, tuple]:
         """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
@@ -116,6 +173,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """
         return "inspect", (file, rows, within, prefix)
 
+    finetune.__doc__ = Settings.__doc__
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
     return tyro.extras.subcommand_cli_from_dict(
         {
@@ -126,6 +184,9 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "describe": describe,
             "models": models,
             "inspect": inspect,
+            "finetune": finetune,
+            "features": features,
+            "export": export,
         },
         prog="jtl",
         description="Transfer learning in JAX. Start with: jtl demo",
@@ -151,7 +212,24 @@ def _train(name: str, options: list[str], prog: str) -> int:
     return 1 if results.get("failed") else 0
 
 
-def _evaluate(checkpoint: Path, code: Path | None) -> int:
+def _told(run: Callable[..., int]) -> Callable[..., int]:
+    """A command whose errors are the user's to correct."""
+
+    def command(*values: Any) -> int:
+        with _mistakes(ValueError, OSError):
+            return run(*values)
+
+    return command
+
+
+def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str, label: str) -> int:
+    folder = surface.saved(checkpoint)
+    if folder is not None:
+        return _told(surface.evaluate)(folder, data, text, label)
+    if data is not None:
+        raise Mistake(
+            f"{str(checkpoint)!r} is not a run of `jtl finetune`: a recipe's is evaluated on its own test set"
+        )
     recipe, variables, step = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError, ModuleNotFoundError):
         found = recipe.evaluate(variables)
@@ -159,19 +237,24 @@ def _evaluate(checkpoint: Path, code: Path | None) -> int:
     return 0
 
 
-def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None) -> int:
+def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
+    folder = surface.saved(checkpoint)
+    if folder is not None:
+        return _told(surface.predict)(folder, inputs, top, csv)
+    if csv is not None:
+        raise Mistake("--csv is for runs of `jtl finetune` and folders of jtl.save")
     recipe, variables, _ = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError, ModuleNotFoundError):
         network = recipe.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
-    named = _texts(inputs) if network.texts else _files(inputs)
     with _mistakes(ValueError, OSError):
-        rows = [network.read(given) for given in named]
+        named = texts(inputs) if network.texts else files(inputs)
+        rows = [network.read(one) for one in named]
     import jax
     import numpy as np
 
@@ -179,34 +262,8 @@ def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | N
 
     predict = jax.jit(predictor(network.net))
     shares = np.asarray(jax.nn.softmax(predict(variables, jax.tree.map(lambda *leaves: np.stack(leaves), *rows))))
-    for given, share in zip(named, shares, strict=True):
-        best = np.argsort(-share, kind="stable")[:top]
-        print(f"{given}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best))
+    surface.ranked(named, shares, network.classes, top)
     return 0
-
-
-def _files(inputs: tuple[str, ...]) -> list[Path]:
-    for path in map(Path, inputs):
-        if not path.is_file():
-            raise Mistake(
-                f"the file {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
-            )
-    return [Path(given) for given in inputs]
-
-
-def _texts(inputs: tuple[str, ...]) -> list[str]:
-    """Each as it is, or the lines of the file that it names."""
-    found: list[str] = []
-    for given in inputs:
-        try:
-            # Windows begins a file with a mark; a line ends where an editor says so, not at every separator of Unicode.
-            lines = Path(given).read_text("utf-8-sig").split("\n") if os.path.isfile(given) else [given]
-        except (OSError, UnicodeDecodeError) as error:
-            raise Mistake(f"the file {given!r} is no text in UTF-8: {error}") from error
-        found += [line for line in lines if line.strip()]
-    if not found:
-        raise Mistake("there is no text in what was given; give a sentence, or a file of them, one a line")
-    return found
 
 
 def _describe(name: str, options: list[str]) -> int:
@@ -329,6 +386,8 @@ def _mistakes(*kinds: type[Exception]) -> Any:
     """Turns errors that the user's input explains into a `Mistake`; all others keep their traceback."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except kinds as error:
         raise Mistake(str(error)) from error
 

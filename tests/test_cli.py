@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jtl import cli
+from jtl.command import inputs
 from jtl.recipes import digits
 from jtl.recipes.parts import digits_data, digits_transfer
 from jtl.recipes.parts.base import command
@@ -100,10 +101,10 @@ def test_a_recipe_file_may_have_the_name_of_a_module(tmp_path, mine):
 def test_files_of_texts_are_lines_as_editors_have_them(tmp_path):
     file = tmp_path / "texts.txt"
     file.write_bytes("\ufeffa quiet triumph\r\n \r\nno\u2028more\x85\n".encode())
-    assert cli._texts((str(file), "as it is")) == ["a quiet triumph", "no\u2028more\x85", "as it is"]
+    assert inputs.texts((str(file), "as it is")) == ["a quiet triumph", "no\u2028more\x85", "as it is"]
     file.write_bytes(b"caf\xe9\n")
-    with pytest.raises(cli.Mistake, match=r"texts\.txt' is no text in UTF-8"):
-        cli._texts((str(file),))
+    with pytest.raises(ValueError, match=r"texts\.txt' is no text in UTF-8"):
+        inputs.texts((str(file),))
 
 
 def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):

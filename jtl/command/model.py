@@ -47,17 +47,19 @@ class Inputs:
         if self.tokens is not None:
             return self.tokens(list(items))
         assert self.preprocessing is not None
-        return np.stack([image(Path(item), self.preprocessing, margin) for item in items])
+        seen = np.stack([image(Path(item), self.preprocessing, margin) for item in items])
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        return np.asarray(augment.normalise(mean, std)(None, jnp.asarray(seen)))
 
 
 def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
-    """One file as a network takes it, normalised; the crop is `margin` times as large as that of evaluation."""
+    """One file, resized and cropped, uint8 [side, side, 3]; the crop is `margin` times as large as in evaluation."""
     seen = pixels.decode(file, "RGB")
     if how.size is not None:
         seen = pixels.resize(seen, how.size, how.interpolation)
     side = how.crop or min(seen.shape[:2])
     room = min(round(side * margin), *seen.shape[:2])
-    return np.asarray(augment.normalise(how.mean, how.std)(None, jnp.asarray(pixels.center_crop(seen, room))))
+    return pixels.center_crop(seen, room)
 
 
 def pretrained(weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any) -> Pretrained:
@@ -77,8 +79,8 @@ def pretrained(weights: str, classes: Sequence[str] | None, *, arch: str | None,
         arch = found[0].name
     if classes is None:
         return load(weights, arch=arch)
-    options = {"reads": "mean"} if kind == "texts" else {}
-    return load(weights, arch=arch, classes=tuple(classes), reinit=("head/.*",), key=key, **options)
+    reads = "mean" if kind == "texts" else None
+    return load(weights, arch=arch, classes=tuple(classes), reinit=("head/.*",), key=key, reads=reads)
 
 
 def inputs_of(
@@ -108,8 +110,8 @@ def inputs_of(
 def folded(variables: Variables) -> bool:
     """Whether the running statistics say nothing, because batch normalisation was folded into the convolutions.
 
-    Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo what
-    was learned, so they stay frozen.
+    Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo
+    what was learned, so they stay frozen.
     """
     stats = flatten(variables.stats)
     means = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("mean")]

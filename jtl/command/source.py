@@ -98,9 +98,9 @@ def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
         groups = [groups[i] for i in draw.permutation(len(groups))]
         for part, share in wanted.items():
             count = max(1, round(share * len(groups)))
-            taken[part] += [i for group in groups[:count] for i in group]
+            taken[part] += [i for group in groups[:count] for i in group.tolist()]
             groups = groups[count:]
-        taken["train"] += [i for group in groups for i in group]
+        taken["train"] += [i for group in groups for i in group.tolist()]
     drawn = {name: whole.rows(sorted(index)) for name, index in taken.items()}
     return {name: drawn[name] if name in drawn else found[name] for name in SPLITS}
 

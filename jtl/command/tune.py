@@ -139,7 +139,7 @@ def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[
 def _below(
     settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any
 ) -> tuple[Variables, list[dict[str, Any]], str]:
-    """The best variables by the validation loss, the start among them."""
+    """The best variables by the validation accuracy, the start among them."""
     train, net = splits["train"], loaded.network
     data = Dataset(_Rows(inputs, train, MARGIN if train.kind == "images" else 1.0), settings.batch, seed=settings.seed)
     held = jtl.data.arrays(
@@ -154,18 +154,20 @@ def _below(
     tx = optax.adamw(optim.warmup_cosine(settings.learning_rate, steps), weight_decay=1e-4, mask=optim.decayed)
     step = make_step(objective, tx, trainable=select(*trained_by(settings.ways, loaded.variables)), clip=1.0)
     one = mesh(devices=jax.devices()[:1])
-    before = evaluate(evaluation(net), loaded.variables, held, mesh=one)["loss"]
+    before = evaluate(evaluation(net), loaded.variables, held, mesh=one)["accuracy"]
     every = max(1, min(len(data), steps // 10))
-    validation = Validation(evaluation(net), held, every=every, patience=settings.patience)
+    # Not the loss: it grows with certainty long after the accuracy has stopped to fall.
+    watched = {"watch": "accuracy", "mode": "max", "patience": settings.patience}
+    validation = Validation(evaluation(net), held, every=every, **watched)
     saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}")
     key = rng.stream(jax.random.key(settings.seed), "run")
     records = [JsonLines(settings.folder / "metrics.jsonl")]
     state = step.init(loaded.variables, key)
     done = fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=records)
     best = saver.about(step="best")
-    if before <= best["metrics"]["loss"]:
+    if before > best["metrics"]["accuracy"]:
         return loaded.variables, done.history, "head"
-    say(f"validation loss {before:.3f} of the head alone, {best['metrics']['loss']:.3f} at step {best['step']}")
+    say(f"validation accuracy {before:.3f} of the head alone, {best['metrics']['accuracy']:.3f} at step {best['step']}")
     return saver.variables(step="best"), done.history, settings.ways
 
 

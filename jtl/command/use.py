@@ -8,21 +8,14 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jtl.command import settings, source
+from jtl.command import source
+from jtl.command.inputs import texts
 from jtl.command.model import inputs_of, logits_of, pretrained
 from jtl.command.scores import Scores, scored
 from jtl.networks import part
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
-
-
-def saved(run: Path) -> Path | None:
-    """The saved network of a run of `jtl finetune`, or of a folder that `jtl.save` wrote; None for anything else."""
-    run = run.expanduser()
-    if settings.read(run) is not None:
-        return run / "model"
-    return run if (run / "config.json").is_file() and (run / "model.safetensors").is_file() else None
 
 
 def opened(folder: Path) -> tuple[Pretrained, str]:
@@ -49,7 +42,7 @@ def predict(folder: Path, inputs: Sequence[str]) -> tuple[list[Any], np.ndarray,
       inputs: files or folders of images; for a network of texts a text each, or files of them, one a line.
     """
     loaded, kind = opened(folder)
-    items: list[Any] = _texts(inputs) if kind == "texts" else list(source.files_of(inputs))
+    items: list[Any] = texts(inputs) if kind == "texts" else list(source.files_of(inputs))
     how, loaded = inputs_of(loaded, str(folder), kind, items, None)
     z = logits_of(loaded, how, items)
     e = np.exp(z - z.max(1, keepdims=True))
@@ -67,7 +60,7 @@ def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
     if examples.kind != kind:
         raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}")
     how, loaded = inputs_of(loaded, str(folder), kind, examples.items, None)
-    return scored(logits_of(loaded, how, examples.items), examples.labels, loaded.labels)
+    return scored(logits_of(loaded, how, examples.items), examples.labels, examples.classes)
 
 
 def features(weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None) -> tuple[int, int]:
@@ -97,13 +90,3 @@ def write_csv(path: Path, items: Sequence[Any], shares: np.ndarray, classes: Seq
         rows.writerow(["input", "prediction", "share", *classes])
         for item, share in zip(items, shares, strict=True):
             rows.writerow([str(item), classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)])
-
-
-def _texts(inputs: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for given in inputs:
-        lines = Path(given).read_text("utf-8-sig").split("\n") if Path(given).is_file() else [given]
-        found += [line for line in lines if line.strip()]
-    if not found:
-        raise ValueError("there is no text in what was given; give a sentence, or a file of them, one a line")
-    return found

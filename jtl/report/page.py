@@ -72,9 +72,8 @@ class Page:
         for item, words, right in items:
             said = f"<span class='{'' if right else 'wrong'}'>{html.escape(words)}</span>"
             if isinstance(item, Path):
-                cards.append(
-                    f"<div class='card'><img alt='{html.escape(item.name, quote=True)}' src='{thumbnail(item)}'>{said}</div>"
-                )
+                picture = f"<img alt='{html.escape(item.name, quote=True)}' src='{thumbnail(item)}'>"
+                cards.append(f"<div class='card'>{picture}{said}</div>")
             else:
                 cards.append(f"<div class='card text'>{html.escape(str(item)[:500])}<br>{said}</div>")
         self._parts.append(f"<div class='cards'>{''.join(cards)}</div>")

@@ -1,0 +1,88 @@
+"""What the commands print; nothing heavy is imported before it is used."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jtl.command.settings import Settings
+from jtl.command.settings import read as run_of
+
+
+def saved(run: Path) -> Path | None:
+    """The saved network of a run of `jtl finetune`, or of a folder that `jtl.save` wrote; None for anything else."""
+    run = run.expanduser()
+    if run_of(run) is not None:
+        return run / "model"
+    return run if (run / "config.json").is_file() and (run / "model.safetensors").is_file() else None
+
+
+def finetune(settings: Settings) -> int:
+    """Runs a fine-tuning and writes its report."""
+    from jtl.command import report, tune
+
+    tuned = tune.run(settings)
+    page = report.write(settings, tuned)
+    for note in tuned.notes:
+        print(f"note: {note}")
+    print(f"report: {page}\npredict: jtl predict {settings.folder} FILE...")
+    return 0
+
+
+def features(inputs: tuple[str, ...], weights: str, out: Path, arch: str | None, size: int | None) -> int:
+    """Writes features of images."""
+    from jtl.command import use
+
+    rows, width = use.features(weights, inputs, out, arch, size)
+    print(f"{out}: features [{rows}, {width}]")
+    return 0
+
+
+def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
+    """Writes a saved network for another library.
+
+    Raises:
+      ValueError: where the folder is no run and no saved network.
+    """
+    from jtl.command import use
+
+    folder = saved(run)
+    if folder is None:
+        raise ValueError(f"{str(run)!r} is no run of `jtl finetune`, and no folder that jtl.save wrote")
+    use.export(folder, out, format)
+    print(f"{out}: written for {format}")
+    return 0
+
+
+def evaluate(folder: Path, data: Path | None, text: str, label: str) -> int:
+    """Prints the scores of a saved network.
+
+    Raises:
+      ValueError: where no data are given.
+    """
+    from jtl.command import use
+
+    if data is None:
+        raise ValueError("give labelled data to evaluate on: jtl eval RUN DATA")
+    scores = use.judge(folder, data, text, label)
+    print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
+    for name, precision, recall, f1, count in scores.by_class():
+        print(f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {count} examples")
+    return 0
+
+
+def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None) -> int:
+    """Prints the predictions of a saved network, and writes them where asked."""
+    from jtl.command import use
+
+    items, shares, classes = use.predict(folder, inputs)
+    if csv is not None:
+        use.write_csv(csv, items, shares, classes)
+    ranked(items, shares, classes, top)
+    return 0
+
+
+def ranked(items: Sequence[Any], shares: Any, classes: Sequence[str], top: int) -> None:
+    """Prints the likeliest classes of each example."""
+    for given, share in zip(items, shares, strict=True):
+        best = sorted(range(len(share)), key=lambda i: -share[i])[:top]
+        print(f"{given}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best))

@@ -1,0 +1,39 @@
+"""Scores equal scikit-learn's."""
+
+import numpy as np
+import pytest
+
+from jtl.command.scores import scored
+
+Z = np.random.default_rng(0).normal(size=(40, 3))
+Y = np.random.default_rng(1).integers(0, 3, 40)
+
+
+def test_scores_are_sklearns():
+    metrics = pytest.importorskip("sklearn.metrics")
+    found, predicted = scored(Z, Y, ("a", "b", "c")), Z.argmax(1)
+    np.testing.assert_array_equal(found.matrix, metrics.confusion_matrix(Y, predicted))
+    assert found.accuracy == metrics.accuracy_score(Y, predicted)
+    expected = metrics.precision_recall_fscore_support(Y, predicted, zero_division=0)
+    np.testing.assert_allclose([row[1:] for row in found.by_class()], np.transpose(expected))
+    numbers = found.numbers()
+    assert numbers["classes"][1]["class"] == "b"
+    assert sum(row["examples"] for row in numbers["classes"]) == 40
+
+
+def test_mistakes_are_the_most_certain_first():
+    found = scored(Z, Y, ("a", "b", "c"))
+    wrong = found.mistakes()
+    assert set(wrong) == set(np.flatnonzero(Z.argmax(1) != Y))
+    shares = found.shares[wrong].max(1)
+    assert (np.diff(shares) <= 0).all()
+
+
+def test_a_class_that_is_never_there_scores_zero():
+    found = scored(np.eye(3)[[0, 0]], np.array([0, 0]), ("a", "b", "c"))
+    assert found.by_class()[2] == ("c", 0.0, 0.0, 0.0, 0)
+
+
+def test_outputs_that_are_not_finite_are_told():
+    with pytest.raises(ValueError, match="example 1 is not finite"):
+        scored(np.array([[0.0, 1.0], [np.nan, 0.0]]), np.array([0, 1]), ("a", "b"))

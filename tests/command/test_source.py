@@ -1,0 +1,109 @@
+"""What data are, how they are split, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl.command import source
+
+
+def image(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 6, 3), value, np.uint8)).save(path)
+
+
+def folder(root, count=10, classes=("ant", "bee")):
+    for c, name in enumerate(classes):
+        for i in range(count):
+            image(root / name / f"{i}.png", 12 * i + c)
+    return root
+
+
+def test_an_unsplit_folder_is_split_within_each_class_and_by_the_seed(tmp_path):
+    whole = source.read(folder(tmp_path, 20))
+    found = source.split(whole, seed=0)
+    assert {name: len(part) for name, part in found.items()} == {"train": 28, "val": 6, "test": 6}
+    for part in found.values():
+        assert np.bincount(part.labels).tolist() == [len(part) // 2] * 2
+        assert all(item.parent.name == part.classes[label] for item, label in zip(part.items, part.labels, strict=True))
+    everything = [item for part in found.values() for item in part.items]
+    assert len(set(everything)) == 40
+    assert source.split(whole, seed=0)["test"].items == found["test"].items
+    assert source.split(whole, seed=1)["test"].items != found["test"].items
+
+
+def test_equal_files_are_drawn_into_one_split(tmp_path):
+    root = folder(tmp_path, 6)
+    for i in range(6):
+        image(root / "ant" / f"copy{i}.png", 12 * i)
+    found = source.split(source.read(root), seed=3)
+    assert not source.repeated(found)
+    side = {item.name: name for name, part in found.items() for item in part.items if item.parent.name == "ant"}
+    assert all(side[f"{i}.png"] == side[f"copy{i}.png"] for i in range(6))
+
+
+def test_given_splits_are_kept_and_what_they_share_is_told(tmp_path):
+    for name in ("train", "valid", "test"):
+        folder(tmp_path / name, 4)
+    found = source.split(source.read(tmp_path), seed=0)
+    assert {name: len(part) for name, part in found.items()} == {"train": 8, "val": 8, "test": 8}
+    assert len(source.repeated(found)) == 16
+    (tmp_path / "test").rename(tmp_path / "elsewhere")
+    drawn = source.split(source.read(tmp_path), seed=0)
+    assert len(drawn["train"]) + len(drawn["test"]) == 8
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_tables_are_read_alike(tmp_path, kind):
+    rows = [("good, very", "yes"), ("bad\tone", "no"), ("fine", "yes"), ("poor", "no")]
+    file = tmp_path / f"reviews.{kind}"
+    if kind == "jsonl":
+        file.write_text("\n".join(json.dumps({"review": a, "stars": b}) for a, b in rows) + "\n\n", encoding="utf-8")
+    else:
+        mark = "," if kind == "csv" else "\t"
+        lines = [mark.join(f'"{cell}"' for cell in row) for row in [("review", "stars"), *rows]]
+        file.write_text("﻿" + "\n".join(lines), encoding="utf-8")
+    (found,) = source.read(file, text="review", label="stars").values()
+    assert found.items == ("good, very", "bad\tone", "fine", "poor")
+    assert [found.classes[i] for i in found.labels] == ["yes", "no", "yes", "no"]
+
+
+def table(tmp_path, text, name="t.csv"):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nowhere", "nowhere' do not exist"),
+        (lambda p: table(p, "a,b\n1,2\n"), r"no column 'text'; there are \['a', 'b'\]"),
+        (lambda p: table(p, "text,label\n"), "has no rows"),
+        (lambda p: table(p, "text,label\nx,1\n ,2\n"), "row 2 .* has an empty 'text' or 'label'"),
+        (lambda p: table(p, "text,label\nx,1\ny,1\n"), r"has the classes \['1'\]: a classifier needs two"),
+        (lambda p: table(p, '{"text": 1}\nnot json\n', "t.jsonl"), "line 2 .* is no JSON"),
+        (lambda p: table(p, "x", "t.xlsx"), "is no table that jtl reads"),
+        (lambda p: folder(p / "test", 1) and p, "no folder train/"),
+        (lambda p: folder(p, 3, ("ant",)), r"classes \['ant'\]"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_told(tmp_path, make, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        source.read(make(tmp_path))
+
+
+def test_a_class_of_two_examples_cannot_be_split(tmp_path):
+    with pytest.raises(ValueError, match="class 'ant' has 2 different examples: give at least 3"):
+        source.split(source.read(folder(tmp_path, 2)), seed=0)
+
+
+def test_images_are_found_below_folders(tmp_path):
+    folder(tmp_path, 2)
+    assert [file.name for file in source.files_of([str(tmp_path)])] == ["0.png", "1.png"] * 2
+    with pytest.raises(FileNotFoundError, match=r"gone\.png' does not exist"):
+        source.files_of([str(tmp_path / "gone.png")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no image in"):
+        source.files_of([str(tmp_path / "empty")])
