@@ -164,5 +164,8 @@ def _some(paths: Sequence[str], most: int = 8) -> str:
 
 def _nearest(pattern: str, paths: Sequence[str]) -> str:
     prefixes = sorted({path.rsplit("/", i)[0] for path in paths for i in range(path.count("/") + 1)})
-    near = difflib.get_close_matches(re.sub(r"[\\.*+?()|^$\[\]]", "", pattern), [*paths, *prefixes], n=4, cutoff=0.3)
+    whole = pattern.rstrip("/")
+    if whole in prefixes:  # the name of a module, which holds parameters and is none
+        return f"{whole!r} is a module: give {whole + '/.*'!r} for the parameters under it"
+    near = difflib.get_close_matches(re.sub(r"[\\.*+?()|^$\[\]]", "", pattern), prefixes, n=4, cutoff=0.3)
     return f"the nearest are {_some(near)}" if near else f"there are {_some(paths)}"

@@ -33,6 +33,11 @@ def test_a_regex_matches_the_whole_path():
         match([("head", 1.0), (".*", 0.0)], TREE)
 
 
+def test_the_name_of_a_module_is_told_how_to_name_its_parameters():
+    with pytest.raises(ValueError, match=r"'head' matches no parameter; 'head' is a module: give 'head/\.\*'"):
+        select("head")({"backbone": {"w": 0}, "head": {"w": 0}})
+
+
 def test_a_pattern_without_a_match_names_the_nearest():
     with pytest.raises(ValueError, match=r"'haed/.\*' matches no parameter; the nearest are .*'head'"):
         select("haed/.*")(TREE)
