@@ -146,5 +146,8 @@ def _labels(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         limit = f"[0, {len(names)}), for there are {len(names)} classes" if names else "0 or more"
         limit += "" if ignore is None else f", or {ignore}"
+        from_one = names is not None and y.min() == 1 and y.max() == len(names)
+        if names is not None:
+            limit += "; these count from 1: subtract 1" if from_one else f"; the largest is {y.max()}"
         raise ValueError(f"{name}{list(where)} is {y[where]}; labels must be {limit}")
     return y.astype(np.int32)

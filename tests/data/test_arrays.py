@@ -114,3 +114,12 @@ def test_real_usps(real_data):
     assert (np.bincount(seen) == np.bincount(y)).all()
     first = batches[0]["x"][0]
     assert any((first == one).all() for one in x)
+
+
+def test_labels_that_count_from_one_are_told_so():
+    with pytest.raises(
+        ValueError, match=r"y\[2\] is 3; labels must be \[0, 3\), for there are 3 classes; .*subtract 1"
+    ):
+        data.arrays(np.zeros((3, 1)), np.array([1, 2, 3]), batch_size=1, classes=3)
+    with pytest.raises(ValueError, match="the largest is 7"):
+        data.arrays(np.zeros((3, 1)), np.array([1, 7, 3]), batch_size=1, classes=3)
