@@ -1,5 +1,6 @@
 """A transfer method as three pure functions: init, loss and commit."""
 
+import difflib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl._tracing.dce import pruned
-from jtl.model import Variables
+from jtl.model import ADAPTER, Variables
 from jtl.params import flatten, unflatten
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
@@ -83,7 +84,8 @@ def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Var
       given: variables to keep; parts that `init` does not make stay too.
 
     Raises:
-      ValueError: for a given array of another shape than `init` makes, by its path.
+      ValueError: for a given array of another shape than `init` makes, by its path; for a given parameter below a part
+        of the model, as `head/extra`, that no module of the part has.
     """
     wanted = {kind: flatten(tree) for kind, tree in jax.eval_shape(init, key, x)._asdict().items()}
     have = {kind: flatten(tree) for kind, tree in given._asdict().items()}
@@ -96,6 +98,16 @@ def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Var
                     f"{name!r} is given with shape {jnp.shape(found)}, and for this batch it needs {leaf.shape}: its"
                     " width, the number of classes or the input differ"
                 )
+    parts = {path.split("/")[0] for path in wanted["params"] if "/" in path}
+    unread = [
+        path
+        for path in have["params"]
+        if path.split("/")[0] in parts and path not in wanted["params"] and ADAPTER not in path.split("/")
+    ]
+    if unread:
+        raise ValueError(
+            f"no module has the given parameter {unread[0]!r}, of {len(unread)} such: {_near(unread[0], wanted)}"
+        )
     lacks = {kind: [path for path in leaves if path not in have[kind]] for kind, leaves in wanted.items()}
     if not any(lacks.values()):
         return given
@@ -106,3 +118,8 @@ def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Var
 
     drawn = pruned(missing, key, x)
     return Variables(*(unflatten({**drawn[kind], **have[kind]}) for kind in ("params", "stats")))
+
+
+def _near(path: str, wanted: dict[str, dict[str, Any]]) -> str:
+    near = difflib.get_close_matches(path, list(wanted["params"]), n=3)
+    return f"the nearest are {near}" if near else "there is none like it"

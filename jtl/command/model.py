@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.data import augment
-from jtl.model import Variables
-from jtl.params import flatten
 from jtl.preprocess import pixels, text
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.pretrained.inspect import fits
@@ -105,18 +103,6 @@ def inputs_of(
     if size is not None:
         how = how._replace(size=round(size * 256 / 224), crop=size)
     return Inputs(preprocessing=how), loaded._replace(preprocessing=how)
-
-
-def folded(variables: Variables) -> bool:
-    """Whether the running statistics say nothing, because batch normalisation was folded into the convolutions.
-
-    Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo
-    what was learned, so they stay frozen.
-    """
-    stats = flatten(variables.stats)
-    means = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("mean")]
-    spreads = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("var")]
-    return bool(means) and all((m == 0).all() for m in means) and all((np.ptp(v) < 1e-6) for v in spreads)
 
 
 def logits_of(loaded: Pretrained, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> np.ndarray:

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from jtl import report
-from jtl.command.model import folded
 from jtl.command.settings import Settings
 from jtl.command.tune import Tuned, trained_by
 from jtl.params import select
+from jtl.pretrained.folded import folded
 from jtl.report.page import Page
 from jtl.report.parameters import describe
 

@@ -14,7 +14,7 @@ from jtl import heads, losses, optim, rng
 from jtl.backbones.identity import identity
 from jtl.command import settings as files
 from jtl.command import source
-from jtl.command.model import Inputs, folded, inputs_of, logits_of, pretrained
+from jtl.command.model import Inputs, inputs_of, logits_of, pretrained
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
@@ -26,6 +26,7 @@ from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Variables
 from jtl.networks import network, part
 from jtl.params import flatten, select
+from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
 from jtl.recipes.parts.texts import probe

@@ -18,6 +18,8 @@ from jtl.typing import Key
 
 Augment: TypeAlias = Callable[[Any, Any], Any]
 Images: TypeAlias = Shaped[Array | np.ndarray, "_batch _height _width _channels"]
+BRIGHTEST = 4.0
+"""Float images lie in [0, 1], with noise a little outside; a larger number is of another scale."""
 
 
 def compose(*augments: Augment) -> Augment:
@@ -157,11 +159,15 @@ def noise(std: float) -> Augment:
 def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
     """(x / 255 - mean) / std for integer images, (x - mean) / std for float ones in [0, 1] and for bool ones.
 
-    The key is not used.
+    The key is not used. Floats of 0 to 255 would be taken for very bright images: above `BRIGHTEST` they are refused,
+    or inside `jit`, where values are not known, they become NaN, with which training stops.
 
     Args:
       mean: one number a channel.
       std: likewise, positive.
+
+    Raises:
+      ValueError: for another number of channels, or floats above `BRIGHTEST`.
     """
     if not len(mean) or len(mean) != len(std) or not all(s > 0 for s in std):
         raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, not empty, std positive")
@@ -173,6 +179,12 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(jnp.float32) / (1 if x.dtype == bool else 255)
+        elif isinstance(x, jax.core.Tracer):
+            x = jnp.where(x > BRIGHTEST, jnp.nan, x)
+        elif x.size and float(x.max()) > BRIGHTEST:
+            raise ValueError(
+                f"float images reach {float(x.max()):g}: give floats in [0, 1], or the integers 0 to 255 as they are"
+            )
         return (x - jnp.array(mean, x.dtype).reshape(shape)) / jnp.array(std, x.dtype).reshape(shape)
 
     return Photometric("normalise", apply)

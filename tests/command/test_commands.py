@@ -10,8 +10,8 @@ from PIL import Image
 
 import jtl
 from jtl import cli
-from jtl.command.model import folded
 from jtl.command.settings import Settings
+from jtl.pretrained.folded import folded
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,18 @@
+"""Weights whose batch normalisation was folded into the convolutions before it."""
+
+import numpy as np
+
+from jtl.model import Variables
+from jtl.params import flatten
+
+
+def folded(variables: Variables) -> bool:
+    """Whether the running statistics say nothing, because batch normalisation was folded into the convolutions.
+
+    Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo
+    what was learned, so they stay frozen.
+    """
+    stats = flatten(variables.stats)
+    means = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("mean")]
+    spreads = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("var")]
+    return bool(means) and all((m == 0).all() for m in means) and all((np.ptp(v) < 1e-6) for v in spreads)

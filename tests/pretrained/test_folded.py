@@ -1,0 +1,30 @@
+"""Weights whose batch normalisation was folded are told of at once."""
+
+import logging
+
+import jax
+import made
+import numpy as np
+
+import jtl
+from jtl.pretrained.folded import folded
+
+
+def saved(tmp_path, mean):
+    """A small ResNet whose running statistics are those of an exporter that folded them, or not."""
+    net = jtl.load(made.folder(tmp_path / "resnet", made.RESNET))
+    stats = jax.tree_util.tree_map_with_path(
+        lambda path, a: np.full_like(a, mean if path[-1].key == "mean" else 1 - 1e-5), net.variables.stats
+    )
+    jtl.save(tmp_path / "again", net, net.variables._replace(stats=stats), format="jtl")
+    return tmp_path / "again"
+
+
+def test_folded_weights_are_told_and_others_are_not(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "jtl.load"):
+        assert folded(jtl.load(saved(tmp_path / "a", 0.0)).variables)
+    assert "frozen_stats=True" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "jtl.load"):
+        assert not folded(jtl.load(saved(tmp_path / "b", 0.1)).variables)
+    assert not caplog.text
