@@ -92,11 +92,13 @@ def from_linen(module: Any) -> Model:
         rngs = {} if key is None else {"dropout": key}
         x = cast_floating(x, dtype_of(params))
         if not train:
-            return module.apply(inputs, x, train=False, rngs=rngs), variables.stats
+            with _told(x):
+                return module.apply(inputs, x, train=False, rngs=rngs), variables.stats
         with ExitStack() as changes:
             changes.enter_context(intercept_methods(_over_devices))
             if scope.any_frozen():
                 changes.enter_context(intercept_methods(_frozen_evaluates))
+            changes.enter_context(_told(x))
             out, new = module.apply(inputs, x, train=True, rngs=rngs, mutable=["batch_stats"])
         return out, _plain(new.get("batch_stats", {}))
 
@@ -151,6 +153,23 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
         return out, _named(nnx.to_pure_dict(parts(module)[3]))
 
     return Model(init, apply)
+
+
+@contextmanager
+def _told(x: Any) -> Iterator[None]:
+    """Flax's error of a parameter whose shape does not fit the input, with the input's shape and what it should be."""
+    from flax.errors import ScopeParamShapeError
+
+    try:
+        yield
+    except ScopeParamShapeError as error:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+        what = str(error).split(" (https")[0]
+        raise ValueError(
+            f"an input of shape {shapes[0] if len(shapes) == 1 else shapes} does not fit the parameters: {what}"
+            " Images are [batch, height, width, channels], with as many channels as the weights were made for; vectors"
+            " are [batch, width]"
+        ) from error
 
 
 _EVALUATION = {"train": False, "use_running_average": True, "deterministic": True}

@@ -14,6 +14,8 @@ from jtl.paths import local
 from jtl.preprocess import pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
+PARTS = ("train", "training", "val", "valid", "validation", "dev", "test")
+"""Folders of these names hold the parts of a data set, not its classes."""
 LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
 """What Windows leaves in folders of images, and macOS in archives of them."""
 
@@ -79,6 +81,14 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
     entries = sorted(_visible(root), key=lambda entry: unicodedata.normalize("NFC", entry.name))
     places = {unicodedata.normalize("NFC", entry.name): entry for entry in entries if entry.is_dir()}
     found = list(places)
+    parts = [name for name in found if name.lower() in PARTS]
+    if expected is None and parts and len(parts) == len(found):
+        raise ValueError(f"{str(root)!r} holds the parts {parts} of a data set: give one, as {str(root / parts[0])!r}")
+    if not found and any(entry.suffix.lower() in SUFFIXES for entry in entries):
+        raise ValueError(
+            f"{str(root)!r} holds images and no folders: put the images of each class into a folder of its own, and"
+            " give the folder that holds these"
+        )
     for entry in entries:
         if not entry.is_dir():
             raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")

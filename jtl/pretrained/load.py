@@ -71,6 +71,14 @@ class Pretrained(NamedTuple):
     report: Coverage
     tokenizer: Vocabulary | None = None
 
+    def __repr__(self) -> str:
+        """A line: the arrays alone would fill a book."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.variables.params))
+        head = (
+            "no head" if self.labels is None else f"classes {list(self.labels[:5])}" + (" …" if self.labels[5:] else "")
+        )
+        return f"Pretrained({self.config.model_type}, {count:,} parameters, {head}, named as {self.naming})"
+
     @property
     def network(self) -> Model:
         """The backbone and the head as one model, which takes `variables`."""

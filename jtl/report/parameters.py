@@ -1,5 +1,6 @@
 """A model's parameters as a table: shapes, which are trained, and their learning rates."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ def describe(
       27 parameters, 24 trainable (88.89 %), 3 frozen
     """
     learns = flatten(trainable(params))
-    leaves = flatten(params)
+    leaves = dict(sorted(flatten(params).items(), key=lambda item: _counted(item[0])))
     if isinstance(learning_rate, Sequence):
         rates = _rates(learning_rate, {path: leaf for path, leaf in leaves.items() if learns[path]})
     else:
@@ -48,7 +49,7 @@ def describe(
     for path, leaf in leaves.items():
         shape = tuple(leaf.shape)
         rows.append((path, str(shape), f"{_count(shape):,}", "yes" if learns[path] else "frozen", rates.get(path, "-")))
-    for path, leaf in flatten(stats or {}).items():
+    for path, leaf in sorted(flatten(stats or {}).items(), key=lambda item: _counted(item[0])):
         shape = tuple(leaf.shape)
         rows.append((path, str(shape), f"{_count(shape):,}", "statistics", "frozen" if frozen_stats else "running"))
     total = sum(_count(leaf.shape) for leaf in leaves.values())
@@ -73,3 +74,8 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _counted(path: str) -> list[tuple[int, str]]:
+    """A key that sorts `block2` before `block10`, and all else as texts are."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]
