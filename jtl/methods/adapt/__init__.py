@@ -1,8 +1,14 @@
 """Domain adaptation: a supervised loss on the source and any sum of alignments; `jtl.alignments` is this package."""
 
 from jtl.methods.adapt.adapt import adapt as adapt
+from jtl.methods.adapt.afn import afn as afn
+from jtl.methods.adapt.bnm import bnm as bnm
+from jtl.methods.adapt.bsp import bsp as bsp
 from jtl.methods.adapt.coral import coral as coral
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
+from jtl.methods.adapt.entropy import entropy as entropy
+from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
+from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mmd import mmd as mmd

@@ -52,7 +52,13 @@ def view_of(views: Views, of: str, who: str) -> View:
 
 
 def features_of(views: Views, of: str, feature: str, who: str) -> tuple[Array, Array]:
-    """A feature [batch, width] of all rows of a view, those of other pmapped devices too, and which rows count.
+    """As `row_features`, of the rows of the other pmapped devices too: for what is no sum over rows."""
+    f, kept = row_features(views, of, feature, who)
+    return ops.gather(f), ops.gather(kept)
+
+
+def row_features(views: Views, of: str, feature: str, who: str) -> tuple[Array, Array]:
+    """A feature [batch, width] of the rows of a view, zeros in those that do not count, and which ones count.
 
     Raises:
       ValueError: for a view or feature that is missing, or of another rank.
@@ -62,11 +68,17 @@ def features_of(views: Views, of: str, feature: str, who: str) -> tuple[Array, A
     if f is None or f.ndim != 2:
         shapes = {n: jnp.shape(a) for n, a in view.features.items()}
         raise ValueError(f"{who}: feature={feature!r} of {of!r} must be [batch, width]; there are {shapes}")
-    return clean(ops.gather(f), _gathered_mask(view, len(f)))
+    return clean(f, view.mask)
 
 
 def logits_of(views: Views, of: str, who: str) -> tuple[Array, Array]:
-    """The output [batch, classes] of all rows of a view, those of other pmapped devices too, and which rows count.
+    """As `row_logits`, of the rows of the other pmapped devices too: for what is no sum over rows."""
+    z, kept = row_logits(views, of, who)
+    return ops.gather(z), ops.gather(kept)
+
+
+def row_logits(views: Views, of: str, who: str) -> tuple[Array, Array]:
+    """The output [batch, classes] of the rows of a view, zeros in those that do not count, and which ones count.
 
     Raises:
       ValueError: for a view that is missing, or an output of another form.
@@ -76,7 +88,7 @@ def logits_of(views: Views, of: str, who: str) -> tuple[Array, Array]:
     if not isinstance(z, jax.Array) or z.ndim != 2:
         shapes = jax.tree.map(jnp.shape, z)
         raise ValueError(f"{who}: the output of {of!r} must be logits [batch, classes], and is {shapes}")
-    return clean(ops.gather(z), _gathered_mask(view, len(z)))
+    return clean(z, view.mask)
 
 
 def labels_of(views: Views, of: str, who: str) -> Array:
@@ -90,10 +102,6 @@ def labels_of(views: Views, of: str, who: str) -> Array:
         has = "none" if y is None else f"those of shape {jnp.shape(y)}"
         raise ValueError(f"{who}: the view {of!r} must have integer labels [batch], and has {has}")
     return ops.gather(jnp.asarray(y))
-
-
-def _gathered_mask(view: View, rows: int) -> Array | None:
-    return None if view.mask is None else ops.gather(jnp.broadcast_to(jnp.asarray(view.mask), (rows,)))
 
 
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
