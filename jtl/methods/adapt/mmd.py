@@ -155,5 +155,10 @@ def _linear(fs: Array, ft: Array, ms: Array, mt: Array, m: Array, scales: Sequen
 def _check(estimator: str, scales: Sequence[float]) -> None:
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator={estimator!r}: choose one of {ESTIMATORS}")
+    check_scales(scales)
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raises for scales of a kernel that are not positive, or none."""
     if not scales or not all(0 < alpha < float("inf") for alpha in scales):
         raise ValueError(f"scales={tuple(scales)}: give positive numbers")
