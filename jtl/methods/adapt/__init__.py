@@ -10,7 +10,10 @@ from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
 from jtl.methods.adapt.entropy import entropy as entropy
 from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
+from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
 from jtl.methods.adapt.jmmd import jmmd as jmmd
 from jtl.methods.adapt.lmmd import lmmd as lmmd
 from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mmd import mmd as mmd
+from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
+from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels

@@ -91,6 +91,18 @@ def row_logits(views: Views, of: str, who: str) -> tuple[Array, Array]:
     return clean(z, view.mask)
 
 
+def paired_logits(views: Views, weak: str, strong: str, who: str) -> tuple[Array, Array, Array]:
+    """The logits of two views of the same examples, and which rows count in both.
+
+    Raises:
+      ValueError: for a view that is missing, or views of two sizes.
+    """
+    (p, mp), (q, mq) = row_logits(views, weak, who), row_logits(views, strong, who)
+    if p.shape != q.shape:
+        raise ValueError(f"{who}: {weak!r} has {len(p)} rows and {strong!r} {len(q)}: give two views of the same ones")
+    return p, q, mp & mq
+
+
 def labels_of(views: Views, of: str, who: str) -> Array:
     """The integer labels [batch] of all rows of a view.
 

@@ -21,7 +21,9 @@ CASES = {
     "bnm": alignments.bnm(),
     "bsp": alignments.bsp(0.1),
     "coral": alignments.coral(10.0),
+    "deep_jdot": alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
     "entropy": alignments.entropy(),
+    "fixmatch": alignments.fixmatch(threshold=0.4),
     "information": alignments.information_maximisation(),
     "mcc": alignments.mcc(),
     "jmmd": alignments.jmmd(),
@@ -30,9 +32,10 @@ CASES = {
     "mmd": alignments.mmd(),
     "mmd biased": alignments.mmd(estimator="biased"),
     "mmd linear": alignments.mmd(estimator="linear"),
+    "pseudo": alignments.pseudo_labels(threshold=0.4),
 }
 IN_ORDER = {"mmd linear"}
-BY_ROW = ["afn", "entropy"]
+BY_ROW = ["afn", "entropy", "fixmatch", "pseudo"]
 every = pytest.mark.parametrize("name", CASES)
 
 
@@ -41,7 +44,8 @@ def data(source=16, target=24):
     rows = {"source": batch(n=source, seed=0), "target": {"x": 0.7 * batch(n=target, seed=1)["x"] + 0.5}}
     for i, part in enumerate(rows.values()):
         part["mask"] = np.arange(len(part["x"])) % 4 != i + 1
-    return rows
+    target = rows["target"]
+    return {**rows, "strong": {"x": target["x"] + 0.3 * batch(n=len(target["x"]), seed=2)["x"], "mask": target["mask"]}}
 
 
 VARIABLES = alignments.adapt(NET).init(KEY, data())
@@ -83,7 +87,8 @@ def test_the_alignment_has_a_gradient_and_masked_rows_reach_nothing(name):
 @every
 def test_a_fully_masked_target_gives_zero_and_a_finite_gradient(name):
     rows = data()
-    rows["target"] = {"x": np.full_like(rows["target"]["x"], np.nan), "mask": np.zeros(24, bool)}
+    for view in ("target", "strong"):
+        rows[view] = {"x": np.full_like(rows["target"]["x"], np.nan), "mask": np.zeros(24, bool)}
     value, gradient = found(name, rows)
     if name == "afn":  # a mean over the rows of both domains: those of the source are left
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -97,8 +102,9 @@ def test_the_order_of_rows_does_not_matter(name):
     rows = data()
     draw = np.random.default_rng(5)
     mixed = {}
+    orders = {"source": draw.permutation(16), "target": draw.permutation(24)}
     for view, part in rows.items():
-        order = draw.permutation(len(part["x"]))
+        order = orders["source" if view == "source" else "target"]  # two views of the same rows move together
         mixed[view] = {n: a[order] for n, a in part.items()}
     same(found(name, mixed), found(name, rows))
 
