@@ -14,6 +14,7 @@ from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
 from jtl.methods.adapt.jmmd import jmmd as jmmd
 from jtl.methods.adapt.lmmd import lmmd as lmmd
 from jtl.methods.adapt.mcc import mcc as mcc
+from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
 from jtl.methods.adapt.mmd import mmd as mmd
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels

@@ -32,10 +32,11 @@ CASES = {
     "mmd": alignments.mmd(),
     "mmd biased": alignments.mmd(estimator="biased"),
     "mmd linear": alignments.mmd(estimator="linear"),
+    "teacher": alignments.mean_teacher(NET, 10.0),
     "pseudo": alignments.pseudo_labels(threshold=0.4),
 }
 IN_ORDER = {"mmd linear"}
-BY_ROW = ["afn", "entropy", "fixmatch", "pseudo"]
+BY_ROW = ["afn", "entropy", "fixmatch", "pseudo", "teacher"]
 every = pytest.mark.parametrize("name", CASES)
 
 
