@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 def scaled(cost, epsilon, iterations=3000):
     """Sinkhorn in its first form, by the matrix exp(−C/ε), and the regularised minimum."""
     n, m = cost.shape
-    k, v = np.exp(-cost / epsilon), np.ones(m)
+    k, u, v = np.exp(-cost / epsilon), np.ones(n), np.ones(m)
     for _ in range(iterations):
         u = 1 / n / (k @ v)
         v = 1 / m / (k.T @ u)

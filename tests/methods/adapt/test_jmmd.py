@@ -46,13 +46,17 @@ def test_value_and_gradient_are_those_of_all_pairs(estimator):
     same_value_and_gradient(ours, expected, fs, ft, gs, gt, zs, zt)
 
 
-def test_bad_input_raises():
-    for bad, message in (
-        ({"estimator": "linear"}, "estimator='linear': choose 'unbiased' or 'biased'"),
-        ({"sigma": 0.0}, r"sigma=0\.0"),
-        ({"scales": ()}, r"scales=\(\)"),
-        ({"features": ()}, r"features=\(\)"),
-        ({"features": "pooled"}, "features='pooled': give a sequence"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            jmmd(**bad)
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda: jmmd(estimator="linear"), "estimator='linear': choose 'unbiased' or 'biased'"),
+        (lambda: jmmd(sigma=0.0), r"sigma=0\.0"),
+        (lambda: jmmd(scales=()), r"scales=\(\)"),
+        (lambda: jmmd(features=()), r"features=\(\)"),
+        (lambda: jmmd(features="pooled"), "features='pooled': give a sequence"),
+    ],
+    ids=["estimator", "sigma", "scales", "none", "a name"],
+)
+def test_bad_input_raises(bad, message):
+    with pytest.raises(ValueError, match=message):
+        bad()

@@ -11,6 +11,7 @@ from jtl import alignments
 from jtl.methods.views import View
 from jtl.metrics.accumulate import as_terms, total
 from jtl.networks import network
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 from jtl.train.step import make_step
 
@@ -131,6 +132,19 @@ def test_eight_devices_take_the_step_of_one(name):
         results.append(jax.device_get((state.params, metrics)))
     assert largest_difference(results[0][0], results[1][0]) < 1e-5
     same(results[0][1], results[1][1])
+
+
+@every
+def test_pmapped_devices_take_the_step_of_one(name):
+    """Each of them sees its own rows, and a term of the whole batch needs those of all."""
+    rows = data()
+    objective = alignments.adapt(NET, alignments=[CASES[name]])
+    step = make_step(objective, optax.sgd(0.1))
+    state = step.init(objective.init(KEY, rows, VARIABLES), KEY)
+    wanted, metrics = jax.device_get(jax.jit(step)(state, rows))
+    found, others = pmap_step(step)(replicated(state), split_batch(rows))
+    assert largest_difference(jax.device_get(unreplicated(found)).params, wanted.params) < 1e-5
+    same(jax.device_get(others), metrics)
 
 
 @pytest.mark.parametrize("name", BY_ROW)

@@ -21,7 +21,7 @@ def weights_of(z):
 def by_confusion(z, w):
     """The paper's steps: class correlation, normalised rows, what is off the diagonal."""
     p = softmax(z / 2.5)
-    c = sum(wi * np.outer(pi, pi) for wi, pi in zip(w, p, strict=True))
+    c = np.sum([wi * np.outer(pi, pi) for wi, pi in zip(w, p, strict=True)], axis=0)
     c = c / c.sum(1, keepdims=True)
     return (c.sum() - np.trace(c)) / z.shape[1]
 
