@@ -1,0 +1,112 @@
+"""Mean teacher: the network learns the predictions of the moving average of its own parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, ArrayLike, Float
+
+from jtl import ops, rng
+from jtl.methods.adapt.terms import checked, clean, row_logits, view_of, weighted
+from jtl.methods.views import Views
+from jtl.metrics.accumulate import mean
+from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
+from jtl.networks import parts_of
+from jtl.objective import NONE, Objective
+from jtl.typing import Aux, Key, Params, Schedule, Stats
+
+
+def mean_teacher(
+    net: Model,
+    weight: float | Schedule = 1.0,
+    *,
+    momentum: float = 0.99,
+    student: str = "strong",
+    teacher: str = "target",
+    name: str = "teacher",
+) -> Objective:
+    """The alignment `λ mean_i (1/K) Σ_c (p_ic − p'_ic)²`, p' of the teacher `θ' ← m θ' + (1 − m) θ` after each step.
+
+    The teacher starts at the parameters of `init`, so no early average is biased. It is kept in the statistics under
+    `name`, and predicts in training mode, by its own dropout and by the batch statistics of its view.
+
+    Args:
+      net: the network that `adapt` trains.
+      weight: λ, a number or a function of the step.
+      momentum: m, in [0, 1).
+      student: the view that learns.
+      teacher: the view of the same examples in the same order that the teacher predicts; both may be one.
+      name: of the term, and of the teacher in the statistics.
+
+    Returns:
+      An alignment for `adapt` with the metric `<name>_agrees`, how often both predict the same class.
+
+    Raises:
+      ValueError: for a weight or momentum out of range, for a model that is no network; at init, where `name` is taken;
+        while tracing, for a view that is missing, or views of two sizes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.adapt(net, alignments=[jtl.alignments.mean_teacher(net)])
+      >>> x = jnp.zeros((4, 5))
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}, "strong": {"x": x + 0.1}}
+      >>> sorted(objective.init(jax.random.key(0), batch).stats)
+      ['teacher']
+
+    Tarvainen and Valpola, Mean teachers are better role models, 2017, arXiv 1703.01780; for adaptation French et al.,
+    Self-ensembling for visual domain adaptation, 2018, arXiv 1706.05208.
+    """
+    checked(weight, name)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum}: it lies in [0, 1)")
+    names = list(parts_of(net))
+
+    def own(params: Params) -> Params:
+        return {n: params[n] for n in names if n in params}
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        z, kept = row_logits(views, student, name)
+        view = view_of(views, teacher, name)
+        averaged = cast_floating(stats[name], dtype_of(params))
+        x = ops.without_masked(view.x, view.mask)
+        dropout = None if key is None else rng.stream(key, name)
+        said, _ = net.apply(Variables(averaged, stats), x, train=True, key=dropout)
+        if said.output.shape != z.shape:
+            raise ValueError(
+                f"{name}: {teacher!r} has {len(said.output)} rows and {student!r} {len(z)}: give two views of the same"
+                " ones"
+            )
+        wanted, others = clean(jax.lax.stop_gradient(said.output), view.mask)
+        value = mean(consistency_loss(z, wanted), kept & others)
+        agrees = mean(z.argmax(1) == wanted.argmax(1), kept & others)
+        return {name: weighted(value, weight, step)}, Aux(stats, {f"{name}_agrees": agrees})
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        del key, views
+        if name in given.stats:
+            if jax.tree.structure(given.stats[name]) != jax.tree.structure(own(given.params)):
+                raise ValueError(f"mean_teacher: the statistics already hold {name!r}; give the term another name")
+            return given
+        # Copies, because a step gives its state's memory away, and each array only once.
+        copied = jax.tree.map(jnp.array, upcast(own(given.params)))
+        return Variables(given.params, {**given.stats, name: copied})
+
+    def commit(stats: Stats, params: Params) -> Stats:
+        return {**stats, name: optax.incremental_update(upcast(own(params)), stats[name], 1 - momentum)}
+
+    return Objective(run, init, commit)
+
+
+def consistency_loss(student: Float[ArrayLike, "rows classes"], teacher: Float[ArrayLike, "rows classes"]) -> Array:
+    """`(1/K) Σ_c (softmax(student)_c − softmax(teacher)_c)²` of each row of logits, the teacher's held constant.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.adapt.mean_teacher import consistency_loss
+      >>> consistency_loss(jnp.array([[99.0, 0.0]]), jnp.array([[0.0, 99.0]])).tolist()
+      [1.0]
+    """
+    (p, _), (q, _) = clean(student), clean(teacher)
+    return ((jax.nn.softmax(p) - jax.lax.stop_gradient(jax.nn.softmax(q))) ** 2).mean(1)

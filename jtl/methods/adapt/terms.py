@@ -1,0 +1,142 @@
+"""What the alignments without a critic share: weights, the rows of a view, squared distances."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl import ops
+from jtl.methods.views import View, Views
+from jtl.metrics.accumulate import as_terms
+from jtl.objective import Objective
+from jtl.typing import Aux, Key, Params, Schedule, Stats
+
+
+def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str) -> Objective:
+    """The alignment `weight · value(views)` as one term of that name.
+
+    Raises:
+      ValueError: for a weight that is negative or not finite.
+    """
+    checked(weight, name)
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del params, key
+        return {name: weighted(value(views), weight, step)}, Aux(stats)
+
+    return Objective(run)
+
+
+def weighted(value: Any, weight: float | Schedule, step: Any) -> Any:
+    """A scalar or a `Mean` times a number or a function of the step."""
+    return as_terms(value)["loss"].scale(weight(step) if callable(weight) else weight)
+
+
+def checked(weight: float | Schedule, name: str) -> None:
+    """Raises where a weight is a number that no term can have."""
+    if not callable(weight) and not 0 <= weight < float("inf"):
+        raise ValueError(f"{name}: weight={weight}; give a finite number that is not negative, or a function of steps")
+
+
+def view_of(views: Views, of: str, who: str) -> View:
+    """A view by its name.
+
+    Raises:
+      ValueError: where the batch has no such view.
+    """
+    if of not in views:
+        raise ValueError(f"{who} needs a view {of!r}; the batch has {sorted(views)}")
+    return views[of]
+
+
+def features_of(views: Views, of: str, feature: str, who: str) -> tuple[Array, Array]:
+    """As `row_features`, of the rows of the other pmapped devices too: for what is no sum over rows."""
+    f, kept = row_features(views, of, feature, who)
+    return ops.gather(f), ops.gather(kept)
+
+
+def row_features(views: Views, of: str, feature: str, who: str) -> tuple[Array, Array]:
+    """A feature [batch, width] of the rows of a view, zeros in those that do not count, and which ones count.
+
+    Raises:
+      ValueError: for a view or feature that is missing, or of another rank.
+    """
+    view = view_of(views, of, who)
+    f = view.features.get(feature)
+    if f is None or f.ndim != 2:
+        shapes = {n: jnp.shape(a) for n, a in view.features.items()}
+        raise ValueError(f"{who}: feature={feature!r} of {of!r} must be [batch, width]; there are {shapes}")
+    return clean(f, view.mask)
+
+
+def logits_of(views: Views, of: str, who: str) -> tuple[Array, Array]:
+    """As `row_logits`, of the rows of the other pmapped devices too: for what is no sum over rows."""
+    z, kept = row_logits(views, of, who)
+    return ops.gather(z), ops.gather(kept)
+
+
+def row_logits(views: Views, of: str, who: str) -> tuple[Array, Array]:
+    """The output [batch, classes] of the rows of a view, zeros in those that do not count, and which ones count.
+
+    Raises:
+      ValueError: for a view that is missing, or an output of another form.
+    """
+    view = view_of(views, of, who)
+    z = view.output
+    if not isinstance(z, jax.Array) or z.ndim != 2:
+        shapes = jax.tree.map(jnp.shape, z)
+        raise ValueError(f"{who}: the output of {of!r} must be logits [batch, classes], and is {shapes}")
+    return clean(z, view.mask)
+
+
+def paired_logits(views: Views, weak: str, strong: str, who: str) -> tuple[Array, Array, Array]:
+    """The logits of two views of the same examples, and which rows count in both.
+
+    Raises:
+      ValueError: for a view that is missing, or views of two sizes.
+    """
+    (p, mp), (q, mq) = row_logits(views, weak, who), row_logits(views, strong, who)
+    if p.shape != q.shape:
+        raise ValueError(f"{who}: {weak!r} has {len(p)} rows and {strong!r} {len(q)}: give two views of the same ones")
+    return p, q, mp & mq
+
+
+def labels_of(views: Views, of: str, who: str) -> Array:
+    """The integer labels [batch] of all rows of a view.
+
+    Raises:
+      ValueError: where the view has none.
+    """
+    y = view_of(views, of, who).y
+    if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(jnp.asarray(y).dtype, jnp.integer):
+        has = "none" if y is None else f"those of shape {jnp.shape(y)}"
+        raise ValueError(f"{who}: the view {of!r} must have integer labels [batch], and has {has}")
+    return ops.gather(jnp.asarray(y))
+
+
+def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
+    """Rows in float32 at least, zeros in those left out, and which rows count, bool [batch].
+
+    Zeros, because a NaN that is multiplied by 0 would still be in every gradient.
+    """
+    f = jnp.asarray(f)
+    f = f.astype(jnp.promote_types(f.dtype, jnp.float32))
+    if mask is None:
+        return f, jnp.ones(f.shape[0], bool)
+    kept = jnp.asarray(mask) > 0
+    if kept.shape != f.shape[:1]:
+        raise ValueError(f"mask of shape {kept.shape} does not fit {f.shape[0]} rows: give one value for each")
+    return jnp.where(kept[:, None], f, 0.0), kept
+
+
+def mean_row(f: Array, kept: Array) -> Array:
+    """The mean of the rows that count; 0 where there are none."""
+    return jnp.where(kept[:, None], f, 0.0).sum(0) / jnp.maximum(kept.sum(), 1)
+
+
+def squared_distances(a: Array, b: Array) -> Array:
+    """`‖a_i − b_j‖²`, [rows of a, rows of b], through one matrix product, so without an array of three dimensions."""
+    same = jnp.matmul(a, b.T, precision="highest")  # differences of large products: no reduced precision
+    return jnp.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * same, 0.0)

@@ -1,0 +1,180 @@
+"""Laws of all alignments that need no critic, through `adapt` and a network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from nets import batch, dense, largest_difference, top
+
+from jtl import alignments
+from jtl.methods.views import View
+from jtl.metrics.accumulate import as_terms, total
+from jtl.networks import network
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.parallel.sharding import jit_step, mesh, put_batch
+from jtl.train.step import make_step
+
+KEY = jax.random.key(0)
+NET = network(backbone=dense(8), head=top(3))
+CASES = {
+    "afn": alignments.afn(),
+    "bnm": alignments.bnm(),
+    "bsp": alignments.bsp(0.1),
+    "coral": alignments.coral(10.0),
+    "deep_jdot": alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
+    "entropy": alignments.entropy(),
+    "fixmatch": alignments.fixmatch(threshold=0.4),
+    "information": alignments.information_maximisation(),
+    "mcc": alignments.mcc(),
+    "jmmd": alignments.jmmd(),
+    "jmmd biased": alignments.jmmd(estimator="biased", features=("pooled", "last")),
+    "lmmd": alignments.lmmd(),
+    "mmd": alignments.mmd(),
+    "mmd biased": alignments.mmd(estimator="biased"),
+    "mmd linear": alignments.mmd(estimator="linear"),
+    "teacher": alignments.mean_teacher(NET, 10.0),
+    "pseudo": alignments.pseudo_labels(threshold=0.4),
+}
+IN_ORDER = {"mmd linear"}
+BY_ROW = ["afn", "entropy", "fixmatch", "pseudo", "teacher"]
+every = pytest.mark.parametrize("name", CASES)
+
+
+def data(source=16, target=24):
+    """Masked domains that overlap: 24 of 32 rows and so on count."""
+    rows = {"source": batch(n=source, seed=0), "target": {"x": 0.7 * batch(n=target, seed=1)["x"] + 0.5}}
+    for i, part in enumerate(rows.values()):
+        part["mask"] = np.arange(len(part["x"])) % 4 != i + 1
+    target = rows["target"]
+    return {**rows, "strong": {"x": target["x"] + 0.3 * batch(n=len(target["x"]), seed=2)["x"], "mask": target["mask"]}}
+
+
+VARIABLES = alignments.adapt(NET).init(KEY, data())
+programs = {}
+
+
+def found(name, rows):
+    """The alignment's terms alone, their sum's gradient, compiled once for each shape."""
+    if name not in programs:
+        objective = alignments.adapt(NET, alignments=[CASES[name]])
+
+        def loss(params, stats, rows):
+            terms = as_terms(objective(params, stats, rows, KEY, 3)[0])
+            return total({n: t for n, t in terms.items() if n != "source"})
+
+        programs[name] = objective, jax.jit(jax.value_and_grad(loss))
+    objective, run = programs[name]
+    return jax.device_get(run(VARIABLES.params, objective.init(KEY, rows, VARIABLES).stats, rows))
+
+
+def same(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6), a, b)
+
+
+@every
+def test_the_alignment_has_a_gradient_and_masked_rows_reach_nothing(name):
+    rows = data()
+    value, gradient = found(name, rows)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) > 1e-4
+    spoilt = {
+        view: {**part, "x": np.where(part["mask"][:, None], part["x"], np.nan).astype(np.float32)}
+        for view, part in rows.items()
+    }
+    same(found(name, spoilt), (value, gradient))
+    alone = {view: {n: a[part["mask"]] for n, a in part.items()} for view, part in rows.items()}
+    same(found(name, alone), (value, gradient))
+
+
+@every
+def test_a_fully_masked_target_gives_zero_and_a_finite_gradient(name):
+    rows = data()
+    for view in ("target", "strong"):
+        rows[view] = {"x": np.full_like(rows["target"]["x"], np.nan), "mask": np.zeros(24, bool)}
+    value, gradient = found(name, rows)
+    if name == "afn":  # a mean over the rows of both domains: those of the source are left
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+        return
+    assert value == 0
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - IN_ORDER))
+def test_the_order_of_rows_does_not_matter(name):
+    rows = data()
+    draw = np.random.default_rng(5)
+    mixed = {}
+    orders = {"source": draw.permutation(16), "target": draw.permutation(24)}
+    for view, part in rows.items():
+        order = orders["source" if view == "source" else "target"]  # two views of the same rows move together
+        mixed[view] = {n: a[order] for n, a in part.items()}
+    same(found(name, mixed), found(name, rows))
+
+
+@every
+def test_equal_rows_have_finite_gradients(name):
+    rows = data()
+    for part in rows.values():
+        part["x"] = np.zeros_like(part["x"])
+    _, gradient = found(name, rows)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@every
+def test_eight_devices_take_the_step_of_one(name):
+    rows = data()
+    objective = alignments.adapt(NET, alignments=[CASES[name]])
+    step = make_step(objective, optax.sgd(0.1))
+    results = []
+    for grid in (mesh(devices=jax.devices()[:1]), mesh()):
+        run, state = jit_step(step, step.init(objective.init(KEY, rows, VARIABLES), KEY), grid)
+        state, metrics = run(state, put_batch(rows, grid))
+        results.append(jax.device_get((state.params, metrics)))
+    assert largest_difference(results[0][0], results[1][0]) < 1e-5
+    same(results[0][1], results[1][1])
+
+
+@every
+def test_pmapped_devices_take_the_step_of_one(name):
+    """Each of them sees its own rows, and a term of the whole batch needs those of all."""
+    rows = data()
+    objective = alignments.adapt(NET, alignments=[CASES[name]])
+    step = make_step(objective, optax.sgd(0.1))
+    state = step.init(objective.init(KEY, rows, VARIABLES), KEY)
+    wanted, metrics = jax.device_get(jax.jit(step)(state, rows))
+    found, others = pmap_step(step)(replicated(state), split_batch(rows))
+    assert largest_difference(jax.device_get(unreplicated(found)).params, wanted.params) < 1e-5
+    same(jax.device_get(others), metrics)
+
+
+@pytest.mark.parametrize("name", BY_ROW)
+def test_parts_of_a_batch_add_up_where_rows_stand_alone(name):
+    rows = data()
+    objective = alignments.adapt(NET, alignments=[CASES[name]])
+    states = []
+    for parts in (1, 2):
+        step = make_step(objective, optax.sgd(0.1), microbatch=parts)
+        states.append(jax.jit(step)(step.init(objective.init(KEY, rows, VARIABLES), KEY), rows)[0])
+    assert largest_difference(states[0].params, states[1].params) < 1e-6
+
+
+def test_a_weight_may_follow_the_step():
+    def terms(weight, step):
+        objective = alignments.adapt(NET, alignments=[alignments.coral(weight)])
+        return objective(VARIABLES.params, {}, data(), KEY, step)[0]["coral"].value
+
+    np.testing.assert_allclose(terms(lambda step: 0.5 * step, 3), 1.5 * terms(1.0, 0), rtol=1e-6)
+
+
+def test_missing_views_and_features_are_named():
+    rows = data()
+    with pytest.raises(ValueError, match=r"coral: feature='map' of 'source' must be \[batch, width\]"):
+        alignments.adapt(NET, alignments=[alignments.coral(feature="map")])(VARIABLES.params, {}, rows, KEY, 0)
+    del rows["target"]
+    for name in ("coral", "entropy"):
+        with pytest.raises(ValueError, match=f"{name} needs a view 'target'; the batch has"):
+            alignments.adapt(NET, alignments=[CASES[name]])(VARIABLES.params, {}, rows, KEY, 0)
+    maps = rows["source"]["x"], {"a": jnp.zeros((16, 3))}
+    views = {"target": View({}, maps[1], maps[0], None, None, {})}
+    with pytest.raises(ValueError, match=r"entropy: the output of 'target' must be logits .*'a': \(16, 3\)"):
+        CASES["entropy"](VARIABLES.params, {}, views, KEY, 0)
