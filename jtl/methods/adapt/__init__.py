@@ -1,6 +1,7 @@
 """Domain adaptation: a supervised loss on the source and any sum of alignments; `jtl.alignments` is this package."""
 
 from jtl.methods.adapt.adapt import adapt as adapt
+from jtl.methods.adapt.cdan import cdan as cdan
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
