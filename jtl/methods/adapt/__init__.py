@@ -5,3 +5,5 @@ from jtl.methods.adapt.cdan import cdan as cdan
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
+from jtl.methods.adapt.mdd import mdd as mdd
+from jtl.methods.adapt.wdgrl import wdgrl as wdgrl

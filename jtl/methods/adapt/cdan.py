@@ -54,7 +54,8 @@ def cdan(
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
       >>> objective = jtl.adapt(net, alignments=[jtl.alignments.cdan(jtl.heads.mlp(1, (4,)))])
       >>> x = jnp.zeros((4, 5))
-      >>> variables = objective.init(jax.random.key(0), {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}})
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}}
+      >>> variables = objective.init(jax.random.key(0), batch)
       >>> variables.params["critic"]["hidden1"]["kernel"].shape
       (24, 4)
 

@@ -67,7 +67,6 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818.
     """
-
     model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
