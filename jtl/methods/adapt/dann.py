@@ -185,7 +185,7 @@ def judge(
     domains = {"source": (logits[:n, 0], 1.0), "target": (logits[n:, 0], 0.0)}
     terms, right = {}, {}
     for d, (z, y) in domains.items():
-        values = _domain_loss(z, y)
+        values = domain_loss(z, y)
         terms[f"{name}_{d}"] = mean(values if weights is None else values * weights[d], masks[d]).scale(0.5)
         right[d] = mean((z > 0) == (y > 0), masks[d])
     accuracy = Mean(sum(m.total for m in right.values()), sum(m.count for m in right.values()))
@@ -207,6 +207,7 @@ def _number(strength: Any) -> Array:
     return jnp.asarray(strength, jnp.float32)
 
 
-def _domain_loss(logits: Array, label: ArrayLike) -> Array:
+def domain_loss(logits: Array, label: ArrayLike) -> Array:
+    """`−y log σ(z) − (1 − y) log(1 − σ(z))`, one value a row."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return jax.nn.softplus(logits) - label * logits
