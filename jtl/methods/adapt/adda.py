@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
-from jtl.methods.adapt.dann import DOMAINS, default_critic, domain_loss, judge
+from jtl.methods.adapt.dann import default_critic, domain_loss, judge
 from jtl.methods.adapt.views import View
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
@@ -59,7 +59,7 @@ def adda(net: Model, critic: Model | None = None, *, name: str = "critic") -> tu
         frozen = {**params, "backbone": start["params"]}, {**stats, "backbone": start["stats"]}
         source, _ = encoded(*frozen, batch["source"], None, False)
         target, _ = encoded(params, stats, batch["target"], key, True)
-        views = dict(zip(DOMAINS, (source, target), strict=True))
+        views = {"source": source, "target": target}
         read = {d: jax.lax.stop_gradient(model.reads(v.features, v.x)) for d, v in views.items()}
         return judge(model, name, params, stats, views, read, rng.stream(key, name))
 

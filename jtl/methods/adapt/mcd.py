@@ -12,7 +12,7 @@ from jtl._tracing import scope
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
-from jtl.metrics.accumulate import Mean, mean
+from jtl.metrics.accumulate import Mean, as_terms, mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
 from jtl.objective import NONE, Objective, complete
@@ -74,8 +74,9 @@ def mcd(
                 if source.y is None:
                     raise ValueError("mcd: the batch has no labels of 'source'")
                 rows = {"y": source.y, "mask": source.mask}
-                terms["first"], found = judged(source.output, rows, loss, ACCURACY)
-                terms[name], _ = judged(others[:n], rows, loss, {})
+                value, found = judged(source.output, rows, loss, ACCURACY)
+                for head, of_head in (("first", value), (name, judged(others[:n], rows, loss, {})[0])):
+                    terms |= {head if t == "loss" else f"{head}/{t}": m for t, m in as_terms(of_head).items()}
             if sign:
                 ours, theirs = ops.without_masked((target.output, others[n:]), target.mask)
                 terms["discrepancy"] = mean(discrepancy(ours, theirs), target.mask).scale(sign)

@@ -55,8 +55,9 @@ def test_the_encoder_moves_and_its_start_stays(key):
     start = turns[0].init(key, rows, net.init(key, rows["source"]["x"]))
     step = step_of(turns)
     update, state = jax.jit(step), step.init(start, key)
-    for _ in range(3):
-        state, metrics = update(state, rows)
+    for _ in range(2):
+        state, _ = update(state, rows)
+    state, metrics = update(state, rows)
     assert np.isfinite(metrics["loss"])
     jax.tree.map(np.testing.assert_array_equal, state.stats["source_encoder"], start.stats["source_encoder"])
     jax.tree.map(np.testing.assert_array_equal, state.params["head"], start.params["head"])

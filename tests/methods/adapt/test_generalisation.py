@@ -79,7 +79,7 @@ def test_the_product_of_halves_is_unbiased_and_the_square_is_not(key):
     def run(key):
         i = jax.random.randint(key, (2, 4), 0, 500)
         looked = {n: View({}, z[k], None, y[k], None, {}) for n, k in zip(("a", "b"), i, strict=True)}
-        square = sum(slopes[k].mean() ** 2 for k in i)
+        square = (slopes[i].mean(1) ** 2).sum()
         return total(objective({}, {}, looked, key, 0)[0]), square
 
     found, square = jax.vmap(run)(jax.random.split(key, 20000))

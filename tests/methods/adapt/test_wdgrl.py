@@ -43,7 +43,9 @@ def test_value_and_gradient_are_the_formula_row_by_row(key):
             return {"critic": {"in": {"kernel": jnp.asarray(a)}, "out": {"kernel": jnp.asarray(w)}}}
 
         f, g = (np.asarray(looked[n].features["pooled"]) for n in ("source", "target"))
-        points, counts = between(f, g, looked["source"].mask, looked["target"].mask, rng.stream(key, "between"))
+        points, counts = between(
+            jnp.asarray(f), jnp.asarray(g), looked["source"].mask, looked["target"].mask, rng.stream(key, "between")
+        )
 
         def by_hand(a, w, f=f, g=g):
             c = [(np.tanh(x[np.asarray(looked[n].mask)] @ a) @ w).mean() for n, x in (("source", f), ("target", g))]
