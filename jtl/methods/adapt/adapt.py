@@ -94,4 +94,4 @@ def adapt(
             stats = alignment.commit(stats, params)
         return stats
 
-    return Objective(run, init, commit)
+    return Objective(run, init, commit, net.classes)

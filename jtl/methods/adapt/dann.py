@@ -1,21 +1,23 @@
 """Domain-adversarial training: a critic classifies domains, and the features are trained against it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
-from jtl import losses, rng
+from jtl import heads, losses, ops, rng
 from jtl.methods.adapt.views import View, Views, look
 from jtl.methods.finetune.finetune import judged
-from jtl.metrics.accumulate import Mean, mean
+from jtl.metrics.accumulate import Mean, Sums, mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
 from jtl.objective import NONE, Objective, complete
 from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
+
+DOMAINS = ("source", "target")
 
 
 def weight_schedule(total_steps: int, gain: float = 10.0) -> Schedule:
@@ -41,7 +43,7 @@ def weight_schedule(total_steps: int, gain: float = 10.0) -> Schedule:
     return schedule
 
 
-def dann(critic: Model, weight: float | Schedule = 1.0, *, name: str = "critic") -> Objective:
+def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: str = "critic") -> Objective:
     """The alignment `½ mean_source −log D(R_λ f) + ½ mean_target −log(1 − D(R_λ f))`.
 
     `R_λ` reverses the gradient: the critic D learns at its full rate whatever λ is, the features get −λ times
@@ -50,26 +52,31 @@ def dann(critic: Model, weight: float | Schedule = 1.0, *, name: str = "critic")
 
     Args:
       critic: from the features that it reads, `pooled` unless it says otherwise, to one logit [batch, 1]: that a row is
-        of the source. `adapt(...).init` initialises it.
+        of the source; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
       name: where the critic's parameters stand; also the name of its terms.
 
     Returns:
-      An alignment with the metric `<name>_accuracy`: how often the critic is right, 0.5 when it is fooled.
+      An alignment with the metrics `<name>_accuracy`, how often the critic is right, 0.5 when it is fooled;
+      `<name>_a_distance`, the proxy A-distance `2 (1 − 2ε)` with ε the mean of the critic's two error rates, 0 when it
+      is fooled and where a domain has no rows; and `<name>_weight`, the λ of this step.
 
     Example:
       >>> import jtl
-      >>> alignment = jtl.dann(jtl.heads.mlp(1, (64,)), jtl.weight_schedule(total_steps=1000))
+      >>> alignment = jtl.dann(weight=jtl.weight_schedule(total_steps=1000))
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818.
     """
+    model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         strength = weight(step) if callable(weight) else weight
-        return _judge(critic, name, params, stats, views, key, lambda f: reverse_gradient(f, strength))
+        read = {d: reverse_gradient(_read(model, views[d]), strength) for d in DOMAINS}
+        terms, aux = judge(model, name, params, stats, views, read, key)
+        return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": _number(strength)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
-        return complete(lambda key, read: _named(critic, name, key, read), key, _zeros(critic, views["source"]), given)
+        return complete(lambda key, read: _named(model, name, key, read), key, _zeros(model, views["source"]), given)
 
     return Objective(alignment, init)
 
@@ -100,12 +107,14 @@ def alternating(
     def critic_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         views, _ = look(net, params, stats, batch, key)
-        return _judge(critic, name, params, stats, views, rng.stream(key, name), jax.lax.stop_gradient)
+        read = {d: jax.lax.stop_gradient(_read(critic, views[d])) for d in DOMAINS}
+        return judge(critic, name, params, stats, views, read, rng.stream(key, name))
 
     def network_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         strength = weight(step) if callable(weight) else weight
         views, stats = look(net, params, stats, batch, key)
-        terms, aux = _judge(critic, name, params, stats, views, rng.stream(key, name), lambda f: f)
+        read = {d: _read(critic, views[d]) for d in DOMAINS}
+        terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name))
         against: dict[str, Mean] = {term: value.scale(-strength) for term, value in terms.items()}
         source = views["source"]
         value, _ = judged(source.output, {"y": source.y, "mask": source.mask}, loss, {})
@@ -134,26 +143,71 @@ def _zeros(critic: Model, view: View) -> Any:
     return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
-def _judge(
-    critic: Model, name: str, params: Params, stats: Stats, views: Views, key: Key, through: Callable[[Array], Array]
+def default_critic() -> Model:
+    """The critic of whoever gives none: two hidden layers of 256, one logit."""
+    return heads.mlp(1, (256, 256))
+
+
+def judge(
+    critic: Model,
+    name: str,
+    params: Params,
+    stats: Stats,
+    views: Views,
+    read: Mapping[str, Any],
+    key: Key,
+    weights: Mapping[str, Array] | None = None,
 ) -> tuple[dict[str, Mean], Aux]:
-    """The critic's loss on rows of both domains, each domain's mean counting half."""
-    source, target = views["source"], views["target"]
-    read = [critic.reads(view.features, view.x) for view in (source, target)]
-    joint = through(jnp.concatenate(read))
+    """The critic's loss on rows of both domains, each domain's mean counting half, and how often it is right.
+
+    Args:
+      critic: to one logit [batch, 1].
+      name: where its parameters stand; also the name of the terms and metrics.
+      params: of everything.
+      stats: of everything.
+      views: for their masks.
+      read: what the critic is given of `source` and of `target`; both go through it in one pass.
+      key: of its dropout.
+      weights: of the rows of each domain [batch], detached; None for ones.
+
+    Raises:
+      ValueError: for a critic that gives anything but one logit a row.
+    """
+    masks = {d: views[d].mask for d in DOMAINS}
+    rows = [ops.without_masked(read[d], masks[d]) for d in DOMAINS]
+    joint = jnp.concatenate(rows)
     logits, new = critic.apply(part(Variables(params, stats), name), joint, train=True, key=key)
     if logits.shape != (len(joint), 1):
         raise ValueError(
             f"the critic returns {logits.shape} for {len(joint)} rows; it must give one logit each, [batch, 1]"
         )
-    n = len(read[0])
-    domains = {"source": (logits[:n, 0], 1.0, source.mask), "target": (logits[n:, 0], 0.0, target.mask)}
-    terms = {f"{name}_{d}": mean(_domain_loss(z, y), mask).scale(0.5) for d, (z, y, mask) in domains.items()}
-    right = [mean((z > 0) == (y > 0), mask) for z, y, mask in domains.values()]
-    accuracy = Mean(right[0].total + right[1].total, right[0].count + right[1].count)
-    return terms, Aux({**stats, **({name: new} if new else {})}, {f"{name}_accuracy": accuracy})
+    n = len(rows[0])
+    domains = {"source": (logits[:n, 0], 1.0), "target": (logits[n:, 0], 0.0)}
+    terms, right = {}, {}
+    for d, (z, y) in domains.items():
+        values = domain_loss(z, y)
+        terms[f"{name}_{d}"] = mean(values if weights is None else values * weights[d], masks[d]).scale(0.5)
+        right[d] = mean((z > 0) == (y > 0), masks[d])
+    accuracy = Mean(sum(m.total for m in right.values()), sum(m.count for m in right.values()))
+    found = {f"{name}_accuracy": accuracy, f"{name}_a_distance": Sums(right, _a_distance)}
+    return terms, Aux({**stats, **({name: new} if new else {})}, found)
 
 
-def _domain_loss(logits: Array, label: ArrayLike) -> Array:
+def _a_distance(right: dict[str, Mean]) -> Array:
+    source, target = right["source"], right["target"]
+    seen = (source.count > 0) & (target.count > 0)
+    return jnp.where(seen, 2.0 * (source.value + target.value - 1.0), 0.0)
+
+
+def _read(critic: Model, view: View) -> Any:
+    return critic.reads(view.features, view.x)
+
+
+def _number(strength: Any) -> Array:
+    return jnp.asarray(strength, jnp.float32)
+
+
+def domain_loss(logits: Array, label: ArrayLike) -> Array:
+    """`−y log σ(z) − (1 − y) log(1 − σ(z))`, one value a row."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return jax.nn.softplus(logits) - label * logits

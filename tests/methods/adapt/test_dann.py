@@ -205,3 +205,33 @@ def learner(strength, steps=1500):
         return float((said(variables(state), target).argmax(-1) == wanted).mean())
 
     return accuracy
+
+
+def test_metrics_say_the_weight_and_the_a_distance(key):
+    """2 (1 − 2ε) with ε the mean of each domain's own error rate, whatever their sizes."""
+    rows = domains(sizes=(6, 20), masked=True)
+    net, critic, variables = parts(key, rows["source"]["x"], critic=True)
+    objective = adapt(net, alignments=[dann(critic, weight_schedule(100))])
+    _, aux = objective(variables.params, {}, rows, key, 25)
+    np.testing.assert_allclose(aux.metrics["critic_weight"], 0.8482836, rtol=1e-6)  # golden, p = .25
+    p, errors = variables.params, []
+    for name, label in (("source", True), ("target", False)):
+        x = rows[name]["x"]
+        for layer in p["backbone"].values():
+            x = np.maximum(np.asarray(x) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])[None], 0)
+        said = (x @ np.asarray(p["critic"]["out"]["kernel"]))[:, 0] + float(p["critic"]["out"]["bias"][0]) > 0
+        errors.append((said != label)[rows[name]["mask"]].mean())
+    expected = 2 * (1 - 2 * np.mean(errors))
+    assert abs(expected) > 0.01
+    np.testing.assert_allclose(aux.metrics["critic_a_distance"].value, expected, rtol=1e-5)
+    rows["target"]["mask"] = np.zeros(20, bool)
+    _, aux = objective(variables.params, {}, rows, key, 25)
+    assert float(aux.metrics["critic_a_distance"].value) == 0.0
+
+
+def test_a_critic_is_made_where_none_is_given(key):
+    rows = domains()
+    net, _, _ = parts(key, rows["source"]["x"])
+    variables = adapt(net, alignments=[dann()]).init(key, rows)
+    shapes = {path: leaf.shape for path, leaf in flatten(variables.params["critic"]).items() if "kernel" in path}
+    assert shapes == {"hidden1/kernel": (8, 256), "hidden2/kernel": (256, 256), "out/kernel": (256, 1)}

@@ -1,0 +1,111 @@
+"""Maximum classifier discrepancy: two heads find target rows that they disagree on, and the features remove these."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl import losses, ops, rng
+from jtl._tracing import scope
+from jtl.methods.adapt.dann import DOMAINS
+from jtl.methods.adapt.views import look
+from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.metrics.accumulate import Mean, as_terms, mean
+from jtl.model import Model, Variables
+from jtl.networks import joined, part
+from jtl.objective import NONE, Objective, complete
+from jtl.typing import Aux, Batch, Key, Params, Stats
+
+
+def mcd(
+    net: Model, second: Model, loss: Callable = losses.cross_entropy, *, name: str = "second"
+) -> tuple[Objective, Objective, Objective]:
+    """Maximum classifier discrepancy, as three objectives that take turns on one batch.
+
+    With d the mean over target rows of `mean_c |softmax(h_1 f)_c − softmax(h_2 f)_c|` and `L = Σ_k mean_source
+    ℓ(h_k f, y)`, they minimise: L, by all parameters; `L − d`, by the two heads; d, by the backbone, k = 4 times in
+    the paper. Two heads that start alike have no discrepancy, so each is drawn from a key of its own.
+
+    Args:
+      net: `jtl.network(backbone=..., head=...)`; its head is the first.
+      second: another head of as many classes, as a rule of the same kind.
+      loss: one value per row.
+      name: where the second head's parameters stand.
+
+    Returns:
+      The objectives of the three turns on batches `{"source": {"x", "y"}, "target": {"x"}}`. All have the same `init`,
+      and the terms `first` and `<name>` (L) and `discrepancy` (−d or d) where they are minimised.
+
+    Raises:
+      ValueError: while tracing, where the source has no labels or the outputs of the heads differ in shape.
+
+    Example:
+      >>> import jtl, optax
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> fit, apart, close = jtl.alignments.mcd(net, jtl.heads.linear(3))
+      >>> step = jtl.make_step(
+      ...     [jtl.Turn(fit, by=(0, 1)), jtl.Turn(apart, by=(1,)), jtl.Turn(close, by=(0,), repeat=4)],
+      ...     [optax.adam(1e-3), optax.adam(1e-3)],
+      ...     trainable=[jtl.select("backbone/.*"), jtl.select("head/.*", "second/.*")],
+      ... )
+
+    Saito et al., Maximum Classifier Discrepancy for Unsupervised Domain Adaptation, 2018, arXiv 1712.02560.
+    """
+
+    def turn(supervised: bool, sign: float) -> Callable:
+        def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
+            del step
+            views, stats = look(net, params, stats, batch, key)
+            source, target = (views[domain] for domain in DOMAINS)
+            read = [ops.without_masked(second.reads(v.features, v.x), v.mask) for v in (source, target)]
+            joint = jax.tree.map(lambda *rows: jnp.concatenate(rows), *read)
+            with scope.within(name):
+                own = part(Variables(params, stats), name)
+                others, new = second.apply(own, joint, train=True, key=rng.stream(key, name))
+            n = source.output.shape[0]
+            if others[n:].shape != target.output.shape:
+                raise ValueError(f"mcd: the heads return {target.output.shape} and {others[n:].shape} for the target")
+            stats = {**stats, **({name: new} if new else {})}
+            terms: dict[str, Mean] = {}
+            found: dict[str, Any] = {}
+            if supervised:
+                if source.y is None:
+                    raise ValueError("mcd: the batch has no labels of 'source'")
+                rows = {"y": source.y, "mask": source.mask}
+                value, found = judged(source.output, rows, loss, ACCURACY)
+                for head, of_head in (("first", value), (name, judged(others[:n], rows, loss, {})[0])):
+                    terms |= {head if t == "loss" else f"{head}/{t}": m for t, m in as_terms(of_head).items()}
+            if sign:
+                ours, theirs = ops.without_masked((target.output, others[n:]), target.mask)
+                terms["discrepancy"] = mean(discrepancy(ours, theirs), target.mask).scale(sign)
+            return terms, Aux(stats, found)
+
+        return run
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        def whole(key: Key, x: Any) -> Variables:
+            made = net.init(key, x)
+            features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)
+            shapes = jax.eval_shape(second.reads, features, x)
+            read = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+            own = joined({name: second.init(rng.stream(key, name), read)})
+            return Variables({**made.params, **own.params}, {**made.stats, **own.stats})
+
+        return complete(whole, key, batch["source"]["x"], given)
+
+    phases = ((True, 0.0), (True, -1.0), (False, 1.0))
+    first, apart, close = (Objective(turn(supervised, sign), init) for supervised, sign in phases)
+    return first, apart, close
+
+
+def discrepancy(first: Float[Array, "batch classes"], second: Float[Array, "batch classes"]) -> Float[Array, "batch"]:
+    """`mean_c |softmax(z)_c − softmax(z')_c|`, one value a row; the gradient is 0 where both agree exactly.
+
+    Args:
+      first: z, the logits of one head.
+      second: z', those of the other.
+    """
+    p, q = (jax.nn.softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32))) for z in (first, second))
+    return jnp.abs(p - q).mean(-1)

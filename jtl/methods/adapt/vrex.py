@@ -1,0 +1,96 @@
+"""Risk extrapolation over several labelled domains: the variance of their losses is penalised."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl import losses, ops
+from jtl.methods.adapt.views import View, Views
+from jtl.metrics.accumulate import Mean, mean
+from jtl.objective import Objective
+from jtl.typing import Aux, Key, Params, Schedule, Stats
+
+
+def vrex(
+    domains: Sequence[str],
+    weight: float | Schedule = 1.0,
+    *,
+    loss: Callable = losses.cross_entropy,
+    name: str = "vrex",
+) -> Objective:
+    """The term `β Var_d R_d` over labelled domains d, `R_d` the mean loss of a domain; `Var` divides by their number.
+
+    Added to `adapt(net, labelled=domains)` this is the paper's `β Var_d R_d + Σ_d R_d`. A domain without rows in a
+    batch is left out. Under microbatches it is the variance within each part.
+
+    Args:
+      domains: the views' names, two or more.
+      weight: β, a number or a function of the step. Common is 1 for some hundred steps, then a large number from an
+        optimizer that starts anew, because its moments are those of another loss.
+      loss: one value per row, as of `adapt`.
+      name: of the term.
+
+    Returns:
+      An alignment with the metric `<name>_weight`, the β of this step.
+
+    Raises:
+      ValueError: for fewer than two domains; while tracing, for a domain that is missing or has no labels.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> domains = ("photo", "sketch")
+      >>> objective = jtl.adapt(net, alignments=[jtl.alignments.vrex(domains, 10.0)], labelled=domains)
+
+    Krueger et al., Out-of-Distribution Generalization via Risk Extrapolation, 2020, arXiv 2003.00688.
+    """
+    names = checked(domains)
+
+    def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
+        del params, key
+        beta = weight(step) if callable(weight) else weight
+        risks = [mean(values_of(views, d, loss), views[d].mask) for d in names]
+        r = jnp.stack([whole(m) for m in risks])
+        seen = jnp.stack([ops.batch_sum(m.count) > 0 for m in risks]).astype(r.dtype)
+        n = jnp.maximum(seen.sum(), 1.0)
+        variance = (seen * (r - (seen * r).sum()[None] / n) ** 2).sum() / n
+        return {name: beta * variance}, Aux(stats, {f"{name}_weight": jnp.asarray(beta, jnp.float32)})
+
+    return Objective(term)
+
+
+def checked(domains: Sequence[str]) -> tuple[str, ...]:
+    """The names of domains as a tuple.
+
+    Raises:
+      ValueError: for fewer than two, or one that is there twice.
+    """
+    if isinstance(domains, str) or len(set(domains)) < max(2, len(domains)):
+        raise ValueError(f"domains={domains!r}: give the names of two labelled views or more, each once")
+    return tuple(domains)
+
+
+def labelled(views: Views, domain: str) -> View:
+    """A view with labels, and its output with zeros where a masked row cannot be computed with.
+
+    Raises:
+      ValueError: for a view that is missing or has no labels.
+    """
+    if domain not in views or views[domain].y is None:
+        raise ValueError(f"the batch has no labels of {domain!r}, only views {sorted(views)}")
+    view = views[domain]
+    return view._replace(output=ops.without_masked(view.output, view.mask))
+
+
+def values_of(views: Views, domain: str, loss: Callable) -> Array:
+    """The loss of each row of a domain."""
+    view = labelled(views, domain)
+    return loss(view.output, view.y)
+
+
+def whole(part: Mean) -> Array:
+    """A mean over the rows of all devices, as one number; 0 where there are none."""
+    total, count = ops.batch_sum((part.total, part.count))
+    return Mean(total, count).value
