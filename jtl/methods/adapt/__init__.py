@@ -10,5 +10,6 @@ from jtl.methods.adapt.group_dro import group_dro as group_dro
 from jtl.methods.adapt.irm import irm as irm
 from jtl.methods.adapt.mcd import mcd as mcd
 from jtl.methods.adapt.mdd import mdd as mdd
+from jtl.methods.adapt.osbp import osbp as osbp
 from jtl.methods.adapt.vrex import vrex as vrex
 from jtl.methods.adapt.wdgrl import wdgrl as wdgrl

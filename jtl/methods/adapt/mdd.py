@@ -24,10 +24,9 @@ def mdd(
     gamma: float = 4.0,
     name: str = "adversary",
 ) -> Objective:
-    """The alignment `γ mean_source −log p'_ŷ + mean_target −log(1 − p'_ŷ)`, `p' = softmax(h'(R_λ f))`, ŷ the class
-    that the classifier predicts.
+    """The alignment `γ mean_source −log p'_ŷ + mean_target −log(1 − p'_ŷ)` with `p' = softmax(h'(R_λ f))`.
 
-    The adversary h' learns to agree with the classifier on the source and to disagree on the target; `R_λ` reverses
+    ŷ is the class that the classifier predicts. The adversary h' learns to agree with the classifier on the source and to disagree on the target; `R_λ` reverses
     the gradient, so the features make that impossible. Each row is compared with its own prediction.
 
     Args:
