@@ -22,6 +22,7 @@ from jtl.methods.adapt.mcd import mcd as mcd
 from jtl.methods.adapt.mdd import mdd as mdd
 from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
 from jtl.methods.adapt.mmd import mmd as mmd
+from jtl.methods.adapt.osbp import osbp as osbp
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.vrex import vrex as vrex

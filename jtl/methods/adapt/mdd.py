@@ -24,11 +24,10 @@ def mdd(
     gamma: float = 4.0,
     name: str = "adversary",
 ) -> Objective:
-    """The alignment `γ mean_source −log p'_ŷ + mean_target −log(1 − p'_ŷ)`, `p' = softmax(h'(R_λ f))`, ŷ the class
-    that the classifier predicts.
+    """The alignment `γ mean_source −log p'_ŷ + mean_target −log(1 − p'_ŷ)` with `p' = softmax(h'(R_λ f))`.
 
-    The adversary h' learns to agree with the classifier on the source and to disagree on the target; `R_λ` reverses
-    the gradient, so the features make that impossible. Each row is compared with its own prediction.
+    ŷ is the class that the classifier predicts for the row itself. The adversary h' learns to agree with it on the
+    source and to disagree on the target; `R_λ` reverses the gradient, so the features make that impossible.
 
     Args:
       adversary: from the features that it reads to as many logits as the classifier has, [batch, classes]; None for
