@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.data import augment
+from jtl.params import flatten
 from jtl.preprocess import pixels, text
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.pretrained.inspect import fits
-from jtl.pretrained.load import Pretrained, load
+from jtl.pretrained.load import POSITION, Pretrained, load
 from jtl.pretrained.recognise import described
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
@@ -40,30 +41,59 @@ class Inputs:
 
         Args:
           items: files, or texts.
-          margin: images are this much larger than the crop, so that random crops can be taken.
+          margin: images are this much larger than in evaluation, so that random windows of them can be taken.
         """
         if self.tokens is not None:
             return self.tokens(list(items))
         assert self.preprocessing is not None
-        seen = np.stack([image(Path(item), self.preprocessing, margin) for item in items])
+        rows = [image(Path(item), self.preprocessing, margin) for item in items]
+        for item, row in zip(items, rows, strict=True):
+            if row.shape != rows[0].shape:
+                raise ValueError(
+                    f"these weights take images as they are, and {str(item)!r} has {row.shape[0]} x {row.shape[1]}"
+                    f" pixels, {str(items[0])!r} {rows[0].shape[0]} x {rows[0].shape[1]}: give --size"
+                )
+        seen = np.stack(rows)
         mean, std = self.preprocessing.mean, self.preprocessing.std
         return np.asarray(augment.normalise(mean, std)(None, jnp.asarray(seen)))
 
 
 def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
-    """One file, resized and cropped, uint8 [side, side, 3]; the crop is `margin` times as large as in evaluation."""
-    seen = pixels.decode(file, "RGB")
-    if how.size is not None:
-        seen = pixels.resize(seen, how.size, how.interpolation)
-    side = how.crop or min(seen.shape[:2])
-    room = min(round(side * margin), *seen.shape[:2])
-    return pixels.center_crop(seen, room)
+    """One file, resized and cropped, uint8 [height, width, channels].
+
+    Args:
+      file: of the image.
+      how: the preprocessing of evaluation.
+      margin: the result is this much larger than in evaluation, and shows at least as much of the image. Where the
+        crop leaves no such margin, as with most transformers of images, the image is resized to more.
+    """
+    seen = pixels.decode(file, "L" if len(how.mean) == 1 else "RGB")
+    size, crop = how.size, how.crop
+    if isinstance(size, int):
+        crop = size if crop is None else crop
+    if margin > 1 and (side := side_of(how)) is not None:
+        crop = round(side * margin)
+        size = max(size, crop) if isinstance(size, int) else size and tuple(max(edge, crop) for edge in size)
+    if size is not None:
+        seen = pixels.resize(seen, size, how.interpolation)
+    return seen if crop is None else pixels.center_crop(seen, crop)
 
 
-def pretrained(weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any) -> Pretrained:
+def side_of(how: Preprocessing) -> int | None:
+    """The side of the square that the network sees; None where it is no square, or not the same for all images."""
+    if how.crop is not None:
+        return how.crop
+    edges = (how.size,) * 2 if isinstance(how.size, int) else how.size
+    return None if edges is None or edges[0] != edges[1] else edges[0]
+
+
+def pretrained(
+    weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any, size: int | None = None
+) -> Pretrained:
     """Loads weights with a new head for these classes; None keeps the file's own head.
 
-    A file that does not say which network it is for is recognised by its names and shapes.
+    A file that does not say which network it is for is recognised by its names and shapes. Position embeddings are
+    interpolated to images of another size.
 
     Raises:
       FileNotFoundError: where there are no such weights.
@@ -78,7 +108,11 @@ def pretrained(weights: str, classes: Sequence[str] | None, *, arch: str | None,
     if classes is None:
         return load(weights, arch=arch)
     reads = "mean" if kind == "texts" else None
-    return load(weights, arch=arch, classes=tuple(classes), reinit=("head/.*",), key=key, reads=reads)
+    options: dict[str, Any] = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key, "reads": reads}
+    loaded = load(weights, arch=arch, **options)
+    if size is not None and POSITION in flatten(loaded.variables.params):
+        return load(weights, arch=arch, image=size, **options)
+    return loaded
 
 
 def inputs_of(
@@ -97,10 +131,15 @@ def inputs_of(
         return Inputs(tokens=text.tokenizer(weights, length=min(LONGEST, -(-longest // STEP) * STEP))), loaded
     how = loaded.preprocessing
     if how is None:
-        how = Preprocessing(256, 224, "bilinear", *IMAGENET)
+        own = getattr(loaded.config, "image_size", None) if POSITION in flatten(loaded.variables.params) else None
+        how = (
+            Preprocessing((own, own), None, "bilinear", *IMAGENET)
+            if own
+            else Preprocessing(256, 224, "bilinear", *IMAGENET)
+        )
     if not isinstance(how, Preprocessing):
         raise ValueError(f"{weights!r} is a network of sounds or texts, and the data are images")
-    if size is not None:
+    if size is not None and side_of(how) != size:
         how = how._replace(size=round(size * 256 / 224), crop=size)
     return Inputs(preprocessing=how), loaded._replace(preprocessing=how)
 

@@ -14,7 +14,7 @@ from jtl import heads, losses, optim, rng
 from jtl.backbones.identity import identity
 from jtl.command import settings as files
 from jtl.command import source
-from jtl.command.model import Inputs, inputs_of, logits_of, pretrained
+from jtl.command.model import Inputs, inputs_of, logits_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
@@ -85,7 +85,12 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         )
     key = jax.random.key(settings.seed)
     loaded = pretrained(
-        settings.weights, train.classes, arch=settings.arch, kind=train.kind, key=rng.stream(key, "head")
+        settings.weights,
+        train.classes,
+        arch=settings.arch,
+        kind=train.kind,
+        key=rng.stream(key, "head"),
+        size=settings.size,
     )
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, train.items, settings.size)
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
@@ -142,16 +147,16 @@ def _below(
 ) -> tuple[Variables, list[dict[str, Any]], str]:
     """The best variables by the validation accuracy, the start among them."""
     train, net = splits["train"], loaded.network
-    data = Dataset(_Rows(inputs, train, MARGIN if train.kind == "images" else 1.0), settings.batch, seed=settings.seed)
+    side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
+    data = Dataset(_Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
     held = jtl.data.arrays(
         inputs.read(splits["val"].items), splits["val"].labels, batch_size=settings.batch, shuffle=False
     )
     steps = settings.steps or max(50, 10 * len(data))
     objective = finetune(net, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
     if train.kind == "images":
-        side = data[0]["x"].shape[1]
-        crop = augment.crop(round(side / MARGIN), 0)
-        objective = augmented(objective, augment.compose(augment.flip(), crop))
+        windows = () if side is None else (augment.crop(side),)
+        objective = augmented(objective, augment.compose(augment.flip(), *windows))
     tx = optax.adamw(optim.warmup_cosine(settings.learning_rate, steps), weight_decay=1e-4, mask=optim.decayed)
     step = make_step(objective, tx, trainable=select(*trained_by(settings.ways, loaded.variables)), clip=1.0)
     one = mesh(devices=jax.devices()[:1])

@@ -66,7 +66,7 @@ def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
 def features(weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None) -> tuple[int, int]:
     """Writes the pooled features of images into an .npz, `features` [files, width] and `files`; returns its shape."""
     key = jax.random.key(0)
-    loaded = pretrained(weights, ("a", "b"), arch=arch, kind="images", key=key)
+    loaded = pretrained(weights, ("a", "b"), arch=arch, kind="images", key=key, size=size)
     items = source.files_of(inputs)
     how, loaded = inputs_of(loaded, weights, "images", items, size)
     own = part(loaded.variables, "backbone")
