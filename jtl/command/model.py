@@ -73,7 +73,10 @@ def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
         crop = size if crop is None else crop
     if margin > 1 and (side := side_of(how)) is not None:
         crop = round(side * margin)
-        size = max(size, crop) if isinstance(size, int) else size and tuple(max(edge, crop) for edge in size)
+        if isinstance(size, int):
+            size = max(size, crop)
+        elif size is not None:
+            size = (max(size[0], crop), max(size[1], crop))
     if size is not None:
         seen = pixels.resize(seen, size, how.interpolation)
     return seen if crop is None else pixels.center_crop(seen, crop)

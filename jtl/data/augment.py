@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
 from jtl.data.geometry import Composed, Geometric, Photometric
@@ -179,7 +180,7 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(jnp.float32) / (1 if x.dtype == bool else 255)
-        elif isinstance(x, jax.core.Tracer):
+        elif isinstance(x, Tracer):
             x = jnp.where(x > BRIGHTEST, jnp.nan, x)
         elif x.size and float(x.max()) > BRIGHTEST:
             raise ValueError(

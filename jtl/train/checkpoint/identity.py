@@ -11,7 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 LIBRARIES = ("jtl", "jax", "jaxlib", "flax", "optax", "numpy", "builtins", "functools", "chex")
 """Functions of these are described by their names and what they were given, so that an update is not another run."""
@@ -99,8 +101,8 @@ def _parts(path: str, value: Any, found: dict[str, str]) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):  # flax's modules know their parent and name only while they are called
         names = [field.name for field in dataclasses.fields(value) if field.name not in ("parent", "name")]
         return {name: getattr(value, name, None) for name in names}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return dict(value._asdict())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: getattr(value, name) for name in value._fields}  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, Mapping):
         return {str(name): part for name, part in value.items()}
     if isinstance(value, Set):
@@ -137,9 +139,9 @@ def _numbered(values: Any) -> dict[str, Any]:
 
 
 def _array(value: Any) -> str:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return f"traced {value.dtype}{list(value.shape)}"
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return f"{value.dtype}{list(value.shape)}"
