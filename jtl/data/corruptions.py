@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 NAMES = ("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur", "contrast", "brightness", "jpeg")
 
@@ -88,6 +87,8 @@ def _brightness(x: np.ndarray, i: int, draw: np.random.Generator) -> np.ndarray:
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    from PIL import Image
+
     stored = io.BytesIO()
     Image.fromarray(image).save(stored, "JPEG", quality=quality)
     return np.asarray(Image.open(stored))

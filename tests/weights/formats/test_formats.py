@@ -85,7 +85,7 @@ def test_another_image_size_is_named_by_timm_too(tmp_path):
     equal(again, loaded)
 
 
-def test_a_network_without_a_head_has_jtls_format_alone(tmp_path):
+def test_a_network_without_a_head_is_saved_in_jtls_format_and_transformers(tmp_path):
     tensors = made.tensors(made.VIT)
     from safetensors.numpy import save_file
 
@@ -96,8 +96,10 @@ def test_a_network_without_a_head_has_jtls_format_alone(tmp_path):
     again = load(tmp_path / "own")
     assert again.variables.params["head"] == {}
     equal(again, bare)
+    save(tmp_path / "out", bare)
+    equal(load(tmp_path / "out"), bare)
     with pytest.raises(ValueError, match=r"have no head; .* format='jtl'"):
-        save(tmp_path / "out", bare)
+        save(tmp_path / "timm", bare, format="timm")
 
 
 def test_what_a_library_has_not_is_named(tmp_path):
