@@ -194,7 +194,8 @@ def test_a_process_that_ignores_sighup_goes_on_ignoring_it(start, tmp_path):
 def test_a_signal_ends_the_step_saves_and_exits_with_0(start, tmp_path, capsys, number, request):
     step, state = start
     if number == signal.SIGHUP:  # these tests may run where it is ignored, as under nohup
-        request.addfinalizer(lambda before=signal.signal(number, signal.SIG_DFL): signal.signal(number, before))
+        ignored = signal.signal(number, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(number, ignored))
 
     def hook(moment):
         if moment.step == 5:
