@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -145,14 +144,3 @@ def inputs_of(
     if size is not None and side_of(how) != size:
         how = how._replace(size=round(size * 256 / 224), crop=size)
     return Inputs(preprocessing=how), loaded._replace(preprocessing=how)
-
-
-def logits_of(loaded: Pretrained, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> np.ndarray:
-    """The network's outputs for examples, [rows, classes], in evaluation mode."""
-    run = jax.jit(lambda v, x: loaded.network.apply(v, x, train=False)[0].output)
-    found = []
-    for start in range(0, len(items), batch):
-        some = list(items[start : start + batch])
-        full = some + [some[-1]] * (batch - len(some))  # one shape, so one compilation
-        found.append(np.asarray(run(loaded.variables, inputs.read(full)))[: len(some)])
-    return np.concatenate(found)

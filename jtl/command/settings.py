@@ -16,7 +16,8 @@ class Settings:
     Without folders `train/`, `val/` and `test/`, the data are split by `seed` within each class: 70, 15 and 15 percent.
 
     Args:
-      data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv or .jsonl.
+      data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
+        .parquet.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
       ways: what is trained: the head on features that are computed once, the last stage too, or all.
@@ -32,7 +33,9 @@ class Settings:
       seed: of the split and of all randomness.
     """
 
-    data: Annotated[Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv or .jsonl of texts")]
+    data: Annotated[
+        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+    ]
     weights: str
     out: Path | None = None
     ways: Literal["head", "last", "all"] = "head"

@@ -15,6 +15,7 @@ from jtl.data.folder import SUFFIXES, scan
 SPLITS = ("train", "val", "test")
 _SPELLED = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
             "test": "test"}  # fmt: skip
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 SHARES = {"val": 0.15, "test": 0.15}
 
 
@@ -48,7 +49,7 @@ def read(
     """The examples of a folder or a table, by split; under "all" where they are not split yet.
 
     Args:
-      path: of a folder of class folders, or of splits with class folders; or of a .csv, .tsv or .jsonl file.
+      path: of a folder of class folders, or of splits with class folders; or of a .csv, .tsv, .jsonl or .parquet file.
       text: a table's column of texts.
       label: a table's column of labels.
       classes: the names to expect; None for those that are found.
@@ -60,7 +61,7 @@ def read(
     """
     path = path.expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"the data {str(path)!r} do not exist: give a folder, or a .csv, .tsv or .jsonl file")
+        raise FileNotFoundError(f"the data {str(path)!r} do not exist: give a folder, or a table: {', '.join(TABLES)}")
     if path.is_file():
         return {"all": _table(path, text, label, classes)}
     parts = {_SPELLED[p.name.lower()]: p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in _SPELLED}
@@ -137,6 +138,38 @@ def files_of(places: Sequence[str]) -> list[Path]:
     return found
 
 
+def column(path: Path, name: str) -> list[str]:
+    """The texts of a table's column.
+
+    Raises:
+      FileNotFoundError: where there is no such file.
+      ValueError: for a table without this column, or an empty text.
+    """
+    rows = _rows(_file(path))
+    _has(rows, (name,), path, "--text")
+    for i, row in enumerate(rows):
+        if not str(row.get(name) or "").strip():
+            raise ValueError(f"row {i + 1} of {str(path)!r} has an empty {name!r}: {row}")
+    return [str(row[name]) for row in rows]
+
+
+def _file(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the table {str(path)!r} does not exist" if not path.exists() else f"{path} is no table"
+        )
+    return path
+
+
+def _has(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Path, options: str) -> None:
+    if not rows:
+        raise ValueError(f"{str(path)!r} has no rows")
+    for name in columns:
+        if name not in rows[0]:
+            raise ValueError(f"{str(path)!r} has no column {name!r}; there are {list(rows[0])}: give {options}")
+
+
 def _images(root: Path, classes: Sequence[str] | None) -> Examples:
     names, files, labels = scan(root, classes)
     return _checked(Examples("images", tuple(files), labels, names), root)
@@ -144,13 +177,7 @@ def _images(root: Path, classes: Sequence[str] | None) -> Examples:
 
 def _table(path: Path, text: str, label: str, classes: Sequence[str] | None) -> Examples:
     rows = _rows(path)
-    if not rows:
-        raise ValueError(f"{str(path)!r} has no rows")
-    for column in (text, label):
-        if column not in rows[0]:
-            raise ValueError(
-                f"{str(path)!r} has no column {column!r}; there are {list(rows[0])}: give --text and --label"
-            )
+    _has(rows, (text, label), path, "--text and --label")
     for i, row in enumerate(rows):
         if not str(row.get(text) or "").strip() or row.get(label) in (None, ""):
             raise ValueError(f"row {i + 1} of {str(path)!r} has an empty {text!r} or {label!r}: {row}")
@@ -168,10 +195,26 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if kind == ".jsonl":
         lines = path.read_text(encoding="utf-8-sig").split("\n")
         return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    if kind == ".parquet":
+        return _parquet(path)
     if kind not in (".csv", ".tsv"):
-        raise ValueError(f"{str(path)!r} is no table that jtl reads: give a .csv, .tsv or .jsonl file, or a folder")
+        raise ValueError(f"{str(path)!r} is no table that jtl reads: give one of {', '.join(TABLES)}, or a folder")
     with open(path, encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","))
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{str(path)!r} needs pyarrow: pip install pyarrow, or write the table as .csv or .jsonl"
+        ) from error
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{str(path)!r} is no Parquet file that pyarrow reads: {error}") from error
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

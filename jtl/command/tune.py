@@ -12,19 +12,18 @@ import optax
 import jtl.data
 from jtl import heads, losses, optim, rng
 from jtl.backbones.identity import identity
+from jtl.command import passes, source
 from jtl.command import settings as files
-from jtl.command import source
-from jtl.command.model import Inputs, inputs_of, logits_of, pretrained, side_of
+from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
 from jtl.data import augment
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
-from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Variables
-from jtl.networks import network, part
+from jtl.networks import network
 from jtl.params import flatten, select
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
@@ -104,10 +103,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         if chosen == "head":
             notes.append("no step below the head was better on the validation examples: the head alone is kept")
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))
-    found = {
-        name: scored(logits_of(loaded, inputs, splits[name].items), splits[name].labels, train.classes)
-        for name in ("val", "test")
-    }
+    logits = passes.logits(loaded, inputs)
+    found = {name: scored(logits(splits[name].items), splits[name].labels, train.classes) for name in ("val", "test")}
     save(settings.folder / "model", loaded, format="jtl")
     content = {
         "settings": settings.as_json(),
@@ -123,12 +120,10 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
 
 def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any) -> Variables:
     """The weights with a head fitted on features, its penalty chosen by the validation loss."""
-    own = part(loaded.variables, "backbone")
-    features = {}
+    read, features = passes.features(loaded, inputs), {}
     for name in ("train", "val"):
         say(f"features of {name}")
-        batches = _batches(inputs, splits[name], settings.batch)
-        features[name] = extract(loaded.backbone, own, batches, loaded.head.reads)[0]
+        features[name] = read(splits[name].items)
     count, best, lowest = len(splits["train"].classes), None, float("inf")
     judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
     data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
@@ -221,8 +216,3 @@ class _Rows:
         del draws
         some = self.examples.rows(index)
         return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.labels}
-
-
-def _batches(inputs: Inputs, examples: Examples, batch: int) -> Any:
-    data = Dataset(_Rows(inputs, examples, 1.0), batch, shuffle=False)
-    return (data[i] for i in range(len(data)))

@@ -97,7 +97,7 @@ def test_features_are_those_of_the_network(made, tmp_path):
     assert cli.main(words) == 0
     with np.load(out) as found:
         assert found["features"].shape == (28, 16)
-        assert found["files"][0].endswith("blue/0.png")
+        assert found["inputs"][0].endswith("blue/0.png")
         assert np.isfinite(found["features"]).all()
 
 

@@ -1,6 +1,7 @@
 """What data are, how they are split, and what is refused."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -55,11 +56,14 @@ def test_given_splits_are_kept_and_what_they_share_is_told(tmp_path):
     assert len(drawn["train"]) + len(drawn["test"]) == 8
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_tables_are_read_alike(tmp_path, kind):
     rows = [("good, very", "yes"), ("bad\tone", "no"), ("fine", "yes"), ("poor", "no")]
     file = tmp_path / f"reviews.{kind}"
-    if kind == "jsonl":
+    if kind == "parquet":
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({"review": [a for a, _ in rows], "stars": [b for _, b in rows]}), file)
+    elif kind == "jsonl":
         file.write_text("\n".join(json.dumps({"review": a, "stars": b}) for a, b in rows) + "\n\n", encoding="utf-8")
     else:
         mark = "," if kind == "csv" else "\t"
@@ -92,6 +96,24 @@ def table(tmp_path, text, name="t.csv"):
 def test_what_cannot_be_learned_from_is_told(tmp_path, make, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         source.read(make(tmp_path))
+
+
+def test_parquet_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    file = table(tmp_path, "not parquet", "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet' is no Parquet file"):
+        source.read(file)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
+        source.read(file)
+
+
+def test_a_column_of_texts_needs_no_labels(tmp_path):
+    assert source.column(table(tmp_path, "n,text\n1,good\n2,bad\n"), "text") == ["good", "bad"]
+    with pytest.raises(ValueError, match=r"no column 'review'; there are \['n', 'text'\]: give --text"):
+        source.column(tmp_path / "t.csv", "review")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        source.column(tmp_path / "gone.csv", "text")
 
 
 def test_a_class_of_two_examples_cannot_be_split(tmp_path):
