@@ -11,9 +11,10 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Settings:
-    """Fine-tune pretrained weights on a folder of images by class, or on a table of texts; writes a report.
+    """Fine-tune pretrained weights on a folder of images or sounds by class, or on a table of texts; writes a report.
 
-    Without folders `train/`, `val/` and `test/`, the data are split by `seed` within each class: 70, 15 and 15 percent.
+    Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
+    class: 70, 15 and 15 percent.
 
     Args:
       data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
@@ -23,6 +24,8 @@ class Settings:
       ways: what is trained: the head on features that are computed once, the last stage too, or all.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
+      group: what belongs together goes into one split: a table's column, or a regex that is found in the names of
+        files, as "_(.*)_" for the speaker of `7_george_3.wav`.
       arch: the network, where a weight file does not say it, and its names fit several.
       size: side of the images in pixels; None: the weights' own.
       steps: of training after the head's; None: ten epochs, at least 50 steps.
@@ -41,6 +44,7 @@ class Settings:
     ways: Literal["head", "last", "all"] = "head"
     text: str = "text"
     label: str = "label"
+    group: str | None = None
     arch: str | None = None
     size: int | None = None
     steps: int | None = None

@@ -18,6 +18,7 @@ from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
+from jtl.command.splits import repeated, split
 from jtl.data import augment
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
@@ -75,10 +76,10 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
       FileNotFoundError: for data or weights that are not there.
       ValueError: for data or weights that do not fit, in words.
     """
-    splits = source.split(source.read(settings.data, text=settings.text, label=settings.label), settings.seed)
+    names = {"text": settings.text, "label": settings.label, "group": settings.group}
+    splits = split(source.read(settings.data, **names), settings.seed)
     train, notes = splits["train"], []
-    for a, b, item in source.repeated(splits)[:1]:
-        count = len(source.repeated(splits))
+    for (a, b, item), count in [(twice[0], len(twice))] if (twice := repeated(splits)) else []:
         notes.append(
             f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
         )

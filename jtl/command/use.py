@@ -12,6 +12,7 @@ from jtl.command import passes, source
 from jtl.command.inputs import texts
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.scores import Scores, scored
+from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
@@ -21,15 +22,17 @@ def opened(folder: Path) -> tuple[Pretrained, str]:
     """A saved network and the kind of its inputs.
 
     Raises:
-      ValueError: where it has no classifier, or takes sounds.
+      ValueError: where it has no classifier, or does not say what its inputs go through.
     """
     loaded = load(folder)
     if loaded.labels is None:
         raise ValueError(f"{str(folder)!r} does not say the names of its classes: load it in Python, by jtl.load")
+    if isinstance(loaded.preprocessing, Waves | LogMel):  # first: Whisper has a tokenizer too
+        return loaded, "sounds"
     if loaded.tokenizer is not None:
         return loaded, "texts"
     if not isinstance(loaded.preprocessing, Preprocessing):
-        raise ValueError(f"{str(folder)!r} is a network of sounds, or says nothing of its images; load it in Python")
+        raise ValueError(f"{str(folder)!r} does not say what its inputs go through; load it in Python, by jtl.load")
     return loaded, "images"
 
 
@@ -38,15 +41,19 @@ def predict(folder: Path, inputs: Sequence[str]) -> tuple[list[Any], np.ndarray,
 
     Args:
       folder: of a saved network.
-      inputs: files or folders of images; for a network of texts a text each, or files of them, one a line.
+      inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line.
     """
     loaded, kind = opened(folder)
-    items: list[Any] = texts(inputs) if kind == "texts" else list(source.files_of(inputs))
+    items: list[Any] = texts(inputs) if kind == "texts" else source.files_of(inputs, _suffixes(kind))
     how, loaded = inputs_of(loaded, str(folder), kind, items, None)
     z = passes.logits(loaded, how)(items)
     e = np.exp(z - z.max(1, keepdims=True))
     assert loaded.labels is not None
     return items, e / e.sum(1, keepdims=True), loaded.labels
+
+
+def _suffixes(kind: str) -> tuple[str, ...]:
+    return source.SOUNDS if kind == "sounds" else source.SUFFIXES
 
 
 def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
