@@ -31,6 +31,7 @@ class Settings:
       steps: of training after the head's; None: ten epochs, at least 50 steps.
       batch: rows of a step.
       learning_rate: the peak for what is below the head.
+      find_rate: take a tenth of the rate of the lowest loss in a range test (`jtl.lr_find`) in its place.
       patience: evaluations without a new best until the run stops; there are ten to twenty evaluations in a run.
       balanced: weigh classes by the inverse of their frequency.
       seed: of the split and of all randomness.
@@ -50,6 +51,7 @@ class Settings:
     steps: int | None = None
     batch: int = 32
     learning_rate: float = 1e-4
+    find_rate: bool = False
     patience: int = 5
     balanced: bool = False
     seed: int = 0
@@ -61,6 +63,10 @@ class Settings:
                 raise ValueError(f"{name}={value}: give at least 1")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
+        if self.find_rate and self.ways == "head":
+            raise ValueError(
+                "find_rate with ways='head': the head alone is fitted at a rate of its own; give other ways"
+            )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: give 0 or more")
 

@@ -108,6 +108,7 @@ def test_features_are_those_of_the_network(made, tmp_path):
         (["export", "nowhere", "out"], "is no run"),
         (["finetune", "nowhere", "--weights", "x", "--seed", "-1"], "seed=-1"),
         (["finetune", "nowhere", "--weights", "x", "--learning-rate", "inf"], "learning_rate=inf"),
+        (["finetune", "nowhere", "--weights", "x", "--find-rate"], "find_rate with ways='head'"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(words, message, capsys):
