@@ -86,6 +86,21 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def refuse_another(settings: Settings) -> None:
+    """Refuses a folder with a finished run of other settings, which would be replaced; more steps may go on from it.
+
+    Raises:
+      ValueError: naming what differs.
+    """
+    then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
+    told = [f"{name} {then[name]} -> {now[name]}" for name in now if name in then and then[name] != now[name]]
+    told = [line for line in told if line.split()[0] not in ("out", "steps")]
+    if told:
+        raise ValueError(
+            f"{str(settings.folder)!r} holds another run, then -> now: {', '.join(told)}; give --out another folder"
+        )
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """The content of `run.json`; None where the folder is not a run of this command."""
     file = folder / "run.json"

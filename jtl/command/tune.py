@@ -31,7 +31,18 @@ from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
 from jtl.recipes.parts.texts import probe
-from jtl.train import Checkpoints, JsonLines, Rates, Validation, evaluate, fit, lr_find, make_step, mesh
+from jtl.train import (
+    Checkpoints,
+    JsonLines,
+    Rates,
+    Validation,
+    evaluate,
+    fit,
+    lr_find,
+    make_step,
+    mesh,
+    read_json_lines,
+)
 from jtl.typing import Mask
 
 MARGIN = 256 / 224
@@ -83,6 +94,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
       FileNotFoundError: for data or weights that are not there.
       ValueError: for data or weights that do not fit, in words.
     """
+    files.refuse_another(settings)
     names = {"text": settings.text, "label": settings.label, "group": settings.group}
     splits = split(source.read(settings.data, **names), settings.seed)
     train, notes = splits["train"], []
@@ -198,14 +210,15 @@ def _below(
     validation = Validation(evaluation(net), held, every=every, **watched)
     saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}")
     key = rng.stream(jax.random.key(settings.seed), "run")
-    records = [JsonLines(settings.folder / "metrics.jsonl")]
+    record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)
-    done = fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=records)
+    fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=[record])
+    history = read_json_lines(record.path)  # of a resumed run all of it, not only what this call took
     best = saver.about(step="best")
     if before > best["metrics"]["accuracy"]:
-        return loaded.variables, done.history, "head"
+        return loaded.variables, history, "head"
     say(f"validation accuracy {before:.3f} of the head alone, {best['metrics']['accuracy']:.3f} at step {best['step']}")
-    return saver.variables(step="best"), done.history, settings.ways
+    return saver.variables(step="best"), history, settings.ways
 
 
 def _loss(train: Examples, balanced: bool) -> Callable:
