@@ -34,6 +34,7 @@ with epy.lazy_api_imports(globals()):
     from jtl import train as train
     from jtl import transform as transform
     from jtl import weights as weights
+    from jtl.command.python import finetune_files as finetune_files
     from jtl.methods import adapt as alignments
     from jtl.methods import finetune as finetuning
     from jtl.methods import meta as learners
@@ -101,6 +102,7 @@ with epy.lazy_api_imports(globals()):
     from jtl.train import fit as fit
     from jtl.train import fsdp as fsdp
     from jtl.train import jit_step as jit_step
+    from jtl.train import lr_find as lr_find
     from jtl.train import make_step as make_step
     from jtl.train import mesh as mesh
     from jtl.train import pmap_step as pmap_step

@@ -105,17 +105,19 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         out: Path = Path("features.npz"),
         arch: str | None = None,
         size: int | None = None,
+        text: str | None = None,
     ) -> tuple[str, tuple]:
-        """The pooled features of images by pretrained weights, as an .npz.
+        """The features of images or texts by pretrained weights, as an .npz.
 
         Args:
-          inputs: files or folders of images, labelled or not.
+          inputs: files or folders of images, labelled or not; with --text one table.
           weights: as of `jtl finetune`.
           out: the file to write.
           arch: as of `jtl finetune`.
           size: as of `jtl finetune`.
+          text: the column of a table of texts.
         """
-        return "features", (inputs, weights, out, arch, size)
+        return "features", (inputs, weights, out, arch, size, text)
 
     def export(
         run: Where, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"

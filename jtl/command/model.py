@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jtl.data import augment
 from jtl.params import flatten
-from jtl.preprocess import pixels, text
+from jtl.preprocess import audio, pixels, text
+from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.pretrained.inspect import fits
 from jtl.pretrained.load import POSITION, Pretrained, load
@@ -20,6 +20,8 @@ from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 
 LONGEST = 128
+SECONDS = 10.0
+"""The longest sound; more of it is not heard."""
 STEP = 16
 """Texts are padded to a multiple of this many tokens."""
 
@@ -31,13 +33,17 @@ class Inputs:
     Args:
       preprocessing: of images.
       tokens: the tokenizer of texts.
+      sound: the preprocessing of sounds.
+      seconds: to which sounds are cut or padded; None where `sound` says it.
     """
 
     preprocessing: Preprocessing | None = None
     tokens: text.Tokenizer | None = None
+    sound: Waves | LogMel | None = None
+    seconds: float | None = None
 
     def read(self, items: Sequence[Any], *, margin: float = 1.0) -> Any:
-        """The input of some examples: floats [rows, side, side, 3], or ids and masks of texts.
+        """The input of some examples: floats [rows, side, side, 3], ids and masks of texts, or waves.
 
         Args:
           items: files, or texts.
@@ -45,6 +51,8 @@ class Inputs:
         """
         if self.tokens is not None:
             return self.tokens(list(items))
+        if self.sound is not None:
+            return audio.inputs(self.sound, list(items), seconds=self.seconds)
         assert self.preprocessing is not None
         rows = [image(Path(item), self.preprocessing, margin) for item in items]
         for item, row in zip(items, rows, strict=True):
@@ -126,6 +134,13 @@ def inputs_of(
     Raises:
       ValueError: for images and a network of texts, or the other way round.
     """
+    if kind == "sounds":
+        if not isinstance(loaded.preprocessing, Waves | LogMel):
+            raise ValueError(f"{weights!r} is no network of sounds, and the data are sounds")
+        sound, seconds = loaded.preprocessing, None
+        if isinstance(sound, Waves) and len(items):
+            seconds = min(SECONDS, max(len(audio.read(item, sound.rate)) for item in items) / sound.rate)
+        return Inputs(sound=sound, seconds=seconds), loaded
     if kind == "texts":
         if loaded.tokenizer is None:
             raise ValueError(f"{weights!r} has no tokenizer beside it, so jtl cannot read texts for it")
@@ -141,18 +156,7 @@ def inputs_of(
             else Preprocessing(256, 224, "bilinear", *IMAGENET)
         )
     if not isinstance(how, Preprocessing):
-        raise ValueError(f"{weights!r} is a network of sounds or texts, and the data are images")
+        raise ValueError(f"{weights!r} takes no images, and the data are images")
     if size is not None and side_of(how) != size:
         how = how._replace(size=round(size * 256 / 224), crop=size)
     return Inputs(preprocessing=how), loaded._replace(preprocessing=how)
-
-
-def logits_of(loaded: Pretrained, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> np.ndarray:
-    """The network's outputs for examples, [rows, classes], in evaluation mode."""
-    run = jax.jit(lambda v, x: loaded.network.apply(v, x, train=False)[0].output)
-    found = []
-    for start in range(0, len(items), batch):
-        some = list(items[start : start + batch])
-        full = some + [some[-1]] * (batch - len(some))  # one shape, so one compilation
-        found.append(np.asarray(run(loaded.variables, inputs.read(full)))[: len(some)])
-    return np.concatenate(found)

@@ -16,6 +16,7 @@ from jtl.report.page import Page
 from jtl.report.parameters import describe
 
 SHOWN = 12
+PAIRS = 20
 
 
 def write(settings: Settings, tuned: Tuned) -> Path:
@@ -40,12 +41,15 @@ def write(settings: Settings, tuned: Tuned) -> Path:
         lambda path: report.confusion(test.matrix, test.classes, path, title="test examples"),
         "the confusion matrix of the test examples: rows are the true classes, columns the predicted ones",
     )
+    if len(test.classes) > 2 and (pairs := test.confused()):
+        page.heading("Classes that are taken for others")
+        page.table(("class", "taken for", "examples", "share of the class"), pairs[:PAIRS])
     _curves(page, tuned)
     _examples(page, tuned)
     page.heading("Parameters")
     variables = tuned.loaded.variables
     trained = select(*trained_by(settings.ways, variables))
-    rate = settings.learning_rate
+    rate = tuned.learning_rate
     page.code(
         describe(variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables))
     )
@@ -58,7 +62,16 @@ def write(settings: Settings, tuned: Tuned) -> Path:
 
 
 def _curves(page: Page, tuned: Tuned) -> None:
-    """Training and validation loss by step, on one axis."""
+    """Training and validation loss by step, on one axis; and the range test of the rate, where there was one."""
+    if tuned.rates is not None:
+        page.heading("Learning rate")
+        seen = tuned.rates
+        page.figure(
+            lambda path: report.curves(
+                {"loss": seen.losses, "mean": seen.smoothed}, path, x=seen.rates, xlabel="learning rate"
+            ),
+            "the loss of steps whose learning rate rises",
+        )
     lines = {
         name: [(row["step"], row["loss"]) for row in tuned.history if row["split"] == split]
         for name, split in (("training", "train"), ("validation", "validation"))

@@ -36,6 +36,16 @@ class Scores:
         columns = zip(self.classes, precision, recall, f1, true, strict=True)
         return [(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns]
 
+    def confused(self) -> list[tuple[str, str, int, float]]:
+        """Pairs of (true class, predicted class, examples, share of the true class), the most frequent first."""
+        off = self.matrix - np.diag(np.diag(self.matrix))
+        order = np.argsort(-off.reshape(-1), kind="stable")[: np.count_nonzero(off)]
+        pairs = [divmod(int(i), len(self.classes)) for i in order]
+        return [
+            (self.classes[a], self.classes[b], int(off[a, b]), float(off[a, b] / self.matrix[a].sum()))
+            for a, b in pairs
+        ]
+
     def mistakes(self) -> list[int]:
         """The examples that are predicted wrong, the most certain first."""
         wrong = np.flatnonzero(self.shares.argmax(1) != self.labels)

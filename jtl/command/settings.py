@@ -11,38 +11,47 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Settings:
-    """Fine-tune pretrained weights on a folder of images by class, or on a table of texts; writes a report.
+    """Fine-tune pretrained weights on a folder of images or sounds by class, or on a table of texts; writes a report.
 
-    Without folders `train/`, `val/` and `test/`, the data are split by `seed` within each class: 70, 15 and 15 percent.
+    Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
+    class: 70, 15 and 15 percent.
 
     Args:
-      data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv or .jsonl.
+      data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
+        .parquet.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
       ways: what is trained: the head on features that are computed once, the last stage too, or all.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
+      group: what belongs together goes into one split: a table's column, or a regex that is found in the names of
+        files, as "_(.*)_" for the speaker of `7_george_3.wav`.
       arch: the network, where a weight file does not say it, and its names fit several.
       size: side of the images in pixels; None: the weights' own.
       steps: of training after the head's; None: ten epochs, at least 50 steps.
       batch: rows of a step.
       learning_rate: the peak for what is below the head.
+      find_rate: take a tenth of the rate of the lowest loss in a range test (`jtl.lr_find`) in its place.
       patience: evaluations without a new best until the run stops; there are ten to twenty evaluations in a run.
       balanced: weigh classes by the inverse of their frequency.
       seed: of the split and of all randomness.
     """
 
-    data: Annotated[Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv or .jsonl of texts")]
+    data: Annotated[
+        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+    ]
     weights: str
     out: Path | None = None
     ways: Literal["head", "last", "all"] = "head"
     text: str = "text"
     label: str = "label"
+    group: str | None = None
     arch: str | None = None
     size: int | None = None
     steps: int | None = None
     batch: int = 32
     learning_rate: float = 1e-4
+    find_rate: bool = False
     patience: int = 5
     balanced: bool = False
     seed: int = 0
@@ -54,6 +63,10 @@ class Settings:
                 raise ValueError(f"{name}={value}: give at least 1")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
+        if self.find_rate and self.ways == "head":
+            raise ValueError(
+                "find_rate with ways='head': the head alone is fitted at a rate of its own; give other ways"
+            )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: give 0 or more")
 
@@ -71,6 +84,21 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     """Writes `run.json` of a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def refuse_another(settings: Settings) -> None:
+    """Refuses a folder with a finished run of other settings, which would be replaced; more steps may go on from it.
+
+    Raises:
+      ValueError: naming what differs.
+    """
+    then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
+    told = [f"{name} {then[name]} -> {now[name]}" for name in now if name in then and then[name] != now[name]]
+    told = [line for line in told if line.split()[0] not in ("out", "steps")]
+    if told:
+        raise ValueError(
+            f"{str(settings.folder)!r} holds another run, then -> now: {', '.join(told)}; give --out another folder"
+        )
 
 
 def read(folder: Path) -> dict[str, Any] | None:

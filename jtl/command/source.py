@@ -1,8 +1,6 @@
-"""What the data are: a folder of images by class, already split or not, or a table of texts."""
+"""What the data are: a folder of images or sounds by class, or a table of texts; already split or not."""
 
-import csv
-import hashlib
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jtl.command.tables import TABLES, rows
 from jtl.data.folder import SUFFIXES, scan
 
+SOUNDS = (".wav", ".flac")
 SPLITS = ("train", "val", "test")
 _SPELLED = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
             "test": "test"}  # fmt: skip
-SHARES = {"val": 0.15, "test": 0.15}
+Kind = Literal["images", "sounds", "texts"]
 
 
 @dataclass(frozen=True)
@@ -24,164 +24,143 @@ class Examples:
 
     Args:
       kind: of all.
-      items: files of images, or texts.
+      items: files of images or sounds, or texts.
       labels: int32 [examples].
       classes: the names that labels mean.
+      groups: of each example, as its speaker; None where they have none.
     """
 
-    kind: Literal["images", "texts"]
+    kind: Kind
     items: tuple[Any, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Examples":
         """Some of them."""
-        return replace(self, items=tuple(self.items[i] for i in index), labels=self.labels[np.asarray(index, int)])
+        groups = None if self.groups is None else tuple(self.groups[i] for i in index)
+        items = tuple(self.items[i] for i in index)
+        return replace(self, items=items, labels=self.labels[np.asarray(index, int)], groups=groups)
 
 
 def read(
-    path: Path, *, text: str = "text", label: str = "label", classes: Sequence[str] | None = None
+    path: Path,
+    *,
+    text: str = "text",
+    label: str = "label",
+    group: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Examples]:
     """The examples of a folder or a table, by split; under "all" where they are not split yet.
 
     Args:
-      path: of a folder of class folders, or of splits with class folders; or of a .csv, .tsv or .jsonl file.
+      path: of a folder of class folders, or of splits with class folders, or of tables that are named as splits; or of
+        a .csv, .tsv, .jsonl or .parquet file.
       text: a table's column of texts.
       label: a table's column of labels.
+      group: a table's column of groups; of files a regex that is found in their names, whose first parenthesis, or
+        whole match, is the group.
       classes: the names to expect; None for those that are found.
 
     Raises:
       FileNotFoundError: where there is nothing.
-      ValueError: for a table without these columns or with a row that lacks one, a file of another kind, fewer than two
-        classes, or splits whose classes differ from those of `train`.
+      ValueError: for a table without these columns or with a row that lacks one, a file of another kind or without a
+        group, fewer than two classes, a split that is there twice, or splits of other classes than `train`.
     """
     path = path.expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"the data {str(path)!r} do not exist: give a folder, or a .csv, .tsv or .jsonl file")
-    if path.is_file():
-        return {"all": _table(path, text, label, classes)}
-    parts = {_SPELLED[p.name.lower()]: p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in _SPELLED}
+        raise FileNotFoundError(f"the data {str(path)!r} do not exist: give a folder, or a table: {', '.join(TABLES)}")
+
+    def examples(place: Path, classes: Sequence[str] | None) -> Examples:
+        return _table(place, text, label, group, classes) if place.is_file() else _files(place, group, classes)
+
+    parts = _parts(path) if path.is_dir() else {}
     if not parts:
-        return {"all": _images(path, classes)}
+        return {"all": examples(path, classes)}
     if "train" not in parts:
         raise ValueError(f"{str(path)!r} holds {sorted(p.name for p in parts.values())} and no folder train/")
-    first = _images(parts["train"], classes)
-    return {"train": first, **{n: _images(p, first.classes) for n, p in parts.items() if n != "train"}}
+    first = examples(parts["train"], classes)
+    found = {"train": first, **{n: examples(p, first.classes) for n, p in parts.items() if n != "train"}}
+    for name, part in found.items():
+        if part.kind != first.kind:
+            raise ValueError(f"{str(parts[name])!r} holds {part.kind}, and {str(parts['train'])!r} {first.kind}")
+    return found
 
 
-def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
-    """Train, validation and test: as given, and what is not given drawn from `train` within each class.
-
-    Equal examples (the same bytes, or the same text) are drawn into the same split.
-
-    Raises:
-      ValueError: for a class with too few examples to be in every split.
-    """
-    whole = found.get("train", found.get("all"))
-    assert whole is not None
-    wanted = {name: share for name, share in SHARES.items() if name not in found}
-    if not wanted:
-        return {name: found[name] for name in SPLITS}
-    draw, taken = np.random.default_rng(seed), {name: [] for name in ("train", *wanted)}
-    marks = np.array([fingerprint(item) for item in whole.items])
-    for label, name in enumerate(whole.classes):
-        here = np.flatnonzero(whole.labels == label)
-        groups = [here[marks[here] == mark] for mark in dict.fromkeys(marks[here])]
-        if len(groups) < 1 + len(wanted):
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders or tables of a folder that are named as splits."""
+    found: dict[str, Path] = {}
+    for place in sorted(root.iterdir()):
+        stem = place.name if place.is_dir() else place.stem if place.suffix.lower() in TABLES else ""
+        name = _SPELLED.get(stem.lower())
+        if name is None:
+            continue
+        if name in found:
             raise ValueError(
-                f"class {name!r} has {len(groups)} different examples: give at least {1 + len(wanted)}, one for each of"
-                f" train and {', '.join(wanted)}"
+                f"the split {name!r} of {str(root)!r} is there twice, as {found[name].name!r} and {place.name!r}:"
+                " keep one"
             )
-        groups = [groups[i] for i in draw.permutation(len(groups))]
-        for part, share in wanted.items():
-            count = max(1, round(share * len(groups)))
-            taken[part] += [i for group in groups[:count] for i in group.tolist()]
-            groups = groups[count:]
-        taken["train"] += [i for group in groups for i in group.tolist()]
-    drawn = {name: whole.rows(sorted(index)) for name, index in taken.items()}
-    return {name: drawn[name] if name in drawn else found[name] for name in SPLITS}
+        found[name] = place
+    return found
 
 
-def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, Any]]:
-    """Examples of `train` that stand in another split too: (split, split, example)."""
-    seen = {fingerprint(item): item for item in splits["train"].items}
-    return [
-        ("train", name, item) for name in ("val", "test") for item in splits[name].items if fingerprint(item) in seen
-    ]
-
-
-def fingerprint(item: Any) -> str:
-    """A hash of a file's bytes, or of a text without the space around it."""
-    content = item.read_bytes() if isinstance(item, Path) else str(item).strip().encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def files_of(places: Sequence[str]) -> list[Path]:
-    """The images among files and folders, in order.
+def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The images among files and folders, in order; or the sounds, by their suffixes.
 
     Raises:
-      FileNotFoundError: for a path that is not there, or where there is no image.
+      FileNotFoundError: for a path that is not there, or where there is no such file.
     """
     found: list[Path] = []
     for place in map(Path, places):
         place = place.expanduser()
         if not place.exists():
             raise FileNotFoundError(f"the file {str(place)!r} does not exist")
-        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes) if place.is_dir() else [place]
         found += inside
     if not found:
-        raise FileNotFoundError(f"no image in {list(places)}; suffixes are {SUFFIXES}")
+        what = "sound" if tuple(suffixes) == SOUNDS else "image"
+        raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
     return found
 
 
-def _images(root: Path, classes: Sequence[str] | None) -> Examples:
-    names, files, labels = scan(root, classes)
-    return _checked(Examples("images", tuple(files), labels, names), root)
+def column(path: Path, name: str) -> list[str]:
+    """The texts of a table's column; see `jtl.command.tables.rows` for what it refuses."""
+    return [str(row[name]) for row in rows(path, (name,), "--text")]
 
 
-def _table(path: Path, text: str, label: str, classes: Sequence[str] | None) -> Examples:
-    rows = _rows(path)
-    if not rows:
-        raise ValueError(f"{str(path)!r} has no rows")
-    for column in (text, label):
-        if column not in rows[0]:
-            raise ValueError(
-                f"{str(path)!r} has no column {column!r}; there are {list(rows[0])}: give --text and --label"
-            )
-    for i, row in enumerate(rows):
-        if not str(row.get(text) or "").strip() or row.get(label) in (None, ""):
-            raise ValueError(f"row {i + 1} of {str(path)!r} has an empty {text!r} or {label!r}: {row}")
-    given = [str(row[label]) for row in rows]
+def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Examples:
+    sounds = any(file.suffix.lower() in SOUNDS for file in root.glob("*/*"))
+    suffixes = SOUNDS if sounds else SUFFIXES
+    names, files, labels = scan(root, classes, suffixes, "sound" if sounds else "image")
+    kind: Kind = "sounds" if sounds else "images"
+    groups = None if group is None else tuple(_group(file, group) for file in files)
+    return _checked(Examples(kind, tuple(files), labels, names, groups), root)
+
+
+def _group(file: Path, pattern: str) -> str:
+    try:
+        found = re.search(pattern, file.name)
+    except re.error as error:
+        raise ValueError(f"--group {pattern!r} is no regex: {error}") from error
+    if found is None or found[found.re.groups and 1] is None:
+        raise ValueError(f"--group {pattern!r} is not in the name of {str(file)!r}")
+    return found[found.re.groups and 1]
+
+
+def _table(path: Path, text: str, label: str, group: str | None, classes: Sequence[str] | None) -> Examples:
+    columns = (text, label) if group is None else (text, label, group)
+    found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
+    given = [str(row[label]) for row in found]
     names = tuple(sorted(set(given))) if classes is None else tuple(classes)
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise ValueError(f"{str(path)!r} has the class {unknown[0]!r}, which is not one of {list(names)}")
     labels = np.array([names.index(name) for name in given], np.int32)
-    return _checked(Examples("texts", tuple(str(row[text]) for row in rows), labels, names), path)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    kind = path.suffix.lower()
-    if kind == ".jsonl":
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-        return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    if kind not in (".csv", ".tsv"):
-        raise ValueError(f"{str(path)!r} is no table that jtl reads: give a .csv, .tsv or .jsonl file, or a folder")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","))
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {number} of {str(path)!r} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"line {number} of {str(path)!r} is no JSON object: {line[:50]!r}")
-    return found
+    groups = None if group is None else tuple(str(row[group]) for row in found)
+    return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
 
 
 def _checked(examples: Examples, path: Path) -> Examples:

@@ -28,11 +28,20 @@ def finetune(settings: Settings) -> int:
     return 0
 
 
-def features(inputs: tuple[str, ...], weights: str, out: Path, arch: str | None, size: int | None) -> int:
-    """Writes features of images."""
+def features(
+    inputs: tuple[str, ...], weights: str, out: Path, arch: str | None, size: int | None, text: str | None
+) -> int:
+    """Writes features of images or texts.
+
+    Raises:
+      ValueError: for no inputs, or several tables.
+    """
     from jtl.command import use
 
-    rows, width = use.features(weights, inputs, out, arch, size)
+    if not inputs or (text is not None and len(inputs) > 1):
+        what = "files or folders of images" if text is None else f"one table with the column {text!r}"
+        raise ValueError(f"{len(inputs)} inputs: give {what}")
+    rows, width = use.features(weights, inputs, out, arch, size, text)
     print(f"{out}: features [{rows}, {width}]")
     return 0
 

@@ -12,28 +12,42 @@ import optax
 import jtl.data
 from jtl import heads, losses, optim, rng
 from jtl.backbones.identity import identity
+from jtl.command import passes, source
 from jtl.command import settings as files
-from jtl.command import source
-from jtl.command.model import Inputs, inputs_of, logits_of, pretrained, side_of
+from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
+from jtl.command.splits import repeated, split
 from jtl.data import augment
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
-from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Variables
-from jtl.networks import network, part
+from jtl.networks import network
+from jtl.objective import Objective
 from jtl.params import flatten, select
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
 from jtl.recipes.parts.texts import probe
-from jtl.train import Checkpoints, JsonLines, Validation, evaluate, fit, make_step, mesh
+from jtl.train import (
+    Checkpoints,
+    JsonLines,
+    Rates,
+    Validation,
+    evaluate,
+    fit,
+    lr_find,
+    make_step,
+    mesh,
+    read_json_lines,
+)
+from jtl.typing import Mask
 
 MARGIN = 256 / 224
 """Training sees random windows of images that are this much larger than the network's input."""
+CLIP = 1.0
 PENALTIES = (0.003, 0.01, 0.03, 0.1)
 
 
@@ -50,6 +64,8 @@ class Tuned:
       chosen: "head" where no step below the head was better on the validation examples.
       splits: the examples.
       notes: what the user should know of data and weights.
+      learning_rate: the peak that was used.
+      rates: the range test of the rate, where it was asked for.
     """
 
     folder: Path
@@ -60,6 +76,8 @@ class Tuned:
     chosen: str
     splits: dict[str, Examples]
     notes: list[str]
+    learning_rate: float
+    rates: Rates | None
 
 
 def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
@@ -76,10 +94,11 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
       FileNotFoundError: for data or weights that are not there.
       ValueError: for data or weights that do not fit, in words.
     """
-    splits = source.split(source.read(settings.data, text=settings.text, label=settings.label), settings.seed)
+    files.refuse_another(settings)
+    names = {"text": settings.text, "label": settings.label, "group": settings.group}
+    splits = split(source.read(settings.data, **names), settings.seed)
     train, notes = splits["train"], []
-    for a, b, item in source.repeated(splits)[:1]:
-        count = len(source.repeated(splits))
+    for (a, b, item), count in [(twice[0], len(twice))] if (twice := repeated(splits)) else []:
         notes.append(
             f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
         )
@@ -96,18 +115,26 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
     start = _probe(settings, loaded, inputs, splits, say)
-    best, history, chosen = start, [], "head"
+    best, history, chosen, rates, rate = start, [], "head", None, settings.learning_rate
     if settings.ways != "head":
         if folded(loaded.variables):
             notes.append("batch normalisation is folded into these weights: its statistics stay as they are")
-        best, history, chosen = _below(settings, loaded._replace(variables=start), inputs, splits, say)
+        loaded = loaded._replace(variables=start)
+        data, objective, trained = _training(settings, loaded, inputs, train)
+        if settings.find_rate:
+            key = rng.stream(jax.random.key(settings.seed), "rate")
+            rates = lr_find(objective, start, data, key=key, optimizer=_optimizer, trainable=trained, clip=CLIP)
+            if rates.tenth is None:
+                notes.append(f"the range test's loss never fell below its first: the rate stays {rate:g}")
+            else:
+                rate = rates.tenth
+                say(f"learning rate {rate:.2g}, by a range test")
+        best, history, chosen = _below(settings, loaded, inputs, splits, (data, objective, trained), rate, say)
         if chosen == "head":
             notes.append("no step below the head was better on the validation examples: the head alone is kept")
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))
-    found = {
-        name: scored(logits_of(loaded, inputs, splits[name].items), splits[name].labels, train.classes)
-        for name in ("val", "test")
-    }
+    logits = passes.logits(loaded, inputs)
+    found = {name: scored(logits(splits[name].items), splits[name].labels, train.classes) for name in ("val", "test")}
     save(settings.folder / "model", loaded, format="jtl")
     content = {
         "settings": settings.as_json(),
@@ -115,20 +142,19 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         "classes": train.classes,
         "chosen": chosen,
         "notes": notes,
+        "learning_rate": rate,
     }
     files.write(settings.folder, {**content, "validation": found["val"].numbers(), "test": found["test"].numbers()})
     say(f"test accuracy {100 * found['test'].accuracy:.1f} % of {len(splits['test'])}")
-    return Tuned(settings.folder, loaded, found["val"], found["test"], history, chosen, splits, notes)
+    return Tuned(settings.folder, loaded, found["val"], found["test"], history, chosen, splits, notes, rate, rates)
 
 
 def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any) -> Variables:
     """The weights with a head fitted on features, its penalty chosen by the validation loss."""
-    own = part(loaded.variables, "backbone")
-    features = {}
+    read, features = passes.features(loaded, inputs), {}
     for name in ("train", "val"):
         say(f"features of {name}")
-        batches = _batches(inputs, splits[name], settings.batch)
-        features[name] = extract(loaded.backbone, own, batches, loaded.head.reads)[0]
+        features[name] = read(splits[name].items)
     count, best, lowest = len(splits["train"].classes), None, float("inf")
     judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
     data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
@@ -142,23 +168,40 @@ def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[
     return Variables({**loaded.variables.params, "head": best.params["head"]}, loaded.variables.stats)
 
 
-def _below(
-    settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any
-) -> tuple[Variables, list[dict[str, Any]], str]:
-    """The best variables by the validation accuracy, the start among them."""
-    train, net = splits["train"], loaded.network
+def _training(
+    settings: Settings, loaded: Pretrained, inputs: Inputs, train: Examples
+) -> tuple[Dataset, Objective, Mask]:
+    """The batches, the objective, and what is trained."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
     data = Dataset(_Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
+    objective = finetune(loaded.network, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
+    if train.kind == "images":
+        windows = () if side is None else (augment.crop(side),)
+        objective = augmented(objective, augment.compose(augment.flip(), *windows))
+    return data, objective, select(*trained_by(settings.ways, loaded.variables))
+
+
+def _optimizer(rate: Any) -> optax.GradientTransformation:
+    return optax.adamw(rate, weight_decay=1e-4, mask=optim.decayed)
+
+
+def _below(
+    settings: Settings,
+    loaded: Pretrained,
+    inputs: Inputs,
+    splits: dict[str, Examples],
+    training: tuple[Dataset, Objective, Mask],
+    rate: float,
+    say: Any,
+) -> tuple[Variables, list[dict[str, Any]], str]:
+    """The best variables by the validation accuracy, the start among them."""
+    net, (data, objective, trained) = loaded.network, training
     held = jtl.data.arrays(
         inputs.read(splits["val"].items), splits["val"].labels, batch_size=settings.batch, shuffle=False
     )
     steps = settings.steps or max(50, 10 * len(data))
-    objective = finetune(net, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
-    if train.kind == "images":
-        windows = () if side is None else (augment.crop(side),)
-        objective = augmented(objective, augment.compose(augment.flip(), *windows))
-    tx = optax.adamw(optim.warmup_cosine(settings.learning_rate, steps), weight_decay=1e-4, mask=optim.decayed)
-    step = make_step(objective, tx, trainable=select(*trained_by(settings.ways, loaded.variables)), clip=1.0)
+    tx = _optimizer(optim.warmup_cosine(rate, steps))
+    step = make_step(objective, tx, trainable=trained, clip=CLIP)
     one = mesh(devices=jax.devices()[:1])
     before = evaluate(evaluation(net), loaded.variables, held, mesh=one)["accuracy"]
     every = max(1, min(len(data), steps // 10))
@@ -167,14 +210,15 @@ def _below(
     validation = Validation(evaluation(net), held, every=every, **watched)
     saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}")
     key = rng.stream(jax.random.key(settings.seed), "run")
-    records = [JsonLines(settings.folder / "metrics.jsonl")]
+    record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)
-    done = fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=records)
+    fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=[record])
+    history = read_json_lines(record.path)  # of a resumed run all of it, not only what this call took
     best = saver.about(step="best")
     if before > best["metrics"]["accuracy"]:
-        return loaded.variables, done.history, "head"
+        return loaded.variables, history, "head"
     say(f"validation accuracy {before:.3f} of the head alone, {best['metrics']['accuracy']:.3f} at step {best['step']}")
-    return saver.variables(step="best"), done.history, settings.ways
+    return saver.variables(step="best"), history, settings.ways
 
 
 def _loss(train: Examples, balanced: bool) -> Callable:
@@ -221,8 +265,3 @@ class _Rows:
         del draws
         some = self.examples.rows(index)
         return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.labels}
-
-
-def _batches(inputs: Inputs, examples: Examples, batch: int) -> Any:
-    data = Dataset(_Rows(inputs, examples, 1.0), batch, shuffle=False)
-    return (data[i] for i in range(len(data)))

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jtl.command import source
+from jtl.command import passes, source
 from jtl.command.inputs import texts
-from jtl.command.model import inputs_of, logits_of, pretrained
+from jtl.command.model import inputs_of, pretrained
 from jtl.command.scores import Scores, scored
-from jtl.networks import part
+from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
@@ -22,15 +22,17 @@ def opened(folder: Path) -> tuple[Pretrained, str]:
     """A saved network and the kind of its inputs.
 
     Raises:
-      ValueError: where it has no classifier, or takes sounds.
+      ValueError: where it has no classifier, or does not say what its inputs go through.
     """
     loaded = load(folder)
     if loaded.labels is None:
         raise ValueError(f"{str(folder)!r} does not say the names of its classes: load it in Python, by jtl.load")
+    if isinstance(loaded.preprocessing, Waves | LogMel):  # first: Whisper has a tokenizer too
+        return loaded, "sounds"
     if loaded.tokenizer is not None:
         return loaded, "texts"
     if not isinstance(loaded.preprocessing, Preprocessing):
-        raise ValueError(f"{str(folder)!r} is a network of sounds, or says nothing of its images; load it in Python")
+        raise ValueError(f"{str(folder)!r} does not say what its inputs go through; load it in Python, by jtl.load")
     return loaded, "images"
 
 
@@ -39,15 +41,19 @@ def predict(folder: Path, inputs: Sequence[str]) -> tuple[list[Any], np.ndarray,
 
     Args:
       folder: of a saved network.
-      inputs: files or folders of images; for a network of texts a text each, or files of them, one a line.
+      inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line.
     """
     loaded, kind = opened(folder)
-    items: list[Any] = texts(inputs) if kind == "texts" else list(source.files_of(inputs))
+    items: list[Any] = texts(inputs) if kind == "texts" else source.files_of(inputs, _suffixes(kind))
     how, loaded = inputs_of(loaded, str(folder), kind, items, None)
-    z = logits_of(loaded, how, items)
+    z = passes.logits(loaded, how)(items)
     e = np.exp(z - z.max(1, keepdims=True))
     assert loaded.labels is not None
     return items, e / e.sum(1, keepdims=True), loaded.labels
+
+
+def _suffixes(kind: str) -> tuple[str, ...]:
+    return source.SOUNDS if kind == "sounds" else source.SUFFIXES
 
 
 def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
@@ -60,21 +66,30 @@ def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
     if examples.kind != kind:
         raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}")
     how, loaded = inputs_of(loaded, str(folder), kind, examples.items, None)
-    return scored(logits_of(loaded, how, examples.items), examples.labels, examples.classes)
+    return scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
 
 
-def features(weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None) -> tuple[int, int]:
-    """Writes the pooled features of images into an .npz, `features` [files, width] and `files`; returns its shape."""
-    key = jax.random.key(0)
-    loaded = pretrained(weights, ("a", "b"), arch=arch, kind="images", key=key, size=size)
-    items = source.files_of(inputs)
-    how, loaded = inputs_of(loaded, weights, "images", items, size)
-    own = part(loaded.variables, "backbone")
-    run = jax.jit(lambda v, x: loaded.head.reads(loaded.backbone.apply(v, x, train=False)[0], x))
-    rows = [np.asarray(run(own, how.read([item])))[0] for item in items]
+def features(
+    weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None, text: str | None
+) -> tuple[int, int]:
+    """Writes the features of images or texts into an .npz, `features` [rows, width] and `inputs`; returns its shape.
+
+    Args:
+      weights: of the network.
+      inputs: files or folders of images; or one table of texts, whose labels are not needed.
+      out: the file to write.
+      arch: the network, where the weights do not say it.
+      size: of images.
+      text: the column of a table; None for images.
+    """
+    kind, key = "images" if text is None else "texts", jax.random.key(0)
+    items = source.files_of(inputs) if text is None else source.column(Path(*inputs), text)
+    loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
+    how, loaded = inputs_of(loaded, weights, kind, items, size)
+    rows = passes.features(loaded, how)(items)
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(out, features=np.stack(rows), files=np.array([str(item) for item in items]))
-    return len(rows), rows[0].shape[0]
+    np.savez_compressed(out, features=rows, inputs=np.array([str(item) for item in items]))
+    return rows.shape
 
 
 def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:

@@ -72,10 +72,19 @@ def folder(
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
 
 
-def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
-    """(class names, files, labels int32 [files]) of a folder of class folders; see `folder` for what it refuses."""
+def scan(
+    root: Path, classes: Sequence[str] | None = None, suffixes: Sequence[str] = SUFFIXES, what: str = "image"
+) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
+    """(class names, files, labels int32 [files]) of a folder of class folders; see `folder` for what it refuses.
+
+    Args:
+      root: the folder.
+      classes: the names to expect.
+      suffixes: of the files that may be there.
+      what: to call such a file in messages.
+    """
     if not root.is_dir():
-        raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of images per class")
+        raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of {what}s per class")
     expected = None if classes is None else tuple(unicodedata.normalize("NFC", name) for name in distinct(classes))
     # Systems spell é as one character or as two, and sort by either: names in NFC, sorted, are the same everywhere.
     entries = sorted(_visible(root), key=lambda entry: unicodedata.normalize("NFC", entry.name))
@@ -108,8 +117,9 @@ def scan(root: Path, classes: Sequence[str] | None = None) -> tuple[tuple[str, .
         for file in inside:
             if file.is_symlink() and not file.exists():
                 raise ValueError(f"{str(file)!r} is a link to {str(file.readlink())!r}, which is not there")
-            if file.suffix.lower() not in SUFFIXES or not file.is_file():
-                raise ValueError(f"{str(file)!r} is not an image file; suffixes are {SUFFIXES}")
+            if file.suffix.lower() not in suffixes or not file.is_file():
+                article = "an" if what[0] in "aeiou" else "a"
+                raise ValueError(f"{str(file)!r} is not {article} {what} file; suffixes are {tuple(suffixes)}")
         files += inside
         labels += [label] * len(inside)
     return names, tuple(files), np.array(labels, np.int32)

@@ -9,14 +9,16 @@ import numpy as np
 from jtl.paths import local
 
 LEGIBLE = 60
-"""Up to so many classes a confusion matrix has room for their names."""
+"""Up to so many classes a confusion matrix has room for numbers."""
+NAMED = 150
+"""Up to so many classes it has room for their names, in small print."""
 
 
 def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: str = "") -> Path:
     """Draws a confusion matrix: rows are the true classes, columns the predicted ones.
 
-    A cell's shade is its share of its row, its number the count; more than `LEGIBLE` classes have neither names nor
-    numbers, for which there is no room.
+    A cell's shade is its share of its row, its number the count; more than `LEGIBLE` classes have no numbers, more than
+    `NAMED` no names, for which there is no room.
 
     Args:
       matrix: [classes, classes] of counts, as `jtl.metrics.confusion_matrix` gives them.
@@ -35,16 +37,18 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
         raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
     share = shares(counts)
     legible = len(classes) <= LEGIBLE
-    side = 1.5 + 0.5 * min(len(classes), LEGIBLE)
+    side = 1.5 + (0.5 * len(classes) if legible else 0.15 * min(len(classes), NAMED))
     figure, axes = _figure((side + 0.5, side))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count and legible:
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    if legible:
-        axes.set_xticks(range(len(classes)), classes, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    if len(classes) <= NAMED:
+        small = {} if legible else {"fontsize": 6}
+        upright = len(classes) > 4 or max(map(len, classes)) > 8
+        axes.set_xticks(range(len(classes)), classes, parse_math=False, rotation=90 if upright else 0, **small)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False, **small)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, parse_math=False)
     return _save(figure, path)
@@ -63,6 +67,8 @@ def curves(
     title: str = "",
     ylabel: str = "loss",
     log: bool = False,
+    x: Any = None,
+    xlabel: str = "step",
 ) -> Path:
     """Draws learning curves, one line a name; where there are several runs, their mean in a band of one deviation.
 
@@ -74,12 +80,15 @@ def curves(
       title: above it.
       ylabel: beside it.
       log: a logarithmic vertical axis.
+      x: the horizontal axis, a number for each value of a series, drawn logarithmically, as learning rates; None for
+        the number of the step.
+      xlabel: below it.
 
     Returns:
       The path.
 
     Raises:
-      ValueError: for no series, or one that is neither [steps] nor [runs, steps].
+      ValueError: for no series, one that is neither [steps] nor [runs, steps], or of another length than x.
     """
     if not series:
         raise ValueError("no series to draw: give at least one name with its values")
@@ -92,14 +101,18 @@ def curves(
             raise ValueError(f"series {name!r} is no array of numbers: give [steps], or [runs, steps]") from error
         if runs.ndim != 2 or not runs.size:
             raise ValueError(f"series {name!r} has shape {np.shape(values)}; give [steps] or [runs, steps]")
-        mean, steps = runs.mean(0), np.arange(1, runs.shape[1] + 1)
+        mean, steps = runs.mean(0), np.arange(1, runs.shape[1] + 1) if x is None else np.asarray(x, np.float64)
+        if steps.shape != mean.shape:
+            raise ValueError(
+                f"series {name!r} has {len(mean)} values, and x is of shape {steps.shape}; give one for each"
+            )
         (line,) = axes.plot(steps, mean)
         lines.append(line)
         if len(runs) > 1:
             std = runs.std(0, ddof=1)
             low = np.maximum(mean - std, runs.min(0)) if log else mean - std  # a logarithm has no room below zero
             axes.fill_between(steps, low, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="step", yscale="log" if log else "linear")
+    axes.set(xlabel=xlabel, xscale="linear" if x is None else "log", yscale="log" if log else "linear")
     axes.set_title(title, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
     for text in axes.legend(lines, list(series)).get_texts():

@@ -19,6 +19,11 @@ pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; } 
 """
 
 
+AUDIO = {".wav": "audio/wav", ".flac": "audio/flac"}
+HEARD = 1 << 20
+"""Bytes of the largest sound that is put into a page; of larger ones there is the name."""
+
+
 class Page:
     """Sections of a page, one after another; all text is escaped.
 
@@ -67,11 +72,13 @@ class Page:
         self._parts.append(f"<img alt='{html.escape(told, quote=True)}' src='{_inline(content, 'png')}'>")
 
     def cards(self, items: Sequence[tuple[Any, str, bool]]) -> None:
-        """Examples with what is said of each: (a file of an image or a text, words, whether it is right)."""
+        """Examples with what is said of each: (an image's or a sound's file, or a text; words; whether it is right)."""
         cards = []
         for item, words, right in items:
             said = f"<span class='{'' if right else 'wrong'}'>{html.escape(words)}</span>"
-            if isinstance(item, Path):
+            if isinstance(item, Path) and (kind := AUDIO.get(item.suffix.lower())) is not None:
+                cards.append(f"<div class='card text'>{html.escape(item.name)} {_player(item, kind)}<br>{said}</div>")
+            elif isinstance(item, Path):
                 picture = f"<img alt='{html.escape(item.name, quote=True)}' src='{thumbnail(item)}'>"
                 cards.append(f"<div class='card'>{picture}{said}</div>")
             else:
@@ -88,6 +95,13 @@ class Page:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.text(), encoding="utf-8")
         return path
+
+
+def _player(file: Path, kind: str) -> str:
+    """An element that plays a sound; nothing for one that is too large to be in the page."""
+    if file.stat().st_size > HEARD:
+        return ""
+    return f"<audio controls src='data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}'></audio>"
 
 
 def thumbnail(file: Path, side: int = 160) -> str:

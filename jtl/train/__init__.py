@@ -6,6 +6,7 @@ from jtl.train.evaluate import Validation, evaluate, evaluator
 from jtl.train.loop import Fitted, Moment, NonFiniteLoss, fit
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.parallel.sharding import fsdp, jit_step, mesh, put_batch, replicate, variables_sharding
+from jtl.train.rate_finder import Rates, lr_find
 from jtl.train.records import JsonLines, TensorBoard, read_json_lines
 from jtl.train.refresh import Refresh
 from jtl.train.state import State, averaged, variables
@@ -19,6 +20,7 @@ __all__ = [
     "Moment",
     "NonFiniteLoss",
     "Phase",
+    "Rates",
     "Refresh",
     "State",
     "Step",
@@ -32,6 +34,7 @@ __all__ = [
     "fit",
     "fsdp",
     "jit_step",
+    "lr_find",
     "make_step",
     "mesh",
     "pmap_step",

@@ -56,6 +56,20 @@ def test_a_run_holds_all_that_is_needed_and_its_scores_are_those_of_its_network(
     assert loaded.preprocessing.crop == 32
 
 
+def test_a_run_goes_on_with_more_steps_and_another_is_refused(made, run, tmp_path, capsys):
+    again = shutil.copytree(run, tmp_path / "again")
+    before = (again / "run.json").read_text()
+    words = ["finetune", str(made / "photos"), "--weights", str(made / "weights"), "--out", str(again), "--ways", "all"]
+    words += ["--size", "32", "--batch", "8"]
+    assert cli.main([*words, "--steps", "6", "--learning-rate", "0.002", "--seed", "1"]) == 2
+    told = capsys.readouterr().err
+    assert "holds another run, then -> now: learning_rate 0.001 -> 0.002, seed 0 -> 1; give --out" in told
+    assert (again / "run.json").read_text() == before
+    assert cli.main([*words, "--steps", "6", "--learning-rate", "0.001"]) == 0
+    assert "training and validation loss by step" in (again / "report.html").read_text()
+    assert json.loads((again / "run.json").read_text())["test"] == json.loads(before)["test"]
+
+
 def test_a_moved_run_predicts_and_evaluates(made, run, tmp_path, capsys):
     moved = shutil.copytree(run, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoints"))
     files = [str(made / "photos" / "red"), str(made / "photos" / "blue" / "3.png")]
@@ -97,7 +111,7 @@ def test_features_are_those_of_the_network(made, tmp_path):
     assert cli.main(words) == 0
     with np.load(out) as found:
         assert found["features"].shape == (28, 16)
-        assert found["files"][0].endswith("blue/0.png")
+        assert found["inputs"][0].endswith("blue/0.png")
         assert np.isfinite(found["features"]).all()
 
 
@@ -108,6 +122,7 @@ def test_features_are_those_of_the_network(made, tmp_path):
         (["export", "nowhere", "out"], "is no run"),
         (["finetune", "nowhere", "--weights", "x", "--seed", "-1"], "seed=-1"),
         (["finetune", "nowhere", "--weights", "x", "--learning-rate", "inf"], "learning_rate=inf"),
+        (["finetune", "nowhere", "--weights", "x", "--find-rate"], "find_rate with ways='head'"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(words, message, capsys):

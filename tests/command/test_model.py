@@ -1,5 +1,7 @@
 """From files to the input of a network: windows, sizes, and transformers of images without a margin."""
 
+import json
+
 import made
 import numpy as np
 import pytest
@@ -85,7 +87,14 @@ def test_unsaid_preprocessing_is_of_the_size_that_position_embeddings_have(tmp_p
 def test_a_transformer_of_images_is_tuned_whole_at_another_size(photos, tmp_path, capsys):
     weights, out = made.folder(tmp_path / "net", VIT), tmp_path / "run"
     words = ["finetune", str(photos), "--weights", str(weights), "--out", str(out), "--ways", "all"]
-    assert cli.main([*words, "--steps", "1", "--batch", "4", "--size", "24"]) == 0, capsys.readouterr().err
+    words += ["--steps", "1", "--batch", "4", "--size", "24", "--find-rate"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    about = json.loads((out / "run.json").read_text())
+    told = capsys.readouterr().out
+    fell = f"learning rate {about['learning_rate']:.2g}, by a range test" in told
+    stayed = "the rate stays 0.0001" in told and about["learning_rate"] == 1e-4
+    assert fell != stayed
+    assert "Learning rate" in (out / "report.html").read_text()
     assert side_of(load(out / "model").preprocessing) == 24
     assert cli.main(["predict", str(out), str(photos / "red" / "0.png")]) == 0
     assert "0.png: " in capsys.readouterr().out

@@ -37,3 +37,11 @@ def test_a_class_that_is_never_there_scores_zero():
 def test_outputs_that_are_not_finite_are_told():
     with pytest.raises(ValueError, match="example 1 is not finite"):
         scored(np.array([[0.0, 1.0], [np.nan, 0.0]]), np.array([0, 1]), ("a", "b"))
+
+
+def test_pairs_of_confused_classes_are_counted():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2])
+    said = np.array([0, 1, 1, 2, 1, 2, 2])
+    found = scored(np.eye(3)[said], labels, ("a", "b", "c")).confused()
+    assert found == [("a", "b", 2, 0.5), ("a", "c", 1, 0.25), ("b", "c", 1, 0.5)]
+    assert scored(np.eye(3)[labels], labels, ("a", "b", "c")).confused() == []

@@ -78,3 +78,30 @@ def test_a_band_on_a_logarithmic_axis_ends_at_the_lowest_run(tmp_path):
     # The axis spans 0.01 to about 1.2: the band ends above the frame's last row, not at it.
     frame = np.argwhere((image.sum(-1) < 60).mean(1) > 0.5)[:, 0]
     assert band[:, 0].max() < frame.max() - 5
+
+
+def test_rates_stand_on_a_logarithmic_axis(tmp_path):
+    """The lowest point of a curve lies at the geometric mean of the ends, so in the middle of the figure's frame."""
+    rates = np.geomspace(1e-6, 1e-2, 41)
+    falling_and_rising = np.abs(np.arange(41) - 20.0)
+    image = colours(curves({"loss": falling_and_rising}, tmp_path / "a.png", x=rates, xlabel="learning rate"))
+    line = np.argwhere(np.abs(image - [31, 119, 180]).sum(-1) < 6)
+    line = line[line[:, 1] > image.shape[1] * 0.12]
+    lowest = np.median(line[line[:, 0] >= line[:, 0].max() - 2][:, 1])
+    ends = line[line[:, 0] <= line[:, 0].max() - 60][:, 1]
+    assert abs(lowest - (ends.min() + ends.max()) / 2) < 8
+    with pytest.raises(ValueError, match=r"series 'loss' has 41 values, and x is of shape \(3,\)"):
+        curves({"loss": falling_and_rising}, tmp_path / "a.png", x=[1, 2, 3])
+
+
+def test_a_hundred_classes_have_their_names_beside_the_matrix(tmp_path):
+    """Dark print left of the frame, in every row of the matrix; none for two hundred, which have no room."""
+    prints = []
+    for count in (100, 200):
+        image = colours(confusion(np.eye(count, dtype=int), ["name"] * count, tmp_path / "a.png"))
+        blue = np.argwhere(np.abs(image - [8, 48, 107]).sum(-1) < 6)
+        (top, left), (bottom, _) = blue.min(0), blue.max(0)
+        beside = (image[top:bottom, left - 40 : left - 8].max(-1) < 120).any(1)
+        prints.append(np.count_nonzero(np.diff(beside.astype(int)) == 1))
+    assert prints[0] >= 95
+    assert prints[1] <= 10  # the numbers of every 25th

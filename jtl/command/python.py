@@ -1,0 +1,96 @@
+"""The commands from Python."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from jtl.command.scores import Scores
+
+
+class Run(NamedTuple):
+    """A run of `finetune_files`.
+
+    Args:
+      folder: with `model/`, `report.html`, `run.json`, and what training wrote.
+      validation: scores on the validation examples: `accuracy`, `by_class()`, `matrix`, `mistakes()`.
+      test: scores on the test examples, which chose nothing.
+      notes: what the user should know of data and weights.
+    """
+
+    folder: Path
+    validation: "Scores"
+    test: "Scores"
+    notes: tuple[str, ...]
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, float]]:
+        """The share of each class, by its name, for each example.
+
+        Args:
+          inputs: files or folders of images or sounds; for a network of texts a text each, or files of them.
+        """
+        from jtl.command import use
+
+        _, shares, classes = use.predict(self.folder / "model", [str(one) for one in inputs])
+        return [dict(zip(classes, map(float, row), strict=True)) for row in shares]
+
+    def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
+        """Writes the network in the files of another library."""
+        from jtl.command import use
+
+        use.export(self.folder / "model", Path(out), format)
+
+
+def finetune_files(
+    data: str | Path,
+    weights: str | Path,
+    out: str | Path | None = None,
+    *,
+    say: Callable[[str], Any] = print,
+    **settings: Any,
+) -> Run:
+    """Fine-tunes pretrained weights on a folder or a table, as the command `jtl finetune`; writes a report.
+
+    Args:
+      data: a folder of class folders of images or sounds, or a table of texts; split, or to be split.
+      weights: a weight file, a folder, `hf:org/name` or `timm:name`.
+      out: the run's folder; None: `runs/` and the name of the data.
+      say: is told of progress.
+      **settings: options of the command by their names, as `ways="all"`, `size=160`, `text="review"`.
+
+    Raises:
+      FileNotFoundError: for data or weights that are not there.
+      ValueError: for data or weights that do not fit, or a setting out of range.
+      TypeError: for a setting that the command does not have.
+
+    Example:
+      >>> import json, tempfile, jax, jtl, numpy as np
+      >>> from pathlib import Path
+      >>> from PIL import Image
+      >>> from safetensors.numpy import save_file
+      >>> root, draw = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+      >>> for name, dark in (("day", 150), ("night", 0)):
+      ...     (root / "photos" / name).mkdir(parents=True)
+      ...     for i in range(4):
+      ...         pixels = draw.integers(dark, dark + 90, (8, 8, 3)).astype(np.uint8)
+      ...         Image.fromarray(pixels).save(root / "photos" / name / f"{i}.png")
+      >>> body = jtl.backbones.vit(jtl.backbones.Size(12, 1, 3, 20), image=8, patch=4)
+      >>> made = jtl.network(backbone=body, head=jtl.heads.linear(2)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+      >>> config = {"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3}
+      >>> config |= {"intermediate_size": 20, "image_size": 8, "patch_size": 4}
+      >>> (root / "net").mkdir()
+      >>> _ = (root / "net" / "config.json").write_text(json.dumps(config))
+      >>> save_file({n: np.asarray(a) for n, a in jtl.flatten(made.params).items()}, root / "net" / "model.safetensors")
+      >>> run = jtl.finetune_files(root / "photos", root / "net", root / "run", say=lambda line: None)
+      >>> run.test.accuracy
+      1.0
+      >>> sorted(run.predict([root / "photos" / "day" / "0.png"])[0])
+      ['day', 'night']
+    """
+    from jtl.command import report, tune
+    from jtl.command.settings import Settings
+
+    given = Settings(Path(data), str(weights), None if out is None else Path(out), **settings)
+    tuned = tune.run(given, say)
+    report.write(given, tuned)
+    return Run(tuned.folder, tuned.validation, tuned.test, tuple(tuned.notes))

@@ -1,0 +1,88 @@
+"""Train, validation and test: as they are given, or drawn by a seed."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl.command.source import SPLITS, Examples
+
+SHARES = {"val": 0.15, "test": 0.15}
+
+
+def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
+    """Train, validation and test: as given, and what is not given drawn from `train`.
+
+    Examples are drawn within each class, and equal ones (the same bytes, or the same text) go into the same split.
+    Where examples have groups, whole groups are drawn: no speaker or patient is in two splits.
+
+    Raises:
+      ValueError: for too few examples of a class, or groups, to be in every split.
+    """
+    whole = found.get("train", found.get("all"))
+    assert whole is not None
+    wanted = {name: share for name, share in SHARES.items() if name not in found}
+    if not wanted:
+        return {name: found[name] for name in SPLITS}
+    draw = np.random.default_rng(seed)
+    taken = _by_class(whole, wanted, draw) if whole.groups is None else _by_group(whole, wanted, draw)
+    drawn = {name: whole.rows(sorted(index)) for name, index in taken.items()}
+    return {name: drawn[name] if name in drawn else found[name] for name in SPLITS}
+
+
+def _by_class(whole: Examples, wanted: dict[str, float], draw: np.random.Generator) -> dict[str, list[int]]:
+    taken: dict[str, list[int]] = {name: [] for name in ("train", *wanted)}
+    marks = np.array([fingerprint(item) for item in whole.items])
+    for label, name in enumerate(whole.classes):
+        here = np.flatnonzero(whole.labels == label)
+        groups = [here[marks[here] == mark] for mark in dict.fromkeys(marks[here])]
+        if len(groups) < 1 + len(wanted):
+            raise ValueError(
+                f"class {name!r} has {len(groups)} different examples: give at least {1 + len(wanted)}, one for each of"
+                f" train and {', '.join(wanted)}"
+            )
+        for part, index in _dealt(groups, wanted, draw).items():
+            taken[part] += index
+    return taken
+
+
+def _by_group(whole: Examples, wanted: dict[str, float], draw: np.random.Generator) -> dict[str, list[int]]:
+    assert whole.groups is not None
+    marks, names = np.array(whole.groups), sorted(set(whole.groups))
+    if len(names) < 1 + len(wanted):
+        raise ValueError(
+            f"there are {len(names)} groups, {names}: give at least {1 + len(wanted)}, one for each of train and"
+            f" {', '.join(wanted)}"
+        )
+    taken = _dealt([np.flatnonzero(marks == name) for name in names], wanted, draw)
+    absent = sorted(set(range(len(whole.classes))) - set(whole.labels[taken["train"]].tolist()))
+    if absent:
+        raise ValueError(
+            f"class {whole.classes[absent[0]]!r} is only in groups that were drawn for {' and '.join(wanted)}: give"
+            " more groups, another seed, or the splits"
+        )
+    return taken
+
+
+def _dealt(groups: list[np.ndarray], wanted: dict[str, float], draw: np.random.Generator) -> dict[str, list[int]]:
+    taken: dict[str, list[int]] = {}
+    left = [groups[i] for i in draw.permutation(len(groups))]
+    for part, share in wanted.items():
+        count = max(1, round(share * len(groups)))
+        taken[part], left = [i for group in left[:count] for i in group.tolist()], left[count:]
+    return {"train": [i for group in left for i in group.tolist()], **taken}
+
+
+def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, Any]]:
+    """Examples of `train` that stand in another split too: (split, split, example)."""
+    seen = {fingerprint(item) for item in splits["train"].items}
+    return [
+        ("train", name, item) for name in ("val", "test") for item in splits[name].items if fingerprint(item) in seen
+    ]
+
+
+def fingerprint(item: Any) -> str:
+    """A hash of a file's bytes, or of a text without the space around it."""
+    content = item.read_bytes() if isinstance(item, Path) else str(item).strip().encode()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,90 @@
+"""A folder of sounds by class, from end to end: two tones, and a small network of waves with random weights."""
+
+import json
+import shutil
+
+import jax
+import made
+import numpy as np
+import pytest
+
+from jtl import cli
+from jtl.command.model import inputs_of
+from jtl.methods.finetune.finetune import predictor
+from jtl.preprocess import audio
+from jtl.pretrained.load import load
+
+WAVES = {
+    "model_type": "wav2vec2",
+    "hidden_size": 12,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 1,
+    "intermediate_size": 20,
+    "conv_dim": [16, 8],
+    "conv_kernel": [10, 3],
+    "conv_stride": [5, 2],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    soundfile, root = pytest.importorskip("soundfile"), tmp_path_factory.mktemp("sounds")
+    draw = np.random.default_rng(0)
+    for name, hertz in (("high", 3000), ("low", 200)):
+        (root / "sounds" / name).mkdir(parents=True)
+        for speaker in ("anna", "ben", "carl"):
+            for i in range(4):
+                time = np.arange(600 + 50 * i) / 16000
+                wave = 0.5 * np.sin(2 * np.pi * hertz * time) + 0.05 * draw.normal(size=len(time))
+                soundfile.write(root / "sounds" / name / f"{speaker}_{i}.wav", wave, 16000)
+    folder = made.folder(root / "net", WAVES)
+    words = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "do_normalize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(words | {"return_attention_mask": False}))
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(world):
+    words = ["finetune", str(world / "sounds"), "--weights", str(world / "net"), "--group", "^[a-z]*"]
+    assert cli.main([*words, "--out", str(world / "run")]) == 0
+    return world / "run"
+
+
+def test_a_run_on_sounds_is_split_by_speaker_and_reported(run):
+    about = json.loads((run / "run.json").read_text())
+    assert about["kind"] == "sounds"
+    assert about["classes"] == ["high", "low"]
+    assert np.sum(about["test"]["confusion"]) == 8  # one of three speakers
+    page = (run / "report.html").read_text()
+    assert "data:audio/wav;base64," in page
+
+
+def test_it_predicts_and_is_evaluated(world, run, capsys, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoints"))
+    assert cli.main(["eval", str(moved), str(world / "sounds")]) == 0
+    loaded, files = load(run / "model"), sorted((world / "sounds").glob("*/*"))
+    x = audio.inputs(loaded.preprocessing, files, seconds=750 / 16000)
+    best = jax.jit(predictor(loaded.network))(loaded.variables, x).argmax(-1)
+    right = np.mean([loaded.labels[i] == file.parent.name for i, file in zip(best, files, strict=True)])
+    assert f"accuracy {100 * right:.1f} % of 24" in capsys.readouterr().out
+    assert right > 0.6  # of random weights: chance is a half
+    assert cli.main(["predict", str(moved), str(world / "sounds" / "low"), "--top", "1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 12
+    assert cli.main(["predict", str(moved), str(world / "net")]) == 2
+    assert "no sound in" in capsys.readouterr().err
+
+
+def test_sounds_become_input_as_by_the_network_s_own_preprocessing(world):
+    loaded, files = load(world / "net"), sorted((world / "sounds" / "low").iterdir())
+    inputs, _ = inputs_of(loaded, "net", "sounds", files, None)
+    found, expected = inputs.read(files[:2]), audio.inputs(loaded.preprocessing, files[:2], seconds=750 / 16000)
+    np.testing.assert_array_equal(found["wave"], expected["wave"])
+    assert found["wave"].shape == (2, 750)  # the longest of all files
+    with pytest.raises(ValueError, match="'net' is no network of sounds"):
+        inputs_of(loaded._replace(preprocessing=None), "net", "sounds", files, None)
+    with pytest.raises(ValueError, match="'net' takes no images"):
+        inputs_of(loaded, "net", "images", files, None)
