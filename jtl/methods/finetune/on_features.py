@@ -12,7 +12,9 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 TOLERANCE = 1e-5
-"""The largest entry of the gradient of the mean objective at which logistic regression has converged."""
+"""How far from the minimum an entry of W may be: by strong convexity, at most about `|gradient| / λ` of the sum."""
+FLOOR = 1e-10
+"""The gradient of the mean objective that float64 reaches whatever the penalty."""
 
 
 class Linear(NamedTuple):
@@ -59,7 +61,8 @@ def logistic_regression(
     """Minimises `Σ_i CE(x_i W + b, y_i) + λ/2 ‖W‖²` by L-BFGS; the bias is not penalised.
 
     λ is the inverse of scikit-learn's C. Of several penalties, the one of the highest accuracy on the validation data
-    is taken, and of equal ones the largest; each fit starts at the result of the last one.
+    is taken, and of equal ones the largest; each fit starts at the result of the last one. It is fitted in float64,
+    whatever the features are, and the result is of their type.
 
     Args:
       x: features.
@@ -98,26 +101,32 @@ def logistic_regression(
     if validation is not None:
         held = _examples(validation[0]), _labels(validation[1], classes)
         _same_length(*held)
-    w, best = jnp.zeros((x.shape[1] + 1, classes), x.dtype), (-1.0, None)
-    for p in sorted(penalties, reverse=True):
-        w, slope = _minimise(w, x, y, p, max_steps)
-        if not float(slope) <= 10 * TOLERANCE * max(1.0, float(jnp.abs(x).max())):
-            warnings.warn(
-                f"logistic regression at penalty={p} stopped at a gradient of {float(slope):.1e}; "
-                "standardise the features, or give more max_steps",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        fitted = Linear(w[:-1], w[-1], p)
-        right = 0.0 if held is None else float((fitted(held[0]).argmax(1) == held[1]).mean())
-        if right > best[0]:
-            best = (right, fitted)
-    assert best[1] is not None
-    return best[1]
+    best: tuple[float, Any] = (-1.0, None)
+    with jax.enable_x64(True):  # in float32 the logits are off by percents where λ is small against the features
+        wide, rows = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(y))
+        w = jnp.zeros((x.shape[1] + 1, classes), jnp.float64)
+        for p in sorted(penalties, reverse=True):
+            enough = max(TOLERANCE * p / len(x), FLOOR)
+            w, slope = _minimise(w, wide, rows, p, enough, max_steps)
+            if not float(slope) <= 10 * enough:
+                warnings.warn(
+                    f"logistic regression at penalty={p} stopped at a gradient of {float(slope):.1e}, not {enough:.1e}"
+                    ": standardise the features, or give more max_steps",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            right = 0.0
+            if held is not None:
+                logits = np.asarray(held[0], np.float64) @ np.asarray(w[:-1]) + np.asarray(w[-1])
+                right = float((logits.argmax(1) == np.asarray(held[1])).mean())
+            if right > best[0]:
+                best = (right, Linear(np.asarray(w[:-1]), np.asarray(w[-1]), p))
+    fitted = best[1]
+    return Linear(jnp.asarray(fitted.kernel, x.dtype), jnp.asarray(fitted.bias, x.dtype), fitted.penalty)
 
 
-@partial(jax.jit, static_argnums=4)
-def _minimise(w: Array, x: Array, y: Array, penalty: Any, max_steps: int) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=5)
+def _minimise(w: Array, x: Array, y: Array, penalty: Any, enough: Any, max_steps: int) -> tuple[Array, Array]:
     def objective(w: Array) -> Array:
         data = optax.softmax_cross_entropy_with_integer_labels(x @ w[:-1] + w[-1:], y).mean()
         return data + penalty / (2 * len(x)) * (w[:-1] ** 2).sum()
@@ -132,8 +141,8 @@ def _minimise(w: Array, x: Array, y: Array, penalty: Any, max_steps: int) -> tup
         slope = jnp.abs(optax.tree_utils.tree_get(state, "grad")).max()
         return w + moved, state, slope, jnp.abs(moved).max(), i + 1
 
-    def goes_on(carry: Any) -> Array:  # an update of 0 is where float32 ends
-        return (carry[2] > TOLERANCE / 100) & (carry[3] > 0) & (carry[4] < max_steps)
+    def goes_on(carry: Any) -> Array:  # an update of 0 is where float64 ends
+        return (carry[2] > enough) & (carry[3] > 0) & (carry[4] < max_steps)
 
     start = (w, solver.init(w), jnp.array(jnp.inf, w.dtype), jnp.array(jnp.inf, w.dtype), 0)
     w = jax.lax.while_loop(goes_on, step, start)[0]

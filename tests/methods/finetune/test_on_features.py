@@ -23,6 +23,15 @@ def test_logistic_regression_is_scikit_learns(penalty):
     np.testing.assert_allclose(bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), atol=1e-4)
 
 
+def test_large_features_and_a_weak_penalty_do_not_cost_precision():
+    """In float32 the logits are off by percents here."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x, y = _data(120, 30)
+    x = 10 * x
+    expected = linear_model.LogisticRegression(C=1.0, tol=1e-10, max_iter=5000).fit(x.astype(np.float64), y)
+    np.testing.assert_allclose(logistic_regression(x, y, 1.0, classes=3).kernel, expected.coef_.T, atol=1e-4)
+
+
 def test_the_penalty_is_the_best_one_on_validation_and_of_equal_ones_the_largest():
     x, y = _data(30, 20)
     held = _data(200, 20, seed=0)
