@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled each epoch, sliced per process."""
 
-from jtl.data import augment
+from jtl.data import augment, mixing
 from jtl.data.arrays import arrays
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
@@ -28,6 +28,7 @@ __all__ = [
     "episodes",
     "fc100",
     "folder",
+    "mixing",
     "pair",
     "prefetch",
     "sample",
