@@ -1,10 +1,12 @@
 """Additions to optax: learning rates by parameter path, layer decay, and the usual mask of weight decay."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -104,3 +106,130 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
         raise ValueError(f"total_steps={total_steps}, warmup={warmup}: at least one step, and a share in [0, 1)")
     rise = int(total_steps * warmup)
     return optax.warmup_cosine_decay_schedule(0.0 if rise else learning_rate, learning_rate, rise, total_steps)
+
+
+def one_cycle(
+    learning_rate: float, total_steps: int, rise: float = 0.3, start: float = 25.0, end: float = 1e4
+) -> Schedule:
+    """One cycle: half a cosine from `η/start` up to the peak η, another down to `η/(start·end)` at the last step.
+
+    Args:
+      learning_rate: η, the peak.
+      total_steps: of the run; the last one is `total_steps − 1`.
+      rise: the share of the run that rises, in (0, 1).
+      start: the peak over the first rate, at least 1.
+      end: the first rate over the last one, at least 1.
+
+    Raises:
+      ValueError: for a number out of range, or a run too short to rise and fall.
+
+    Example:
+      >>> import jtl
+      >>> rate = jtl.optim.one_cycle(1.0, 11, rise=0.5)
+      >>> [round(float(rate(step)), 3) for step in (0, 10)]
+      [0.04, 0.0]
+
+    Smith and Topin, Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates, 2017, arXiv
+    1708.07120.
+    """
+    peak = rise * total_steps - 1
+    if not 0 < rise < 1 or start < 1 or end < 1 or not 0 < peak < total_steps - 1:
+        raise ValueError(
+            f"total_steps={total_steps}, rise={rise}, start={start}, end={end}: rise is in (0, 1), more than one step"
+            " rises, and start and end are at least 1"
+        )
+
+    def half_cosine(a: float, b: float, share: Array) -> Array:
+        return b + (a - b) * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0.0, 1.0))) / 2
+
+    def schedule(step: Any) -> Array:
+        at = jnp.asarray(step, jnp.float32)
+        up = half_cosine(learning_rate / start, learning_rate, at / peak)
+        down = half_cosine(learning_rate, learning_rate / (start * end), (at - peak) / (total_steps - 1 - peak))
+        return jnp.where(at <= peak, up, down)
+
+    return schedule
+
+
+def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: int = 0) -> Schedule:
+    """A staircase: `η · factor^k` after k of the steps, behind a linear rise from 0 over the first `warmup` steps.
+
+    Args:
+      learning_rate: η.
+      at: increasing steps, from each of which on the rate is lower.
+      factor: in (0, 1).
+      warmup: how many steps rise, at most the first of `at`.
+
+    Raises:
+      ValueError: for steps that do not increase, and a factor or warmup out of range.
+
+    Example:
+      >>> import jtl
+      >>> rate = jtl.optim.steps(1.0, [10, 20], warmup=4)
+      >>> [round(float(rate(step)), 3) for step in (0, 2, 9, 10, 20)]
+      [0.0, 0.5, 1.0, 0.1, 0.01]
+    """
+    if not at or any(b <= a for a, b in pairwise(at)) or not 0 < factor < 1 or not 0 <= warmup <= at[0]:
+        raise ValueError(
+            f"at={list(at)}, factor={factor}, warmup={warmup}: at increases, factor is in (0, 1), warmup at most at[0]"
+        )
+
+    def schedule(step: Any) -> Array:
+        passed = (jnp.asarray(step) >= jnp.asarray(np.asarray(at))).sum()
+        rising = jnp.minimum(jnp.asarray(step, jnp.float32) / warmup, 1.0) if warmup else 1.0
+        return learning_rate * rising * factor ** passed.astype(jnp.float32)
+
+    return schedule
+
+
+class HyperRule(NamedTuple):
+    """What the rule of BiT says for a data set.
+
+    Attributes:
+      total_steps: of the run, at a batch of 512.
+      schedule: of the learning rate of SGD with momentum .9, without weight decay.
+      mixup: α of `jtl.data.mixing.mixup`; 0 for none.
+      resize: the side to which training images are scaled.
+      crop: the side of the random crop.
+    """
+
+    total_steps: int
+    schedule: Schedule
+    mixup: float
+    resize: int
+    crop: int
+
+
+def bit_hyper_rule(examples: int, size: tuple[int, int], learning_rate: float = 0.003) -> HyperRule:
+    """The rule of BiT, which sets a run of fine-tuning by the number of examples and the size of the images.
+
+    Below 20 000 examples 500 steps without mixup, below 500 000 10 000 steps, else 20 000, both with mixup .1. The rate
+    rises over 100 steps in the smallest case, over 500 in the others, and is divided by 10 three times. Images of fewer
+    than 96² pixels are scaled to 160 and cropped to 128, others to 512 and 480.
+
+    Args:
+      examples: of the training set.
+      size: height and width of its images.
+      learning_rate: at a batch of 512.
+
+    Raises:
+      ValueError: for no examples or pixels.
+
+    Example:
+      >>> import jtl
+      >>> rule = jtl.optim.bit_hyper_rule(50_000, (32, 32))
+      >>> rule.total_steps, rule.mixup, rule.resize, rule.crop
+      (10000, 0.1, 160, 128)
+
+    Kolesnikov et al., Big Transfer (BiT): General Visual Representation Learning, 2019, arXiv 1912.11370.
+    """
+    if examples < 1 or min(size) < 1:
+        raise ValueError(f"examples={examples}, size={size}: all are at least 1")
+    small = examples < 20_000
+    total = 500 if small else 10_000 if examples < 500_000 else 20_000
+    warmup = 100 if small else 500
+    lower = [200, 300, 400] if small else [total * share // 10 for share in (3, 6, 9)]
+    # The authors divide behind these steps, not at them.
+    schedule = steps(learning_rate, [step + 1 for step in lower], 0.1, warmup)
+    resize, crop = (160, 128) if size[0] * size[1] < 96 * 96 else (512, 480)
+    return HyperRule(total, schedule, 0.0 if small else 0.1, resize, crop)

@@ -78,3 +78,73 @@ def test_warmup_rises_and_the_cosine_falls_to_zero():
         optim.warmup_cosine(0.3, 100, warmup=1)
     with pytest.raises(ValueError, match="total_steps=0"):
         optim.annealed(0.3, 0)
+
+
+@pytest.mark.parametrize(("total", "rise"), [(10, 0.3), (100, 0.25), (57, 0.5)])
+def test_one_cycle_is_torchs(total, rise):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.3, total, pct_start=rise, div_factor=20, final_div_factor=50
+    )
+    expected = []
+    for _ in range(total):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(expected) < total:
+            scheduler.step()
+    found = jax.jit(jax.vmap(optim.one_cycle(0.3, total, rise, 20, 50)))(jnp.arange(total))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_staircase_is_torchs():
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [4, 9, 11], 0.2)
+    expected = []
+    for _ in range(14):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    rate = optim.steps(0.5, [4, 9, 11], 0.2)
+    np.testing.assert_allclose([rate(i) for i in range(14)], expected, rtol=1e-5)
+    rising = optim.steps(0.5, [4, 9, 11], 0.2, warmup=4)
+    np.testing.assert_allclose([rising(i) for i in range(4)], [0, 0.125, 0.25, 0.375], rtol=1e-6)
+    np.testing.assert_allclose([rising(i) for i in range(4, 14)], expected[4:], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("examples", "total", "warmup", "lower", "mixup"),
+    [
+        (19_999, 500, 100, (200, 300, 400), 0.0),
+        (20_000, 10_000, 500, (3000, 6000, 9000), 0.1),
+        (499_999, 10_000, 500, (3000, 6000, 9000), 0.1),
+        (500_000, 20_000, 500, (6000, 12_000, 18_000), 0.1),
+    ],
+)
+def test_the_rule_of_bit_is_the_papers(examples, total, warmup, lower, mixup):
+    rule = optim.bit_hyper_rule(examples, (95, 96))
+    assert (rule.total_steps, rule.mixup, rule.resize, rule.crop) == (total, mixup, 160, 128)
+    assert optim.bit_hyper_rule(examples, (96, 96))[3:] == (512, 480)
+    np.testing.assert_allclose([rule.schedule(s) for s in (0, warmup // 2, warmup)], [0, 0.0015, 0.003], rtol=1e-5)
+    for k, at in enumerate(lower):
+        np.testing.assert_allclose(
+            [rule.schedule(at), rule.schedule(at + 1)], [0.003 / 10**k, 0.0003 / 10**k], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optim.one_cycle(1.0, 3, 0.3), "total_steps=3"),
+        (lambda: optim.one_cycle(1.0, 100, 1.0), "rise=1.0"),
+        (lambda: optim.steps(1.0, [3, 3]), "at increases"),
+        (lambda: optim.steps(1.0, []), "at increases"),
+        (lambda: optim.steps(1.0, [3], 1.0), "factor=1.0"),
+        (lambda: optim.steps(1.0, [3], warmup=4), "warmup=4"),
+        (lambda: optim.bit_hyper_rule(0, (32, 32)), "examples=0"),
+    ],
+)
+def test_schedules_refuse_what_they_cannot_follow(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled each epoch, sliced per process."""
 
-from jtl.data import augment
+from jtl.data import appearance, augment, mixing
 from jtl.data.arrays import arrays
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
@@ -19,6 +19,7 @@ __all__ = [
     "ClassSplit",
     "Dataset",
     "Source",
+    "appearance",
     "arrays",
     "augment",
     "bank",
@@ -28,6 +29,7 @@ __all__ = [
     "episodes",
     "fc100",
     "folder",
+    "mixing",
     "pair",
     "prefetch",
     "sample",

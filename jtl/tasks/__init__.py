@@ -10,6 +10,7 @@ from jtl.tasks.segmentation import segmentation
 from jtl.tasks.tagging import tagging
 from jtl.tasks.task import Task
 from jtl.tasks.together import together
+from jtl.tasks.uncertainty import uncertainty_weighted
 
 __all__ = [
     "Task",
@@ -28,4 +29,5 @@ __all__ = [
     "tagging",
     "together",
     "true_boxes",
+    "uncertainty_weighted",
 ]

@@ -1,0 +1,213 @@
+"""Random-resized crops, colour jitter, erasing and SpecAugment: `(key, x) -> x`, as in `jtl.data.augment`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl.data.augment import Augment, Images, _check_rank
+from jtl.data.geometry import Geometric, Photometric
+from jtl.typing import Key
+
+LUMA = (0.299, 0.587, 0.114)
+"""The weights of red, green and blue in grey (ITU-R BT.601)."""
+
+
+def resized_crop(
+    size: int, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> Geometric:
+    """A window of random area and shape, scaled to [size, size] bilinearly.
+
+    The share of the area is uniform in `scale`, the ratio of width to height log-uniform in `ratio`; sides that are
+    longer than the image's are cut to these, and the place is uniform. No antialiasing: a window much larger than
+    `size` is sampled. Integers and bools are rounded.
+
+    Args:
+      size: of the result.
+      scale: the least and the largest share of the area, in (0, 1].
+      ratio: the least and the largest ratio, positive.
+
+    Raises:
+      ValueError: for a size or bounds out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import appearance
+      >>> appearance.resized_crop(4)(jax.random.key(0), jnp.ones((2, 8, 10, 3))).shape
+      (2, 4, 4, 3)
+
+    Szegedy et al., Going Deeper with Convolutions, 2014, arXiv 1409.4842.
+    """
+    if size < 1 or not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"size={size}, scale={scale}, ratio={ratio}: at least 1, in (0, 1], positive; bounds sorted")
+
+    def draw(key: Key, x: Any) -> Array:
+        """Top, left, height, width of each window, [batch, 4]."""
+        _check_rank(x)
+        height, width = x.shape[1:3]
+        of_area, of_ratio, of_place = jax.random.split(key, 3)
+        area = height * width * jax.random.uniform(of_area, (len(x),), minval=scale[0], maxval=scale[1])
+        low, high = jnp.log(jnp.asarray(ratio))
+        shape = jnp.exp(jax.random.uniform(of_ratio, (len(x),), minval=low, maxval=high))
+        h, w = jnp.minimum(jnp.sqrt(area / shape), height), jnp.minimum(jnp.sqrt(area * shape), width)
+        top, left = jax.random.uniform(of_place, (2, len(x)))
+        return jnp.stack([top * (height - h), left * (width - w), h, w], -1)
+
+    def move(windows: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
+        del fill
+        x = jnp.asarray(x)
+        at = (jnp.arange(size) + 0.5) / size
+
+        def one(image: Array, window: Array) -> Array:
+            rows = window[0] + at * window[2] - 0.5
+            columns = window[1] + at * window[3] - 0.5
+            if nearest:
+                r = jnp.clip(jnp.round(rows), 0, image.shape[0] - 1).astype(jnp.int32)
+                c = jnp.clip(jnp.round(columns), 0, image.shape[1] - 1).astype(jnp.int32)
+                return image[r[:, None], c[None]]
+            grid = list(jnp.meshgrid(rows, columns, indexing="ij"))
+            return jax.vmap(
+                lambda plane: jax.scipy.ndimage.map_coordinates(plane, grid, order=1, mode="nearest"), -1, -1
+            )(image.astype(jnp.float32))
+
+        moved = jax.vmap(one)(x, windows)
+        if not jnp.issubdtype(x.dtype, jnp.inexact) and not nearest:
+            moved = jnp.round(moved)
+        return moved.astype(x.dtype)
+
+    def points(windows: Array, xy: Float[Array, "batch n 2"], height: int, width: int) -> Float[Array, "batch n 2"]:
+        del height, width
+        return (xy - windows[:, None, 1::-1]) * (size / windows[:, None, :1:-1])
+
+    return Geometric("resized_crop", draw, move, points, fills=False)
+
+
+def jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> Augment:
+    """Colour jitter of float images in [0, 1]: brightness, then contrast, then saturation.
+
+    Each is a blend `f·x + (1−f)·z` with f uniform in [max(0, 1−s), 1+s] for every example, cut off to [0, 1]: z is
+    black for brightness, the mean of the grey image for contrast, and the grey image for saturation.
+
+    Args:
+      brightness: s >= 0.
+      contrast: likewise.
+      saturation: likewise; needs 3 channels.
+
+    Raises:
+      ValueError: for negative strengths or all of 0; while tracing, for saturation without 3 channels, or other dtypes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import appearance
+      >>> appearance.jitter(0.4, 0.4, 0.4)(jax.random.key(0), jnp.ones((2, 8, 10, 3)) / 2).shape
+      (2, 8, 10, 3)
+    """
+    strengths = (brightness, contrast, saturation)
+    if not all(s >= 0 for s in strengths) or not any(strengths):
+        raise ValueError(f"brightness, contrast and saturation are {strengths}: none is negative, and one > 0")
+
+    def grey(x: Array) -> Array:
+        return (x @ jnp.asarray(LUMA, x.dtype))[..., None] if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
+
+    def apply(key: Key, x: Any) -> Array:
+        _check_rank(x)
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"jitter needs float images in [0, 1], got {x.dtype}; divide by 255 first")
+        if saturation and x.shape[-1] != 3:
+            raise ValueError(f"saturation={saturation} needs 3 channels; the images have {x.shape[-1]}")
+        others = (jnp.zeros_like, lambda x: grey(x).mean((1, 2), keepdims=True), grey)
+        for i, (strength, other) in enumerate(zip(strengths, others, strict=True)):
+            if strength:
+                own = jax.random.fold_in(key, i)
+                f = jax.random.uniform(own, (len(x), 1, 1, 1), x.dtype, max(0.0, 1 - strength), 1 + strength)
+                x = jnp.clip(f * x + (1 - f) * other(x), 0, 1)
+        return x
+
+    return Photometric("jitter", apply)
+
+
+def erase(
+    probability: float = 0.5,
+    scale: tuple[float, float] = (0.02, 0.33),
+    ratio: tuple[float, float] = (0.3, 3.3),
+    value: float = 0.0,
+) -> Augment:
+    """Sets a random rectangle to a value, each example with this probability. Labels stay as they are.
+
+    The share of the area is uniform in `scale`, the ratio of width to height log-uniform in `ratio`; sides longer than
+    the image's are cut to these. Put it behind `normalise`, whose mean is 0.
+
+    Raises:
+      ValueError: for a probability or bounds out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import appearance
+      >>> appearance.erase(0.5)(jax.random.key(0), jnp.ones((2, 8, 10, 3))).shape
+      (2, 8, 10, 3)
+
+    Zhong et al., Random Erasing Data Augmentation, 2017, arXiv 1708.04896.
+    """
+    if not 0 <= probability <= 1 or not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"probability={probability}, scale={scale}, ratio={ratio}: in [0, 1], (0, 1], positive")
+    windows = resized_crop(1, scale, ratio)
+
+    def apply(key: Key, x: Any) -> Array:
+        chosen, place = jax.random.split(key)
+        top, left, h, w = (side[:, None] for side in windows.draw(place, x).T)
+        rows, columns = jnp.arange(x.shape[1])[None] + 0.5, jnp.arange(x.shape[2])[None] + 0.5
+        inside = ((rows >= top) & (rows < top + h))[:, :, None] & ((columns >= left) & (columns < left + w))[:, None]
+        erased = inside & jax.random.bernoulli(chosen, probability, (len(x), 1, 1))
+        return jnp.where(erased[..., None], jnp.asarray(value, x.dtype), x)
+
+    return Photometric("erase", apply)
+
+
+def spec_augment(
+    frequency: int, time: int, frequency_masks: int = 2, time_masks: int = 2, value: float = 0.0
+) -> Augment:
+    """Masks bands of spectrograms [batch, time, bands]: the widths are uniform in 0 … F and 0 … T, the places uniform.
+
+    Without the time warping of the paper, which changes little by its own table 5.
+
+    Args:
+      frequency: F, at most the number of bands.
+      time: T, at most the number of frames.
+      frequency_masks: how many bands of frequencies.
+      time_masks: how many spans of time.
+      value: of what is masked; 0 is the mean of normalised spectrograms.
+
+    Raises:
+      ValueError: for negative numbers or no mask at all; while tracing, for another rank or too wide masks.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import appearance
+      >>> appearance.spec_augment(4, 8)(jax.random.key(0), jnp.ones((2, 50, 16))).shape
+      (2, 50, 16)
+
+    Park et al., SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition, 2019, arXiv
+    1904.08779.
+    """
+    numbers = (frequency, time, frequency_masks, time_masks)
+    if min(numbers) < 0 or not (frequency * frequency_masks or time * time_masks):
+        raise ValueError(f"frequency, time and the numbers of masks are {numbers}: none negative, and one of a width")
+
+    def masked(key: Key, batch: int, n: int, widest: int, count: int) -> Array:
+        of_width, of_place = jax.random.split(key)
+        width = jax.random.randint(of_width, (batch, count, 1), 0, widest + 1)
+        first = jnp.floor(jax.random.uniform(of_place, (batch, count, 1)) * (n - width + 1)).astype(jnp.int32)
+        at = jnp.arange(n)[None, None]
+        return ((at >= first) & (at < first + width)).any(1)
+
+    def apply(key: Key, x: Any) -> Array:
+        if x.ndim != 3 or time > x.shape[1] or frequency > x.shape[2]:
+            raise ValueError(f"spectrograms of shape {x.shape}, time={time}, frequency={frequency}: give [batch, T, F]")
+        of_time, of_band = jax.random.split(key)
+        frames = masked(of_time, len(x), x.shape[1], time, time_masks)
+        bands = masked(of_band, len(x), x.shape[2], frequency, frequency_masks)
+        return jnp.where(frames[:, :, None] | bands[:, None], jnp.asarray(value, x.dtype), x)
+
+    return Photometric("spec_augment", apply)

@@ -1,0 +1,156 @@
+"""Augmentation across examples: mixup and CutMix, which return images and soft labels."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl.typing import Key
+
+Mix: TypeAlias = Callable[..., tuple[Array, Array]]
+"""`mix(key, x, y, mask=None) -> (x, y)`."""
+
+
+def mixup(alpha: float, classes: int) -> Mix:
+    """Convex combinations of examples and of their labels, `λ x_i + (1−λ) x_π(i)` with `λ ~ Beta(α, α)`.
+
+    Every example draws a λ of its own; π is one permutation of the batch.
+
+    Args:
+      alpha: α > 0; 0.1 to 0.4 on images.
+      classes: how many, for labels that are integers.
+
+    Returns:
+      `mix(key, x, y, mask=None) -> (x, y)`: x is floating, and y are distributions [batch, classes], as
+      `jtl.losses.cross_entropy` takes them. y may be integers [batch] or distributions. Rows
+      that the mask leaves out are not mixed with those that it keeps.
+
+    Raises:
+      ValueError: for an α or classes out of range; while tracing, for labels of another shape, or integer images.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data.mixing import mixup
+      >>> x, y = mixup(0.2, classes=3)(jax.random.key(0), jnp.ones((4, 8, 8, 3)), jnp.array([0, 1, 2, 0]))
+      >>> x.shape, y.shape
+      ((4, 8, 8, 3), (4, 3))
+
+    Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017, arXiv 1710.09412.
+    """
+    _check(alpha, classes)
+
+    def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
+        x, y = _floating(x, "mixup"), soft(y, classes)
+        _same(x, y)
+        share, order = _draws(key, alpha, len(x), mask)
+        return _blend(x, x[order], share), _blend(y, y[order], share)
+
+    return mix
+
+
+def cutmix(alpha: float, classes: int) -> Mix:
+    """Pastes a rectangle of another example; labels mix by the area that it covers.
+
+    Its sides are `√(1−λ)` of the image's with `λ ~ Beta(α, α)`, its centre is uniform, and it is cut off at the
+    borders: the share of the label is that of the pixels that were in fact pasted. Every example draws for itself; the
+    pairing is one permutation of the batch.
+
+    Args:
+      alpha: α > 0; 1 in the paper.
+      classes: how many, for labels that are integers.
+
+    Returns:
+      `mix(key, x, y, mask=None) -> (x, y)`: images [batch, height, width, channels] of their dtype, and distributions
+      [batch, classes]. y may be integers [batch] or distributions. Rows
+      that the mask leaves out are not mixed with those that it keeps.
+
+    Raises:
+      ValueError: for an α or classes out of range; while tracing, for images or labels of another shape.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data.mixing import cutmix
+      >>> x, y = cutmix(1.0, classes=3)(jax.random.key(0), jnp.ones((4, 8, 8, 3)), jnp.array([0, 1, 2, 0]))
+      >>> x.shape, y.shape
+      ((4, 8, 8, 3), (4, 3))
+
+    Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, 2019, arXiv
+    1905.04899.
+    """
+    _check(alpha, classes)
+
+    def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
+        x, y = jnp.asarray(x), soft(y, classes)
+        if x.ndim != 4:
+            raise ValueError(f"cutmix: images of shape {x.shape}; give [batch, height, width, channels]")
+        _same(x, y)
+        own, places = jax.random.split(key)
+        share, order = _draws(own, alpha, len(x), mask)
+        pasted = _rectangles(places, jnp.sqrt(1 - share), x.shape[1], x.shape[2])
+        kept = 1 - pasted.mean((1, 2), dtype=jnp.float32)
+        return jnp.where(pasted[..., None], x[order], x), _blend(y, y[order], kept)
+
+    return mix
+
+
+def soft(y: Any, classes: int) -> Array:
+    """Labels as distributions [batch, classes] in float32: integers one-hot, distributions as they are.
+
+    An integer outside [0, classes) becomes NaN, with which training stops, because its value is not known inside `jit`.
+
+    Raises:
+      ValueError: for labels of another shape.
+    """
+    y = jnp.asarray(y)
+    if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1:
+        inside = (y >= 0) & (y < classes)
+        return jnp.where(inside[:, None], jax.nn.one_hot(y, classes), jnp.nan)
+    if jnp.issubdtype(y.dtype, jnp.floating) and y.ndim == 2 and y.shape[1] == classes:
+        return y.astype(jnp.float32)
+    raise ValueError(f"labels of {y.dtype} {y.shape}: give integers [batch] or distributions [batch, {classes}]")
+
+
+def _draws(key: Key, alpha: float, batch: int, mask: Any) -> tuple[Array, Array]:
+    """Shares, and a permutation of the rows that a mask keeps among themselves."""
+    of_share, of_order = jax.random.split(key)
+    left_out = jnp.zeros(batch, bool) if mask is None else jnp.logical_not(jnp.asarray(mask) > 0)
+    shuffled = jnp.argsort(jax.random.uniform(of_order, (batch,)) + 2.0 * left_out)  # both lists begin with those kept
+    order = jnp.zeros(batch, jnp.int32).at[jnp.argsort(left_out)].set(shuffled.astype(jnp.int32))
+    return jax.random.beta(of_share, alpha, alpha, (batch,)), order
+
+
+def _rectangles(key: Key, side: Array, height: int, width: int) -> Array:
+    """Which pixels [batch, height, width] lie in rectangles of this share of each side, cut off at the borders."""
+    places = jax.random.uniform(key, (2, len(side)))
+
+    def span(n: int, centre: Array) -> Array:
+        length = jnp.floor(n * side).astype(jnp.int32)
+        first = jnp.floor(n * centre).astype(jnp.int32) - length // 2
+        at = jnp.arange(n)[None]
+        return (at >= first[:, None]) & (at < (first + length)[:, None])
+
+    return span(height, places[0])[:, :, None] & span(width, places[1])[:, None, :]
+
+
+def _blend(a: Array, b: Array, share: Array) -> Array:
+    share = share.reshape(-1, *(1,) * (a.ndim - 1)).astype(a.dtype)
+    return share * a + (1 - share) * b
+
+
+def _floating(x: Any, name: str) -> Array:
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} needs float inputs, got {x.dtype}; put augment.normalise before it")
+    return x
+
+
+def _same(x: Array, y: Array) -> None:
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} examples and {len(y)} labels; they must be as many")
+
+
+def _check(alpha: float, classes: int) -> None:
+    if not alpha > 0 or classes < 2:
+        raise ValueError(f"alpha={alpha}, classes={classes}: alpha is positive, and classes at least 2")

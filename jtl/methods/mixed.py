@@ -1,0 +1,52 @@
+"""Mixup and CutMix on the device, before any supervised objective."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jtl import rng
+from jtl.data.mixing import Mix
+from jtl.model import Variables
+from jtl.objective import NONE, Objective, as_objective
+from jtl.typing import Aux, Batch, Key, Params, Stats
+
+
+def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
+    """The objective on batches whose `x` and `y` are mixed across examples; y becomes distributions [batch, classes].
+
+    What is drawn is a function of the run's key and the step. Rows that the batch's mask leaves out are mixed with none
+    of the others. Evaluation uses another objective and is not changed. The metrics of the objective see soft labels:
+    give `finetune(net, metrics={})` where they need integers. With microbatches each part mixes within itself.
+
+    Args:
+      objective: on batches `{"x", "y", "mask"}`, whose loss takes distributions, as `jtl.losses.cross_entropy` does.
+      mix: as `jtl.data.mixing.mixup(0.2, classes)`.
+
+    Raises:
+      ValueError: while tracing, for a batch without `x` or `y`, or with `weights`, which belong to single examples.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.data.mixing import mixup
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.mixed(jtl.finetune(net, metrics={}), mixup(0.2, classes=3))
+      >>> batch = {"x": jnp.ones((4, 5)), "y": jnp.array([0, 1, 2, 0])}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
+
+    Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017, arXiv 1710.09412.
+    """
+    inner = as_objective(objective)
+
+    def changed(batch: Batch, key: Key) -> dict[str, Any]:
+        if "x" not in batch or "y" not in batch or batch.get("weights") is not None:
+            raise ValueError(f"the batch to mix holds {sorted(batch)}: give 'x' and 'y', and no 'weights'")
+        x, y = mix(rng.stream(key, "mix"), batch["x"], batch["y"], batch.get("mask"))
+        return {**batch, "x": x, "y": y}
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
+        return inner(params, stats, changed(batch, key), key, step)
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return inner.init(key, changed(batch, key), given)
+
+    return Objective(run, init, inner.commit, inner.classes)

@@ -1,0 +1,133 @@
+"""Laws of the augmentations of appearance, and references by loops of numpy."""
+
+import jax
+import numpy as np
+import pytest
+
+from jtl.data.appearance import erase, jitter, resized_crop, spec_augment
+from jtl.data.geometry import moved_together
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).uniform(size=(6, 8, 10, 3)).astype(np.float32)
+
+
+def test_the_whole_image_at_its_own_size_is_itself(key, images):
+    square = images[:, :, :8]
+    out = jax.jit(resized_crop(8, scale=(1, 1), ratio=(1, 1)))(key, square)
+    np.testing.assert_allclose(out, square, atol=1e-5)
+
+
+def test_a_crop_samples_a_plane_where_its_window_lies(key):
+    """Bilinear sampling is exact on x + 100 y, away from the border, whose pixels are repeated."""
+    n, size = 400, 5
+    rows, columns = np.meshgrid(np.arange(30.0), np.arange(40.0), indexing="ij")
+    plane = np.stack([rows, columns], -1).astype(np.float32)
+    x = np.broadcast_to(plane, (n, 30, 40, 2))
+    crop = resized_crop(size, scale=(0.2, 0.5), ratio=(0.5, 2.0))
+    windows, out = np.asarray(crop.draw(key, x)), np.asarray(jax.jit(crop)(key, x))
+    for (top, left, h, w), image in zip(windows[:50], out[:50], strict=True):
+        assert top >= 0
+        assert left >= 0
+        assert top + h <= 30 + 1e-4
+        assert left + w <= 40 + 1e-4
+        wanted = np.clip(top + (np.arange(size) + 0.5) * h / size - 0.5, 0, 29)
+        np.testing.assert_allclose(image[:, 0, 0], wanted, atol=1e-3)
+        wanted = np.clip(left + (np.arange(size) + 0.5) * w / size - 0.5, 0, 39)
+        np.testing.assert_allclose(image[0, :, 1], wanted, atol=1e-3)
+    share, ratio = windows[:, 2] * windows[:, 3] / 1200, windows[:, 3] / windows[:, 2]
+    uncut = (windows[:, 2] < 29.99) & (windows[:, 3] < 39.99)
+    assert uncut.mean() > 0.8
+    assert share.max() <= 0.5001
+    assert share[uncut].min() >= 0.1999
+    assert ratio[uncut].min() >= 0.499
+    assert ratio[uncut].max() <= 2.001
+    assert abs(share[uncut].mean() - 0.35) < 0.03
+    assert abs(np.log(ratio[uncut]).mean()) < 0.15
+
+
+def test_boxes_and_maps_move_with_the_crop(key):
+    """A box drawn into a map: where it lies after the crop is where its pixels are."""
+    x = np.zeros((8, 40, 40, 1), np.float32)
+    x[:, 10:30, 15:25] = 1
+    labels = {
+        "map": x[..., 0].astype(np.int32),
+        "boxes": np.tile(np.array([[[15, 10, 25, 30]]], np.float32), (8, 1, 1)),
+    }
+    crop = resized_crop(80, scale=(0.5, 1.0))
+    moved, after = moved_together(crop, key, x, labels, {})
+    assert np.abs(np.asarray(moved)[..., 0] - np.asarray(after["map"])).mean() < 0.03
+    for one, box in zip(np.asarray(after["map"]), np.asarray(after["boxes"])[:, 0], strict=True):
+        at = np.nonzero(one)
+        found = [at[1].min(), at[0].min(), at[1].max() + 1, at[0].max() + 1]
+        np.testing.assert_allclose(found, box, atol=1.01)
+
+
+def test_jitter_blends_with_black_the_mean_and_grey(key, images):
+    grey = images @ np.array([0.299, 0.587, 0.114], np.float32)
+    mean = grey.mean((1, 2))[:, None, None, None] * np.ones_like(images)
+    for i, (options, other) in enumerate(
+        [
+            ({"brightness": 0.4}, np.zeros_like(images)),
+            ({"contrast": 0.4}, mean),
+            ({"saturation": 0.4}, grey[..., None] * np.ones_like(images)),
+        ]
+    ):
+        out = np.asarray(jax.jit(jitter(**options))(key, images))
+        f = np.asarray(jax.random.uniform(jax.random.fold_in(key, i), (6, 1, 1, 1), minval=0.6, maxval=1.4))
+        np.testing.assert_allclose(out, np.clip(f * images + (1 - f) * other, 0, 1), atol=1e-5)
+        assert np.ptp(f) > 0.1
+        assert out.min() >= 0
+        assert out.max() <= 1
+
+
+def test_erasing_is_a_rectangle_of_the_share_with_its_probability(key):
+    x = np.ones((1000, 20, 30, 2), np.float32)
+    out = np.asarray(jax.jit(erase(0.3, scale=(0.1, 0.3), value=-1.0))(key, x))
+    gone = out[..., 0] == -1
+    assert (out[..., 0] == out[..., 1]).all()
+    assert ((out == 1) | (out == -1)).all()
+    hit = gone.any((1, 2))
+    assert abs(hit.mean() - 0.3) < 5 * (0.3 * 0.7 / 1000) ** 0.5
+    for one in gone[hit]:
+        rows, columns = np.nonzero(one)
+        assert len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+    assert abs(gone[hit].mean() - 0.2) < 0.02
+    assert (np.asarray(erase(0.0)(key, x)) == 1).all()
+
+
+def test_spec_augment_masks_whole_bands_of_uniform_width(key):
+    x = np.ones((2000, 30, 12), np.float32)
+    one = np.asarray(jax.jit(spec_augment(4, 6, 1, 0))(key, x))
+    bands = (one == 0).all(1)
+    np.testing.assert_array_equal((one == 0).any(1), bands)
+    widths = bands.sum(1)
+    padded = np.pad(bands, ((0, 0), (1, 1)))
+    assert (padded[:, 1:] != padded[:, :-1]).sum(1).max() == 2
+    np.testing.assert_allclose(np.bincount(widths, minlength=5) / 2000, 0.2, atol=5 * 0.4 / 2000**0.5)
+    frames = np.asarray(spec_augment(4, 6, 0, 1)(key, x))
+    np.testing.assert_array_equal((frames == 0).any(2), (frames == 0).all(2))
+    np.testing.assert_allclose(np.bincount((frames == 0).all(2).sum(1)) / 2000, 1 / 7, atol=5 * 0.35 / 2000**0.5)
+    both = np.asarray(spec_augment(4, 6)(key, x))
+    assert (both == 0).all(1).sum(1).max() <= 8
+    assert (both == 0).all(2).sum(1).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda k, x: resized_crop(0), "size=0"),
+        (lambda k, x: resized_crop(4, scale=(0.5, 0.2)), "scale="),
+        (lambda k, x: resized_crop(4)(k, x[0]), "images of shape"),
+        (lambda k, x: jitter(), "one > 0"),
+        (lambda k, x: jitter(0.1)(k, x.astype(np.uint8)), "divide by 255"),
+        (lambda k, x: jitter(saturation=0.1)(k, x[..., :1]), "needs 3 channels"),
+        (lambda k, x: erase(1.1), "probability=1.1"),
+        (lambda k, x: spec_augment(0, 0), "one of a width"),
+        (lambda k, x: spec_augment(3, 9)(k, x[..., 0]), "spectrograms of shape"),
+    ],
+)
+def test_bad_input_raises(key, images, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(key, images)
