@@ -85,6 +85,9 @@ class Relabelled:
       data: a data set whose batches have `y`.
       classes: the names in the new order.
       places: the new label of each old one.
+
+    Raises:
+      ValueError: when a batch is read whose labels are not integers, as soft labels or those of several views.
     """
 
     data: Any
@@ -98,7 +101,13 @@ class Relabelled:
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step; labels outside of the old classes, as one to ignore, stay."""
         batch = dict(self.data[step])
-        y = np.asarray(batch["y"])
+        y = np.asarray(batch.get("y"))
+        if not np.issubdtype(y.dtype, np.integer):
+            ours = list(self.classes)
+            raise ValueError(
+                f"classes {list(self.data.classes)} are not in the network's order {ours}, and only"
+                f" integer labels can be matched by name; these are {y.dtype}: read the data with classes={ours}"
+            )
         known = (y >= 0) & (y < len(self.places))
         return {**batch, "y": np.where(known, self.places[np.where(known, y, 0)], y).astype(np.int32)}
 

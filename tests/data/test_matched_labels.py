@@ -71,3 +71,12 @@ def test_class_names_are_the_same_on_every_system(tmp_path, form):
     assert [unicodedata.normalize("NFC", file.parent.name) for file in files] == list(found)
     assert labels.tolist() == [0, 1, 2]
     assert scan(root, classes=[unicodedata.normalize("NFD", name) for name in names])[0] == ("zèbre", "école", "ezz")
+
+
+def test_labels_that_cannot_be_matched_by_name_are_refused():
+    """Soft labels are columns in the data's order, and a pair of domains has its labels further within."""
+    soft = jtl.data.arrays(np.zeros((2, 3)), np.eye(2, dtype=np.float32), batch_size=2, classes=("eel", "cat"))
+    plain = jtl.data.arrays(np.zeros((2, 3)), np.array([0, 1]), batch_size=2, classes=("eel", "cat"))
+    for data in (soft, jtl.data.pair(plain, plain)):
+        with pytest.raises(ValueError, match=r"\['eel', 'cat'\] are not in the network's order .*only integer labels"):
+            matched(data, NAMES, "data")[0]

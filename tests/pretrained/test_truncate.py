@@ -60,7 +60,7 @@ def test_first_blocks_of_a_vit(tmp_path):
 
 
 def test_first_stages_of_nets_that_widen(tmp_path):
-    """What depends on the last width is drawn anew on request, and missed otherwise."""
+    """What depends on the last width is re-initialised on request, and an error otherwise."""
     nets = {
         "resnet": (hf_resnet("basic", width=4, depths=(1, 1)), ("head/.*",), (32, 32)),
         "swin": (hf_swin(window_size=3, patch_size=2), ("head/.*", "backbone/norm/.*"), (12, 12)),

@@ -196,7 +196,7 @@ def test_files_of_one_tower(name, tmp_path):
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_the_tower_of_transformers_classifier_of_images(kind, tmp_path):
-    """Not a network of two towers of which one is drawn anew; what the message says gives the tower."""
+    """Not a network of two towers of which one is re-initialised; what the message says gives the tower."""
     both, name = (hf_clip(), "CLIP") if kind == "clip" else (hf_siglip(), "Siglip")
     net = randomise(getattr(transformers, f"{name}ForImageClassification")(both.config)).eval()
     net.save_pretrained(tmp_path)

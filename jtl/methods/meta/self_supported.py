@@ -20,7 +20,7 @@ def self_supported(adapt: Adapt, judge: Objective | Callable, augment: Callable[
     Args:
       adapt: from the support set to the head, as `prototypes(net)`.
       judge: the objective on the augmented set, with the labels of the support set.
-      augment: `augment(key, x) -> x`, as those of `jtl.data.augment`, drawn anew at each inner step.
+      augment: `augment(key, x) -> x`, as those of `jtl.data.augment`, with a new random draw at each inner step.
 
     Returns:
       An objective on support sets.
