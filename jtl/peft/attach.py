@@ -12,6 +12,11 @@ from jtl.transform.intercept import Call, intercepted
 from jtl.typing import Key, Params
 
 
+def has_kernel(own: Params) -> bool:
+    """Whether these are the parameters of a dense layer or a convolution."""
+    return "kernel" in own
+
+
 class Adapter(NamedTuple):
     """An adapter as pure functions of one module, whose own parameters are `{"kernel": ..., "bias": ...}`.
 
@@ -21,6 +26,8 @@ class Adapter(NamedTuple):
       apply: `apply(params, run, x, own, call) -> y`; `run(x)` is what the module computes without it.
       merge: `merge(params, path, own) -> own`, the module's parameters that compute the same without an adapter.
       config: what PEFT's `adapter_config.json` says of it; empty where PEFT has no such adapter.
+      shared: constants by name that all modules share and that are no parameters, as VeRA's two matrices.
+      takes: `takes(own) -> bool`, whether there can be such an adapter at a module with these parameters.
     """
 
     where: tuple[str, ...]
@@ -28,6 +35,8 @@ class Adapter(NamedTuple):
     apply: Callable[[Params, Callable, Any, Params, Call], Any]
     merge: Callable[[Params, str, Params], Params]
     config: Mapping[str, Any] = {}
+    shared: Mapping[str, Any] = {}
+    takes: Callable[[Params], bool] = has_kernel
 
 
 def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:
@@ -47,8 +56,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
       The network with adapters, and its variables.
 
     Raises:
-      ValueError: for a pattern that matches no module with a kernel, with the modules there are; for a module that has
-        an adapter already; when called, where a matched module's kernel is not used by a call of that module.
+      ValueError: for a pattern that matches no module the adapter takes, with the modules there are; for a module that
+        has an adapter already; when called, where a matched module's kernel is not used by a call of that module.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -59,7 +68,7 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
       2 adapted modules, 50 adapter parameters, 0.336 of all 149
     """
     base, put = _backbone(variables)
-    paths = matched(base, adapter.where)
+    paths = matched(base, adapter.where, adapter.takes)
     there = base.get(ADAPTER, {})
     taken = sorted(set(paths) & {path.rpartition("/")[0] for path in flatten(there)})
     if taken:
@@ -94,7 +103,7 @@ def merge(variables: Variables, adapter: Adapter) -> Variables:
     """
     base, put = _backbone(variables)
     flat, left = flatten(_without(base)), flatten(base.get(ADAPTER, {}))
-    for path in matched(base, adapter.where):
+    for path in matched(base, adapter.where, adapter.takes):
         params = {name.rpartition("/")[2]: left.pop(name) for name in list(left) if name.rpartition("/")[0] == path}
         if not params:
             raise ValueError(f"the module {path!r} has no adapter; give the adapter that was attached")
@@ -119,13 +128,15 @@ def summary(variables: Variables) -> str:
     return f"{modules} adapted modules, {count} adapter parameters, {count / total:.3f} of all {total}"
 
 
-def matched(base: Params, where: Sequence[str]) -> list[str]:
-    """The paths of modules with a kernel that the patterns match.
+def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] = has_kernel) -> list[str]:
+    """The paths of modules that the patterns match, of those that an adapter takes.
 
     Raises:
       ValueError: for no pattern, and for patterns that match none, each named, with the modules there are.
     """
-    names = [path.removesuffix("/kernel") for path in flatten(_without(base)) if path.endswith("/kernel")]
+    parts = [path.split("/")[:-1] for path in flatten(_without(base))]
+    every = dict.fromkeys("/".join(part[: i + 1]) for part in parts for i in range(len(part)))
+    names = [path for path in every if takes(_at(base, path))]
     if isinstance(where, str) or not where:
         raise ValueError(f"where={where!r}: give a tuple of regexes over module paths; there are {names}")
     missed = [pattern for pattern in where if not any(re.fullmatch(pattern, name) for name in names)]

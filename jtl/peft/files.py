@@ -151,7 +151,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
         raise ValueError("this network has no head, and PEFT's names are written for a classifier's; load one with it")
     base, tensors, names = variables.params["backbone"], {}, {}
     flat = flatten(variables.params)
-    for module in matched(base, adapter.where):
+    for module in matched(base, adapter.where, adapter.takes):
         path = f"backbone/{module}/kernel"
         name = next(iter(export(unflatten({path: flat[path]}), _table(pretrained)))).removesuffix(".weight")
         names[module] = name
