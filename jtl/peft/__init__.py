@@ -11,6 +11,7 @@ from jtl.peft.files import load as load
 from jtl.peft.files import save as save
 from jtl.peft.ia3 import ia3 as ia3
 from jtl.peft.lora import lora as lora
+from jtl.peft.lora import lora_plus as lora_plus
 from jtl.peft.oft import oft as oft
 from jtl.peft.ssf import ssf as ssf
 from jtl.peft.vera import Projections as Projections

@@ -27,6 +27,8 @@ class Adapter(NamedTuple):
       merge: `merge(params, path, own) -> own`, the module's parameters that compute the same without an adapter.
       config: what PEFT's `adapter_config.json` says of it; empty where PEFT has no such adapter.
       shared: constants by name that all modules share and that are no parameters, as VeRA's two matrices.
+      rest: `rest(params, path, own) -> own`, the module's parameters once the adapter's first values are taken out of
+        them, as PiSSA does; None where they stay.
       takes: `takes(own) -> bool`, whether there can be such an adapter at a module with these parameters.
     """
 
@@ -36,6 +38,7 @@ class Adapter(NamedTuple):
     merge: Callable[[Params, str, Params], Params]
     config: Mapping[str, Any] = {}
     shared: Mapping[str, Any] = {}
+    rest: Callable[[Params, str, Params], Params] | None = None
     takes: Callable[[Params], bool] = has_kernel
 
 
@@ -73,11 +76,11 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     taken = sorted(set(paths) & {path.rpartition("/")[0] for path in flatten(there)})
     if taken:
         raise ValueError(f"the modules {taken} have an adapter already; attach one to each module, or merge it first")
-    made = _first_values(base, adapter, paths, key)
+    started = put(_started(base, adapter, paths, key))
     if net.parts is None:
-        return _adapted(net, adapter, paths), put(_with(base, made))
+        return _adapted(net, adapter, paths), started
     parts = dict(net.parts)
-    return network(**parts | {"backbone": _adapted(parts["backbone"], adapter, paths)}), put(_with(base, made))
+    return network(**parts | {"backbone": _adapted(parts["backbone"], adapter, paths)}), started
 
 
 def merge(variables: Variables, adapter: Adapter) -> Variables:
@@ -145,14 +148,17 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
     return [name for name in names if any(re.fullmatch(pattern, name) for pattern in where)]
 
 
-def _first_values(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> Params:
-    return unflatten(
-        {
-            f"{path}/{name}": leaf
-            for path in paths
-            for name, leaf in adapter.init(rng.stream(key, path), path, _at(base, path)).items()
-        }
-    )
+def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> Params:
+    """The backbone's parameters with the adapter's first values."""
+    flat = flatten(_without(base))
+    made = {}
+    for path in paths:
+        own = _at(base, path)
+        params = adapter.init(rng.stream(key, path), path, own)
+        made |= {f"{path}/{name}": leaf for name, leaf in params.items()}
+        if adapter.rest is not None:
+            flat |= {f"{path}/{name}": leaf for name, leaf in adapter.rest(params, path, own).items()}
+    return {**unflatten(flat), ADAPTER: unflatten(flatten(base.get(ADAPTER, {})) | made)}
 
 
 def _adapted(backbone: Model, adapter: Adapter, paths: Sequence[str]) -> Model:
@@ -175,7 +181,7 @@ def _adapted(backbone: Model, adapter: Adapter, paths: Sequence[str]) -> Model:
 
     def init(key: Key, x: Any) -> Variables:
         made = backbone.init(key, x)
-        return made._replace(params=_with(made.params, _first_values(made.params, adapter, paths, key)))
+        return made._replace(params=_started(made.params, adapter, paths, key))
 
     missing = f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect"
     return intercepted(backbone._replace(init=init), Adapting, missing)
@@ -191,11 +197,6 @@ def _backbone(variables: Variables) -> tuple[Params, Callable[[Params], Variable
 
 def _without(base: Params) -> Params:
     return {name: part for name, part in base.items() if name != ADAPTER}
-
-
-def _with(base: Params, adapters: Params) -> Params:
-    both = {**flatten(base.get(ADAPTER, {})), **flatten(adapters)}
-    return {**_without(base), ADAPTER: unflatten(both)}
 
 
 def _at(tree: Params, path: str) -> Params:

@@ -1,12 +1,13 @@
-"""LoRA, rank-stabilised where asked, and DoRA: low-rank updates of dense layers."""
+"""LoRA, rsLoRA, DoRA, PiSSA and LoRA+: low-rank updates of dense layers and convolutions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from jtl import rng
+from jtl.params import Table
 from jtl.peft.attach import Adapter
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
@@ -20,11 +21,13 @@ def lora(
     rank_stabilised: bool = False,
     dropout: float = 0.0,
     magnitude: bool = False,
+    start: Literal["zero", "pissa"] = "zero",
 ) -> Adapter:
     """LoRA of dense layers: `y = x W + b + s (x A) B` with A [in, rank] and B [rank, out], `s = alpha / rank`.
 
     A is uniform in ±1/√in and B is 0, so the network starts as it was. The two small products are computed beside the
-    layer, which costs less than `x (W + s A B)`.
+    layer, which costs less than `x (W + s A B)`. A convolution has A [height, width, in, rank] and is computed once,
+    with the kernel `W + s A B`, because beside it a second one as large would be needed.
 
     Args:
       rank: of the update.
@@ -35,17 +38,22 @@ def lora(
       magnitude: DoRA, `y = x W' + b` with `W' = m (W + s A B) / ‖W + s A B‖`, where the norm is of each output's
         column, and a constant to the gradient, and m starts as ‖W‖. With dropout it is the product A B whose x is
         dropped.
+      start: "pissa" for A and B of the rank largest singular values of W, `s A B = U S V`, that are taken out of the
+        base, which keeps the others: the network starts as it was, and the directions that matter most are trained.
+        A network that was made so is not the pretrained one with an adapter, so its adapter alone is no file of PEFT.
 
     Returns:
       An adapter with the parameters `a`, `b`, and `m` where `magnitude`.
 
     Raises:
-      ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive; at `attach`, for a kernel
-        that is not [in, out]; when training with dropout without a key.
+      ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive, another start; at
+        `attach`, for a kernel that is neither [in, out] nor [height, width, in, out], for a convolution with dropout or
+        `magnitude`, and for "pissa" with a rank above that of a kernel; when training with dropout without a key.
 
     Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv 2106.09685. Kalajdzievski, A Rank
     Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv 2312.03732. Liu et al., DoRA: Weight-Decomposed
-    Low-Rank Adaptation, 2024, arXiv 2402.09353.
+    Low-Rank Adaptation, 2024, arXiv 2402.09353. Meng et al., PiSSA: Principal Singular Values and Singular Vectors
+    Adaptation of Large Language Models, 2024, arXiv 2404.02948.
 
     Example:
       >>> import jtl
@@ -60,23 +68,51 @@ def lora(
         raise ValueError(f"dropout={dropout}: give a probability of at least 0 and below 1")
     if alpha is not None and not alpha > 0:
         raise ValueError(f"alpha={alpha}: give a positive number")
+    if start not in ("zero", "pissa"):
+        raise ValueError(f"start={start!r}: give 'zero' or 'pissa'")
     scale = (rank if alpha is None else alpha) / (rank**0.5 if rank_stabilised else rank)
 
     def init(key: Key, path: str, own: Params) -> Params:
         kernel = own["kernel"]
-        if kernel.ndim != 2:
+        if kernel.ndim not in (2, 4):
             raise ValueError(
-                f"the kernel of {path!r} is {kernel.shape}; LoRA takes dense layers, [in, out]: let `where` match those"
+                f"the kernel of {path!r} is {kernel.shape}; LoRA takes dense layers, [in, out], and convolutions,"
+                " [height, width, in, out]: let `where` match those"
             )
-        fan_in, out = kernel.shape
-        limit = fan_in**-0.5
-        made = {
-            "a": jax.random.uniform(key, (fan_in, rank), kernel.dtype, -limit, limit),
-            "b": jnp.zeros((rank, out), kernel.dtype),
-        }
+        if kernel.ndim == 4 and (dropout or magnitude):
+            raise ValueError(
+                f"{path!r} is a convolution, for which LoRA has neither dropout (here {dropout}) nor a magnitude"
+                f" (here {magnitude})"
+            )
+        fan_in, out = kernel.size // kernel.shape[-1], kernel.shape[-1]
+        if start == "pissa":
+            made = _principal(kernel.reshape(fan_in, out), path)
+        else:
+            limit = fan_in**-0.5
+            a = jax.random.uniform(key, (fan_in, rank), kernel.dtype, -limit, limit)
+            made = {"a": a, "b": jnp.zeros((rank, out), kernel.dtype)}
+        made["a"] = made["a"].reshape(*kernel.shape[:-1], rank)
         return made | ({"m": _columns(jnp.asarray(kernel))} if magnitude else {})
 
+    def _principal(kernel: Any, path: str) -> dict[str, Any]:
+        if rank > min(kernel.shape):
+            raise ValueError(f"rank={rank}: the kernel of {path!r} has {min(kernel.shape)} singular values")
+        u, values, v = jnp.linalg.svd(jnp.asarray(kernel, jnp.promote_types(kernel.dtype, jnp.float32)), False)
+        root = jnp.sqrt(values[:rank] / scale)
+        return {
+            "a": (u[:, :rank] * root[None]).astype(kernel.dtype),
+            "b": (root[:, None] * v[:rank]).astype(kernel.dtype),
+        }
+
+    def rest(params: Params, path: str, own: Params) -> Params:
+        del path
+        kernel = own["kernel"]
+        return {**own, "kernel": (kernel - scale * (params["a"] @ params["b"])).astype(kernel.dtype)}
+
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
+        if params["a"].ndim == 4:
+            updated = {**own, "kernel": _updated(params, own)}
+            return call.module.clone(parent=None, name=None).apply({"params": updated}, x)
         y, given = run(x), x
         if dropout and call.train:
             if call.key is None:
@@ -111,7 +147,32 @@ def lora(
         "use_dora": magnitude,
         "bias": "none",
     }
+    if start == "pissa":
+        return Adapter(tuple(where), init, apply, merge, rest=rest)
     return Adapter(tuple(where), init, apply, merge, config)
+
+
+def lora_plus(ratio: float = 16.0) -> Table:
+    """LoRA+: the rates of LoRA's B are `ratio` times those of everything else that is trained.
+
+    For `jtl.optim.scale`, behind an optimizer: `optax.chain(optax.adamw(1e-4), jtl.optim.scale(lora_plus()))`.
+
+    Args:
+      ratio: above 1 in the paper, 16 for instance, and with a smaller rate of A than LoRA's.
+
+    Raises:
+      ValueError: for a ratio that is not positive.
+
+    Hayou et al., LoRA+: Efficient Low Rank Adaptation of Large Models, 2024, arXiv 2402.12354.
+
+    Example:
+      >>> import jtl
+      >>> jtl.peft.lora_plus(8)
+      [('(.*/)?adapter/.*/b', 8), ('.*', 1.0)]
+    """
+    if not ratio > 0:
+        raise ValueError(f"ratio={ratio}: give a positive number")
+    return [("(.*/)?adapter/.*/b", ratio), (".*", 1.0)]
 
 
 def _columns(kernel: Any) -> Any:

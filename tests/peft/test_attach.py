@@ -95,7 +95,7 @@ def test_patterns_that_match_nothing_are_named():
     with pytest.raises(ValueError, match=r"\['nowhere'\] match no module; there are \['block1/attention/key'"):
         peft.attach(net, variables, peft.lora(2, (".*/mlp/up", "nowhere")), jax.random.key(0))
     with pytest.raises(ValueError, match="dense layers"):
-        peft.attach(net, variables, peft.lora(2, ("embed",)), jax.random.key(0))
+        peft.attach(net, variables, peft.ia3(("embed",)), jax.random.key(0))
     more = peft.attach(net, variables, KINDS["lora"], jax.random.key(0))
     with pytest.raises(ValueError, match="have an adapter already"):
         peft.attach(*more, KINDS["lora"], jax.random.key(0))
