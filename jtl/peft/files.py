@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from jtl.params import flatten, unflatten
 from jtl.peft.attach import Adapter, attach, matched
 from jtl.peft.ia3 import ia3
 from jtl.peft.lora import lora
+from jtl.peft.oft import oft
+from jtl.peft.vera import Projections, vera
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import tables
 from jtl.weights.formats.json import read_json
@@ -25,12 +27,21 @@ from jtl.weights.mapping.rules import Rule, Rules
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _ENDINGS = {
-    "lora_A.weight": ("a", np.transpose),
-    "lora_B.weight": ("b", np.transpose),
+    "lora_A.weight": ("a", lambda a: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a.T),
+    "lora_B.weight": ("b", lambda b: b.reshape(b.shape[:2]).T),  # of a convolution [out, rank, 1, 1]
     "lora_magnitude_vector": ("m", np.ravel),
     "ia3_l": ("scale", np.ravel),
+    "vera_lambda_d": ("d", np.ravel),
+    "vera_lambda_b": ("l", np.ravel),
+    "oft_R.weight": ("q", np.asarray),
 }
-_OTHERS = (  # entries of LoRA's config that change what is computed, and that are not read
+_SHARED = {"base_model.vera_A": "a", "base_model.vera_B": "b"}
+_OTHERS = (  # entries of a config that change what is computed, and that are not read
+    "bias",
+    "vera_dropout",
+    "module_dropout",
+    "coft",
+    "block_share",
     "rank_pattern",
     "alpha_pattern",
     "lora_bias",
@@ -62,7 +73,7 @@ class Loaded(NamedTuple):
 
 
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
-    """LoRA, rsLoRA, DoRA or IA3 from a folder of PEFT, on the network that they were trained on; no torch is needed.
+    """LoRA, rsLoRA, DoRA, VeRA, OFT or IA3 from a folder of PEFT, on the network that they were trained on, without torch.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`.
@@ -70,7 +81,8 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     Raises:
       ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
-        name or shape the network has no place for, and for an adapter of a fused layer (as GPT-2's `c_attn`).
+        name or shape the network has no place for, for an adapter of a fused layer (as GPT-2's `c_attn`), and for VeRA
+        saved without its random matrices (`save_projection=False`), which torch alone could draw.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -98,7 +110,11 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
         raise ValueError(f"{folder / CONFIG}: there is no such file")
     found: dict[str, dict[str, Any]] = {}
     whole, rules, params = {}, Rules(_table(pretrained)), flatten(pretrained.variables.params)
+    shared = {}
     for name, tensor in read_safetensors(folder / WEIGHTS).items():
+        if name in _SHARED:
+            shared[_SHARED[name]] = np.asarray(tensor).T
+            continue
         bare = name.removeprefix(_PREFIX)
         ending = next((e for e in _ENDINGS if bare.endswith(f".{e}")), None)
         path, rule = _path(rules, bare if ending is None else bare.removesuffix(ending) + "weight", name, params)
@@ -112,7 +128,7 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
             found.setdefault(module, {})[leaf] = change(np.asarray(tensor))
     if not found:
         raise ValueError(f"{folder / WEIGHTS}: has no tensor that ends in one of {tuple(_ENDINGS)}")
-    adapter = _adapter(config, tuple(found), pretrained)
+    adapter = _adapter(config, found, shared, pretrained)
     net, variables = attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
     leaves = {f"backbone/adapter/{m}/{n}": leaf for m, part in found.items() for n, leaf in part.items()} | whole
     flat = flatten(variables.params)
@@ -161,7 +177,14 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
             value = np.asarray(value)
             if leaf == "scale":
                 value = value[None] if _any(adapter.config["inputs"], module) else value[:, None]
-            tensors[f"{_PREFIX}{name}.{ending}"] = np.ascontiguousarray(value.T if leaf in "ab" else value)
+            if leaf in "ab":
+                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+                value = value[:, :, None, None] if leaf == "b" and flat[path].ndim == 4 else value
+            tensors[f"{_PREFIX}{name}.{ending}"] = np.ascontiguousarray(value)
+    if adapter.shared:  # as large as PEFT makes them for these modules
+        widest = np.max([flat[f"backbone/{module}/kernel"].shape for module in names], 0)
+        a, b = np.asarray(adapter.shared["a"])[: widest[0]], np.asarray(adapter.shared["b"])[:, : widest[1]]
+        tensors |= {name: np.ascontiguousarray((a if leaf == "a" else b).T) for name, leaf in _SHARED.items()}
     config = {name: value for name, value in adapter.config.items() if name != "inputs"}
     config |= {"target_modules": list(names.values()), "inference_mode": True, "fan_in_fan_out": False}
     if "inputs" in adapter.config:
@@ -196,14 +219,14 @@ def _path(rules: Rules, name: str, given: str, params: Mapping[str, Any]) -> tup
     return path, rule
 
 
-def _adapter(config: Mapping[str, Any], modules: Sequence[str], pretrained: Pretrained) -> Adapter:
-    kind, where = config.get("peft_type"), {module: re.escape(module) for module in modules}
+def _adapter(
+    config: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any], pretrained: Pretrained
+) -> Adapter:
+    kind, where = config.get("peft_type"), {module: re.escape(module) for module in found}
+    used = {name: config[name] for name in _OTHERS if config.get(name) not in (None, False, "none", {}, [], 0.0)}
+    if used and kind != "IA3":
+        raise ValueError(f"{CONFIG}: sets {used}, which jtl does not read")
     if kind == "LORA":
-        used = {
-            name: config[name] for name in (*_OTHERS, "bias") if config.get(name) not in (None, False, "none", {}, [])
-        }
-        if used:
-            raise ValueError(f"{CONFIG}: sets {used}, which jtl does not read")
         return lora(
             config["r"],
             tuple(where.values()),
@@ -212,12 +235,27 @@ def _adapter(config: Mapping[str, Any], modules: Sequence[str], pretrained: Pret
             dropout=config.get("lora_dropout", 0.0),
             magnitude=bool(config.get("use_dora")),
         )
+    if kind == "VERA":
+        if shared.keys() != {"a", "b"}:
+            raise ValueError(f"{WEIGHTS}: lacks vera_A or vera_B; save VeRA with save_projection=True")
+        return vera(tuple(where.values()), Projections(**shared), initial=config.get("d_initial") or 0.1)
+    if kind == "OFT":
+        if "use_cayley_neumann" not in config:
+            raise ValueError(f"{CONFIG}: does not set use_cayley_neumann; an older PEFT computed OFT in another way")
+        entries = {part["q"].shape[1] for part in found.values() if "q" in part}
+        if len(entries) != 1:
+            raise ValueError(
+                f"{WEIGHTS}: its modules have blocks of several sizes, with {sorted(entries)} entries each"
+            )
+        block = round((1 + (1 + 8 * entries.pop()) ** 0.5) / 2)
+        terms = config.get("num_cayley_neumann_terms", 5) if config["use_cayley_neumann"] else None
+        return oft(tuple(where.values()), block, terms=terms)
     if kind == "IA3":
         before = {module for module in where if _is_input(config, module, pretrained)}
         return ia3(
             tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
         )
-    raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are 'LORA' (with rsLoRA and DoRA) and 'IA3'")
+    raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are 'LORA' (with rsLoRA and DoRA), 'VERA', 'OFT', 'IA3'")
 
 
 def _is_input(config: Mapping[str, Any], module: str, pretrained: Pretrained) -> bool:

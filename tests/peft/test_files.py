@@ -10,7 +10,7 @@ import pytest
 from running import forward
 
 from jtl import peft as ours
-from jtl.params import flatten, merge, select, split
+from jtl.params import merge, select, split
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -24,8 +24,18 @@ CONFIGS = {
     "lora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS},
     "rslora": {"r": 3, "lora_alpha": 6, "target_modules": LAYERS, "use_rslora": True},
     "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
+    "vera": {"r": 6, "target_modules": LAYERS, "save_projection": True},
+    "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
+    "oft_series": {"oft_block_size": 4, "target_modules": ["query", "value"]},
     "ia3": {"target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
 }
+
+
+KINDS = {"ia3": peft.IA3Config, "vera": peft.VeraConfig, "oft": peft.OFTConfig, "oft_series": peft.OFTConfig}
+
+
+def config_of(kind):
+    return KINDS.get(kind, peft.LoraConfig)(**CONFIGS[kind])
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +60,10 @@ def logits(net):
 @pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
 def test_both_ways(kind, base, tmp_path):
     """PEFT's random adapters give PEFT's logits here; saved again and read by PEFT, the same; merged too."""
-    config = (peft.IA3Config if kind == "ia3" else peft.LoraConfig)(**CONFIGS[kind])
+    config = config_of(kind)
     theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if "lora_" in name or "ia3_" in name:
+        if any(part in name for part in ("lora_", "ia3_", "vera_", "oft_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(base)
@@ -65,7 +75,8 @@ def test_both_ways(kind, base, tmp_path):
     again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "ours").eval()
     np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-6)
     merged = ours.merge(loaded.variables, loaded.adapter)
-    assert flatten(merged.params).keys() == flatten(pretrained.variables.params).keys()
+    found = jax.jit(lambda v: forward(pretrained.network, train=False)(v, texts("bert"), None)[1])(merged)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -85,12 +96,35 @@ def test_what_is_not_read_raises(base, tmp_path):
             ours.load(tmp_path, pretrained)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_not_read_of_vera_and_oft_raises(base, tmp_path):
+    pretrained = load(base)
+    for kind, change, said in (
+        ("vera", {"save_projection": False}, "save VeRA with save_projection=True"),
+        ("oft", {"coft": True}, "'coft': True"),
+        ("oft", {"block_share": True}, "'block_share': True"),
+        ("oft", {"oft_block_size": 0, "r": 2, "target_modules": ["query", "intermediate.dense"]}, None),
+    ):
+        folder = tmp_path / f"{kind}{said}"
+        peft.get_peft_model(fresh(base), KINDS[kind](**CONFIGS[kind] | change)).save_pretrained(folder)
+        if said is None:  # a number of blocks, not their size: 12 inputs in 2
+            assert "4 adapted modules" in ours.summary(ours.load(folder, pretrained).variables)
+            continue
+        with pytest.raises(ValueError, match=said):
+            ours.load(folder, pretrained)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    del config["use_cayley_neumann"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="older PEFT"):
+        ours.load(folder, pretrained)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3", "vera", "oft"])
 @pytest.mark.filterwarnings("ignore")
 def test_trains_as_peft(kind, base, tmp_path):
     """The losses of 200 steps of AdamW on the adapters alone, in float64, are PEFT's to 1e-5."""
     labels, rate = np.array([0, 2, 1]), 3e-3
-    config = (peft.IA3Config if kind == "ia3" else peft.LoraConfig)(**CONFIGS[kind])
+    config = config_of(kind)
     theirs = peft.get_peft_model(fresh(base).double(), config).double().eval()
     theirs.save_pretrained(tmp_path)
     with jax.enable_x64(True):
