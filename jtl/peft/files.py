@@ -73,7 +73,7 @@ class Loaded(NamedTuple):
 
 
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
-    """LoRA, rsLoRA, DoRA, VeRA, OFT or IA3 from a folder of PEFT, on the network that they were trained on, without torch.
+    """LoRA, rsLoRA, DoRA, VeRA, OFT or IA3 from a folder of PEFT, on the network they were trained on; without torch.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`.
@@ -125,6 +125,7 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
             if not path.startswith("backbone/") or not path.endswith("/kernel"):
                 raise ValueError(f"{name}: adapts {path!r}; only layers of the backbone are adapted")
             module = path.removeprefix("backbone/").removesuffix("/kernel")
+            _as_peft(pretrained, module, params[path])
             found.setdefault(module, {})[leaf] = change(np.asarray(tensor))
     if not found:
         raise ValueError(f"{folder / WEIGHTS}: has no tensor that ends in one of {tuple(_ENDINGS)}")
@@ -169,6 +170,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     flat = flatten(variables.params)
     for module in matched(base, adapter.where, adapter.takes):
         path = f"backbone/{module}/kernel"
+        _as_peft(pretrained, module, flat[path])
         name = next(iter(export(unflatten({path: flat[path]}), _table(pretrained)))).removesuffix(".weight")
         names[module] = name
         for ending, (leaf, _) in _ENDINGS.items():
@@ -193,6 +195,14 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _as_peft(pretrained: Pretrained, module: str, kernel: Any) -> None:
+    if kernel.ndim == 4 and pretrained.config.model_type == "bit":
+        raise ValueError(
+            f"the kernel of {module!r} is standardised after its update, and PEFT adds the update afterwards:"
+            " save adapters of BiT's convolutions with jtl.Checkpoints"
+        )
 
 
 def _any(patterns: Any, path: str) -> bool:

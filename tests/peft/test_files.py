@@ -10,13 +10,14 @@ import pytest
 from running import forward
 
 from jtl import peft as ours
-from jtl.params import merge, select, split
+from jtl.params import flatten, merge, select, split
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft", reason="PEFT is the reference of its own files")
 
+from hf_convnets import hf_bit, hf_convnext
 from text_references import hf_text, texts, to_torch
 
 LAYERS = ["query", "value", "output.dense"]
@@ -77,6 +78,49 @@ def test_both_ways(kind, base, tmp_path):
     merged = ours.merge(loaded.variables, loaded.adapter)
     found = jax.jit(lambda v: forward(pretrained.network, train=False)(v, texts("bert"), None)[1])(merged)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_convolutions_both_ways(tmp_path):
+    """LoRA of ConvNeXt's convolutions of patches: PEFT's logits here, and again from the file that is written."""
+    import transformers
+
+    hf_convnext(num_channels=3).save_pretrained(tmp_path)
+
+    def fresh():
+        return transformers.ConvNextForImageClassification.from_pretrained(tmp_path).eval()
+
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+
+    def logits(net):
+        with torch.no_grad():
+            return net(torch.tensor(images).permute(0, 3, 1, 2)).logits.numpy()
+
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["patch_embeddings", "downsampling_layer.1"])
+    theirs, draw = peft.get_peft_model(fresh(), config).eval(), torch.Generator().manual_seed(0)
+    for name, value in theirs.named_parameters():
+        if "lora_" in name:
+            value.data += 0.5 * torch.randn(value.shape, generator=draw)
+    theirs.save_pretrained(tmp_path / "theirs")
+    wanted, pretrained = logits(theirs), load(tmp_path)
+    loaded = ours.load(tmp_path / "theirs", pretrained)
+    assert np.abs(wanted - logits(fresh())).max() > 1e-2
+    found = jax.jit(lambda v: loaded.network.apply(v, images, train=False)[0].output)(loaded.variables)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-5)
+    ours.save(tmp_path / "ours", pretrained, loaded.variables, loaded.adapter)
+    again = peft.PeftModel.from_pretrained(fresh(), tmp_path / "ours").eval()
+    np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_standardised_convolutions_have_no_file(tmp_path):
+    hf_bit().save_pretrained(tmp_path / "net")
+    pretrained = load(tmp_path / "net")
+    kernels = [p for p, leaf in flatten(pretrained.variables.params["backbone"]).items() if leaf.ndim == 4]
+    adapter = ours.lora(1, (kernels[-1].removesuffix("/kernel"),))
+    _, variables = ours.attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
+    with pytest.raises(ValueError, match="standardised after its update"):
+        ours.save(tmp_path / "adapter", pretrained, variables, adapter)
 
 
 @pytest.mark.filterwarnings("ignore")
