@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jtl.peft.attach import Adapter
@@ -83,7 +84,7 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
     return Adapter(tuple(where), init, apply, merge, config)
 
 
-def _rotation(q: Float[Array, "blocks entries"], block: int, terms: int | None) -> Float[Array, "blocks side other"]:
+def _rotation(q: Float[Array | np.ndarray, "blocks entries"], block: int, terms: int | None) -> Array:
     upper = jnp.zeros((q.shape[0], block, block), q.dtype)
     rows, columns = jnp.triu_indices(block, 1)
     upper = upper.at[:, rows, columns].set(q)
