@@ -13,6 +13,8 @@ from jtl.peft.ia3 import ia3 as ia3
 from jtl.peft.lora import lora as lora
 from jtl.peft.lora import lora_plus as lora_plus
 from jtl.peft.oft import oft as oft
+from jtl.peft.quantise import quantise as quantise
+from jtl.peft.quantise import restored as restored
 from jtl.peft.ssf import ssf as ssf
 from jtl.peft.vera import Projections as Projections
 from jtl.peft.vera import projections as projections

@@ -14,7 +14,7 @@ from jtl.typing import Key, Params
 
 def has_kernel(own: Params) -> bool:
     """Whether these are the parameters of a dense layer or a convolution."""
-    return "kernel" in own
+    return hasattr(own.get("kernel"), "shape")
 
 
 class Adapter(NamedTuple):
