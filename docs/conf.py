@@ -31,6 +31,7 @@ autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # autodoc documents each field itself: a second entry is a warning
 
 # Links to the pages of other libraries need their inventories, so a network.
 if os.environ.get("JTL_DOCS_ONLINE"):
