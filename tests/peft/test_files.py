@@ -163,6 +163,7 @@ def test_what_is_not_read_of_vera_and_oft_raises(base, tmp_path):
         ours.load(folder, pretrained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3", "vera", "oft"])
 @pytest.mark.filterwarnings("ignore")
 def test_trains_as_peft(kind, base, tmp_path):
