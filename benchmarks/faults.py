@@ -66,7 +66,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trials = campaign(asked.number, Path(folder), seed=asked.seed, say=lambda line: print(line, flush=True))
     for t in trials:
-        if t.outcome in ("wrong","lost"): print(t)
+        if t.outcome in ("wrong", "lost"):
+            print(t)
 
 
 if __name__ == "__main__":

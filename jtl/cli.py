@@ -315,8 +315,8 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
             if code is None:
                 raise Mistake(
                     f"the checkpoint in {str(checkpoint)!r} was not written by a recipe, so jtl does not know its"
-                    " network; name the recipe's file, --recipe FILE.py, or load it in Python:"
-                    " jtl.Checkpoints(folder).variables()"
+                    " network, classes and preprocessing: train with jtl.Checkpoints(folder, network=loaded), name the"
+                    " recipe's file, --recipe FILE.py, or load it in Python: jtl.Checkpoints(folder).variables()"
                 )
             words = ["jtl", "train", str(code)]
         if code is None and words[2].endswith(".py"):

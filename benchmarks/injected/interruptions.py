@@ -1,4 +1,4 @@
-"""Exceptions in hooks, loaders, evaluations and records of a run whose saves are in flight, and two runs in a folder."""
+"""Exceptions in hooks, loaders, evaluations and records while saves are in flight, and two runs in a folder."""
 
 import itertools
 import random

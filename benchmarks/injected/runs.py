@@ -72,6 +72,9 @@ class Spoiled:
     def __init__(self, data: Any, spoil: Any):
         self.data, self.spoil = data, spoil
 
+    def __getattr__(self, name: str) -> Any:  # its batch size, classes and number of examples
+        return getattr(self.data, name)
+
     def __len__(self) -> int:
         return len(self.data)
 

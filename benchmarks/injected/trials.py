@@ -54,7 +54,7 @@ def apart(work: Callable[..., list[Trial]], *args: Any, folder: Path, devices: i
         end = "it hangs" if child.exitcode is None else f"exit {child.exitcode}"
         child.kill()
         child.join()
-        said = (folder / "log").read_text()[-2500:]
+        said = (folder / "log").read_text()[-6500:]
         return [Trial(work.__name__, "wrong", f"the process did not end as it should, {end}: {said}")]
     return [Trial(*row) for row in json.loads(answer.read_text())]
 

@@ -114,7 +114,9 @@ def _fitted(family: str, place: Path, spoil: Any) -> tuple[str, Exception | None
 
 def _parts(batch: Any) -> list[Any]:
     """The dicts of a batch that have rows: the batch, or its views."""
-    return [batch] if "x" in batch else [batch[name] for name in ("source", "target", "support", "query") if name in batch]
+    return (
+        [batch] if "x" in batch else [batch[name] for name in ("source", "target", "support", "query") if name in batch]
+    )
 
 
 def _masked(batch: Any, value: float, label: int) -> Any:

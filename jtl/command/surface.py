@@ -9,11 +9,15 @@ from jtl.command.settings import read as run_of
 
 
 def saved(run: Path) -> Path | None:
-    """The saved network of a run of `jtl finetune`, or of a folder that `jtl.save` wrote; None for anything else."""
+    """The saved network of a run of `jtl finetune`, or of a folder of weights; None for anything else.
+
+    That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
+    """
     run = run.expanduser()
     if run_of(run) is not None:
         return run / "model"
-    return run if (run / "config.json").is_file() and (run / "model.safetensors").is_file() else None
+    weights = (run / "model.safetensors").is_file() or any(run.glob("step_*/manifest.json"))
+    return run if weights and (run / "config.json").is_file() else None
 
 
 def finetune(settings: Settings) -> int:
@@ -56,7 +60,10 @@ def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "j
 
     folder = saved(run)
     if folder is None:
-        raise ValueError(f"{str(run)!r} is no run of `jtl finetune`, and no folder that jtl.save wrote")
+        raise ValueError(
+            f"{str(run)!r} is no run of `jtl finetune`, no folder that jtl.save wrote, and no"
+            " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
+        )
     use.export(folder, out, format)
     print(f"{out}: written for {format}")
     return 0

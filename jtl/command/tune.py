@@ -208,7 +208,9 @@ def _below(
     # Not the loss: it grows with certainty long after the accuracy has stopped to fall.
     watched = {"watch": "accuracy", "mode": "max", "patience": settings.patience}
     validation = Validation(evaluation(net), held, every=every, **watched)
-    saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}")
+    saver = Checkpoints(
+        settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}", network=loaded
+    )
     key = rng.stream(jax.random.key(settings.seed), "run")
     record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)

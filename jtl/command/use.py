@@ -1,6 +1,7 @@
 """What is done with a saved network: predictions, scores on labelled data, features, and files for other libraries."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,19 +13,21 @@ from jtl.command import passes, source
 from jtl.command.inputs import texts
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.scores import Scores, scored
+from jtl.model import Variables
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
+from jtl.train.checkpoint.checkpoints import Checkpoints
 
 
 def opened(folder: Path) -> tuple[Pretrained, str]:
-    """A saved network and the kind of its inputs.
+    """A saved network, or that of checkpoints that say it, and the kind of its inputs.
 
     Raises:
       ValueError: where it has no classifier, or does not say what its inputs go through.
     """
-    loaded = load(folder)
+    loaded = whole(folder)
     if loaded.labels is None:
         raise ValueError(f"{str(folder)!r} does not say the names of its classes: load it in Python, by jtl.load")
     if isinstance(loaded.preprocessing, Waves | LogMel):  # first: Whisper has a tokenizer too
@@ -34,6 +37,22 @@ def opened(folder: Path) -> tuple[Pretrained, str]:
     if not isinstance(loaded.preprocessing, Preprocessing):
         raise ValueError(f"{str(folder)!r} does not say what its inputs go through; load it in Python, by jtl.load")
     return loaded, "images"
+
+
+def whole(folder: Path) -> Pretrained:
+    """A saved network; of a run's checkpoints the best one, or the newest where none was scored.
+
+    What a method trained beside the backbone and the head, as a critic, is left.
+    """
+    saver = Checkpoints(folder)
+    if not saver.steps():
+        return load(folder)
+    step = "newest" if saver.best() is None else "best"
+    found = saver.variables(step=step)
+    others = sorted(found.params.keys() - {"backbone", "head"})
+    loaded = load(folder, unused=[f"{re.escape(top)}/.*" for top in others])
+    mine = {top: jax.tree.map(np.asarray, found.params.get(top, {})) for top in ("backbone", "head")}
+    return loaded._replace(variables=Variables(mine, jax.tree.map(np.asarray, found.stats)))
 
 
 def predict(folder: Path, inputs: Sequence[str]) -> tuple[list[Any], np.ndarray, tuple[str, ...]]:
@@ -94,7 +113,7 @@ def features(
 
 def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:
     """Writes a saved network in the files of another library."""
-    save(out, load(folder), format=format)
+    save(out, whole(folder), format=format)
 
 
 def write_csv(path: Path, items: Sequence[Any], shares: np.ndarray, classes: Sequence[str]) -> None:

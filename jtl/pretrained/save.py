@@ -124,6 +124,39 @@ def save(
     _write(folder, _tensors(params, stats, table, format), texts, pretrained.tokenizer)
 
 
+def save_description(folder: Path, pretrained: Pretrained) -> None:
+    """Writes what a run's checkpoints do not hold of a network beside them, so that `jtl.load` of the folder reads all.
+
+    That is the config with the names of the classes, the preprocessing, and the tokenizer's files.
+
+    Args:
+      folder: of the checkpoints; a description of the same network that is there already is left.
+      pretrained: the network; of its parameters the shapes alone are looked at.
+
+    Raises:
+      ValueError: the folder holds the description of another network, or the labels do not fit the head.
+    """
+    family = FAMILIES[pretrained.config.model_type]
+    pretrained = pretrained._replace(config=with_reads(pretrained.config, pretrained.head.reads))
+    texts = _texts(
+        "jtl", family, pretrained, pretrained.variables.params, _labels(pretrained, pretrained.variables.params)
+    )
+    for name, text in texts.items():
+        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8") != text:
+            raise ValueError(
+                f"{folder / name} describes another network than network=, or other classes or preprocessing; give this"
+                " run a folder of its own"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    if pretrained.tokenizer is not None and pretrained.tokenizer.folder.resolve() != folder.resolve():
+        copy(pretrained.tokenizer, folder)
+    for name, text in texts.items():
+        if not (folder / name).is_file():
+            fresh = folder / f"{name}.new"
+            fresh.write_text(text, encoding="utf-8")
+            os.replace(fresh, folder / name)
+
+
 def _no_classes(family: Family) -> str | None:
     """Transformers' classifier of images, which has the identity in place of a layer of no classes."""
     kind = family.architecture or ""

@@ -17,9 +17,11 @@ from jax.sharding import SingleDeviceSharding
 
 from jtl.model import Variables
 from jtl.params import unflatten
+from jtl.pretrained.load import Pretrained
 from jtl.train.checkpoint import arrays, identity, manifest
 from jtl.train.checkpoint.claim import claimed
 from jtl.train.checkpoint.fingerprint import fingerprints, together
+from jtl.train.checkpoint.network_files import described_beside
 from jtl.train.checkpoint.retention import Shelf
 from jtl.train.state import State
 
@@ -38,6 +40,9 @@ class Checkpoints:
       every: `fit` saves each time after so many steps, beside evaluations and the end; None: once an epoch.
       keep: how many of the newest to keep; the best one stays besides.
       recipe: text that is kept with every checkpoint: how to make this run again.
+      network: what `jtl.load` gave, with the labels and the preprocessing that the run uses: the first save writes
+        `config.json` and what belongs to it beside the steps, so that `jtl.load(directory)`, and the commands predict,
+        eval and export, know the network, its classes and its inputs. None: they must be given again.
 
     Raises:
       ValueError: for numbers below 1, or a directory that is itself one checkpoint or the address of a bucket, or has
@@ -57,7 +62,15 @@ class Checkpoints:
       [0]
     """
 
-    def __init__(self, directory: str | Path, *, every: int | None = None, keep: int = 3, recipe: str = ""):
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        every: int | None = None,
+        keep: int = 3,
+        recipe: str = "",
+        network: Pretrained | None = None,
+    ):
         self._shelf = Shelf(directory, keep)
         self.directory, self.every, self.recipe = self._shelf.directory, every, recipe
         if every is not None and every < 1:
@@ -65,6 +78,7 @@ class Checkpoints:
         if glob.has_magic(str(self.directory)):
             # Orbax looks for the parts of a save by it as a pattern, and without them nobody can read what it wrote.
             raise ValueError(f"{self.directory}: a checkpoint's path may not have '*', '?' or '['; give another folder")
+        self._network = network
         self._saving: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._here: int | None = None  # the step last saved or restored, which needs no second save
@@ -131,8 +145,8 @@ class Checkpoints:
           run: what defines the run (`identity.described`), for `same_run`.
 
         Raises:
-          ValueError: for a score of NaN, which is neither higher nor lower than another, and where `trains` is of other
-            parameters.
+          ValueError: for a score of NaN, which is neither higher nor lower than another, where `trains` is of other
+            parameters, and where the state has not the parameters of `network`.
         """
         score = None if score is None else float(score)
         if score is not None and math.isnan(score):
@@ -146,6 +160,9 @@ class Checkpoints:
                     self._shelf.seal(step, manifest.read(self.path(step)) | {"score": score, "metrics": numbers})
                 _meet(f"jtl score {step}")
                 return
+            if self._network is not None:
+                described_beside(self.directory, self._network, arrays.described(arrays.named(state)))
+                self._network = None  # once
             if jax.process_index() == 0:
                 self._shelf.clear(step)
             _meet(f"jtl save {step}")
