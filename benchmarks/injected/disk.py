@@ -155,7 +155,7 @@ def moved(folder: Path, number: int, seed: int) -> list[Trial]:
     return trials
 
 
-DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
+DAMAGES: dict[str, Callable[[Path, random.Random], Any]] = {
     "flipped": lambda path, rng: path.write_bytes(_flipped(path.read_bytes(), rng)),
     "cut": lambda path, rng: os.truncate(path, rng.randrange(max(path.stat().st_size, 1))),
     "deleted": lambda path, rng: path.unlink(),

@@ -21,12 +21,11 @@ FAMILIES = kill_resume.FAMILIES
 digest = kill_resume.digest
 
 
-class Slice(NamedTuple):
+class Slice:
     """The rows of one process of a data set."""
 
-    data: Any
-    process: int
-    processes: int
+    def __init__(self, data: Any, process: int, processes: int):
+        self.data, self.process, self.processes = data, process, processes
 
     def __len__(self) -> int:
         return len(self.data)

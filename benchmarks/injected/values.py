@@ -103,7 +103,7 @@ def _fitted(family: str, place: Path, spoil: Any) -> tuple[str, Exception | None
     from benchmarks.kill_resume import build
 
     step, variables, data = build(family)
-    spoilt = runs.Spoiled(data, lambda at, batch: spoil(batch) if at == FROM else batch)
+    spoilt = runs.Spoiled(data, lambda at, batch: spoil(_whole(batch)) if at == FROM else _whole(batch))
     state = step.init(variables, jax.random.key(0))
     options: dict[str, Any] = {"checkpoints": jtl.Checkpoints(place, every=3), "progress": False}
     try:
@@ -119,11 +119,17 @@ def _parts(batch: Any) -> list[Any]:
     )
 
 
+def _whole(batch: Any) -> Any:
+    """The batch with masks, because all batches of a run have the same leaves."""
+    for part in _parts(batch):
+        part.setdefault("mask", np.ones(part["y"].shape, bool))
+    return batch
+
+
 def _masked(batch: Any, value: float, label: int) -> Any:
     """The batch with one masked row in each of its parts, whose content is bad."""
     for part in _parts(batch):
-        lead = part["y"].shape
-        mask = np.array(part.get("mask", np.ones(lead, bool)))
+        mask = part["mask"].copy()
         mask[..., 0] = False
         part["mask"], part["x"], part["y"] = mask, part["x"].copy(), part["y"].copy()
         part["x"][..., 0, :, :, :] = value

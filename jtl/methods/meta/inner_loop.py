@@ -116,9 +116,14 @@ def adapt_to(
             value, aux = inner(whole(fast, k), stats, support, key, step)
             return accumulate.total(value), aux.stats
 
+        def slopes(fast, stats, key, k):
+            (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(fast, stats, key, k)
+            # A loss may be NaN with a finite gradient, as cross-entropy of a label that is no class; nobody reads it.
+            return jax.tree.map(lambda g: jnp.where(jnp.isnan(value), jnp.nan, g), grads), stats
+
         def body(carry, k):
             fast, stats, memory = carry
-            grads, stats = jax.grad(loss, has_aux=True)(fast, stats, jax.random.fold_in(key, k), k)
+            grads, stats = slopes(fast, stats, jax.random.fold_in(key, k), k)
             if order == 1:
                 grads = jax.lax.stop_gradient(grads)
             before, (fast, memory) = fast, rule.step(phi, grads, fast, memory)

@@ -126,7 +126,7 @@ def relation(module: Model, *, reads: Reads = "pooled") -> Model:
 
 
 def relation_error(logits: Float[Array, "rows way"], y: Integer[Array, "rows"]) -> Float[Array, "rows"]:
-    """The squared error of Relation networks, `Σ_k (σ(r_k) − 1[y = k])²`, one value a row.
+    """The squared error of Relation networks, `Σ_k (σ(r_k) − 1[y = k])²`, one value a row; NaN where y is no class.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -134,7 +134,8 @@ def relation_error(logits: Float[Array, "rows way"], y: Integer[Array, "rows"]) 
       1.0
     """
     target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
-    return jnp.square(jax.nn.sigmoid(logits) - target).sum(-1)
+    values = jnp.square(jax.nn.sigmoid(logits) - target).sum(-1)
+    return jnp.where((y >= 0) & (y < logits.shape[-1]), values, jnp.nan)
 
 
 def nearest_mean(*, normalise: bool = True, reads: Reads = "pooled") -> Model:

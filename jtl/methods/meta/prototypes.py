@@ -83,7 +83,8 @@ def read_support(
 ) -> tuple[Float[Array, "rows *features"], Float[Array, "rows way"], Stats]:
     """What the head reads of the support set, the weight of each row in each class, and the new statistics.
 
-    Rows that mask or weights leave out go in as zeros and come out as zeros, so that NaN in them goes nowhere.
+    Rows that mask or weights leave out go in as zeros and come out as zeros, so that NaN in them goes nowhere. The
+    weights of a row whose label lies outside [0, way) are NaN.
     """
     x, y = support["x"], jnp.asarray(support["y"])
     weight = element_weights(y.shape, support.get("mask"), support.get("weights"))
@@ -91,10 +92,14 @@ def read_support(
         x = jax.tree.map(lambda a: jnp.where(_along(weight, a) > 0, a, jnp.zeros_like(a)), x)
     out, stats = net.apply(Variables(params, stats), x, train=train, key=key if train else None)
     z = out.read.astype(jnp.promote_types(out.read.dtype, jnp.float32))
-    member = jax.nn.one_hot(y, way, dtype=z.dtype)
+    member = jnp.where(((y >= 0) & (y < way))[:, None], jax.nn.one_hot(y, way, dtype=z.dtype), jnp.nan)
     if weight is None:
         return z, member, stats
-    return jnp.where(_along(weight, z) > 0, z, 0), member * weight.astype(z.dtype)[:, None], stats
+    return (
+        jnp.where(_along(weight, z) > 0, z, 0),
+        jnp.where(weight[:, None] > 0, member * weight.astype(z.dtype)[:, None], 0),
+        stats,
+    )
 
 
 def present(member: Float[Array, "rows way"]) -> Bool[Array, " way"]:

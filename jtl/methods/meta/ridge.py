@@ -47,7 +47,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
         phi, params = params[RULE], start_of(params)
         kernel, bias = linear_layer(params, head)
         z, member, stats = read_support(net, params, stats, support, key, kernel.shape[-1], train=train)
-        root = jnp.sqrt(jnp.where(member > 0, member, 1)) * (member > 0)  # of a label's weight; finite slopes at 0
+        root = jnp.where(member == 0, 0, jnp.sqrt(jnp.where(member == 0, 1, member)))  # finite slopes at 0
         rows = root.sum(1, keepdims=True) * z
         w = jnp.exp(phi["log_scale"]).astype(z.dtype) * solution(
             rows, root, jnp.exp(phi["log_strength"]).astype(z.dtype)

@@ -167,6 +167,32 @@ def test_masked_rows_are_as_if_absent(key, name):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.parametrize("name", [*LEARNERS, "maml"])
+@pytest.mark.parametrize("label", [-1, WAY])
+def test_a_label_of_no_class_gives_nan_and_a_masked_one_nothing(key, name, label):
+    """One row of one task; the inner loop's gradient alone, of MAML, would be finite without a word."""
+    head, make = LEARNERS.get(name, (heads.linear(WAY), lambda net: adapt_to(finetune(net), fixed_rate(0.1), steps=1)))
+    net = network(backbone=dense(6), head=head)
+    rows = few_shot(tasks=2, shot=9, query=6)
+    rows["support"]["y"] = np.tile(np.arange(9, dtype=np.int32) % WAY, (2, 1))
+    rows["support"]["mask"] = np.ones((2, 9), bool)
+    objective = meta(make(net), finetune(net))
+    params, stats = objective.init(key, rows)
+    run = jax.jit(lambda rows: total(objective(params, stats, rows, key, 0)[0]))
+    bad, masked = ({n: v.copy() for n, v in rows["support"].items()} for _ in range(2))
+    bad["y"][1, 4] = masked["y"][1, 4] = label
+    masked["mask"][1, 4] = False
+    right = {n: v.copy() for n, v in masked.items()} | {"y": rows["support"]["y"]}
+    assert np.isnan(run({**rows, "support": bad}))
+    assert run({**rows, "support": masked}) == run({**rows, "support": right})
+
+
+def test_relation_error_of_a_label_of_no_class_is_nan():
+    found = np.asarray(relation_error(jnp.zeros((3, 2)), jnp.array([0, -1, 2])))
+    assert found[0] == 0.5
+    assert np.isnan(found[1:]).all()
+
+
 @pytest.mark.parametrize("name", ["prototypes", "matching", "relation", "nearest_mean"])
 def test_a_class_without_support_gets_no_probability(key, name):
     """Its logit is −∞, and the loss of the other classes and its gradient are finite, as with smaller `way`."""
