@@ -11,16 +11,21 @@ an undisturbed run), told (an error names the thing), or else it is wrong or los
 import argparse
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import tables
 from benchmarks.injected import disk, interruptions, kills, values
-from benchmarks.injected.trials import Trial, apart
+from benchmarks.injected.trials import Outcome, Trial, apart
 from benchmarks.kill_resume import FAMILIES
+from benchmarks.measure import environment
 
 ALONE = (
     interruptions.exceptions,
@@ -48,26 +53,53 @@ def campaign(
       seed: of all choices.
       say: is told of progress.
     """
-    trials = []
+    folder.chmod(0o755)  # for the trials without the rights of root
+    trials: list[Trial] = []
     for work in ALONE:
-        trials += apart(work, number, seed, folder=folder / work.__name__)
-        say(f"{work.__name__}: {dict(Counter(trial.outcome for trial in trials if trial.kind == trials[-1].kind))}")
+        found = apart(work, number, seed, folder=folder / work.__name__)
+        say(f"{work.__name__}: {dict(Counter(trial.outcome for trial in found))}")
+        trials += found
     trials += interruptions.together(number, folder / "together", say)
     trials += kills.saves(number, folder / "saves", seed, say)
     return trials + kills.campaign(number, folder, families, seed, say)
 
 
+def rows(trials: list[Trial]) -> list[dict[str, Any]]:
+    """A row for each kind, in the order in which they were tried."""
+    counts: dict[str, Counter] = {}
+    for trial in trials:
+        counts.setdefault(trial.kind, Counter())[trial.outcome] += 1
+    return [
+        {"kind": kind, "tried": found.total(), **{name: found[name] for name in get_args(Outcome)}}
+        for kind, found in counts.items()
+    ]
+
+
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--number", type=int, default=4)
+    parser.add_argument("--number", type=int, default=4, help="of trials of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "faults-cpu.json")
     asked = parser.parse_args()
+    if asked.number < 1:
+        parser.error(f"--number {asked.number}: try at least one of each kind")
+    where, started = environment(sys.argv), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        trials = campaign(asked.number, Path(folder), seed=asked.seed, say=lambda line: print(line, flush=True))
-    for t in trials:
-        if t.outcome in ("wrong", "lost"):
-            print(t)
+        trials = campaign(asked.number, Path(folder), seed=asked.seed, say=partial(print, flush=True))
+    bad = [trial for trial in trials if trial.outcome in ("wrong", "lost")]
+    for trial in bad:
+        print(f"{trial.outcome}: {trial.kind}: {trial.detail}")
+    results = {
+        "benchmark": "faults",
+        "environment": where,
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "rows": rows(trials),
+        "setting": {"number": asked.number, "seed": asked.seed},
+    }
+    tables.write(results, asked.json)
+    print(asked.json.with_suffix(".md").read_text())
+    sys.exit(bool(bad))
 
 
 if __name__ == "__main__":

@@ -271,6 +271,11 @@ def _episodes(rows: list[dict[str, Any]]) -> Table:
     return Table("episodes sampled", ("episodes", "a second"), [(row["name"], f"{row['rate']:,.0f}") for row in rows])
 
 
+def _faults(rows: list[dict[str, Any]]) -> Table:
+    columns = ("kind", "tried", "survived", "told", "wrong", "lost")
+    return Table("What injected faults came to", columns, [tuple(str(row[name]) for name in columns) for row in rows])
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -282,6 +287,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "test_time": _test_time,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
+    "faults": _faults,
 }
 
 
