@@ -48,7 +48,8 @@ def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict
       ValueError: where no name gives these measures; the nearest is told with what differs.
     """
     given = config.extra.get("architecture"), config.extra.get("model_args") or {}
-    names, entries = [given, *((name, {}) for name in presets(family))], config.to_dict()
+    # What the config leaves open, a library has by its own default.
+    names, entries = [given, *((n, {}) for n in presets(family))], family.complete(config.to_dict(), naming).to_dict()
     if naming == "timm":
         names = [(name, changes) for name, changes in names if name not in family.torchvision]
     tried: list[tuple[list[str], str]] = []

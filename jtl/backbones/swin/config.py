@@ -44,6 +44,11 @@ class SwinConfig(Config, model_type="swin", aliases={"num_attention_heads": "num
     hidden_act: Literal["gelu"] = "gelu"
     use_absolute_embeddings: Literal[False] = False
     layer_norm_eps: Rate = 1e-5
+    full_windows: bool | None = None
+
+    @classmethod
+    def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
+        return {"full_windows": True, **given} if naming == "torchvision" else given
 
     def _check(self) -> None:
         self._as_many("depths", "num_heads")
@@ -69,6 +74,7 @@ def _backbone(config: SwinConfig) -> Model:
         (config.embed_dim, list(zip(config.depths, config.num_heads, strict=True))),
         window=config.window_size,
         patch=config.patch_size,
+        full_windows=bool(config.full_windows),
         mlp_ratio=config.mlp_ratio,
         eps=config.layer_norm_eps,
         dropout=config.hidden_dropout_prob,

@@ -27,6 +27,7 @@ def swin(
     *,
     window: int = 7,
     patch: int = 4,
+    full_windows: bool = False,
     mlp_ratio: float = 4.0,
     eps: float = 1e-5,
     dropout: float = 0.0,
@@ -39,7 +40,8 @@ def swin(
     positions. Every other block's windows are shifted by half a window, around the map's edges, where a mask keeps
     apart what does not touch. A map that is no multiple of the window is filled up with zeros at the right and the
     bottom before it is shifted (in timm after, which differs at sizes that no published weights are for). One whose
-    smaller side is no longer than the window is cut into windows of that side, without a shift.
+    smaller side is no longer than the window is cut into windows of that side, without a shift; with `full_windows` it
+    is filled up like any other, and each axis with more than one window is shifted, as torchvision has it.
 
     Features: `stage1`, ... [batch, h, w, c]; `last`, the last of them normalised; `pooled` its mean over the map.
     Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/norm1/scale`, `stage1/block1/position`
@@ -51,6 +53,7 @@ def swin(
         heads of each stage.
       window: side of a window in tokens.
       patch: side of a patch in pixels; an image that is no multiple is filled up with zeros.
+      full_windows: whether the windows of a map that is smaller than one are full ones too.
       mlp_ratio: hidden width of the perceptrons in widths.
       eps: of the blocks' normalisations and the last one.
       dropout: after the embedding and both branches of each block, in training.
@@ -77,7 +80,9 @@ def swin(
     for name, rate in {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
-    return from_linen(_Swin(width, stages, window, patch, mlp_ratio, eps, dropout, attention_dropout, drop_path))
+    return from_linen(
+        _Swin(width, stages, window, patch, full_windows, mlp_ratio, eps, dropout, attention_dropout, drop_path)
+    )
 
 
 class _Block(Block):
@@ -87,19 +92,22 @@ class _Block(Block):
       grid: the map's rows and columns.
       window: side of the windows.
       shifted: whether they are shifted by half of it.
+      full: whether a smaller map has a full window.
     """
 
     grid: tuple[int, int] = (7, 7)
     window: int = 7
     shifted: bool = False
+    full: bool = False
 
     def _attended(self, attention: Attention, x: Array, train: bool, mask: Array | None) -> Array:
         del mask
         table = self.param("position", trunc_normal, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
-        side = min(self.window, *self.grid)
-        shift = side // 2 if self.shifted and min(self.grid) > self.window else 0
+        side = self.window if self.full else min(self.window, *self.grid)
+        several = [n > self.window if self.full else min(self.grid) > self.window for n in self.grid]
+        shift = tuple(side // 2 if self.shifted and moves else 0 for moves in several)
         bias = jnp.asarray(table, x.dtype)[differences(side, self.window)].transpose(2, 0, 1)[None]
-        near = _touching(self.grid, side, shift, len(x)) if shift else None
+        near = _touching(self.grid, side, shift, len(x)) if any(shift) else None
         return windowed(lambda w: attention(w, train, near, bias=bias), x, self.grid, side, shift)
 
 
@@ -108,7 +116,7 @@ def windowed(
     x: Float[Array, "batch tokens width"],
     grid: tuple[int, int],
     side: int,
-    shift: int,
+    shift: tuple[int, int],
 ) -> Float[Array, "batch tokens width"]:
     """Applies `change` to each window of a map, [batch * windows, side², width] to the same.
 
@@ -117,17 +125,17 @@ def windowed(
       x: the map's tokens, row by row.
       grid: its rows and columns; filled up with zeros to multiples of `side`.
       side: of a window.
-      shift: rows and columns that the windows are shifted by, around the map's edges.
+      shift: the rows and the columns that the windows are shifted by, around the map's edges.
     """
     batch, width = len(x), x.shape[-1]
     rows, columns = (-(-n // side) for n in grid)
     maps = x.reshape(batch, *grid, width)
     maps = jnp.pad(maps, ((0, 0), (0, rows * side - grid[0]), (0, columns * side - grid[1]), (0, 0)))
-    maps = jnp.roll(maps, (-shift, -shift), (1, 2)) if shift else maps
+    maps = jnp.roll(maps, (-shift[0], -shift[1]), (1, 2)) if any(shift) else maps
     y = maps.reshape(batch, rows, side, columns, side, width).swapaxes(2, 3)
     y = change(y.reshape(-1, side * side, width)).reshape(batch, rows, columns, side, side, width)
     y = y.swapaxes(2, 3).reshape(batch, rows * side, columns * side, width)
-    y = jnp.roll(y, (shift, shift), (1, 2)) if shift else y
+    y = jnp.roll(y, shift, (1, 2)) if any(shift) else y
     return y[:, : grid[0], : grid[1]].reshape(x.shape)
 
 
@@ -138,12 +146,17 @@ def differences(side: int, window: int) -> np.ndarray:
     return rows * (2 * window - 1) + columns
 
 
-def _touching(grid: tuple[int, int], side: int, shift: int, batch: int) -> Bool[Array, "windows 1 tokens tokens"]:
+def _touching(
+    grid: tuple[int, int], side: int, shift: tuple[int, int], batch: int
+) -> Bool[Array, "windows 1 tokens tokens"]:
     """The mask of shifted windows: whether two tokens of a window are neighbours on the map, not across its edges."""
     # Along each axis of the rolled map: before its last window, and that window's two parts, of which the second came
-    # from the other edge.
+    # from the other edge. An axis that is not shifted is one part.
     rows, columns = (np.arange(-(-n // side) * side) for n in grid)
-    part = [(n >= len(n) - side).astype(np.int32) + (n >= len(n) - shift) for n in (rows, columns)]
+    part = [
+        (n >= len(n) - side).astype(np.int32) + (n >= len(n) - by) if by else np.zeros_like(n)
+        for n, by in zip((rows, columns), shift, strict=True)
+    ]
     parts = part[0][:, None] * 3 + part[1][None, :]
     parts = parts.reshape(len(rows) // side, side, -1, side).swapaxes(1, 2).reshape(-1, side * side)
     parts = jnp.tile(jnp.asarray(parts), (batch, 1))
@@ -180,6 +193,7 @@ class _Stage(nn.Module):
     heads: int
     rates: tuple[float, ...]
     window: int
+    full: bool
     mlp_ratio: float
     eps: float
     dropout: float
@@ -201,6 +215,7 @@ class _Stage(nn.Module):
                 grid=(rows, columns),
                 window=self.window,
                 shifted=i % 2 == 0,
+                full=self.full,
                 name=f"block{i}",
             )
             tokens = block(tokens, train)
@@ -212,6 +227,7 @@ class _Swin(nn.Module):
     stages: tuple[tuple[int, int], ...]
     window: int
     patch: int
+    full: bool
     mlp_ratio: float
     eps: float
     dropout: float
@@ -223,7 +239,7 @@ class _Swin(nn.Module):
         x = _Stem(self.width, self.patch, name="stem")(check_images(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         rates, features = drop_path_rates(self.drop_path, [blocks for blocks, _ in self.stages]), {}
-        shared = (self.window, self.mlp_ratio, self.eps, self.dropout, self.attention_dropout)
+        shared = (self.window, self.full, self.mlp_ratio, self.eps, self.dropout, self.attention_dropout)
         for i, (_, heads) in enumerate(self.stages, 1):
             x = features[f"stage{i}"] = _Stage(heads, rates[i - 1], *shared, name=f"stage{i}")(x, train, i > 1)
         x = LayerNorm(self.eps, name="norm")(x)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from loading import images, renamed, same_bits, tree_of
 from safetensors.numpy import load_file, save_file
+from scipy.stats import norm
 
 from jtl import backbones
+from jtl.backbones.registry import FAMILIES
 from jtl.pretrained.load import load
 
 CASES = {
@@ -159,3 +161,73 @@ def test_published_size():
     net = backbones.swin("T")
     made = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert sum(a.size for a in jax.tree.leaves(made.params)) + 769 * 1000 == 28_288_354
+
+
+def torchvision_attention(x, params, heads, window, shifted):
+    """One block's attention by torchvision's rules, window by window: full windows, and a shift decided per axis."""
+    rows, columns, width = x.shape
+    filled = [-(-n // window) * window for n in (rows, columns)]
+    maps = np.zeros((*filled, width))
+    maps[:rows, :columns] = x
+    by = [window // 2 if shifted and window < n else 0 for n in filled]
+    # Where each token of the rolled map was, and whether two tokens of a window are on the same side of the seam.
+    at = [np.roll(np.arange(n), -b) for n, b in zip(filled, by, strict=True)]
+    out = np.zeros((*filled, width))
+    table = params["position"].reshape(2 * window - 1, 2 * window - 1, heads)
+    dense = {name: params["attention"][name] for name in ("query", "key", "value", "out")}
+    for i in range(0, filled[0], window):
+        for j in range(0, filled[1], window):
+            places = [(a, b) for a in range(i, i + window) for b in range(j, j + window)]
+            tokens = np.stack([maps[at[0][a], at[1][b]] for a, b in places])
+            q, k, v = (tokens @ d["kernel"].reshape(width, -1) + d["bias"].ravel() for d in list(dense.values())[:3])
+            mixed = np.zeros_like(tokens)
+            for h in range(heads):
+                part = slice(h * width // heads, (h + 1) * width // heads)
+                scores = q[:, part] @ k[:, part].T / np.sqrt(width // heads)
+                for m, (a, b) in enumerate(places):
+                    for n, (c, d) in enumerate(places):
+                        scores[m, n] += table[a - c + window - 1, b - d + window - 1, h]
+                        across = [
+                            by[axis] and (p >= filled[axis] - by[axis]) != (r >= filled[axis] - by[axis])
+                            for axis, p, r in ((0, a, c), (1, b, d))
+                        ]
+                        scores[m, n] += -100.0 * any(across)
+                weights = np.exp(scores - scores.max(1, keepdims=True))
+                mixed[:, part] = weights / weights.sum(1, keepdims=True) @ v[:, part]
+            result = mixed @ dense["out"]["kernel"].reshape(-1, width) + dense["out"]["bias"]
+            for (a, b), row in zip(places, result, strict=True):
+                out[at[0][a], at[1][b]] = row
+    return out[:rows, :columns]
+
+
+def normalised(x, p):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (2, 5), (4, 3), (5, 4)])
+def test_full_windows_are_torchvisions(key, grid):
+    """Maps that are smaller than the window on both axes, on one, as large as it, and larger; two blocks each."""
+    with jax.enable_x64(True):
+        draw = np.random.default_rng(0)
+        x = draw.normal(size=(1, *grid, 3))
+        net = backbones.swin((6, [(2, 2)]), window=3, patch=1, full_windows=True)
+        shapes = jax.eval_shape(net.init, key, x)
+        params = jax.tree.map(lambda a: draw.normal(size=a.shape), shapes.params)
+        found = net.apply(shapes._replace(params=params), x, train=False)[0]["stage1"][0]
+        stem = params["stem"]
+        h = normalised(x[0] @ stem["conv"]["kernel"][0, 0] + stem["conv"]["bias"], stem["norm"])
+        for name, shifted in (("block1", False), ("block2", True)):
+            p = params["stage1"][name]
+            h = h + torchvision_attention(normalised(h, p["norm1"]), p, 2, 3, shifted)
+            up = normalised(h, p["norm2"]) @ p["mlp"]["up"]["kernel"] + p["mlp"]["up"]["bias"]
+            down = p["mlp"]["down"]
+            h = h + (up * norm.cdf(up)) @ down["kernel"] + down["bias"]
+        np.testing.assert_allclose(found, h, rtol=1e-9, atol=1e-9)
+
+
+def test_files_of_torchvision_have_full_windows():
+    """A network whose files have torchvision's names computes as torchvision does; those of others do not."""
+    config = {"embed_dim": 6, "depths": [1], "num_heads": [2], "window_size": 3, "patch_size": 2}
+    found = [FAMILIES["swin"].complete(config, naming).full_windows for naming in ("torchvision", "timm")]
+    assert found == [True, None]
