@@ -16,6 +16,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jtl.command import surface
 from jtl.command.inputs import files, texts
+from jtl.command.options import expanded
 from jtl.command.settings import Settings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -207,10 +208,13 @@ def _listed() -> str:
 
 def _train(name: str, options: list[str], prog: str) -> int:
     recipe = _load(name, options, prog)
-    with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError):
+    from jtl.train.checkpoint.identity import AnotherRun
+
+    with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError, AnotherRun):
         results = recipe.train()
+    settings = f" of the recipe's own settings; with {' '.join(options)}" if options else ""
     for claim in results.get("failed", ()):
-        print(f"jtl: not as claimed: {claim}", file=sys.stderr)
+        print(f"jtl: not as claimed{settings}: {claim}", file=sys.stderr)
     return 1 if results.get("failed") else 0
 
 
@@ -340,21 +344,7 @@ def _load(name: str, options: list[str], prog: str) -> Any:
     with _mistakes(ValueError):
         description = (module.__doc__ or "").strip()
         made = tyro.cli(kind, args=options, prog=prog, description=description, config=(tyro.conf.SuppressFixed,))
-        return _expanded(made)
-
-
-def _expanded(recipe: Any) -> Any:
-    """The recipe with its paths on this machine: a shell leaves the ~ of --out=~/runs as it is."""
-    import dataclasses
-
-    from jtl.paths import local
-
-    if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
-        return recipe
-    given = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    paths = {name: local(value, f"--{name}") for name, value in given.items() if isinstance(value, Path)}
-    changed = {name: path for name, path in paths.items() if path != given[name]}
-    return dataclasses.replace(recipe, **changed) if changed else recipe
+        return expanded(made)
 
 
 def _module(name: str) -> Any:

@@ -203,7 +203,9 @@ def _pair(prediction: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
 
 def _check_shape(y: Array, wanted: tuple[int, ...]) -> None:
     if y.shape != wanted:
-        raise ValueError(f"labels y of shape {y.shape} and dtype {y.dtype} do not fit: give shape {wanted}")
+        numbers = y.shape == wanted[:-1] and jnp.issubdtype(y.dtype, jnp.floating)
+        hint = "; numbers of classes must be integers: give y.astype(int)" if numbers else ""
+        raise ValueError(f"labels y of shape {y.shape} and dtype {y.dtype} do not fit: give shape {wanted}{hint}")
 
 
 def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:

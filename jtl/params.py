@@ -168,4 +168,18 @@ def _nearest(pattern: str, paths: Sequence[str]) -> str:
     if whole in prefixes:  # the name of a module, which holds parameters and is none
         return f"{whole!r} is a module: give {whole + '/.*'!r} for the parameters under it"
     near = difflib.get_close_matches(re.sub(r"[\\.*+?()|^$\[\]]", "", pattern), prefixes, n=4, cutoff=0.3)
-    return f"the nearest are {_some(near)}" if near else f"there are {_some(paths)}"
+    return (f"the nearest are {_some(near)}" if near else f"there are {_some(paths)}") + _within(whole, prefixes)
+
+
+def _within(pattern: str, prefixes: Sequence[str]) -> str:
+    """What the module holds that a pattern begins with: the nearest by spelling need not be the blocks in it."""
+    module = pattern
+    while "/" in module:
+        module = module.rsplit("/", 1)[0]
+        if module in prefixes:
+            inner = {
+                path.removeprefix(f"{module}/").split("/")[0] for path in prefixes if path.startswith(f"{module}/")
+            }
+            names = sorted(inner, key=lambda name: [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", name)])
+            return f"; {module!r} holds {_some(names, 24)}" if names else ""
+    return ""

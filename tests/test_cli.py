@@ -86,7 +86,7 @@ def test_a_recipe_file_runs_with_options_and_its_claims_set_the_exit_code(mine, 
     assert cli.main(["train", mine, "--rate", "2.5"]) == 0
     assert capsys.readouterr().out == "rate 2.5\n"
     assert cli.main(["train", mine, "--no-claim"]) == 1
-    assert "not as claimed: claim is false" in capsys.readouterr().err
+    assert "not as claimed of the recipe's own settings; with --no-claim: claim is false" in capsys.readouterr().err
 
 
 def test_a_recipe_file_may_have_the_name_of_a_module(tmp_path, mine):

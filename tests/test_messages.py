@@ -53,3 +53,32 @@ def test_blocks_are_listed_in_their_order():
     lines = describe(params, jtl.select(".*")).split("\n")
     names = [line.split()[0] for line in lines if "block" in line]
     assert names == ["block1/kernel", "block2/kernel", "block10/kernel"]
+
+
+def test_numbers_of_classes_as_floats_are_told():
+    with pytest.raises(ValueError, match=r"numbers of classes must be integers: give y\.astype\(int\)"):
+        jtl.losses.cross_entropy(jnp.zeros((4, 3)), jnp.zeros(4))
+
+
+def test_epochs_are_told_to_be_steps():
+    with pytest.raises(TypeError, match=r"epochs=3: fit counts steps; .* give steps=3 \* len\(data\)"):
+        jtl.fit(None, None, [], epochs=3)  # pyright: ignore
+
+
+def test_a_stage_that_a_network_lacks_is_told_with_its_blocks():
+    params = {"backbone": {"stem": {"kernel": 0}, **{f"block{i}": {"kernel": 0} for i in (10, 2, 1)}}}
+    with pytest.raises(ValueError, match=r"'backbone' holds 'block1', 'block2', 'block10', 'stem'"):
+        jtl.params.split(params, jtl.select("backbone/stage4/.*"))
+
+
+class Unreadable:
+    size, classes = 4, None
+
+    def read(self, index, draws):
+        raise OSError("photos/3.png is no image")
+
+
+def test_an_example_that_cannot_be_read_is_told_without_more():
+    with pytest.raises(OSError, match=r"^photos/3.png is no image$") as told:
+        jtl.data.Dataset(Unreadable(), 2)[1]
+    assert not getattr(told.value, "__notes__", [])

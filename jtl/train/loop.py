@@ -1,10 +1,11 @@
 """The training loop: a step, a state and data, until the last step."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 from jax.sharding import Mesh
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 from jtl.data.pipeline import same_labels
 from jtl.model import Variables
 from jtl.train.checkpoint.checkpoints import Checkpoints
-from jtl.train.checkpoint.identity import described
+from jtl.train.checkpoint.identity import AnotherRun, described
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
 from jtl.train.parallel import sharding
@@ -25,6 +26,8 @@ from jtl.train.records import Record
 from jtl.train.refresh import Refresh, refreshed
 from jtl.train.state import State, averaged, copied, infinite
 from jtl.train.step import Step
+
+_P = ParamSpec("_P")
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -64,6 +67,22 @@ class Fitted(NamedTuple):
     compile_seconds: float
 
 
+def _counts_steps(fit: Callable[_P, Fitted]) -> Callable[_P, Fitted]:
+    """`fit`, with an error of its own for `epochs=`, which other libraries have."""
+
+    @functools.wraps(fit)
+    def checked(*args: _P.args, **named: _P.kwargs) -> Fitted:
+        if "epochs" in named:
+            raise TypeError(
+                f"epochs={named['epochs']}: fit counts steps; an epoch is len(data) of them, so give"
+                f" steps={named['epochs']} * len(data)"
+            )
+        return fit(*args, **named)
+
+    return checked
+
+
+@_counts_steps
 def fit(
     step: Step,
     state: State,
@@ -155,7 +174,7 @@ def fit(
         run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
         if at > steps:
             where = "the state" if checkpoints is None else f"the run in {checkpoints.directory}"
-            raise ValueError(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
+            raise AnotherRun(f"steps={steps}: {where} has taken {at}; give at least as many, or begin another run")
         overdue = run.resume(at)
         stopped = "patience" if run.over(at) else "steps"
         if not overdue and (at == steps or stopped == "patience"):

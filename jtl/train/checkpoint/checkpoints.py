@@ -263,7 +263,7 @@ class Checkpoints:
           run: what defines the run (`identity.described`); that its schedules are longer now is no difference.
 
         Raises:
-          ValueError: with what differs.
+          AnotherRun: a ValueError, with what differs.
         """
         about, what = self.about(), ""
         old, new = (" ".join(command.split()[:3]) for command in (about["recipe"], self.recipe))
@@ -272,7 +272,7 @@ class Checkpoints:
         elif jax.process_index() == 0 and about.get("run") is not None:  # others have other rows of the first batch
             what = identity.told(identity.differences(about["run"], run))
         if _agreed(int(bool(what))):
-            raise ValueError(
+            raise identity.AnotherRun(
                 f"the run in {self.directory} is another one, so this does not resume it; then -> now:"
                 f" {what or 'as process 0 says'}. Give this run a folder of its own, or the old settings; more steps"
                 " are fine"

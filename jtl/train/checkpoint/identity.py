@@ -21,6 +21,10 @@ _LONGER = re.compile(r"(.*[_/])?(steps|boundaries/\d+)")
 SHOWN = 8
 
 
+class AnotherRun(ValueError):
+    """Raised where the checkpoints in a folder are not those of the run that would resume from them."""
+
+
 def described(step: Any, data: Any, key: Any) -> dict[str, str]:
     """Short texts by path, equal in every process that makes the same run.
 
