@@ -89,6 +89,30 @@ def test_a_recipe_file_runs_with_options_and_its_claims_set_the_exit_code(mine, 
     assert "not as claimed of the recipe's own settings; with --no-claim: claim is false" in capsys.readouterr().err
 
 
+def test_a_run_that_cannot_resume_is_told_without_a_traceback(tmp_path, capsys):
+    """As after `--stage.steps 10`, where 30 were taken."""
+    support = Path(__file__).parent / "support"
+    (tmp_path / "again.py").write_text(
+        f"""import sys
+sys.path.insert(0, {str(support)!r})
+from dataclasses import dataclass
+import jtl
+from least_squares import Data, begun, train
+
+@dataclass(frozen=True)
+class Recipe:
+    steps: int = 3
+
+    def train(self):
+        train(*begun(), Data(), steps=self.steps, checkpoints=jtl.Checkpoints({str(tmp_path / "run")!r}))
+        return {{}}
+"""
+    )
+    assert cli.main(["train", str(tmp_path / "again.py")]) == 0
+    assert cli.main(["train", str(tmp_path / "again.py"), "--steps", "1"]) == 2
+    assert "has taken 3; give at least as many, or begin another run" in capsys.readouterr().err
+
+
 def test_a_recipe_file_may_have_the_name_of_a_module(tmp_path, mine):
     import fractions
 

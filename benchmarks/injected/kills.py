@@ -68,7 +68,10 @@ def _chain(layout: str, family: str, moments: list[str], place: Path, rng: rando
             # The moment did not come: the run has ended, and another one is begun.
             trials += _compared(layout, family, folder, wanted, pending)
             pending, folder = [], next(folders)
-        after, lost = intact(folder), []
+        try:
+            after, lost = intact(folder), []
+        except ValueError as error:
+            after, lost = {}, [f"a finished save is damaged: {error}"]
         if before and max(after, default=0) < max(before):
             lost = [f"step {max(before)} was whole before, and {sorted(after)} are after"]
         best, now = _best(before), _best(after)
