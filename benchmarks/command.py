@@ -3,11 +3,11 @@
     python benchmarks/command.py                            # everything; twenty minutes on two cores
     python benchmarks/command.py --only ants --seeds 3
 
-Data and weights from `JTL_DATA`. Each row is one command. The test photos are the given `val/` of ants and bees, and all
-of Office-31's webcam; validation examples are drawn from the training folder by the seed, and choose the penalty of the
-head and the step that is kept. Settings were not chosen on test examples. Sounds: six speakers, each in turn tested, a
-fifth of the others' speakers validates, and the network is small and has random weights, because no pretrained network of
-sounds is at hand. Seconds are of the wall clock, of a machine that may be shared; CPU seconds are those of the process.
+Data and weights from `JTL_DATA`. Each row is one command. The test photos are the given `val/` of ants and bees, and
+all of Office-31's webcam; validation examples are drawn from the training folder by the seed, and choose the penalty of
+the head and the step that is kept. Settings were not chosen on test examples. Sounds: six speakers, each in turn
+tested, one of the other five validates, and the network is small and has random weights, because no pretrained network
+of sounds is at hand. Seconds are of the wall clock, of a machine that may be shared; CPU seconds are the process's.
 """
 
 import argparse

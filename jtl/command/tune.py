@@ -18,7 +18,7 @@ from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
-from jtl.command.splits import repeated, split
+from jtl.command.splits import groups_in_both, repeated, split
 from jtl.data import augment
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
@@ -103,11 +103,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         notes.append(
             f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
         )
-    for name in ("val", "test"):
-        if both := sorted(set(train.groups or ()) & set(splits[name].groups or ())):
-            notes.append(
-                f"the group {both[0]!r}, one of {len(both)}, is in train and in {name}: its scores are too good"
-            )
+    for name, both in groups_in_both(splits):
+        notes.append(f"{len(both)} groups of train are in {name} too, as {both[0]!r}: its scores are too good")
     key = jax.random.key(settings.seed)
     loaded = pretrained(
         settings.weights,
