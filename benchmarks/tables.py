@@ -276,6 +276,22 @@ def _faults(rows: list[dict[str, Any]]) -> Table:
     return Table("What injected faults came to", columns, [tuple(str(row[name]) for name in columns) for row in rows])
 
 
+def _command(rows: list[dict[str, Any]]) -> Table:
+    columns = ("data, size, what is trained", "test %", "validation %", "runs", "seconds", "CPU seconds")
+    return Table(
+        "`jtl finetune`: accuracy, and the time of a run with its report", columns, [_command_row(r) for r in rows]
+    )
+
+
+def _command_row(row: dict[str, Any]) -> tuple[str, ...]:
+    def over(values: list[float], digits: int) -> str:
+        mean = f"{statistics.mean(values):.{digits}f}"
+        return mean if len(values) == 1 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+    of = [over(row[name], digits) for name, digits in (("test", 1), ("validation", 1), ("seconds", 0), ("cpu", 0))]
+    return (row["case"], of[0], of[1], str(len(row["test"])), of[2], of[3])
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -288,6 +304,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "sinusoids": _sinusoids,
     "episodes": _episodes,
     "faults": _faults,
+    "command": _command,
 }
 
 

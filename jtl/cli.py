@@ -108,10 +108,10 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         size: int | None = None,
         text: str | None = None,
     ) -> tuple[str, tuple]:
-        """The features of images or texts by pretrained weights, as an .npz.
+        """The features of images, sounds or texts by pretrained weights, as an .npz.
 
         Args:
-          inputs: files or folders of images, labelled or not; with --text one table.
+          inputs: files or folders of images or sounds, labelled or not; with --text one table.
           weights: as of `jtl finetune`.
           out: the file to write.
           arch: as of `jtl finetune`.
@@ -139,17 +139,19 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         top: int = 3,
         recipe: Path | None = None,
         csv: Path | None = None,
+        text: str = "text",
     ) -> tuple[str, tuple]:
         """Predicts the classes of images, sounds or texts with a checkpoint.
 
         Args:
           checkpoint: the folder of a run's checkpoints.
-          inputs: files of images or sounds; for a network of texts a text each, or a file of them, one a line.
+          inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
           top: how many classes to name for each.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
           csv: also write all shares into this file; not for a recipe.
+          text: the column of tables of texts.
         """
-        return "predict", (checkpoint, inputs, top, recipe, csv)
+        return "predict", (checkpoint, inputs, top, recipe, csv, text)
 
     def describe(recipe: Which) -> tuple[str, tuple]:
         """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
@@ -199,11 +201,9 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
 
 def _listed() -> str:
     """Every recipe with the first line of its docstring; read, not imported."""
-    lines = []
-    for path in sorted(RECIPES.glob("[!_]*.py")):
-        first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
-        lines.append(f"{path.stem}: {first}")
-    return "\n\n".join(["Recipes:", *lines])
+    paths = sorted(RECIPES.glob("[!_]*.py"))
+    first = [(ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0] for path in paths]
+    return "\n\n".join(["Recipes:", *(f"{path.stem}: {line}" for path, line in zip(paths, first, strict=True))])
 
 
 def _train(name: str, options: list[str], prog: str) -> int:
@@ -243,14 +243,16 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str,
     return 0
 
 
-def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None) -> int:
+def _predict(
+    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str
+) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     folder = surface.saved(checkpoint)
     if folder is not None:
-        return _told(surface.predict)(folder, inputs, top, csv)
+        return _told(surface.predict)(folder, inputs, top, csv, text)
     if csv is not None:
         raise Mistake("--csv is for runs of `jtl finetune` and folders of jtl.save")
     recipe, variables, _ = _restore(checkpoint, code)
@@ -259,15 +261,15 @@ def _predict(checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | N
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
     with _mistakes(ValueError, OSError):
-        named = texts(inputs) if network.texts else files(inputs)
+        named = texts(inputs, text) if network.texts else files(inputs)
         rows = [network.read(one) for one in named]
     import jax
     import numpy as np
 
     from jtl.methods.finetune.finetune import predictor
 
-    predict = jax.jit(predictor(network.net))
-    shares = np.asarray(jax.nn.softmax(predict(variables, jax.tree.map(lambda *leaves: np.stack(leaves), *rows))))
+    x = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    shares = np.asarray(jax.nn.softmax(jax.jit(predictor(network.net))(variables, x)))
     surface.ranked(named, shares, network.classes, top)
     return 0
 
@@ -278,8 +280,8 @@ def _describe(name: str, options: list[str]) -> int:
     recipe = _load(name, options, f"jtl describe {name}")
     with _mistakes(FileNotFoundError, ModuleNotFoundError):
         network = recipe.network()
-    variables = network.variables
-    print(describe(variables.params, network.trainable, learning_rate=network.learning_rate, stats=variables.stats))
+    (params, stats), rate = network.variables, network.learning_rate
+    print(describe(params, network.trainable, learning_rate=rate, stats=stats))
     return 0
 
 

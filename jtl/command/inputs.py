@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from jtl.command.tables import TABLES, rows
+
 
 def files(inputs: Sequence[str]) -> list[Path]:
     """Each as a path.
@@ -19,14 +21,23 @@ def files(inputs: Sequence[str]) -> list[Path]:
     return [Path(given) for given in inputs]
 
 
-def texts(inputs: Sequence[str]) -> list[str]:
-    """Each as it is, or the lines of the file that it names.
+def texts(inputs: Sequence[str], column: str = "text") -> list[str]:
+    """Each as it is, or the lines of the file that it names; of a table the texts of one column.
+
+    Args:
+      inputs: texts, or files.
+      column: of tables.
 
     Raises:
-      ValueError: for a file that is no text, or where there is no text at all.
+      ValueError: for a file that is no text, a folder, a table without the column, or where there is no text at all.
     """
     found: list[str] = []
     for given in inputs:
+        if os.path.isdir(given):
+            raise ValueError(f"{given!r} is a folder, and the network takes texts: give a text, a file or a table")
+        if os.path.isfile(given) and Path(given).suffix.lower() in TABLES:
+            found += [str(row[column]) for row in rows(Path(given), (column,), "--text")]
+            continue
         try:
             # Windows begins a file with a mark; a line ends where an editor says so, not at every separator of Unicode.
             lines = Path(given).read_text("utf-8-sig").split("\n") if os.path.isfile(given) else [given]

@@ -1,13 +1,14 @@
 """The pretrained network of a run: which it is, and from files or texts to its input."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
+from jtl.backbones.registry import FAMILIES
 from jtl.data import augment
 from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
@@ -20,6 +21,7 @@ from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 
 LONGEST = 128
+"""Tokens of the longest text; more of it is not read."""
 SECONDS = 10.0
 """The longest sound; more of it is not heard."""
 STEP = 16
@@ -41,6 +43,18 @@ class Inputs:
     tokens: text.Tokenizer | None = None
     sound: Waves | LogMel | None = None
     seconds: float | None = None
+
+    def cut(self, items: Sequence[Any]) -> str | None:
+        """A note on examples of which only the beginning is used; None where all are used whole."""
+        if self.tokens is not None:
+            many, most = sum(count > LONGEST for count in self.tokens.counts(list(items))), f"{LONGEST} tokens"
+        elif self.sound is not None:
+            limit = self.sound.seconds if isinstance(self.sound, LogMel) else SECONDS
+            many, most = sum(audio.duration(item) > limit for item in items), f"{limit:g} seconds"
+        else:
+            return None
+        what = "sounds" if self.tokens is None else "texts"
+        return f"{many} of {len(items)} {what} are longer than {most}: the rest of these is not used" if many else None
 
     def read(self, items: Sequence[Any], *, margin: float = 1.0) -> Any:
         """The input of some examples: floats [rows, side, side, 3], ids and masks of texts, or waves.
@@ -99,16 +113,16 @@ def side_of(how: Preprocessing) -> int | None:
 
 
 def pretrained(
-    weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any, size: int | None = None
+    weights: str, classes: Sequence[str], *, arch: str | None, kind: str, key: Any, size: int | None = None
 ) -> Pretrained:
-    """Loads weights with a new head for these classes; None keeps the file's own head.
+    """Loads weights with a new head for these classes.
 
     A file that does not say which network it is for is recognised by its names and shapes. Position embeddings are
     interpolated to images of another size.
 
     Raises:
       FileNotFoundError: where there are no such weights.
-      ValueError: where no network, or more than one, fits the file.
+      ValueError: where no network, or more than one, fits the file, or it takes inputs of another kind.
     """
     path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
     if arch is None and (not path.is_dir() or described(path) is None):
@@ -116,14 +130,31 @@ def pretrained(
         if not found:
             raise ValueError(f"no network that jtl knows fits {weights!r} whole: give --arch, or see `jtl inspect`")
         arch = found[0].name
-    if classes is None:
-        return load(weights, arch=arch)
-    reads = "mean" if kind == "texts" else None
-    options: dict[str, Any] = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key, "reads": reads}
-    loaded = load(weights, arch=arch, **options)
+    options: dict[str, Any] = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key}
+    try:
+        loaded = load(weights, arch=arch, reads="mean" if kind == "texts" else None, **options)
+    except ValueError:
+        if kind == "texts":  # whose head reads a feature that networks of images lack
+            _refuse_other(load(weights, arch=arch, **options), weights, kind)
+        raise
+    _refuse_other(loaded, weights, kind)
     if size is not None and POSITION in flatten(loaded.variables.params):
         return load(weights, arch=arch, image=size, **options)
     return loaded
+
+
+def _refuse_other(loaded: Pretrained, weights: str, kind: str) -> None:
+    takes = kind_of(loaded)
+    if takes not in (None, kind):
+        raise ValueError(f"{weights!r} is a network of {takes}, and the data are {kind}: give weights that take {kind}")
+
+
+def kind_of(loaded: Pretrained) -> Literal["images", "sounds", "texts"] | None:
+    """What a network takes, by its family's example: tokens, pictures, waves or spectrograms; None for several."""
+    example = FAMILIES[loaded.config.model_type].example(loaded.config)
+    if isinstance(example, Mapping):
+        return "texts" if "ids" in example else "sounds" if "wave" in example else None
+    return "images" if example.ndim == 4 else "sounds"
 
 
 def inputs_of(

@@ -7,11 +7,9 @@ import jax
 import numpy as np
 
 from jtl.command.model import Inputs
+from jtl.data.lengths import bucket, cut, extent
 from jtl.networks import part
 from jtl.pretrained.load import Pretrained
-
-SHORTEST = 16
-"""Tokens of the shortest bucket; each next one is twice as long."""
 
 
 def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> np.ndarray:
@@ -41,14 +39,11 @@ def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32
 
 def shortened(x: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     """Some rows of tokenized texts, without the padding that all of them have beyond their bucket's length."""
-    mask = x["mask"][rows]
-    longest, length = int(mask.sum(1).max()), SHORTEST
-    while length < longest:
-        length *= 2
-    length = min(length, mask.shape[1])
-    left = not mask[:, 0].all()  # padded before the text, as for a language model
-    kept = slice(mask.shape[1] - length, None) if left else slice(0, length)
-    return {name: value[rows][:, kept] for name, value in x.items()}
+    longest = x["mask"].shape[1]
+    reached, left = extent(x["mask"])
+    length = bucket(int(reached[rows].max()), longest)
+    kept = slice(longest - length, None) if left else slice(0, length)
+    return {name: cut(value[rows], longest, kept) for name, value in x.items()}
 
 
 def logits(loaded: Pretrained, inputs: Inputs) -> Callable[[Sequence[Any]], np.ndarray]:

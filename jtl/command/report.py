@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from jtl import report
+from jtl.command.scores import interval
 from jtl.command.settings import Settings
 from jtl.command.tune import Tuned, trained_by
 from jtl.params import select
 from jtl.pretrained.folded import folded
+from jtl.report.figures import NAMED
 from jtl.report.page import Page
 from jtl.report.parameters import describe
 
@@ -28,8 +30,10 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     """
     page, test = Page(f"{settings.data.name}: {100 * tuned.test.accuracy:.1f} % on the test examples"), tuned.test
     page.say(f"{100 * test.accuracy:.1f} %", "big")
+    low, high = interval(int(np.trace(test.matrix)), len(test.labels))
     page.say(
-        f"of {len(test.labels)} test examples are classified right; of the {len(tuned.validation.labels)} validation "
+        f"of {len(test.labels)} test examples are classified right (95 % interval by the number of examples: "
+        f"{100 * low:.1f} to {100 * high:.1f} %); of the {len(tuned.validation.labels)} validation "
         f"examples, by which this network was chosen, {100 * tuned.validation.accuracy:.1f} %. Kept: {tuned.chosen}."
     )
     for note in tuned.notes:
@@ -37,10 +41,14 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     page.heading("Classes of the test examples")
     page.table(("class", "precision", "recall", "F1", "examples"), test.by_class())
     page.heading("Confusion matrix")
-    page.figure(
-        lambda path: report.confusion(test.matrix, test.classes, path, title="test examples"),
-        "the confusion matrix of the test examples: rows are the true classes, columns the predicted ones",
-    )
+    page.say("Of the test examples; a row for each true class, a column for each predicted one.")
+    if len(test.classes) <= NAMED:
+        page.matrix(test.matrix, test.classes)
+    else:
+        page.figure(
+            lambda path: report.confusion(test.matrix, test.classes, path, title="test examples"),
+            "the confusion matrix of the test examples: rows are the true classes, columns the predicted ones",
+        )
     if len(test.classes) > 2 and (pairs := test.confused()):
         page.heading("Classes that are taken for others")
         page.table(("class", "taken for", "examples", "share of the class"), pairs[:PAIRS])
@@ -50,9 +58,10 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     variables = tuned.loaded.variables
     trained = select(*trained_by(settings.ways, variables))
     rate = tuned.learning_rate
-    page.code(
-        describe(variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables))
+    told = describe(
+        variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables)
     )
+    page.code(told, told.splitlines()[-1])
     page.heading("Settings and environment")
     page.table(("setting", "value"), [(name, str(value)) for name, value in settings.as_json().items()])
     names = ("jtl", "jax", "flax", "optax", "numpy")

@@ -59,6 +59,21 @@ class Scores:
         return {"accuracy": self.accuracy, "classes": rows, "confusion": self.matrix.tolist()}
 
 
+def interval(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval of a share by the number of examples, `(p + z²/2n ± z sqrt(p(1−p)/n + z²/4n²)) / (1 + z²/n)`.
+
+    Args:
+      right: how many examples are right.
+      of: how many there are.
+      z: the normal quantile; 1.96 for 95 percent.
+
+    Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
+    """
+    share, extra = right / of, z**2 / of
+    half = z * np.sqrt(share * (1 - share) / of + extra / (4 * of))
+    return float((share + extra / 2 - half) / (1 + extra)), float((share + extra / 2 + half) / (1 + extra))
+
+
 def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Scores:
     """Scores of logits [examples, classes].
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from jtl.command.tables import TABLES, rows
-from jtl.data.folder import SUFFIXES, scan
+from jtl.data.folder import LEFT, SUFFIXES, scan
 
 SOUNDS = (".wav", ".flac")
+CODED = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif")
 SPLITS = ("train", "val", "test")
 _SPELLED = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
             "test": "test"}  # fmt: skip
@@ -118,12 +119,21 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
         place = place.expanduser()
         if not place.exists():
             raise FileNotFoundError(f"the file {str(place)!r} does not exist")
-        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes) if place.is_dir() else [place]
-        found += inside
+        found += _inside(place, suffixes) if place.is_dir() else [place]
     if not found:
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
         raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
     return found
+
+
+def _inside(place: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files of a folder and its folders, without what `jtl.data.folder` passes over in class folders."""
+    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    return [
+        file
+        for file in found
+        if not any(part.startswith(".") or part in LEFT for part in file.relative_to(place).parts)
+    ]
 
 
 def column(path: Path, name: str) -> list[str]:
@@ -132,7 +142,13 @@ def column(path: Path, name: str) -> list[str]:
 
 
 def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Examples:
-    sounds = any(file.suffix.lower() in SOUNDS for file in root.glob("*/*"))
+    kinds = {file.suffix.lower() for file in root.glob("*/*")}
+    if coded := sorted(kinds & set(CODED)):
+        raise ValueError(
+            f"{str(root)!r} holds {coded[0]} files, which jtl does not decode: convert these sounds to one of"
+            f" {', '.join(SOUNDS)}"
+        )
+    sounds = bool(kinds & set(SOUNDS))
     suffixes = SOUNDS if sounds else SUFFIXES
     names, files, labels = scan(root, classes, suffixes, "sound" if sounds else "image")
     kind: Kind = "sounds" if sounds else "images"
@@ -153,13 +169,13 @@ def _group(file: Path, pattern: str) -> str:
 def _table(path: Path, text: str, label: str, group: str | None, classes: Sequence[str] | None) -> Examples:
     columns = (text, label) if group is None else (text, label, group)
     found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
-    given = [str(row[label]) for row in found]
+    given = [str(row[label]).strip() for row in found]  # "no" and " no" are one class
     names = tuple(sorted(set(given))) if classes is None else tuple(classes)
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise ValueError(f"{str(path)!r} has the class {unknown[0]!r}, which is not one of {list(names)}")
     labels = np.array([names.index(name) for name in given], np.int32)
-    groups = None if group is None else tuple(str(row[group]) for row in found)
+    groups = None if group is None else tuple(str(row[group]).strip() for row in found)
     return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
 
 

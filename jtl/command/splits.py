@@ -82,6 +82,12 @@ def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, Any]]:
     ]
 
 
+def groups_in_both(splits: dict[str, Examples]) -> list[tuple[str, list[str]]]:
+    """The groups of `train` that stand in another split too, as where the splits were given: (split, groups)."""
+    found = [(name, set(splits["train"].groups or ()) & set(splits[name].groups or ())) for name in ("val", "test")]
+    return [(name, sorted(both)) for name, both in found if both]
+
+
 def fingerprint(item: Any) -> str:
     """A hash of a file's bytes, or of a text without the space around it."""
     content = item.read_bytes() if isinstance(item, Path) else str(item).strip().encode()

@@ -35,7 +35,7 @@ def finetune(settings: Settings) -> int:
 def features(
     inputs: tuple[str, ...], weights: str, out: Path, arch: str | None, size: int | None, text: str | None
 ) -> int:
-    """Writes features of images or texts.
+    """Writes features of images, sounds or texts.
 
     Raises:
       ValueError: for no inputs, or several tables.
@@ -43,7 +43,7 @@ def features(
     from jtl.command import use
 
     if not inputs or (text is not None and len(inputs) > 1):
-        what = "files or folders of images" if text is None else f"one table with the column {text!r}"
+        what = "files or folders of images or sounds" if text is None else f"one table with the column {text!r}"
         raise ValueError(f"{len(inputs)} inputs: give {what}")
     rows, width = use.features(weights, inputs, out, arch, size, text)
     print(f"{out}: features [{rows}, {width}]")
@@ -86,11 +86,11 @@ def evaluate(folder: Path, data: Path | None, text: str, label: str) -> int:
     return 0
 
 
-def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None) -> int:
+def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str) -> int:
     """Prints the predictions of a saved network, and writes them where asked."""
     from jtl.command import use
 
-    items, shares, classes = use.predict(folder, inputs)
+    items, shares, classes = use.predict(folder, inputs, text)
     if csv is not None:
         use.write_csv(csv, items, shares, classes)
     ranked(items, shares, classes, top)

@@ -3,14 +3,20 @@
 import csv
 import json
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+MARKS = {".csv": ",;\t", ".tsv": "\t"}
+"""What may stand between the cells of a line, by the kind of table."""
 
 
 def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any]]:
     """The rows of a table, each of which has these columns.
+
+    A .csv whose first line names them all between semicolons or tabs, as spreadsheets of many countries write it, is
+    read by that mark. Names of columns are taken without the space around them.
 
     Args:
       path: of the file.
@@ -19,17 +25,21 @@ def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any
 
     Raises:
       FileNotFoundError: where there is no such file.
-      ValueError: for a table of another kind or without rows, a column that it does not have, or an empty cell.
+      ValueError: for a table of another kind or without rows, a column that it does not have or has twice, an empty
+        cell, or a row of more cells than there are columns, as where a comma within a text is not quoted.
     """
     path = path.expanduser()
     if not path.exists():
         raise FileNotFoundError(f"the table {str(path)!r} does not exist")
-    found = _read(path)
+    found = _read(path, columns)
     if not found:
         raise ValueError(f"{str(path)!r} has no rows")
     for name in columns:
         if name not in found[0]:
-            raise ValueError(f"{str(path)!r} has no column {name!r}; there are {list(found[0])}: give {options}")
+            raise ValueError(
+                f"{str(path)!r} has no column {name!r}; its columns are {list(found[0])}: give {options}"
+                + ("; the first line must name the columns" if path.suffix.lower() in MARKS else "")
+            )
     for i, row in enumerate(found, 1):
         for name in columns:
             value = row.get(name)
@@ -38,7 +48,7 @@ def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any
     return found
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     kind = path.suffix.lower()
     if kind not in TABLES or not path.is_file():
         raise ValueError(f"{str(path)!r} is no table that jtl reads: give one of {', '.join(TABLES)}, or a folder")
@@ -49,9 +59,35 @@ def _read(path: Path) -> list[dict[str, Any]]:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
             return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
         with open(path, encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","))
+            return _separated(path, file, columns, MARKS[kind])
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{str(path)!r} is no table in UTF-8: {error}") from error
+        raise ValueError(
+            f"{str(path)!r} is no table in UTF-8: {error}; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
+        ) from error
+
+
+def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[dict[str, Any]]:
+    first = file.readline()
+    mark = next((m for m in marks if set(columns) <= set(_names(first, m))), marks[0])
+    file.seek(0)
+    lines = csv.reader(file, delimiter=mark)
+    names, found = [name.strip() for name in next(lines, [])], []
+    twice = [name for name in columns if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{str(path)!r} has the column {twice[0]!r} {names.count(twice[0])} times: {names}")
+    for cells in lines:
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise ValueError(
+                f"line {lines.line_num} of {str(path)!r} has {len(cells)} cells, and there are {len(names)} columns,"
+                f" {names}: put a text that holds {mark!r} into quotation marks: {cells}"
+            )
+        if cells:
+            found.append(dict(zip_longest(names, cells[: len(names)])))
+    return found
+
+
+def _names(line: str, mark: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], delimiter=mark), [])]
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:

@@ -18,8 +18,9 @@ from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples
-from jtl.command.splits import repeated, split
+from jtl.command.splits import groups_in_both, repeated, split
 from jtl.data import augment
+from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
 from jtl.methods.finetune.finetune import evaluation, finetune
@@ -48,7 +49,7 @@ from jtl.typing import Mask
 MARGIN = 256 / 224
 """Training sees random windows of images that are this much larger than the network's input."""
 CLIP = 1.0
-PENALTIES = (0.003, 0.01, 0.03, 0.1)
+PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         notes.append(
             f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
         )
+    for name, both in groups_in_both(splits):
+        notes.append(f"{len(both)} groups of train are in {name} too, as {both[0]!r}: its scores are too good")
     key = jax.random.key(settings.seed)
     loaded = pretrained(
         settings.weights,
@@ -112,6 +115,9 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         size=settings.size,
     )
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, train.items, settings.size)
+    for part, examples in splits.items():
+        if (cut := inputs.cut(examples.items)) is not None:
+            notes.append(f"{part}: {cut}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
     start = _probe(settings, loaded, inputs, splits, say)
@@ -170,15 +176,24 @@ def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[
 
 def _training(
     settings: Settings, loaded: Pretrained, inputs: Inputs, train: Examples
-) -> tuple[Dataset, Objective, Mask]:
+) -> tuple[Dataset | ByLength, Objective, Mask]:
     """The batches, the objective, and what is trained."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
-    data = Dataset(_Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
+    if train.kind == "texts":
+        data = _texts(inputs, train, settings, shuffle=True)
+    else:
+        data = Dataset(_Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
     objective = finetune(loaded.network, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
     if train.kind == "images":
         windows = () if side is None else (augment.crop(side),)
         objective = augmented(objective, augment.compose(augment.flip(), *windows))
     return data, objective, select(*trained_by(settings.ways, loaded.variables))
+
+
+def _texts(inputs: Inputs, rows: Examples, settings: Settings, *, shuffle: bool) -> ByLength:
+    """Batches of texts of similar length, which are tokenized once."""
+    options = {"batch_size": settings.batch, "seed": settings.seed, "classes": rows.classes}
+    return jtl.data.by_length(inputs.read(rows.items), rows.labels, shuffle=shuffle, **options)
 
 
 def _optimizer(rate: Any) -> optax.GradientTransformation:
@@ -190,15 +205,17 @@ def _below(
     loaded: Pretrained,
     inputs: Inputs,
     splits: dict[str, Examples],
-    training: tuple[Dataset, Objective, Mask],
+    training: tuple[Dataset | ByLength, Objective, Mask],
     rate: float,
     say: Any,
 ) -> tuple[Variables, list[dict[str, Any]], str]:
     """The best variables by the validation accuracy, the start among them."""
     net, (data, objective, trained) = loaded.network, training
-    held = jtl.data.arrays(
-        inputs.read(splits["val"].items), splits["val"].labels, batch_size=settings.batch, shuffle=False
-    )
+    val = splits["val"]
+    if val.kind == "texts":
+        held = _texts(inputs, val, settings, shuffle=False)
+    else:
+        held = jtl.data.arrays(inputs.read(val.items), val.labels, batch_size=settings.batch, shuffle=False)
     steps = settings.steps or max(50, 10 * len(data))
     tx = _optimizer(optim.warmup_cosine(rate, steps))
     step = make_step(objective, tx, trainable=trained, clip=CLIP)

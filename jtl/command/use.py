@@ -55,15 +55,17 @@ def whole(folder: Path) -> Pretrained:
     return loaded._replace(variables=Variables(mine, jax.tree.map(np.asarray, found.stats)))
 
 
-def predict(folder: Path, inputs: Sequence[str]) -> tuple[list[Any], np.ndarray, tuple[str, ...]]:
+def predict(folder: Path, inputs: Sequence[str], text: str = "text") -> tuple[list[Any], np.ndarray, tuple[str, ...]]:
     """The examples, the share of each class [examples, classes], and the classes' names.
 
     Args:
       folder: of a saved network.
-      inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line.
+      inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line,
+        or tables.
+      text: the column of tables.
     """
     loaded, kind = opened(folder)
-    items: list[Any] = texts(inputs) if kind == "texts" else source.files_of(inputs, _suffixes(kind))
+    items: list[Any] = texts(inputs, text) if kind == "texts" else source.files_of(inputs, _suffixes(kind))
     how, loaded = inputs_of(loaded, str(folder), kind, items, None)
     z = passes.logits(loaded, how)(items)
     e = np.exp(z - z.max(1, keepdims=True))
@@ -91,18 +93,34 @@ def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
 def features(
     weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None, text: str | None
 ) -> tuple[int, int]:
-    """Writes the features of images or texts into an .npz, `features` [rows, width] and `inputs`; returns its shape.
+    """Writes the features of images, sounds or texts into an .npz, `features` [rows, width] and `inputs`.
 
     Args:
       weights: of the network.
-      inputs: files or folders of images; or one table of texts, whose labels are not needed.
+      inputs: files or folders of images or of sounds; or one table of texts, whose labels are not needed.
       out: the file to write.
       arch: the network, where the weights do not say it.
       size: of images.
-      text: the column of a table; None for images.
+      text: the column of a table; None for images and sounds.
+
+    Returns:
+      The shape of the features.
+
+    Raises:
+      ValueError: for images and sounds at once, or a table without `text`.
     """
-    kind, key = "images" if text is None else "texts", jax.random.key(0)
-    items = source.files_of(inputs) if text is None else source.column(Path(*inputs), text)
+    key = jax.random.key(0)
+    if text is not None:
+        kind, items = "texts", source.column(Path(*inputs), text)
+    else:
+        if tables := [given for given in inputs if Path(given).suffix.lower() in source.TABLES]:
+            raise ValueError(f"{tables[0]!r} is a table: name the column of its texts, --text COLUMN")
+        items = source.files_of(inputs, source.SUFFIXES + source.SOUNDS)
+        heard = [item for item in items if item.suffix.lower() in source.SOUNDS]
+        if heard and len(heard) < len(items):
+            other = next(item for item in items if item not in heard)
+            raise ValueError(f"{str(heard[0])!r} is a sound and {str(other)!r} an image: give one kind")
+        kind = "sounds" if heard else "images"
     loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
     how, loaded = inputs_of(loaded, weights, kind, items, size)
     rows = passes.features(loaded, how)(items)

@@ -6,6 +6,7 @@ from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
+from jtl.data.lengths import by_length
 from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
@@ -24,6 +25,7 @@ __all__ = [
     "augment",
     "bank",
     "bank_of",
+    "by_length",
     "cifar_fs",
     "corrupt",
     "episodes",

@@ -117,6 +117,11 @@ def scan(
         for file in inside:
             if file.is_symlink() and not file.exists():
                 raise ValueError(f"{str(file)!r} is a link to {str(file.readlink())!r}, which is not there")
+            if file.is_dir():
+                raise ValueError(
+                    f"{str(file)!r} is a folder within the class folder {str(places[name])!r}: move its {what}s up, or"
+                    f" give {str(places[name])!r} if its folders are the classes"
+                )
             if file.suffix.lower() not in suffixes or not file.is_file():
                 article = "an" if what[0] in "aeiou" else "a"
                 raise ValueError(f"{str(file)!r} is not {article} {what} file; suffixes are {tuple(suffixes)}")

@@ -85,6 +85,20 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     return resample(wave, own, rate)
 
 
+def duration(file: str | Path) -> float:
+    """The seconds of a wav or flac file, by its header alone.
+
+    Raises:
+      ValueError: the file does not decode; it is named.
+    """
+    import soundfile
+
+    try:
+        return soundfile.info(str(local(file, "file"))).duration
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"sound {str(file)!r} does not decode: {error}") from error
+
+
 def resample(wave: Wave, before: int, after: int) -> Wave:
     """The same sound with `after` samples a second in place of `before`, by a polyphase filter.
 

@@ -79,12 +79,15 @@ class Tokenizer:
             made["prompt"] = self._before(made["mask"])
         return made
 
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special ones and the prompt's included, before it is cut or padded."""
+        _check("texts", texts)
+        backend = _whole(self.backend)
+        return [len(found.ids) for found in backend.encode_batch_fast([self.prompt.text + text for text in texts])]
+
     def _before(self, mask: np.ndarray) -> np.ndarray:
         """The tokens of the prompt, and the special ones before it, as sentence-transformers counts them."""
-        alone = type(self.backend).from_str(self.backend.to_str())
-        alone.no_padding()
-        alone.no_truncation()
-        encoded = alone.encode(self.prompt.text)
+        encoded = _whole(self.backend).encode(self.prompt.text)
         count = len(encoded.ids) - bool(encoded.special_tokens_mask[-1])
         return mask & (np.cumsum(mask, 1) <= count)
 
@@ -96,9 +99,7 @@ class Tokenizer:
         """
         folder = local(directory, "directory")
         folder.mkdir(parents=True, exist_ok=True)
-        plain = type(self.backend).from_str(self.backend.to_str())
-        plain.no_truncation()
-        plain.no_padding()
+        plain = _whole(self.backend)
         (folder / "tokenizer.json").write_text(plain.to_str(pretty=True), encoding="utf-8")
         if self.prompt.text and not (folder / PROMPTS).exists():
             told = {"prompts": {"default": self.prompt.text}, "default_prompt_name": "default"}
@@ -138,6 +139,14 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
     backend.enable_truncation(length, direction=sides["truncation"])
     backend.enable_padding(length=length, pad_id=backend.token_to_id(pad), pad_token=pad, direction=sides["padding"])
     return Tokenizer(backend, length, config, before)
+
+
+def _whole(backend: Any) -> Any:
+    """A copy that neither cuts nor pads."""
+    found = type(backend).from_str(backend.to_str())
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def _roomy(backend: Any, length: int, pair: bool) -> None:

@@ -17,8 +17,9 @@ NAMED = 150
 def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: str = "") -> Path:
     """Draws a confusion matrix: rows are the true classes, columns the predicted ones.
 
-    A cell's shade is its share of its row, its number the count; more than `LEGIBLE` classes have no numbers, more than
-    `NAMED` no names, for which there is no room.
+    A cell's shade is the square root of its share of its row, so that few mistakes among many examples are seen; its
+    number is the count; more than `LEGIBLE` classes have no numbers, more than `NAMED` no names, for which there is no
+    room.
 
     Args:
       matrix: [classes, classes] of counts, as `jtl.metrics.confusion_matrix` gives them.
@@ -35,14 +36,15 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
     counts = np.asarray(matrix)
     if counts.shape != (len(classes),) * 2 or not len(classes):
         raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
-    share = shares(counts)
+    depth = np.sqrt(shares(counts))
     legible = len(classes) <= LEGIBLE
-    side = 1.5 + (0.5 * len(classes) if legible else 0.15 * min(len(classes), NAMED))
+    # Without names the figure has the width of a page, so that the numbers beside it stay legible there.
+    side = 1.5 + (0.5 * len(classes) if legible else 0.15 * len(classes) if len(classes) <= NAMED else 8)
     figure, axes = _figure((side + 0.5, side))
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(depth, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count and legible:
-            colour = "white" if share[row, column] > 0.5 else "black"
+            colour = "white" if depth[row, column] > 0.6 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
     if len(classes) <= NAMED:
         small = {} if legible else {"fontsize": 6}

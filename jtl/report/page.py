@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
@@ -16,6 +18,15 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } img { max-
 .cards { display: flex; flex-wrap: wrap; gap: 1rem; } .card { width: 10rem; font-size: .85rem; }
 .card img { width: 10rem; height: 10rem; object-fit: cover; border-radius: 4px; } .text { width: 100%; }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; } .wrong { color: #b00020; }
+summary { cursor: pointer; } .wide { overflow: auto; max-height: 46rem; }
+.matrix { border-collapse: separate; border-spacing: 1px; font-size: .75rem; } .matrix td { padding: 0 .3rem; }
+.matrix td { background: #f4f7fb; }
+.matrix td, .matrix thead th { min-width: 1.5rem; height: 1.5rem; text-align: center; border: 0; }
+.matrix th { border: 0; background: #fff; position: sticky; left: 0; z-index: 1; }
+.matrix th { font-weight: 400; white-space: nowrap; }
+.matrix thead th { padding: .25rem .1rem; }
+.matrix thead th { top: 0; vertical-align: bottom; z-index: 2; } .matrix thead th:first-child { z-index: 3; }
+.matrix .up { writing-mode: vertical-rl; transform: rotate(180deg); display: inline-block; } .matrix .d { color: #fff; }
 """
 
 
@@ -50,9 +61,10 @@ class Page:
         """A paragraph; `kind` is "big" or "note"."""
         self._parts.append(f"<p class='{kind}'>{html.escape(text)}</p>")
 
-    def code(self, text: str) -> None:
-        """Lines in columns."""
-        self._parts.append(f"<pre>{html.escape(text)}</pre>")
+    def code(self, text: str, summary: str = "") -> None:
+        """Lines in columns; with a summary they are unfolded by a click on it."""
+        lines = f"<pre>{html.escape(text)}</pre>"
+        self._parts.append(f"<details><summary>{html.escape(summary)}</summary>{lines}</details>" if summary else lines)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; numbers stand right."""
@@ -63,6 +75,30 @@ class Page:
             "".join(f"<td{k}>{html.escape(_shown(v))}</td>" for k, v in zip(kinds, row, strict=True)) for row in rows
         ]
         self._parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>")
+
+    def matrix(self, counts: Any, classes: Sequence[str]) -> None:
+        """A confusion matrix: a row for each true class, a column for each predicted one.
+
+        A cell's shade is the square root of its share of the row, so that a single mistake among many examples is seen.
+        Names stay in view where the matrix is larger than the page.
+
+        Args:
+          counts: [classes, classes].
+          classes: their names.
+        """
+        counts = np.asarray(counts)
+        depth = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+        names = [html.escape(name) for name in classes]
+        upright = len(names) > 8 or max(map(len, classes)) > 12
+        up = " class='up'" if upright else ""
+        head = "".join(f"<th scope='col'><span{up}>{name}</span></th>" for name in names)
+        rows = []
+        for i, name in enumerate(names):
+            cells = [_cell(counts[i, j], depth[i, j], f"{name} taken for {other}") for j, other in enumerate(names)]
+            rows.append(f"<tr><th scope='row'>{name}</th>{''.join(cells)}</tr>")
+        corner = "<th>true \\ predicted</th>"
+        table = f"<table class='matrix'><thead><tr>{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        self._parts.append(f"<div class='wide'>{table}</div>")
 
     def figure(self, draw: Callable[[Path], Any], told: str) -> None:
         """A picture that `draw(path)` writes as PNG; `told` says what it shows to those who cannot see it."""
@@ -95,6 +131,13 @@ class Page:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.text(), encoding="utf-8")
         return path
+
+
+def _cell(count: int, depth: float, told: str) -> str:
+    if not count:
+        return "<td></td>"
+    dark = " class='d'" if depth > 0.6 else ""
+    return f"<td{dark} title='{told}' style='background:rgba(8,48,107,{depth:.2f})'>{count}</td>"
 
 
 def _player(file: Path, kind: str) -> str:

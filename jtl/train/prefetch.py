@@ -22,7 +22,8 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
       data: `data[step]` is a batch, this process's rows.
       steps: which, without gaps.
       mesh: where the batches go.
-      fixed: all batches must have the shapes of the first, as a compiled step takes no others.
+      fixed: all batches must have the shapes of the first, as a compiled step takes no others. Data with `lengths`, as
+        those of `jtl.data.by_length`, may have any of these in the place of one.
 
     Raises:
       ValueError: for a batch of other shapes, where they are to be fixed.
@@ -30,12 +31,13 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
     """
     batches = prefetch(data, steps.start, partial(put_batch, mesh=mesh), stop_step=steps.stop)
     first: dict[str, jax.ShapeDtypeStruct] = {}
+    lengths = frozenset(getattr(data, "lengths", ()))
     with closing(batches):
         for step, batch in zip(steps, batches, strict=True):
             shapes = {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in flatten(batch).items()}
             first = first or shapes
             if fixed:
-                _same(steps.start, first, step, shapes)
+                _same(steps.start, first, step, shapes, lengths)
             yield batch
 
 
@@ -44,11 +46,20 @@ def rows(batch: Any) -> dict[str, int]:
     return {f"rows of {path!r}": leaf.shape[0] // jax.process_count() for path, leaf in flatten(batch).items()}
 
 
-def _same(first: int, expected: dict, step: int, shapes: dict) -> None:
+def _same(first: int, expected: dict, step: int, shapes: dict, lengths: frozenset[int]) -> None:
     for path in sorted(expected.keys() | shapes.keys()):
-        if expected.get(path) != shapes.get(path):
+        if not _alike(expected.get(path), shapes.get(path), lengths):
             shown = ["absent" if s is None else f"{s.dtype}{s.shape}" for s in (shapes.get(path), expected.get(path))]
             raise ValueError(
                 f"batch {step}: {path!r} is {shown[0]}, and was {shown[1]} in batch {first}; the step is"
                 " compiled for one shape: pad the last batch and give it a mask"
             )
+
+
+def _alike(one: Any, other: Any, lengths: frozenset[int]) -> bool:
+    if one == other:
+        return True
+    if one is None or other is None or one.dtype != other.dtype or min(one.ndim, other.ndim) < 2:
+        return False
+    both = {one.shape[1], other.shape[1]} <= lengths
+    return both and one.shape[:1] + one.shape[2:] == other.shape[:1] + other.shape[2:]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jtl.command.scores import scored
+from jtl.command.scores import interval, scored
 
 Z = np.random.default_rng(0).normal(size=(40, 3))
 Y = np.random.default_rng(1).integers(0, 3, 40)
@@ -45,3 +45,11 @@ def test_pairs_of_confused_classes_are_counted():
     found = scored(np.eye(3)[said], labels, ("a", "b", "c")).confused()
     assert found == [("a", "b", 2, 0.5), ("a", "c", 1, 0.25), ("b", "c", 1, 0.5)]
     assert scored(np.eye(3)[labels], labels, ("a", "b", "c")).confused() == []
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 4), (141, 153), (7, 7), (1, 2)])
+def test_the_interval_is_wilson_s(right, of):
+    """As SciPy's."""
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(right, of).proportion_ci(method="wilson")
+    np.testing.assert_allclose(interval(right, of, 1.959963984540054), expected, atol=1e-12)

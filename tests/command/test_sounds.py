@@ -88,3 +88,22 @@ def test_sounds_become_input_as_by_the_network_s_own_preprocessing(world):
         inputs_of(loaded._replace(preprocessing=None), "net", "sounds", files, None)
     with pytest.raises(ValueError, match="'net' takes no images"):
         inputs_of(loaded, "net", "images", files, None)
+
+
+def test_features_of_sounds_and_sounds_that_are_cut(world, tmp_path):
+    words = ["features", str(world / "sounds"), "--weights", str(world / "net"), "--out", str(tmp_path / "f.npz")]
+    assert cli.main(words) == 0
+    with np.load(tmp_path / "f.npz") as found:
+        assert found["features"].shape == (24, 6)
+    soundfile = pytest.importorskip("soundfile")
+    long = tmp_path / "long.WAV"
+    soundfile.write(long, np.random.default_rng(0).normal(size=(44100 * 11, 2)) / 9, 44100)  # stereo, eleven seconds
+    loaded, files = load(world / "net"), sorted((world / "sounds" / "low").iterdir())
+    inputs, _ = inputs_of(loaded, "net", "sounds", [*files, long], None)
+    assert inputs.cut([*files, long]) == "1 of 13 sounds are longer than 10 seconds: the rest of these is not used"
+    assert inputs.cut(files) is None
+    wave = inputs.read([long])["wave"]
+    assert wave.shape == (1, 160000)
+    left, right = soundfile.read(long)[0].T
+    whole = audio.resample(((left + right) / 2).astype(np.float32), 44100, 16000)[:160000]
+    np.testing.assert_allclose(wave[0], (whole - whole.mean()) / whole.std(), atol=1e-3)

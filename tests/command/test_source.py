@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jtl.command import source
-from jtl.command.splits import repeated, split
+from jtl.command.splits import groups_in_both, repeated, split
 
 
 def image(path, value):
@@ -84,7 +84,7 @@ def table(tmp_path, text, name="t.csv"):
     ("make", "message"),
     [
         (lambda p: p / "nowhere", "nowhere' do not exist"),
-        (lambda p: table(p, "a,b\n1,2\n"), r"no column 'text'; there are \['a', 'b'\]"),
+        (lambda p: table(p, "a,b\n1,2\n"), r"no column 'text'; its columns are \['a', 'b'\]"),
         (lambda p: table(p, "text,label\n"), "has no rows"),
         (lambda p: table(p, "text,label\nx,1\n ,2\n"), "row 2 .* has an empty 'text'"),
         (lambda p: table(p, "text,label\nx,1\ny,1\n"), r"has the classes \['1'\]: a classifier needs two"),
@@ -117,7 +117,7 @@ def test_parquet_that_cannot_be_read_is_told(tmp_path, monkeypatch):
 
 def test_a_column_of_texts_needs_no_labels(tmp_path):
     assert source.column(table(tmp_path, "n,text\n1,good\n2,bad\n"), "text") == ["good", "bad"]
-    with pytest.raises(ValueError, match=r"no column 'review'; there are \['n', 'text'\]: give --text"):
+    with pytest.raises(ValueError, match=r"no column 'review'; its columns are \['n', 'text'\]: give --text"):
         source.column(tmp_path / "t.csv", "review")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         source.column(tmp_path / "gone.csv", "text")
@@ -154,6 +154,14 @@ def test_groups_are_whole(tmp_path):
     for pattern, message in (("_(.*)=", "is not in the name of"), ("(", "is no regex"), ("png", "there are 1 groups")):
         with pytest.raises(ValueError, match=message):
             split(source.read(tmp_path, group=pattern), seed=0)
+
+
+def test_groups_that_given_splits_share_are_told(tmp_path):
+    for name, who in (("train", "ab"), ("val", "c"), ("test", "bda")):
+        table(tmp_path, "text,label,who\n" + "".join(f"{w}{i},{i},{w}\n" for w in who for i in (0, 1)), f"{name}.csv")
+    found = split(source.read(tmp_path, group="who"), 0)
+    assert groups_in_both(found) == [("test", ["a", "b"])]
+    assert groups_in_both(split(source.read(tmp_path), 0)) == []
 
 
 def test_a_class_that_no_training_group_has_is_told(tmp_path):

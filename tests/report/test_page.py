@@ -49,3 +49,32 @@ def test_pictures_are_within_the_page(tmp_path):
     found = parsed(page)
     assert [source.split(",")[0] for source in found.sources] == ["data:image/jpeg;base64", "data:image/png;base64"]
     assert page.write(tmp_path / "deep" / "page.html").read_text(encoding="utf-8") == page.text()
+
+
+def test_a_matrix_has_a_cell_for_each_pair_and_is_escaped():
+    """As a parser reads it: the row of each true class, counts where there are any, and dark cells in white print."""
+    page, names = Page("matrix"), ["a", "<b>", "it's"]
+    page.matrix(np.array([[98, 2, 0], [0, 5, 5], [0, 0, 0]]), names)
+    found = parsed(page)
+    assert found.tags.count("td") == 9
+    assert "b" not in found.tags
+    words = [word for word in found.words if word.strip()]
+    place = words.index("true \\ predicted")
+    assert words[place:] == ["true \\ predicted", *names, "a", "98", "2", "<b>", "5", "5", "it's"]
+    assert page.text().count("class='d'") == 3
+    assert "title='a taken for &lt;b&gt;' style='background:rgba(8,48,107,0.14)'>2<" in page.text()  # sqrt(2 / 100)
+
+
+def test_long_names_stand_upright():
+    for names, upright in ((["ants", "bees"], False), (["a" * 13, "b"], True), ([str(i) for i in range(9)], True)):
+        page = Page("matrix")
+        page.matrix(np.eye(len(names), dtype=int), names)
+        assert ("class='up'" in page.text()) == upright
+
+
+def test_lines_can_be_folded():
+    page = Page("fold")
+    page.code("many\nlines", "2 < 3")
+    found = parsed(page)
+    assert found.tags[-3:] == ["details", "summary", "pre"]
+    assert "2 < 3" in found.words

@@ -1,0 +1,176 @@
+"""Batches of tokenized texts of similar length: few shapes, and little padding."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl.data.arrays import arrays
+from jtl.data.pipeline import Dataset
+from jtl.typing import Batch
+
+SHORTEST = 16
+"""Tokens of the shortest bucket; each next one is twice as long."""
+
+
+def by_length(
+    x: Mapping[str, Any],
+    y: Any = None,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    shuffle: bool = True,
+    classes: int | Sequence[str] | None = None,
+    ignore: int | None = None,
+    shortest: int = SHORTEST,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> "ByLength":
+    """Data set of tokenized texts whose batches are cut to the bucket of their longest text.
+
+    Buckets are `shortest`, twice that, four times, ... tokens, up to the length of the rows. Each epoch, the texts are
+    drawn in another order and batched bucket by bucket; the rest of a bucket that fills no batch goes into the next
+    longer one, so an epoch has `ceil(examples / batch_size)` steps, each text once, and at most one partial batch, as
+    with `jtl.data.arrays`. The batches of all buckets are mixed. A compiled step takes as many shapes as there are
+    buckets, which `jtl.fit` compiles when they come.
+
+    Args:
+      x: tokenized texts, as `jtl.preprocess.text.tokenizer` gives them: `mask` [texts, length], true where there is a
+        token, and other arrays; those of [texts, length, ...] are cut.
+      y: labels, as `jtl.data.arrays` takes them; integers of [texts, length], as tags of tokens, are cut too.
+      batch_size: rows of the global batch.
+      seed: of the order.
+      shuffle: with another order each epoch; False for evaluation: from short to long.
+      classes: the number of classes or their names.
+      ignore: an integer label that may stand beside them.
+      shortest: tokens of the shortest bucket.
+      process_index: see `Dataset`.
+      process_count: see `Dataset`.
+
+    Raises:
+      ValueError: without a mask [texts, length], for a bucket below 1, and as `arrays` does.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> mask = np.arange(64) < np.array([[5], [60], [9], [3]])
+      >>> rows = jtl.data.by_length({"ids": mask.astype(int), "mask": mask}, [0, 1, 1, 0], batch_size=2)
+      >>> sorted(rows[step]["x"]["ids"].shape for step in range(len(rows)))
+      [(2, 16), (2, 64)]
+    """
+    if shortest < 1:
+        raise ValueError(f"shortest={shortest}: give at least 1 token")
+    mask = np.asarray(x["mask"]) if "mask" in x else None
+    if mask is None or mask.ndim != 2:
+        told = f"x has {sorted(x)}" if mask is None else f"x['mask'] has shape {mask.shape}"
+        raise ValueError(f"{told}: give a mask [texts, length], true where there is a token")
+    whole = arrays(x, y, batch_size=batch_size, seed=seed, shuffle=shuffle, classes=classes, ignore=ignore)
+    rows = replace(whole, process_index=process_index, process_count=process_count)
+    extents, left = extent(mask)
+    buckets = np.array([bucket(int(n), mask.shape[1], shortest) for n in extents], np.int32)
+    return ByLength(rows, buckets, left, mask.shape[1])
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """Batches of texts of similar length, as a function of the step; made by `by_length`.
+
+    Args:
+      whole: the uncut rows, and how they are batched.
+      buckets: the length that each text is cut to, [texts].
+      left: whether padding stands before the text.
+      longest: the length of the uncut rows.
+    """
+
+    whole: Dataset
+    buckets: np.ndarray
+    left: bool
+    longest: int
+
+    @property
+    def size(self) -> int:
+        """How many examples there are."""
+        return self.whole.size
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the global batch."""
+        return self.whole.batch_size
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes' names in the order of their labels, or None."""
+        return self.whole.classes
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths that a batch may have, by which `jtl.fit` knows that shapes differ on purpose."""
+        return tuple(sorted(set(self.buckets.tolist())))
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self.whole)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the first epoch, in order."""
+        return (self[step] for step in range(len(self)))
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
+        if step < 0:
+            raise IndexError(f"step is {step}; steps count from 0")
+        epoch, place = divmod(int(step), len(self))
+        index, length, real = self._epochs(epoch)[place]
+        process, local = self.whole._share()
+        mine = slice(process * local, (process + 1) * local)
+        first = place * self.batch_size + mine.start
+        draws = [(self.whole.seed, epoch, first + row) for row in range(local)]
+        found = self.whole.source.read(index[mine], draws)
+        kept = slice(self.longest - length, None) if self.left else slice(0, length)
+        x = {name: cut(value, self.longest, kept) for name, value in found["x"].items()}
+        batch = {**found, "x": x, "mask": (np.arange(self.batch_size) < real)[mine]}
+        if "y" in found:
+            batch["y"] = jax.tree.map(lambda y: y if y.dtype.kind == "f" else cut(y, self.longest, kept), found["y"])
+        return batch
+
+    @cached_property
+    def _epochs(self) -> Callable[[int], list[tuple[np.ndarray, int, int]]]:
+        return lru_cache(maxsize=4)(self._planned)  # the epochs of the batches that are read ahead
+
+    def _planned(self, epoch: int) -> list[tuple[np.ndarray, int, int]]:
+        """The batches of an epoch: (examples, length, how many of them are no copies)."""
+        draw = np.random.default_rng((zlib.crc32(b"by_length"), self.whole.seed, epoch))
+        order = draw.permutation(self.size) if self.whole.shuffle else np.arange(self.size)
+        found, rest, batch = [], order[:0], self.batch_size
+        for length in self.lengths:
+            here = np.concatenate([rest, order[self.buckets[order] == length]])
+            whole = len(here) - len(here) % batch
+            found += [(rows, length, batch) for rows in here[:whole].reshape(-1, batch)]
+            rest = here[whole:]
+        if len(rest):
+            found.append((np.resize(rest, batch), int(self.buckets[rest].max()), len(rest)))
+        return [found[i] for i in draw.permutation(len(found))] if self.whole.shuffle else found
+
+
+def bucket(count: int, longest: int, shortest: int = SHORTEST) -> int:
+    """The first of `shortest`, twice that, four times ... that has room for so many tokens; `longest` at most."""
+    length = shortest
+    while length < count:
+        length *= 2
+    return min(length, longest)
+
+
+def extent(mask: np.ndarray) -> tuple[np.ndarray, bool]:
+    """How far each row of a mask [rows, length] reaches, and whether padding stands before the text, not behind."""
+    mask = np.asarray(mask, bool)
+    left = bool((~mask[:, 0] & mask[:, -1]).any())
+    first = (mask if left else mask[:, ::-1]).argmax(1)
+    return np.where(mask.any(1), mask.shape[1] - first, 0), left
+
+
+def cut(value: np.ndarray, longest: int, kept: slice) -> np.ndarray:
+    """The kept tokens of [rows, longest, ...]; an array of another shape as it is."""
+    return value[:, kept] if value.ndim > 1 and value.shape[1] == longest else value

@@ -1,0 +1,128 @@
+"""Folders and tables as newcomers have them: read as they mean it, or refused in words that name the thing."""
+
+import jax
+import made
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl import cli
+from jtl.command import source
+from jtl.command.inputs import texts
+from jtl.command.model import inputs_of, pretrained
+from jtl.command.tables import rows
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "the", "##s"]
+
+
+def table(root, text, name="t.csv"):
+    (root / name).write_text(text, encoding="utf-8")
+    return root / name
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = made.folder(tmp_path_factory.mktemp("net"), made.BERT | {"max_position_embeddings": 160})
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(encoder):
+    return pretrained(str(encoder), ("a", "b"), arch=None, kind="texts", key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", ", "])
+def test_a_csv_of_another_mark_is_read_by_it(tmp_path, mark):
+    lines = [("text", "label"), ('"good, very; much\tso"', "yes"), ("bad", "no")]
+    (found,) = source.read(table(tmp_path, "\r\n".join(mark.join(line) for line in lines))).values()
+    assert found.items == ("good, very; much\tso", "bad")
+    assert found.classes == ("no", "yes")
+
+
+def test_labels_that_differ_by_space_are_one_class(tmp_path):
+    (found,) = source.read(table(tmp_path, "text,label\na,no\nb, no\nc,yes \nd,yes\n")).values()
+    assert found.classes == ("no", "yes")
+    assert found.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label,text\nyes,good, very\nno,bad\n", r"line 2 .* has 3 cells, and there are 2 columns.* quotation marks"),
+        ("text,text,label\na,b,yes\nc,d,no\n", "has the column 'text' 2 times"),
+        ("good,yes\nbad,no\n", r"its columns are \['good', 'yes'\].*the first line must name the columns"),
+        ("", "has no rows"),
+        ("text,label\ngood,yes\nbad\n", "row 2 .* has an empty 'label'"),
+    ],
+)
+def test_a_csv_that_would_be_read_wrong_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        source.read(table(tmp_path, text))
+
+
+def test_empty_lines_and_cells_beyond_the_columns_are_nothing(tmp_path):
+    found = rows(table(tmp_path, "text,label\n\na,yes,\n\nb,no,,\n"), ("text",), "--text")
+    assert found == [{"text": "a", "label": "yes"}, {"text": "b", "label": "no"}]
+
+
+def test_a_table_gives_its_column_to_predict(tmp_path, encoder):
+    file = table(tmp_path, "n;review\n1;good film\n2;bad\n", "new.csv")
+    assert texts([str(file), "a third"], "review") == ["good film", "bad", "a third"]
+    with pytest.raises(ValueError, match="has no column 'text'"):
+        texts([str(file)])
+    with pytest.raises(ValueError, match="is a folder, and the network takes texts"):
+        texts([str(tmp_path)])
+
+
+def test_long_texts_are_counted(encoder, loaded):
+    items = ["good " * 126, "good " * 127, "bad"]  # with two special tokens 128, 129 and 3
+    inputs, _ = inputs_of(loaded, str(encoder), "texts", items, None)
+    assert inputs.tokens.counts(items) == [128, 129, 3]
+    assert inputs.cut(items) == "1 of 3 texts are longer than 128 tokens: the rest of these is not used"
+    assert inputs.cut(items[::2]) is None
+
+
+def test_weights_of_another_kind_are_named(tmp_path, encoder, capsys):
+    vit = made.folder(tmp_path / "vit", made.VIT)
+    for name in ("ant", "bee"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.full((8, 8, 3), 9 * i + len(name), np.uint8)).save(
+                tmp_path / "photos" / name / f"{i}.PNG"
+            )
+    assert (
+        cli.main(["finetune", str(tmp_path / "photos"), "--weights", str(encoder), "--out", str(tmp_path / "r")]) == 2
+    )
+    assert "is a network of texts, and the data are images: give weights that take images" in capsys.readouterr().err
+    file = table(tmp_path, "text,label\n" + "".join(f"good {i},{i % 2}\n" for i in range(8)))
+    assert cli.main(["finetune", str(file), "--weights", str(vit), "--out", str(tmp_path / "r")]) == 2
+    assert "is a network of images, and the data are texts: give weights that take texts" in capsys.readouterr().err
+
+
+def test_hidden_files_are_passed_over_where_files_are_looked_for(tmp_path):
+    for name in ("a.png", "._a.png", ".cache/b.png", "__MACOSX/c.png", "deep/d.JPG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in source.files_of([str(tmp_path)])] == ["a.png", "d.JPG"]
+
+
+def test_a_folder_of_the_folder_and_sounds_that_are_not_decoded_are_told(tmp_path):
+    for name in ("all/photos/ant/a.png", "all/photos/bee/b.png", "sounds/yes/a.mp3", "sounds/no/b.mp3"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"photos/ant' is a folder within the class folder .* or give '.*photos'"):
+        source.read(tmp_path / "all")
+    with pytest.raises(ValueError, match=r"holds \.mp3 files.* convert these sounds to one of \.wav, \.flac"):
+        source.read(tmp_path / "sounds")
+
+
+def test_features_say_what_they_cannot_take(tmp_path, capsys):
+    for name in ("a.png", "b.wav", "t.csv"):
+        (tmp_path / name).write_bytes(b"")
+    for words, message in (
+        ([tmp_path / "t.csv"], "is a table: name the column of its texts, --text COLUMN"),
+        ([tmp_path], "is a sound and"),
+    ):
+        assert cli.main(["features", *map(str, words), "--weights", "w"]) == 2
+        assert message in capsys.readouterr().err
