@@ -13,9 +13,12 @@ from jtl.peft.ia3 import ia3 as ia3
 from jtl.peft.lora import lora as lora
 from jtl.peft.lora import lora_plus as lora_plus
 from jtl.peft.oft import oft as oft
+from jtl.peft.prefix_tuning import prefix_tuning as prefix_tuning
+from jtl.peft.prompt_tuning import prompt_tuning as prompt_tuning
 from jtl.peft.quantise import quantise as quantise
 from jtl.peft.quantise import restored as restored
 from jtl.peft.ssf import ssf as ssf
 from jtl.peft.vera import Projections as Projections
 from jtl.peft.vera import projections as projections
 from jtl.peft.vera import vera as vera
+from jtl.peft.vpt import vpt as vpt
