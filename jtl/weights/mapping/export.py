@@ -65,6 +65,21 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     return tensors
 
 
+def named(path: str, table: Sequence[Rule]) -> tuple[str, tuple[str, ...]]:
+    r"""The name in a file of the tensor that holds a parameter, and the paths of all parameters that it holds.
+
+    Raises:
+      WeightNameError: the parameter has no rule.
+
+    Example:
+      >>> from jtl.weights.mapping.rules import Rule
+      >>> named("query/kernel", [Rule(r"qkv\.weight", ("query/kernel", "key/kernel", "value/kernel"))])
+      ('qkv.weight', ('query/kernel', 'key/kernel', 'value/kernel'))
+    """
+    _, name, paths = _source(path, [_inverse(rule) for rule in table if rule.paths], Rules(table))
+    return name, paths
+
+
 def _source(path: str, inverses: Sequence[_Inverse], known: Rules) -> tuple[Rule, str, tuple[str, ...]]:
     for inverse in inverses:
         for pattern, references in inverse.paths:
