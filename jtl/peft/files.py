@@ -114,11 +114,12 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
 
 def save(directory: str | Path, pretrained: Pretrained, variables: Variables, adapter: Adapter) -> None:
-    """Writes the adapters, not the base and not the head, as PEFT does; `PeftModel.from_pretrained` reads them.
+    """Writes the adapters and not the base, as PEFT does; `PeftModel.from_pretrained` reads them.
 
     The names are those of transformers' classifier, or language model where there is no head, and timm's where the
     network's file had them. Of a layer that is several here LoRA is written with the sum of their ranks where their A
-    differ, and all other layers of the file with as many, the rest of which is 0: what is computed stays.
+    differ, and all other layers of the file with as many, the rest of which is 0: what is computed stays. The head is
+    written beside prompts alone, because PEFT reads no prompt of a classifier without it.
 
     Args:
       directory: made where it is not there; files of that name in it are written over.
@@ -138,13 +139,11 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
 
     if not adapter.config:
         raise ValueError("this adapter has no counterpart in PEFT; save its parameters with jtl.Checkpoints")
-    base = variables.params["backbone"]
     check_names(pretrained)
     if adapter.config["peft_type"] in KINDS:
-        config, prompt = write_prompts(adapter, base, pretrained)
-        tensors = {NAME: prompt}
+        config, tensors = write_prompts(adapter, variables.params, pretrained, table_of(pretrained))
     else:
-        config, tensors = written(adapter, pretrained, base)
+        config, tensors = written(adapter, pretrained, variables.params["backbone"])
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

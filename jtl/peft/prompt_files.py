@@ -1,7 +1,7 @@
 """Prompts and prefixes in PEFT's files: `prompt_embeddings`, one array."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from jtl.peft.attach import Adapter
 from jtl.peft.prefix_tuning import prefix_tuning
 from jtl.peft.prompt_tuning import prompt_tuning
 from jtl.pretrained.load import Pretrained
+from jtl.weights.mapping.export import export
+from jtl.weights.mapping.rules import Rule
 
 KINDS = ("PROMPT_TUNING", "PREFIX_TUNING")
 NAME = "prompt_embeddings"
@@ -36,32 +38,36 @@ def read_prompts(config: Mapping[str, Any], value: Any, pretrained: Pretrained) 
     return prefix_tuning(count), {f"adapter/{path}/{name}": next(leaves) for path in paths for name in ("key", "value")}
 
 
-def write_prompts(adapter: Adapter, backbone: Mapping[str, Any], pretrained: Pretrained) -> tuple[dict[str, Any], Any]:
-    """The config and the array of an adapter, of which `backbone` has the parameters.
+def write_prompts(
+    adapter: Adapter, params: Mapping[str, Any], pretrained: Pretrained, table: Sequence[Rule]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The config and the tensors of an adapter, its head's among them: PEFT reads no prompt of a classifier without.
 
     Raises:
       ValueError: for what PEFT has no counterpart of.
     """
     config = {name: value for name, value in adapter.config.items() if name != "pool"}
-    flat, decoder = flatten(backbone), pretrained.config.model_type in _DECODERS
-    head = "SEQ_CLS" if pretrained.variables.params.get("head") else "CAUSAL_LM"
-    depth = len(_attentions(backbone))
-    config |= {"task_type": head, "num_transformer_submodules": 1, "num_layers": depth, "inference_mode": True}
+    flat, decoder = flatten(params["backbone"]), pretrained.config.model_type in _DECODERS
+    paths, tensors = _attentions(params["backbone"]), {}
+    config |= {"task_type": "CAUSAL_LM", "num_transformer_submodules": 1, "num_layers": len(paths)}
+    config["inference_mode"] = True
+    if params.get("head"):
+        config |= {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]}
+        tensors = {f"base_model.{name}": value for name, value in export({"head": params["head"]}, table).items()}
     measures = pretrained.config.to_dict()
     heads = measures.get("num_attention_heads", measures.get("n_head"))
     if config["peft_type"] == "PROMPT_TUNING":
         if not decoder and adapter.config["pool"] == "text":
             raise ValueError("PEFT's classifiers pool the prompt's first token: attach prompt_tuning(pool='prompt')")
         prompt = np.asarray(flat["adapter/words/prompt"])
-        return config | {"token_dim": prompt.shape[1], "num_attention_heads": heads}, prompt
+        return config | {"token_dim": prompt.shape[1], "num_attention_heads": heads}, tensors | {NAME: prompt}
     _check(pretrained)
-    paths = _attentions(backbone)
     missing = [path for path in paths if f"adapter/{path}/key" not in flat]
     if missing:
         raise ValueError(f"the attentions {missing} have no prefix; PEFT has one at every attention")
     leaves = [np.asarray(flat[f"adapter/{path}/{name}"]) for path in paths for name in ("key", "value")]
     config |= {"token_dim": leaves[0].shape[1], "num_attention_heads": measures.get("num_key_value_heads") or heads}
-    return config, np.concatenate(leaves, -1)
+    return config, tensors | {NAME: np.concatenate(leaves, -1)}
 
 
 def _check(pretrained: Pretrained) -> None:
