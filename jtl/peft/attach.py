@@ -147,7 +147,9 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
         raise ValueError(f"where={where!r}: give a tuple of regexes over module paths; there are {names}")
     missed = [pattern for pattern in where if not any(re.fullmatch(pattern, name) for name in names)]
     if missed:
-        raise ValueError(f"the patterns {missed} match no module; there are {names}")
+        parts = [(pattern, name) for pattern in missed for name in names if re.search(pattern, name)]
+        near = f"; {parts[0][0]!r} matches a part of {parts[0][1]!r}, and a whole path is wanted" if parts else ""
+        raise ValueError(f"the patterns {missed} match no module; there are {names}{near}")
     return [name for name in names if any(re.fullmatch(pattern, name) for pattern in where)]
 
 
