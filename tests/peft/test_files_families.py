@@ -3,12 +3,14 @@
 import copy
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from running import forward
 
 from jtl import peft as ours
-from jtl.params import flatten, unflatten
+from jtl.params import flatten, merge, select, split, unflatten
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -262,3 +264,47 @@ def test_timm_names_both_ways(kind, tmp_path):
     ours.save(tmp_path / "ours", pretrained, loaded.variables, loaded.adapter)
     again = peft.PeftModel.from_pretrained(copy.deepcopy(net), tmp_path / "ours").eval()
     np.testing.assert_allclose(reference(again), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_trains_as_peft(kind, families, tmp_path):
+    """The losses of 200 steps of AdamW on GPT-2's prompt or prefix alone, in float64, are PEFT's to 1e-5."""
+    folder, rate = families("gpt2").folder, 3e-2 if kind == "prompt" else 3e-3
+    ids, labels = np.random.default_rng(5).integers(2, 40, (2, 3, 7)).astype(np.int32)
+    theirs = peft.get_peft_model(transformers.GPT2LMHeadModel.from_pretrained(folder).double(), config_of(kind, "gpt2"))
+    theirs = theirs.double().eval()
+    theirs.save_pretrained(tmp_path)
+    with jax.enable_x64(True):
+        loaded = ours.load(tmp_path, load(folder, dtype=jnp.float64))
+        learned, frozen = split(loaded.variables.params, select("backbone/adapter/.*"))
+        tx, x = optax.adamw(rate, weight_decay=0.01), {"ids": ids, "mask": np.ones((3, 7), bool)}
+
+        def loss(learned):
+            variables = loaded.variables._replace(params=merge(learned, frozen))
+            logits = loaded.network.apply(variables, x, train=False)[0].features["logits"]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        @jax.jit
+        def run(learned):
+            def step(carry, _):
+                learned, opt = carry
+                value, grads = jax.value_and_grad(loss)(learned)
+                updates, opt = tx.update(grads, opt, learned)
+                return (optax.apply_updates(learned, updates), opt), value
+
+            return jax.lax.scan(step, (learned, tx.init(learned)), None, 200)[1]
+
+        found = np.asarray(run(jax.tree.map(jnp.asarray, learned)))
+    adam = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], rate, weight_decay=0.01)
+    given, wanted = {"input_ids": torch.tensor(ids).long(), "attention_mask": torch.ones(3, 7).long()}, []
+    for _ in range(200):
+        logits = theirs(**given).logits[:, -7:]
+        value = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(labels).long().flatten())
+        adam.zero_grad()
+        value.backward()
+        adam.step()
+        wanted.append(value.item())
+    assert found.dtype == np.float64
+    assert wanted[-1] < wanted[0] - 0.1
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
