@@ -267,6 +267,24 @@ def _sinusoids(rows: list[dict[str, Any]]) -> Table:
     return Table("MAML on sinusoids", columns, shown)
 
 
+def _adapters(rows: list[dict[str, Any]]) -> Table:
+    full = next(row for row in rows if row["method"] == "full")
+    shown = [
+        (
+            row["method"],
+            f"{row['trained']:,}",
+            f"{row['flops'] / full['flops']:.2f}",
+            f"{row['parameters_bytes'] / 1e6:.1f}",
+            f"{row['optimizer_bytes'] / 1e6:.2f}",
+            f"{row['memory_bytes'] / 1e6:.0f}",
+            "-" if row["time_ratio"] is None else "{1:.2f} ({0:.2f} to {2:.2f})".format(*row["time_ratio"]),
+        )
+        for row in rows
+    ]
+    columns = ("method", "trained", "FLOPs / full", "parameters MB", "optimizer MB", "memory MB", "time / full")
+    return Table("One training step of each adapter, beside full fine-tuning", columns, shown)
+
+
 def _episodes(rows: list[dict[str, Any]]) -> Table:
     return Table("episodes sampled", ("episodes", "a second"), [(row["name"], f"{row['rate']:,.0f}") for row in rows])
 
@@ -305,6 +323,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "episodes": _episodes,
     "faults": _faults,
     "command": _command,
+    "adapters": _adapters,
 }
 
 

@@ -30,16 +30,19 @@ class Adapter(NamedTuple):
       rest: `rest(params, path, own) -> own`, the module's parameters once the adapter's first values are taken out of
         them, as PiSSA does; None where they stay.
       takes: `takes(own) -> bool`, whether there can be such an adapter at a module with these parameters.
+      around: `around(backbone, paths) -> backbone` with the adapter at these modules, where that is more than another
+        output of each of them, as tokens that go through all blocks; `apply` is then None.
     """
 
     where: tuple[str, ...]
     init: Callable[[Key, str, Params], Params]
-    apply: Callable[[Params, Callable, Any, Params, Call], Any]
+    apply: Callable[[Params, Callable, Any, Params, Call], Any] | None
     merge: Callable[[Params, str, Params], Params]
     config: Mapping[str, Any] = {}
     shared: Mapping[str, Any] = {}
     rest: Callable[[Params, str, Params], Params] | None = None
     takes: Callable[[Params], bool] = has_kernel
+    around: Callable[[Model, tuple[str, ...]], Model] | None = None
 
 
 def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:
@@ -144,7 +147,9 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
         raise ValueError(f"where={where!r}: give a tuple of regexes over module paths; there are {names}")
     missed = [pattern for pattern in where if not any(re.fullmatch(pattern, name) for name in names)]
     if missed:
-        raise ValueError(f"the patterns {missed} match no module; there are {names}")
+        parts = [(pattern, name) for pattern in missed for name in names if re.search(pattern, name)]
+        near = f"; {parts[0][0]!r} matches a part of {parts[0][1]!r}, and a whole path is wanted" if parts else ""
+        raise ValueError(f"the patterns {missed} match no module; there are {names}{near}")
     return [name for name in names if any(re.fullmatch(pattern, name) for pattern in where)]
 
 
@@ -163,7 +168,20 @@ def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> 
 
 def _adapted(backbone: Model, adapter: Adapter, paths: Sequence[str]) -> Model:
     """The backbone whose modules at these paths run with the adapter, and whose `init` makes its parameters too."""
-    wanted = frozenset(paths)
+    made = adapter.around(backbone, tuple(paths)) if adapter.around else _beside(backbone, adapter, frozenset(paths))
+
+    def init(key: Key, x: Any) -> Variables:
+        base = backbone.init(key, x)
+        return base._replace(params=_started(base.params, adapter, paths, key))
+
+    return made._replace(init=init)
+
+
+def _beside(backbone: Model, adapter: Adapter, wanted: frozenset[str]) -> Model:
+    """The backbone with `adapter.apply` in place of these modules."""
+    changed = adapter.apply
+    if changed is None:
+        raise ValueError("an adapter has apply or around; this one has neither")
 
     class Adapting:
         def __init__(self):
@@ -177,14 +195,10 @@ def _adapted(backbone: Model, adapter: Adapter, paths: Sequence[str]) -> Model:
             self.count = int(self._seen == wanted)  # a module that was not called would train to nothing, in silence
             params = call.variables.params
             own, (x, *rest) = _at(params, path), args
-            return adapter.apply(_at(params[ADAPTER], path), lambda x: run(x, *rest, **kwargs), x, own, call)
-
-    def init(key: Key, x: Any) -> Variables:
-        made = backbone.init(key, x)
-        return made._replace(params=_started(made.params, adapter, paths, key))
+            return changed(_at(params[ADAPTER], path), lambda x: run(x, *rest, **kwargs), x, own, call)
 
     missing = f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect"
-    return intercepted(backbone._replace(init=init), Adapting, missing)
+    return intercepted(backbone, Adapting, missing)
 
 
 def _backbone(variables: Variables) -> tuple[Params, Callable[[Params], Variables]]:

@@ -1,61 +1,23 @@
 """Adapters in PEFT's files: `adapter_config.json` beside `adapter_model.safetensors`."""
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jtl.backbones.registry import FAMILIES
 from jtl.model import Model, Variables
 from jtl.params import flatten, unflatten
-from jtl.peft.attach import Adapter, attach, matched
-from jtl.peft.ia3 import ia3
-from jtl.peft.lora import lora
-from jtl.peft.oft import oft
-from jtl.peft.vera import Projections, vera
+from jtl.peft.attach import Adapter, attach
+from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
+from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
+from jtl.peft.file_writing import written
+from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
 from jtl.pretrained.load import Pretrained
-from jtl.pretrained.presets import tables
 from jtl.weights.formats.json import read_json
 from jtl.weights.formats.safetensors import read_safetensors
-from jtl.weights.mapping.export import export
-from jtl.weights.mapping.rules import Rule, Rules
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_ENDINGS = {
-    "lora_A.weight": ("a", lambda a: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a.T),
-    "lora_B.weight": ("b", lambda b: b.reshape(b.shape[:2]).T),  # of a convolution [out, rank, 1, 1]
-    "lora_magnitude_vector": ("m", np.ravel),
-    "ia3_l": ("scale", np.ravel),
-    "vera_lambda_d": ("d", np.ravel),
-    "vera_lambda_b": ("l", np.ravel),
-    "oft_R.weight": ("q", np.asarray),
-}
-_SHARED = {"base_model.vera_A": "a", "base_model.vera_B": "b"}
-_OTHERS = (  # entries of a config that change what is computed, and that are not read
-    "bias",
-    "vera_dropout",
-    "module_dropout",
-    "coft",
-    "block_share",
-    "rank_pattern",
-    "alpha_pattern",
-    "lora_bias",
-    "target_parameters",
-    "trainable_token_indices",
-    "layer_replication",
-    "use_qalora",
-    "use_bdlora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "velora_config",
-    "kasa_config",
-    "monteclora_config",
-)
+from jtl.weights.mapping.rules import Rules
 
 
 class Loaded(NamedTuple):
@@ -73,16 +35,19 @@ class Loaded(NamedTuple):
 
 
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
-    """LoRA, rsLoRA, DoRA, VeRA, OFT or IA3 from a folder of PEFT, on the network they were trained on; without torch.
+    """An adapter from a folder of PEFT, on the network that it was trained on; without torch.
+
+    LoRA, rsLoRA, DoRA, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as GPT-2's `c_attn`
+    or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the outputs is cut.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`.
-      pretrained: of `jtl.load`, by transformers' names.
+      pretrained: of `jtl.load`; the names are those of transformers' network, or of timm's.
 
     Raises:
       ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
-        name or shape the network has no place for, for an adapter of a fused layer (as GPT-2's `c_attn`), and for VeRA
-        saved without its random matrices (`save_projection=False`), which torch alone could draw.
+        name or shape the network has no place for, and for VeRA saved without its random matrices
+        (`save_projection=False`), which torch alone could draw.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -108,30 +73,34 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     config = read_json(folder / CONFIG, dict)
     if config is None:
         raise ValueError(f"{folder / CONFIG}: there is no such file")
-    found: dict[str, dict[str, Any]] = {}
-    whole, rules, params = {}, Rules(_table(pretrained)), flatten(pretrained.variables.params)
-    shared = {}
-    for name, tensor in read_safetensors(folder / WEIGHTS).items():
-        if name in _SHARED:
-            shared[_SHARED[name]] = np.asarray(tensor).T
-            continue
-        bare = name.removeprefix(_PREFIX)
-        ending = next((e for e in _ENDINGS if bare.endswith(f".{e}")), None)
-        path, rule = _path(rules, bare if ending is None else bare.removesuffix(ending) + "weight", name, params)
-        if ending is None:
-            whole[path] = np.asarray(rule.transform.forward(np.asarray(tensor)))
-        else:
-            leaf, change = _ENDINGS[ending]
-            if not path.startswith("backbone/") or not path.endswith("/kernel"):
-                raise ValueError(f"{name}: adapts {path!r}; only layers of the backbone are adapted")
-            module = path.removeprefix("backbone/").removesuffix("/kernel")
-            _as_peft(pretrained, module, params[path])
-            found.setdefault(module, {})[leaf] = change(np.asarray(tensor))
-    if not found:
-        raise ValueError(f"{folder / WEIGHTS}: has no tensor that ends in one of {tuple(_ENDINGS)}")
-    adapter = _adapter(config, found, shared, pretrained)
+    tensors = dict(read_safetensors(folder / WEIGHTS))
+    whole, params = {}, flatten(pretrained.variables.params)
+    if config.get("peft_type") in KINDS:
+        if NAME not in tensors:
+            raise ValueError(f"{folder / WEIGHTS}: has no tensor {NAME!r}")
+        adapter, made = read_prompts(config, tensors.pop(NAME), pretrained)
+        leaves = {f"backbone/{path}": leaf for path, leaf in made.items()}
+        rules, prefix = Rules(table_of(pretrained)), "base_model."
+        for name, tensor in tensors.items():
+            whole |= own_leaves(rules, name.removeprefix(prefix), name, tensor, params)
+    else:
+        parts: list[Part] = []
+        shared = {}
+        rules = Rules(table_of(pretrained, list(tensors)))
+        for name, tensor in tensors.items():
+            ending = next((e for e in ENDINGS if name.endswith(f".{e}")), None)
+            if name in SHARED:
+                shared[SHARED[name]] = np.asarray(tensor).T
+            elif ending is None:
+                whole |= own_leaves(rules, name.removeprefix(PREFIX), name, tensor, params)
+            else:
+                parts += parts_of(rules, config, name, ending, tensor, params, pretrained)
+        if not parts:
+            raise ValueError(f"{folder / WEIGHTS}: has no tensor that ends in one of {tuple(ENDINGS)}")
+        adapter = adapter_of(config, parts, shared)
+        leaves = {f"backbone/adapter/{part.module}/{part.leaf}": part.value for part in parts}
     net, variables = attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
-    leaves = {f"backbone/adapter/{m}/{n}": leaf for m, part in found.items() for n, leaf in part.items()} | whole
+    leaves |= whole
     flat = flatten(variables.params)
     for path, leaf in leaves.items():
         if path not in flat or flat[path].shape != leaf.shape:
@@ -145,16 +114,22 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
 
 def save(directory: str | Path, pretrained: Pretrained, variables: Variables, adapter: Adapter) -> None:
-    """Writes the adapters, not the base and not the head, as PEFT does; `PeftModel.from_pretrained` reads them.
+    """Writes the adapters and not the base, as PEFT does; `PeftModel.from_pretrained` reads them.
+
+    The names are those of transformers' classifier, or language model where there is no head, and timm's where the
+    network's file had them. Of a layer that is several here LoRA is written with the sum of their ranks where their A
+    differ, and all other layers of the file with as many, the rest of which is 0: what is computed stays. The head is
+    written beside prompts alone, because PEFT reads no prompt of a classifier without it.
 
     Args:
       directory: made where it is not there; files of that name in it are written over.
-      pretrained: the network without adapters, with a head: its names are those of transformers' classifier.
+      pretrained: the network without adapters.
       variables: of the network with adapters.
       adapter: the one that was attached.
 
     Raises:
-      ValueError: for an adapter without a PEFT counterpart, a network without a head, and a fused layer.
+      ValueError: for an adapter without a PEFT counterpart, a network that has neither a head nor logits, and adapters
+        of one layer of PEFT that differ where it has one value, as OFT's.
 
     Example:
       >>> import jtl
@@ -164,115 +139,12 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
 
     if not adapter.config:
         raise ValueError("this adapter has no counterpart in PEFT; save its parameters with jtl.Checkpoints")
-    if not pretrained.variables.params.get("head"):
-        raise ValueError("this network has no head, and PEFT's names are written for a classifier's; load one with it")
-    base, tensors, names = variables.params["backbone"], {}, {}
-    flat = flatten(variables.params)
-    for module in matched(base, adapter.where, adapter.takes):
-        path = f"backbone/{module}/kernel"
-        _as_peft(pretrained, module, flat[path])
-        name = next(iter(export(unflatten({path: flat[path]}), _table(pretrained)))).removesuffix(".weight")
-        names[module] = name
-        for ending, (leaf, _) in _ENDINGS.items():
-            if (value := flat.get(f"backbone/adapter/{module}/{leaf}")) is None:
-                continue
-            value = np.asarray(value)
-            if leaf == "scale":
-                value = value[None] if _any(adapter.config["inputs"], module) else value[:, None]
-            if leaf in "ab":
-                value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-                value = value[:, :, None, None] if leaf == "b" and flat[path].ndim == 4 else value
-            tensors[f"{_PREFIX}{name}.{ending}"] = np.ascontiguousarray(value)
-    if adapter.shared:  # as large as PEFT makes them for these modules
-        widest = np.max([flat[f"backbone/{module}/kernel"].shape for module in names], 0)
-        a, b = np.asarray(adapter.shared["a"])[: widest[0]], np.asarray(adapter.shared["b"])[:, : widest[1]]
-        tensors |= {name: np.ascontiguousarray((a if leaf == "a" else b).T) for name, leaf in _SHARED.items()}
-    config = {name: value for name, value in adapter.config.items() if name != "inputs"}
-    config |= {"target_modules": list(names.values()), "inference_mode": True, "fan_in_fan_out": False}
-    if "inputs" in adapter.config:
-        config["feedforward_modules"] = [n for m, n in names.items() if _any(adapter.config["inputs"], m)]
+    check_names(pretrained)
+    if adapter.config["peft_type"] in KINDS:
+        config, tensors = write_prompts(adapter, variables.params, pretrained, table_of(pretrained))
+    else:
+        config, tensors = written(adapter, pretrained, variables.params["backbone"])
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
-
-
-def _as_peft(pretrained: Pretrained, module: str, kernel: Any) -> None:
-    if kernel.ndim == 4 and pretrained.config.model_type == "bit":
-        raise ValueError(
-            f"the kernel of {module!r} is standardised after its update, and PEFT adds the update afterwards:"
-            " save adapters of BiT's convolutions with jtl.Checkpoints"
-        )
-
-
-def _any(patterns: Any, path: str) -> bool:
-    return any(re.fullmatch(pattern, path) for pattern in patterns)
-
-
-def _table(pretrained: Pretrained) -> list[Rule]:
-    known = tables(FAMILIES[pretrained.config.model_type], pretrained.config)
-    if "transformers" not in known:
-        raise ValueError(f"transformers has no network of the family {pretrained.config.model_type!r}")
-    return list(known["transformers"])
-
-
-def _path(rules: Rules, name: str, given: str, params: Mapping[str, Any]) -> tuple[str, Rule]:
-    found = rules.first(name)
-    if found is None or not found[1]:
-        raise ValueError(f"{given}: the network has no parameter {name!r} by transformers' names")
-    rule, paths = found
-    path, *others = paths
-    if others:
-        raise ValueError(f"{given}: adapts a layer that jtl keeps as {paths}; adapters of fused layers are not read")
-    if path not in params:
-        raise ValueError(f"{given}: leads to {path!r}, which the network lacks")
-    return path, rule
-
-
-def _adapter(
-    config: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any], pretrained: Pretrained
-) -> Adapter:
-    kind, where = config.get("peft_type"), {module: re.escape(module) for module in found}
-    used = {name: config[name] for name in _OTHERS if config.get(name) not in (None, False, "none", {}, [], 0.0)}
-    if used and kind != "IA3":
-        raise ValueError(f"{CONFIG}: sets {used}, which jtl does not read")
-    if kind == "LORA":
-        return lora(
-            config["r"],
-            tuple(where.values()),
-            alpha=config["lora_alpha"],
-            rank_stabilised=bool(config.get("use_rslora")),
-            dropout=config.get("lora_dropout", 0.0),
-            magnitude=bool(config.get("use_dora")),
-        )
-    if kind == "VERA":
-        if shared.keys() != {"a", "b"}:
-            raise ValueError(f"{WEIGHTS}: lacks vera_A or vera_B; save VeRA with save_projection=True")
-        return vera(tuple(where.values()), Projections(**shared), initial=config.get("d_initial") or 0.1)
-    if kind == "OFT":
-        if "use_cayley_neumann" not in config:
-            raise ValueError(f"{CONFIG}: does not set use_cayley_neumann; an older PEFT computed OFT in another way")
-        entries = {part["q"].shape[1] for part in found.values() if "q" in part}
-        if len(entries) != 1:
-            raise ValueError(
-                f"{WEIGHTS}: its modules have blocks of several sizes, with {sorted(entries)} entries each"
-            )
-        block = round((1 + (1 + 8 * entries.pop()) ** 0.5) / 2)
-        terms = config.get("num_cayley_neumann_terms", 5) if config["use_cayley_neumann"] else None
-        return oft(tuple(where.values()), block, terms=terms)
-    if kind == "IA3":
-        before = {module for module in where if _is_input(config, module, pretrained)}
-        return ia3(
-            tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
-        )
-    raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are 'LORA' (with rsLoRA and DoRA), 'VERA', 'OFT', 'IA3'")
-
-
-def _is_input(config: Mapping[str, Any], module: str, pretrained: Pretrained) -> bool:
-    path = f"backbone/{module}/kernel"
-    kernel = flatten(pretrained.variables.params)[path]
-    name = next(iter(export(unflatten({path: kernel}), _table(pretrained)))).removesuffix(".weight")
-    said = config.get("feedforward_modules") or ()
-    if isinstance(said, str):
-        return re.fullmatch(said, name) is not None
-    return any(name == end or name.endswith(f".{end}") for end in said)

@@ -1,6 +1,6 @@
 """VeRA: learned scales about random matrices that all modules share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,7 +52,12 @@ def projections(key: Key, rank: int, inputs: int, outputs: int) -> Projections:
     return Projections(draw(first, (inputs, rank)), draw(second, (rank, outputs)))
 
 
-def vera(where: Sequence[str], shared: Projections, *, initial: float = 0.1) -> Adapter:
+_NONE: Mapping[str, int] = {}
+
+
+def vera(
+    where: Sequence[str], shared: Projections, *, initial: float = 0.1, first: Mapping[str, int] = _NONE
+) -> Adapter:
     """VeRA of dense layers: `y = x W + b + ((x A) ⊙ d) B ⊙ l`, where d [rank] and l [out] are learned.
 
     A and B are random, constant and the same at every module: not parameters, but part of the adapter. l starts at 0,
@@ -62,6 +67,8 @@ def vera(where: Sequence[str], shared: Projections, *, initial: float = 0.1) -> 
       where: regexes over module paths, as `.*/attention/(query|value)`.
       shared: A and B, of `projections`.
       initial: of d.
+      first: the column of B at which a module's begin, by its path; 0 where it is not named. A fused layer of PEFT, as
+        GPT-2's `c_attn`, is three modules whose columns follow one another.
 
     Returns:
       An adapter with the parameters `d` and `l`.
@@ -92,29 +99,29 @@ def vera(where: Sequence[str], shared: Projections, *, initial: float = 0.1) -> 
     def init(key: Key, path: str, own: Params) -> Params:
         del key
         kernel = own["kernel"]
-        most = (shared.a.shape[0], shared.b.shape[1])
+        most = (shared.a.shape[0], shared.b.shape[1] - first.get(path, 0))
         if kernel.ndim != 2 or kernel.shape[0] > most[0] or kernel.shape[1] > most[1]:
             raise ValueError(f"the kernel of {path!r} is {kernel.shape}; VeRA takes [in, out] of at most {most} here")
         return {"d": jnp.full(rank, initial, kernel.dtype), "l": jnp.zeros(kernel.shape[1], kernel.dtype)}
 
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
-        del own, call
+        del own
         y = run(x)
         d, scale = params["d"].astype(y.dtype), params["l"].astype(y.dtype)
-        a, b = _taken(shared, x.shape[-1], y.shape[-1], y.dtype)
+        a, b = _taken(shared, x.shape[-1], y.shape[-1], y.dtype, first.get(call.path, 0))
         lead = (1,) * (y.ndim - 1)
         return y + ((x @ a) * d.reshape(*lead, -1)) @ b * scale.reshape(*lead, -1)
 
     def merge(params: Params, path: str, own: Params) -> Params:
-        del path
         kernel = own["kernel"]
-        a, b = _taken(shared, kernel.shape[0], kernel.shape[1], kernel.dtype)
+        a, b = _taken(shared, kernel.shape[0], kernel.shape[1], kernel.dtype, first.get(path, 0))
         update = (a * params["d"][None]) @ b * params["l"][None]
         return {**own, "kernel": (kernel + update).astype(kernel.dtype)}
 
     config = {"peft_type": "VERA", "r": rank, "d_initial": initial, "bias": "none", "save_projection": True}
+    config["first"] = dict(first)
     return Adapter(tuple(where), init, apply, merge, config, shared=dict(shared._asdict()))
 
 
-def _taken(shared: Projections, inputs: int, outputs: int, dtype: Any) -> tuple[Array, Array]:
-    return jnp.asarray(shared.a[:inputs], dtype), jnp.asarray(shared.b[:, :outputs], dtype)
+def _taken(shared: Projections, inputs: int, outputs: int, dtype: Any, first: int) -> tuple[Array, Array]:
+    return jnp.asarray(shared.a[:inputs], dtype), jnp.asarray(shared.b[:, first : first + outputs], dtype)

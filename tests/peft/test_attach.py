@@ -58,6 +58,29 @@ def test_starts_as_the_base_and_merges(kind):
     assert np.abs(found - before).max() > 1e-2
 
 
+NEUTRAL = {"b": 0, "scale": 1, "l": 0, "q": 0, "gamma": 1, "beta": 0, "expand_kernel": 0, "expand_bias": 0}
+OTHERS = {
+    "vera": peft.vera(QV, peft.projections(jax.random.key(3), 4, 32, 32)),
+    "oft": peft.oft(QV, 4),
+    "ssf": peft.ssf((r"block\d/.*",)),
+    "bottleneck": peft.bottleneck((r"block\d/mlp",), 16, 3),
+}
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "ia3", *OTHERS])
+def test_a_scale_of_nothing_is_the_base_whatever_else_an_adapter_has(kind):
+    """B = 0, l = 0 and the like beside random values of all others: the base's output."""
+    net, variables = base()
+    adapted, more = peft.attach(net, variables, (KINDS | OTHERS)[kind], jax.random.key(1))
+    flat = flatten(randomised(more).params)
+    for path, leaf in flat.items():
+        name = path.rpartition("/")[2]
+        if "/adapter/" in path and name in NEUTRAL:
+            flat[path] = np.full_like(leaf, NEUTRAL[name])
+    found = run(adapted, more._replace(params=unflatten(flat)))
+    np.testing.assert_allclose(found, run(net, variables), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_kernel_is_the_formula(kind):
     """Of one layer, in numpy float64, with scale alpha / rank = 2, or 6 / sqrt(3)."""
@@ -94,6 +117,10 @@ def test_patterns_that_match_nothing_are_named():
     net, variables = base()
     with pytest.raises(ValueError, match=r"\['nowhere'\] match no module; there are \['block1/attention/key'"):
         peft.attach(net, variables, peft.lora(2, (".*/mlp/up", "nowhere")), jax.random.key(0))
+    with pytest.raises(
+        ValueError, match=r"; 'attention/query' matches a part of 'block1/attention/query', and a whole"
+    ):
+        peft.attach(net, variables, peft.lora(2, ("attention/query",)), jax.random.key(0))
     with pytest.raises(ValueError, match="dense layers"):
         peft.attach(net, variables, peft.ia3(("embed",)), jax.random.key(0))
     more = peft.attach(net, variables, KINDS["lora"], jax.random.key(0))

@@ -69,9 +69,8 @@ class KilledError(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_and_saves_the_adapters_alone(tmp_path):
-    """Killed after 3 of 6 steps: the same bits at the end. The base is on disk once, and a step has no room for it."""
-    net, variables = adapted((256, 256))
+def killed(net, variables, folder):
+    """The parameters after 6 steps without a break, and those of a run that was killed after 3 and resumed."""
     data = [batch(seed=i) for i in range(6)]
 
     def run(directory, kill=None):
@@ -87,21 +86,47 @@ def test_a_killed_run_goes_on_and_saves_the_adapters_alone(tmp_path):
             step, state, data, steps=6, mesh=one, checkpoints=checkpoints, hooks=(hook,), progress=False
         ).state.params
 
-    whole = flatten(run(tmp_path / "whole"))
+    whole = flatten(run(folder / "whole"))
     with pytest.raises(KilledError):
-        run(tmp_path / "killed", kill=3)
-    again = flatten(run(tmp_path / "killed"))
-    for path, leaf in whole.items():
-        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
-    assert changed(flatten(variables.params), whole) == {p for p in whole if "/adapter/" in p}
+        run(folder / "killed", kill=3)
+    return whole, flatten(run(folder / "killed"))
+
+
+def sizes(folder):
+    """Bytes of what is frozen, which there is once, and the most of a step."""
 
     def size(folder):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
-    bases = [leaf.nbytes for path, leaf in flatten(variables.params).items() if "/adapter/" not in path]
-    frozen = [path for path in (tmp_path / "killed").iterdir() if path.name.startswith("frozen_")]
-    steps = [path for path in (tmp_path / "killed").iterdir() if path.name.startswith("step_")]
-    assert len(frozen) == 1
+    (frozen,) = (path for path in folder.iterdir() if path.name.startswith("frozen_"))
+    steps = [path for path in folder.iterdir() if path.name.startswith("step_")]
     assert len(steps) >= 2
-    assert size(frozen[0]) >= 0.8 * sum(bases)
-    assert max(map(size, steps)) < 0.3 * sum(bases)
+    return size(frozen), max(map(size, steps))
+
+
+def test_a_killed_run_goes_on_and_saves_the_adapters_alone(tmp_path):
+    """Killed after 3 of 6 steps: the same bits at the end. The base is on disk once, and a step has no room for it."""
+    net, variables = adapted((256, 256))
+    whole, again = killed(net, variables, tmp_path)
+    for path, leaf in whole.items():
+        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
+    assert changed(flatten(variables.params), whole) == {p for p in whole if "/adapter/" in p}
+    bases = [leaf.nbytes for path, leaf in flatten(variables.params).items() if "/adapter/" not in path]
+    frozen, step = sizes(tmp_path / "killed")
+    assert frozen >= 0.8 * sum(bases)
+    assert step < 0.3 * sum(bases)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_killed_run_on_a_base_in_few_bits_goes_on_with_the_same_bits(kind, tmp_path):
+    """Codes and scales come back as they were, and lie on disk as small as in memory."""
+    net, variables = peft.quantise(*adapted((256, 256)), (r"layer1",), kind)
+    whole, again = killed(net, variables, tmp_path)
+    for path, leaf in whole.items():
+        assert again[path].dtype == leaf.dtype
+        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
+    assert changed(flatten(variables.params), whole) == {p for p in whole if "/adapter/" in p}
+    codes = whole["backbone/layer1/kernel/codes"]
+    assert codes.nbytes == 256 * 256 // (1 if kind == "int8" else 2)
+    bases = [leaf.nbytes for path, leaf in flatten(variables.params).items() if "/adapter/" not in path]
+    assert sizes(tmp_path / "killed")[0] < 1.3 * sum(bases) + 20_000

@@ -6,7 +6,7 @@ groups, and the groups give the name; a shifted number is shifted back. `(?:...)
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +65,36 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
     return tensors
 
 
+def named(path: str, table: Sequence[Rule]) -> list[tuple[str, tuple[str, ...]]]:
+    r"""The names in a file of the tensor that holds a parameter, each with the paths of all parameters that it holds.
+
+    The first is the one that `export` writes; the last are of newer versions of the library.
+
+    Raises:
+      WeightNameError: the parameter has no rule.
+
+    Example:
+      >>> from jtl.weights.mapping.rules import Rule
+      >>> named("query/kernel", [Rule(r"qkv\.weight", ("query/kernel", "key/kernel", "value/kernel"))])
+      [('qkv.weight', ('query/kernel', 'key/kernel', 'value/kernel'))]
+    """
+    found = list(_sources(path, [_inverse(rule) for rule in table if rule.paths], Rules(table)))
+    if not found:
+        raise _nameless(path)
+    return [(name, paths) for _, name, paths in found]
+
+
 def _source(path: str, inverses: Sequence[_Inverse], known: Rules) -> tuple[Rule, str, tuple[str, ...]]:
+    for found in _sources(path, inverses, known):
+        return found
+    raise _nameless(path)
+
+
+def _nameless(path: str) -> WeightNameError:
+    return WeightNameError(f"no rule of the table gives the parameter {path!r}, so it has no name in the file")
+
+
+def _sources(path: str, inverses: Sequence[_Inverse], known: Rules) -> Iterator[tuple[Rule, str, tuple[str, ...]]]:
     for inverse in inverses:
         for pattern, references in inverse.paths:
             match = pattern.fullmatch(path)
@@ -75,8 +104,7 @@ def _source(path: str, inverses: Sequence[_Inverse], known: Rules) -> tuple[Rule
             name = inverse.template.format(**groups)
             first, paths = known.first(name) or (None, ())
             if first is inverse.rule and path in paths:
-                return inverse.rule, name, paths
-    raise WeightNameError(f"no rule of the table gives the parameter {path!r}, so it has no name in the file")
+                yield inverse.rule, name, paths
 
 
 def _groups(match: re.Match[str], references: Sequence[Reference], groups: Sequence[str]) -> dict[str, str] | None:

@@ -1,0 +1,151 @@
+"""An adapter from the tensors and the config of PEFT's files."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jtl.peft.attach import Adapter
+from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, WEIGHTS, check_kernel, module_of
+from jtl.peft.fused import cut
+from jtl.peft.ia3 import ia3
+from jtl.peft.lora import lora
+from jtl.peft.oft import oft
+from jtl.peft.prompt_files import KINDS
+from jtl.peft.vera import Projections, vera
+from jtl.pretrained.load import Pretrained
+from jtl.weights.mapping.rules import Rule, Rules
+
+_OTHERS = (  # entries of a config that change what is computed, and that are not read
+    "bias",
+    "vera_dropout",
+    "module_dropout",
+    "coft",
+    "block_share",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "layer_replication",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "velora_config",
+    "kasa_config",
+    "monteclora_config",
+)
+
+
+class Part(NamedTuple):
+    """A leaf of one module's adapter.
+
+    Args:
+      module: its path in the backbone.
+      leaf: as `a`.
+      value: in jtl's layout.
+      first: of the module's outputs, in the layer of the file, which may be several modules.
+      before: whether IA3 scales the module's input.
+    """
+
+    module: str
+    leaf: str
+    value: np.ndarray
+    first: int
+    before: bool
+
+
+def parts_of(
+    rules: Rules,
+    config: Mapping[str, Any],
+    name: str,
+    ending: str,
+    tensor: Any,
+    params: Mapping[str, Any],
+    pretrained: Pretrained,
+) -> Iterator[Part]:
+    """The leaf that a tensor is, at each of the modules that its layer is."""
+    layer = name.removeprefix(PREFIX).removesuffix(f".{ending}")
+    _, paths = _paths(rules, f"{layer}.weight", name, params)
+    leaf, change = ENDINGS[ending]
+    for path in paths:
+        if not path.startswith("backbone/") or not path.endswith("/kernel"):
+            raise ValueError(f"{name}: adapts {path!r}; only layers of the backbone are adapted")
+        check_kernel(pretrained, module_of(path), params[path])
+    widths = [params[path].shape[-1] for path in paths]
+    value, before = change(np.asarray(tensor)), _is_input(config, layer)
+    parts = cut(leaf, value, widths, before, name) if len(paths) > 1 else [value]
+    starts = np.cumsum([0, *widths])
+    for path, part, start in zip(paths, parts, starts, strict=False):
+        yield Part(module_of(path), leaf, part, int(start), before)
+
+
+def _paths(rules: Rules, name: str, given: str, params: Mapping[str, Any]) -> tuple[Rule, tuple[str, ...]]:
+    found = rules.first(name)
+    if found is None or not found[1]:
+        raise ValueError(f"{given}: the network has no parameter {name!r} by its file's names")
+    rule, paths = found
+    missing = [path for path in paths if path not in params]
+    if missing:
+        raise ValueError(f"{given}: leads to {missing[0]!r}, which the network lacks")
+    return rule, paths
+
+
+def own_leaves(rules: Rules, name: str, given: str, tensor: Any, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A parameter of the network itself, as its head's."""
+    rule, paths = _paths(rules, name, given, params)
+    made = rule.transform.forward(np.asarray(tensor))
+    return {path: np.asarray(part) for path, part in zip(paths, made if len(paths) > 1 else [made], strict=True)}
+
+
+def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping[str, Any]) -> Adapter:
+    """The adapter that a config says, at these modules."""
+    kind, where = config.get("peft_type"), {part.module: re.escape(part.module) for part in parts}
+    used = {name: config[name] for name in _OTHERS if config.get(name) not in (None, False, "none", {}, [], 0.0)}
+    if used and kind != "IA3":
+        raise ValueError(f"{CONFIG}: sets {used}, which jtl does not read")
+    if kind == "LORA":
+        return lora(
+            config["r"],
+            tuple(where.values()),
+            alpha=config["lora_alpha"],
+            rank_stabilised=bool(config.get("use_rslora")),
+            dropout=config.get("lora_dropout", 0.0),
+            magnitude=bool(config.get("use_dora")),
+        )
+    if kind == "VERA":
+        if shared.keys() != {"a", "b"}:
+            raise ValueError(f"{WEIGHTS}: lacks vera_A or vera_B; save VeRA with save_projection=True")
+        return vera(
+            tuple(where.values()),
+            Projections(**shared),
+            initial=config.get("d_initial") or 0.1,
+            first={part.module: part.first for part in parts},
+        )
+    if kind == "OFT":
+        if "use_cayley_neumann" not in config:
+            raise ValueError(f"{CONFIG}: does not set use_cayley_neumann; an older PEFT computed OFT in another way")
+        entries = {part.value.shape[1] for part in parts if part.leaf == "q"}
+        if len(entries) != 1:
+            raise ValueError(
+                f"{WEIGHTS}: its modules have blocks of several sizes, with {sorted(entries)} entries each"
+            )
+        block = round((1 + (1 + 8 * entries.pop()) ** 0.5) / 2)
+        terms = config.get("num_cayley_neumann_terms", 5) if config["use_cayley_neumann"] else None
+        return oft(tuple(where.values()), block, terms=terms)
+    if kind == "IA3":
+        before = {part.module for part in parts if part.before}
+        return ia3(
+            tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
+        )
+    others = ("LORA (with rsLoRA and DoRA)", "VERA", "OFT", "IA3", *KINDS)
+    raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
+
+
+def _is_input(config: Mapping[str, Any], layer: str) -> bool:
+    said = config.get("feedforward_modules") or ()
+    if isinstance(said, str):
+        return re.fullmatch(said, layer) is not None
+    return any(layer == end or layer.endswith(f".{end}") for end in said)
