@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled each epoch, sliced per process."""
 
-from jtl.data import appearance, augment, mixing
+from jtl.data import appearance, augment, mixing, policies
 from jtl.data.arrays import arrays
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
@@ -31,6 +31,7 @@ __all__ = [
     "folder",
     "mixing",
     "pair",
+    "policies",
     "prefetch",
     "sample",
     "sample_sinusoids",
