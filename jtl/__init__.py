@@ -59,6 +59,7 @@ with epy.lazy_api_imports(globals()):
     from jtl.methods.meta.update_rules import from_optax as from_optax
     from jtl.methods.meta.update_rules import learned_rate as learned_rate
     from jtl.methods.mixed import mixed as mixed
+    from jtl.methods.pcgrad import pcgrad as pcgrad
     from jtl.metrics.accumulate import Mean as Mean
     from jtl.metrics.accumulate import Metric as Metric
     from jtl.metrics.accumulate import Sums as Sums

@@ -2,6 +2,7 @@
 
 from jtl.data import appearance, augment, mixing, policies
 from jtl.data.arrays import arrays
+from jtl.data.balanced import balanced
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
@@ -22,6 +23,7 @@ __all__ = [
     "appearance",
     "arrays",
     "augment",
+    "balanced",
     "bank",
     "bank_of",
     "cifar_fs",
