@@ -21,4 +21,7 @@ from jtl.methods.finetune.on_features import k_means as k_means
 from jtl.methods.finetune.on_features import logistic_regression as logistic_regression
 from jtl.methods.finetune.on_features import neighbours as neighbours
 from jtl.methods.finetune.on_features import ridge as ridge
+from jtl.methods.finetune.sentence_pairs import class_pairs as class_pairs
+from jtl.methods.finetune.sentence_pairs import sentence_pairs as sentence_pairs
+from jtl.methods.finetune.sentence_pairs import similar_pairs as similar_pairs
 from jtl.methods.finetune.stoch_norm import stoch_norm as stoch_norm
