@@ -14,7 +14,9 @@ from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
-def sentence_pairs(backbone: Model, *, scale: float = 20.0, symmetric: bool = False, feature: str = "pooled") -> Objective:
+def sentence_pairs(
+    backbone: Model, *, scale: float = 20.0, symmetric: bool = False, feature: str = "pooled"
+) -> Objective:
     """The objective of pairs with in-batch negatives: `−log exp(s cos(a_i, p_i)) / Σ_j exp(s cos(a_i, p_j))`.
 
     With microbatches the negatives are those of each part; under `pmap` they are of all devices.
@@ -121,7 +123,9 @@ def class_pairs(y: Any, rounds: int, seed: int = 0) -> Pairs:
     y = np.asarray(y)
     names, counts = np.unique(y, return_counts=True)
     if rounds < 1 or y.ndim != 1 or len(names) < 2 or counts.min() < 2:
-        raise ValueError(f"rounds={rounds}, classes {dict(zip(names.tolist(), counts.tolist(), strict=True))}: two each")
+        raise ValueError(
+            f"rounds={rounds}, classes {dict(zip(names.tolist(), counts.tolist(), strict=True))}: two each"
+        )
     draw = np.random.default_rng(seed)
     every, parts = np.arange(len(y)), []
     for _ in range(rounds):
@@ -137,7 +141,9 @@ def _embedded(
 ) -> tuple[list[Any], Stats, Any]:
     x, mask, found = batch["x"], batch.get("mask"), []
     if not hasattr(x, "keys") or set(x) != set(names):
-        raise ValueError(f"the batch's x must hold {list(names)}, and is {sorted(x) if hasattr(x, 'keys') else type(x)}")
+        raise ValueError(
+            f"the batch's x must hold {list(names)}, and is {sorted(x) if hasattr(x, 'keys') else type(x)}"
+        )
     for name in names:
         own = None if key is None else rng.stream(key, name)
         rows = ops.without_masked(x[name], mask)

@@ -11,8 +11,11 @@ from jtl.metrics.accumulate import total
 def setup():
     one, two = batch(8, masked=True), batch(8, seed=1)
     body = dense(6)
-    return one, two, body, sentence_pairs(body).init(
-        jax.random.key(0), {"x": {"anchor": one["x"], "positive": two["x"]}}
+    return (
+        one,
+        two,
+        body,
+        sentence_pairs(body).init(jax.random.key(0), {"x": {"anchor": one["x"], "positive": two["x"]}}),
     )
 
 
@@ -30,9 +33,7 @@ def test_the_loss_of_pairs_is_torchs_cross_entropy_of_the_pairs_kept(setup):
     loss, aux = sentence_pairs(body, scale=5.0)(start.params, start.stats, rows, None, 0)
     a, b = _embeddings(setup)
     scores = torch.tensor(5 * a @ b.T)
-    np.testing.assert_allclose(
-        loss.value, torch.nn.functional.cross_entropy(scores, torch.arange(len(a))), rtol=1e-5
-    )
+    np.testing.assert_allclose(loss.value, torch.nn.functional.cross_entropy(scores, torch.arange(len(a))), rtol=1e-5)
     right = ((a @ b.T).argmax(1) == np.arange(len(a))).mean()
     np.testing.assert_allclose(aux.metrics["accuracy"].value, right, rtol=1e-6)
 
