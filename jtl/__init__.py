@@ -45,6 +45,7 @@ with epy.lazy_api_imports(globals()):
     from jtl.methods.adapt.dann import dann as dann
     from jtl.methods.adapt.dann import weight_schedule as weight_schedule
     from jtl.methods.augmented import augmented as augmented
+    from jtl.methods.augmented_prediction import augmented_predictor as augmented_predictor
     from jtl.methods.finetune.features import extract as extract
     from jtl.methods.finetune.features import features as features
     from jtl.methods.finetune.finetune import evaluation as evaluation
@@ -59,6 +60,7 @@ with epy.lazy_api_imports(globals()):
     from jtl.methods.meta.update_rules import from_optax as from_optax
     from jtl.methods.meta.update_rules import learned_rate as learned_rate
     from jtl.methods.mixed import mixed as mixed
+    from jtl.methods.pcgrad import pcgrad as pcgrad
     from jtl.metrics.accumulate import Mean as Mean
     from jtl.metrics.accumulate import Metric as Metric
     from jtl.metrics.accumulate import Sums as Sums

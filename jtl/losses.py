@@ -123,6 +123,34 @@ def logit_adjusted(
     return cross_entropy(logits + shift.reshape((1,) * (logits.ndim - 1) + (-1,)), y)
 
 
+def class_weights(counts: Sequence[float] | np.ndarray, beta: float | None = None) -> Float[Array, "classes"]:
+    """Weights of classes for `cross_entropy` or `focal`, whose mean over the examples is 1.
+
+    `w_c ∝ 1/n_c`, or of the effective numbers of examples `w_c ∝ (1−β)/(1−β^{n_c})`.
+
+    Args:
+      counts: n, of the examples of each class in the training data, at least 1.
+      beta: β in [0, 1), as .999; 0 gives ones; None: 1/n.
+
+    Raises:
+      ValueError: for counts below 1, or a β out of range.
+
+    Example:
+      >>> import jtl
+      >>> jtl.losses.class_weights([30, 10]).round(3).tolist()
+      [0.6669999957084656, 2.0]
+
+    Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, arXiv 1901.05555.
+    """
+    n = np.asarray(counts, np.float64)
+    if n.ndim != 1 or not n.size or not (n >= 1).all():
+        raise ValueError(f"counts={n.tolist()}: give a number of at least 1 for each class")
+    if beta is not None and not 0 <= beta < 1:
+        raise ValueError(f"beta={beta}: it lies in [0, 1)")
+    w = 1 / n if beta is None else (1 - beta) / (1 - beta**n)
+    return jnp.asarray(w * n.sum() / (w * n).sum(), jnp.float32)
+
+
 def binary_cross_entropy(
     logits: Float[ArrayLike, "batch *labels"],
     y: Num[ArrayLike, "batch *labels"],

@@ -1,5 +1,6 @@
 """Additions to optax: learning rates by parameter path, layer decay, and the usual mask of weight decay."""
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -63,6 +64,59 @@ def layer_decay(params: Params, order: list[str], rate: float) -> list[tuple[str
     table = [(pattern, rate ** (len(order) - 1 - i)) for i, pattern in enumerate(order)]
     match(table, params)
     return table
+
+
+def layer_order(params: Params, top: str) -> list[str]:
+    """The layers of a network for `layer_decay`, from the input: the stem, each block, the heads.
+
+    Blocks are `backbone/block<i>` or `backbone/stage<s>/block<i>`. What stands beside the blocks of a stage, as its
+    downsampling, belongs to the stage's first block; everything else of the backbone, as patches and positions, to the
+    stem; what stands outside of the backbone, to the last layer. So timm groups its ViT, DeiT, Swin and BiT with
+    `top="block"`, its ConvNeXt with `top="head"`; its ResNet has no top.
+
+    Args:
+      params: of a network (`jtl.network`), the trainable ones.
+      top: where `backbone/norm`, `backbone/top` and `backbone/final` belong, as a ViT's last norm: "block", the last
+        one, or "head".
+
+    Returns:
+      Patterns for `layer_decay`, disjoint.
+
+    Raises:
+      ValueError: for a backbone without blocks of these names, or another `top`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.resnet18(), head=jtl.heads.linear(3))
+      >>> shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+      >>> order = jtl.optim.layer_order(shapes.params, "block")
+      >>> len(order), order[1]
+      (10, 'backbone/stage1/block1/.*')
+    """
+    if top not in ("block", "head"):
+        raise ValueError(f"top={top!r}: the layer after the last block belongs to the 'block' or to the 'head'")
+    paths = list(flatten(params))
+    found = {m.groups() for m in (re.match(r"backbone/(?:stage(\d+)/)?block(\d+)/", path) for path in paths) if m}
+    if not found:
+        raise ValueError("the backbone has no 'block1' and no 'stage1/block1': give layer_decay an order of your own")
+    blocks = sorted(found, key=lambda of: (int(of[0] or 0), int(of[1])))
+    upper = r"backbone/(?:norm|top|final)/.*"
+    there = any(re.fullmatch(upper, path) for path in paths)
+    order = []
+    for stage, block in blocks:
+        parent = f"backbone/stage{stage}" if stage else "backbone"
+        pattern = rf"{parent}/block{block}/.*"
+        first = stage and block == min((b for s, b in blocks if s == stage), key=int)
+        beside = rf"{parent}/(?!block\d).*"
+        order.append(f"{pattern}|{beside}" if first and any(re.fullmatch(beside, p) for p in paths) else pattern)
+    head = r"(?!backbone/).*"
+    stem = r"backbone/(?!(?:stage\d+/|block\d+/|(?:norm|top|final)/)).*"
+    if there and top == "block":
+        order[-1] = f"{order[-1]}|{upper}"
+    elif there:
+        head = f"{head}|{upper}"
+    layers = [stem, *order, head]
+    return [layer for layer in layers if any(re.fullmatch(layer, path) for path in paths)]
 
 
 def decayed(params: Params) -> Tree:

@@ -1,7 +1,8 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled each epoch, sliced per process."""
 
-from jtl.data import appearance, augment, mixing
+from jtl.data import appearance, augment, mixing, policies
 from jtl.data.arrays import arrays
+from jtl.data.balanced import balanced
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
@@ -23,6 +24,7 @@ __all__ = [
     "appearance",
     "arrays",
     "augment",
+    "balanced",
     "bank",
     "bank_of",
     "by_length",
@@ -33,6 +35,7 @@ __all__ = [
     "folder",
     "mixing",
     "pair",
+    "policies",
     "prefetch",
     "sample",
     "sample_sinusoids",

@@ -1,5 +1,6 @@
 """Training: the state, the one step, its devices, the loop and its checkpoints."""
 
+from jtl.train.average import Average, average_add, average_finish, average_start, refreshed_statistics
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.collect import collect, predict
 from jtl.train.evaluate import Validation, evaluate, evaluator
@@ -11,9 +12,11 @@ from jtl.train.records import JsonLines, TensorBoard, read_json_lines
 from jtl.train.refresh import Refresh
 from jtl.train.state import State, averaged, variables
 from jtl.train.step import Step, make_step
+from jtl.train.surgical import relative_gradients
 from jtl.train.turns import Phase, Turn
 
 __all__ = [
+    "Average",
     "Checkpoints",
     "Fitted",
     "JsonLines",
@@ -27,6 +30,9 @@ __all__ = [
     "TensorBoard",
     "Turn",
     "Validation",
+    "average_add",
+    "average_finish",
+    "average_start",
     "averaged",
     "collect",
     "evaluate",
@@ -41,6 +47,8 @@ __all__ = [
     "predict",
     "put_batch",
     "read_json_lines",
+    "refreshed_statistics",
+    "relative_gradients",
     "replicate",
     "replicated",
     "split_batch",

@@ -1,0 +1,73 @@
+"""Class-balanced sampling: each row's class is uniform, and its example uniform within the class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jtl.data.pipeline import Dataset, Source
+
+
+def balanced(data: Dataset, labels: Any, *, power: float = 0.0) -> Dataset:
+    """The data set in which a row is of class c with probability `n_c^q / Σ n^q`, drawn with replacement.
+
+    q = 0 is class-balanced sampling, 1/2 square-root sampling, 1 the frequencies of the data. A row is a function of
+    the seed, the epoch and its place, so a resumed run and several processes draw the same. An epoch has as many rows
+    as before; rare examples are read repeatedly: give the host's or the device's augmentation something to do.
+
+    Args:
+      data: of `jtl.data.arrays` or another `Dataset`, shuffled.
+      labels: of all its examples in their order, integers.
+      power: q in [0, 1].
+
+    Raises:
+      ValueError: for labels that are not integers, one for each example, a power out of range, or a data set without
+        shuffle, whose order is meant.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> y = np.array([0] * 98 + [1] * 2)
+      >>> data = jtl.data.balanced(jtl.data.arrays(np.zeros((100, 3)), y, batch_size=50), y)
+      >>> bool(20 < sum(int(batch["y"].sum()) for batch in data) < 80)
+      True
+
+    Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, 2019, arXiv 1910.09217.
+    """
+    y = np.asarray(labels)
+    if y.dtype.kind not in "iu" or y.shape != (data.size,):
+        raise ValueError(f"labels of {y.dtype} and shape {y.shape}: give one integer for each of {data.size} examples")
+    if not 0 <= power <= 1:
+        raise ValueError(f"power={power}: the exponent of the class counts lies in [0, 1]")
+    if not data.shuffle:
+        raise ValueError("balanced draws at random, and this data set has shuffle=False, as for evaluation")
+    order = np.argsort(y, kind="stable")
+    counts = np.unique(y, return_counts=True)[1]
+    return replace(data, source=_Balanced(data.source, order, counts, power))
+
+
+@dataclass(frozen=True)
+class _Balanced:
+    source: Source
+    order: np.ndarray
+    counts: np.ndarray
+    power: float
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.source.classes
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        del index  # what is drawn is a function of the place alone
+        first = np.cumsum(self.counts) - self.counts
+        ends = np.cumsum(self.counts**self.power)
+        chosen = []
+        for draw in draws:
+            of_class, of_example = np.random.default_rng((*draw, 1)).random(2)  # 1: apart from the crops' draws
+            c = min(int(np.searchsorted(ends, of_class * ends[-1], side="right")), len(ends) - 1)
+            chosen.append(first[c] + min(int(of_example * self.counts[c]), self.counts[c] - 1))
+        return self.source.read(self.order[np.asarray(chosen, int)], draws)

@@ -1,0 +1,214 @@
+"""RandAugment and TrivialAugment on the device: a random operation of random strength for each image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from jtl.data.appearance import LUMA
+from jtl.data.augment import Augment, _check_rank
+from jtl.typing import Key
+
+MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+"""Operations that move pixels; the others are in `CHANGES`."""
+
+
+def rand_augment(operations: int = 2, magnitude: int = 9, bins: int = 31) -> Augment:
+    """RandAugment: `operations` operations one after another, each uniform over the 14, at one magnitude.
+
+    Images are uint8 of 3 channels. The operations, their ranges and the rounding are torchvision's: shear to .3,
+    translation to 150/331 of the side, rotation to 30°, brightness, colour, contrast and sharpness to 1 ± .9, posterize
+    to 4 bits, solarize from 255 to 0, autocontrast, equalize; signs are random. Moved images take the nearest pixel
+    and 0 from outside. It moves pixels and leaves labels as they are: `jtl.augmented` refuses label maps and boxes.
+
+    Args:
+      operations: N, at least 1.
+      magnitude: M in [0, bins).
+      bins: into how many steps the range of each operation is divided, at least 2.
+
+    Raises:
+      ValueError: for numbers out of range; while tracing, for images that are not uint8 of 3 channels.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import policies
+      >>> policies.rand_augment()(jax.random.key(0), jnp.ones((2, 8, 10, 3), jnp.uint8)).shape
+      (2, 8, 10, 3)
+
+    Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search space, 2019, arXiv
+    1909.13719.
+    """
+    if operations < 1 or bins < 2 or not 0 <= magnitude < bins:
+        raise ValueError(f"operations={operations}, magnitude={magnitude}, bins={bins}: at least 1, in [0, bins), 2")
+
+    def rand_augment_one(key: Key, image: Array) -> Array:
+        def one(i: Any, image: Array) -> Array:
+            of_name, of_sign = jax.random.split(jax.random.fold_in(key, i))
+            share, sign = magnitude / (bins - 1), jax.random.rademacher(of_sign, (), jnp.float32)
+            return operate(image, *_ranged(jax.random.randint(of_name, (), 0, 14), share, sign, image.shape, False))
+
+        return jax.lax.fori_loop(0, operations, one, image)
+
+    return _each(rand_augment_one, "rand_augment")
+
+
+def trivial_augment(bins: int = 31) -> Augment:
+    """TrivialAugment (wide): one operation for each image, uniform over the 14, at a uniform magnitude.
+
+    As `rand_augment`, with the wide ranges: shear to .99, translation to 32 pixels, rotation to 135°, brightness,
+    colour, contrast and sharpness to 1 ± .99, posterize to 2 bits.
+
+    Args:
+      bins: into how many steps the range of each operation is divided, at least 2.
+
+    Raises:
+      ValueError: for fewer bins; while tracing, for images that are not uint8 of 3 channels.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import policies
+      >>> policies.trivial_augment()(jax.random.key(0), jnp.ones((2, 8, 10, 3), jnp.uint8)).shape
+      (2, 8, 10, 3)
+
+    Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, 2021, arXiv 2103.10158.
+    """
+    if bins < 2:
+        raise ValueError(f"bins={bins}: the ranges are divided into at least 2 steps")
+
+    def trivial_augment_one(key: Key, image: Array) -> Array:
+        of_name, of_size, of_sign = jax.random.split(key, 3)
+        share = jax.random.randint(of_size, (), 0, bins) / (bins - 1)
+        sign = jax.random.rademacher(of_sign, (), jnp.float32)
+        return operate(image, *_ranged(jax.random.randint(of_name, (), 0, 14), share, sign, image.shape, True))
+
+    return _each(trivial_augment_one, "trivial_augment")
+
+
+def operate(image: UInt8[Array, "height width 3"], place: Int[Array, ""], value: Float[Array, ""]) -> Array:
+    """The operation at a place of `NAMES` on one image, with its magnitude in that operation's own unit."""
+    moved = _moved(image, place, value)
+    changes = [change for _, change in CHANGES]
+    return jax.lax.switch(jnp.maximum(place - len(MOVES), -1) + 1, [lambda x, v: x, *changes], moved, value)
+
+
+def _each(run: Callable[[Key, Array], Array], name: str) -> Augment:
+    def apply(key: Key, x: Any) -> Array:
+        _check_rank(x)
+        if x.dtype != jnp.uint8 or x.shape[-1] != 3:
+            raise ValueError(
+                f"{name} needs uint8 images of 3 channels, got {x.dtype} {x.shape}; put normalise behind it"
+            )
+        return jax.vmap(run)(jax.random.split(key, len(x)), jnp.asarray(x))
+
+    return apply
+
+
+def _ranged(place: Any, share: Any, sign: Any, shape: tuple[int, ...], wide: bool) -> tuple[Any, Any]:
+    """The operation's place in `NAMES` and its magnitude, of a share in [0, 1] of its range."""
+    height, width = shape[:2]
+    shear, turn, change, bits = (0.99, 135.0, 0.99, 6) if wide else (0.3, 30.0, 0.9, 4)
+    x, y = (32.0, 32.0) if wide else (150 / 331 * width, 150 / 331 * height)
+    share = jnp.asarray(share, jnp.float32)
+    signed = sign * share
+    values = [signed * shear, signed * shear, jnp.trunc(signed * x), jnp.trunc(signed * y), signed * turn]
+    values += [1 + signed * change] * 4
+    values += [8 - jnp.round(share * bits), 255 * (1 - share), jnp.zeros(()), jnp.zeros(()), jnp.zeros(())]
+    return place, jnp.stack(values)[place]
+
+
+def _moved(image: Array, place: Any, value: Any) -> Array:
+    """One gather for all operations that move pixels: `source = A (x, y, 1)` of each pixel of the result."""
+    height, width = image.shape[:2]
+    at = [jnp.where(place == i, value, 0.0) for i in range(len(MOVES))]
+    cos, sin = jnp.cos(jnp.deg2rad(at[4])), jnp.sin(jnp.deg2rad(at[4]))
+    # Pixel centres lie at halves; shears are about the corner, a rotation is about the middle.
+    turned = place == MOVES.index("Rotate")
+    cx, cy = jnp.where(turned, width / 2, 0.0), jnp.where(turned, height / 2, 0.0)
+    x, y = jnp.arange(width)[None] + 0.5 - cx, jnp.arange(height)[:, None] + 0.5 - cy
+    from_x = cos * x - sin * y + cx - at[0] * y - at[2]
+    from_y = sin * x + cos * y + cy - at[1] * x - at[3]
+    column, row = jnp.floor(from_x).astype(jnp.int32), jnp.floor(from_y).astype(jnp.int32)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return jnp.where(inside[..., None], image[row, column], jnp.zeros((), image.dtype))
+
+
+def _blend(image: Array, other: Array, factor: Any) -> Array:
+    """`f x + (1 − f) z` in [0, 255], cut off towards 0 as PIL does."""
+    mixed = other + factor * (image.astype(jnp.float32) - other)
+    return jnp.clip(mixed, 0, 255).astype(jnp.uint8)
+
+
+def _grey(image: Array) -> Array:
+    """PIL's integer luma, [height, width]."""
+    weights = jnp.asarray([round(w * 65536) for w in LUMA], jnp.int32)
+    return (((image.astype(jnp.int32) * weights.reshape(1, 1, 3)).sum(-1) + 32768) >> 16).astype(jnp.float32)
+
+
+def _brightness(image: Array, value: Any) -> Array:
+    return _blend(image, jnp.zeros_like(image, jnp.float32), value)
+
+
+def _color(image: Array, value: Any) -> Array:
+    return _blend(image, _grey(image)[..., None], value)
+
+
+def _contrast(image: Array, value: Any) -> Array:
+    return _blend(image, jnp.floor(_grey(image).mean() + 0.5), value)
+
+
+def _sharpness(image: Array, value: Any) -> Array:
+    x = image.astype(jnp.float32)
+    around = sum(x[i : i + x.shape[0] - 2, j : j + x.shape[1] - 2] for i in range(3) for j in range(3))
+    smooth = jnp.floor((around + 4 * x[1:-1, 1:-1]) / 13 + 0.5)
+    return _blend(image, x.at[1:-1, 1:-1].set(smooth), value)  # the border stays
+
+
+def _posterize(image: Array, value: Any) -> Array:
+    kept = jnp.left_shift(jnp.uint32(255), (8 - value).astype(jnp.uint32)).astype(jnp.uint8)
+    return image & kept
+
+
+def _solarize(image: Array, value: Any) -> Array:
+    return jnp.where(image.astype(jnp.float32) < value, image, 255 - image)
+
+
+def _autocontrast(image: Array, value: Any) -> Array:
+    del value
+    x = image.astype(jnp.float32)
+    low, high = x.min((0, 1), keepdims=True), x.max((0, 1), keepdims=True)
+    scale = 255 / jnp.maximum(high - low, 1)
+    stretched = jnp.clip((x - low) * scale + 1e-3, 0, 255)  # a product that is whole may round below it
+    return jnp.where(high > low, stretched.astype(jnp.uint8), image)
+
+
+def _equalize(image: Array, value: Any) -> Array:
+    del value
+
+    def channel(plane: Array) -> Array:
+        counts = jnp.zeros(256, jnp.int32).at[plane.reshape(-1)].add(1)
+        last = counts[plane.max()]
+        step = (counts.sum() - last) // 255
+        before = jnp.cumsum(counts) - counts
+        table = jnp.clip((before + step // 2) // jnp.maximum(step, 1), 0, 255).astype(jnp.uint8)
+        return jnp.where(step > 0, table[plane], plane)
+
+    return jax.vmap(channel, -1, -1)(image)
+
+
+CHANGES: tuple[tuple[str, Callable[[Array, Any], Array]], ...] = (
+    ("Brightness", _brightness),
+    ("Color", _color),
+    ("Contrast", _contrast),
+    ("Sharpness", _sharpness),
+    ("Posterize", _posterize),
+    ("Solarize", _solarize),
+    ("AutoContrast", _autocontrast),
+    ("Equalize", _equalize),
+    ("Identity", lambda image, value: image),
+)
+"""Operations that change colours, with `change(image, magnitude)`."""
+
+NAMES = (*MOVES, *(name for name, _ in CHANGES))
+"""Of the operations, in the order of their places."""

@@ -1,0 +1,96 @@
+"""Bi-Tuning: two contrastive terms beside the supervised loss, of the classifier and of a projection."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl import ops, rng
+from jtl.methods.finetune.contrastive import against_prototypes, supervised_contrastive, unit_rows
+from jtl.methods.views import Views
+from jtl.metrics.accumulate import mean
+from jtl.model import Variables
+from jtl.objective import NONE, Objective
+from jtl.params import flatten
+from jtl.typing import Aux, Key, Params, Stats
+
+
+def bi_tuning(
+    weight: float = 1.0,
+    *,
+    width: int = 128,
+    temperature: float = 0.07,
+    feature: str = "pooled",
+    kernel: str = "head/out/kernel",
+    name: str = "bi_tuning",
+) -> Objective:
+    """The terms `<name>_classes` (contrastive cross-entropy) and `<name>_rows` (categorical contrastive learning).
+
+    The first takes the classifier's vector of each class as query and the features of the batch as keys
+    (`contrastive.against_prototypes`), all of length 1; the second compares projections of rows by their labels
+    (`contrastive.supervised_contrastive`). The keys are the rows of the batch, of all devices, in place of the paper's
+    queues of a momentum encoder: take batches in which each class has several rows. The projection stands in the
+    parameters under `<name>/kernel`; prediction does not read it. With microbatches each part compares its own rows.
+
+    Args:
+      weight: of both terms, positive.
+      width: of the projection.
+      temperature: T > 0.
+      feature: the name of the backbone's feature, [batch, width].
+      kernel: the path of the linear classifier's kernel [width of the feature, classes].
+      name: of the terms and the parameters.
+
+    Returns:
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch].
+
+    Raises:
+      ValueError: for numbers out of range; while tracing, for a feature that is no matrix, or a kernel that is
+        missing or does not fit it.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.finetune(net, terms=[jtl.finetuning.bi_tuning(width=4)])
+      >>> batch = {"x": jnp.zeros((4, 5)), "y": jnp.zeros(4, int)}
+      >>> sorted(objective.init(jax.random.key(0), batch).params)
+      ['backbone', 'bi_tuning', 'head']
+
+    Zhong et al., Bi-tuning of Pre-trained Representations, 2020, arXiv 2011.06182.
+    """
+    if not weight > 0 or not temperature > 0 or width < 1:
+        raise ValueError(f"{name}: weight={weight}, temperature={temperature}, width={width}: all are positive")
+
+    def rows(views: Views) -> Any:
+        view = views["source"]
+        f = view.features.get(feature)
+        if f is None or f.ndim != 2:
+            shapes = {n: jnp.shape(a) for n, a in view.features.items()}
+            raise ValueError(f"{name}: feature={feature!r} must be [batch, width]; there are {shapes}")
+        return f, view
+
+    def classifier(params: Params, wide: int) -> Any:
+        flat = flatten(params)
+        if kernel not in flat or flat[kernel].ndim != 2 or flat[kernel].shape[0] != wide:
+            matrices = {path: jnp.shape(a) for path, a in flat.items() if jnp.ndim(a) == 2 and path.endswith("kernel")}
+            raise ValueError(f"{name}: kernel={kernel!r} must be [{wide}, classes]; there are {matrices}")
+        return flat[kernel]
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del key, step
+        f, view = rows(views)
+        kept = jnp.ones(len(f), bool) if view.mask is None else jnp.asarray(view.mask) > 0
+        f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(jnp.asarray(view.y))
+        z = f.astype(jnp.float32) @ params[name]["kernel"].astype(jnp.float32)
+        by_row = mean(*supervised_contrastive(z, y, kept, temperature=temperature))
+        w = unit_rows(classifier(params, f.shape[1]).T)
+        by_class = mean(*against_prototypes(unit_rows(f), y, w, kept, temperature=temperature))
+        return {f"{name}_classes": by_class.scale(weight), f"{name}_rows": by_row.scale(weight)}, Aux(stats)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        if name in given.params:
+            return given
+        draw = jax.nn.initializers.lecun_normal()
+        own = draw(rng.stream(key, name), (rows(views)[0].shape[1], width))
+        return Variables({**given.params, name: {"kernel": own}}, given.stats)
+
+    return Objective(run, init)

@@ -1,0 +1,171 @@
+"""Co-Tuning: the head of the pretrained classes is trained too, on what each new class is in their terms."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from jtl.losses import cross_entropy
+from jtl.methods.finetune.on_features import logistic_regression
+from jtl.methods.views import Views
+from jtl.metrics.accumulate import Mean, mean
+from jtl.model import Variables
+from jtl.objective import NONE, Objective
+from jtl.typing import Aux, Key, Params, Stats
+
+PENALTIES = tuple(10.0**-power for power in range(-4, 5))
+
+
+def co_tuning(
+    relationship: Float[ArrayLike, "target_classes source_classes"],
+    weight: float = 2.3,
+    *,
+    head: str = "source",
+    name: str = "co_tuning",
+) -> Objective:
+    """The term `−λ mean_i Σ_s p(s given y_i) log q_i(s)` on the head q of the source classes.
+
+    The network keeps the pretrained head beside the new one: `network(backbone=..., head=new, source=old)`, and the
+    supervised loss reads the new one, as in the example.
+
+    Args:
+      relationship: `p(s given t)`, rows that sum to 1, as `category_relationship` gives them; kept in the statistics.
+      weight: λ > 0.
+      head: the name of the pretrained head.
+      name: of the term.
+
+    Returns:
+      A term for `finetune(net, loss, terms)`; rows of views without integer labels do not count.
+
+    Raises:
+      ValueError: for a weight that is not positive, rows that are no distributions; at init, where `name` is taken;
+        while tracing, where the network has no such head, or one of another number of classes.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2), source=jtl.heads.linear(3))
+      >>> term = jtl.finetuning.co_tuning(jnp.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]))
+      >>> loss = lambda z, y: jtl.losses.cross_entropy(z["head"], y)
+      >>> objective = jtl.finetune(net, loss, [term], metrics={})
+
+    You et al., Co-Tuning for Transfer Learning, 2020.
+    """
+    table = np.asarray(relationship, np.float32)
+    if not weight > 0:
+        raise ValueError(f"{name}: weight={weight}: it must be positive")
+    if table.ndim != 2 or not (table >= 0).all() or not np.allclose(table.sum(1), 1, atol=1e-3):
+        raise ValueError(f"{name}: the relationship of shape {table.shape} must have rows >= 0 that sum to 1")
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del params, key, step
+        total, count = jnp.zeros(()), jnp.zeros(())
+        for of, view in views.items():
+            if view.y is None:
+                continue
+            z = view.output.get(head) if isinstance(view.output, dict) else None
+            if z is None or z.shape[-1] != table.shape[1]:
+                has = jax.tree.map(jnp.shape, view.output)
+                raise ValueError(f"{name}: {of!r} needs a head {head!r} of {table.shape[1]} classes, and has {has}")
+            y = jnp.asarray(view.y)
+            inside = (y >= 0) & (y < table.shape[0])
+            target = stats[name][jnp.where(inside, y, 0)]
+            log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)))
+            values = jnp.where(inside, -(target * log_q).sum(-1), jnp.nan)
+            one = mean(values, view.mask)
+            total, count = total + one.total, count + one.count
+        return {name: Mean(total, count).scale(weight)}, Aux(stats)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        del key, views
+        if name in given.stats:
+            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
+        return Variables(given.params, {**given.stats, name: jnp.asarray(table)})
+
+    return Objective(run, init)
+
+
+def category_relationship(
+    logits: Float[ArrayLike, "examples source_classes"],
+    y: Int[ArrayLike, "examples"],
+    *,
+    classes: int,
+    temperature: float = 1.0,
+    validation: tuple[Any, Any] | None = None,
+) -> Array:
+    """The relationship `p(s given t)` of source classes s to each new class t.
+
+    Directly, the mean of the calibrated predictions `softmax(z/T)` over the examples of t. With validation data in the
+    reverse way: a logistic regression `p(t given s)` from those predictions, whose penalty is that of the least
+    cross-entropy on the validation data (the authors' code takes accuracy, in which strong penalties tie with weak
+    ones), and Bayes' rule, `p(s given t) ∝ p(t given s) p(s)` with p(s) the mean prediction.
+
+    Args:
+      logits: of the pretrained network's own head on the new training data.
+      y: the new labels in [0, classes).
+      classes: how many new ones.
+      temperature: T > 0 of the calibration (`calibrated_temperature` on validation data of the source).
+      validation: logits and labels held out of the training data, for the reverse way.
+
+    Returns:
+      [classes, source classes], rows that sum to 1.
+
+    Raises:
+      ValueError: for a temperature that is not positive, lengths that differ, or a class without an example.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> z = np.log(np.array([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]], np.float32))
+      >>> found = jtl.finetuning.category_relationship(z, np.array([0, 0, 1]), classes=2)
+      >>> found.round(2).tolist() == np.array([[0.7, 0.3], [0.1, 0.9]], np.float32).tolist()
+      True
+    """
+    z, y = np.asarray(logits, np.float32), np.asarray(y)
+    if not temperature > 0 or z.ndim != 2 or y.shape != z.shape[:1]:
+        raise ValueError(f"temperature={temperature}, logits {z.shape}, labels {y.shape}: positive, and one a row")
+    counts = np.bincount(y, minlength=classes)
+    if len(counts) > classes or not (counts > 0).all():
+        raise ValueError(f"examples of each class: {counts.tolist()}, and classes={classes}: give all classes some")
+    p = jax.nn.softmax(jnp.asarray(z) / temperature)
+    if validation is None:
+        return jax.ops.segment_sum(p, jnp.asarray(y), classes) / jnp.asarray(counts, p.dtype)[:, None]
+    held = jax.nn.softmax(jnp.asarray(validation[0]) / temperature)
+    fits = [logistic_regression(p, y, penalty, classes=classes) for penalty in PENALTIES]
+    fitted = min(fits, key=lambda fit: float(cross_entropy(fit(held), np.asarray(validation[1])).mean()))
+    given_source = jax.nn.softmax(fitted.kernel + fitted.bias[None])  # of a certain source class
+    joint = (given_source * jnp.concatenate([p, held]).mean(0)[:, None]).T
+    return joint / joint.sum(1, keepdims=True)
+
+
+def calibrated_temperature(
+    logits: Float[ArrayLike, "examples classes"], y: Int[ArrayLike, "examples"], *, most: float = 20.0
+) -> float:
+    """The temperature T in [1/most, most] of the least mean cross-entropy of z/T.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> z = np.array([[2.0, 0.0]] * 4, np.float32)
+      >>> round(jtl.finetuning.calibrated_temperature(z, np.array([0, 0, 0, 1])), 2)
+      1.82
+
+    Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599.
+    """
+    z, y = jnp.asarray(logits, jnp.float32), jnp.asarray(y)
+    if z.ndim != 2 or y.shape != z.shape[:1] or not len(y) or not most > 1:
+        raise ValueError(f"logits {z.shape}, labels {y.shape}, most={most}: one label a row, and most above 1")
+
+    def slope(log_beta: Any) -> Any:  # in 1/T the loss is convex, so its slope changes sign once
+        beta = jnp.exp(log_beta)
+        chosen = jnp.take_along_axis(z, y[:, None], 1)[:, 0]
+        return ((jax.nn.softmax(beta * z) * z).sum(1) - chosen).mean()
+
+    def halve(_: Any, bounds: Any) -> Any:
+        low, high = bounds
+        middle = (low + high) / 2
+        rises = slope(middle) > 0
+        return jnp.where(rises, low, middle), jnp.where(rises, middle, high)
+
+    end = jnp.log(jnp.float32(most))
+    low, high = jax.jit(lambda: jax.lax.fori_loop(0, 40, halve, (-end, end)))()
+    return float(jnp.exp(-(low + high) / 2))

@@ -1,0 +1,115 @@
+"""Distillation of features: the network's feature is led to a teacher's, through a learned map where widths differ."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from jtl import ops, rng
+from jtl.methods.views import View, Views
+from jtl.metrics.accumulate import Mean, mean
+from jtl.model import Model, Variables
+from jtl.objective import NONE, Objective
+from jtl.typing import Aux, Key, Params, Stats
+
+
+def feature_distillation(
+    teacher: Model,
+    variables: Variables,
+    weight: float = 1.0,
+    *,
+    feature: str = "pooled",
+    of_teacher: str | None = None,
+    project: bool = False,
+    name: str = "feature_distillation",
+) -> Objective:
+    """The term `λ mean_i mean_e ½ (r(f_i) − t_i)²_e` over the elements e of a feature f and of the teacher's, t.
+
+    r is the identity, or with `project` a learned linear map of the last axis under `<name>/kernel`. The teacher runs
+    as in evaluation and gets no gradient; its variables stand in the statistics under `name`.
+
+    Args:
+      teacher: a network (`jtl.network`).
+      variables: the teacher's.
+      weight: λ > 0.
+      feature: the name of the network's feature, [batch, ..., channels].
+      of_teacher: the name of the teacher's; None for the same.
+      project: whether r is learned, for a feature of another width.
+      name: of the term and of what it keeps.
+
+    Returns:
+      A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
+
+    Raises:
+      ValueError: for a weight that is not positive; at init, where `name` is taken; while tracing, for a feature that
+        is missing, or shapes that differ.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> start = net.init(jax.random.key(0), jnp.zeros((4, 5)))
+      >>> objective = jtl.finetune(net, terms=[jtl.finetuning.feature_distillation(net, start)])
+
+    Romero et al., FitNets: Hints for Thin Deep Nets, 2014, arXiv 1412.6550.
+    """
+    if not weight > 0:
+        raise ValueError(f"{name}: weight={weight}: it must be positive")
+    theirs = feature if of_teacher is None else of_teacher
+
+    def said(kept: Any, view: View) -> Array:
+        return teacher_feature(teacher, kept, view, theirs, name)
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del key, step
+        sums = []
+        for view in views.values():
+            f, t = feature_of(view.features, feature, f"{name}, network"), said(stats[name], view)
+            f = f @ params[name]["kernel"].astype(f.dtype) if project else f
+            sums.append(mean(half_squares(f, t), view.mask))
+        return {name: Mean(sum(s.total for s in sums), sum(s.count for s in sums)).scale(weight)}, Aux(stats)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        if name in given.stats:
+            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
+        params, kept = given.params, jax.tree.map(jnp.array, variables._asdict())
+        if project and name not in params:
+            view = next(iter(views.values()))
+            f, t = view.features[feature], jax.eval_shape(said, kept, view)
+            kernel = jax.nn.initializers.lecun_normal()(rng.stream(key, name), (f.shape[-1], t.shape[-1]))
+            params = {**params, name: {"kernel": kernel}}
+        return Variables(params, {**given.stats, name: kept})
+
+    return Objective(run, init)
+
+
+def teacher_feature(teacher: Model, kept: Any, view: View, feature: str, name: str) -> Array:
+    """A feature of a frozen teacher on the rows of a view, without gradient."""
+    x = ops.without_masked(view.x, view.mask)  # a NaN of the teacher's would be in the gradient
+    features = teacher.apply(Variables(**kept), x, train=False, key=None)[0].features
+    return jax.lax.stop_gradient(feature_of(features, feature, f"{name}, teacher"))
+
+
+def feature_of(features: dict[str, Any], feature: str, who: str) -> Array:
+    """A feature by its name.
+
+    Raises:
+      ValueError: where the backbone has no such array.
+    """
+    if getattr(features.get(feature), "ndim", 0) < 2:
+        shapes = {n: jnp.shape(f) for n, f in features.items() if hasattr(f, "shape")}
+        raise ValueError(f"{who}: feature={feature!r} must be [batch, ..., channels]; there are {shapes}")
+    return features[feature]
+
+
+def half_squares(f: Float[ArrayLike, "batch *shape"], t: Float[ArrayLike, "..."]) -> Float[Array, "batch"]:
+    """`mean_e ½ (f − t)²_e` of each row.
+
+    Raises:
+      ValueError: where the shapes differ.
+    """
+    f, t = jnp.asarray(f), jnp.asarray(t)
+    if f.shape != t.shape:
+        raise ValueError(f"the feature has shape {f.shape}, the teacher's {t.shape}: project=True where widths differ")
+    wide = jnp.promote_types(f.dtype, jnp.float32)
+    return 0.5 * ((f.astype(wide) - t.astype(wide)) ** 2).mean(tuple(range(1, f.ndim)))

@@ -1,0 +1,163 @@
+"""Training of sentence embeddings: pairs with in-batch negatives, and SetFit on a few labelled examples."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import ops, rng
+from jtl.methods.finetune.contrastive import in_batch_negatives, unit_rows
+from jtl.metrics.accumulate import mean
+from jtl.model import Model, Variables
+from jtl.networks import network
+from jtl.objective import NONE, Objective, complete
+from jtl.typing import Aux, Batch, Key, Params, Stats
+
+
+def sentence_pairs(
+    backbone: Model, *, scale: float = 20.0, symmetric: bool = False, feature: str = "pooled"
+) -> Objective:
+    """The objective of pairs with in-batch negatives: `−log exp(s cos(a_i, p_i)) / Σ_j exp(s cos(a_i, p_j))`.
+
+    With microbatches the negatives are those of each part; under `pmap` they are of all devices.
+
+    Args:
+      backbone: gives the embedding, as `jtl.backbones.sentences(...)` or that of `jtl.pretrained.embedder`.
+      scale: s > 0.
+      symmetric: the mean with anchors and positives exchanged.
+      feature: the name of the embedding, [batch, width].
+
+    Returns:
+      An objective on batches `{"x": {"anchor": ..., "positive": ...}, "mask"}`, the mask optional, with the metric
+      `accuracy`, how often the own positive is the nearest. Its parameters stand under `backbone/`.
+
+    Raises:
+      ValueError: while tracing, for another batch, or an embedding that is no matrix.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> objective = jtl.finetuning.sentence_pairs(jtl.backbones.mlp((8,)))
+      >>> batch = {"x": {"anchor": jnp.ones((4, 5)), "positive": jnp.ones((4, 5))}}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
+
+    Henderson et al., Efficient Natural Language Response Suggestion for Smart Reply, 2017, arXiv 1705.00652.
+    """
+    net = network(backbone=backbone)
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del step
+        (a, b), stats, mask = _embedded(net, params, stats, batch, key, ("anchor", "positive"), feature)
+        a, b = ops.gather(a), ops.gather(b)
+        kept = ops.gather(jnp.ones(len(a), bool) if mask is None else jnp.asarray(mask) > 0)
+        values = in_batch_negatives(a, b, kept, scale=scale, symmetric=symmetric)
+        nearest = jnp.where(kept[None], unit_rows(a) @ unit_rows(b).T, -jnp.inf).argmax(1)
+        return mean(values, kept), Aux(stats, {"accuracy": mean(nearest == jnp.arange(len(a)), kept)})
+
+    return Objective(run, _init(net, "anchor"))
+
+
+def similar_pairs(backbone: Model, *, feature: str = "pooled") -> Objective:
+    """SetFit's objective on pairs of sentences: `(cos(a_i, b_i) − y_i)²`, y = 1 for two of one class and 0 for others.
+
+    Args:
+      backbone: as of `sentence_pairs`.
+      feature: the name of the embedding, [batch, width].
+
+    Returns:
+      An objective on batches `{"x": {"first": ..., "second": ...}, "y", "mask"}`, as of `class_pairs`.
+
+    Raises:
+      ValueError: while tracing, for another batch, or an embedding that is no matrix.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> objective = jtl.finetuning.similar_pairs(jtl.backbones.mlp((8,)))
+      >>> batch = {"x": {"first": jnp.ones((4, 5)), "second": jnp.ones((4, 5))}, "y": jnp.ones(4)}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
+
+    Tunstall et al., Efficient Few-Shot Learning Without Prompts, 2022, arXiv 2209.11055.
+    """
+    net = network(backbone=backbone)
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del step
+        (a, b), stats, mask = _embedded(net, params, stats, batch, key, ("first", "second"), feature)
+        return mean(((unit_rows(a) * unit_rows(b)).sum(1) - jnp.asarray(batch["y"])) ** 2, mask), Aux(stats)
+
+    return Objective(run, _init(net, "first"))
+
+
+class Pairs(NamedTuple):
+    """Places of examples.
+
+    Args:
+      first: [pairs].
+      second: [pairs], of which none is its own first.
+      same: 1 where both are of one class, else 0, [pairs] float32.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    same: np.ndarray
+
+
+def class_pairs(y: Any, rounds: int, seed: int = 0) -> Pairs:
+    """SetFit's pairs: in each round every example has one other of its class and one of another class.
+
+    Args:
+      y: labels, integers [examples]; each class has at least two examples, and there are two classes.
+      rounds: R, the iterations of the paper, 20 by its default; there are 2 R pairs for each example.
+      seed: of the draws.
+
+    Raises:
+      ValueError: for no rounds, one class, or a class of one example.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> pairs = jtl.finetuning.class_pairs(np.array([0, 0, 1, 1]), 1)
+      >>> len(pairs.first), pairs.same.tolist()
+      (8, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    y = np.asarray(y)
+    names, counts = np.unique(y, return_counts=True)
+    if rounds < 1 or y.ndim != 1 or len(names) < 2 or counts.min() < 2:
+        raise ValueError(
+            f"rounds={rounds}, classes {dict(zip(names.tolist(), counts.tolist(), strict=True))}: two each"
+        )
+    draw = np.random.default_rng(seed)
+    every, parts = np.arange(len(y)), []
+    for _ in range(rounds):
+        alike = np.array([draw.choice(every[(y == y[i]) & (every != i)]) for i in every])
+        other = np.array([draw.choice(every[y != y[i]]) for i in every])
+        parts += [(every, alike, np.ones(len(y))), (every, other, np.zeros(len(y)))]
+    first, second, same = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Pairs(first, second, same.astype(np.float32))
+
+
+def _embedded(
+    net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None, names: tuple[str, str], feature: str
+) -> tuple[list[Any], Stats, Any]:
+    x, mask, found = batch["x"], batch.get("mask"), []
+    if not hasattr(x, "keys") or set(x) != set(names):
+        raise ValueError(
+            f"the batch's x must hold {list(names)}, and is {sorted(x) if hasattr(x, 'keys') else type(x)}"
+        )
+    for name in names:
+        own = None if key is None else rng.stream(key, name)
+        rows = ops.without_masked(x[name], mask)
+        out, stats = net.apply(Variables(params, stats), rows, train=key is not None, key=own)
+        e = out.features.get(feature)
+        if e is None or e.ndim != 2:
+            shapes = {n: jnp.shape(f) for n, f in out.features.items() if hasattr(f, "shape")}
+            raise ValueError(f"feature={feature!r} must be an embedding [batch, width]; there are {shapes}")
+        found.append(e)
+    return found, stats, mask
+
+
+def _init(net: Model, name: str) -> Any:
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return complete(net.init, key, batch["x"][name], given)
+
+    return init

@@ -1,0 +1,113 @@
+"""Stochastic weight averaging: the mean of the parameters of several steps, and the running statistics anew."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jtl.model import Model, Variables, upcast
+from jtl.params import flatten, unflatten
+from jtl.typing import Key, Params
+
+
+class Average(NamedTuple):
+    """A mean of parameters.
+
+    Args:
+      count: of the parameters that are in it.
+      mean: in float32 at least.
+    """
+
+    count: Array
+    mean: Params
+
+
+def average_start(params: Params) -> Average:
+    """The mean of no parameters; give the trainable ones, or all.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> average = jtl.train.average_start({"w": jnp.zeros(2)})
+      >>> average = jtl.train.average_add(jtl.train.average_add(average, {"w": jnp.ones(2)}), {"w": 3 * jnp.ones(2)})
+      >>> int(average.count), average.mean["w"].tolist()
+      (2, [2.0, 2.0])
+    """
+    return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, upcast(params)))
+
+
+def average_add(average: Average, params: Params) -> Average:
+    """`m ← m + (θ − m)/(n + 1)`: after n calls the mean of all n. Call it once an epoch, at the end of a cycle.
+
+    Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, arXiv 1803.05407.
+    """
+    count = average.count + 1
+    mean = jax.tree.map(lambda m, p: m + (p.astype(m.dtype) - m) / count.astype(m.dtype), average.mean, params)
+    return Average(count, mean)
+
+
+def average_finish(average: Average, variables: Variables) -> Variables:
+    """The variables with the mean of the parameters that it holds, in their own types; the statistics as they were.
+
+    Raises:
+      ValueError: where nothing was added, or a parameter is not one of the variables'.
+    """
+    if not int(average.count):
+        raise ValueError("nothing was added to the average: call average_add at the steps to average")
+    flat, mean = flatten(variables.params), flatten(average.mean)
+    unknown = sorted(mean.keys() - flat.keys())
+    if unknown:
+        raise ValueError(f"the average holds {unknown[0]!r}, of {len(unknown)} such, and the variables do not")
+    return variables._replace(params=unflatten({**flat, **{p: m.astype(flat[p].dtype) for p, m in mean.items()}}))
+
+
+def refreshed_statistics(net: Model, variables: Variables, batches: Iterable[Any], key: Key) -> Variables:
+    """The variables with the running statistics of `net` computed anew: the mean of those of whole batches.
+
+    Averaged parameters need it where there is BatchNorm, because its statistics are those of other parameters. As
+    `torch.optim.swa_utils.update_bn`; every batch weighs the same, so leave a smaller last one out.
+
+    Args:
+      net: a network.
+      variables: its own, as of `average_finish`.
+      batches: of inputs x, of the training data.
+      key: of dropout, which is on, as in training.
+
+    Returns:
+      The variables; statistics that no forward pass moves stay.
+
+    Raises:
+      ValueError: for no batch, or a network without running statistics.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
+      >>> x = jnp.ones((4, 16, 16, 3))
+      >>> start = net.init(jax.random.key(0), x)
+      >>> fresh = jtl.train.refreshed_statistics(net, start, [x], jax.random.key(1))
+    """
+    if not jax.tree.leaves(variables.stats):
+        raise ValueError("this network has no running statistics: there is nothing to refresh")
+
+    @jax.jit
+    def moved(variables: Variables, x: Any, key: Key) -> Any:
+        def after(fill: float) -> Any:
+            stats = jax.tree.map(lambda a: jnp.full_like(a, fill), variables.stats)
+            return net.apply(Variables(variables.params, stats), x, train=True, key=key)[1]
+
+        # A layer moves by r + m (s − r): the starts 0 and 1 tell m and so s. What does not move has no s.
+        low, high = after(0.0), after(1.0)
+        share = jax.tree.map(lambda a, b: 1 + a - b, low, high)
+        return jax.tree.map(
+            lambda a, m, kept: jnp.where(m > 0, a / jnp.where(m > 0, m, 1), kept), low, share, variables.stats
+        )
+
+    total, count = None, 0
+    for x in batches:
+        found = moved(variables, x, jax.random.fold_in(key, count))
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+        count += 1
+    if total is None:
+        raise ValueError("refreshed_statistics needs at least one batch")
+    return variables._replace(stats=jax.tree.map(lambda t: t / count, total))

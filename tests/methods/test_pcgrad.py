@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jtl.methods.pcgrad import pcgrad, projected
+from jtl.metrics.accumulate import mean
+from jtl.model import Variables
+from jtl.params import select
+from jtl.train.step import make_step
+from jtl.typing import Aux
+
+A, B = np.array([1.0, 0.0, 2.0], np.float32), np.array([-2.0, 1.0, 0.5], np.float32)
+
+
+def losses(params, stats, batch, key, step):
+    w = params["head"]["w"]
+    mask = batch["mask"]
+    values = {"a": batch["x"] * (w @ A), "b": batch["x"] * (w @ B)}
+    return {name: mean(v, mask) for name, v in values.items()}, Aux(stats, {"norm": params["frozen"]["w"].sum()})
+
+
+@pytest.fixture(scope="module")
+def setup():
+    batch = {"x": jnp.array([1.0, 2.0, 3.0]), "mask": jnp.array([True, True, False])}
+    return batch, Variables({"head": {"w": jnp.array([0.1, 0.2, 0.3])}, "frozen": {"w": jnp.ones(2)}}, {})
+
+
+def test_three_gradients_are_those_of_the_loop_in_one_of_the_orders():
+    grads = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    grads[1] -= 2 * grads[0]
+    for seed in range(4):
+        found = projected(list(jnp.asarray(grads)), jax.random.key(seed))
+        for i in range(3):
+            j, k = (o for o in range(3) if o != i)
+            candidates = []
+            for order in ((j, k), (k, j)):
+                g = grads[i].copy()
+                for o in order:
+                    g = g - min(g @ grads[o], 0) / (grads[o] @ grads[o]) * grads[o]
+                candidates.append(g)
+            assert min(np.abs(found[i] - g).max() for g in candidates) < 1e-5
+
+
+def test_a_gradient_of_zero_and_no_conflict_change_nothing():
+    one = [jnp.array([1.0, 0.0]), jnp.zeros(2), jnp.array([0.0, 3.0])]
+    jax.tree.map(np.testing.assert_array_equal, projected(one, jax.random.key(0)), one)
+
+
+def test_the_step_moves_along_the_projected_sum_and_reports_the_losses(setup):
+    batch, start = setup
+    mask = select("head/.*")
+    plain = make_step(losses, optax.sgd(1.0), trainable=mask)
+    step = make_step(pcgrad(losses, mask), optax.sgd(1.0), trainable=mask)
+    state, found = jax.jit(step)(step.init(start, jax.random.key(0)), batch)
+    a, b = 1.5 * A, 1.5 * B  # the mean of x over the rows kept
+    assert a @ b < 0
+    expected = (a - (a @ b) / (b @ b) * b) + (b - (a @ b) / (a @ a) * a)
+    np.testing.assert_allclose(start.params["head"]["w"] - state.params["head"]["w"], expected, rtol=1e-5)
+    _, wanted = jax.jit(plain)(plain.init(start, jax.random.key(0)), batch)
+    assert found.keys() == wanted.keys()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), found, wanted)
+
+
+def test_bad_input_raises(setup):
+    batch, start = setup
+    with pytest.raises(ValueError, match="at least two terms"):
+        pcgrad(lambda *_: (jnp.zeros(()), Aux({})))(start.params, {}, batch, jax.random.key(0), 0)
+    with pytest.raises(ValueError, match="give a key"):
+        pcgrad(losses)(start.params, {}, batch, None, 0)
