@@ -246,6 +246,29 @@ def _test_time(rows: list[dict[str, Any]]) -> Table:
     )
 
 
+def _finetuning(rows: list[dict[str, Any]]) -> Table:
+    shots = sorted({row["shot"] for row in rows})
+    cells: dict[str, dict[int, str]] = {}
+    for row in rows:
+        told = f"{100 * statistics.mean(row['accuracies']):.1f}"
+        if row["method"] != "probe":
+            told += f" ({_gain(row['gains'])})"
+        cells.setdefault(row["method"], {})[row["shot"]] = told
+    runs = len(rows[0]["accuracies"])
+    return Table(
+        f"Test accuracy in percent, and points gained over the probe (95 % interval over {runs} paired draws)",
+        ("method", *(f"{shot} a class" for shot in shots)),
+        [(name, *(of[shot] for shot in shots)) for name, of in cells.items()],
+    )
+
+
+def _gain(gains: list[float]) -> str:
+    mean = f"{statistics.mean(gains):+.1f}"
+    if len(gains) < 2:
+        return mean
+    return f"{mean} ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:.1f}"
+
+
 def student(runs: int) -> float:
     """The 97.5 % quantile of Student's t with one degree of freedom less than runs, which makes a 95 % interval."""
     from scipy.stats import t
@@ -280,6 +303,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "load_weights": _loads,
     "elsewhere": _elsewhere,
     "test_time": _test_time,
+    "finetuning": _finetuning,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
 }

@@ -1,6 +1,7 @@
 """Supervised training: fine-tuning, and heads on a frozen backbone; `jtl.finetuning` is this package."""
 
 from jtl.methods.finetune.bss import bss as bss
+from jtl.methods.finetune.cache import Cache as Cache
 from jtl.methods.finetune.distillation import distillation as distillation
 from jtl.methods.finetune.features import extract as extract
 from jtl.methods.finetune.features import features as features
