@@ -262,11 +262,39 @@ def _finetuning(rows: list[dict[str, Any]]) -> Table:
     )
 
 
-def _gain(gains: list[float]) -> str:
-    mean = f"{statistics.mean(gains):+.1f}"
+def _cached_features(rows: list[dict[str, Any]]) -> Table:
+    found = [
+        (
+            row["network"],
+            str(row["rows"]),
+            str(row["epochs"]),
+            f"{row['network_seconds']:.1f}",
+            f"{row['cached_seconds']:.2f}",
+            f"{row['ratio']:.0f}",
+        )
+        for row in rows
+    ]
+    columns = ("network", "images", "epochs", "through the network s", "on cached features s", "ratio")
+    return Table("a linear head", columns, found)
+
+
+def _ranking(rows: list[dict[str, Any]]) -> Table:
+    found = [
+        (row["score"], str(row["networks"]), _gain(row["taus"], ".2f"), _gain([100 * lost for lost in row["lost"]]))
+        for row in rows
+    ]
+    return Table(
+        f"Kendall's tau with the probe's order, mean of {len(rows[0]['taus'])} data sets (95 % interval)",
+        ("score", "networks", "tau", "points lost by its first choice"),
+        found,
+    )
+
+
+def _gain(gains: list[float], form: str = ".1f") -> str:
+    mean = f"{statistics.mean(gains):+{form}}"
     if len(gains) < 2:
         return mean
-    return f"{mean} ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:.1f}"
+    return f"{mean} ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:{form}}"
 
 
 def student(runs: int) -> float:
@@ -304,6 +332,8 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "elsewhere": _elsewhere,
     "test_time": _test_time,
     "finetuning": _finetuning,
+    "cached_features": _cached_features,
+    "ranking": _ranking,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
 }

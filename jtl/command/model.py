@@ -116,10 +116,10 @@ def pretrained(
         if not found:
             raise ValueError(f"no network that jtl knows fits {weights!r} whole: give --arch, or see `jtl inspect`")
         arch = found[0].name
-    if classes is None:
-        return load(weights, arch=arch)
-    reads = "mean" if kind == "texts" else None
-    options: dict[str, Any] = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key, "reads": reads}
+    options: dict[str, Any] = {}
+    if classes is not None:
+        reads = "mean" if kind == "texts" else None
+        options = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key, "reads": reads}
     loaded = load(weights, arch=arch, **options)
     if size is not None and POSITION in flatten(loaded.variables.params):
         return load(weights, arch=arch, image=size, **options)

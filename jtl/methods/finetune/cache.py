@@ -111,6 +111,14 @@ class Cache:
         os.replace(fresh, path)
 
 
+def compiled(run: Callable[[Any, Any], Any], variables: Variables, cache: str | Path | None) -> Callable[[Any], Any]:
+    """`run(variables, x)` as a compiled function of x, whose results are kept in a folder where one is given."""
+    if cache is not None:
+        return Cache(cache, run, variables)
+    jitted = jax.jit(run)
+    return lambda x: jitted(variables, x)
+
+
 def _named(kind: str, tree: Any) -> dict[str, Any]:
     return {f"{kind}/{path}": leaf for path, leaf in flatten(tree).items()}
 

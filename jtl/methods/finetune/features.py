@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jtl import losses
-from jtl.methods.finetune.cache import Cache
+from jtl.methods.finetune.cache import compiled
 from jtl.methods.finetune.finetune import ACCURACY, finetune, frozen_backbone
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
@@ -81,9 +81,7 @@ def extract(
     def run(variables: Variables, x: Any) -> Any:
         return read(backbone.apply(variables, x, train=False, key=None)[0], x)
 
-    jitted = jax.jit(run)
-    of = (lambda x: jitted(variables, x)) if cache is None else Cache(cache, run, variables)
-    found, labels = [], []
+    of, found, labels = compiled(run, variables, cache), [], []
     for batch in batches:
         rows = jax.tree.map(np.asarray, of(batch["x"]))
         keep = np.asarray(batch.get("mask", np.ones(len(jax.tree.leaves(rows)[0])))) > 0  # a mask may hold weights
