@@ -62,9 +62,8 @@ def main(given: list[str] | None = None) -> None:
 
     def cached(folder: str, epochs: int) -> float:
         seen, labels = jtl.extract(backbone, own, batches, cache=folder)
-        cut = [
-            {"x": seen[i : i + asked.batch], "y": labels[i : i + asked.batch]} for i in range(0, count, asked.batch)
-        ]
+        assert labels is not None
+        cut = [{"x": seen[i : i + asked.batch], "y": labels[i : i + asked.batch]} for i in range(0, count, asked.batch)]
         return train(head, run_head, on_features, cut, epochs)
 
     def clock(run: Any) -> tuple[float, float]:

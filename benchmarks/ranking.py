@@ -74,6 +74,12 @@ def probe(f: np.ndarray, y: np.ndarray, test: np.ndarray, y_test: np.ndarray) ->
     return right(np.ones(len(y), bool), best, test, y_test)
 
 
+def tau(score: list[float], accuracy: list[float]) -> float:
+    """Kendall's tau-b."""
+    found: Any = kendalltau(score, accuracy)
+    return float(found.statistic)
+
+
 def main(given: list[str] | None = None) -> None:
     """Scores and probes all networks on all data sets, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,7 +108,7 @@ def main(given: list[str] | None = None) -> None:
     for score in ("logme", "h_score", "transrate", "nce", "leep"):
         there = [row for row in rows if row[score] is not None]
         of = [[row for row in there if row["data"] == number] for number in range(10)]
-        taus = [float(kendalltau([r[score] for r in part], [r["accuracy"] for r in part])[0]) for part in of]
+        taus = [tau([r[score] for r in part], [r["accuracy"] for r in part]) for part in of]
         best = [max(p, key=lambda r: r[score])["accuracy"] - max(r["accuracy"] for r in p) for p in of]
         summary.append({"score": score, "networks": len(of[0]), "taus": taus, "lost": best})
     results = {

@@ -57,7 +57,7 @@ def test_scores_are_those_of_transformers_features(made):
         wanted = ranking.scores(f, y, probabilities if name == "whole" else None)
         np.testing.assert_allclose(one.scores[:3], wanted[:3], rtol=2e-3)
         if name == "whole":
-            np.testing.assert_allclose(one.scores[3:], wanted[3:], rtol=1e-4)
+            np.testing.assert_allclose(np.array(one.scores[3:], float), np.array(wanted[3:], float), rtol=1e-4)
             assert not one.note
         else:
             assert one.scores[3:] == (None, None)
@@ -84,7 +84,12 @@ def test_the_command_orders_by_a_score_and_a_cache_makes_it_run_once(made, tmp_p
 
 def test_features_of_layers_and_a_cache_that_sees_each_change(made, tmp_path, monkeypatch):
     computed, write = [], Cache._write
-    monkeypatch.setattr(Cache, "_write", staticmethod(lambda *given: (computed.append(given[0]), write(*given))))
+
+    def spy(path, key, made):
+        computed.append(path)
+        write(path, key, made)
+
+    monkeypatch.setattr(Cache, "_write", staticmethod(spy))
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(3):

@@ -49,6 +49,7 @@ def batches(x: Any = X):
 def test_a_second_call_reads_the_bits_of_the_first_and_computes_nothing(variables, tmp_path, monkeypatch):
     plain, y = extract(BODY, variables, batches())
     computed = counted(monkeypatch)
+    found = plain
     for _ in range(2):
         found, labels = extract(BODY, variables, batches(), cache=tmp_path / "c")
         np.testing.assert_array_equal(found, plain)

@@ -14,7 +14,7 @@ def test_each_score_is_that_of_its_function_and_transrate_of_features_of_one_sca
     centred = F - F.mean(0)
     unit = centred / np.sqrt(np.trace(np.cov(F.T, bias=True)))
     np.testing.assert_allclose(
-        found,
+        np.array(found, float),
         [
             ranking.logme(F, Y),
             ranking.h_score(F, Y),
