@@ -246,6 +246,57 @@ def _test_time(rows: list[dict[str, Any]]) -> Table:
     )
 
 
+def _finetuning(rows: list[dict[str, Any]]) -> Table:
+    shots = sorted({row["shot"] for row in rows})
+    cells: dict[str, dict[int, str]] = {}
+    for row in rows:
+        told = f"{100 * statistics.mean(row['accuracies']):.1f}"
+        if row["method"] != "probe":
+            told += f" ({_gain(row['gains'])})"
+        cells.setdefault(row["method"], {})[row["shot"]] = told
+    runs = len(rows[0]["accuracies"])
+    return Table(
+        f"Test accuracy in percent, and points gained over the probe (95 % interval over {runs} paired draws)",
+        ("method", *(f"{shot} a class" for shot in shots)),
+        [(name, *(of[shot] for shot in shots)) for name, of in cells.items()],
+    )
+
+
+def _cached_features(rows: list[dict[str, Any]]) -> Table:
+    found = [
+        (
+            row["network"],
+            str(row["rows"]),
+            str(row["epochs"]),
+            f"{row['network_seconds']:.1f}",
+            f"{row['cached_seconds']:.2f}",
+            f"{row['ratio']:.0f}",
+        )
+        for row in rows
+    ]
+    columns = ("network", "images", "epochs", "through the network s", "on cached features s", "ratio")
+    return Table("a linear head", columns, found)
+
+
+def _ranking(rows: list[dict[str, Any]]) -> Table:
+    found = [
+        (row["score"], str(row["networks"]), _gain(row["taus"], ".2f"), _gain([100 * lost for lost in row["lost"]]))
+        for row in rows
+    ]
+    return Table(
+        f"Kendall's tau with the probe's order, mean of {len(rows[0]['taus'])} data sets (95 % interval)",
+        ("score", "networks", "tau", "points lost by its first choice"),
+        found,
+    )
+
+
+def _gain(gains: list[float], form: str = ".1f") -> str:
+    mean = f"{statistics.mean(gains):+{form}}"
+    if len(gains) < 2:
+        return mean
+    return f"{mean} ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:{form}}"
+
+
 def student(runs: int) -> float:
     """The 97.5 % quantile of Student's t with one degree of freedom less than runs, which makes a 95 % interval."""
     from scipy.stats import t
@@ -319,6 +370,9 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "load_weights": _loads,
     "elsewhere": _elsewhere,
     "test_time": _test_time,
+    "finetuning": _finetuning,
+    "cached_features": _cached_features,
+    "ranking": _ranking,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
     "faults": _faults,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jtl.command import surface
+from jtl.command import parsers, surface
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 from jtl.command.settings import Settings
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "inspect": _inspect,
         "finetune": _told(surface.finetune),
         "features": _told(surface.features),
+        "rank": _told(surface.rank),
         "export": _told(surface.export),
     }
     try:
@@ -98,27 +99,6 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
 
     def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:
         return "finetune", (settings,)
-
-    def features(
-        inputs: Positional[tuple[str, ...]],
-        /,
-        weights: str,
-        out: Path = Path("features.npz"),
-        arch: str | None = None,
-        size: int | None = None,
-        text: str | None = None,
-    ) -> tuple[str, tuple]:
-        """The features of images, sounds or texts by pretrained weights, as an .npz.
-
-        Args:
-          inputs: files or folders of images or sounds, labelled or not; with --text one table.
-          weights: as of `jtl finetune`.
-          out: the file to write.
-          arch: as of `jtl finetune`.
-          size: as of `jtl finetune`.
-          text: the column of a table of texts.
-        """
-        return "features", (inputs, weights, out, arch, size, text)
 
     def export(
         run: Where, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
@@ -190,7 +170,8 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "models": models,
             "inspect": inspect,
             "finetune": finetune,
-            "features": features,
+            "features": parsers.features,
+            "rank": parsers.rank,
             "export": export,
         },
         prog="jtl",

@@ -130,11 +130,14 @@ def pretrained(
         if not found:
             raise ValueError(f"no network that jtl knows fits {weights!r} whole: give --arch, or see `jtl inspect`")
         arch = found[0].name
-    options: dict[str, Any] = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key}
+    options: dict[str, Any] = {}
+    if classes is not None:
+        options = {"classes": tuple(classes), "reinit": ("head/.*",), "key": key}
+    reads = "mean" if kind == "texts" and classes is not None else None
     try:
-        loaded = load(weights, arch=arch, reads="mean" if kind == "texts" else None, **options)
+        loaded = load(weights, arch=arch, reads=reads, **options)
     except ValueError:
-        if kind == "texts":  # whose head reads a feature that networks of images lack
+        if reads is not None:  # networks of images lack the feature
             _refuse_other(load(weights, arch=arch, **options), weights, kind)
         raise
     _refuse_other(loaded, weights, kind)

@@ -1,6 +1,7 @@
 """One pass of a network over examples, in batches of few shapes, so with few compilations."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,12 +9,15 @@ import numpy as np
 
 from jtl.command.model import Inputs
 from jtl.data.lengths import bucket, cut, extent
+from jtl.methods.finetune.cache import compiled
+from jtl.model import Variables
 from jtl.networks import part
 from jtl.pretrained.load import Pretrained
+from jtl.reads import Read
 
 
-def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> np.ndarray:
-    """`run(x)` of every example, [rows, ...].
+def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> Any:
+    """`run(x)` of every example, an array [rows, ...] or a tree of such.
 
     Texts of similar length share a batch, which is cut to 16, 32, 64 ... tokens: what padding would be computed for
     longer ones is saved, and there is one compilation for each length.
@@ -33,8 +37,9 @@ def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32
         rows = order[start : start + batch]
         full = np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows))])
         x = inputs.read([items[i] for i in full]) if whole is None else shortened(whole, full)
-        found.append(np.asarray(run(x))[: len(rows)])
-    return np.concatenate(found)[np.argsort(order, kind="stable")]
+        found.append(jax.tree.map(np.asarray, run(x)))
+    back = np.argsort(order, kind="stable")  # the copies at the end are not among these rows
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[back], *found)
 
 
 def shortened(x: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -52,8 +57,34 @@ def logits(loaded: Pretrained, inputs: Inputs) -> Callable[[Sequence[Any]], np.n
     return lambda items: through(lambda x: run(loaded.variables, x), inputs, items)
 
 
-def features(loaded: Pretrained, inputs: Inputs) -> Callable[[Sequence[Any]], np.ndarray]:
-    """A function of examples: what the head reads of the backbone, [rows, width]."""
-    own, reads = part(loaded.variables, "backbone"), loaded.head.reads
-    run = jax.jit(lambda v, x: reads(loaded.backbone.apply(v, x, train=False)[0], x))
-    return lambda items: through(lambda x: run(own, x), inputs, items)
+def features(
+    loaded: Pretrained, inputs: Inputs, read: Read | None = None, cache: Path | None = None
+) -> Callable[[Sequence[Any]], np.ndarray]:
+    """A function of examples: what the head reads of the backbone, [rows, width].
+
+    Args:
+      loaded: the network.
+      inputs: from examples to its input.
+      read: other features than the head's.
+      cache: a folder that keeps them; see `jtl.finetuning.Cache`.
+    """
+    reads = loaded.head.reads if read is None else read
+
+    def run(variables: Variables, x: Any) -> Any:
+        return reads(loaded.backbone.apply(variables, x, train=False)[0], x)
+
+    of = compiled(run, part(loaded.variables, "backbone"), cache)
+    return lambda items: through(of, inputs, items)
+
+
+def with_logits(
+    loaded: Pretrained, inputs: Inputs, cache: Path | None = None
+) -> Callable[[Sequence[Any]], dict[str, np.ndarray]]:
+    """A function of examples: `features`, what the head reads, and `logits`, its outputs, by one pass."""
+
+    def run(variables: Variables, x: Any) -> Any:
+        found = loaded.network.apply(variables, x, train=False)[0]
+        return {"features": found.read, "logits": found.output}
+
+    of = compiled(run, loaded.variables, cache)
+    return lambda items: through(of, inputs, items)

@@ -33,7 +33,14 @@ def finetune(settings: Settings) -> int:
 
 
 def features(
-    inputs: tuple[str, ...], weights: str, out: Path, arch: str | None, size: int | None, text: str | None
+    inputs: tuple[str, ...],
+    weights: str,
+    out: Path,
+    arch: str | None,
+    size: int | None,
+    text: str | None,
+    layers: tuple[str, ...],
+    cache: Path | None,
 ) -> int:
     """Writes features of images, sounds or texts.
 
@@ -45,8 +52,32 @@ def features(
     if not inputs or (text is not None and len(inputs) > 1):
         what = "files or folders of images or sounds" if text is None else f"one table with the column {text!r}"
         raise ValueError(f"{len(inputs)} inputs: give {what}")
-    rows, width = use.features(weights, inputs, out, arch, size, text)
+    rows, width = use.features(weights, inputs, out, arch, size, text, layers, cache)
     print(f"{out}: features [{rows}, {width}]")
+    return 0
+
+
+def rank(
+    data: Path,
+    models: tuple[str, ...],
+    by: str,
+    text: str,
+    label: str,
+    size: int | None,
+    per_class: int | None,
+    seed: int,
+    cache: Path | None,
+) -> int:
+    """Prints the transferability scores of several networks."""
+    from jtl.command import rank as ranking
+    from jtl.report.tables import show
+
+    options = {"by": by, "text": text, "label": label, "size": size, "per_class": per_class, "seed": seed}
+    found = ranking.rank(data, models, **options, cache=cache)
+    show(ranking.table(found))
+    for one in found:
+        if one.note:
+            print(f"no NCE and LEEP of {one.model}: {one.note}")
     return 0
 
 

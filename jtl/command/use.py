@@ -18,6 +18,7 @@ from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
+from jtl.reads import reads
 from jtl.train.checkpoint.checkpoints import Checkpoints
 
 
@@ -91,7 +92,14 @@ def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
 
 
 def features(
-    weights: str, inputs: Sequence[str], out: Path, arch: str | None, size: int | None, text: str | None
+    weights: str,
+    inputs: Sequence[str],
+    out: Path,
+    arch: str | None = None,
+    size: int | None = None,
+    text: str | None = None,
+    layers: Sequence[str] = (),
+    cache: Path | None = None,
 ) -> tuple[int, int]:
     """Writes the features of images, sounds or texts into an .npz, `features` [rows, width] and `inputs`.
 
@@ -102,6 +110,8 @@ def features(
       arch: the network, where the weights do not say it.
       size: of images.
       text: the column of a table; None for images and sounds.
+      layers: features of the backbone by name, side by side; none for what a head reads.
+      cache: a folder that keeps the features of each batch; see `jtl.finetuning.Cache`.
 
     Returns:
       The shape of the features.
@@ -123,7 +133,7 @@ def features(
         kind = "sounds" if heard else "images"
     loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
     how, loaded = inputs_of(loaded, weights, kind, items, size)
-    rows = passes.features(loaded, how)(items)
+    rows = passes.features(loaded, how, reads(layers) if layers else None, cache)(items)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, features=rows, inputs=np.array([str(item) for item in items]))
     return rows.shape

@@ -2,6 +2,7 @@
 
 from jtl.methods.finetune.bi_tuning import bi_tuning as bi_tuning
 from jtl.methods.finetune.bss import bss as bss
+from jtl.methods.finetune.cache import Cache as Cache
 from jtl.methods.finetune.co_tuning import calibrated_temperature as calibrated_temperature
 from jtl.methods.finetune.co_tuning import category_relationship as category_relationship
 from jtl.methods.finetune.co_tuning import co_tuning as co_tuning

@@ -1,12 +1,14 @@
 """Feature extraction: a frozen backbone, and a small model on its features."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jtl import losses
+from jtl.methods.finetune.cache import compiled
 from jtl.methods.finetune.finetune import ACCURACY, finetune, frozen_backbone
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
@@ -41,7 +43,12 @@ def features(
 
 
 def extract(
-    backbone: Model, variables: Variables, batches: Iterable[Mapping[str, Any]], read: Read | None = None
+    backbone: Model,
+    variables: Variables,
+    batches: Iterable[Mapping[str, Any]],
+    read: Read | None = None,
+    *,
+    cache: str | Path | None = None,
 ) -> tuple[Any, np.ndarray | None]:
     """Runs a frozen backbone over data once, so that many heads can be fitted to the result.
 
@@ -49,14 +56,17 @@ def extract(
       backbone: a model.
       variables: its own (`jtl.part(variables, "backbone")`).
       batches: of `{"x", "y", "mask"}`, the last two optional; rows that the mask leaves out are dropped.
-      read: which features, as a head says it; None for `pooled`.
+      read: which features, as a head says it; None for `pooled`. Several layers are read by their names:
+        `jtl.reads.reads(("stage3", "stage4"))` side by side, `jtl.reads.whole("stage3", "stage4")` as a dict.
+      cache: a folder that keeps the features, so that a second call, or one after a kill, does not run the backbone on
+        the same batches again; see `jtl.finetuning.Cache` for what makes a batch the same. None keeps nothing.
 
     Returns:
       What is read, as features [examples, dim], and labels [examples, ...], or None where there are none, in the order
       of the batches.
 
     Raises:
-      ValueError: where there is no batch.
+      ValueError: where there is no batch, and for a cache that is a file.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -67,10 +77,13 @@ def extract(
       (2, 8)
     """
     read = Read() if read is None else read
-    run = jax.jit(lambda v, x: read(backbone.apply(v, x, train=False, key=None)[0], x))
-    found, labels = [], []
+
+    def run(variables: Variables, x: Any) -> Any:
+        return read(backbone.apply(variables, x, train=False, key=None)[0], x)
+
+    of, found, labels = compiled(run, variables, cache), [], []
     for batch in batches:
-        rows = jax.tree.map(np.asarray, run(variables, batch["x"]))
+        rows = jax.tree.map(np.asarray, of(batch["x"]))
         keep = np.asarray(batch.get("mask", np.ones(len(jax.tree.leaves(rows)[0])))) > 0  # a mask may hold weights
         found.append(jax.tree.map(lambda a, keep=keep: a[keep], rows))
         if "y" in batch:

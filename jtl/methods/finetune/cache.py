@@ -1,0 +1,140 @@
+"""A cache on disk of what a frozen network computes, keyed by everything that the result depends on."""
+
+import hashlib
+import os
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl.model import Variables
+from jtl.params import flatten
+from jtl.paths import local
+
+_SEAL = hashlib.sha256().digest_size
+
+
+class Cache:
+    """`run(variables, x)` as a function of x whose results stay in a folder, a file for each batch.
+
+    The name of a file is a SHA-256 of the program as jax lowers it (the network, preprocessing inside it, and which
+    features are read), the kind of device, the names, types and bits of all variables, and those of x. A change of any
+    of these is another name, so an old result is never taken for a new one; another version of jax, which may write the
+    program in other words, computes again. A file is renamed into place when it is complete, so a killed run resumes
+    behind its last batch. One that is damaged is told and computed again. Nothing is deleted.
+
+    Args:
+      folder: of the cache, made where it does not exist; several networks and data sets may share it.
+      run: `(variables, x) -> arrays`, a pure function of its arguments that can be compiled, the same in every call.
+      variables: of the network.
+
+    Attributes:
+      hits: how many batches were read from the folder.
+      misses: how many were computed.
+
+    Raises:
+      ValueError: for a path that is a file.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp, jtl
+      >>> from jtl.methods.finetune import Cache
+      >>> square = Cache(tempfile.mkdtemp(), lambda variables, x: x**2, jtl.Variables({}, {}))
+      >>> square(jnp.array([3.0])), square(jnp.array([3.0])), square.hits
+      (array([9.], dtype=float32), array([9.], dtype=float32), 1)
+    """
+
+    def __init__(self, folder: str | Path, run: Callable[[Any, Any], Any], variables: Variables):
+        self.folder = local(folder, "cache")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"cache={str(folder)!r} is a file: give a folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.hits = self.misses = 0
+        self._run, self._variables = jax.jit(run), variables
+        self._weights = _digest(
+            b"weights", *_content({**_named("p", variables.params), **_named("s", variables.stats)})
+        )
+        self._programs: dict[Any, tuple[bytes, Any]] = {}
+
+    def __call__(self, x: Any) -> Any:
+        """The result for one batch, as NumPy arrays."""
+        x = jax.tree.map(np.asarray, x)
+        leaves, tree = jax.tree.flatten(x)
+        kind = (str(tree), *((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        if kind not in self._programs:
+            text = self._run.lower(self._variables, x).as_text()
+            self._programs[kind] = _digest(b"program", text.encode()), jax.eval_shape(self._run, self._variables, x)
+        program, shapes = self._programs[kind]
+        key = _digest(
+            b"jtl 1", jax.default_backend().encode(), program, self._weights, *_content(dict(enumerate(leaves)))
+        )
+        path = self.folder / key[:1].hex() / f"{key.hex()}.features"
+        found = self._read(path, key, shapes)
+        if found is not None:
+            self.hits += 1
+            return found
+        self.misses += 1
+        made = jax.tree.map(np.asarray, self._run(self._variables, x))
+        self._write(path, key, made)
+        return made
+
+    def _read(self, path: Path, key: bytes, shapes: Any) -> Any:
+        if not path.exists():
+            return None
+        whole = path.read_bytes()
+        seal, body = whole[:_SEAL], whole[_SEAL:]
+        leaves, tree = jax.tree.flatten(shapes)
+        sizes = [int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves]
+        if len(body) != sum(sizes) or seal != _digest(key, body):
+            warnings.warn(
+                f"the cached features in {str(path)!r} are damaged: they are computed again",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return None
+        ends = np.cumsum([0, *sizes])
+        parts = [
+            np.frombuffer(bytearray(body[start:end]), leaf.dtype).reshape(leaf.shape)
+            for leaf, start, end in zip(leaves, ends, ends[1:], strict=False)
+        ]
+        return jax.tree.unflatten(tree, parts)
+
+    @staticmethod
+    def _write(path: Path, key: bytes, made: Any) -> None:
+        body = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(made))
+        path.parent.mkdir(exist_ok=True)
+        fresh = path.with_suffix(f".{uuid.uuid4().hex}.part")
+        fresh.write_bytes(_digest(key, body) + body)
+        os.replace(fresh, path)
+
+
+def compiled(run: Callable[[Any, Any], Any], variables: Variables, cache: str | Path | None) -> Callable[[Any], Any]:
+    """`run(variables, x)` as a compiled function of x, whose results are kept in a folder where one is given."""
+    if cache is not None:
+        return Cache(cache, run, variables)
+    jitted = jax.jit(run)
+    return lambda x: jitted(variables, x)
+
+
+def _named(kind: str, tree: Any) -> dict[str, Any]:
+    return {f"{kind}/{path}": leaf for path, leaf in flatten(tree).items()}
+
+
+def _content(leaves: dict[Any, Any]) -> Any:
+    """Name, type, shape and bits of each array."""
+    for name, leaf in sorted(leaves.items()):
+        array = np.asarray(leaf)
+        yield f"{name} {array.dtype} {array.shape}".encode()
+        yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _digest(*parts: Any) -> bytes:
+    """SHA-256 of parts, each behind its length, so that no two lists of parts are the same bytes."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part)
+    return found.digest()
