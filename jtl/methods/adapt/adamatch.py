@@ -77,7 +77,7 @@ def adamatch(
             raise ValueError(f"{name} needs the views {[*SOURCE, *TARGET]}; the batch lacks {missing}")
         views, moved = look(net, params, stats, batch, key)
         alone, _ = look(net, params, stats, {d: batch[d] for d in SOURCE}, key)
-        draw = ops.device_key(rng.stream(key, name))
+        draw = rng.stream(key, name)
         between = {}
         for i, d in enumerate(SOURCE):
             (a, _), (b, _) = row_logits(views, d, name), row_logits(alone, d, name)

@@ -65,8 +65,8 @@ def domain_mixup(
         kept = kept & counts & (jnp.asarray(y) >= 0)
         draw = rng.stream(key, name)
         size = () if shared else (len(xs),)
-        b = jax.random.beta(draw if shared else ops.device_key(draw), alpha, alpha, size, jnp.float32)
-        b = jnp.broadcast_to(b, (len(xs),))
+        b = jax.random.beta(draw, alpha, alpha, size, jnp.float32)
+        b = jnp.broadcast_to(ops.gather(b[None])[0], (len(xs),)) if shared else b
         xs, xt = (ops.without_masked(x, kept) for x in (xs, xt))
         share = b.reshape((-1,) + (1,) * (xs.ndim - 1)).astype(xs.dtype)
         out, _ = net.apply(Variables(params, stats), share * xs + (1 - share) * xt, train=True, key=draw)

@@ -62,9 +62,8 @@ def mixstyle(backbone: Model, at: str, *, alpha: float = 0.1, probability: float
                 return y
             if not isinstance(y, jax.Array) or y.ndim != 4:
                 raise ValueError(f"mixstyle: {call.path!r} gives {jax.tree.map(jnp.shape, y)}; give maps [b, h, w, c]")
-            key = ops.device_key(rng.stream(call.key, f"mixstyle/{call.path}"))
-            own, coin = jax.random.split(key)
-            on = jax.random.bernoulli(coin, probability)
+            own, coin = jax.random.split(rng.stream(call.key, f"mixstyle/{call.path}"))
+            on = ops.gather(jax.random.bernoulli(coin, probability)[None])[0]  # one coin for all devices
             share, order = draws(own, alpha, len(y))
             return jnp.where(on, restyled(y, share, order), y)
 

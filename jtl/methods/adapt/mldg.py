@@ -73,6 +73,7 @@ def mldg(
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         out = jax.random.permutation(rng.stream(key, "mldg"), jnp.arange(len(names)) < held_out)
+        out = ops.gather(out[None])[0]  # devices have keys of their own, and hold out the same domains
         part, rest = (params, {}) if adapted is None else split(params, adapted)
 
         def risks(part: Params) -> tuple[dict[str, Mean], Any]:
