@@ -31,6 +31,7 @@ from jtl.methods.adapt.on_features import coral_map as coral_map
 from jtl.methods.adapt.on_features import proxy_a_distance as proxy_a_distance
 from jtl.methods.adapt.on_features import subspace_alignment as subspace_alignment
 from jtl.methods.adapt.osbp import osbp as osbp
+from jtl.methods.adapt.own_norms import of_domain as of_domain
 from jtl.methods.adapt.pada import class_weights as class_weights
 from jtl.methods.adapt.pada import pada as pada
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch

@@ -49,7 +49,9 @@ def seen(name, of, critic):
     """The features and the critic's logit for the source of rows that count."""
     v, x = VARIABLES[name], ROWS[of]["x"][ROWS[of]["mask"]]
     out = NET.apply(v, x, train=False)[0]
-    return np.asarray(out.output), np.asarray(top(1).apply(part(v, critic), out.features["pooled"], train=False)[0])[:, 0]
+    return np.asarray(out.output), np.asarray(top(1).apply(part(v, critic), out.features["pooled"], train=False)[0])[
+        :, 0
+    ]
 
 
 def softplus(z):
@@ -128,9 +130,7 @@ def test_weights_are_finite_where_the_critic_is_sure(shift):
 @every
 def test_masked_rows_reach_nothing(name):
     v = VARIABLES[name]
-    spoilt = {
-        d: {**p, "x": np.where(p["mask"][:, None], p["x"], np.nan).astype(np.float32)} for d, p in ROWS.items()
-    }
+    spoilt = {d: {**p, "x": np.where(p["mask"][:, None], p["x"], np.nan).astype(np.float32)} for d, p in ROWS.items()}
     (a, _), g = programs[name](v.params, v.stats, ROWS)
     (b, _), h = programs[name](v.params, v.stats, spoilt)
     np.testing.assert_allclose(a, b, rtol=1e-6)
