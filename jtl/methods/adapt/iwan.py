@@ -61,8 +61,7 @@ def iwan(
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         strength = weight(step) if callable(weight) else weight
         fixed = {d: jax.lax.stop_gradient(other.reads(views[d].features, views[d].x)) for d in DOMAINS}
-        draw = None if key is None else rng.stream(key, earlier)
-        terms, aux = judge(other, earlier, params, stats, views, fixed, draw)
+        terms, aux = judge(other, earlier, params, stats, views, fixed, rng.stream(key, earlier))
         rows = ops.without_masked(fixed["source"], views["source"].mask)
         logits, _ = other.apply(part(Variables(params, stats), earlier), rows, train=False, key=None)
         w = source_weights(logits[:, 0], views["source"].mask)

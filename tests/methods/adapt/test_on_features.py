@@ -32,7 +32,9 @@ def test_the_mapped_source_has_the_targets_covariance():
 def test_a_distance_of_one_distribution_is_small_and_grows_with_the_shift():
     x, y = DRAW.normal(size=(2, 400, 3))
     found = [alignments.proxy_a_distance(x, y + shift) for shift in (0.0, 0.5, 1.0, 8.0)]
-    assert found[0] < 0.3 and found == sorted(found) and found[3] == 2.0
+    assert found[0] < 0.3
+    assert found == sorted(found)
+    assert found[3] == 2.0
     # Two unit Gaussians at a distance of d: the best error is Φ(−d/2), and a linear rule reaches it.
     erfc = pytest.importorskip("scipy.special").erfc
     assert abs(found[2] - 2 * (1 - erfc(np.sqrt(3) / 2 / np.sqrt(2)))) < 0.15
