@@ -101,7 +101,7 @@ class Twin:
         logits = self.net.head(f[:n])
         squared = _squared(f)
         width = squared.detach().mean()
-        k = sum(torch.exp(-squared / (2 * alpha * width)) for alpha in (0.5, 1.0, 2.0))
+        k = torch.stack([torch.exp(-squared / (2 * alpha * width)) for alpha in (0.5, 1.0, 2.0)]).sum(0)
         value = k[:n, :n].mean() + k[n:, n:].mean() - 2 * k[:n, n:].mean()
         return F.cross_entropy(logits.float(), y) + value, _accuracy(logits, y)
 
