@@ -48,11 +48,24 @@ CASES = {
     "finetune-vit_ti": Case(Cell("finetune", "vit_ti", 8, 224), Cell("finetune", "vit_ti", 256, 224), 1.0),
     "dann-mlp": Case(Cell("dann", "mlp", 128, 28), Cell("dann", "mlp", 1024, 28), 1.0),
     "dann-conv4": Case(Cell("dann", "conv4", 64, 28), Cell("dann", "conv4", 1024, 28), 1.0),
+    "cdan-conv4": Case(Cell("cdan", "conv4", 64, 28), Cell("cdan", "conv4", 1024, 28), 1.0),
+    "mmd-conv4": Case(Cell("mmd", "conv4", 64, 28), Cell("mmd", "conv4", 1024, 28), 1.0),
+    "tent-resnet18": Case(Cell("tent", "resnet18", 32, 32), Cell("tent", "resnet18", 512, 32), 1.0),
     "maml-1": _maml(1),
     "maml-5": _maml(5),
     "finetune-vit_b": Case(Cell("finetune", "vit_b", 1, 224), Cell("finetune", "vit_b", 128, 224), None),
 }
-ON_CPU = ("finetune-resnet18", "finetune-vit_ti", "dann-mlp", "dann-conv4", "maml-1", "maml-5")
+ON_CPU = (
+    "finetune-resnet18",
+    "finetune-vit_ti",
+    "dann-mlp",
+    "dann-conv4",
+    "cdan-conv4",
+    "mmd-conv4",
+    "tent-resnet18",
+    "maml-1",
+    "maml-5",
+)
 
 
 def measure(cell: Cell, aim: float | None, options: argparse.Namespace) -> dict[str, Any]:

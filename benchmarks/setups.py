@@ -10,7 +10,11 @@ import optax
 
 from jtl import backbones, heads
 from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.cdan import cdan
 from jtl.methods.adapt.dann import dann, weight_schedule
+from jtl.methods.adapt.mmd import mmd
+from jtl.methods.adapt.test_time.norms import norms
+from jtl.methods.adapt.test_time.tent import tent
 from jtl.methods.finetune.features import features
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.maml import maml
@@ -21,6 +25,10 @@ from jtl.params import select
 from jtl.train import Step, make_step
 
 FAMILIES = ("finetune", "features", "dann", "maml")
+ALIGNED = ("dann", "cdan", "mmd")
+"""Families whose batch has a source and a target."""
+BESIDE_TORCH = (*FAMILIES, "cdan", "mmd", "tent")
+"""Those that `against_torch` has a torch loop of."""
 CRITIC = (256, 256)
 RUN = 1000
 """Steps of the run that DANN's schedule believes in."""
@@ -30,7 +38,7 @@ class Cell(NamedTuple):
     """One measurement.
 
     Args:
-      family: one of `FAMILIES`.
+      family: one of `BESIDE_TORCH`.
       backbone: one of `NETWORKS`.
       batch: rows of a batch (of each domain for dann); for maml the number of tasks.
       size: side of the images in pixels, or tokens of a text, or samples of a sound.
@@ -133,8 +141,8 @@ def optimizer(lr: float) -> optax.GradientTransformation:
 
 def build(cell: Cell) -> Setup:
     """Networks, random weights and a random batch of a cell, and jtl's step for it."""
-    if cell.family not in FAMILIES or cell.backbone not in NETWORKS:
-        raise ValueError(f"{cell.family} x {cell.backbone}: families are {FAMILIES}, backbones {tuple(NETWORKS)}")
+    if cell.family not in BESIDE_TORCH or cell.backbone not in NETWORKS:
+        raise ValueError(f"{cell.family} x {cell.backbone}: families are {BESIDE_TORCH}, backbones {tuple(NETWORKS)}")
     network = NETWORKS[cell.backbone]
     backbone, head, critic = network.make(cell.size), heads.linear(cell.classes), heads.mlp(1, CRITIC)
     example = network.inputs(np.random.default_rng(0), (2,), cell.size)
@@ -148,8 +156,13 @@ def build(cell: Cell) -> Setup:
     elif cell.family == "features":
         objective = features(net)
         options["trainable"] = select("head/.*")
-    elif cell.family == "dann":
-        objective = adapt(net, alignments=[dann(critic, weight_schedule(RUN))])
+    elif cell.family == "tent":
+        objective = tent(net)
+        options["trainable"] = norms
+    elif cell.family in ALIGNED:
+        weight = weight_schedule(RUN)
+        term = {"dann": dann(critic, weight), "cdan": cdan(critic, weight), "mmd": mmd(estimator="biased")}
+        objective = adapt(net, alignments=[term[cell.family]])
         rows = {"x": example, "y": np.zeros(2, np.int32)}
         make = jax.jit(lambda key: objective.init(key, {"source": rows, "target": rows}))
     else:
@@ -171,7 +184,7 @@ def make_batch(cell: Cell) -> dict[str, Any]:
         part["y"][:] = np.repeat(np.arange(cell.classes, dtype=np.int32), per_class)
         return part
 
-    if cell.family == "dann":
+    if cell.family in ALIGNED:
         return {"source": rows(cell.batch), "target": rows(cell.batch)}
     if cell.family == "maml":
         return {"support": episodes(cell.shot), "query": episodes(cell.query)}

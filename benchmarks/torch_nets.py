@@ -180,8 +180,8 @@ class Net(nn.Module):
         return self.head(self.backbone(x))
 
 
-def network(backbone: str, image: int, classes: int, critic: Sequence[int] | None) -> Net:
-    """The network that `benchmarks.setups` names so.
+def network(backbone: str, image: int, classes: int, critic: Sequence[int] | None, outer: bool = False) -> Net:
+    """The network that `benchmarks.setups` names so; an outer critic reads features by classes.
 
     Raises:
       ValueError: for a backbone that has no torch twin here.
@@ -197,7 +197,8 @@ def network(backbone: str, image: int, classes: int, critic: Sequence[int] | Non
         body = ViT(*sizes[backbone], image)
     else:
         raise ValueError(f"backbone={backbone!r} has no torch twin; give mlp, conv4, resnet18 or one of {list(sizes)}")
-    return Net(body, Head(body.width, classes), None if critic is None else Head(body.width, 1, critic))
+    reads = body.width * (classes if outer else 1)
+    return Net(body, Head(body.width, classes), None if critic is None else Head(reads, 1, critic))
 
 
 def carry(params: Any, stats: Any, net: nn.Module) -> None:

@@ -23,18 +23,22 @@ class Twin:
 
     def __init__(self, setup: Setup, device: str, *, channels_last: bool, fuse: bool = False):
         cell = setup.cell
-        critic = CRITIC if cell.family == "dann" else None
+        critic = CRITIC if cell.family in ("dann", "cdan") else None
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.cell, self.device, self.taken = cell, device, 0
-        self.net = network(cell.backbone, cell.size, cell.classes, critic)
+        self.net = network(cell.backbone, cell.size, cell.classes, critic, outer=cell.family == "cdan")
         carry(setup.variables.params, setup.variables.stats, self.net)
         self.net = self.net.to(device).train().to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.batch = images(setup.batch, device, layout)
-        self.tx = torch.optim.AdamW(
-            self.net.parameters(), lr=cell.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
-        )
+        norms = [p for m in self.net.modules() if isinstance(m, Norm) for p in m.parameters(recurse=False)]
+        if cell.family == "tent":
+            self.net.requires_grad_(False)
+            for p in norms:
+                p.requires_grad_(True)
+        learns = norms if cell.family == "tent" else list(self.net.parameters())
+        self.tx = torch.optim.AdamW(learns, lr=cell.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True)
         self.run: Any = torch.compile(self.net.backbone) if fuse and cell.family != "maml" else self.net.backbone
-        if cell.family == "maml":
+        if cell.family in ("maml", "tent"):
             for module in self.net.modules():
                 if isinstance(module, Norm):
                     module.follows = False
@@ -50,7 +54,7 @@ class Twin:
     def forward(self) -> Tensor:
         """The loss alone, with what a backward pass needs kept."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.cell.dtype == "bfloat16"):
-            return (self._dann() if self.cell.family == "dann" else self._finetune())[0]
+            return FORWARD[self.cell.family](self)[0]
 
     def gradient(self) -> Tensor:
         """The loss and every gradient."""
@@ -79,12 +83,31 @@ class Twin:
         y, n = self.batch["source"]["y"], len(self.batch["source"]["y"])
         x = torch.cat([self.batch["source"]["x"], self.batch["target"]["x"]])
         found = self.run(x)
-        logits = self.net.head(found[:n])
+        # CDAN's critic reads the classes too; plain DANN needs them of the source alone.
+        every = self.net.head(found if self.cell.family == "cdan" else found[:n])
+        logits = every[:n]
         weight = 2 / (1 + 2.718281828459045 ** (-10 * min(self.taken / RUN, 1.0))) - 1
         assert self.net.critic is not None
-        judged = self.net.critic(_Reverse.apply(found, weight))[:, 0].float()
+        read: Any = _Reverse.apply(found, weight)
+        if self.cell.family == "cdan":
+            read = torch.bmm(read[:, :, None], every.detach().softmax(1)[:, None]).flatten(1)
+        judged = self.net.critic(read)[:, 0].float()
         critic = 0.5 * F.softplus(-judged[:n]).mean() + 0.5 * F.softplus(judged[n:]).mean()
         return F.cross_entropy(logits.float(), y) + critic, _accuracy(logits, y)
+
+    def _mmd(self) -> tuple[Tensor, Tensor]:
+        y, n = self.batch["source"]["y"], len(self.batch["source"]["y"])
+        f = self.run(torch.cat([self.batch["source"]["x"], self.batch["target"]["x"]])).float()
+        logits = self.net.head(f[:n])
+        squared = _squared(f)
+        width = squared.detach().mean()
+        k = torch.stack([torch.exp(-squared / (2 * alpha * width)) for alpha in (0.5, 1.0, 2.0)]).sum(0)
+        value = k[:n, :n].mean() + k[n:, n:].mean() - 2 * k[:n, n:].mean()
+        return F.cross_entropy(logits.float(), y) + value, _accuracy(logits, y)
+
+    def _tent(self) -> tuple[Tensor, Tensor]:
+        logits = self.net.head(self.run(self.batch["x"])).float()
+        return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean(), _accuracy(logits, self.batch["y"])
 
     def _maml(self) -> Tensor:
         """A loop over tasks, gradients added up; `create_graph` keeps the second order."""
@@ -102,6 +125,22 @@ class Twin:
             loss.backward()
             total += loss.detach()
         return total
+
+
+FORWARD: dict[str, Callable[[Twin], tuple[Tensor, Tensor]]] = {
+    "finetune": Twin._finetune,
+    "dann": Twin._dann,
+    "cdan": Twin._dann,
+    "mmd": Twin._mmd,
+    "tent": Twin._tent,
+}
+
+
+def _squared(f: Tensor) -> Tensor:
+    """Squared distances of rows through one matrix product, around their mean."""
+    f = f - f.detach().mean(0)
+    lengths = f.square().sum(1)
+    return (lengths[:, None] + lengths[None] - 2 * f @ f.T).clamp_min(0)
 
 
 def _task_loss(net: Net, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -17,6 +17,9 @@ TINY = {"size": 16, "classes": 3, "query": 2, "lr": 1e-3}
 FEW = {**TINY, "shot": 5, "query": 5}
 CELLS = {
     "DANN": Cell("dann", "mlp", 4, **TINY),
+    "CDAN": Cell("cdan", "mlp", 4, **TINY),
+    "MMD": Cell("mmd", "mlp", 4, **TINY),
+    "TENT": Cell("tent", "conv4", 8, **{**TINY, "size": 32}),
     "ViT": Cell("finetune", "vit_ti", 4, **{**TINY, "size": 32}),
     "ResNet": Cell("finetune", "resnet18", 4, **TINY),
     # Five images a class: normalising the three 1x1 maps of one a class turns rounding errors into percents.

@@ -1,11 +1,13 @@
 """Domain adaptation: a supervised loss on the source plus any sum of alignments of the domains."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
 from jtl import losses, rng
+from jtl.methods.adapt.own_norms import look_apart, with_own_norms
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.metrics.accumulate import Metric, as_terms
@@ -22,6 +24,7 @@ def adapt(
     labelled: Sequence[str] = ("source",),
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     ignore: int | None = None,
+    own_norms: Sequence[str] = (),
 ) -> Objective:
     """The objective `Σ_labelled mean ℓ(net(x), y) + Σ_k alignment_k(views)`.
 
@@ -36,6 +39,9 @@ def adapt(
       labelled: the views whose labels are learned from; several sources have a term each.
       metrics: on the first labelled view.
       ignore: as of `finetune`.
+      own_norms: views with normalisation layers of their own (Chang et al., Domain-Specific Batch Normalization, 2019,
+        arXiv 1906.03950): each passes alone, the others together, by the network's. With `("source",)` the network's
+        layers and running statistics become those of the target, and `of_domain` gives the source's.
 
     Returns:
       An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}, ...}` of any number of views,
@@ -54,9 +60,11 @@ def adapt(
       ['backbone', 'critic', 'head']
     """
     terms_of = [as_objective(alignment) for alignment in alignments]
+    own = tuple(own_norms)
+    passed = partial(look_apart, net, own) if own else partial(look, net)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
-        views, stats = look(net, params, stats, batch, key)
+        views, stats = passed(params, stats, batch, key)
         terms: dict[str, Any] = {}
         found: dict[str, Any] = {}
         for i, name in enumerate(labelled):
@@ -82,9 +90,11 @@ def adapt(
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         variables = complete(net.init, key, batch[labelled[0]]["x"], given)
+        if own:
+            variables = with_own_norms(net, variables, own)
         if not terms_of:
             return variables
-        views = jax.eval_shape(lambda v, b, k: look(net, v.params, v.stats, b, k)[0], variables, dict(batch), key)
+        views = jax.eval_shape(lambda v, b, k: passed(v.params, v.stats, b, k)[0], variables, dict(batch), key)
         for alignment in terms_of:
             variables = alignment.init(key, views, variables)
         return variables

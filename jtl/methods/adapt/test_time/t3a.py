@@ -35,8 +35,9 @@ class T3A(NamedTuple):
 
 
 def t3a(net: Model, *, capacity: int = 100, kernel: str = "head/out/kernel", bias: str = "head/out/bias") -> T3A:
-    """Predicts by `z_c = f · mean_{s in S_c} s/‖s‖`, S_c the `capacity` least uncertain features predicted as class c.
+    """Predicts by `z_c = f · m_c/‖m_c‖`, `m_c = Σ_{s in S_c} s/‖s‖`.
 
+    S_c are the `capacity` least uncertain features that are predicted as class c.
     S_c starts with the column w_c of the head's kernel. Each batch adds its features by the head's predictions, and the
     entropy of these predictions ranks them. No parameter changes, so it works with any normalisation.
 
@@ -88,7 +89,9 @@ def t3a(net: Model, *, capacity: int = 100, kernel: str = "head/out/kernel", bia
         new = Supports(*jax.vmap(of_class)(jnp.arange(len(supports.features)), *supports))
         there = jnp.isfinite(new.entropies)[..., None]
         lengths = jnp.maximum(jnp.linalg.norm(new.features, axis=2, keepdims=True), 1e-12)
-        centres = jnp.sum(jnp.where(there, new.features / lengths, 0), axis=1) / jnp.maximum(there.sum(1), 1)
+        centres = jnp.sum(jnp.where(there, new.features / lengths, 0), axis=1)
+        # Of length 1: the mean of directions that spread is short, and would lose to classes whose features agree.
+        centres = centres / jnp.maximum(jnp.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
         return new, z @ centres.T
 
     return T3A(init, step)

@@ -37,7 +37,8 @@ def test_supports_are_the_most_certain_features(capacity):
         for c in range(3):
             kept[c] = sorted(kept[c], key=lambda pair: pair[0])[:capacity]
             lengths = [max(np.linalg.norm(s), 1e-12) for _, s in kept[c]]
-            centres.append(np.mean([s / n for (_, s), n in zip(kept[c], lengths, strict=True)], axis=0))
+            centre = np.sum([s / n for (_, s), n in zip(kept[c], lengths, strict=True)], axis=0)
+            centres.append(centre / np.linalg.norm(centre))
         np.testing.assert_allclose(found, z @ np.stack(centres).T, atol=1e-4)
 
 

@@ -1,0 +1,108 @@
+"""Importance-weighted adversarial nets: a first critic finds the source rows that the target has too."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jtl import ops, rng
+from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
+from jtl.methods.adapt.terms import row_logits
+from jtl.methods.views import Views
+from jtl.metrics.accumulate import mean
+from jtl.metrics.certainty import entropy
+from jtl.model import Model, Variables
+from jtl.networks import part
+from jtl.objective import NONE, Objective
+from jtl.ops import reverse_gradient
+from jtl.typing import Aux, Key, Params, Schedule, Stats
+
+
+def iwan(
+    critic: Model | None = None,
+    first: Model | None = None,
+    weight: float | Schedule = 1.0,
+    *,
+    entropy_weight: float = 0.0,
+    name: str = "critic",
+) -> Objective:
+    """The alignment of `dann` whose source rows weigh `w_i = (1 − D(f_i)) / mean_j (1 − D(f_j))`, D a first critic.
+
+    D learns to tell the domains apart on features that are held constant, so `1 − D` is small on source rows unlike
+    any of the target, as those of classes that the target lacks. w has no gradient. The paper freezes the source's
+    encoder and adapts one of the target; here both domains share one, which learns from the source's labels too.
+
+    Args:
+      critic: D_0, from the features that it reads to one logit [batch, 1]; None for `heads.mlp(1, (256, 256))`.
+      first: D, the same.
+      weight: λ of the reversed gradient, a number or a function of the step.
+      entropy_weight: γ of the term `γ mean_target H(p)`; 0 for none.
+      name: where D_0 stands; D stands at `<name>_first`.
+
+    Returns:
+      An alignment with the metrics of `dann` for both critics.
+
+    Raises:
+      ValueError: for an entropy weight that is negative or not finite.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.adapt(net, alignments=[jtl.alignments.iwan(weight=jtl.weight_schedule(1000))])
+
+    Zhang et al., Importance Weighted Adversarial Nets for Partial Domain Adaptation, 2018, arXiv 1803.09210.
+    """
+    if not 0 <= entropy_weight < float("inf"):
+        raise ValueError(f"entropy_weight={entropy_weight}: give a finite number that is not negative")
+    own, other = (default_critic() if c is None else c for c in (critic, first))
+    earlier = f"{name}_first"
+
+    def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        strength = weight(step) if callable(weight) else weight
+        fixed = {d: jax.lax.stop_gradient(other.reads(views[d].features, views[d].x)) for d in DOMAINS}
+        terms, aux = judge(other, earlier, params, stats, views, fixed, rng.stream(key, earlier))
+        rows = ops.without_masked(fixed["source"], views["source"].mask)
+        logits, _ = other.apply(part(Variables(params, stats), earlier), rows, train=False, key=None)
+        w = source_weights(logits[:, 0], views["source"].mask)
+        read = {d: reverse_gradient(own.reads(views[d].features, views[d].x), strength) for d in DOMAINS}
+        weights = {"source": w, "target": jnp.ones(len(views["target"].output), w.dtype)}
+        more, aux_own = judge(own, name, params, aux.stats, views, read, key, weights)
+        found = {**aux.metrics, **aux_own.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)}
+        terms = {**terms, **more}
+        if entropy_weight:
+            z, kept = row_logits(views, "target", "iwan")
+            terms[f"{name}_entropy"] = mean(entropy(z), kept).scale(entropy_weight)
+        return terms, Aux(aux_own.stats, found)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        for model, at in ((own, name), (other, earlier)):
+            given = dann(model, name=at).init(key, views, given)
+        return given
+
+    return Objective(run, init)
+
+
+def source_weights(logits: Float[Array, " rows"], mask: Any = None) -> Float[Array, " rows"]:
+    """`(1 − D_i) / mean_j (1 − D_j)`, D = σ(z), over the rows that count, held constant; 0 for the others.
+
+    Args:
+      logits: z of source rows, for being of the source.
+      mask: [rows], or None for all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.adapt.iwan import source_weights
+      >>> source_weights(jnp.array([0.0, 99.0])).round(4).tolist()  # the second is surely of the source alone
+      [2.0, 0.0]
+    """
+    z = jax.lax.stop_gradient(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) > 0
+    # Around the largest, because where D is near 1 for all rows the ratio of two tiny numbers is still theirs.
+    score = jnp.where(kept, jax.nn.log_sigmoid(-z), -jnp.inf)
+    top = score.max(initial=-jnp.inf)
+    axis = ops.batch_axis()
+    top = top if axis is None else jax.lax.pmax(top, axis)
+    w = jnp.where(kept, jnp.exp(score - jnp.where(jnp.isfinite(top), top, 0.0)[None]), 0.0)
+    total, n = ops.batch_sum((w.sum(), kept.sum()))
+    return w * n / jnp.maximum(total, jnp.finfo(w.dtype).tiny)

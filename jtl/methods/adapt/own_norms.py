@@ -1,0 +1,82 @@
+"""Domain-specific batch normalisation: each domain has scales, biases and statistics of its own."""
+
+import jax
+import jax.numpy as jnp
+
+from jtl.methods.adapt.test_time.norms import norms
+from jtl.methods.adapt.views import look
+from jtl.methods.views import Views
+from jtl.model import Model, Variables
+from jtl.networks import parts_of
+from jtl.params import flatten, split, unflatten
+from jtl.typing import Batch, Key, Params, Stats
+
+NAME = "own_norms"
+"""Where the parameters and statistics of such domains stand, each below the domain's name."""
+
+
+def look_apart(
+    net: Model, domains: tuple[str, ...], params: Params, stats: Stats, batch: Batch, key: Key | None
+) -> tuple[Views, Stats]:
+    """As `look`, with a pass of its own for each of some domains, by its own normalisation layers.
+
+    All other views pass together, by the network's own layers.
+
+    Raises:
+      ValueError: for a domain that is no view, or where no other view is left.
+    """
+    missing, rest = sorted(set(domains) - set(batch)), {n: part for n, part in batch.items() if n not in domains}
+    if missing:
+        raise ValueError(f"own_norms={domains}: the batch has no views {missing}, only {sorted(batch)}")
+    if not rest:
+        raise ValueError(f"own_norms={domains}: no view is left for the network's own normalisation layers")
+    views, new = look(net, params, stats, rest, key)
+    own = {}
+    for domain in domains:
+        seen = of_domain(Variables(params, stats), domain)
+        more, moved = look(net, seen.params, seen.stats, {domain: batch[domain]}, key)
+        views |= more
+        own[domain] = {name: moved[name] for name in parts_of(net) if name in moved}
+    return views, {**new, NAME: own}
+
+
+def with_own_norms(net: Model, variables: Variables, domains: tuple[str, ...]) -> Variables:
+    """The variables with a copy of the normalisation layers for each of some domains that has none yet.
+
+    Raises:
+      ValueError: where the network has no normalisation layer.
+    """
+    parts = [name for name in parts_of(net) if name in variables.params]
+    layers, _ = split({name: variables.params[name] for name in parts}, norms)
+    running = {name: variables.stats[name] for name in parts if name in variables.stats}
+    # Copies, because a step gives its state's memory away, and each array only once.
+    params = {d: jax.tree.map(jnp.array, layers) for d in domains} | variables.params.get(NAME, {})
+    stats = {d: jax.tree.map(jnp.array, running) for d in domains} | variables.stats.get(NAME, {})
+    return Variables({**variables.params, NAME: params}, {**variables.stats, NAME: stats})
+
+
+def of_domain(variables: Variables, domain: str) -> Variables:
+    """The variables of a network as a domain sees them that has normalisation layers of its own, to predict there.
+
+    Args:
+      variables: of an objective of `adapt(..., own_norms=...)`. As they are, they are those of all other views.
+      domain: its name.
+
+    Raises:
+      ValueError: where the domain has none.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(8), head=jtl.heads.linear(3))
+      >>> objective, x = jtl.adapt(net, own_norms=("source",)), jnp.ones((4, 16, 16, 3))
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> sorted(variables.params), sorted(jtl.alignments.of_domain(variables, "source").params)
+      (['backbone', 'head', 'own_norms'], ['backbone', 'head'])
+    """
+    own = variables.params.get(NAME, {})
+    if domain not in own:
+        raise ValueError(f"{domain!r} has no normalisation layers of its own; there are those of {sorted(own)}")
+    params = flatten({name: part for name, part in variables.params.items() if name != NAME})
+    stats = {name: part for name, part in variables.stats.items() if name != NAME}
+    return Variables(unflatten({**params, **flatten(own[domain])}), {**stats, **variables.stats[NAME][domain]})

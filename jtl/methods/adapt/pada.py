@@ -1,0 +1,137 @@
+"""Partial adaptation: source classes that the target seems to lack weigh little, in both losses."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl import losses
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
+from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.views import Views
+from jtl.metrics.accumulate import Metric
+from jtl.model import Model, Variables
+from jtl.objective import NONE, Objective
+from jtl.ops import reverse_gradient
+from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
+
+NAME = "class_weights"
+"""Where γ stands in the statistics."""
+
+
+def pada(
+    net: Model,
+    critic: Model | None = None,
+    loss: Callable = losses.cross_entropy,
+    *,
+    weight: float | Schedule = 1.0,
+    alignments: Sequence[Objective | Callable] = (),
+    metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    name: str = "critic",
+) -> Objective:
+    """The objective `Σ_i γ_{y_i} ℓ_i / Σ_i γ_{y_i}` on the source, plus `dann` whose source rows weigh `γ_{y_i}`.
+
+    `γ_c = q_c / max_k q_k`, with q the mean prediction on the target, so classes that only the source has leave both
+    losses. γ is 1 at the start and stands in the statistics as `class_weights`; `class_weights(net, target)`
+    renews it, every 500 steps in the paper.
+
+    Args:
+      net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
+      critic: as of `dann`.
+      loss: one value per row.
+      weight: λ of the reversed gradient, a number or a function of the step.
+      alignments: further ones, as of `adapt`.
+      metrics: on the source.
+      name: as of `dann`.
+
+    Returns:
+      An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}}`, for
+      `fit(..., refresh=Refresh(class_weights(net, target), every=500))`.
+
+    Raises:
+      ValueError: while tracing, for a source without integer labels, or with weights of its own.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective, x = jtl.alignments.pada(net), jnp.zeros((4, 5))
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}}
+      >>> objective.init(jax.random.key(0), batch).stats["class_weights"].tolist()
+      [1.0, 1.0, 1.0]
+
+    Cao et al., Partial Adversarial Domain Adaptation, 2018, arXiv 1808.04205.
+    """
+    model = default_critic() if critic is None else critic
+    plain = dann(model, weight, name=name)
+
+    def adversary(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        strength = weight(step) if callable(weight) else weight
+        read = {d: reverse_gradient(model.reads(views[d].features, views[d].x), strength) for d in DOMAINS}
+        rows = {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
+        terms, aux = judge(model, name, params, stats, views, read, key, rows)
+        return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)})
+
+    inner = adapt(net, loss, [Objective(adversary, plain.init), *alignments], metrics=metrics)
+
+    def weighed(batch: Batch, gamma: Any) -> dict[str, Any]:
+        source = batch["source"]
+        if source.get("weights") is not None:
+            raise ValueError("pada weighs the rows of the source by their class: give it no 'weights'")
+        if jnp.ndim(source["y"]) != 1 or not jnp.issubdtype(jnp.asarray(source["y"]).dtype, jnp.integer):
+            raise ValueError(f"pada: labels of shape {jnp.shape(source['y'])}; give integers [batch]")
+        y = jnp.asarray(source["y"])
+        return {**batch, "source": {**source, "weights": jnp.where(y >= 0, gamma[jnp.maximum(y, 0)], 0.0)}}
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
+        return inner(params, stats, weighed(batch, stats[NAME]), key, step)
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        shape = jax.eval_shape(
+            lambda k, x: net.apply(net.init(k, x), x, train=False)[0].output, key, batch["source"]["x"]
+        )
+        if len(shape.shape) != 2:
+            raise ValueError(f"pada: the network gives {shape.shape}; it needs logits [batch, classes]")
+        gamma = jnp.ones(shape.shape[1])
+        variables = inner.init(key, weighed(batch, gamma), given)
+        return variables._replace(stats={NAME: gamma, **variables.stats})
+
+    return Objective(run, init, inner.commit, net.classes)
+
+
+def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
+    """The function of a state for `Refresh`: `γ_c = q_c / max_k q_k`, q the mean of `softmax(net(x))` over the target.
+
+    Args:
+      net: the network of `pada`, run as in evaluation.
+      target: batches `{"x", "mask"}`; `len(target)` of them are one epoch.
+
+    Raises:
+      ValueError: when run, where no row of the target counts.
+
+    Example:
+      >>> import jtl, numpy as np
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> target = jtl.data.arrays(np.zeros((8, 5), np.float32), batch_size=4, shuffle=False)
+      >>> refresh = jtl.Refresh(jtl.alignments.class_weights(net, target), every=500)
+    """
+
+    @jax.jit
+    def predict(variables: Variables, x: Any) -> Any:
+        return jax.nn.softmax(net.apply(variables, x, train=False)[0].output.astype(jnp.float32))
+
+    def run(state: Any) -> Any:
+        own = {n: part for n, part in state.stats.items() if n != NAME}
+        total, count = 0.0, 0
+        for i in range(len(target)):
+            p = np.asarray(predict(Variables(state.params, own), target[i]["x"]), np.float64)
+            mask = target[i].get("mask")
+            p = p if mask is None else p[np.asarray(mask) > 0]
+            total, count = total + p.sum(0), count + len(p)
+        if not count:
+            raise ValueError("class_weights: no row of the target counts")
+        return state._replace(stats={**state.stats, NAME: jnp.asarray(total / np.max(total), jnp.float32)})
+
+    return run

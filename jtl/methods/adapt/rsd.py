@@ -1,0 +1,128 @@
+"""RSD: the subspaces that two domains' features span become equal, for regression, whose scale must stay."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from jtl.methods.adapt.terms import clean, features_of, on_views
+from jtl.methods.views import Views
+from jtl.objective import Objective
+from jtl.typing import Schedule
+
+SMALL = 1e-6
+"""A singular value below this share of the largest is none."""
+
+
+def rsd(
+    weight: float | Schedule = 1e-3, *, mismatch: float = 0.01, feature: str = "pooled", name: str = "rsd"
+) -> Objective:
+    """The alignment `λ · rsd_loss` of a feature of `source` and `target`.
+
+    Args:
+      weight: λ, a number or a function of the step; the authors use 1e-3.
+      mismatch: β, the weight of the bases' mismatch; theirs is 0.01.
+      feature: the name of the backbone's feature, [batch, width], of more width than rows: as many rows as the width
+        span everything in both domains.
+      name: of the term.
+
+    Returns:
+      An alignment for `adapt`. With microbatches it is the mean of the term of each part.
+
+    Raises:
+      ValueError: for a bad weight or mismatch; while tracing, for a view or feature that is missing.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((64,)), head=jtl.heads.linear(1))
+      >>> loss = lambda out, y: jtl.losses.mse(out[:, 0], y)
+      >>> objective = jtl.adapt(net, loss, [jtl.alignments.rsd()], metrics={})
+
+    Chen et al., Representation Subspace Distance for Domain Adaptation Regression, 2021.
+    """
+    _check(mismatch)
+
+    def value(views: Views) -> Array:
+        (fs, ms), (ft, mt) = (features_of(views, of, feature, name) for of in ("source", "target"))
+        return rsd_loss(fs, ft, ms, mt, mismatch=mismatch)
+
+    return on_views(value, weight, name)
+
+
+def rsd_loss(
+    source: Float[ArrayLike, "rows width"],
+    target: Float[ArrayLike, "others width"],
+    source_mask: Any = None,
+    target_mask: Any = None,
+    *,
+    mismatch: float = 0.01,
+) -> Array:
+    """`Σ_i sin θ_i + β ‖ |P| − |Q| ‖_F`, θ the angles between the subspaces that the rows of two domains span.
+
+    With orthonormal bases from `F_sᵀ = U_s Σ_s V_sᵀ`, and of the target alike, `U_sᵀ U_t = P cos(Θ) Qᵀ`. There are as
+    many angles as the smaller dimension of both; 0 where a domain has no rows. Derivatives of singular vectors, which
+    do not exist at equal singular values, are smooth there: those of `1 / gap`, of squared ones, are of
+    `gap / (gap² + ε²)` with ε² the precision of the numbers.
+
+    Args:
+      source: features, zeros or not, of any scale: the subspace alone counts.
+      target: features.
+      source_mask: rows of the source that count.
+      target_mask: those of the target.
+      mismatch: β.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.adapt.rsd import rsd_loss
+      >>> a, b = jnp.array([[2.0, 0.0, 0.0]]), jnp.array([[0.0, 0.0, 5.0]])
+      >>> round(float(rsd_loss(a, b)), 3), round(float(rsd_loss(a, 7 * a)), 3)
+      (1.0, 0.0)
+    """
+    _check(mismatch)
+    (fs, ms), (ft, mt) = clean(source, source_mask), clean(target, target_mask)
+    (us, ns), (ut, nt) = _basis(fs), _basis(ft)
+    p, cos, q = _svd(jnp.matmul(us.T, ut, precision="highest"))
+    pairs = jnp.arange(len(cos)) < jnp.minimum(ns, nt)
+    square = jnp.where(pairs, 1 - cos**2, 0.0)
+    sines = jnp.where(square > SMALL**2, jnp.sqrt(jnp.where(square > SMALL**2, square, 1.0)), 0.0)
+    rows = max(len(p), len(q))
+    p, q = (jnp.pad(jnp.abs(a) * pairs[None], ((0, rows - len(a)), (0, 0))) for a in (p, q))
+    gap = ((p - q) ** 2).sum()
+    apart = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1.0)), 0.0)
+    return jnp.where(ms.any() & mt.any(), sines.sum() + mismatch * apart, 0.0)
+
+
+def _basis(f: Array) -> tuple[Array, Array]:
+    """An orthonormal basis of the span of rows, [width, min(width, rows)] with zeros beyond it, and its dimension."""
+    u, s, _ = _svd(f.T)
+    there = s > SMALL * jnp.maximum(s[0], SMALL)
+    return u * jax.lax.stop_gradient(there.astype(u.dtype))[None], there.sum()
+
+
+@jax.custom_jvp
+def _svd(a: Array) -> tuple[Array, Array, Array]:
+    """`U, s, V` of `A = U diag(s) Vᵀ`."""
+    u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+    return u, s, vt.T
+
+
+@_svd.defjvp
+def _along(primals: Any, tangents: Any) -> Any:
+    (a,), (da,) = primals, tangents
+    u, s, v = _svd(a)
+    top = jnp.where(s[0] > 0, s[0], 1.0)
+    w = s / top  # of a unit scale, so that ε has one meaning
+    gap = (w**2)[None] - (w**2)[:, None]
+    f = gap / (gap**2 + jnp.finfo(s.dtype).eps) / top  # a gap of equal values is of the size of rounding errors
+    inverse = w / (w**2 + SMALL**2) / top
+    dp = u.T @ da @ v
+    ds = jnp.diagonal(dp)
+    du = u @ (f * (dp * w[None] + w[:, None] * dp.T)) + (da @ v - u @ dp) * inverse[None]
+    dv = v @ (f * (w[:, None] * dp + dp.T * w[None])) + (da.T @ u - v @ dp.T) * inverse[None]
+    return (u, s, v), (du, ds, dv)
+
+
+def _check(mismatch: float) -> None:
+    if not 0 <= mismatch < float("inf"):
+        raise ValueError(f"mismatch={mismatch}: give a finite number that is not negative")
