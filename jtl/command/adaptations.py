@@ -1,9 +1,10 @@
 """Adaptation methods by the names that `jtl adapt` takes, each with its published weight."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from jtl import heads, losses
+from jtl.command.adapt_settings import Method
 from jtl.methods.adapt import afn, bnm, cdan, coral, dann, information_maximisation, jmmd, mcc, mcd, mmd
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import weight_schedule
@@ -32,7 +33,7 @@ WEIGHTS: Mapping[str, float] = {
     "bnm": 1.0, "im": 1.0,
 }  # fmt: skip
 """λ of each alignment, as its paper or its authors' code has it."""
-NAMES = ("source", *WEIGHTS, "mcd", "ada_bn", "shot")
+NAMES: tuple[str, ...] = get_args(Method)
 AFTER_SOURCE = ("ada_bn", "shot")
 """Methods that begin with the weights that were fine-tuned on the source, and then see the target alone."""
 SHOT_WEIGHT = 0.3
