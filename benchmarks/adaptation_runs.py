@@ -14,11 +14,9 @@ import jtl
 from jtl.command import adaptations
 from jtl.selection import validators
 
-SCORES: dict[str, Callable[[Any, Any], float]] = {
-    "im": lambda z, f: validators.information_maximisation(z),
-    "bnm": lambda z, f: validators.nuclear_norm(z),
-    "snd": lambda z, f: validators.soft_neighbourhood_density(z),
-    "clustering": lambda z, f: validators.class_clustering(f, z),
+SCORES: dict[str, Callable[[Any], float]] = {
+    "im": validators.information_maximisation,
+    "bnm": validators.nuclear_norm,
 }
 
 
@@ -53,7 +51,7 @@ class Runs:
     def __init__(self, net: Any, classes: int, setting: Setting):
         self.net, self.classes, self.setting = net, classes, setting
         self.programs: dict[str, Any] = {}
-        self.look = jax.jit(lambda v, x: [getattr(net.apply(v, x, train=False)[0], n) for n in ("output", "read")])
+        self.look = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].output)
 
     def run(self, name: str, domains: Domains, seed: int, start: Any = None) -> tuple[dict[str, Any], Any]:
         """A row of results, and the last step's variables.
@@ -119,18 +117,18 @@ class Runs:
         return _own(state), looks
 
     def _scores(self, variables: Any, domains: Domains) -> dict[str, float]:
-        z, f = self._rows(variables, domains.target[0][: self.setting.scored])
-        found = {name: float(score(z, f)) for name, score in SCORES.items()}
-        z, _ = self._rows(variables, domains.test[0])
+        z = self._rows(variables, domains.target[0][: self.setting.scored])
+        found = {name: score(z) for name, score in SCORES.items()}
+        z = self._rows(variables, domains.test[0])
         return {**found, "accuracy": float((z.argmax(1) == domains.test[1]).mean())}
 
-    def _rows(self, variables: Any, x: np.ndarray, size: int = 250) -> tuple[np.ndarray, np.ndarray]:
+    def _rows(self, variables: Any, x: np.ndarray, size: int = 250) -> np.ndarray:
         found = []
         for i in range(0, len(x), size):
             part = x[i : i + size]
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
-            found.append([np.asarray(a)[: len(part)] for a in self.look(variables, full)])
-        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))  # pyright: ignore[reportReturnType]
+            found.append(np.asarray(self.look(variables, full))[: len(part)])
+        return np.concatenate(found)
 
 
 def _own(state: Any) -> Any:

@@ -81,13 +81,18 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=32, help="images of each domain in a step")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="'source' first")
+    parser.add_argument("--pairs", nargs="+", default=list(PAIRS))
     parser.add_argument("--minutes", type=float, default=60, help="no run is begun after so many")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "digits_adaptation-cpu.json")
     asked = parser.parse_args(given)
     where, began = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
     setting = Setting(asked.steps, asked.steps // 5, asked.batch, 1e-3, 1_000, 0.1)
+    pairs = {name: PAIRS[name] for name in asked.pairs}
     net, record = network(), asked.json.with_suffix(".partial.jsonl")
-    rows = resumed(lambda shape: Runs(net, 10, setting), PAIRS, METHODS, asked.seeds, record, asked.minutes)
+    rows = resumed(
+        lambda shape: Runs(net, 10, setting), pairs, tuple(asked.methods), asked.seeds, record, asked.minutes
+    )
     results = {
         "benchmark": "adaptation",
         "environment": where,

@@ -73,6 +73,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=64, help="photos of each domain in a step")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="'source' first")
+    parser.add_argument("--pairs", nargs="+", default=list(PAIRS))
     parser.add_argument("--minutes", type=float, default=60, help="no run is begun after so many")
     parser.add_argument("--features", type=Path, help="an .npz that keeps the features")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "office_adaptation-cpu.json")
@@ -80,10 +82,12 @@ def main(given: list[str] | None = None) -> None:
     where, began = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
     of = features(asked.features)
     setting = Setting(asked.steps, asked.steps // 5, asked.batch, 1e-3, 3_000, 0.3)
-    pairs = {pair: lambda a=of[pair[0]], b=of[pair[-1]]: Domains(a, b, b) for pair in PAIRS}
+    pairs = {pair: lambda a=of[pair[0]], b=of[pair[-1]]: Domains(a, b, b) for pair in asked.pairs}
     net = jtl.network(backbone=jtl.backbones.mlp((256,)), head=jtl.heads.linear(CLASSES))
     record = asked.json.with_suffix(".partial.jsonl")
-    rows = resumed(lambda shape: Runs(net, CLASSES, setting), pairs, METHODS, asked.seeds, record, asked.minutes)
+    rows = resumed(
+        lambda shape: Runs(net, CLASSES, setting), pairs, tuple(asked.methods), asked.seeds, record, asked.minutes
+    )
     probes = []
     for pair, seed in itertools.product(PAIRS, range(asked.seeds)):
         look = probed(of[pair[0]], of[pair[-1]]) if seed == 0 else probes[-1]["looks"][0]  # it draws nothing

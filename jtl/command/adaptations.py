@@ -20,12 +20,10 @@ class Plan(NamedTuple):
     Args:
       objective: one, or turns.
       groups: patterns of the parameters of each optimizer.
-      source_only: whether it sees no row of the target.
     """
 
     objective: Any
     groups: tuple[tuple[str, ...], ...] = ((".*",),)
-    source_only: bool = False
 
 
 WEIGHTS: Mapping[str, float] = {
@@ -86,7 +84,7 @@ def plan(
         def init(key: Any, batch: Any, *given: Any) -> Any:
             return alone.init(key, batch["source"], *given)
 
-        return Plan(Objective(run, init, alone.commit, alone.classes), source_only=True)
+        return Plan(Objective(run, init, alone.commit, alone.classes))
     if name == "mcd":
         fit, apart, close = mcd(net, heads.linear(classes), loss)
         turns = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=4)]
