@@ -13,6 +13,7 @@ import optax
 import jtl
 from jtl.command import adaptations
 from jtl.selection import validators
+from jtl.train.state import variables as variables_of
 
 SCORES: dict[str, Callable[[Any], float]] = {
     "im": validators.information_maximisation,
@@ -96,8 +97,8 @@ class Runs:
         for i in range(self.setting.steps):
             state, _ = update(state, data[i])
             if (i + 1) % self.setting.every == 0:
-                looks.append({"step": i + 1, **self._scores(jtl.train.state.variables(state), domains)})
-        return jtl.train.state.variables(state), looks
+                looks.append({"step": i + 1, **self._scores(variables_of(state), domains)})
+        return variables_of(state), looks
 
     def _shot(self, domains: Domains, seed: int, key: Any, start: Any) -> tuple[Any, list[dict[str, Any]]]:
         x = domains.target[0]
@@ -132,7 +133,7 @@ class Runs:
 
 
 def _own(state: Any) -> Any:
-    found = jtl.train.state.variables(state)
+    found = variables_of(state)
     return found._replace(stats={n: part for n, part in found.stats.items() if n != "shot"})
 
 

@@ -89,13 +89,9 @@ def plan(
         fit, apart, close = mcd(net, heads.linear(classes), loss)
         turns = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=4)]
         return Plan(turns, (("backbone/.*",), ("head/.*", "second/.*")))
-    strength: Any = WEIGHTS[name] if weight is None else weight
-    if name in _RAMPED:
-        largest, ramp = strength, weight_schedule(steps)
-
-        def strength(step: Any) -> Any:
-            return largest * ramp(step)
-
+    largest = WEIGHTS[name] if weight is None else weight
+    ramp = weight_schedule(steps)
+    strength: Any = (lambda step: largest * ramp(step)) if name in _RAMPED else largest
     return Plan(adapt(net, loss, alignments=[_ALIGNMENTS[name](strength)]))
 
 
