@@ -297,6 +297,36 @@ def _gain(gains: list[float], form: str = ".1f") -> str:
     return f"{mean} ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:{form}}"
 
 
+def _adaptation(rows: list[dict[str, Any]]) -> Table:
+    """A line for each pair of domains and method; checkpoints by the fixed score `im`, gains paired by seed."""
+    chosen = {(r["pair"], r["method"], r["seed"]): _looked(r["looks"]) for r in rows}
+    found = []
+    for pair, name in dict.fromkeys((pair, name) for pair, name, _ in chosen):
+        seeds = [s for p, n, s in chosen if (p, n) == (pair, name) and (pair, "source", s) in chosen]
+        if not seeds:
+            continue
+        own = [chosen[pair, name, s] for s in seeds]
+        gains = [look["im"] - chosen[pair, "source", s]["im"] for look, s in zip(own, seeds, strict=True)]
+        half = f" ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 else ""
+        told = "-" if name == "source" else f"{statistics.mean(gains):+.1f}{half}"
+        columns = [f"{statistics.mean(look[column] for look in own):.1f}" for column in ("im", "last", "ORACLE")]
+        score = f"{statistics.mean(look['score'] for look in own):.3f}"
+        seconds = statistics.mean(r["seconds"] for r in rows if (r["pair"], r["method"]) == (pair, name))
+        found.append((pair, name, score, columns[0], told, *columns[1:], str(len(seeds)), f"{seconds:.0f}"))
+    columns = ("domains", "method", "im", "accuracy", "gain", "last step", "ORACLE checkpoint", "seeds", "seconds")
+    title = (
+        "Accuracy on the target in percent, checkpoint by im; points gained over the source (95 % interval over seeds)"
+    )
+    return Table(title, columns, found)
+
+
+def _looked(looks: list[dict[str, Any]]) -> dict[str, float]:
+    """The accuracies in percent of three checkpoints of a run: by im, the last, by the test labels; and the score."""
+    best = max(looks, key=lambda look: look["im"])
+    last, oracle = looks[-1]["accuracy"], max(look["accuracy"] for look in looks)
+    return {"im": 100 * best["accuracy"], "last": 100 * last, "ORACLE": 100 * oracle, "score": best["im"]}
+
+
 def student(runs: int) -> float:
     """The 97.5 % quantile of Student's t with one degree of freedom less than runs, which makes a 95 % interval."""
     from scipy.stats import t
@@ -373,6 +403,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "finetuning": _finetuning,
     "cached_features": _cached_features,
     "ranking": _ranking,
+    "adaptation": _adaptation,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
     "faults": _faults,

@@ -9,15 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jtl.command import parsers, surface
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
-from jtl.command.settings import Settings
 
 RECIPES = Path(__file__).parent / "recipes"
 Which = Annotated[Positional[str], arg(help="a recipe's name (jtl train --help lists them), or the path of a .py file")]
@@ -40,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = {"demo": 1, "train": 2, "describe": 2}.get(given[0] if given else "", len(given))
     if known == 2 and len(given) > 1 and given[1].startswith("-"):
         known = len(given)
+    if given[:1] == ["sweep"] and "--" in given:
+        known = given.index("--")
     given, options = given[:known], given[known:]
+    options = options[1:] if options[:1] == ["--"] else options
     commands: dict[str, Callable] = {
         "demo": lambda: _train("digits", options, "jtl demo"),
         "train": lambda recipe: _train(recipe, options, f"jtl train {recipe}"),
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "models": _models,
         "inspect": _inspect,
         "finetune": _told(surface.finetune),
+        "adapt": _told(surface.adapt),
+        "sweep": lambda *values: _told(surface.sweep)(*values, options, _recipe),
         "features": _told(surface.features),
         "rank": _told(surface.rank),
         "export": _told(surface.export),
@@ -89,28 +93,14 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """Scores on labelled data, or those of a recipe's checkpoint on its test set.
 
         Args:
-          run: the folder of a run of `jtl finetune`, one that `jtl.save` wrote, or that of a recipe's checkpoints.
+          run: the folder of a run of `jtl finetune` or `jtl adapt`, one that `jtl.save` wrote, or that of a recipe's
+            checkpoints.
           data: a folder of class folders, or a table; not for a recipe.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
           text: a table's column of texts.
           label: a table's column of labels.
         """
         return "eval", (run, recipe, data, text, label)
-
-    def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:
-        return "finetune", (settings,)
-
-    def export(
-        run: Where, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
-    ) -> tuple[str, tuple]:
-        """The network of a run in the files of another library.
-
-        Args:
-          run: the folder of a run of `jtl finetune`, or one that `jtl.save` wrote.
-          out: the folder to write.
-          format: transformers', timm's, torchvision's, or jtl's own.
-        """
-        return "export", (run, out, format)
 
     def predict(
         checkpoint: Where,
@@ -158,7 +148,6 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """
         return "inspect", (file, rows, within, prefix)
 
-    finetune.__doc__ = Settings.__doc__
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
     return tyro.extras.subcommand_cli_from_dict(
         {
@@ -169,10 +158,12 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "describe": describe,
             "models": models,
             "inspect": inspect,
-            "finetune": finetune,
+            "finetune": parsers.finetune,
+            "adapt": parsers.adapt,
+            "sweep": parsers.sweep,
             "features": parsers.features,
             "rank": parsers.rank,
-            "export": export,
+            "export": parsers.export,
         },
         prog="jtl",
         description="Transfer learning in JAX. Start with: jtl demo",
@@ -197,6 +188,14 @@ def _train(name: str, options: list[str], prog: str) -> int:
     for claim in results.get("failed", ()):
         print(f"jtl: not as claimed{settings}: {claim}", file=sys.stderr)
     return 1 if results.get("failed") else 0
+
+
+def _recipe(words: list[str]) -> Any:
+    """The result of a recipe; the words are its name and its options."""
+    if not words:
+        raise Mistake("train: name a recipe")
+    with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError):
+        return _load(words[0], words[1:], f"jtl train {words[0]}").train()
 
 
 def _told(run: Callable[..., int]) -> Callable[..., int]:

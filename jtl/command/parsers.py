@@ -1,9 +1,42 @@
-"""The options of `jtl features` and `jtl rank`; light, because `jtl --help` reads it."""
+"""What follows the names of some commands; light, because `jtl --help` reads it. Each gives its name and its values."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.settings import Settings
+
+Run = Annotated[Positional[Path], arg(help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")]
+
+
+def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:  # noqa: D103
+    return "finetune", (settings,)
+
+
+def adapt(settings: OmitArgPrefixes[AdaptSettings]) -> tuple[str, tuple]:  # noqa: D103
+    return "adapt", (settings,)
+
+
+finetune.__doc__, adapt.__doc__ = Settings.__doc__, AdaptSettings.__doc__
+
+
+def sweep(
+    out: Positional[Path], /, grid: tuple[str, ...], by: str | None = None, low: bool = False
+) -> tuple[str, tuple]:
+    """Run a command over a grid of options and rank the runs: `jtl sweep OUT --grid ... -- adapt SOURCE TARGET ...`.
+
+    What follows `--` is `adapt`, `finetune` or `train` with its own words, without the options of the grid. Runs that
+    differ only in `seed` are ranked by their mean. A sweep that was stopped goes on with the same words.
+
+    Args:
+      out: the folder of the sweep, with one of each run.
+      grid: options and their values, as `method=mcc,dann seed=0,1,2`.
+      by: the number that ranks; None: the score that `jtl adapt` watches, or the validation accuracy of `jtl finetune`.
+      low: a low number is good; it is known of the scores of `jtl adapt`.
+    """
+    return "sweep", (out, grid, by, low)
 
 
 def features(
@@ -61,3 +94,16 @@ def rank(
       cache: as of `jtl features`.
     """
     return "rank", (data, models, by, text, label, size, per_class, seed, cache)
+
+
+def export(
+    run: Run, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
+) -> tuple[str, tuple]:
+    """The network of a run in the files of another library.
+
+    Args:
+      run: the folder of a run of `jtl finetune` or `jtl adapt`, or one that `jtl.save` wrote.
+      out: the folder to write.
+      format: transformers', timm's, torchvision's, or jtl's own.
+    """
+    return "export", (run, out, format)

@@ -94,3 +94,85 @@ def finetune_files(
     tuned = tune.run(given, say)
     report.write(given, tuned)
     return Run(tuned.folder, tuned.validation, tuned.test, tuple(tuned.notes))
+
+
+class AdaptedRun(NamedTuple):
+    """A run of `adapt_files`.
+
+    Args:
+      folder: with `model/`, `report.html`, `run.json`, and what training wrote.
+      scores: label-free scores on the target, by name: "before" adaptation and "after".
+      chosen: the step whose weights were kept; 0 for those before adaptation.
+      source: the accuracy on the source's test examples, before and after.
+      target: scores on the target by its labels, before and after; None without `labelled=True`.
+      notes: what the user should know of data and weights.
+    """
+
+    folder: Path
+    scores: dict[str, dict[str, float]]
+    chosen: int
+    source: tuple[float, float]
+    target: "tuple[Scores, Scores] | None"
+    notes: tuple[str, ...]
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, float]]:
+        """The share of each class, by its name, for each example.
+
+        Args:
+          inputs: files or folders of images or sounds; for a network of texts a text each, or files of them.
+        """
+        from jtl.command import use
+
+        _, shares, classes = use.predict(self.folder / "model", [str(one) for one in inputs])
+        return [dict(zip(classes, map(float, row), strict=True)) for row in shares]
+
+    def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
+        """Writes the network in the files of another library."""
+        from jtl.command import use
+
+        use.export(self.folder / "model", Path(out), format)
+
+
+def adapt_files(
+    source: str | Path,
+    target: str | Path,
+    weights: str | Path,
+    method: str,
+    out: str | Path | None = None,
+    *,
+    say: Callable[[str], Any] = print,
+    **settings: Any,
+) -> AdaptedRun:
+    """Adapts pretrained weights from a labelled folder or table to an unlabelled one, as `jtl adapt`; writes a report.
+
+    No label of the target is read unless `labelled=True` asks for a table at the end, or `watch="oracle"` chooses the
+    checkpoint by them, which the report says.
+
+    Args:
+      source: a folder of class folders of images or sounds, or a table of texts.
+      target: a folder or a table; labels are not needed.
+      weights: a weight file, a folder, `hf:org/name` or `timm:name`.
+      method: as `--method` of the command, as "mcc" or "dann"; "source" is the baseline.
+      out: the run's folder; None: `runs/` and the names of both domains and of the method.
+      say: is told of progress.
+      **settings: options of the command by their names, as `watch="snd"`, `ways="all"`, `steps=500`.
+
+    Raises:
+      FileNotFoundError: for data or weights that are not there.
+      ValueError: for data or weights that do not fit, a method that is none, or a setting out of range.
+      TypeError: for a setting that the command does not have.
+
+    Example:
+      >>> import inspect, jtl
+      >>> list(inspect.signature(jtl.adapt_files).parameters)[:4]
+      ['source', 'target', 'weights', 'method']
+    """
+    from jtl.command import adapt, adapt_report
+    from jtl.command.adapt_settings import AdaptSettings
+
+    named: Any = method
+    place = None if out is None else Path(out)
+    given = AdaptSettings(Path(source), Path(target), str(weights), named, place, **settings)
+    found = adapt.run(given, say)
+    adapt_report.write(given, found)
+    return AdaptedRun(found.folder, found.scores, found.chosen, found.source, found.target, tuple(found.notes))

@@ -86,15 +86,19 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def refuse_another(settings: Settings) -> None:
+def refuse_another(settings: Any, free: tuple[str, ...] = ("out", "steps")) -> None:
     """Refuses a folder with a finished run of other settings, which would be replaced; more steps may go on from it.
+
+    Args:
+      settings: with `folder` and `as_json()`.
+      free: settings that may differ.
 
     Raises:
       ValueError: naming what differs.
     """
     then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
     told = [f"{name} {then[name]} -> {now[name]}" for name in now if name in then and then[name] != now[name]]
-    told = [line for line in told if line.split()[0] not in ("out", "steps")]
+    told = [line for line in told if line.split()[0] not in free]
     if told:
         raise ValueError(
             f"{str(settings.folder)!r} holds another run, then -> now: {', '.join(told)}; give --out another folder"

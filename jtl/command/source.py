@@ -78,7 +78,7 @@ def read(
     def examples(place: Path, classes: Sequence[str] | None) -> Examples:
         return _table(place, text, label, group, classes) if place.is_file() else _files(place, group, classes)
 
-    parts = _parts(path) if path.is_dir() else {}
+    parts = parts_of(path)
     if not parts:
         return {"all": examples(path, classes)}
     if "train" not in parts:
@@ -91,10 +91,10 @@ def read(
     return found
 
 
-def _parts(root: Path) -> dict[str, Path]:
-    """The folders or tables of a folder that are named as splits."""
+def parts_of(root: Path) -> dict[str, Path]:
+    """The folders or tables of a folder that are named as splits; none of what is no folder."""
     found: dict[str, Path] = {}
-    for place in sorted(root.iterdir()):
+    for place in sorted(root.iterdir()) if root.is_dir() else []:
         stem = place.name if place.is_dir() else place.stem if place.suffix.lower() in TABLES else ""
         name = _SPELLED.get(stem.lower())
         if name is None:

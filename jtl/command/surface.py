@@ -1,15 +1,16 @@
 """What the commands print; nothing heavy is imported before it is used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.settings import Settings
 from jtl.command.settings import read as run_of
 
 
 def saved(run: Path) -> Path | None:
-    """The saved network of a run of `jtl finetune`, or of a folder of weights; None for anything else.
+    """The saved network of a run of `jtl finetune` or `jtl adapt`, or of a folder of weights; None for anything else.
 
     That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
     """
@@ -29,6 +30,47 @@ def finetune(settings: Settings) -> int:
     for note in tuned.notes:
         print(f"note: {note}")
     print(f"report: {page}\npredict: jtl predict {settings.folder} FILE...")
+    return 0
+
+
+def adapt(settings: AdaptSettings) -> int:
+    """Runs an adaptation and writes its report."""
+    from jtl.command import adapt, adapt_report
+
+    adapted = adapt.run(settings)
+    page = adapt_report.write(settings, adapted)
+    for note in adapted.notes:
+        print(f"note: {note}")
+    if adapted.target is not None:
+        before, after = (100 * scores.accuracy for scores in adapted.target)
+        print(f"accuracy on the target by its labels: {before:.1f} % before, {after:.1f} % after")
+    print(f"report: {page}\npredict: jtl predict {settings.folder} FILE...")
+    return 0
+
+
+def sweep(
+    out: Path, grid: tuple[str, ...], by: str | None, low: bool, command: list[str], recipe: Callable[[list[str]], Any]
+) -> int:
+    """Runs a grid and prints its ranking.
+
+    Args:
+      out: the sweep's folder.
+      grid: options and their values.
+      by: the number that ranks.
+      low: whether a low one is good.
+      command: the words after `--`.
+      recipe: from the words after `train` to what the recipe's `train()` returns.
+
+    Raises:
+      ValueError: for a command that is not swept, or a ranking that is not known.
+    """
+    from jtl.command import sweep
+    from jtl.command.swept import execute, ranking
+
+    found = ranking(command, grid, by)
+    rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
+    ranks = sweep.ranked(rows, found, low or (command[0] == "adapt" and found in LOW))
+    print(f"report: {sweep.write(ranks, found, out.expanduser(), command)}")
     return 0
 
 
@@ -92,7 +134,7 @@ def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "j
     folder = saved(run)
     if folder is None:
         raise ValueError(
-            f"{str(run)!r} is no run of `jtl finetune`, no folder that jtl.save wrote, and no"
+            f"{str(run)!r} is no run of `jtl finetune` or `jtl adapt`, no folder that jtl.save wrote, and no"
             " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
         )
     use.export(folder, out, format)

@@ -120,7 +120,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             notes.append(f"{part}: {cut}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
-    start = _probe(settings, loaded, inputs, splits, say)
+    start = fitted_head(loaded, inputs, splits, say, settings.balanced)
     best, history, chosen, rates, rate = start, [], "head", None, settings.learning_rate
     if settings.ways != "head":
         if folded(loaded.variables):
@@ -155,7 +155,9 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     return Tuned(settings.folder, loaded, found["val"], found["test"], history, chosen, splits, notes, rate, rates)
 
 
-def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any) -> Variables:
+def fitted_head(
+    loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any, balanced: bool = False
+) -> Variables:
     """The weights with a head fitted on features, its penalty chosen by the validation loss."""
     read, features = passes.features(loaded, inputs), {}
     for name in ("train", "val"):
@@ -164,7 +166,7 @@ def _probe(settings: Settings, loaded: Pretrained, inputs: Inputs, splits: dict[
     count, best, lowest = len(splits["train"].classes), None, float("inf")
     judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
     data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
-    loss_of = _loss(splits["train"], settings.balanced)
+    loss_of = _loss(splits["train"], balanced)
     for penalty in PENALTIES:
         head = probe(features["train"], splits["train"].labels, count, decay=penalty, loss=loss_of)
         loss = evaluate(judged, head, data)["loss"]
@@ -182,7 +184,7 @@ def _training(
     if train.kind == "texts":
         data = _texts(inputs, train, settings, shuffle=True)
     else:
-        data = Dataset(_Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
+        data = Dataset(Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
     objective = finetune(loaded.network, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
     if train.kind == "images":
         windows = () if side is None else (augment.crop(side),)
@@ -265,8 +267,14 @@ def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """A source of examples that are read when they are asked for."""
+class Rows:
+    """A source of examples that are read when they are asked for.
+
+    Args:
+      inputs: from files or texts to input.
+      examples: their labels are the batches' `y`.
+      margin: images are so much larger than in evaluation, for random windows.
+    """
 
     inputs: Inputs
     examples: Examples
@@ -274,13 +282,16 @@ class _Rows:
 
     @property
     def size(self) -> int:
+        """How many."""
         return len(self.examples)
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Their names."""
         return self.examples.classes
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        """A batch."""
         del draws
         some = self.examples.rows(index)
         return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.labels}

@@ -1,0 +1,124 @@
+"""Adaptation of pretrained weights from a labelled to an unlabelled folder or table, from files to a saved network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl import rng
+from jtl.command import passes, source
+from jtl.command import settings as files
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.adapt_target import target_of
+from jtl.command.adapt_training import Training
+from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.scores import Scores, scored
+from jtl.command.source import Examples
+from jtl.command.splits import split
+from jtl.command.tune import fitted_head
+from jtl.model import Variables
+from jtl.pretrained.folded import folded
+from jtl.pretrained.load import Pretrained
+from jtl.pretrained.save import save
+from jtl.selection.validators.watch import ORACLE
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """The result of `run`.
+
+    Args:
+      folder: of the run: `model/`, `report.html`, `run.json`, and what training wrote.
+      loaded: the network with the weights that are saved.
+      before: the variables with which training began: pretrained, with a head that was fitted on the source.
+      inputs: from files or texts to input.
+      scores: label-free scores before and after, by name.
+      chosen: the step whose checkpoint was kept; 0 where none had a better score than the weights before.
+      source: the accuracy on the source's test examples, before and after.
+      target: scores on the target's labels, before and after; None where they were not asked for.
+      history: the numbers of every step and validation.
+      splits: the source's examples.
+      unlabelled: the target's.
+      notes: what the user should know of data and weights.
+    """
+
+    folder: Path
+    loaded: Pretrained
+    before: Variables
+    inputs: Inputs
+    scores: dict[str, dict[str, float]]
+    chosen: int
+    source: tuple[float, float]
+    target: tuple[Scores, Scores] | None
+    history: list[dict[str, Any]]
+    splits: dict[str, Examples]
+    unlabelled: Examples
+    notes: list[str]
+
+
+def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
+    """Fits a head on the source, adapts, chooses the checkpoint by a score, and saves.
+
+    Args:
+      settings: of the run.
+      say: is told of progress.
+
+    Raises:
+      FileNotFoundError: for data or weights that are not there.
+      ValueError: for data or weights that do not fit, in words.
+    """
+    files.refuse_another(settings, free=("out",))
+    splits = split(source.read(settings.source, text=settings.text, label=settings.label), settings.seed)
+    train, key = splits["train"], jax.random.key(settings.seed)
+    target = target_of(settings, train)
+    options = {"arch": settings.arch, "kind": train.kind, "size": settings.size}
+    loaded = pretrained(settings.weights, train.classes, key=rng.stream(key, "head"), **options)
+    items = (*train.items, *target.examples.items)
+    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
+    say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
+    before = fitted_head(loaded, inputs, splits, say)
+    notes = []
+    if settings.oracle:
+        notes.append("ORACLE: the checkpoint was chosen by the labels of the target; without them nobody can choose so")
+    if folded(before):
+        if settings.method == "ada_bn":
+            raise ValueError(
+                f"method='ada_bn': batch normalisation is folded into the weights {settings.weights!r}, so there are no"
+                " statistics to replace; take another method or other weights"
+            )
+        notes.append("batch normalisation is folded into these weights: its statistics and scales stay as they are")
+    loaded = loaded._replace(variables=before)
+    best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, say).run()
+    found: list[Any] = []
+    judged = target.judged
+    for one in (before, best):
+        logits = passes.logits(loaded._replace(variables=one), inputs)
+        test = scored(logits(splits["test"].items), splits["test"].labels, train.classes)
+        there = None if judged is None else scored(logits(judged.items), judged.labels, train.classes)
+        found.append((test.accuracy, there))
+    loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))
+    save(settings.folder / "model", loaded, format="jtl")
+    content: dict[str, Any] = {
+        "settings": settings.as_json(),
+        "kind": train.kind,
+        "classes": train.classes,
+        "chosen": chosen,
+        "oracle": settings.oracle,
+        "scores": scores,
+        "source_test_accuracy": {"before": found[0][0], "after": found[1][0]},
+        "notes": notes,
+    }
+    both = None if judged is None else (found[0][1], found[1][1])
+    if both is not None:
+        content["target"] = {"before": both[0].numbers(), "after": both[1].numbers()}
+    files.write(settings.folder, content)
+    watched = ORACLE if settings.oracle else settings.watch
+    say(f"{watched} {scores['before'][watched]:.4g} before, {scores['after'][watched]:.4g} after, step {chosen}")
+    accuracies = found[0][0], found[1][0]
+    return Adapted(
+        settings.folder, loaded, before, inputs, scores, chosen, accuracies, both, history, splits, target.examples,
+        notes,
+    )  # fmt: skip

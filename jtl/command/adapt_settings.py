@@ -1,0 +1,99 @@
+"""The settings of one adaptation between two folders or tables; light, because `jtl --help` reads it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from tyro.conf import Positional, arg
+
+Method = Literal[
+    "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "afn", "bnm", "im", "mcd", "ada_bn", "shot"
+]
+Watch = Literal[
+    "im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy", "reverse", "iw_risk", "dev", "devn",
+    "oracle",
+]  # fmt: skip
+LOW = ("iw_risk", "dev", "devn")
+"""Scores of which a low one is good."""
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Adapt pretrained weights from a labelled folder or table to an unlabelled one; writes a report.
+
+    The checkpoint is chosen by a score that reads no label of the target. The source is split by `seed` within each
+    class where it has no folders `train/`, `val/` and `test/`; all of the target is learned from, or its `train/`.
+
+    Args:
+      source: as the data of `jtl finetune`.
+      target: a folder of images or sounds, in class folders or not, or a table of texts; or of `train/` and `test/`.
+      weights: as of `jtl finetune`.
+      method: "source" is fine-tuning without the target, the baseline.
+      out: the run's folder; None: `runs/` and the names of both domains and of the method.
+      weight: of the alignment; None: the published one.
+      watch: the score that chooses the checkpoint; "oracle" is the accuracy by the target's labels, which shows what a
+        perfect choice would be, and the report says so.
+      labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.
+      ways: what is trained: the last stage and the head, or all.
+      text: the column of the texts of a table.
+      label: the column of the labels of a table.
+      arch: as of `jtl finetune`.
+      size: side of the images in pixels; None: the weights' own.
+      steps: of training; None: ten epochs of the larger domain, at least 50 steps.
+      batch: rows of each domain in a step.
+      learning_rate: the peak of the backbone; that of head and critics is ten times as large.
+      scored: rows of the target, drawn at random, that the score reads.
+      seed: of the split and of all randomness.
+    """
+
+    source: Annotated[Positional[Path], arg(help="a folder of class folders, or a table of texts with labels")]
+    target: Annotated[Positional[Path], arg(help="a folder, or a table of texts; labels are not needed")]
+    weights: str
+    method: Method
+    out: Path | None = None
+    weight: float | None = None
+    watch: Watch = "im"
+    labelled: bool = False
+    ways: Literal["last", "all"] = "last"
+    text: str = "text"
+    label: str = "label"
+    arch: str | None = None
+    size: int | None = None
+    steps: int | None = None
+    batch: int = 32
+    learning_rate: float = 1e-4
+    scored: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in (("method", Method), ("watch", Watch), ("ways", Literal["last", "all"])):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r}: there are {', '.join(get_args(kind))}")
+        for name in ("size", "steps", "batch", "scored"):
+            value = getattr(self, name)
+            if value is not None and value < (2 if name in ("batch", "scored") else 1):
+                raise ValueError(f"{name}={value}: give at least {2 if name in ('batch', 'scored') else 1}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
+        if self.weight is not None and not 0 < self.weight < float("inf"):
+            raise ValueError(f"weight={self.weight}: give a number above zero, or --method source for none")
+        if self.weight is not None and self.method in ("source", "mcd", "ada_bn"):
+            raise ValueError(f"weight={self.weight}: the method {self.method!r} has no weight")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: give 0 or more")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        own = f"{self.source.stem}-{self.target.stem}-{self.method}"
+        return Path("runs") / own if self.out is None else self.out.expanduser()
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the target's labels choose the checkpoint."""
+        return self.watch == "oracle"
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+        return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}

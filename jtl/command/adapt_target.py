@@ -1,0 +1,54 @@
+"""The unlabelled examples that `jtl adapt` learns from."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jtl.command import source
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.source import Examples
+
+
+class Target(NamedTuple):
+    """The target.
+
+    Args:
+      examples: what is learned from; the labels are the numbers of the rows.
+      judged: labelled examples for the final table; None where it is not asked for.
+      labels: of `examples`, for the oracle alone.
+    """
+
+    examples: Examples
+    judged: Examples | None
+    labels: np.ndarray | None
+
+
+def target_of(settings: AdaptSettings, train: Examples) -> Target:
+    """The examples of the target; its labels are read only where they are asked for.
+
+    Raises:
+      FileNotFoundError: where there is nothing.
+      ValueError: for a target of another kind, or one without labels where they are asked for.
+    """
+    path = settings.target.expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"the target {str(path)!r} does not exist: give a folder or a table")
+    parts = source.parts_of(path)
+    place = parts.get("train", path)
+    if train.kind == "texts":
+        items: tuple[Any, ...] = tuple(source.column(place, settings.text))
+    else:
+        items = tuple(source.files_of([str(place)], source.SOUNDS if train.kind == "sounds" else source.SUFFIXES))
+    labels = judged = None
+    if settings.labelled or settings.oracle:
+        names = {"text": settings.text, "label": settings.label, "classes": train.classes}
+        found = source.read(path, **names)
+        own = found.get("train", found.get("all"))
+        assert own is not None
+        if own.kind != train.kind:
+            raise ValueError(f"{str(path)!r} holds {own.kind}, and {str(settings.source)!r} {train.kind}")
+        items, labels = own.items, own.labels
+        judged = found.get("test", own) if settings.labelled else None
+    if len(items) < 2:
+        raise ValueError(f"{str(path)!r} has {len(items)} example: the target needs two or more")
+    return Target(Examples(train.kind, items, np.arange(len(items), dtype=np.int32), train.classes), judged, labels)

@@ -1,0 +1,100 @@
+"""Adaptation methods by the names that `jtl adapt` takes, each with its published weight."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
+
+from jtl import heads, losses
+from jtl.command.adapt_settings import Method
+from jtl.methods.adapt import afn, bnm, cdan, coral, dann, information_maximisation, jmmd, mcc, mcd, mmd
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.dann import weight_schedule
+from jtl.methods.finetune.finetune import finetune
+from jtl.model import Model
+from jtl.objective import Objective
+from jtl.train.turns import Turn
+
+
+class Plan(NamedTuple):
+    """What a step of a method minimises.
+
+    Args:
+      objective: one, or turns.
+      groups: patterns of the parameters of each optimizer.
+    """
+
+    objective: Any
+    groups: tuple[tuple[str, ...], ...] = ((".*",),)
+
+
+WEIGHTS: Mapping[str, float] = {
+    "dann": 1.0, "cdan": 1.0, "cdan_e": 1.0, "mcc": 1.0, "coral": 1.0, "mmd": 1.0, "jmmd": 1.0, "afn": 0.05,
+    "bnm": 1.0, "im": 1.0,
+}  # fmt: skip
+"""λ of each alignment, as its paper or its authors' code has it."""
+NAMES: tuple[str, ...] = get_args(Method)
+AFTER_SOURCE = ("ada_bn", "shot")
+"""Methods that begin with the weights that were fine-tuned on the source, and then see the target alone."""
+SHOT_WEIGHT = 0.3
+_ALIGNMENTS: Mapping[str, Callable[[Any], Objective]] = {
+    "dann": lambda weight: dann(weight=weight),
+    "cdan": lambda weight: cdan(weight=weight),
+    "cdan_e": lambda weight: cdan(weight=weight, entropy=True),
+    "mcc": mcc,
+    "coral": coral,
+    "mmd": mmd,
+    "jmmd": jmmd,
+    "afn": afn,
+    "bnm": bnm,
+    "im": information_maximisation,
+}
+_RAMPED = ("dann", "cdan", "cdan_e", "mmd", "jmmd")
+
+
+def plan(
+    name: str,
+    net: Model,
+    classes: int,
+    steps: int,
+    weight: float | None = None,
+    loss: Callable = losses.cross_entropy,
+) -> Plan:
+    """What a step of a method minimises; of those of `AFTER_SOURCE` it is the source's part.
+
+    Args:
+      name: one of `NAMES`.
+      net: the network.
+      classes: of the network; the second head of "mcd" is a linear one.
+      steps: of the run; the weight of a critic or a kernel grows with them.
+      weight: λ; None: the published one.
+      loss: of the source's rows.
+
+    Raises:
+      ValueError: for another name, or a weight of a method that has none.
+    """
+    if name not in NAMES:
+        raise ValueError(f"method {name!r}: there are {', '.join(NAMES)}")
+    if weight is not None and name not in WEIGHTS and name != "shot":
+        raise ValueError(f"weight={weight}: the method {name!r} has no weight")
+    if name == "source" or name in AFTER_SOURCE:
+        alone = finetune(net, loss)
+
+        def run(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> Any:
+            return alone(params, stats, batch["source"], key, step)
+
+        def init(key: Any, batch: Any, *given: Any) -> Any:
+            return alone.init(key, batch["source"], *given)
+
+        return Plan(Objective(run, init, alone.commit, alone.classes))
+    if name == "mcd":
+        fit, apart, close = mcd(net, heads.linear(classes), loss)
+        turns = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=4)]
+        return Plan(turns, (("backbone/.*",), ("head/.*", "second/.*")))
+    largest = WEIGHTS[name] if weight is None else weight
+    ramp = weight_schedule(steps)
+    strength: Any = (lambda step: largest * ramp(step)) if name in _RAMPED else largest
+    return Plan(adapt(net, loss, alignments=[_ALIGNMENTS[name](strength)]))
+
+
+def first(objective: Any) -> Objective:
+    """The objective that initialises the parameters: of turns the first one's."""
+    return objective[0].objective if isinstance(objective, list) else objective

@@ -1,0 +1,48 @@
+"""A ranking as horizontal bars."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jtl.paths import local
+
+
+def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel: str = "", title: str = "") -> Path:
+    """Draws a dot a name with half the width of its interval, the first name above.
+
+    Args:
+      values: name -> (value, half width); a half width of 0 draws no interval.
+      path: of the PNG.
+      xlabel: below the axis.
+      title: above it.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: for no values.
+
+    Example:
+      >>> import tempfile
+      >>> from jtl.report.bars import bars
+      >>> bars({"mcc": (0.9, 0.02), "dann": (0.8, 0.0)}, tempfile.mkdtemp() + "/bars.png").name
+      'bars.png'
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not values:
+        raise ValueError("no values to draw: give at least one name with its value")
+    figure = Figure(figsize=(6.4, 1.0 + 0.32 * len(values)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (value, half) in enumerate(values.values()):
+        axes.errorbar(value, place, xerr=half or None, fmt="o", color="#1f77b4", capsize=3)
+    axes.set_yticks(range(len(values)), list(values), fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel(xlabel)
+    axes.set_title(title, fontsize=10)
+    path = local(path, "path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+    return path

@@ -1,0 +1,76 @@
+"""Features of several domains, before and after, as points of a plane."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jtl.paths import local
+
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
+
+
+def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: int = 500, seed: int = 0) -> Path:
+    """Draws features by their first two principal directions, a panel each, a colour for each domain.
+
+    The directions are those of all rows of a panel, each domain with the same number of rows.
+
+    Args:
+      panels: title -> name of the domain -> features [rows, width].
+      path: of the PNG.
+      rows: at most so many of each domain, drawn at random.
+      seed: of the draw.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: for no panel, a domain without rows, or widths that differ within a panel.
+
+    Example:
+      >>> import tempfile, jtl, numpy as np
+      >>> draw = np.random.default_rng(0)
+      >>> here, there = draw.normal(size=(30, 5)), draw.normal(2.0, size=(20, 5))
+      >>> found = jtl.report.domains({"before": {"source": here, "target": there}}, tempfile.mkdtemp() + "/f.png")
+      >>> found.name
+      'f.png'
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not panels:
+        raise ValueError("no panel to draw: give at least one title with its domains")
+    figure = Figure(figsize=(4.2 * len(panels), 4.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, named) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for (name, points), colour in zip(plane(named, rows, seed).items(), COLOURS * len(named), strict=False):
+            axes.scatter(*points.T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.axes[0].legend(loc="best", fontsize=8, markerscale=2)
+    path = local(path, "path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, format="png")
+    return path
+
+
+def plane(named: Mapping[str, Any], rows: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
+    """The coordinates [rows, 2] of each domain along the first two principal directions of all.
+
+    Raises:
+      ValueError: for a domain without rows, or widths that differ.
+    """
+    found = {name: np.asarray(features, np.float64) for name, features in named.items()}
+    shapes = {name: features.shape for name, features in found.items()}
+    if any(len(s) != 2 or not s[0] or s[1] != next(iter(shapes.values()))[-1] for s in shapes.values()):
+        raise ValueError(f"features of shapes {shapes}: give [rows, width] of one width, with at least one row each")
+    draw, size = np.random.default_rng(seed), min(rows, *(len(features) for features in found.values()))
+    drawn = {name: f[draw.permutation(len(f))[:size]] for name, f in found.items()}
+    joint = np.concatenate([*drawn.values()])
+    centre = joint.mean(0)
+    _, _, directions = np.linalg.svd(joint - centre, full_matrices=False)
+    two = np.zeros((joint.shape[1], 2))
+    two[:, : len(directions[:2])] = directions[:2].T
+    return {name: (f - centre) @ two for name, f in drawn.items()}

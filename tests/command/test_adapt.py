@@ -1,0 +1,222 @@
+"""`jtl adapt` and `jtl sweep` from end to end, on small pictures whose domains differ in their light."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+import jtl
+from jtl import cli
+from jtl.command import adapt, adapt_target, adaptations, source, sweep
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.swept import ranking
+
+SHORT = ["--steps", "4", "--batch", "4", "--ways", "all", "--learning-rate", "0.001"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Red and blue pictures, dark ones without labels, and a small vision transformer in transformers' files."""
+    root, draw = tmp_path_factory.mktemp("adapt"), np.random.default_rng(0)
+    for domain, light, count in (("day", 120, 8), ("night", 40, 6)):
+        for name, channel in (("blue", 2), ("red", 0)):
+            (root / domain / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 60, (8, 8, 3))
+                pixels[..., channel] += light
+                Image.fromarray(pixels.astype(np.uint8)).save(root / domain / name / f"{i}.png")
+    flat = root / "unsorted"
+    flat.mkdir()
+    for i, file in enumerate(sorted((root / "night").rglob("*.png"))):
+        (flat / f"{i:02}.png").write_bytes(file.read_bytes())
+    body = jtl.backbones.vit(jtl.backbones.Size(12, 1, 3, 20), image=8, patch=4)
+    variables = jtl.network(backbone=body, head=jtl.heads.linear(2)).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    config = {"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3}
+    config |= {"intermediate_size": 20, "image_size": 8, "patch_size": 4}
+    (root / "net").mkdir()
+    (root / "net" / "config.json").write_text(json.dumps(config))
+    save_file({n: np.asarray(a) for n, a in jtl.flatten(variables.params).items()}, root / "net" / "model.safetensors")
+    return root
+
+
+def _words(made, target, method, out, *more):
+    return ["adapt", str(made / "day"), str(made / target), "--weights", str(made / "net"), "--method", method,
+            "--out", str(out), *SHORT, *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    assert cli.main(_words(made, "night", "mcc", made / "run", "--labelled", "--watch", "snd")) == 0
+    return made / "run"
+
+
+def test_a_run_holds_its_scores_and_they_are_those_of_its_network(made, run, capsys):
+    about = json.loads((run / "run.json").read_text())
+    assert about["oracle"] is False
+    assert about["settings"]["method"] == "mcc"
+    page = (run / "report.html").read_text()
+    for word in ("Features before and after", "snd", "The target by its labels", "without a label of the target"):
+        assert word in page
+    assert "ORACLE" not in page
+    assert cli.main(["eval", str(run), str(made / "night")]) == 0
+    told = re.search(r"accuracy ([\d.]+) % of 12", capsys.readouterr().out)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(100 * about["target"]["after"]["accuracy"], abs=0.06)
+    assert sorted(jtl.load(run / "model").variables.params) == ["backbone", "head"]
+
+
+def test_a_run_predicts_and_another_is_refused(made, run, tmp_path, capsys):
+    assert cli.main(["predict", str(run), str(made / "unsorted"), "--csv", str(tmp_path / "p.csv")]) == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 13
+    assert cli.main(["export", str(run), str(tmp_path / "hf")]) == 0
+    assert cli.main(_words(made, "night", "dann", run)) == 2
+    assert "method mcc -> dann" in capsys.readouterr().err
+
+
+def test_labels_of_the_target_are_not_read(made, run):
+    """The same pictures in one folder and in class folders give the same weights."""
+    again = jtl.adapt_files(
+        made / "day", made / "unsorted", made / "net", "mcc", made / "again", say=lambda line: None,
+        watch="snd", steps=4, batch=4, ways="all", learning_rate=0.001,
+    )  # fmt: skip
+    assert again.target is None
+    mine, theirs = (jtl.flatten(jtl.load(folder / "model").variables.params) for folder in (run, again.folder))
+    for path, leaf in mine.items():
+        np.testing.assert_array_equal(leaf, theirs[path], err_msg=path)
+    with pytest.raises(ValueError, match="give a number above zero"):
+        jtl.adapt_files(made / "day", made / "night", made / "net", "mcc", weight=-1.0)
+
+
+def test_the_oracle_is_called_one(made, tmp_path, capsys):
+    assert cli.main(_words(made, "night", "shot", tmp_path / "run", "--watch", "oracle")) == 0
+    assert "ORACLE" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "chosen by the labels of the target" in page
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert about["oracle"] is True
+    assert about["scores"]["after"]["ORACLE/accuracy"] >= about["scores"]["before"]["ORACLE/accuracy"]
+
+
+CRITIC = {"source", "critic_source", "critic_target"}
+TERMS = {
+    "source": {"loss"},
+    "ada_bn": {"loss"},
+    "shot": {"loss"},
+    "dann": CRITIC,
+    "cdan": CRITIC,
+    "cdan_e": CRITIC,
+    "mcd": {"first", "second"},
+    "im": {"source", "information"},
+}
+
+
+@pytest.mark.parametrize("name", adaptations.NAMES)
+def test_a_name_means_its_method(name):
+    """The loss of a plan has the term of its method, at the published weight, and its groups hold all parameters."""
+    x = np.ones((4, 5), np.float32)
+    batch = {"source": {"x": x, "y": np.zeros(4, np.int32)}, "target": {"x": x}}
+    net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
+    plan = adaptations.plan(name, net, 2, 30)
+    objective = adaptations.first(plan.objective)
+    variables = jax.eval_shape(lambda key: objective.init(key, batch), jax.random.key(0))
+    value, _ = jax.eval_shape(lambda v, key: objective(v.params, v.stats, batch, key, 3), variables, jax.random.key(1))
+    assert set(value if isinstance(value, dict) else {"loss"}) == TERMS.get(name, {"source", name})
+    owned = [
+        path for path in jtl.flatten(variables.params) for g in plan.groups if any(re.fullmatch(p, path) for p in g)
+    ]
+    assert sorted(owned) == sorted(jtl.flatten(variables.params))
+
+
+def test_the_baseline_sees_no_row_of_the_target():
+    net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
+    plan = adaptations.plan("source", net, 2, 10)
+    batch = {"source": {"x": np.ones((2, 5)), "y": np.zeros(2, int)}, "target": {"x": np.full((2, 5), np.nan)}}
+    variables = plan.objective.init(jax.random.key(0), batch)
+    loss, aux = plan.objective(variables.params, variables.stats, batch, None, 0)
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves((loss, aux.metrics)))
+
+
+def test_mistakes_name_what_cannot_be(made, tmp_path):
+    with pytest.raises(ValueError, match="there are source, dann"):
+        adaptations.plan("dan", jtl.network(backbone=jtl.backbones.mlp((4,)), head=jtl.heads.linear(2)), 2, 5)
+    for wrong, told in (
+        ({"batch": 1}, "batch=1"),
+        ({"method": "mcd", "weight": 1.0}, "no weight"),
+        ({"seed": -1}, "seed=-1"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            AdaptSettings(tmp_path, tmp_path, "w", **{"method": "mcc", **wrong})
+    with pytest.raises((ValueError, TypeError), match="'no'"):  # a TypeError where annotations are checked
+        AdaptSettings(tmp_path, tmp_path, "w", "no")  # pyright: ignore[reportArgumentType]
+    settings = AdaptSettings(made / "day", made / "unsorted", str(made / "net"), "mcc", labelled=True)
+    train = source.read(made / "day")["all"]
+    with pytest.raises((ValueError, FileNotFoundError), match="unsorted"):  # it has no class folders
+        adapt_target.target_of(settings, train)
+    with pytest.raises(FileNotFoundError, match="the target"):
+        adapt.run(AdaptSettings(made / "day", made / "none", str(made / "net"), "mcc", tmp_path / "x"), lambda _: None)
+
+
+def test_a_sweep_resumes_and_ranks_by_the_mean_over_seeds(tmp_path):
+    seen = []
+
+    def execute(words):
+        seen.append(words)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        rate, seed = (float(words[words.index(name) + 1]) for name in ("--learning-rate", "--seed"))
+        return {"im": rate + seed, "other": 1.0}
+
+    grid = ["learning_rate=0.1,0.3", "seed=0,1"]
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run(["adapt", "a", "b"], grid, tmp_path, execute)
+    rows = sweep.run(["adapt", "a", "b"], grid, tmp_path, execute)
+    assert len(seen) == 5  # the two that were finished are not run again
+    ranks = sweep.ranked(rows, "im")
+    assert [rank.settings for rank in ranks] == [{"learning_rate": "0.3"}, {"learning_rate": "0.1"}]
+    assert ranks[0].mean == pytest.approx(0.8)
+    assert ranks[0].half == pytest.approx(12.706 * 0.5, rel=1e-4)  # t of one degree of freedom; std / sqrt(2) = 0.5
+    assert sweep.ranked(rows, "im", low=True)[0].settings == {"learning_rate": "0.1"}
+    page = sweep.write(ranks, "im", tmp_path, ["adapt"]).read_text()
+    assert "learning_rate=0.3" in page
+    assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 3
+    with pytest.raises(ValueError, match="another command"):
+        sweep.run(["adapt", "a", "c"], grid, tmp_path, execute)
+    with pytest.raises(ValueError, match="the runs have the numbers"):
+        sweep.ranked(rows, "accuracy")
+
+
+def test_a_sweep_of_the_command_ranks_methods_without_labels(made, tmp_path, capsys):
+    words = ["sweep", str(tmp_path), "--grid", "method=source,mcc", "--", "adapt", str(made / "day")]
+    words += [str(made / "unsorted"), "--weights", str(made / "net"), *SHORT]
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "ranked by im" in out
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    for row in rows:
+        about = json.loads((tmp_path / f"method={row['settings']['method']}" / "run.json").read_text())
+        assert row["numbers"]["im"] == about["scores"]["after"]["im"]
+    first = max(rows, key=lambda row: row["numbers"]["im"])["settings"]["method"]
+    assert f"Best: method={first}" in (tmp_path / "sweep.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("grid", "command", "told"),
+    [
+        ([], ["adapt"], "no --grid"),
+        (["method="], ["adapt"], "different values"),
+        (["seed=0,0"], ["adapt"], "different values"),
+        (["seed=0", "seed=1"], ["adapt"], "twice"),
+        (["out=a"], ["adapt"], "folder of its own"),
+        (["seed=0"], ["models"], "after --"),
+        (["seed=0"], [], "after --"),
+        (["seed=0"], ["train", "digits"], "--by"),
+        (["watch=im,snd"], ["adapt"], "several values of watch"),
+    ],
+)
+def test_a_sweep_that_cannot_be_says_why(grid, command, told):
+    with pytest.raises(ValueError, match=told):
+        ranking(command, grid, None)
