@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from jtl.command import surface
+from jtl.command import few_settings, surface
 from jtl.command.inputs import files, texts
 from jtl.command.settings import Settings
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "inspect": _inspect,
         "finetune": _told(surface.finetune),
         "features": _told(surface.features),
+        "adapt-few": _told(surface.adapt_few),
         "export": _told(surface.export),
     }
     try:
@@ -188,6 +189,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "inspect": inspect,
             "finetune": finetune,
             "features": features,
+            "adapt-few": few_settings.parser,
             "export": export,
         },
         prog="jtl",
@@ -198,11 +200,9 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
 
 def _listed() -> str:
     """Every recipe with the first line of its docstring; read, not imported."""
-    lines = []
-    for path in sorted(RECIPES.glob("[!_]*.py")):
-        first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
-        lines.append(f"{path.stem}: {first}")
-    return "\n\n".join(["Recipes:", *lines])
+    paths = sorted(RECIPES.glob("[!_]*.py"))
+    told = [(path.stem, ast.get_docstring(ast.parse(path.read_text())) or "") for path in paths]
+    return "\n\n".join(["Recipes:", *(f"{name}: {text.partition(chr(10))[0]}" for name, text in told)])
 
 
 def _train(name: str, options: list[str], prog: str) -> int:
