@@ -271,6 +271,19 @@ def _episodes(rows: list[dict[str, Any]]) -> Table:
     return Table("episodes sampled", ("episodes", "a second"), [(row["name"], f"{row['rate']:,.0f}") for row in rows])
 
 
+def _few(rows: list[dict[str, Any]]) -> Table:
+    heads = list(dict.fromkeys(row["head"] for row in rows))
+    found: dict[tuple, dict[str, str]] = {}
+    for row in rows:
+        place = found.setdefault((row["data"], f"{row['way']}-way {row['shot']}-shot"), {})
+        place[row["head"]] = f"{row['accuracy']:.1f} ± {row['interval']:.1f}"
+    return Table(
+        "Accuracy in percent (95 % interval over episodes)",
+        ("data", "task", *heads),
+        [(*place, *(values[head] for head in heads)) for place, values in found.items()],
+    )
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -282,6 +295,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "test_time": _test_time,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
+    "few": _few,
 }
 
 
