@@ -391,6 +391,19 @@ def _command_row(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["case"], of[0], of[1], str(len(row["test"])), of[2], of[3])
 
 
+def _few(rows: list[dict[str, Any]]) -> Table:
+    heads = list(dict.fromkeys(row["head"] for row in rows))
+    found: dict[tuple, dict[str, str]] = {}
+    for row in rows:
+        place = found.setdefault((row["data"], f"{row['way']}-way {row['shot']}-shot"), {})
+        place[row["head"]] = f"{row['accuracy']:.1f} ± {row['interval']:.1f}"
+    return Table(
+        "Accuracy in percent (95 % interval over episodes)",
+        ("data", "task", *heads),
+        [(*place, *(values[head] for head in heads)) for place, values in found.items()],
+    )
+
+
 _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
@@ -409,6 +422,7 @@ _TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "faults": _faults,
     "command": _command,
     "adapters": _adapters,
+    "few": _few,
 }
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from tyro.conf import Positional, arg
 
-from jtl.command import parsers, surface
+from jtl.command import few_settings, parsers, surface
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": lambda *values: _told(surface.sweep)(*values, options, _recipe),
         "features": _told(surface.features),
         "rank": _told(surface.rank),
+        "adapt-few": _told(surface.adapt_few),
         "export": _told(surface.export),
     }
     try:
@@ -163,6 +164,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "sweep": parsers.sweep,
             "features": parsers.features,
             "rank": parsers.rank,
+            "adapt-few": few_settings.parser,
             "export": parsers.export,
         },
         prog="jtl",

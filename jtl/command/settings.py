@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from tyro.conf import Positional, arg
 
@@ -86,17 +87,28 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def refuse_another(settings: Any, free: tuple[str, ...] = ("out", "steps")) -> None:
+class _Run(Protocol):
+    """The settings of a command that has a folder for its run."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def refuse_another(settings: _Run, free: Sequence[str] = ("out", "steps")) -> None:
     """Refuses a folder with a finished run of other settings, which would be replaced; more steps may go on from it.
 
     Args:
-      settings: with `folder` and `as_json()`.
-      free: settings that may differ.
+      settings: of the run.
+      free: the names of those that may differ.
 
     Raises:
-      ValueError: naming what differs.
+      ValueError: naming what differs, or that it is of another command.
     """
     then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
+    if then and not {"data", "source", "support"} & set(then) & set(now):
+        raise ValueError(f"{str(settings.folder)!r} holds a run of another command: give --out another folder")
     told = [f"{name} {then[name]} -> {now[name]}" for name in now if name in then and then[name] != now[name]]
     told = [line for line in told if line.split()[0] not in free]
     if told:

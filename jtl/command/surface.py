@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
+from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
 from jtl.command.settings import read as run_of
 
@@ -30,6 +31,20 @@ def finetune(settings: Settings) -> int:
     for note in tuned.notes:
         print(f"note: {note}")
     print(f"report: {page}\npredict: jtl predict {settings.folder} FILE...")
+    return 0
+
+
+def adapt_few(settings: FewShot) -> int:
+    """Learns classes from a few examples and writes the report."""
+    from jtl.command import few, few_report
+
+    found = few.run(settings)
+    for note in found.notes:
+        print(f"note: {note}")
+    if len(found.right):
+        print(f"{found.right.sum()} of {len(found.right)} examples are classified right by the others")
+    page = few_report.write(settings, found)
+    print(f"report: {page}\npredict: jtl predict {settings.folder} INPUT...")
     return 0
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jtl import data
-from jtl.data.episodes import _draw
+from jtl.data.episodes import _draw, packed
 
 X = np.arange(12 * 6).reshape(12, 6, 1)  # the number tells class (// 6) and example
 
@@ -72,6 +72,26 @@ def test_rotations_make_four_classes_of_one():
     for task in np.asarray(batch["support"]["x"]):
         found = [k for one in task for *pixels, k in turned if tuple(one.ravel()) == tuple(pixels)]
         assert sorted(found) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("rotations", [False, True])
+def test_packed_bytes_are_the_same_episodes(dtype, rotations):
+    x = np.random.default_rng(0).integers(-128, 128, (6, 5, 4, 4)).astype(dtype)
+    sizes = {"way": 3, "shot": 1, "query": 2, "tasks": 4, "rotations": rotations}
+    assert packed(x).shape == (6, 5, 4)
+    found, expected = data.episodes(x, **sizes)[3], data.episodes(x.astype(np.float32), **sizes)[3]
+    for part in ("support", "query"):
+        assert found[part]["x"].dtype == dtype
+        np.testing.assert_array_equal(np.asarray(found[part]["x"], np.float32), expected[part]["x"])
+        np.testing.assert_array_equal(found[part]["y"], expected[part]["y"])
+
+
+def test_what_is_no_whole_words_is_not_packed():
+    for x in (np.zeros((2, 2, 3, 3), np.uint8), np.zeros((2, 2, 4), np.uint16), np.zeros((2, 2, 4), bool)):
+        assert packed(x) is x
+    x = np.arange(2 * 3 * 9, dtype=np.uint8).reshape(2, 3, 3, 3)
+    assert data.episodes(x, way=2, shot=1, query=1, tasks=1)[0]["support"]["x"].shape == (1, 2, 3, 3)
 
 
 def test_split_classes_are_disjoint():

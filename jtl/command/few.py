@@ -1,0 +1,200 @@
+"""New classes from a few labelled examples of each: a head from the mean pretrained features of each class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jtl import rng
+from jtl.command import passes, source, surface
+from jtl.command import settings as files
+from jtl.command.few_settings import FewShot
+from jtl.command.inputs import texts
+from jtl.command.model import Inputs, inputs_of, pretrained, side_of
+from jtl.command.source import Examples
+from jtl.data import augment
+from jtl.methods.finetune.finetune import evaluation
+from jtl.methods.meta.inner_loop import Adapt, adapt_to
+from jtl.methods.meta.prototypes import prototypes
+from jtl.methods.meta.self_supported import self_supported
+from jtl.methods.meta.update_rules import from_optax
+from jtl.model import Variables
+from jtl.pretrained.load import Pretrained
+from jtl.pretrained.save import save
+
+SCALES = 2.0 ** np.arange(0, 8.5, 0.5)
+"""Candidates for the logit of the cosine 1, at a feature of mean norm."""
+ONE_SHOT = 10.0
+"""It, where no class has a second example to choose it by: that of Chen et al., 2019, and of P>M>F."""
+
+
+@dataclass(frozen=True)
+class Few:
+    """The result of `run`.
+
+    Args:
+      loaded: the network with the weights that are saved.
+      support: the labelled examples.
+      held_out: softmax of each of them by prototypes of the others, [examples, classes]; NaN where it is alone in its
+        class.
+      query: the examples to predict.
+      shares: their softmax, [examples, classes].
+      notes: what the user should know.
+    """
+
+    loaded: Pretrained
+    support: Examples
+    held_out: np.ndarray
+    query: list[Any]
+    shares: np.ndarray
+    notes: list[str]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Of the examples that are not alone in their class, whether the others predict it: bool [judged]."""
+        judged = ~np.isnan(self.held_out[:, 0])
+        return self.held_out[judged].argmax(1) == self.support.labels[judged]
+
+
+def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
+    """Learns the classes, saves the network, and predicts the queries.
+
+    Args:
+      settings: of the run.
+      say: is told of progress.
+
+    Raises:
+      FileNotFoundError: for a support set, weights or queries that are not there.
+      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind.
+    """
+    files.refuse_another(settings, free=("out", "query"))
+    found = source.read(settings.support, text=settings.text, label=settings.label)
+    support = found["train"] if "train" in found else found["all"]
+    if settings.steps and support.kind != "images":
+        raise ValueError(
+            f"steps={settings.steps}: fine-tuning augments images, and the support set holds {support.kind}"
+        )
+    saved = surface.saved(Path(settings.weights))
+    weights = settings.weights if saved is None else str(saved)
+    key = rng.stream(jax.random.key(settings.seed), "few")
+    loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
+    inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size)
+    counts = np.bincount(support.labels, minlength=len(support.classes))
+    say(
+        f"{len(support.classes)} classes, {counts.min()} to {counts.max()} examples of each; {loaded.config.model_type}"
+    )
+    features, notes = passes.features(loaded, inputs)(support.items), []
+    scale, logits = held_out(features, support.labels, len(counts))
+    if counts.max() == 1:
+        notes.append("one example a class: shares rank the classes, and are not calibrated")
+    if settings.steps:
+        loaded = loaded._replace(variables=_tuned(settings, loaded, inputs, support, scale, key, say))
+        features = passes.features(loaded, inputs)(support.items)
+        notes.append("examples are predicted from the others by the features before fine-tuning")
+    head = {
+        "out": dict(zip(("kernel", "bias"), closed_form(features, support.labels, len(counts), scale), strict=True))
+    }
+    params = {**loaded.variables.params, "head": head}
+    loaded = loaded._replace(variables=jax.tree.map(np.asarray, Variables(params, loaded.variables.stats)))
+    query = _queries(settings.query, support.kind)
+    shares = softmax(passes.logits(loaded, inputs)(query)) if query else np.zeros((0, len(counts)))
+    result = Few(loaded, support, softmax(logits), query, shares, notes)
+    save(settings.folder / "model", loaded, format="jtl")
+    content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
+    alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
+    files.write(settings.folder, {**content, **alone, "scale": scale})
+    return result
+
+
+def closed_form(z: np.ndarray, y: np.ndarray, way: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [width, way] and bias [way] whose logits are `s z · c_k / ‖c_k‖`, c_k the mean of class k.
+
+    Which is the largest depends on the cosine alone; on pretrained features it is more accurate than the distance.
+
+    Args:
+      z: features [examples, width]; each class has one or more.
+      y: labels [examples].
+      way: the number of classes.
+      scale: s.
+
+    Hu et al., Pushing the Limits of Simple Pipelines for Few-Shot Learning, 2022, arXiv 2204.07305.
+    """
+    c = np.stack([z[y == k].astype(np.float64).mean(0) for k in range(way)])
+    return (scale * _unit(c).T).astype(np.float32), np.zeros(way, np.float32)
+
+
+def held_out(z: np.ndarray, y: np.ndarray, way: int) -> tuple[float, np.ndarray]:
+    """The scale of the logits, and the logits of each example by the prototypes of all others, [examples, way].
+
+    The scale is that of the lowest cross-entropy of these logits, with targets `(n + 1) / (n + 2)` in place of 1
+    (Platt, Probabilistic Outputs for Support Vector Machines, 1999), so that it is finite where all are right. An
+    example that is alone in its class has NaN, because without it the class has no prototype.
+
+    Raises:
+      ValueError: where the means of all classes have one direction.
+    """
+    z = z.astype(np.float64)
+    member = np.eye(way)[y]
+    counts = member.sum(0)
+    sums = member.T @ z
+    c = _unit(sums)
+    if (c @ c.T).min() > 1 - 1e-9 or not sums.any():
+        raise ValueError("the mean features of all classes are the same: these weights cannot tell the classes apart")
+    along, judged = z @ c.T, counts[y] > 1
+    along[np.arange(len(z)), y] = (z * _unit(sums[y] - z)).sum(1)
+    along[~judged] = np.nan
+    size = np.linalg.norm(z, axis=1).mean()
+    if not judged.any():
+        return float(ONE_SHOT / size), along
+    off = 1 / (judged.sum() + 2) / (way - 1)
+    target = np.where(member[judged] > 0, 1 - off * (way - 1), off)
+    losses = [-(target * np.log(softmax(s / size * along[judged]) + 1e-300)).sum() for s in SCALES]
+    scale = float(SCALES[int(np.argmin(losses))] / size)
+    return scale, scale * along
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Shares of logits along the last axis."""
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _tuned(
+    settings: FewShot, loaded: Pretrained, inputs: Inputs, support: Examples, scale: float, key: Any, say: Any
+) -> Variables:
+    """The variables after fine-tuning on the support set, augmented as its own queries (P>M>F)."""
+    side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
+    moved = () if side is None else (augment.crop(side, padding=side // 8),)
+    net = loaded.network
+    # In evaluation mode: so few images have poor statistics of a batch.
+    plain = prototypes(net, train=False)
+
+    def scaled(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> tuple[Any, Any]:
+        params, stats = plain(params, stats, batch, key, step)
+        kernel = params["head"]["out"]["kernel"]  # 2 c_k
+        norm = jnp.sqrt(jnp.maximum(jnp.square(kernel).sum(0), 1e-24))
+        return {**params, "head": {"out": {"kernel": scale * kernel / norm[None], "bias": jnp.zeros(len(norm))}}}, stats
+
+    inner = self_supported(Adapt(scaled, plain.init), evaluation(net), augment.compose(augment.flip(), *moved))
+    adapt = adapt_to(inner, from_optax(optax.adam(settings.learning_rate)), steps=settings.steps, order=1)
+    batch = {"x": inputs.read(support.items), "y": support.labels}
+    say(f"{settings.steps} steps on {len(support)} images")
+    tuned = jax.jit(lambda v, batch: adapt(v.params, v.stats, batch, rng.stream(key, "tune")))
+    return Variables(*tuned(loaded.variables, batch))
+
+
+def _queries(given: tuple[str, ...], kind: str) -> list[Any]:
+    if not given:
+        return []
+    if kind == "texts":
+        return list(texts(given))
+    return list(source.files_of(given, source.SOUNDS if kind == "sounds" else source.SUFFIXES))

@@ -1,0 +1,69 @@
+"""The settings of learning new classes from a few examples; light, because `jtl --help` reads it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Learn new classes from a few labelled examples of each, in seconds; `jtl predict` then names them.
+
+    The class of an example is that whose mean features are at the smallest angle; with `--steps` the network is
+    fine-tuned on the examples before (P>M>F). The report shows each example as it is predicted from the others.
+
+    Args:
+      weights: a weight file, a folder, `hf:org/name`, `timm:name`, or the folder of a run of `jtl finetune`.
+      support: the labelled examples: a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts.
+      query: files or folders of images or sounds, or texts, whose predictions the report shows.
+      out: the run's folder; None: `runs/`, the name of the support set, and `-few`.
+      steps: of fine-tuning on the support set, flipped and cropped at random; images only.
+      learning_rate: of fine-tuning, by Adam.
+      text: the column of the texts of a table.
+      label: the column of the labels of a table.
+      arch: the network, where a weight file does not say it, and its names fit several.
+      size: side of the images in pixels; None: the weights' own.
+      seed: of fine-tuning.
+    """
+
+    weights: Annotated[Positional[str], arg(help="a weight file, a folder, hf:org/name, timm:name, or a run's folder")]
+    support: Path
+    query: tuple[str, ...] = ()
+    out: Path | None = None
+    steps: int = 0
+    learning_rate: float = 1e-4
+    text: str = "text"
+    label: str = "label"
+    arch: str | None = None
+    size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ValueError(f"size={self.size}: give at least 1")
+        for name in ("steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: give 0 or more")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path("runs") / f"{self.support.stem}-few" if self.out is None else self.out.expanduser()
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+        found = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
+        return {**found, "query": list(self.query)}
+
+
+def parser(settings: OmitArgPrefixes[FewShot]) -> tuple[str, tuple]:
+    """What tyro calls for the command."""
+    return "adapt-few", (settings,)
+
+
+parser.__doc__ = FewShot.__doc__

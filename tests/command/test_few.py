@@ -1,0 +1,133 @@
+"""`jtl adapt-few`: prototypes of a few examples, against sums written out, and the command from end to end."""
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jtl
+from jtl import cli
+from jtl.command import few
+from jtl.command.few_settings import FewShot
+
+
+def _features():
+    z = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    y = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2], np.int32)
+    return z + 2 * np.eye(3, 4, dtype=np.float32)[y], y
+
+
+def test_the_head_gives_the_scaled_cosine_to_the_means():
+    z, y = _features()
+    kernel, bias = few.closed_form(z, y, 3, 0.7)
+    x = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    found = x @ kernel + bias
+    for i in range(5):
+        for k in range(3):
+            c = z[y == k].mean(0)
+            cosine = (x[i] @ c) / (np.linalg.norm(x[i]) * np.linalg.norm(c))
+            np.testing.assert_allclose(found[i, k], 0.7 * np.linalg.norm(x[i]) * cosine, rtol=1e-4, atol=1e-5)
+
+
+def test_held_out_logits_are_those_of_prototypes_without_the_example():
+    z, y = _features()
+    scale, found = few.held_out(z, y, 3)
+    for i in range(len(z)):
+        rest = np.arange(len(z)) != i
+        for k in range(3):
+            c = z[rest & (y == k)].mean(0)
+            np.testing.assert_allclose(found[i, k], scale * (z[i] @ c) / np.linalg.norm(c), rtol=1e-4, atol=1e-5)
+
+
+def test_the_scale_is_the_best_of_a_grid_by_smoothed_cross_entropy():
+    z, y = _features()
+    scale, found = few.held_out(z, y, 3)
+    off = 1 / (len(y) + 2) / 2
+    target = np.full((9, 3), off)
+    target[np.arange(9), y] = 1 - 2 * off
+
+    def loss(s):
+        a = found / scale * s
+        return -(target * (a - np.log(np.exp(a).sum(1, keepdims=True)))).sum()
+
+    assert loss(scale) < min(loss(scale * 2**0.5), loss(scale / 2**0.5))
+
+
+def test_a_lone_example_is_not_judged_and_no_difference_raises():
+    z, y = _features()
+    _, found = few.held_out(np.concatenate([z[:7], z[7:8]]), y[:8], 3)
+    assert np.isnan(found[7]).all()
+    assert np.isfinite(found[:7]).all()
+    scale, alone = few.held_out(z[[0, 3, 7]], y[[0, 3, 7]], 3)
+    assert np.isnan(alone).all()
+    np.testing.assert_allclose(scale, 10 / np.linalg.norm(z[[0, 3, 7]], axis=1).mean(), rtol=1e-6)
+    with pytest.raises(ValueError, match="mean features of all classes are the same"):
+        few.held_out(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    root, draw = tmp_path_factory.mktemp("few"), np.random.default_rng(0)
+    for name, channel in (("blue", 2), ("red", 0)):
+        for part in ("support", "rest"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = draw.integers(0, 90, (32, 32, 3))
+                pixels[..., channel] += 120
+                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.png")
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    transformers.ResNetForImageClassification(config).save_pretrained(root / "weights")
+    return root
+
+
+def _words(made, out, *more):
+    words = ["adapt-few", str(made / "weights"), "--support", str(made / "support"), "--out", str(out)]
+    return [*words, "--size", "32", *more]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_classes_are_learned_and_predicted(made, tmp_path, capsys, steps):
+    out = tmp_path / "run"
+    more = ["--steps", str(steps), "--query", str(made / "rest" / "red")]
+    assert cli.main(_words(made, out, *more)) == 0
+    assert "6 of 6 examples are classified right by the others" in capsys.readouterr().out
+    assert json.loads((out / "run.json").read_text())["held_out"] == {"right": 6, "of": 6}
+    page = (out / "report.html").read_text()
+    assert page.count("<img") == 6 + 3
+    assert page.count("red (") >= 3
+    assert cli.main(["predict", str(out), str(made / "rest"), "--top", "1"]) == 0
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert ["/red/" in line for line in lines] == [": red (" in line for line in lines] == [False] * 3 + [True] * 3
+    kernel = jtl.load(out / "model").variables.params["backbone"]
+    first = jtl.load(made / "weights").variables.params["backbone"]
+    same = jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == np.asarray(b)).all()), kernel, first))
+    assert same == (steps == 0)
+
+
+def test_a_run_is_a_start_and_another_run_is_not_replaced(made, tmp_path, capsys):
+    assert cli.main(_words(made, tmp_path / "run")) == 0
+    again = ["adapt-few", str(tmp_path / "run"), "--support", str(made / "rest"), "--out", str(tmp_path / "next")]
+    assert cli.main(again) == 0
+    assert cli.main(_words(made, tmp_path / "run", "--steps", "1")) == 2
+    assert "steps 0 -> 1" in capsys.readouterr().err
+    other = ["finetune", str(made / "support"), "--weights", "x", "--out", str(tmp_path / "run")]
+    assert cli.main(other) == 2
+    assert "a run of another command" in capsys.readouterr().err
+
+
+def test_mistakes_are_told(made, tmp_path, capsys):
+    table = tmp_path / "texts.csv"
+    table.write_text("text,label\nfine,good\npoor,bad\n")
+    words = ["adapt-few", str(made / "weights"), "--support", str(table), "--out", str(tmp_path / "x"), "--steps", "2"]
+    assert cli.main(words) == 2
+    assert "fine-tuning augments images, and the support set holds texts" in capsys.readouterr().err
+    wrong: dict[str, Any] = {"steps": -1, "seed": -1, "size": 0, "learning_rate": 0.0}
+    for name, value in wrong.items():
+        given: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"{name}={value}"):
+            FewShot("w", tmp_path, **given)
