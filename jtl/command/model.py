@@ -113,9 +113,9 @@ def side_of(how: Preprocessing) -> int | None:
 
 
 def pretrained(
-    weights: str, classes: Sequence[str], *, arch: str | None, kind: str, key: Any, size: int | None = None
+    weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any, size: int | None = None
 ) -> Pretrained:
-    """Loads weights with a new head for these classes.
+    """Loads weights with a new head for these classes; None keeps the file's own head.
 
     A file that does not say which network it is for is recognised by its names and shapes. Position embeddings are
     interpolated to images of another size.
