@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from tyro.conf import Positional, arg
 
@@ -87,6 +87,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+@runtime_checkable
 class _Run(Protocol):
     """The settings of a command that has a folder for its run."""
 
