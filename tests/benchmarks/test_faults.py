@@ -9,9 +9,9 @@ from benchmarks.injected.trials import Trial
 @pytest.mark.slow
 @pytest.mark.first
 def test_no_fault_is_wrong_and_nothing_is_lost(tmp_path):
-    trials = faults.campaign(1, tmp_path, families=("finetune", "maml"), say=lambda line: None)
+    trials = faults.campaign(1, tmp_path, families=("finetune",), say=lambda line: None)
     assert [trial for trial in trials if trial.outcome in ("wrong", "lost")] == []
-    assert 40 <= len(trials) <= 60
+    assert 36 <= len(trials) <= 60
     kinds = {trial.kind for trial in trials}
     layouts, moments = faults.kills.LAYOUTS, faults.kills.MOMENTS
     assert {f"SIGKILL, {moment}, {layout}" for layout in layouts for moment in moments} < kinds

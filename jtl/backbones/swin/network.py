@@ -104,9 +104,9 @@ class _Block(Block):
         del mask
         table = self.param("position", trunc_normal, ((2 * self.window - 1) ** 2, self.heads), jnp.float32)
         side = self.window if self.full else min(self.window, *self.grid)
-        several = [n > self.window if self.full else min(self.grid) > self.window for n in self.grid]
-        rows, columns = (side // 2 if self.shifted and moves else 0 for moves in several)
-        shift = (rows, columns)
+        rows, columns = self.grid if self.full else (min(self.grid),) * 2
+        half = side // 2 if self.shifted else 0
+        shift = (half if rows > self.window else 0, half if columns > self.window else 0)
         bias = jnp.asarray(table, x.dtype)[differences(side, self.window)].transpose(2, 0, 1)[None]
         near = _touching(self.grid, side, shift, len(x)) if any(shift) else None
         return windowed(lambda w: attention(w, train, near, bias=bias), x, self.grid, side, shift)
