@@ -94,7 +94,10 @@ class Page:
         head = "".join(f"<th scope='col'><span{up}>{name}</span></th>" for name in names)
         rows = []
         for i, name in enumerate(names):
-            cells = [_cell(counts[i, j], depth[i, j], f"{name} taken for {other}") for j, other in enumerate(names)]
+            cells = [
+                _cell(int(counts[i, j]), float(depth[i, j]), f"{name} taken for {other}")
+                for j, other in enumerate(names)
+            ]
             rows.append(f"<tr><th scope='row'>{name}</th>{''.join(cells)}</tr>")
         corner = "<th>true \\ predicted</th>"
         table = f"<table class='matrix'><thead><tr>{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
