@@ -66,9 +66,9 @@ class GroupedAttention(nn.Module):
     def attend(
         self,
         query: Float[Array, "batch tokens heads dim"],
-        key: Float[Array, "batch tokens heads dim"],
-        value: Float[Array, "batch tokens heads dim"],
-        mask: Bool[Array, "#batch #heads #tokens tokens"],
+        key: Float[Array, "batch others heads dim"],
+        value: Float[Array, "batch others heads dim"],
+        mask: Bool[Array, "#batch #heads #tokens others"],
         rng: jax.Array | None,
         bias: None,
     ) -> Float[Array, "batch tokens heads dim"]:
