@@ -16,11 +16,11 @@ class Average(NamedTuple):
     """A mean of parameters.
 
     Args:
-      count: of the parameters that are in it.
+      taken: how many parameters are in it.
       mean: in float32 at least.
     """
 
-    count: Array
+    taken: Array
     mean: Params
 
 
@@ -31,7 +31,7 @@ def average_start(params: Params) -> Average:
       >>> import jax.numpy as jnp, jtl
       >>> average = jtl.train.average_start({"w": jnp.zeros(2)})
       >>> average = jtl.train.average_add(jtl.train.average_add(average, {"w": jnp.ones(2)}), {"w": 3 * jnp.ones(2)})
-      >>> int(average.count), average.mean["w"].tolist()
+      >>> int(average.taken), average.mean["w"].tolist()
       (2, [2.0, 2.0])
     """
     return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, upcast(params)))
@@ -42,9 +42,9 @@ def average_add(average: Average, params: Params) -> Average:
 
     Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, arXiv 1803.05407.
     """
-    count = average.count + 1
-    mean = jax.tree.map(lambda m, p: m + (p.astype(m.dtype) - m) / count.astype(m.dtype), average.mean, params)
-    return Average(count, mean)
+    taken = average.taken + 1
+    mean = jax.tree.map(lambda m, p: m + (p.astype(m.dtype) - m) / taken.astype(m.dtype), average.mean, params)
+    return Average(taken, mean)
 
 
 def average_finish(average: Average, variables: Variables) -> Variables:
@@ -53,7 +53,7 @@ def average_finish(average: Average, variables: Variables) -> Variables:
     Raises:
       ValueError: where nothing was added, or a parameter is not one of the variables'.
     """
-    if not int(average.count):
+    if not int(average.taken):
         raise ValueError("nothing was added to the average: call average_add at the steps to average")
     flat, mean = flatten(variables.params), flatten(average.mean)
     unknown = sorted(mean.keys() - flat.keys())
