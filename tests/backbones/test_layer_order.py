@@ -21,12 +21,11 @@ SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3,
 CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [4, 6, 6, 8]}
 CASES = {
     "vit_tiny_patch16_224": (VIT, "block"),
-    "deit3_small_patch16_224": (VIT, "block"),
     "vit_small_patch14_reg4_dinov2": (VIT, "block"),
     "swin_tiny_patch4_window7_224": (SWIN, "block"),
     "convnext_tiny": (CONVNEXT, "head"),
     "resnet18": ({"layers": [1, 2, 1, 1]}, "block"),
-    "resnetv2_50x1_bit": ({"layers": [1, 2, 1, 1], "channels": [128, 128, 256, 128], "stem_chs": 32}, "block"),
+    "resnetv2_50x1_bit": ({"channels": [128, 128, 256, 128], "stem_chs": 32}, "block"),
 }
 SCRIPT = """
 import json, sys, torch

@@ -18,7 +18,7 @@ def unit_rows(x: Float[ArrayLike, "rows width"]) -> Float[Array, "rows width"]:
 
 def supervised_contrastive(
     z: Float[ArrayLike, "rows width"],
-    y: Int[ArrayLike, "rows"],
+    y: Int[ArrayLike, "labels"],
     mask: Any = None,
     *,
     temperature: float = 0.07,
@@ -61,8 +61,8 @@ def supervised_contrastive(
 
 def against_prototypes(
     z: Float[ArrayLike, "rows width"],
-    y: Int[ArrayLike, "rows"],
-    prototypes: Float[ArrayLike, "classes width"],
+    y: Int[ArrayLike, "labels"],
+    prototypes: Float[ArrayLike, "classes dim"],
     mask: Any = None,
     *,
     temperature: float = 0.07,
@@ -91,7 +91,7 @@ def against_prototypes(
 
 def in_batch_negatives(
     anchor: Float[ArrayLike, "pairs width"],
-    positive: Float[ArrayLike, "pairs width"],
+    positive: Float[ArrayLike, "..."],
     mask: Any = None,
     *,
     scale: float = 20.0,
