@@ -32,7 +32,8 @@ def _finetuning(rows: list[dict[str, Any]]) -> Table:
         cells.setdefault(row["method"], {})[row["shot"]] = told
     runs = len(rows[0]["accuracies"])
     return Table(
-        f"Test accuracy in percent, and points gained over the probe (95 % interval over {runs} paired draws)",
+        "Test accuracy in percent, and points gained over the probe "
+        + (f"(95 % interval over {runs} paired draws)" if runs > 1 else "(one draw)"),
         ("method", *(f"{shot} a class" for shot in shots)),
         [(name, *(of[shot] for shot in shots)) for name, of in cells.items()],
     )

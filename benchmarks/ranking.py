@@ -1,12 +1,14 @@
 """Do transferability scores order networks as probes do? Kendall's tau of both orders on parts of CIFAR-100.
 
     python benchmarks/ranking.py                          # 7 networks, 10 data sets of 10 classes
+    python benchmarks/ranking.py --networks resnet20 resnet32 random_resnet20 --images 10
 
 Networks: ResNet-20, 32, 44 and 56 with their published CIFAR-10 weights, ResNet-20 and 56 with random weights, and
 MobileNetV2 with ImageNet's on images of 64 pixels. The hundred classes are cut into ten data sets, each with 20 images
-a class to score and to train on, and 20 test images a class. The order to predict is that of the test accuracy of a
-ridge classifier on standardised features, whose penalty is chosen on half of the training images. MobileNetV2's file
-has no classifier, so NCE and LEEP order the other six. Real data from `JTL_DATA`. Writes JSON, and a Markdown table.
+(`--images`) a class to score and to train on, and as many test images. The order to predict is that of the test
+accuracy of a ridge classifier on standardised features, whose penalty is chosen on half of the training images.
+MobileNetV2's file has no classifier, so NCE and LEEP order the others. `--cache FOLDER` keeps features, so that a
+killed run resumes. Real data from `JTL_DATA`. Writes JSON, and a Markdown table.
 """
 
 import argparse
@@ -26,38 +28,40 @@ import jtl
 from benchmarks import tables
 from benchmarks.measure import environment
 from jtl import finetuning
+from jtl.methods.finetune.cache import compiled
 from jtl.recipes.parts import base
 from jtl.selection.ranking import scores
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
-TRAIN, TEST = 20, 20
+NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "random_resnet20", "random_resnet56", "mobilenet_v2")
 
 
-def networks(pixels: np.ndarray) -> Any:
+def networks(pixels: np.ndarray, wanted: list[str], cache: Path | None) -> Any:
     """Name, features [images, width] and logits or None of each network."""
     normal = jtl.data.augment.normalise(MEAN, STD)
-    for file in sorted(base.find(None, "cifar_resnet").glob("*.th")):
-        name = file.name.split("-")[0]
-        known = jtl.load(file, arch=f"cifar_{name}")
-        starts = {name: known.variables}
-        if name in ("resnet20", "resnet56"):
-            starts[f"random {name}"] = known.network.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
-        net = jtl.preprocessed(known.network, normal)
+    batches = [pixels[i : i + 200] for i in range(0, len(pixels), 200)]
+    for called in wanted:
+        if called == "mobilenet_v2":
+            file = base.find(None, "mobilenet_v2/mobilenet_v2_features.safetensors")
+            known = jtl.load(file, arch=called, classes=10, reinit=("head/.*",), key=jax.random.key(0))
+            net = jtl.preprocessed(known.network, lambda key, x: normal(key, x.repeat(2, 1).repeat(2, 2)))
+        else:
+            name = called.removeprefix("random_")
+            (file,) = base.find(None, "cifar_resnet").glob(f"{name}-*.th")
+            known = jtl.load(file, arch=f"cifar_{name}")
+            net = jtl.preprocessed(known.network, normal)
+        variables = known.variables
+        if called.startswith("random_"):
+            variables = known.network.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
 
         def run(variables: Any, x: Any, net: Any = net) -> Any:
             out = net.apply(variables, x, train=False)[0]
             return out.read, out.output
 
-        jitted = jax.jit(run)
-        for called, variables in starts.items():
-            parts = [jitted(variables, pixels[i : i + 200]) for i in range(0, len(pixels), 200)]
-            yield called, *(np.concatenate(part) for part in zip(*parts, strict=True))
-    file = base.find(None, "mobilenet_v2/mobilenet_v2_features.safetensors")
-    known = jtl.load(file, arch="mobilenet_v2", classes=10, reinit=("head/.*",), key=jax.random.key(0))
-    large = jtl.preprocessed(known.backbone, lambda key, x: normal(key, x.repeat(2, 1).repeat(2, 2)))
-    batches = [{"x": pixels[i : i + 200]} for i in range(0, len(pixels), 200)]
-    yield "mobilenet_v2", jtl.extract(large, jtl.part(known.variables, "backbone"), batches)[0], None
+        of = compiled(run, variables, cache)
+        features, logits = (np.concatenate(part) for part in zip(*map(of, batches), strict=True))
+        yield called, features, None if called == "mobilenet_v2" else logits
 
 
 def probe(f: np.ndarray, y: np.ndarray, test: np.ndarray, y_test: np.ndarray) -> float:
@@ -84,21 +88,25 @@ def main(given: list[str] | None = None) -> None:
     """Scores and probes all networks on all data sets, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "ranking-cpu.json")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--images", type=int, default=20, help="of a class, to train on and to test on")
+    parser.add_argument("--cache", type=Path, help="a folder that keeps features")
     asked = parser.parse_args(given)
     where, started = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
+    many = asked.images
     files, draw = np.load(base.find(None, "cifar100.npz")), np.random.default_rng(0)
     index = {
         split: np.stack([draw.permutation(np.flatnonzero(files[f"y_{split}"] == c))[:count] for c in range(100)])
-        for split, count in (("train", TRAIN), ("test", TEST))
+        for split, count in (("train", many), ("test", many))
     }
     pixels = np.concatenate([files[f"x_{split}"][rows.reshape(-1)] for split, rows in index.items()])
     groups = draw.permutation(100).reshape(10, 10)
-    y, y_test = np.repeat(np.arange(10), TRAIN), np.repeat(np.arange(10), TEST)
+    y, y_test = np.repeat(np.arange(10), many), np.repeat(np.arange(10), many)
     rows = []
-    for name, features, logits in networks(pixels):
+    for name, features, logits in networks(pixels, asked.networks, asked.cache):
         for number, group in enumerate(groups):
-            train = (group[:, None] * TRAIN + np.arange(TRAIN)[None]).reshape(-1)
-            test = 100 * TRAIN + (group[:, None] * TEST + np.arange(TEST)[None]).reshape(-1)
+            train = (group[:, None] * many + np.arange(many)[None]).reshape(-1)
+            test = 100 * many + (group[:, None] * many + np.arange(many)[None]).reshape(-1)
             shares = None if logits is None else np.asarray(jax.nn.softmax(logits[train]))
             found = scores(features[train], y, shares)
             accuracy = probe(features[train], y, features[test], y_test)

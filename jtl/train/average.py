@@ -16,19 +16,11 @@ class Average(NamedTuple):
     """A mean of parameters.
 
     Args:
-<<<<<<< HEAD
-      number: of the parameters that are in it.
-      mean: in float32 at least.
-    """
-
-    number: Array
-=======
       taken: how many parameters are in it.
       mean: in float32 at least.
     """
 
     taken: Array
->>>>>>> train
     mean: Params
 
 
@@ -39,11 +31,7 @@ def average_start(params: Params) -> Average:
       >>> import jax.numpy as jnp, jtl
       >>> average = jtl.train.average_start({"w": jnp.zeros(2)})
       >>> average = jtl.train.average_add(jtl.train.average_add(average, {"w": jnp.ones(2)}), {"w": 3 * jnp.ones(2)})
-<<<<<<< HEAD
-      >>> int(average.number), average.mean["w"].tolist()
-=======
       >>> int(average.taken), average.mean["w"].tolist()
->>>>>>> train
       (2, [2.0, 2.0])
     """
     return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, upcast(params)))
@@ -54,15 +42,9 @@ def average_add(average: Average, params: Params) -> Average:
 
     Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, arXiv 1803.05407.
     """
-<<<<<<< HEAD
-    count = average.number + 1
-    mean = jax.tree.map(lambda m, p: m + (p.astype(m.dtype) - m) / count.astype(m.dtype), average.mean, params)
-    return Average(count, mean)
-=======
     taken = average.taken + 1
     mean = jax.tree.map(lambda m, p: m + (p.astype(m.dtype) - m) / taken.astype(m.dtype), average.mean, params)
     return Average(taken, mean)
->>>>>>> train
 
 
 def average_finish(average: Average, variables: Variables) -> Variables:
@@ -71,11 +53,7 @@ def average_finish(average: Average, variables: Variables) -> Variables:
     Raises:
       ValueError: where nothing was added, or a parameter is not one of the variables'.
     """
-<<<<<<< HEAD
-    if not int(average.number):
-=======
     if not int(average.taken):
->>>>>>> train
         raise ValueError("nothing was added to the average: call average_add at the steps to average")
     flat, mean = flatten(variables.params), flatten(average.mean)
     unknown = sorted(mean.keys() - flat.keys())
