@@ -10,7 +10,7 @@ from jtl.methods.finetune.on_features import logistic_regression
 
 
 def subspace_alignment(
-    source: Float[ArrayLike, "rows width"], target: Float[ArrayLike, "others width"], dim: int
+    source: Float[ArrayLike, "rows width"], target: Float[ArrayLike, "others columns"], dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The source as `(X_s − μ_s) P_s P_sᵀ P_t` and the target as `(X_t − μ_t) P_t`, P the d first principal axes.
 
@@ -46,7 +46,7 @@ def subspace_alignment(
 
 
 def coral_map(
-    source: Float[ArrayLike, "rows width"], target: Float[ArrayLike, "others width"], ridge: float = 1.0
+    source: Float[ArrayLike, "rows width"], target: Float[ArrayLike, "others columns"], ridge: float = 1.0
 ) -> np.ndarray:
     """The source whitened and coloured as the target, `X_s (C_s + r I)^{−1/2} (C_t + r I)^{1/2}`.
 
@@ -81,7 +81,7 @@ def coral_map(
 
 def proxy_a_distance(
     source: Float[ArrayLike, "rows width"],
-    target: Float[ArrayLike, "others width"],
+    target: Float[ArrayLike, "others columns"],
     *,
     penalty: float = 1.0,
     seed: int = 0,
