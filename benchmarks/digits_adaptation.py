@@ -3,13 +3,13 @@
     python benchmarks/digits_adaptation.py               # 16x16 pixels, 500 steps, 3 seeds
     python benchmarks/digits_adaptation.py --minutes 10  # stops after; the next call goes on
 
-Real data from `JTL_DATA`: the first 10,000 training and 2,000 test images of each set, those of one channel as they are
-and MNIST in three channels beside MNIST-M. The network is four blocks of 32 filters. Weights of the alignments are
-published ones, and all methods share one learning rate. The checkpoint of each run, and the method that is called best,
-are chosen by ONE label-free score, fixed before any run: information maximisation (`im`) on 1,000 unlabelled training
-images of the target. Beside it stand the last step, and the best checkpoint by the target's test labels (ORACLE). The
-baseline is `finetune` on the source, so that no row of the target enters its BatchNorm. SHOT and AdaBN begin with its
-last step; SHOT then takes half as many steps. Writes JSON, and a Markdown table made from it.
+Real data from `JTL_DATA`: the first 10,000 training and 2,000 test images of each set, those of one channel as they
+are and MNIST in three channels beside MNIST-M. The network is four blocks of 32 filters. Weights of the alignments
+are the library's defaults, and all methods share one learning rate. The checkpoint of each run, and the method that
+is called best, are chosen by ONE label-free score, fixed before any run: information maximisation (`im`) on 1,000
+unlabelled training images of the target. Beside it stand the last step, and the best checkpoint by the target's test
+labels (ORACLE). The baseline is `finetune` on the source, so that no row of the target enters its BatchNorm. SHOT and
+AdaBN begin with its last step; SHOT then takes half as many steps. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse

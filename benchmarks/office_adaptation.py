@@ -4,11 +4,11 @@
 
 Real photos and ImageNet weights from `JTL_DATA`; the features of each photo at 128 pixels, the photos' own short side,
 are computed once. What is trained is a bottleneck of 256 and a linear head. The whole target is there without labels,
-and is the test, which is the usual protocol. Weights of the alignments are published ones, and all methods share one
-learning rate. The checkpoint of each run, and the method that is called best, are chosen by ONE label-free score, fixed
-before any run: information maximisation (`im`) on the target. Beside it stand the last step, and the best checkpoint by
-the target's labels (ORACLE). `probe` is a logistic regression on the frozen features of the source, and `source` the
-bottleneck and head without the target. Writes JSON, and a Markdown table made from it.
+and is the test, which is the usual protocol. Weights of the alignments are the library's defaults, and all
+methods share one learning rate. The checkpoint of each run, and the method that is called best, are chosen by ONE
+label-free score, fixed before any run: information maximisation (`im`) on the target. Beside it stand the last step,
+and the best checkpoint by the target's labels (ORACLE). `probe` is a logistic regression on the frozen features of
+the source, and `source` the bottleneck and head without the target. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse

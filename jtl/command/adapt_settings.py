@@ -31,7 +31,7 @@ class AdaptSettings:
       weights: as of `jtl finetune`.
       method: "source" is fine-tuning without the target, the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
-      weight: of the alignment; None: the published one.
+      weight: of the alignment; None: 1, of afn 0.05, of the pseudo-labels of shot 0.3.
       watch: the score that chooses the checkpoint; "oracle" is the accuracy by the target's labels, which shows what a
         perfect choice would be, and the report says so.
       labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.

@@ -1,4 +1,4 @@
-"""Adaptation methods by the names that `jtl adapt` takes, each with its published weight."""
+"""Adaptation methods by the names that `jtl adapt` takes, each with its weight."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
@@ -30,7 +30,7 @@ WEIGHTS: Mapping[str, float] = {
     "dann": 1.0, "cdan": 1.0, "cdan_e": 1.0, "mcc": 1.0, "coral": 1.0, "mmd": 1.0, "jmmd": 1.0, "afn": 0.05,
     "bnm": 1.0, "im": 1.0,
 }  # fmt: skip
-"""λ of each alignment, as its paper or its authors' code has it."""
+"""λ of each alignment, the defaults of `jtl.alignments`; of critics and kernels the largest, which λ grows to."""
 NAMES: tuple[str, ...] = get_args(Method)
 AFTER_SOURCE = ("ada_bn", "shot")
 """Methods that begin with the weights that were fine-tuned on the source, and then see the target alone."""
@@ -65,7 +65,7 @@ def plan(
       net: the network.
       classes: of the network; the second head of "mcd" is a linear one.
       steps: of the run; the weight of a critic or a kernel grows with them.
-      weight: λ; None: the published one.
+      weight: λ; None: that of `WEIGHTS`, of SHOT `SHOT_WEIGHT`.
       loss: of the source's rows.
 
     Raises:

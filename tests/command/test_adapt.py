@@ -91,6 +91,7 @@ def test_labels_of_the_target_are_not_read(made, run):
         jtl.adapt_files(made / "day", made / "night", made / "net", "mcc", weight=-1.0)
 
 
+@pytest.mark.slow
 def test_the_oracle_is_called_one(made, tmp_path, capsys):
     assert cli.main(_words(made, "night", "shot", tmp_path / "run", "--watch", "oracle")) == 0
     assert "ORACLE" in capsys.readouterr().out
@@ -116,7 +117,7 @@ TERMS = {
 
 @pytest.mark.parametrize("name", adaptations.NAMES)
 def test_a_name_means_its_method(name):
-    """The loss of a plan has the term of its method, at the published weight, and its groups hold all parameters."""
+    """The loss of a plan has the term of its method, and its groups hold all parameters."""
     x = np.ones((4, 5), np.float32)
     batch = {"source": {"x": x, "y": np.zeros(4, np.int32)}, "target": {"x": x}}
     net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(2))
@@ -189,6 +190,7 @@ def test_a_sweep_resumes_and_ranks_by_the_mean_over_seeds(tmp_path):
         sweep.ranked(rows, "accuracy")
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_command_ranks_methods_without_labels(made, tmp_path, capsys):
     words = ["sweep", str(tmp_path), "--grid", "method=source,mcc", "--", "adapt", str(made / "day")]
     words += [str(made / "unsorted"), "--weights", str(made / "net"), *SHORT]

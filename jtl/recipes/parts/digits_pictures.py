@@ -80,7 +80,7 @@ def adaptation(seen: Seen, path: Path) -> Path:
         for marker, points in zip("ox", np.split(flat, 2), strict=True):
             style = {"linewidths": 0} if marker == "o" else {"linewidths": 0.9}
             axes.scatter(*points.T, c=seen.y, cmap="tab10", vmin=0, vmax=9, s=16, marker=marker, alpha=0.8, **style)
-        axes.set_title({"source only": "before: trained on upright digits", "DANN": "after: DANN"}.get(name, name))
+        axes.set_title("before: trained on upright digits" if name == "source only" else f"after: {name}")
         axes.set_xticks([])
         axes.set_yticks([])
     colours = matplotlib.colormaps["tab10"]

@@ -1,4 +1,4 @@
-"""Stage (b): labelled digits as they are, unlabelled digits under a shift; DANN against the source alone."""
+"""Stage (b): labelled digits as they are, unlabelled digits under a shift; DANN or MCC against the source alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from jtl import heads, rng
 from jtl.data import augment
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import dann, weight_schedule
+from jtl.methods.adapt.mcc import mcc
 from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Model
 from jtl.networks import network
@@ -19,6 +20,7 @@ from jtl.objective import Objective
 from jtl.recipes.parts.base import positive
 from jtl.recipes.parts.comparison import Comparison
 from jtl.recipes.parts.seeds import Keys, drawn, one, tiled, train_seeds
+from jtl.selection.validators.predictions import information_maximisation
 from jtl.train.state import variables
 from jtl.train.step import make_step
 from jtl.typing import Key
@@ -30,10 +32,10 @@ class Shift:
 
     Args:
       degrees: by how much the target's digits are turned.
-      steps: of both runs; the last step's network is judged.
+      steps: of all runs; the last step's network is judged.
       batch: images of each domain in a step.
-      learning_rate: of both runs.
-      weight: the largest λ of the reversed gradient.
+      learning_rate: of all runs.
+      weight: the largest λ of DANN's reversed gradient; that of MCC is its paper's, 1.
       optimizer: from a rate to an optax optimizer.
     """
 
@@ -59,8 +61,9 @@ class Seen(NamedTuple):
 def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[Comparison, Seen]:
     """Source: the first half of the writers, labelled. Target: the next quarter turned, without labels.
 
-    Both ways see the same batches of the source and take the same steps; DANN sees the target too. The last quarter,
-    turned, is the test. No target label is used, not even to choose a step.
+    All ways see the same batches of the source and take the same steps; DANN and MCC see the target too. Of these two
+    that one is shown whose mean information maximisation on the target's training rows is higher. The last quarter,
+    turned, is the test. No target label is used, not even to choose a step or a way.
     """
     half, last = len(x) // 2, 3 * len(x) // 4
     target = np.asarray(augment.rotate_by(x, np.full(len(x), options.degrees, np.float32)))
@@ -71,23 +74,35 @@ def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -
         # The baseline sees no row of the target, not even in BatchNorm.
         "source only": Objective(lambda params, stats, batch, key, n: alone(params, stats, batch["source"], key, n)),
         "DANN": adapt(net, alignments=[dann(heads.mlp(1, (64,)), lambda step: options.weight * ramp(step))]),
+        "MCC": adapt(net, alignments=[mcc()]),
     }
     rows = {"x": x[:1], "y": y[:1]}
-    start = jax.vmap(lambda k: ways["DANN"].init(rng.stream(k, "shift"), {"source": rows, "target": rows}))
-    begin = start(keys)
+    both = {"source": rows, "target": rows}
+    begin = {
+        n: jax.vmap(lambda k, w=w: w.init(rng.stream(k, "shift"), both))(keys)
+        for n, w in ways.items()
+        if n != "source only"
+    }
+    begin["source only"] = begin["MCC"]
 
     def batch(data: Any, key: Key) -> dict[str, Any]:
         return {name: drawn(part, rng.stream(key, name), options.batch) for name, part in data.items()}
 
-    predict = jax.jit(jax.vmap(lambda v, x: predictor(net)(v, x).argmax(-1), in_axes=(0, None)))
+    predict = jax.jit(jax.vmap(predictor(net), in_axes=(0, None)))
     features = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].features["pooled"])
-    accuracy, curves, seen = {}, {}, Seen({}, {}, y[last:])
+    accuracy, curves, scores, seen = {}, {}, {}, Seen({}, {}, y[last:])
     for name, objective in ways.items():
         step = make_step(objective, options.optimizer(options.learning_rate))
-        states, metrics = train_seeds(step, begin, keys, data, batch, options.steps)
-        accuracy[name] = (np.asarray(predict(variables(states), target[last:])) == y[last:]).mean(1)
+        states, metrics = train_seeds(step, begin[name], keys, data, batch, options.steps)
+        accuracy[name] = (np.asarray(predict(variables(states), target[last:])).argmax(-1) == y[last:]).mean(1)
+        unlabelled = np.asarray(predict(variables(states), target[half:last]))
+        scores[name] = float(np.mean([information_maximisation(z) for z in unlabelled]))
         curves[name] = metrics.get("source", metrics["loss"])
         first = one(variables(states))
         seen.upright[name], seen.turned[name] = (np.asarray(features(first, v[last:])) for v in (x, target))
+    best = max(("DANN", "MCC"), key=lambda name: scores[name])
+    print("label-free score: " + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()), flush=True)
+    shown = ("source only", best)
+    seen = Seen({n: seen.upright[n] for n in shown}, {n: seen.turned[n] for n in shown}, seen.y)
     title = f"(b) upright digits to digits turned by {options.degrees:g}°, no target labels"
-    return Comparison(title, {"source only": ("DANN",)}, accuracy, curves), seen
+    return Comparison(title, {"source only": (best,)}, {name: accuracy[name] for name in shown}, curves), seen
