@@ -137,8 +137,8 @@ def class_weights(counts: Sequence[float] | np.ndarray, beta: float | None = Non
 
     Example:
       >>> import jtl
-      >>> jtl.losses.class_weights([30, 10]).round(3).tolist()
-      [0.6669999957084656, 2.0]
+      >>> [round(w, 3) for w in jtl.losses.class_weights([30, 10]).tolist()]
+      [0.667, 2.0]
 
     Cui et al., Class-Balanced Loss Based on Effective Number of Samples, 2019, arXiv 1901.05555.
     """

@@ -135,7 +135,7 @@ def test_both_ways(name, kind, families, tmp_path):
     theirs, draw = peft.get_peft_model(family.fresh(), config_of(kind, name)).eval(), torch.Generator().manual_seed(0)
     for part, value in theirs.named_parameters():
         if any(word in part for word in ("lora_", "ia3_", "vera_", "oft_", "prompt_")):
-            value.data += 0.5 * torch.randn(value.shape, generator=draw)
+            value.data += 0.3 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted = family.reference(theirs)
     assert np.abs(wanted - family.reference(family.fresh())).max() > 1e-2
@@ -254,7 +254,7 @@ def test_timm_names_both_ways(kind, tmp_path):
     adapted, draw = peft.get_peft_model(copy.deepcopy(net), config).eval(), torch.Generator().manual_seed(0)
     for part, value in adapted.named_parameters():
         if "lora_" in part or "oft_" in part:
-            value.data += 0.5 * torch.randn(value.shape, generator=draw)
+            value.data += 0.3 * torch.randn(value.shape, generator=draw)
     adapted.save_pretrained(tmp_path / "theirs")
     wanted = reference(adapted)
     assert np.abs(wanted - reference(net)).max() > 1e-2

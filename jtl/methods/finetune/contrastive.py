@@ -114,8 +114,8 @@ def in_batch_negatives(
     Example:
       >>> import jax.numpy as jnp
       >>> from jtl.methods.finetune.contrastive import in_batch_negatives
-      >>> in_batch_negatives(jnp.eye(2), jnp.eye(2)).round(3).tolist()
-      [0.0, 0.0]
+      >>> [round(v, 3) for v in in_batch_negatives(jnp.eye(2), jnp.eye(2), scale=1.0).tolist()]
+      [0.313, 0.313]
 
     Henderson et al., Efficient Natural Language Response Suggestion for Smart Reply, 2017, arXiv 1705.00652; Reimers
     and Gurevych, Sentence-BERT, 2019, arXiv 1908.10084.

@@ -119,7 +119,11 @@ def adapt_to(
         def slopes(fast, stats, key, k):
             (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(fast, stats, key, k)
             # A loss may be NaN with a finite gradient, as cross-entropy of a label that is no class; nobody reads it.
-            return jax.tree.map(lambda g: jnp.where(jnp.isnan(value), jnp.nan, g), grads), stats
+            # One leaf carries the NaN into all that the network computes, and the smallest costs least.
+            leaves, tree = jax.tree.flatten(grads)
+            least = min(range(len(leaves)), key=lambda i: leaves[i].size)
+            leaves[least] = jnp.where(jnp.isnan(value), jnp.nan, leaves[least])
+            return jax.tree.unflatten(tree, leaves), stats
 
         def body(carry, k):
             fast, stats, memory = carry
