@@ -26,7 +26,8 @@ were chosen among about ten pairs, by the results on seed 0: turned by 45° litt
 
 Why noise, and why the ink: on clean upright images of 8x8 pixels little is left to transfer. Scratch has the best of
 three learning rates in (a) and in (c), and there ten times the inner steps that MAML is trained with. In (b) the
-baseline sees no row of the target, not even in BatchNorm.
+baseline sees no row of the target, not even in BatchNorm. MCC became a candidate after target labels of one seed had
+shown it ahead of DANN, so the choice between the two is free of labels, and the choice of the two is not.
 The command exits with 1, and says which, where the interval of a claimed gain does not lie above zero.
 """
 

@@ -71,6 +71,8 @@ def test_the_layers_are_timms(theirs, name):
     order = layer_order(params, top)
     rates = flatten(match(layer_decay(params, order, 0.5), params))
     layers = {path: np.full(leaf.shape, np.log2(rates[path]), np.float32) for path, leaf in flatten(params).items()}
+    if "reg4" in name:  # timm's network has no position of the class token
+        layers["backbone/position"][:, 0] = 0
     ours = export(unflatten(layers), family.tables(config)["timm"])
     wanted, last = theirs[name], max(theirs[name].values())
     compared = 0
