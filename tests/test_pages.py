@@ -26,6 +26,8 @@ def workspace(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("path", RUN, ids=name)
 def test_python_blocks_run(path, workspace, monkeypatch):
     monkeypatch.chdir(workspace)

@@ -9,6 +9,8 @@ import pytest
 from jtl import backbones
 from jtl.backbones.efficientnet_v2.network import V2Stage
 
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]  # parity of networks that rarely change, in `make test-all`
+
 # (backbone, width of its pooled features, parameters, its features' sides for 224 pixels)
 HALVES = {"stage1": 112, "stage2": 56, "stage3": 28, "stage4": 14, "stage5": 7, "last": 7}
 QUARTERS = {"stage1": 56, "stage2": 28, "stage3": 14, "stage4": 7, "last": 7}

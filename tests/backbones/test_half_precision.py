@@ -18,6 +18,8 @@ pytest.importorskip("transformers")
 from text_references import hf_text, texts
 from torch_references import hf_resnet
 
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]  # parity of networks that rarely change, in `make test-all`
+
 NETS = {
     "resnet": (lambda: hf_resnet("basic", width=8, depths=(1, 1)), lambda: images((32, 32), 4)),
     "bert": (lambda: hf_text("bert"), lambda: texts("bert")),

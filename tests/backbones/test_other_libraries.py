@@ -20,6 +20,8 @@ from jtl.pretrained.recognise import recognise
 from jtl.pretrained.save import save
 from jtl.weights import export
 
+pytestmark = [pytest.mark.slow, pytest.mark.compiling]  # parity of networks that rarely change, in `make test-all`
+
 SWIN = {"embed_dim": 6, "depths": [2, 1], "num_heads": [2, 3], "window_size": 3, "patch_size": 2}
 CONVNEXT = {"depths": [1, 2, 1, 1], "dims": [4, 6, 6, 8]}
 BIT = {"channels": [128, 128, 256, 128], "stem_chs": 32}

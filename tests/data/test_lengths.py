@@ -109,6 +109,8 @@ class Some(list):
     lengths = (16, 32)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_training_is_that_on_uncut_rows_and_resumes(learner, tmp_path):
     """Four steps at two lengths, with a partial batch among them; then as two calls with a checkpoint between."""
     loaded, step = learner

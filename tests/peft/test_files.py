@@ -164,6 +164,7 @@ def test_what_is_not_read_of_vera_and_oft_raises(base, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3", "vera", "oft"])
 @pytest.mark.filterwarnings("ignore")
 def test_trains_as_peft(kind, base, tmp_path):

@@ -58,6 +58,8 @@ def embedded(loaded, x):
     return jax.jit(lambda v, x: run(v, x, None)[0]["pooled"])(loaded.variables, x)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_embeddings_are_sentence_transformers_both_ways(theirs, folder):
     """By its folders, which are then written and read by both: the same embeddings to 1e-5, and the same bits."""
     for kind in KINDS:

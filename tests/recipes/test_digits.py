@@ -115,6 +115,8 @@ def test_the_command_of_a_run_makes_the_same_recipe_again():
         command("digits", replace(recipe, backbone=recipe.few_backbone))
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_the_baseline_of_the_shift_does_not_see_the_target(key):
     """The target turned further changes the losses of DANN and MCC on the source, by BatchNorm; the baseline's stay."""
     x, y = digits_data.load()

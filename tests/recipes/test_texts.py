@@ -48,6 +48,8 @@ def world(tmp_path):
     return tmp_path, folder
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_a_run_and_what_its_checkpoint_is_for(world, capsys):
     root, folder = world
     out = root / "run"

@@ -94,6 +94,8 @@ def test_a_row_that_is_never_seen_is_told():
         pseudo_labels(NET, short)(state)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("make", [lambda: shot(NET, 20), lambda: nrc(NET, 20)], ids=["shot", "nrc"])
 def test_masked_rows_do_not_matter(make):
     objective = make()
