@@ -267,6 +267,7 @@ def test_timm_names_both_ways(kind, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("kind", ["prompt", "prefix"])
 def test_trains_as_peft(kind, families, tmp_path):
     """The losses of 200 steps of AdamW on GPT-2's prompt or prefix alone, in float64, are PEFT's to 1e-5."""
