@@ -41,7 +41,7 @@ def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Ob
     """
     inner, mask = as_objective(objective), select(".*") if trainable is None else trainable
 
-    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
+    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         if ops.batch_axis() is not None:
             raise ValueError("pcgrad cannot run under pmap, where one device knows its own rows alone: use jit_step")
         if key is None:
