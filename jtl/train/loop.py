@@ -17,7 +17,7 @@ from jtl.train.checkpoint.identity import AnotherRun, described
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
 from jtl.train.parallel import sharding
-from jtl.train.parallel.consistency import agree
+from jtl.train.parallel.consistency import agree, summed
 from jtl.train.prefetch import feed, rows
 from jtl.train.programs import Programs
 from jtl.train.progress import Silent
@@ -158,7 +158,8 @@ def fit(
     with ExitStack() as stack:
         if checkpoints is not None:
             stack.enter_context(checkpoints.claimed())  # before anything of another run is read
-        defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key))
+        whole = functools.partial(summed, mesh)
+        defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key), whole)
         if checkpoints is not None and checkpoints.steps():
             # A refresh may change what no step trains, so its run does not go on with the values that it began with.
             checkpoints.same_run(defines)

@@ -58,7 +58,7 @@ def test_a_new_speaker_is_understood_after_one_clip_of_each_digit(real_data, tmp
     short = spoken_digits.Numbers(200, 3e-3)
     recipe = spoken_digits.Recipe(out=tmp_path, data=root, speakers=1, draws=2, pretrain=short)
     found = recipe.train()
-    assert found["failed"] == []
+    assert all(line.endswith("one seed") for line in found["failed"])  # one speaker: a gain without an interval
     mean = {name: value["mean"] for name, value in found["1 clip of each digit"].items()}
     assert mean["fine-tuning"] > 0.65
     assert mean["fine-tuning"] > mean["from scratch"] + 0.1

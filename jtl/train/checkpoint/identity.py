@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import re
 import types
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import PurePath
 from typing import Any
 
@@ -25,13 +25,16 @@ class AnotherRun(ValueError):
     """Raised where the checkpoints in a folder are not those of the run that would resume from them."""
 
 
-def described(step: Any, data: Any, key: Any) -> dict[str, str]:
-    """Short texts by path, equal in every process that makes the same run.
+def described(
+    step: Any, data: Any, key: Any, whole: Callable[[np.ndarray], np.ndarray] = lambda own: own
+) -> dict[str, str]:
+    """Short texts by path, equal in every process that makes the same run, and for any number of processes.
 
     Args:
       step: of `make_step`; its closures are followed: objective, optimizer, masks, `clip`, `ema` and the others.
       data: its length, batch size, number of examples, classes, and the content of its first batch.
       key: the root key of the state.
+      whole: adds up numbers of all processes, each of which has its own rows of the batch.
     """
     found: dict[str, str] = {}
     seen: dict[int, str] = {}
@@ -40,7 +43,7 @@ def described(step: Any, data: Any, key: Any) -> dict[str, str]:
         if hasattr(data, name):
             _walk(f"data/{name}", getattr(data, name), found, seen)
     found["data/len"] = str(len(data))
-    _walk("data/first batch", data[0], found, seen)
+    found |= _first(data[0], whole)
     _walk("key", key, found, seen)
     return found
 
@@ -136,6 +139,25 @@ def _function(path: str, value: types.FunctionType, found: dict[str, str]) -> di
     named = value.__code__.co_varnames[: value.__code__.co_argcount]
     given = dict(zip(named[len(named) - len(defaults) :], defaults, strict=True)) | (value.__kwdefaults__ or {})
     return {**given, **parts}
+
+
+def _first(batch: Any, whole: Callable[[np.ndarray], np.ndarray]) -> dict[str, str]:
+    """The first batch as sums over its rows, which do not depend on how processes share them."""
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(batch)
+    }
+    rows = {path: leaf if leaf.ndim else leaf[None] for path, leaf in leaves.items()}
+    sums = whole(np.array([[len(leaf), *_sum(leaf)] for leaf in rows.values()], np.uint32).reshape(-1, 3))
+    return {
+        f"data/first batch/{path}": f"{leaf.dtype}[{', '.join(map(str, (n, *leaf.shape[1:])))}] {a:08x}{b:08x}"
+        for (path, leaf), (n, a, b) in zip(rows.items(), sums.tolist(), strict=True)
+    }
+
+
+def _sum(rows: np.ndarray) -> tuple[int, int]:
+    each = [int(_hash(np.ascontiguousarray(row).tobytes()), 16) for row in rows]
+    return sum(n % 2**32 for n in each) % 2**32, sum(n >> 32 for n in each) % 2**32
 
 
 def _numbered(values: Any) -> dict[str, Any]:

@@ -22,13 +22,28 @@ def agree(mesh: Mesh, what: str, numbers: Mapping[str, int]) -> None:
     Raises:
       ValueError: in every process, naming the first number that differs.
     """
-    if jax.process_count() == 1 or len({device.process_index for device in mesh.devices.flat}) < jax.process_count():
+    if not _together(mesh):
         return
     with jax.transfer_guard("allow"):
         found = multihost_utils.process_allgather(np.array(list(numbers.values()), np.uint32))
     for name, each in zip(numbers, np.asarray(found).T, strict=True):
         if (each != each[0]).any():
             raise ValueError(f"{what}: {name} is {each.tolist()} in processes 0 to {len(each) - 1}")
+
+
+def summed(mesh: Mesh, numbers: np.ndarray) -> np.ndarray:
+    """The sum of an array of uint32 over all processes, modulo 2³²; of a mesh of this process alone its own."""
+    if not _together(mesh):
+        return numbers
+    with jax.transfer_guard("allow"):
+        found = multihost_utils.process_allgather(numbers)
+    return np.asarray(found).sum(0, dtype=np.uint32)
+
+
+def _together(mesh: Mesh) -> bool:
+    if jax.process_count() == 1:
+        return False
+    return len({device.process_index for device in mesh.devices.flat}) == jax.process_count()
 
 
 def checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
