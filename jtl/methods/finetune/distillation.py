@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from jtl import ops
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
@@ -59,7 +60,8 @@ def distillation(
         del params, key, step
         sums = []
         for view in views.values():
-            target = teacher.apply(Variables(**stats[name]), view.x, train=False, key=None)[0].output
+            x = ops.without_masked(view.x, view.mask)  # a NaN of the teacher's would be in the gradient
+            target = teacher.apply(Variables(**stats[name]), x, train=False, key=None)[0].output
             z, t = _of(view.output, head, "network"), _of(target, head, "teacher")
             sums.append(mean(divergence(z, jax.lax.stop_gradient(t), temperature), view.mask))
         total, count = sum(s.total for s in sums), sum(s.count for s in sums)
