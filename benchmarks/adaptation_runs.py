@@ -152,7 +152,7 @@ def resumed(
       pairs: the domains of each pair by name.
       methods: "source" first.
       seeds: at most so many.
-      record: a file with a row a line; a run that was stopped goes on from it.
+      record: a file with one result on each line. A benchmark that was stopped skips the results that it holds.
       minutes: no run is begun after so many.
     """
     began = time.perf_counter()

@@ -174,8 +174,9 @@ def _flipped(content: bytes, rng: random.Random) -> bytes:
 def damaged(folder: Path, number: int, seed: int) -> list[Trial]:
     """Every file of the newest checkpoint, and of what is frozen, in every way; `number` of each kind at most.
 
-    The run goes on from the checkpoint before, and the log names the folder; where what all checkpoints share is
-    damaged, an error names it. What else reads the folder never returns other numbers than those of a checkpoint.
+    The run must resume from the checkpoint before the damaged one, and the log must name the damaged folder. Where the
+    frozen parameters are damaged, which all checkpoints share, an error must name them. No reader of the folder may
+    return numbers that are not those of a checkpoint.
     """
     from benchmarks.injected import runs
 

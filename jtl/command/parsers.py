@@ -11,11 +11,11 @@ from jtl.command.settings import Settings
 Run = Annotated[Positional[Path], arg(help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")]
 
 
-def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:  # noqa: D103
+def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "finetune", (settings,)
 
 
-def adapt(settings: OmitArgPrefixes[AdaptSettings]) -> tuple[str, tuple]:  # noqa: D103
+def adapt(settings: OmitArgPrefixes[AdaptSettings]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "adapt", (settings,)
 
 

@@ -1,27 +1,19 @@
 """The commands from Python."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from jtl.command.scores import Scores
 
 
-class Run(NamedTuple):
-    """A run of `finetune_files`.
-
-    Args:
-      folder: with `model/`, `report.html`, `run.json`, and what training wrote.
-      validation: scores on the validation examples: `accuracy`, `by_class()`, `matrix`, `mistakes()`.
-      test: scores on the test examples, which chose nothing.
-      notes: what the user should know of data and weights.
-    """
+@dataclass(frozen=True)
+class _Saved:
+    """What a run left in its folder."""
 
     folder: Path
-    validation: "Scores"
-    test: "Scores"
-    notes: tuple[str, ...]
 
     def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, float]]:
         """The share of each class, by its name, for each example.
@@ -39,6 +31,22 @@ class Run(NamedTuple):
         from jtl.command import use
 
         use.export(self.folder / "model", Path(out), format)
+
+
+@dataclass(frozen=True)
+class Run(_Saved):
+    """A run of `finetune_files`.
+
+    Args:
+      folder: with `model/`, `report.html`, `run.json`, and what training wrote.
+      validation: scores on the validation examples: `accuracy`, `by_class()`, `matrix`, `mistakes()`.
+      test: scores on the test examples, which chose nothing.
+      notes: what the user should know of data and weights.
+    """
+
+    validation: "Scores"
+    test: "Scores"
+    notes: tuple[str, ...]
 
 
 def finetune_files(
@@ -96,7 +104,8 @@ def finetune_files(
     return Run(tuned.folder, tuned.validation, tuned.test, tuple(tuned.notes))
 
 
-class AdaptedRun(NamedTuple):
+@dataclass(frozen=True)
+class AdaptedRun(_Saved):
     """A run of `adapt_files`.
 
     Args:
@@ -108,29 +117,11 @@ class AdaptedRun(NamedTuple):
       notes: what the user should know of data and weights.
     """
 
-    folder: Path
     scores: dict[str, dict[str, float]]
     chosen: int
     source: tuple[float, float]
     target: "tuple[Scores, Scores] | None"
     notes: tuple[str, ...]
-
-    def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, float]]:
-        """The share of each class, by its name, for each example.
-
-        Args:
-          inputs: files or folders of images or sounds; for a network of texts a text each, or files of them.
-        """
-        from jtl.command import use
-
-        _, shares, classes = use.predict(self.folder / "model", [str(one) for one in inputs])
-        return [dict(zip(classes, map(float, row), strict=True)) for row in shares]
-
-    def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
-        """Writes the network in the files of another library."""
-        from jtl.command import use
-
-        use.export(self.folder / "model", Path(out), format)
 
 
 def adapt_files(

@@ -5,16 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_vit import IMAGES, base, randomised, run
 
-from jtl import backbones, heads, peft
+from jtl import backbones, peft
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Variables
-from jtl.networks import network
 from jtl.params import flatten, select, unflatten
 from jtl.train import make_step
 
-SIZE = backbones.Size(16, 2, 2, 32)
-IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 QV = (r"block\d+/attention/(query|value)", ".*/mlp/up")
 KINDS = {
     "lora": peft.lora(3, QV, alpha=6),
@@ -22,25 +20,6 @@ KINDS = {
     "dora": peft.lora(3, QV, alpha=6, magnitude=True),
     "ia3": peft.ia3((".*/attention/(key|value)",), inputs=(".*/mlp/down",)),
 }
-
-
-def base():
-    net = network(backbone=backbones.vit(SIZE, patch=4, image=8), head=heads.linear(3))
-    shapes, draw = jax.eval_shape(net.init, jax.random.key(0), IMAGES), np.random.default_rng(1)
-    return net, jax.tree.map(lambda s: (0.3 * draw.normal(size=s.shape)).astype(s.dtype), shapes)
-
-
-def randomised(variables):
-    draw = np.random.default_rng(2)
-    flat = {
-        path: 0.5 * draw.normal(size=leaf.shape).astype(np.float32) if "/adapter/" in path else leaf
-        for path, leaf in flatten(variables.params).items()
-    }
-    return variables._replace(params=unflatten(flat))
-
-
-def run(net, variables):
-    return jax.jit(lambda v: net.apply(v, IMAGES, train=False)[0].output)(variables)
 
 
 @pytest.mark.parametrize("kind", KINDS)
