@@ -1,5 +1,6 @@
 """Eight CPU devices, strict ranks, shapes checked by beartype, and where the real data lies."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(200_000, 50, 1000)  # traces make many objects: by default a tenth of the time is spent looking at them
 
 
 def data_root() -> Path:

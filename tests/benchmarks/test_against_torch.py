@@ -33,6 +33,8 @@ DEEP = ("ViT", "ResNet")
 SLOW = [pytest.mark.slow, pytest.mark.compiling]
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW if n in DEEP else []) for n in CELLS])
 def test_both_libraries_train_alike(name):
     setup = build(CELLS[name])

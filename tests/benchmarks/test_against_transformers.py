@@ -10,6 +10,8 @@ pytest.importorskip("transformers")
 from benchmarks import against_transformers, tables
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_the_script_writes_json_and_its_table(tmp_path, monkeypatch):
     small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     case = against_transformers.CASES["minilm"]

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--backbones", "mlp", "--batch", "2", "--size", "8", "--pairs", "2", "--seconds", "0.001"]
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_every_family_gives_a_row(tmp_path, capsys):
     out = tmp_path / "rows.json"
     step_throughput.main(["step_throughput.py", *TINY, "--json", str(out)])

@@ -77,6 +77,8 @@ def test_every_task_commits(key):
     assert (float(state.stats["a"]), float(state.stats["b"])) == (3.0, 3.0)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_two_data_sets_are_learned_judged_resumed_and_predicted(key, tmp_path):
     own, both = tasks_of(dense(32, 16)), {"a": batch(n=16, seed=1), "b": batch(n=8, classes=2, seed=2)}
     sets = {

@@ -82,6 +82,8 @@ def test_bad_input_is_named(make, words):
         make()
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("train", [False, True])
 def test_a_block_costs_the_same_wherever_it_stands(train):
     """As in `test_resnet.py`; of 20 layers a stage has three blocks."""

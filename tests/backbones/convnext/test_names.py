@@ -38,6 +38,8 @@ def theirs(net, x):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_is_transformers_convnext(made, tmp_path):
     from conv_parity import check, hf_write
 

@@ -11,6 +11,8 @@ from jtl.pretrained.load import load
 CASES = {"two blocks": ((2, 3), 4, 6, (32, 40)), "three, odd": ((1, 2, 1), 3, 5, (45, 39))}
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("case", CASES)
 def test_is_torchvisions_densenet(case, tmp_path):
     torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")

@@ -48,6 +48,8 @@ def theirs(net, x):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_is_transformers_efficientnet(made, tmp_path):
     from conv_parity import check, hf_write
 
@@ -96,6 +98,8 @@ def of_torchvision():
     return efficientnet([(1, 3, 1, 16, 1), (3, 5, 2, 8, 2), (2, 3, 2, 16, 1)], 8, 320, 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_is_torchvisions_efficientnet(tmp_path):
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     loaded = torchvision_files.check(of_torchvision(), ARCH, images((37, 42)), tmp_path)

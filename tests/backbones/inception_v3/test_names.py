@@ -15,6 +15,8 @@ from jtl.weights.mapping.convert import convert
 ARCH = {"model_type": "inception_v3", "depth_multiplier": 1 / 16, "depths": [1, 2, 2]}
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_is_torchvisions_inception(tmp_path):
     """With maps of 2x3 pixels at the end."""
     pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")

@@ -27,6 +27,8 @@ def saved(request, tmp_path):
     return net, images(size), tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_is_transformers_mobilenet(saved):
     """Features and logits to 1e-5 in float32 and 1e-10 in float64, gradients through 53 layers to 1e-9."""
     net, x, folder = saved

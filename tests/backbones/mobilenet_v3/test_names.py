@@ -11,6 +11,8 @@ from torch_convnets import mobilenet_v3
 CASES = {"small": (0.25, 6, (64, 64)), "large, odd": (0.2, 9, (65, 71))}
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("case", CASES)
 def test_is_torchvisions_mobilenet_v3(case, tmp_path):
     width, hidden, side = CASES[case]

@@ -179,6 +179,8 @@ def test_bad_input_is_named(make, words):
         make()
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("train", [False, True])
 def test_a_block_costs_the_same_wherever_it_stands(train):
     """On a CPU XLA otherwise sums up the stage's blocks before it anew: a sixth of a ResNet-50's forward pass."""

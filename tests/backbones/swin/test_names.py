@@ -48,6 +48,8 @@ def theirs(net, x):
     return found | {"pooled": out.pooler_output, "logits": net.classifier(out.pooler_output)}
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_is_transformers_swin(made, tmp_path):
     from conv_parity import check, hf_write
 

@@ -68,6 +68,8 @@ def test_weights_are_those_of_the_papers_code(step):
     np.testing.assert_allclose(found, [early] * 4 + [last], rtol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_normalisation_has_a_scale_for_each_step(key):
     """Equal ones are MAML without; where they differ, pass k uses the k-th, and all of them learn."""
     rows = few_shot(tasks=2)

@@ -58,6 +58,8 @@ def nearest_by_hand_of_labels(f, labels, classes):
     return np.array([max(classes, key=lambda k: g[i] @ centres[k] / lengths[k]) for i in range(len(g))])
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_shot_is_its_formula_with_and_without_labels():
     objective = shot(NET, 20, weight=0.5)
     variables = objective.init(KEY, TARGET[0])
