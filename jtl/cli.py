@@ -194,8 +194,6 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
 def _recipe(words: list[str]) -> Any:
     """The result of a recipe; the words are its name and its options."""
-    if not words:
-        raise Mistake("train: name a recipe")
     with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError):
         return _load(words[0], words[1:], f"jtl train {words[0]}").train()
 
