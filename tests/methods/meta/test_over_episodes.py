@@ -49,7 +49,7 @@ def test_a_closed_form_has_one_entry(key):
     data = [few_shot()]
     net = network(backbone=normed(8), head=top(3))
     variables = net.init(key, data[0]["support"]["x"][0])
-    found = over_episodes(prototypes(net), {"inductive": evaluation(net)}, variables, data, at_once=1)["inductive"]
+    found = over_episodes(prototypes(net), {"inductive": evaluation(net)}, variables, data, spread="scan")["inductive"]
     outputs = meta(prototypes(net), evaluation(net))(*variables, data[0], key, 0)[1].outputs["accuracy"]
     np.testing.assert_allclose(found.mean, [np.mean(outputs)], rtol=1e-6)
 
