@@ -47,9 +47,10 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
     """
     check(spread)
 
-    def task(shared: Any, support: Batch, query: Any, i: Any) -> tuple[dict, dict]:
+    def task(shared: tuple, support: Batch, query: Any, i: Any) -> tuple[dict, dict]:
         del query
-        square, _ = distance(*shared, support, i)
+        params, stats, key, step = shared
+        square, _ = distance(params, stats, key, step, support, i)
         return {"loss": square / 2}, {"distance": jnp.sqrt(jax.lax.stop_gradient(square))}
 
     def distance(params: Params, stats: Stats, key: Key, step: Any, support: Batch, i: Any) -> tuple[Any, Stats]:
@@ -67,7 +68,7 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
             raise ValueError("a memory kept across tasks needs them in order: leave spread None, and use jit_step")
 
         def body(memory: Any, row: Any) -> tuple[Any, Any]:
-            square, after = distance(params, {**stats, MEMORY: memory}, key, step, *row)
+            square, after = distance(params, {**stats, MEMORY: memory}, key, step, row[0], row[1])
             return after[MEMORY], square
 
         rows = (dict(batch["support"]), jnp.arange(jax.tree.leaves(batch["support"])[0].shape[0]))
