@@ -236,5 +236,6 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "command": _command,
     "adapters": _adapters,
     "few": _few,
+    "cifar_fs": _few,
     "meta_against_torch": _meta_against,
 }
