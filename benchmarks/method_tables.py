@@ -192,6 +192,37 @@ def _sentences(rows: list[dict[str, Any]]) -> Table:
     return Table(title, ("way", "accuracy", "gain"), found)
 
 
+def _meta_against(rows: list[dict[str, Any]]) -> Table:
+    columns = (
+        "inner steps",
+        "program",
+        "tasks, filters",
+        "fastest ms",
+        "median ms",
+        "time / jtl",
+        "of the fastest",
+        "aim",
+        "memory MB",
+    )
+    return Table("MAML beside torch, a meta-step", columns, [_meta_against_row(row) for row in rows])
+
+
+def _meta_against_row(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = row["ratio_quartiles"]
+    own = row["way"] == "jtl"
+    return (
+        str(row["inner_steps"]),
+        row["way"],
+        f"{row['tasks']}, {row['filters']}",
+        f"{1e3 * row['fastest']:.0f}",
+        f"{1e3 * row['median']:.0f}",
+        "-" if own else f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
+        "-" if own else f"{row['ratio_of_fastest']:.2f}",
+        "-" if row["aim"] is None else f"{row['aim']:g}",
+        "-" if row["grown_bytes"] is None else f"{row['grown_bytes'] / 1e6:.0f}",
+    )
+
+
 METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "sentences": _sentences,
     "test_time": _test_time,
@@ -205,4 +236,6 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "command": _command,
     "adapters": _adapters,
     "few": _few,
+    "cifar_fs": _few,
+    "meta_against_torch": _meta_against,
 }

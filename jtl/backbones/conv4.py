@@ -7,7 +7,7 @@ import jax
 
 from jtl.model import Model, from_linen
 from jtl.nn.batch_norm import BatchNorm
-from jtl.nn.layers import Conv, check_images
+from jtl.nn.layers import Conv, check_images, fan_out_normal
 from jtl.nn.pooling import max_pool
 
 
@@ -18,6 +18,7 @@ def conv4(
     flatten: bool = False,
     momentum: float = 0.1,
     conv: Literal["auto", "patches", "lax"] = "auto",
+    kernel_init: nn.initializers.Initializer = fan_out_normal,
 ) -> Model:
     """Four blocks of 3x3 convolution, batch normalisation and ReLU, each halving the resolution.
 
@@ -33,6 +34,10 @@ def conv4(
       conv: patches @ weights, or `lax`'s convolution. "auto" takes patches on a CPU, where second derivatives
         and weights that differ per task are much the faster for it, and `lax` elsewhere. The weights
         are the same.
+      kernel_init: of the convolutions. In MAML their size is the size of the first inner steps, because the gradient
+        of a kernel before a normalisation is as many times smaller as the kernel is larger: start images of one
+        channel with `jax.nn.initializers.lecun_normal()`; of the default, by outputs, the first of 32 filters has a
+        fourth of its size.
 
     Raises:
       ValueError: for a choice that is none, or at init for images too small to be halved four times.
@@ -45,7 +50,7 @@ def conv4(
         raise ValueError(f"downsample={downsample!r}: give 'stride' or 'pool'")
     if conv not in ("auto", "patches", "lax"):
         raise ValueError(f"conv={conv!r}: give 'auto', 'patches' or 'lax'")
-    return from_linen(_Conv4(filters, downsample == "pool", flatten, momentum, conv))
+    return from_linen(_Conv4(filters, downsample == "pool", flatten, momentum, conv, kernel_init))
 
 
 class _Block(nn.Module):
@@ -53,10 +58,12 @@ class _Block(nn.Module):
     pool: bool
     momentum: float
     patches: bool
+    kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x, train: bool):
-        x = Conv(self.filters, 3, 1 if self.pool else 2, patches=self.patches, name="conv")(x)
+        stride = 1 if self.pool else 2
+        x = Conv(self.filters, 3, stride, patches=self.patches, kernel_init=self.kernel_init, name="conv")(x)
         x = nn.relu(BatchNorm(self.momentum, name="norm")(x, train))
         return max_pool(x) if self.pool else x
 
@@ -67,6 +74,7 @@ class _Conv4(nn.Module):
     flatten: bool
     momentum: float
     conv: str
+    kernel_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -75,7 +83,7 @@ class _Conv4(nn.Module):
         patches = self.conv == "patches" or (self.conv == "auto" and jax.default_backend() == "cpu")
         features = {}
         for i in range(1, 5):
-            block = _Block(self.filters, self.pool, self.momentum, patches, name=f"stage{i}")
+            block = _Block(self.filters, self.pool, self.momentum, patches, self.kernel_init, name=f"stage{i}")
             x = features[f"stage{i}"] = block(x, train)
         pooled = x.reshape(x.shape[0], -1) if self.flatten else x.mean((1, 2))
         return features | {"last": x, "pooled": pooled}

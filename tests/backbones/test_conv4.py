@@ -1,6 +1,7 @@
 """conv4 against the same network written in torch."""
 
 from inspect import unwrap
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,20 @@ def test_patches_and_lax_are_one_network(key):
     # Float32 with sums of 36 terms in another order, through four normalisations.
     for other in outs[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), outs[0], other)
+
+
+def test_kernels_start_as_they_are_told_to(key):
+    """Deviations by hand, of He's rule by outputs and LeCun's by inputs, within four of their own deviations."""
+    inputs, outputs = 9 * np.array([1, 32]), 9 * np.array([32, 32])
+    cases: list[tuple[dict[str, Any], np.ndarray]] = [
+        ({}, np.sqrt(2 / outputs)),
+        ({"kernel_init": jax.nn.initializers.lecun_normal()}, np.sqrt(1 / inputs)),
+    ]
+    for options, wanted in cases:
+        params = backbones.conv4(32, **options).init(key, np.zeros((1, 28, 28, 1), np.float32)).params
+        for stage, deviation in zip(("stage1", "stage2"), wanted, strict=True):
+            kernel = np.asarray(params[stage]["conv"]["kernel"])
+            assert kernel.std() == pytest.approx(deviation, rel=4 / np.sqrt(2 * kernel.size)), (options, stage)
 
 
 def test_flatten_keeps_every_position(key):
