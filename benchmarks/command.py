@@ -102,6 +102,7 @@ ANTS, OFFICE = photos("hymenoptera/train", "hymenoptera/val"), photos("office31/
 SCRATCH = {"group": "_(.*)_", "ways": "all", "steps": 600, "learning_rate": 1e-3, "patience": 10}
 CASES = (
     Case("ants and bees, 192 px, head", ANTS, mobilenet, {"size": 192}),
+    Case("ants and bees, 224 px, head", ANTS, mobilenet, {"size": 224}),
     Case("ants and bees, 192 px, last", ANTS, mobilenet, {"size": 192, "ways": "last"}),
     Case("ants and bees, 192 px, all", ANTS, mobilenet, {"size": 192, "ways": "all"}),
     Case("Office-31 DSLR to webcam, 224 px, head", OFFICE, mobilenet, {"size": 224}),
