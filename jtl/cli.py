@@ -209,7 +209,8 @@ def _told(run: Callable[..., int]) -> Callable[..., int]:
 
 
 def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str, label: str) -> int:
-    folder = surface.saved(checkpoint)
+    with _mistakes(ValueError, OSError):
+        folder = surface.saved(checkpoint)
     if folder is not None:
         return _told(surface.evaluate)(folder, data, text, label)
     if data is not None:
@@ -230,7 +231,8 @@ def _predict(
         raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
-    folder = surface.saved(checkpoint)
+    with _mistakes(ValueError, OSError):
+        folder = surface.saved(checkpoint)
     if folder is not None:
         return _told(surface.predict)(folder, inputs, top, csv, text)
     if csv is not None:

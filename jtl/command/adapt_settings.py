@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
+from jtl.paths import local
+
 Method = Literal[
     "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "afn", "bnm", "im", "mcd", "ada_bn", "shot"
 ]
@@ -87,7 +89,7 @@ class AdaptSettings:
     def folder(self) -> Path:
         """The run's folder."""
         own = f"{self.source.stem}-{self.target.stem}-{self.method}"
-        return Path("runs") / own if self.out is None else self.out.expanduser()
+        return Path("runs") / own if self.out is None else local(self.out, "--out")
 
     @property
     def oracle(self) -> bool:

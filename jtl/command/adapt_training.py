@@ -69,7 +69,8 @@ class Training:
         size, examples = min(settings.scored, len(target.examples)), target.examples
         rows = np.sort(np.random.default_rng(settings.seed).permutation(len(examples))[:size])
         y = rows if target.labels is None else target.labels[rows]
-        options = {"batch_size": settings.batch, "shuffle": False}
+        self.batch = min(settings.batch, max(len(splits["train"]), len(examples)))  # rows beyond them would be empty
+        options = {"batch_size": self.batch, "shuffle": False}
         looked = jtl.data.arrays(inputs.read([examples.items[i] for i in rows]), y, **options)
         self.held = jtl.data.arrays(inputs.read(splits["val"].items), splits["val"].labels, **options)
         self.watched = ORACLE if settings.oracle else settings.watch
@@ -82,7 +83,7 @@ class Training:
     def batches(self, examples: Examples, margin: bool = True) -> Dataset:
         """Random batches, or all rows in order as evaluation sees them."""
         rows = Rows(self.inputs, examples, MARGIN if margin and self.side is not None else 1.0)
-        return Dataset(rows, self.settings.batch, seed=self.settings.seed, shuffle=margin)
+        return Dataset(rows, self.batch, seed=self.settings.seed, shuffle=margin)
 
     def run(self) -> tuple[Variables, dict[str, dict[str, float]], int, list[dict[str, Any]]]:
         """The best variables by the score, the scores before and after, the step, and the history."""

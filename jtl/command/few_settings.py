@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jtl.paths import local
+
 
 @dataclass(frozen=True)
 class FewShot:
@@ -53,7 +55,7 @@ class FewShot:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path("runs") / f"{self.support.stem}-few" if self.out is None else self.out.expanduser()
+        return Path("runs") / f"{self.support.stem}-few" if self.out is None else local(self.out, "--out")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""

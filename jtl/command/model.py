@@ -44,15 +44,17 @@ class Inputs:
     sound: Waves | LogMel | None = None
     seconds: float | None = None
 
-    def cut(self, items: Sequence[Any]) -> str | None:
-        """A note on examples of which only the beginning is used; None where all are used whole."""
+    def note(self, items: Sequence[Any]) -> str | None:
+        """On examples of which only the beginning is used, and images that are stored turned; None where none are."""
         if self.tokens is not None:
             many, most = sum(count > LONGEST for count in self.tokens.counts(list(items))), f"{LONGEST} tokens"
         elif self.sound is not None:
             limit = self.sound.seconds if isinstance(self.sound, LogMel) else SECONDS
             many, most = sum(audio.duration(item) > limit for item in items), f"{limit:g} seconds"
         else:
-            return None
+            many = sum(pixels.turned(item) for item in items)
+            what = f"{many} of {len(items)} images have a stored orientation (EXIF) that is not applied"
+            return f"{what}: turn the files if the network should see them upright" if many else None
         what = "sounds" if self.tokens is None else "texts"
         return f"{many} of {len(items)} {what} are longer than {most}: the rest of these is not used" if many else None
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from tyro.conf import Positional, arg
+
+from jtl.paths import local
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path("runs") / self.data.stem if self.out is None else self.out.expanduser()
+        return Path("runs") / self.data.stem if self.out is None else local(self.out, "--out")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -98,15 +101,18 @@ class _Run(Protocol):
 
 
 def refuse_another(settings: _Run, free: Sequence[str] = ("out", "steps")) -> None:
-    """Refuses a folder with a finished run of other settings, which would be replaced; more steps may go on from it.
+    """Refuses a folder that cannot be written, before anything is computed, and one with a run of other settings.
+
+    That run would be replaced; more steps may go on from it.
 
     Args:
       settings: of the run.
       free: the names of those that may differ.
 
     Raises:
-      ValueError: naming what differs, or that it is of another command.
+      ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
     """
+    writable(settings.folder)
     then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
     if then and not {"data", "source", "support"} & set(then) & set(now):
         raise ValueError(f"{str(settings.folder)!r} holds a run of another command: give --out another folder")
@@ -118,7 +124,34 @@ def refuse_another(settings: _Run, free: Sequence[str] = ("out", "steps")) -> No
         )
 
 
+def writable(folder: Path, option: str = "--out") -> None:
+    """Checks that a folder is there, or can be made, and can be written.
+
+    Raises:
+      ValueError: naming the file that stands in its way, or the folder that is read-only.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
+    if not there.is_dir():
+        raise ValueError(f"{option} {str(folder)!r}: {str(there)!r} is no folder; give another path")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {str(folder)!r}: {str(there)!r} may not be written; give another folder")
+
+
 def read(folder: Path) -> dict[str, Any] | None:
-    """The content of `run.json`; None where the folder is not a run of this command."""
+    """The content of `run.json`; None where the folder is not a run of this command.
+
+    Raises:
+      ValueError: for a file that no run wrote, or that is damaged.
+    """
     file = folder / "run.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+            raise ValueError("it has no settings")
+    except ValueError as error:  # of JSON and of UTF-8 too
+        raise ValueError(
+            f"{str(file)!r} is not as a run of jtl writes it: {error}; give another folder, or delete the file"
+        ) from error
+    return found

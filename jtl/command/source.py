@@ -182,4 +182,25 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
 def _checked(examples: Examples, path: Path) -> Examples:
     if len(examples.classes) < 2:
         raise ValueError(f"{str(path)!r} has the classes {list(examples.classes)}: a classifier needs two or more")
+    numbers: dict[float, str] = {}
+    for name in examples.classes if examples.kind == "texts" else ():
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(float(name), name) != name:
+            raise ValueError(
+                f"{str(path)!r} has the labels {numbers[float(name)]!r} and {name!r}, which are one number: write it in"
+                " one way, or name the classes in words"
+            )
     return examples
+
+
+def alike(classes: Sequence[str]) -> tuple[str, str] | None:
+    """Two classes that differ by upper and lower case alone; None where there are none.
+
+    Example:
+      >>> alike(("cat", "dog", "Cat"))
+      ('cat', 'Cat')
+    """
+    seen: dict[str, str] = {}
+    for name in classes:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            return other, name
+    return None

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.few_settings import FewShot
-from jtl.command.settings import Settings
+from jtl.command.settings import Settings, writable
 from jtl.command.settings import read as run_of
+from jtl.paths import local
 
 
 def saved(run: Path) -> Path | None:
@@ -187,9 +188,18 @@ def evaluate(folder: Path, data: Path | None, text: str, label: str) -> int:
 
 
 def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str) -> int:
-    """Prints the predictions of a saved network, and writes them where asked."""
+    """Prints the predictions of a saved network, and writes them where asked.
+
+    Raises:
+      ValueError: for a file to write that is a folder, or lies where nothing can be written.
+    """
     from jtl.command import use
 
+    if csv is not None:
+        csv = local(csv, "--csv")
+        writable(csv.parent, "--csv")
+        if csv.is_dir():
+            raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
     items, shares, classes = use.predict(folder, inputs, text)
     _tell(folder)
     if csv is not None:

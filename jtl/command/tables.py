@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any, TextIO
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MARKS = {".csv": ",;\t", ".tsv": "\t"}
 """What may stand between the cells of a line, by the kind of table."""
+SHOWN = 300
+"""Characters of a row that a message shows."""
+LONGEST = 1 << 24
+"""Characters of the longest cell of a table."""
 
 
 def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any]]:
@@ -43,8 +48,18 @@ def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any
     for i, row in enumerate(found, 1):
         for name in columns:
             value = row.get(name)
-            if value is None or not str(value).strip():
-                raise ValueError(f"row {i} of {str(path)!r} has an empty {name!r}: {row}")
+            nothing = value is None or (isinstance(value, float) and math.isnan(value))  # as pandas writes it
+            if nothing or not str(value).strip():
+                shown = str(row)
+                raise ValueError(
+                    f"row {i} of {str(path)!r} has an empty {name!r}: {shown[:SHOWN]}"
+                    + ("… is a quotation mark before it not closed?" if len(shown) > SHOWN else "")
+                )
+            if not isinstance(value, str | int | float):
+                raise ValueError(
+                    f"row {i} of {str(path)!r} has a {type(value).__name__} as {name!r}, {str(value)[:SHOWN]}: give a"
+                    " text or a number"
+                )
     return found
 
 
@@ -60,7 +75,11 @@ def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
             return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
         with open(path, encoding="utf-8-sig", newline="") as file:
             return _separated(path, file, columns, MARKS[kind])
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise ValueError(
+            f"{str(path)!r} is no table of one row a line: {error}; is a quotation mark not closed?"
+        ) from error
+    except UnicodeDecodeError as error:
         raise ValueError(
             f"{str(path)!r} is no table in UTF-8: {error}; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
         ) from error
@@ -70,7 +89,14 @@ def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> 
     first = file.readline()
     mark = next((m for m in marks if set(columns) <= set(_names(first, m))), marks[0])
     file.seek(0)
-    lines = csv.reader(file, delimiter=mark)
+    before = csv.field_size_limit(LONGEST)  # which is of the process; 131,072 without this
+    try:
+        return _rows(path, csv.reader(file, delimiter=mark), columns, mark)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dict[str, Any]]:
     names, found = [name.strip() for name in next(lines, [])], []
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
@@ -79,7 +105,7 @@ def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> 
         if any(cell.strip() for cell in cells[len(names) :]):
             raise ValueError(
                 f"line {lines.line_num} of {str(path)!r} has {len(cells)} cells, and there are {len(names)} columns,"
-                f" {names}: put a text that holds {mark!r} into quotation marks: {cells}"
+                f" {names}: put a text that holds {mark!r} into quotation marks: {str(cells)[:SHOWN]}"
             )
         if cells:
             found.append(dict(zip_longest(names, cells[: len(names)])))

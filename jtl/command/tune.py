@@ -1,7 +1,7 @@
 """One fine-tuning, from data and weights to a saved network and a report."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     names = {"text": settings.text, "label": settings.label, "group": settings.group}
     splits = split(source.read(settings.data, **names), settings.seed)
     train, notes = splits["train"], []
+    if alike := source.alike(splits["train"].classes):
+        notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
     for (a, b, item), count in [(twice[0], len(twice))] if (twice := repeated(splits)) else []:
         notes.append(
             f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
@@ -116,8 +118,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     )
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, train.items, settings.size)
     for part, examples in splits.items():
-        if (cut := inputs.cut(examples.items)) is not None:
-            notes.append(f"{part}: {cut}")
+        if (note := inputs.note(examples.items)) is not None:
+            notes.append(f"{part}: {note}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
     start = fitted_head(loaded, inputs, splits, say, settings.balanced)
@@ -126,7 +128,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         if folded(loaded.variables):
             notes.append("batch normalisation is folded into these weights: its statistics stay as they are")
         loaded = loaded._replace(variables=start)
-        data, objective, trained = _training(settings, loaded, inputs, train)
+        rows = replace(settings, batch=min(settings.batch, len(train)))  # more of a batch would be empty
+        data, objective, trained = _training(rows, loaded, inputs, train)
         if settings.find_rate:
             key = rng.stream(jax.random.key(settings.seed), "rate")
             rates = lr_find(objective, start, data, key=key, optimizer=_optimizer, trainable=trained, clip=CLIP)
@@ -135,7 +138,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             else:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")
-        best, history, chosen = _below(settings, loaded, inputs, splits, (data, objective, trained), rate, say)
+        best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, say)
         if chosen == "head":
             notes.append("no step below the head was better on the validation examples: the head alone is kept")
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))

@@ -13,7 +13,9 @@ from jtl.command import passes, source
 from jtl.command.inputs import texts
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.scores import Scores, scored
+from jtl.command.settings import writable
 from jtl.model import Variables
+from jtl.paths import local
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained.load import Pretrained, load
@@ -134,9 +136,13 @@ def features(
       The shape of the features.
 
     Raises:
-      ValueError: for images and sounds at once, or a table without `text`.
+      ValueError: for images and sounds at once, a table without `text`, or a file to write that is no .npz.
     """
     key = jax.random.key(0)
+    out = local(out, "--out")
+    if out.suffix != ".npz" or out.is_dir():  # NumPy would write another file, of this name and .npz
+        raise ValueError(f"--out {str(out)!r}: give the .npz file to write, as {str(out / 'features.npz')!r}")
+    writable(out.parent)
     if text is not None:
         kind, items = "texts", source.column(Path(*inputs), text)
     else:
@@ -158,6 +164,7 @@ def features(
 
 def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:
     """Writes a saved network in the files of another library."""
+    writable(local(out, "OUT"), "OUT")
     save(out, whole(folder), format=format)
 
 

@@ -14,6 +14,8 @@ MODES = (None, "L", "RGB", "RGBA")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 """Pillow's names of what is decoded; others start programs (EPS: Ghostscript) or parsers that hardly anybody needs."""
+ORIENTATION = 0x0112
+"""EXIF's number of it."""
 MAX_PIXELS = 1 << 26
 """Of an image that is decoded or made by `resize`: 67 million, 200 MB in RGB; one of 60 million fits."""
 
@@ -46,11 +48,24 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         raise ValueError(f"{name} does not decode: {error}") from error
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{name} has pixel format {image.mode}; only 8-bit images are read")
+        raise ValueError(f"{name} has pixel format {image.mode}; only 8-bit images are read: convert it")
     if mode is None and image.mode not in MODES:
         raise ValueError(f"{name} has pixel format {image.mode}; pass mode='RGB' to convert it")
+    if image.mode == "P" and mode == "RGB":
+        image = image.convert("RGBA")  # the same colours, without Pillow's warning of those that are transparent
     pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def turned(file: str | Path) -> bool:
+    """Whether an image's stored orientation (EXIF) differs from that of its pixels; only its header is read."""
+    from PIL import Image as pil
+
+    try:
+        with pil.open(local(file, "file"), formats=FORMATS) as image:
+            return image.getexif().get(ORIENTATION, 1) not in (0, 1)
+    except (OSError, SyntaxError, ValueError):  # `decode` says what is wrong with it
+        return False
 
 
 def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bilinear") -> Image:

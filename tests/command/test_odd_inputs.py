@@ -1,5 +1,10 @@
 """Folders and tables as newcomers have them: read as they mean it, or refused in words that name the thing."""
 
+import csv
+import json
+import os
+from pathlib import Path
+
 import jax
 import made
 import numpy as np
@@ -7,10 +12,12 @@ import pytest
 from PIL import Image
 
 from jtl import cli
-from jtl.command import source
+from jtl.command import source, tables
 from jtl.command.inputs import texts
-from jtl.command.model import inputs_of, pretrained
+from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.settings import writable
 from jtl.command.tables import rows
+from jtl.preprocess.image import IMAGENET, Preprocessing
 
 WORDS = ["good", "bad", "film", "a", "the", "##s"]
 
@@ -52,6 +59,12 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ("good,yes\nbad,no\n", r"its columns are \['good', 'yes'\].*the first line must name the columns"),
         ("", "has no rows"),
         ("text,label\ngood,yes\nbad\n", "row 2 .* has an empty 'label'"),
+        ("text,label\na,1\nb,0\nc,1.0\n", "labels '1' and '1.0', which are one number"),
+        ("text,label\na,01\nb,0\nc,1\n", "labels '01' and '1', which are one number"),
+        (
+            'text,label\n"a,yes\n' + 99 * "b,no\n",
+            "row 1 .* has an empty .*a quotation mark before it not closed",
+        ),
     ],
 )
 def test_a_csv_that_would_be_read_wrong_is_refused(tmp_path, text, message):
@@ -77,8 +90,8 @@ def test_long_texts_are_counted(encoder, loaded):
     items = ["good " * 126, "good " * 127, "bad"]  # with two special tokens 128, 129 and 3
     inputs, _ = inputs_of(loaded, str(encoder), "texts", items, None)
     assert inputs.tokens.counts(items) == [128, 129, 3]
-    assert inputs.cut(items) == "1 of 3 texts are longer than 128 tokens: the rest of these is not used"
-    assert inputs.cut(items[::2]) is None
+    assert inputs.note(items) == "1 of 3 texts are longer than 128 tokens: the rest of these is not used"
+    assert inputs.note(items[::2]) is None
 
 
 def test_weights_of_another_kind_are_named(tmp_path, encoder, capsys):
@@ -124,3 +137,81 @@ def test_features_say_what_they_cannot_take(tmp_path, capsys):
     ):
         assert cli.main(["features", *map(str, words), "--weights", "w"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_long_text_is_a_text(tmp_path, monkeypatch):
+    long = "good " * 40000
+    (found,) = source.read(table(tmp_path, f"text,label\n{long},yes\nbad,no\n")).values()
+    assert found.items == (long, "bad")
+    assert csv.field_size_limit() == 131072  # of the process, as before
+    monkeypatch.setattr(tables, "LONGEST", 1000)
+    with pytest.raises(ValueError, match=r"one row a line: field larger than .* is a quotation mark not closed\?"):
+        source.read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": ["a"], "label": "x"}, r"row 2 of .* has a list as 'text', \['a'\]: give a text or a number"),
+        ({"text": "a", "label": {"x": 1}}, "row 2 of .* has a dict as 'label'"),
+        ({"text": None, "label": "x"}, "row 2 of .* has an empty 'text'"),
+        ({"text": "a", "label": float("nan")}, "row 2 of .* has an empty 'label'"),
+    ],
+)
+def test_a_cell_that_is_no_text_is_refused(tmp_path, row, message):
+    lines = "\n".join(map(json.dumps, ({"text": "b", "label": "y"}, row)))
+    with pytest.raises(ValueError, match=message):
+        source.read(table(tmp_path, lines, "t.jsonl"))
+
+
+def test_classes_that_differ_by_case_alone_are_found():
+    assert source.alike(("Straße", "a", "STRASSE")) == ("Straße", "STRASSE")
+    assert source.alike(("a", "b")) is None
+
+
+def test_a_stored_orientation_is_told(tmp_path):
+    turn, kept = Image.Exif(), Image.Exif()
+    turn[0x112], kept[0x112] = 6, 1
+    for name, exif in (("turned.jpg", turn), ("kept.jpg", kept), ("none.jpg", Image.Exif())):
+        Image.new("RGB", (4, 6)).save(tmp_path / name, exif=exif)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    inputs = Inputs(preprocessing=Preprocessing(8, 8, "bilinear", *IMAGENET))
+    files = sorted(tmp_path.iterdir())
+    assert "1 of 4 images have a stored orientation (EXIF) that is not applied" in (inputs.note(files) or "")
+    assert inputs.note(files[:3]) is None
+
+
+def test_files_to_write_are_checked_before_the_work(tmp_path, capsys):
+    weights, run = str(made.folder(tmp_path / "net", made.RESNET)), tmp_path / "run"
+    (tmp_path / "a.png").write_bytes(b"never read")
+    (tmp_path / "file").write_text("mine")
+    made_of = ["features", str(tmp_path / "a.png"), "--weights", weights, "--out"]
+    tune = ["finetune", str(tmp_path / "photos"), "--weights", weights, "--out"]
+    for words, message in [
+        ([*made_of, str(tmp_path / "f.csv")], "give the .npz file to write"),
+        ([*made_of, str(tmp_path)], "give the .npz file to write"),
+        ([*made_of, str(tmp_path / "file" / "f.npz")], "is no folder; give another path"),
+        ([*tune, str(tmp_path / "file")], f"{str(tmp_path / 'file')!r} is no folder; give another path"),
+        ([*tune, str(tmp_path / "file" / "below")], f"{str(tmp_path / 'file')!r} is no folder; give another path"),
+        ([*tune, "gs://bucket/run"], "no gs:// addresses"),
+        (["predict", weights, "a.png", "--csv", str(tmp_path)], "is a folder: give the file to write"),
+        (["export", weights, str(tmp_path / "file")], "is no folder"),
+    ]:
+        assert cli.main(words) == 2
+        assert message in capsys.readouterr().err
+    run.mkdir()
+    for text, message in (("{bad", "Expecting property name"), ("[1]", "it has no settings"), ("{}", "no settings")):
+        (run / "run.json").write_text(text)
+        for words in ([*tune, str(run)], ["predict", str(run), "a.png"], ["eval", str(run), str(tmp_path)]):
+            assert cli.main(words) == 2
+            said = capsys.readouterr().err
+            assert f"{str(run / 'run.json')!r} is not as a run of jtl writes it" in said
+            assert message in said
+
+
+def test_a_folder_that_may_not_be_written_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path)  # root may write anywhere
+    with pytest.raises(ValueError, match=rf"--out '{tmp_path}/a/b': '{tmp_path}' may not be written"):
+        writable(tmp_path / "a" / "b")
+    (tmp_path / "own").mkdir()
+    writable(tmp_path / "own")

@@ -78,8 +78,8 @@ def test_features_of_sounds_and_sounds_that_are_cut(world, tmp_path):
     soundfile.write(long, np.random.default_rng(0).normal(size=(44100 * 11, 2)) / 9, 44100)  # stereo, eleven seconds
     loaded, files = load(world / "net"), sorted((world / "sounds" / "low").iterdir())
     inputs, _ = inputs_of(loaded, "net", "sounds", [*files, long], None)
-    assert inputs.cut([*files, long]) == "1 of 13 sounds are longer than 10 seconds: the rest of these is not used"
-    assert inputs.cut(files) is None
+    assert inputs.note([*files, long]) == "1 of 13 sounds are longer than 10 seconds: the rest of these is not used"
+    assert inputs.note(files) is None
     wave = inputs.read([long])["wave"]
     assert wave.shape == (1, 160000)
     left, right = soundfile.read(long)[0].T

@@ -91,3 +91,10 @@ def test_pixels_are_bounded_before_they_have_memory(tmp_path):
     with pytest.raises(ValueError, match="an image of 65000 x 1 would be resized to 14560000 x 224; at most 67108864"):
         pixels.short_side_crop(narrow, 224)
     assert pixels.resize(narrow, (8, 8)).shape == (8, 8, 3)
+
+
+def test_transparent_colours_of_a_palette_are_colours(tmp_path):
+    """Pillow's own conversion gives the same, and warns."""
+    image = Image.fromarray(RAMP).convert("P")
+    image.save(tmp_path / "p.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(pixels.decode(tmp_path / "p.png", "RGB"), np.asarray(image.convert("RGB")))
