@@ -9,24 +9,46 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from scipy.stats import rankdata
 
 import jtl
 from jtl.command import adaptations
 from jtl.selection import validators
 from jtl.train.state import variables as variables_of
 
-SCORES: dict[str, Callable[[Any], float]] = {
-    "im": validators.information_maximisation,
-    "bnm": validators.nuclear_norm,
+VALIDATOR = "clustering"
+"""The score that chooses checkpoints and methods: of those of `Runs`, the one whose order of methods was nearest to the
+order by test accuracy on two of the three pairs of digits, see `digits_adaptation.py`."""
+OF_TARGET: dict[str, Callable[[Any], float]] = {
+    "certainty": lambda t: validators.certainty(t["output"]),
+    "im": lambda t: validators.information_maximisation(t["output"]),
+    "bnm": lambda t: validators.nuclear_norm(t["output"]),
+    "snd": lambda t: validators.soft_neighbourhood_density(t["output"]),
+    "clustering": lambda t: validators.class_clustering(t["read"], t["output"]),
 }
+OF_BOTH: dict[str, Callable[[Any, Any], float]] = {
+    "source_accuracy": lambda t, s: validators.accuracy(s["output"], s["y"]),
+    "reverse": lambda t, s: validators.reverse_validation(t["read"], t["output"], s["read"], s["y"]),
+    "dev": lambda t, s: -validators.deep_embedded_validation(_losses(s), _weights(t, s)),
+    "devn": lambda t, s: -validators.deep_embedded_validation(_losses(s), _weights(t, s), "max"),
+}
+"""Of the two risks the negative stands here, so that high is good in all."""
 
 
 class Domains(NamedTuple):
-    """Arrays: the source with labels, the target's training rows (labels for the oracle alone), the target's test."""
+    """Arrays of two domains.
+
+    Args:
+      source: with labels.
+      target: the training rows (labels for the oracle alone).
+      test: of the target.
+      held: rows of the source that no method learns from, for the scores that read the source.
+    """
 
     source: tuple[np.ndarray, np.ndarray]
     target: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
+    held: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Setting(NamedTuple):
@@ -51,8 +73,8 @@ class Runs:
 
     def __init__(self, net: Any, classes: int, setting: Setting):
         self.net, self.classes, self.setting = net, classes, setting
-        self.programs: dict[str, Any] = {}
-        self.look = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].output)
+        self.programs: dict[Any, Any] = {}
+        self.look = jax.jit(self._look)
 
     def run(self, name: str, domains: Domains, seed: int, start: Any = None) -> tuple[dict[str, Any], Any]:
         """A row of results, and the last step's variables.
@@ -103,11 +125,14 @@ class Runs:
     def _shot(self, domains: Domains, seed: int, key: Any, start: Any) -> tuple[Any, list[dict[str, Any]]]:
         x = domains.target[0]
         rows = jtl.data.arrays(x, np.arange(len(x)), batch_size=self.setting.batch, seed=seed)
-        objective = jtl.source_free.shot(self.net, len(x), weight=self.setting.shot_weight)
-        step = jtl.make_step(objective, optax.adam(self.setting.rate), trainable=jtl.select("backbone/.*"))
+        if ("shot", len(x)) not in self.programs:
+            objective = jtl.source_free.shot(self.net, len(x), weight=self.setting.shot_weight)
+            step = jtl.make_step(objective, optax.adam(self.setting.rate), trainable=jtl.select("backbone/.*"))
+            self.programs["shot", len(x)] = objective, step, jax.jit(step, donate_argnums=0)
+        objective, step, update = self.programs["shot", len(x)]
         own = start._replace(params={n: start.params[n] for n in ("backbone", "head")})
         state, looks = step.init(objective.init(key, rows[0], own), key), []
-        update, label = jax.jit(step), jtl.source_free.pseudo_labels(self.net, rows)
+        label = jtl.source_free.pseudo_labels(self.net, rows)
         steps = self.setting.steps // 2  # the source's half of the work was done before
         for i in range(steps):
             if i % self.setting.every == 0:
@@ -118,23 +143,44 @@ class Runs:
         return _own(state), looks
 
     def _scores(self, variables: Any, domains: Domains) -> dict[str, float]:
-        z = self._rows(variables, domains.target[0][: self.setting.scored])
-        found = {name: score(z) for name, score in SCORES.items()}
-        z = self._rows(variables, domains.test[0])
+        x = domains.target[0][: self.setting.scored]
+        there = self._rows(variables, x)
+        found = {name: score(there) for name, score in OF_TARGET.items()}
+        mixed = validators.mixval(lambda x: self._rows(variables, x)["output"], x)
+        found |= {f"mixval_{name}": value for name, value in mixed.items()}
+        if domains.held is not None:
+            x, y = (part[: self.setting.scored] for part in domains.held)
+            here = {**self._rows(variables, x), "y": y}
+            found |= {name: score(there, here) for name, score in OF_BOTH.items()}
+        z = self._rows(variables, domains.test[0])["output"]
         return {**found, "accuracy": float((z.argmax(1) == domains.test[1]).mean())}
 
-    def _rows(self, variables: Any, x: np.ndarray, size: int = 250) -> np.ndarray:
+    def _look(self, variables: Any, x: Any) -> dict[str, Any]:
+        out = self.net.apply(variables, x, train=False)[0]
+        return {"output": out.output, "read": out.read}
+
+    def _rows(self, variables: Any, x: np.ndarray, size: int = 250) -> dict[str, np.ndarray]:
         found = []
         for i in range(0, len(x), size):
             part = x[i : i + size]
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
-            found.append(np.asarray(self.look(variables, full))[: len(part)])
-        return np.concatenate(found)
+            found.append({name: np.asarray(a)[: len(part)] for name, a in self.look(variables, full).items()})
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
 def _own(state: Any) -> Any:
     found = variables_of(state)
     return found._replace(stats={n: part for n, part in found.stats.items() if n != "shot"})
+
+
+def _losses(rows: dict[str, Any]) -> np.ndarray:
+    z = np.asarray(rows["output"], np.float64)
+    z = z - z.max(1, keepdims=True)
+    return np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), rows["y"]]
+
+
+def _weights(target: dict[str, Any], source: dict[str, Any]) -> np.ndarray:
+    return validators.density_ratio(source["read"], target["read"], source["read"])
 
 
 def resumed(
@@ -180,8 +226,36 @@ def resumed(
                 with record.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 last = row["looks"][-1]
-                print(
-                    f"{pair} seed {seed} {name}: {100 * last['accuracy']:.1f} im {last['im']:.3f}, {row['seconds']} s",
-                    flush=True,
-                )
+                told = f"{100 * last['accuracy']:.1f} {VALIDATOR} {last[VALIDATOR]:.3f}, {row['seconds']} s"
+                print(f"{pair} seed {seed} {name}: {told}", flush=True)
     return rows
+
+
+def correlations(rows: list[dict[str, Any]], held_out: str) -> list[dict[str, Any]]:
+    """A row for each score: its rank correlation with the test accuracy on each pair but one, and its choices.
+
+    Args:
+      rows: of `resumed`; seeds that lack a method are left out.
+      held_out: the pair whose gains are told, and whose correlation is not.
+    """
+    pairs = list(dict.fromkeys(row["pair"] for row in rows))
+    names = [name for name in rows[0]["looks"][0] if name not in ("step", "accuracy")]
+    by = {(row["pair"], row["method"], row["seed"]): row["looks"] for row in rows}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    seeds = [s for s in sorted({row["seed"] for row in rows}) if all((p, m, s) in by for p in pairs for m in methods)]
+    found = []
+    for name in names:
+        spearman, chosen, gains = {}, {}, []
+        for pair in pairs:
+            last = [[by[pair, m, s][-1] for m in methods] for s in seeds]
+            ranks = [[rankdata([look[n] for look in looks]) for n in (name, "accuracy")] for looks in last]
+            spearman[pair] = float(np.mean([np.corrcoef(*two)[0, 1] for two in ranks]))
+            best = {m: [max(by[pair, m, s], key=lambda look: look[name]) for s in seeds] for m in methods}
+            chosen[pair] = max(methods, key=lambda m: float(np.mean([look[name] for look in best[m]])))
+            if pair == held_out:
+                both = zip(best[chosen[pair]], best["source"], strict=True)
+                gains = [100 * (a["accuracy"] - b["accuracy"]) for a, b in both]
+        other = {pair: value for pair, value in spearman.items() if pair != held_out}
+        found.append({"score": name, "correlations": other, "chosen": chosen, "gains": gains, "pair": held_out,
+                      "seeds": len(seeds)})  # fmt: skip
+    return found

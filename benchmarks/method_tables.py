@@ -76,33 +76,51 @@ def _gain(gains: list[float], form: str = ".1f") -> str:
 
 
 def _adaptation(rows: list[dict[str, Any]]) -> Table:
-    """A line for each pair of domains and method; checkpoints by the fixed score `im`, gains paired by seed."""
-    chosen = {(r["pair"], r["method"], r["seed"]): _looked(r["looks"]) for r in rows}
+    """A line for each pair of domains and method; checkpoints by one fixed score, gains paired by seed."""
+    score = rows[0].get("validator", "im")
+    chosen = {(r["pair"], r["method"], r["seed"]): looked(r["looks"], score) for r in rows}
     found = []
     for pair, name in dict.fromkeys((pair, name) for pair, name, _ in chosen):
         seeds = [s for p, n, s in chosen if (p, n) == (pair, name) and (pair, "source", s) in chosen]
         if not seeds:
             continue
         own = [chosen[pair, name, s] for s in seeds]
-        gains = [look["im"] - chosen[pair, "source", s]["im"] for look, s in zip(own, seeds, strict=True)]
-        half = f" ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 else ""
-        told = "-" if name == "source" else f"{statistics.mean(gains):+.1f}{half}"
-        columns = [f"{statistics.mean(look[column] for look in own):.1f}" for column in ("im", "last", "ORACLE")]
-        score = f"{statistics.mean(look['score'] for look in own):.3f}"
+        gains = [look["chosen"] - chosen[pair, "source", s]["chosen"] for look, s in zip(own, seeds, strict=True)]
+        told = "-" if name == "source" else _gain(gains)
+        columns = [f"{statistics.mean(look[column] for look in own):.1f}" for column in ("chosen", "last", "ORACLE")]
+        value = f"{statistics.mean(look['score'] for look in own):.3f}"
         seconds = statistics.mean(r["seconds"] for r in rows if (r["pair"], r["method"]) == (pair, name))
-        found.append((pair, name, score, columns[0], told, *columns[1:], str(len(seeds)), f"{seconds:.0f}"))
-    columns = ("domains", "method", "im", "accuracy", "gain", "last step", "ORACLE checkpoint", "seeds", "seconds")
-    title = (
-        "Accuracy on the target in percent, checkpoint by im; points gained over the source (95 % interval over seeds)"
-    )
-    return Table(title, columns, found)
+        found.append((pair, name, value, columns[0], told, *columns[1:], str(len(seeds)), f"{seconds:.0f}"))
+    columns = ("domains", "method", score, "accuracy", "gain", "last step", "ORACLE checkpoint", "seeds", "seconds")
+    title = f"Accuracy on the target in percent, checkpoint by {score}; points gained over the source"
+    return Table(f"{title} (95 % interval over seeds)", columns, found)
 
 
-def _looked(looks: list[dict[str, Any]]) -> dict[str, float]:
-    """The accuracies in percent of three checkpoints of a run: by im, the last, by the test labels; and the score."""
-    best = max(looks, key=lambda look: look["im"])
+def looked(looks: list[dict[str, Any]], score: str) -> dict[str, float]:
+    """The accuracies in percent of three checkpoints of a run: by a score, the last, by the test labels; the score."""
+    best = max(looks, key=lambda look: look[score])
     last, oracle = looks[-1]["accuracy"], max(look["accuracy"] for look in looks)
-    return {"im": 100 * best["accuracy"], "last": 100 * last, "ORACLE": 100 * oracle, "score": best["im"]}
+    return {"chosen": 100 * best["accuracy"], "last": 100 * last, "ORACLE": 100 * oracle, "score": best[score]}
+
+
+def _validators(rows: list[dict[str, Any]]) -> Table:
+    """A line for each score: its rank correlations on the pairs that choose one, and its choice on the last pair."""
+    pairs = list(rows[0]["correlations"])
+    shown = [
+        (
+            row["score"],
+            *(f"{row['correlations'][pair]:+.2f}" for pair in pairs),
+            f"{statistics.mean(row['correlations'].values()):+.2f}",
+            *row["chosen"].values(),
+            _gain(row["gains"]),
+        )
+        for row in sorted(rows, key=lambda row: -statistics.mean(row["correlations"].values()))
+    ]
+    held_out = rows[0]["pair"]
+    titles = [f"chosen, {pair}" for pair in rows[0]["chosen"]]
+    columns = ("score", *pairs, "mean", *titles, f"gain, {held_out}")
+    title = f"Spearman's correlation of a score and the test accuracy over methods, mean of {rows[0]['seeds']} seeds"
+    return Table(f"{title}; the method that it chooses, and what that gains on {held_out}", columns, shown)
 
 
 def student(runs: int) -> float:
@@ -231,6 +249,7 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "cached_features": _cached_features,
     "ranking": _ranking,
     "adaptation": _adaptation,
+    "validators": _validators,
     "sinusoids": _sinusoids,
     "episodes": _episodes,
     "faults": _faults,

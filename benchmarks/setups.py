@@ -12,6 +12,7 @@ from jtl import backbones, heads
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.cdan import cdan
 from jtl.methods.adapt.dann import dann, weight_schedule
+from jtl.methods.adapt.mcd import mcd
 from jtl.methods.adapt.mmd import mmd
 from jtl.methods.adapt.test_time.norms import norms
 from jtl.methods.adapt.test_time.tent import tent
@@ -22,14 +23,16 @@ from jtl.methods.meta.update_rules import fixed_rate
 from jtl.model import Model, Variables
 from jtl.networks import network as composed
 from jtl.params import select
-from jtl.train import Step, make_step
+from jtl.train import Step, Turn, make_step
 
 FAMILIES = ("finetune", "features", "dann", "maml")
-ALIGNED = ("dann", "cdan", "mmd")
+ALIGNED = ("dann", "cdan", "mmd", "mcd")
 """Families whose batch has a source and a target."""
-BESIDE_TORCH = (*FAMILIES, "cdan", "mmd", "tent")
+BESIDE_TORCH = (*FAMILIES, "cdan", "mmd", "mcd", "tent")
 """Those that `against_torch` has a torch loop of."""
 CRITIC = (256, 256)
+CLOSE = 4
+"""How often MCD's backbone moves in a step."""
 RUN = 1000
 """Steps of the run that DANN's schedule believes in."""
 
@@ -159,6 +162,12 @@ def build(cell: Cell) -> Setup:
     elif cell.family == "tent":
         objective = tent(net)
         options["trainable"] = norms
+    elif cell.family == "mcd":
+        fit, apart, close = mcd(net, heads.linear(cell.classes))
+        objective = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=CLOSE)]
+        options["trainable"] = [select("backbone/.*"), select("head/.*", "second/.*")]
+        rows = {"x": example, "y": np.zeros(2, np.int32)}
+        make = jax.jit(lambda key: fit.init(key, {"source": rows, "target": rows}))
     elif cell.family in ALIGNED:
         weight = weight_schedule(RUN)
         term = {"dann": dann(critic, weight), "cdan": cdan(critic, weight), "mmd": mmd(estimator="biased")}
@@ -167,7 +176,7 @@ def build(cell: Cell) -> Setup:
         make = jax.jit(lambda key: objective.init(key, {"source": rows, "target": rows}))
     else:
         objective = maml(finetune(net), fixed_rate(INNER_LR), steps=cell.inner_steps)
-    step = make_step(objective, tx, **options)
+    step = make_step(objective, [tx, tx] if cell.family == "mcd" else tx, **options)
     return Setup(cell, backbone, head, critic, make(jax.random.key(0)), make_batch(cell), tx, step)
 
 

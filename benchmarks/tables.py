@@ -138,7 +138,7 @@ def _aim(part: dict[str, Any]) -> str:
 
 
 def _batch(row: dict[str, Any]) -> str:
-    if row["family"] == "dann":
+    if row["family"] in ("dann", "cdan", "mmd", "mcd"):
         return f"{row['batch']}+{row['batch']}"
     if row["family"] == "maml":
         return f"{row['batch']} tasks x {row['classes']}x({row['shot']}+{row['query']})"

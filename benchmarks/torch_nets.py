@@ -172,16 +172,20 @@ class Head(nn.Module):
 class Net(nn.Module):
     """A backbone and what sits on it."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, critic: nn.Module | None = None):
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, critic: nn.Module | None = None, second: nn.Module | None = None
+    ):
         super().__init__()
-        self.backbone, self.head, self.critic = backbone, head, critic
+        self.backbone, self.head, self.critic, self.second = backbone, head, critic, second
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))
 
 
-def network(backbone: str, image: int, classes: int, critic: Sequence[int] | None, outer: bool = False) -> Net:
-    """The network that `benchmarks.setups` names so; an outer critic reads features by classes.
+def network(
+    backbone: str, image: int, classes: int, critic: Sequence[int] | None, outer: bool = False, twice: bool = False
+) -> Net:
+    """The network that `benchmarks.setups` names so; an outer critic reads features by classes; twice has two heads.
 
     Raises:
       ValueError: for a backbone that has no torch twin here.
@@ -198,7 +202,8 @@ def network(backbone: str, image: int, classes: int, critic: Sequence[int] | Non
     else:
         raise ValueError(f"backbone={backbone!r} has no torch twin; give mlp, conv4, resnet18 or one of {list(sizes)}")
     reads = body.width * (classes if outer else 1)
-    return Net(body, Head(body.width, classes), None if critic is None else Head(reads, 1, critic))
+    second = Head(body.width, classes) if twice else None
+    return Net(body, Head(body.width, classes), None if critic is None else Head(reads, 1, critic), second)
 
 
 def carry(params: Any, stats: Any, net: nn.Module) -> None:

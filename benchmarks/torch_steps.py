@@ -1,13 +1,13 @@
 """The training steps in plain torch, each at torch's own best: fused AdamW, no host sync in a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.setups import CRITIC, INNER_LR, RUN, Setup
+from benchmarks.setups import CLOSE, CRITIC, INNER_LR, RUN, Setup
 from benchmarks.torch_nets import Net, Norm, carry, images, network
 
 
@@ -26,7 +26,9 @@ class Twin:
         critic = CRITIC if cell.family in ("dann", "cdan") else None
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.cell, self.device, self.taken = cell, device, 0
-        self.net = network(cell.backbone, cell.size, cell.classes, critic, outer=cell.family == "cdan")
+        self.net = network(
+            cell.backbone, cell.size, cell.classes, critic, outer=cell.family == "cdan", twice=cell.family == "mcd"
+        )
         carry(setup.variables.params, setup.variables.stats, self.net)
         self.net = self.net.to(device).train().to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.batch = images(setup.batch, device, layout)
@@ -35,8 +37,10 @@ class Twin:
             self.net.requires_grad_(False)
             for p in norms:
                 p.requires_grad_(True)
-        learns = norms if cell.family == "tent" else list(self.net.parameters())
-        self.tx = torch.optim.AdamW(learns, lr=cell.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True)
+        own = self.net.backbone if cell.family == "mcd" else self.net
+        self.tx = self._optimizer(norms if cell.family == "tent" else own.parameters())
+        if self.net.second is not None:
+            self.heads_tx = self._optimizer([*self.net.head.parameters(), *self.net.second.parameters()])
         self.run: Any = torch.compile(self.net.backbone) if fuse and cell.family != "maml" else self.net.backbone
         if cell.family in ("maml", "tent"):
             for module in self.net.modules():
@@ -45,6 +49,8 @@ class Twin:
 
     def step(self) -> Tensor:
         """One step of training; the loss before it."""
+        if self.cell.family == "mcd":
+            return self._mcd()
         self.tx.zero_grad(set_to_none=True)
         loss = self._maml() if self.cell.family == "maml" else self.gradient()
         self.tx.step()
@@ -104,6 +110,44 @@ class Twin:
         k = torch.stack([torch.exp(-squared / (2 * alpha * width)) for alpha in (0.5, 1.0, 2.0)]).sum(0)
         value = k[:n, :n].mean() + k[n:, n:].mean() - 2 * k[:n, n:].mean()
         return F.cross_entropy(logits.float(), y) + value, _accuracy(logits, y)
+
+    def _mcd(self) -> Tensor:
+        """Step A by everything, B by the two heads, C by the backbone and repeated; the sum of their last losses.
+
+        As tllib's example has it: each step passes both domains forward and all gradients back.
+        """
+        y, n = self.batch["source"]["y"], len(self.batch["source"]["y"])
+        x, second = torch.cat([self.batch["source"]["x"], self.batch["target"]["x"]]), self.net.second
+        assert second is not None
+
+        def losses() -> tuple[Tensor, Tensor]:
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.cell.dtype == "bfloat16"):
+                f = self.run(x)
+                first, other = self.net.head(f).float(), second(f).float()
+            apart = (first[n:].softmax(1) - other[n:].softmax(1)).abs().mean()
+            return F.cross_entropy(first[:n], y) + F.cross_entropy(other[:n], y), apart
+
+        def move(loss: Tensor, *by: torch.optim.Optimizer) -> Tensor:
+            for tx in (self.tx, self.heads_tx):
+                tx.zero_grad(set_to_none=True)
+            loss.backward()
+            for tx in by:
+                tx.step()
+            return loss.detach()
+
+        total = move(losses()[0], self.tx, self.heads_tx)
+        known, apart = losses()
+        total = total + move(known - apart, self.heads_tx)
+        last = torch.zeros((), device=self.device)
+        for _ in range(CLOSE):
+            last = move(losses()[1], self.tx)
+        self.taken += 1
+        return total + last
+
+    def _optimizer(self, learns: Iterable[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            list(learns), lr=self.cell.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
+        )
 
     def _tent(self) -> tuple[Tensor, Tensor]:
         logits = self.net.head(self.run(self.batch["x"])).float()

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jtl import rng
-from jtl.command import passes, source
+from jtl.command import adaptations, passes, source
 from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
@@ -84,6 +84,12 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     for name, own in (("source", splits["train"].items), ("target", target.examples.items)):
         if (cut := inputs.cut(own)) is not None:
             notes.append(f"{name}: {cut}")
+    if settings.watch in adaptations.MAXIMISED.get(settings.method, ()):
+        notes.append(
+            f"{settings.method} maximises {settings.watch!r} itself: this score does not compare it with other methods,"
+            " nor with the weights before; watch another, as clustering"
+        )
+        say(notes[-1])
     if settings.oracle:
         notes.append("ORACLE: the checkpoint was chosen by the labels of the target; without them nobody can choose so")
     if folded(before):

@@ -34,7 +34,8 @@ class AdaptSettings:
       method: "source" is fine-tuning without the target, the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
       weight: of the alignment; None: 1, of afn 0.05, of the pseudo-labels of shot 0.3.
-      watch: the score that chooses the checkpoint; "oracle" is the accuracy by the target's labels, which shows what a
+      watch: the score that chooses the checkpoint. "im" and "bnm" are what methods of these names and shot maximise,
+        so they do not compare these with others. "oracle" is the accuracy by the target's labels, which shows what a
         perfect choice would be, and the report says so.
       labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.
       ways: what is trained: the last stage and the head, or all.
@@ -55,7 +56,7 @@ class AdaptSettings:
     method: Method
     out: Path | None = None
     weight: float | None = None
-    watch: Watch = "im"
+    watch: Watch = "clustering"
     labelled: bool = False
     ways: Literal["last", "all"] = "last"
     text: str = "text"

@@ -36,6 +36,9 @@ NAMES: tuple[str, ...] = get_args(Method)
 AFTER_SOURCE = ("ada_bn", "shot")
 """Methods that begin with the weights that were fine-tuned on the source, and then see the target alone."""
 SHOT_WEIGHT = 0.3
+_INFORMATION = ("im", "certainty", "diversity")
+MAXIMISED: Mapping[str, tuple[str, ...]] = {"im": _INFORMATION, "shot": _INFORMATION, "bnm": ("bnm",)}
+"""Label-free scores that a method's loss maximises on the target, so that they favour it whatever its predictions."""
 _ALIGNMENTS: Mapping[str, Callable[[Any, Read], Objective]] = {
     "dann": lambda weight, reads: dann(_critic(reads), weight),
     "cdan": lambda weight, reads: cdan(_critic(reads), weight),

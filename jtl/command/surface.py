@@ -91,12 +91,13 @@ def sweep(
       ValueError: for a command that is not swept, or a ranking that is not known.
     """
     from jtl.command import sweep
-    from jtl.command.swept import execute, ranking
+    from jtl.command.swept import execute, favoured, ranking
 
     found = ranking(command, grid, by)
     rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
     ranks = sweep.ranked(rows, found, low or (command[0] == "adapt" and found in LOW))
-    print(f"report: {sweep.write(ranks, found, out.expanduser(), command)}")
+    note = favoured(ranks, found) if command[0] == "adapt" else None
+    print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note)}")
     return 0
 
 

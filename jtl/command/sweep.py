@@ -146,7 +146,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> lis
     return sorted(found, key=lambda rank: rank.mean if low else -rank.mean)
 
 
-def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str]) -> Path:
+def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str], note: str | None = None) -> Path:
     """Prints the ranking, and writes `sweep.html` and `sweep.csv`; returns the page.
 
     Args:
@@ -154,6 +154,7 @@ def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str]) -> 
       by: the number that ranks them.
       out: the sweep's folder.
       command: that was run.
+      note: what a reader should know of the ranking.
     """
     others = [name for name in ranks[0].numbers if name != by and all(name in rank.numbers for rank in ranks)]
     columns = ("settings", by, *others, "seeds", "seconds")
@@ -166,9 +167,13 @@ def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str]) -> 
     if "ORACLE" in by:
         title += "; ORACLE: by the labels of the target, which a user does not have"
     show(Table(title, columns, rows))
+    if note is not None:
+        print(note)
     page = Page(f"Sweep of jtl {' '.join(command)}")
     page.say(f"Best: {ranks[0].name}", "big")
     page.say(title, "note" if "ORACLE" in by else "")
+    if note is not None:
+        page.say(note, "note")
     page.table(columns, rows)
     page.figure(
         lambda path: bars({r.name: (r.mean, r.half) for r in ranks}, path, xlabel=by),

@@ -5,9 +5,10 @@ from typing import Any
 
 import tyro
 
+from jtl.command import adaptations
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.settings import Settings
-from jtl.command.sweep import Execute, points
+from jtl.command.sweep import Execute, Rank, points
 from jtl.selection.validators.watch import ORACLE
 
 COMMANDS = ("adapt", "finetune", "train")
@@ -35,6 +36,21 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     if watched != {None}:
         raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
     return _adapt([*command[1:], *(word for n, v in options[0].items() for word in (f"--{n.replace('_', '-')}", v))])[1]
+
+
+def favoured(ranks: Sequence[Rank], by: str) -> str | None:
+    """A note on the methods of a ranking that maximise the score which ranks them; None where there is none.
+
+    Args:
+      ranks: of a sweep of `adapt`.
+      by: the score.
+    """
+    methods = {rank.settings["method"] for rank in ranks if "method" in rank.settings}
+    names = sorted(name for name in methods if by in adaptations.MAXIMISED.get(name, ()))
+    if not names or len(methods) < 2:
+        return None
+    told = f"{by} is what the loss of {' and '.join(names)} maximises"
+    return f"{told}, so it does not compare such a method with others: add --by clustering"
 
 
 def execute(recipe: Callable[[list[str]], Any]) -> Execute:

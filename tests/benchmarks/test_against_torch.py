@@ -19,6 +19,7 @@ CELLS = {
     "DANN": Cell("dann", "mlp", 4, **TINY),
     "CDAN": Cell("cdan", "mlp", 4, **TINY),
     "MMD": Cell("mmd", "mlp", 4, **TINY),
+    "MCD": Cell("mcd", "conv4", 8, **{**TINY, "size": 32}),
     "TENT": Cell("tent", "conv4", 8, **{**TINY, "size": 32}),
     "ViT": Cell("finetune", "vit_ti", 4, **{**TINY, "size": 32}),
     "ResNet": Cell("finetune", "resnet18", 4, **TINY),

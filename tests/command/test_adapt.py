@@ -13,7 +13,7 @@ import jtl
 from jtl import cli
 from jtl.command import adapt, adapt_target, adaptations, source, sweep
 from jtl.command.adapt_settings import AdaptSettings
-from jtl.command.swept import ranking
+from jtl.command.swept import favoured, ranking
 from jtl.model import Variables
 
 SHORT = ["--steps", "4", "--batch", "4", "--ways", "all", "--learning-rate", "0.001"]
@@ -227,13 +227,22 @@ def test_a_sweep_of_the_command_ranks_methods_without_labels(made, tmp_path, cap
     words += [str(made / "unsorted"), "--weights", str(made / "net"), *SHORT]
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    assert "ranked by im" in out
+    assert "ranked by clustering" in out
     rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
     for row in rows:
         about = json.loads((tmp_path / f"method={row['settings']['method']}" / "run.json").read_text())
-        assert row["numbers"]["im"] == about["scores"]["after"]["im"]
-    first = max(rows, key=lambda row: row["numbers"]["im"])["settings"]["method"]
+        assert row["numbers"]["clustering"] == about["scores"]["after"]["clustering"]
+    first = max(rows, key=lambda row: row["numbers"]["clustering"])["settings"]["method"]
     assert f"Best: method={first}" in (tmp_path / "sweep.html").read_text()
+
+
+def test_methods_are_not_ranked_by_what_they_maximise_unsaid():
+    row = lambda method: {"settings": {"method": method}, "numbers": {"im": 1.0, "bnm": 0.5}, "seconds": 1.0}  # noqa: E731
+    ranks = sweep.ranked([row(name) for name in ("mcc", "im", "shot", "bnm")], "im")
+    assert str(favoured(ranks, "im")).startswith("im is what the loss of im and shot maximises")
+    assert str(favoured(ranks, "bnm")).startswith("bnm is what the loss of bnm maximises")
+    assert favoured(ranks, "clustering") is None
+    assert favoured(ranks[:1], "im") is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.n
     """The adjusted mutual information of predicted classes and k-means clusters of normalised features.
 
     Clusters start at the means of the predicted classes, so the result is a function of the arrays; there are as many
-    clusters as classes that are predicted.
+    clusters as classes that are predicted. Where that is one class there is nothing to agree on, and the result is 0: a
+    network that has collapsed has no good score.
 
     Example:
       >>> import numpy as np, jtl
@@ -24,6 +25,8 @@ def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.n
     f = np.asarray(features, np.float64)
     f = f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)
     _, predicted = np.unique(np.argmax(logits, axis=1), return_inverse=True)
+    if predicted.max() == 0:
+        return 0.0
     centres = np.stack([f[predicted == c].mean(0) for c in range(predicted.max() + 1)])
     labels = predicted
     for _ in range(300):

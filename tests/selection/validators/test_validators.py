@@ -74,6 +74,7 @@ def test_clusters_that_are_the_classes_score_one():
     features = 5 * np.eye(4)[labels] + 0.1 * DRAW.normal(size=(40, 4))
     np.testing.assert_allclose(v.class_clustering(features, CERTAIN), 1, atol=1e-9)
     assert v.class_clustering(features, CERTAIN[DRAW.permutation(40)]) < 0.5
+    assert v.class_clustering(features, np.tile(CERTAIN[:1], (40, 1))) == 0, "one class of all rows is no good sign"
 
 
 def test_clusters_are_sklearns_from_the_same_start():

@@ -30,6 +30,11 @@ def cotta(
     q is the teacher's prediction, or the mean over augmented views of its logits where the source model's mean
     confidence `mean_i max_c p⁰_ic` is below `confident`. After each step the teacher is `θ' ← m θ' + (1 − m) θ`.
 
+    Of the authors' code for CIFAR differ: the teacher follows the student after the stochastic restoration, theirs
+    before it; the views are computed only where they are averaged, theirs always. Theirs are 32 views by changes of
+    colour, gamma, rotation, translation, scale, blur, mirroring and noise: `augment` has what is given. As theirs,
+    logits of views are averaged, not probabilities, and a batch is predicted by the teacher before the update.
+
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
       augment: `augment(key, x) -> x`, as `jtl.data.augment.flip()`.

@@ -28,6 +28,10 @@ def eata(
     the selected predictions is below `near` in size. `m ← 0.9 m + 0.1 mean_S p`; before the first batch every reliable
     row is selected. The weight `exp(E_0 − H_i)` has no gradient. Without `fisher` this is ETA.
 
+    As in the authors' code a batch is predicted before the update, and all of it passes forward once, so that rows that
+    are not selected are in the batch's statistics. Of that code differs: a batch without a selected row moves by the
+    Fisher term alone, where theirs takes no step.
+
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
       fisher: `fisher_information(...)` of the source, and the parameters there.

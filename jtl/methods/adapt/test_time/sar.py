@@ -21,6 +21,7 @@ def sar(net: Model, *, trainable: Mask | Tree = norms, radius: float = 0.05, mar
     """The objective `mean_{i in S'} H_i(θ + ε)` with `ε = ρ g / ‖g‖`, `g = ∇ mean_{i in S} H_i(θ)`.
 
     S are the rows with `H_i(θ) < margin · ln C`, and S' those of S that are below it at θ + ε too. ε has no gradient.
+    A batch is predicted before the update, as in the authors' code.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].

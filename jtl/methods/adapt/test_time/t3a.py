@@ -41,6 +41,12 @@ def t3a(net: Model, *, capacity: int = 100, kernel: str = "head/out/kernel", bia
     S_c starts with the column w_c of the head's kernel. Each batch adds its features by the head's predictions, and the
     entropy of these predictions ranks them. No parameter changes, so it works with any normalisation.
 
+    As in the authors' code a batch joins before it is predicted, a feature that is left out once never comes back, and
+    the head's bias is in the entropies and labels, and not in the predictions. Theirs gives w_c the class that the head
+    predicts for it, which is c unless another column is much longer; here it is c. Features stay as the source's
+    running statistics make them: where the batch's own statistics repair most, as under corruptions of images, there is
+    little to gain.
+
     Args:
       net: `jtl.network(backbone=..., head=jtl.heads.linear(classes))`.
       capacity: features kept for each class; the authors try 1, 5, 20, 50, 100 and all.
