@@ -200,6 +200,17 @@ def _few(rows: list[dict[str, Any]]) -> Table:
     )
 
 
+def _few_tuned(rows: list[dict[str, Any]]) -> Table:
+    found = []
+    for row in rows:
+        told = f"{row['gain']:+.1f} ± {row['interval']:.1f}" if "gain" in row else "-"
+        without, after = (sum(pair[i] for pair in row["each"]) / len(row["each"]) for i in (0, 1))
+        task = f"{row['way']}-way {row['shot']}-shot"
+        found.append((row["data"], task, str(row["supports"]), f"{without:.1f}", f"{after:.1f}", told))
+    title = f"Accuracy in percent, and points gained by {rows[0]['steps']} steps (95 % interval over supports, t)"
+    return Table(title, ("data", "task", "supports", "without", "with steps", "gain"), found)
+
+
 def _sentences(rows: list[dict[str, Any]]) -> Table:
     found = []
     for row in rows:
@@ -258,4 +269,5 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "few": _few,
     "cifar_fs": _few,
     "meta_against_torch": _meta_against,
+    "few_tuned": _few_tuned,
 }

@@ -70,7 +70,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
 
     Raises:
       FileNotFoundError: for a support set, weights or queries that are not there.
-      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind.
+      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind, the
+        checkpoints of a recipe.
     """
     files.refuse_another(settings, free=("out", "query"))
     found = source.read(settings.support, text=settings.text, label=settings.label)
@@ -80,6 +81,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
             f"steps={settings.steps}: fine-tuning augments images, and the support set holds {support.kind}"
         )
     saved = surface.saved(Path(settings.weights))
+    if saved is None:
+        _refuse_recipe(Path(settings.weights).expanduser())
     weights = settings.weights if saved is None else str(saved)
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
@@ -178,18 +181,33 @@ def _tuned(
     # In evaluation mode: so few images have poor statistics of a batch.
     plain = prototypes(net, train=False)
 
-    def scaled(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> tuple[Any, Any]:
-        params, stats = plain(params, stats, batch, key, step)
-        kernel = params["head"]["out"]["kernel"]  # 2 c_k
-        norm = jnp.sqrt(jnp.maximum(jnp.square(kernel).sum(0), 1e-24))
-        return {**params, "head": {"out": {"kernel": scale * kernel / norm[None], "bias": jnp.zeros(len(norm))}}}, stats
+    def tuned(variables: Variables, batch: Any, scale: Any, key: Any) -> Variables:
+        def scaled(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> tuple[Any, Any]:
+            params, stats = plain(params, stats, batch, key, step)
+            kernel = params["head"]["out"]["kernel"]  # 2 c_k
+            norm = jnp.sqrt(jnp.maximum(jnp.square(kernel).sum(0), 1e-24))
+            out = {"kernel": scale * kernel / norm[None], "bias": jnp.zeros(len(norm))}
+            return {**params, "head": {"out": out}}, stats
 
-    inner = self_supported(Adapt(scaled, plain.init), evaluation(net), augment.compose(augment.flip(), *moved))
-    adapt = adapt_to(inner, from_optax(optax.adam(settings.learning_rate)), steps=settings.steps, order=1)
+        inner = self_supported(Adapt(scaled, plain.init), evaluation(net), augment.compose(augment.flip(), *moved))
+        adapt = adapt_to(inner, from_optax(optax.adam(settings.learning_rate)), steps=settings.steps, order=1)
+        return Variables(*adapt(variables.params, variables.stats, batch, key))
+
     batch = {"x": inputs.read(support.items), "y": support.labels}
     say(f"{settings.steps} steps on {len(support)} images")
-    tuned = jax.jit(lambda v, batch: adapt(v.params, v.stats, batch, rng.stream(key, "tune")))
-    return Variables(*tuned(loaded.variables, batch))
+    return jax.jit(tuned)(loaded.variables, batch, jnp.float32(scale), rng.stream(key, "tune"))
+
+
+def _refuse_recipe(place: Path) -> None:
+    """Refuses checkpoints that do not say their network, as those of a recipe."""
+    for folder in (place, place / "checkpoints"):
+        if any(folder.glob("step_*/manifest.json")):
+            raise ValueError(
+                f"{str(folder)!r} holds checkpoints that do not say their network, as those of a recipe: start from"
+                " weights, a run of `jtl finetune`, or checkpoints of jtl.Checkpoints(..., network=loaded). What was"
+                " meta-trained, as by omniglot_maml, adapts in Python: jtl.learners.learner(net, adapt, variables)"
+                " with variables = jtl.Checkpoints(folder).variables()"
+            )
 
 
 def _queries(given: tuple[str, ...], kind: str) -> list[Any]:

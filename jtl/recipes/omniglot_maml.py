@@ -47,7 +47,7 @@ class Recipe:
       test_steps: of it in tests; three after one in training, as the paper has it (Finn et al., 2017, 1703.03400).
       order: 2, or 1 for first-order MAML.
       test_tasks: how many.
-      stage: a batch is of tasks; their gradients are added up one by one.
+      stage: a batch is of tasks.
     """
 
     out: Path = Path("runs/omniglot_maml")
@@ -80,7 +80,6 @@ class Recipe:
             text=text,
             key=rng.stream(key, "run"),
             validation=self._validation(),
-            microbatch=self.stage.batch,
         )
         found = self.evaluate(variables(result.state))
         rows = [(mode, f"{100 * found[mode]:.1f}") for mode in ("transductive", "inductive")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import few, tables
+from benchmarks import few, few_tuned, tables
 
 
 def test_heads_are_judged_on_other_rows_than_they_see(monkeypatch):
@@ -39,3 +39,24 @@ def test_held_rows_are_those_that_are_judged_and_the_table_has_them(monkeypatch)
     where = {"command": "", "device": "", "cores": 2, "jax": "", "python": "", "date": "2026-01-01", "load": [0]}
     row = {"data": "d", "way": 2, "shot": 3, "head": "cosine", "accuracy": 12.34, "interval": 0.56}
     assert "12.3 ± 0.6" in tables.render({"benchmark": "few", "environment": where, "rows": [row]})
+
+
+def test_gains_are_paired_and_supports_are_drawn_apart_from_what_is_judged(tmp_path):
+    from scipy.stats import ttest_rel
+
+    pairs = [[80.0, 82.0], [90.0, 89.0], [70.0, 76.0]]
+    found = few_tuned.gain(pairs)
+    low, high = ttest_rel(*np.array(pairs)[:, ::-1].T).confidence_interval()
+    np.testing.assert_allclose([found["gain"] - found["interval"], found["gain"] + found["interval"]], [low, high])
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        for i in range(9):
+            (tmp_path / name / f"{i}.jpg").touch()
+    support, judged = few_tuned.draw(tmp_path, None, 2, 3, seed=1)
+    assert [len(files) for files in support.values()] == [few_tuned.SHOT] * 2
+    assert len(judged) == 6
+    assert {name for _, name in judged} == set(support)
+    assert not {file for file, _ in judged} & {file for files in support.values() for file in files}
+    where = {"command": "", "device": "", "cores": 2, "jax": "", "python": "", "date": "2026-01-01", "load": [0]}
+    row = {"data": "d", "way": 2, "shot": 5, "steps": 50, "supports": 3, "each": pairs, **found}
+    assert "+2.3 ± 8.7" in tables.render({"benchmark": "few_tuned", "environment": where, "rows": [row]})

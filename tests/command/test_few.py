@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
@@ -118,6 +119,43 @@ def test_a_run_is_a_start_and_another_run_is_not_replaced(made, tmp_path, capsys
     other = ["finetune", str(made / "support"), "--weights", "x", "--out", str(tmp_path / "run")]
     assert cli.main(other) == 2
     assert "a run of another command" in capsys.readouterr().err
+
+
+def test_a_finetuned_network_is_a_start(made, tmp_path, capsys):
+    """Its backbone is the one of the run, and the classes are those of the new support set."""
+    run, out = tmp_path / "tuned", tmp_path / "few"
+    words = ["finetune", str(made / "support"), "--weights", str(made / "weights"), "--out", str(run), "--size", "32"]
+    assert cli.main([*words, "--ways", "all", "--steps", "2", "--batch", "4"]) == 0
+    other = tmp_path / "pairs"
+    other.mkdir()
+    for name, source in (("cold", "blue"), ("warm", "red")):
+        (other / name).symlink_to(made / "rest" / source)
+    assert cli.main(["adapt-few", str(run), "--support", str(other), "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert cli.main(["predict", str(out), str(made / "support" / "red"), "--top", "1"]) == 0
+    assert capsys.readouterr().out.count(": warm (") == 3
+    tuned, few_shot = (jtl.load(folder / "model").variables.params["backbone"] for folder in (run, out))
+    jax.tree.map(np.testing.assert_array_equal, tuned, few_shot)
+
+
+def test_a_recipes_run_is_refused_with_what_would_do(made, tmp_path, capsys):
+    """The checkpoints of meta-training, by their folder and by that of the run."""
+    net = jtl.network(backbone=jtl.backbones.mlp((4,)), head=jtl.heads.linear(2))
+    objective = jtl.maml(jtl.finetune(net), jtl.fixed_rate(0.1), steps=1)
+    tasks = jtl.data.episodes(np.ones((3, 4, 5), np.float32), way=2, shot=1, query=1, tasks=2)
+    step = jtl.make_step(objective, optax.sgd(0.1))
+    state = step.init(objective.init(jax.random.key(0), tasks[0]), jax.random.key(1))
+    saver = jtl.Checkpoints(tmp_path / "run" / "checkpoints", recipe="jtl train omniglot_maml")
+    jtl.fit(step, state, tasks, steps=1, checkpoints=saver, mesh=jtl.mesh(devices=jax.devices()[:1]), progress=False)
+    for place in ("run", "run/checkpoints"):
+        words = ["adapt-few", str(tmp_path / place), "--support", str(made / "support"), "--out", str(tmp_path / "x")]
+        assert cli.main(words) == 2
+        told = capsys.readouterr().err
+        assert "checkpoints' holds checkpoints that do not say their network" in told
+        assert "jtl.learners.learner" in told
+    found = jtl.Checkpoints(tmp_path / "run" / "checkpoints").variables()  # what the message says to do
+    learn = jtl.learners.learner(net, jtl.adapt_to(jtl.finetune(net), jtl.fixed_rate(0.1), steps=1), found)
+    assert learn({"x": np.eye(2, 5), "y": np.arange(2)})(np.eye(2, 5)).shape == (2, 2)
 
 
 def test_mistakes_are_told(made, tmp_path, capsys):

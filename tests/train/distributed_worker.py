@@ -19,7 +19,10 @@ import numpy as np
 import optax
 
 from jtl import backbones, heads, train
+from jtl.data.episodes import episodes
 from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.methods.meta.maml import maml
+from jtl.methods.meta.update_rules import learned_rate
 
 
 class Data:
@@ -50,6 +53,16 @@ def main():
         for number in range(steps):
             state, metrics = run(state, train.split_batch(Data()[number]))
         return report(train.unreplicated(state).params, metrics["loss"])
+
+    if until == "meta":
+        inner = finetune(network(backbone=backbones.mlp((16,)), head=heads.linear(3)))
+        objective = maml(inner, learned_rate(0.1), steps=2)
+        tasks = episodes(np.random.default_rng(0).normal(size=(9, 8, 6)).astype(np.float32), way=3, shot=2, query=3,
+                         tasks=16)  # fmt: skip
+        step = train.make_step(objective, optax.adamw(1e-2))
+        state = step.init(objective.init(jax.random.key(0), tasks[0]), jax.random.key(1))
+        done = train.fit(step, state, tasks, steps=steps, mesh=train.mesh(), progress=False)
+        return report(done.state.params, done.history[-1]["loss"])
 
     if until == "collect":
         rows = train.collect(evaluation(net), variables, Data(3), only=("output", "y"), mesh=train.mesh())

@@ -86,6 +86,16 @@ def test_under_pmap_two_processes_train_as_one_too(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_meta_learn_as_one(tmp_path):
+    """Each draws and adapts to its own half of the tasks; θ and the learned rates come out the same."""
+    one = launch(1, tmp_path / "one", 6, "meta")[0]
+    first, second = launch(2, tmp_path / "two", 6, "meta")
+    assert np.array_equal(parameters(first), parameters(second))
+    np.testing.assert_allclose(parameters(first), parameters(one), rtol=1e-4, atol=1e-5)  # as above
+    assert validated(first) == validated(second) == pytest.approx(validated(one), rel=1e-5)
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     first, second = launch(2, tmp_path, 60, "term")
     last = [max(int(line.split()[1]) for line in out.splitlines() if line.startswith("step ") and line.count(" ") == 1)

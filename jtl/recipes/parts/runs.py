@@ -59,7 +59,6 @@ class TrainRun:
         key: Key,
         trainable: Mask | None = None,
         validation: Validation | None = None,
-        microbatch: int = 1,
     ) -> Fitted:
         """Trains from `variables`, or resumes from the checkpoints under `out`; plots its learning curve.
 
@@ -72,12 +71,11 @@ class TrainRun:
           key: of the run.
           trainable: which parameters learn.
           validation: what to evaluate, and how often.
-          microbatch: as in `make_step`.
         """
         out = local(out, "out")
         tx = self.optimizer(self.learning_rate, self.steps)
-        step = make_step(objective, tx, trainable=trainable, microbatch=microbatch)
-        rows = min(len(jax.devices()), self.batch // microbatch)
+        step = make_step(objective, tx, trainable=trainable)
+        rows = min(len(jax.devices()), self.batch)
         found = fit(
             step,
             step.init(variables, key),

@@ -105,6 +105,40 @@ def test_meta_transfer_keeps_what_was_pretrained(key):
     }
 
 
+def few_layers(kind):
+    """A network of each pattern, and how it adapts."""
+    body = {
+        "ANIL": dense(4),
+        "BOIL": dense(4),
+        "WarpGrad": warped(dense(4), "layer0"),
+        "meta-transfer": scaled_and_shifted(dense(4), "layer0"),
+        "CAVIA": with_context(dense(4), 2),
+    }[kind]
+    inner = finetune(network(backbone=body, head=heads.linear(3)))
+    if kind == "CAVIA":
+        return inner, cavia(inner, learned_rate(0.3), steps=2)
+    head = {"BOIL": "backbone/.*", "WarpGrad": r"(?!backbone/adapter/).*"}.get(kind, "head/.*")
+    return inner, adapt_to(inner, learned_rate(0.3), steps=2, adapted=select(head))
+
+
+@pytest.mark.parametrize("kind", ["ANIL", "BOIL", "WarpGrad", "meta-transfer", "CAVIA"])
+def test_the_meta_gradient_of_a_pattern_is_that_of_differences(key, kind):
+    """Along a random direction over all parameters, what adapts, what does not, and the rates; in float64."""
+    with jax.enable_x64(True):
+        rows = jax.tree.map(lambda a: jnp.asarray(a, np.promote_types(a.dtype, np.int64)), few_shot(tasks=2))
+        inner, adapt = few_layers(kind)
+        objective = meta(adapt, inner)
+        draw = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda a: jnp.asarray(a + 0.1 * draw.normal(size=a.shape)), objective.init(key, rows).params
+        )
+        along = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape)), params)
+        run = jax.jit(jax.value_and_grad(lambda p: total(objective(p, {}, rows, key, 0)[0])))
+        there, back = (run(jax.tree.map(lambda p, d, h=h: p + h * d, params, along))[0] for h in (1e-6, -1e-6))
+        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), run(params)[1], along)))
+        np.testing.assert_allclose((there - back) / 2e-6, exact, rtol=1e-6)
+
+
 def test_cavia_adapts_a_context_from_zero(key):
     """Against a loop by hand on the context; a context that stands in the parameters is not looked at."""
     rows = few_shot(tasks=2)
