@@ -219,7 +219,8 @@ def row(runner: Runner, name: str, episodes: int) -> dict[str, Any]:
     """One method: chosen on the validation classes, measured on the test classes."""
     began, choices = time.perf_counter(), CHOICES[name]
     looked = [runner.accuracies(name, c, "val", max(20, episodes // 4))[0] for c in choices] if len(choices) > 1 else []
-    choice = choices[int(np.argmax(looked))] if looked else next(iter(choices))
+    # A rate at which the steps diverge gives NaN, and is not chosen.
+    choice = choices[int(np.nanargmax(looked))] if looked else next(iter(choices))
     if name == "ProtoNet":
         runner.made["ProtoNet"] = choice
     mean, interval = runner.accuracies(name, choice, "test", episodes)
@@ -231,7 +232,7 @@ def row(runner: Runner, name: str, episodes: int) -> dict[str, Any]:
         "accuracy": mean,
         "interval": interval,
         "choice": choice,
-        "validation": dict(zip(map(str, choices), looked, strict=False)),
+        "validation": {str(c): None if np.isnan(v) else v for c, v in zip(choices, looked, strict=False)},
         "seconds": round(time.perf_counter() - began, 1),
     }
 

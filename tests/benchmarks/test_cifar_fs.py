@@ -17,8 +17,8 @@ def data():
     draw = np.random.default_rng(0)
 
     def of(classes):
-        means = 2 * draw.normal(size=(classes, 1, 1, 1, 64))
-        return np.abs(means + draw.normal(size=(classes, 17, 8, 8, 64)) / 2).astype(np.float32)
+        means = 0.3 * draw.normal(size=(classes, 1, 1, 1, 64))
+        return np.abs(means + draw.normal(size=(classes, 17, 8, 8, 64)) / 3).astype(np.float32)
 
     block = jtl.from_linen(cifar_fs.LastBlock()).init(jax.random.key(0), np.zeros((1, 8, 8, 64), np.float32))
     return cifar_fs.Data(of(20), of(5), of(7), block)
@@ -35,7 +35,7 @@ def test_every_method_is_chosen_measured_and_kept(tmp_path, monkeypatch):
     rows = {row["head"]: row for row in results["rows"]}
     assert list(rows) == list(cifar_fs.CHOICES)
     for name, row in rows.items():
-        assert row["accuracy"] > 60, f"{name}: an easy task, where chance has 20"
+        assert row["accuracy"] > 50, f"{name}: chance has 20"
         choices = cifar_fs.CHOICES[name]
         assert row["choice"] in choices
         if len(choices) > 1:
