@@ -23,6 +23,7 @@ def _test_time(rows: list[dict[str, Any]]) -> Table:
 
 
 def _finetuning(rows: list[dict[str, Any]]) -> Table:
+    rows = [row for row in rows if row["accuracies"]]
     shots = sorted({row["shot"] for row in rows})
     cells: dict[str, dict[int, str]] = {}
     for row in rows:
@@ -32,10 +33,10 @@ def _finetuning(rows: list[dict[str, Any]]) -> Table:
         cells.setdefault(row["method"], {})[row["shot"]] = told
     runs = len(rows[0]["accuracies"])
     return Table(
-        "Test accuracy in percent, and points gained over the probe "
+        f"Test accuracy in percent after {rows[0].get('steps', 30)} steps of 16 examples, and points over the probe "
         + (f"(95 % interval over {runs} paired draws)" if runs > 1 else "(one draw)"),
         ("method", *(f"{shot} a class" for shot in shots)),
-        [(name, *(of[shot] for shot in shots)) for name, of in cells.items()],
+        [(name, *(of.get(shot, "") for shot in shots)) for name, of in cells.items()],
     )
 
 

@@ -194,8 +194,6 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
 def _recipe(words: list[str]) -> Any:
     """The result of a recipe; the words are its name and its options."""
-    if not words:
-        raise Mistake("train: name a recipe")
     with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError):
         return _load(words[0], words[1:], f"jtl train {words[0]}").train()
 
@@ -286,19 +284,19 @@ def _inspect(file: Path, rows: int, within: str | None, prefix: str) -> int:
 
 
 def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]:
-    """The recipe of a run, and what its best checkpoint holds; the newest where none was scored.
+    """The recipe of a run, what its best checkpoint holds, or the newest where none was scored, and its step.
 
     A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
     """
     import shlex
 
+    from jtl.command.use import chosen
     from jtl.train import Checkpoints
 
     with _mistakes(FileNotFoundError, ValueError):
         saved = Checkpoints(checkpoint)
         step = "newest" if saved.best() is None else "best"
-        about = saved.about(step=step)
-        words = shlex.split(about["recipe"])
+        words = shlex.split(saved.about(step=step)["recipe"])
         if words[:2] != ["jtl", "train"] or len(words) < 3:
             if code is None:
                 raise Mistake(
@@ -316,7 +314,9 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
         if code is not None and not name.endswith(".py"):
             raise Mistake(f"--recipe {name!r}: give the path of a .py file")
         variables = saved.variables(step=step)
-    return _load(name, words[3:], shlex.join(["jtl", "train", name])), variables, about["step"]
+        print(f"{checkpoint}: {chosen(saved)}", file=sys.stderr)
+        step = saved.about(step=step)["step"]
+    return _load(name, words[3:], shlex.join(["jtl", "train", name])), variables, step
 
 
 def _load(name: str, options: list[str], prog: str) -> Any:

@@ -81,6 +81,9 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
     notes = []
+    for name, own in (("source", splits["train"].items), ("target", target.examples.items)):
+        if (cut := inputs.cut(own)) is not None:
+            notes.append(f"{name}: {cut}")
     if settings.oracle:
         notes.append("ORACLE: the checkpoint was chosen by the labels of the target; without them nobody can choose so")
     if folded(before):

@@ -7,10 +7,11 @@ from jtl import heads, losses
 from jtl.command.adapt_settings import Method
 from jtl.methods.adapt import afn, bnm, cdan, coral, dann, information_maximisation, jmmd, mcc, mcd, mmd
 from jtl.methods.adapt.adapt import adapt
-from jtl.methods.adapt.dann import weight_schedule
+from jtl.methods.adapt.dann import default_critic, weight_schedule
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Model
 from jtl.objective import Objective
+from jtl.reads import Read
 from jtl.train.turns import Turn
 
 
@@ -35,17 +36,17 @@ NAMES: tuple[str, ...] = get_args(Method)
 AFTER_SOURCE = ("ada_bn", "shot")
 """Methods that begin with the weights that were fine-tuned on the source, and then see the target alone."""
 SHOT_WEIGHT = 0.3
-_ALIGNMENTS: Mapping[str, Callable[[Any], Objective]] = {
-    "dann": lambda weight: dann(weight=weight),
-    "cdan": lambda weight: cdan(weight=weight),
-    "cdan_e": lambda weight: cdan(weight=weight, entropy=True),
-    "mcc": mcc,
-    "coral": coral,
-    "mmd": mmd,
-    "jmmd": jmmd,
-    "afn": afn,
-    "bnm": bnm,
-    "im": information_maximisation,
+_ALIGNMENTS: Mapping[str, Callable[[Any, Read], Objective]] = {
+    "dann": lambda weight, reads: dann(_critic(reads), weight),
+    "cdan": lambda weight, reads: cdan(_critic(reads), weight),
+    "cdan_e": lambda weight, reads: cdan(_critic(reads), weight, entropy=True),
+    "mcc": lambda weight, reads: mcc(weight),
+    "coral": lambda weight, reads: coral(weight, feature=_feature(reads)),
+    "mmd": lambda weight, reads: mmd(weight, feature=_feature(reads)),
+    "jmmd": lambda weight, reads: jmmd(weight, features=(_feature(reads),)),
+    "afn": lambda weight, reads: afn(weight, feature=_feature(reads)),
+    "bnm": lambda weight, reads: bnm(weight),
+    "im": lambda weight, reads: information_maximisation(weight),
 }
 _RAMPED = ("dann", "cdan", "cdan_e", "mmd", "jmmd")
 
@@ -60,16 +61,19 @@ def plan(
 ) -> Plan:
     """What a step of a method minimises; of those of `AFTER_SOURCE` it is the source's part.
 
+    Critics, kernels and the second head read what the network's head reads, as the mean over a text's tokens.
+
     Args:
       name: one of `NAMES`.
-      net: the network.
+      net: `jtl.network(backbone=..., head=...)`.
       classes: of the network; the second head of "mcd" is a linear one.
       steps: of the run; the weight of a critic or a kernel grows with them.
       weight: λ; None: that of `WEIGHTS`, of SHOT `SHOT_WEIGHT`.
       loss: of the source's rows.
 
     Raises:
-      ValueError: for another name, or a weight of a method that has none.
+      ValueError: for another name, a weight of a method that has none, or a head that reads several features where
+        the method aligns one.
     """
     if name not in NAMES:
         raise ValueError(f"method {name!r}: there are {', '.join(NAMES)}")
@@ -86,15 +90,25 @@ def plan(
 
         return Plan(Objective(run, init, alone.commit, alone.classes))
     if name == "mcd":
-        fit, apart, close = mcd(net, heads.linear(classes), loss)
+        fit, apart, close = mcd(net, heads.linear(classes, reads=net.parts["head"].reads), loss)
         turns = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=4)]
         return Plan(turns, (("backbone/.*",), ("head/.*", "second/.*")))
     largest = WEIGHTS[name] if weight is None else weight
     ramp = weight_schedule(steps)
     strength: Any = (lambda step: largest * ramp(step)) if name in _RAMPED else largest
-    return Plan(adapt(net, loss, alignments=[_ALIGNMENTS[name](strength)]))
+    return Plan(adapt(net, loss, alignments=[_ALIGNMENTS[name](strength, net.parts["head"].reads)]))
 
 
 def first(objective: Any) -> Objective:
     """The objective that initialises the parameters: of turns the first one's."""
     return objective[0].objective if isinstance(objective, list) else objective
+
+
+def _critic(reads: Read) -> Model:
+    return heads.reading(default_critic(), reads)
+
+
+def _feature(reads: Read) -> str:
+    if len(reads.names) != 1:
+        raise ValueError(f"the head reads {list(reads.names)}, and this method aligns one feature: take dann or mcc")
+    return reads.names[0]

@@ -1,5 +1,6 @@
 """What the commands print; nothing heavy is imported before it is used."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,15 @@ def saved(run: Path) -> Path | None:
         return run / "model"
     weights = (run / "model.safetensors").is_file() or any(run.glob("step_*/manifest.json"))
     return run if weights and (run / "config.json").is_file() else None
+
+
+def _tell(folder: Path) -> None:
+    """Says which checkpoint of a run is used; beside the results, which another program may read."""
+    from jtl.command import use
+    from jtl.train.checkpoint.checkpoints import Checkpoints
+
+    if which := use.chosen(Checkpoints(folder)):
+        print(f"{folder}: {which}", file=sys.stderr)
 
 
 def finetune(settings: Settings) -> int:
@@ -153,6 +163,7 @@ def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "j
             " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
         )
     use.export(folder, out, format)
+    _tell(folder)
     print(f"{out}: written for {format}")
     return 0
 
@@ -168,6 +179,7 @@ def evaluate(folder: Path, data: Path | None, text: str, label: str) -> int:
     if data is None:
         raise ValueError("give labelled data to evaluate on: jtl eval RUN DATA")
     scores = use.judge(folder, data, text, label)
+    _tell(folder)
     print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
     for name, precision, recall, f1, count in scores.by_class():
         print(f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {count} examples")
@@ -179,6 +191,7 @@ def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, t
     from jtl.command import use
 
     items, shares, classes = use.predict(folder, inputs, text)
+    _tell(folder)
     if csv is not None:
         use.write_csv(csv, items, shares, classes)
     ranked(items, shares, classes, top)

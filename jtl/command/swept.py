@@ -17,11 +17,13 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     """The name of the number that ranks the runs.
 
     Raises:
-      ValueError: for no command, one that is not swept, or where the number must be named.
+      ValueError: for no command, one that is not swept, no recipe, or where the number must be named.
     """
     if not command or command[0] not in COMMANDS:
         given = " ".join(command)
         raise ValueError(f"{given!r} after --: give {', '.join(COMMANDS)} and its words, as -- adapt SOURCE TARGET ...")
+    if command[0] == "train" and (len(command) < 2 or command[1].startswith("-")):
+        raise ValueError(f"{' '.join(command)!r} after --: name a recipe or a .py file, as -- train digits")
     options = points(grid)
     if by is not None:
         return by

@@ -43,17 +43,34 @@ def opened(folder: Path) -> tuple[Pretrained, str]:
 def whole(folder: Path) -> Pretrained:
     """A saved network; of a run's checkpoints the best one, or the newest where none was scored.
 
-    What a method trained beside the backbone and the head, as a critic, is left.
+    Of a run that keeps moving averages these are taken, because its validation judged them. What a method trained
+    beside the backbone and the head, as a critic, is left.
     """
     saver = Checkpoints(folder)
     if not saver.steps():
         return load(folder)
-    step = "newest" if saver.best() is None else "best"
-    found = saver.variables(step=step)
+    found = saver.variables(step="newest" if saver.best() is None else "best")
     others = sorted(found.params.keys() - {"backbone", "head"})
     loaded = load(folder, unused=[f"{re.escape(top)}/.*" for top in others])
     mine = {top: jax.tree.map(np.asarray, found.params.get(top, {})) for top in ("backbone", "head")}
     return loaded._replace(variables=Variables(mine, jax.tree.map(np.asarray, found.stats)))
+
+
+def chosen(saver: Checkpoints) -> str:
+    """Which checkpoint of a run is used, and which of its parameters; "" where there is none.
+
+    Example:
+      >>> import tempfile, jtl
+      >>> chosen(jtl.Checkpoints(tempfile.mkdtemp()))
+      ''
+    """
+    if not saver.steps():
+        return ""
+    best = saver.best()
+    about = saver.about(step="newest" if best is None else "best")
+    averages = any(name.startswith("ema/") for name in about["leaves"])
+    which = "the newest, because none was scored" if best is None else "the best by its validation"
+    return f"step {about['step']}, {which}" + "; the moving averages of its parameters" * averages
 
 
 def predict(folder: Path, inputs: Sequence[str], text: str = "text") -> tuple[list[Any], np.ndarray, tuple[str, ...]]:

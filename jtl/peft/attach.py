@@ -32,6 +32,7 @@ class Adapter(NamedTuple):
       takes: `takes(own) -> bool`, whether there can be such an adapter at a module with these parameters.
       around: `around(backbone, paths) -> backbone` with the adapter at these modules, where that is more than another
         output of each of them, as tokens that go through all blocks; `apply` is then None.
+      within: regexes each of which must match one of the adapted modules, as those of modules with another rank.
     """
 
     where: tuple[str, ...]
@@ -43,6 +44,7 @@ class Adapter(NamedTuple):
     rest: Callable[[Params, str, Params], Params] | None = None
     takes: Callable[[Params], bool] = has_kernel
     around: Callable[[Model, tuple[str, ...]], Model] | None = None
+    within: tuple[str, ...] = ()
 
 
 def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:
@@ -75,6 +77,9 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     """
     base, put = _backbone(variables)
     paths = matched(base, adapter.where, adapter.takes)
+    missed = [pattern for pattern in adapter.within if not any(re.fullmatch(pattern, path) for path in paths)]
+    if missed:
+        raise ValueError(f"the patterns {missed} match none of the adapted modules {paths}")
     there = base.get(ADAPTER, {})
     taken = sorted(set(paths) & {path.rpartition("/")[0] for path in flatten(there)})
     if taken:

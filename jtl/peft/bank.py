@@ -11,6 +11,7 @@ from jaxtyping import Array, Int
 from jtl.model import ADAPTER, Model, Variables
 from jtl.params import flatten, unflatten
 from jtl.peft.attach import Adapter, matched
+from jtl.peft.lora import rank_and_scale
 from jtl.transform.intercept import Call, intercepted
 from jtl.typing import Key, Output, Params, Stats
 
@@ -91,9 +92,6 @@ class Bank:
         config = adapter.config
         if config.get("peft_type") != "LORA" or config["use_dora"]:
             raise ValueError(f"{name!r}: a bank takes jtl.peft.lora(...) without magnitude and with start='zero'")
-        if config["r"] > self.rank:
-            raise ValueError(f"{name!r}: its rank {config['r']} is above the bank's, {self.rank}")
-        scale = config["lora_alpha"] / (config["r"] ** 0.5 if config["use_rslora"] else config["r"])
         given = flatten(variables.params.get("backbone", variables.params)[ADAPTER])
         paths = [path for path in _modules(given) if any(re.fullmatch(pattern, path) for pattern in adapter.where)]
         if not paths:
@@ -101,6 +99,9 @@ class Bank:
         room = flatten(_bank_of(self.variables))
         leaves = {}
         for path in paths:
+            rank, scale = rank_and_scale(config, path)
+            if rank > self.rank:
+                raise ValueError(f"{name!r}: its rank {rank} at {path!r} is above the bank's, {self.rank}")
             for leaf, value in (("a", given[f"{path}/a"]), ("b", scale * given[f"{path}/b"])):
                 to = f"{path}/{leaf}"
                 if to not in room:
@@ -110,7 +111,7 @@ class Bank:
                 axis = 1 if leaf == "a" else 0
                 if value.shape[1 - axis] != room[to].shape[2 - axis]:
                     raise ValueError(f"{name!r}: {to} is {value.shape}; the bank's base has {room[to].shape[1:]}")
-                more = [(0, self.rank - config["r"]) if i == axis else (0, 0) for i in (0, 1)]
+                more = [(0, self.rank - rank) if i == axis else (0, 0) for i in (0, 1)]
                 leaves[to] = jnp.pad(value, more).astype(room[to].dtype)
         return leaves
 

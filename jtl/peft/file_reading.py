@@ -23,8 +23,6 @@ _OTHERS = (  # entries of a config that change what is computed, and that are no
     "module_dropout",
     "coft",
     "block_share",
-    "rank_pattern",
-    "alpha_pattern",
     "lora_bias",
     "target_parameters",
     "trainable_token_indices",
@@ -48,6 +46,7 @@ class Part(NamedTuple):
       value: in jtl's layout.
       first: of the module's outputs, in the layer of the file, which may be several modules.
       before: whether IA3 scales the module's input.
+      layer: its name in the file.
     """
 
     module: str
@@ -55,6 +54,7 @@ class Part(NamedTuple):
     value: np.ndarray
     first: int
     before: bool
+    layer: str
 
 
 def parts_of(
@@ -79,7 +79,7 @@ def parts_of(
     parts = cut(leaf, value, widths, before, name) if len(paths) > 1 else [value]
     starts = np.cumsum([0, *widths])
     for path, part, start in zip(paths, parts, starts, strict=False):
-        yield Part(module_of(path), leaf, part, int(start), before)
+        yield Part(module_of(path), leaf, part, int(start), before, layer)
 
 
 def _paths(rules: Rules, name: str, given: str, params: Mapping[str, Any]) -> tuple[Rule, tuple[str, ...]]:
@@ -114,6 +114,8 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
             rank_stabilised=bool(config.get("use_rslora")),
             dropout=config.get("lora_dropout", 0.0),
             magnitude=bool(config.get("use_dora")),
+            ranks=_by_module(config, "rank_pattern", parts),
+            alphas=_by_module(config, "alpha_pattern", parts),
         )
     if kind == "VERA":
         if shared.keys() != {"a", "b"}:
@@ -142,6 +144,17 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         )
     others = ("LORA (with rsLoRA and DoRA)", "VERA", "OFT", "IA3", *KINDS)
     raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
+
+
+def _by_module(config: Mapping[str, Any], entry: str, parts: Sequence[Part]) -> dict[str, Any]:
+    """The values of a pattern of PEFT by module; the first of its regexes that the end of a layer's name matches."""
+    patterns = config.get(entry) or {}
+    found = {}
+    for part in parts:
+        keys = [key for key in patterns if re.match(rf"(.*\.)?({key})$", part.layer)]
+        if keys:
+            found[re.escape(part.module)] = patterns[keys[0]]
+    return found
 
 
 def _is_input(config: Mapping[str, Any], layer: str) -> bool:

@@ -1,5 +1,8 @@
 """The tensors and the config of PEFT's files from an adapter."""
 
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +10,8 @@ import numpy as np
 from jtl.params import flatten
 from jtl.peft.attach import Adapter, matched
 from jtl.peft.file_names import ENDINGS, PREFIX, SHARED, TURNED, check_kernel, matches, module_of, table_of
-from jtl.peft.fused import fuse, padded
+from jtl.peft.fused import fuse
+from jtl.peft.lora import rank_and_scale
 from jtl.pretrained.load import Pretrained
 from jtl.typing import Params
 from jtl.weights.mapping.export import named
@@ -22,7 +26,7 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
         name, paths = named(f"backbone/{module}/kernel", table)[-1]  # of transformers' networks since version 5
         modules[name.removesuffix(".weight")] = tuple(module_of(path) for path in paths)
     inputs, first = adapter.config.get("inputs", ()), adapter.config.get("first", {})
-    made, widest, before = {}, [], {}
+    made, widest, before, scales = {}, [], {}, {}
     for name, parts in modules.items():
         kernels = [flat[f"{module}/kernel"] for module in parts]
         for module, kernel in zip(parts, kernels, strict=True):
@@ -41,15 +45,15 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
         if len(sides) > 1:
             raise ValueError(f"{name} is the layers {parts}, of which IA3 scales inputs here and outputs there")
         before[name] = sides == {True}
+        if "ranks" in adapter.config:
+            leaves, scales[name] = _one_scale(adapter.config, parts, leaves)
         made[name] = fuse(leaves, kernels, before[name], name)
         widest.append((kernels[0].shape[0], int(ends[-1])))
-    config = {name: value for name, value in adapter.config.items() if name not in ("inputs", "first")}
-    ranks = [part["a"].shape[-1] for part in made.values() if "a" in part]
-    if ranks and max(ranks) > config["r"]:  # the scale of the update stays
-        more = max(ranks) / config["r"]
-        config |= {"r": max(ranks), "lora_alpha": config["lora_alpha"] * (more**0.5 if config["use_rslora"] else more)}
-    for name, part in made.items():
-        leaves = padded(part, config["r"]) if ranks else part
+    own = ("inputs", "first", "ranks", "alphas")
+    config = {name: value for name, value in adapter.config.items() if name not in own}
+    if scales:
+        config |= _patterns(config, {name: part["a"].shape[-1] for name, part in made.items()}, scales)
+    for name, leaves in made.items():
         image = flat[f"{modules[name][0]}/kernel"].ndim == 4
         for ending, (leaf, _) in ENDINGS.items():
             if leaf in leaves:
@@ -66,7 +70,37 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
     return config, tensors
 
 
+def _one_scale(
+    config: Mapping[str, Any], modules: Sequence[str], parts: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[list[Mapping[str, np.ndarray]], float]:
+    """LoRA's leaves of the modules of one layer, and the scale that all of them then have."""
+    scales = [rank_and_scale(config, module)[1] for module, part in zip(modules, parts, strict=True) if part]
+    made = [
+        {**part, "b": part["b"] * (rank_and_scale(config, module)[1] / scales[0])} if part and len(set(scales)) > 1
+        else part
+        for module, part in zip(modules, parts, strict=True)
+    ]  # fmt: skip
+    return made, scales[0]
+
+
+def _patterns(config: Mapping[str, Any], ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, Any]:
+    """Rank and alpha of most layers, and PEFT's patterns of the others."""
+    alphas = {}
+    for name, rank in ranks.items():
+        alpha = scales[name] * (rank**0.5 if config["use_rslora"] else rank)
+        alphas[name] = int(near) if abs(alpha - (near := round(alpha))) < 1e-9 * alpha else alpha
+    r, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    return {
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != r},
+        "alpha_pattern": {f"^{re.escape(name)}": one for name, one in alphas.items() if one != alpha},
+    }
+
+
 def _as_torch(leaf: str, value: np.ndarray, before: bool, image: bool) -> np.ndarray:
+    if image and leaf in ("scale", "m"):
+        return value[None, :, None, None]
     if leaf == "scale":
         return value[None] if before else value[:, None]
     if leaf not in ("a", "b"):

@@ -118,8 +118,8 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
 
     The names are those of transformers' classifier, or language model where there is no head, and timm's where the
     network's file had them. Of a layer that is several here LoRA is written with the sum of their ranks where their A
-    differ, and all other layers of the file with as many, the rest of which is 0: what is computed stays. The head is
-    written beside prompts alone, because PEFT reads no prompt of a classifier without it.
+    differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`. The
+    head is written beside prompts alone, because PEFT reads no prompt of a classifier without it.
 
     Args:
       directory: made where it is not there; files of that name in it are written over.

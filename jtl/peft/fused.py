@@ -80,13 +80,6 @@ def fuse(
     return found
 
 
-def padded(leaves: Mapping[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
-    """LoRA's leaves at a higher rank, with zeros: one file has one rank."""
-    more = rank - leaves["a"].shape[-1]
-    a = np.pad(leaves["a"], (*((0, 0),) * (leaves["a"].ndim - 1), (0, more)))
-    return {**leaves, "a": a, "b": np.pad(leaves["b"], ((0, more), (0, 0)))}
-
-
 def _same(values: Sequence[np.ndarray]) -> bool:
     return all(np.array_equal(values[0], value) for value in values[1:])
 

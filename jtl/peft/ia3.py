@@ -12,9 +12,9 @@ from jtl.typing import Key, Params
 
 
 def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
-    """(IA)³ of dense layers: `y = l ⊙ (x W + b)` for keys and values, `y = (l ⊙ x) W + b` after an activation.
+    """(IA)³: `y = l ⊙ (x W + b)` for keys and values, `y = (l ⊙ x) W + b` after an activation.
 
-    l starts at 1, so the network starts as it was.
+    l starts at 1, so the network starts as it was. Of a convolution each channel has one l.
 
     Args:
       outputs: regexes over paths of modules whose outputs are scaled, as `.*/attention/(key|value)`.
@@ -24,7 +24,8 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
       An adapter with the parameter `scale`.
 
     Raises:
-      ValueError: at `attach`, for a kernel that is not [in, out], and for a module that both match.
+      ValueError: at `attach`, for a kernel that is neither [in, out] nor [height, width, in, out], and for a module
+        that both match; when called, for a convolution in groups whose input is to be scaled.
 
     Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, 2022, arXiv
     2205.05638.
@@ -41,21 +42,29 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
     def init(key: Key, path: str, own: Params) -> Params:
         del key
         kernel = own["kernel"]
-        if kernel.ndim != 2:
-            raise ValueError(f"the kernel of {path!r} is {kernel.shape}; IA3 takes dense layers, [in, out]")
+        if kernel.ndim not in (2, 4):
+            raise ValueError(
+                f"the kernel of {path!r} is {kernel.shape}; IA3 takes dense layers, [in, out], and convolutions,"
+                " [height, width, in, out]"
+            )
         if before(path) and any(re.fullmatch(pattern, path) for pattern in outputs):
             raise ValueError(f"{path!r} is matched by outputs={outputs!r} and by inputs={inputs!r}: let one match it")
-        return {"scale": jnp.ones(kernel.shape[0 if before(path) else 1], kernel.dtype)}
+        return {"scale": jnp.ones(kernel.shape[-2 if before(path) else -1], kernel.dtype)}
 
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
         del own
         if before(call.path):
+            if x.shape[-1] != params["scale"].shape[0]:
+                raise ValueError(
+                    f"{call.path!r} is a convolution in groups, of {params['scale'].shape[0]} of {x.shape[-1]} channels"
+                    " each; IA3 scales the outputs of those: let `outputs` match it"
+                )
             return run(_times(x, params["scale"]))
         return _times(run(x), params["scale"])
 
     def merge(params: Params, path: str, own: Params) -> Params:
         if before(path):
-            return {**own, "kernel": own["kernel"] * params["scale"][:, None]}
+            return {**own, "kernel": own["kernel"] * params["scale"].reshape((1,) * (own["kernel"].ndim - 2) + (-1, 1))}
         return {name: _times(leaf, params["scale"]) for name, leaf in own.items()}
 
     return Adapter((*outputs, *inputs), init, apply, merge, {"peft_type": "IA3", "inputs": tuple(inputs)})

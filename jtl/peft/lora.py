@@ -1,6 +1,7 @@
 """LoRA, rsLoRA, DoRA, PiSSA and LoRA+: low-rank updates of dense layers and convolutions."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -22,6 +23,8 @@ def lora(
     dropout: float = 0.0,
     magnitude: bool = False,
     start: Literal["zero", "pissa"] = "zero",
+    ranks: Mapping[str, int] | None = None,
+    alphas: Mapping[str, float] | None = None,
 ) -> Adapter:
     """LoRA of dense layers: `y = x W + b + s (x A) B` with A [in, rank] and B [rank, out], `s = alpha / rank`.
 
@@ -36,19 +39,23 @@ def lora(
       rank_stabilised: `s = alpha / √rank` (rsLoRA), with which gradients do not shrink as the rank grows.
       dropout: probability with which an element of the adapter's x is dropped in training.
       magnitude: DoRA, `y = x W' + b` with `W' = m (W + s A B) / ‖W + s A B‖`, where the norm is of each output's
-        column, and a constant to the gradient, and m starts as ‖W‖. With dropout it is the product A B whose x is
-        dropped.
+        column (of a convolution over height, width and in), a constant to the gradient, and m starts as ‖W‖. With
+        dropout it is the product A B whose x is dropped.
       start: "pissa" for A and B of the rank largest singular values of W, `s A B = U S V`, that are taken out of the
         base, which keeps the others: the network starts as it was, and the directions that matter most are trained.
         A network that was made so is not the pretrained one with an adapter, so its adapter alone is no file of PEFT.
+      ranks: by regex over whole module paths, of the modules whose rank is another; the first that matches counts.
+        These are the `rank_pattern` of a file of PEFT.
+      alphas: likewise of the modules whose alpha is another, its `alpha_pattern`.
 
     Returns:
       An adapter with the parameters `a`, `b`, and `m` where `magnitude`.
 
     Raises:
       ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive, another start; at
-        `attach`, for a kernel that is neither [in, out] nor [height, width, in, out], for a convolution with dropout or
-        `magnitude`, and for "pissa" with a rank above that of a kernel; when training with dropout without a key.
+        `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, for a kernel that is neither
+        [in, out] nor [height, width, in, out], for a convolution with dropout, and for "pissa" with a rank above that
+        of a kernel; when training with dropout without a key.
 
     Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv 2106.09685. Kalajdzievski, A Rank
     Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv 2312.03732. Liu et al., DoRA: Weight-Decomposed
@@ -62,31 +69,44 @@ def lora(
     """
     if isinstance(where, str):
         raise ValueError(f"where={where!r}: give a tuple of regexes")
-    if rank < 1:
-        raise ValueError(f"rank={rank}: give at least 1")
+    ranks, alphas = dict(ranks or {}), dict(alphas or {})
+    for pattern, own_rank in {"rank": rank, **ranks}.items():
+        if own_rank < 1:
+            raise ValueError(f"{pattern}={own_rank}: a rank is at least 1")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout}: give a probability of at least 0 and below 1")
-    if alpha is not None and not alpha > 0:
-        raise ValueError(f"alpha={alpha}: give a positive number")
+    for pattern, own_alpha in {"alpha": 1 if alpha is None else alpha, **alphas}.items():
+        if not own_alpha > 0:
+            raise ValueError(f"{pattern}={own_alpha}: alpha is a positive number")
     if start not in ("zero", "pissa"):
         raise ValueError(f"start={start!r}: give 'zero' or 'pissa'")
-    scale = (rank if alpha is None else alpha) / (rank**0.5 if rank_stabilised else rank)
+
+    if alpha is None:
+        alphas = {**alphas, **{pattern: r for pattern, r in ranks.items() if pattern not in alphas}}
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank if alpha is None else alpha,
+        "lora_dropout": dropout,
+        "use_rslora": rank_stabilised,
+        "use_dora": magnitude,
+        "bias": "none",
+        "ranks": ranks,
+        "alphas": alphas,
+    }
 
     def init(key: Key, path: str, own: Params) -> Params:
-        kernel = own["kernel"]
+        kernel, rank, scale = own["kernel"], *rank_and_scale(config, path)
         if kernel.ndim not in (2, 4):
             raise ValueError(
                 f"the kernel of {path!r} is {kernel.shape}; LoRA takes dense layers, [in, out], and convolutions,"
                 " [height, width, in, out]: let `where` match those"
             )
-        if kernel.ndim == 4 and (dropout or magnitude):
-            raise ValueError(
-                f"{path!r} is a convolution, for which LoRA has neither dropout (here {dropout}) nor a magnitude"
-                f" (here {magnitude})"
-            )
+        if kernel.ndim == 4 and dropout:
+            raise ValueError(f"{path!r} is a convolution, for which LoRA has no dropout (here {dropout})")
         fan_in, out = kernel.size // kernel.shape[-1], kernel.shape[-1]
         if start == "pissa":
-            made = _principal(kernel.reshape(fan_in, out), path)
+            made = _principal(kernel.reshape(fan_in, out), path, rank, scale)
         else:
             limit = fan_in**-0.5
             a = jax.random.uniform(key, (fan_in, rank), kernel.dtype, -limit, limit)
@@ -94,7 +114,7 @@ def lora(
         made["a"] = made["a"].reshape(*kernel.shape[:-1], rank)
         return made | ({"m": _columns(jnp.asarray(kernel))} if magnitude else {})
 
-    def _principal(kernel: Any, path: str) -> dict[str, Any]:
+    def _principal(kernel: Any, path: str, rank: int, scale: float) -> dict[str, Any]:
         if rank > min(kernel.shape):
             raise ValueError(f"rank={rank}: the kernel of {path!r} has {min(kernel.shape)} singular values")
         u, values, v = jnp.linalg.svd(jnp.asarray(kernel, jnp.promote_types(kernel.dtype, jnp.float32)), False)
@@ -105,13 +125,16 @@ def lora(
         }
 
     def rest(params: Params, path: str, own: Params) -> Params:
-        del path
-        kernel = own["kernel"]
+        kernel, scale = own["kernel"], rank_and_scale(config, path)[1]
         return {**own, "kernel": (kernel - scale * (params["a"] @ params["b"])).astype(kernel.dtype)}
 
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
+        scale = rank_and_scale(config, call.path)[1]
         if params["a"].ndim == 4:
-            updated = {**own, "kernel": _updated(params, own)}
+            kernel = _updated(params, own, scale)
+            if magnitude:
+                kernel = kernel * (params["m"] / jax.lax.stop_gradient(_columns(kernel)))[None, None, None]
+            updated = {**own, "kernel": kernel.astype(own["kernel"].dtype)}
             return call.module.clone(parent=None, name=None).apply({"params": updated}, x)
         y, given = run(x), x
         if dropout and call.train:
@@ -122,34 +145,28 @@ def lora(
         update = scale * (given @ params["a"].astype(y.dtype) @ params["b"].astype(y.dtype))
         if not magnitude:
             return y + update
-        ratio = (params["m"] / jax.lax.stop_gradient(_columns(_updated(params, own)))).astype(y.dtype)
+        ratio = (params["m"] / jax.lax.stop_gradient(_columns(_updated(params, own, scale)))).astype(y.dtype)
         ratio = ratio.reshape((1,) * (y.ndim - 1) + (-1,))
         bias = own.get("bias")
         bias = 0 if bias is None else bias.astype(y.dtype).reshape(ratio.shape)
         return (y - bias + update) * ratio + bias
 
     def merge(params: Params, path: str, own: Params) -> Params:
-        del path
-        kernel = _updated(params, own)
+        scale = rank_and_scale(config, path)[1]
+        kernel = _updated(params, own, scale)
         if magnitude:
-            kernel = kernel * (params["m"] / _columns(kernel))[None]
+            kernel = kernel * (params["m"] / _columns(kernel)).reshape((1,) * (kernel.ndim - 1) + (-1,))
         return {**own, "kernel": kernel.astype(own["kernel"].dtype)}
 
-    def _updated(params: Params, own: Params) -> Any:
-        return own["kernel"] + scale * (params["a"] @ params["b"])
-
-    config = {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": rank if alpha is None else alpha,
-        "lora_dropout": dropout,
-        "use_rslora": rank_stabilised,
-        "use_dora": magnitude,
-        "bias": "none",
-    }
     if start == "pissa":
-        return Adapter(tuple(where), init, apply, merge, rest=rest)
-    return Adapter(tuple(where), init, apply, merge, config)
+        return Adapter(tuple(where), init, apply, merge, rest=rest, within=(*ranks, *alphas))
+    return Adapter(tuple(where), init, apply, merge, config, within=(*ranks, *alphas))
+
+
+def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:
+    """The rank of LoRA at a module and the factor of its update, by the adapter's config."""
+    rank, alpha = _first(config["ranks"], path, config["r"]), _first(config["alphas"], path, config["lora_alpha"])
+    return rank, alpha / (rank**0.5 if config["use_rslora"] else rank)
 
 
 def lora_plus(ratio: float = 16.0) -> Table:
@@ -175,7 +192,16 @@ def lora_plus(ratio: float = 16.0) -> Table:
     return [("(.*/)?adapter/.*/b", ratio), (".*", 1.0)]
 
 
+def _updated(params: Params, own: Params, scale: float) -> Any:
+    return own["kernel"] + scale * (params["a"] @ params["b"])
+
+
+def _first(patterns: Mapping[str, Any], path: str, otherwise: Any) -> Any:
+    """The value of the first pattern that matches the whole path."""
+    return next((value for pattern, value in patterns.items() if re.fullmatch(pattern, path)), otherwise)
+
+
 def _columns(kernel: Any) -> Any:
-    """The norm of each output's column, with a finite gradient where it is 0."""
-    squares = (kernel**2).sum(0)
+    """The norm of what each output has of the kernel, with a finite gradient where it is 0."""
+    squares = (kernel**2).sum(tuple(range(kernel.ndim - 1)))
     return jnp.sqrt(jnp.where(squares > 0, squares, 1)) * (squares > 0)

@@ -10,9 +10,13 @@ def folded(variables: Variables) -> bool:
     """Whether the running statistics say nothing, because batch normalisation was folded into the convolutions.
 
     Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo
-    what was learned, so they stay frozen.
+    what was learned, so they stay frozen. Weights that were never trained have that too, and one
+    constant scale and shift in each normalisation.
     """
     stats = flatten(variables.stats)
     means = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("mean")]
     spreads = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("var")]
+    own = [leaf for path, leaf in flatten(variables.params).items() if f"{path.rpartition('/')[0]}/mean" in stats]
+    if own and all(np.ptp(np.asarray(leaf)) == 0 for leaf in own):
+        return False
     return bool(means) and all((m == 0).all() for m in means) and all((np.ptp(v) < 1e-6) for v in spreads)

@@ -140,7 +140,7 @@ def _timm(config: Mapping[str, Any]) -> Found:
     for family, name in ((family, name) for family in FAMILIES.values() for name in names):
         if family.named(name, {}) is None:
             continue
-        _check_pool(family, config, args)
+        _check_pool(family.config.model_type, name, config, args)
         changes = _changes(family, name, args)
         made = family.named(name, changes)
         if made is not None:
@@ -154,18 +154,24 @@ def _timm(config: Mapping[str, Any]) -> Found:
     raise ValueError(f"arch={show(whole)} is not known{_near(names)}; `jtl models` lists all, as jtl models 'resnet*'")
 
 
-_TOKEN = {"vit", "deit", "deit3"}
-_FREELY = {"timm_clip", "timm_siglip", "dinov2", "dinov2_with_registers"}  # whose config has a pooling
+_POOLS = dict.fromkeys(("vit", "deit", "deit3", "timm_clip"), "token")
+_FREELY = {"dinov2", "dinov2_with_registers"}  # whose config has a pooling
 
 
-def _check_pool(family: Family, config: Mapping[str, Any], args: Mapping[str, Any]) -> None:
+def _pool(kind: str, name: str) -> str:
+    """The word of timm for the pooling of a network."""
+    if kind == "timm_siglip":
+        return "avg" if "_gap_" in name else "map"
+    return _POOLS.get(kind, "avg")
+
+
+def _check_pool(kind: str, name: str, config: Mapping[str, Any], args: Mapping[str, Any]) -> None:
     """Refuses another pooling than the network's own: its head would see other features, without an error."""
-    kind = family.config.model_type
-    own = "token" if kind in _TOKEN else "avg"
+    own = args.get("global_pool") or "token" if kind in _FREELY else _pool(kind, name)
     for where, given in (("", config), ("model_args ", args)):
         pool = given.get("global_pool") or own
-        if kind not in _FREELY and pool != own:
-            raise ValueError(f"{where}global_pool={show(pool)}: of a {kind} only {own!r} is read")
+        if pool != own:
+            raise ValueError(f"{where}global_pool={show(pool)}: of a {kind} only {show(own)} is read")
 
 
 def _changes(family: Family, name: str, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,8 +69,13 @@ def averaged(state: State) -> Params:
       >>> sorted(jtl.averaged(state))
       ['backbone', 'head']
     """
-    params = flatten(state.params)
-    return unflatten({**params, **{path: a.astype(params[path].dtype) for path, a in flatten(state.ema).items()}})
+    return with_averages(state.params, state.ema)
+
+
+def with_averages(params: Params, averages: Params) -> Params:
+    """Parameters with moving averages of some of them, rounded to their types, in place."""
+    leaves = flatten(params)
+    return unflatten({**leaves, **{path: a.astype(leaves[path].dtype) for path, a in flatten(averages).items()}})
 
 
 def variables(state: State) -> Variables:

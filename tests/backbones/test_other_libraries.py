@@ -135,6 +135,9 @@ def test_is_theirs_both_ways(ask, name, tmp_path):
     if library == "timm" and "architecture" in arch:
         ask(do="load_folder", folder=str(ours.parent), **given)
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), wanted)
+        file, folder = str(tmp_path / "theirs.pth"), str(tmp_path / "written")
+        ask(do="write_folder", name=name, file=file, folder=folder, args=arch.get("model_args", {}))
+        jax.tree.map(np.testing.assert_array_equal, load(folder).variables, loaded.variables)
 
 
 EXACT = ["timm dinov2", "timm dinov2_giant", "timm deit3", "timm quickgelu", "timm siglip", "timm siglip_gap"]

@@ -14,6 +14,7 @@ from jtl import cli
 from jtl.command import adapt, adapt_target, adaptations, source, sweep
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.swept import ranking
+from jtl.model import Variables
 
 SHORT = ["--steps", "4", "--batch", "4", "--ways", "all", "--learning-rate", "0.001"]
 
@@ -130,6 +131,36 @@ def test_a_name_means_its_method(name):
         path for path in jtl.flatten(variables.params) for g in plan.groups if any(re.fullmatch(p, path) for p in g)
     ]
     assert sorted(owned) == sorted(jtl.flatten(variables.params))
+
+
+def _two_features(read):
+    """A network whose head reads "mean"; the other feature is not a number."""
+
+    def apply(variables, x, *, train, key=None):
+        f = jax.numpy.tanh(x @ variables.params["w"])
+        return {"mean": f, "pooled": f * np.nan, "other": 2 * f}, variables.stats
+
+    body = jtl.Model(lambda key, x: Variables({"w": jax.random.normal(key, (5, 8))}, {}), apply)
+    return jtl.network(backbone=body, head=jtl.heads.linear(2, reads=read))
+
+
+@pytest.mark.parametrize("name", adaptations.NAMES)
+def test_a_method_aligns_what_the_head_reads(name):
+    """Networks of texts have features beside the mean of their tokens, and the head does not read them."""
+    x, y = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32), np.array([0, 1, 0, 1], np.int32)
+    batch = {"source": {"x": x, "y": y}, "target": {"x": x + 1}}
+    plan = adaptations.plan(name, _two_features("mean"), 2, 30)
+    objective = adaptations.first(plan.objective)
+    variables = objective.init(jax.random.key(0), batch)
+    turns = [turn.objective for turn in plan.objective] if isinstance(plan.objective, list) else [objective]
+    for turn in turns:
+        terms, _ = turn(variables.params, variables.stats, batch, jax.random.key(1), 3)
+        assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(terms)), terms
+
+
+def test_a_head_of_two_features_has_none_to_align():
+    with pytest.raises(ValueError, match=r"reads \['mean', 'other'\].*aligns one feature"):
+        adaptations.plan("coral", _two_features(("mean", "other")), 2, 30)
 
 
 def test_the_baseline_sees_no_row_of_the_target():

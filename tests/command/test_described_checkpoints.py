@@ -39,17 +39,17 @@ def made(tmp_path_factory):
     return root, loaded
 
 
-def train(loaded, folder, **options):
+def train(loaded, folder, ema=None, **options):
     draw = np.random.default_rng(1)
     data = jtl.data.arrays(draw.normal(size=(8, 8, 8, 3)).astype(np.float32), np.arange(8) % 2, batch_size=4)
-    step = jtl.make_step(jtl.finetune(loaded.network), optax.sgd(0.1))
+    step = jtl.make_step(jtl.finetune(loaded.network), optax.sgd(0.1), ema=ema)
     state = step.init(loaded.variables, jax.random.key(0))
     # The loss rises and falls, so that the best step is seldom the newest.
     judge = jtl.Validation(jtl.evaluation(loaded.network), data, every=1)
     saver = jtl.Checkpoints(folder, every=1, keep=4, **options)
     one = jtl.mesh(devices=jax.devices()[:1])
-    jtl.fit(step, state, data, steps=3, mesh=one, checkpoints=saver, validation=judge, progress=False)
-    return saver
+    found = jtl.fit(step, state, data, steps=3, mesh=one, checkpoints=saver, validation=judge, progress=False)
+    return saver, found
 
 
 def save(loaded, folder, **options):
@@ -134,3 +134,42 @@ def test_what_a_method_trained_beside_the_network_is_left(made, tmp_path):
     found = use.whole(tmp_path)
     assert found.variables.params.keys() == {"backbone", "head"}
     assert found.labels == ("day", "night")
+
+
+def test_what_the_validation_judged_is_used(made, tmp_path, capsys):
+    """Averages of parameters where the run keeps them: by predict, eval, export and load, which say so."""
+    root, loaded = made
+    saver, fitted = train(loaded, tmp_path / "run", ema=0.9, network=loaded)
+    step, photo = saver.best(), root / "photos" / "day" / "0.png"
+    last, mean = saver.variables(step=step, averages=False), saver.variables(step=step)
+    x = (np.asarray(Image.open(photo), np.float32)[None] / 255 - IMAGENET[0]) / np.asarray(IMAGENET[1], np.float32)
+
+    def shares(variables):
+        z = np.asarray(loaded.network.apply(variables, x.astype(np.float32), train=False)[0].output, np.float64)[0]
+        return np.exp(z) / np.exp(z).sum()
+
+    said = f"step {step}, the best by its validation; the moving averages of its parameters"
+    assert cli.main(["predict", str(tmp_path / "run"), str(photo), "--csv", str(tmp_path / "out.csv")]) == 0
+    assert said in capsys.readouterr().err
+    found = [float(v) for v in (tmp_path / "out.csv").read_text().splitlines()[1].split(",")[3:]]
+    np.testing.assert_allclose(found, shares(mean), atol=2e-6)
+    assert abs(shares(last) - shares(mean)).max() > 1e-4
+    assert cli.main(["export", str(tmp_path / "run"), str(tmp_path / "hf")]) == 0
+    assert said in capsys.readouterr().err
+    exported = load_file(tmp_path / "hf" / "model.safetensors")["classifier.weight"]
+    np.testing.assert_array_equal(exported, np.asarray(mean.params["head"]["out"]["kernel"]).T)
+    assert cli.main(["eval", str(tmp_path / "run"), str(root / "photos")]) == 0
+    assert said in capsys.readouterr().err
+    # By the definition: the newest state's averages, 0.9 of the one before and 0.1 of the parameters.
+    newest = jtl.load(tmp_path / "run").variables.params
+    jax.tree.map(np.testing.assert_array_equal, newest, jax.device_get(jtl.averaged(fitted.state)))
+    before = saver.variables(step=2).params["head"]["out"]["kernel"]
+    now = saver.variables(step=3, averages=False).params["head"]["out"]["kernel"]
+    np.testing.assert_allclose(newest["head"]["out"]["kernel"], 0.9 * before + 0.1 * now, atol=1e-6)
+
+
+def test_the_step_that_is_used_is_told(made, tmp_path, capsys):
+    loaded = made[1]
+    save(loaded, tmp_path, network=loaded)
+    assert cli.main(["export", str(tmp_path), str(tmp_path / "hf")]) == 0
+    assert f"{tmp_path}: step 0, the newest, because none was scored\n" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from jtl.command.inputs import texts
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.tables import rows
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "the", "##s"]
+WORDS = ["good", "bad", "film", "a", "the", "##s"]
 
 
 def table(root, text, name="t.csv"):
@@ -22,9 +22,7 @@ def table(root, text, name="t.csv"):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    folder = made.folder(tmp_path_factory.mktemp("net"), made.BERT | {"max_position_embeddings": 160})
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    return folder
+    return made.of_texts(tmp_path_factory.mktemp("net"), WORDS)
 
 
 @pytest.fixture(scope="module")

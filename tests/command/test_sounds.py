@@ -14,36 +14,14 @@ from jtl.methods.finetune.finetune import predictor
 from jtl.preprocess import audio
 from jtl.pretrained.load import load
 
-WAVES = {
-    "model_type": "wav2vec2",
-    "hidden_size": 12,
-    "num_attention_heads": 3,
-    "num_hidden_layers": 1,
-    "intermediate_size": 20,
-    "conv_dim": [16, 8],
-    "conv_kernel": [10, 3],
-    "conv_stride": [5, 2],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-    "classifier_proj_size": 6,
-}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    soundfile, root = pytest.importorskip("soundfile"), tmp_path_factory.mktemp("sounds")
-    draw = np.random.default_rng(0)
-    for name, hertz in (("high", 3000), ("low", 200)):
-        (root / "sounds" / name).mkdir(parents=True)
-        for speaker in ("anna", "ben", "carl"):
-            for i in range(4):
-                time = np.arange(600 + 50 * i) / 16000
-                wave = 0.5 * np.sin(2 * np.pi * hertz * time) + 0.05 * draw.normal(size=len(time))
-                soundfile.write(root / "sounds" / name / f"{speaker}_{i}.wav", wave, 16000)
-    folder = made.folder(root / "net", WAVES)
-    words = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "do_normalize": True}
-    (folder / "preprocessor_config.json").write_text(json.dumps(words | {"return_attention_mask": False}))
+    pytest.importorskip("soundfile")
+    root = tmp_path_factory.mktemp("sounds")
+    for seed, (name, hertz) in enumerate((("high", 3000), ("low", 200))):
+        made.tones(root / "sounds" / name, hertz, ("anna", "ben", "carl"), seed)
+    made.of_sounds(root / "net")
     return root
 
 

@@ -11,6 +11,7 @@ from running import forward
 
 from jtl import peft as ours
 from jtl.params import flatten, merge, select, split
+from jtl.peft.lora import rank_and_scale
 from jtl.pretrained.load import load
 
 torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
@@ -24,6 +25,21 @@ LAYERS = ["query", "value", "output.dense"]
 CONFIGS = {
     "lora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS},
     "rslora": {"r": 3, "lora_alpha": 6, "target_modules": LAYERS, "use_rslora": True},
+    "patterns": {
+        "r": 2,
+        "lora_alpha": 6,
+        "target_modules": LAYERS,
+        "rank_pattern": {"query": 4, "layer.1.output.dense": 3},
+        "alpha_pattern": {"value": 9, r"^bert\.encoder\.layer\.0\.attention\.self\.query": 1},
+    },
+    "rs_patterns": {
+        "r": 2,
+        "lora_alpha": 6,
+        "target_modules": LAYERS,
+        "use_rslora": True,
+        "rank_pattern": {"value": 3},
+        "alpha_pattern": {"query": 5},
+    },
     "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
     "vera": {"r": 6, "target_modules": LAYERS, "save_projection": True},
     "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
@@ -75,14 +91,29 @@ def test_both_ways(kind, base, tmp_path):
     ours.save(tmp_path / "ours", pretrained, loaded.variables, loaded.adapter)
     again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "ours").eval()
     np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-6)
+    same = ours.load(tmp_path / "ours", pretrained)
+    jax.tree.map(np.testing.assert_array_equal, same.variables, loaded.variables)
+    if "lora" in config.peft_type.lower():
+        modules = {path.rpartition("/")[0] for path in flatten(loaded.variables.params["backbone"]["adapter"])}
+        for module in modules:
+            assert rank_and_scale(same.adapter.config, module) == rank_and_scale(loaded.adapter.config, module)
     merged = ours.merge(loaded.variables, loaded.adapter)
     found = jax.jit(lambda v: forward(pretrained.network, train=False)(v, texts("bert"), None)[1])(merged)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
 
 
+PATCHES = ["patch_embeddings", "downsampling_layer.1"]
+IMAGES = {
+    "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),
+    "dora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES, use_dora=True),
+    "ia3": lambda: peft.IA3Config(target_modules=PATCHES, feedforward_modules=["downsampling_layer.1"]),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
 @pytest.mark.filterwarnings("ignore")
-def test_convolutions_both_ways(tmp_path):
-    """LoRA of ConvNeXt's convolutions of patches: PEFT's logits here, and again from the file that is written."""
+def test_convolutions_both_ways(kind, tmp_path):
+    """Adapters of ConvNeXt's convolutions of patches: PEFT's logits here, merged, and again from the written file."""
     import transformers
 
     hf_convnext(num_channels=3).save_pretrained(tmp_path)
@@ -96,16 +127,18 @@ def test_convolutions_both_ways(tmp_path):
         with torch.no_grad():
             return net(torch.tensor(images).permute(0, 3, 1, 2)).logits.numpy()
 
-    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["patch_embeddings", "downsampling_layer.1"])
-    theirs, draw = peft.get_peft_model(fresh(), config).eval(), torch.Generator().manual_seed(0)
+    theirs, draw = peft.get_peft_model(fresh(), IMAGES[kind]()).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or "ia3_" in name:
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(tmp_path)
     loaded = ours.load(tmp_path / "theirs", pretrained)
     assert np.abs(wanted - logits(fresh())).max() > 1e-2
     found = jax.jit(lambda v: loaded.network.apply(v, images, train=False)[0].output)(loaded.variables)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-5)
+    merged = ours.merge(loaded.variables, loaded.adapter)
+    found = jax.jit(lambda v: pretrained.network.apply(v, images, train=False)[0].output)(merged)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=2e-5)
     ours.save(tmp_path / "ours", pretrained, loaded.variables, loaded.adapter)
     again = peft.PeftModel.from_pretrained(fresh(), tmp_path / "ours").eval()
@@ -130,7 +163,7 @@ def test_what_is_not_read_raises(base, tmp_path):
     pretrained = load(base)
     for change, said in (
         ({"bias": "all"}, "'bias': 'all'"),
-        ({"rank_pattern": {"query": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"query": 4}}, "the network has"),
         ({"peft_type": "BOFT"}, "'BOFT'"),
         ({"r": 3}, "the network has"),
         ({"use_dora": True}, "lacks"),

@@ -28,3 +28,13 @@ def test_folded_weights_are_told_and_others_are_not(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "jtl.load"):
         assert not folded(jtl.load(saved(tmp_path / "b", 0.1)).variables)
     assert not caplog.text
+
+
+def test_weights_that_were_never_trained_are_not_folded():
+    net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
+    variables = net.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    assert not folded(variables)
+    shifted = jax.tree_util.tree_map_with_path(
+        lambda path, a: a + np.arange(a.size) if path[-1].key == "bias" else a, variables.params
+    )
+    assert folded(variables._replace(params=shifted))

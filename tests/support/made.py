@@ -1,6 +1,7 @@
 """Small networks with random weights as folders, written without any other library."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ BERT = {
     "vocab_size": 12,
     "max_position_embeddings": 16,
 }
+WAVES = {
+    "model_type": "wav2vec2",
+    "hidden_size": 12,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 1,
+    "intermediate_size": 20,
+    "conv_dim": [16, 8],
+    "conv_kernel": [10, 3],
+    "conv_stride": [5, 2],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 6,
+}
 MOBILENET_V2 = {"model_type": "mobilenet_v2", "depth_multiplier": 0.05}
 
 
@@ -57,6 +72,35 @@ def folder(path: Path, config: dict[str, Any], naming: str = "transformers", **o
     save_file(tensors(config, naming, **options), path / "model.safetensors", metadata={"format": "pt"})
     (path / "config.json").write_text(json.dumps(config))
     return path
+
+
+def of_sounds(path: Path) -> Path:
+    """A network of waves at 16 kHz, with its preprocessing."""
+    words = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000, "do_normalize": True}
+    folder(path, WAVES)
+    (path / "preprocessor_config.json").write_text(json.dumps(words | {"return_attention_mask": False}))
+    return path
+
+
+def of_texts(path: Path, words: Sequence[str], tokens: int = 160) -> Path:
+    """An encoder of texts with a vocabulary of these words, at most seven."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    folder(path, BERT | {"max_position_embeddings": tokens})
+    (path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    return path
+
+
+def tones(path: Path, hertz: int, names: Sequence[str], seed: int = 0) -> None:
+    """Short files of one tone and noise in a folder, four of each name; needs soundfile."""
+    import soundfile
+
+    draw = np.random.default_rng(seed)
+    path.mkdir(parents=True)
+    for name in names:
+        for i in range(4):
+            time = np.arange(600 + 50 * i) / 16000
+            wave = 0.5 * np.sin(2 * np.pi * hertz * time) + 0.05 * draw.normal(size=len(time))
+            soundfile.write(path / f"{name}_{i}.wav", wave, 16000)
 
 
 def files(path: Path) -> dict[str, bytes]:

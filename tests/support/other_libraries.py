@@ -180,6 +180,13 @@ def load_folder(folder, x, out, **changes):
     np.save(out, logits(timm.create_model(f"local-dir:{folder}", pretrained=True, **changes), x))
 
 
+def write_folder(name, file, folder, args):
+    """The folder that timm writes of a network with the weights of a file."""
+    net = NETS[name]()
+    net.load_state_dict(torch.load(file))
+    timm.models.save_for_hf(net, folder, model_args=args, safe_serialization=True)
+
+
 def load_original(name, x, file, out):
     """The logits of a network of timm with the weights of an original release, as timm itself reads it."""
     net = NETS[name]()
@@ -195,7 +202,7 @@ def shapes(library, name):
 
 
 if __name__ == "__main__":
-    DO = {f.__name__: f for f in (make, load, exact, load_folder, load_original, shapes)}
+    DO = {f.__name__: f for f in (make, load, exact, load_folder, write_folder, load_original, shapes)}
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -62,8 +62,8 @@ def rsd_loss(
 
     With orthonormal bases from `F_sᵀ = U_s Σ_s V_sᵀ`, and of the target alike, `U_sᵀ U_t = P cos(Θ) Qᵀ`. There are as
     many angles as the smaller dimension of both; 0 where a domain has no rows. Derivatives of singular vectors, which
-    do not exist at equal singular values, are smooth there: those of `1 / gap`, of squared ones, are of
-    `gap / (gap² + ε²)` with ε² the precision of the numbers.
+    do not exist at equal singular values, are smooth there: for `1 / gap`, of the squares of a and b, they have
+    `gap / (gap² + ε² (a² + b²)²)` with ε² the precision of the numbers.
 
     Args:
       source: features, zeros or not, of any scale: the subspace alone counts.
@@ -113,8 +113,11 @@ def _along(primals: Any, tangents: Any) -> Any:
     u, s, v = _svd(a)
     top = jnp.where(s[0] > 0, s[0], 1.0)
     w = s / top  # of a unit scale, so that ε has one meaning
-    gap = (w**2)[None] - (w**2)[:, None]
-    f = gap / (gap**2 + jnp.finfo(s.dtype).eps) / top  # a gap of equal values is of the size of rounding errors
+    square = w**2
+    gap, size = square[None] - square[:, None], jnp.maximum(square[None] + square[:, None], SMALL**2)
+    # A gap of equal values is of the size of rounding errors. It is measured by the values: that of a small one and of
+    # the zeros of masked rows is small too, and exact.
+    f = gap / (gap**2 + jnp.finfo(s.dtype).eps * size**2) / top
     inverse = w / (w**2 + SMALL**2) / top
     dp = u.T @ da @ v
     ds = jnp.diagonal(dp)

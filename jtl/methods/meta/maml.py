@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from jtl import rng
-from jtl.methods.meta import spread
 from jtl.methods.meta.inner_loop import Adapt, adapt_to, start_of
+from jtl.methods.meta.spread import Spread, check, means, over_tasks
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.model import Variables
@@ -16,26 +16,28 @@ from jtl.params import flatten, merge, unflatten
 from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
 
 
-def meta(adapt: Adapt, judge: Objective | Callable, *, at_once: int | None = None) -> Objective:
+def meta(adapt: Adapt, judge: Objective | Callable, *, spread: Spread = None) -> Objective:
     """The meta-objective `mean_tasks L_query(adapt(θ, support))`, for any way to adapt.
 
-    It is an objective like any other, so the one step trains θ and the parameters of the adaptation together. To add
-    up gradients task by task in a scan, which is fastest on a CPU and needs one task's memory, give the step
-    `microbatch=tasks`; with fewer parts the tasks of a part run side by side.
+    It is an objective like any other, so the one step trains θ and the parameters of the adaptation together. On a CPU
+    the tasks run one after the other and their gradients are added up on the way, which needs one task's memory and is
+    several times as fast for networks whose adapted weights differ by task; on other platforms they run side by side.
+    Neither changes the result. Over several devices each has its own tasks, and gradients are reduced once a step.
 
     Args:
       adapt: from a task's support set to its parameters, as `adapt_to(...)`.
       judge: the objective on the query set, at the adapted parameters.
-      at_once: how many tasks run side by side, the others after them in a scan; None for all. Activations are kept
-        for the backward pass either way, which `microbatch` avoids.
+      spread: how the tasks of a device run: "vmap", side by side; "scan", one after the other; a number, so many side
+        by side and the next after them, in less memory than all; None: "scan" where the platform is a CPU while
+        tracing, else "vmap". With `make_step(..., microbatch=n)` it is about the tasks of a part.
 
     Returns:
       An objective on batches `{"support": {...}, "query": {...}}` whose leaves have a leading axis of tasks.
       Statistics come back as they went in: those of one task mean nothing to the next. For `jtl.collect` it has the
-      loss and each metric of every task, [tasks].
+      loss and each metric of every task, [tasks]; these are constants.
 
     Raises:
-      ValueError: for `at_once` below 1; while tracing, for a metric that is not one number a task.
+      ValueError: for another `spread`; while tracing, for a metric that is not one number a task.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -47,19 +49,19 @@ def meta(adapt: Adapt, judge: Objective | Callable, *, at_once: int | None = Non
       >>> sorted(variables.params)
       ['backbone', 'head', 'rule']
     """
-    spread.check(at_once)
+    check(spread)
     judge = as_objective(judge)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
-        def task(support, query, i):
+        def task(shared, support, query, i):
+            params, stats, key, step = shared
             own = jax.random.fold_in(key, i)
             fast, after = adapt(params, stats, support, rng.stream(own, "support"), step)
             loss, aux = judge(fast, after, query, rng.stream(own, "query"), step)
             return accumulate.values(accumulate.as_terms(loss)), accumulate.values(aux.metrics)
 
-        losses, found = spread.over_tasks(task, batch, at_once)
-        metrics = spread.means(found)
-        return spread.means(losses), Aux(stats, metrics, {"loss": sum(losses.values()), **found})
+        loss, losses, found = over_tasks(task, (params, stats, key, step), batch, spread)
+        return loss, Aux(stats, means(found), {"loss": sum(losses.values()), **found})
 
     return Objective(run, initialise(adapt, judge))
 
@@ -85,6 +87,7 @@ def maml(
     order: int = 2,
     adapted: Mask | None = None,
     outer: Objective | Callable | None = None,
+    spread: Spread = None,
 ) -> Objective:
     """The meta-objective `mean_tasks L_query(θ_K)`, θ_K from `adapt_to` on the task's support set: a case of `meta`.
 
@@ -96,6 +99,7 @@ def maml(
       adapted: which parameters the inner loop changes; None for all (ANIL: the head's alone).
       outer: the objective on the query set; None is `inner`. With a BatchNorm of momentum 1, `inner` normalises a
         query by its own batch (transductive) and `evaluation(...)` by the support set's (inductive).
+      spread: as in `meta`.
 
     Returns:
       As `meta`.
@@ -107,4 +111,5 @@ def maml(
 
     Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400.
     """
-    return meta(adapt_to(inner, rule, steps=steps, order=order, adapted=adapted), inner if outer is None else outer)
+    adapt = adapt_to(inner, rule, steps=steps, order=order, adapted=adapted)
+    return meta(adapt, inner if outer is None else outer, spread=spread)

@@ -8,17 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import rng
-from jtl.methods.meta import spread
 from jtl.methods.meta.inner_loop import Adapt
 from jtl.methods.meta.maml import initialise
+from jtl.methods.meta.spread import Spread, check, means, over_tasks
 from jtl.metrics import accumulate
 from jtl.objective import Objective, as_objective
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
 
 
-def multi_step(
-    adapt: Adapt, judge: Objective | Callable, weights: Schedule, *, at_once: int | None = None
-) -> Objective:
+def multi_step(adapt: Adapt, judge: Objective | Callable, weights: Schedule, *, spread: Spread = None) -> Objective:
     """The meta-objective `mean_tasks Σ_k w_k L_query(θ_k)` over the inner steps k = 1 … K.
 
     MAML++ is this with rates per tensor and step, normalisation per step, and a first phase of first order:
@@ -29,13 +27,13 @@ def multi_step(
       adapt: `adapt_to(...)` of at least one step.
       judge: the objective on the query set.
       weights: from the step of training to w, [K]: `annealed_weights(...)`.
-      at_once: as in `meta`.
+      spread: as in `meta`.
 
     Returns:
       As `meta`; its metrics are those after the last inner step.
 
     Raises:
-      ValueError: for a way to adapt that has no steps, or `at_once` below 1; while tracing, for weights of another
+      ValueError: for a way to adapt that has no steps, or another `spread`; while tracing, for weights of another
         number, or a metric that is not one number a task.
 
     Example:
@@ -50,11 +48,12 @@ def multi_step(
     each = adapt.each
     if each is None:
         raise ValueError("multi_step needs inner steps: give adapt_to(..., steps=1) or more")
-    spread.check(at_once)
+    check(spread)
     judge = as_objective(judge)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
-        def task(support, query, i):
+        def task(shared, support, query, i):
+            params, stats, key, step = shared
             own = jax.random.fold_in(key, i)
 
             def judged(fast: Params, after: Stats) -> tuple[dict, dict]:
@@ -68,9 +67,8 @@ def multi_step(
                     raise ValueError(f"weights of shape {w.shape} for the losses {name!r} of {len(values)} inner steps")
             return {n: v @ w.astype(v.dtype) for n, v in losses.items()}, jax.tree.map(lambda v: v[-1], found)
 
-        losses, found = spread.over_tasks(task, batch, at_once)
-        metrics = spread.means(found)
-        return spread.means(losses), Aux(stats, metrics, {"loss": sum(losses.values()), **found})
+        loss, losses, found = over_tasks(task, (params, stats, key, step), batch, spread)
+        return loss, Aux(stats, means(found), {"loss": sum(losses.values()), **found})
 
     return Objective(run, initialise(adapt, judge))
 

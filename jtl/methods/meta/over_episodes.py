@@ -1,5 +1,6 @@
 """Results over episodes, as the few-shot literature gives them: a mean with its 95 % interval."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +10,8 @@ import numpy as np
 from jaxtyping import ArrayLike, Num
 
 from jtl import rng
-from jtl.methods.meta import spread
 from jtl.methods.meta.inner_loop import Adapt
+from jtl.methods.meta.spread import Spread, check, over_tasks
 from jtl.metrics import accumulate
 from jtl.model import Variables
 from jtl.objective import Objective, as_objective
@@ -56,10 +57,12 @@ def over_episodes(
     data: Any,
     *,
     metric: str = "accuracy",
-    at_once: int | None = None,
+    spread: Spread = None,
     key: Key | None = None,
 ) -> dict[str, Estimate]:
     """Adapts to every episode of a data set, and judges it by one or several objectives.
+
+    Compiled once for the same `adapt` and judges: make them before a loop that evaluates again and again.
 
     Args:
       adapt: `adapt_to(...)`, `prototypes(net)` or any other.
@@ -68,7 +71,7 @@ def over_episodes(
       variables: the trained ones.
       data: episodes, `len(data)` batches; 600 episodes or more are usual.
       metric: of the judges, or "loss".
-      at_once: as in `meta`.
+      spread: as in `meta`.
       key: root of all randomness; None for key 0.
 
     Returns:
@@ -90,32 +93,37 @@ def over_episodes(
     """
     if not judges:
         raise ValueError("no judges: give {'inductive': jtl.evaluation(net), 'transductive': jtl.finetune(net)}")
-    objectives = {name: as_objective(judge) for name, judge in judges.items()}
-    spread.check(at_once)
-    key = jax.random.key(0) if key is None else key
+    check(spread)
+    run = _compiled(adapt, tuple(judges.items()), metric, spread)
+    root = jax.random.key(0) if key is None else key
+    parts = [jax.device_get(run(variables, data[i], root, jnp.uint32(i))) for i in range(len(data))]
+    if not parts:
+        raise ValueError("the data set to evaluate on is empty")
+    return {name: estimate(np.concatenate([part[name] for part in parts])) for name in judges}
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(adapt: Adapt, judges: tuple[tuple[str, Objective | Callable], ...], metric: str, spread: Spread) -> Any:
+    """`run(variables, batch, key, index)`, what every judge finds of each episode; one function for equal arguments."""
+    objectives = {name: as_objective(judge) for name, judge in judges}
 
     @jax.jit
-    def run(variables: Variables, batch: Any, index: Any) -> dict[str, Any]:
-        root = rng.stream(key, "evaluate", index)
-
-        def task(support: Any, query: Any, i: Any) -> dict[str, Any]:
+    def run(variables: Variables, batch: Any, key: Key, index: Any) -> dict[str, Any]:
+        def task(shared: tuple, support: Any, query: Any, i: Any) -> tuple[dict, dict[str, Any]]:
+            (params, stats), root = shared
             own = jax.random.fold_in(root, i)
             inner, outer = rng.stream(own, "support"), rng.stream(own, "query")
 
             def judged(params: Params, stats: Stats) -> dict[str, Any]:
                 return {name: _value(name, o, params, stats, query, outer, metric) for name, o in objectives.items()}
 
-            given = (variables.params, variables.stats, support, inner, 0)
             if adapt.each is not None:
-                return adapt.each(*given, judged, begin=True)[2]
-            return jax.tree.map(lambda a: a[None], judged(*adapt(*given)))
+                return {}, adapt.each(params, stats, support, inner, 0, judged, begin=True)[2]
+            return {}, jax.tree.map(lambda a: a[None], judged(*adapt(params, stats, support, inner, 0)))
 
-        return spread.over_tasks(task, batch, at_once)
+        return over_tasks(task, (variables, rng.stream(key, "evaluate", index)), batch, spread)[2]
 
-    parts = [jax.device_get(run(variables, data[i], jnp.uint32(i))) for i in range(len(data))]
-    if not parts:
-        raise ValueError("the data set to evaluate on is empty")
-    return {name: estimate(np.concatenate([part[name] for part in parts])) for name in objectives}
+    return run
 
 
 def _value(name: str, judge: Objective, params: Params, stats: Stats, query: Any, key: Key, metric: str) -> Any:

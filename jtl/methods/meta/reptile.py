@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
-from jtl.methods.meta import spread
 from jtl.methods.meta.inner_loop import MEMORY, Adapt, start_of
+from jtl.methods.meta.spread import Spread, check, means, over_tasks
 from jtl.metrics.accumulate import Mean
 from jtl.model import Variables, upcast
 from jtl.objective import NONE, Objective
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
-def reptile(adapt: Adapt, *, at_once: int | None = None) -> Objective:
+def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
     """The surrogate `mean_tasks ½ ‖θ − θ_K‖²` with θ_K held constant, whose gradient is `mean_tasks (θ − θ_K)`.
 
     With `optax.sgd(ε)` outside, a step is Reptile's `θ ← θ + ε mean_tasks (θ_K − θ)`. The published runs use Adam with
@@ -24,14 +24,14 @@ def reptile(adapt: Adapt, *, at_once: int | None = None) -> Objective:
 
     Args:
       adapt: the training on a task's examples, `adapt_to(...)`; the rule's own parameters get no gradient.
-      at_once: as in `meta`; with a memory kept across tasks leave it None.
+      spread: as in `meta`; with a memory kept across tasks leave it None.
 
     Returns:
       An objective on batches `{"support": {...}}` whose leaves have a leading axis of tasks. Its metric `distance` is
       `‖θ − θ_K‖`. Judge by `meta(adapt, judge)` on batches with queries.
 
     Raises:
-      ValueError: for `at_once` below 1; while tracing, for a memory across tasks with `at_once`, or under pmap, where
+      ValueError: for another `spread`; while tracing, for a memory across tasks with a `spread`, or under pmap, where
         each device would have another.
 
     Example:
@@ -45,36 +45,38 @@ def reptile(adapt: Adapt, *, at_once: int | None = None) -> Objective:
 
     Nichol et al., On First-Order Meta-Learning Algorithms, 2018, arXiv 1803.02999.
     """
-    spread.check(at_once)
+    check(spread)
+
+    def task(shared: tuple, support: Batch, query: Any, i: Any) -> tuple[dict, dict]:
+        del query
+        params, stats, key, step = shared
+        square, _ = distance(params, stats, key, step, support, i)
+        return {"loss": square / 2}, {"distance": jnp.sqrt(jax.lax.stop_gradient(square))}
+
+    def distance(params: Params, stats: Stats, key: Key, step: Any, support: Batch, i: Any) -> tuple[Any, Stats]:
+        still = jax.lax.stop_gradient(params)
+        end, after = adapt(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
+        ends = map(upcast, (start_of(params), jax.lax.stop_gradient(end)))
+        return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), *ends))), after
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Mean, Aux]:
-        start = start_of(params)
-        still = jax.lax.stop_gradient(params)
-
-        def distance(support: Batch, stats: Stats, i: Any) -> tuple[Any, Stats]:
-            end, after = adapt(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
-            squares = jax.tree.map(
-                lambda a, b: jnp.square(a - b).sum(), *map(upcast, (start, jax.lax.stop_gradient(end)))
-            )
-            return sum(jax.tree.leaves(squares)), after
-
         if MEMORY not in stats:
             pair = {"support": batch["support"], "query": {}}
-            squares = spread.over_tasks(lambda support, query, i: distance(support, stats, i)[0], pair, at_once)
-        else:
-            if at_once is not None or ops.batch_axis() is not None:
-                raise ValueError("a memory kept across tasks needs them in order: leave at_once None, and use jit_step")
+            loss, losses, found = over_tasks(task, (params, stats, key, step), pair, spread)
+            return loss["loss"], Aux(stats, means(found), {**losses, **found})
+        if spread is not None or ops.batch_axis() is not None:
+            raise ValueError("a memory kept across tasks needs them in order: leave spread None, and use jit_step")
 
-            def body(memory: Any, row: Any) -> tuple[Any, Any]:
-                square, after = distance(row[0], {**stats, MEMORY: memory}, row[1])
-                return after[MEMORY], square
+        def body(memory: Any, row: Any) -> tuple[Any, Any]:
+            square, after = distance(params, {**stats, MEMORY: memory}, key, step, row[0], row[1])
+            return after[MEMORY], square
 
-            rows = (dict(batch["support"]), jnp.arange(jax.tree.leaves(batch["support"])[0].shape[0]))
-            memory, squares = jax.lax.scan(body, stats[MEMORY], rows)
-            stats = {**stats, MEMORY: jax.lax.stop_gradient(memory)}
-        lengths = jnp.sqrt(jax.lax.stop_gradient(squares))
-        found = spread.means({"loss": squares / 2, "distance": lengths})
-        return found["loss"], Aux(stats, {"distance": found["distance"]}, {"loss": squares / 2, "distance": lengths})
+        rows = (dict(batch["support"]), jnp.arange(jax.tree.leaves(batch["support"])[0].shape[0]))
+        memory, squares = jax.lax.scan(body, stats[MEMORY], rows)
+        found = {"loss": squares / 2, "distance": jnp.sqrt(jax.lax.stop_gradient(squares))}
+        own = means(found)
+        kept = {**stats, MEMORY: jax.lax.stop_gradient(memory)}
+        return own["loss"], Aux(kept, {"distance": own["distance"]}, found)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         return adapt.init(key, jax.tree.map(lambda a: a[0], dict(batch["support"])), given)

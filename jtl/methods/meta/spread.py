@@ -1,40 +1,76 @@
 """How the tasks of a batch are spread: side by side, one after the other, or in chunks."""
 
+import contextvars
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero, zero_from_primal
+from jax.sharding import AxisType
 
 from jtl import ops
 from jtl.metrics.accumulate import Mean
+from jtl.model import upcast
 from jtl.typing import Batch
 
-
-def check(at_once: int | None) -> None:
-    """Refuses a number of tasks below one."""
-    if at_once is not None and at_once < 1:
-        raise ValueError(f"at_once={at_once}: at least one task at a time; None for all")
+Spread = Literal["vmap", "scan"] | int | None
+"""All tasks of a device side by side, one after the other, so many side by side; None by the platform."""
 
 
-def over_tasks(task: Callable, batch: Batch, at_once: int | None) -> Any:
-    """`task(support, query, i)` of every task of a batch, stacked.
+def check(spread: Spread) -> None:
+    """Refuses what is no way to spread tasks."""
+    if spread is None or spread in ("vmap", "scan"):
+        return
+    if isinstance(spread, bool) or not isinstance(spread, int) or spread < 1:
+        raise ValueError(
+            f"spread={spread!r}: 'vmap' for all tasks side by side, 'scan' for one after the other, a number from 1 on"
+            " for so many side by side, or None for what is fast on the platform"
+        )
+
+
+def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tuple[dict[str, Mean], dict, Any]:
+    """The means over tasks of the losses of each, and what is found of each.
+
+    In a scan the gradient of each task is added up where its loss is computed, so that nothing of one task is kept
+    until the next is done; the gradients of several devices are added once, after the scan.
 
     Args:
-      task: of one task, and its place in the batch.
+      task: `task(shared, support, query, i) -> (losses, found)` of one task and its place in the batch; losses are
+        numbers by name.
+      shared: all that tasks share and that the losses may be differentiated by; a tree of arrays.
       batch: {"support", "query"} with a leading axis of tasks.
-      at_once: how many tasks run side by side; None for all.
+      spread: how.
+
+    Returns:
+      The means; and `losses` and `found` of each task, [tasks, ...], as constants.
     """
-    tasks = jax.tree.leaves(batch["support"])[0].shape[0]
-    with ops.apart():
-        if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
-            only = jax.tree.map(lambda a: a[0], dict(batch))
-            return jax.tree.map(lambda v: v[None], task(only["support"], only["query"], 0))
-        # As jax arrays: a custom derivative of what is mapped, as iMAML's, takes no NumPy ones.
-        rows = jax.tree.map(jnp.asarray, (dict(batch["support"]), dict(batch["query"]), jnp.arange(tasks)))
-        if at_once is None or at_once >= tasks:
-            return jax.vmap(task)(*rows)
-        return jax.lax.map(lambda row: task(*row), rows, batch_size=None if at_once == 1 else at_once)
+    rows = (dict(batch["support"]), dict(batch["query"]))
+    tasks = jax.tree.leaves(rows)[0].shape[0]
+    devices, platform = _devices(rows, tasks)
+    if spread is None:
+        spread = "scan" if platform == "cpu" else "vmap"
+
+    def apart(*args: Any) -> Any:
+        with ops.apart():
+            return task(*args)
+
+    # As jax arrays: a custom derivative of what is mapped, as iMAML's, takes no NumPy ones.
+    shared, rows = jax.tree.map(jnp.asarray, (shared, (*rows, jnp.arange(tasks))))
+    at_once = tasks if spread == "vmap" else devices * (1 if spread == "scan" else spread)
+    if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
+        each = jax.tree.map(lambda v: v[None], apart(shared, *jax.tree.map(lambda a: a[0], rows)))
+        sums = _totals(each)
+    elif at_once >= tasks:
+        each = jax.vmap(apart, (None, 0, 0, 0))(shared, *rows)
+        sums = _totals(each)
+    else:
+        sums, each = _scanned(apart, at_once // devices, devices)(shared, rows)
+    counts = {name: jnp.full((), float(tasks), v.dtype) for name, v in sums.items()}
+    losses, found = jax.lax.stop_gradient(each)
+    return {name: Mean(v, counts[name]) for name, v in sums.items()}, losses, found
 
 
 def means(found: dict[str, Any]) -> dict[str, Mean]:
@@ -47,3 +83,114 @@ def means(found: dict[str, Any]) -> dict[str, Mean]:
         if value.ndim > 1:
             raise ValueError(f"the metric {name!r} of a task has shape {value.shape[1:]}: give a number")
     return {n: Mean(v.sum(), jnp.full((), float(len(v)), v.dtype)) for n, v in found.items()}
+
+
+def _devices(rows: Any, tasks: int) -> tuple[int, str]:
+    """Over how many devices the tasks of a batch lie, and what these are, as far as it is known while tracing."""
+    mesh = jax.typeof(jax.tree.leaves(rows)[0]).sharding.mesh
+    platform = getattr(getattr(mesh, "abstract_device", None), "platform", None) or jax.default_backend()
+    kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+    devices = math.prod(n for n, kind in kinds if kind == AxisType.Auto)  # one, where each has mapped rows of its own
+    return (devices if tasks % devices == 0 else 1), platform
+
+
+def _scanned(task: Callable, at_once: int, devices: int) -> Callable:
+    """`run(shared, rows) -> (sums of losses, (losses, found) of each)`, so many tasks of each device side by side."""
+
+    def chunk(shared: Any, rows: Any) -> Any:
+        if len(rows[2]) == 1:  # as in `over_tasks`
+            return jax.tree.map(lambda v: v[None], task(shared, *jax.tree.map(lambda a: a[0], rows)))
+        return jax.vmap(task, (None, 0, 0, 0))(shared, *rows)
+
+    def through(of_chunk: Callable, rows: Any, sums: Any) -> tuple[Any, Any]:
+        """Adds up what `of_chunk` gives first, [devices, ...], and puts in order what it gives second, [tasks, ...]."""
+        local = len(rows[2]) // devices
+        whole = local // at_once * at_once
+        # As in microbatches, each device keeps its own tasks.
+        wide = jax.tree.map(lambda a: a.reshape(devices, local, *a.shape[1:]), rows)
+
+        def body(sums: Any, rows: Any) -> tuple[Any, Any]:
+            if devices == 1:
+                more, each = jax.tree.map(lambda v: v[None], of_chunk(jax.tree.map(lambda a: a[0], rows)))
+            else:
+                more, each = jax.vmap(of_chunk)(rows)
+            return jax.tree.map(jnp.add, sums, more), each
+
+        def parts(a: Any) -> Any:
+            return a[:, :whole].reshape(devices, whole // at_once, at_once, *a.shape[2:]).swapaxes(0, 1)
+
+        sums, each = jax.lax.scan(body, sums, jax.tree.map(parts, wide))
+        each = jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(devices, whole, *a.shape[3:]), each)
+        if whole < local:
+            sums, rest = body(sums, jax.tree.map(lambda a: a[:, whole:], wide))
+            each = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), each, rest)
+        return sums, jax.tree.map(lambda a: a.reshape(devices * local, *a.shape[2:]), each)
+
+    def plain(shared: Any, rows: Any) -> Any:
+        each = through(lambda rows: ((), chunk(shared, rows)), rows, ())[1]
+        return _totals(each), each
+
+    def added(shared: Any, rows: Any, moves: list[int]) -> Any:
+        """Each loss's gradient by some leaves of what is shared, and what `plain` gives."""
+        leaves, tree = jax.tree.flatten(shared)
+        names = jax.eval_shape(chunk, shared, jax.tree.map(lambda a: a[:1], rows))[0]
+
+        def of_chunk(rows: Any) -> Any:
+            def value(moved: list) -> Any:
+                both = list(leaves)
+                for i, leaf in zip(moves, moved, strict=True):
+                    both[i] = leaf
+                each = chunk(jax.tree.unflatten(tree, both), rows)
+                return _totals(each), each
+
+            sums, pull, each = jax.vjp(value, [leaves[i] for i in moves], has_aux=True)
+            ones = {n: {m: (jnp.ones_like if m == n else jnp.zeros_like)(v) for m, v in sums.items()} for n in sums}
+            return upcast({name: pull(one)[0] for name, one in ones.items()}), each
+
+        wide = upcast([leaves[i] for i in moves])
+        zeros = {name: [jnp.zeros((devices, *leaf.shape), leaf.dtype) for leaf in wide] for name in names}
+        slopes, each = through(of_chunk, rows, zeros)
+        return jax.tree.map(lambda a: a.sum(0), slopes), (_totals(each), each)
+
+    # What is traced later, as the derivative of a compiled function, belongs to the task too.
+    context = contextvars.copy_context()
+    run = jax.custom_jvp(plain)
+
+    def derivative(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        (shared, rows), (of_shared, of_rows) = primals, tangents
+        if any(map(_moves, jax.tree.leaves(of_rows, is_leaf=_is_zero))):
+            dense = jax.tree.map(_dense, primals, tangents)
+            return jax.jvp(plain, primals, dense)
+        along = jax.tree.leaves(of_shared, is_leaf=_is_zero)
+        moves = [i for i, t in enumerate(along) if _moves(t)]
+        slopes, found = added(shared, rows, moves)
+
+        def slope(name: str, value: Any) -> Any:
+            pairs = zip(slopes[name], upcast([along[i] for i in moves]), strict=True)
+            return sum((jnp.vdot(g, t) for g, t in pairs), jnp.zeros(())).astype(value.dtype)
+
+        flat = {name: slope(name, value) for name, value in found[0].items()}
+        return found, (flat, jax.tree.map(lambda v: zero_from_primal(v, symbolic_zeros=True), found[1]))
+
+    run.defjvp(lambda *args: context.copy().run(derivative, *args), symbolic_zeros=True)
+    return run
+
+
+def _totals(each: tuple[dict[str, Any], Any]) -> dict[str, Any]:
+    return {name: v.sum() for name, v in each[0].items()}
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _moves(tangent: Any) -> bool:
+    return not _is_zero(tangent) and tangent.dtype != jax.dtypes.float0
+
+
+def _dense(primal: Any, tangent: Any) -> Any:
+    if not _is_zero(tangent):
+        return tangent
+    if jnp.issubdtype(primal.dtype, jnp.inexact):
+        return jnp.zeros_like(primal)
+    return np.zeros(primal.shape, jax.dtypes.float0)

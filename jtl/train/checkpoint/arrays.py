@@ -1,4 +1,4 @@
-"""The leaves of a state by name, and folders of arrays written and read by Orbax."""
+"""The leaves of a state by name, and folders of arrays written by Orbax."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from jtl.params import flatten, unflatten
 from jtl.train.state import State
+from jtl.weights.formats.orbax_arrays import grouped
 
 
 def named(state: State) -> dict[str, Any]:
@@ -43,17 +43,7 @@ def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
     """Copies arrays off the devices and writes them in the background; `result()` waits for that."""
-    return ocp.save_checkpointables_async(
-        str(folder / "arrays"), _grouped({n: raw(leaf) for n, leaf in leaves.items()})
-    )
-
-
-def load(folder: Path, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Arrays by name, where the sharding of each `shapes` puts it."""
-    if not shapes:
-        return {}
-    loaded = ocp.load_checkpointables(str(folder / "arrays"), _grouped(shapes))
-    return {name: value for group in loaded.values() for name, value in flatten(group).items()}
+    return ocp.save_checkpointables_async(str(folder / "arrays"), grouped({n: raw(leaf) for n, leaf in leaves.items()}))
 
 
 def raw(leaf: Any) -> Any:
@@ -65,12 +55,3 @@ def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     """The shape that `load` reads for a leaf of a state."""
     numbers = jax.eval_shape(raw, leaf)
     return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)
-
-
-def _grouped(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters, statistics and the rest apart, so that each can be read alone."""
-    groups: dict[str, dict[str, Any]] = {}
-    for name, leaf in leaves.items():
-        top = name.split("/")[0]
-        groups.setdefault(top if top in ("params", "stats") else "rest", {})[name] = leaf
-    return {group: unflatten(part) for group, part in groups.items()}

@@ -3,7 +3,7 @@
 import glob
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
 from jtl.model import Variables
@@ -22,8 +20,11 @@ from jtl.train.checkpoint import arrays, identity, manifest
 from jtl.train.checkpoint.claim import claimed
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.network_files import described_beside
+from jtl.train.checkpoint.processes import agreed, anywhere, meet
 from jtl.train.checkpoint.retention import Shelf
-from jtl.train.state import State
+from jtl.train.state import State, with_averages
+from jtl.weights.formats import orbax_arrays
+from jtl.weights.formats.errors import WeightFileError
 
 
 class Checkpoints:
@@ -109,7 +110,7 @@ class Checkpoints:
                     stack.enter_context(claimed(self.directory))
                 except (RuntimeError, OSError) as error:
                     failure = error
-            if _agreed(int(failure is not None)):
+            if agreed(int(failure is not None)):
                 raise failure or RuntimeError(f"process 0 cannot claim {self.directory}; its message says why")
             yield
 
@@ -158,14 +159,14 @@ class Checkpoints:
             if step == self._here:
                 if score is not None and jax.process_index() == 0:
                     self._shelf.seal(step, manifest.read(self.path(step)) | {"score": score, "metrics": numbers})
-                _meet(f"jtl score {step}")
+                meet(f"jtl score {step}")
                 return
             if self._network is not None:
                 described_beside(self.directory, self._network, arrays.described(arrays.named(state)))
                 self._network = None  # once
             if jax.process_index() == 0:
                 self._shelf.clear(step)
-            _meet(f"jtl save {step}")
+            meet(f"jtl save {step}")
             leaves = {name: jnp.asarray(leaf) for name, leaf in arrays.named(state).items()}
             frozen = _frozen(leaves, trains)
             content = {
@@ -192,7 +193,7 @@ class Checkpoints:
         """
         if self._saving is not None:
             self._join()
-            _meet(f"jtl saved {self._here}")
+            meet(f"jtl saved {self._here}")
 
     def restore(
         self,
@@ -219,35 +220,47 @@ class Checkpoints:
           ValueError: for leaves of other names, shapes or types, named with both, or other frozen values.
         """
         self.wait()
-        step, about = self._pick(step)
         wanted = arrays.named(like)
-        arrays.compare(self.path(step), about["leaves"], wanted)
-        if trains is not None:
-            self._same_frozen(about, _frozen(wanted, trains))
-        found = self._load(step, about, {name: arrays.abstract(leaf) for name, leaf in wanted.items()})
+        shapes = {name: arrays.abstract(leaf) for name, leaf in wanted.items()}
+
+        def read(step: int, about: dict[str, Any]) -> dict[str, Any]:
+            arrays.compare(self.path(step), about["leaves"], wanted)
+            if trains is not None:
+                self._same_frozen(about, _frozen(wanted, trains))
+            return self._load(step, about, shapes)
+
+        step, found = self._readable(step, read)
         for name, leaf in wanted.items():
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 found[name] = jax.random.wrap_key_data(found[name], impl=str(jax.random.key_impl(leaf)))
         self._here = step
         return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in wanted])
 
-    def variables(self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None) -> Variables:
+    def variables(
+        self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None, averages: bool = True
+    ) -> Variables:
         """Parameters and statistics alone: no state to compare with is needed.
 
         Args:
           step: which one.
           sharding: of every leaf; None puts them on the first device.
+          averages: the moving averages of the parameters where the run keeps any (`make_step(ema=...)`), because its
+            validation judged these; False: the parameters' last values.
         """
         self.wait()
-        step, about = self._pick(step)
         place = SingleDeviceSharding(jax.local_devices()[0]) if sharding is None else sharding
-        shapes = {
-            name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), sharding=place)
-            for name, (shape, dtype) in about["leaves"].items()
-            if name.split("/")[0] in ("params", "stats")
-        }
-        tree = unflatten(self._load(step, about, shapes))
-        return Variables(tree.get("params", {}), tree.get("stats", {}))
+        tops = ("params", "stats", "ema") if averages else ("params", "stats")
+
+        def read(step: int, about: dict[str, Any]) -> dict[str, Any]:
+            shapes = {
+                name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), sharding=place)
+                for name, (shape, dtype) in about["leaves"].items()
+                if name.split("/")[0] in tops
+            }
+            return self._load(step, about, shapes, part=True)
+
+        tree = unflatten(self._readable(step, read)[1])
+        return Variables(with_averages(tree.get("params", {}), tree.get("ema", {})), tree.get("stats", {}))
 
     def about(self, *, step: int | Literal["newest", "best"] = "newest") -> dict[str, Any]:
         """The manifest of a checkpoint: `step`, `score`, `metrics`, `recipe`, `versions`, `leaves`, `frozen`."""
@@ -271,7 +284,7 @@ class Checkpoints:
             what = f"{old} -> {new}"
         elif jax.process_index() == 0 and about.get("run") is not None:  # others have other rows of the first batch
             what = identity.told(identity.differences(about["run"], run))
-        if _agreed(int(bool(what))):
+        if agreed(int(bool(what))):
             raise identity.AnotherRun(
                 f"the run in {self.directory} is another one, so this does not resume it; then -> now:"
                 f" {what or 'as process 0 says'}. Give this run a folder of its own, or the old settings; more steps"
@@ -282,11 +295,11 @@ class Checkpoints:
         """Writes parameters that do not change, where the directory does not hold them; returns their folder's name."""
         about, prints = arrays.described(leaves), fingerprints(leaves)
         name = f"frozen_{together(prints, about)}"
-        if not _agreed(jax.process_index() == 0 and self._shelf.holds(name)):
+        if not agreed(jax.process_index() == 0 and self._shelf.holds(name)):
             arrays.write_later(self.directory / name, leaves).result()
             if jax.process_index() == 0:
                 self._shelf.seal_frozen(name, {"leaves": about, "fingerprints": prints})
-            _meet(f"jtl saved {name}")
+            meet(f"jtl saved {name}")
         return name
 
     def _same_frozen(self, about: dict[str, Any], leaves: dict[str, Any]) -> None:
@@ -328,18 +341,35 @@ class Checkpoints:
                 step = self._shelf.intact(wanted)
             except (FileNotFoundError, manifest.Damaged) as error:
                 failure = error
-        step = _agreed(step)
+        step = agreed(step)
         if step < 0:
             raise failure or FileNotFoundError(f"process 0 found no intact checkpoint in {self.directory}")
         return step, manifest.read(self.path(step))
 
-    def _load(self, step: int, about: dict[str, Any], shapes: dict[str, Any]) -> dict[str, Any]:
+    def _readable(self, wanted: int | str, read: Callable[[int, dict[str, Any]], Any]) -> tuple[int, Any]:
+        """The step that is used, and what `read` makes of it; one that Orbax does not read is as a damaged one."""
+        while True:
+            step, about = self._pick(wanted)
+            failure = found = None
+            try:
+                found = read(step, about)
+            except WeightFileError as error:
+                failure = manifest.Damaged(str(error))
+            if not anywhere(failure is not None):
+                return step, found
+            failure = failure or manifest.Damaged(f"{self.path(step)}: another process cannot read it")
+            if isinstance(wanted, int):
+                raise failure
+            self._shelf.unreadable(step, failure)
+
+    def _load(self, step: int, about: dict[str, Any], shapes: dict[str, Any], *, part: bool = False) -> dict[str, Any]:
         apart = self._shelf.frozen(about)["leaves"]
         with jax.transfer_guard("allow"):
-            tree = arrays.load(self.path(step), {name: shape for name, shape in shapes.items() if name not in apart})
+            here = {name: shape for name, shape in shapes.items() if name not in apart}
+            tree = orbax_arrays.load(self.path(step), here, part=part)
             if about.get("frozen") is not None:
-                here = {name: shape for name, shape in shapes.items() if name in apart}
-                tree |= arrays.load(self.directory / about["frozen"], here)
+                there = {name: shape for name, shape in shapes.items() if name in apart}
+                tree |= orbax_arrays.load(self.directory / about["frozen"], there, part=part)
             # Restored buffers may not be donated; the copies that a program makes may.
             places = {name: shape.sharding for name, shape in shapes.items()}
             return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: tree[n] for n in shapes})
@@ -354,19 +384,6 @@ def _frozen(leaves: dict[str, Any], trains: Mapping[str, bool] | None) -> dict[s
         other = sorted(params ^ trains.keys())
         raise ValueError(f"trains and the parameters differ at {other[0]!r}: give step.trains(state.params)")
     return {f"params/{path}": leaves[f"params/{path}"] for path, learns in trains.items() if not learns}
-
-
-def _agreed(number: int) -> int:
-    """The value of process 0."""
-    if jax.process_count() == 1:
-        return number
-    with jax.transfer_guard("allow"):
-        return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _meet(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def _jtl() -> str:

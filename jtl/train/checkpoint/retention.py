@@ -30,6 +30,7 @@ class Shelf:
     def __init__(self, directory: str | Path, keep: int):
         self.directory, self.keep = local(directory, "directory").absolute(), keep
         self._damaged: set[int] = set()
+        self._unreadable: dict[int, manifest.Damaged] = {}  # intact by their checksums
         self._verified: set[str] = set()  # frozen folders that this process wrote, or read in full
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint is kept")
@@ -62,6 +63,7 @@ class Shelf:
         """An empty folder for a step, in place of what a killed save, or a damaged one, left there."""
         _emptied(self.path(step))
         self._damaged.discard(step)
+        self._unreadable.pop(step, None)
 
     def holds(self, name: str) -> bool:
         """Whether a frozen folder is there and intact; where it is not, an empty one is made in its place."""
@@ -133,6 +135,9 @@ class Shelf:
         candidates = {"newest": steps[::-1], "best": self.ranked()}[wanted]
         damages = []
         for step in candidates:
+            if step in self._unreadable:
+                damages.append(self._unreadable[step])
+                continue
             try:
                 self._verify(step)
             except manifest.Damaged as damage:
@@ -141,9 +146,16 @@ class Shelf:
             else:
                 return step
         what = f"those of steps {steps} have no score"
+        if not candidates and self._unreadable:
+            what = f"those that have a score cannot be read: {next(iter(self._unreadable.values()))}"
         if candidates:
             what = f"all of steps {candidates} are damaged: {damages[0]}"
         raise FileNotFoundError(f"no {wanted} checkpoint in {self.directory}: {what}")
+
+    def unreadable(self, step: int, damage: manifest.Damaged) -> None:
+        """Reports a step that is intact but cannot be read; `intact` passes over it from now on."""
+        self._unreadable[step] = damage
+        self._report(step, damage)
 
     def _verify(self, step: int) -> None:
         """Reads every file of a step, and of the frozen folder that it names."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.params import flatten, unflatten
+from jtl.weights.formats import orbax_arrays
 from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
@@ -18,7 +18,7 @@ from jtl.weights.formats.sealed import FROZEN, MANIFEST, fault, seal
 from jtl.weights.formats.source import ByteSource, check_shape
 
 MAX_MANIFEST = 64 << 20  # bytes
-TOPS = ("params/", "stats/")
+TOPS = ("params/", "stats/", "ema/")
 
 log = logging.getLogger("jtl.checkpoint")
 
@@ -31,8 +31,10 @@ def newest(folder: Path) -> Path | None:
 def read_checkpoint(folder: Path) -> Tensors:
     """`backbone/...`, `head/...` and `stats/...` of one checkpoint; the optimizer's state is left.
 
-    Every file is read and compared with the checksum that its manifest has of it. A damaged checkpoint of a run is
-    named in the log "jtl.checkpoint", and the one before is read, as `jtl.Checkpoints` does.
+    Where the run keeps moving averages of parameters (`make_step(ema=...)`), these are read in the parameters' place,
+    because its validation judged them; the log "jtl.checkpoint" says so. Every file is read and compared with the
+    checksum that its manifest has of it. A damaged checkpoint of a run is named in the same log, and the one before is
+    read, as `jtl.Checkpoints` does.
 
     Args:
       folder: of a run, or of one step, which must be intact.
@@ -70,11 +72,26 @@ def _read(folder: Path) -> Tensors:
             raise WeightFileError(f"{folder} needs the frozen parameters of {beside}, which is missing or not finished")
         parts[beside] = _sealed(beside)[1]
         parts[folder] = {n: leaf for n, leaf in leaves.items() if n not in parts[beside]}
-    entries: dict[str, Entry] = {}
+    found: dict[str, Entry] = {}
     for part, wanted in parts.items():
         load = _loader(part, wanted)
-        entries |= {n.removeprefix("params/"): Entry(*leaf, _one(load, n)) for n, leaf in wanted.items()}
-    return Tensors(folder, {n.removeprefix("params/"): entries[n.removeprefix("params/")] for n in leaves})
+        load()  # Orbax may not read what is intact by its checksums; then the step before is read
+        found |= {n: Entry(*leaf, _one(load, n)) for n, leaf in wanted.items()}
+    averaged = [n for n in leaves if n.startswith("ema/")]
+    for name in averaged:
+        _average(folder, found, name)
+    if averaged:
+        log.info("%s: the moving averages of %d parameters are read, not their last values", folder, len(averaged))
+    return Tensors(folder, {n.removeprefix("params/"): found[n] for n in leaves if n not in averaged})
+
+
+def _average(folder: Path, found: dict[str, Entry], name: str) -> None:
+    """Puts a moving average into its parameter's place, rounded to its type."""
+    own, average = f"params/{name.removeprefix('ema/')}", found[name]
+    if own not in found or found[own].shape != average.shape:
+        raise WeightFileError(f"{folder / MANIFEST}: {show(name)} is the average of no parameter of its shape")
+    dtype = found[own].dtype
+    found[own] = Entry(average.shape, dtype, lambda: average.read().astype(dtype))
 
 
 def _sealed(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], np.dtype]]]:
@@ -127,19 +144,11 @@ def _loader(folder: Path, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -
     def load() -> dict[str, np.ndarray]:
         import jax
         from jax.sharding import SingleDeviceSharding
-        from orbax.checkpoint import v1 as ocp
 
         place = SingleDeviceSharding(jax.local_devices()[0])
-        groups: dict[str, dict[str, Any]] = {}
-        for name, (shape, dtype) in wanted.items():
-            leaf = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-            groups.setdefault(name.partition("/")[0], {})[name] = leaf
-        trees = {top: unflatten(part) for top, part in groups.items()}
-        try:
-            found = ocp.load_checkpointables(str((folder / "arrays").absolute()), trees)
-        except Exception as error:  # whatever Orbax raises: the checkpoint is not what its manifest says
-            raise WeightFileError(f"{folder}: Orbax does not read its arrays: {str(error)[:300]}") from error
-        return {name: np.asarray(leaf) for group in found.values() for name, leaf in flatten(group).items()}
+        shapes = {name: jax.ShapeDtypeStruct(*leaf, sharding=place) for name, leaf in wanted.items()}
+        found = orbax_arrays.load(folder, shapes, part=True)  # without the optimizer's state
+        return {name: np.asarray(leaf) for name, leaf in found.items()}
 
     def once() -> dict[str, np.ndarray]:
         with lock:

@@ -9,9 +9,10 @@ import optax
 import pytest
 from nets import batch, dense, largest_difference, normed, top
 
-from jtl import alignments, rng
+from jtl import alignments, peft, rng
 from jtl.metrics.accumulate import as_terms, total
 from jtl.networks import network
+from jtl.params import flatten, select
 from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 from jtl.train.step import make_step
 
@@ -106,6 +107,19 @@ def test_eight_devices_take_the_step_of_one():
         update, state = jit_step(step, step.init(VARIABLES, KEY), grid)
         results.append(jax.device_get(update(state, put_batch(rows, grid))[0].params))
     assert largest_difference(*results) < 1e-5
+
+
+def test_adapters_alone_learn():
+    net, variables = peft.attach(NET, NET.init(KEY, ROWS["source"]["x"]), peft.lora(2, ("layer0",)), KEY)
+    objective = alignments.adamatch(net, **MADE)
+    start = objective.init(KEY, ROWS, variables)
+    step = make_step(objective, optax.sgd(0.1), trainable=select("backbone/adapter/.*"))
+    state = step.init(start, KEY)
+    for _ in range(2):  # the second factor starts at zero, so the first one moves in the second step
+        state, _ = jax.jit(step)(state, ROWS)
+    before, after = flatten(start.params), flatten(state.params)
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert moved == {f"backbone/adapter/layer0/{part}" for part in "ab"}
 
 
 def test_what_does_not_fit_is_refused():

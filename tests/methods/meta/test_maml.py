@@ -191,24 +191,27 @@ def test_bad_options_are_refused(options, message):
         maml(quadratic, update_rules.fixed_rate(0.1), **options)
 
 
-@pytest.mark.parametrize(("order", "steps"), [(1, 2), (2, 5)])
-def test_meta_gradient_of_a_conv_net_is_torchs(key, order, steps):
-    """conv4 with batch statistics, randomised parameters, 3-way 2-shot, float64."""
+@pytest.mark.parametrize(("order", "steps", "precise"), [(1, 2, True), (2, 5, True), (2, 1, False)])
+def test_meta_gradient_of_a_conv_net_is_torchs(key, order, steps, precise):
+    """conv4 with batch statistics, randomised parameters, 3-way 2-shot, in float64, and one step in float32."""
     torch = pytest.importorskip("torch", reason="torch is the reference; the test extra installs it")
     from torch.nn import functional as F
 
     from jtl import backbones, heads
 
-    with jax.enable_x64(True):
-        draw = np.random.default_rng(0)
+    with jax.enable_x64(precise):
+        draw, dtype = np.random.default_rng(0), np.float64 if precise else np.float32
         net = network(backbone=backbones.conv4(filters=4, downsample="pool"), head=heads.linear(3))
         x = {"support": draw.normal(size=(2, 6, 16, 16, 1)), "query": draw.normal(size=(2, 9, 16, 16, 1))}
+        x = {part: images.astype(dtype) for part, images in x.items()}
         y = {
             "support": np.tile(np.repeat(np.arange(3), 2), (2, 1)),
             "query": np.tile(np.repeat(np.arange(3), 3), (2, 1)),
         }
         made = net.init(key, jnp.asarray(x["support"][0]))
-        params, stats = jax.tree.map(lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5), made)
+        params, stats = jax.tree.map(
+            lambda a: jnp.asarray(draw.normal(size=a.shape) * 0.3 + (a.ndim == 1) * 0.5, dtype), made
+        )
         rows = {part: {"x": jnp.asarray(x[part]), "y": jnp.asarray(y[part], jnp.int32)} for part in x}
         objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=steps, order=order)
         ours = jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
@@ -239,7 +242,11 @@ def test_meta_gradient_of_a_conv_net_is_torchs(key, order, steps):
             losses.append(F.cross_entropy(run(fast, x["query"][t]), torch.tensor(y["query"][t])))
         torch.stack(losses).mean().backward()
         for path, g in flatten(ours).items():
-            np.testing.assert_allclose(g, flat[path].grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=path)
+            reference = flat[path].grad.numpy()
+            if precise:
+                np.testing.assert_allclose(g, reference, rtol=1e-8, atol=1e-10, err_msg=path)
+            else:
+                assert np.linalg.norm(g - reference) <= 5e-3 * np.linalg.norm(reference), path
 
 
 def test_small_steps_add_up_in_half_precision(key):
@@ -304,29 +311,6 @@ def test_any_way_to_adapt_is_meta_learned(key):
     np.testing.assert_allclose(aux.outputs["loss"], expected, rtol=1e-5)
 
 
-def test_however_tasks_are_spread_and_ordered_the_gradient_is_the_same(key):
-    """Side by side, one by one, in chunks with a rest, in another order, and over eight devices; in float64."""
-    with jax.enable_x64(True):
-        wide = jax.tree.map(lambda a: jnp.asarray(a, np.promote_types(a.dtype, np.int64)), few_shot(tasks=8))
-        net = network(backbone=normed(4), head=top(3))
-        inner = finetune(net)
-        adapt = adapt_to(inner, update_rules.learned_rate(0.1), steps=2)
-        variables = jax.tree.map(lambda a: a.astype(jnp.float64), meta(adapt, inner).init(key, wide))
-
-        def gradient(at_once, rows):
-            objective = meta(adapt, inner, at_once=at_once)
-            return jax.jit(jax.grad(lambda p: total(objective(p, variables.stats, rows, key, 0)[0])))(variables.params)
-
-        expected = gradient(None, wide)
-        mesh = jax.sharding.Mesh(np.array(jax.devices()), "data")
-        spread = jax.device_put(wide, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
-        backwards = jax.tree.map(lambda a: a[::-1], wide)
-        for found in (gradient(1, wide), gradient(3, wide), gradient(None, backwards), gradient(None, spread)):
-            assert largest_difference(found, expected) < 1e-13
-    with pytest.raises(ValueError, match="at_once=0"):
-        meta(adapt, inner, at_once=0)
-
-
 def test_labels_without_meaning_give_chance(key):
     """Shuffled within each task, labels cannot be learned from the support set; true ones can."""
     draw = np.random.default_rng(0)
@@ -376,6 +360,6 @@ def test_what_is_computed_again_is_the_same_in_less_memory(key):
             slope = jax.jit(jax.grad(lambda p, o=objective, s=stats: total(o(p, s, rows, key, 0)[0])))
             program = slope.lower(params).compile()
             found.append(program(params))
-            memory.append(program.memory_analysis().temp_size_in_bytes)
+            memory.append(program.memory_analysis().temp_size_in_bytes)  # pyright: ignore[reportOptionalMemberAccess]
         assert largest_difference(*found) < 1e-13
         assert memory[1] < 0.7 * memory[0]

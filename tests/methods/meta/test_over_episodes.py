@@ -1,5 +1,6 @@
 """Estimates against scipy, and accuracies after each inner step against adapting with so many steps."""
 
+import jax
 import numpy as np
 import pytest
 from few_shot import few_shot
@@ -12,6 +13,7 @@ from jtl.methods.meta.over_episodes import estimate, over_episodes
 from jtl.methods.meta.prototypes import prototypes
 from jtl.methods.meta.update_rules import fixed_rate
 from jtl.networks import network
+from jtl.objective import Objective
 
 
 def test_the_interval_is_scipys():
@@ -49,9 +51,32 @@ def test_a_closed_form_has_one_entry(key):
     data = [few_shot()]
     net = network(backbone=normed(8), head=top(3))
     variables = net.init(key, data[0]["support"]["x"][0])
-    found = over_episodes(prototypes(net), {"inductive": evaluation(net)}, variables, data, at_once=1)["inductive"]
+    found = over_episodes(prototypes(net), {"inductive": evaluation(net)}, variables, data, spread="scan")["inductive"]
     outputs = meta(prototypes(net), evaluation(net))(*variables, data[0], key, 0)[1].outputs["accuracy"]
     np.testing.assert_allclose(found.mean, [np.mean(outputs)], rtol=1e-6)
+
+
+def test_a_second_call_compiles_nothing(key):
+    """With the same adaptation and judge, of other variables, data and key; another metric is another program."""
+    net = network(backbone=normed(8), head=top(3))
+    traces = []
+
+    def counted(params, stats, batch, key, step):
+        traces.append(None)
+        return evaluation(net)(params, stats, batch, key, step)
+
+    adapt = adapt_to(finetune(net), fixed_rate(0.1), steps=1)
+    judge, counts = {"inductive": Objective(counted, lambda *args: None)}, []
+    for seed in (0, 100):
+        data = [few_shot(seed=seed), few_shot(seed=seed + 50)]
+        variables = net.init(jax.random.key(seed), data[0]["support"]["x"][0])
+        found = over_episodes(adapt, judge, variables, data, key=jax.random.key(seed))["inductive"].mean[-1]
+        outputs = [meta(adapt, evaluation(net))(*variables, rows, key, 0)[1].outputs["accuracy"] for rows in data]
+        np.testing.assert_allclose(found, np.mean(outputs), rtol=1e-6)
+        counts.append(len(traces))
+    assert counts[0] == counts[1]
+    over_episodes(adapt, judge, variables, data, metric="loss")
+    assert len(traces) > counts[1]
 
 
 def test_bad_arguments_are_refused(key):

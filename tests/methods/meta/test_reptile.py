@@ -106,11 +106,11 @@ def test_bad_options_are_refused(key):
         )
     with pytest.raises(ValueError, match="hold no 'inner'"):
         kept(net)(variables.params, {}, rows["support"], key)
-    objective = reptile(kept(net), at_once=2)
-    with pytest.raises(ValueError, match="leave at_once None"):
+    objective = reptile(kept(net), spread=2)
+    with pytest.raises(ValueError, match="leave spread None"):
         objective(*objective.init(key, rows, variables), rows, key, 0)
-    with pytest.raises(ValueError, match="at_once=0"):
-        reptile(kept(net), at_once=0)
+    with pytest.raises(ValueError, match="spread=0"):
+        reptile(kept(net), spread=0)
 
 
 def test_a_run_resumes_with_the_inner_optimizers_moments(key, tmp_path):

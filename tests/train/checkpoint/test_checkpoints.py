@@ -76,8 +76,12 @@ def test_what_is_written_about_it(saved):
 
 
 def test_parameters_alone_need_no_state(saved):
-    params, stats = Checkpoints(saved).variables(step=2)
+    params, stats = Checkpoints(saved).variables(step=2, averages=False)
     want = make(2)
+    averages = Checkpoints(saved).variables(step=2).params  # by default what the run's validation judged
+    np.testing.assert_array_equal(averages["head"]["bias"], want.ema["head"]["bias"].astype(jnp.bfloat16))
+    assert averages["head"]["bias"].dtype == params["head"]["bias"].dtype
+    np.testing.assert_array_equal(averages["backbone"]["kernel"], params["backbone"]["kernel"])
     assert jax.tree.structure((params, stats)) == jax.tree.structure((want.params, want.stats))
     assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and jnp.array_equal(a, b), params, want.params))
     assert jax.tree.all(jax.tree.map(jnp.array_equal, stats, want.stats))
@@ -161,6 +165,32 @@ def test_every_flipped_byte_is_seen(copy):
                 saver.about(step=3)
         path.write_bytes(data)
     assert saver.about(step=3)["step"] == 3
+
+
+def unread(folder):
+    """Orbax lacks a file, and the checksums are those of the files that are there."""
+    (folder / "arrays" / "rest" / "_METADATA").unlink()
+    manifest.write(folder, {name: part for name, part in manifest.read(folder).items() if name != "files"})
+
+
+def test_one_that_orbax_does_not_read_is_as_a_damaged_one(copy, caplog):
+    unread(copy / "step_00000003")
+    saver = Checkpoints(copy)
+    with pytest.raises(ValueError, match=r"step_00000003: its files are those .* Orbax [\d.]+ does not read") as told:
+        saver.restore(make(), step=3)
+    assert len(str(told.value)) < 700
+    same(saver.restore(make()), make(2))
+    assert "step_00000003 is damaged and not used" in caplog.text
+    caplog.clear()
+    same(saver.restore(make()), make(2))
+    assert not caplog.text  # it is known, and not read again
+    saver.save(make(3))  # the run goes on, and writes it anew
+    saver.wait()
+    same(saver.restore(make()), make(3))
+    for step in (1, 2, 3):
+        unread(copy / f"step_{step:08d}")
+    with pytest.raises(FileNotFoundError, match=r"all of steps \[3, 2, 1\] are damaged: .*step_00000003: its files"):
+        Checkpoints(copy).restore(make())
 
 
 def test_all_damaged_or_none_there(copy, tmp_path):

@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from jtl.model import Model, Variables
+from jtl.params import flatten
 
 
 def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variables:
     """The variables with BatchNorm's running statistics replaced by the target's.
 
     One pass in training mode; the statistics are the mean over batches of each batch's own. Layer l's statistics are
-    computed with all layers below it normalised by their batch. Parameters are unchanged.
+    computed with all layers below it normalised by their batch. Parameters are unchanged, and so is every statistic
+    that a pass does not move, as of a frozen BatchNorm.
 
     Args:
       net: a network with BatchNorm.
@@ -21,7 +23,7 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
       batches: unlabelled inputs of the target, arrays [batch, ...]; large batches are more exact.
 
     Raises:
-      ValueError: where there is no batch, or where the network has no running statistics.
+      ValueError: where there is no batch, or where the network has no running statistics or no pass moves any.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -41,11 +43,22 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
     # A layer moves by r + m (s − r). Two starts, 0 and 1, tell m, and so s, whatever the layer's momentum is.
     zeros = jax.tree.map(jnp.zeros_like, variables.stats)
     ones = jax.tree.map(jnp.ones_like, variables.stats)
-    total, count = zeros, 0
+    total, rate, count = zeros, zeros, 0
     for x in batches:
         low, high = moved(zeros, x), moved(ones, x)
-        total = jax.tree.map(lambda t, a, b: t + a / (1 + a - b), total, low, high)
+        rate = jax.tree.map(lambda a, b: 1 + a - b, low, high)
+        total = jax.tree.map(lambda t, a, m: t + a / jnp.where(m == 0, 1, m), total, low, rate)
         count += 1
     if not count:
         raise ValueError("ada_bn needs at least one batch of the target's inputs")
-    return variables._replace(stats=jax.tree.map(lambda t: t / count, total))
+    if not any(bool((m != 0).any()) for m in jax.tree.leaves(rate)):
+        names = sorted(flatten(variables.stats))
+        raise ValueError(
+            f"a pass in training mode moves none of the running statistics {names[:3]}: is BatchNorm frozen in this"
+            " network? AdaBN needs it to be trained"
+        )
+
+    def adapted(before: Any, t: Any, m: Any) -> Any:
+        return jnp.where(m == 0, before, t / count).astype(before.dtype)
+
+    return variables._replace(stats=jax.tree.map(adapted, variables.stats, total, rate))

@@ -7,6 +7,7 @@ from nets import dense, normed, top
 
 from jtl.methods.adapt.test_time.ada_bn import ada_bn
 from jtl.methods.adapt.test_time.t3a import t3a
+from jtl.model import Model, Variables
 from jtl.networks import network
 
 NET = network(backbone=dense(6), head=top(3))
@@ -22,11 +23,13 @@ def entropy(z):
 
 @pytest.mark.parametrize("capacity", [1, 4, 40])
 def test_supports_are_the_most_certain_features(capacity):
+    """The authors' rule: a batch joins before it is predicted, and what is left out once never comes back."""
     variables = NET.init(jax.random.key(0), BATCHES[0])
-    kernel = np.asarray(variables.params["head"]["out"]["kernel"])
+    kernel, bias = np.asarray(variables.params["head"]["out"]["kernel"]), np.array([0.5, -0.4, 0.1], np.float32)
+    variables.params["head"]["out"]["bias"] = bias  # it is in the entropies and labels, and not in the predictions
     method = t3a(NET, capacity=capacity)
     supports, step = method.init(variables), jax.jit(method.step)
-    kept = {c: [(entropy(kernel[:, c][None] @ kernel)[0], kernel[:, c])] for c in range(3)}
+    kept = {c: [(entropy(kernel[:, c][None] @ kernel + bias)[0], kernel[:, c])] for c in range(3)}
     for x in BATCHES:
         supports, found = step(variables, supports, {"x": x})
         out = NET.apply(variables, x, train=False)[0]
@@ -72,3 +75,22 @@ def test_ada_bn_has_the_targets_statistics():
         ada_bn(net, variables, [])
     with pytest.raises(ValueError, match="no running statistics"):
         ada_bn(NET, NET.init(jax.random.key(0), BATCHES[0]), BATCHES)
+
+
+def test_ada_bn_leaves_what_no_pass_moves():
+    """A frozen layer's statistics and a counter stay; one that moves by its own momentum is the target's."""
+
+    def apply(variables, x, *, train, key=None):
+        stats = variables.stats
+        moved = stats | {"mean": 0.75 * stats["mean"] + 0.25 * x.mean(0), "seen": stats["seen"] + 1}
+        return x, moved if train else stats
+
+    before = {"mean": np.ones(5, np.float32), "fixed": np.full(5, 7, np.float32), "seen": np.int32(3)}
+    net = Model(lambda key, x: Variables({}, before), apply)
+    found = ada_bn(net, Variables({}, before), BATCHES).stats
+    np.testing.assert_allclose(found["mean"], np.mean([x.mean(0) for x in BATCHES], axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(found["fixed"], before["fixed"])
+    assert (int(found["seen"]), found["seen"].dtype) == (3, np.int32)
+    frozen = net._replace(apply=lambda variables, x, **_: (x, variables.stats))
+    with pytest.raises(ValueError, match=r"moves none of the running statistics \['fixed', 'mean', 'seen'\]"):
+        ada_bn(frozen, Variables({}, before), BATCHES)

@@ -1,0 +1,224 @@
+"""The data, networks and ways of `finetuning.py`: ten classes of CIFAR-100 on a ResNet-20, TREC's questions on MiniLM."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+import jtl
+from jtl import finetuning, peft
+from jtl.backbones.cifar_resnet.network import _Stage as Stage
+from jtl.nn.transformer import Block
+from jtl.ops import mean_of_tokens
+from jtl.preprocess import text
+from jtl.reads import whole
+from jtl.recipes.parts import base
+from jtl.recipes.parts.texts import FEATURE, read
+
+SHOTS = (8, 16, 64)
+ADAPTED = (r"head/.*", r"backbone/adapter/.*")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LOW, MIDDLE, HIGH = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2), (3e-3, 1e-2, 3e-2)
+
+
+class Way(NamedTuple):
+    """One way to train.
+
+    Args:
+      net: the network.
+      start: the variables that it starts from; what they lack is initialised by the seed.
+      objective: what it minimises.
+      rates: the first learning rates to try.
+      trainable: regexes of the trained parameters.
+      probed: whether it starts with the probe's head.
+      related: whether the statistics hold Co-Tuning's relationship, which the training examples give.
+      paired: whether the batches are SetFit's pairs, and a logistic regression on the features is scored.
+    """
+
+    net: jtl.Model
+    start: jtl.Variables
+    objective: jtl.Objective
+    rates: tuple[float, ...]
+    trainable: tuple[str, ...] = (r".*",)
+    probed: bool = False
+    related: bool = False
+    paired: bool = False
+
+
+class Draw(NamedTuple):
+    """Examples to train on for each number of labels a class, and those to score."""
+
+    train: dict[int, tuple[Any, np.ndarray]]
+    held: tuple[Any, np.ndarray]
+
+
+class Task(NamedTuple):
+    """A data set and a network: `draw(seed)`, where a negative seed holds training examples out to choose rates."""
+
+    classes: int
+    draw: Callable[[int], Draw]
+    backbone: jtl.Model
+    known: jtl.Variables
+    feature: str
+    ways: dict[str, Way]
+    relationship: Callable[[Any, np.ndarray], Any] | None = None
+
+
+class LastStage(nn.Module):
+    """The last stage of ResNet-20, on the maps that the second one gave."""
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool) -> dict[str, Any]:
+        y = Stage(3, 64, 2, 0.1, name="stage3")(x["stage2"], train)
+        return {"pooled": y.mean((1, 2))}
+
+
+class LastBlock(nn.Module):
+    """The last block of MiniLM, on the tokens that the fifth one gave."""
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool) -> dict[str, Any]:
+        block = Block(12, 1536, 1e-12, 0.1, attention_dropout=0.1, post_norm=True, name="block6")
+        return {FEATURE: mean_of_tokens(block(x["stage5"], train, x["mask"][:, None, None]), x["mask"])}
+
+
+def images() -> Task:
+    """CIFAR-100's classes, ten at a time, for a network that knows CIFAR-10."""
+    file = base.find(None, "cifar_resnet/resnet20-12fca82f.th")
+    known = jtl.load(file, arch="cifar_resnet20", classes=10, key=jax.random.key(0))
+    normalise = jtl.data.augment.normalise(MEAN, STD)
+    seen = jtl.preprocessed(known.backbone, normalise)
+    files = np.load(base.find(None, "cifar100.npz"))
+    known_data = np.load(base.find(None, "cifar10.npz"))
+
+    def draw(seed: int) -> Draw:
+        rng = np.random.default_rng(1000 + seed)
+        classes = rng.permutation(100)[:10]
+        rows = [rng.permutation(np.flatnonzero(files["y_train"] == c)) for c in classes]
+
+        def some(split: str, index: list[np.ndarray]) -> tuple[Any, np.ndarray]:
+            y = np.repeat(np.arange(10), [len(part) for part in index]).astype(np.int32)
+            x = files[f"x_{split}"][np.concatenate(index)]
+            return {"stage2": _below(known, seen, x, "stage2"), "image": x}, y
+
+        train = _nested(*some("train", [part[: max(SHOTS)] for part in rows]), 10)
+        if seed < 0:
+            return Draw(train, some("train", [part[max(SHOTS) : max(SHOTS) + 30] for part in rows]))
+        return Draw(train, some("test", [np.flatnonzero(files["y_test"] == c) for c in classes]))
+
+    module = jtl.from_linen(LastStage())
+    net, start = jtl.network(backbone=module, head=known.head), _upper(known, "stage3")
+    ways = _whole(net, start, MIDDLE, "pooled")
+    both = jtl.network(backbone=module, head=known.head, source=known.head)
+    old = known.variables.params["head"]
+    flat = finetuning.co_tuning(np.full((10, 10), 0.1))  # each run puts its own relationship in its place
+    ways["Co-Tuning"] = Way(
+        both,
+        start._replace(params={**start.params, "source": old}),
+        jtl.finetune(both, lambda z, y: jtl.losses.cross_entropy(z["head"], y), [flat], metrics={}),
+        MIDDLE,
+        related=True,
+    )
+    convolutions = (r".*/conv[12]",)
+    ways["LoRA"] = _adapter(net, start, HIGH, peft.lora(4, convolutions))
+    ways["DoRA"] = _adapter(net, start, HIGH, peft.lora(4, convolutions, magnitude=True))
+    ways["bottleneck"] = _adapter(net, start, HIGH, peft.bottleneck((r"stage3/block\d+",), width=64, inner=8))
+    ways["IA3"] = _adapter(net, start, HIGH, peft.ia3(convolutions))
+    empty = jtl.backbones.cifar_resnet(20)
+    whole_net = jtl.network(
+        backbone=jtl.preprocessed(empty, lambda key, x: normalise(key, x["image"])), head=known.head
+    )
+    ways["scratch, all stages"] = Way(whole_net, jtl.Variables({}, {}), jtl.finetune(whole_net), MIDDLE)
+    own, head = jtl.part(start, "backbone"), known.head
+
+    @jax.jit
+    def logits(x: Any) -> Any:
+        features = module.apply(own, x, train=False)[0]
+        return head.apply(jtl.Variables(old, {}), head.reads(features, x), train=False)[0]
+
+    some = slice(0, 500)
+    z = logits({"stage2": _below(known, seen, known_data["x_test"][some], "stage2")})
+    temperature = finetuning.calibrated_temperature(np.asarray(z), known_data["y_test"][some])
+
+    def relationship(x: Any, y: np.ndarray) -> Any:
+        return finetuning.category_relationship(np.asarray(logits(x)), y, classes=10, temperature=temperature)
+
+    return Task(10, draw, module, own, "pooled", ways, relationship)
+
+
+def texts(folder: Path) -> Task:
+    """TREC's types of questions, for an encoder of sentences."""
+    known = jtl.load(folder, classes=6, reads=FEATURE, reinit=("head/.*",), key=jax.random.key(0))
+    tokens = text.tokenizer(folder, length=16)
+    given = {split: read(base.find(None, f"text/trec/{split}.tsv")) for split in ("train", "test")}
+
+    def some(split: str, index: np.ndarray) -> tuple[Any, np.ndarray]:
+        x = tokens([given[split].texts[i] for i in index])
+        return {"stage5": _below(known, known.backbone, x, "stage5"), "mask": x["mask"]}, given[split].labels[index]
+
+    test = some("test", np.random.default_rng(0).permutation(len(given["test"].texts))[:250])
+
+    def draw(seed: int) -> Draw:
+        order = np.random.default_rng(1000 + seed).permutation(len(given["train"].texts))
+        of = [order[given["train"].labels[order] == c] for c in range(6)]
+        train = _nested(*some("train", np.concatenate([part[: max(SHOTS)] for part in of])), 6)
+        held = some("train", np.concatenate([part[max(SHOTS) :][:40] for part in of])) if seed < 0 else test
+        return Draw(train, held)
+
+    module = jtl.from_linen(LastBlock())
+    net, start = jtl.network(backbone=module, head=known.head), _upper(known, "block6")
+    ways = _whole(net, start, LOW, FEATURE)
+    queries = (r".*/attention/(query|value)",)
+    ways["LoRA"] = _adapter(net, start, MIDDLE, peft.lora(8, queries))
+    ways["DoRA"] = _adapter(net, start, MIDDLE, peft.lora(8, queries, magnitude=True))
+    ways["bottleneck"] = _adapter(net, start, MIDDLE, peft.bottleneck((r".*/mlp",), width=384, inner=32))
+    scales = peft.ia3((r".*/attention/(key|value)",), inputs=(r".*/mlp/down",))
+    ways["IA3"] = _adapter(net, start, HIGH, scales)
+    pairs = jtl.network(backbone=module)
+    ways["SetFit"] = Way(pairs, start, finetuning.similar_pairs(module, feature=FEATURE), LOW, paired=True)
+    ways["random last block"] = Way(net, jtl.Variables({}, {}), jtl.finetune(net), LOW)
+    return Task(6, draw, module, jtl.part(start, "backbone"), FEATURE, ways)
+
+
+def _whole(net: Any, start: Any, rates: tuple[float, ...], feature: str) -> dict[str, Way]:
+    """Ways that train all of the last stage or block."""
+    plain = jtl.finetune(net)
+    return {
+        "full": Way(net, start, plain, rates),
+        "LP-FT": Way(net, start, plain, rates, probed=True),
+        "L2-SP": Way(net, start, jtl.finetune(net, terms=[finetuning.l2_sp(0.01, head=0.01)]), rates),
+        "BSS": Way(net, start, jtl.finetune(net, terms=[finetuning.bss(1e-3, feature=feature)]), rates),
+    }
+
+
+def _adapter(net: Any, start: Any, rates: tuple[float, ...], adapter: Any) -> Way:
+    net, start = peft.attach(net, start, adapter, jax.random.key(2))
+    return Way(net, start, jtl.finetune(net), rates, ADAPTED, probed=True)
+
+
+def _upper(known: Any, name: str) -> jtl.Variables:
+    """The loaded weights of what stands above the part that stays; without a head, which the seed draws."""
+    own = jtl.part(known.variables, "backbone")
+    stats = {"backbone": {name: own.stats[name]}} if name in own.stats else {}
+    return jtl.Variables({"backbone": {name: own.params[name]}}, stats)
+
+
+def _below(known: Any, backbone: jtl.Model, x: Any, name: str) -> np.ndarray:
+    """What stays, computed once."""
+    count = len(jax.tree.leaves(x)[0])
+    batches = [{"x": rows_of(x, slice(i, i + 50))} for i in range(0, count, 50)]
+    return jtl.extract(backbone, jtl.part(known.variables, "backbone"), batches, whole(name))[0]
+
+
+def _nested(x: Any, y: np.ndarray, classes: int) -> dict[int, tuple[Any, np.ndarray]]:
+    """The first examples of each class, so that more labels are the same ones and others."""
+    rows = {n: np.concatenate([np.flatnonzero(y == c)[:n] for c in range(classes)]) for n in SHOTS}
+    return {n: (rows_of(x, index), y[index]) for n, index in rows.items()}
+
+
+def rows_of(x: Any, index: Any) -> Any:
+    """The same rows of every array."""
+    return jax.tree.map(lambda a: a[index], x)
