@@ -82,8 +82,8 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     before = fitted_head(loaded, inputs, splits, say)
     notes = []
     for name, own in (("source", splits["train"].items), ("target", target.examples.items)):
-        if (cut := inputs.cut(own)) is not None:
-            notes.append(f"{name}: {cut}")
+        if (note := inputs.note(own)) is not None:
+            notes.append(f"{name}: {note}")
     if settings.watch in adaptations.MAXIMISED.get(settings.method, ()):
         notes.append(
             f"{settings.method} maximises {settings.watch!r} itself: this score does not compare it with other methods,"

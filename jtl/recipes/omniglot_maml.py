@@ -62,7 +62,7 @@ class Recipe:
     test_steps: int = 3
     order: int = 2
     test_tasks: int = 600
-    stage: TrainRun = field(default_factory=lambda: TrainRun(steps=6000, batch=16, learning_rate=1e-3))
+    stage: TrainRun = field(default_factory=lambda: TrainRun(steps=3000, batch=16, learning_rate=2e-3))
 
     def __post_init__(self) -> None:
         base.positive(way=self.way, shot=self.shot, query=self.query, test_tasks=self.test_tasks)
