@@ -54,9 +54,7 @@ class Runner:
 
     def __init__(self, task: Task, steps: int):
         self.task, self.steps = task, steps
-        self.features = jax.jit(
-            lambda v, x: reads(task.feature)(task.backbone.apply(v, x, train=False)[0], x)
-        )
+        self.features = jax.jit(lambda v, x: reads(task.feature)(task.backbone.apply(v, x, train=False)[0], x))
         self.programs: dict[str, tuple[Any, Any]] = {}
 
     def probe(self, draw: Draw, shot: int, penalty: float, known: Any = None) -> tuple[float, Any]:
