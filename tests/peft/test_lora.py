@@ -181,13 +181,16 @@ def test_what_would_be_wrong_raises(convolutions):
     net, variables, _, _, _, _ = convolutions
     with pytest.raises(ValueError, match="'strided' is a convolution"):
         peft.attach(net, variables, peft.lora(2, ("strided",), dropout=0.1), jax.random.key(0))
-    for given in ({"ranks": {"stride": 3}}, {"alphas": {"grouped": 3}}):
-        pattern = next(iter(next(iter(given.values()))))
+    for adapter, pattern in (
+        (peft.lora(2, ("strided",), ranks={"stride": 3}), "stride"),
+        (peft.lora(2, ("strided",), alphas={"grouped": 3.0}), "grouped"),
+    ):
         with pytest.raises(ValueError, match=f"'{pattern}'.*match none of the adapted modules"):
-            peft.attach(net, variables, peft.lora(2, ("strided",), **given), jax.random.key(0))
-    for given, said in (({"ranks": {"strided": 0}}, "strided=0"), ({"alphas": {"strided": 0.0}}, "strided=0")):
-        with pytest.raises(ValueError, match=said):
-            peft.lora(2, ("strided",), **given)
+            peft.attach(net, variables, adapter, jax.random.key(0))
+    with pytest.raises(ValueError, match="strided=0"):
+        peft.lora(2, ("strided",), ranks={"strided": 0})
+    with pytest.raises(ValueError, match="strided=0"):
+        peft.lora(2, ("strided",), alphas={"strided": 0.0})
     with pytest.raises(ValueError, match="'strided' has 8 singular values"):
         peft.attach(net, variables, peft.lora(9, ("strided",), start="pissa"), jax.random.key(0))
     with pytest.raises((ValueError, TypeError), match="olora"):  # a checked annotation raises first

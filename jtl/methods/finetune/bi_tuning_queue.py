@@ -1,11 +1,12 @@
 """Bi-Tuning with the keys of a momentum encoder, in a queue for each class."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops, rng
 from jtl.methods.finetune.contrastive import unit_rows
@@ -89,10 +90,14 @@ def bi_tuning_queue(
         bias = flat.get(f"{head}/bias", jnp.zeros(kernel.shape[1], kernel.dtype))
         return unit_rows(jnp.concatenate([kernel, bias[None]]).T)
 
-    def both(params: Params, f: Any) -> tuple[Array, Array]:
+    def matrix(features: Mapping[str, Any]) -> Array:
+        f = features.get(feature)
         if f is None or f.ndim != 2:
-            raise ValueError(f"{name}: feature={feature!r} must be [batch, width], and is {jnp.shape(f)}")
-        f = f.astype(jnp.promote_types(f.dtype, jnp.float32))
+            shapes = {n: jnp.shape(a) for n, a in features.items()}
+            raise ValueError(f"{name}: feature={feature!r} must be [batch, width]; there are {shapes}")
+        return f.astype(jnp.promote_types(f.dtype, jnp.float32))
+
+    def both(params: Params, f: Array) -> tuple[Array, Array]:
         rows = unit_rows(f @ params[name]["kernel"].astype(f.dtype))
         return rows, unit_rows(jnp.concatenate([f, jnp.ones((len(f), 1), f.dtype)], 1))
 
@@ -104,8 +109,8 @@ def bi_tuning_queue(
         dropout = None if key is None else rng.stream(key, name)
         variables = Variables(averaged["backbone"], stats.get("backbone", {}))
         seen = backbone.apply(variables, x, train=key is not None, key=dropout)[0]
-        z, h = both(params, view.features.get(feature))
-        z_key, h_key = jax.lax.stop_gradient(both(averaged, seen.get(feature)))
+        z, h = both(params, matrix(view.features))
+        z_key, h_key = jax.lax.stop_gradient(both(averaged, matrix(seen)))
         y = jnp.asarray(view.y)
         kept = jnp.ones(len(y), bool) if view.mask is None else jnp.asarray(view.mask) > 0
         w = jax.lax.stop_gradient(vectors(params))
@@ -127,10 +132,10 @@ def bi_tuning_queue(
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         if name in given.stats:
             raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        f, params = views["source"].features.get(feature), given.params
+        f, params = matrix(views["source"].features), given.params
         if name not in params:
             draw = jax.nn.initializers.lecun_normal()
-            params = {**params, name: {"kernel": draw(rng.stream(key, name), (jnp.shape(f)[-1], width))}}
+            params = {**params, name: {"kernel": draw(rng.stream(key, name), (f.shape[1], width))}}
         classes, wide = vectors(params).shape
         empty = {
             "rows": jnp.zeros((classes, size, params[name]["kernel"].shape[1])),
@@ -149,10 +154,10 @@ def bi_tuning_queue(
 
 
 def _against_keys(
-    own: Float[ArrayLike, "batch"],
-    others: Float[ArrayLike, "batch classes size"],
-    c: Int[ArrayLike, "batch"],
-    places: Bool[ArrayLike, "classes size"],
+    own: Float[Array, "batch"],
+    others: Float[Array, "batch classes size"],
+    c: Int[Array, "batch"],
+    places: Bool[Array, "classes size"],
 ) -> Float[Array, "batch"]:
     """`−mean_{own and keys of class c} log softmax` over the own score and those of all places that are filled."""
     scores = jnp.where(places[None], others, -jnp.inf)

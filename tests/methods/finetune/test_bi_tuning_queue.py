@@ -143,3 +143,5 @@ def test_a_label_out_of_range_is_nan_and_bad_input_raises(setup):
         objective.init(jax.random.key(0), rows, start)
     with pytest.raises(ValueError, match="head='top' has no kernel"):
         finetune(net, terms=[bi_tuning_queue(net, head="top")]).init(jax.random.key(0), rows)
+    with pytest.raises(ValueError, match=r"feature='tokens' must be \[batch, width\]"):
+        finetune(net, terms=[bi_tuning_queue(net, feature="tokens")]).init(jax.random.key(0), rows)
