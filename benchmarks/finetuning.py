@@ -192,7 +192,7 @@ def choose(runner: Runner, log: Log, shot: int = 16) -> None:
         wanted, first = list(ways[way].rates), ways[way].rates
         while True:
             tried = {
-                rate: log.validated(way, rate, lambda rate=rate: runner.train(way, draw, shot, rate, 0, probe))
+                rate: log.validated(way, rate, lambda way=way, rate=rate: runner.train(way, draw, shot, rate, 0, probe))
                 for rate in sorted(wanted)
             }
             best = max(tried, key=lambda rate: (tried[rate], -rate))

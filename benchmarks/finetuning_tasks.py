@@ -1,4 +1,4 @@
-"""The data, networks and ways of `finetuning.py`: ten classes of CIFAR-100 on a ResNet-20, TREC's questions on MiniLM."""
+"""The data, networks and ways of `finetuning.py`: CIFAR-100 on a ResNet-20, TREC's questions on MiniLM."""
 
 from collections.abc import Callable
 from pathlib import Path

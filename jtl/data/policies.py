@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jtl.data.appearance import LUMA
 from jtl.data.augment import Augment, _check_rank
+from jtl.data.geometry import Composed, Geometric
 from jtl.typing import Key
 
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -21,7 +22,7 @@ def rand_augment(operations: int = 2, magnitude: int = 9, bins: int = 31) -> Aug
     Images are uint8 of 3 channels. The operations, their ranges and the rounding are torchvision's: shear to .3,
     translation to 150/331 of the side, rotation to 30°, brightness, colour, contrast and sharpness to 1 ± .9, posterize
     to 4 bits, solarize from 255 to 0, autocontrast, equalize; signs are random. Moved images take the nearest pixel
-    and 0 from outside. It moves pixels and leaves labels as they are: `jtl.augmented` refuses label maps and boxes.
+    and 0 from outside; with `jtl.augmented` label maps and boxes move along, operation by operation.
 
     Args:
       operations: N, at least 1.
@@ -43,15 +44,12 @@ def rand_augment(operations: int = 2, magnitude: int = 9, bins: int = 31) -> Aug
     if operations < 1 or bins < 2 or not 0 <= magnitude < bins:
         raise ValueError(f"operations={operations}, magnitude={magnitude}, bins={bins}: at least 1, in [0, bins), 2")
 
-    def rand_augment_one(key: Key, image: Array) -> Array:
-        def one(i: Any, image: Array) -> Array:
-            of_name, of_sign = jax.random.split(jax.random.fold_in(key, i))
-            share, sign = magnitude / (bins - 1), jax.random.rademacher(of_sign, (), jnp.float32)
-            return operate(image, *_ranged(jax.random.randint(of_name, (), 0, 14), share, sign, image.shape, False))
+    def one(key: Key, shape: tuple[int, ...]) -> tuple[Any, Any]:
+        of_name, of_sign = jax.random.split(key)
+        share, sign = magnitude / (bins - 1), jax.random.rademacher(of_sign, (), jnp.float32)
+        return _ranged(jax.random.randint(of_name, (), 0, 14), share, sign, shape, False)
 
-        return jax.lax.fori_loop(0, operations, one, image)
-
-    return _each(rand_augment_one, "rand_augment")
+    return Composed((_policy("rand_augment", one),) * operations)
 
 
 def trivial_augment(bins: int = 31) -> Augment:
@@ -77,13 +75,13 @@ def trivial_augment(bins: int = 31) -> Augment:
     if bins < 2:
         raise ValueError(f"bins={bins}: the ranges are divided into at least 2 steps")
 
-    def trivial_augment_one(key: Key, image: Array) -> Array:
+    def one(key: Key, shape: tuple[int, ...]) -> tuple[Any, Any]:
         of_name, of_size, of_sign = jax.random.split(key, 3)
         share = jax.random.randint(of_size, (), 0, bins) / (bins - 1)
         sign = jax.random.rademacher(of_sign, (), jnp.float32)
-        return operate(image, *_ranged(jax.random.randint(of_name, (), 0, 14), share, sign, image.shape, True))
+        return _ranged(jax.random.randint(of_name, (), 0, 14), share, sign, shape, True)
 
-    return _each(trivial_augment_one, "trivial_augment")
+    return _policy("trivial_augment", one)
 
 
 def operate(image: UInt8[Array, "height width 3"], place: Int[Array, ""], value: Float[Array, ""]) -> Array:
@@ -93,16 +91,27 @@ def operate(image: UInt8[Array, "height width 3"], place: Int[Array, ""], value:
     return jax.lax.switch(jnp.maximum(place - len(MOVES), -1) + 1, [lambda x, v: x, *changes], moved, value)
 
 
-def _each(run: Callable[[Key, Array], Array], name: str) -> Augment:
-    def apply(key: Key, x: Any) -> Array:
+def _policy(name: str, one: Callable[[Key, tuple[int, ...]], tuple[Any, Any]]) -> Geometric:
+    """One operation for each image, by `one(key, shape of the image) -> (place, magnitude)`."""
+
+    def draw(key: Key, x: Any) -> tuple[Array, Array]:
         _check_rank(x)
         if x.dtype != jnp.uint8 or x.shape[-1] != 3:
             raise ValueError(
                 f"{name} needs uint8 images of 3 channels, got {x.dtype} {x.shape}; put normalise behind it"
             )
-        return jax.vmap(run)(jax.random.split(key, len(x)), jnp.asarray(x))
+        return jax.vmap(lambda own: one(own, x.shape[1:]))(jax.random.split(key, len(x)))
 
-    return apply
+    def move(drawn: tuple[Array, Array], x: Any, fill: Any = 0, nearest: bool = False) -> Array:
+        x = jnp.asarray(x)
+        if nearest:  # a label map, whose numbers are no colours
+            return jax.vmap(lambda image, place, value: _moved(image, place, value, fill))(x, *drawn)
+        return jax.vmap(operate)(x, *drawn)
+
+    def points(drawn: tuple[Array, Array], xy: Any, height: int, width: int) -> Array:
+        return jax.vmap(lambda of, place, value: _points(of, place, value, height, width))(xy, *drawn)
+
+    return Geometric(name, draw, move, points)
 
 
 def _ranged(place: Any, share: Any, sign: Any, shape: tuple[int, ...], wide: bool) -> tuple[Any, Any]:
@@ -118,20 +127,31 @@ def _ranged(place: Any, share: Any, sign: Any, shape: tuple[int, ...], wide: boo
     return place, jnp.stack(values)[place]
 
 
-def _moved(image: Array, place: Any, value: Any) -> Array:
-    """One gather for all operations that move pixels: `source = A (x, y, 1)` of each pixel of the result."""
+def _moved(image: Array, place: Any, value: Any, fill: Any = 0) -> Array:
+    """One gather for all operations that move pixels: `source = A (p − c) + c − t` of each pixel p of the result."""
     height, width = image.shape[:2]
-    at = [jnp.where(place == i, value, 0.0) for i in range(len(MOVES))]
-    cos, sin = jnp.cos(jnp.deg2rad(at[4])), jnp.sin(jnp.deg2rad(at[4]))
-    # Pixel centres lie at halves; shears are about the corner, a rotation is about the middle.
-    turned = place == MOVES.index("Rotate")
-    cx, cy = jnp.where(turned, width / 2, 0.0), jnp.where(turned, height / 2, 0.0)
-    x, y = jnp.arange(width)[None] + 0.5 - cx, jnp.arange(height)[:, None] + 0.5 - cy
-    from_x = cos * x - sin * y + cx - at[0] * y - at[2]
-    from_y = sin * x + cos * y + cy - at[1] * x - at[3]
+    (xx, xy, yx, yy), (cx, cy), (tx, ty) = _affine(place, value, height, width)
+    x, y = jnp.arange(width)[None] + 0.5 - cx, jnp.arange(height)[:, None] + 0.5 - cy  # centres lie at halves
+    from_x, from_y = xx * x + xy * y + cx - tx, yx * x + yy * y + cy - ty
     column, row = jnp.floor(from_x).astype(jnp.int32), jnp.floor(from_y).astype(jnp.int32)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return jnp.where(inside[..., None], image[row, column], jnp.zeros((), image.dtype))
+    return jnp.where(inside[..., None], image[row, column], jnp.asarray(fill, image.dtype))
+
+
+def _points(xy: Array, place: Any, value: Any, height: int, width: int) -> Array:
+    """Where points [n, 2] of the image go: the inverse of `_moved`'s map, whose determinant is 1."""
+    (m_xx, m_xy, m_yx, m_yy), (cx, cy), (tx, ty) = _affine(place, value, height, width)
+    x, y = xy[:, 0] - cx + tx, xy[:, 1] - cy + ty
+    return jnp.stack([m_yy * x - m_xy * y + cx, m_xx * y - m_yx * x + cy], -1).astype(xy.dtype)
+
+
+def _affine(place: Any, value: Any, height: int, width: int) -> tuple[tuple, tuple, tuple]:
+    """The matrix A by rows, the fixed point c and the shift t of an operation."""
+    at = [jnp.where(place == i, value, 0.0) for i in range(len(MOVES))]
+    cos, sin = jnp.cos(jnp.deg2rad(at[4])), jnp.sin(jnp.deg2rad(at[4]))
+    turned = place == MOVES.index("Rotate")  # about the middle; shears are about the corner
+    middle = jnp.where(turned, width / 2, 0.0), jnp.where(turned, height / 2, 0.0)
+    return (cos, -sin - at[0], sin - at[1], cos), middle, (at[2], at[3])
 
 
 def _blend(image: Array, other: Array, factor: Any) -> Array:

@@ -25,7 +25,8 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
 
     Raises:
       ValueError: at `attach`, for a kernel that is neither [in, out] nor [height, width, in, out], and for a module
-        that both match; when called, for a convolution in groups whose input is to be scaled.
+        that both match; when called, for a convolution in groups whose input is to be scaled,
+        and for one whose kernel is standardised.
 
     Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, 2022, arXiv
     2205.05638.
@@ -52,7 +53,8 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
         return {"scale": jnp.ones(kernel.shape[-2 if before(path) else -1], kernel.dtype)}
 
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
-        del own
+        if own["kernel"].ndim == 4 and getattr(call.module, "standardise", None):
+            raise ValueError(f"the kernel of {call.path!r} is standardised, so IA3's scale could not be merged into it")
         if before(call.path):
             if x.shape[-1] != params["scale"].shape[0]:
                 raise ValueError(

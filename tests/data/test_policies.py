@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jtl.data.policies import NAMES, _ranged, operate, rand_augment, trivial_augment
+from jtl.data.geometry import moved_together, moves
+from jtl.data.policies import MOVES, NAMES, _ranged, operate, rand_augment, trivial_augment
 
 DRAW = np.random.default_rng(0)
 PHOTO = DRAW.integers(0, 256, (12, 17, 3)).astype(np.uint8)
@@ -86,6 +87,43 @@ def test_every_image_draws_an_operation_of_its_own():
         for s in (-1.0, 1.0)
     }
     assert all(image.tobytes() in pairs for image in twice)
+
+
+@pytest.mark.parametrize("policy", [trivial_augment(), rand_augment(1, 30)], ids=["trivial", "rand"])
+def test_maps_and_boxes_move_with_the_image(policy):
+    """A map is moved as the image's pixels are, and a box is around where the map's pixels of it are, to a pixel."""
+    draw, (rows, side) = np.random.default_rng(1), (160, 40)
+    x = draw.integers(1, 256, (rows, side, side, 1)).astype(np.uint8).repeat(3, -1)
+    corner = draw.integers(10, 18, (rows, 1, 2))
+    boxes = np.concatenate([corner, corner + draw.integers(4, 13, (rows, 1, 2))], -1).astype(np.float32)
+    x0, y0, x1, y1 = np.moveaxis(boxes, -1, 0)[..., None]
+    at = np.arange(side)
+    painted = ((at >= x0) & (at < x1))[:, 0][:, None] & ((at >= y0) & (at < y1))[:, 0][:, :, None]
+    labels = {"y": {"codes": x[..., 0], "painted": painted, "boxes": boxes, "classes": np.ones((rows, 1), np.int32)}}
+    run = jax.jit(lambda key, x, labels: moved_together(policy, key, x, labels, {"y": 0}))
+    moved, found = jax.tree.map(np.asarray, run(jax.random.key(0), x, labels))
+    found, one = found["y"], policy if policy.__class__.__name__ == "Geometric" else policy.parts[0]
+    own = jax.random.key(0) if one is policy else jax.random.fold_in(jax.random.key(0), 0)
+    places = np.asarray(one.draw(own, x)[0])
+    assert moves(policy)
+    assert set(range(14)) == set(places.tolist())
+    moving = places < len(MOVES)
+    np.testing.assert_array_equal(found["codes"][moving], moved[moving][..., 0])
+    np.testing.assert_array_equal(found["codes"][~moving], x[~moving][..., 0])
+    there = 0
+    for i in np.flatnonzero(moving):
+        ys, xs = np.nonzero(found["painted"][i])
+        box = found["boxes"][i, 0]
+        if not len(xs):
+            assert (box[2:] - box[:2]).min() <= 1
+            continue
+        seen = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+        if seen.min() > 0 and seen.max() < side:  # cut off, a turned box is around its corners, not around what is seen
+            np.testing.assert_allclose(box, seen, rtol=0, atol=1, err_msg=NAMES[places[i]])
+            there += not np.allclose(box, boxes[i, 0], atol=1)
+    assert there > 15
+    np.testing.assert_array_equal(found["boxes"][~moving], boxes[~moving])
+    np.testing.assert_array_equal(found["classes"][:, 0] == -1, (found["boxes"] == 0).all(-1)[:, 0])
 
 
 def test_bad_input_raises():

@@ -100,8 +100,9 @@ def test_patterns_that_match_nothing_are_named():
         ValueError, match=r"; 'attention/query' matches a part of 'block1/attention/query', and a whole"
     ):
         peft.attach(net, variables, peft.lora(2, ("attention/query",)), jax.random.key(0))
+    odd = variables._replace(params={"embed": {"kernel": np.ones((2, 3, 4), np.float32)}})
     with pytest.raises(ValueError, match="dense layers"):
-        peft.attach(net, variables, peft.ia3(("embed",)), jax.random.key(0))
+        peft.attach(net, odd, peft.ia3(("embed",)), jax.random.key(0))
     more = peft.attach(net, variables, KINDS["lora"], jax.random.key(0))
     with pytest.raises(ValueError, match="have an adapter already"):
         peft.attach(*more, KINDS["lora"], jax.random.key(0))

@@ -14,7 +14,7 @@ from jtl.peft import Routed
 WHERE = (r"block\d/attention/(query|value)", r"block\d/mlp/up")
 ADAPTERS = {
     "one": peft.lora(1, (r"block\d/attention/query",), alpha=3),
-    "two": peft.lora(2, WHERE, alpha=3, rank_stabilised=True),
+    "two": peft.lora(2, WHERE, alpha=3, rank_stabilised=True, ranks={".*/query": 1}, alphas={"block1/.*": 2}),
     "four": peft.lora(4, (r"block2/mlp/up",)),
 }
 
@@ -83,7 +83,10 @@ def test_what_would_be_wrong_raises(small):
     dora = peft.lora(2, (".*/query",), magnitude=True)
     for call, said in (
         (lambda: bank.put("two", made["two"], ADAPTERS["two"]), r"the bank is full with \['one'\]"),
-        (lambda: bank.put("one", made["four"], ADAPTERS["four"]), "its rank 4 is above the bank's, 2"),
+        (
+            lambda: bank.put("one", made["four"], ADAPTERS["four"]),
+            "its rank 4 at 'block2/mlp/up' is above the bank's, 2",
+        ),
         (lambda: bank.put("", made["one"], ADAPTERS["one"]), "give the adapter a name"),
         (lambda: bank.put("one", peft.attach(net, variables, dora, jax.random.key(0))[1], dora), "without magnitude"),
         (lambda: bank.put("one", made["one"], peft.lora(1, (".*/key",))), "match none of"),

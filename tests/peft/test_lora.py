@@ -55,6 +55,49 @@ def test_convolutions_start_as_the_base_and_merge(convolutions):
     assert 0.8 * 27**-0.5 < np.abs(a).max() <= 27**-0.5
 
 
+@pytest.mark.parametrize("kind", ["dora", "ia3", "ranks"])
+def test_other_adapters_of_convolutions_start_as_the_base_and_merge(kind, convolutions):
+    """And their gradients are those of the network with the merged kernels, by the chain rule through `merge`."""
+    net, variables, _, _, _, x = convolutions
+    where = ("strided", "grouped", "standardised")
+    adapter = {
+        "dora": peft.lora(2, where, magnitude=True),
+        "ia3": peft.ia3(("grouped",), inputs=("strided",)),
+        "ranks": peft.lora(2, where, ranks={"strided": 3, "st.*": 1}, alphas={"grouped": 5.0}),
+    }[kind]
+    adapted, more = peft.attach(net, variables, adapter, jax.random.key(1))
+
+    def pooled(net, variables):
+        return net.apply(variables, x, train=False)[0]["pooled"]
+
+    np.testing.assert_allclose(pooled(adapted, more), pooled(net, variables), rtol=0, atol=1e-6)
+    changed = drawn(more)
+    np.testing.assert_allclose(pooled(net, peft.merge(changed, adapter)), pooled(adapted, changed), rtol=0, atol=2e-5)
+    if kind == "dora":  # the norm is a constant to the gradient, so `merge` has another
+        return
+    if kind == "ranks":
+        shapes = {path: leaf.shape[-1] for path, leaf in flatten(more.params).items() if path.endswith("/a")}
+        assert shapes == {"adapter/strided/a": 3, "adapter/grouped/a": 2, "adapter/standardised/a": 1}
+
+    def loss(run):
+        return jax.jit(jax.grad(lambda params: (run(changed._replace(params=params)) ** 2).sum()))
+
+    own = loss(lambda v: pooled(adapted, v))(changed.params)
+    merged = loss(lambda v: pooled(net, peft.merge(v, adapter)))(changed.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), own["adapter"], merged["adapter"])
+
+
+def test_ia3_refuses_convolutions_that_it_could_not_be_merged_into(convolutions):
+    net, variables, _, _, _, x = convolutions
+    for adapter, said in (
+        (peft.ia3((), inputs=("grouped",)), "'grouped' is a convolution in groups, of 4 of 8 channels"),
+        (peft.ia3(("standardised",)), "'standardised' is standardised"),
+    ):
+        adapted, more = peft.attach(net, variables, adapter, jax.random.key(1))
+        with pytest.raises(ValueError, match=said):
+            adapted.apply(more, x, train=False)
+
+
 def test_a_convolution_is_torchs_two_convolutions(convolutions):
     """As PEFT computes it: by A with the layer's stride and padding, then by B, 1 by 1, times alpha / rank = 3."""
     torch = pytest.importorskip("torch")
@@ -136,9 +179,18 @@ def test_lora_plus_multiplies_the_steps_of_b():
 
 def test_what_would_be_wrong_raises(convolutions):
     net, variables, _, _, _, _ = convolutions
-    for adapter in (peft.lora(2, ("strided",), dropout=0.1), peft.lora(2, ("strided",), magnitude=True)):
-        with pytest.raises(ValueError, match="'strided' is a convolution"):
+    with pytest.raises(ValueError, match="'strided' is a convolution"):
+        peft.attach(net, variables, peft.lora(2, ("strided",), dropout=0.1), jax.random.key(0))
+    for adapter, pattern in (
+        (peft.lora(2, ("strided",), ranks={"stride": 3}), "stride"),
+        (peft.lora(2, ("strided",), alphas={"grouped": 3.0}), "grouped"),
+    ):
+        with pytest.raises(ValueError, match=f"'{pattern}'.*match none of the adapted modules"):
             peft.attach(net, variables, adapter, jax.random.key(0))
+    with pytest.raises(ValueError, match="strided=0"):
+        peft.lora(2, ("strided",), ranks={"strided": 0})
+    with pytest.raises(ValueError, match="strided=0"):
+        peft.lora(2, ("strided",), alphas={"strided": 0.0})
     with pytest.raises(ValueError, match="'strided' has 8 singular values"):
         peft.attach(net, variables, peft.lora(9, ("strided",), start="pissa"), jax.random.key(0))
     with pytest.raises((ValueError, TypeError), match="olora"):  # a checked annotation raises first

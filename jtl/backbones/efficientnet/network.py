@@ -81,8 +81,8 @@ def efficientnet(
       squeeze: width of a squeeze-and-excitation as a share of the channels of the block's input.
       eps: of the normalisations: 1e-3 in transformers, in timm's `tf_` weights and in torchvision's from "b5" on, else
         1e-5.
-      drop_path: probability of dropping the last block's branch for an example in training; it grows linearly from
-        0 at the first.
+      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
+        `drop_path (n − 1) / N`, as in the published code and in timm.
       momentum: share of the new batch in the running statistics.
 
     Raises:

@@ -94,8 +94,8 @@ def efficientnet_v2(
       padding: what halves a map pads alike on each side ("torch": torchvision and timm), or as TensorFlow does
         ("same": timm's `tf_` weights), which depends on the size of the map.
       eps: of the normalisations: 1e-3 in torchvision and in timm's `tf_` weights, 1e-5 in timm's others.
-      drop_path: probability of dropping the last block's branch for an example in training; it grows linearly from
-        0 at the first.
+      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
+        `drop_path (n − 1) / N`, as in the published code and in timm.
       momentum: share of the new batch in the running statistics.
 
     Raises:

@@ -1,6 +1,7 @@
 """Supervised training: fine-tuning, and heads on a frozen backbone; `jtl.finetuning` is this package."""
 
 from jtl.methods.finetune.bi_tuning import bi_tuning as bi_tuning
+from jtl.methods.finetune.bi_tuning_queue import bi_tuning_queue as bi_tuning_queue
 from jtl.methods.finetune.bss import bss as bss
 from jtl.methods.finetune.cache import Cache as Cache
 from jtl.methods.finetune.co_tuning import calibrated_temperature as calibrated_temperature

@@ -29,8 +29,9 @@ def bi_tuning(
     The first takes the classifier's vector of each class as query and the features of the batch as keys
     (`contrastive.against_prototypes`), all of length 1; the second compares projections of rows by their labels
     (`contrastive.supervised_contrastive`). The keys are the rows of the batch, of all devices, in place of the paper's
-    queues of a momentum encoder: take batches in which each class has several rows. The projection stands in the
-    parameters under `<name>/kernel`; prediction does not read it. With microbatches each part compares its own rows.
+    queues of a momentum encoder (`bi_tuning_queue`): take batches in which each class has several rows. The projection
+    stands in the parameters under `<name>/kernel`; prediction does not read it. With microbatches each part compares
+    its own rows.
 
     Args:
       weight: of both terms, positive.
