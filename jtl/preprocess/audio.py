@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -91,7 +91,7 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     return resample(wave, own, rate)
 
 
-def _lacking(raw: BinaryIO) -> int:
+def _lacking(raw: io.BufferedIOBase) -> int:
     """How many bytes of a wav file's samples are missing at its end, which libsndfile takes for a shorter sound."""
     whole = raw.seek(0, io.SEEK_END)
     raw.seek(0)
