@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user, or 141, as a shell has it, where
-      what reads the output ended before it.
+      0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user, or as a shell has it 130 after
+      Ctrl-C, and 141 where what reads the output ended before it.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Mistake as mistake:
         print(f"jtl: {mistake}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before or after training, which saves; see `jtl.fit`
+        print("jtl: interrupted", file=sys.stderr)
+        return 130
     except SystemExit as ended:  # tyro has said what is wrong, or has shown the help
         return ended.code if isinstance(ended.code, int) else 2
 

@@ -70,6 +70,8 @@ class AdaptSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.out is not None:
+            local(self.out, "--out")  # refuses the address of a bucket
         for name, kind in (("method", Method), ("watch", Watch), ("ways", Literal["last", "all"])):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: there are {', '.join(get_args(kind))}")

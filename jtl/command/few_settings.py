@@ -44,6 +44,8 @@ class FewShot:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.out is not None:
+            local(self.out, "--out")  # refuses the address of a bucket
         if self.size is not None and self.size < 1:
             raise ValueError(f"size={self.size}: give at least 1")
         for name in ("steps", "seed"):

@@ -61,6 +61,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.out is not None:
+            local(self.out, "--out")  # refuses the address of a bucket
         for name in ("size", "steps", "batch", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

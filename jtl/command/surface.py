@@ -16,10 +16,18 @@ def saved(run: Path) -> Path | None:
     """The saved network of a run of `jtl finetune` or `jtl adapt`, or of a folder of weights; None for anything else.
 
     That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
+
+    Raises:
+      ValueError: for a run that has checkpoints and is not finished, or whose `run.json` is damaged.
     """
     run = run.expanduser()
     if run_of(run) is not None:
         return run / "model"
+    if any((run / "checkpoints").glob("step_*/manifest.json")):
+        raise ValueError(
+            f"{str(run)!r} holds a run without a saved network, because it was not finished or is a recipe's: give its"
+            f" checkpoints, {str(run / 'checkpoints')!r}, or start the run again to finish it"
+        )
     weights = (run / "model.safetensors").is_file() or any(run.glob("step_*/manifest.json"))
     return run if weights and (run / "config.json").is_file() else None
 

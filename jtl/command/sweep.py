@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.command.settings import writable
 from jtl.report import Table, show
 from jtl.report.bars import bars
 from jtl.report.page import Page
@@ -83,6 +84,16 @@ def points(grid: Sequence[str]) -> list[Point]:
     return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
 
 
+def words_of(point: Mapping[str, str]) -> list[str]:
+    """The words of a point of the grid.
+
+    Example:
+      >>> words_of({"learning_rate": "0.1"})
+      ['--learning-rate', '0.1']
+    """
+    return [word for name, value in point.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
 def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute) -> list[dict[str, Any]]:
     """Runs what was not run before, and returns all rows; `sweep.json` in `out` keeps them.
 
@@ -99,7 +110,17 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
       ValueError: for a grid that is none, or a folder with a sweep of another command.
     """
     wanted, file = points(grid), out / "sweep.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"command": list(command), "rows": []}
+    writable(out, "OUT")
+    before = {"command": list(command), "rows": []}
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(before, dict) or not {"command", "rows"} <= before.keys():
+                raise ValueError("it has no command and no rows")
+        except ValueError as error:
+            raise ValueError(
+                f"{str(file)!r} is not as a sweep writes it: {error}; give another folder, or delete the file"
+            ) from error
     if before["command"] != list(command):
         raise ValueError(
             f"{str(out)!r} holds the sweep of another command, {' '.join(before['command'])!r}; give another folder"
@@ -109,7 +130,7 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
     for i, point in enumerate(wanted):
         if any(row["settings"] == point for row in rows):
             continue
-        words = [word for name, value in point.items() for word in (f"--{name.replace('_', '-')}", value)]
+        words = words_of(point)
         folder = out / "-".join(f"{name}={value.replace('/', '_')}" for name, value in point.items())
         print(f"run {i + 1} of {len(wanted)}: {' '.join(words)}", flush=True)
         began = time.perf_counter()

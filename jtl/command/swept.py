@@ -8,17 +8,21 @@ import tyro
 from jtl.command import adaptations
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.settings import Settings
-from jtl.command.sweep import Execute, Rank, points
+from jtl.command.sweep import Execute, Rank, points, words_of
 from jtl.selection.validators.watch import ORACLE
 
 COMMANDS = ("adapt", "finetune", "train")
+FINETUNED = ("validation accuracy", "test accuracy")
+"""The numbers of a run of `jtl finetune`; the first ranks."""
 
 
 def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     """The name of the number that ranks the runs.
 
     Raises:
-      ValueError: for no command, one that is not swept, no recipe, or where the number must be named.
+      ValueError: for no command, one that is not swept, no recipe, or where the number must be named, or the runs have no
+        such.
+      SystemExit: for words that the command does not take, at any point of the grid.
     """
     if not command or command[0] not in COMMANDS:
         given = " ".join(command)
@@ -26,16 +30,20 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     if command[0] == "train" and (len(command) < 2 or command[1].startswith("-")):
         raise ValueError(f"{' '.join(command)!r} after --: name a recipe or a .py file, as -- train digits")
     options = points(grid)
+    if command[0] == "train":  # whose options the recipe knows
+        if by is None:
+            raise ValueError("--by: name the number of the recipe's result that ranks the runs")
+        return by
+    if command[0] == "finetune" and by not in (None, *FINETUNED):
+        raise ValueError(f"--by {by!r}: the runs have the numbers {sorted(FINETUNED)}")
+    watched = {point.get("watch") for point in options}
+    if command[0] == "adapt" and by is None and watched != {None}:
+        raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
+    kind = Settings if command[0] == "finetune" else AdaptSettings
+    runs = [_parsed(kind, [*command[1:], *words_of(point)]) for point in options]  # a mistake ends it before all runs
     if by is not None:
         return by
-    if command[0] == "finetune":
-        return "validation accuracy"
-    if command[0] == "train":
-        raise ValueError("--by: name the number of the recipe's result that ranks the runs")
-    watched = {point.get("watch") for point in options}
-    if watched != {None}:
-        raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
-    return _adapt([*command[1:], *(word for n, v in options[0].items() for word in (f"--{n.replace('_', '-')}", v))])[1]
+    return FINETUNED[0] if command[0] == "finetune" else _watched(runs[0])
 
 
 def favoured(ranks: Sequence[Rank], by: str) -> str | None:
@@ -69,10 +77,10 @@ def execute(recipe: Callable[[list[str]], Any]) -> Execute:
             settings = _parsed(Settings, words[1:])
             tuned = tune.run(settings, lambda line: None)
             report.write(settings, tuned)
-            return {"validation accuracy": tuned.validation.accuracy, "test accuracy": tuned.test.accuracy}
+            return dict(zip(FINETUNED, (tuned.validation.accuracy, tuned.test.accuracy), strict=True))
         from jtl.command import adapt, adapt_report
 
-        settings, _ = _adapt(words[1:])
+        settings = _parsed(AdaptSettings, words[1:])
         adapted = adapt.run(settings, lambda line: None)
         adapt_report.write(settings, adapted)
         numbers = {**adapted.scores["after"], "source test accuracy": adapted.source[1]}
@@ -100,9 +108,8 @@ def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
     return found
 
 
-def _adapt(words: Sequence[str]) -> tuple[AdaptSettings, str]:
-    settings = _parsed(AdaptSettings, words)
-    return settings, ORACLE if settings.oracle else settings.watch
+def _watched(settings: AdaptSettings) -> str:
+    return ORACLE if settings.oracle else settings.watch
 
 
 def _parsed(kind: Any, words: Sequence[str]) -> Any:

@@ -15,6 +15,8 @@ from jtl.preprocess.spectrogram import log_mel
 
 Wave = Float32[np.ndarray, "_samples"]
 BLOCK = 1 << 14  # frames read at a time: a header may claim any number
+CHUNKS = 1000  # of a wav file that are looked at for its samples
+UNKNOWN = 0x7FFF0000  # bytes of samples; a header that tells as many or more does not know
 
 
 def inputs(preprocessing: Waves | LogMel, sounds: Sequence[Any], *, seconds: float | None = None) -> Any:
@@ -62,7 +64,7 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
 
     Raises:
       FileNotFoundError: naming the path.
-      ValueError: the file does not decode, or holds no sound; the path is named.
+      ValueError: the file does not decode, is cut off, or holds no sound; the path is named.
       ModuleNotFoundError: without soundfile, naming the extra that brings it.
     """
     try:
@@ -73,6 +75,10 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     file = file if isinstance(file, bytes) else local(file, "file")
     if not isinstance(file, bytes) and not file.is_file():
         raise FileNotFoundError(f"{name} is no file")
+    with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as raw:
+        lacks = _lacking(raw)
+    if lacks:
+        raise ValueError(f"{name} is cut off: {lacks} bytes of the samples that its header tells of are missing")
     try:
         with soundfile.SoundFile(io.BytesIO(file) if isinstance(file, bytes) else str(file)) as opened:
             own, blocks = opened.samplerate, []
@@ -83,6 +89,24 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     _check(wave, name)
     return resample(wave, own, rate)
+
+
+def _lacking(raw: io.BufferedIOBase) -> int:
+    """How many bytes of a wav file's samples are missing at its end, which libsndfile takes for a shorter sound."""
+    whole = raw.seek(0, io.SEEK_END)
+    raw.seek(0)
+    head = raw.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return 0
+    for _ in range(CHUNKS):
+        if len(chunk := raw.read(8)) < 8:
+            break
+        size, here = int.from_bytes(chunk[4:], "little"), raw.tell()
+        if chunk[:4] == b"data":
+            # What was written into a pipe does not know its size, and tells the largest.
+            return max(size - (whole - here), 0) if size < UNKNOWN else 0
+        raw.seek(here + size + size % 2)
+    return 0
 
 
 def duration(file: str | Path) -> float:

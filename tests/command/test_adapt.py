@@ -262,3 +262,25 @@ def test_methods_are_not_ranked_by_what_they_maximise_unsaid():
 def test_a_sweep_that_cannot_be_says_why(grid, command, told):
     with pytest.raises(ValueError, match=told):
         ranking(command, grid, None)
+
+
+def test_mistakes_of_a_sweep_are_told_before_its_first_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("a run was begun"))
+    words = ["--", "finetune", "photos", "--weights", "net"]
+    for grid, more, told in [
+        (["seed=0,b"], [], "'b'"),
+        (["seed=0,1", "sed=0"], [], "--sed"),
+        (["batch=4,0"], [], "batch=0: give at least 1"),
+        (["seed=0,1"], ["--by", "accuracy"], "the runs have the numbers ['test accuracy', 'validation accuracy']"),
+    ]:
+        assert cli.main(["sweep", str(tmp_path), "--grid", *grid, *more, *words]) == 2
+        assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_sweep_names_the_file_that_it_cannot_go_on_from(tmp_path):
+    for text, told in (("{broken", "Expecting property name"), ("[]", "no command and no rows")):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"sweep\.json' is not as a sweep writes it: .*{told}"):
+            sweep.run(["adapt"], ["seed=0"], tmp_path, lambda words: {})
+    with pytest.raises(ValueError, match=r"OUT '.*sweep\.json': .* is no folder"):
+        sweep.run(["adapt"], ["seed=0"], tmp_path / "sweep.json", lambda words: {})

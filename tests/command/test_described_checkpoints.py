@@ -173,3 +173,21 @@ def test_the_step_that_is_used_is_told(made, tmp_path, capsys):
     save(loaded, tmp_path, network=loaded)
     assert cli.main(["export", str(tmp_path), str(tmp_path / "hf")]) == 0
     assert f"{tmp_path}: step 0, the newest, because none was scored\n" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_names_its_checkpoints(made, tmp_path, capsys):
+    loaded = made[1]
+    save(loaded, tmp_path / "checkpoints", network=loaded)
+    for words in (["predict", str(tmp_path), "a.png"], ["eval", str(tmp_path)], ["export", str(tmp_path), "out"]):
+        assert cli.main(words) == 2
+        assert f"give its checkpoints, {str(tmp_path / 'checkpoints')!r}" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_told_in_a_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(use, "judge", interrupted)
+    monkeypatch.setattr("jtl.command.surface.saved", lambda run: run)
+    assert cli.main(["eval", "run", "photos"]) == 130
+    assert capsys.readouterr().err == "jtl: interrupted\n"

@@ -198,7 +198,7 @@ def test_files_to_write_are_checked_before_the_work(tmp_path, capsys):
         (["export", weights, str(tmp_path / "file")], "is no folder"),
     ]:
         assert cli.main(words) == 2
-        assert message in capsys.readouterr().err
+        assert message in " ".join(capsys.readouterr().err.split())
     run.mkdir()
     for text, message in (("{bad", "Expecting property name"), ("[1]", "it has no settings"), ("{}", "no settings")):
         (run / "run.json").write_text(text)

@@ -70,6 +70,23 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
         audio.read(tmp_path / "good.flac", 16000)
 
 
+def test_a_file_that_is_cut_off_is_told(tmp_path):
+    held = io.BytesIO()
+    soundfile.write(held, tone(0.1, 16000), 16000, format="WAV", subtype="PCM_16")
+    whole = held.getvalue()
+    assert len(whole) == 44 + 2 * 1600
+    with pytest.raises(ValueError, match=r"the sound is cut off: 1000 bytes of the samples .* are missing"):
+        audio.read(whole[:-1000], 16000)
+    more = whole[:12] + b"junk\x03\0\0\0abc\0" + whole[12:]  # a chunk of odd length, and one after the samples
+    np.testing.assert_array_equal(audio.read(more + b"LIST\0\0\0\0", 16000), audio.read(whole, 16000))
+    piped = whole[:40] + b"\xff\xff\xff\xff" + whole[44:]
+    np.testing.assert_array_equal(audio.read(piped, 16000), audio.read(whole, 16000))
+    soundfile.write(tmp_path / "a.flac", tone(1, 16000), 16000)
+    (tmp_path / "a.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"a\.flac' (does not decode|is cut off)"):
+        audio.read(tmp_path / "a.flac", 16000)
+
+
 def _with_rate(folder, rate):
     held = io.BytesIO()
     soundfile.write(held, tone(0.1, 16000), rate, format="WAV")

@@ -103,6 +103,8 @@ def _parts(path: str, value: Any, found: dict[str, str]) -> dict[str, Any]:
         found[path] = getattr(value, "__qualname__", getattr(value, "__name__", str(type(value).__name__)))
         return {}
     found[path] = type(value).__qualname__
+    if type(value).__module__.split(".")[0] in ("jax", "jaxlib") and not isinstance(value, tuple):
+        return {}  # a mesh, a sharding, a device: where a run is computed does not define it, and they fill caches
     if isinstance(value, re.Pattern):
         return {"pattern": value.pattern}
     if dataclasses.is_dataclass(value):  # flax's modules know their parent and name only while they are called
@@ -117,7 +119,12 @@ def _parts(path: str, value: Any, found: dict[str, str]) -> dict[str, Any]:
     if isinstance(value, Sequence):
         return _numbered(value)
     inner = getattr(value, "__dict__", {})
-    return {name: part for name, part in inner.items() if not name.startswith("__")}
+    return {name: part for name, part in inner.items() if not name.startswith("__") and not _cached(value, name)}
+
+
+def _cached(value: Any, name: str) -> bool:
+    """Whether an attribute is a property's value, which is there once somebody asked for it."""
+    return isinstance(inspect.getattr_static(type(value), name, None), functools.cached_property)
 
 
 def _function(path: str, value: types.FunctionType, found: dict[str, str]) -> dict[str, Any]:

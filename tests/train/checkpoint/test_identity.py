@@ -1,5 +1,6 @@
 """A resumed run is the run that was begun: whatever defines it is compared, and what differs is said."""
 
+import functools
 import json
 import os
 import subprocess
@@ -104,3 +105,27 @@ def test_a_longer_schedule_is_the_same_run():
 
     assert differences(of(100), of(200)) == []
     assert differences(of(200), of(100))
+
+
+def test_what_is_filled_while_a_run_goes_on_does_not_define_it():
+    """A mesh keeps what was asked of it, and so does an object with a `cached_property`."""
+
+    class Chosen:
+        def __init__(self, pattern):
+            self.pattern, self.mesh = pattern, jtl.mesh(devices=jax.devices()[:3])
+
+        @functools.cached_property
+        def seen(self):
+            return 3
+
+        def trains(self, params):
+            return jtl.select(self.pattern)(params)
+
+    chosen = Chosen("head/.*")
+    before = run(trainable=chosen.trains)
+    assert chosen.seen == 3
+    assert jax.sharding.NamedSharding(chosen.mesh, jax.P()).device_set
+    assert hash(chosen.mesh) is not None
+    chosen.mesh.__dict__.setdefault("_kept", frozenset(chosen.mesh.devices.flat))  # as jax's own properties do
+    assert differences(before, run(trainable=chosen.trains)) == []
+    assert differences(before, run(trainable=Chosen(".*").trains)) == ["step/init/masks/0/self/pattern: head/.* -> .*"]
