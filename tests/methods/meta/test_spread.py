@@ -214,7 +214,7 @@ def test_a_metric_that_is_no_number_is_refused(key):
         meta(adapt_to(quadratic, fixed_rate(0.1), steps=1), judge)({"w": jnp.ones(4)}, {}, batch, key, 0)
 
 
-@pytest.mark.parametrize("spread", [0, -1, "map", 2.0, True])
+@pytest.mark.parametrize("spread", [0, -1, "map", True])
 def test_another_way_is_refused(case, spread):
     inner, adapt, *_ = case
     with pytest.raises(ValueError, match=re.escape(f"spread={spread!r}")):
