@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtl import ops
 from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
 from jtl.methods.meta.inner_loop import adapt_to as unrolled
 from jtl.methods.meta.update_rules import UpdateRule
@@ -91,8 +92,9 @@ def implicit(
             hessian = jax.jvp(lambda p: gradient(p, slow, stats, support, key, step), (end,), (v,))[1]
             return jax.tree.map(lambda h, a: h + strength * a, hessian, v)
 
-        v = conjugate_gradients(along, slopes[0], solves)
-        cross = jax.vjp(lambda s: gradient(end, s, stats, support, key, step), slow)[1](v)[0]
+        with ops.apart():  # of one task, also where what calls for the gradient is mapped over devices
+            v = conjugate_gradients(along, slopes[0], solves)
+            cross = jax.vjp(lambda s: gradient(end, s, stats, support, key, step), slow)[1](v)[0]
         of_slow = jax.tree.map(lambda c: -c, cross)
         return jax.tree.map(lambda a: strength * a, v), of_slow, None, None, None, None, None
 

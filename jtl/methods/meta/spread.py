@@ -3,7 +3,7 @@
 import contextvars
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jtl.metrics.accumulate import Mean
 from jtl.model import upcast
 from jtl.typing import Batch
 
-Spread = Literal["vmap", "scan"] | int | None
-"""All tasks of a device side by side, one after the other, so many side by side; None by the platform."""
+Spread = str | int | None
+"""Of a device's tasks "vmap": all side by side; "scan": one after the other; a number: so many; None: by platform."""
 
 
 def check(spread: Spread) -> None:
@@ -59,7 +59,7 @@ def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tup
 
     # As jax arrays: a custom derivative of what is mapped, as iMAML's, takes no NumPy ones.
     shared, rows = jax.tree.map(jnp.asarray, (shared, (*rows, jnp.arange(tasks))))
-    at_once = tasks if spread == "vmap" else devices * (1 if spread == "scan" else spread)
+    at_once = tasks if spread == "vmap" else devices * (1 if spread == "scan" else int(spread))
     if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
         each = jax.tree.map(lambda v: v[None], apart(shared, *jax.tree.map(lambda a: a[0], rows)))
         sums = _totals(each)

@@ -7,6 +7,7 @@ import pytest
 from few_shot import few_shot, quadratic, quadratic_tasks, tasks_of
 from nets import largest_difference, normed, top
 
+from jtl import ops
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.implicit import conjugate_gradients, implicit
 from jtl.methods.meta.inner_loop import adapt_to
@@ -87,6 +88,22 @@ def test_a_network_with_statistics_and_a_rule_with_parameters(key):
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["head"]))
     _, after = adapt(params, stats, tasks_of(rows["support"])[0], key)
     assert largest_difference(after, stats) > 1e-3
+
+
+def test_under_pmap_the_backward_pass_sees_its_own_task(key):
+    """BatchNorm in the Hessian is of the task's rows: with those of the other device's task the gradient is another."""
+    rows = few_shot(tasks=2)
+    inner = finetune(network(backbone=normed(8), head=top(3)))
+    adapt = implicit(inner, fixed_rate(0.1), steps=2, strength=1.0, solves=2)
+    params, stats = adapt.init(key, tasks_of(rows["support"])[0])
+
+    def gradient(rows):
+        return jax.grad(lambda p: total(meta(adapt, inner)(p, stats, rows, key, 0)[0]))(params)
+
+    each = [jax.tree.map(lambda a, t=t: a[t : t + 1], rows) for t in range(2)]
+    found = jax.pmap(gradient, axis_name=ops.BATCH_AXIS)(jax.tree.map(lambda *a: np.stack(a), *each))
+    for t, one in enumerate(each):
+        assert largest_difference(jax.tree.map(lambda a, t=t: a[t], found), jax.jit(gradient)(one)) < 1e-5
 
 
 def test_conjugate_gradients_solve_and_stay():
