@@ -45,9 +45,9 @@ WAY, QUERY, TASKS = 5, 15, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHOICES: dict[str, tuple[float, ...]] = {
     "prototypes": (0.0,),
-    "probe": (0.1, 1.0, 10.0),
-    "classifier + probe": (0.1, 1.0, 10.0),
-    "ProtoNet": (1e-4, 1e-3),
+    "probe": (0.01, 0.1, 1.0),
+    "classifier + probe": (0.01, 0.1, 1.0),
+    "ProtoNet": (1e-3, 3e-3),
     "P>M>F": (0.0, 1e-3, 1e-2),
     "meta-transfer": (0.1, 0.5),
     "LoRA-MAML": (0.1, 0.5),
