@@ -248,7 +248,7 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
     asked = parser.parse_args(given)
     if "P>M>F" in asked.methods and "ProtoNet" not in asked.methods:
         parser.error("P>M>F starts from ProtoNet: name both in --methods")
-    where, started = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
+    where = environment(sys.argv if given is None else [__file__, *given])
     setting = {"steps": asked.steps, "episodes": asked.episodes}
     rows = _kept(asked.json, setting)
     data = load() if data is None else data
@@ -260,7 +260,7 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
             results = {
                 "benchmark": "cifar_fs",
                 "environment": where,
-                "minutes": round((time.perf_counter() - started) / 60, 1),
+                "minutes": round(sum(r["seconds"] for r in rows.values()) / 60, 1),
                 "setting": setting,
                 "rows": [rows[key] for key in sorted(rows, key=lambda key: (key[0], [*CHOICES].index(key[1])))],
             }
