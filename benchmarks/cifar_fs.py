@@ -135,7 +135,7 @@ class Runner:
             return self._heads(name, choice, self._features(start, x), count, seed)
         net, adapt, start = self._trained(name, choice)
         judge = {"accuracy": jtl.evaluation(net)}
-        found = learners.over_episodes(adapt, judge, start, self.episodes(x, count, seed), at_once=1)["accuracy"]
+        found = learners.over_episodes(adapt, judge, start, self.episodes(x, count, seed))["accuracy"]
         return 100 * float(found.mean[-1]), 100 * float(found.interval[-1])
 
     def _start(self, net: jtl.Model) -> jtl.Variables:
