@@ -45,9 +45,9 @@ WAY, QUERY, TASKS = 5, 15, 2
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHOICES: dict[str, tuple[float, ...]] = {
     "prototypes": (0.0,),
-    "probe": (0.1, 1.0, 10.0),
-    "classifier + probe": (0.1, 1.0, 10.0),
-    "ProtoNet": (1e-4, 1e-3),
+    "probe": (0.01, 0.1, 1.0),
+    "classifier + probe": (0.01, 0.1, 1.0),
+    "ProtoNet": (1e-3, 3e-3),
     "P>M>F": (0.0, 1e-3, 1e-2),
     "meta-transfer": (0.1, 0.5),
     "LoRA-MAML": (0.1, 0.5),
@@ -135,7 +135,7 @@ class Runner:
             return self._heads(name, choice, self._features(start, x), count, seed)
         net, adapt, start = self._trained(name, choice)
         judge = {"accuracy": jtl.evaluation(net)}
-        found = learners.over_episodes(adapt, judge, start, self.episodes(x, count, seed), spread="scan")["accuracy"]
+        found = learners.over_episodes(adapt, judge, start, self.episodes(x, count, seed))["accuracy"]
         return 100 * float(found.mean[-1]), 100 * float(found.interval[-1])
 
     def _start(self, net: jtl.Model) -> jtl.Variables:
@@ -248,7 +248,7 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
     asked = parser.parse_args(given)
     if "P>M>F" in asked.methods and "ProtoNet" not in asked.methods:
         parser.error("P>M>F starts from ProtoNet: name both in --methods")
-    where, started = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
+    where = environment(sys.argv if given is None else [__file__, *given])
     setting = {"steps": asked.steps, "episodes": asked.episodes}
     rows = _kept(asked.json, setting)
     data = load() if data is None else data
@@ -260,7 +260,7 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
             results = {
                 "benchmark": "cifar_fs",
                 "environment": where,
-                "minutes": round((time.perf_counter() - started) / 60, 1),
+                "minutes": round(sum(r["seconds"] for r in rows.values()) / 60, 1),
                 "setting": setting,
                 "rows": [rows[key] for key in sorted(rows, key=lambda key: (key[0], [*CHOICES].index(key[1])))],
             }

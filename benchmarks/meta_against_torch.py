@@ -126,11 +126,11 @@ def episodes(tasks: int, size: int = SIDE) -> dict[str, Any]:
 def measure(inner_steps: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one number of inner steps: jtl, and each way of torch beside it."""
     net = jtl.network(backbone=jtl.backbones.conv4(options.filters), head=jtl.heads.linear(WAY))
-    objective = jtl.maml(jtl.finetune(net), jtl.fixed_rate(INNER_LR), steps=inner_steps)
+    objective = jtl.maml(jtl.finetune(net), jtl.fixed_rate(INNER_LR), steps=inner_steps, spread=options.spread)
     batch = episodes(options.tasks)
     variables = objective.init(jax.random.key(0), batch)
     tx = optax.adam(LR, b1=BETA)
-    step = jtl.make_step(objective, tx, microbatch=1 if options.side_by_side else options.tasks)
+    step = jtl.make_step(objective, tx, microbatch=options.tasks if options.spread == "scan" else 1)
     state = step.init(variables, jax.random.key(1))
     program = compiled(jax.jit(step.update, donate_argnums=0), state, batch)
     ways = {way: Torch(variables, batch, options.filters, inner_steps, way == "torch.func") for way in options.ways}
@@ -209,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--ways", nargs="+", choices=("loop", "torch.func"), default=["loop", "torch.func"])
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--filters", type=int, default=64)
-    parser.add_argument("--side-by-side", action="store_true", help="jtl's tasks in one vmap, not one after the other")
+    parser.add_argument("--spread", choices=("scan", "vmap"), default="scan", help="how jtl goes through the tasks")
     parser.add_argument("--pairs", type=int, default=7, help="samples of each")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a sample lasts at least")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "meta_against_torch-cpu.json")

@@ -196,7 +196,7 @@ def _few(rows: list[dict[str, Any]]) -> Table:
     return Table(
         "Accuracy in percent (95 % interval over episodes)",
         ("data", "task", *heads),
-        [(*place, *(values[head] for head in heads)) for place, values in found.items()],
+        [(*place, *(values.get(head, "-") for head in heads)) for place, values in found.items()],
     )
 
 

@@ -1,5 +1,7 @@
 """The benchmark of heads from few examples, on features whose answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,22 @@ def test_gains_are_paired_and_supports_are_drawn_apart_from_what_is_judged(tmp_p
     where = {"command": "", "device": "", "cores": 2, "jax": "", "python": "", "date": "2026-01-01", "load": [0]}
     row = {"data": "d", "way": 2, "shot": 5, "steps": 50, "supports": 3, "each": pairs, **found}
     assert "+2.3 ± 8.7" in tables.render({"benchmark": "few_tuned", "environment": where, "rows": [row]})
+
+
+def test_rows_of_other_data_are_kept(tmp_path, monkeypatch):
+    """Sources by word: those asked for are measured, and their rows alone are replaced."""
+    z, y = 10 * np.eye(2)[np.tile([0, 1], 6)], np.tile([0, 1], 6)
+    given = (z, y, np.zeros(12, bool))
+    monkeypatch.setattr(few, "HEADS", {"cosine": few.cosine})
+    monkeypatch.setattr(few, "SOURCES", {name: (name, lambda: given, 2, 1) for name in ("a", "b")})
+    out = tmp_path / "rows.json"
+    few.main(["--episodes", "3", "--json", str(out)])
+    results = json.loads(out.read_text())
+    assert [row["data"] for row in results["rows"]] == ["a", "a", "b", "b"]
+    for row in results["rows"]:
+        assert row["accuracy"] == 100
+        row["accuracy"] = 12.0
+    out.write_text(json.dumps(results))
+    few.main(["--episodes", "3", "--data", "b", "--json", str(out)])
+    after = json.loads(out.read_text())["rows"]
+    assert [(row["data"], row["accuracy"]) for row in after] == [("a", 12), ("a", 12), ("b", 100), ("b", 100)]
