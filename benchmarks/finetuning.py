@@ -151,6 +151,8 @@ class Log:
         for row in self.found["rows"]:
             n = len(row["accuracies"])
             row["gains"] = (100 * (np.array(row["accuracies"]) - probes[row["shot"]][:n])).tolist()
+        order = list(self.found["rates"])
+        self.found["rows"].sort(key=lambda row: (row["shot"], order.index(row["method"])))
         if any(row["accuracies"] for row in self.found["rows"]):
             tables.write(self.found, self.out)
         else:

@@ -90,14 +90,15 @@ def bi_tuning_queue(
         bias = flat.get(f"{head}/bias", jnp.zeros(kernel.shape[1], kernel.dtype))
         return unit_rows(jnp.concatenate([kernel, bias[None]]).T)
 
-    def matrix(features: Mapping[str, Any]) -> Array:
+    def matrix(features: Mapping[str, Any]) -> Any:
         f = features.get(feature)
         if f is None or f.ndim != 2:
             shapes = {n: jnp.shape(a) for n, a in features.items()}
             raise ValueError(f"{name}: feature={feature!r} must be [batch, width]; there are {shapes}")
-        return f.astype(jnp.promote_types(f.dtype, jnp.float32))
+        return f
 
     def both(params: Params, f: Array) -> tuple[Array, Array]:
+        f = f.astype(jnp.promote_types(f.dtype, jnp.float32))
         rows = unit_rows(f @ params[name]["kernel"].astype(f.dtype))
         return rows, unit_rows(jnp.concatenate([f, jnp.ones((len(f), 1), f.dtype)], 1))
 
