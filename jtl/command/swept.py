@@ -20,7 +20,7 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     """The name of the number that ranks the runs.
 
     Raises:
-      ValueError: for no command, one that is not swept, no recipe, or a number that must be named or that the runs lack.
+      ValueError: for no command, one that is not swept, no recipe, or a number that must be named, or that runs lack.
       SystemExit: for words that the command does not take, at any point of the grid.
     """
     if not command or command[0] not in COMMANDS:
