@@ -154,7 +154,7 @@ def _timm(config: Mapping[str, Any]) -> Found:
     raise ValueError(f"arch={show(whole)} is not known{_near(names)}; `jtl models` lists all, as jtl models 'resnet*'")
 
 
-_POOLS = dict.fromkeys(("vit", "deit", "deit3", "timm_clip"), "token")
+_POOLS: dict[str, str] = dict.fromkeys(("vit", "deit", "deit3", "timm_clip"), "token")
 _FREELY = {"dinov2", "dinov2_with_registers"}  # whose config has a pooling
 
 
