@@ -104,6 +104,11 @@ def _supervised(
     added = [as_objective(term) for term in terms]
 
     def look(params: Params, stats: Stats, batch: Batch, key: Key | None) -> tuple[Any, Views, Stats]:
+        if "y" not in batch:
+            raise ValueError(
+                f"the batch holds {sorted(batch)} and no labels 'y', which this loss needs; jtl.extract gives the"
+                " features of unlabelled data, jtl.predictor the output"
+            )
         x = ops.without_masked(batch["x"], batch.get("mask"))
         out, stats = net.apply(Variables(params, stats), x, train=train, key=key if train else None)
         rows = {name: value for name, value in batch.items() if name not in ("x", "y", "mask")}

@@ -1,12 +1,15 @@
 import jax
 import numpy as np
 import optax
+import pytest
 from nets import batch, normed, parts, top
 
 from jtl import losses
+from jtl.data import arrays
 from jtl.methods.finetune.finetune import evaluation, finetune, predictor
 from jtl.metrics.accumulate import total
 from jtl.networks import network
+from jtl.train.evaluate import evaluate
 
 
 def test_loss_and_accuracy_of_masked_rows_by_hand(key):
@@ -47,3 +50,11 @@ def test_regression_takes_its_own_loss_and_metrics(key):
     out = predictor(net)(variables, rows["x"])
     np.testing.assert_allclose(total(value), ((out - rows["y"]) ** 2).mean(), rtol=1e-5)
     assert aux.metrics == {}
+
+
+def test_data_without_labels_are_told(key):
+    net = network(backbone=normed(4), head=top(3))
+    x = batch()["x"]
+    data = arrays(x, batch_size=8, shuffle=False)
+    with pytest.raises(ValueError, match=r"the batch holds \['mask', 'x'\] and no labels 'y', which this loss needs"):
+        evaluate(evaluation(net), net.init(key, x), data)
