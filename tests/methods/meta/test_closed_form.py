@@ -159,7 +159,8 @@ def test_masked_rows_are_as_if_absent(key, name):
 
     (a, ga), (b, gb) = run(cut), run({**rows, "support": padded})
     np.testing.assert_allclose(a, b, rtol=1e-5)
-    assert largest_difference(ga, gb) < 1e-5
+    for one, other in zip(jax.tree.leaves(ga), jax.tree.leaves(gb), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)  # the slope at a zero feature is 1e6
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(ga["backbone"]))
     none = {**rows, "support": {**padded, "mask": np.zeros_like(mask)}}
     empty, grads = run(none)
