@@ -24,16 +24,16 @@ def _test_time(rows: list[dict[str, Any]]) -> Table:
 
 def _finetuning(rows: list[dict[str, Any]]) -> Table:
     rows = [row for row in rows if row["accuracies"]]
+    runs = min(len(row["accuracies"]) for row in rows)  # of a run that was stopped within a draw, whole draws
     shots = sorted({row["shot"] for row in rows})
     cells: dict[str, dict[int, str]] = {}
     for row in rows:
-        told = f"{100 * statistics.mean(row['accuracies']):.1f}"
+        told = f"{100 * statistics.mean(row['accuracies'][:runs]):.1f}"
         if row["method"] != "probe":
-            told += f" ({_gain(row['gains'])})"
+            told += f" ({_gain(row['gains'][:runs])})"
         cells.setdefault(row["method"], {})[row["shot"]] = told
-    runs = len(rows[0]["accuracies"])
     return Table(
-        f"Test accuracy in percent after {rows[0].get('steps', 30)} steps of 16 examples, and points over the probe "
+        f"Test accuracy in percent after {rows[0]['steps']} steps of 16 examples, and points over the probe "
         + (f"(95 % interval over {runs} paired draws)" if runs > 1 else "(one draw)"),
         ("method", *(f"{shot} a class" for shot in shots)),
         [(name, *(of.get(shot, "") for shot in shots)) for name, of in cells.items()],
