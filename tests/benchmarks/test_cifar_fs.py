@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -57,5 +58,7 @@ def test_the_split_network_is_the_whole_one(real_data):
     c = jtl.data.cifar_fs().val[3]
     x = files["x_train"][np.flatnonzero(files["y_train"] == c)[:2]]
     wanted = net.apply(jtl.part(known.variables, "backbone"), x, train=False)[0]["pooled"]
-    found = jtl.from_linen(cifar_fs.LastBlock()).apply(loaded.block, loaded.val[3], train=False)[0]["pooled"]
+    found = jtl.from_linen(cifar_fs.LastBlock()).apply(loaded.block, jnp.asarray(loaded.val[3]), train=False)[0][
+        "pooled"
+    ]
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

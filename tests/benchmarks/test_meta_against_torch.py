@@ -31,7 +31,7 @@ def test_meta_gradients_agree_and_the_table_has_the_ratios(tmp_path):
     rows = {row["way"]: row for row in results["rows"]}
     assert list(rows) == ["jtl", "loop", "torch.func"]
     for way in ("loop", "torch.func"):
-        assert rows[way]["first_loss"] == pytest.approx(rows["jtl"]["first_loss"], rel=1e-5), "float32 sums"
+        assert rows[way]["first_loss"] == pytest.approx(rows["jtl"]["first_loss"], rel=1e-4), "float32 sums"
         quotients = np.divide(rows[way]["seconds"], rows["jtl"]["seconds"])
         assert rows[way]["ratio"] == pytest.approx(np.median(quotients))
     assert f"{rows['loop']['ratio']:.2f} (" in out.with_suffix(".md").read_text() == tables.render(results)
