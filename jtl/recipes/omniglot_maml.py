@@ -7,7 +7,8 @@ Expect, in percent of 600 test tasks normalised by the queries and by the suppor
 
     iterations                                              queries  support
     1,500 (--stage.steps 1500; 3 CPU minutes)                  92.3     89.6
-    6,000 at 1e-3 from `conv4`'s default start (23 minutes)     94.3     92.0
+    6,000 (8 minutes)                                          96.7     94.6
+    6,000 at 1e-3 from `conv4`'s default start                  94.3     92.0
 
 After 400 iterations the present start is ahead of that default by 4.6 ± 1.2 points (95 %, three paired seeds), and a
 rate of 2e-3 of 1e-3 by 3.0 (one seed), both on validation characters.
