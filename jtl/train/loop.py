@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jtl.data.pipeline import same_labels
 from jtl.model import Variables
+from jtl.train.blame import labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.checkpoint.identity import AnotherRun, described
 from jtl.train.evaluate import Validation, evaluator
@@ -170,7 +171,7 @@ def fit(
             state = jax.jit(copied, out_shardings=places)(state)
         at = int(jax.device_get(state.step))
         recorded = records if leading else ()
-        run = _Run(mesh, len(data), steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
+        run = _Run(mesh, data, steps, validation, checkpoints, trains, refresh, recorded, hooks, display)
         run.defines = defines
         run.not_finite = frozenset(infinite(state))  # an optimizer may begin with an infinite best loss
         if at > steps:
@@ -201,7 +202,7 @@ class _Run:
     """The parts of one call of `fit`, and its history."""
 
     mesh: Mesh
-    epoch: int
+    data: Any
     steps: int
     validation: Validation | None
     checkpoints: Checkpoints | None
@@ -224,7 +225,7 @@ class _Run:
         """
         if self.validation is not None:
             self.evaluate = evaluator(self.validation.objective)
-            self.between = self.validation.every or self.epoch
+            self.between = self.validation.every or len(self.data)
             if self.checkpoints is not None and self.checkpoints.best() is not None:
                 best = self.checkpoints.about(step="best")
                 self.best, self.score = best["step"], best["score"]
@@ -279,7 +280,7 @@ class _Run:
 
     def saves(self, now: int) -> bool:
         saver = self.checkpoints
-        return saver is not None and (now == self.steps or now % (saver.every or self.epoch) == 0)
+        return saver is not None and (now == self.steps or now % (saver.every or len(self.data)) == 0)
 
     def read(self, step: int, metrics: Any, state: State, now: int) -> None:
         """Reads the metrics of a step from the devices and passes them to records, display and hooks."""
@@ -288,7 +289,9 @@ class _Run:
         self.tell(step, "train", values)
         self.display.step(step, numbers_of(values))
         if not math.isfinite(values["loss"]):
-            self.fail(f"the loss of step {step} is {values['loss']}", state, now)
+            with jax.transfer_guard("allow"):
+                labels = labels_of(self.data[step - 1], state.params)
+            self.fail(f"the loss of step {step} is {values['loss']}", state, now, labels)
         with jax.transfer_guard("allow"):
             for hook in self.hooks:
                 hook(Moment(step, values, state))
@@ -333,11 +336,11 @@ class _Run:
         )
         raise SystemExit(0)
 
-    def fail(self, what: str, state: State, now: int) -> None:
+    def fail(self, what: str, state: State, now: int, labels: str = "") -> None:
         bad = [path for path in infinite(state) if path not in self.not_finite]
         where = (
             f"the whole state is still finite after step {now}, so look at the batch: its numbers, and its labels, of"
-            " which those outside [0, classes) give NaN"
+            f" which those outside [0, classes) give NaN {labels}".rstrip()
             if not bad
             else f"the first bad array after step {now} is {bad[0]!r} of {len(bad)}"
         )

@@ -1,0 +1,36 @@
+"""What a message on a NaN says of the labels of a batch."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jtl.params import flatten
+from jtl.typing import Params
+
+
+def labels_of(batch: Any, params: Params) -> str:
+    """The least and the largest integer label of a batch, and how many outputs the head has.
+
+    Args:
+      batch: a tree with labels `y`, also of several views.
+      params: of the network; biases below `head/` say how many outputs it has.
+
+    Returns:
+      As "(y lies in [1, 3], the head has 3 outputs)"; empty where there are no integer labels.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np
+      >>> labels_of({"y": np.array([1, 3, 2])}, {"head": {"bias": jnp.zeros(3)}})
+      '(y lies in [1, 3], the head has 3 outputs)'
+    """
+    ranges = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        names = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
+        on_host = isinstance(leaf, np.ndarray)  # what lies on other processes cannot be read
+        if "y" in names and on_host and leaf.size and np.issubdtype(leaf.dtype, np.integer):
+            ranges.append(f"{'/'.join(names)} lies in [{leaf.min()}, {leaf.max()}]")
+    biases = [leaf for path, leaf in flatten(params).items() if path.startswith("head/") and path.endswith("bias")]
+    biases = [leaf for leaf in biases if leaf.ndim == 1]
+    widths = [f"the head has {biases[0].shape[-1]} outputs"] if len(biases) == 1 else []
+    return f"({', '.join(ranges + widths)})" if ranges else ""
