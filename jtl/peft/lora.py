@@ -133,7 +133,7 @@ def lora(
         if params["a"].ndim == 4:
             kernel = _updated(params, own, scale)
             if magnitude:
-                kernel = kernel * (params["m"] / jax.lax.stop_gradient(_columns(kernel)))[None, None, None]
+                kernel = kernel * _ratio(params["m"], jax.lax.stop_gradient(kernel))[None, None, None]
             updated = {**own, "kernel": kernel.astype(own["kernel"].dtype)}
             return call.module.clone(parent=None, name=None).apply({"params": updated}, x)
         y, given = run(x), x
@@ -145,7 +145,7 @@ def lora(
         update = scale * (given @ params["a"].astype(y.dtype) @ params["b"].astype(y.dtype))
         if not magnitude:
             return y + update
-        ratio = (params["m"] / jax.lax.stop_gradient(_columns(_updated(params, own, scale)))).astype(y.dtype)
+        ratio = _ratio(params["m"], jax.lax.stop_gradient(_updated(params, own, scale))).astype(y.dtype)
         ratio = ratio.reshape((1,) * (y.ndim - 1) + (-1,))
         bias = own.get("bias")
         bias = 0 if bias is None else bias.astype(y.dtype).reshape(ratio.shape)
@@ -155,7 +155,7 @@ def lora(
         scale = rank_and_scale(config, path)[1]
         kernel = _updated(params, own, scale)
         if magnitude:
-            kernel = kernel * (params["m"] / _columns(kernel)).reshape((1,) * (kernel.ndim - 1) + (-1,))
+            kernel = kernel * _ratio(params["m"], kernel).reshape((1,) * (kernel.ndim - 1) + (-1,))
         return {**own, "kernel": kernel.astype(own["kernel"].dtype)}
 
     if start == "pissa":
@@ -199,6 +199,12 @@ def _updated(params: Params, own: Params, scale: float) -> Any:
 def _first(patterns: Mapping[str, Any], path: str, otherwise: Any) -> Any:
     """The value of the first pattern that matches the whole path."""
     return next((value for pattern, value in patterns.items() if re.fullmatch(pattern, path)), otherwise)
+
+
+def _ratio(magnitude: Any, kernel: Any) -> Any:
+    """The factor of each output; 1 where its kernel is 0, which has no direction."""
+    norms = _columns(kernel)
+    return jnp.where(norms > 0, magnitude / jnp.where(norms > 0, norms, 1), 1)
 
 
 def _columns(kernel: Any) -> Any:

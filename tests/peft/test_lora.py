@@ -200,3 +200,17 @@ def test_what_would_be_wrong_raises(convolutions):
     odd = variables._replace(params={"strided": {"kernel": jnp.ones((2, 3, 4))}})
     with pytest.raises(ValueError, match="dense layers"):
         peft.attach(net, odd, peft.lora(2, ("strided",)), jax.random.key(0))
+
+
+def test_dora_leaves_an_output_whose_kernel_is_zero_as_it_is():
+    """A pruned output: its kernel has no direction, and 0 / 0 would be NaN in every layer above."""
+    net, variables = base()
+    kernels = [a for path, a in flatten(variables.params).items() if path.endswith("query/kernel")]
+    assert kernels
+    for kernel in kernels:
+        kernel[:, 0] = 0
+    adapter = peft.lora(2, (".*/query",), magnitude=True)
+    adapted, more = peft.attach(net, variables, adapter, jax.random.key(1))
+    wanted = run(net, variables)
+    np.testing.assert_allclose(run(adapted, more), wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run(net, peft.merge(more, adapter)), wanted, rtol=0, atol=1e-6)
