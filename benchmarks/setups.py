@@ -175,7 +175,7 @@ def build(cell: Cell) -> Setup:
         rows = {"x": example, "y": np.zeros(2, np.int32)}
         make = jax.jit(lambda key: objective.init(key, {"source": rows, "target": rows}))
     else:
-        objective = maml(finetune(net), fixed_rate(INNER_LR), steps=cell.inner_steps)
+        objective = maml(finetune(net), fixed_rate(INNER_LR), steps=cell.inner_steps, spread="vmap")  # of a part
     step = make_step(objective, [tx, tx] if cell.family == "mcd" else tx, **options)
     return Setup(cell, backbone, head, critic, make(jax.random.key(0)), make_batch(cell), tx, step)
 

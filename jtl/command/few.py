@@ -80,9 +80,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         raise ValueError(
             f"steps={settings.steps}: fine-tuning augments images, and the support set holds {support.kind}"
         )
+    _refuse_recipe(Path(settings.weights).expanduser())
     saved = surface.saved(Path(settings.weights))
-    if saved is None:
-        _refuse_recipe(Path(settings.weights).expanduser())
     weights = settings.weights if saved is None else str(saved)
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
@@ -201,7 +200,7 @@ def _tuned(
 def _refuse_recipe(place: Path) -> None:
     """Refuses checkpoints that do not say their network, as those of a recipe."""
     for folder in (place, place / "checkpoints"):
-        if any(folder.glob("step_*/manifest.json")):
+        if any(folder.glob("step_*/manifest.json")) and not (folder / "config.json").is_file():
             raise ValueError(
                 f"{str(folder)!r} holds checkpoints that do not say their network, as those of a recipe: start from"
                 " weights, a run of `jtl finetune`, or checkpoints of jtl.Checkpoints(..., network=loaded). What was"
