@@ -80,8 +80,10 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         raise ValueError(
             f"steps={settings.steps}: fine-tuning augments images, and the support set holds {support.kind}"
         )
-    _refuse_recipe(Path(settings.weights).expanduser())
-    saved = surface.saved(Path(settings.weights))
+    place = Path(settings.weights).expanduser()
+    if surface.run_of(place) is None:
+        _refuse_recipe(place)
+    saved = surface.saved(place)
     weights = settings.weights if saved is None else str(saved)
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
