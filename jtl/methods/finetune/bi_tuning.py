@@ -1,5 +1,6 @@
 """Bi-Tuning: two contrastive terms beside the supervised loss, of the classifier and of a projection."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -62,12 +63,7 @@ def bi_tuning(
         raise ValueError(f"{name}: weight={weight}, temperature={temperature}, width={width}: all are positive")
 
     def rows(views: Views) -> Any:
-        view = views["source"]
-        f = view.features.get(feature)
-        if f is None or f.ndim != 2:
-            shapes = {n: jnp.shape(a) for n, a in view.features.items()}
-            raise ValueError(f"{name}: feature={feature!r} must be [batch, width]; there are {shapes}")
-        return f, view
+        return vectors_of(views["source"].features, feature, name), views["source"]
 
     def classifier(params: Params, wide: int) -> Any:
         flat = flatten(params)
@@ -95,3 +91,12 @@ def bi_tuning(
         return Variables({**given.params, name: {"kernel": own}}, given.stats)
 
     return Objective(run, init)
+
+
+def vectors_of(features: Mapping[str, Any], feature: str, name: str) -> Any:
+    """One vector a row of this name; the error says which there are."""
+    f = features.get(feature)
+    if f is None or f.ndim != 2:
+        shapes = {n: jnp.shape(a) for n, a in features.items()}
+        raise ValueError(f"{name}: feature={feature!r} must be [batch, width]; there are {shapes}")
+    return f

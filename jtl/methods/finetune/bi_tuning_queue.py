@@ -1,6 +1,5 @@
 """Bi-Tuning with the keys of a momentum encoder, in a queue for each class."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops, rng
+from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
@@ -90,13 +90,6 @@ def bi_tuning_queue(
         bias = flat.get(f"{head}/bias", jnp.zeros(kernel.shape[1], kernel.dtype))
         return unit_rows(jnp.concatenate([kernel, bias[None]]).T)
 
-    def matrix(features: Mapping[str, Any]) -> Any:
-        f = features.get(feature)
-        if f is None or f.ndim != 2:
-            shapes = {n: jnp.shape(a) for n, a in features.items()}
-            raise ValueError(f"{name}: feature={feature!r} must be [batch, width]; there are {shapes}")
-        return f
-
     def both(params: Params, f: Array) -> tuple[Array, Array]:
         f = f.astype(jnp.promote_types(f.dtype, jnp.float32))
         rows = unit_rows(f @ params[name]["kernel"].astype(f.dtype))
@@ -110,8 +103,8 @@ def bi_tuning_queue(
         dropout = None if key is None else rng.stream(key, name)
         variables = Variables(averaged["backbone"], stats.get("backbone", {}))
         seen = backbone.apply(variables, x, train=key is not None, key=dropout)[0]
-        z, h = both(params, matrix(view.features))
-        z_key, h_key = jax.lax.stop_gradient(both(averaged, matrix(seen)))
+        z, h = both(params, vectors_of(view.features, feature, name))
+        z_key, h_key = jax.lax.stop_gradient(both(averaged, vectors_of(seen, feature, name)))
         y = jnp.asarray(view.y)
         kept = jnp.ones(len(y), bool) if view.mask is None else jnp.asarray(view.mask) > 0
         w = jax.lax.stop_gradient(vectors(params))
@@ -133,7 +126,7 @@ def bi_tuning_queue(
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         if name in given.stats:
             raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        f, params = matrix(views["source"].features), given.params
+        f, params = vectors_of(views["source"].features, feature, name), given.params
         if name not in params:
             draw = jax.nn.initializers.lecun_normal()
             params = {**params, name: {"kernel": draw(rng.stream(key, name), (f.shape[1], width))}}
