@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seeds torch, where a test has imported it: weights that PEFT or torch draw are the same in any order of tests."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """With `JTL_NO_SKIPS` set, as CI does on the full environment, a test that skips has failed."""
