@@ -93,8 +93,8 @@ def load(images: int = 60, tests: int = 130) -> Data:
         middle = net.apply(own, x, train=False)[0]["stage2"]
         return below.apply(kept, middle, train=False)[0]["maps"]
 
-    files = np.load(base.find(None, "cifar100.npz"))
-    x, y = (np.concatenate([files[f"{name}_{part}"] for part in ("train", "test")]) for name in "xy")
+    with np.load(base.find(None, "cifar100.npz")) as files:
+        x, y = (np.concatenate([files[f"{name}_{part}"] for part in ("train", "test")]) for name in "xy")
 
     def of(classes: np.ndarray, count: int) -> np.ndarray:
         rows = np.concatenate([np.flatnonzero(y == c)[:count] for c in classes])

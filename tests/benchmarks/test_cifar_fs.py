@@ -48,15 +48,17 @@ def test_every_method_is_chosen_measured_and_kept(tmp_path, monkeypatch):
     assert [r["accuracy"] for r in json.loads(out.read_text())["rows"] if r["head"] == "probe"] == [0.0]
 
 
-def test_the_split_network_is_the_whole_one(real_data):
+def test_the_split_network_is_the_whole_one(real_data, monkeypatch):
     """The maps below the last block, and that block on them, give the features of the whole network."""
     real_data("cifar_resnet/resnet20-12fca82f.th")
-    files = np.load(real_data("cifar100.npz"))
+    monkeypatch.setenv("JTL_DATA", str(real_data("cifar100.npz").parent))
+    with np.load(real_data("cifar100.npz")) as files:
+        images, labels = files["x_train"], files["y_train"]
     loaded = cifar_fs.load(images=2, tests=1)
     known = jtl.load(real_data("cifar_resnet/resnet20-12fca82f.th"), arch="cifar_resnet20")
     net = jtl.preprocessed(known.backbone, jtl.data.augment.normalise(cifar_fs.MEAN, cifar_fs.STD))
     c = jtl.data.cifar_fs().val[3]
-    x = files["x_train"][np.flatnonzero(files["y_train"] == c)[:2]]
+    x = images[np.flatnonzero(labels == c)[:2]]
     wanted = net.apply(jtl.part(known.variables, "backbone"), x, train=False)[0]["pooled"]
     found = jtl.from_linen(cifar_fs.LastBlock()).apply(loaded.block, jnp.asarray(loaded.val[3]), train=False)[0][
         "pooled"
