@@ -27,6 +27,7 @@ from benchmarks import tables
 from benchmarks.measure import chain, compiled, environment, interleaved, on_gpu
 from benchmarks.setups import Cell, Setup, build
 from benchmarks.torch_steps import Twin
+from jtl.allocator import keep_freed_memory
 from jtl.train import jit_step, mesh, put_batch
 
 
@@ -168,4 +169,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main(sys.argv)

@@ -34,6 +34,7 @@ with epy.lazy_api_imports(globals()):
     from jtl import train as train
     from jtl import transform as transform
     from jtl import weights as weights
+    from jtl.allocator import keep_freed_memory as keep_freed_memory
     from jtl.command.python import adapt_files as adapt_files
     from jtl.command.python import finetune_files as finetune_files
     from jtl.methods import adapt as alignments

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
 
+from jtl.allocator import keep_freed_memory
 from jtl.command import few_settings, parsers, surface
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user, or as a shell has it 130 after
       Ctrl-C, and 141 where what reads the output ended before it.
     """
+    if argv is None:  # the process is the command's own
+        keep_freed_memory()
     given = list(sys.argv[1:] if argv is None else argv)
     # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
     known = {"demo": 1, "train": 2, "describe": 2}.get(given[0] if given else "", len(given))
@@ -371,8 +374,3 @@ def _mistakes(*kinds: type[Exception]) -> Any:
         raise
     except kinds as error:
         raise Mistake(str(error)) from error
-
-
-def run() -> NoReturn:
-    """The entry point."""
-    sys.exit(main())
