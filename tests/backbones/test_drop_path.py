@@ -23,6 +23,13 @@ NETS = {
     "efficientnet_b1": (backbones.efficientnet("b1", drop_path=RATE), 64),
     "tf_efficientnetv2_s": (backbones.efficientnet_v2("s", drop_path=RATE), 64),
     "resnetv2_50x1_bit": (backbones.bit(50, drop_path=RATE), 64),
+    "resnet18": (backbones.resnet(18, drop_path=RATE), 64),
+    "seresnet50": (backbones.resnet(50, squeeze=True, drop_path=RATE), 64),
+    "resnet26d": (backbones.resnet(26, stem="deep", avg_down=True, drop_path=RATE), 64),
+    "mobilenetv2_100": (backbones.mobilenet_v2(drop_path=RATE), 64),
+    "mobilenetv2_110d": (backbones.mobilenet_v2(1.1, depth=1.2, drop_path=RATE), 64),
+    "mobilenetv3_large_100": (backbones.mobilenet_v3("large", scaling="timm", drop_path=RATE), 64),
+    "mobilenetv3_small_100": (backbones.mobilenet_v3("small", scaling="timm", drop_path=RATE), 64),
 }
 THEIRS = """
 import json, sys, torch
