@@ -74,7 +74,7 @@ class Runner:
         way, (x, y) = self.task.ways[name], draw.train[shot]
         step, predict = self._programs(name)
         batches = self._batches(x, y, seed, way.paired)
-        start = way.objective.init(jax.random.key(seed), batches[0], self._start(way, draw))
+        start = way.objective.init(jax.random.key(seed), batches[0], self.started(way, draw))
         if way.probed:
             head = {"out": {"kernel": probe[1].kernel, "bias": probe[1].bias}}
             start = start._replace(params={**start.params, "head": head})
@@ -91,7 +91,7 @@ class Runner:
         return float((found.argmax(1) == draw.held[1]).mean())
 
     @staticmethod
-    def _start(way: Any, draw: Draw) -> jtl.Variables:
+    def started(way: Any, draw: Draw) -> jtl.Variables:
         """The way's start, with the draw's own backbone where each has one; what is random stays so."""
         params, stats = way.start
         if draw.known is None or not params:

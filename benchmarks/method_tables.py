@@ -67,7 +67,7 @@ def _ranking(rows: list[dict[str, Any]]) -> list[Table]:
         if not all(parts):
             continue
         taus = {
-            truth: [_tau([row[score] for row in part], [row[truth] for row in part]) for part in parts]
+            truth: [tau([row[score] for row in part], [row[truth] for row in part]) for part in parts]
             for truth in ("tuned", "probe")
         }
         lost = [
@@ -91,7 +91,7 @@ def _cell(row: dict[str, Any], part: list[dict[str, Any]]) -> str:
     return f"{100 * row['tuned']:.1f} ({1 + sum(other['logme'] > row['logme'] for other in part)})"
 
 
-def _tau(score: list[float], accuracy: list[float]) -> float:
+def tau(score: list[float], accuracy: list[float]) -> float:
     """Kendall's tau-b; 0 where one of them does not vary and so orders nothing."""
     pairs = [(i, j) for i in range(len(score)) for j in range(i)]
     signs = [[_sign(of[i] - of[j]) for i, j in pairs] for of in (score, accuracy)]
