@@ -13,6 +13,7 @@ import pytest
 
 from jtl import backbones
 from jtl.nn.layers import DropPath
+from jtl.pretrained.recognise import recognise
 
 RATE = 0.3
 NETS = {
@@ -125,3 +126,18 @@ def test_every_block_has_timms_probability():
     )  # fmt: skip
     for name, theirs in json.loads(told.stdout).items():
         assert ours(*NETS[name]) == pytest.approx(theirs, abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["resnet18", "seresnet18", "mobilenetv2_050", "mobilenetv3_small_050"])
+def test_timms_word_reaches_the_network(name):
+    rates, plain = (
+        [*ours(found.family.backbone(found.family.complete(found.entries, "timm")), 64)]
+        for found in (
+            recognise(None, {"architecture": name, "model_args": {"drop_path_rate": 0.1}}),
+            recognise(None, name),
+        )
+    )
+    assert len(rates) > 3
+    assert rates == sorted(rates)
+    assert 0.08 < rates[-1] <= 0.1
+    assert plain == []

@@ -31,7 +31,7 @@ class MobileNetV3Config(Config, model_type="mobilenet_v3"):
     depth_multiplier: Factor = 1.0
     tf_padding: bool = False
     layer_norm_eps: Rate = 1e-3
-    drop_path_rate: DropRate = 0.0
+    drop_path_rate: DropRate | None = None
     scaling: _Scaling | None = None
     intermediate_size: Whole = HIDDEN["large"]
 
@@ -65,7 +65,7 @@ def _backbone(config: MobileNetV3Config) -> Model:
         scaling=config.scaling or "torchvision",
         same_padding=config.tf_padding,
         eps=config.layer_norm_eps,
-        drop_path=config.drop_path_rate,
+        drop_path=config.drop_path_rate or 0.0,
     )
 
 

@@ -20,7 +20,7 @@ class BlocksConfig(Config):
     embedding_size: Whole = 64
     depths: Depths = (3, 4, 6, 3)
     layer_type: Literal["basic", "bottleneck"] = "bottleneck"
-    drop_path_rate: DropRate = 0.0
+    drop_path_rate: DropRate | None = None
 
     @property
     def deep(self) -> bool:
@@ -73,7 +73,7 @@ def _tables(config: ResNetConfig) -> dict[str, Sequence[Rule]]:
 
 
 def _backbone(config: ResNetConfig) -> Model:
-    drop_path = config.drop_path_rate
+    drop_path = config.drop_path_rate or 0.0
     return resnet(config.depths, bottleneck=config.deep, width=config.embedding_size, drop_path=drop_path)
 
 
