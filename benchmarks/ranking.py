@@ -3,10 +3,10 @@
     python benchmarks/ranking.py
     python benchmarks/ranking.py --networks resnet20 mobilenet_v2 --data usps webcam
 
-Networks: ResNet-20, 32, 44 and 56 with their published CIFAR-10 weights, ResNet-20 with random weights, and MobileNetV2
-with ImageNet's. Data sets: four of ten classes of CIFAR-100, USPS, MNIST-M, ants and bees, and the three domains of Office-31,
-all at 32 pixels, which MobileNetV2 sees enlarged to 64. Few labels, because the scores are for that: 20 images a class
-to score and to train on (8 of Office-31), and at most as many others to test on.
+Networks: ResNet-20, 32, 44 and 56 with their published CIFAR-10 weights, ResNet-20 with random weights, and
+MobileNetV2 with ImageNet's. Data sets: four of ten classes of CIFAR-100, USPS, MNIST-M, ants and bees, and the three
+domains of Office-31, all at 32 pixels, which MobileNetV2 sees enlarged to 64. Few labels, because the scores are for
+that: 20 images a class to score and to train on (8 of Office-31), and at most as many others to test on.
 
 A network's accuracy is that of a logistic regression on its standardised features (`probe`), and that of fine-tuning
 from this head (`tuned`): its last stage, which for MobileNetV2 is all behind the last halving of the map, 30 steps of
