@@ -61,17 +61,22 @@ class Runner:
         self.features = jax.jit(lambda v, x: reads(task.feature)(task.backbone.apply(v, x, train=False)[0], x))
         self.programs: dict[str, tuple[Any, Any]] = {}
 
-    def probe(self, draw: Draw, shot: int, penalty: float, known: Any = None) -> tuple[float, Any]:
-        """Accuracy and linear map."""
+    def probe(
+        self, draw: Draw, shot: int, penalty: float, known: Any = None, features: Callable | None = None
+    ) -> tuple[float, Any]:
+        """Accuracy and linear map of the backbone's features, or of other `features(x)`."""
         pretrained = self.task.known if draw.known is None else draw.known
         own, (x, y) = pretrained if known is None else known, draw.train[shot]
-        seen, held = (self.by_part(lambda part: self.features(own, part), rows) for rows in (x, draw.held[0]))
+        read = features or (lambda part: self.features(own, part))
+        seen, held = (self.by_part(read, rows) for rows in (x, draw.held[0]))
         fit = finetuning.logistic_regression(seen, y, penalty, classes=self.task.classes)
         return float((np.asarray(fit(held)).argmax(1) == draw.held[1]).mean()), fit
 
     def train(self, name: str, draw: Draw, shot: int, rate: float, seed: int, probe: tuple[float, Any]) -> float:
         """Test accuracy of one run; `probe` is the penalty and the linear map."""
         way, (x, y) = self.task.ways[name], draw.train[shot]
+        if way.features is not None:
+            return self.probe(draw, shot, rate, features=way.features)[0]
         step, predict = self._programs(name)
         batches = self._batches(x, y, seed, way.paired)
         start = way.objective.init(jax.random.key(seed), batches[0], self.started(way, draw))

@@ -38,6 +38,7 @@ class Way(NamedTuple):
       probed: whether it starts with the probe's head.
       related: whether the statistics hold Co-Tuning's relationship, which the training examples give.
       paired: whether the batches are SetFit's pairs, and a logistic regression on the features is scored.
+      features: nothing is trained, and a logistic regression on these features of x is scored; `rates` are penalties.
     """
 
     net: jtl.Model
@@ -48,6 +49,7 @@ class Way(NamedTuple):
     probed: bool = False
     related: bool = False
     paired: bool = False
+    features: Callable[[Any], Any] | None = None
 
 
 class Draw(NamedTuple):
@@ -190,6 +192,10 @@ def texts(folder: Path) -> Task:
     pairs = jtl.network(backbone=module)
     ways["SetFit"] = Way(pairs, start, finetuning.similar_pairs(module, feature=FEATURE), LOW, paired=True)
     ways["random last block"] = Way(net, jtl.Variables({}, {}), jtl.finetune(net), LOW)
+    # Nothing that is trained reads the last block's weights in these two.
+    ways["probe below the last block"] = ways["random last block"]._replace(
+        rates=(0.1, 1.0, 10.0), features=jax.jit(lambda x: mean_of_tokens(x["stage5"], x["mask"]))
+    )
     return Task(6, draw, module, jtl.part(start, "backbone"), FEATURE, ways)
 
 
