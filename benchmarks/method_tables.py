@@ -66,16 +66,25 @@ def _ranking(rows: list[dict[str, Any]]) -> list[Table]:
         parts = [[row for row in part if row[score] is not None] for part in data.values()]
         if not all(parts):
             continue
-        taus = {
-            truth: [tau([row[score] for row in part], [row[truth] for row in part]) for part in parts]
-            for truth in ("tuned", "probe")
-        }
+        alone = [[row for row in part if not row["network"].startswith("random")] for part in parts]
+        taus = [
+            [tau([row[score] for row in part], [row[truth] for row in part]) for part in of]
+            for of, truth in ((parts, "tuned"), (alone, "tuned"), (parts, "probe"))
+        ]
         lost = [
             100 * (max(part, key=lambda row: row[score])["tuned"] - max(row["tuned"] for row in part)) for part in parts
         ]
-        with_probe = "-" if score == "probe" else _gain(taus["probe"], ".2f")
-        found.append((score, str(len(parts[0])), _gain(taus["tuned"], ".2f"), with_probe, _gain(lost)))
-    columns = ("score", "networks", "tau, fine-tuned", "tau, probe", "points lost by its first choice")
+        told = [_gain(of, ".2f") for of in taus]
+        told[-1] = "-" if score == "probe" else told[-1]
+        found.append((score, str(len(parts[0])), *told, _gain(lost)))
+    columns = (
+        "score",
+        "networks",
+        "tau, fine-tuned",
+        "without random weights",
+        "tau, probe",
+        "points lost by its first",
+    )
     title = f"Kendall's tau with the order of accuracies, mean of {len(data)} data sets (95 % interval)"
     accuracies = [
         (of, *(next(_cell(row, part) for row in part if row["network"] == name) for name in networks))
