@@ -1,4 +1,4 @@
-"""The data, networks and ways of `finetuning.py`: CIFAR-100 on a ResNet-20, TREC's questions on MiniLM."""
+"""The data, networks and ways of `finetuning.py`: CIFAR-100 on a ResNet-20, TREC's questions on MiniLM, digits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jtl
 from jtl import finetuning, peft
@@ -15,7 +17,7 @@ from jtl.nn.transformer import Block
 from jtl.ops import mean_of_tokens
 from jtl.preprocess import text
 from jtl.reads import whole
-from jtl.recipes.parts import base
+from jtl.recipes.parts import base, spoken_data
 from jtl.recipes.parts.texts import FEATURE, read
 
 SHOTS = (8, 16, 64)
@@ -36,6 +38,7 @@ class Way(NamedTuple):
       probed: whether it starts with the probe's head.
       related: whether the statistics hold Co-Tuning's relationship, which the training examples give.
       paired: whether the batches are SetFit's pairs, and a logistic regression on the features is scored.
+      features: nothing is trained, and a logistic regression on these features of x is scored; `rates` are penalties.
     """
 
     net: jtl.Model
@@ -46,13 +49,18 @@ class Way(NamedTuple):
     probed: bool = False
     related: bool = False
     paired: bool = False
+    features: Callable[[Any], Any] | None = None
 
 
 class Draw(NamedTuple):
-    """Examples to train on for each number of labels a class, and those to score."""
+    """Examples to train on for each number of labels a class, and those to score.
+
+    `known` is the pretrained backbone, where each draw has one of its own.
+    """
 
     train: dict[int, tuple[Any, np.ndarray]]
     held: tuple[Any, np.ndarray]
+    known: jtl.Variables | None = None
 
 
 class Task(NamedTuple):
@@ -65,14 +73,17 @@ class Task(NamedTuple):
     feature: str
     ways: dict[str, Way]
     relationship: Callable[[Any, np.ndarray], Any] | None = None
+    shots: tuple[int, ...] = SHOTS
 
 
 class LastStage(nn.Module):
-    """The last stage of ResNet-20, on the maps that the second one gave."""
+    """The last stage of a ResNet for small images, as ResNet-20, on the maps that the second one gave."""
+
+    blocks: int = 3
 
     @nn.compact
     def __call__(self, x: Any, train: bool) -> dict[str, Any]:
-        y = Stage(3, 64, 2, 0.1, name="stage3")(x["stage2"], train)
+        y = Stage(self.blocks, 64, 2, 0.1, name="stage3")(x["stage2"], train)
         return {"pooled": y.mean((1, 2))}
 
 
@@ -114,14 +125,29 @@ def images() -> Task:
     ways = _whole(net, start, MIDDLE, "pooled")
     both = jtl.network(backbone=module, head=known.head, source=known.head)
     old = known.variables.params["head"]
-    flat = finetuning.co_tuning(np.full((10, 10), 0.1))  # each run puts its own relationship in its place
-    ways["Co-Tuning"] = Way(
-        both,
-        start._replace(params={**start.params, "source": old}),
-        jtl.finetune(both, lambda z, y: jtl.losses.cross_entropy(z["head"], y), [flat], metrics={}),
-        MIDDLE,
-        related=True,
-    )
+    own, head, some = jtl.part(start, "backbone"), known.head, slice(0, 500)
+
+    @jax.jit
+    def logits(x: Any) -> Any:
+        features = module.apply(own, x, train=False)[0]
+        return head.apply(jtl.Variables(old, {}), head.reads(features, x), train=False)[0]
+
+    z = logits({"stage2": _below(known, seen, known_data["x_test"][some], "stage2")})
+    temperature = finetuning.calibrated_temperature(np.asarray(z), known_data["y_test"][some])
+
+    def relationship(x: Any, y: np.ndarray) -> Any:
+        return finetuning.category_relationship(np.asarray(logits(x)), y, classes=10, temperature=temperature)
+
+    for name, weight in (("Co-Tuning", 2.3), ("Co-Tuning, weight 0.5", 0.5)):
+        # Each run puts its own relationship in the place of a flat one.
+        term = finetuning.co_tuning(np.full((10, 10), 0.1), weight, temperature=temperature)
+        ways[name] = Way(
+            both,
+            start._replace(params={**start.params, "source": old}),
+            jtl.finetune(both, lambda z, y: jtl.losses.cross_entropy(z["head"], y), [term], metrics={}),
+            MIDDLE,
+            related=True,
+        )
     convolutions = (r".*/conv[12]",)
     ways["LoRA"] = _adapter(net, start, HIGH, peft.lora(4, convolutions))
     ways["DoRA"] = _adapter(net, start, HIGH, peft.lora(4, convolutions, magnitude=True))
@@ -132,20 +158,6 @@ def images() -> Task:
         backbone=jtl.preprocessed(empty, lambda key, x: normalise(key, x["image"])), head=known.head
     )
     ways["scratch, all stages"] = Way(whole_net, jtl.Variables({}, {}), jtl.finetune(whole_net), MIDDLE)
-    own, head = jtl.part(start, "backbone"), known.head
-
-    @jax.jit
-    def logits(x: Any) -> Any:
-        features = module.apply(own, x, train=False)[0]
-        return head.apply(jtl.Variables(old, {}), head.reads(features, x), train=False)[0]
-
-    some = slice(0, 500)
-    z = logits({"stage2": _below(known, seen, known_data["x_test"][some], "stage2")})
-    temperature = finetuning.calibrated_temperature(np.asarray(z), known_data["y_test"][some])
-
-    def relationship(x: Any, y: np.ndarray) -> Any:
-        return finetuning.category_relationship(np.asarray(logits(x)), y, classes=10, temperature=temperature)
-
     return Task(10, draw, module, own, "pooled", ways, relationship)
 
 
@@ -180,7 +192,52 @@ def texts(folder: Path) -> Task:
     pairs = jtl.network(backbone=module)
     ways["SetFit"] = Way(pairs, start, finetuning.similar_pairs(module, feature=FEATURE), LOW, paired=True)
     ways["random last block"] = Way(net, jtl.Variables({}, {}), jtl.finetune(net), LOW)
+    # Nothing that is trained reads the last block's weights in these two.
+    ways["probe below the last block"] = ways["random last block"]._replace(
+        rates=(0.1, 1.0, 10.0), features=jax.jit(lambda x: mean_of_tokens(x["stage5"], x["mask"]))
+    )
     return Task(6, draw, module, jtl.part(start, "backbone"), FEATURE, ways)
+
+
+def sounds(steps: int = 300) -> Task:
+    """Spoken digits of three speakers, for a network that was pretrained on the other three in `steps` of 64 clips."""
+    clips, shots = spoken_data.load(base.find(None, spoken_data.FILE)), (8, 16)
+    backbone, head = jtl.backbones.conv4(32), jtl.heads.linear(10)
+    net = jtl.network(backbone=backbone, head=head)
+    step = jtl.make_step(jtl.finetune(net), optax.adam(optax.cosine_decay_schedule(3e-3, steps)))
+    fresh = net.init(jax.random.key(0), clips.x[:1])
+
+    @jax.jit
+    def pretrained(x: Any, y: Any, key: Any) -> jtl.Variables:
+        def body(state: Any, i: Any) -> tuple[Any, None]:
+            rows, by = (jax.random.fold_in(key, 2 * i + j) for j in range(2))
+            some = jax.random.randint(rows, (64,), 0, len(y))
+            later = jax.random.randint(by, (64,), 0, 30)  # frames of 10 ms; what runs over the end is silence
+            moved = jax.vmap(lambda picture, by: jnp.roll(picture, by, 0))(x[some], later)
+            return step(state, {"x": moved, "y": y[some]})[0], None
+
+        state = jax.lax.scan(body, step.init(fresh, key), jnp.arange(steps))[0]
+        return jtl.part(jtl.variables(state), "backbone")
+
+    def draw(seed: int) -> Draw:
+        rng = np.random.default_rng(1000 + seed)
+        new = np.isin(clips.speaker, rng.permutation(len(spoken_data.SPEAKERS))[:3])
+        old = np.flatnonzero(~new & ~clips.test)
+        known = pretrained(clips.x[old], clips.y[old], jax.random.key(1000 + seed))
+        order = rng.permutation(np.flatnonzero(new & ~clips.test))
+        of = [order[clips.y[order] == digit] for digit in range(10)]
+        rows = np.concatenate([part[: max(shots)] for part in of])
+        rest = np.concatenate([part[max(shots) :][:15] for part in of])
+        held = rest if seed < 0 else np.flatnonzero(new & clips.test)
+        train = _nested(clips.x[rows], clips.y[rows], 10, shots)
+        return Draw(train, (clips.x[held], clips.y[held]), jax.tree.map(np.asarray, known))
+
+    start = jtl.Variables({"backbone": fresh.params["backbone"]}, fresh.stats)  # each draw puts its own in its place
+    ways = _whole(net, start, LOW, "pooled")
+    convolutions = (r"stage[234]/conv",)
+    ways["LoRA"] = _adapter(net, start, MIDDLE, peft.lora(4, convolutions))
+    ways["scratch"] = Way(net, jtl.Variables({}, {}), jtl.finetune(net), MIDDLE)
+    return Task(10, draw, backbone, jtl.part(start, "backbone"), "pooled", ways, shots=shots)
 
 
 def _whole(net: Any, start: Any, rates: tuple[float, ...], feature: str) -> dict[str, Way]:
@@ -213,9 +270,9 @@ def _below(known: Any, backbone: jtl.Model, x: Any, name: str) -> np.ndarray:
     return jtl.extract(backbone, jtl.part(known.variables, "backbone"), batches, whole(name))[0]
 
 
-def _nested(x: Any, y: np.ndarray, classes: int) -> dict[int, tuple[Any, np.ndarray]]:
+def _nested(x: Any, y: np.ndarray, classes: int, shots: tuple[int, ...] = SHOTS) -> dict[int, tuple[Any, np.ndarray]]:
     """The first examples of each class, so that more labels are the same ones and others."""
-    rows = {n: np.concatenate([np.flatnonzero(y == c)[:n] for c in range(classes)]) for n in SHOTS}
+    rows = {n: np.concatenate([np.flatnonzero(y == c)[:n] for c in range(classes)]) for n in shots}
     return {n: (rows_of(x, index), y[index]) for n, index in rows.items()}
 
 

@@ -56,16 +56,60 @@ def _cached_features(rows: list[dict[str, Any]]) -> Table:
     return Table("a linear head", columns, found)
 
 
-def _ranking(rows: list[dict[str, Any]]) -> Table:
-    found = [
-        (row["score"], str(row["networks"]), _gain(row["taus"], ".2f"), _gain([100 * lost for lost in row["lost"]]))
-        for row in rows
-    ]
-    return Table(
-        f"Kendall's tau with the probe's order, mean of {len(rows[0]['taus'])} data sets (95 % interval)",
-        ("score", "networks", "tau", "points lost by its first choice"),
-        found,
+def _ranking(rows: list[dict[str, Any]]) -> list[Table]:
+    """Each score's order beside that of fine-tuned networks, and their accuracies; data sets with all networks only."""
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    data = {of: [row for row in rows if row["data"] == of] for of in dict.fromkeys(row["data"] for row in rows)}
+    data = {of: part for of, part in data.items() if len(part) == len(networks)}
+    found = []
+    for score in ("logme", "h_score", "transrate", "nce", "leep", "probe"):
+        parts = [[row for row in part if row[score] is not None] for part in data.values()]
+        if not all(parts):
+            continue
+        alone = [[row for row in part if not row["network"].startswith("random")] for part in parts]
+        taus = [
+            [tau([row[score] for row in part], [row[truth] for row in part]) for part in of]
+            for of, truth in ((parts, "tuned"), (alone, "tuned"), (parts, "probe"))
+        ]
+        lost = [
+            100 * (max(part, key=lambda row: row[score])["tuned"] - max(row["tuned"] for row in part)) for part in parts
+        ]
+        told = [_gain(of, ".2f") for of in taus]
+        told[-1] = "-" if score == "probe" else told[-1]
+        found.append((score, str(len(parts[0])), *told, _gain(lost)))
+    columns = (
+        "score",
+        "networks",
+        "tau, fine-tuned",
+        "without random weights",
+        "tau, probe",
+        "points lost by its first",
     )
+    title = f"Kendall's tau with the order of accuracies, mean of {len(data)} data sets (95 % interval)"
+    accuracies = [
+        (of, *(next(_cell(row, part) for row in part if row["network"] == name) for name in networks))
+        for of, part in data.items()
+    ]
+    return [
+        Table(title, columns, found),
+        Table("Test accuracy in percent when fine-tuned (rank by LogME)", ("data", *networks), accuracies),
+    ]
+
+
+def _cell(row: dict[str, Any], part: list[dict[str, Any]]) -> str:
+    return f"{100 * row['tuned']:.1f} ({1 + sum(other['logme'] > row['logme'] for other in part)})"
+
+
+def tau(score: list[float], accuracy: list[float]) -> float:
+    """Kendall's tau-b; 0 where one of them does not vary and so orders nothing."""
+    pairs = [(i, j) for i in range(len(score)) for j in range(i)]
+    signs = [[_sign(of[i] - of[j]) for i, j in pairs] for of in (score, accuracy)]
+    norm = (sum(map(abs, signs[0])) * sum(map(abs, signs[1]))) ** 0.5
+    return sum(a * b for a, b in zip(*signs, strict=True)) / norm if norm else 0.0
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
 
 
 def _gain(gains: list[float], form: str = ".1f") -> str:
@@ -253,7 +297,7 @@ def _meta_against_row(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
+METHODS: dict[str, Callable[[list[dict[str, Any]]], Table | list[Table]]] = {
     "sentences": _sentences,
     "test_time": _test_time,
     "finetuning": _finetuning,

@@ -24,7 +24,7 @@ def write(results: dict[str, Any], path: Path) -> None:
 
 def render(results: dict[str, Any]) -> str:
     """The Markdown page of one benchmark's results."""
-    where = results["environment"]
+    where, made = results["environment"], _TABLES[results["benchmark"]](results["rows"])
     page = [
         f"`{where['command']}`",
         (f"for {where['target']}, compiled on " if "target" in where else "")
@@ -32,7 +32,7 @@ def render(results: dict[str, Any]) -> str:
         + (f", torch {where['torch']}" if "torch" in where else "")
         + f"; {where['date'][:10]}, load at the start {where['load'][0]}"
         + (f", {results['minutes']:g} minutes." if "minutes" in results else "."),
-        markdown(_TABLES[results["benchmark"]](results["rows"])),
+        *map(markdown, made if isinstance(made, list) else [made]),
     ]
     return "\n\n".join(page) + "\n"
 
@@ -231,7 +231,7 @@ def _compiled(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-_TABLES: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
+_TABLES: dict[str, Callable[[list[dict[str, Any]]], Table | list[Table]]] = {
     "step_throughput": _throughput,
     "against_torch": _against,
     "against_transformers": _transformers,

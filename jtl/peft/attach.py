@@ -4,6 +4,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from jtl import rng
 from jtl.model import ADAPTER, Model, Variables
 from jtl.networks import network
@@ -52,7 +55,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
 
     The new parameters stand at `backbone/adapter/<module path>/...` (`adapter/...` of a bare backbone) and are trained
     alone by `jtl.select("backbone/adapter/.*")`. At the start the network computes what it did before, unless the
-    adapter says otherwise. Other adapters may be attached to other modules afterwards.
+    adapter says otherwise. Other adapters may be attached to other modules afterwards. On a base in bfloat16 or float16
+    the adapter's parameters are float32, and it is computed in the base's dtype.
 
     Args:
       net: of `jtl.network`, or a backbone; its modules are flax's.
@@ -118,8 +122,8 @@ def merge(variables: Variables, adapter: Adapter) -> Variables:
         params = {name.rpartition("/")[2]: left.pop(name) for name in list(left) if name.rpartition("/")[0] == path}
         if not params:
             raise ValueError(f"the module {path!r} has no adapter; give the adapter that was attached")
-        own = adapter.merge(params, path, _at(base, path))
-        flat |= {f"{path}/{name}": leaf for name, leaf in own.items()}
+        own, before = adapter.merge(params, path, _at(base, path)), _at(base, path)
+        flat |= {f"{path}/{name}": leaf.astype(before[name].dtype) for name, leaf in own.items()}
     return put({**unflatten(flat), **({ADAPTER: unflatten(left)} if left else {})})
 
 
@@ -158,13 +162,19 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
     return [name for name in names if any(re.fullmatch(pattern, name) for pattern in where)]
 
 
+def _wide(leaf: Any) -> Any:
+    """In float32 at least: the small steps of an adapter would be lost in the 8 bits of bfloat16's mantissa."""
+    low = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
+    return leaf.astype(jnp.float32) if low else leaf
+
+
 def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> Params:
     """The backbone's parameters with the adapter's first values."""
     flat = flatten(_without(base))
     made = {}
     for path in paths:
         own = _at(base, path)
-        params = adapter.init(rng.stream(key, path), path, own)
+        params = adapter.init(rng.stream(key, path), path, jax.tree.map(_wide, own))
         made |= {f"{path}/{name}": leaf for name, leaf in params.items()}
         if adapter.rest is not None:
             flat |= {f"{path}/{name}": leaf for name, leaf in adapter.rest(params, path, own).items()}

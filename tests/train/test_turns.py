@@ -7,6 +7,7 @@ import optax
 import pytest
 from nets import batch, largest_difference, normed, parts, top
 
+from jtl import backbones
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Variables
 from jtl.networks import network
@@ -205,3 +206,24 @@ def test_which_parameters_train_is_told_by_path(key):
     step = make_step(pull("a", "b"), optax.sgd(1.0), trainable=select("a/.*"))
     params = {"a": {"w": jnp.zeros(())}, "b": {"w": jnp.zeros(())}}
     assert step.trains(params) == {"a/w": True, "b/w": False} == dict.fromkeys(flatten(params), False) | {"a/w": True}
+
+
+def test_gradual_unfreezing_trains_a_group_more_in_each_phase(key):
+    order = ["head", "backbone/stage2", "backbone/stage1"]
+    net = network(backbone=backbones.mlp((4, 4)), head=top(3))
+    objective, rows = (
+        finetune(net),
+        {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(8, 3), "y": np.arange(8) % 3},
+    )
+    phases = [Phase(2 * i, Turn(objective, by=tuple(range(i + 1)))) for i in range(3)]
+    step = make_step(phases, [optax.adam(1e-2)] * 3, trainable=[select(f"{part}/.*") for part in order])
+    start = objective.init(key, rows)
+
+    def moved(steps):
+        made = fit(step, step.init(start, key), [rows] * 6, steps=steps, progress=False).state
+        before, after = flatten(start.params), flatten(made.params)
+        changed = [path for path in after if not np.array_equal(before[path], after[path])]
+        return {part for part in order if any(path.startswith(f"{part}/") for path in changed)}
+
+    for phase in range(3):
+        assert moved(2 * phase + 2) == set(order[: phase + 1])

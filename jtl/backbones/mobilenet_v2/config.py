@@ -13,7 +13,7 @@ from jtl.model import Model
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
-WORDS = {"in_chans": "num_channels"}
+WORDS = {"in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}}
 
 
@@ -32,6 +32,7 @@ class MobileNetV2Config(Config, model_type="mobilenet_v2"):
     hidden_act: Literal["relu6"] = "relu6"
     tf_padding: bool = False
     layer_norm_eps: Rate = 1e-5
+    drop_path_rate: DropRate | None = None
     classifier_dropout_prob: DropRate | None = None
 
     @classmethod
@@ -55,6 +56,7 @@ def _backbone(config: MobileNetV2Config) -> Model:
         depth=config.depth_coefficient,
         same_padding=config.tf_padding,
         eps=config.layer_norm_eps,
+        drop_path=config.drop_path_rate or 0.0,
     )
 
 

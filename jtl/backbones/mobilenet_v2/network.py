@@ -20,6 +20,7 @@ def mobilenet_v2(
     depth: float = 1.0,
     same_padding: bool = False,
     eps: float = 1e-5,
+    drop_path: float = 0.0,
     momentum: float = 0.1,
 ) -> Model:
     """A MobileNetV2: a stem, 17 blocks `x + project(depthwise(expand(x)))` with ReLU6, and a 1x1 convolution.
@@ -36,10 +37,12 @@ def mobilenet_v2(
       same_padding: pad as TensorFlow does, less at the top and left, in place of one pixel on each side: so the
         weights in transformers were trained, torchvision's were not.
       eps: of the normalisations: 1e-5 in torchvision, 1e-3 in transformers.
+      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
+        `drop_path (n − 1) / N`, as in timm.
       momentum: share of the new batch in the running statistics.
 
     Raises:
-      ValueError: for a width or depth that is not positive.
+      ValueError: for a width or depth that is not positive, or a probability outside [0, 1).
 
     Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, arXiv 1801.04381.
     """
@@ -47,7 +50,9 @@ def mobilenet_v2(
         raise ValueError(f"width={width}: must be positive")
     if not depth > 0:
         raise ValueError(f"depth={depth}: must be positive")
-    return from_linen(_MobileNetV2(width, depth, same_padding, Style(_relu6, eps, momentum)))
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    return from_linen(_MobileNetV2(width, depth, same_padding, Style(_relu6, eps, momentum), drop_path))
 
 
 def repeats(depth: float = 1.0) -> list[int]:
@@ -65,6 +70,7 @@ class _MobileNetV2(nn.Module):
     depth: float
     same_padding: bool
     style: Style
+    drop_path: float
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -72,12 +78,14 @@ class _MobileNetV2(nn.Module):
         ends = self.width if self.depth == 1 else 1.0
         features = rounded(32 * ends)
         x = ConvNorm(features, 3, self.style, 2, pad, name="stem")(check_images(x), train)
-        blocks = []
-        for (expansion, channels, _, first), count in zip(_STAGES, repeats(self.depth), strict=True):
+        blocks, counts = [], repeats(self.depth)
+        for (expansion, channels, _, first), count in zip(_STAGES, counts, strict=True):
             for i in range(count):
                 inner, features = features * expansion, rounded(channels * self.width)
-                stride, name = first if i == 0 else 1, f"block{len(blocks) + 1}"
-                blocks.append(InvertedResidual(inner, features, 3, stride, self.style, padding=pad, name=name))
+                stride, path = first if i == 0 else 1, self.drop_path * len(blocks) / sum(counts)
+                measures = inner, features, 3, stride, self.style
+                name = f"block{len(blocks) + 1}"
+                blocks.append(InvertedResidual(*measures, padding=pad, drop_path=path, name=name))
         x, found = by_resolution(x, blocks, train)
         x = ConvNorm(rounded(1280 * max(1.0, ends)), 1, self.style, name="top")(x, train)
         return found | {"last": x, "pooled": jnp.mean(x, (1, 2))}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, get_args
 
-from jtl.backbones.config import Config, Factor, Rate, Whole, read
+from jtl.backbones.config import Config, DropRate, Factor, Rate, Whole, read
 from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.mobilenet_v3 import names as maps
 from jtl.backbones.mobilenet_v3.network import ROWS, mobilenet_v3
@@ -16,7 +16,7 @@ from jtl.weights.mapping.inverted_residual import Parts
 from jtl.weights.mapping.rules import Rule
 
 TORCHVISION = ("mobilenet_v3_large", "mobilenet_v3_small")
-WORDS = {"in_chans": "num_channels"}
+WORDS = {"in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
 HIDDEN = {"large": 1280, "small": 1024}
 
 
@@ -31,6 +31,7 @@ class MobileNetV3Config(Config, model_type="mobilenet_v3"):
     depth_multiplier: Factor = 1.0
     tf_padding: bool = False
     layer_norm_eps: Rate = 1e-3
+    drop_path_rate: DropRate | None = None
     scaling: _Scaling | None = None
     intermediate_size: Whole = HIDDEN["large"]
 
@@ -64,6 +65,7 @@ def _backbone(config: MobileNetV3Config) -> Model:
         scaling=config.scaling or "torchvision",
         same_padding=config.tf_padding,
         eps=config.layer_norm_eps,
+        drop_path=config.drop_path_rate or 0.0,
     )
 
 

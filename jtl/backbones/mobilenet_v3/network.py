@@ -75,6 +75,7 @@ def mobilenet_v3(
     scaling: Literal["torchvision", "timm"] = "torchvision",
     same_padding: bool = False,
     eps: float = 1e-3,
+    drop_path: float = 0.0,
     momentum: float = 0.01,
 ) -> Model:
     """A MobileNetV3: a stem, blocks `x + project(squeeze(depthwise(expand(x))))`, a 1x1 convolution, a dense layer.
@@ -94,10 +95,12 @@ def mobilenet_v3(
       same_padding: pad as TensorFlow does, less at the top and left, in place of as much on each side: so timm's `tf_`
         weights were trained.
       eps: of the normalisations: 1e-3 in torchvision and timm's `tf_` weights, else 1e-5 in timm.
+      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
+        `drop_path (n − 1) / (N + 1)`, as in timm, which counts the last convolution as a block.
       momentum: share of the new batch in the running statistics: 0.01 in torchvision.
 
     Raises:
-      ValueError: for an unknown size or scaling, or a width that is not positive.
+      ValueError: for an unknown size or scaling, a width that is not positive, or a probability outside [0, 1).
 
     Howard et al., Searching for MobileNetV3, 2019, arXiv 1905.02244.
     """
@@ -105,12 +108,15 @@ def mobilenet_v3(
         raise ValueError(f"size={size!r}: give one of {list(ROWS)}, or rows")
     if not width > 0:
         raise ValueError(f"width={width}: must be positive")
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
     if scaling not in ("torchvision", "timm"):
         raise ValueError(f"scaling={scaling!r}: give 'torchvision' or 'timm'")
     name = size if isinstance(size, str) else "large"
     hidden = hidden or _HIDDEN[name]
     stem, rows = _scaled(ROWS[size] if isinstance(size, str) else size, width, scaling)
-    return from_linen(_MobileNetV3(stem, rows, hidden, same_padding, Style(nn.hard_swish, eps, momentum)))
+    style = Style(nn.hard_swish, eps, momentum)
+    return from_linen(_MobileNetV3(stem, rows, hidden, same_padding, style, drop_path))
 
 
 def _scaled(rows: Sequence[Row], width: float, scaling: str) -> tuple[int, tuple[Row, ...]]:
@@ -134,6 +140,7 @@ class _MobileNetV3(nn.Module):
     hidden: int
     same_padding: bool
     style: Style
+    drop_path: float
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -144,7 +151,8 @@ class _MobileNetV3(nn.Module):
             squeeze = Squeeze(rounded(row.inner // 4), nn.relu, nn.hard_sigmoid) if row.squeeze else None
             style = self.style if row.hard_swish else self.style._replace(activation=nn.relu)
             measures = row.inner, row.channels, row.kernel, row.stride
-            blocks.append(InvertedResidual(*measures, style, squeeze, pad, name=f"block{i}"))
+            path = self.drop_path * (i - 1) / (len(self.rows) + 1)
+            blocks.append(InvertedResidual(*measures, style, squeeze, pad, drop_path=path, name=f"block{i}"))
         x, found = by_resolution(x, blocks, train)
         x = ConvNorm(6 * x.shape[-1], 1, self.style, name="top")(x, train)
         pooled = HiddenLayers((self.hidden,), nn.hard_swish, name="dense")(jnp.mean(x, (1, 2)), train)

@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from jtl.nn.batch_norm import BatchNorm
 from jtl.nn.conv_blocks import Squeeze, SqueezeExcite
-from jtl.nn.layers import Conv
+from jtl.nn.layers import Conv, DropPath
 from jtl.nn.pooling import max_pool, mean_pool
 from jtl.ops import computed_once
 
@@ -68,11 +68,15 @@ class Shortcut(nn.Module):
 
 
 class Block(nn.Module):
-    """`relu(x + f(x))`, f of two convolutions or of three, with `squeeze` and a squeeze-and-excitation."""
+    """`relu(x + f(x))`, f of two convolutions or of three, with `squeeze` and a squeeze-and-excitation.
+
+    With probability `drop_path` f of an example is dropped, in training.
+    """
 
     width: int
     stride: int
     kind: Kind
+    drop_path: float = 0.0
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -92,15 +96,16 @@ class Block(nn.Module):
         if kind.squeeze:  # to a sixteenth of its channels, in eights
             hidden = max(8, int(out / 16 + 4) // 8 * 8)
             y = SqueezeExcite(Squeeze(hidden, nn.relu, nn.sigmoid), name="squeeze")(y)
+        y = DropPath(self.drop_path)(y, train)
         if self.stride != 1 or x.shape[-1] != out:
             x = Shortcut(out, self.stride, kind, name="shortcut")(x, train)
         return computed_once(nn.relu(x + y))
 
 
 class Stage(nn.Module):
-    """Blocks, the first of which may halve the map."""
+    """Blocks, one for each probability of dropping its branch; the first may halve the map."""
 
-    blocks: int
+    drop_paths: tuple[float, ...]
     width: int
     stride: int
     kind: Kind
@@ -108,6 +113,6 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         """As a block."""
-        for i in range(1, self.blocks + 1):
-            x = Block(self.width, self.stride if i == 1 else 1, self.kind, name=f"block{i}")(x, train)
+        for i, drop_path in enumerate(self.drop_paths, 1):
+            x = Block(self.width, self.stride if i == 1 else 1, self.kind, drop_path, name=f"block{i}")(x, train)
         return x

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from jtl.backbones.config import Config, Depths, Whole, Widths, read
+from jtl.backbones.config import Config, Depths, DropRate, Whole, Widths, read
 from jtl.backbones.family import Family, changed, picture
 from jtl.backbones.resnet import names as maps
 from jtl.backbones.resnet.network import DEPTHS, PLAIN, resnet
@@ -20,6 +20,7 @@ class BlocksConfig(Config):
     embedding_size: Whole = 64
     depths: Depths = (3, 4, 6, 3)
     layer_type: Literal["basic", "bottleneck"] = "bottleneck"
+    drop_path_rate: DropRate | None = None
 
     @property
     def deep(self) -> bool:
@@ -61,7 +62,8 @@ def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
 def of_depth(depth: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """`layer_type` and `depths`, with timm's `model_args`."""
     config = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": DEPTHS[depth]}
-    config = changed(config, changes, {"layers": "depths", "in_chans": "num_channels"})
+    words = {"layers": "depths", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
+    config = changed(config, changes, words)
     return {**config, "depths": read(Depths, "layers", config["depths"])}
 
 
@@ -71,7 +73,8 @@ def _tables(config: ResNetConfig) -> dict[str, Sequence[Rule]]:
 
 
 def _backbone(config: ResNetConfig) -> Model:
-    return resnet(config.depths, bottleneck=config.deep, width=config.embedding_size)
+    drop_path = config.drop_path_rate or 0.0
+    return resnet(config.depths, bottleneck=config.deep, width=config.embedding_size, drop_path=drop_path)
 
 
 def _usual(name: str, config: ResNetConfig) -> Preprocessing:

@@ -72,6 +72,7 @@ def _backbone(config: ResNetVariantConfig) -> Model:
         width_per_group=config.width_per_group,
         avg_down=config.avg_down,
         squeeze=config.squeeze,
+        drop_path=config.drop_path_rate or 0.0,
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jtl.backbones.resnet.blocks import Kind, Stage, Stem
 from jtl.model import Model, from_linen
-from jtl.nn.layers import check_images
+from jtl.nn.layers import check_images, drop_path_rates
 
 DEPTHS = {
     10: (1, 1, 1, 1),
@@ -38,6 +38,7 @@ def resnet(
     avg_down: bool = False,
     squeeze: bool = False,
     zero_init: bool = False,
+    drop_path: float = 0.0,
     momentum: float = 0.1,
 ) -> Model:
     """A ResNet: a stem, then stages of residual blocks `relu(x + f(x))`, each but the first halving the map.
@@ -67,11 +68,13 @@ def resnet(
       squeeze: each block's f ends with a squeeze-and-excitation to a sixteenth of its channels (Hu et al., 2017).
       zero_init: start each block as the identity, by a γ of 0 in its last normalisation (Goyal et al., 2017,
         arXiv 1706.02677; timm's default). Off, as in torchvision.
+      drop_path: probability of dropping the last block's f for an example in training; it grows linearly from 0 at the
+        first block (Huang et al., 2016, arXiv 1603.09382), as in timm.
       momentum: share of the new batch in the running statistics.
 
     Raises:
-      ValueError: for an unknown depth or stem, a width of one that is not deep, or below 1, or groups that are
-        no bottleneck's or have no channels.
+      ValueError: for an unknown depth or stem, a width of one that is not deep, or below 1, groups that are
+        no bottleneck's or have no channels, or a probability outside [0, 1).
 
     He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385. Xie et al., Aggregated Residual
     Transformations for Deep Neural Networks, 2016, arXiv 1611.05431. Zagoruyko and Komodakis, Wide Residual Networks,
@@ -103,7 +106,9 @@ def resnet(
         )
     if groups < 1 or kind.inner(width) < 1:
         raise ValueError(f"groups={groups}, width_per_group={width_per_group}: no channels at width={width}")
-    return from_linen(_ResNet(blocks, width, stem == "cifar", (first, second) if three else None, kind))
+    if not 0 <= drop_path < 1:
+        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    return from_linen(_ResNet(blocks, width, stem == "cifar", (first, second) if three else None, kind, drop_path))
 
 
 def resnet18(**options) -> Model:
@@ -137,12 +142,13 @@ class _ResNet(nn.Module):
     small: bool
     deep: tuple[int, int] | None
     kind: Kind
+    drop_path: float
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = Stem(self.width, self.small, self.deep, self.kind.momentum, name="stem")(check_images(x), train)
         features = {}
-        for i, blocks in enumerate(self.blocks, 1):
+        for i, rates in enumerate(drop_path_rates(self.drop_path, self.blocks), 1):
             width, stride = self.width * 2 ** (i - 1), 1 if i == 1 else 2
-            x = features[f"stage{i}"] = Stage(blocks, width, stride, self.kind, name=f"stage{i}")(x, train)
+            x = features[f"stage{i}"] = Stage(rates, width, stride, self.kind, name=f"stage{i}")(x, train)
         return features | {"last": x, "pooled": jnp.mean(x, (1, 2))}

@@ -22,10 +22,11 @@ def co_tuning(
     relationship: Float[ArrayLike, "target_classes source_classes"],
     weight: float = 2.3,
     *,
+    temperature: float = 1.0,
     head: str = "source",
     name: str = "co_tuning",
 ) -> Objective:
-    """The term `−λ mean_i Σ_s p(s given y_i) log q_i(s)` on the head q of the source classes.
+    """The term `−λ mean_i Σ_s p(s given y_i) log q_i(s)` with `q = softmax(z/T)` of the head of the source classes.
 
     The network keeps the pretrained head beside the new one: `network(backbone=..., head=new, source=old)`, and the
     supervised loss reads the new one, as in the example.
@@ -33,6 +34,9 @@ def co_tuning(
     Args:
       relationship: `p(s given t)`, rows that sum to 1, as `category_relationship` gives them; kept in the statistics.
       weight: λ > 0.
+      temperature: T > 0, that of the relationship. The authors' code has 1 here, because ImageNet's head is nearly
+        calibrated. A head that is overconfident on the new data is else trained to flatten its predictions first, which
+        costs the features much where steps are few.
       head: the name of the pretrained head.
       name: of the term.
 
@@ -40,8 +44,8 @@ def co_tuning(
       A term for `finetune(net, loss, terms)`; rows of views without integer labels do not count.
 
     Raises:
-      ValueError: for a weight that is not positive, rows that are no distributions; at init, where `name` is taken;
-        while tracing, where the network has no such head, or one of another number of classes.
+      ValueError: for a weight or temperature that is not positive, rows that are no distributions; at init, where
+        `name` is taken; while tracing, where the network has no such head, or one of another number of classes.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -53,8 +57,8 @@ def co_tuning(
     You et al., Co-Tuning for Transfer Learning, 2020.
     """
     table = np.asarray(relationship, np.float32)
-    if not weight > 0:
-        raise ValueError(f"{name}: weight={weight}: it must be positive")
+    if not (weight > 0 and temperature > 0):
+        raise ValueError(f"{name}: weight={weight}, temperature={temperature}: both must be positive")
     if table.ndim != 2 or not (table >= 0).all() or not np.allclose(table.sum(1), 1, atol=1e-3):
         raise ValueError(f"{name}: the relationship of shape {table.shape} must have rows >= 0 that sum to 1")
 
@@ -71,7 +75,7 @@ def co_tuning(
             y = jnp.asarray(view.y)
             inside = (y >= 0) & (y < table.shape[0])
             target = stats[name][jnp.where(inside, y, 0)]
-            log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)))
+            log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
             values = jnp.where(inside, -(target * log_q).sum(-1), jnp.nan)
             one = mean(values, view.mask)
             total, count = total + one.total, count + one.count
@@ -105,7 +109,8 @@ def category_relationship(
       logits: of the pretrained network's own head on the new training data.
       y: the new labels in [0, classes).
       classes: how many new ones.
-      temperature: T > 0 of the calibration (`calibrated_temperature` on validation data of the source).
+      temperature: T > 0 of the calibration (`calibrated_temperature` on validation data of the source); give
+        `co_tuning` the same one.
       validation: logits and labels held out of the training data, for the reverse way.
 
     Returns:

@@ -29,6 +29,29 @@ def test_the_term_is_torchs_cross_entropy_with_soft_labels(setup):
     target = torch.tensor(TABLE[rows["y"][rows["mask"]]])
     expected = 2.3 * torch.nn.functional.cross_entropy(torch.tensor(z), target)
     np.testing.assert_allclose(loss["co_tuning"].value, expected, rtol=1e-5)
+    term = co_tuning(TABLE, 0.5, temperature=1.7)
+    softer = finetune(net, lambda z, y: cross_entropy(z["head"], y), [term], metrics={})
+    loss, _ = softer(start.params, start.stats, rows, None, 0)
+    expected = 0.5 * torch.nn.functional.cross_entropy(torch.tensor(z / 1.7), target)
+    np.testing.assert_allclose(loss["co_tuning"].value, expected, rtol=1e-5)
+
+
+def test_at_the_relationships_temperature_the_old_head_starts_in_balance(setup):
+    """Of the direct relationship the mean of q over a class is its row, so the bias has no gradient; else it has."""
+    rows, net, _, start = setup
+    rows = {"x": rows["x"], "y": rows["y"]}
+    z = 4 * np.asarray(net.apply(start, rows["x"], train=False)[0].output["source"])  # as of a head that is too sure
+    table = category_relationship(z, rows["y"], classes=3, temperature=2.0)
+    source = jax.tree.map(lambda leaf: 4 * leaf, start.params["source"])
+    slopes = []
+    for temperature in (2.0, 1.0):
+        term = co_tuning(table, temperature=temperature)
+        objective = finetune(net, lambda z, y: cross_entropy(z["head"], y), [term], metrics={})
+        params = {**start.params, "source": source}
+        made = objective.init(jax.random.key(0), rows, start._replace(params=params, stats={}))
+        slope = jax.grad(lambda p, of=objective, s=made.stats: total(of(p, s, rows, None, 0)[0]))(params)
+        slopes.append(float(np.abs(slope["source"]["out"]["bias"]).max()))
+    assert slopes[0] < 1e-6 < 1e-3 < slopes[1]
 
 
 def test_masked_rows_reach_no_gradient(setup):
@@ -86,6 +109,8 @@ def test_bad_input_raises(setup):
     rows, net, _, start = setup
     with pytest.raises(ValueError, match="sum to 1"):
         co_tuning(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"temperature=0\.0: both must be positive"):
+        co_tuning(TABLE, temperature=0.0)
     with pytest.raises(ValueError, match="give all classes some"):
         category_relationship(np.zeros((2, 3)), np.array([0, 2]), classes=3)
     objective = finetune(
