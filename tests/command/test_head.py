@@ -1,0 +1,120 @@
+"""The head of `jtl finetune`: folds of whole groups, scikit-learn's penalty, and which examples it is fitted on."""
+
+import json
+
+import made
+import numpy as np
+import pytest
+from PIL import Image
+
+from jtl.command import head, passes, tune
+from jtl.command.model import Inputs
+from jtl.command.settings import Settings
+from jtl.command.source import Examples, joined
+from jtl.command.splits import folds
+
+NAMES = ("blue", "green", "red")
+
+
+def photos(root, parts, seed=0):
+    """Noise, faintly of a colour; parts are folders and how many photos of each class."""
+    draw = np.random.default_rng(seed)
+    for part, count in parts.items():
+        for name, channel in zip(NAMES, (2, 1, 0), strict=True):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 200, (8, 8, 3))
+                pixels[..., channel] += 20
+                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.png")
+    return root
+
+
+def run(root, weights, name="run", **settings):
+    return tune.run(Settings(root, str(weights), root.parent / name, **settings), lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("head")
+    return made.folder(root / "net", made.VIT), photos(root / "photos", {"train": 16, "test": 4})
+
+
+@pytest.fixture(scope="module")
+def tuned(world):
+    return run(world[1], world[0])
+
+
+def examples(items, labels, groups=None):
+    return Examples("texts", tuple(items), np.array(labels, np.int32), ("a", "b", "c"), groups)
+
+
+def test_folds_deal_each_class_and_keep_equal_examples_together():
+    labels = np.repeat([0, 1, 2], [11, 7, 2])
+    dealt = folds(examples([f"text {i}" for i in range(20)], labels), 5, 0)
+    assert np.ptp(np.bincount(dealt, minlength=5)) <= 1
+    for label in range(3):
+        assert np.ptp(np.bincount(dealt[labels == label], minlength=5)) <= 1
+    twice = folds(examples([f"text {i // 2}" for i in range(20)], np.repeat([0, 1], 10)), 5, 0)
+    np.testing.assert_array_equal(twice[::2], twice[1::2])
+    assert sorted(np.bincount(twice)) == [4] * 5
+    assert not np.array_equal(dealt, folds(examples([f"text {i}" for i in range(20)], labels), 5, 1))
+
+
+def test_folds_keep_groups_whole_and_are_fewer_where_there_are_fewer():
+    groups = tuple(["ann", "ben", "carl"][i % 3] for i in range(18))
+    dealt = folds(examples(map(str, range(18)), np.arange(18) % 2, groups), 5, 0)
+    assert sorted(dealt[:3]) == [0, 1, 2]
+    np.testing.assert_array_equal(dealt, np.tile(dealt[:3], 6))
+    with pytest.raises(ValueError, match="18 examples are all equal, or of one group"):
+        folds(examples(map(str, range(18)), np.arange(18) % 2, ("ann",) * 18), 5, 0)
+
+
+def test_the_head_is_scikit_learns_on_all_training_and_validation_photos(tuned):
+    """So it saw each of these, and none of the test photos."""
+    of, metrics = pytest.importorskip("sklearn.linear_model"), pytest.importorskip("sklearn.metrics")
+    both = joined([tuned.splits["train"], tuned.splits["val"]])
+    assert len(both) == 48
+    x = passes.features(tuned.loaded, Inputs(preprocessing=tuned.loaded.preprocessing))(both.items).astype(np.float64)
+    y, dealt, shares = both.labels, folds(both, head.FOLDS, 0), {}
+    penalties = (*head.WEAKER, *head.PENALTIES)
+
+    def fit(rows, penalty):
+        return of.LogisticRegression(C=1 / (penalty * rows.sum()), tol=1e-8, max_iter=5000).fit(x[rows], y[rows])
+
+    for penalty in penalties:
+        shares[penalty] = np.zeros((48, 3))
+        for fold in range(5):
+            shares[penalty][dealt == fold] = fit(dealt != fold, penalty).predict_proba(x[dealt == fold])
+    best = min(penalties, key=lambda penalty: metrics.log_loss(y, shares[penalty]))
+    assert tuned.head.penalty == best
+    np.testing.assert_allclose(tuned.validation.shares, shares[best], atol=1e-3)
+    out = tuned.loaded.variables.params["head"]["out"]
+    theirs = fit(np.ones(48, bool), best)
+    np.testing.assert_allclose(out["kernel"], theirs.coef_.T, atol=1e-3)
+
+
+def test_the_run_says_what_the_head_was_fitted_on(world, tuned):
+    about = json.loads((tuned.folder / "run.json").read_text())
+    assert about["head"] == tuned.head.told
+    assert about["head"].endswith("was chosen by 5 folds of 48 examples, and it was fitted again on all of them")
+    assert about["validation"]["examples"].startswith("training and validation examples, each by a head")
+    assert np.sum(about["validation"]["confusion"]) == 48
+
+
+def test_validation_photos_that_are_given_choose_and_are_not_fitted_on(world, tmp_path):
+    root = photos(tmp_path / "photos", {"train": 6, "val": 3, "test": 3})
+    found = run(root, world[0])
+    assert found.head is None
+    assert found.judged == "validation examples, by which this network was chosen"
+    assert len(found.validation.labels) == 9
+    assert json.loads((found.folder / "run.json").read_text())["head"] is None
+
+
+def test_steps_below_the_head_are_judged_by_photos_that_were_not_fitted_on(world, monkeypatch):
+    """And where the head is kept, it is fitted on these too."""
+    seen = []
+    crossed = tune.crossed_head
+    monkeypatch.setattr(tune, "crossed_head", lambda *given: seen.append(len(given[2])) or crossed(*given))
+    kept = run(world[1], world[0], "all", ways="all", steps=2, batch=8, learning_rate=1e-12)
+    assert seen == [42, 48] if kept.chosen == "head" else [42]
+    assert len(kept.validation.labels) == (48 if kept.chosen == "head" else 6)
