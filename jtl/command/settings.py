@@ -25,7 +25,8 @@ class Settings:
         .parquet.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
-      ways: what is trained: the head on features that are computed once, the last stage too, or all.
+      ways: what is trained: the head on features that are computed once, the last stage too, or all. The head's
+        penalty is chosen by five folds, or by the validation examples where these are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
       group: what belongs together goes into one split: a table's column, or a regex that is found in the names of

@@ -11,8 +11,12 @@ from jaxtyping import ArrayLike, Float, Int
 
 from jtl.methods.finetune.on_features import FLOOR, Linear, minimise
 
-NEAR = 1e-3
-"""How far from the minimum an entry of W may be, by strong convexity, where features have the norm 1."""
+NEAR = 1e-6
+"""How far above its minimum the objective may be: by strong convexity in W at most about `‖gradient‖² / 2λ`."""
+EQUAL = 1e-5
+"""Held-out losses that differ by no more are equal."""
+SPREAD = 0.1
+"""Of the mean standard deviation, added to each: a feature that is nearly constant must not decide."""
 
 
 class CrossValidated(NamedTuple):
@@ -37,13 +41,14 @@ def cross_validated(
     *,
     classes: int,
     weights: Float[ArrayLike, "examples"] | None = None,
+    standardise: bool = False,
     max_steps: int = 1000,
 ) -> CrossValidated:
     """Minimises `Σ_i s_i CE(x_i W + b, y_i) / Σ_i s_i + λ/2 ‖W‖²` with the λ of the lowest held-out cross-entropy.
 
     For each fold and each λ a classifier is fitted on the other folds and predicts this one. Every example is predicted
     once, so the choice rests on all of them. The classifier is fitted again on all examples with the λ that was chosen,
-    of equal ones the largest. The mean in place of a sum keeps the meaning of λ when the number of examples grows from
+    of equal ones (to 1e-5 in the loss) the largest. The mean in place of a sum keeps the meaning of λ when the number of examples grows from
     some folds to all: it is `penalty / examples` of `logistic_regression`. The bias is not penalised.
 
     Args:
@@ -54,6 +59,9 @@ def cross_validated(
       penalties: each λ > 0.
       classes: how many.
       weights: s, not negative, in the fits and in the held-out loss; None for 1.
+      standardise: penalise `Σ_j d_j² ‖W_j‖²`, d_j being the standard deviation of feature j and a tenth of the mean one,
+        times a number: that for which `Σ_j ((x_ij − x̄_j) / d_j)²` is 1 in the mean over examples. So neither the
+        scale of a feature nor that of all of them matters, and the same penalties fit every network.
       max_steps: of L-BFGS for each fit. Where they do not suffice, a RuntimeWarning says so.
 
     Raises:
@@ -76,19 +84,24 @@ def cross_validated(
         raise ValueError(f"penalties={penalties}: give at least one; each is positive and finite")
     order, names = sorted(lambdas, reverse=True), np.unique(folds)
     middle = x.mean(0, dtype=np.float64)  # the bias is free, so the minimum stays; L-BFGS finds it in fewer steps
-    size = float(np.sqrt(((x - middle) ** 2).sum(1).mean())) or 1.0
+    spread = x.std(0, dtype=np.float64)
+    size = spread + SPREAD * spread.mean() if standardise else np.ones_like(spread)
+    size = np.where(size > 0, size, 1)
+    norm = float(np.sqrt(((spread / size) ** 2).sum())) or 1.0
+    size = size * norm
+    unit = 1.0 if standardise else norm**2  # of the penalty, on features of the norm 1
     found = {p: np.zeros((len(x), classes)) for p in order}
     with jax.enable_x64(True):
         wide, rows = jnp.asarray((x - middle) / size, jnp.float64), jnp.asarray(y)
 
         def fit(w: Any, seen: np.ndarray, penalty: float) -> Any:
-            own = penalty / size**2
-            enough = max(NEAR * own, FLOOR)
+            own = penalty / unit
+            enough = max(float(np.sqrt(2 * own * NEAR / w.size)), FLOOR)
             w, slope = minimise(w, wide, rows, jnp.asarray(seen), own * seen.sum(), enough, max_steps)
             if not float(slope) <= 10 * enough:
                 warnings.warn(
                     f"logistic regression at penalty={penalty} stopped at a gradient of {float(slope):.1e}, not"
-                    f" {enough:.1e}: standardise the features, or give more max_steps",
+                    f" {enough:.1e}: give larger penalties, or more max_steps",
                     RuntimeWarning,
                     stacklevel=3,
                 )
@@ -101,9 +114,12 @@ def cross_validated(
                 w = fit(w, np.where(held, 0.0, weights), p)
                 found[p][held] = np.asarray(wide)[held] @ np.asarray(w[:-1]) + np.asarray(w[-1])
         losses = {p: _cross_entropy(z, y, weights) for p, z in found.items()}
-        best = min(order, key=lambda p: losses[p])
-        w = np.asarray(fit(start, weights, best))
-    kernel, kind = w[:-1] / size, x.dtype
+        best = next(p for p in order if losses[p] <= min(losses.values()) + EQUAL)
+        w = start
+        for p in order[: order.index(best) + 1]:
+            w = fit(w, weights, p)
+        w = np.asarray(w)
+    kernel, kind = w[:-1] / size[:, None], x.dtype
     fitted = Linear(jnp.asarray(kernel, kind), jnp.asarray(w[-1] - middle @ kernel, kind), best)
     return CrossValidated(fitted, np.array([losses[p] for p in lambdas]), found[best].astype(kind))
 

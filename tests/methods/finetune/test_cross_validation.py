@@ -78,6 +78,21 @@ def test_large_features_converge_and_keep_their_type(data):
     assert found.fitted.kernel.dtype == np.float32
 
 
+def test_standardised_features_are_penalised_alike_whatever_their_scale(data):
+    x, y = data
+    size = x.std(0) + 0.1 * x.std(0).mean()
+    size *= np.sqrt((((x - x.mean(0)) / size) ** 2).sum(1).mean())
+    found = cross_validated(x, y, FOLDS, [1e-3], classes=3, standardise=True)
+    plain = cross_validated((x - x.mean(0)) / size, y, FOLDS, [1e-3], classes=3)
+    np.testing.assert_allclose(found.logits, plain.logits, atol=5e-3)
+    np.testing.assert_allclose(found.fitted(x), plain.fitted((x - x.mean(0)) / size), atol=5e-3)
+    for factor in (0.01, 100.0):  # of all features
+        again = cross_validated(factor * x, y, FOLDS, [1e-3], classes=3, standardise=True)
+        np.testing.assert_allclose(again.logits, found.logits, atol=5e-3)
+    constant = np.concatenate([x, np.full((48, 1), 7.0, np.float32)], 1)
+    assert np.isfinite(cross_validated(constant, y, FOLDS, [1e-3], classes=3, standardise=True).fitted.kernel).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
