@@ -48,8 +48,9 @@ def cross_validated(
 
     For each fold and each λ a classifier is fitted on the other folds and predicts this one. Every example is predicted
     once, so the choice rests on all of them. The classifier is fitted again on all examples with the λ that was chosen,
-    of equal ones (to 1e-5 in the loss) the largest. The mean in place of a sum keeps the meaning of λ when the number of examples grows from
-    some folds to all: it is `penalty / examples` of `logistic_regression`. The bias is not penalised.
+    of equal ones (to 1e-5 in the loss) the largest. The mean in place of a sum keeps the meaning of λ when the number
+    of examples grows from some folds to all: it is `penalty / examples` of `logistic_regression`. The bias is not
+    penalised.
 
     Args:
       x: features.
@@ -59,9 +60,9 @@ def cross_validated(
       penalties: each λ > 0.
       classes: how many.
       weights: s, not negative, in the fits and in the held-out loss; None for 1.
-      standardise: penalise `Σ_j d_j² ‖W_j‖²`, d_j being the standard deviation of feature j and a tenth of the mean one,
-        times a number: that for which `Σ_j ((x_ij − x̄_j) / d_j)²` is 1 in the mean over examples. So neither the
-        scale of a feature nor that of all of them matters, and the same penalties fit every network.
+      standardise: penalise `Σ_j d_j² ‖W_j‖²`, d_j being the standard deviation of feature j plus a tenth of the mean
+        one, times the number for which `Σ_j ((x_ij − x̄_j) / d_j)²` is 1 in the mean over examples. So neither the scale
+        of a feature nor that of all of them matters, and the same penalties fit every network.
       max_steps: of L-BFGS for each fit. Where they do not suffice, a RuntimeWarning says so.
 
     Raises:
