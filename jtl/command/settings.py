@@ -55,7 +55,7 @@ class Settings:
     size: int | None = None
     steps: int | None = None
     batch: int = 32
-    learning_rate: float = 3e-5
+    learning_rate: float = 2e-5
     find_rate: bool = False
     patience: int = 5
     balanced: bool = False
