@@ -239,7 +239,7 @@ def _below(
     tx = _optimizer(optim.warmup_cosine(rate, steps))
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
     one = mesh(devices=jax.devices()[:1])
-    judge = evaluation(net, metrics={**ACCURACY, RANK: _rank})
+    judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
     every = max(1, min(len(data), steps // 10))
     # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
     validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
@@ -261,7 +261,8 @@ def _below(
     return found[chosen], history, chosen
 
 
-def _rank(z: Any, y: Any) -> Any:
+def ranked(z: Any, y: Any) -> Any:
+    """Of each example, a number whose mean is larger for a higher accuracy, and of equal ones for a lower loss."""
     return metrics.accuracy(z, y) - 1e-3 * losses.cross_entropy(z, y)
 
 

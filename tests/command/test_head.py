@@ -12,7 +12,10 @@ from jtl.command.model import Inputs
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
 from jtl.command.splits import folds
+from jtl.params import flatten
+from jtl.train import Checkpoints
 
+PENALTIES = (1e-4, 1e-3, 1e-2)
 NAMES = ("blue", "green", "red")
 
 
@@ -41,7 +44,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tuned(world):
-    return run(world[1], world[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "STANDARDISED", PENALTIES)
+        return run(world[1], world[0])
 
 
 def examples(items, labels, groups=None):
@@ -83,11 +88,11 @@ def test_the_head_is_scikit_learns_on_all_training_and_validation_photos(tuned):
     def fit(rows, penalty):
         return of.LogisticRegression(C=1 / (penalty * rows.sum()), tol=1e-8, max_iter=5000).fit(x[rows], y[rows])
 
-    for penalty in head.STANDARDISED:
+    for penalty in PENALTIES:
         shares[penalty] = np.zeros((48, 3))
         for fold in range(5):
             shares[penalty][dealt == fold] = fit(dealt != fold, penalty).predict_proba(x[dealt == fold])
-    best = min(head.STANDARDISED, key=lambda penalty: metrics.log_loss(y, shares[penalty]))
+    best = min(PENALTIES, key=lambda penalty: metrics.log_loss(y, shares[penalty]))
     assert tuned.head.penalty == best
     np.testing.assert_allclose(tuned.validation.shares, shares[best], atol=1e-3)
     out = tuned.loaded.variables.params["head"]["out"]
@@ -112,11 +117,34 @@ def test_validation_photos_that_are_given_choose_and_are_not_fitted_on(world, tm
     assert json.loads((found.folder / "run.json").read_text())["head"] is None
 
 
-def test_steps_below_the_head_are_judged_by_photos_that_were_not_fitted_on(world, monkeypatch):
-    """And where the head is kept, it is fitted on these too."""
-    seen = []
-    crossed = tune.crossed_head
-    monkeypatch.setattr(tune, "crossed_head", lambda *given: seen.append(len(given[2])) or crossed(*given))
-    kept = run(world[1], world[0], "all", ways="all", steps=2, batch=8, learning_rate=1e-12)
-    assert seen == [42, 48] if kept.chosen == "head" else [42]
-    assert len(kept.validation.labels) == (48 if kept.chosen == "head" else 6)
+@pytest.mark.parametrize("kept", ["head", "all", "the mean of all and head"])
+def test_the_best_of_head_steps_and_their_mean_is_kept(world, monkeypatch, kept):
+    """Steps are judged by photos that their head was not fitted on; a head that is kept is fitted on these too."""
+    heads, names = [], iter(["head", "all", "the mean of all and head"])
+
+    def crossed(*given, original=tune.crossed_head):
+        heads.append(original(*given))
+        return heads[-1]
+
+    monkeypatch.setattr(tune, "crossed_head", crossed)
+    monkeypatch.setattr(tune, "evaluate", lambda *given, **_: {"accuracy": 0.5, tune.RANK: next(names) == kept})
+    found = run(world[1], world[0], kept[-8:], ways="all", steps=1, batch=8)
+    assert found.chosen == kept
+    assert [len(one.examples) for one in heads] == ([42, 48] if kept == "head" else [42])
+    assert len(found.validation.labels) == (48 if kept == "head" else 6)
+    start, best = heads[0].variables, Checkpoints(found.folder / "checkpoints").variables(step="best")
+    share = {"head": 0.0, "all": 1.0}.get(kept, 0.5)
+    expected = {p: (1 - share) * w + share * flatten(best.params)[p] for p, w in flatten(start.params).items()}
+    if kept == "head":
+        expected = flatten(heads[1].variables.params)
+    for path, w in flatten(found.loaded.variables.params).items():
+        np.testing.assert_allclose(w, expected[path], atol=1e-6)
+    assert np.abs(flatten(best.params)["head/out/kernel"] - start.params["head"]["out"]["kernel"]).max() > 1e-6
+
+
+def test_of_equal_accuracies_the_lower_loss_is_better():
+    y = np.array([0, 1, 1])
+    unsure, sure = np.array([[1.0, 0], [0, 1], [1, 0]]), np.array([[3.0, 0], [0, 3], [1, 0]])
+    right = np.array([[0.01, 0], [0, 0.01], [0, 0.01]])
+    ranks = [float(tune.ranked(z, y).mean()) for z in (unsure, sure, right)]
+    assert ranks == sorted(ranks)
