@@ -117,6 +117,14 @@ def test_validation_photos_that_are_given_choose_and_are_not_fitted_on(world, tm
     assert json.loads((found.folder / "run.json").read_text())["head"] is None
 
 
+def test_training_photos_of_one_group_have_no_folds(world, tmp_path):
+    """Three groups are one for each split, so the photos of the second choose the penalty."""
+    found = run(photos(tmp_path / "photos", {"": 3}), world[0], group=r"(\d)")
+    assert {len(set(part.groups)) for part in found.splits.values()} == {1}
+    assert found.head is None
+    assert len(found.validation.labels) == 3
+
+
 @pytest.mark.parametrize("kept", ["head", "all", "the mean of all and head"])
 def test_the_best_of_head_steps_and_their_mean_is_kept(world, monkeypatch, kept):
     """Steps are judged by photos that their head was not fitted on; a head that is kept is fitted on these too."""

@@ -36,11 +36,11 @@ class CrossValidated(NamedTuple):
 def cross_validated(
     x: Float[ArrayLike, "examples width"],
     y: Int[ArrayLike, "examples"],
-    folds: Int[ArrayLike, "examples"],
+    folds: Int[ArrayLike, "folds"],
     penalties: Sequence[float],
     *,
     classes: int,
-    weights: Float[ArrayLike, "examples"] | None = None,
+    weights: Float[ArrayLike, "weights"] | None = None,
     standardise: bool = False,
     max_steps: int = 1000,
 ) -> CrossValidated:
