@@ -14,11 +14,11 @@ from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
 from jtl.command.adapt_training import Training
+from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.scores import Scores, scored
 from jtl.command.source import Examples
 from jtl.command.splits import split
-from jtl.command.tune import fitted_head
 from jtl.model import Variables
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained

@@ -39,7 +39,8 @@ class Run(_Saved):
 
     Args:
       folder: with `model/`, `report.html`, `run.json`, and what training wrote.
-      validation: scores on the validation examples: `accuracy`, `by_class()`, `matrix`, `mistakes()`.
+      validation: scores on examples that the network was not fitted on, as `run.json` says which: `accuracy`,
+        `by_class()`, `matrix`, `mistakes()`.
       test: scores on the test examples, which chose nothing.
       notes: what the user should know of data and weights.
     """

@@ -33,9 +33,11 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     low, high = interval(int(np.trace(test.matrix)), len(test.labels))
     page.say(
         f"of {len(test.labels)} test examples are classified right (95 % interval by the number of examples: "
-        f"{100 * low:.1f} to {100 * high:.1f} %); of the {len(tuned.validation.labels)} validation "
-        f"examples, by which this network was chosen, {100 * tuned.validation.accuracy:.1f} %. Kept: {tuned.chosen}."
+        f"{100 * low:.1f} to {100 * high:.1f} %); of {len(tuned.validation.labels)} {tuned.judged}, "
+        f"{100 * tuned.validation.accuracy:.1f} %. Kept: {tuned.chosen}."
     )
+    if tuned.head is not None:
+        page.say(f"The head: {tuned.head.told}.")
     for note in tuned.notes:
         page.say(note, "note")
     page.heading("Classes of the test examples")

@@ -25,7 +25,8 @@ class Settings:
         .parquet.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
-      ways: what is trained: the head on features that are computed once, the last stage too, or all.
+      ways: what is trained: the head on features that are computed once, the last stage too, or all. The head's
+        penalty is chosen by five folds, or by the validation examples where these are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
       group: what belongs together goes into one split: a table's column, or a regex that is found in the names of
@@ -36,7 +37,8 @@ class Settings:
       batch: rows of a step.
       learning_rate: the peak for what is below the head.
       find_rate: take a tenth of the rate of the lowest loss in a range test (`jtl.lr_find`) in its place.
-      patience: evaluations without a new best until the run stops; there are ten to twenty evaluations in a run.
+      patience: evaluations without a new best until the run stops, by the accuracy, and of equal ones by the loss;
+        there are ten to twenty evaluations in a run.
       balanced: weigh classes by the inverse of their frequency.
       seed: of the split and of all randomness.
     """
@@ -54,7 +56,7 @@ class Settings:
     size: int | None = None
     steps: int | None = None
     batch: int = 32
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-5
     find_rate: bool = False
     patience: int = 5
     balanced: bool = False

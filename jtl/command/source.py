@@ -47,6 +47,16 @@ class Examples:
         return replace(self, items=items, labels=self.labels[np.asarray(index, int)], groups=groups)
 
 
+def joined(parts: Sequence[Examples]) -> Examples:
+    """The examples of several splits of the same data, one after another."""
+    groups = None if parts[0].groups is None else tuple(group for part in parts for group in part.groups or ())
+    items, labels = (
+        tuple(item for part in parts for item in part.items),
+        np.concatenate([part.labels for part in parts]),
+    )
+    return replace(parts[0], items=items, labels=labels, groups=groups)
+
+
 def read(
     path: Path,
     *,

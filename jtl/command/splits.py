@@ -74,6 +74,27 @@ def _dealt(groups: list[np.ndarray], wanted: dict[str, float], draw: np.random.G
     return {"train": [i for group in left for i in group.tolist()], **taken}
 
 
+def folds(examples: Examples, count: int, seed: int) -> np.ndarray:
+    """The fold of each example, int [examples], for cross-validation: at most `count`, of nearly equal sizes.
+
+    Each class is dealt over the folds; equal examples (the same bytes, or the same text) are in one fold. Where
+    examples have groups, these are dealt, whole.
+
+    Raises:
+      ValueError: where all examples are equal, or of one group.
+    """
+    whole = np.array(examples.groups or [fingerprint(item) for item in examples.items])
+    draw, found, dealt = np.random.default_rng(seed), {}, 0
+    for label in range(len(examples.classes)):
+        own = [mark for mark in dict.fromkeys(whole[examples.labels == label]) if mark not in found]
+        for i in draw.permutation(len(own)):
+            found[own[i]], dealt = dealt, dealt + 1
+    count = min(count, len(found))
+    if count < 2:
+        raise ValueError(f"{len(examples)} examples are all equal, or of one group: give more to choose a penalty by")
+    return np.array([found[mark] % count for mark in whole])
+
+
 def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, Any]]:
     """Examples of `train` that stand in another split too: (split, split, example)."""
     seen = {fingerprint(item) for item in splits["train"].items}

@@ -10,28 +10,26 @@ import numpy as np
 import optax
 
 import jtl.data
-from jtl import heads, losses, optim, rng
-from jtl.backbones.identity import identity
+from jtl import losses, metrics, optim, rng
 from jtl.command import passes, source
 from jtl.command import settings as files
+from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
-from jtl.command.source import Examples
+from jtl.command.source import Examples, joined
 from jtl.command.splits import groups_in_both, repeated, split
 from jtl.data import augment
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
-from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.methods.finetune.finetune import ACCURACY, evaluation, finetune
 from jtl.model import Variables
-from jtl.networks import network
 from jtl.objective import Objective
 from jtl.params import flatten, select
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
-from jtl.recipes.parts.texts import probe
 from jtl.train import (
     Checkpoints,
     JsonLines,
@@ -49,7 +47,8 @@ from jtl.typing import Mask
 MARGIN = 256 / 224
 """Training sees random windows of images that are this much larger than the network's input."""
 CLIP = 1.0
-PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RANK = "accuracy, then loss"
+"""Of few validation examples many steps have the same accuracy, and the first of these has hardly learned."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,14 @@ class Tuned:
     Args:
       folder: of the run: `model/`, `report.html`, `run.json`, and what training wrote.
       loaded: the network with the weights that are saved.
-      validation: scores on the validation examples.
+      validation: scores on examples that these weights were not fitted on; `judged` says which.
+      judged: the examples of `validation`, in words.
       test: scores on the test examples, which chose nothing.
       history: the numbers of every step and validation below the head.
-      chosen: "head" where no step below the head was better on the validation examples.
+      chosen: which weights are kept: "head" where no step below the head was better on the validation examples,
+        `--ways`, or the mean of both.
       splits: the examples.
+      head: where its penalty was chosen by cross-validation and it is the head that is saved, how; else None.
       notes: what the user should know of data and weights.
       learning_rate: the peak that was used.
       rates: the range test of the rate, where it was asked for.
@@ -72,10 +74,12 @@ class Tuned:
     folder: Path
     loaded: Pretrained
     validation: Scores
+    judged: str
     test: Scores
     history: list[dict[str, Any]]
     chosen: str
     splits: dict[str, Examples]
+    head: Crossed | None
     notes: list[str]
     learning_rate: float
     rates: Rates | None
@@ -97,7 +101,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     """
     files.refuse_another(settings)
     names = {"text": settings.text, "label": settings.label, "group": settings.group}
-    splits = split(source.read(settings.data, **names), settings.seed)
+    given = source.read(settings.data, **names)
+    splits = split(given, settings.seed)
     train, notes = splits["train"], []
     if alike := source.alike(splits["train"].classes):
         notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
@@ -122,7 +127,20 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             notes.append(f"{part}: {note}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
-    start = fitted_head(loaded, inputs, splits, say, settings.balanced)
+    read, seen = passes.features(loaded, inputs), {}
+    for part in ("train", "val"):
+        say(f"features of {part}")
+        seen[part] = read(splits[part].items)
+
+    def crossed(*parts: str) -> Crossed:
+        rows, examples = np.concatenate([seen[part] for part in parts]), joined([splits[part] for part in parts])
+        return crossed_head(loaded, rows, examples, settings.seed, settings.balanced)
+
+    # What was given to validate on is not fitted on; what was drawn is, unless it judges the steps below the head.
+    folds = "val" not in given and len(train) + len(splits["val"]) <= MANY
+    folds = folds and len(set(train.groups or "ab")) > 1  # folds are of whole groups
+    head = crossed("train", *(["val"] if settings.ways == "head" else [])) if folds else None
+    start = head_by(loaded, seen, splits, settings.balanced) if head is None else head.variables
     best, history, chosen, rates, rate = start, [], "head", None, settings.learning_rate
     if settings.ways != "head":
         if folded(loaded.variables):
@@ -139,44 +157,36 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")
         best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, say)
+        head = crossed("train", "val") if folds and chosen == "head" else None
         if chosen == "head":
             notes.append("no step below the head was better on the validation examples: the head alone is kept")
+            best = best if head is None else head.variables
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))
     logits = passes.logits(loaded, inputs)
-    found = {name: scored(logits(splits[name].items), splits[name].labels, train.classes) for name in ("val", "test")}
+    test = scored(logits(splits["test"].items), splits["test"].labels, train.classes)
+    if head is None:
+        val, judged = splits["val"], "validation examples, by which this network was chosen"
+        validation = scored(logits(val.items), val.labels, train.classes)
+    else:
+        judged = "training and validation examples, each by a head that was fitted without its fold"
+        validation = scored(head.logits, head.examples.labels, train.classes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {
         "settings": settings.as_json(),
         "kind": train.kind,
         "classes": train.classes,
         "chosen": chosen,
+        "head": None if head is None else head.told,
         "notes": notes,
         "learning_rate": rate,
+        "validation": {"examples": judged, **validation.numbers()},
+        "test": test.numbers(),
     }
-    files.write(settings.folder, {**content, "validation": found["val"].numbers(), "test": found["test"].numbers()})
-    say(f"test accuracy {100 * found['test'].accuracy:.1f} % of {len(splits['test'])}")
-    return Tuned(settings.folder, loaded, found["val"], found["test"], history, chosen, splits, notes, rate, rates)
-
-
-def fitted_head(
-    loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any, balanced: bool = False
-) -> Variables:
-    """The weights with a head fitted on features, its penalty chosen by the validation loss."""
-    read, features = passes.features(loaded, inputs), {}
-    for name in ("train", "val"):
-        say(f"features of {name}")
-        features[name] = read(splits[name].items)
-    count, best, lowest = len(splits["train"].classes), None, float("inf")
-    judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
-    data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
-    loss_of = _loss(splits["train"], balanced)
-    for penalty in PENALTIES:
-        head = probe(features["train"], splits["train"].labels, count, decay=penalty, loss=loss_of)
-        loss = evaluate(judged, head, data)["loss"]
-        if loss < lowest:
-            best, lowest = head, loss
-    assert best is not None
-    return Variables({**loaded.variables.params, "head": best.params["head"]}, loaded.variables.stats)
+    files.write(settings.folder, content)
+    say(f"test accuracy {100 * test.accuracy:.1f} % of {len(splits['test'])}")
+    return Tuned(
+        settings.folder, loaded, validation, judged, test, history, chosen, splits, head, notes, rate, rates
+    )  # fmt: skip
 
 
 def _training(
@@ -188,7 +198,7 @@ def _training(
         data = _texts(inputs, train, settings, shuffle=True)
     else:
         data = Dataset(Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
-    objective = finetune(loaded.network, _loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
+    objective = finetune(loaded.network, loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
     if train.kind == "images":
         windows = () if side is None else (augment.crop(side),)
         objective = augmented(objective, augment.compose(augment.flip(), *windows))
@@ -214,7 +224,11 @@ def _below(
     rate: float,
     say: Any,
 ) -> tuple[Variables, list[dict[str, Any]], str]:
-    """The best variables by the validation accuracy, the start among them."""
+    """The best variables by the validation accuracy, of equal ones by the loss: of a step, of the start, or their mean.
+
+    The mean of the weights before and after training is often more accurate than both on other data than the training's
+    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022, arXiv 2109.01903).
+    """
     net, (data, objective, trained) = loaded.network, training
     val = splits["val"]
     if val.kind == "texts":
@@ -225,11 +239,10 @@ def _below(
     tx = _optimizer(optim.warmup_cosine(rate, steps))
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
     one = mesh(devices=jax.devices()[:1])
-    before = evaluate(evaluation(net), loaded.variables, held, mesh=one)["accuracy"]
+    judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
     every = max(1, min(len(data), steps // 10))
-    # Not the loss: it grows with certainty long after the accuracy has stopped to fall.
-    watched = {"watch": "accuracy", "mode": "max", "patience": settings.patience}
-    validation = Validation(evaluation(net), held, every=every, **watched)
+    # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
+    validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
     saver = Checkpoints(
         settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}", network=loaded
     )
@@ -238,19 +251,19 @@ def _below(
     state = step.init(loaded.variables, key)
     fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=[record])
     history = read_json_lines(record.path)  # of a resumed run all of it, not only what this call took
-    best = saver.about(step="best")
-    if before > best["metrics"]["accuracy"]:
-        return loaded.variables, history, "head"
-    say(f"validation accuracy {before:.3f} of the head alone, {best['metrics']['accuracy']:.3f} at step {best['step']}")
-    return saver.variables(step="best"), history, settings.ways
+    start, best = loaded.variables, saver.variables(step="best")
+    mean = jax.tree.map(lambda a, b: ((np.asarray(a) + np.asarray(b)) / 2).astype(a.dtype), start, best)
+    found = {"head": start, settings.ways: best, f"the mean of {settings.ways} and head": mean}
+    scores = {name: evaluate(judge, one_of, held, mesh=one) for name, one_of in found.items()}
+    told = ", ".join(f"{score['accuracy']:.3f} of {name}" for name, score in scores.items())
+    say(f"validation accuracy {told}; the best step is {saver.about(step='best')['step']}")
+    chosen = max(scores, key=lambda name: scores[name][RANK])
+    return found[chosen], history, chosen
 
 
-def _loss(train: Examples, balanced: bool) -> Callable:
-    if not balanced:
-        return losses.cross_entropy
-    count = np.bincount(train.labels, minlength=len(train.classes))
-    weights = np.asarray(len(train) / (len(count) * np.maximum(count, 1)), np.float32)
-    return lambda z, y: losses.cross_entropy(z, y, class_weights=weights)
+def ranked(z: Any, y: Any) -> Any:
+    """Of each example, a number whose mean is larger for a higher accuracy, and of equal ones for a lower loss."""
+    return metrics.accuracy(z, y) - 1e-3 * losses.cross_entropy(z, y)
 
 
 def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:

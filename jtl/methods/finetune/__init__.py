@@ -9,6 +9,8 @@ from jtl.methods.finetune.co_tuning import category_relationship as category_rel
 from jtl.methods.finetune.co_tuning import co_tuning as co_tuning
 from jtl.methods.finetune.contrastive import in_batch_negatives as in_batch_negatives
 from jtl.methods.finetune.contrastive import supervised_contrastive as supervised_contrastive
+from jtl.methods.finetune.cross_validation import CrossValidated as CrossValidated
+from jtl.methods.finetune.cross_validation import cross_validated as cross_validated
 from jtl.methods.finetune.delta import channel_attention as channel_attention
 from jtl.methods.finetune.delta import delta as delta
 from jtl.methods.finetune.distillation import distillation as distillation

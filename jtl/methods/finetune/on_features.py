@@ -104,10 +104,10 @@ def logistic_regression(
     best: tuple[float, Any] = (-1.0, None)
     with jax.enable_x64(True):  # in float32 the logits are off by percents where λ is small against the features
         wide, rows = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(y))
-        w = jnp.zeros((x.shape[1] + 1, classes), jnp.float64)
+        w, ones = jnp.zeros((x.shape[1] + 1, classes), jnp.float64), jnp.ones(len(x), jnp.float64)
         for p in sorted(penalties, reverse=True):
             enough = max(TOLERANCE * p / len(x), FLOOR)
-            w, slope = _minimise(w, wide, rows, p, enough, max_steps)
+            w, slope = minimise(w, wide, rows, ones, p, enough, max_steps)
             if not float(slope) <= 10 * enough:
                 warnings.warn(
                     f"logistic regression at penalty={p} stopped at a gradient of {float(slope):.1e}, not {enough:.1e}"
@@ -125,11 +125,26 @@ def logistic_regression(
     return Linear(jnp.asarray(fitted.kernel, x.dtype), jnp.asarray(fitted.bias, x.dtype), fitted.penalty)
 
 
-@partial(jax.jit, static_argnums=5)
-def _minimise(w: Array, x: Array, y: Array, penalty: Any, enough: Any, max_steps: int) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=6)
+def minimise(
+    w: Array, x: Array, y: Array, weights: Array, penalty: Any, enough: Any, max_steps: int
+) -> tuple[Array, Array]:
+    """Minimises `(Σ_i s_i CE(x_i W + b, y_i) + λ/2 ‖W‖²) / Σ_i s_i` by L-BFGS, and gives its largest slope there too.
+
+    Args:
+      w: where it starts, W above b, [width + 1, classes].
+      x: features.
+      y: labels.
+      weights: s of each example; one of 0 is as if it were not there.
+      penalty: λ.
+      enough: the slope at which it stops.
+      max_steps: after which it stops too.
+    """
+    total = weights.sum()
+
     def objective(w: Array) -> Array:
-        data = optax.softmax_cross_entropy_with_integer_labels(x @ w[:-1] + w[-1:], y).mean()
-        return data + penalty / (2 * len(x)) * (w[:-1] ** 2).sum()
+        each = optax.softmax_cross_entropy_with_integer_labels(x @ w[:-1] + w[-1:], y)
+        return ((weights * each).sum() + penalty / 2 * (w[:-1] ** 2).sum()) / total
 
     solver, value_and_grad = optax.lbfgs(), optax.value_and_grad_from_state(objective)
 

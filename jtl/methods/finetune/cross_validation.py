@@ -1,0 +1,153 @@
+"""Logistic regression on features whose penalty is chosen by cross-validation."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int
+
+from jtl.methods.finetune.on_features import FLOOR, Linear, minimise
+
+NEAR = 1e-6
+"""How far above its minimum the objective may be: by strong convexity in W at most about `‖gradient‖² / 2λ`."""
+EQUAL = 1e-5
+"""Held-out losses that differ by no more are equal."""
+SPREAD = 0.1
+"""Of the mean standard deviation, added to each: a feature that is nearly constant must not decide."""
+
+
+class CrossValidated(NamedTuple):
+    """A classifier, and what chose its penalty.
+
+    Attributes:
+      fitted: on all examples, with the penalty that was chosen.
+      losses: of each penalty, the mean cross-entropy of all examples, each by a classifier that did not see its fold.
+      logits: these classifiers' at the chosen penalty, [examples, classes].
+    """
+
+    fitted: Linear
+    losses: np.ndarray
+    logits: np.ndarray
+
+
+def cross_validated(
+    x: Float[ArrayLike, "examples width"],
+    y: Int[ArrayLike, "examples"],
+    folds: Int[ArrayLike, "folds"],
+    penalties: Sequence[float],
+    *,
+    classes: int,
+    weights: Float[ArrayLike, "weights"] | None = None,
+    standardise: bool = False,
+    max_steps: int = 1000,
+) -> CrossValidated:
+    """Minimises `Σ_i s_i CE(x_i W + b, y_i) / Σ_i s_i + λ/2 ‖W‖²` with the λ of the lowest held-out cross-entropy.
+
+    For each fold and each λ a classifier is fitted on the other folds and predicts this one. Every example is predicted
+    once, so the choice rests on all of them. The classifier is fitted again on all examples with the λ that was chosen,
+    of equal ones (to 1e-5 in the loss) the largest. The mean in place of a sum keeps the meaning of λ when the number
+    of examples grows from some folds to all: it is `penalty / examples` of `logistic_regression`. The bias is not
+    penalised.
+
+    Args:
+      x: features.
+      y: labels in [0, classes).
+      folds: the fold of each example, any whole numbers; examples that belong together, as those of one speaker, must
+        have the same.
+      penalties: each λ > 0.
+      classes: how many.
+      weights: s, not negative, in the fits and in the held-out loss; None for 1.
+      standardise: penalise `Σ_j d_j² ‖W_j‖²`, d_j being the standard deviation of feature j plus a tenth of the mean
+        one, times the number for which `Σ_j ((x_ij − x̄_j) / d_j)²` is 1 in the mean over examples. So neither the scale
+        of a feature nor that of all of them matters, and the same penalties fit every network.
+      max_steps: of L-BFGS for each fit. Where they do not suffice, a RuntimeWarning says so.
+
+    Raises:
+      ValueError: for fewer than two folds or two examples, labels, penalties or weights out of range, features that are
+        not finite, and other lengths.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.methods.finetune import cross_validated
+      >>> x = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
+      >>> found = cross_validated(x, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), (0.01, 0.1), classes=2)
+      >>> found.fitted.penalty, found.logits.argmax(1).tolist()
+      (0.01, [0, 0, 1, 1])
+
+    Stone, Cross-Validatory Choice and Assessment of Statistical Predictions, 1974.
+    """
+    x, y, folds, weights = _checked(x, y, folds, weights, classes)
+    lambdas = [float(p) for p in penalties]
+    if not lambdas or not all(p > 0 and np.isfinite(p) for p in lambdas):
+        raise ValueError(f"penalties={penalties}: give at least one; each is positive and finite")
+    order, names = sorted(lambdas, reverse=True), np.unique(folds)
+    middle = x.mean(0, dtype=np.float64)  # the bias is free, so the minimum stays; L-BFGS finds it in fewer steps
+    spread = x.std(0, dtype=np.float64)
+    size = spread + SPREAD * spread.mean() if standardise else np.ones_like(spread)
+    size = np.where(size > 0, size, 1)
+    norm = float(np.sqrt(((spread / size) ** 2).sum())) or 1.0
+    size = size * norm
+    unit = 1.0 if standardise else norm**2  # of the penalty, on features of the norm 1
+    found = {p: np.zeros((len(x), classes)) for p in order}
+    with jax.enable_x64(True):
+        wide, rows = jnp.asarray((x - middle) / size, jnp.float64), jnp.asarray(y)
+
+        def fit(w: Any, seen: np.ndarray, penalty: float) -> Any:
+            own = penalty / unit
+            enough = max(float(np.sqrt(2 * own * NEAR / w.size)), FLOOR)
+            w, slope = minimise(w, wide, rows, jnp.asarray(seen), own * seen.sum(), enough, max_steps)
+            if not float(slope) <= 10 * enough:
+                warnings.warn(
+                    f"logistic regression at penalty={penalty} stopped at a gradient of {float(slope):.1e}, not"
+                    f" {enough:.1e}: give larger penalties, or more max_steps",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            return w
+
+        start = jnp.zeros((x.shape[1] + 1, classes), jnp.float64)
+        for name in names:
+            w, held = start, folds == name
+            for p in order:  # each fit starts at the last one
+                w = fit(w, np.where(held, 0.0, weights), p)
+                found[p][held] = np.asarray(wide)[held] @ np.asarray(w[:-1]) + np.asarray(w[-1])
+        losses = {p: _cross_entropy(z, y, weights) for p, z in found.items()}
+        best = next(p for p in order if losses[p] <= min(losses.values()) + EQUAL)
+        w = start
+        for p in order[: order.index(best) + 1]:
+            w = fit(w, weights, p)
+        w = np.asarray(w)
+    kernel, kind = w[:-1] / size[:, None], x.dtype
+    fitted = Linear(jnp.asarray(kernel, kind), jnp.asarray(w[-1] - middle @ kernel, kind), best)
+    return CrossValidated(fitted, np.array([losses[p] for p in lambdas]), found[best].astype(kind))
+
+
+def _cross_entropy(z: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    top = z.max(1)
+    each = top + np.log(np.exp(z - top[:, None]).sum(1)) - z[np.arange(len(y)), y]
+    return float((weights * each).sum() / weights.sum())
+
+
+def _checked(x: Any, y: Any, folds: Any, weights: Any, classes: int) -> tuple[np.ndarray, ...]:
+    x, y, folds = np.asarray(x), np.asarray(y), np.asarray(folds)
+    weights = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+    x = x.astype(np.promote_types(x.dtype, np.float32))
+    if x.ndim != 2 or not len(x) == len(y) == len(folds) == len(weights):
+        raise ValueError(
+            f"features {x.shape}, {len(y)} labels, {len(folds)} folds, {len(weights)} weights: give [examples, width],"
+            " and as many of each"
+        )
+    if not np.isfinite(x).all():
+        raise ValueError(f"features are not finite in {int((~np.isfinite(x)).any(1).sum())} of {len(x)} rows")
+    if len(np.unique(folds)) < 2:
+        raise ValueError(f"folds hold {np.unique(folds).tolist()} alone: give each example one of two or more")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"weights hold {weights.min()} to {weights.max()}: they are finite and not negative")
+    if not all(weights[folds != name].sum() > 0 for name in np.unique(folds)):
+        raise ValueError("all weights beside one fold are 0: nothing is left to fit on")
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"labels lie in [{y.min()}, {y.max()}], with classes={classes}; give [0, classes)")
+    return x, y, folds, weights
