@@ -1,6 +1,5 @@
 """Class folders of images: `root/ants/1.jpg`, `root/bees/2.jpg`."""
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtl.data.error_notes import noted
-from jtl.data.pipeline import Dataset, distinct
+from jtl.data.pipeline import Dataset, composed, distinct
 from jtl.paths import local
 from jtl.preprocess import pixels
 
@@ -85,11 +84,18 @@ def scan(
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of {what}s per class")
-    expected = None if classes is None else tuple(unicodedata.normalize("NFC", name) for name in distinct(classes))
+    expected = None if classes is None else distinct(classes)
     # Systems spell é as one character or as two, and sort by either: names in NFC, sorted, are the same everywhere.
-    entries = sorted(_visible(root), key=lambda entry: unicodedata.normalize("NFC", entry.name))
-    places = {unicodedata.normalize("NFC", entry.name): entry for entry in entries if entry.is_dir()}
+    entries = sorted(_visible(root), key=lambda entry: composed(entry.name))
+    places = {composed(entry.name): entry for entry in entries if entry.is_dir()}
     found = list(places)
+    lost = [entry for entry in entries if entry.is_dir() and places[composed(entry.name)] is not entry]
+    if lost:
+        raise ValueError(
+            f"{str(root)!r} holds the class {composed(lost[0].name)!r} in two folders, whose names are spelled with"
+            f" other characters, {ascii(lost[0].name)} and {ascii(places[composed(lost[0].name)].name)}: move the"
+            f" {what}s into one of them"
+        )
     parts = [name for name in found if name.lower() in PARTS]
     if expected is None and parts and len(parts) == len(found):
         raise ValueError(f"{str(root)!r} holds the parts {parts} of a data set: give one, as {str(root / parts[0])!r}")
@@ -101,7 +107,7 @@ def scan(
     for entry in entries:
         if not entry.is_dir():
             raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")
-        if expected is not None and unicodedata.normalize("NFC", entry.name) not in expected:
+        if expected is not None and composed(entry.name) not in expected:
             raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(expected)}")
     names = tuple(found) if expected is None else expected
     if not names:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, ParamSpec
 import jax
 from jax.sharding import Mesh
 
-from jtl.data.pipeline import same_labels
+from jtl.data.pipeline import same_classes, same_labels
 from jtl.model import Variables
 from jtl.train.blame import labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
@@ -148,6 +148,8 @@ def fit(
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
     if refresh is not None and refresh.every < 1:
         raise ValueError(f"refresh.every={refresh.every}: at least one step lies between two")
+    for names in step.classes:
+        same_classes(names, getattr(data, "classes", None), ("the network", "the training data"))
     if validation is not None:
         same_labels(data, validation.data, ("the training data", "the validation data"))
     mesh = sharding.mesh() if mesh is None else sharding.automatic(mesh)
