@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from jtl.command.tables import TABLES, rows
 from jtl.data.folder import LEFT, SUFFIXES, scan
+from jtl.data.pipeline import composed
 
 SOUNDS = (".wav", ".flac")
 CODED = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif")
@@ -169,25 +171,25 @@ def _group(file: Path, pattern: str) -> str:
 def _table(path: Path, text: str, label: str, group: str | None, classes: Sequence[str] | None) -> Examples:
     columns = (text, label) if group is None else (text, label, group)
     found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
-    given = [str(row[label]).strip() for row in found]  # "no" and " no" are one class
-    names = tuple(sorted(set(given))) if classes is None else tuple(classes)
+    given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
+    names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise ValueError(f"{str(path)!r} has the class {unknown[0]!r}, which is not one of {list(names)}")
     labels = np.array([names.index(name) for name in given], np.int32)
-    groups = None if group is None else tuple(str(row[group]).strip() for row in found)
+    groups = None if group is None else tuple(composed(str(row[group]).strip()) for row in found)
     return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
 
 
 def _checked(examples: Examples, path: Path) -> Examples:
     if len(examples.classes) < 2:
         raise ValueError(f"{str(path)!r} has the classes {list(examples.classes)}: a classifier needs two or more")
-    numbers: dict[float, str] = {}
+    numbers: dict[Decimal, str] = {}  # as floats, whole numbers beyond 2⁵³ would be one
     for name in examples.classes if examples.kind == "texts" else ():
-        if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(float(name), name) != name:
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(Decimal(name), name) != name:
             raise ValueError(
-                f"{str(path)!r} has the labels {numbers[float(name)]!r} and {name!r}, which are one number: write it in"
-                " one way, or name the classes in words"
+                f"{str(path)!r} has the labels {numbers[Decimal(name)]!r} and {name!r}, which are one number: write it"
+                " in one way, or name the classes in words"
             )
     return examples
 

@@ -93,7 +93,7 @@ def scan(
     if lost:
         raise ValueError(
             f"{str(root)!r} holds the class {composed(lost[0].name)!r} in two folders, whose names are spelled with"
-            f" other characters, {ascii(lost[0].name)} and {ascii(places[composed(lost[0].name)].name)}: move the"
+            f" other characters, {lost[0].name!a} and {places[composed(lost[0].name)].name!a}: move the"
             f" {what}s into one of them"
         )
     parts = [name for name in found if name.lower() in PARTS]

@@ -35,8 +35,8 @@ class Step:
       phases: the first step of each phase, and its `update(state, batch) -> (state, metrics)`. Metrics are over the
         global batch; their names are those of the phase.
       masks: which parameters each group's optimizer owns.
-      classes: the names of the classes that labels mean, of each objective that knows them; `jtl.fit` refuses data whose
-        labels mean others.
+      classes: the names of the classes that labels mean, of each objective that knows them; `jtl.fit` refuses data
+        whose labels mean others.
     """
 
     init: Callable[[Variables, Key], State]

@@ -23,6 +23,12 @@ def test_an_adapters_folder_is_told(tmp_path):
     assert load(tmp_path).naming == "transformers"
 
 
+def test_an_adapter_that_does_not_say_its_network_is_told(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match=r"the network that it was trained on by jtl\.load"):
+        load(tmp_path)
+
+
 def test_an_adapters_repository_is_told(hub):
     hub.commit("org/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
     with pytest.raises(FileNotFoundError, match=r"org/adapter holds a PEFT adapter.*jtl\.peft\.load"):
