@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jtl.command.tables import TABLES, rows
-from jtl.data.folder import LEFT, SUFFIXES, scan
+from jtl.data.folder import SUFFIXES, inside, scan
 from jtl.data.pipeline import composed
 
 SOUNDS = (".wav", ".flac")
@@ -121,21 +121,11 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
         place = place.expanduser()
         if not place.exists():
             raise FileNotFoundError(f"the file {str(place)!r} does not exist")
-        found += _inside(place, suffixes) if place.is_dir() else [place]
+        found += inside(place, suffixes) if place.is_dir() else [place]
     if not found:
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
         raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
     return found
-
-
-def _inside(place: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files of a folder and its folders, without what `jtl.data.folder` passes over in class folders."""
-    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    return [
-        file
-        for file in found
-        if not any(part.startswith(".") or part in LEFT for part in file.relative_to(place).parts)
-    ]
 
 
 def column(path: Path, name: str) -> list[str]:
@@ -172,6 +162,11 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
     columns = (text, label) if group is None else (text, label, group)
     found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
     given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
+    if lost := [i for i, name in enumerate(given, 1) if name in ("nan", "NaN")]:
+        raise ValueError(
+            f"row {lost[0]} of {str(path)!r} and {len(lost) - 1} more have the {label!r} {given[lost[0] - 1]!r}, as a"
+            " missing number is written: leave these rows out, or give a class of that name another one"
+        )
     names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
     unknown = sorted(set(given) - set(names))
     if unknown:
