@@ -186,10 +186,15 @@ def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision",
 
 
 def write_csv(path: Path, items: Sequence[Any], shares: np.ndarray, classes: Sequence[str]) -> None:
-    """A row for each example: it, the predicted class, its share, and the share of each class."""
+    """A row for each example: it, the predicted class, its share, and the share of each class.
+
+    The column of a class that is called as one of the others, `input` say, is `class input`: readers take columns by
+    their names.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["input", "prediction", "share", *classes])
+        own = ["input", "prediction", "share"]
+        rows.writerow([*own, *(f"class {name}" if name in own else name for name in classes)])
         for item, share in zip(items, shares, strict=True):
             rows.writerow([str(item), classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)])

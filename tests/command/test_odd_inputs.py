@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -10,9 +11,10 @@ import made
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from jtl import cli
-from jtl.command import source, tables
+from jtl.command import source, tables, use
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.settings import Settings, refuse_another, writable, write
@@ -60,6 +62,7 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ("", "has no rows"),
         ("text,label\ngood,yes\nbad\n", "row 2 .* has an empty 'label'"),
         ("text,label\na,1\nb,0\nc,1.0\n", "labels '1' and '1.0', which are one number"),
+        ("text,label\na,yes\nb,nan\nc,no\nd,nan\n", "row 2 .* and 1 more have the 'label' 'nan', as a missing"),
         ("text,label\na,01\nb,0\nc,1\n", "labels '01' and '1', which are one number"),
         (
             'text,label\n"a,yes\n' + 99 * "b,no\n",
@@ -273,3 +276,28 @@ def test_a_stored_orientation_is_told_of_examples_and_of_what_is_predicted(tmp_p
     said = capsys.readouterr()
     assert "2 of 2 images have a stored orientation" in said.err
     assert "stored orientation" not in said.out  # which another program may read
+
+
+def test_weights_that_hold_nan_are_refused(tmp_path, capsys):
+    """Maximum pooling takes no NaN for the largest, so all features were finite, equal, and worth nothing."""
+    held = made.tensors(made.RESNET)
+    name = next(n for n, array in held.items() if array.ndim == 4)
+    held[name] = held[name] * np.float32("nan")
+    folder = made.folder(tmp_path / "net", made.RESNET)
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    for i in range(2):
+        Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / f"{i}.png")
+    words = ["features", str(tmp_path / "0.png"), "--weights", str(folder), "--out", str(tmp_path / "f.npz")]
+    assert cli.main(words) == 2
+    assert re.search(r"holds NaN or infinity in 'backbone/.*/kernel': give other weights", capsys.readouterr().err)
+    assert not (tmp_path / "f.npz").exists()
+
+
+def test_a_column_of_a_class_is_not_called_as_another(tmp_path):
+    """A reader by names took the share of a class `input` for the example."""
+    shares = np.array([[0.25, 0.75]])
+    use.write_csv(tmp_path / "p.csv", ["a.png"], shares, ("input", "bee"))
+    with open(tmp_path / "p.csv", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"input": "a.png", "prediction": "bee", "share": "0.750000", "class input": "0.250000",
+                   "bee": "0.750000"}  # fmt: skip
