@@ -226,7 +226,11 @@ class Dataset:
         """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
-        return self._batches[int(step)]
+        # Read here and not by Grain, which adds a note on its own filters to every ValueError of a file.
+        rows = self._rows[int(step)]
+        examples = np.array([row[0] for row in rows])
+        draws = [(self.seed, epoch, position) for _, epoch, position, _ in rows]
+        return {**self.source.read(examples, draws), "mask": np.array([row[3] for row in rows])}
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the first epoch, in order."""
@@ -240,7 +244,8 @@ class Dataset:
         return index, self.batch_size // count
 
     @cached_property
-    def _batches(self) -> Any:
+    def _rows(self) -> Any:
+        """Of each step (example, epoch, place in the epoch, whether it counts) of this process's rows."""
         from grain import MapDataset
 
         index, local = self._share()
@@ -256,9 +261,4 @@ class Dataset:
             position = step * self.batch_size + index * local + offset
             return int(order[epoch * self.size + position % self.size]), epoch, position, position < self.size
 
-        def read(rows: Sequence[tuple[int, int, int, bool]]) -> dict[str, Any]:
-            examples = np.array([row[0] for row in rows])
-            draws = [(self.seed, epoch, position) for _, epoch, position, _ in rows]
-            return {**self.source.read(examples, draws), "mask": np.array([row[3] for row in rows])}
-
-        return MapDataset.range(len(self) * local).map_with_index(place).batch(local, batch_fn=read)
+        return MapDataset.range(len(self) * local).map_with_index(place).batch(local, batch_fn=list)

@@ -144,6 +144,11 @@ def fit(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: a run takes at least one step")
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise TypeError(
+            f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data), because"
+            " a run that resumes goes on at its step"
+        )
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
     if refresh is not None and refresh.every < 1:

@@ -145,7 +145,7 @@ def test_images_without_labels_are_read_wherever_they_are(tmp_path):
     seen = np.concatenate([batch["x"][batch["mask"]] for batch in batches])
     assert seen[:, 0, 0, 0].tolist() == [0, 1, 2]
     net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
-    net = jtl.preprocessed(net, data.augment.normalise((0.5,), (0.5,)))
+    net = jtl.preprocessed(net, data.augment.normalise((0.5,) * 3, (0.5,) * 3))
     variables = net.init(jax.random.key(0), np.zeros((2, 4, 4, 3), np.float32))
     assert jtl.predict(net, variables, found).shape == (3, 3)
     pairs = data.pair(data.arrays(np.zeros((2, 4, 4, 3)), [0, 1], batch_size=2), found)
