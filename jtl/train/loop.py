@@ -126,7 +126,7 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, for fewer steps than were already taken, or where
+        for a label that means another class in the validation's or in the network, for fewer steps than were already taken, or where
         the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen parameters.
       RuntimeError: where another run holds the checkpoints' folder.
       SystemExit: with 0, after a signal.
@@ -146,7 +146,7 @@ def fit(
         raise ValueError(f"steps={steps}: a run takes at least one step")
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TypeError(
-            f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data), because"
+            f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data):"
             " a run that resumes goes on at its step"
         )
     if not len(data):
