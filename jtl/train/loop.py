@@ -126,8 +126,9 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's or in the network, for fewer steps than were already taken, or where
-        the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen parameters.
+        for a label that means another class in the validation's or in the network, for fewer steps than were already
+        taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
+        parameters.
       RuntimeError: where another run holds the checkpoints' folder.
       SystemExit: with 0, after a signal.
 
