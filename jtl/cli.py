@@ -221,7 +221,9 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str,
         return _told(surface.evaluate)(folder, data, text, label)
     if data is not None:
         raise Mistake(
-            f"{str(checkpoint)!r} is not a run of `jtl finetune`: a recipe's is evaluated on its own test set"
+            f"{str(checkpoint)!r} does not say its network, so it is not evaluated on other data: give a run of"
+            " `jtl finetune`, what jtl.save wrote, or checkpoints of jtl.Checkpoints(folder, network=loaded);"
+            " a recipe's is evaluated on its own test set, without DATA"
         )
     recipe, variables, step = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError, ModuleNotFoundError):

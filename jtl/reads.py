@@ -54,8 +54,14 @@ class Read:
           x: the input that they are of; the `mask` [b, n] of a text tells its tokens.
 
         Raises:
+          TypeError: for what has no names, as the output of a whole network in place of its backbone's.
           ValueError: for a name that the backbone does not return, or a sequence without a mask.
         """
+        if not isinstance(features, Mapping):
+            raise TypeError(
+                f"features are {type(features).__name__}, and a head reads them by name: give what a backbone returns,"
+                " not the output of a network that has its head"
+            )
         missing = [name for name in self.names if name not in features]
         if missing:
             raise ValueError(f"a head reads the feature {missing[0]!r}; the backbone returns {sorted(features)}")

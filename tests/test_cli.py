@@ -138,6 +138,9 @@ def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
         cli.main(["train", mine, "--rate", "101"])
 
 
+NAMES = sorted(path.stem for path in cli.RECIPES.glob("[!_]*.py"))
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -150,6 +153,8 @@ def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
         (["train", "digits", "--transfer.tune-lr", "nan"], "tune_lr=nan: must be above zero"),
         (["train", "digits", "--transfer.shots", "3"], "--transfer.shots"),
         (["demo", "--few.way", "9"], "only 3 digits are unseen"),
+        *((["train", name, "--seed", "-1"], "seed=-1: must be 0 or more") for name in NAMES),
+        (["train", "usps_dann", "--stage.learning-rate", "inf"], "learning_rate=inf: must be above zero and finite"),
         (["describe", "nothing"], "no recipe 'nothing'"),
         (["eval", "absent"], "absent, which does not exist"),
         (["predict", "absent"], "nothing to look at"),

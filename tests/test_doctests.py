@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -49,6 +50,31 @@ def test_sections_of_docstrings_are_indented_by_two_spaces():
     for path in sorted(Path(jtl.__path__[0]).rglob("*.py")):
         text = path.read_text()
         wrong += [f"{path.name}:{text.count(chr(10), 0, found.start()) + 1}" for found in SECTION.finditer(text)]
+    assert not wrong
+
+
+def leads_somewhere(dotted):
+    """Whether a name of the library is there, as an attribute or as a module that a name of its package covers."""
+    found = jtl
+    for part in dotted.split(".")[1:]:
+        if not hasattr(found, part):
+            break
+        found = getattr(found, part)
+    else:
+        return True
+    try:
+        return importlib.util.find_spec(dotted) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def test_names_that_docstrings_point_to_exist():
+    assert not leads_somewhere("jtl.pretrained.embedder")
+    wrong = []
+    for path in sorted(Path(jtl.__path__[0]).rglob("*.py")):
+        for dotted in sorted(set(re.findall(r"`(jtl(?:\.[A-Za-z_]\w*)+)", path.read_text()))):
+            if not leads_somewhere(dotted):
+                wrong.append(f"{path.name}: {dotted}")
     assert not wrong
 
 

@@ -72,14 +72,18 @@ def test_a_stage_that_a_network_lacks_is_told_with_its_blocks():
         jtl.params.split(params, jtl.select("backbone/stage4/.*"))
 
 
-class Unreadable:
-    size, classes = 4, None
-
-    def read(self, index, draws):
-        raise OSError("photos/3.png is no image")
-
-
-def test_an_example_that_cannot_be_read_is_told_without_more():
-    with pytest.raises(OSError, match=r"^photos/3.png is no image$") as told:
-        jtl.data.Dataset(Unreadable(), 2)[1]
+def test_an_example_that_cannot_be_read_is_told_without_more(tmp_path):
+    """Grain adds a note on its filters to every ValueError within its batches, which is what a bad image raises."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "3.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"3\.png' does not decode") as told:
+        jtl.data.folder(tmp_path, batch_size=1, size=8, mode="RGB")[0]
     assert not getattr(told.value, "__notes__", [])
+
+
+def test_what_has_no_steps_is_no_data_to_fit_on():
+    batches = iter([{"x": np.zeros((2, 5)), "y": np.zeros(2, int)}])
+    with pytest.raises(
+        TypeError, match=r"the data are a list_iterator: give a data set, of which fit takes data\[step\]"
+    ):
+        jtl.fit(None, None, batches, steps=1)  # pyright: ignore

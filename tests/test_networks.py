@@ -7,6 +7,7 @@ import pytest
 from nets import batch, dense, normed, top
 
 from jtl import backbones, heads, rng
+from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Model, Variables
 from jtl.networks import network, part, parts_of
@@ -63,6 +64,12 @@ def test_whole_features_come_as_they_are(key):
 def test_reads_that_cannot_be_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_whole_network_in_place_of_its_backbone_is_told(key):
+    net, x = network(backbone=dense(4), head=top(3)), np.ones((2, 5), np.float32)
+    with pytest.raises(TypeError, match="features are Outputs, and a head reads them by name: give what a backbone"):
+        extract(net, net.init(key, x), [{"x": x}])
 
 
 def test_each_head_is_initialised_on_what_it_reads_and_given_that(key):

@@ -16,6 +16,7 @@ from jtl.command import settings as files
 from jtl.command.few_settings import FewShot
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
+from jtl.command.scores import shares as shares_of
 from jtl.command.source import Examples
 from jtl.data import augment
 from jtl.methods.finetune.finetune import evaluation
@@ -88,11 +89,14 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
     inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size)
+    query = _queries(settings.query, support.kind, settings.text)
+    told = (("examples", support.items), ("queries", query))
+    notes = [f"{name}: {note}" for name, items in told if items and (note := inputs.note(items)) is not None]
     counts = np.bincount(support.labels, minlength=len(support.classes))
     say(
         f"{len(support.classes)} classes, {counts.min()} to {counts.max()} examples of each; {loaded.config.model_type}"
     )
-    features, notes = passes.features(loaded, inputs)(support.items), []
+    features = passes.features(loaded, inputs)(support.items)
     scale, logits = held_out(features, support.labels, len(counts))
     if counts.max() == 1:
         notes.append("one example a class: shares rank the classes, and are not calibrated")
@@ -105,8 +109,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     }
     params = {**loaded.variables.params, "head": head}
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, Variables(params, loaded.variables.stats)))
-    query = _queries(settings.query, support.kind)
-    shares = softmax(passes.logits(loaded, inputs)(query)) if query else np.zeros((0, len(counts)))
+    shares = shares_of(passes.logits(loaded, inputs)(query)) if query else np.zeros((0, len(counts)))
     result = Few(loaded, support, softmax(logits), query, shares, notes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
@@ -140,8 +143,10 @@ def held_out(z: np.ndarray, y: np.ndarray, way: int) -> tuple[float, np.ndarray]
     example that is alone in its class has NaN, because without it the class has no prototype.
 
     Raises:
-      ValueError: where the means of all classes have one direction.
+      ValueError: for features that are not finite, or where the means of all classes have one direction.
     """
+    if not np.isfinite(z).all():
+        raise ValueError(f"the features of example {int(np.argmin(np.isfinite(z).all(1)))} are not finite")
     z = z.astype(np.float64)
     member = np.eye(way)[y]
     counts = member.sum(0)
@@ -211,9 +216,9 @@ def _refuse_recipe(place: Path) -> None:
             )
 
 
-def _queries(given: tuple[str, ...], kind: str) -> list[Any]:
+def _queries(given: tuple[str, ...], kind: str, column: str) -> list[Any]:
     if not given:
         return []
     if kind == "texts":
-        return list(texts(given))
+        return list(texts(given, column))
     return list(source.files_of(given, source.SOUNDS if kind == "sounds" else source.SUFFIXES))

@@ -24,7 +24,7 @@ class FewShot:
       out: the run's folder; None: `runs/`, the name of the support set, and `-few`.
       steps: of fine-tuning on the support set, flipped and cropped at random; images only.
       learning_rate: of fine-tuning, by Adam.
-      text: the column of the texts of a table.
+      text: the column of the texts of tables, of the support set and of queries.
       label: the column of the labels of a table.
       arch: the network, where a weight file does not say it, and its names fit several.
       size: side of the images in pixels; None: the weights' own.

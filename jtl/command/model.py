@@ -124,8 +124,19 @@ def pretrained(
 
     Raises:
       FileNotFoundError: where there are no such weights.
-      ValueError: where no network, or more than one, fits the file, or it takes inputs of another kind.
+      ValueError: where no network, or more than one, fits the file, it takes inputs of another kind, or a parameter
+        holds NaN or infinity, which maximum pooling and a threshold may hide from all that follows.
     """
+    loaded = _loaded(weights, classes, arch, kind, key, size)
+    for path, leaf in flatten({"params": loaded.variables.params, "stats": loaded.variables.stats}).items():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
+            raise ValueError(f"{weights!r} holds NaN or infinity in {path.partition('/')[2]!r}: give other weights")
+    return loaded
+
+
+def _loaded(
+    weights: str, classes: Sequence[str] | None, arch: str | None, kind: str, key: Any, size: int | None
+) -> Pretrained:
     path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
     if arch is None and (not path.is_dir() or described(path) is None):
         found = [fit for fit in fits(path, read(path)) if not fit.misfits and not fit.absent]

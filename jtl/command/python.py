@@ -23,7 +23,7 @@ class _Saved:
         """
         from jtl.command import use
 
-        _, shares, classes = use.predict(self.folder / "model", [str(one) for one in inputs])
+        _, shares, classes, _ = use.predict(self.folder / "model", [str(one) for one in inputs])
         return [dict(zip(classes, map(float, row), strict=True)) for row in shares]
 
     def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:

@@ -74,8 +74,8 @@ def interval(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
     return float((share + extra / 2 - half) / (1 + extra)), float((share + extra / 2 + half) / (1 + extra))
 
 
-def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Scores:
-    """Scores of logits [examples, classes].
+def shares(logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits [examples, classes].
 
     Raises:
       ValueError: for an output that is not finite, by its row.
@@ -83,6 +83,16 @@ def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Sc
     if not np.isfinite(logits).all():
         raise ValueError(f"the network's output of example {int(np.argmin(np.isfinite(logits).all(1)))} is not finite")
     e = np.exp(logits - logits.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Scores:
+    """Scores of logits [examples, classes].
+
+    Raises:
+      ValueError: for an output that is not finite, by its row.
+    """
+    found = shares(logits)
     matrix = np.zeros((len(classes),) * 2, np.int64)
     np.add.at(matrix, (labels, logits.argmax(1)), 1)
-    return Scores(e / e.sum(1, keepdims=True), np.asarray(labels), matrix, tuple(classes))
+    return Scores(found, np.asarray(labels), matrix, tuple(classes))

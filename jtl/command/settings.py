@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -94,23 +94,13 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-@runtime_checkable
-class _Run(Protocol):
-    """The settings of a command that has a folder for its run."""
-
-    @property
-    def folder(self) -> Path: ...
-
-    def as_json(self) -> dict[str, Any]: ...
-
-
-def refuse_another(settings: _Run, free: Sequence[str] = ("out", "steps")) -> None:
+def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:
     """Refuses a folder that cannot be written, before anything is computed, and one with a run of other settings.
 
     That run would be replaced; more steps may go on from it.
 
     Args:
-      settings: of the run.
+      settings: of the run, a dataclass with `folder` and `as_json`.
       free: the names of those that may differ.
 
     Raises:
@@ -120,7 +110,10 @@ def refuse_another(settings: _Run, free: Sequence[str] = ("out", "steps")) -> No
     then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
     if then and not {"data", "source", "support"} & set(then) & set(now):
         raise ValueError(f"{str(settings.folder)!r} holds a run of another command: give --out another folder")
-    told = [f"{name} {then[name]} -> {now[name]}" for name in now if name in then and then[name] != now[name]]
+    if then:
+        defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+        then = {**{name: defaults[name] for name in now}, **then}  # an older version's run had what is the default now
+    told = [f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)]
     told = [line for line in told if line.split()[0] not in free]
     if told:
         raise ValueError(

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jtl.command.tables import TABLES, rows
-from jtl.data.folder import LEFT, SUFFIXES, scan
+from jtl.data.folder import SUFFIXES, inside, scan
+from jtl.data.pipeline import composed
 
 SOUNDS = (".wav", ".flac")
 CODED = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif")
@@ -129,21 +131,11 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
         place = place.expanduser()
         if not place.exists():
             raise FileNotFoundError(f"the file {str(place)!r} does not exist")
-        found += _inside(place, suffixes) if place.is_dir() else [place]
+        found += inside(place, suffixes) if place.is_dir() else [place]
     if not found:
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
         raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
     return found
-
-
-def _inside(place: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files of a folder and its folders, without what `jtl.data.folder` passes over in class folders."""
-    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    return [
-        file
-        for file in found
-        if not any(part.startswith(".") or part in LEFT for part in file.relative_to(place).parts)
-    ]
 
 
 def column(path: Path, name: str) -> list[str]:
@@ -179,25 +171,30 @@ def _group(file: Path, pattern: str) -> str:
 def _table(path: Path, text: str, label: str, group: str | None, classes: Sequence[str] | None) -> Examples:
     columns = (text, label) if group is None else (text, label, group)
     found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
-    given = [str(row[label]).strip() for row in found]  # "no" and " no" are one class
-    names = tuple(sorted(set(given))) if classes is None else tuple(classes)
+    given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
+    if lost := [i for i, name in enumerate(given, 1) if name in ("nan", "NaN")]:
+        raise ValueError(
+            f"row {lost[0]} of {str(path)!r} and {len(lost) - 1} more have the {label!r} {given[lost[0] - 1]!r}, as a"
+            " missing number is written: leave these rows out, or give a class of that name another one"
+        )
+    names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise ValueError(f"{str(path)!r} has the class {unknown[0]!r}, which is not one of {list(names)}")
     labels = np.array([names.index(name) for name in given], np.int32)
-    groups = None if group is None else tuple(str(row[group]).strip() for row in found)
+    groups = None if group is None else tuple(composed(str(row[group]).strip()) for row in found)
     return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
 
 
 def _checked(examples: Examples, path: Path) -> Examples:
     if len(examples.classes) < 2:
         raise ValueError(f"{str(path)!r} has the classes {list(examples.classes)}: a classifier needs two or more")
-    numbers: dict[float, str] = {}
+    numbers: dict[Decimal, str] = {}  # as floats, whole numbers beyond 2⁵³ would be one
     for name in examples.classes if examples.kind == "texts" else ():
-        if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(float(name), name) != name:
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(Decimal(name), name) != name:
             raise ValueError(
-                f"{str(path)!r} has the labels {numbers[float(name)]!r} and {name!r}, which are one number: write it in"
-                " one way, or name the classes in words"
+                f"{str(path)!r} has the labels {numbers[Decimal(name)]!r} and {name!r}, which are one number: write it"
+                " in one way, or name the classes in words"
             )
     return examples
 

@@ -209,8 +209,10 @@ def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, t
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    items, shares, classes = use.predict(folder, inputs, text)
+    items, shares, classes, note = use.predict(folder, inputs, text)
     _tell(folder)
+    if note is not None:
+        print(f"note: {note}", file=sys.stderr)
     if csv is not None:
         use.write_csv(csv, items, shares, classes)
     ranked(items, shares, classes, top)

@@ -151,7 +151,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> lis
       low: whether a low number is good.
 
     Raises:
-      ValueError: where a run has no such number.
+      ValueError: where a run has no such number, or it is NaN in all settings.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -164,7 +164,10 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> lis
         numbers = {name: float(np.mean([row["numbers"][name] for row in own])) for name in names}
         values = tuple(float(row["numbers"][by]) for row in own)
         found.append(Rank(dict(settings), values, numbers, float(np.mean([row["seconds"] for row in own]))))
-    return sorted(found, key=lambda rank: rank.mean if low else -rank.mean)
+    if all(np.isnan(rank.mean) for rank in found):
+        raise ValueError(f"--by {by!r}: it is no number (NaN) in any setting, so nothing can be ranked by it")
+    # A run that went wrong is last: no order of numbers has a place for NaN.
+    return sorted(found, key=lambda rank: (bool(np.isnan(rank.mean)), rank.mean if low else -rank.mean))
 
 
 def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str], note: str | None = None) -> Path:
@@ -197,7 +200,7 @@ def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str], not
         page.say(note, "note")
     page.table(columns, rows)
     page.figure(
-        lambda path: bars({r.name: (r.mean, r.half) for r in ranks}, path, xlabel=by),
+        lambda path: bars({r.name: (r.mean, r.half) for r in ranks if not np.isnan(r.mean)}, path, xlabel=by),
         f"{by} of each setting, the best above",
     )
     with open(out / "sweep.csv", "w", encoding="utf-8", newline="") as file:

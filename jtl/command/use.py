@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from jtl.command import passes, source
 from jtl.command.inputs import texts
 from jtl.command.model import inputs_of, pretrained
-from jtl.command.scores import Scores, scored
+from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import writable
 from jtl.model import Variables
 from jtl.paths import local
@@ -75,22 +75,39 @@ def chosen(saver: Checkpoints) -> str:
     return f"step {about['step']}, {which}" + "; the moving averages of its parameters" * averages
 
 
-def predict(folder: Path, inputs: Sequence[str], text: str = "text") -> tuple[list[Any], np.ndarray, tuple[str, ...]]:
-    """The examples, the share of each class [examples, classes], and the classes' names.
+class Predicted(NamedTuple):
+    """The predictions of a network.
+
+    Args:
+      items: the examples.
+      shares: of each class, [examples, classes].
+      classes: their names.
+      note: what the user should know of the examples; None where there is nothing.
+    """
+
+    items: list[Any]
+    shares: np.ndarray
+    classes: tuple[str, ...]
+    note: str | None
+
+
+def predict(folder: Path, inputs: Sequence[str], text: str = "text") -> Predicted:
+    """The share of each class for some examples.
 
     Args:
       folder: of a saved network.
       inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line,
         or tables.
       text: the column of tables.
+
+    Raises:
+      ValueError: for an output that is not finite, naming the example.
     """
     loaded, kind = opened(folder)
     items: list[Any] = texts(inputs, text) if kind == "texts" else source.files_of(inputs, _suffixes(kind))
     how, loaded = inputs_of(loaded, str(folder), kind, items, None)
-    z = passes.logits(loaded, how)(items)
-    e = np.exp(z - z.max(1, keepdims=True))
     assert loaded.labels is not None
-    return items, e / e.sum(1, keepdims=True), loaded.labels
+    return Predicted(items, shares(passes.logits(loaded, how)(items)), loaded.labels, how.note(items))
 
 
 def _suffixes(kind: str) -> tuple[str, ...]:
@@ -169,10 +186,15 @@ def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision",
 
 
 def write_csv(path: Path, items: Sequence[Any], shares: np.ndarray, classes: Sequence[str]) -> None:
-    """A row for each example: it, the predicted class, its share, and the share of each class."""
+    """A row for each example: it, the predicted class, its share, and the share of each class.
+
+    The column of a class that is called as one of the others, `input` say, is `class input`: readers take columns by
+    their names.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["input", "prediction", "share", *classes])
+        own = ["input", "prediction", "share"]
+        rows.writerow([*own, *(f"class {name}" if name in own else name for name in classes)])
         for item, share in zip(items, shares, strict=True):
             rows.writerow([str(item), classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)])

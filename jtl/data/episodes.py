@@ -136,8 +136,8 @@ class episodes(Drawn):
       process_count: likewise.
 
     Raises:
-      ValueError: for too few classes or examples, NaN and numbers too large for 32 bits (of arrays that are not on the
-        device yet), a process that is none, or tasks that the processes cannot share.
+      ValueError: for too few classes or examples, classes of unequal size, NaN and numbers too large for 32 bits (of
+        arrays that are not on the device yet), a process that is none, or tasks that the processes cannot share.
       TypeError: for an array that is not of numbers.
     """
 
@@ -156,6 +156,12 @@ class episodes(Drawn):
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
+        if isinstance(x, Sequence) and len({np.shape(own)[:1] for own in x}) > 1:
+            counts = [len(own) for own in x]
+            raise ValueError(
+                f"x has classes of {min(counts)} to {max(counts)} examples: give all the same number, or draw from"
+                " jtl.data.bank(x, y), of the examples side by side and their labels, by jtl.data.varied_episodes"
+            )
         if not isinstance(x, jax.Array):
             x = numbers("x", x)
         if x.ndim < 2:

@@ -1,6 +1,5 @@
 """Class folders of images: `root/ants/1.jpg`, `root/bees/2.jpg`."""
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtl.data.error_notes import noted
-from jtl.data.pipeline import Dataset, distinct
+from jtl.data.pipeline import Dataset, composed, distinct
 from jtl.paths import local
 from jtl.preprocess import pixels
 
@@ -28,13 +27,14 @@ def folder(
     transform: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     mode: str | None = None,
     classes: Sequence[str] | None = None,
+    labels: bool = True,
     seed: int = 0,
     shuffle: bool = True,
     drop_last: bool = False,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
-    """Data set of class folders of images.
+    """Data set of class folders of images, or of images without labels.
 
     Args:
       root: the folder of class folders; labels follow their sorted names. Hidden files are passed over,
@@ -46,6 +46,7 @@ def folder(
       mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
       classes: the names to expect, in the order of labels, as those of the training set. One without images need
         not have a folder.
+      labels: False for all images in the folder and the folders in it, whatever these are called: batches have no `y`.
       seed: of the order and the transform.
       shuffle: with another order each epoch; False for evaluation.
       drop_last: leave the last partial batch out instead of padding it.
@@ -64,11 +65,18 @@ def folder(
         raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
     change = transform or (lambda image, rng: pixels.short_side_crop(image, side or 0))
-    names, files, labels = scan(local(root, "root"), classes)
+    if labels:
+        names, files, y = scan(local(root, "root"), classes)
+    elif classes is not None:
+        raise ValueError(f"classes={list(classes)} with labels=False: images without labels have no classes")
+    elif not local(root, "root").is_dir():
+        raise FileNotFoundError(f"{str(root)!r} is not a folder of images")
+    else:
+        names, files, y = None, tuple(inside(local(root, "root"))), None
     if not files:
-        raise ValueError(f"{str(root)!r} has no images: the folders of all classes are empty")
+        raise ValueError(f"{str(root)!r} has no images" + ": the folders of all classes are empty" * labels)
     channels = None if mode else pixels.decode(files[0]).shape[2]
-    source = _Folder(names, files, labels, change, mode, channels)
+    source = _Folder(names, files, y, change, mode, channels)
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
 
 
@@ -85,23 +93,30 @@ def scan(
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of {what}s per class")
-    expected = None if classes is None else tuple(unicodedata.normalize("NFC", name) for name in distinct(classes))
+    expected = None if classes is None else distinct(classes)
     # Systems spell é as one character or as two, and sort by either: names in NFC, sorted, are the same everywhere.
-    entries = sorted(_visible(root), key=lambda entry: unicodedata.normalize("NFC", entry.name))
-    places = {unicodedata.normalize("NFC", entry.name): entry for entry in entries if entry.is_dir()}
+    entries = sorted(_visible(root), key=lambda entry: composed(entry.name))
+    places = {composed(entry.name): entry for entry in entries if entry.is_dir()}
     found = list(places)
+    lost = [entry for entry in entries if entry.is_dir() and places[composed(entry.name)] is not entry]
+    if lost:
+        raise ValueError(
+            f"{str(root)!r} holds the class {composed(lost[0].name)!r} in two folders, whose names are spelled with"
+            f" other characters, {lost[0].name!a} and {places[composed(lost[0].name)].name!a}: move the"
+            f" {what}s into one of them"
+        )
     parts = [name for name in found if name.lower() in PARTS]
     if expected is None and parts and len(parts) == len(found):
         raise ValueError(f"{str(root)!r} holds the parts {parts} of a data set: give one, as {str(root / parts[0])!r}")
     if not found and any(entry.suffix.lower() in SUFFIXES for entry in entries):
         raise ValueError(
             f"{str(root)!r} holds images and no folders: put the images of each class into a folder of its own, and"
-            " give the folder that holds these"
+            " give the folder that holds these; images without labels are read with labels=False"
         )
     for entry in entries:
         if not entry.is_dir():
             raise ValueError(f"{str(entry)!r} lies in no class folder; move it into one of {found}")
-        if expected is not None and unicodedata.normalize("NFC", entry.name) not in expected:
+        if expected is not None and composed(entry.name) not in expected:
             raise ValueError(f"{str(entry)!r} is a class that is not expected; classes are {list(expected)}")
     names = tuple(found) if expected is None else expected
     if not names:
@@ -130,15 +145,25 @@ def scan(
     return names, tuple(files), np.array(labels, np.int32)
 
 
+def inside(place: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The files of a folder and its folders with these suffixes, in order, without what `scan` passes over."""
+    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    return [
+        file
+        for file in found
+        if not any(part.startswith(".") or part in LEFT for part in file.relative_to(place).parts)
+    ]
+
+
 def _visible(place: Path) -> list[Path]:
     return [entry for entry in sorted(place.iterdir()) if not entry.name.startswith(".") and entry.name not in LEFT]
 
 
 @dataclass(frozen=True)
 class _Folder:
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | None
     files: tuple[Path, ...]
-    labels: np.ndarray
+    labels: np.ndarray | None
     transform: Callable[[np.ndarray, np.random.Generator], np.ndarray]
     mode: str | None
     channels: int | None
@@ -155,7 +180,7 @@ class _Folder:
                     f"image {str(self.files[i])!r} became {row.shape}, {str(self.files[index[0]])!r} "
                     f"{rows[0].shape}; transform must give one shape"
                 )
-        return {"x": np.stack(rows), "y": self.labels[index]}
+        return {"x": np.stack(rows)} if self.labels is None else {"x": np.stack(rows), "y": self.labels[index]}
 
     def _one(self, file: Path, draw: tuple[int, ...]) -> np.ndarray:
         image = pixels.decode(file, self.mode)

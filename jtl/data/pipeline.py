@@ -1,5 +1,6 @@
 """One data set for all sources: Grain shuffles, slices, pads and batches by the step alone."""
 
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,13 @@ from jtl.data.processes import processes
 from jtl.typing import Batch
 
 
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC): systems and programs spell é as one character or as two."""
+    return unicodedata.normalize("NFC", name)
+
+
 def distinct(classes: Sequence[str]) -> tuple[str, ...]:
-    """The names of classes; a label is an index into them.
+    """The names of classes in Unicode's composed form; a label is an index into them.
 
     Raises:
       TypeError: for one string, whose letters would be the names, or what is no list.
@@ -23,7 +29,7 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
         raise TypeError(f"classes is the string {classes[:50]!r}; give a list of names")
     if not isinstance(classes, Iterable):
         raise TypeError(f"classes is {classes!r}; give a list of names")
-    names = tuple(map(str, classes))
+    names = tuple(composed(str(name)) for name in classes)
     twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
     if twice:
         raise ValueError(f"class {twice[0]!r} is there {names.count(twice[0])} times; give each name once")
@@ -31,10 +37,7 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def same_labels(known: Any, other: Any, told: tuple[str, str]) -> None:
-    """Refuses a data set whose labels mean other classes than those of the training data.
-
-    Folders give labels by their sorted names: where one lacks a class, all labels behind it move up. Data sets that
-    share no name, as those of numbers and words, may be the same classes, and are let pass; so are those without names.
+    """Refuses a data set whose labels mean other classes than those of the training data; see `same_classes`.
 
     Args:
       known: the data set that is learned from.
@@ -44,14 +47,32 @@ def same_labels(known: Any, other: Any, told: tuple[str, str]) -> None:
     Raises:
       ValueError: naming the first label of two classes.
     """
-    ours, theirs = (getattr(data, "classes", None) or () for data in (known, other))
+    same_classes(getattr(known, "classes", None), getattr(other, "classes", None), told)
+
+
+def same_classes(known: Sequence[str] | None, other: Sequence[str] | None, told: tuple[str, str]) -> None:
+    """Refuses labels that mean other classes than those which are known.
+
+    Folders give labels by their sorted names: where one lacks a class, all labels behind it move up. Names of which
+    none is in common, as those of numbers and words, may be the same classes, and are let pass; so are none.
+
+    Args:
+      known: the names of the classes.
+      other: those of the same labels.
+      told: what to call both in the message.
+
+    Raises:
+      ValueError: naming the first label of two classes.
+    """
+    ours, theirs = ([composed(name) for name in names or ()] for names in (known, other))
     if not set(ours) & set(theirs):
         return
     for label, name in enumerate(theirs):
         if label >= len(ours) or ours[label] != name:
             means = repr(ours[label]) if label < len(ours) else "no class"
             raise ValueError(
-                f"label {label} is {name!r} in {told[1]} and {means} in {told[0]}: read both with one classes="
+                f"label {label} is {name!r} in {told[1]} and {means} in {told[0]}: read the data with"
+                f" classes={ours if len(ours) <= 20 else [*ours[:20], '...']}"
             )
 
 
@@ -67,6 +88,8 @@ def matched(data: Any, classes: Sequence[str] | None, told: str) -> Any:
       ValueError: for a class of the data that the network does not have, where others have the same names.
     """
     theirs = getattr(data, "classes", None)
+    if classes is not None and theirs is not None:  # the names in a file of weights are as its author's system has them
+        classes, theirs = [composed(name) for name in classes], [composed(name) for name in theirs]
     if classes is None or theirs is None or not set(theirs) & set(classes) or tuple(theirs) == tuple(classes):
         return data
     unknown = [name for name in theirs if name not in classes]
@@ -203,7 +226,11 @@ class Dataset:
         """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
-        return self._batches[int(step)]
+        # Read here and not by Grain, which adds a note on its own filters to every ValueError of a file.
+        rows = self._rows[int(step)]
+        examples = np.array([row[0] for row in rows])
+        draws = [(self.seed, epoch, position) for _, epoch, position, _ in rows]
+        return {**self.source.read(examples, draws), "mask": np.array([row[3] for row in rows])}
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the first epoch, in order."""
@@ -217,7 +244,8 @@ class Dataset:
         return index, self.batch_size // count
 
     @cached_property
-    def _batches(self) -> Any:
+    def _rows(self) -> Any:
+        """Of each step (example, epoch, place in the epoch, whether it counts) of this process's rows."""
         from grain import MapDataset
 
         index, local = self._share()
@@ -233,9 +261,4 @@ class Dataset:
             position = step * self.batch_size + index * local + offset
             return int(order[epoch * self.size + position % self.size]), epoch, position, position < self.size
 
-        def read(rows: Sequence[tuple[int, int, int, bool]]) -> dict[str, Any]:
-            examples = np.array([row[0] for row in rows])
-            draws = [(self.seed, epoch, position) for _, epoch, position, _ in rows]
-            return {**self.source.read(examples, draws), "mask": np.array([row[3] for row in rows])}
-
-        return MapDataset.range(len(self) * local).map_with_index(place).batch(local, batch_fn=read)
+        return MapDataset.range(len(self) * local).map_with_index(place).batch(local, batch_fn=list)

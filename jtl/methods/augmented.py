@@ -67,4 +67,4 @@ def augmented(
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         return inner.init(key, _changed(batch, rng.stream(key, "augment")), given)
 
-    return Objective(wrapped, init, inner.commit)
+    return Objective(wrapped, init, inner.commit, inner.classes)

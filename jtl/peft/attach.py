@@ -92,7 +92,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     if net.parts is None:
         return _adapted(net, adapter, paths), started
     parts = dict(net.parts)
-    return network(**parts | {"backbone": _adapted(parts["backbone"], adapter, paths)}), started
+    adapted = network(**parts | {"backbone": _adapted(parts["backbone"], adapter, paths)})
+    return adapted._replace(classes=net.classes), started
 
 
 def merge(variables: Variables, adapter: Adapter) -> Variables:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.model import ADAPTER, Variables
 from jtl.params import flatten
 from jtl.peft.attach import Adapter, matched
 from jtl.peft.file_names import ENDINGS, PREFIX, SHARED, TURNED, check_kernel, matches, module_of, table_of
@@ -15,6 +16,9 @@ from jtl.peft.lora import rank_and_scale
 from jtl.pretrained.load import Pretrained
 from jtl.typing import Params
 from jtl.weights.mapping.export import named
+
+QUANTISED = ("/codes", "/scales")
+"""What `jtl.peft.quantise` has in place of a kernel."""
 
 
 def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -68,6 +72,20 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
     if "inputs" in adapter.config:
         config["feedforward_modules"] = [name for name in modules if before[name]]
     return config, tensors
+
+
+def changed(pretrained: Pretrained, variables: Variables, part: str) -> list[str]:
+    """The parameters of a part of the network, without adapters, that are others than those it was loaded with."""
+    before, found = flatten(pretrained.variables.params.get(part, {})), []
+    for path, leaf in flatten(variables.params.get(part, {})).items():
+        if path.startswith(f"{ADAPTER}/"):
+            continue
+        if path.endswith(QUANTISED):
+            continue  # of a base in few bits, which stands for the one in the file
+        old = before.get(path)
+        if old is None or old.shape != leaf.shape or not np.array_equal(np.asarray(old).astype(leaf.dtype), leaf):
+            found.append(f"{part}/{path}")
+    return found
 
 
 def _one_scale(

@@ -12,11 +12,12 @@ from jtl.params import flatten, unflatten
 from jtl.peft.attach import Adapter, attach
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
 from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
-from jtl.peft.file_writing import written
+from jtl.peft.file_writing import changed, written
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
 from jtl.pretrained.load import Pretrained
 from jtl.weights.formats.json import read_json
 from jtl.weights.formats.safetensors import read_safetensors
+from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rules
 
 
@@ -46,7 +47,7 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     Raises:
       ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
-        name or shape the network has no place for, and for VeRA saved without its random matrices
+        name or shape the network has no place for, NaN, and for VeRA saved without its random matrices
         (`save_projection=False`), which torch alone could draw.
       WeightFileError: for a damaged file.
 
@@ -109,6 +110,9 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     missing = sorted(path for path in flat if path.startswith("backbone/adapter/") and path not in leaves)
     if missing:
         raise ValueError(f"{folder / WEIGHTS}: lacks {missing}")
+    bad = sorted(path for path, leaf in leaves.items() if not np.isfinite(np.asarray(leaf, np.float32)).all())
+    if bad:
+        raise ValueError(f"{folder / WEIGHTS}: holds NaN or infinity in {bad[0]}")
     flat |= {path: leaf.astype(flat[path].dtype) for path, leaf in leaves.items()}
     return Loaded(net, variables._replace(params=unflatten(flat)), adapter)
 
@@ -118,8 +122,9 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
 
     The names are those of transformers' classifier, or language model where there is no head, and timm's where the
     network's file had them. Of a layer that is several here LoRA is written with the sum of their ranks where their A
-    differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`. The
-    head is written beside prompts alone, because PEFT reads no prompt of a classifier without it.
+    differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`. A
+    head that is not that of `pretrained` any more is written too (`modules_to_save`), and beside prompts every head,
+    because PEFT reads no prompt of a classifier without it.
 
     Args:
       directory: made where it is not there; files of that name in it are written over.
@@ -128,7 +133,8 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
       adapter: the one that was attached.
 
     Raises:
-      ValueError: for an adapter without a PEFT counterpart, a network that has neither a head nor logits, and adapters
+      ValueError: for an adapter without a PEFT counterpart, parameters of the backbone beside the adapters that are not
+        those of `pretrained` and would be lost, a network that has neither a head nor logits, and adapters
         of one layer of PEFT that differ where it has one value, as OFT's.
 
     Example:
@@ -140,10 +146,20 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     if not adapter.config:
         raise ValueError("this adapter has no counterpart in PEFT; save its parameters with jtl.Checkpoints")
     check_names(pretrained)
+    if lost := changed(pretrained, variables, "backbone"):
+        raise ValueError(
+            f"{lost[0]!r} and {len(lost) - 1} more parameters beside the adapters are not those of the pretrained"
+            " network, and PEFT's files hold adapters and a head alone: save all by jtl.save(folder, pretrained,"
+            " jtl.peft.merge(variables, adapter)), or with jtl.Checkpoints"
+        )
     if adapter.config["peft_type"] in KINDS:
         config, tensors = write_prompts(adapter, variables.params, pretrained, table_of(pretrained))
     else:
         config, tensors = written(adapter, pretrained, variables.params["backbone"])
+        if changed(pretrained, variables, "head"):
+            head = export({"head": variables.params["head"]}, table_of(pretrained))
+            tensors |= {f"{PREFIX}{name}": np.ascontiguousarray(value) for name, value in head.items()}
+            config["modules_to_save"] = sorted({name.rpartition(".")[0] for name in head})
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -87,7 +87,7 @@ def quantise(
         return small(net), variables._replace(params=shrink(variables.params))
     parts = dict(net.parts) | {"backbone": small(net.parts["backbone"])}
     params = {**variables.params, "backbone": shrink(variables.params["backbone"])}
-    return network(**parts), variables._replace(params=params)
+    return network(**parts)._replace(classes=net.classes), variables._replace(params=params)
 
 
 def restored(variables: Variables) -> Variables:

@@ -74,9 +74,10 @@ class Pretrained(NamedTuple):
     def __repr__(self) -> str:
         """A line: the arrays alone would fill a book."""
         count = sum(leaf.size for leaf in jax.tree.leaves(self.variables.params))
-        head = (
-            "no head" if self.labels is None else f"classes {list(self.labels[:5])}" + (" …" if self.labels[5:] else "")
-        )
+        there = jax.tree.leaves(self.variables.params.get("head", {}))
+        head = "a head whose classes have no names" if there else "no head"
+        if self.labels is not None:
+            head = f"classes {list(self.labels[:5])}" + (" …" if self.labels[5:] else "")
         return f"Pretrained({self.config.model_type}, {count:,} parameters, {head}, named as {self.naming})"
 
     @property

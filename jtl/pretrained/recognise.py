@@ -80,9 +80,10 @@ def refuse_adapter(path: Path) -> None:
     told = read_json(path / ADAPTER, dict)
     if told is not None:
         base = told.get("base_model_name_or_path")
+        named = f", {show(base)}," if base else ""
         raise ValueError(
             f"{path} holds a PEFT adapter ({show(told.get('peft_type'))}) and no network: load the network that it was"
-            f" trained on, {show(base)}, by jtl.load, and put the adapter on it by jtl.peft.load"
+            f" trained on{named} by jtl.load, and put the adapter on it by jtl.peft.load"
         )
 
 

@@ -57,6 +57,9 @@ class Recipe:
     tune: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=64, learning_rate=2e-3))
     scratch: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=64, learning_rate=3e-3))
 
+    def __post_init__(self) -> None:
+        base.seeded(self.seed)
+
     def train(self) -> dict[str, Any]:
         """Runs all three and prints test accuracies on CIFAR-100."""
         text, key = base.command("cifar", self), jax.random.key(self.seed)

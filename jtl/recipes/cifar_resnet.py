@@ -65,6 +65,7 @@ class Recipe:
     tune: TrainRun = field(default_factory=lambda: TrainRun(steps=2000, batch=32, learning_rate=2e-3))
 
     def __post_init__(self) -> None:
+        base.seeded(self.seed)
         if not self.shots or not all(1 <= shot <= 100 for shot in self.shots):
             raise ValueError(f"shots={self.shots}: numbers of images from 1 to 100, which is all there are of a class")
 

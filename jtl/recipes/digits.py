@@ -47,7 +47,7 @@ from jtl.model import Model, Variables
 from jtl.networks import network
 from jtl.params import select
 from jtl.recipes.parts import comparison, digits_data, digits_few, digits_pictures, digits_shift, digits_transfer
-from jtl.recipes.parts.base import Network, command, positive
+from jtl.recipes.parts.base import Network, command, positive, seeded
 from jtl.recipes.parts.checkpoint_folder import check_own, replace_checkpoint
 from jtl.recipes.parts.seeds import one
 
@@ -82,6 +82,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         positive(seeds=self.seeds)
+        seeded(self.seed)
 
     def train(self) -> dict[str, Any]:
         """Runs the stages, prints the table, writes everything to `out`."""

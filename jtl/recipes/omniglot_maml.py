@@ -72,6 +72,7 @@ class Recipe:
     stage: TrainRun = field(default_factory=lambda: TrainRun(steps=6000, batch=16, learning_rate=2e-3))
 
     def __post_init__(self) -> None:
+        base.seeded(self.seed)
         base.positive(way=self.way, shot=self.shot, query=self.query, test_tasks=self.test_tasks)
 
     def train(self) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class Recipe:
     tune: Numbers = field(default_factory=lambda: Numbers(150, 3e-4))
 
     def __post_init__(self) -> None:
+        base.seeded(self.seed)
         base.positive(speakers=self.speakers, shot=self.shot, draws=self.draws, batch=self.batch, shift=self.shift)
         if self.speakers > len(SPEAKERS):
             raise ValueError(f"speakers={self.speakers}: there are only {len(SPEAKERS)}")

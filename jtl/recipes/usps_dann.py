@@ -58,6 +58,9 @@ class Recipe:
     stage: TrainRun = field(default_factory=lambda: TrainRun(steps=1500, batch=64, learning_rate=1e-3))
     weight: float = 0.3
 
+    def __post_init__(self) -> None:
+        base.seeded(self.seed)
+
     def train(self) -> dict[str, Any]:
         """Runs both and prints test accuracies on USPS."""
         text, ramp = base.command("usps_dann", self), weight_schedule(self.stage.steps)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, ParamSpec
 import jax
 from jax.sharding import Mesh
 
-from jtl.data.pipeline import same_labels
+from jtl.data.pipeline import same_classes, same_labels
 from jtl.model import Variables
 from jtl.train.blame import labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
@@ -126,8 +126,9 @@ def fit(
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's, for fewer steps than were already taken, or where
-        the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen parameters.
+        for a label that means another class in the validation's or in the network, for fewer steps than were already
+        taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
+        parameters.
       RuntimeError: where another run holds the checkpoints' folder.
       SystemExit: with 0, after a signal.
 
@@ -144,10 +145,17 @@ def fit(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: a run takes at least one step")
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise TypeError(
+            f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data):"
+            " a run that resumes goes on at its step"
+        )
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
     if refresh is not None and refresh.every < 1:
         raise ValueError(f"refresh.every={refresh.every}: at least one step lies between two")
+    for names in step.classes:
+        same_classes(names, getattr(data, "classes", None), ("the network", "the training data"))
     if validation is not None:
         same_labels(data, validation.data, ("the training data", "the validation data"))
     mesh = sharding.mesh() if mesh is None else sharding.automatic(mesh)

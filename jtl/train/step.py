@@ -35,11 +35,14 @@ class Step:
       phases: the first step of each phase, and its `update(state, batch) -> (state, metrics)`. Metrics are over the
         global batch; their names are those of the phase.
       masks: which parameters each group's optimizer owns.
+      classes: the names of the classes that labels mean, of each objective that knows them; `jtl.fit` refuses data
+        whose labels mean others.
     """
 
     init: Callable[[Variables, Key], State]
     phases: tuple[tuple[int, Update], ...]
     masks: tuple[Mask, ...]
+    classes: tuple[tuple[str, ...], ...] = ()
 
     def at(self, step: int) -> Update:
         """The update of the phase that a step belongs to; the host chooses, so each phase is a program of its own."""
@@ -166,7 +169,9 @@ def make_step(
 
         return update
 
-    return Step(init, tuple((start, updater(turns)) for start, turns in phases), masks)
+    known = dict.fromkeys(turn.objective.classes for _, turns in phases for turn in turns)
+    classes = tuple(tuple(names) for names in known if names is not None)
+    return Step(init, tuple((start, updater(turns)) for start, turns in phases), masks, classes)
 
 
 def _taker(

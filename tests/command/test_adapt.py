@@ -284,3 +284,13 @@ def test_a_sweep_names_the_file_that_it_cannot_go_on_from(tmp_path):
             sweep.run(["adapt"], ["seed=0"], tmp_path, lambda words: {})
     with pytest.raises(ValueError, match=r"OUT '.*sweep\.json': .* is no folder"):
         sweep.run(["adapt"], ["seed=0"], tmp_path / "sweep.json", lambda words: {})
+
+
+def test_a_run_whose_number_is_nan_is_ranked_last():
+    """Sorted by NaN, a list is in no order, and a run that went wrong could be the best."""
+    values = {"a": 0.3, "b": float("nan"), "c": 0.9, "d": 0.6}
+    rows = [{"settings": {"rate": name}, "numbers": {"score": v}, "seconds": 1.0} for name, v in values.items()]
+    for low, order in ((False, "cdab"), (True, "adcb")):
+        assert "".join(rank.settings["rate"] for rank in sweep.ranked(rows, "score", low)) == order
+    with pytest.raises(ValueError, match=r"--by 'score': it is no number \(NaN\) in any setting"):
+        sweep.ranked(rows[1:2], "score")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -10,12 +11,13 @@ import made
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from jtl import cli
-from jtl.command import source, tables
+from jtl.command import source, tables, use
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained
-from jtl.command.settings import writable
+from jtl.command.settings import Settings, refuse_another, writable, write
 from jtl.command.tables import rows
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
@@ -60,6 +62,7 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ("", "has no rows"),
         ("text,label\ngood,yes\nbad\n", "row 2 .* has an empty 'label'"),
         ("text,label\na,1\nb,0\nc,1.0\n", "labels '1' and '1.0', which are one number"),
+        ("text,label\na,yes\nb,nan\nc,no\nd,nan\n", "row 2 .* and 1 more have the 'label' 'nan', as a missing"),
         ("text,label\na,01\nb,0\nc,1\n", "labels '01' and '1', which are one number"),
         (
             'text,label\n"a,yes\n' + 99 * "b,no\n",
@@ -70,6 +73,19 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
 def test_a_csv_that_would_be_read_wrong_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         source.read(table(tmp_path, text))
+
+
+def test_labels_are_compared_as_they_are_meant(tmp_path):
+    """Whole numbers that no float tells apart are two classes, and the two spellings of é are one."""
+    large = (1 << 53, (1 << 53) + 1)
+    (found,) = source.read(table(tmp_path, f"text,label\na,{large[0]}\nb,{large[1]}\n")).values()
+    assert found.classes == tuple(map(str, large))
+    file = table(tmp_path, "text,label\na,e\u0301tang\nb,\u00e9tang\nc,zo\n")
+    (found,) = source.read(file).values()
+    assert found.classes == ("zo", "\u00e9tang")
+    assert found.labels.tolist() == [1, 1, 0]
+    (found,) = source.read(file, classes=("e\u0301tang", "zo")).values()  # as the config of a network may have them
+    assert found.labels.tolist() == [0, 0, 1]
 
 
 def test_empty_lines_and_cells_beyond_the_columns_are_nothing(tmp_path):
@@ -215,3 +231,73 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path, monkeypatch):
         writable(tmp_path / "a" / "b")
     (tmp_path / "own").mkdir()
     writable(tmp_path / "own")
+
+
+def test_a_run_of_an_older_version_is_another_where_it_had_the_default(tmp_path):
+    """A setting that a version does not have yet is as its default, and one that this version lacks is told."""
+    then = Settings(Path("photos"), "w", tmp_path).as_json()
+    del then["balanced"]
+    write(tmp_path, {"settings": then})
+    refuse_another(Settings(Path("photos"), "w", tmp_path))
+    with pytest.raises(ValueError, match="balanced False -> True"):
+        refuse_another(Settings(Path("photos"), "w", tmp_path, balanced=True))
+    write(tmp_path, {"settings": {**then, "rounds": 3}})
+    with pytest.raises(ValueError, match="rounds 3 -> None"):
+        refuse_another(Settings(Path("photos"), "w", tmp_path))
+
+
+def test_queries_of_a_table_are_read_from_the_named_column(encoder, tmp_path, capsys):
+    """A table that has the default's column too gave other texts than those that were meant."""
+    support = table(tmp_path, "review,label\ngood film,yes\ngood a,yes\nbad the,no\nbad film,no\n", "support.csv")
+    queries = table(tmp_path, "text,review\nbad the,good film\n", "queries.csv")
+    words = ["adapt-few", str(encoder), "--support", str(support), "--text", "review", "--query", str(queries)]
+    assert cli.main([*words, "--out", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("good film") == 2
+    assert page.count("bad the") == 1
+    capsys.readouterr()
+
+
+def test_a_stored_orientation_is_told_of_examples_and_of_what_is_predicted(tmp_path, capsys):
+    weights, turn = made.folder(tmp_path / "net", made.RESNET), Image.Exif()
+    turn[0x112] = 6
+    for name, value in (("a", 30), ("b", 220)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = np.random.default_rng(i).integers(0, 30, (40, 40, 3)) + value
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / name / f"{i}.jpg", exif=turn)
+    run, photos = str(tmp_path / "run"), str(tmp_path / "photos")
+    words = ["adapt-few", str(weights), "--support", photos, "--query", photos + "/a", "--out", run, "--size", "32"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert "note: examples: 4 of 4 images have a stored orientation" in said
+    assert "note: queries: 2 of 2 images have a stored orientation" in said
+    assert cli.main(["predict", run, photos + "/b"]) == 0
+    said = capsys.readouterr()
+    assert "2 of 2 images have a stored orientation" in said.err
+    assert "stored orientation" not in said.out  # which another program may read
+
+
+def test_weights_that_hold_nan_are_refused(tmp_path, capsys):
+    """Maximum pooling takes no NaN for the largest, so all features were finite, equal, and worth nothing."""
+    held = made.tensors(made.RESNET)
+    name = next(n for n, array in held.items() if array.ndim == 4)
+    held[name] = held[name] * np.float32("nan")
+    folder = made.folder(tmp_path / "net", made.RESNET)
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    for i in range(2):
+        Image.new("RGB", (32, 32), (i, i, i)).save(tmp_path / f"{i}.png")
+    words = ["features", str(tmp_path / "0.png"), "--weights", str(folder), "--out", str(tmp_path / "f.npz")]
+    assert cli.main(words) == 2
+    assert re.search(r"holds NaN or infinity in 'backbone/.*/kernel': give other weights", capsys.readouterr().err)
+    assert not (tmp_path / "f.npz").exists()
+
+
+def test_a_column_of_a_class_is_not_called_as_another(tmp_path):
+    """A reader by names took the share of a class `input` for the example."""
+    shares = np.array([[0.25, 0.75]])
+    use.write_csv(tmp_path / "p.csv", ["a.png"], shares, ("input", "bee"))
+    with open(tmp_path / "p.csv", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"input": "a.png", "prediction": "bee", "share": "0.750000", "class input": "0.250000",
+                   "bee": "0.750000"}  # fmt: skip

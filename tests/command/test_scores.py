@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jtl.command.scores import interval, scored
+from jtl.command.scores import interval, scored, shares
 
 Z = np.random.default_rng(0).normal(size=(40, 3))
 Y = np.random.default_rng(1).integers(0, 3, 40)
@@ -53,3 +53,9 @@ def test_the_interval_is_wilson_s(right, of):
     stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(right, of).proportion_ci(method="wilson")
     np.testing.assert_allclose(interval(right, of, 1.959963984540054), expected, atol=1e-12)
+
+
+def test_a_prediction_that_is_no_number_is_told():
+    with pytest.raises(ValueError, match="output of example 1 is not finite"):
+        shares(np.array([[0.0, 1.0], [np.nan, 0.0]]))
+    np.testing.assert_allclose(shares(np.log([[1.0, 3.0]])), [[0.25, 0.75]], rtol=1e-12)

@@ -131,6 +131,7 @@ def test_bad_options(options, message):
         (np.full((3, 5, 2), np.nan), ValueError, "x is NaN in row 0"),
         (np.full((3, 5, 2), 1 << 40), ValueError, "x is 1099511627776, too large for 32 bits"),
         (np.full((3, 5, 2), 1e39), ValueError, r"x is 1e\+39, too large"),
+        ([np.zeros((4, 2)), np.zeros((3, 2))], ValueError, "classes of 3 to 4 examples.*jtl.data.varied_episodes"),
         (np.zeros(15), ValueError, r"x has shape \(15,\); give \[classes, per_class"),
     ],
 )

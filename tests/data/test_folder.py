@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import jtl
 from jtl import data
 from jtl.preprocess import pixels
 
@@ -126,3 +128,32 @@ def test_real_ants_and_bees(real_data):
     assert ds.size == 153
     assert ds[4]["x"].shape == (32, 64, 64, 3)
     assert ds[4]["mask"].sum() == 153 - 4 * 32
+
+
+def test_images_without_labels_are_read_wherever_they_are(tmp_path):
+    """A target domain, or what is predicted: the images of all folders in order, beside what systems leave."""
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "__MACOSX").mkdir()
+    places = ["a.png", "b/1.png", "b/c/2.png"]
+    for value, place in enumerate([*places, "__MACOSX/3.png", "b/.4.png"]):
+        Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(tmp_path / place)
+    (tmp_path / "notes.txt").write_text("mine")
+    found = data.folder(tmp_path, batch_size=2, size=4, labels=False, shuffle=False)
+    assert found.classes is None
+    batches = [found[step] for step in range(len(found))]
+    assert [sorted(batch) for batch in batches] == [["mask", "x"]] * 2
+    seen = np.concatenate([batch["x"][batch["mask"]] for batch in batches])
+    assert seen[:, 0, 0, 0].tolist() == [0, 1, 2]
+    net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
+    net = jtl.preprocessed(net, data.augment.normalise((0.5,) * 3, (0.5,) * 3))
+    variables = net.init(jax.random.key(0), np.zeros((2, 4, 4, 3), np.float32))
+    assert jtl.predict(net, variables, found).shape == (3, 3)
+    pairs = data.pair(data.arrays(np.zeros((2, 4, 4, 3)), [0, 1], batch_size=2), found)
+    assert sorted(pairs[0]["target"]) == ["mask", "x"]
+    with pytest.raises(ValueError, match=r"classes=\['a'\] with labels=False"):
+        data.folder(tmp_path, batch_size=2, size=4, labels=False, classes=["a"])
+    with pytest.raises(FileNotFoundError, match="is not a folder of images"):
+        data.folder(tmp_path / "absent", batch_size=2, size=4, labels=False)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty' has no images$"):
+        data.folder(tmp_path / "empty", batch_size=2, size=4, labels=False)

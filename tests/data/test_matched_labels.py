@@ -5,6 +5,7 @@ import unicodedata
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from nets import dense, top
 from PIL import Image
@@ -80,3 +81,50 @@ def test_labels_that_cannot_be_matched_by_name_are_refused():
     for data in (soft, jtl.data.pair(plain, plain)):
         with pytest.raises(ValueError, match=r"\['eel', 'cat'\] are not in the network's order .*only integer labels"):
             matched(data, NAMES, "data")[0]
+
+
+def decomposed(names):
+    return tuple(unicodedata.normalize("NFD", name) for name in names)
+
+
+def test_a_network_whose_names_are_spelled_in_other_characters_is_matched():
+    """Names in the config of weights are as their author's system spells them, and those of data are composed."""
+    data = jtl.data.arrays(np.zeros((2, 2)), np.array([0, 1]), batch_size=2, shuffle=False,
+                           classes=decomposed(("école", "zèbre")))  # fmt: skip
+    assert data.classes == ("école", "zèbre")
+    np.testing.assert_array_equal(matched(data, decomposed(("zèbre", "école")), "data")[0]["y"], [1, 0])
+    with pytest.raises(ValueError, match="class 'école' is there 2 times"):
+        jtl.data.arrays(np.zeros((2, 2)), np.array([0, 1]), batch_size=2, classes=("école", *decomposed(["école"])))
+
+
+def test_a_class_in_two_folders_is_refused(tmp_path):
+    """Linux has room for both spellings of a name side by side."""
+    root = images(tmp_path, "école", *decomposed(["école"]), "ant")
+    if len(list(root.iterdir())) < 3:
+        pytest.skip("this file system has one folder for both spellings")
+    with pytest.raises(ValueError, match=r"holds the class 'école' in two folders.*'e\\u0301cole'.*move the images"):
+        scan(root)
+
+
+@pytest.mark.parametrize("wrapped", [lambda o: o, lambda o: jtl.augmented(o, jtl.data.augment.noise(0.1))])
+def test_training_on_labels_of_another_order_is_refused(tmp_path, wrapped):
+    """What is trained on them would be saved, evaluated and predicted under the network's own names."""
+    net, variables = always_eel()
+    step = jtl.make_step(wrapped(jtl.finetune(net)), optax.sgd(0.1))
+    state = step.init(variables, jax.random.key(0))
+    one, root = jtl.mesh(devices=jax.devices()[:1]), images(tmp_path, "cat", "eel")
+    data = jtl.data.folder(root, batch_size=2, transform=flat)
+    with pytest.raises(ValueError, match=r"label 0 is 'cat' in the training data and 'ant' in the network.*classes="):
+        jtl.fit(step, state, data, steps=1, mesh=one, progress=False)
+    given = jtl.data.folder(root, batch_size=2, transform=flat, classes=NAMES)
+    assert int(jtl.fit(step, state, given, steps=1, mesh=one, progress=False).state.step) == 1
+
+
+def test_turns_and_phases_know_the_classes():
+    net, _ = always_eel()
+    pair = jtl.alternating(net, jtl.heads.linear(1))
+    masks = [jtl.select("critic/.*"), jtl.select("backbone/.*", "head/.*")]
+    assert jtl.make_step(pair, [optax.sgd(0.1)] * 2, trainable=masks).classes == (NAMES,)
+    phases = [jtl.Phase(0, jtl.Turn(jtl.finetune(net), by=(0,))), jtl.Phase(2, jtl.Turn(jtl.finetune(net), by=(0,)))]
+    assert jtl.make_step(phases, [optax.sgd(0.1)]).classes == (NAMES,)
+    assert all(o.classes == NAMES for o in jtl.alignments.mcd(net, jtl.heads.linear(5)))

@@ -33,7 +33,7 @@ def test_labels_of_other_classes_are_refused():
         return data.arrays(np.zeros(4), np.zeros(4, int), batch_size=2, classes=classes)
 
     with pytest.raises(
-        ValueError, match="label 1 is 'c' in the target and 'b' in the source: read both with one classes="
+        ValueError, match="label 1 is 'c' in the target and 'b' in the source: read the data with classes="
     ):
         data.pair(named("a", "b", "c"), named("a", "c"), target_labels=True)
     with pytest.raises(ValueError, match="label 1 is 'b' in the target and no class in the source"):

@@ -10,7 +10,7 @@ import pytest
 from running import forward
 
 from jtl import peft as ours
-from jtl.params import flatten, merge, select, split
+from jtl.params import flatten, merge, select, split, unflatten
 from jtl.peft.lora import rank_and_scale
 from jtl.pretrained.load import load
 
@@ -100,6 +100,30 @@ def test_both_ways(kind, base, tmp_path):
     merged = ours.merge(loaded.variables, loaded.adapter)
     found = jax.jit(lambda v: forward(pretrained.network, train=False)(v, texts("bert"), None)[1])(merged)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+@pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
+def test_a_head_that_was_trained_is_in_the_file(kind, base, tmp_path):
+    """Without it PEFT, and jtl, had the adapters below the first head: other logits, without a word."""
+    pretrained = load(base)
+    peft.get_peft_model(fresh(base), config_of(kind)).save_pretrained(tmp_path / "theirs")
+    net, variables, adapter = ours.load(tmp_path / "theirs", pretrained)
+    params = dict(variables.params)
+    params["head"] = jax.tree.map(lambda a: a + 0.3 * jnp.arange(a.size).reshape(a.shape), params["head"])
+    wanted = forward(net, train=False)(variables._replace(params=params), texts("bert"), None)[1]
+    ours.save(tmp_path / "ours", pretrained, variables._replace(params=params), adapter)
+    again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "ours").eval()
+    np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-5)
+    same = ours.load(tmp_path / "ours", pretrained)
+    jax.tree.map(np.testing.assert_array_equal, same.variables.params["head"], params["head"])
+    assert net.classes == pretrained.network.classes is not None
+    flat = flatten(params["backbone"])
+    norm = next(path for path in flat if path.endswith("scale") and "adapter" not in path)
+    params["backbone"] = unflatten(flat | {norm: flat[norm] + 1})
+    with pytest.raises(ValueError, match=f"'backbone/{norm}' and 0 more parameters beside the adapters are not those"):
+        ours.save(tmp_path / "lost", pretrained, variables._replace(params=params), adapter)
+    assert not (tmp_path / "lost").exists()
 
 
 PATCHES = ["patch_embeddings", "downsampling_layer.1"]

@@ -23,6 +23,12 @@ def test_an_adapters_folder_is_told(tmp_path):
     assert load(tmp_path).naming == "transformers"
 
 
+def test_an_adapter_that_does_not_say_its_network_is_told(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError, match=r"the network that it was trained on by jtl\.load"):
+        load(tmp_path)
+
+
 def test_an_adapters_repository_is_told(hub):
     hub.commit("org/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
     with pytest.raises(FileNotFoundError, match=r"org/adapter holds a PEFT adapter.*jtl\.peft\.load"):
@@ -56,3 +62,13 @@ def test_names_of_networks_are_told_by_the_nearest(tmp_path):
     ) as caught:
         load(folder, arch="resnet51")
     assert len(str(caught.value)) < 400
+
+
+def test_a_line_tells_a_head_without_names_from_none(tmp_path):
+    folder = made.folder(tmp_path, made.RESNET)
+    new = {"reinit": ("head/.*",)}
+    assert "a head whose classes have no names" in repr(load(folder, classes=2, **new))
+    assert "classes ['a', 'b']" in repr(load(folder, classes=("a", "b"), **new))
+    held = {name: array for name, array in made.tensors(made.RESNET).items() if not name.startswith("classifier")}
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "no head" in repr(load(folder))

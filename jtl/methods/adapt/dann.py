@@ -130,7 +130,7 @@ def alternating(
 
         return complete(whole, key, batch["source"]["x"], given)
 
-    return Objective(critic_turn, init), Objective(network_turn, init)
+    return Objective(critic_turn, init), Objective(network_turn, init, classes=net.classes)
 
 
 def _named(critic: Model, name: str, key: Key, read: Any) -> Variables:

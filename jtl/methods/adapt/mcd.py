@@ -96,7 +96,7 @@ def mcd(
         return complete(whole, key, batch["source"]["x"], given)
 
     phases = ((True, 0.0), (True, -1.0), (False, 1.0))
-    first, apart, close = (Objective(turn(supervised, sign), init) for supervised, sign in phases)
+    first, apart, close = (Objective(turn(supervised, sign), init, classes=net.classes) for supervised, sign in phases)
     return first, apart, close
 
 

@@ -22,7 +22,8 @@ def sentence_pairs(
     With microbatches the negatives are those of each part; under `pmap` they are of all devices.
 
     Args:
-      backbone: gives the embedding, as `jtl.backbones.sentences(...)` or that of `jtl.pretrained.embedder`.
+      backbone: gives the embedding, as `jtl.backbones.sentences(...)` or that of
+        `jtl.pretrained.sentence_embedding.embedder`.
       scale: s > 0.
       symmetric: the mean with anchors and positives exchanged.
       feature: the name of the embedding, [batch, width].

@@ -85,14 +85,24 @@ def find(given: Path | None, name: str) -> Path:
 
 
 def positive(**numbers: float) -> None:
-    """Refuses a number of a recipe that is not above zero.
+    """Refuses a number of a recipe that is not above zero, or infinite.
 
     Raises:
       ValueError: naming it and its value.
     """
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value}: must be above zero")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}={value}: must be above zero" + " and finite" * (value > 0))
+
+
+def seeded(seed: int) -> None:
+    """Refuses a seed below zero, which is none for NumPy.
+
+    Raises:
+      ValueError: naming it.
+    """
+    if seed < 0:
+        raise ValueError(f"seed={seed}: must be 0 or more")
 
 
 def command(name: str, recipe: Any) -> str:

@@ -133,6 +133,7 @@ class Texts:
     tune: TrainRun = field(default_factory=lambda: TrainRun(steps=120, batch=16, learning_rate=1e-4))
 
     def __post_init__(self) -> None:
+        base.seeded(self.seed)
         if not self.sizes:
             raise ValueError("sizes=(): give at least one number of labelled examples")
         base.positive(length=self.length, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})

@@ -39,6 +39,7 @@ def described(
     found: dict[str, str] = {}
     seen: dict[int, str] = {}
     _walk("step", step, found, seen)
+    found = {path: told for path, told in found.items() if not path.startswith("step/classes")}  # objectives have them
     for name in ("batch_size", "size", "classes"):
         if hasattr(data, name):
             _walk(f"data/{name}", getattr(data, name), found, seen)
