@@ -169,7 +169,8 @@ def make_step(
 
         return update
 
-    known = dict.fromkeys(turn.objective.classes for _, turns in phases for turn in turns)
+    objectives = [turn.objective for _, turns in phases for turn in turns]
+    known = dict.fromkeys(each.classes for each in objectives if isinstance(each, Objective))
     classes = tuple(tuple(names) for names in known if names is not None)
     return Step(init, tuple((start, updater(turns)) for start, turns in phases), masks, classes)
 
