@@ -253,6 +253,32 @@ def _meta_against_row(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _shot(rows: list[dict[str, Any]]) -> Table:
+    """A line for each run of SHOT on digits, beside its paper's numbers."""
+    found = []
+    for row in rows:
+        names = {"mnist": "MNIST to USPS", "usps": "USPS to MNIST"}
+        (alone, published), seconds = row["published"], row["seconds"]
+        got = row["after"]["accuracy"]
+        found.append(
+            (
+                names[row["source"]],
+                str(row["frame"]),
+                *(f"{epochs} of 30" for epochs in row["epochs"]),
+                f"{row['before']['accuracy']:.1f} ({alone})",
+                f"{got:.1f} ({published})",
+                f"{got - published:+.1f}",
+                f"{row['before']['clustering']:.3f}, {row['after']['clustering']:.3f}",
+                f"{sum(seconds):.0f}",
+            )
+        )
+    columns = (
+        *("domains", "pixels of a digit of USPS", "epochs, source", "epochs, target"),
+        *("source alone (published)", "SHOT (published)", "difference", "clustering before, after", "seconds"),
+    )
+    return Table("Accuracy on the target's test images in percent, last step", columns, found)
+
+
 METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "sentences": _sentences,
     "test_time": _test_time,
@@ -270,4 +296,5 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table]] = {
     "cifar_fs": _few,
     "meta_against_torch": _meta_against,
     "few_tuned": _few_tuned,
+    "shot": _shot,
 }
