@@ -71,6 +71,30 @@ def test_all_but_norms_stays_bit_equal(variables):
     jax.tree.map(np.testing.assert_array_equal, state.variables.stats, variables.stats)
 
 
+class Deep(nn.Module):
+    """Wide enough that matrix products are nearly all of the work."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        for _ in range(3):
+            x = nn.relu(nn.BatchNorm(not train)(nn.Dense(64, use_bias=False)(x)))
+        return {"pooled": x}
+
+
+def test_a_step_passes_once_forward_and_once_back_to_the_norms():
+    """No second pass for the logits, and no gradient of a frozen weight: a trained network would need three times."""
+    net, x = network(backbone=from_linen(Deep()), head=top(3)), jnp.ones((64, 64))
+    made = net.init(jax.random.key(0), x)
+    adapting = stream(tent(net), optax.sgd(0.1), guard=0.2)
+    state = adapting.init(made, jax.random.key(1), {"x": x})
+
+    def flops(f, *args):
+        return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+
+    forward = flops(lambda v: net.apply(v, x, train=True)[0].output, made)
+    assert 1.5 * forward < flops(adapting.step, state, {"x": x}) < 2.1 * forward
+
+
 def test_a_reset_restores_the_bits(variables):
     adapting = stream(tent(NET), optax.adam(0.1))
     start = adapting.init(variables, jax.random.key(1), BATCH)
