@@ -87,6 +87,10 @@ def test_equal_rows_have_no_bandwidth_and_no_discrepancy(estimator):
     assert float(mmd_loss(np.ones((4, 3)), np.ones((6, 3)), estimator=estimator)) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_biased_estimate_of_equal_samples_is_zero():
+    assert float(mmd_loss(SOURCE, SOURCE[::-1], estimator="biased")) == pytest.approx(0, abs=1e-6)
+
+
 def test_one_row_makes_no_pair():
     assert float(mmd_loss(SOURCE, TARGET[:1])) == float(mmd_loss(SOURCE, TARGET[:1], estimator="linear")) == 0
     assert float(mmd_loss(SOURCE, TARGET[:1], estimator="biased")) > 0
