@@ -37,6 +37,7 @@ from benchmarks.measure import environment
 from jtl.nn.batch_norm import BatchNorm
 from jtl.nn.layers import Conv
 from jtl.nn.pooling import max_pool
+from jtl.params import flatten, unflatten
 from jtl.preprocess import pixels
 from jtl.recipes.parts import base
 from jtl.selection import validators
@@ -72,7 +73,7 @@ class _Classifier(nn.Module):
         v = self.param("direction", nn.initializers.xavier_normal(), (x.shape[-1], 10))
         length = jnp.sqrt((v**2).sum(0))
         g = self.param("length", lambda key: length)  # starts at that of v, so that it starts as a plain one
-        return x @ (v * (g / length)) + self.param("bias", nn.initializers.zeros, (10,))
+        return x @ (v * (g / length)[None]) + self.param("bias", nn.initializers.zeros, (10,))[None]
 
 
 def network() -> jtl.Model:
@@ -188,10 +189,10 @@ def main(given: list[str] | None = None) -> None:
         kept = np.load(cache)
         flat = {name: kept[name] for name in kept.files}
         seconds = float(flat.pop("seconds"))
-        start = jtl.Variables(*(jtl.params.unflatten({n[2:]: a for n, a in flat.items() if n[0] == k}) for k in "ps"))
+        start = jtl.Variables(*(unflatten({n[2:]: a for n, a in flat.items() if n[0] == k}) for k in "ps"))
     else:
         start, seconds = pretrained(net, asked.source, source, asked.epochs, asked.seed)
-        flat = {f"{k} {n}": a for k, part in zip("ps", start, strict=True) for n, a in jtl.params.flatten(part).items()}
+        flat = {f"{k} {n}": a for k, part in zip("ps", start, strict=True) for n, a in flatten(part).items()}
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez(cache, seconds=seconds, **flat)
     print(f"source after {seconds:.0f} s", flush=True)
