@@ -120,21 +120,45 @@ def _gain(gains: list[float], form: str = ".1f") -> str:
 
 
 def _adaptation(rows: list[dict[str, Any]]) -> Table:
-    """A line for each pair of domains and method; checkpoints by one fixed score, gains paired by seed."""
+    """A line for each pair of domains and method, then means over pairs; gains are paired by seed."""
     score = rows[0].get("validator", "im")
     chosen = {(r["pair"], r["method"], r["seed"]): looked(r["looks"], score) for r in rows}
+    seconds = {(r["pair"], r["method"], r["seed"]): r["seconds"] for r in rows}
+    pairs, methods = (list(dict.fromkeys(key[i] for key in chosen)) for i in (0, 1))
+    lines = [(pair, (pair,), name) for pair in pairs for name in methods]
+    if len(pairs) > 1:
+        lines += [(f"mean of {len(pairs)}", tuple(pairs), name) for name in methods]
     found = []
-    for pair, name in dict.fromkeys((pair, name) for pair, name, _ in chosen):
-        seeds = [s for p, n, s in chosen if (p, n) == (pair, name) and (pair, "source", s) in chosen]
+    for told, of, name in lines:
+        seeds = [
+            s
+            for s in dict.fromkeys(key[2] for key in chosen)
+            if all((pair, way, s) in chosen for pair in of for way in ("source", name))
+        ]
         if not seeds:
             continue
-        own = [chosen[pair, name, s] for s in seeds]
-        gains = [look["chosen"] - chosen[pair, "source", s]["chosen"] for look, s in zip(own, seeds, strict=True)]
-        told = "-" if name == "source" else _gain(gains)
-        columns = [f"{statistics.mean(look[column] for look in own):.1f}" for column in ("chosen", "last", "ORACLE")]
-        value = f"{statistics.mean(look['score'] for look in own):.3f}"
-        seconds = statistics.mean(r["seconds"] for r in rows if (r["pair"], r["method"]) == (pair, name))
-        found.append((pair, name, value, columns[0], told, *columns[1:], str(len(seeds)), f"{seconds:.0f}"))
+
+        def mean(table: dict, way: str, seed: int, column: str | None = None, of: tuple = of) -> float:
+            values = [table[pair, way, seed] for pair in of]
+            return statistics.mean(values if column is None else [value[column] for value in values])
+
+        gains = [mean(chosen, name, s, "chosen") - mean(chosen, "source", s, "chosen") for s in seeds]
+        columns = {
+            column: statistics.mean(mean(chosen, name, s, column) for s in seeds)
+            for column in ("score", "chosen", "last", "ORACLE")
+        }
+        found.append(
+            (
+                told,
+                name,
+                f"{columns['score']:.3f}",
+                f"{columns['chosen']:.1f}",
+                "-" if name == "source" else _gain(gains),
+                *(f"{columns[column]:.1f}" for column in ("last", "ORACLE")),
+                str(len(seeds)),
+                f"{statistics.mean(mean(seconds, name, s) for s in seeds):.0f}",
+            )
+        )
     columns = ("domains", "method", score, "accuracy", "gain", "last step", "ORACLE checkpoint", "seeds", "seconds")
     title = f"Accuracy on the target in percent, checkpoint by {score}; points gained over the source"
     return Table(f"{title} (95 % interval over seeds)", columns, found)
@@ -297,6 +321,32 @@ def _meta_against_row(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _shot(rows: list[dict[str, Any]]) -> Table:
+    """A line for each run of SHOT on digits, beside its paper's numbers."""
+    found = []
+    for row in rows:
+        names = {"mnist": "MNIST to USPS", "usps": "USPS to MNIST"}
+        (alone, published), seconds = row["published"], row["seconds"]
+        got = row["after"]["accuracy"]
+        found.append(
+            (
+                names[row["source"]],
+                str(row["frame"]),
+                *(f"{epochs} of 30" for epochs in row["epochs"]),
+                f"{row['before']['accuracy']:.1f} ({alone})",
+                f"{got:.1f} ({published})",
+                f"{got - published:+.1f}",
+                f"{row['before']['clustering']:.3f}, {row['after']['clustering']:.3f}",
+                f"{sum(seconds):.0f}",
+            )
+        )
+    columns = (
+        *("domains", "pixels of a digit of USPS", "epochs, source", "epochs, target"),
+        *("source alone (published)", "SHOT (published)", "difference", "clustering before, after", "seconds"),
+    )
+    return Table("Accuracy on the target's test images in percent, last step", columns, found)
+
+
 METHODS: dict[str, Callable[[list[dict[str, Any]]], Table | list[Table]]] = {
     "sentences": _sentences,
     "test_time": _test_time,
@@ -314,4 +364,5 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table | list[Table]]] = {
     "cifar_fs": _few,
     "meta_against_torch": _meta_against,
     "few_tuned": _few_tuned,
+    "shot": _shot,
 }

@@ -236,6 +236,42 @@ def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: 
     return schedule
 
 
+def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.GradientTransformation:
+    """An optimizer that starts anew at some steps: its moments, and the count that its schedules follow.
+
+    For a loss that changes by a step to another, as that of `jtl.alignments.irm` where its weight jumps: the moments of
+    the old loss would give the first steps of the new one another length.
+
+    Args:
+      tx: an optimizer.
+      at: increasing steps, counted from 0; each is the first of a new start.
+
+    Raises:
+      ValueError: for no steps, steps that do not increase, or one below 1.
+
+    Example:
+      >>> import jtl, optax
+      >>> tx = jtl.optim.restarted(optax.adam(1e-3), at=[500])
+    """
+    if not at or at[0] < 1 or any(b <= a for a, b in pairwise(at)):
+        raise ValueError(f"at={list(at)}: give increasing steps, the first 1 or later")
+    starts = np.asarray(at)
+
+    def init(params: Any) -> Any:
+        return jnp.zeros((), jnp.int32), tx.init(params)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        count, inner = state
+        if params is None:
+            raise ValueError("restarted needs the parameters: tx.update(updates, state, params)")
+        now = (count == jnp.asarray(starts)).any()
+        inner = jax.tree.map(lambda new, old: jnp.where(now, new, old), tx.init(params), inner)
+        updates, inner = optax.with_extra_args_support(tx).update(updates, inner, params, **extra)
+        return updates, (count + 1, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 class HyperRule(NamedTuple):
     """What the rule of BiT says for a data set.
 

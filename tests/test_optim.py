@@ -34,6 +34,27 @@ def test_a_group_learns_as_with_an_optimizer_of_its_own():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_a_restart_is_a_second_run_of_the_optimizer():
+    """Two, then three steps of a new Adam with a schedule, by hand; at the end of each the moments differ."""
+    tx = optax.adam(lambda count: 0.1 / (count + 1))
+    params = PARAMS
+    for steps in (2, 3):
+        state = tx.init(params)
+        for _ in range(steps):
+            updates, state = tx.update(GRADS, state, params)
+            params = optax.apply_updates(params, updates)
+    found = moved(optim.restarted(tx, at=[2]), steps=5)
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    plain = moved(tx, steps=5)
+    assert not np.allclose(found["head"]["kernel"], plain["head"]["kernel"])
+
+
+@pytest.mark.parametrize("at", [[], [0], [3, 3]])
+def test_restarts_that_cannot_be_are_named(at):
+    with pytest.raises(ValueError, match="increasing steps"):
+        optim.restarted(optax.sgd(0.1), at=at)
+
+
 def test_a_factor_may_follow_the_step():
     tx = optax.chain(optax.sgd(1.0), optim.scale([(".*", lambda step: jnp.where(step < 2, 0.0, 1.0))]))
     jax.tree.map(lambda p, q, g: np.testing.assert_allclose(p, q - g), moved(tx), PARAMS, GRADS)

@@ -2,7 +2,7 @@
 
 (a) Fine-tuning: a network of upright digits learns digits turned by 25° from one labelled image of each.
 (b) Adaptation: labelled upright digits, and turned ones without a label; of DANN and MCC the one with the better
-    label-free score; the last step's network is judged.
+    class clustering, a score without labels; the last step's network is judged.
 (c) Meta-learning: three unseen digits, the ink of each image bright or dark by a coin, learned on tasks of 0-6.
 
 Expect, in percent of test images right and over ten seeds (jax 0.10.2 on two CPU cores, 2 minutes), mean and deviation,

@@ -47,3 +47,12 @@ def test_a_checkpoint_is_chosen_by_the_score_and_not_by_labels():
     found = looked(run["looks"], "wrong")
     assert found["chosen"] == pytest.approx(45)
     assert found["last"] == found["ORACLE"] == pytest.approx(50)
+
+
+def test_means_over_pairs_are_paired_by_seed():
+    """Seed 1 is a point better for all, so the gain of each seed is that of the method: +30, and no interval."""
+    made = [{**row, "validator": "right", "seconds": 2.0} for row in rows()]
+    last = METHODS["adaptation"](made).rows[-1]
+    assert last == ("mean of 3", "shot", "0.705", "70.5", "+30.0 ± 0.0", "70.5", "70.5", "2", "2")
+    part = [row for row in made if (row["pair"], row["method"], row["seed"]) != ("held", "shot", 1)]
+    assert METHODS["adaptation"](part).rows[-1][3:] == ("70.0", "+30.0", "70.0", "70.0", "1", "2")

@@ -29,7 +29,7 @@ def irm(
     Args:
       domains: the views' names, two or more.
       weight: λ, a number or a function of the step. Common is 1 for some hundred steps, then a large number from an
-        optimizer that starts anew, because its moments are those of another loss.
+        optimizer that starts anew, because its moments are those of another loss: `jtl.optim.restarted`.
       loss: one value per row, as of `adapt`.
       name: of the term.
 
@@ -45,6 +45,7 @@ def irm(
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
       >>> domains, weight = ("photo", "sketch"), optax.piecewise_constant_schedule(1.0, {500: 1e3})
       >>> objective = jtl.adapt(net, alignments=[jtl.alignments.irm(domains, weight)], labelled=domains)
+      >>> step = jtl.make_step(objective, jtl.optim.restarted(optax.adam(1e-3), at=[500]))
 
     Arjovsky et al., Invariant Risk Minimization, 2019, arXiv 1907.02893.
     """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl.methods.adapt.mmd import bandwidth, check_scales, discrepancy, kernel
-from jtl.methods.adapt.terms import clean, features_of, logits_of, mean_row, on_views, squared_distances
+from jtl.methods.adapt.terms import clean, features_of, logits_of, mean_row, on_views, own_squared_distances
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Schedule
@@ -99,12 +99,12 @@ def jmmd_loss(
     _check(estimator, scales, sigma)
     (zs, ms), (zt, mt) = clean(logits[0], source_mask), clean(logits[1], target_mask)
     p, kept = jax.nn.softmax(jnp.concatenate([zs, zt])), jnp.concatenate([ms, mt])
-    k = jnp.exp(-squared_distances(p, p) / (2 * sigma**2))
+    k = jnp.exp(-own_squared_distances(p) / (2 * sigma**2))
     for pair in features:
         f = jnp.concatenate([clean(a, mask)[0] for a, mask in zip(pair, (ms, mt), strict=True)])
         # Distances do not change with the origin, but their rounding does: the mean is the best one.
         f = jnp.where(kept[:, None], f - jax.lax.stop_gradient(mean_row(f, kept))[None], 0.0)
-        k *= kernel(squared_distances(f, f), bandwidth(f, kept), scales)
+        k *= kernel(own_squared_distances(f), bandwidth(f, kept), scales)
     return discrepancy(k, ms, mt, estimator)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from jtl.methods.adapt.mmd import bandwidth, check_scales, kernel
-from jtl.methods.adapt.terms import clean, features_of, labels_of, logits_of, mean_row, on_views, squared_distances
+from jtl.methods.adapt.terms import clean, features_of, labels_of, logits_of, mean_row, on_views, own_squared_distances
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Schedule
@@ -95,7 +95,7 @@ def lmmd_loss(
     z, y = jax.lax.stop_gradient(z), jnp.where(ms, jnp.asarray(labels), -1)
     f, kept, classes = jnp.concatenate([fs, ft]), jnp.concatenate([ms & (y >= 0), mt]), z.shape[1]
     f = jnp.where(kept[:, None], f - jax.lax.stop_gradient(mean_row(f, kept))[None], 0.0)
-    k = kernel(squared_distances(f, f), bandwidth(f, kept), scales)
+    k = kernel(own_squared_distances(f), bandwidth(f, kept), scales)
     of_class = jax.nn.one_hot(y, classes, dtype=f.dtype)
     a = of_class / jnp.maximum(of_class.sum(0), 1)[None]
     # A probability over its sum over rows is a softmax over rows: exact where a class underflows in all of them.

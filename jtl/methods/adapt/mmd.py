@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jtl.methods.adapt.terms import clean, features_of, mean_row, on_views, squared_distances
+from jtl.methods.adapt.terms import clean, features_of, mean_row, on_views, own_squared_distances
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Schedule
@@ -91,7 +91,7 @@ def mmd_loss(
     m = bandwidth(f, kept)
     if estimator == "linear":
         return _linear(f[:n], f[n:], ms, mt, m, scales)
-    return discrepancy(kernel(squared_distances(f, f), m, scales), ms, mt, estimator)
+    return discrepancy(kernel(own_squared_distances(f), m, scales), ms, mt, estimator)
 
 
 def bandwidth(f: Array, kept: Array) -> Array:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jtl.methods.finetune.finetune import evaluation
 from jtl.model import Model, Variables
 from jtl.selection.validators import clustering, density, importance, predictions, reverse
+from jtl.selection.validators.mixval import mixval
 from jtl.train.collect import collector
 from jtl.typing import Aux
 
@@ -27,6 +29,7 @@ _BOTH = {
     "dev": lambda t, s: importance.deep_embedded_validation(_losses(s), _weights(t, s)),
     "devn": lambda t, s: importance.deep_embedded_validation(_losses(s), _weights(t, s), "max"),
 }
+MIXVAL = "mixval"
 ORACLE = "ORACLE/accuracy"
 
 
@@ -40,7 +43,8 @@ def label_free(
       target: batches `{"x", "y", "mask"}` of the target; labels are not read unless `oracle` is.
       scores: of "certainty", "diversity", "im", "bnm", "snd", "clustering", which read the target alone and are high
         for a good model, and of "source_accuracy", "reverse" (high), "iw_risk", "dev", "devn" (low), which need
-        `source`.
+        `source`. "mixval", the mean of the two parts of `mixval`, is high too, needs inputs that are arrays of floats,
+        and passes the target forward three times more.
       source: batches of the source's validation rows.
       oracle: also "ORACLE/accuracy", the accuracy by the target's labels, which a user without labels cannot know.
 
@@ -56,19 +60,24 @@ def label_free(
       >>> sorted(look(net.init(jax.random.key(0), x)))
       ['im', 'snd']
     """
-    unknown = sorted(set(scores) - _TARGET.keys() - _BOTH.keys())
+    unknown = sorted(set(scores) - _TARGET.keys() - _BOTH.keys() - {MIXVAL})
     if unknown:
-        raise ValueError(f"scores {unknown}: there are {sorted(_TARGET)}, and with a source {sorted(_BOTH)}")
+        known = sorted([*_TARGET, MIXVAL])
+        raise ValueError(f"scores {unknown}: there are {known}, and with a source {sorted(_BOTH)}")
     wanting = sorted(set(scores) & _BOTH.keys())
     if wanting and source is None:
         raise ValueError(f"scores {wanting} need source=: the source's validation rows")
     labelled = collector(evaluation(net))
     of_target = labelled if oracle else collector(_rows(net))
+    mixed = _mixed(net) if MIXVAL in scores else None
 
     def look(variables: Variables) -> dict[str, float]:
+        found = {} if mixed is None else {MIXVAL: mixed(variables, target)}
         there = of_target(variables, target)
         here = labelled(variables, source) if wanting else None
-        found = {name: _TARGET[name](there) if name in _TARGET else _BOTH[name](there, here) for name in scores}
+        for name in scores:
+            if name != MIXVAL:
+                found[name] = _TARGET[name](there) if name in _TARGET else _BOTH[name](there, here)
         if oracle:
             found[ORACLE] = predictions.accuracy(there["output"], there["y"])
         return found
@@ -83,6 +92,29 @@ def _rows(net: Model) -> Callable:
         del key, step
         out, _ = net.apply(Variables(params, stats), batch["x"], train=False, key=None)
         return jnp.zeros(()), Aux(stats, {}, {"output": out.output, "read": out.read})
+
+    return run
+
+
+def _mixed(net: Model) -> Callable[[Variables, Any], float]:
+    """The mean of MixVal's two scores on the rows of the target that count."""
+    look = jax.jit(lambda variables, x: net.apply(variables, x, train=False, key=None)[0].output)
+
+    def run(variables: Variables, target: Any) -> float:
+        rows = []
+        for i in range(len(target)):
+            x, mask = target[i]["x"], target[i].get("mask")
+            if isinstance(x, dict):
+                raise ValueError(f"mixval mixes inputs that are one array; these have {sorted(x)}")
+            rows.append(np.asarray(x) if mask is None else np.asarray(x)[np.asarray(mask) > 0])
+        size = len(target[0]["x"])  # all calls have one shape, so that one program is compiled
+
+        def predict(x: np.ndarray) -> np.ndarray:
+            full = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, 0)])
+            found = [np.asarray(look(variables, full[i : i + size])) for i in range(0, len(full), size)]
+            return np.concatenate(found)[: len(x)]
+
+        return float(np.mean(list(mixval(predict, np.concatenate(rows)).values())))
 
     return run
 

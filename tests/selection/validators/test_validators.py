@@ -183,3 +183,19 @@ def test_fit_keeps_the_checkpoint_that_a_validator_prefers(tmp_path):
     for scores, message in ((["AUC"], "'AUC'"), (["dev"], "need source=")):
         with pytest.raises(ValueError, match=message):
             v.label_free(net, target, scores)
+
+
+def test_mixval_by_name_is_that_of_the_rows_that_count():
+    from nets import dense, top
+
+    import jtl
+
+    net = jtl.network(backbone=dense(8), head=top(3))
+    x = DRAW.normal(size=(10, 5)).astype(np.float32)
+    variables = net.init(jax.random.key(0), x)
+    target = jtl.data.arrays(x, batch_size=4, shuffle=False)  # the last batch has two rows that do not count
+    found = v.label_free(net, target, ["mixval", "im"])(variables)
+    parts = v.mixval(lambda x: net.apply(variables, x, train=False)[0].output, x)
+    assert 0 < found["mixval"] == pytest.approx(sum(parts.values()) / 2)
+    with pytest.raises(ValueError, match="one array; these have"):
+        v.label_free(net, [{"x": {"ids": x}}], ["mixval"])(variables)

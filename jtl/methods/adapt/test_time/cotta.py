@@ -35,6 +35,9 @@ def cotta(
     colour, gamma, rotation, translation, scale, blur, mirroring and noise: `augment` has what is given. As theirs,
     logits of views are averaged, not probabilities, and a batch is predicted by the teacher before the update.
 
+    A step passes the batch through the network three times, once back, and `views` times more where they are averaged:
+    35 passes forward with the authors' 32. The views are computed one after another, so memory does not grow with them.
+
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
       augment: `augment(key, x) -> x`, as `jtl.data.augment.flip()`.

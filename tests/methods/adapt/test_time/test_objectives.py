@@ -9,6 +9,7 @@ import optax
 import pytest
 from nets import dense, top
 
+from jtl import rng
 from jtl.methods.adapt.test_time.cotta import cotta
 from jtl.methods.adapt.test_time.eata import eata, fisher_information
 from jtl.methods.adapt.test_time.roid import roid, roid_weights, soft_likelihood_ratio
@@ -154,6 +155,31 @@ def test_cotta_learns_its_teachers_prediction(variables):
     for path, teacher in flatten(state.variables.stats["cotta"]["teacher"]).items():
         before, after = flatten(variables.params)[path], flatten(state.variables.params)[path]
         np.testing.assert_allclose(teacher, 0.9 * before + 0.1 * after, atol=1e-6)
+
+
+def test_cotta_averages_the_authors_32_views(variables):
+    """Against a loop over the views, each with the key that its place gives it, in float64."""
+
+    def shift(key, x):
+        return x + jax.random.normal(key, x.shape)
+
+    _, aux, _ = value_and_grad(cotta(NET, shift, confident=1.0), variables)
+    root = rng.stream(KEY, "augment")
+    views = [logits(variables.params, shift(jax.random.fold_in(root, i), X)) for i in range(32)]
+    np.testing.assert_allclose(aux.outputs["output"], np.mean(views, 0, dtype=np.float64), atol=1e-5)
+    assert np.std(views, 0).min() > 0.1
+
+
+def test_memory_does_not_grow_with_the_views(variables):
+    batch = {"x": np.tile(X, (10, 1))}
+
+    def held(views):
+        objective = cotta(NET, lambda key, x: x + jax.random.normal(key, x.shape), views=views, confident=1.0)
+        made = objective.init(KEY, batch, variables)
+        run = jax.jit(lambda params: objective(params, made.stats, batch, KEY, 0)[1].outputs)
+        return run.lower(made.params).compile().memory_analysis().temp_size_in_bytes
+
+    assert held(32) < held(2) + batch["x"].nbytes
 
 
 def test_an_average_of_equal_views_is_the_view(variables):

@@ -9,11 +9,16 @@ import pytest
 from nets import dense, normed, top
 
 from jtl.heads import mlp
+from jtl.methods.adapt.test_time.cotta import cotta
+from jtl.methods.adapt.test_time.eata import eata
 from jtl.methods.adapt.test_time.norms import by_batch, norms
+from jtl.methods.adapt.test_time.roid import roid
+from jtl.methods.adapt.test_time.sar import sar
 from jtl.methods.adapt.test_time.stream import ensemble, restore, stream
 from jtl.methods.adapt.test_time.tent import batch_statistics, tent
 from jtl.model import Variables, from_linen
 from jtl.networks import network
+from jtl.nn.batch_norm import BatchNorm
 from jtl.params import flatten, select
 
 NET = network(backbone=normed(8), head=top(3))
@@ -69,6 +74,72 @@ def test_all_but_norms_stays_bit_equal(variables):
     moved = {path for path in before if not np.array_equal(before[path], after[path])}
     assert moved == {"backbone/norm/scale", "backbone/norm/bias"}
     jax.tree.map(np.testing.assert_array_equal, state.variables.stats, variables.stats)
+
+
+class Layers(nn.Module):
+    """Two dense layers with a normalisation between them."""
+
+    norm: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        make = {"batch": lambda: BatchNorm(name="norm"), "group": lambda: nn.GroupNorm(2, name="norm"),
+                "layer": lambda: nn.LayerNorm(name="norm")}[self.norm]  # fmt: skip
+        x = nn.Dense(8, name="first")(x)
+        x = make()(x, train) if self.norm == "batch" else make()(x)
+        return {"pooled": nn.relu(nn.Dense(8, name="second")(nn.relu(x)))}
+
+
+def jitter(key, x):
+    return x + 0.1 * jax.random.normal(key, x.shape)
+
+
+OBJECTIVES = {
+    "tent": tent,
+    "eata": lambda net: eata(net, near=1.0, margin=1.0),
+    "sar": lambda net: sar(net, margin=1.0),
+    "roid": lambda net: roid(net, jitter),
+    "cotta": lambda net: cotta(net, jitter, views=2, confident=1.0),
+}
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "layer"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_method_moves_norms_alone_whatever_they_are(name, norm):
+    net = network(backbone=from_linen(Layers(norm)), head=top(3))
+    adapting = stream(OBJECTIVES[name](net), optax.adam(0.1))
+    state = adapting.init(net.init(jax.random.key(0), X), jax.random.key(1), BATCH)
+    after, _ = jax.jit(adapting.step)(state, BATCH)
+    before, params = flatten(state.variables.params), flatten(after.variables.params)
+    moved = {path for path in before if not np.array_equal(before[path], params[path])}
+    assert moved == {"backbone/norm/scale", "backbone/norm/bias"}
+    own = state.variables.stats.get("backbone", {})
+    assert bool(own) == (norm == "batch")
+    jax.tree.map(np.testing.assert_array_equal, after.variables.stats.get("backbone", {}), own)
+
+
+class Deep(nn.Module):
+    """Wide enough that matrix products are nearly all of the work."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        for _ in range(3):
+            x = nn.relu(nn.BatchNorm(not train)(nn.Dense(64, use_bias=False)(x)))
+        return {"pooled": x}
+
+
+def test_a_step_passes_once_forward_and_once_back_to_the_norms():
+    """No second pass for the logits, and no gradient of a frozen weight: a trained network would need three times."""
+    net, x = network(backbone=from_linen(Deep()), head=top(3)), jnp.ones((64, 64))
+    made = net.init(jax.random.key(0), x)
+    adapting = stream(tent(net), optax.sgd(0.1), guard=0.2)
+    state = adapting.init(made, jax.random.key(1), {"x": x})
+
+    def flops(f, *args):
+        return jax.jit(f).lower(*args).compile().cost_analysis()["flops"]
+
+    forward = flops(lambda v: net.apply(v, x, train=True)[0].output, made)
+    assert 1.5 * forward < flops(adapting.step, state, {"x": x}) < 2.1 * forward
 
 
 def test_a_reset_restores_the_bits(variables):
