@@ -1,5 +1,7 @@
 """What a user's first mistakes say."""
 
+from inspect import unwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,4 +88,4 @@ def test_what_has_no_steps_is_no_data_to_fit_on():
     with pytest.raises(
         TypeError, match=r"the data are a list_iterator: give a data set, of which fit takes data\[step\]"
     ):
-        jtl.fit(None, None, batches, steps=1)  # pyright: ignore
+        unwrap(jtl.fit)(None, None, batches, steps=1)  # pyright: ignore

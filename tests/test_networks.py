@@ -1,5 +1,7 @@
 """One model of a backbone and heads: routing by what each head reads, initialisation, and what is given."""
 
+from inspect import unwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,6 @@ import pytest
 from nets import batch, dense, normed, top
 
 from jtl import backbones, heads, rng
-from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Model, Variables
 from jtl.networks import network, part, parts_of
@@ -69,7 +70,7 @@ def test_reads_that_cannot_be_are_named(make, message):
 def test_a_whole_network_in_place_of_its_backbone_is_told(key):
     net, x = network(backbone=dense(4), head=top(3)), np.ones((2, 5), np.float32)
     with pytest.raises(TypeError, match="features are Outputs, and a head reads them by name: give what a backbone"):
-        extract(net, net.init(key, x), [{"x": x}])
+        unwrap(Read.__call__)(Read(), net.apply(net.init(key, x), x, train=False)[0])
 
 
 def test_each_head_is_initialised_on_what_it_reads_and_given_that(key):

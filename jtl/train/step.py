@@ -14,7 +14,7 @@ from jtl import ops, rng
 from jtl._tracing import scope
 from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, upcast
-from jtl.objective import Objective
+from jtl.objective import Objective, as_objective
 from jtl.params import flatten, merge, split, unflatten
 from jtl.train.gradient import differentiable, gradient
 from jtl.train.state import State, copied, unshared
@@ -169,8 +169,7 @@ def make_step(
 
         return update
 
-    objectives = [turn.objective for _, turns in phases for turn in turns]
-    known = dict.fromkeys(each.classes for each in objectives if isinstance(each, Objective))
+    known = dict.fromkeys(as_objective(turn.objective).classes for _, turns in phases for turn in turns)
     classes = tuple(tuple(names) for names in known if names is not None)
     return Step(init, tuple((start, updater(turns)) for start, turns in phases), masks, classes)
 

@@ -66,9 +66,8 @@ def test_names_of_networks_are_told_by_the_nearest(tmp_path):
 
 def test_a_line_tells_a_head_without_names_from_none(tmp_path):
     folder = made.folder(tmp_path, made.RESNET)
-    new = {"reinit": ("head/.*",)}
-    assert "a head whose classes have no names" in repr(load(folder, classes=2, **new))
-    assert "classes ['a', 'b']" in repr(load(folder, classes=("a", "b"), **new))
+    assert "a head whose classes have no names" in repr(load(folder, classes=2, reinit=("head/.*",)))
+    assert "classes ['a', 'b']" in repr(load(folder, classes=("a", "b"), reinit=("head/.*",)))
     held = {name: array for name, array in made.tensors(made.RESNET).items() if not name.startswith("classifier")}
     save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
     assert "no head" in repr(load(folder))
