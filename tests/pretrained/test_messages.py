@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jtl import peft
 from jtl.pretrained.load import load
+from jtl.pretrained.save import save
+from jtl.weights.formats.errors import WeightNameError
 
 
 def test_an_adapters_folder_is_told(tmp_path):
@@ -56,3 +59,13 @@ def test_names_of_networks_are_told_by_the_nearest(tmp_path):
     ) as caught:
         load(folder, arch="resnet51")
     assert len(str(caught.value)) < 400
+
+
+def test_variables_with_adapters_are_told_what_writes_them(tmp_path, key):
+    made.folder(tmp_path / "net", made.VIT)
+    known = load(tmp_path / "net", classes=2, reinit=("head/.*",))
+    adapter = peft.lora(2, (r"block\d+/attention/query",))
+    _, variables = peft.attach(known.network, known.variables, adapter, key)
+    with pytest.raises(WeightNameError, match=r"hold \d+ arrays of adapters.*jtl\.peft\.merge.*jtl\.peft\.save"):
+        save(tmp_path / "again", known, variables)
+    save(tmp_path / "again", known, peft.merge(variables, adapter))
