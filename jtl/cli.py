@@ -174,7 +174,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "export": parsers.export,
         },
         prog="jtl",
-        description="Transfer learning in JAX. Start with: jtl demo",
+        description="Transfer learning in JAX. Start with: jtl demo, or jtl finetune photos/ --weights WEIGHTS",
         args=given,
     )
 

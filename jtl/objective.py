@@ -55,7 +55,17 @@ class Objective(NamedTuple):
 
     def __call__(self, params: Params, stats: Stats, batch: Any, key: Key | None, step: Any) -> tuple[Any, Aux]:
         """The loss, so that an objective can be called like a bare loss function."""
-        return self.loss(params, stats, batch, key, step)
+        found = self.loss(params, stats, batch, key, step)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Aux)):
+            name = getattr(self.loss, "__qualname__", repr(self.loss))
+            raise TypeError(f"the loss {name} returned {_outline(found)}: give (loss, jtl.Aux(stats))")
+        return found
+
+
+def _outline(found: Any) -> str:
+    if isinstance(found, tuple):
+        return f"a tuple of {[type(part).__name__ for part in found]}"
+    return f"one {type(found).__name__}"
 
 
 def as_objective(given: Any) -> Objective:

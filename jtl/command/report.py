@@ -59,7 +59,7 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     page.heading("Parameters")
     variables = tuned.loaded.variables
     trained = select(*trained_by(settings.ways, variables))
-    rate = tuned.learning_rate
+    rate = () if settings.ways == "head" else tuned.learning_rate  # a head alone is fitted by another optimizer
     told = describe(
         variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables)
     )

@@ -71,9 +71,14 @@ class Settings:
                 raise ValueError(f"{name}={value}: give at least 1")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
-        if self.find_rate and self.ways == "head":
+        if self.ways == "head" and self.find_rate:
             raise ValueError(
                 "find_rate with ways='head': the head alone is fitted at a rate of its own; give other ways"
+            )
+        if self.ways == "head" and self.steps is not None:
+            raise ValueError(
+                f"steps={self.steps} with ways='head': the head alone is fitted on features, in no such steps; give"
+                " ways='last' or 'all', or no steps"
             )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: give 0 or more")

@@ -61,7 +61,7 @@ def adapt_few(settings: FewShot) -> int:
     for note in found.notes:
         print(f"note: {note}")
     if len(found.right):
-        print(f"{found.right.sum()} of {len(found.right)} examples are classified right by the others")
+        print(f"each example predicted from the others: {found.right.sum()} of {len(found.right)} are right")
     page = few_report.write(settings, found)
     print(f"report: {page}\npredict: jtl predict {settings.folder} INPUT...")
     return 0

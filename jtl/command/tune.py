@@ -270,6 +270,8 @@ def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:
     """Patterns of what is trained: the head, and the last stage or block, or all."""
     if ways == "all":
         return (".*",)
+    if ways == "head":
+        return ("head/.*",)
     tops = {path.split("/")[1] for path in flatten(variables.params) if path.startswith("backbone/")}
     numbered = [
         (name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])) for name in tops if name[-1:].isdigit()

@@ -17,6 +17,7 @@ PARTS = ("train", "training", "val", "valid", "validation", "dev", "test")
 """Folders of these names hold the parts of a data set, not its classes."""
 LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
 """What Windows leaves in folders of images, and macOS in archives of them."""
+SHOWN = 5
 
 
 def folder(
@@ -167,6 +168,11 @@ class _Folder:
     transform: Callable[[np.ndarray, np.random.Generator], np.ndarray]
     mode: str | None
     channels: int | None
+
+    def __repr__(self) -> str:
+        """In short, because a notebook shows a data set by all that it holds."""
+        shown = ", ".join(map(repr, self.classes[:SHOWN])) + (", ..." if len(self.classes) > SHOWN else "")
+        return f"<{len(self.files)} files of {len(self.classes)} classes: {shown}>"
 
     @property
     def size(self) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jtl.backbones.registry import Config, Family
-from jtl.model import Variables
+from jtl.model import ADAPTER, Variables
 from jtl.params import flatten
 from jtl.pretrained.outline import outline
 from jtl.weights.formats.errors import WeightNameError
@@ -52,6 +52,12 @@ def check_variables(family: Family, config: Config, variables: Any) -> Variables
         for path, shape in wanted.items()
         if path in found and found[path] != shape
     ]
+    attached = sum(ADAPTER in path.split("/") for path in found)
+    if attached:
+        raise WeightNameError(
+            f"these variables hold {attached} arrays of adapters, which no file of a {config.model_type} has: give"
+            " jtl.peft.merge(variables, adapter), or write the adapters alone by jtl.peft.save"
+        )
     if lines:
         more = f", and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
         raise WeightNameError(

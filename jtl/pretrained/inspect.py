@@ -89,7 +89,8 @@ def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, pref
     ]
     lines += [f"{show(key, 40)}: {show(text)}" for key, text in list(tensors.metadata.items())[:10]]
     listed = [("tensor", "shape", "type")]
-    for name, entry in list(entries.items())[:rows]:
+    # Counters of batches, which some files begin with, say little of a network.
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].shape == ())[:rows]:
         listed.append((_plain(name), "x".join(map(str, entry.shape)) or "scalar", entry.dtype.name))
     if rows and entries:
         lines += ["", table(listed)]

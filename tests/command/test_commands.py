@@ -11,6 +11,7 @@ from PIL import Image
 import jtl
 from jtl import cli
 from jtl.command.settings import Settings
+from jtl.command.tune import trained_by
 from jtl.pretrained.folded import folded
 
 
@@ -144,6 +145,21 @@ def test_settings_name_what_cannot_be(tmp_path):
     for name, value in (("size", 0), ("steps", 0), ("batch", -1), ("patience", 0), ("seed", -1)):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             Settings(tmp_path, "w", **{name: value})
+    with pytest.raises(ValueError, match=r"steps=20 with ways='head'.*ways='last' or 'all'"):
+        Settings(tmp_path, "w", steps=20)
+
+
+def test_the_head_alone_is_what_is_trained():
+    block = {"norm": {"scale": np.ones(2)}}
+    tree = {"backbone": {"stem": block, "block1": block, "block2": block}, "head": {"out": {"bias": np.zeros(2)}}}
+    variables = jtl.Variables(tree, {})
+    assert trained_by("head", variables) == ("head/.*",)
+    assert trained_by("last", variables) == ("head/.*", "backbone/block2/.*")
+    assert trained_by("all", variables) == (".*",)
+    plain = jtl.Variables({**tree, "backbone": {"stem": block}}, {})
+    assert trained_by("head", plain) == ("head/.*",)
+    with pytest.raises(ValueError, match="no numbered stages or blocks"):
+        trained_by("last", plain)
 
 
 @pytest.mark.slow

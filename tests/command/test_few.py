@@ -96,7 +96,7 @@ def test_classes_are_learned_and_predicted(made, tmp_path, capsys, steps):
     out = tmp_path / "run"
     more = ["--steps", str(steps), "--query", str(made / "rest" / "red")]
     assert cli.main(_words(made, out, *more)) == 0
-    assert "6 of 6 examples are classified right by the others" in capsys.readouterr().out
+    assert "each example predicted from the others: 6 of 6 are right" in capsys.readouterr().out
     assert json.loads((out / "run.json").read_text())["held_out"] == {"right": 6, "of": 6}
     page = (out / "report.html").read_text()
     assert page.count("<img") == 6 + 3

@@ -29,6 +29,12 @@ def root(tmp_path):
     return tmp_path
 
 
+def test_a_data_set_is_shown_in_one_line(root):
+    shown = repr(data.folder(root, size=4, mode="RGB", batch_size=1))
+    assert "<3 files of 2 classes: 'ants', 'bees'>" in shown
+    assert "PosixPath" not in shown
+
+
 def test_classes_are_sorted_and_labels_follow(root):
     ds = data.folder(root, size=4, batch_size=3, shuffle=False)
     assert ds.classes == ("ants", "bees")

@@ -58,6 +58,8 @@ def test_a_file_of_nobody(few, tmp_path):
     said = inspect(tmp_path / "x.safetensors")
     assert "3 tensors, 7 numbers, 20 bytes" in said
     assert "types: float16 6, int64 1, float32 0" in said
+    assert "scalar" in said
+    assert "scalar" not in inspect(tmp_path / "x.safetensors", rows=2)  # scalars are last
     assert "'bad\\nname'" in said
     assert ["s", "scalar", "int64"] in [line.split() for line in said.splitlines()]
     assert said.endswith("No family of jtl has these names.")

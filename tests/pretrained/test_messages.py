@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jtl import peft
 from jtl.pretrained.load import load
+from jtl.pretrained.save import save
+from jtl.weights.formats.errors import WeightNameError
 
 
 def test_an_adapters_folder_is_told(tmp_path):
@@ -71,3 +74,13 @@ def test_a_line_tells_a_head_without_names_from_none(tmp_path):
     held = {name: array for name, array in made.tensors(made.RESNET).items() if not name.startswith("classifier")}
     save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
     assert "no head" in repr(load(folder))
+
+
+def test_variables_with_adapters_are_told_what_writes_them(tmp_path, key):
+    made.folder(tmp_path / "net", made.VIT)
+    known = load(tmp_path / "net", classes=2, reinit=("head/.*",))
+    adapter = peft.lora(2, (r"block\d+/attention/query",))
+    _, variables = peft.attach(known.network, known.variables, adapter, key)
+    with pytest.raises(WeightNameError, match=r"hold \d+ arrays of adapters.*jtl\.peft\.merge.*jtl\.peft\.save"):
+        save(tmp_path / "again", known, variables)
+    save(tmp_path / "again", known, peft.merge(variables, adapter))

@@ -130,7 +130,10 @@ def adapt_to(
             grads, stats = slopes(fast, stats, jax.random.fold_in(key, k), k)
             if order == 1:
                 grads = jax.lax.stop_gradient(grads)
-            before, (fast, memory) = fast, rule.step(phi, grads, fast, memory)
+            before, made = fast, rule.step(phi, grads, fast, memory)
+            if not (isinstance(made, tuple) and len(made) == 2):
+                raise TypeError(f"the step of an update rule returned {type(made).__name__}: give (params, memory)")
+            fast, memory = made
             chex.assert_trees_all_equal_shapes_and_dtypes(fast, before, custom_message="parameters of an update rule")
             return (fast, stats, memory), judge(whole(fast, k), stats)
 

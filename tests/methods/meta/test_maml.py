@@ -271,6 +271,17 @@ def test_an_update_rule_keeps_the_parameters_types(key):
         maml(finetune(net), half, steps=1)(variables.params, variables.stats, rows, key, 0)
 
 
+def test_the_step_of_a_rule_without_memory_is_told_what_to_return(key):
+    rule = update_rules.fixed_rate(0.1)._replace(
+        step=lambda phi, grads, params, memory: jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+    )
+    rows = few_shot()
+    net = network(backbone=normed(8), head=top(3))
+    variables = net.init(key, rows["support"]["x"][0])
+    with pytest.raises(TypeError, match=r"update rule returned dict: give \(params, memory\)"):
+        maml(finetune(net), rule, steps=1)(variables.params, variables.stats, rows, key, 0)
+
+
 def test_no_inner_step_judges_the_start(key):
     rows = few_shot()
     net, _, variables = parts(key, rows["support"]["x"][0])

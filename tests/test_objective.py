@@ -1,0 +1,52 @@
+"""What a loss function may return."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from nets import batch, parts
+
+from jtl.methods.adapt.adapt import adapt
+from jtl.model import Variables
+from jtl.objective import as_objective
+from jtl.train.step import make_step
+from jtl.typing import Aux
+
+
+def scalar(params, stats, batch, key, step):
+    return jnp.sum(params["w"] ** 2)
+
+
+def bare_statistics(params, stats, batch, key, step):
+    return jnp.sum(params["w"] ** 2), stats
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [(scalar, "scalar returned one"), (bare_statistics, r"bare_statistics returned a tuple of.*dict")],
+)
+def test_a_loss_without_aux_is_told_what_to_return(key, loss, told):
+    with pytest.raises(TypeError, match=rf"{told}.*: give \(loss, jtl\.Aux\(stats\)\)"):
+        as_objective(loss)({"w": jnp.ones(2)}, {}, {}, key, 0)
+    step = make_step(loss, optax.sgd(0.1))
+    with pytest.raises(TypeError, match=told):
+        step(step.init(Variables({"w": jnp.ones(2)}, {}), key), {"x": np.zeros((2, 1), np.float32)})
+
+
+def test_an_alignment_without_aux_is_named(key):
+    rows = {"source": batch(n=8, seed=0), "target": batch(n=8, seed=1)}
+    net, _, variables = parts(key, rows["source"]["x"])
+
+    def gap(params, stats, views, key, step):
+        return views["target"].output.sum()
+
+    with pytest.raises(TypeError, match=r"gap returned one .*: give \(loss, jtl\.Aux\(stats\)\)"):
+        adapt(net, alignments=[gap])(variables.params, {}, rows, key, 0)
+
+
+def test_a_loss_with_aux_is_passed_on(key):
+    value, aux = as_objective(lambda params, stats, batch, key, step: (params["w"], Aux(stats)))(
+        {"w": jnp.float32(2)}, {"n": 1}, {}, key, 0
+    )
+    assert float(value) == 2
+    assert aux.stats == {"n": 1}
