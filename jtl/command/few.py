@@ -96,7 +96,13 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     scale, logits = held_out(features, support.labels, len(counts))
     if counts.max() == 1:
         notes.append("one example a class: shares rank the classes, and are not calibrated")
+    halves: dict[str, Any] = {}
     if settings.steps:
+        if counts.min() > 1:
+            halves = {"halves": _by_halves(settings, loaded, inputs, support, features, scale, key, say)}
+            notes.append(told(**halves["halves"]))
+        else:
+            notes.append("a class has one example, so nothing shows whether the steps help: compare with --steps 0")
         loaded = loaded._replace(variables=_tuned(settings, loaded, inputs, support, scale, key, say))
         features = passes.features(loaded, inputs)(support.items)
         notes.append("examples are predicted from the others by the features before fine-tuning")
@@ -111,7 +117,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
-    files.write(settings.folder, {**content, **alone, "scale": scale})
+    files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
     return result
 
 
@@ -197,6 +203,54 @@ def _tuned(
     batch = {"x": inputs.read(support.items), "y": support.labels}
     say(f"{settings.steps} steps on {len(support)} images")
     return jax.jit(tuned)(loaded.variables, batch, jnp.float32(scale), rng.stream(key, "tune"))
+
+
+def halves(y: np.ndarray) -> np.ndarray:
+    """The half of each example, 0 or 1: those of a class by turns, so that both have every class of two or more."""
+    found = np.zeros(len(y), int)
+    for k in np.unique(y):
+        rows = np.flatnonzero(y == k)
+        found[rows] = np.arange(len(rows)) % 2
+    return found
+
+
+def _by_halves(
+    settings: FewShot,
+    loaded: Pretrained,
+    inputs: Inputs,
+    support: Examples,
+    features: np.ndarray,
+    scale: float,
+    key: Any,
+    say: Any,
+) -> dict[str, int]:
+    """How many examples the other half of the support set names right, without the steps and with them."""
+    half, way = halves(support.labels), len(support.classes)
+    before, after = 0, 0
+    say("whether steps help, by halves of the examples:")
+
+    def right(z: np.ndarray, y: np.ndarray, judged: np.ndarray, true: np.ndarray) -> int:
+        kernel, bias = closed_form(z, y, way, scale)
+        return int(((judged @ kernel + bias).argmax(1) == true).sum())
+
+    for h in (0, 1):
+        rows, others = np.flatnonzero(half != h), np.flatnonzero(half == h)
+        known, judged = support.rows(rows), support.rows(others)
+        before += right(features[rows], known.labels, features[others], judged.labels)
+        tuned = loaded._replace(variables=_tuned(settings, loaded, inputs, known, scale, key, say))
+        z = passes.features(tuned, inputs)([*known.items, *judged.items])
+        after += right(z[: len(rows)], known.labels, z[len(rows) :], judged.labels)
+    return {"without": before, "with_steps": after, "of": len(half)}
+
+
+def told(without: int, with_steps: int, of: int) -> str:
+    """Whether the steps help, in words."""
+    found = f"of {of} examples, the other half of them names {without} right without the steps and {with_steps} with"
+    if with_steps < without:
+        return f"{found}: the steps do harm here; run again without --steps"
+    if with_steps == without:
+        return f"{found}: nothing shows that the steps help; judge both with `jtl eval` on other examples"
+    return found
 
 
 def _refuse_recipe(place: Path) -> None:

@@ -110,6 +110,39 @@ def test_classes_are_learned_and_predicted(made, tmp_path, capsys, steps):
     assert same == (steps == 0)
 
 
+def test_every_class_is_in_both_halves():
+    y = np.array([1, 0, 1, 1, 0, 2, 2, 0, 1])
+    half = few.halves(y)
+    counts = np.array([[((y == k) & (half == h)).sum() for k in range(3)] for h in (0, 1)])
+    np.testing.assert_array_equal(counts, [[2, 2, 1], [1, 2, 1]])
+
+
+def test_harm_of_steps_is_told():
+    assert few.told(9, 7, 10).endswith(
+        "9 right without the steps and 7 with: the steps do harm here; run again without --steps"
+    )
+    assert "nothing shows that the steps help" in few.told(9, 9, 10)
+    assert few.told(7, 9, 10).endswith("7 right without the steps and 9 with")
+
+
+def test_steps_that_destroy_the_features_are_told(made, tmp_path, monkeypatch, capsys):
+    """With a tuning that sets all weights to zero, every image has the same features, and is of the first class."""
+
+    def destroyed(settings, loaded, inputs, support, scale, key, say):
+        assert set(np.bincount(support.labels)) <= {1, 2, 3}
+        seen.append(len(support))
+        return loaded.variables._replace(params=jax.tree.map(lambda a: 0 * a, loaded.variables.params))
+
+    seen: list[int] = []
+    monkeypatch.setattr(few, "_tuned", destroyed)
+    assert cli.main(_words(made, tmp_path / "run", "--steps", "2")) == 0
+    assert seen == [2, 4, 6], "each half alone, then all examples"
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["halves"]
+    assert found == {"without": 6, "with_steps": 3, "of": 6}
+    assert "the steps do harm here" in capsys.readouterr().out
+    assert "the steps do harm here" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_run_is_a_start_and_another_run_is_not_replaced(made, tmp_path, capsys):
     assert cli.main(_words(made, tmp_path / "run")) == 0
     again = ["adapt-few", str(tmp_path / "run"), "--support", str(made / "rest"), "--out", str(tmp_path / "next")]
