@@ -98,12 +98,15 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         notes.append("one example a class: shares rank the classes, and are not calibrated")
     halves: dict[str, Any] = {}
     if settings.steps:
+        tuned = _tuner(settings, loaded, inputs, support, scale, key)
         if counts.min() > 1:
-            halves = {"halves": _by_halves(settings, loaded, inputs, support, features, scale, key, say)}
+            say(f"{settings.steps} steps on each half of {len(support)} images, to see whether they help")
+            halves = {"halves": _by_halves(loaded, inputs, support, features, tuned)}
             notes.append(told(**halves["halves"]))
         else:
             notes.append("a class has one example, so nothing shows whether the steps help: compare with --steps 0")
-        loaded = loaded._replace(variables=_tuned(settings, loaded, inputs, support, scale, key, say))
+        say(f"{settings.steps} steps on {len(support)} images")
+        loaded = loaded._replace(variables=tuned(np.ones(len(support), bool)))
         features = passes.features(loaded, inputs)(support.items)
         notes.append("examples are predicted from the others by the features before fine-tuning")
     head = {
@@ -178,10 +181,10 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def _tuned(
-    settings: FewShot, loaded: Pretrained, inputs: Inputs, support: Examples, scale: float, key: Any, say: Any
-) -> Variables:
-    """The variables after fine-tuning on the support set, augmented as its own queries (P>M>F)."""
+def _tuner(
+    settings: FewShot, loaded: Pretrained, inputs: Inputs, support: Examples, scale: float, key: Any
+) -> Callable[[np.ndarray], Variables]:
+    """From a mask of the support set to the variables after fine-tuning on it, augmented as its own queries (P>M>F)."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
     moved = () if side is None else (augment.crop(side, padding=side // 8),)
     net = loaded.network
@@ -200,9 +203,12 @@ def _tuned(
         adapt = adapt_to(inner, from_optax(optax.adam(settings.learning_rate)), steps=settings.steps, order=1)
         return Variables(*adapt(variables.params, variables.stats, batch, key))
 
-    batch = {"x": inputs.read(support.items), "y": support.labels}
-    say(f"{settings.steps} steps on {len(support)} images")
-    return jax.jit(tuned)(loaded.variables, batch, jnp.float32(scale), rng.stream(key, "tune"))
+    run, batch = jax.jit(tuned), {"x": inputs.read(support.items), "y": support.labels}
+
+    def on(mask: np.ndarray) -> Variables:
+        return run(loaded.variables, {**batch, "mask": mask}, jnp.float32(scale), rng.stream(key, "tune"))
+
+    return on
 
 
 def halves(y: np.ndarray) -> np.ndarray:
@@ -215,31 +221,25 @@ def halves(y: np.ndarray) -> np.ndarray:
 
 
 def _by_halves(
-    settings: FewShot,
     loaded: Pretrained,
     inputs: Inputs,
     support: Examples,
     features: np.ndarray,
-    scale: float,
-    key: Any,
-    say: Any,
+    tuned: Callable[[np.ndarray], Variables],
 ) -> dict[str, int]:
     """How many examples the other half of the support set names right, without the steps and with them."""
-    half, way = halves(support.labels), len(support.classes)
+    half, y, way = halves(support.labels), support.labels, len(support.classes)
+
+    def right(z: np.ndarray, known: np.ndarray) -> int:
+        kernel, _ = closed_form(z[known], y[known], way, 1.0)
+        return int(((z[~known] @ kernel).argmax(1) == y[~known]).sum())
+
     before, after = 0, 0
-    say("whether steps help, by halves of the examples:")
-
-    def right(z: np.ndarray, y: np.ndarray, judged: np.ndarray, true: np.ndarray) -> int:
-        kernel, bias = closed_form(z, y, way, scale)
-        return int(((judged @ kernel + bias).argmax(1) == true).sum())
-
     for h in (0, 1):
-        rows, others = np.flatnonzero(half != h), np.flatnonzero(half == h)
-        known, judged = support.rows(rows), support.rows(others)
-        before += right(features[rows], known.labels, features[others], judged.labels)
-        tuned = loaded._replace(variables=_tuned(settings, loaded, inputs, known, scale, key, say))
-        z = passes.features(tuned, inputs)([*known.items, *judged.items])
-        after += right(z[: len(rows)], known.labels, z[len(rows) :], judged.labels)
+        known = half != h
+        before += right(features, known)
+        moved = loaded._replace(variables=tuned(known))
+        after += right(passes.features(moved, inputs)(support.items), known)
     return {"without": before, "with_steps": after, "of": len(half)}
 
 
