@@ -1,7 +1,7 @@
 """Spoken digits of new speakers from one or five clips each: meta-learning beside a classifier and nearest means.
 
     python benchmarks/sound_episodes.py
-    python benchmarks/sound_episodes.py --steps 5 --json FILE      (a trial)
+    python benchmarks/sound_episodes.py --ways ANIL                (others' rows of the file are kept)
 
 Free Spoken Digit Dataset from `JTL_DATA`, six speakers in three pairs: of each pair a network learns from the four
 other speakers, so no speaker of a test is known. A small network (conv4 of 32 filters on log-mel pictures), 150 steps
@@ -10,13 +10,15 @@ of Adam at 3e-3, cosine, 75 clips a step, for every way:
 - not trained + nearest mean: random weights.
 - classifier + nearest mean, + logistic regression: trained to tell the ten digits, then a head on frozen features.
 - ProtoNet: trained by episodes of five digits of one speaker, five clips to learn from and ten to be judged on.
-- ANIL: likewise, five inner steps of the head at 0.1, of second order; the same steps in the test.
+- ANIL: likewise, five inner steps of the head, of second order; the same steps in the test. Their rate is the better
+  of 0.1 and 1 by the accuracy on the episodes of training of one pair (0.42 and 0.85 after 60 steps).
 
 200 test episodes a speaker: five of the ten digits, one or five clips of each to learn from and ten others; every way
-sees the same ones, normalised by statistics of the training speakers. Nothing was tuned.
+sees the same ones, normalised by statistics of the training speakers. Nothing else was tuned.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -37,7 +39,7 @@ from jtl import learners
 from jtl.recipes.parts import base, spoken_data
 from jtl.train.state import variables
 
-WAY, QUERY, RATE, INNER = 5, 10, 3e-3, 0.1
+WAY, QUERY, RATE, INNER = 5, 10, 3e-3, 1.0
 PAIRS = ((0, 1), (2, 3), (4, 5))
 WAYS = (
     "not trained + nearest mean",
@@ -123,14 +125,17 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "sound_episodes-cpu.json")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     asked = parser.parse_args(given)
+    old = json.loads(asked.json.read_text()) if len(asked.ways) < len(WAYS) else {"rows": [], "minutes": 0}
+    kept = {(row["shot"], row["head"]): row["each"] for row in old["rows"] if row["head"] not in asked.ways}
     jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # pairs share their programs
     where, began = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
     clips = spoken_data.load(base.find(None, spoken_data.FILE))
-    each: dict[tuple[int, str], list[float]] = {(shot, way): [] for shot in (1, 5) for way in WAYS}
+    each: dict[tuple[int, str], list[float]] = {(shot, way): [] for shot in (1, 5) for way in asked.ways}
     for pair in PAIRS:
         known, made = ~np.isin(clips.speaker, pair), {}
-        for way in WAYS:
+        for way in asked.ways:
             kind = way.split(" + ")[0]
             if kind not in made:
                 learned = made[kind] = train(way, clips, known, asked.steps)
@@ -143,10 +148,17 @@ def main(given: list[str] | None = None) -> None:
                     drawn = episodes(y, shot, asked.episodes, speaker)
                     each[shot, way].append(accuracy(way, made[kind], z, drawn, shot))
             print(pair, way, {shot: np.round(each[shot, way][-2:], 1).tolist() for shot in (1, 5)}, flush=True)
-        rows = [{"way": WAY, "shot": s, "head": w, "each": values} for (s, w), values in each.items()]
+        known_rows = {**kept, **each}
+        rows = [
+            {"way": WAY, "shot": shot, "head": way, "each": known_rows[shot, way]}
+            for shot in (1, 5)
+            for way in WAYS
+            if (shot, way) in known_rows
+        ]
         found = {"benchmark": "sound_episodes", "environment": where, "rows": rows}
-        found["minutes"] = round((time.perf_counter() - began) / 60, 1)
-        tables.write(found, asked.json)
+        found["minutes"] = round(old["minutes"] + (time.perf_counter() - began) / 60, 1)
+        if pair == PAIRS[-1] or not kept:
+            tables.write(found, asked.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import jtl
 from jtl import cli
 from jtl.command import few, source
 from jtl.command.few_settings import FewShot
-from jtl.command.model import inputs_of, pretrained
+from jtl.command.model import Inputs, inputs_of, pretrained
 
 
 def _features():
@@ -155,17 +155,14 @@ def test_fine_tuning_sees_the_half_alone(made):
     settings = FewShot(weights, made / "support", steps=1)
     known = np.arange(6) % 3 != 1
 
-    class Without:
-        preprocessing = inputs.preprocessing
-
-        def read(self, items):
-            x = np.array(inputs.read(items))
+    class Without(Inputs):
+        def read(self, items, *, margin=1.0):
+            x = np.array(super().read(items, margin=margin))
             x[~known] = np.nan
             return x
 
-    found, other = (
-        few._tuner(settings, loaded, how, support, 5.0, jax.random.key(1))(known) for how in (inputs, Without())
-    )
+    ways, key = (inputs, Without(preprocessing=inputs.preprocessing)), jax.random.key(1)
+    found, other = (few._tuner(settings, loaded, how, support, 5.0, key)(known) for how in ways)
     jax.tree.map(np.testing.assert_array_equal, found.params["backbone"], other.params["backbone"])
     moved = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), found.params["backbone"], loaded.variables.params["backbone"]
