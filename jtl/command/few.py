@@ -100,8 +100,17 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     scale, logits = held_out(features, support.labels, len(counts))
     if counts.max() == 1:
         notes.append("one example a class: shares rank the classes, and are not calibrated")
+    halves: dict[str, Any] = {}
     if settings.steps:
-        loaded = loaded._replace(variables=_tuned(settings, loaded, inputs, support, scale, key, say))
+        tuned = _tuner(settings, loaded, inputs, support, scale, key)
+        if counts.min() > 1:
+            say(f"{settings.steps} steps on each half of {len(support)} images, to see whether they help")
+            halves = {"halves": _by_halves(loaded, inputs, support, features, tuned)}
+            notes.append(told(**halves["halves"]))
+        else:
+            notes.append("a class has one example, so nothing shows whether the steps help: compare with --steps 0")
+        say(f"{settings.steps} steps on {len(support)} images")
+        loaded = loaded._replace(variables=tuned(np.ones(len(support), bool)))
         features = passes.features(loaded, inputs)(support.items)
         notes.append("examples are predicted from the others by the features before fine-tuning")
     head = {
@@ -114,7 +123,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
-    files.write(settings.folder, {**content, **alone, "scale": scale})
+    files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
     return result
 
 
@@ -177,10 +186,10 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
-def _tuned(
-    settings: FewShot, loaded: Pretrained, inputs: Inputs, support: Examples, scale: float, key: Any, say: Any
-) -> Variables:
-    """The variables after fine-tuning on the support set, augmented as its own queries (P>M>F)."""
+def _tuner(
+    settings: FewShot, loaded: Pretrained, inputs: Inputs, support: Examples, scale: float, key: Any
+) -> Callable[[np.ndarray], Variables]:
+    """From a mask of the support set to the variables after fine-tuning on it, augmented as its own queries (P>M>F)."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
     moved = () if side is None else (augment.crop(side, padding=side // 8),)
     net = loaded.network
@@ -199,9 +208,54 @@ def _tuned(
         adapt = adapt_to(inner, from_optax(optax.adam(settings.learning_rate)), steps=settings.steps, order=1)
         return Variables(*adapt(variables.params, variables.stats, batch, key))
 
-    batch = {"x": inputs.read(support.items), "y": support.labels}
-    say(f"{settings.steps} steps on {len(support)} images")
-    return jax.jit(tuned)(loaded.variables, batch, jnp.float32(scale), rng.stream(key, "tune"))
+    run, batch = jax.jit(tuned), {"x": inputs.read(support.items), "y": support.labels}
+
+    def on(mask: np.ndarray) -> Variables:
+        return run(loaded.variables, {**batch, "mask": mask}, jnp.float32(scale), rng.stream(key, "tune"))
+
+    return on
+
+
+def halves(y: np.ndarray) -> np.ndarray:
+    """The half of each example, 0 or 1: those of a class by turns, so that both have every class of two or more."""
+    found = np.zeros(len(y), int)
+    for k in np.unique(y):
+        rows = np.flatnonzero(y == k)
+        found[rows] = np.arange(len(rows)) % 2
+    return found
+
+
+def _by_halves(
+    loaded: Pretrained,
+    inputs: Inputs,
+    support: Examples,
+    features: np.ndarray,
+    tuned: Callable[[np.ndarray], Variables],
+) -> dict[str, int]:
+    """How many examples the other half of the support set names right, without the steps and with them."""
+    half, y, way = halves(support.labels), support.labels, len(support.classes)
+
+    def right(z: np.ndarray, known: np.ndarray) -> int:
+        kernel, _ = closed_form(z[known], y[known], way, 1.0)
+        return int(((z[~known] @ kernel).argmax(1) == y[~known]).sum())
+
+    before, after = 0, 0
+    for h in (0, 1):
+        known = half != h
+        before += right(features, known)
+        moved = loaded._replace(variables=tuned(known))
+        after += right(passes.features(moved, inputs)(support.items), known)
+    return {"without": before, "with_steps": after, "of": len(half)}
+
+
+def told(without: int, with_steps: int, of: int) -> str:
+    """Whether the steps help, in words."""
+    found = f"of {of} examples, the other half of them names {without} right without the steps and {with_steps} with"
+    if with_steps < without:
+        return f"{found}: the steps do harm here; run again without --steps"
+    if with_steps == without:
+        return f"{found}: nothing shows that the steps help; judge both with `jtl eval` on other examples"
+    return found
 
 
 def _refuse_recipe(place: Path) -> None:

@@ -22,7 +22,8 @@ class FewShot:
       support: the labelled examples: a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts.
       query: files or folders of images or sounds, or texts, whose predictions the report shows.
       out: the run's folder; None: `runs/`, the name of the support set, and `-few`.
-      steps: of fine-tuning on the support set, flipped and cropped at random; images only.
+      steps: of fine-tuning on the support set, flipped and cropped at random; images only. They may do harm: a note
+        says how many examples each half of the support set names right of the other, without the steps and with.
       learning_rate: of fine-tuning, by Adam.
       text: the column of the texts of tables, of the support set and of queries.
       label: the column of the labels of a table.

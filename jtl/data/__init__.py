@@ -8,6 +8,7 @@ from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
 from jtl.data.folder import folder
 from jtl.data.lengths import by_length
+from jtl.data.omniglot_split import omniglot_vinyals
 from jtl.data.pair import pair
 from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
@@ -34,6 +35,7 @@ __all__ = [
     "fc100",
     "folder",
     "mixing",
+    "omniglot_vinyals",
     "pair",
     "policies",
     "prefetch",

@@ -1,6 +1,6 @@
 """Episodes of classes of unequal size, with ways and shots that vary, within groups of classes, by masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class Bank(NamedTuple):
     """Examples of classes of any size, to be drawn from on the device; made by `bank`.
 
     Args:
-      x: examples, class by class, [examples, ...], in their own type: uint8 images stay so.
+      x: examples, class by class, [examples, ...], in their own type: uint8 images stay so; or a dict of such.
       first: where the examples of each class begin, [classes].
       count: how many it has, [classes].
       group: the group of each class, [classes].
@@ -38,7 +38,7 @@ def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) ->
     """Examples with labels as a `Bank`; labels without examples, as those of another split, are left out.
 
     Args:
-      x: [examples, ...].
+      x: [examples, ...], or a dict of such, as the ids and masks of texts.
       y: integer labels [examples], 0 or more.
       groups: the group of each label, [labels], as the alphabet of a character; None for one group of all.
 
@@ -52,11 +52,18 @@ def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) ->
       >>> found.x.tolist(), found.count.tolist()
       ([1, 0, 2, 3, 4], [1, 3, 1])
     """
-    x, y = numbers("x", x), np.asarray(y)
+    named = x if isinstance(x, Mapping) else {"": x}
+    if not named:
+        raise ValueError("x is an empty dict: give the arrays of the examples, as ids and mask")
+    arrays, y = {name: numbers(f"x[{name!r}]" if name else "x", a) for name, a in named.items()}, np.asarray(y)
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(f"y has dtype {y.dtype}; labels are integers")
-    if y.shape != (len(x),) or not len(x):
-        raise ValueError(f"x has {len(x)} examples and y the shape {y.shape}; give one label for each, of at least one")
+    for name, a in arrays.items():
+        if y.shape != (len(a),) or not len(a):
+            what = f"x[{name!r}]" if name else "x"
+            raise ValueError(
+                f"{what} has {len(a)} examples and y the shape {y.shape}; give one label for each, of at least one"
+            )
     if y.min() < 0:
         raise ValueError(f"y[{int(y.argmin())}] is {y.min()}; labels must be 0 or more")
     labels, count = np.unique(y, return_counts=True)
@@ -68,14 +75,18 @@ def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) ->
             )
         group = np.unique(np.asarray(groups)[labels], return_inverse=True)[1].astype(np.int32)
     count = count.astype(np.int32)
-    return Bank(x[np.argsort(y, kind="stable")], np.cumsum(count, dtype=np.int32) - count, count, group)
+    order = np.argsort(y, kind="stable")
+    held = {name: a[order] for name, a in arrays.items()}
+    whole = held if isinstance(x, Mapping) else held[""]
+    return Bank(whole, np.cumsum(count, dtype=np.int32) - count, count, group)
 
 
 def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
-    """All examples of a data set as a `Bank`, read once, as those of a folder of images.
+    """All examples of a data set as a `Bank`, read once, as those of a folder of images or a table of texts.
 
     Args:
-      dataset: `len(dataset)` batches of {"x", "y", "mask"}, as of `jtl.data.arrays`, `folder` or `tfds`; x one array.
+      dataset: `len(dataset)` batches of {"x", "y", "mask"}, as of `jtl.data.arrays`, `folder` or `tfds`; x is an
+        array or a dict of arrays.
       groups: as in `bank`.
 
     Raises:
@@ -91,11 +102,11 @@ def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -
     for step in range(len(dataset)):
         batch = dataset[step]
         kept = np.asarray(batch["mask"]) > 0
-        parts.append([np.asarray(batch[name])[kept] for name in ("x", "y")])
-    x, y = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-    if len(x) != dataset.size:
+        parts.append([jax.tree.map(lambda a, kept=kept: np.asarray(a)[kept], batch[name]) for name in ("x", "y")])
+    x, y = (jax.tree.map(lambda *rows: np.concatenate(rows), *values) for values in zip(*parts, strict=True))
+    if len(y) != dataset.size:
         raise ValueError(
-            f"{len(x)} of the data set's {dataset.size} examples are in its batches: read it by one process, without"
+            f"{len(y)} of the data set's {dataset.size} examples are in its batches: read it by one process, without"
             " drop_last"
         )
     return bank(x, y, groups=groups)
@@ -128,7 +139,7 @@ def sample_varied(
 
     Returns:
       {"support": {"x": [tasks, ways * shots, ...], "y", "mask"}, "query": likewise}, of the most ways and shots; class
-      by class. Rows that are not there have the mask False, and x is 0 there.
+      by class. Rows that are not there have the mask False, and x is 0 there, in every array of a dict.
     """
     (least, ways), (few, shots) = _range(way), _range(shot)
 
@@ -146,16 +157,21 @@ def sample_varied(
         there = jnp.arange(shots + query)[None] < (query + k)[:, None]
         there &= (jnp.arange(ways) < n)[:, None]
         at = jnp.where(there, source.first[chosen][:, None] + rows, 0)
-        images = jnp.asarray(source.x)[at.ravel()]
+        examples = jax.tree.map(lambda a: jnp.asarray(a)[at.ravel()], source.x)
         if augment is not None:
-            images = augment(keys[5], images)
-        images = jnp.where(there.reshape(-1, *[1] * (images.ndim - 1)), images, jnp.zeros_like(images))
-        images = images.reshape(ways, shots + query, *images.shape[1:])
+            examples = augment(keys[5], examples)
+
+        def kept(a: Array) -> Array:
+            a = jnp.where(there.reshape(-1, *[1] * (a.ndim - 1)), a, jnp.zeros_like(a))
+            return a.reshape(ways, shots + query, *a.shape[1:])
+
+        examples = jax.tree.map(kept, examples)
 
         def part(cut: slice) -> dict[str, Any]:
-            found, mask = images[:, cut], there[:, cut]
+            mask = there[:, cut]
             labels = jnp.repeat(jnp.arange(ways, dtype=jnp.int32), mask.shape[1])
-            return {"x": found.reshape(-1, *found.shape[2:]), "y": labels, "mask": mask.ravel()}
+            x = jax.tree.map(lambda a: a[:, cut].reshape(-1, *a.shape[2:]), examples)
+            return {"x": x, "y": labels, "mask": mask.ravel()}
 
         return {"support": part(slice(query, None)), "query": part(slice(0, query))}
 
@@ -245,5 +261,5 @@ class varied_episodes(Drawn):
             raise ValueError(f"shot is {shot}: with query {query} no class has more than {largest - query} left")
         options: dict[str, Any] = {"balanced": balanced, "within_groups": within_groups, "augment": augment}
         draw = partial(sample_varied, way=way, shot=shot, query=query, largest=largest, **options)
-        self.size = len(source.x)
+        self.size = int(count.sum())
         super().__init__(draw, source, tasks, seed, steps, (process_index, process_count))

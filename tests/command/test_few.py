@@ -11,8 +11,9 @@ from PIL import Image
 
 import jtl
 from jtl import cli
-from jtl.command import few
+from jtl.command import few, source
 from jtl.command.few_settings import FewShot
+from jtl.command.model import Inputs, inputs_of, pretrained
 
 
 def _features():
@@ -110,6 +111,65 @@ def test_classes_are_learned_and_predicted(made, tmp_path, capsys, steps):
     assert same == (steps == 0)
 
 
+def test_every_class_is_in_both_halves():
+    y = np.array([1, 0, 1, 1, 0, 2, 2, 0, 1])
+    half = few.halves(y)
+    counts = np.array([[((y == k) & (half == h)).sum() for k in range(3)] for h in (0, 1)])
+    np.testing.assert_array_equal(counts, [[2, 2, 1], [1, 2, 1]])
+
+
+def test_harm_of_steps_is_told():
+    assert few.told(9, 7, 10).endswith(
+        "9 right without the steps and 7 with: the steps do harm here; run again without --steps"
+    )
+    assert "nothing shows that the steps help" in few.told(9, 9, 10)
+    assert few.told(7, 9, 10).endswith("7 right without the steps and 9 with")
+
+
+def test_steps_that_destroy_the_features_are_told(made, tmp_path, monkeypatch, capsys):
+    """With a tuning that sets all weights to zero, every image has the same features, and is of the first class."""
+    seen: list[list[bool]] = []
+
+    def destroyed(settings, loaded, inputs, support, scale, key):
+        def on(mask):
+            seen.append(mask.tolist())
+            return loaded.variables._replace(params=jax.tree.map(lambda a: 0 * a, loaded.variables.params))
+
+        return on
+
+    monkeypatch.setattr(few, "_tuner", destroyed)
+    assert cli.main(_words(made, tmp_path / "run", "--steps", "2")) == 0
+    alternate = [i % 3 != 1 for i in range(6)]
+    assert seen == [[not kept for kept in alternate], alternate, [True] * 6], "each half alone, then all examples"
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["halves"]
+    assert found == {"without": 6, "with_steps": 3, "of": 6}
+    assert "the steps do harm here" in capsys.readouterr().out
+    assert "the steps do harm here" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_fine_tuning_sees_the_half_alone(made):
+    """Images that the mask leaves out, NaN here, change nothing: not the weights, to the bit."""
+    weights, support = str(made / "weights"), source.read(made / "support", text="text", label="label")["all"]
+    loaded = pretrained(weights, support.classes, arch=None, kind="images", key=jax.random.key(0), size=32)
+    inputs, loaded = inputs_of(loaded, weights, "images", support.items, 32)
+    settings = FewShot(weights, made / "support", steps=1)
+    known = np.arange(6) % 3 != 1
+
+    class Without(Inputs):
+        def read(self, items, *, margin=1.0):
+            x = np.array(super().read(items, margin=margin))
+            x[~known] = np.nan
+            return x
+
+    ways, key = (inputs, Without(preprocessing=inputs.preprocessing)), jax.random.key(1)
+    found, other = (few._tuner(settings, loaded, how, support, 5.0, key)(known) for how in ways)
+    jax.tree.map(np.testing.assert_array_equal, found.params["backbone"], other.params["backbone"])
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), found.params["backbone"], loaded.variables.params["backbone"]
+    )
+    assert max(jax.tree.leaves(moved)) > 0
+
+
 def test_a_run_is_a_start_and_another_run_is_not_replaced(made, tmp_path, capsys):
     assert cli.main(_words(made, tmp_path / "run")) == 0
     again = ["adapt-few", str(tmp_path / "run"), "--support", str(made / "rest"), "--out", str(tmp_path / "next")]
@@ -128,8 +188,8 @@ def test_a_finetuned_network_is_a_start(made, tmp_path, capsys):
     assert cli.main([*words, "--ways", "all", "--steps", "2", "--batch", "4"]) == 0
     other = tmp_path / "pairs"
     other.mkdir()
-    for name, source in (("cold", "blue"), ("warm", "red")):
-        (other / name).symlink_to(made / "rest" / source)
+    for name, held in (("cold", "blue"), ("warm", "red")):
+        (other / name).symlink_to(made / "rest" / held)
     assert cli.main(["adapt-few", str(run), "--support", str(other), "--out", str(out)]) == 0
     capsys.readouterr()
     assert cli.main(["predict", str(out), str(made / "support" / "red"), "--top", "1"]) == 0

@@ -121,6 +121,9 @@ def test_bad_options(options, message):
     [
         ((X, Y[:-1]), ValueError, "x has 57 examples and y the shape"),
         ((X[:0], Y[:0]), ValueError, "x has 0 examples"),
+        (({"ids": X, "mask": X[:3]}, Y), ValueError, r"x\['mask'\] has 3 examples and y the shape"),
+        (({}, Y), ValueError, "x is an empty dict"),
+        (({"ids": X.astype(str)}, Y), TypeError, r"x\['ids'\] has dtype"),
         ((X, Y - 1), ValueError, r"y\[0\] is -1"),
         ((X, Y * 1.0), TypeError, "labels are integers"),
         ((X, Y, [0, 1]), ValueError, r"groups has the shape \(2,\); give one for each of the labels 0 to 7"),
@@ -153,3 +156,19 @@ def test_a_bank_of_a_part_is_refused():
     part = data.arrays(X, Y.astype(np.int32), batch_size=10, drop_last=True)
     with pytest.raises(ValueError, match="50 of the data set's 57 examples"):
         data.bank_of(part)
+
+
+def test_a_dict_of_arrays_is_drawn_row_by_row():
+    """Each array of an example is what an array alone would be, by the same draws; absent rows are 0 in all of them."""
+    whole = {"ids": 1000 + np.concatenate([X, X], 1).astype(np.int32), "mask": np.ones((len(Y), 2), bool)}
+    options = {"way": (2, 4), "shot": (1, 5), "query": 3, "tasks": 50}
+    alone, both = (jax.device_get(data.varied_episodes(data.bank(x, Y), **options)[3]) for x in (X, whole))
+    for half in ("support", "query"):
+        there = both[half]["mask"]
+        np.testing.assert_array_equal(there, alone[half]["mask"])
+        for column in range(2):
+            expected = np.where(there, 1000 + alone[half]["x"][..., 0].astype(int), 0)
+            np.testing.assert_array_equal(both[half]["x"]["ids"][..., column], expected)
+        np.testing.assert_array_equal(both[half]["x"]["mask"], np.stack([there, there], -1))
+    read = data.bank_of(data.arrays(whole, Y.astype(np.int32), batch_size=10, shuffle=False))
+    jax.tree.map(np.testing.assert_array_equal, read, data.bank(whole, Y))

@@ -3,17 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from few_shot import few_shot, tasks_of
 from nets import normed, top
 
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.learned_optimizer import learned_optimizer
 from jtl.methods.meta.learner import learner
+from jtl.methods.meta.maml import maml
 from jtl.methods.meta.memory import matching, memorise
 from jtl.methods.meta.update_rules import learned_rate
 from jtl.model import Variables
 from jtl.networks import network
+from jtl.params import flatten
+from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.loop import fit
+from jtl.train.parallel.sharding import mesh
+from jtl.train.state import variables as learned
+from jtl.train.step import make_step
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +82,35 @@ def test_support_sets_of_other_sizes_and_heads_with_a_memory(key):
         assert predict(x[:3]).argmax(1).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="this network has 2 outputs"):
         learner(net, memorise(net, way=2, train=False), variables)({"x": x, "y": jnp.arange(9) % 3})
+
+
+def test_a_trained_rule_is_saved_with_the_network_and_adapts(tmp_path):
+    """From a checkpoint, with the rule as training left it: the predictions of the state in memory, to the bit."""
+    net, rule = network(backbone=normed(8), head=top(3)), learned_optimizer(0.1, width=3)
+    objective = maml(finetune(net), rule, steps=2)
+    rows = few_shot()
+    step = make_step(objective, optax.adam(1e-2))
+    start = objective.init(jax.random.key(0), rows)
+    saver = Checkpoints(tmp_path / "run")
+    result = fit(
+        step,
+        step.init(start, jax.random.key(1)),
+        [rows, rows],
+        steps=2,
+        checkpoints=saver,
+        mesh=mesh(devices=jax.devices()[:1]),
+        progress=False,
+    )
+    moved, before = flatten(result.state.params["rule"]), flatten(start.params["rule"])
+    assert all(np.abs(np.asarray(moved[path]) - np.asarray(before[path])).max() > 0 for path in before)
+    adapt = adapt_to(finetune(net), rule, steps=3)
+    support, x = tasks_of(rows["support"])[0], rows["query"]["x"][0]
+
+    @jax.jit
+    def predicted(variables):
+        fast = Variables(*adapt(variables.params, variables.stats, support, jax.random.key(0)))
+        return net.apply(fast, x, train=False)[0].output
+
+    found = predicted(saver.variables())
+    np.testing.assert_array_equal(found, predicted(learned(result.state)))
+    assert np.abs(np.asarray(found - predicted(start))).max() > 1e-4

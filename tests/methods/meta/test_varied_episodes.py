@@ -8,6 +8,7 @@ import pytest
 from nets import dense, largest_difference
 
 from jtl import heads
+from jtl.backbones.recurrent.network import RecurrentSize, recurrent
 from jtl.data.varied_episodes import bank, varied_episodes
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.maml import maml, meta
@@ -91,3 +92,32 @@ def test_all_episodes_are_one_program(key, data):
         state, metrics = run(state, batch)
         assert np.isfinite(float(metrics["loss"]))
     assert run._cache_size() == 1
+
+
+def test_texts_of_episodes_are_those_of_each_episode_alone(key):
+    """Over a GRU: absent rows, without a single token, change neither the loss of an episode nor its gradient."""
+    draw, size = np.random.default_rng(0), RecurrentSize(4, 5)
+    y = np.repeat(np.arange(3), [4, 6, 5])
+    mask = np.arange(6)[None] < draw.integers(1, 7, len(y))[:, None]
+    texts = {"ids": (draw.integers(1, 9, mask.shape) * mask).astype(np.int32), "mask": mask}
+    rows = varied_episodes(bank(texts, y), way=(2, 3), shot=(1, 3), query=1, tasks=8, balanced=False)[0]
+    net = network(backbone=recurrent("gru", size, vocabulary=9), head=heads.linear(3, reads="mean"))
+    objective = meta(prototypes(net), finetune(net))
+    params, stats = objective.init(key, rows)
+
+    def slope(rows):
+        return jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)
+
+    counts = np.asarray(rows["support"]["mask"]).sum(1)
+    t = int(counts.argmin())
+    assert counts[t] < rows["support"]["mask"].shape[1], "an episode with absent rows"
+
+    def shorter(half):
+        kept = np.asarray(half["mask"][t])
+        return jax.tree.map(lambda a: jnp.asarray(np.asarray(a[t])[kept])[None], half)
+
+    whole = jax.tree.map(lambda a: a[t : t + 1], rows)
+    cut_down = {half: shorter(rows[half]) for half in rows}
+    run = jax.jit(slope)
+    assert largest_difference(run(whole), run(cut_down)) < 1e-6
+    assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(run(whole))) > 1e-4
