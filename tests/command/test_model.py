@@ -92,7 +92,7 @@ def test_a_transformer_of_images_is_tuned_whole_at_another_size(photos, tmp_path
     about = json.loads((out / "run.json").read_text())
     told = capsys.readouterr().out
     fell = f"learning rate {about['learning_rate']:.2g}, by a range test" in told
-    stayed = "the rate stays 0.0001" in told and about["learning_rate"] == 1e-4
+    stayed = "the rate stays 2e-05" in told and about["learning_rate"] == 2e-5
     assert fell != stayed
     assert "Learning rate" in (out / "report.html").read_text()
     assert side_of(load(out / "model").preprocessing) == 24
