@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import meta_tables
+from benchmarks.intervals import student
 from jtl.report.tables import Table
 
 
@@ -191,48 +193,6 @@ def _validators(rows: list[dict[str, Any]]) -> Table:
     return Table(f"{title}; the method that it chooses, and what that gains on {held_out}", columns, shown)
 
 
-def student(runs: int) -> float:
-    """The 97.5 % quantile of Student's t with one degree of freedom less than runs, which makes a 95 % interval."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, runs - 1))
-
-
-def _sinusoids(rows: list[dict[str, Any]]) -> Table:
-    columns = (
-        "inner steps",
-        "published",
-        "mean of each seed",
-        "ratio",
-        "after 6/7",
-        "without 0.1 %",
-        "median",
-        "> 100",
-    )
-
-    def several(values: list[float]) -> str:
-        return ", ".join(f"{value:.3f}" if value < 1000 else f"{value:.0e}" for value in values)
-
-    shown = [
-        (
-            str(row["steps"]),
-            f"{row['published']:g}",
-            several(row["each"]),
-            f"{statistics.median(row['each']) / row['published']:.2f}",
-            several(row["earlier"]),
-            several(row["trimmed"]),
-            several(row["median"]),
-            ", ".join(map(str, row["diverged"])),
-        )
-        for row in rows
-    ]
-    return Table(
-        f"MAML on sinusoids: squared error of {rows[0]['tasks']:,} tasks by seeds; the ratio is of the median seed",
-        columns,
-        shown,
-    )
-
-
 def _adapters(rows: list[dict[str, Any]]) -> Table:
     full = next(row for row in rows if row["method"] == "full")
     shown = [
@@ -249,10 +209,6 @@ def _adapters(rows: list[dict[str, Any]]) -> Table:
     ]
     columns = ("method", "trained", "FLOPs / full", "parameters MB", "optimizer MB", "memory MB", "time / full")
     return Table("One training step of each adapter, beside full fine-tuning", columns, shown)
-
-
-def _episodes(rows: list[dict[str, Any]]) -> Table:
-    return Table("episodes sampled", ("episodes", "a second"), [(row["name"], f"{row['rate']:,.0f}") for row in rows])
 
 
 def _faults(rows: list[dict[str, Any]]) -> Table:
@@ -276,48 +232,6 @@ def _command_row(row: dict[str, Any]) -> tuple[str, ...]:
     return (row["case"], of[0], of[1], str(len(row["test"])), of[2], of[3])
 
 
-def _few(rows: list[dict[str, Any]]) -> Table:
-    heads = list(dict.fromkeys(row["head"] for row in rows))
-    found: dict[tuple, dict[str, str]] = {}
-    for row in rows:
-        place = found.setdefault((row["data"], f"{row['way']}-way {row['shot']}-shot"), {})
-        place[row["head"]] = f"{row['accuracy']:.1f} ± {row['interval']:.1f}"
-    return Table(
-        "Accuracy in percent (95 % interval over episodes)",
-        ("data", "task", *heads),
-        [(*place, *(values.get(head, "-") for head in heads)) for place, values in found.items()],
-    )
-
-
-def _sound_episodes(rows: list[dict[str, Any]]) -> Table:
-    """Accuracies of ways over speakers, and the paired gain over a classifier with nearest means."""
-
-    def told(values: Any, sign: str = "") -> str:
-        half = student(len(values)) * statistics.stdev(values) / len(values) ** 0.5
-        return f"{statistics.mean(values):{sign}.1f} ± {half:.1f}"
-
-    found = []
-    for row in rows:
-        usual = "classifier + nearest mean"
-        base = next(r["each"] for r in rows if r["shot"] == row["shot"] and r["head"] == usual)
-        gain = [a - b for a, b in zip(row["each"], base, strict=True)]
-        task = f"{row['way']}-way {row['shot']}-shot"
-        found.append((task, row["head"], told(row["each"]), "-" if row["head"] == usual else told(gain, "+")))
-    title = f"New speakers' digits, accuracy in percent, mean of {len(rows[0]['each'])} speakers (95 % interval, t)"
-    return Table(title, ("task", "way", "accuracy", "gain over classifier + nearest mean"), found)
-
-
-def _few_tuned(rows: list[dict[str, Any]]) -> Table:
-    found = []
-    for row in rows:
-        told = f"{row['gain']:+.1f} ± {row['interval']:.1f}" if "gain" in row else "-"
-        without, after = (sum(pair[i] for pair in row["each"]) / len(row["each"]) for i in (0, 1))
-        task = f"{row['way']}-way {row['shot']}-shot"
-        found.append((row["data"], task, str(row["supports"]), f"{without:.1f}", f"{after:.1f}", told))
-    title = f"Accuracy in percent, and points gained by {rows[0]['steps']} steps (95 % interval over supports, t)"
-    return Table(title, ("data", "task", "supports", "without", "with steps", "gain"), found)
-
-
 def _sentences(rows: list[dict[str, Any]]) -> Table:
     found = []
     for row in rows:
@@ -327,37 +241,6 @@ def _sentences(rows: list[dict[str, Any]]) -> Table:
         found.append((row["method"], f"{score:.1f}", told))
     title = "Accuracy in percent, and points gained over the logistic regression (95 % interval over seeds)"
     return Table(title, ("way", "accuracy", "gain"), found)
-
-
-def _meta_against(rows: list[dict[str, Any]]) -> Table:
-    columns = (
-        "inner steps",
-        "program",
-        "tasks, filters",
-        "fastest ms",
-        "median ms",
-        "time / jtl",
-        "of the fastest",
-        "aim",
-        "memory MB",
-    )
-    return Table("MAML beside torch, a meta-step", columns, [_meta_against_row(row) for row in rows])
-
-
-def _meta_against_row(row: dict[str, Any]) -> tuple[str, ...]:
-    low, high = row["ratio_quartiles"]
-    own = row["way"] == "jtl"
-    return (
-        str(row["inner_steps"]),
-        row["way"],
-        f"{row['tasks']}, {row['filters']}",
-        f"{1e3 * row['fastest']:.0f}",
-        f"{1e3 * row['median']:.0f}",
-        "-" if own else f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
-        "-" if own else f"{row['ratio_of_fastest']:.2f}",
-        "-" if row["aim"] is None else f"{row['aim']:g}",
-        "-" if row["grown_bytes"] is None else f"{row['grown_bytes'] / 1e6:.0f}",
-    )
 
 
 def _shot(rows: list[dict[str, Any]]) -> Table:
@@ -394,16 +277,16 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table | list[Table]]] = {
     "ranking": _ranking,
     "adaptation": _adaptation,
     "validators": _validators,
-    "sinusoids": _sinusoids,
-    "episodes": _episodes,
+    "sinusoids": meta_tables.sinusoids,
+    "episodes": meta_tables.episodes,
     "faults": _faults,
     "command": _command,
     "adapters": _adapters,
-    "few": _few,
-    "cifar_fs": _few,
-    "omniglot_protonet": _few,
-    "sound_episodes": _sound_episodes,
-    "meta_against_torch": _meta_against,
-    "few_tuned": _few_tuned,
+    "few": meta_tables.few,
+    "cifar_fs": meta_tables.few,
+    "omniglot_protonet": meta_tables.few,
+    "sound_episodes": meta_tables.sound_episodes,
+    "meta_against_torch": meta_tables.meta_against,
+    "few_tuned": meta_tables.few_tuned,
     "shot": _shot,
 }

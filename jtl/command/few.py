@@ -90,8 +90,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
     inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size)
     query = _queries(settings.query, support.kind, settings.text)
-    told = (("examples", support.items), ("queries", query))
-    notes = [f"{name}: {note}" for name, items in told if items and (note := inputs.note(items)) is not None]
+    parts = (("examples", support.items), ("queries", query))
+    notes = [f"{name}: {note}" for name, items in parts if items and (note := inputs.note(items)) is not None]
     counts = np.bincount(support.labels, minlength=len(support.classes))
     say(
         f"{len(support.classes)} classes, {counts.min()} to {counts.max()} examples of each; {loaded.config.model_type}"

@@ -171,6 +171,8 @@ class _Folder:
 
     def __repr__(self) -> str:
         """In short, because a notebook shows a data set by all that it holds."""
+        if self.classes is None:
+            return f"<{len(self.files)} files without labels>"
         shown = ", ".join(map(repr, self.classes[:SHOWN])) + (", ..." if len(self.classes) > SHOWN else "")
         return f"<{len(self.files)} files of {len(self.classes)} classes: {shown}>"
 

@@ -146,6 +146,7 @@ def test_images_without_labels_are_read_wherever_they_are(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     found = data.folder(tmp_path, batch_size=2, size=4, labels=False, shuffle=False)
     assert found.classes is None
+    assert "<3 files without labels>" in repr(found)
     batches = [found[step] for step in range(len(found))]
     assert [sorted(batch) for batch in batches] == [["mask", "x"]] * 2
     seen = np.concatenate([batch["x"][batch["mask"]] for batch in batches])
