@@ -63,7 +63,7 @@ class Recipe:
     def train(self) -> dict[str, Any]:
         """Runs all three and prints test accuracies on CIFAR-100."""
         text, key = base.command("cifar", self), jax.random.key(self.seed)
-        ten, hundred = (np.load(base.find(self.data, f"cifar{n}.npz")) for n in (10, 100))
+        ten, hundred = (base.stored(self.data, f"cifar{n}.npz") for n in (10, 100))
         small, large = heads.linear(10), heads.linear(100)
         fresh = [self._fresh(small), self._fresh(large)]
         source = self._run(self.pretrain, "pre-training", ten, small, fresh[0], key, text)
@@ -79,13 +79,13 @@ class Recipe:
     def network(self) -> base.Network:
         """The fine-tuned classifier."""
         head = heads.linear(100)
-        names = tuple(np.load(base.find(self.data, "cifar100.npz"))["names"])
+        names = tuple(base.stored(self.data, "cifar100.npz", "names")["names"])
         net = network(backbone=self.backbone, head=head)
         return base.Network(self._fresh(head), net, select(".*"), self.tune.learning_rate, names, _read)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on CIFAR-100's test images."""
-        test = _rows(np.load(base.find(self.data, "cifar100.npz")), "test", 200, shuffle=False)
+        test = _rows(base.stored(self.data, "cifar100.npz", "x_test", "y_test"), "test", 200, shuffle=False)
         objective = augmented(evaluation(network(backbone=self.backbone, head=heads.linear(100))), NORMAL)
         return evaluate(objective, variables, test, key=jax.random.key(0))
 

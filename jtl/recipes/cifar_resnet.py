@@ -72,7 +72,7 @@ class Recipe:
     def train(self) -> dict[str, Any]:
         """Runs all of it and prints test accuracies on CIFAR-100."""
         text, known = base.command("cifar_resnet", self), self._known()
-        files = dict(np.load(base.find(self.data, "cifar100.npz")))
+        files = base.stored(self.data, "cifar100.npz")
         fresh = self._fresh(known)
         seen = extract(_seen(known), part(known.variables, "backbone"), _batches(files["x_train"]))[0]
         found: dict[str, dict[str, Any]] = {"from scratch": {}, "feature extraction": {}, "fine-tuning": {}}
@@ -110,7 +110,7 @@ class Recipe:
 
     def network(self) -> base.Network:
         """The fine-tuned classifier."""
-        known, names = self._known(), tuple(np.load(base.find(self.data, "cifar100.npz"))["names"])
+        known, names = self._known(), tuple(base.stored(self.data, "cifar100.npz", "names")["names"])
 
         def read(path: Any) -> Any:
             return pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
@@ -120,7 +120,7 @@ class Recipe:
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on CIFAR-100's test images."""
-        files, known = np.load(base.find(self.data, "cifar100.npz")), self._known()
+        files, known = base.stored(self.data, "cifar100.npz", "x_test", "y_test"), self._known()
         test = jtl_data.arrays(files["x_test"], files["y_test"].astype(np.int32), batch_size=200, shuffle=False)
         net = network(backbone=_seen(known), head=known.head)
         return evaluate(evaluation(net), variables, test, key=jax.random.key(0))

@@ -131,5 +131,5 @@ class Recipe:
 
     def _characters(self) -> list[np.ndarray]:
         """Training, validation and test characters, [characters, 20, 28, 28, 1] in [0, 1]."""
-        x = np.load(base.find(self.data, "omniglot28.npz"))["X"].astype(np.float32)[..., None] / 255
+        x = base.stored(self.data, "omniglot28.npz", "X")["X"].astype(np.float32)[..., None] / 255
         return [x[part] for part in jtl_data.split_classes(len(x), (1100, 100, 423), self.seed)]

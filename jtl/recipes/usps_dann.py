@@ -108,7 +108,7 @@ class Recipe:
         return jtl_data.pair(source, jtl_data.arrays(*self._usps("train"), **options))
 
     def _usps(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        files = np.load(base.find(self.data, "usps.npz"))
+        files = base.stored(self.data, "usps.npz", f"x_{split}", f"y_{split}")
         x = np.stack([pixels.resize(image[..., None], (SIDE, SIDE)) for image in files[f"x_{split}"]])
         return x, files[f"y_{split}"].astype(np.int32)
 

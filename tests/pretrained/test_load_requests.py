@@ -119,7 +119,9 @@ def test_what_is_known_is_listed(folder):
         load(file)
     with pytest.raises(ValueError, match=r"arch='resnet51' is not known; near are.*resnet50"):
         load(file, arch="resnet51")
-    with pytest.raises(ValueError, match=r"model_args \['stem_type'\].*known are \['layers', 'in_chans'\]"):
+    with pytest.raises(
+        ValueError, match=r"model_args \['stem_type'\].*known are \['layers', 'in_chans', 'drop_path_rate'\]"
+    ):
         load(file, arch={"architecture": "resnet18", "model_args": {"stem_type": "deep"}})
     with pytest.raises(ValueError, match="neither 'model_type' nor 'architecture'"):
         load(file, arch={"type": "resnet18"})

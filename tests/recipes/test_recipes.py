@@ -25,8 +25,8 @@ def launch(name, out, root, *options):
 @pytest.mark.first
 def test_cifar_runs_and_its_checkpoint_is_applied(real_data, tmp_path, capsys):
     for name in ("cifar10.npz", "cifar100.npz"):
-        whole = np.load(real_data(name))
-        few = {part: whole[part] if part == "names" else whole[part][:200] for part in whole}
+        with np.load(real_data(name)) as whole:
+            few = {part: whole[part] if part == "names" else whole[part][:200] for part in whole}
         np.savez(tmp_path / name, **few)
     root = tmp_path
     small = [f"--{stage}.{option}" for stage in ("pretrain", "tune", "scratch") for option in ("steps 2", "batch 8")]
@@ -37,7 +37,8 @@ def test_cifar_runs_and_its_checkpoint_is_applied(real_data, tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 40, 3), np.uint8)).save(photo)
     assert cli.main(["predict", str(tmp_path / "fine-tuning" / "checkpoints"), str(photo)]) == 0
-    names = set(np.load(root / "cifar100.npz")["names"])
+    with np.load(root / "cifar100.npz") as file:
+        names = set(file["names"])
     assert capsys.readouterr().out.split(": ")[1].split(" (")[0] in names
 
 
@@ -76,7 +77,8 @@ def test_the_baseline_of_usps_does_not_see_the_target(real_data, tmp_path):
     real, other = real_data("usps.npz").parent, tmp_path / "other"
     other.mkdir()
     (other / "tfds").symlink_to(real / "tfds")
-    digits = np.load(real / "usps.npz")
+    with np.load(real / "usps.npz") as file:
+        digits = dict(file)
     np.savez(other / "usps.npz", **{**digits, "x_train": 255 - digits["x_train"]})
     found = [
         ends(usps_dann.Recipe(out=tmp_path / f"run{i}", data=root, stage=TINY)) for i, root in enumerate((real, other))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from jtl.model import Model, Variables
 from jtl.params import Table
 from jtl.paths import local
@@ -82,6 +84,12 @@ def find(given: Path | None, name: str) -> Path:
         there = sorted(path.name for path in root.iterdir())
         raise FileNotFoundError(f"no {name!r} in {str(root)!r}; there are {there}. Set JTL_DATA or pass --data FOLDER")
     return root / name
+
+
+def stored(given: Path | None, name: str, *keys: str) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file of the data folder, which is closed again; without keys, all."""
+    with np.load(find(given, name)) as file:
+        return {key: file[key] for key in keys or file.files}
 
 
 def positive(**numbers: float) -> None:
