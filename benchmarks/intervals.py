@@ -1,4 +1,7 @@
-"""Intervals of means of a few runs."""
+"""Means of a few runs with their intervals."""
+
+import statistics
+from collections.abc import Sequence
 
 
 def student(runs: int) -> float:
@@ -6,3 +9,11 @@ def student(runs: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf(0.975, runs - 1))
+
+
+def mean_told(values: Sequence[float], form: str = ".1f", sign: str = "+") -> str:
+    """The mean, and where there are several values its 95 % interval, in words."""
+    mean = f"{statistics.mean(values):{sign}{form}}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {student(len(values)) * statistics.stdev(values) / len(values) ** 0.5:{form}}"

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from benchmarks.intervals import student
+from benchmarks.intervals import mean_told
 from jtl.report.tables import Table
 
 
@@ -61,18 +61,15 @@ def few(rows: list[dict[str, Any]]) -> Table:
 
 def sound_episodes(rows: list[dict[str, Any]]) -> Table:
     """Accuracies of ways over speakers, and the paired gain over a classifier with nearest means."""
-
-    def told(values: Any, sign: str = "") -> str:
-        half = student(len(values)) * statistics.stdev(values) / len(values) ** 0.5
-        return f"{statistics.mean(values):{sign}.1f} ± {half:.1f}"
-
     found = []
     for row in rows:
         usual = "classifier + nearest mean"
         base = next(r["each"] for r in rows if r["shot"] == row["shot"] and r["head"] == usual)
         gain = [a - b for a, b in zip(row["each"], base, strict=True)]
         task = f"{row['way']}-way {row['shot']}-shot"
-        found.append((task, row["head"], told(row["each"]), "-" if row["head"] == usual else told(gain, "+")))
+        found.append(
+            (task, row["head"], mean_told(row["each"], sign=""), "-" if row["head"] == usual else mean_told(gain))
+        )
     title = f"New speakers' digits, accuracy in percent, mean of {len(rows[0]['each'])} speakers (95 % interval, t)"
     return Table(title, ("task", "way", "accuracy", "gain over classifier + nearest mean"), found)
 

@@ -5,18 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import meta_tables
-from benchmarks.intervals import student
+from benchmarks.intervals import mean_told
 from jtl.report.tables import Table
 
 
 def _test_time(rows: list[dict[str, Any]]) -> Table:
     found = []
     for row in rows:
-        gain = row["gains"]
-        errors = f"{sum(row['errors']) / len(gain):.1f}"
-        half = student(len(gain)) * statistics.stdev(gain) / len(gain) ** 0.5 if len(gain) > 1 else None
-        told = "-" if row["method"] == "source" else f"{sum(gain) / len(gain):+.1f}"
-        found.append((row["method"], errors, told if half is None or told == "-" else f"{told} ± {half:.1f}"))
+        errors = f"{statistics.mean(row['errors']):.1f}"
+        found.append((row["method"], errors, "-" if row["method"] == "source" else mean_told(row["gains"])))
     return Table(
         "Error in percent, and points gained over the source (95 % interval over seeds)",
         ("method", "error", "gain"),
@@ -32,7 +29,7 @@ def _finetuning(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         told = f"{100 * statistics.mean(row['accuracies'][:runs]):.1f}"
         if row["method"] != "probe":
-            told += f" ({_gain(row['gains'][:runs])})"
+            told += f" ({mean_told(row['gains'][:runs])})"
         cells.setdefault(row["method"], {})[row["shot"]] = told
     return Table(
         f"Test accuracy in percent after {rows[0]['steps']} steps of 16 examples, and points over the probe "
@@ -76,9 +73,9 @@ def _ranking(rows: list[dict[str, Any]]) -> list[Table]:
         lost = [
             100 * (max(part, key=lambda row: row[score])["tuned"] - max(row["tuned"] for row in part)) for part in parts
         ]
-        told = [_gain(of, ".2f") for of in taus]
+        told = [mean_told(of, ".2f") for of in taus]
         told[-1] = "-" if score == "probe" else told[-1]
-        found.append((score, str(len(parts[0])), *told, _gain(lost)))
+        found.append((score, str(len(parts[0])), *told, mean_told(lost)))
     columns = (
         "score",
         "networks",
@@ -112,13 +109,6 @@ def tau(score: list[float], accuracy: list[float]) -> float:
 
 def _sign(value: float) -> int:
     return (value > 0) - (value < 0)
-
-
-def _gain(gains: list[float], form: str = ".1f") -> str:
-    mean = f"{statistics.mean(gains):+{form}}"
-    if len(gains) < 2:
-        return mean
-    return f"{mean} ± {student(len(gains)) * statistics.stdev(gains) / len(gains) ** 0.5:{form}}"
 
 
 def _adaptation(rows: list[dict[str, Any]]) -> Table:
@@ -155,7 +145,7 @@ def _adaptation(rows: list[dict[str, Any]]) -> Table:
                 name,
                 f"{columns['score']:.3f}",
                 f"{columns['chosen']:.1f}",
-                "-" if name == "source" else _gain(gains),
+                "-" if name == "source" else mean_told(gains),
                 *(f"{columns[column]:.1f}" for column in ("last", "ORACLE")),
                 str(len(seeds)),
                 f"{statistics.mean(mean(seconds, name, s) for s in seeds):.0f}",
@@ -182,7 +172,7 @@ def _validators(rows: list[dict[str, Any]]) -> Table:
             *(f"{row['correlations'][pair]:+.2f}" for pair in pairs),
             f"{statistics.mean(row['correlations'].values()):+.2f}",
             *row["chosen"].values(),
-            _gain(row["gains"]),
+            mean_told(row["gains"]),
         )
         for row in sorted(rows, key=lambda row: -statistics.mean(row["correlations"].values()))
     ]
@@ -235,10 +225,8 @@ def _command_row(row: dict[str, Any]) -> tuple[str, ...]:
 def _sentences(rows: list[dict[str, Any]]) -> Table:
     found = []
     for row in rows:
-        gain, score = row["gains"], sum(row["accuracies"]) / len(row["accuracies"])
-        half = student(len(gain)) * statistics.stdev(gain) / len(gain) ** 0.5 if len(gain) > 1 else None
-        told = "-" if not any(gain) else f"{sum(gain) / len(gain):+.1f}" + ("" if half is None else f" ± {half:.1f}")
-        found.append((row["method"], f"{score:.1f}", told))
+        told = mean_told(row["gains"]) if any(row["gains"]) else "-"
+        found.append((row["method"], f"{statistics.mean(row['accuracies']):.1f}", told))
     title = "Accuracy in percent, and points gained over the logistic regression (95 % interval over seeds)"
     return Table(title, ("way", "accuracy", "gain"), found)
 
