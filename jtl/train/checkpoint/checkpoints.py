@@ -296,7 +296,10 @@ class Checkpoints:
         about, prints = arrays.described(leaves), fingerprints(leaves)
         name = f"frozen_{together(prints, about)}"
         if not agreed(jax.process_index() == 0 and self._shelf.holds(name)):
-            arrays.write_later(self.directory / name, leaves).result()
+            try:
+                arrays.write_later(self.directory / name, leaves).result()
+            except Exception as failure:  # of Orbax, which has no error of its own for a file that cannot be written
+                raise RuntimeError(f"saving {name} into {self.directory} failed: {failure!r}") from failure
             if jax.process_index() == 0:
                 self._shelf.seal_frozen(name, {"leaves": about, "fingerprints": prints})
             meet(f"jtl saved {name}")

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from jtl.params import flatten
 from jtl.train import Checkpoints, State, fsdp, mesh
-from jtl.train.checkpoint import manifest
+from jtl.train.checkpoint import arrays, manifest
 from jtl.train.parallel.sharding import state_sharding
 
 
@@ -304,3 +305,23 @@ def test_a_save_that_fails_says_so_at_the_next_wait(tmp_path, monkeypatch):
     saver.save(make(1))
     saver.wait()
     assert saver.steps() == [1]
+
+
+def test_folders_are_there_when_a_save_returns(tmp_path):
+    """Orbax's threads that wait for folders hold the process for minutes, where a renamed parent hides them."""
+    saver, state = Checkpoints(tmp_path), make(1)
+    saver.save(state)
+    assert {path.name for path in tmp_path.glob("step_00000001/arrays*/*")} >= {"params", "rest"}
+    saver.wait()
+
+
+def test_frozen_parameters_that_cannot_be_written_are_told(tmp_path, monkeypatch):
+    def write(*_):
+        raise ValueError("NOT_FOUND: Error writing local file")  # as TensorStore says it
+
+    monkeypatch.setattr(arrays, "write_later", write)
+    state = make(1)
+    trains = {path: False for path in flatten(state.params)}
+    with pytest.raises(RuntimeError, match=r"saving frozen_\w+ into .* failed: ValueError.*Error writing local file"):
+        Checkpoints(tmp_path).save(state, trains=trains)
+    assert Checkpoints(tmp_path).steps() == []

@@ -116,14 +116,12 @@ def test_one_flipped_bit_is_seen_and_the_step_before_is_read(run, tmp_path, capl
         load(copy, arch=made.RESNET)
 
 
-# Orbax's newest leaves a coroutine of its own behind where a read fails.
-@pytest.mark.filterwarnings("ignore:coroutine 'Store._get_array_metadatas' was never awaited:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore:.*_get_array_metadatas:pytest.PytestUnraisableExceptionWarning")
 def test_what_orbax_does_not_read_is_told_and_the_step_before_is_read(run, tmp_path, caplog):
     folder, before = run
     copy = shutil.copytree(folder, tmp_path / "run")
     newest = copy / "step_00000040"
-    (newest / "arrays" / "params" / "manifest.ocdbt").unlink()
+    # Without this file Orbax begins with no array; where it fails amid several, the others' futures outlive its loop.
+    (newest / "arrays" / "params" / "_METADATA").unlink()
     body = {name: part for name, part in manifest.read(newest).items() if name != "files"}
     manifest.write(newest, body)  # the checksums are those of what is there
     with pytest.raises(WeightFileError, match=r"step_00000040: its files are those .* does not read .*'versions'"):
