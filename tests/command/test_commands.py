@@ -14,6 +14,8 @@ from jtl.command.settings import Settings
 from jtl.command.tune import trained_by
 from jtl.pretrained.folded import folded
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

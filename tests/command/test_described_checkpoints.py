@@ -14,6 +14,8 @@ from jtl import cli
 from jtl.command import use
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
+pytestmark = pytest.mark.whole
+
 CONFIG = {"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3}
 CONFIG |= {"intermediate_size": 20, "image_size": 8, "patch_size": 4}
 INPUTS = Preprocessing((8, 8), None, "bilinear", *IMAGENET)

@@ -15,6 +15,8 @@ from jtl.command import few, source
 from jtl.command.few_settings import FewShot
 from jtl.command.model import Inputs, inputs_of, pretrained
 
+pytestmark = pytest.mark.whole
+
 
 def _features():
     z = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)

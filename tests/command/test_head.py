@@ -15,6 +15,8 @@ from jtl.command.splits import folds
 from jtl.params import flatten
 from jtl.train import Checkpoints
 
+pytestmark = pytest.mark.whole
+
 PENALTIES = (1e-4, 1e-3, 1e-2)
 NAMES = ("blue", "green", "red")
 

@@ -12,6 +12,8 @@ from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import as_terms, total
 from jtl.networks import network
 
+pytestmark = pytest.mark.whole
+
 KEY = jax.random.key(0)
 NET = network(backbone=dense(8), head=top(3))
 

@@ -16,6 +16,8 @@ from jtl.networks import network
 from jtl.params import flatten, select
 from jtl.train import Checkpoints, fit, make_step, mesh
 
+pytestmark = pytest.mark.whole
+
 ADAPTER = peft.lora(2, (r"layer\d",))
 ALONE = select("backbone/adapter/.*")
 

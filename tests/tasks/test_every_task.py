@@ -10,6 +10,8 @@ from task_cases import CASES, ROWS
 import jtl
 from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 
+pytestmark = pytest.mark.whole
+
 ONE = mesh(devices=jax.devices()[:1])
 
 

@@ -13,6 +13,8 @@ from jtl.objective import Objective
 from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 from jtl.typing import Aux
 
+pytestmark = pytest.mark.whole
+
 
 def tasks_of(body):
     nets = {name: jtl.network(backbone=body, **{name: top(n)}) for name, n in (("a", 3), ("b", 2))}

@@ -17,6 +17,8 @@ from jtl.metrics.accumulate import total
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
 
+pytestmark = pytest.mark.whole
+
 GOLDEN = Path(__file__).parents[2] / "golden.json"
 
 

@@ -18,6 +18,8 @@ from jtl.networks import network
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
 
+pytestmark = pytest.mark.whole
+
 NAMES = ("a", "b", "c")
 
 

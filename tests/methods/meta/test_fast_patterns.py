@@ -23,6 +23,8 @@ from jtl.networks import network
 from jtl.params import flatten, select
 from jtl.train.step import make_step
 
+pytestmark = pytest.mark.whole
+
 RATE = fixed_rate(0.3)
 
 

@@ -24,6 +24,8 @@ from jtl.train.parallel.sharding import mesh
 from jtl.train.state import variables as learned
 from jtl.train.step import make_step
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def trained():

@@ -15,6 +15,8 @@ from jtl.methods.meta.update_rules import fixed_rate
 from jtl.networks import network
 from jtl.objective import Objective
 
+pytestmark = pytest.mark.whole
+
 
 def test_the_interval_is_scipys():
     from scipy import stats

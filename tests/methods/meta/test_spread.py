@@ -25,6 +25,8 @@ from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 from jtl.train.step import make_step
 from jtl.typing import Aux
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def case():

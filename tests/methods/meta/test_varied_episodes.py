@@ -19,6 +19,8 @@ from jtl.model import Variables
 from jtl.networks import network
 from jtl.train.step import make_step
 
+pytestmark = pytest.mark.whole
+
 SIZES = [4, 5, 7, 12]
 
 
