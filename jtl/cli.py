@@ -214,9 +214,7 @@ def _told(run: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def _evaluate(
-    checkpoint: Path, code: Path | None, data: Path | None, text: str | None, label: str | None
-) -> int:
+def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str | None, label: str | None) -> int:
     with _mistakes(ValueError, OSError):
         folder = surface.saved(checkpoint)
     if folder is not None:

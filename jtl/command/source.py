@@ -144,7 +144,7 @@ def mark(path: Path, text: str, label: str) -> str | None:
     Example:
       >>> import tempfile
       >>> table = Path(tempfile.mkdtemp()) / "films.csv"
-      >>> _ = table.write_text("review;stars\\nvery good;5\\n")
+      >>> _ = table.write_text("review;stars")
       >>> mark(table, "review", "stars")
       ';'
     """

@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     """A run of `jtl finetune` on a table of semicolons whose columns are called neither text nor label."""
     root = tmp_path_factory.mktemp("run")
     encoder = made.of_texts(root / "net", WORDS)
-    lines = [f"{i};{KIND[kind]} {'a ' * (i % 3)};{kind}" for i in range(10) for kind in ("yes", "no")]
+    lines = [f"{i};{KIND[kind]}{' a' * i};{kind}" for i in range(10) for kind in ("yes", "no")]
     (root / "films.csv").write_text("\n".join(["id;review;stars", *lines]), encoding="utf-8")
     words = ["finetune", str(root / "films.csv"), "--weights", str(encoder), "--out", str(root / "run")]
     assert cli.main([*words, "--text", "review", "--label", "stars"]) == 0
@@ -53,7 +53,9 @@ def test_a_table_without_the_column_is_told_by_its_own(run, tmp_path, capsys):
     (tmp_path / "new.csv").write_text("id;body\n1;good film\n", encoding="utf-8")
     assert cli.main(["predict", str(run), str(tmp_path / "new.csv")]) == 2
     said = capsys.readouterr().err
-    assert "has no column 'review'; its columns are ['id', 'body']: give --text (the run was trained on 'review')" in said
+    assert (
+        "has no column 'review'; its columns are ['id', 'body']: give --text (the run was trained on 'review')" in said
+    )
 
 
 def test_a_run_remembers_what_stood_between_the_cells(run, tmp_path):
