@@ -1,5 +1,6 @@
 """Adapters beside the modules of a frozen backbone: attached, counted, merged and taken out again."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from jtl.networks import network
 from jtl.params import flatten, unflatten
 from jtl.transform.intercept import Call, intercepted
 from jtl.typing import Key, Params
+
+log = logging.getLogger("jtl.peft")
 
 
 def has_kernel(own: Params) -> bool:
@@ -60,7 +63,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     The new parameters stand at `backbone/adapter/<module path>/...` (`adapter/...` of a bare backbone) and are trained
     alone by `jtl.select("backbone/adapter/.*")`. At the start the network computes what it did before, unless the
     adapter says otherwise. Other adapters may be attached to other modules afterwards. On a base in bfloat16 or float16
-    the adapter's parameters are float32, and it is computed in the base's dtype.
+    the adapter's parameters are float32, and it is computed in the base's dtype. How many parameters are added goes
+    to the logger "jtl.peft" at level INFO; `jtl.fit` begins with how many are trained.
 
     Args:
       net: of `jtl.network`, or a backbone; its modules are flax's.
@@ -93,6 +97,9 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     if taken:
         raise ValueError(f"the modules {taken} have an adapter already; attach one to each module, or merge it first")
     started = put(_started(base, adapter, paths, key))
+    if log.isEnabledFor(logging.INFO):
+        where = "backbone/adapter/.*" if "backbone" in variables.params else "adapter/.*"
+        log.info("%s; jtl.select(%r) trains these alone", summary(started), where)
     if net.parts is None:
         return _adapted(net, adapter, paths), started
     parts = dict(net.parts)
@@ -174,8 +181,8 @@ def unmerge(variables: Variables, adapter: Adapter, params: Params) -> Variables
             raise ValueError(f"the module {path!r} has an adapter, so none is merged into it; give merged variables")
         if adapter.unmerge is None:
             raise ValueError(
-                f"the adapter of {path!r} has no inverse of a merge; use the variables with the adapter beside the base,"
-                " which jtl.peft.merge does not change"
+                f"the adapter of {path!r} has no inverse of a merge; use the variables with the adapter beside the"
+                " base, which jtl.peft.merge does not change"
             )
         before = _at(base, path)
         own = adapter.unmerge({name.rpartition("/")[2]: leaf for name, leaf in mine.items()}, path, before)
@@ -209,8 +216,8 @@ def not_zero(factor: Any, path: str) -> Any:
     if not isinstance(factor, Tracer) and not np.asarray(factor).all():
         places = np.flatnonzero(np.asarray(factor) == 0)
         raise ValueError(
-            f"the adapter of {path!r} multiplied by 0 at {places[:5].tolist()}, so the numbers before the merge are lost;"
-            " use the variables that jtl.peft.merge was given"
+            f"the adapter of {path!r} multiplied by 0 at {places[:5].tolist()}, so the numbers before the merge are"
+            " lost; use the variables that jtl.peft.merge was given"
         )
     return factor
 

@@ -29,8 +29,7 @@ def learned(variables):
     """As after training: factors near 1, and all else of an adapter random."""
     draw = np.random.default_rng(2)
     flat = {
-        path: np.float32(path.endswith(("/scale", "/gamma")))
-        + (0.2 * draw.normal(size=leaf.shape)).astype(np.float32)
+        path: np.float32(path.endswith(("/scale", "/gamma"))) + (0.2 * draw.normal(size=leaf.shape)).astype(np.float32)
         if "/adapter/" in path
         else leaf
         for path, leaf in flatten(variables.params).items()
@@ -71,7 +70,7 @@ def test_works_inside_jit_and_on_a_bare_backbone():
 
 
 def test_one_of_two_adapters_is_taken_out():
-    net, adapted, before = attached("lora")
+    _, adapted, before = attached("lora")
     other = peft.ia3((".*/attention/key",))
     _, before = peft.attach(adapted, before, other, jax.random.key(4))
     before = learned(before)
@@ -111,7 +110,7 @@ def test_what_has_no_inverse_is_told():
 def test_what_does_not_fit_is_told():
     _, _, before = attached("ia3")
     params, adapter = before.params["backbone"]["adapter"], KINDS["ia3"]
-    with pytest.raises(ValueError, match="the module 'embed' has an adapter, so none is merged into it"):
+    with pytest.raises(ValueError, match="the module 'block1/attention/key' has an adapter, so none is merged into it"):
         peft.unmerge(before, adapter, params)
     merged = peft.merge(before, adapter)
     with pytest.raises(ValueError, match=r"hold no adapter of the module 'block1/attention/key', only of \['embed'\]"):
