@@ -143,6 +143,7 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None) -> Pre
     """
     loaded, kind = opened(folder)
     items: list[Any]
+    beside: list[Mapping[str, Any]]
     if kind == "texts":
         own = columns(folder, text)
         given = texts_in_tables(inputs, own.text, own.option, own.mark)
