@@ -94,8 +94,8 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         data: Positional[Path | None] = None,
         /,
         recipe: Path | None = None,
-        text: str = "text",
-        label: str = "label",
+        text: str | None = None,
+        label: str | None = None,
     ) -> tuple[str, tuple]:
         """Scores on labelled data, or those of a recipe's checkpoint on its test set.
 
@@ -104,8 +104,8 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             checkpoints.
           data: a folder of class folders, or a table; not for a recipe.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-          text: a table's column of texts.
-          label: a table's column of labels.
+          text: a table's column of texts; the run's own where it is not given, else "text".
+          label: a table's column of labels; likewise, else "label".
         """
         return "eval", (run, recipe, data, text, label)
 
@@ -116,7 +116,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         top: int = 3,
         recipe: Path | None = None,
         csv: Path | None = None,
-        text: str = "text",
+        text: str | None = None,
     ) -> tuple[str, tuple]:
         """Predicts the classes of images, sounds or texts with a checkpoint.
 
@@ -125,8 +125,8 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
           inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
           top: how many classes to name for each.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-          csv: also write all shares into this file; not for a recipe.
-          text: the column of tables of texts.
+          csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
+          text: the column of tables of texts; the run's own where it is not given, else "text".
         """
         return "predict", (checkpoint, inputs, top, recipe, csv, text)
 
@@ -214,7 +214,7 @@ def _told(run: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str, label: str) -> int:
+def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str | None, label: str | None) -> int:
     with _mistakes(ValueError, OSError):
         folder = surface.saved(checkpoint)
     if folder is not None:
@@ -233,7 +233,7 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str,
 
 
 def _predict(
-    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str
+    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str | None
 ) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
@@ -251,7 +251,7 @@ def _predict(
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
     with _mistakes(ValueError, OSError):
-        named = texts(inputs, text) if network.texts else files(inputs)
+        named = texts(inputs, "text" if text is None else text) if network.texts else files(inputs)
         rows = [network.read(one) for one in named]
     import jax
     import numpy as np

@@ -5,6 +5,7 @@ its regex matches the whole path, and the first rule that applies wins.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -103,6 +104,25 @@ def select(*patterns: str) -> Mask:
         return match([*((pattern, True) for pattern in patterns), (".*", False)], params)
 
     return mask
+
+
+def counted(params: Params, learns: Mapping[str, bool]) -> str:
+    """How many parameters there are, how many of them are trained, and which share that is.
+
+    Args:
+      params: nested dict, arrays or shapes.
+      learns: of each path, whether it is trained.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {"head": {"bias": jnp.zeros(3), "kernel": jnp.zeros((8, 3))}}
+      >>> counted(params, {"head/bias": False, "head/kernel": True})
+      '27 parameters, 24 trainable (88.89 %), 3 frozen'
+    """
+    counts = {path: math.prod(leaf.shape) for path, leaf in flatten(params).items()}
+    total, active = sum(counts.values()), sum(count for path, count in counts.items() if learns[path])
+    share = 100 * active / total if total else 0.0
+    return f"{total:,} parameters, {active:,} trainable ({share:.2f} %), {total - active:,} frozen"
 
 
 def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:

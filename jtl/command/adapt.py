@@ -113,6 +113,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     content: dict[str, Any] = {
         "settings": settings.as_json(),
         "kind": train.kind,
+        "mark": source.mark(settings.source, settings.text, settings.label),
         "classes": train.classes,
         "chosen": chosen,
         "oracle": settings.oracle,

@@ -122,6 +122,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     result = Few(loaded, support, softmax(logits), query, shares, notes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
+    content["mark"] = source.mark(settings.support, settings.text, settings.label)
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
     files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
     return result

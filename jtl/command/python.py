@@ -19,12 +19,13 @@ class _Saved:
         """The share of each class, by its name, for each example.
 
         Args:
-          inputs: files or folders of images or sounds; for a network of texts a text each, or files of them.
+          inputs: files or folders of images or sounds; for a network of texts a text each, or files of
+            them, as tables with the column that the run was trained on.
         """
         from jtl.command import use
 
-        _, shares, classes, _ = use.predict(self.folder / "model", [str(one) for one in inputs])
-        return [dict(zip(classes, map(float, row), strict=True)) for row in shares]
+        found = use.predict(self.folder / "model", [str(one) for one in inputs])
+        return [dict(zip(found.classes, map(float, row), strict=True)) for row in found.shares]
 
     def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
         """Writes the network in the files of another library."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jtl.command.tables import TABLES, rows
+from jtl.command.tables import TABLES, mark_of, rows
 from jtl.data.folder import SUFFIXES, inside, scan
 from jtl.data.pipeline import composed
 
@@ -136,6 +136,21 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
         raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
     return found
+
+
+def mark(path: Path, text: str, label: str) -> str | None:
+    """What stands between the cells of a table, of split ones of that to train on; None of files and other tables.
+
+    Example:
+      >>> import tempfile
+      >>> table = Path(tempfile.mkdtemp()) / "films.csv"
+      >>> _ = table.write_text("review;stars")
+      >>> mark(table, "review", "stars")
+      ';'
+    """
+    path = path.expanduser()
+    place = parts_of(path).get("train", path)
+    return mark_of(place, (text, label)) if place.is_file() else None
 
 
 def column(path: Path, name: str) -> list[str]:

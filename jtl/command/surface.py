@@ -178,7 +178,7 @@ def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "j
     return 0
 
 
-def evaluate(folder: Path, data: Path | None, text: str, label: str) -> int:
+def evaluate(folder: Path, data: Path | None, text: str | None, label: str | None) -> int:
     """Prints the scores of a saved network.
 
     Raises:
@@ -196,7 +196,7 @@ def evaluate(folder: Path, data: Path | None, text: str, label: str) -> int:
     return 0
 
 
-def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str) -> int:
+def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str | None) -> int:
     """Prints the predictions of a saved network, and writes them where asked.
 
     Raises:
@@ -209,12 +209,12 @@ def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, t
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    items, shares, classes, note = use.predict(folder, inputs, text)
+    items, shares, classes, note, beside = use.predict(folder, inputs, text)
     _tell(folder)
     if note is not None:
         print(f"note: {note}", file=sys.stderr)
     if csv is not None:
-        use.write_csv(csv, items, shares, classes)
+        use.write_csv(csv, items, shares, classes, beside)
     ranked(items, shares, classes, top)
     return 0
 

@@ -17,7 +17,7 @@ LONGEST = 1 << 24
 """Characters of the longest cell of a table."""
 
 
-def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any]]:
+def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[dict[str, Any]]:
     """The rows of a table, each of which has these columns.
 
     A .csv whose first line names them all between semicolons or tabs, as spreadsheets of many countries write it, is
@@ -27,6 +27,7 @@ def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any
       path: of the file.
       columns: that are wanted, by name; none of them empty in any row.
       options: of the command that name them, for messages.
+      mark: what stood between the cells of the tables before, which is tried first; None for the usual order.
 
     Raises:
       FileNotFoundError: where there is no such file.
@@ -36,7 +37,7 @@ def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any
     path = path.expanduser()
     if not path.exists():
         raise FileNotFoundError(f"the table {str(path)!r} does not exist")
-    found = _read(path, columns)
+    found = _read(path, columns, mark)
     if not found:
         raise ValueError(f"{str(path)!r} has no rows")
     for name in columns:
@@ -63,7 +64,27 @@ def rows(path: Path, columns: Sequence[str], options: str) -> list[dict[str, Any
     return found
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+def mark_of(path: Path, columns: Sequence[str]) -> str | None:
+    """What stands between the cells of a table with these columns; None where its kind has no such mark.
+
+    Args:
+      path: of the file.
+      columns: that its first line names.
+    """
+    kind = path.suffix.lower()
+    if kind not in MARKS:
+        return None
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        return _mark(file.readline(), columns, MARKS[kind])
+
+
+def _mark(first: str, columns: Sequence[str], marks: str) -> str:
+    """The mark by which the first line names these columns; else that by which it names most, for the message."""
+    fits = (mark for mark in marks if set(columns) <= set(_names(first, mark)))
+    return next(fits, max(marks, key=lambda mark: len(_names(first, mark))))
+
+
+def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str, Any]]:
     kind = path.suffix.lower()
     if kind not in TABLES or not path.is_file():
         raise ValueError(f"{str(path)!r} is no table that jtl reads: give one of {', '.join(TABLES)}, or a folder")
@@ -74,7 +95,9 @@ def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
             return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
         with open(path, encoding="utf-8-sig", newline="") as file:
-            return _separated(path, file, columns, MARKS[kind])
+            marks = MARKS[kind]
+            first = mark if mark is not None and mark in marks else ""
+            return _separated(path, file, columns, first + marks.replace(first, ""))
     except csv.Error as error:
         raise ValueError(
             f"{str(path)!r} is no table of one row a line: {error}; is a quotation mark not closed?"
@@ -86,8 +109,7 @@ def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[dict[str, Any]]:
-    first = file.readline()
-    mark = next((m for m in marks if set(columns) <= set(_names(first, m))), marks[0])
+    mark = _mark(file.readline(), columns, marks)
     file.seek(0)
     before = csv.field_size_limit(LONGEST)  # which is of the process; 131,072 without this
     try:
@@ -101,6 +123,7 @@ def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dic
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
         raise ValueError(f"{str(path)!r} has the column {twice[0]!r} {names.count(twice[0])} times: {names}")
+    keys = [name if name not in names[:i] else f"{name}.{i}" for i, name in enumerate(names)]  # each column is kept
     for cells in lines:
         if any(cell.strip() for cell in cells[len(names) :]):
             raise ValueError(
@@ -108,7 +131,7 @@ def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dic
                 f" {names}: put a text that holds {mark!r} into quotation marks: {str(cells)[:SHOWN]}"
             )
         if cells:
-            found.append(dict(zip_longest(names, cells[: len(names)])))
+            found.append(dict(zip_longest(keys, cells[: len(keys)])))
     return found
 
 

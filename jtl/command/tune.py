@@ -174,6 +174,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     content = {
         "settings": settings.as_json(),
         "kind": train.kind,
+        "mark": source.mark(settings.data, settings.text, settings.label),
         "classes": train.classes,
         "chosen": chosen,
         "head": None if head is None else head.told,

@@ -1,8 +1,10 @@
 """What is done with a saved network: predictions, scores on labelled data, features, and files for other libraries."""
 
 import csv
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,10 +12,10 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
-from jtl.command.inputs import texts
+from jtl.command.inputs import texts_in_tables
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.scores import Scores, scored, shares
-from jtl.command.settings import writable
+from jtl.command.settings import read, writable
 from jtl.model import Variables
 from jtl.paths import local
 from jtl.preprocess.audio_spec import LogMel, Waves
@@ -75,6 +77,40 @@ def chosen(saver: Checkpoints) -> str:
     return f"step {about['step']}, {which}" + "; the moving averages of its parameters" * averages
 
 
+class Columns(NamedTuple):
+    """The columns of tables, and what stands between their cells.
+
+    Args:
+      text: of the texts.
+      label: of the labels.
+      mark: what a run's tables had; None where it is not known.
+      option: `--text`, and what the run had there, for messages.
+    """
+
+    text: str
+    label: str
+    mark: str | None
+    option: str
+
+
+def columns(folder: Path, text: str | None = None, label: str | None = None) -> Columns:
+    """The columns that are given, else those of the tables that the network was trained on, else "text" and "label".
+
+    Args:
+      folder: of a saved network; where it is that of a run, what the run read stands in `run.json` beside it.
+      text: None where it is not given.
+      label: likewise.
+    """
+    about: dict[str, Any] = {}
+    if folder.name in ("model", "checkpoints"):
+        with suppress(ValueError):  # a `run.json` of another program, beside a network that no run wrote
+            about = read(folder.parent) or {}
+    run = {"text": "text", "label": "label", **about.get("settings", {})}
+    option = f"--text (the run was trained on {run['text']!r})" if about and text is None else "--text"
+    texts, labels = run["text"] if text is None else text, run["label"] if label is None else label
+    return Columns(texts, labels, about.get("mark"), option)
+
+
 class Predicted(NamedTuple):
     """The predictions of a network.
 
@@ -83,41 +119,59 @@ class Predicted(NamedTuple):
       shares: of each class, [examples, classes].
       classes: their names.
       note: what the user should know of the examples; None where there is nothing.
+      beside: of each text of a table the other cells of its row, by their columns.
     """
 
     items: list[Any]
     shares: np.ndarray
     classes: tuple[str, ...]
     note: str | None
+    beside: list[Mapping[str, Any]]
 
 
-def predict(folder: Path, inputs: Sequence[str], text: str = "text") -> Predicted:
+def predict(folder: Path, inputs: Sequence[str], text: str | None = None) -> Predicted:
     """The share of each class for some examples.
 
     Args:
       folder: of a saved network.
       inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line,
         or tables.
-      text: the column of tables.
+      text: the column of tables; None for that of the table that the network was trained on, else "text".
 
     Raises:
-      ValueError: for an output that is not finite, naming the example.
+      ValueError: for an output that is not finite, naming the example, and a table without the column, naming its own.
     """
     loaded, kind = opened(folder)
-    items: list[Any] = texts(inputs, text) if kind == "texts" else source.files_of(inputs, _suffixes(kind))
+    items: list[Any]
+    beside: list[Mapping[str, Any]]
+    if kind == "texts":
+        own = columns(folder, text)
+        given = texts_in_tables(inputs, own.text, own.option, own.mark)
+        items, beside = [one.text for one in given], [one.beside for one in given]
+    else:
+        items = source.files_of(inputs, _suffixes(kind))
+        beside = [{} for _ in items]
     how, loaded = inputs_of(loaded, str(folder), kind, items, None)
     assert loaded.labels is not None
-    return Predicted(items, shares(passes.logits(loaded, how)(items)), loaded.labels, how.note(items))
+    return Predicted(items, shares(passes.logits(loaded, how)(items)), loaded.labels, how.note(items), beside)
 
 
 def _suffixes(kind: str) -> tuple[str, ...]:
     return source.SOUNDS if kind == "sounds" else source.SUFFIXES
 
 
-def judge(folder: Path, data: Path, text: str, label: str) -> Scores:
-    """Scores on labelled data, matched by the classes' names; of split data the part `test/`."""
+def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Scores:
+    """Scores on labelled data, matched by the classes' names; of split data the part `test/`.
+
+    Args:
+      folder: of a saved network.
+      data: a folder or a table.
+      text: the column of a table's texts; None for that of the table that the network was trained on, else "text".
+      label: likewise of its labels.
+    """
     loaded, kind = opened(folder)
-    found = source.read(data, text=text, label=label, classes=loaded.labels)
+    own = columns(folder, text, label)
+    found = source.read(data, text=own.text, label=own.label, classes=loaded.labels)
     examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
     assert examples is not None
     assert loaded.labels is not None
@@ -185,16 +239,49 @@ def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision",
     save(out, whole(folder), format=format)
 
 
-def write_csv(path: Path, items: Sequence[Any], shares: np.ndarray, classes: Sequence[str]) -> None:
-    """A row for each example: it, the predicted class, its share, and the share of each class.
+def write_csv(
+    path: Path,
+    items: Sequence[Any],
+    shares: np.ndarray,
+    classes: Sequence[str],
+    beside: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """A row for each example: it, the cells beside it, the predicted class, its share, and the share of each class.
 
-    The column of a class that is called as one of the others, `input` say, is `class input`: readers take columns by
-    their names.
+    Readers take columns by their names. So a column of the table that is called as one of these, `share` say, becomes
+    `column share`, and the column of a class that is called as any before, `input` say, `class input`.
+
+    Args:
+      path: of the file.
+      items: the examples.
+      shares: of each class, [examples, classes].
+      classes: their names.
+      beside: of each example the other cells of its row by their columns; None where there are none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    beside = [{} for _ in items] if beside is None else beside
+    columns, own = list(dict.fromkeys(name for row in beside for name in row)), ["input", "prediction", "share"]
+    taken = set(own)
+    named = [_free(name, "column", taken) for name in columns]
+    by_class = [_free(name, "class", taken) for name in classes]
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        own = ["input", "prediction", "share"]
-        rows.writerow([*own, *(f"class {name}" if name in own else name for name in classes)])
-        for item, share in zip(items, shares, strict=True):
-            rows.writerow([str(item), classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)])
+        rows.writerow(["input", *named, "prediction", "share", *by_class])
+        for item, row, share in zip(items, beside, shares, strict=True):
+            found = [classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)]
+            rows.writerow([str(item), *(_cell(row.get(name)) for name in columns), *found])
+
+
+def _free(name: str, kind: str, taken: set[str]) -> str:
+    """The name, behind its kind where it is taken; it is taken afterwards."""
+    while name in taken:
+        name = f"{kind} {name}"
+    taken.add(name)
+    return name
+
+
+def _cell(value: Any) -> str:
+    """A cell as a .csv holds it; what is nested in a .jsonl is JSON."""
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)

@@ -1,15 +1,16 @@
 """Several data sets side by side, for multi-task training."""
 
+import itertools
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from jtl.data.pipeline import Dataset
+from jtl.data.pipeline import Dataset, same_labels
 from jtl.typing import Batch
 
 
-def several(**sets: Any) -> "Several":
+def several(labels: Literal["same", "own"] = "same", /, **sets: Any) -> "Several":
     """A batch of every data set at each step, by the names of the sets: what `jtl.tasks.together` learns from.
 
     Each set goes through its own epochs, so sizes and batch sizes may differ. An epoch of them all is that of the
@@ -17,13 +18,16 @@ def several(**sets: Any) -> "Several":
     seeds and sizes do not pair the same rows for ever.
 
     Args:
+      labels: "same" where a label means one class in all sets that name their classes, which is checked; sets without
+        names, or without a name in common, are taken to be of other tasks. "own" where each set has a head of its own,
+        and classes of one name may have other labels.
       **sets: data sets by name.
 
     Returns:
       A data set of {name: batch}.
 
     Raises:
-      ValueError: for no data set.
+      ValueError: for no data set; with "same" labels for the first label of two classes, as where a folder lacks one.
 
     Example:
       >>> import numpy as np, jtl
@@ -35,6 +39,10 @@ def several(**sets: Any) -> "Several":
     """
     if not sets:
         raise ValueError("several() needs at least one data set, as several(tags=..., digits=...)")
+    if labels not in ("same", "own"):
+        raise ValueError(f"labels={labels!r}: give 'same' or 'own'; data sets are given by name")
+    if labels == "same":
+        _check_labels(sets)
     return Several({name: _own_order(name, one) for name, one in sets.items()})
 
 
@@ -55,6 +63,17 @@ class Several:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the first epoch, in order."""
         return (self[step] for step in range(len(self)))
+
+
+def _check_labels(sets: Mapping[str, Any]) -> None:
+    """Refuses two sets in which a label means two classes; of two, the one of fewer may lack the last ones."""
+    named = [(name, one) for name, one in sets.items() if getattr(one, "classes", None) is not None]
+    for pair in itertools.combinations(named, 2):
+        (less, fewer), (more, known) = sorted(pair, key=lambda one: len(one[1].classes))
+        try:
+            same_labels(known, fewer, (repr(more), repr(less)))
+        except ValueError as error:
+            raise ValueError(f"{error}; or give several('own', ...), where each set has a head of its own") from error
 
 
 def _own_order(name: str, one: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a term of a loss sees of a network's pass: its inputs, features and output, by the name of the data."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 
@@ -25,3 +26,19 @@ class View(NamedTuple):
 
 Views: TypeAlias = dict[str, View]
 """By the names of the batch: `source`, `target`, and any others, as a second source or a strong augmentation."""
+
+
+def needs(parts: Mapping[str, Any], names: Sequence[str], who: str) -> None:
+    """Refuses views, or a batch of them, that lack one.
+
+    Args:
+      parts: by name.
+      names: of those that are needed.
+      who: needs them.
+
+    Raises:
+      ValueError: naming the first that is missing, and those there are.
+    """
+    missing = [name for name in names if name not in parts]
+    if missing:
+        raise ValueError(f"{who} needs a view {missing[0]!r}; the batch has {sorted(parts)}")

@@ -4,6 +4,7 @@ from jtl.peft.attach import Adapter as Adapter
 from jtl.peft.attach import attach as attach
 from jtl.peft.attach import merge as merge
 from jtl.peft.attach import summary as summary
+from jtl.peft.attach import unmerge as unmerge
 from jtl.peft.bank import Bank as Bank
 from jtl.peft.bank import Routed as Routed
 from jtl.peft.bank import bank as bank

@@ -1,11 +1,14 @@
-"""Adapters beside the modules of a frozen backbone: attached, counted and merged."""
+"""Adapters beside the modules of a frozen backbone: attached, counted, merged and taken out again."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jtl import rng
 from jtl.model import ADAPTER, Model, Variables
@@ -13,6 +16,8 @@ from jtl.networks import network
 from jtl.params import flatten, unflatten
 from jtl.transform.intercept import Call, intercepted
 from jtl.typing import Key, Params
+
+log = logging.getLogger("jtl.peft")
 
 
 def has_kernel(own: Params) -> bool:
@@ -36,6 +41,7 @@ class Adapter(NamedTuple):
       around: `around(backbone, paths) -> backbone` with the adapter at these modules, where that is more than another
         output of each of them, as tokens that go through all blocks; `apply` is then None.
       within: regexes each of which must match one of the adapted modules, as those of modules with another rank.
+      unmerge: `unmerge(params, path, own) -> own`, the inverse of `merge`; None where there is none.
     """
 
     where: tuple[str, ...]
@@ -48,6 +54,7 @@ class Adapter(NamedTuple):
     takes: Callable[[Params], bool] = has_kernel
     around: Callable[[Model, tuple[str, ...]], Model] | None = None
     within: tuple[str, ...] = ()
+    unmerge: Callable[[Params, str, Params], Params] | None = None
 
 
 def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:
@@ -56,7 +63,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     The new parameters stand at `backbone/adapter/<module path>/...` (`adapter/...` of a bare backbone) and are trained
     alone by `jtl.select("backbone/adapter/.*")`. At the start the network computes what it did before, unless the
     adapter says otherwise. Other adapters may be attached to other modules afterwards. On a base in bfloat16 or float16
-    the adapter's parameters are float32, and it is computed in the base's dtype.
+    the adapter's parameters are float32, and it is computed in the base's dtype. How many parameters are added goes
+    to the logger "jtl.peft" at level INFO; `jtl.fit` begins with how many are trained.
 
     Args:
       net: of `jtl.network`, or a backbone; its modules are flax's.
@@ -89,6 +97,9 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     if taken:
         raise ValueError(f"the modules {taken} have an adapter already; attach one to each module, or merge it first")
     started = put(_started(base, adapter, paths, key))
+    if log.isEnabledFor(logging.INFO):
+        where = "backbone/adapter/.*" if "backbone" in variables.params else "adapter/.*"
+        log.info("%s; jtl.select(%r) trains these alone", summary(started), where)
     if net.parts is None:
         return _adapted(net, adapter, paths), started
     parts = dict(net.parts)
@@ -99,7 +110,7 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
 def merge(variables: Variables, adapter: Adapter) -> Variables:
     """The variables of the network without this adapter, which compute the same: `W + scale · A B` for LoRA.
 
-    Pure: to go on with the adapter apart, keep the variables that were given.
+    Pure: to go on with the adapter apart, keep the variables that were given, or see `unmerge`.
 
     Args:
       variables: of a network that `attach` gave.
@@ -128,6 +139,58 @@ def merge(variables: Variables, adapter: Adapter) -> Variables:
     return put({**unflatten(flat), **({ADAPTER: unflatten(left)} if left else {})})
 
 
+def unmerge(variables: Variables, adapter: Adapter, params: Params) -> Variables:
+    """The inverse of `merge`: merged variables and the adapter's parameters give the base with the adapter beside it.
+
+    It is for merged weights that are all that is left of the base, as a file of them: `W = W' − scale · A B` for LoRA.
+    Where the variables that `merge` was given are still there, use those, because they are exact, and the difference is
+    as exact as the dtype of the merged weights, of bfloat16 to 8 bits.
+
+    Args:
+      variables: merged ones.
+      adapter: the one that was merged.
+      params: its parameters, the tree at `backbone/adapter` (`adapter` of a bare backbone) before the merge; what it
+        holds of other adapters is not looked at.
+
+    Raises:
+      ValueError: for a module whose parameters are not in `params` or that has an adapter, so is not merged; for an
+        adapter without an inverse, as DoRA, whose merge loses a norm, and bottlenecks and prompts, which do not merge;
+        and for a factor of 0, as IA3 may have learned, because what it multiplied is lost.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.mlp((8,))
+      >>> adapter = jtl.peft.lora(2, ("stage1/dense",))
+      >>> adapted, variables = jtl.peft.attach(net, net.init(jax.random.key(0), jnp.ones((2, 5))), adapter,
+      ...     jax.random.key(1))
+      >>> merged = jtl.peft.merge(variables, adapter)
+      >>> sorted(jtl.peft.unmerge(merged, adapter, variables.params["adapter"]).params)
+      ['adapter', 'stage1']
+    """
+    base, put = _backbone(variables)
+    flat, beside, given = flatten(_without(base)), flatten(base.get(ADAPTER, {})), flatten(params)
+    for path in matched(base, adapter.where, adapter.takes):
+        mine = {name: leaf for name, leaf in given.items() if name.rpartition("/")[0] == path}
+        if not mine:
+            there = sorted({name.rpartition("/")[0] for name in given})
+            raise ValueError(
+                f"params hold no adapter of the module {path!r}, only of {there}: give the tree that stood at"
+                " backbone/adapter before the merge"
+            )
+        if any(name.rpartition("/")[0] == path for name in beside):
+            raise ValueError(f"the module {path!r} has an adapter, so none is merged into it; give merged variables")
+        if adapter.unmerge is None:
+            raise ValueError(
+                f"the adapter of {path!r} has no inverse of a merge; use the variables with the adapter beside the"
+                " base, which jtl.peft.merge does not change"
+            )
+        before = _at(base, path)
+        own = adapter.unmerge({name.rpartition("/")[2]: leaf for name, leaf in mine.items()}, path, before)
+        flat |= {f"{path}/{name}": leaf.astype(before[name].dtype) for name, leaf in own.items()}
+        beside |= mine
+    return put({**unflatten(flat), ADAPTER: unflatten(beside)})
+
+
 def summary(variables: Variables) -> str:
     """One line that says how many modules have adapters, and how many parameters these are.
 
@@ -142,6 +205,21 @@ def summary(variables: Variables) -> str:
     total = sum(leaf.size for leaf in flatten(variables.params).values())
     modules = len({path.rpartition("/")[0] for path in found})
     return f"{modules} adapted modules, {count} adapter parameters, {count / total:.3f} of all {total}"
+
+
+def not_zero(factor: Any, path: str) -> Any:
+    """The factor of a merge that is to be divided out again; inside `jit` it is taken as it is.
+
+    Raises:
+      ValueError: where a number of it is 0.
+    """
+    if not isinstance(factor, Tracer) and not np.asarray(factor).all():
+        places = np.flatnonzero(np.asarray(factor) == 0)
+        raise ValueError(
+            f"the adapter of {path!r} multiplied by 0 at {places[:5].tolist()}, so the numbers before the merge are"
+            " lost; use the variables that jtl.peft.merge was given"
+        )
+    return factor
 
 
 def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] = has_kernel) -> list[str]:

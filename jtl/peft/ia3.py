@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, not_zero
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -69,7 +69,11 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
             return {**own, "kernel": own["kernel"] * params["scale"].reshape((1,) * (own["kernel"].ndim - 2) + (-1, 1))}
         return {name: _times(leaf, params["scale"]) for name, leaf in own.items()}
 
-    return Adapter((*outputs, *inputs), init, apply, merge, {"peft_type": "IA3", "inputs": tuple(inputs)})
+    def unmerge(params: Params, path: str, own: Params) -> Params:
+        return merge({"scale": 1 / not_zero(params["scale"], path)}, path, own)
+
+    config = {"peft_type": "IA3", "inputs": tuple(inputs)}
+    return Adapter((*outputs, *inputs), init, apply, merge, config, unmerge=unmerge)
 
 
 def _times(x: Any, scale: Any) -> Any:

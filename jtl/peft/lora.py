@@ -158,9 +158,18 @@ def lora(
             kernel = kernel * _ratio(params["m"], kernel).reshape((1,) * (kernel.ndim - 1) + (-1,))
         return {**own, "kernel": kernel.astype(own["kernel"].dtype)}
 
+    def unmerge(params: Params, path: str, own: Params) -> Params:
+        if magnitude:
+            raise ValueError(
+                f"DoRA at {path!r} cannot be unmerged: its merge divided by the norms of W + s A B, which the merged"
+                " kernel does not hold; use the variables that jtl.peft.merge was given"
+            )
+        return rest(params, path, own)
+
+    within = (*ranks, *alphas)
     if start == "pissa":
-        return Adapter(tuple(where), init, apply, merge, rest=rest, within=(*ranks, *alphas))
-    return Adapter(tuple(where), init, apply, merge, config, within=(*ranks, *alphas))
+        return Adapter(tuple(where), init, apply, merge, rest=rest, within=within, unmerge=unmerge)
+    return Adapter(tuple(where), init, apply, merge, config, within=within, unmerge=unmerge)
 
 
 def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:

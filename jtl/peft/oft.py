@@ -72,6 +72,13 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
         rotated = jnp.einsum("rkc,rco->rko", _rotation(params["q"], block, terms), rows)
         return {**own, "kernel": rotated.reshape(kernel.shape).astype(kernel.dtype)}
 
+    def unmerge(params: Params, path: str, own: Params) -> Params:
+        del path
+        kernel = own["kernel"]
+        rows = kernel.reshape(-1, block, kernel.shape[1])
+        turned = jnp.linalg.solve(_rotation(params["q"], block, terms), rows.astype(params["q"].dtype))
+        return {**own, "kernel": turned.reshape(kernel.shape).astype(kernel.dtype)}
+
     config = {
         "peft_type": "OFT",
         "r": 0,  # PEFT takes the number of blocks or their size, and 0 for the other
@@ -81,7 +88,7 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
         "use_cayley_neumann": terms is not None,
         "num_cayley_neumann_terms": 5 if terms is None else terms,
     }
-    return Adapter(tuple(where), init, apply, merge, config)
+    return Adapter(tuple(where), init, apply, merge, config, unmerge=unmerge)
 
 
 def _rotation(q: Float[Array | np.ndarray, "blocks entries"], block: int, terms: int | None) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, not_zero
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -56,7 +56,14 @@ def ssf(where: Sequence[str]) -> Adapter:
         scaled = {name: leaf * params["gamma"].reshape((1,) * (leaf.ndim - 1) + (-1,)) for name, leaf in own.items()}
         return scaled | {"bias": scaled["bias"] + params["beta"]}
 
-    return Adapter(tuple(where), init, apply, merge, takes=lambda own: _weight(own) is not None)
+    def unmerge(params: Params, path: str, own: Params) -> Params:
+        if "bias" not in own:
+            raise ValueError(f"the module {path!r} has no bias, so no shift was merged into it")
+        gamma = not_zero(params["gamma"], path)
+        before = {**own, "bias": own["bias"] - params["beta"]}
+        return {name: leaf / gamma.reshape((1,) * (leaf.ndim - 1) + (-1,)) for name, leaf in before.items()}
+
+    return Adapter(tuple(where), init, apply, merge, takes=lambda own: _weight(own) is not None, unmerge=unmerge)
 
 
 def _weight(own: Params) -> Array | Any:

@@ -112,15 +112,21 @@ def vera(
         lead = (1,) * (y.ndim - 1)
         return y + ((x @ a) * d.reshape(*lead, -1)) @ b * scale.reshape(*lead, -1)
 
+    def update(params: Params, path: str, kernel: Any) -> Any:
+        a, b = _taken(shared, kernel.shape[0], kernel.shape[1], kernel.dtype, first.get(path, 0))
+        return (a * params["d"][None]) @ b * params["l"][None]
+
     def merge(params: Params, path: str, own: Params) -> Params:
         kernel = own["kernel"]
-        a, b = _taken(shared, kernel.shape[0], kernel.shape[1], kernel.dtype, first.get(path, 0))
-        update = (a * params["d"][None]) @ b * params["l"][None]
-        return {**own, "kernel": (kernel + update).astype(kernel.dtype)}
+        return {**own, "kernel": (kernel + update(params, path, kernel)).astype(kernel.dtype)}
+
+    def unmerge(params: Params, path: str, own: Params) -> Params:
+        kernel = own["kernel"]
+        return {**own, "kernel": (kernel - update(params, path, kernel)).astype(kernel.dtype)}
 
     config = {"peft_type": "VERA", "r": rank, "d_initial": initial, "bias": "none", "save_projection": True}
     config["first"] = dict(first)
-    return Adapter(tuple(where), init, apply, merge, config, shared=dict(shared._asdict()))
+    return Adapter(tuple(where), init, apply, merge, config, shared=dict(shared._asdict()), unmerge=unmerge)
 
 
 def _taken(shared: Projections, inputs: int, outputs: int, dtype: Any, first: int) -> tuple[Array, Array]:

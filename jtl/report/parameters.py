@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.params import Table, flatten, match, unflatten
+from jtl.params import Table, counted, flatten, match, unflatten
 from jtl.typing import Mask, Params, Stats
 
 
@@ -52,11 +52,7 @@ def describe(
     for path, leaf in sorted(flatten(stats or {}).items(), key=lambda item: _counted(item[0])):
         shape = tuple(leaf.shape)
         rows.append((path, str(shape), f"{_count(shape):,}", "statistics", "frozen" if frozen_stats else "running"))
-    total = sum(_count(leaf.shape) for leaf in leaves.values())
-    active = sum(_count(leaf.shape) for path, leaf in leaves.items() if learns[path])
-    share = 100 * active / total if total else 0.0
-    summary = f"{total:,} parameters, {active:,} trainable ({share:.2f} %), {total - active:,} frozen"
-    return "\n".join([*_aligned(rows), summary])
+    return "\n".join([*_aligned(rows), counted(params, learns)])
 
 
 def _rates(table: Table, trained: Mapping[str, Any]) -> dict[str, str]:

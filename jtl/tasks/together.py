@@ -27,7 +27,8 @@ def together(weights: Mapping[str, float] | None = None, /, **objectives: Object
       each task by its own objective.
 
     Raises:
-      ValueError: for no objectives, or a weight of a task that is not there.
+      ValueError: for no objectives, or a weight of a task that is not there; while tracing, for a batch that lacks a
+        task.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -47,7 +48,12 @@ def together(weights: Mapping[str, float] | None = None, /, **objectives: Object
             f"weights of {sorted(factors)} for the tasks {sorted(tasks)}: give tasks, and weights of these"
         )
 
+    def check(batch: Batch) -> None:
+        if missing := [name for name in tasks if name not in batch]:
+            raise ValueError(f"the batch has no part of the task {missing[0]!r}, only {sorted(batch)}: give each")
+
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[dict, Aux]:
+        check(batch)
         terms: dict[str, Any] = {}
         found: dict[str, Any] = {}
         for name, task in tasks.items():
@@ -60,6 +66,7 @@ def together(weights: Mapping[str, float] | None = None, /, **objectives: Object
         return terms, Aux(stats, found)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        check(batch)
         for name, task in tasks.items():
             given = task.init(key, batch[name], given)
         return given

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from jtl.data.pipeline import same_classes, same_labels
 from jtl.model import Variables
+from jtl.params import counted
 from jtl.train.blame import labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.checkpoint.identity import AnotherRun, described
@@ -121,7 +122,8 @@ def fit(
       refresh: what changes the state between steps.
       records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
       hooks: called with a `Moment` after the metrics of each step are read, in every process.
-      progress: whether to show progress on standard output.
+      progress: whether to show progress on standard output, after how many parameters are trained and how many there
+        are.
 
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
@@ -194,6 +196,7 @@ def fit(
         if checkpoints is not None:
             stack.enter_context(checkpoints)  # whatever ends the run, it waits for its saves
         stack.callback(display.end)
+        display.say(counted(state.params, trains))
         for record in run.records:
             record.start(at)
             stack.callback(record.close)

@@ -1,5 +1,7 @@
 """Several data sets at each step."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,3 +27,35 @@ def test_sets_of_one_seed_do_not_pair_the_same_rows():
 def test_no_set_is_refused():
     with pytest.raises(ValueError, match="at least one data set"):
         data.several()
+
+
+def named(*classes):
+    return data.arrays(np.zeros((4, 2)), np.zeros(4, int), batch_size=2, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (
+            ("ant", "bee", "cat"),
+            ("ant", "cat"),
+            r"label 1 is 'cat' in 'b' and 'bee' in 'a': .*classes=\['ant', 'bee'",
+        ),
+        (("ant", "cat"), ("ant", "bee", "cat"), r"label 1 is 'cat' in 'a' and 'bee' in 'b'"),
+        (("ant", "bee"), ("bee", "ant"), r"label 0 is '(ant|bee)' in '(a|b)' and '(ant|bee)' in '(a|b)'"),
+    ],
+)
+def test_a_label_of_two_classes_is_refused_with_what_would_do(a, b, message):
+    """Folders give labels by their sorted names: of two sources one lacked a class, and its labels had moved up."""
+    sets = {"a": named(*a), "plain": data.arrays(np.zeros((4, 2)), batch_size=2), "b": named(*b)}
+    with pytest.raises(ValueError, match=message + r".*several\('own', \.\.\.\)"):
+        data.several(**sets)
+    assert data.several("own", **sets)[0]["b"]["y"].tolist() == [0, 0]
+
+
+def test_sets_of_the_same_and_of_other_classes_are_taken():
+    assert len(data.several(a=named("ant", "bee"), b=named("ant", "bee"), c=named("ant", "bee", "cat"))) == 2
+    assert len(data.several(animals=named("ant", "bee"), digits=named("0", "1", "2"))) == 2
+    unknown: Any = "other"
+    with pytest.raises((ValueError, TypeError), match="other"):  # a checked annotation raises first
+        data.several(unknown, a=named("ant", "bee"))

@@ -11,6 +11,7 @@ from jtl import losses, ops, rng
 from jtl.methods.adapt.terms import checked, clean, paired_logits, row_logits, weighted
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Metric, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
@@ -110,6 +111,7 @@ def adamatch(
         return terms, Aux({**moved, name: new}, found, {d: view.output for d, view in views.items()})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, SOURCE, name)
         variables = complete(net.init, key, batch["source"]["x"], given)
         if name in variables.stats:
             return variables

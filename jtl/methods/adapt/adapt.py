@@ -10,6 +10,7 @@ from jtl import losses, rng
 from jtl.methods.adapt.own_norms import look_apart, with_own_norms
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Metric, as_terms
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, as_objective, complete
@@ -89,6 +90,7 @@ def adapt(
         return terms, Aux(stats, found, {name: view.output for name, view in views.items()})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, labelled, f"labelled={tuple(labelled)}")
         variables = complete(net.init, key, batch[labelled[0]]["x"], given)
         if own:
             variables = with_own_norms(net, variables, own)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jtl import ops, rng
 from jtl.methods.adapt.dann import default_critic, domain_loss, judge
 from jtl.methods.adapt.views import View
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
@@ -55,6 +56,7 @@ def adda(net: Model, critic: Model | None = None, *, name: str = "critic") -> tu
 
     def critic_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
+        needs(batch, ("source", "target"), "adda")
         start = stats["source_encoder"]
         frozen = {**params, "backbone": start["params"]}, {**stats, "backbone": start["stats"]}
         source, _ = encoded(*frozen, batch["source"], None, False)
@@ -65,6 +67,7 @@ def adda(net: Model, critic: Model | None = None, *, name: str = "critic") -> tu
 
     def encoder_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
+        needs(batch, ("target",), "adda")
         view, stats = encoded(params, stats, batch["target"], key, True)
         read = ops.without_masked(model.reads(view.features, view.x), view.mask)
         own = part(Variables(params, stats), name)
@@ -74,6 +77,7 @@ def adda(net: Model, critic: Model | None = None, *, name: str = "critic") -> tu
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         if "backbone" not in given.params:
             raise ValueError("adda starts from a network that is trained on the source: give its variables to init")
+        needs(batch, ("target",), "adda")
 
         def whole(key: Key, x: Any) -> Variables:
             made = net.init(key, x)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, default_critic, judge
 from jtl.methods.adapt.views import View, Views
+from jtl.methods.views import needs
 from jtl.model import Model, Variables
 from jtl.networks import joined
 from jtl.objective import NONE, Objective, complete
@@ -66,6 +67,7 @@ def cdan(
     model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        needs(views, DOMAINS, name)
         strength = weight(step) if callable(weight) else weight
         read, weights = {}, {}
         for domain in DOMAINS:
@@ -77,6 +79,7 @@ def cdan(
         return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        needs(views, DOMAINS[:1], name)
         f, g = jax.eval_shape(lambda view: _parts(model, view), views["source"])
         size = f.shape[1] * g.shape[1]
         d = RANDOM if randomised is None and size > LARGEST else randomised

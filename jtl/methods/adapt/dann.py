@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike
 from jtl import heads, losses, ops, rng
 from jtl.methods.adapt.views import View, Views, look
 from jtl.methods.finetune.finetune import judged
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Sums, mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
@@ -70,12 +71,14 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
     model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        needs(views, DOMAINS, name)
         strength = weight(step) if callable(weight) else weight
         read = {d: reverse_gradient(_read(model, views[d]), strength) for d in DOMAINS}
         terms, aux = judge(model, name, params, stats, views, read, key)
         return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": _number(strength)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        needs(views, DOMAINS[:1], name)
         return complete(lambda key, read: _named(model, name, key, read), key, _zeros(model, views["source"]), given)
 
     return Objective(alignment, init)
@@ -106,11 +109,13 @@ def alternating(
 
     def critic_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
+        needs(batch, DOMAINS, name)
         views, _ = look(net, params, stats, batch, key)
         read = {d: jax.lax.stop_gradient(_read(critic, views[d])) for d in DOMAINS}
         return judge(critic, name, params, stats, views, read, rng.stream(key, name))
 
     def network_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
+        needs(batch, DOMAINS, name)
         strength = weight(step) if callable(weight) else weight
         views, stats = look(net, params, stats, batch, key)
         read = {d: _read(critic, views[d]) for d in DOMAINS}
@@ -121,6 +126,8 @@ def alternating(
         return {"source": value, **against}, aux
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, DOMAINS[:1], name)
+
         def whole(key: Key, x: Any) -> Variables:
             made = net.init(key, x)
             features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)

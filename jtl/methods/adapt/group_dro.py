@@ -10,6 +10,7 @@ from jtl import losses
 from jtl.methods.adapt.views import look
 from jtl.methods.adapt.vrex import checked, labelled, values_of, whole
 from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Metric, mean, measure
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
@@ -76,6 +77,7 @@ def group_dro(
         return terms, Aux({**stats, name: q}, found, {d: view.output for d, view in views.items()})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, names, name)
         variables = complete(net.init, key, batch[names[0]]["x"], given)
         if name in variables.stats:
             return variables

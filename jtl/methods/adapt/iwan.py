@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
 from jtl.methods.adapt.terms import row_logits
-from jtl.methods.views import Views
+from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import entropy
 from jtl.model import Model, Variables
@@ -59,6 +59,7 @@ def iwan(
     earlier = f"{name}_first"
 
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        needs(views, DOMAINS, name)
         strength = weight(step) if callable(weight) else weight
         fixed = {d: jax.lax.stop_gradient(other.reads(views[d].features, views[d].x)) for d in DOMAINS}
         terms, aux = judge(other, earlier, params, stats, views, fixed, rng.stream(key, earlier))

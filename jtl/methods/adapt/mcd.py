@@ -12,6 +12,7 @@ from jtl._tracing import scope
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, as_terms, mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
@@ -57,6 +58,7 @@ def mcd(
     def turn(supervised: bool, sign: float) -> Callable:
         def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
             del step
+            needs(batch, DOMAINS, name)
             views, stats = look(net, params, stats, batch, key)
             source, target = (views[domain] for domain in DOMAINS)
             read = [ops.without_masked(second.reads(v.features, v.x), v.mask) for v in (source, target)]
@@ -85,6 +87,8 @@ def mcd(
         return run
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, DOMAINS[:1], name)
+
         def whole(key: Key, x: Any) -> Variables:
             made = net.init(key, x)
             features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)

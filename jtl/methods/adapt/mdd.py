@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Integer
 from jtl import heads, losses, ops, rng
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.views import Views
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
@@ -60,12 +61,14 @@ def mdd(
         raise ValueError(f"gamma={gamma}: the weight of the source must be positive")
 
     def model(views: Views) -> Model:
+        needs(views, DOMAINS[:1], name)
         shape = jnp.shape(views["source"].output)
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(f"mdd: the classifier's output has shape {shape}; it must be [batch, 2 classes or more]")
         return heads.mlp(shape[1], (256,)) if adversary is None else adversary
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        needs(views, DOMAINS, name)
         strength = weight(step) if callable(weight) else weight
         own, read, said = model(views), [], []
         for domain in DOMAINS:

@@ -10,6 +10,7 @@ from jtl import losses, ops, rng
 from jtl.methods.adapt.views import look
 from jtl.methods.adapt.vrex import checked, labelled, values_of
 from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Metric, mean, measure
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
@@ -101,6 +102,7 @@ def mldg(
         return terms, Aux(new, told, {d: view.output for d, view in views.items()})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, names, "mldg")
         return complete(net.init, key, batch[names[0]]["x"], given)
 
     return Objective(run, init, classes=net.classes)

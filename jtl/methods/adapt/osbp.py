@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from jtl import ops, rng
 from jtl._tracing import scope
 from jtl.methods.adapt.views import Views
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
 from jtl.networks import part, parts_of
@@ -52,6 +53,7 @@ def osbp(net: Model, weight: float | Schedule = 1.0, *, threshold: float = 0.5, 
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         strength = weight(step) if callable(weight) else weight
+        needs(views, ("target",), "osbp")
         view = views["target"]
         f = ops.without_masked(head.reads(view.features, view.x), view.mask)
         f = jax.tree.map(lambda a: reverse_gradient(a, strength), f)

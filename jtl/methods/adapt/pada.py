@@ -11,7 +11,7 @@ from jtl import losses
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
 from jtl.methods.finetune.finetune import ACCURACY
-from jtl.methods.views import Views
+from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
@@ -68,6 +68,7 @@ def pada(
     plain = dann(model, weight, name=name)
 
     def adversary(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
+        needs(views, DOMAINS, name)
         strength = weight(step) if callable(weight) else weight
         read = {d: reverse_gradient(model.reads(views[d].features, views[d].x), strength) for d in DOMAINS}
         rows = {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
@@ -77,6 +78,7 @@ def pada(
     inner = adapt(net, loss, [Objective(adversary, plain.init), *alignments], metrics=metrics)
 
     def weighed(batch: Batch, gamma: Any) -> dict[str, Any]:
+        needs(batch, DOMAINS, "pada")
         source = batch["source"]
         if source.get("weights") is not None:
             raise ValueError("pada weighs the rows of the source by their class: give it no 'weights'")
@@ -89,6 +91,7 @@ def pada(
         return inner(params, stats, weighed(batch, stats[NAME]), key, step)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        needs(batch, DOMAINS, "pada")
         shape = jax.eval_shape(
             lambda k, x: net.apply(net.init(k, x), x, train=False)[0].output, key, batch["source"]["x"]
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import ops
-from jtl.methods.views import View, Views
+from jtl.methods.views import View, Views, needs
 from jtl.metrics.accumulate import as_terms
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -46,8 +46,7 @@ def view_of(views: Views, of: str, who: str) -> View:
     Raises:
       ValueError: where the batch has no such view.
     """
-    if of not in views:
-        raise ValueError(f"{who} needs a view {of!r}; the batch has {sorted(views)}")
+    needs(views, (of,), who)
     return views[of]
 
 

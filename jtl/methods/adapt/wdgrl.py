@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, default_critic
 from jtl.methods.adapt.views import Views
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Sums, mean
 from jtl.model import Model, Variables
 from jtl.networks import joined, part
@@ -73,6 +74,7 @@ def wdgrl(
                 raise ValueError(f"the critic returns {z.shape} for {len(f)} rows; it must give one number each")
             return z[:, 0].astype(jnp.promote_types(z.dtype, jnp.float32))
 
+        needs(views, DOMAINS, name)
         source, target = (views[domain] for domain in DOMAINS)
         f, g = (ops.without_masked(model.reads(v.features, v.x), v.mask) for v in (source, target))
         scores = score(reverse_gradient(jnp.concatenate([f, g]), strength))
@@ -90,6 +92,7 @@ def wdgrl(
         return terms, Aux(stats, found)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        needs(views, DOMAINS[:1], name)
         shape = jax.eval_shape(model.reads, views["source"].features, views["source"].x)
         if jnp.ndim(shape) != 2:
             raise ValueError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jtl import ops, rng
 from jtl.methods.finetune.contrastive import against_prototypes, supervised_contrastive, unit_rows
-from jtl.methods.views import Views
+from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
@@ -63,6 +63,7 @@ def bi_tuning(
         raise ValueError(f"{name}: weight={weight}, temperature={temperature}, width={width}: all are positive")
 
     def rows(views: Views) -> Any:
+        needs(views, ("source",), name)
         return vectors_of(views["source"].features, feature, name), views["source"]
 
     def classifier(params: Params, wide: int) -> Any:

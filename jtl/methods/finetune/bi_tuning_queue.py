@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jtl import ops, rng
 from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
-from jtl.methods.views import Views
+from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
 from jtl.networks import parts_of
@@ -97,6 +97,7 @@ def bi_tuning_queue(
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del step
+        needs(views, ("source",), name)
         view, state = views["source"], stats[name]
         averaged = cast_floating(state["encoder"], dtype_of(params))
         x = ops.without_masked(view.x, view.mask)
@@ -126,6 +127,7 @@ def bi_tuning_queue(
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         if name in given.stats:
             raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
+        needs(views, ("source",), name)
         f, params = vectors_of(views["source"].features, feature, name), given.params
         if name not in params:
             draw = jax.nn.initializers.lecun_normal()
