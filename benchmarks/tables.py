@@ -166,11 +166,16 @@ def _backbones_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _recipe(rows: list[dict[str, Any]]) -> Table:
-    shown = [row for row in rows if row["way"][-1] != "loss"]
+    scores = {tuple(row["way"][:-1]): row["mean"] for row in rows if row["way"][-1] == "clustering"}
+    shown = [row for row in rows if row["way"][-1] not in ("loss", "clustering")]
     gains = any("gain" in row for row in shown)
     title = "test accuracy in percent" + (", mean and deviation; paired gain with its 95 % interval" if gains else "")
-    columns = ("way", "accuracy", "gain", "over") if gains else ("way", "accuracy")
-    return Table(title, columns, [_recipe_row(row, gains) for row in shown])
+    columns = ("way", "accuracy", *(("gain", "over") if gains else ()), *(("clustering",) if scores else ()))
+    cells = [_recipe_row(row, gains) for row in shown]
+    if scores:
+        told = [scores.get(tuple(row["way"][:-1])) for row in shown]
+        cells = [(*row, "-" if score is None else f"{score:.3f}") for row, score in zip(cells, told, strict=True)]
+    return Table(title, columns, cells)
 
 
 def _recipe_row(row: dict[str, Any], gains: bool) -> tuple[str, ...]:

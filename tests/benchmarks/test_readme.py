@@ -60,3 +60,13 @@ def test_a_gain_whose_interval_includes_zero_is_not_shown():
     page = readme.render({"benchmark": "recipe", "environment": where, "rows": [base, good, weak]})
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "(a)" in line]
     assert [row[2] for row in cells] == ["-", "+9.0 ± 4.0", "not shown: +3.3 ± 5.4"]
+
+
+def test_a_label_free_score_is_no_accuracy():
+    """Class clustering of a recipe is between 0 and 1 in a column of its own; a way without one has a dash."""
+    found = {"joint": {"loss": 0.4, "accuracy": 0.623, "clustering": 0.7941}, "other": {"accuracy": 0.5}}
+    where = {"command": "c", "device": "d", "cores": 2, "jax": "j", "python": "p", "date": "2026-01-01", "load": [0]}
+    page = readme.render({"benchmark": "recipe", "environment": where, "rows": rows(found)})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    assert cells[0] == ["way", "accuracy", "clustering"]
+    assert cells[2:] == [["joint", "62.3", "0.794"], ["other", "50.0", "-"]]

@@ -1,6 +1,6 @@
 """One run of `fit` in a recipe: its numbers, its files, and the objectives around it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import optax
 from jtl import optim, report
 from jtl.model import Variables
 from jtl.objective import Objective
+from jtl.params import select
 from jtl.paths import local
 from jtl.recipes.parts.base import positive
 from jtl.train.checkpoint.checkpoints import Checkpoints
@@ -50,31 +51,32 @@ class TrainRun:
 
     def run(
         self,
-        objective: Objective,
+        objective: Objective | Sequence[Any],
         variables: Variables,
         data: Any,
         out: Path,
         *,
         text: str,
         key: Key,
-        trainable: Mask | None = None,
+        trainable: Mask | Sequence[Mask] | None = None,
         validation: Validation | None = None,
     ) -> Fitted:
         """Trains from `variables`, or resumes from the checkpoints under `out`; plots its learning curve.
 
         Args:
-          objective: what to minimise.
+          objective: what to minimise; turns or phases too.
           variables: where to start.
           data: a data set.
           out: the stage's folder; `checkpoints`, `metrics.jsonl` and `curve.png` go there.
           text: the command, kept with the checkpoints.
           key: of the run.
-          trainable: which parameters learn.
+          trainable: which parameters learn; several for turns, each with an optimizer of its own.
           validation: what to evaluate, and how often.
         """
         out = local(out, "out")
-        tx = self.optimizer(self.learning_rate, self.steps)
-        step = make_step(objective, tx, trainable=trainable)
+        masks = trainable if isinstance(trainable, Sequence) else (trainable or select(".*"),)
+        tx = [self.optimizer(self.learning_rate, self.steps) for _ in masks]
+        step = make_step(objective, tx, trainable=masks)
         rows = min(len(jax.devices()), self.batch)
         found = fit(
             step,
