@@ -61,17 +61,25 @@ def few(rows: list[dict[str, Any]]) -> Table:
 
 def sound_episodes(rows: list[dict[str, Any]]) -> Table:
     """Accuracies of ways over speakers, and the paired gain over a classifier with nearest means."""
+    return _paired(rows, "classifier + nearest mean", "New speakers' digits", "speakers")
+
+
+def review_episodes(rows: list[dict[str, Any]]) -> Table:
+    """Accuracies of ways over kinds of products, and the paired gain over a logistic regression on frozen features."""
+    return _paired(rows, "frozen + logistic regression", "Sentiment of a new kind of product", "kinds")
+
+
+def _paired(rows: list[dict[str, Any]], usual: str, what: str, units: str) -> Table:
     found = []
     for row in rows:
-        usual = "classifier + nearest mean"
         base = next(r["each"] for r in rows if r["shot"] == row["shot"] and r["head"] == usual)
         gain = [a - b for a, b in zip(row["each"], base, strict=True)]
         task = f"{row['way']}-way {row['shot']}-shot"
         found.append(
             (task, row["head"], mean_told(row["each"], sign=""), "-" if row["head"] == usual else mean_told(gain))
         )
-    title = f"New speakers' digits, accuracy in percent, mean of {len(rows[0]['each'])} speakers (95 % interval, t)"
-    return Table(title, ("task", "way", "accuracy", "gain over classifier + nearest mean"), found)
+    title = f"{what}, accuracy in percent, mean of {len(rows[0]['each'])} {units} (95 % interval, t)"
+    return Table(title, ("task", "way", "accuracy", f"gain over {usual}"), found)
 
 
 def few_tuned(rows: list[dict[str, Any]]) -> Table:

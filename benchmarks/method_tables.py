@@ -274,6 +274,7 @@ METHODS: dict[str, Callable[[list[dict[str, Any]]], Table | list[Table]]] = {
     "cifar_fs": meta_tables.few,
     "omniglot_protonet": meta_tables.few,
     "sound_episodes": meta_tables.sound_episodes,
+    "review_episodes": meta_tables.review_episodes,
     "meta_against_torch": meta_tables.meta_against,
     "few_tuned": meta_tables.few_tuned,
     "shot": _shot,

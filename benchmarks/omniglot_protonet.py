@@ -95,8 +95,10 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--episodes", type=int, default=600, help="of a test")
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "omniglot_protonet-cpu.json")
+    parser.add_argument("--json", type=Path, help="by default the file in results/, after 4,000 episodes")
     asked = parser.parse_args(given)
+    usual = ROOT / "benchmarks" / "results" / "omniglot_protonet-cpu.json"
+    path = asked.json or (usual if asked.steps == 4000 else None)
     where, began = measure.environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
     known, new = characters()
     learned, rows = train(known, asked.steps), []
@@ -106,8 +108,8 @@ def main(given: list[str] | None = None) -> None:
         setting = {"steps": asked.steps}
         found = {"benchmark": "omniglot_protonet", "environment": where, "minutes": minutes, "setting": setting}
         print(rows[-2:], flush=True)
-        if asked.steps == 4000:
-            tables.write({**found, "rows": rows}, asked.json)
+        if path is not None:
+            tables.write({**found, "rows": rows}, path)
 
 
 if __name__ == "__main__":

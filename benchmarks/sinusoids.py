@@ -1,6 +1,7 @@
 """What MAML reaches on sinusoids: mean squared error after 0, 1, 2, 5 and 10 inner steps, beside a published run.
 
-    python benchmarks/sinusoids.py                     (70,000 iterations, three seeds)
+    python benchmarks/sinusoids.py                     (70,000 iterations, five seeds)
+    python benchmarks/sinusoids.py --first 3           (seeds 3 and 4; what the file has of those before is kept)
     python benchmarks/sinusoids.py --steps 2000        (another number of iterations; nothing is written)
 
 Two hidden layers of 40 ReLU, He's initialisation in every layer, biases at 0, 25 tasks of 10 points a step, one inner
@@ -13,6 +14,7 @@ than the square of any difference of two sinusoids.
 
 import argparse
 import functools
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -110,20 +112,43 @@ def rows(runs: list[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
     return found
 
 
+EACH = ("each", "earlier", "trimmed", "median", "diverged")
+"""What a row has of each seed."""
+
+
+def joined(old: list[dict[str, Any]], new: list[dict[str, Any]], first: int) -> list[dict[str, Any]]:
+    """The first seeds of one table, then all seeds of another.
+
+    Raises:
+      ValueError: where the old table has fewer seeds, or other tasks.
+    """
+    found = []
+    for a, b in zip(old, new, strict=True):
+        if len(a["each"]) < first or any(a[name] != b[name] for name in ("steps", "published", "tasks")):
+            seeds = f"{len(a['each'])} seeds of {a['tasks']} tasks"
+            raise ValueError(f"first={first}: the file has {seeds}, and a new seed {b['tasks']} tasks")
+        found.append({**b, **{name: a[name][:first] + b[name] for name in EACH}})
+    return found
+
+
 def main(argv: list[str]) -> None:
     """Trains, prints the table, and keeps it after each seed where the number of iterations is the published one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=70_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5, help="in all")
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with; those before it are kept")
     given = parser.parse_args(argv[1:])
     where, began, runs = measure.environment(argv), time.perf_counter(), []
-    for seed in range(given.seeds):
+    path = ROOT / "benchmarks" / "results" / f"sinusoids-{where['backend']}.json"
+    old = json.loads(path.read_text()) if given.first else {"rows": [], "minutes": 0}
+    for seed in range(given.first, given.seeds):
         runs.append(train(given.steps, seed))
-        results = {"benchmark": "sinusoids", "environment": where, "rows": rows(runs)}
-        results["minutes"] = round((time.perf_counter() - began) / 60, 1)
+        found = joined(old["rows"], rows(runs), given.first) if given.first else rows(runs)
+        results = {"benchmark": "sinusoids", "environment": where, "rows": found}
+        results["minutes"] = round(old["minutes"] + (time.perf_counter() - began) / 60, 1)
         print(tables.render(results), flush=True)
         if given.steps == 70_000:
-            tables.write(results, ROOT / "benchmarks" / "results" / f"sinusoids-{where['backend']}.json")
+            tables.write(results, path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The benchmarks of meta-learning run, and their tables are made from what they find."""
 
 import numpy as np
+import pytest
 
 from benchmarks import episodes, sinusoids, tables
 
@@ -34,3 +35,16 @@ def test_episodes_are_counted_by_tasks(monkeypatch):
     monkeypatch.setattr(episodes.time, "perf_counter", lambda: float(next(clock)))
     for name, make in episodes.datasets(tasks=4).items():
         assert episodes.rate(make(), calls=3) == 4, name
+
+
+def test_seeds_of_two_runs_stand_side_by_side():
+    draw = np.random.default_rng(0)
+    runs = [(draw.random((20, 11)), draw.random((20, 11))) for _ in range(3)]
+    found = sinusoids.joined(sinusoids.rows(runs[:2]), sinusoids.rows(runs[2:]), 2)
+    assert found == sinusoids.rows(runs)
+    assert sinusoids.joined(sinusoids.rows(runs[:2]), sinusoids.rows(runs[1:]), 1) == sinusoids.rows(runs)
+    with pytest.raises(ValueError, match="first=3: the file has 2 seeds"):
+        sinusoids.joined(sinusoids.rows(runs[:2]), sinusoids.rows(runs), 3)
+    fewer = [(a[:9], b[:9]) for a, b in runs]
+    with pytest.raises(ValueError, match="20 tasks, and a new seed 9 tasks"):
+        sinusoids.joined(sinusoids.rows(runs[:2]), sinusoids.rows(fewer), 2)

@@ -16,12 +16,18 @@ class Comparison(NamedTuple):
       pairs: baseline -> the names that are claimed to beat it.
       accuracy: name -> [seeds], in [0, 1].
       curves: name -> training losses [seeds, steps].
+      others: as `pairs`, of names whose gain is told and not claimed: further baselines, which may be the better.
     """
 
     title: str
     pairs: dict[str, tuple[str, ...]]
     accuracy: dict[str, Any]
     curves: dict[str, Any]
+    others: dict[str, tuple[str, ...]] = {}
+
+    def over(self) -> dict[str, str]:
+        """The baseline of every name whose gain is told."""
+        return {name: base for told in (self.pairs, self.others) for base, names in told.items() for name in names}
 
 
 class Gain(NamedTuple):
@@ -52,12 +58,11 @@ def interval(values: Any) -> Gain:
 
 
 def gains(comparison: Comparison) -> dict[str, Gain]:
-    """The paired gain of every claimed way: seed by seed over its baseline."""
+    """The paired gain of every way that has a baseline: seed by seed over it."""
     accuracy = comparison.accuracy
     return {
         name: interval(np.asarray(accuracy[name]) - np.asarray(accuracy[base]))
-        for base, names in comparison.pairs.items()
-        for name in names
+        for name, base in comparison.over().items()
     }
 
 
@@ -92,7 +97,7 @@ def numbers(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """All accuracies and gains, for a JSON file."""
     found: dict[str, Any] = {}
     for comparison in comparisons:
-        gained, base_of = gains(comparison), {n: base for base, names in comparison.pairs.items() for n in names}
+        gained, base_of = gains(comparison), comparison.over()
         found[comparison.title] = {
             name: {
                 "mean": spread(values).mean,

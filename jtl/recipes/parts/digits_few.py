@@ -1,4 +1,4 @@
-"""Stage (c): MAML on tasks of digits 0-6 against training from scratch, on digits 7, 8, 9."""
+"""Stage (c): MAML and a classifier, both of digits 0-6, against training from scratch, on digits 7, 8, 9."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ import optax
 from jtl import data as jtl_data
 from jtl import heads, rng
 from jtl.methods.finetune.finetune import finetune
-from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.inner_loop import Adapt, adapt_to
 from jtl.methods.meta.maml import maml
-from jtl.methods.meta.update_rules import UpdateRule, fixed_rate, from_optax
+from jtl.methods.meta.update_rules import fixed_rate, from_optax
 from jtl.metrics import accumulate
 from jtl.model import Model, Variables
 from jtl.networks import network
 from jtl.objective import Objective
+from jtl.params import select
 from jtl.recipes.parts import digits_data
 from jtl.recipes.parts.base import positive
 from jtl.recipes.parts.comparison import Comparison
-from jtl.recipes.parts.seeds import Keys, tiled, train_seeds
+from jtl.recipes.parts.seeds import Keys, drawn, tiled, train_seeds
 from jtl.train.state import variables
 from jtl.train.step import make_step
 from jtl.typing import Key
@@ -38,13 +39,16 @@ class Few:
       shots: labelled images of each class of a task, one row of the table each.
       way: classes of a task; three are unseen.
       tasks: of a meta-step.
-      steps: meta-steps.
+      steps: meta-steps, and steps of the classifier.
       inner_lr: of the inner loop.
       inner_steps: in training.
       test_steps: inner steps in the test.
       learning_rate: of the meta-step.
-      scratch_lr: of training from scratch by Adam, the best of 1e-3, 3e-3, 1e-2.
-      scratch_steps: many more than MAML takes.
+      batch: images of a step of the classifier.
+      classifier_lr: peak of its cosine schedule.
+      scratch_lr: of training from scratch by Adam, the best of 1e-3, 3e-3, 1e-2, and of a new head on the classifier,
+        where 1e-2 and 3e-2 are within a point.
+      scratch_steps: of these, many more than MAML takes.
       test_tasks: tasks of unseen digits per seed.
       optimizer: from a rate to an optax optimizer.
     """
@@ -57,15 +61,18 @@ class Few:
     inner_steps: int = 5
     test_steps: int = 20
     learning_rate: float = 2e-3
+    batch: int = 128
+    classifier_lr: float = 3e-3
     scratch_lr: float = 3e-3
     scratch_steps: int = 50
     test_tasks: int = 100
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
 
     def __post_init__(self) -> None:
-        positive(way=self.way, tasks=self.tasks, steps=self.steps, test_tasks=self.test_tasks)
+        positive(way=self.way, tasks=self.tasks, steps=self.steps, batch=self.batch, test_tasks=self.test_tasks)
         positive(inner_steps=self.inner_steps, test_steps=self.test_steps, scratch_steps=self.scratch_steps)
-        positive(inner_lr=self.inner_lr, learning_rate=self.learning_rate, scratch_lr=self.scratch_lr)
+        positive(inner_lr=self.inner_lr, learning_rate=self.learning_rate)
+        positive(classifier_lr=self.classifier_lr, scratch_lr=self.scratch_lr)
         if self.way > len(UNSEEN):
             raise ValueError(f"way={self.way}: only {len(UNSEEN)} digits are unseen in meta-training")
         if not self.shots:
@@ -74,11 +81,13 @@ class Few:
 
 
 def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> Comparison:
-    """One meta-training per number of shots; both ways get the same test tasks and the same network.
+    """One meta-training per number of shots, and one classifier; all ways get the same test tasks and the same network.
+
+    Of the classifier the body is kept, and a new head learns from a task's few images.
 
     In every task each image is bright ink on dark or dark on bright, by a coin: pixels alone mislead, and that
     a digit is the same in both is something to learn on other digits. Digits 0-6 upright, turned by ±90° and
-    mirrored are 42 classes to draw tasks from (a 6 turned by 180° would be a 9).
+    mirrored are 42 classes to draw tasks from, and for the classifier to tell apart (a 6 turned by 180° would be a 9).
     """
     seen = digits_data.by_class(x, y, SEEN)
     seen = np.concatenate([np.rot90(way, k, (2, 3)) for way in (seen, seen[:, :, :, ::-1]) for k in (0, 1, 3)])
@@ -91,7 +100,11 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> 
             "the network of stage (c) has batch statistics: give one without, or say which tasks they are of"
         )
     rule, by_adam = fixed_rate(options.inner_lr), from_optax(options.optimizer(options.scratch_lr))
-    pairs, accuracy, curves = {}, {}, {}
+    known, told = _classifier(body, options, seen, begin, keys)
+    pairs, others, accuracy, curves = {}, {}, {}, {"classifier": told["loss"]}
+    every = adapt_to(inner, by_adam, steps=options.scratch_steps, order=1)
+    head = adapt_to(inner, by_adam, steps=options.scratch_steps, order=1, adapted=select("head/.*"))
+    steps = adapt_to(inner, rule, steps=options.test_steps, order=1)
     for shot in options.shots:
         step = make_step(maml(inner, rule, steps=options.inner_steps), options.optimizer(options.learning_rate))
 
@@ -100,12 +113,36 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> 
 
         states, metrics = train_seeds(step, begin, keys, tiled(seen, len(keys)), batch, options.steps)
         curves[f"MAML, {shot}-shot"] = metrics["loss"]
-        scratch, ours = f"from scratch, {shot}-shot", f"MAML, {shot}-shot"
-        accuracy[scratch] = _test(options, inner, by_adam, options.scratch_steps, begin, unseen, shot, keys)
-        accuracy[ours] = _test(options, inner, rule, options.test_steps, variables(states), unseen, shot, keys)
-        pairs[scratch] = (ours,)
+        ways = {
+            "from scratch": (every, begin),
+            "classifier": (head, known),
+            "MAML": (steps, variables(states)),
+        }
+        names = [f"{name}, {shot}-shot" for name in ways]
+        for name, (adapt, start) in zip(names, ways.values(), strict=True):
+            accuracy[name] = _test(options, inner, adapt, start, unseen, shot, keys)
+        pairs[names[0]], others[names[0]] = (names[2],), (names[1],)
     title = f"(c) {options.way} unseen digits, 7 to 9, learned on 0-6, ink bright or dark"
-    return Comparison(title, pairs, accuracy, curves)
+    return Comparison(title, pairs, accuracy, curves, others)
+
+
+def _classifier(
+    body: Model, options: Few, seen: np.ndarray, begin: Variables, keys: Keys
+) -> tuple[Variables, dict[str, Any]]:
+    """Learns to tell the seen classes; its body, below the new head that every way begins with."""
+    net = network(backbone=body, head=heads.linear(len(seen)))
+    data = {"x": seen.reshape(-1, *seen.shape[2:]), "y": np.repeat(np.arange(len(seen)), seen.shape[1])}
+    fresh = jax.vmap(lambda k: net.init(rng.stream(k, "few classifier"), data["x"][:1]))(keys)
+    rate = optax.cosine_decay_schedule(options.classifier_lr, options.steps)
+    step = make_step(finetune(net), options.optimizer(rate))
+
+    def batch(data: Any, key: Key) -> Any:
+        rows = drawn(data, key, options.batch)
+        return {**rows, "x": digits_data.ink(rng.stream(key, "ink"), rows["x"])}
+
+    states, metrics = train_seeds(step, fresh, keys, tiled(data, len(keys)), batch, options.steps)
+    learned = variables(states)
+    return begin._replace(params={**begin.params, "backbone": learned.params["backbone"]}), metrics
 
 
 def _tasks(options: Few, pool: Any, key: Key, tasks: int, shot: int) -> Any:
@@ -115,10 +152,9 @@ def _tasks(options: Few, pool: Any, key: Key, tasks: int, shot: int) -> Any:
 
 
 def _test(
-    options: Few, inner: Objective, rule: UpdateRule, steps: int, start: Variables, pool: Any, shot: int, keys: Keys
+    options: Few, inner: Objective, adapt: Adapt, start: Variables, pool: Any, shot: int, keys: Keys
 ) -> np.ndarray:
     """Mean query accuracy over the test tasks of each seed, [seeds]."""
-    adapt = adapt_to(inner, rule, steps=steps, order=1)
 
     def seed(start: Variables, key: Key) -> Any:
         tasks = _tasks(options, pool, rng.stream(key, "test tasks"), options.test_tasks, shot)
