@@ -28,11 +28,16 @@ def target_of(settings: AdaptSettings, train: Examples) -> Target:
 
     Raises:
       FileNotFoundError: where there is nothing.
-      ValueError: for a target of another kind, or one without labels where they are asked for.
+      ValueError: for the source itself, a target of another kind, a single file or example, or a target without labels
+        where they are asked for.
     """
     path = settings.target.expanduser()
     if not path.exists():
         raise FileNotFoundError(f"the target {str(path)!r} does not exist: give a folder or a table")
+    if path.resolve() == settings.source.expanduser().resolve():
+        raise ValueError(f"{str(path)!r} is the source and the target: adaptation is between two domains")
+    if train.kind != "texts" and path.is_file():
+        raise ValueError(f"the target {str(path)!r} is a file, and the source holds {train.kind}: give a folder")
     parts = source.parts_of(path)
     place = parts.get("train", path)
     if train.kind == "texts":

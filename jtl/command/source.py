@@ -81,7 +81,7 @@ def read(
     Raises:
       FileNotFoundError: where there is nothing.
       ValueError: for a table without these columns or with a row that lacks one, a file of another kind or without a
-        group, fewer than two classes, a split that is there twice, or splits of other classes than `train`.
+        group, fewer than two classes, a split that is there twice or is empty, or splits of other classes than `train`.
     """
     path = path.expanduser()
     if not path.exists():
@@ -98,6 +98,8 @@ def read(
     first = examples(parts["train"], classes)
     found = {"train": first, **{n: examples(p, first.classes) for n, p in parts.items() if n != "train"}}
     for name, part in found.items():
+        if not len(part):
+            raise ValueError(f"the split {str(parts[name])!r} holds no example: fill it, or take it away")
         if part.kind != first.kind:
             raise ValueError(f"{str(parts[name])!r} holds {part.kind}, and {str(parts['train'])!r} {first.kind}")
     return found

@@ -190,6 +190,17 @@ def test_mistakes_name_what_cannot_be(made, tmp_path):
     train = source.read(made / "day")["all"]
     with pytest.raises((ValueError, FileNotFoundError), match="unsorted"):  # it has no class folders
         adapt_target.target_of(settings, train)
+    (tmp_path / "notes.txt").write_text("night")
+    (tmp_path / "split" / "val").mkdir(parents=True)
+    (tmp_path / "split" / "train").symlink_to(made / "day")
+    for target, told in (
+        (made / "net" / ".." / "day", "is the source and the target"),
+        (tmp_path / "notes.txt", r"notes.txt' is a file, and the source holds images: give a folder"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            adapt_target.target_of(AdaptSettings(made / "day", target, str(made / "net"), "mcc"), train)
+    with pytest.raises(ValueError, match=r"the split '.*val' holds no example"):
+        source.read(tmp_path / "split")
     with pytest.raises(FileNotFoundError, match="the target"):
         adapt.run(AdaptSettings(made / "day", made / "none", str(made / "net"), "mcc", tmp_path / "x"), lambda _: None)
 
