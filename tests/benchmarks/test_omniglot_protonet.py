@@ -34,6 +34,8 @@ def test_no_character_of_the_test_is_trained_on(characters):
     assert which(omniglot_protonet.characters(seed=1)[1]) != which(test)
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_equal_images_are_all_told_apart_and_a_seed_gives_the_same_bits(characters, tmp_path, monkeypatch):
     """Support and queries of a class are one image, so prototypes are right on all, in both modes."""
 
