@@ -236,6 +236,9 @@ def sounds(steps: int = 300) -> Task:
     ways = _whole(net, start, LOW, "pooled")
     convolutions = (r"stage[234]/conv",)
     ways["LoRA"] = _adapter(net, start, MIDDLE, peft.lora(4, convolutions))
+    ways["DoRA"] = _adapter(net, start, MIDDLE, peft.lora(4, convolutions, magnitude=True))
+    ways["bottleneck"] = _adapter(net, start, MIDDLE, peft.bottleneck((r"stage[234]",), width=32, inner=8))
+    ways["IA3"] = _adapter(net, start, HIGH, peft.ia3(convolutions))
     ways["scratch"] = Way(net, jtl.Variables({}, {}), jtl.finetune(net), MIDDLE)
     return Task(10, draw, backbone, jtl.part(start, "backbone"), "pooled", ways, shots=shots)
 

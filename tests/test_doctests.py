@@ -21,6 +21,7 @@ def _examples(name):
     return [test for test in finder.find(importlib.import_module(name)) if test.examples]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
