@@ -33,7 +33,7 @@ from jtl.recipes.parts import base
 
 SIDE, TRAIN, TEST = 16, 10_000, 2_000
 METHODS = (
-    "source", "shot", "im", "bnm", "mcc", "cdan_e", "dann", "mmd", "ada_bn", "coral", "afn", "mcd",
+    "source", "shot", "im", "bnm", "mcc", "cdan_e", "dann", "mmd", "ada_bn", "coral", "afn", "mcd", "jmmd",
 )  # fmt: skip
 
 
