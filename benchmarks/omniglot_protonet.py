@@ -3,10 +3,11 @@
     python benchmarks/omniglot_protonet.py
     python benchmarks/omniglot_protonet.py --steps 200       (another number of episodes; nothing is written)
 
-Conv4 of 64 filters with strides, its last map flattened; 1,100 characters and their turns by 90° to train on, 423 to
-test, as MAML's split has them. An episode of training has 5 queries a class; Adam, 2e-3 falling as a cosine to nought.
-600 test episodes of 15 queries a class, normalised by their own batch (support and queries apart: transductive) and
-by the statistics of 1,000 training images (inductive). Nothing was tuned. Data from `JTL_DATA`.
+Conv4 of 64 filters with strides, its last map flattened; 1,100 characters and their turns by 90° to train on, 100 to
+validate, 423 to test, as MAML's split has them. An episode of training has 5 queries a class; Adam, its rate falls as
+a cosine to nought. Of three rates the one with the highest accuracy on 20-way 1-shot episodes of the validation
+characters is kept, and tested once. 600 test episodes of 15 queries a class, normalised by their own batch (support
+and queries apart: transductive) and by the statistics of 1,000 training images (inductive). Data from `JTL_DATA`.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from jtl.recipes.parts import base
 from jtl.train.state import variables
 
 WAY, QUERY = 20, 5
+RATES = (2e-3, 5e-3, 1e-2)
 TESTS = ((5, 1), (20, 1), (5, 5), (20, 5))
 
 
@@ -39,19 +41,22 @@ def network(way: int) -> jtl.Model:
     return jtl.network(backbone=body, head=jtl.heads.linear(way))
 
 
-def characters(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test characters, [characters, 20, 28, 28, 1] in [0, 1]; the split of the recipe omniglot_maml."""
+def characters(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Characters to train on, to validate and to test, [characters, 20, 28, 28, 1] in [0, 1].
+
+    The split is that of the recipe omniglot_maml.
+    """
     x = np.load(base.find(None, "omniglot28.npz"))["X"].astype(np.float32)[..., None] / 255
-    train, _, test = jtl.data.split_classes(len(x), (1100, 100, 423), seed)
-    return x[train], x[test]
+    train, val, test = jtl.data.split_classes(len(x), (1100, 100, 423), seed)
+    return x[train], x[val], x[test]
 
 
-def train(x: np.ndarray, steps: int, seed: int = 0) -> jtl.Variables:
+def train(x: np.ndarray, steps: int, rate: float, seed: int = 0) -> jtl.Variables:
     """Trains on episodes, and takes the statistics of 1,000 training images at the end."""
     net, key = network(WAY), jax.random.key(seed)
     data = jtl.data.episodes(x, way=WAY, shot=1, query=QUERY, tasks=1, steps=steps, rotations=True, seed=seed)
     objective = jtl.meta(learners.prototypes(net), jtl.finetune(net))
-    step = jtl.make_step(objective, optax.adam(optax.cosine_decay_schedule(2e-3, steps)))
+    step = jtl.make_step(objective, optax.adam(optax.cosine_decay_schedule(rate, steps)))
     state = step.init(objective.init(key, data[0]), key)
     run, began = jax.jit(step.update, donate_argnums=0), time.perf_counter()
     for i in range(steps):
@@ -100,16 +105,23 @@ def main(given: list[str] | None = None) -> None:
     usual = ROOT / "benchmarks" / "results" / "omniglot_protonet-cpu.json"
     path = asked.json or (usual if asked.steps == 4000 else None)
     where, began = measure.environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
-    known, new = characters()
-    learned, rows = train(known, asked.steps), []
+    known, held, new = characters()
+    learned, best, validation, rows = None, RATES[0], {}, []
+    for rate in RATES:
+        found = train(known, asked.steps, rate)
+        validation[rate] = test(found, held, WAY, 1, asked.episodes)[0]["accuracy"]
+        print(f"rate {rate:g}: {validation[rate]:.1f} percent of validation", flush=True)
+        if validation[rate] == max(validation.values()):
+            learned, best = found, rate
+    assert learned is not None
     for way, shot in TESTS:
         rows += test(learned, new, way, shot, asked.episodes)
         minutes = round((time.perf_counter() - began) / 60, 1)
-        setting = {"steps": asked.steps}
-        found = {"benchmark": "omniglot_protonet", "environment": where, "minutes": minutes, "setting": setting}
+        setting = {"steps": asked.steps, "rate": best, "validation": {f"{r:g}": a for r, a in validation.items()}}
+        told = {"benchmark": "omniglot_protonet", "environment": where, "minutes": minutes, "setting": setting}
         print(rows[-2:], flush=True)
         if path is not None:
-            tables.write({**found, "rows": rows}, path)
+            tables.write({**told, "rows": rows}, path)
 
 
 if __name__ == "__main__":
