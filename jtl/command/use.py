@@ -2,9 +2,9 @@
 
 import csv
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,8 @@ from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
 from jtl.reads import reads
 from jtl.train.checkpoint.checkpoints import Checkpoints
+
+log = logging.getLogger("jtl.command")
 
 
 def opened(folder: Path) -> tuple[Pretrained, str]:
@@ -103,8 +105,10 @@ def columns(folder: Path, text: str | None = None, label: str | None = None) -> 
     """
     about: dict[str, Any] = {}
     if folder.name in ("model", "checkpoints"):
-        with suppress(ValueError):  # a `run.json` of another program, beside a network that no run wrote
+        try:
             about = read(folder.parent) or {}
+        except ValueError as error:  # it may be of another program, beside a network that no run wrote
+            log.warning("%s; until then a table's columns are 'text' and 'label', unless others are named", error)
     run = {"text": "text", "label": "label", **about.get("settings", {})}
     option = f"--text (the run was trained on {run['text']!r})" if about and text is None else "--text"
     texts, labels = run["text"] if text is None else text, run["label"] if label is None else label

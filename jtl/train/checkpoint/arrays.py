@@ -44,7 +44,7 @@ def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
 def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
     """Copies arrays off the devices and writes them in the background; `result()` waits for that."""
     context = ocp.Context()
-    # Made in the background, folders whose parent is renamed meanwhile leave threads that hold the process for minutes.
+    # Where a parent is renamed while Orbax makes them in the background, its threads hold the process for minutes.
     context.async_options.create_directories_asynchronously = False
     with context:
         numbers = grouped({name: raw(leaf) for name, leaf in leaves.items()})
