@@ -7,7 +7,7 @@ import jax
 
 from jtl import rng
 from jtl.methods.meta.inner_loop import Adapt, adapt_to, start_of
-from jtl.methods.meta.spread import Spread, check, means, over_tasks
+from jtl.methods.meta.spread import Spread, check, means, over_tasks, sets
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.model import Variables
@@ -70,9 +70,9 @@ def initialise(adapt: Adapt, judge: Objective) -> Callable[..., Variables]:
     """The `init` of an objective over tasks: what adapting and judging need, on the first task's shapes."""
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        first = jax.tree.map(lambda a: a[0], {name: dict(batch[name]) for name in ("support", "query")})
-        made = adapt.init(key, first["support"], given)
-        network = judge.init(key, first["query"], Variables(start_of(made.params), made.stats))
+        support, query = jax.tree.map(lambda a: a[0], sets(batch))
+        made = adapt.init(key, support, given)
+        network = judge.init(key, query, Variables(start_of(made.params), made.stats))
         lacked = {path: a for path, a in flatten(network.params).items() if path not in flatten(start_of(made.params))}
         return Variables(merge(made.params, unflatten(lacked)), network.stats)
 

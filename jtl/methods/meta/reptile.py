@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jtl import ops, rng
 from jtl.methods.meta.inner_loop import MEMORY, Adapt, start_of
-from jtl.methods.meta.spread import Spread, check, means, over_tasks
+from jtl.methods.meta.spread import Spread, check, means, over_tasks, sets
 from jtl.metrics.accumulate import Mean
 from jtl.model import Variables, upcast
 from jtl.objective import NONE, Objective
@@ -60,8 +60,9 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
         return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), *ends))), after
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Mean, Aux]:
+        (support,) = sets(batch, ("support",))
         if MEMORY not in stats:
-            pair = {"support": batch["support"], "query": {}}
+            pair = {"support": support, "query": {}}
             loss, losses, found = over_tasks(task, (params, stats, key, step), pair, spread)
             return loss["loss"], Aux(stats, means(found), {**losses, **found})
         if spread is not None or ops.batch_axis() is not None:
@@ -71,7 +72,7 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
             square, after = distance(params, {**stats, MEMORY: memory}, key, step, row[0], row[1])
             return after[MEMORY], square
 
-        rows = (dict(batch["support"]), jnp.arange(jax.tree.leaves(batch["support"])[0].shape[0]))
+        rows = (support, jnp.arange(jax.tree.leaves(support)[0].shape[0]))
         memory, squares = jax.lax.scan(body, stats[MEMORY], rows)
         found = {"loss": squares / 2, "distance": jnp.sqrt(jax.lax.stop_gradient(squares))}
         own = means(found)
@@ -79,6 +80,7 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
         return own["loss"], Aux(kept, {"distance": own["distance"]}, found)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return adapt.init(key, jax.tree.map(lambda a: a[0], dict(batch["support"])), given)
+        (support,) = sets(batch, ("support",))
+        return adapt.init(key, jax.tree.map(lambda a: a[0], support), given)
 
     return Objective(run, init)

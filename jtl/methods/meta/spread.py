@@ -2,7 +2,7 @@
 
 import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,20 @@ def check(spread: Spread) -> None:
         )
 
 
+def sets(batch: Batch, names: Sequence[str] = ("support", "query")) -> tuple[dict[str, Any], ...]:
+    """The support and the query set of a batch of tasks.
+
+    Raises:
+      ValueError: naming the first that is missing, and what the batch has.
+    """
+    missing = [name for name in names if name not in batch]
+    if missing:
+        raise ValueError(
+            f"a batch of tasks needs {missing[0]!r}, as `jtl.data.episodes` makes it; it has {sorted(batch)}"
+        )
+    return tuple(dict(batch[name]) for name in names)
+
+
 def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tuple[dict[str, Mean], dict, Any]:
     """The means over tasks of the losses of each, and what is found of each.
 
@@ -47,7 +61,7 @@ def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tup
     Returns:
       The means; and `losses` and `found` of each task, [tasks, ...], as constants.
     """
-    rows = (dict(batch["support"]), dict(batch["query"]))
+    rows = sets(batch)
     tasks = jax.tree.leaves(rows)[0].shape[0]
     devices, platform = _devices(rows, tasks)
     if spread is None:

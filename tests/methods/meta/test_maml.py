@@ -374,3 +374,15 @@ def test_what_is_computed_again_is_the_same_in_less_memory(key):
             memory.append(program.memory_analysis().temp_size_in_bytes)  # pyright: ignore[reportOptionalMemberAccess]
         assert largest_difference(*found) < 1e-13
         assert memory[1] < 0.7 * memory[0]
+
+
+@pytest.mark.parametrize("missing", ["support", "query"])
+def test_a_batch_without_one_of_its_sets_is_refused(key, missing):
+    net = network(backbone=normed(4), head=top(3))
+    objective = maml(finetune(net), update_rules.fixed_rate(0.1), steps=1)
+    rows = few_shot(tasks=2)
+    variables = objective.init(key, rows)
+    rows["support set"] = rows.pop(missing)
+    for use in (lambda: objective.init(key, rows), lambda: objective(*variables, rows, key, 0)):
+        with pytest.raises(ValueError, match=f"a batch of tasks needs '{missing}'.*it has .*'support set'"):
+            use()

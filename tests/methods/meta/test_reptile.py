@@ -113,6 +113,14 @@ def test_bad_options_are_refused(key):
         reptile(kept(net), spread=0)
 
 
+def test_a_batch_without_a_support_set_is_refused(key):
+    net, _, variables = parts(key, Tasks()[0]["support"]["x"][0])
+    objective = reptile(kept(net))
+    for use in (lambda: objective.init(key, {"query": {}}), lambda: objective(*variables, {"query": {}}, key, 0)):
+        with pytest.raises(ValueError, match=r"needs 'support'.*it has \['query'\]"):
+            use()
+
+
 def test_a_run_resumes_with_the_inner_optimizers_moments(key, tmp_path):
     """On eight devices, four steps, and two by two through a checkpoint, end with the same bits, of the moments too."""
     data = Tasks()
