@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.data.augment import Augment, Images, _check_rank
-from jtl.data.geometry import Geometric, Photometric
+from jtl.data.augment import Augment, Images
+from jtl.data.geometry import Geometric, Photometric, images_only
 from jtl.typing import Key
 
 LUMA = (0.299, 0.587, 0.114)
@@ -44,7 +44,7 @@ def resized_crop(
 
     def draw(key: Key, x: Any) -> Array:
         """Top, left, height, width of each window, [batch, 4]."""
-        _check_rank(x)
+        images_only(x)
         height, width = x.shape[1:3]
         of_area, of_ratio, of_place = jax.random.split(key, 3)
         area = height * width * jax.random.uniform(of_area, (len(x),), minval=scale[0], maxval=scale[1])
@@ -111,7 +111,7 @@ def jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0
         return (x @ jnp.asarray(LUMA, x.dtype))[..., None] if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
 
     def apply(key: Key, x: Any) -> Array:
-        _check_rank(x)
+        images_only(x)
         x = jnp.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f"jitter needs float images in [0, 1], got {x.dtype}; divide by 255 first")

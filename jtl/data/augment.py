@@ -14,7 +14,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
-from jtl.data.geometry import Composed, Geometric, Photometric
+from jtl.data.geometry import Composed, Geometric, Photometric, images_only
+from jtl.data.resized_crop import resized_crop as resized_crop
 from jtl.typing import Key
 
 Augment: TypeAlias = Callable[[Any, Any], Any]
@@ -28,21 +29,13 @@ def compose(*augments: Augment) -> Augment:
     return Composed(augments)
 
 
-def _check_rank(x: Any) -> None:
-    if x.ndim != 4:  # another axis would be taken for the width
-        raise ValueError(
-            f"images of shape {x.shape}: give [batch, height, width, channels]; a task's images are augmented by"
-            " episodes(augment=...), or as the inner objective's"
-        )
-
-
 def flip(probability: float = 0.5) -> Augment:
     """Mirrors left and right, each example with this probability."""
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
     def draw(key: Key, x: Any) -> Array:
-        _check_rank(x)
+        images_only(x)
         return jax.random.bernoulli(key, probability, (len(x), 1, 1, 1))
 
     def move(chosen: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
@@ -64,7 +57,7 @@ def crop(size: int, padding: int = 0) -> Augment:
         raise ValueError(f"size is {size} and padding {padding}; they must be at least 1 and 0")
 
     def draw(key: Key, x: Any) -> Array:
-        _check_rank(x)
+        images_only(x)
         height, width = (side + 2 * padding for side in x.shape[1:3])
         if size > min(height, width):
             raise ValueError(f"a crop of {size} does not fit {height} x {width} (padding of {padding} included)")
@@ -90,7 +83,7 @@ def rotate(degrees: float) -> Augment:
         raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more")
 
     def draw(key: Key, x: Any) -> Array:
-        _check_rank(x)
+        images_only(x)
         return jax.random.uniform(key, (len(x),), minval=-degrees, maxval=degrees)
 
     def move(angles: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
@@ -112,7 +105,7 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Array:
       x: [batch, height, width, channels].
       degrees: the angle of each, [batch].
     """
-    _check_rank(x)
+    images_only(x)
 
     def one(image: Any, angle: Any) -> Any:
         turn = partial(jax.scipy.ndimage.map_coordinates, coordinates=_sources(angle, *image.shape[:2]), order=1)

@@ -196,3 +196,12 @@ def spatial(labels: Any, x: Any) -> tuple[list[str], list[str]]:
                 " image's height and width, or boxes [batch, n, 4] by the name 'boxes'"
             )
     return maps, boxes
+
+
+def images_only(x: Any) -> None:
+    """Refuses what is no batch of images."""
+    if x.ndim != 4:  # another axis would be taken for the width
+        raise ValueError(
+            f"images of shape {x.shape}: give [batch, height, width, channels]; a task's images are augmented by"
+            " episodes(augment=...), or as the inner objective's"
+        )

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from jtl.data.appearance import LUMA
-from jtl.data.augment import Augment, _check_rank
-from jtl.data.geometry import Composed, Geometric
+from jtl.data.augment import Augment
+from jtl.data.geometry import Composed, Geometric, images_only
 from jtl.typing import Key
 
 MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
@@ -95,7 +95,7 @@ def _policy(name: str, one: Callable[[Key, tuple[int, ...]], tuple[Any, Any]]) -
     """One operation for each image, by `one(key, shape of the image) -> (place, magnitude)`."""
 
     def draw(key: Key, x: Any) -> tuple[Array, Array]:
-        _check_rank(x)
+        images_only(x)
         if x.dtype != jnp.uint8 or x.shape[-1] != 3:
             raise ValueError(
                 f"{name} needs uint8 images of 3 channels, got {x.dtype} {x.shape}; put normalise behind it"
