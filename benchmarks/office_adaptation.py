@@ -2,8 +2,8 @@
 
     python benchmarks/office_adaptation.py
 
-Real photos and ImageNet weights from `JTL_DATA`; the features of each photo at 128 pixels, the photos' own short side,
-are computed once. What is trained is a bottleneck of 256 and a linear head. The whole target is there without labels,
+Real photos and ImageNet weights from `JTL_DATA`; the features of each photo at 224 pixels, to which its short side of
+128 is enlarged, are computed once. What is trained is a bottleneck of 256 and a linear head. The whole target is there without labels,
 and is the test, which is the usual protocol. Weights of the alignments are the library's defaults, and all
 methods share one learning rate. The checkpoint of each run, and the method that is called best, are chosen by ONE
 label-free score, the one that was fixed on digits (`VALIDATOR` of `adaptation_runs.py`). Beside it stand the last step,
@@ -38,7 +38,7 @@ PAIRS = ("A to D", "A to W", "D to A", "W to A")
 CLASSES = 31
 
 
-def features(cache: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def features(size: int, cache: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Pooled features and labels of each domain; kept in a file where one is named."""
     if cache is not None and cache.exists():
         kept = np.load(cache)
@@ -48,7 +48,7 @@ def features(cache: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for name, folder in DOMAINS.items():
         examples = source.read(base.find(None, "office31") / folder)["all"]
         loaded = pretrained(weights, examples.classes, arch="mobilenet_v2", kind="images", key=jax.random.key(0))
-        how, loaded = inputs_of(loaded, weights, "images", examples.items, 128)
+        how, loaded = inputs_of(loaded, weights, "images", examples.items, size)
         found[name] = passes.features(loaded, how)(examples.items), examples.labels
         print(f"{folder}: features {found[name][0].shape}", flush=True)
     if cache is not None:
@@ -68,6 +68,7 @@ def probed(here: tuple[np.ndarray, np.ndarray], there: tuple[np.ndarray, np.ndar
 def main(given: list[str] | None = None) -> None:
     """Runs all methods and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=224, help="of a photo, in pixels")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=64, help="photos of each domain in a step")
     parser.add_argument("--seeds", type=int, default=3)
@@ -78,7 +79,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "office_adaptation-cpu.json")
     asked = parser.parse_args(given)
     where = environment(sys.argv if given is None else [__file__, *given])
-    of = features(asked.features)
+    of = features(asked.size, asked.features)
     setting = Setting(asked.steps, asked.steps // 5, asked.batch, 1e-3, 3_000, 0.3)
     pairs = {pair: lambda a=of[pair[0]], b=of[pair[-1]]: Domains(a, b, b) for pair in asked.pairs}
     net = jtl.network(backbone=jtl.backbones.mlp((256,)), head=jtl.heads.linear(CLASSES))
@@ -98,7 +99,7 @@ def main(given: list[str] | None = None) -> None:
         "minutes": round(sum(row["seconds"] for row in rows) / 60, 1),
         "validator": VALIDATOR,
         "rows": rows,
-        "setting": setting._asdict(),
+        "setting": {"size": asked.size, **setting._asdict()},
     }
     tables.write(results, asked.json)
 
