@@ -3,12 +3,12 @@
     python benchmarks/office_adaptation.py
 
 Real photos and ImageNet weights from `JTL_DATA`; the features of each photo at 224 pixels, to which its short side of
-128 is enlarged, are computed once. What is trained is a bottleneck of 256 and a linear head. The whole target is there without labels,
-and is the test, which is the usual protocol. Weights of the alignments are the library's defaults, and all
-methods share one learning rate. The checkpoint of each run, and the method that is called best, are chosen by ONE
+128 is enlarged, are computed once. What is trained is a bottleneck of 256 and a linear head. The whole target is there
+without labels, and is the test, which is the usual protocol. Weights of the alignments are the library's defaults, and
+all methods share one learning rate. The checkpoint of each run, and the method that is called best, are chosen by ONE
 label-free score, the one that was fixed on digits (`VALIDATOR` of `adaptation_runs.py`). Beside it stand the last step,
-and the best checkpoint by the target's labels (ORACLE). `probe` is a logistic regression on the frozen features of
-the source, and `source` the bottleneck and head without the target. Writes JSON, and a Markdown table made from it.
+and the best checkpoint by the target's labels (ORACLE). `probe` is a logistic regression on the frozen features of the
+source, and `source` the bottleneck and head without the target. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse
