@@ -1,9 +1,10 @@
 """What a recipe reaches, kept as a result: runs it as `jtl train` would, and writes what it found to `results/`.
 
     python benchmarks/recipes.py digits
-    JTL_DATA=FOLDER python benchmarks/recipes.py omniglot_maml --stage.steps 2000
+    JTL_DATA=FOLDER python benchmarks/recipes.py omniglot_maml:long --stage.steps 20000
 
-All of its options may follow its name. It exits with 1 where a claim of the recipe does not hold.
+All of its options may follow its name; what follows a colon is added to the name of the file. It exits with 1 where a
+claim of the recipe does not hold.
 """
 
 import importlib
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
     """Runs the recipe that the first word names, with the options that follow it."""
     if len(argv) < 2:
         sys.exit("which recipe? python benchmarks/recipes.py NAME [--option value ...]")
-    name, options = argv[1], argv[2:]
+    name, _, variant = argv[1].partition(":")
+    options = argv[2:]
     recipe: Any = tyro.cli(importlib.import_module(f"jtl.recipes.{name}").Recipe, args=options)
     where = environment(argv)
     began = time.monotonic()
@@ -42,7 +44,8 @@ def main(argv: list[str]) -> int:
         "failed": failed,
         "rows": rows(found),
     }
-    tables.write(results, ROOT / "benchmarks" / "results" / f"recipe_{name}-{where['backend']}.json")
+    file = "_".join(("recipe", name, *filter(None, [variant])))
+    tables.write(results, ROOT / "benchmarks" / "results" / f"{file}-{where['backend']}.json")
     for picture in (recipe.out / "demo.png", recipe.out / "features.png"):  # those that docs shows
         if name == "digits" and picture.exists():
             shutil.copy(picture, ROOT / "docs" / "images")
