@@ -235,9 +235,10 @@ def correlations(rows: list[dict[str, Any]], held_out: str) -> list[dict[str, An
     """A row for each score: its rank correlation with the test accuracy on each pair but one, and its choices.
 
     Args:
-      rows: of `resumed`; seeds that lack a method are left out.
+      rows: of `resumed`; seeds that lack a method are left out, and so is the oracle, which is no method to choose.
       held_out: the pair whose gains are told, and whose correlation is not.
     """
+    rows = [row for row in rows if row["method"] != "oracle"]
     pairs = list(dict.fromkeys(row["pair"] for row in rows))
     names = [name for name in rows[0]["looks"][0] if name not in ("step", "accuracy")]
     by = {(row["pair"], row["method"], row["seed"]): row["looks"] for row in rows}

@@ -12,9 +12,9 @@ learning rate. Every run is scored without labels, by all scores of `adaptation_
 images of the target and as many of the source that no method learns from. ONE score then chooses the checkpoint of
 each run, and the method on the pair `--held-out`: the one with the highest mean of Spearman's correlations with the
 test accuracy on the OTHER pairs, over methods at their last step. Beside it stand the last step, and the best
-checkpoint by the target's test labels (ORACLE). The baseline is `finetune` on the source, so that no row of the target
-enters its BatchNorm. SHOT and AdaBN begin with its last step; SHOT then takes half as many steps. Writes JSON, and
-Markdown tables made from it.
+checkpoint by the target's test labels (ORACLE); `oracle` learns from the target's labels in the source's place. The
+baseline is `finetune` on the source, so that no row of the target enters its BatchNorm. SHOT and AdaBN begin with its
+last step; SHOT then takes half as many steps. Writes JSON, and Markdown tables made from it.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from jtl.recipes.parts import base
 
 TRAIN, TEST = 10_000, 2_000
 METHODS = (
-    "source", "shot", "im", "bnm", "mcc", "cdan_e", "dann", "mmd", "ada_bn", "coral", "afn", "mcd", "jmmd",
+    "source", "shot", "im", "bnm", "mcc", "cdan_e", "dann", "mmd", "ada_bn", "coral", "afn", "mcd", "jmmd", "oracle",
 )  # fmt: skip
 
 
@@ -112,6 +112,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60, help="no run is begun after so many")
     parser.add_argument("--json", type=Path, help="a file of `benchmarks/results` unless said")
     asked = parser.parse_args(given)
+    if asked.methods[0] != "source":
+        parser.error(f"--methods {' '.join(asked.methods)}: 'source' comes first, the others are compared with it")
     name = "digits_adaptation" if asked.network == "blocks" else f"digits_{asked.network}_adaptation"
     path = asked.json or ROOT / "benchmarks" / "results" / f"{name}-cpu.json"
     where, began = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()

@@ -42,6 +42,11 @@ def test_a_seed_that_lacks_a_run_is_left_out():
     assert [row["seeds"] for row in correlations(part, "held")] == [1, 1]
 
 
+def test_what_learned_from_the_targets_labels_is_not_chosen():
+    known = [{**row, "method": "oracle"} for row in rows() if row["method"] == "shot"]
+    assert correlations([*rows(), *known], "held") == correlations(rows(), "held")
+
+
 def test_a_checkpoint_is_chosen_by_the_score_and_not_by_labels():
     (run,) = [row for row in rows(("a",), (0,)) if row["method"] == "mcc"]
     found = looked(run["looks"], "wrong")
