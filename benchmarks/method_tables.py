@@ -10,6 +10,9 @@ from jtl.report.tables import Table
 
 
 def _test_time(rows: list[dict[str, Any]]) -> Table:
+    severities = sorted({row.get("severity", 5) for row in rows})
+    if len(severities) > 1:
+        return _by_severity(rows, severities)
     found = []
     for row in rows:
         errors = f"{statistics.mean(row['errors']):.1f}"
@@ -17,6 +20,22 @@ def _test_time(rows: list[dict[str, Any]]) -> Table:
     return Table(
         "Error in percent, and points gained over the source (95 % interval over seeds)",
         ("method", "error", "gain"),
+        found,
+    )
+
+
+def _by_severity(rows: list[dict[str, Any]], severities: list[int]) -> Table:
+    cells = {(row["method"], row["severity"]): row for row in rows}
+    found = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        each = [cells[name, severity] for severity in severities]
+        told = [f"{statistics.mean(row['errors']):.1f}" for row in each]
+        if name != "source":
+            told = [f"{error} ({mean_told(row['gains'])})" for error, row in zip(told, each, strict=True)]
+        found.append((name, *told))
+    return Table(
+        "Error in percent by the severity of the corruptions (points gained over the source, 95 % interval over seeds)",
+        ("method", *(f"severity {severity}" for severity in severities)),
         found,
     )
 

@@ -2,6 +2,7 @@
 
     python benchmarks/test_time.py                                      # ResNet-20, 1,000 images a corruption, 3 seeds
     python benchmarks/test_time.py --rows 10000 --weights cifar_resnet/resnet56-4bfd9763.th
+    python benchmarks/test_time.py --severity 1 2 3 4 5 --rows 400 --json test_time_severities-cpu.json
 
 Real weights and images from `JTL_DATA`. Each seed draws other images and another order of the corruptions, all at the
 same severity, and no method is reset between them. No hyperparameter was chosen on these images. Rates and
@@ -10,6 +11,7 @@ the authors' code. Gains over the source are paired by seed. Writes JSON, and a 
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -55,7 +57,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--weights", default="cifar_resnet/resnet20-12fca82f.th")
     parser.add_argument("--rows", type=int, default=1000, help="images of each corruption")
     parser.add_argument("--batch", type=int, default=200)
-    parser.add_argument("--severity", type=int, default=5)
+    parser.add_argument("--severity", type=int, nargs="+", default=[5], help="one stream for each")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", help="by default all; of some, their rows of the file are replaced")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "test_time-cpu.json")
@@ -65,7 +67,7 @@ def main(given: list[str] | None = None) -> None:
     known = jtl.load(file, arch=f"cifar_{file.name.split('-')[0]}")
     net = jtl.preprocessed(known.network, jtl.data.augment.normalise(MEAN, STD))
     files = np.load(base.find(None, "cifar10.npz"))
-    errors: dict[str, list[float]] = {}
+    errors: dict[tuple[str, int], list[float]] = {}
     asked_for = {*methods(net), "T3A"} if asked.methods is None else {*asked.methods}
     unknown = sorted(asked_for - {*methods(net), "T3A"})
     if unknown:
@@ -76,14 +78,14 @@ def main(given: list[str] | None = None) -> None:
     source = jax.jit(lambda x: net.apply(known.variables, x, train=False)[0].output)
     adjust = tt.t3a(net)
     t3a_step = jax.jit(adjust.step)
-    for seed in range(asked.seeds):
+    for severity, seed in itertools.product(asked.severity, range(asked.seeds)):
         draw = np.random.default_rng(seed)
         rows = draw.choice(len(files["x_test"]), asked.rows, replace=False)
         x, y = files["x_test"][rows], files["y_test"][rows]
         order = draw.permutation(len(NAMES))
         batches = []
         for place in order:
-            bad = jtl.data.corrupt(x, NAMES[place], asked.severity, seed=seed)
+            bad = jtl.data.corrupt(x, NAMES[place], severity, seed=seed)
             parts = range(0, len(bad) - asked.batch + 1, asked.batch)
             batches += [(bad[i : i + asked.batch], y[i : i + asked.batch]) for i in parts]
         right: dict[str, list[float]] = {"source": [(np.asarray(source(b)).argmax(1) == t).mean() for b, t in batches]}
@@ -99,18 +101,24 @@ def main(given: list[str] | None = None) -> None:
                 state, logits = step(state, {"x": b})
                 right[name].append((np.asarray(logits).argmax(1) == t).mean())
         for name, found in right.items():
-            errors.setdefault(name, []).append(100 * (1 - float(np.mean(found))))
-            print(f"seed {seed} {name}: {errors[name][-1]:.1f} %", flush=True)
-    base_line = np.array(errors["source"])
+            errors.setdefault((name, severity), []).append(100 * (1 - float(np.mean(found))))
+            print(f"severity {severity} seed {seed} {name}: {errors[name, severity][-1]:.1f} %", flush=True)
+    lines = {severity: np.array(errors["source", severity]) for severity in asked.severity}
     results = {
         "benchmark": "test_time",
         "environment": where,
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "rows": [
-            {"method": name, "errors": found, "gains": (base_line - np.array(found)).tolist()}
-            for name, found in errors.items()
+            {
+                "method": name,
+                "severity": severity,
+                "errors": found,
+                "gains": (lines[severity] - np.array(found)).tolist(),
+            }
+            for (name, severity), found in errors.items()
         ],
-        "setting": {name: str(value) for name, value in vars(asked).items() if name != "json"},
+        "setting": {name: str(value) for name, value in vars(asked).items() if name != "json"}
+        | {"severity": " ".join(map(str, asked.severity))},
     }
     if asked.methods is not None and asked.json.exists():
         results = _merged(json.loads(asked.json.read_text()), results)
@@ -122,11 +130,11 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     fixed = [name for name in new["setting"] if name != "methods"]
     if any(old["setting"].get(name) != new["setting"][name] for name in fixed):
         raise ValueError(f"the file's setting is {old['setting']}, and this run's {new['setting']}: run all methods")
-    was, now = (next(row["errors"] for row in r["rows"] if row["method"] == "source") for r in (old, new))
+    was, now = ([row["errors"] for row in r["rows"] if row["method"] == "source"] for r in (old, new))
     if not np.allclose(was, now, atol=0.05):
         raise ValueError(f"the source's errors were {was} and are {now}: run all methods")
-    rows = {row["method"]: row for row in new["rows"]}
-    return {**old, "rows": [rows.get(row["method"], row) for row in old["rows"]]}
+    rows = {(row["method"], row.get("severity", 5)): row for row in new["rows"]}
+    return {**old, "rows": [rows.get((row["method"], row.get("severity", 5)), row) for row in old["rows"]]}
 
 
 if __name__ == "__main__":

@@ -61,3 +61,12 @@ def test_means_over_pairs_are_paired_by_seed():
     assert last == ("mean of 3", "shot", "0.705", "70.5", "+30.0 ± 0.0", "70.5", "70.5", "2", "2")
     part = [row for row in made if (row["pair"], row["method"], row["seed"]) != ("held", "shot", 1)]
     assert METHODS["adaptation"](part).rows[-1][3:] == ("70.0", "+30.0", "70.0", "70.0", "1", "2")
+
+
+def test_errors_of_several_severities_stand_side_by_side():
+    made = [("source", 1, [10.0, 12.0], [0.0, 0.0]), ("BN", 1, [9.0, 11.0], [1.0, 1.0]),
+            ("source", 5, [40.0, 50.0], [0.0, 0.0]), ("BN", 5, [20.0, 30.0], [20.0, 20.0])]  # fmt: skip
+    rows = [{"method": m, "severity": s, "errors": e, "gains": g} for m, s, e, g in made]
+    table = METHODS["test_time"](rows)
+    assert table.columns == ("method", "severity 1", "severity 5")
+    assert table.rows == [("source", "11.0", "45.0"), ("BN", "10.0 (+1.0 ± 0.0)", "25.0 (+20.0 ± 0.0)")]
