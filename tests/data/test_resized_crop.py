@@ -14,13 +14,14 @@ def drawn(crop, seed, x):
 
 @pytest.mark.parametrize("size", [9, 40])
 def test_a_window_is_cut_and_resized(size):
-    """Smaller and larger than the image; `jax.image.resize` is the reference, on the window alone."""
-    x = np.random.default_rng(0).random((6, 23, 31, 3), np.float32)
+    """Smaller and larger than the image, in float64; `jax.image.resize` is the reference, on the window alone."""
+    x = np.random.default_rng(0).random((6, 23, 31, 3))
     crop = augment.resized_crop(size, (0.1, 1.0))
-    found = jax.jit(crop)(jax.random.key(1), x)
-    for image, (i, j, h, w), one in zip(x, drawn(crop, 1, x), found, strict=True):
-        expected = jax.image.resize(image[i : i + h, j : j + w], (size, size, 3), "bilinear")
-        np.testing.assert_allclose(one, expected, atol=2e-6)
+    with jax.enable_x64(True):
+        found = jax.jit(crop)(jax.random.key(1), x)
+        for image, (i, j, h, w), one in zip(x, drawn(crop, 1, x), found, strict=True):
+            expected = jax.image.resize(image[i : i + h, j : j + w], (size, size, 3), "bilinear")
+            np.testing.assert_allclose(one, expected, atol=1e-12)
 
 
 def test_integers_are_rounded():
