@@ -98,7 +98,8 @@ def _resized(image: Float[Array, "height width channels"], window: Int[Array, "4
     """One window by two matrix products, one for each direction."""
     rows = _weights(image.shape[0], window[0], window[2], size).astype(image.dtype)
     columns = _weights(image.shape[1], window[1], window[3], size).astype(image.dtype)
-    return jnp.einsum("ih,hwc,jw->ijc", rows, image, columns)
+    # An accelerator's default rounds float32 products, and so pixels, to 8 or 11 bits.
+    return jnp.einsum("ih,hwc,jw->ijc", rows, image, columns, precision="highest")
 
 
 def _weights(length: int, start: Any, extent: Any, size: int) -> Float[Array, "size length"]:

@@ -28,17 +28,18 @@ Views: TypeAlias = dict[str, View]
 """By the names of the batch: `source`, `target`, and any others, as a second source or a strong augmentation."""
 
 
-def needs(parts: Mapping[str, Any], names: Sequence[str], who: str) -> None:
+def needs(parts: Mapping[str, Any], names: Sequence[str], who: str, kind: str = "view") -> None:
     """Refuses views, or a batch of them, that lack one.
 
     Args:
       parts: by name.
       names: of those that are needed.
       who: needs them.
+      kind: what one of them is called in the message.
 
     Raises:
       ValueError: naming the first that is missing, and those there are.
     """
     missing = [name for name in names if name not in parts]
     if missing:
-        raise ValueError(f"{who} needs a view {missing[0]!r}; the batch has {sorted(parts)}")
+        raise ValueError(f"{who} needs a {kind} {missing[0]!r}; the batch has {sorted(parts)}")

@@ -12,6 +12,7 @@ from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.sharding import AxisType
 
 from jtl import ops
+from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean
 from jtl.model import upcast
 from jtl.typing import Batch
@@ -37,11 +38,7 @@ def sets(batch: Batch, names: Sequence[str] = ("support", "query")) -> tuple[dic
     Raises:
       ValueError: naming the first that is missing, and what the batch has.
     """
-    missing = [name for name in names if name not in batch]
-    if missing:
-        raise ValueError(
-            f"a batch of tasks needs {missing[0]!r}, as `jtl.data.episodes` makes it; it has {sorted(batch)}"
-        )
+    needs(batch, names, "an objective over tasks", "set")
     return tuple(dict(batch[name]) for name in names)
 
 

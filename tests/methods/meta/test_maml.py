@@ -384,5 +384,5 @@ def test_a_batch_without_one_of_its_sets_is_refused(key, missing):
     variables = objective.init(key, rows)
     rows["support set"] = rows.pop(missing)
     for use in (lambda: objective.init(key, rows), lambda: objective(*variables, rows, key, 0)):
-        with pytest.raises(ValueError, match=f"a batch of tasks needs '{missing}'.*it has .*'support set'"):
+        with pytest.raises(ValueError, match=f"over tasks needs a set '{missing}'; the batch has .*'support set'"):
             use()
