@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtl import ops
 from jtl.methods.adapt.test_time.norms import by_batch
 from jtl.model import Model, Variables
 from jtl.objective import NONE, complete
@@ -12,24 +13,21 @@ from jtl.typing import Batch, Key, Params, Stats
 
 
 def logits_of(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None) -> Any:
-    """The logits of a batch, normalised by the batch's statistics; rows that its mask leaves out are seen as zeros.
+    """The logits of a batch, normalised by the batch's statistics.
+
+    Rows that its mask leaves out are in these statistics too, because what fills up a batch are real examples; only
+    where they cannot be computed with are they zeros.
 
     Raises:
       ValueError: for an output that is not [batch, classes].
     """
-    x, mask = batch["x"], batch.get("mask")
-    if mask is not None:  # a NaN in a row that does not count would be in every gradient
-        x = jax.tree.map(lambda a: jnp.where(_along(jnp.asarray(mask) > 0, a), a, jnp.zeros_like(a)), x)
+    x = ops.without_masked(batch["x"], batch.get("mask"))
     out, _ = by_batch(net).apply(Variables(params, stats), x, train=True, key=key)
     if jnp.ndim(out.output) != 2:
         raise ValueError(
             f"test-time adaptation needs logits [batch, classes]; this network gives {jnp.shape(out.output)}"
         )
     return out.output
-
-
-def _along(rows: Any, a: Any) -> Any:
-    return rows.reshape(rows.shape + (1,) * (jnp.ndim(a) - 1))
 
 
 def with_net(net: Model) -> Any:

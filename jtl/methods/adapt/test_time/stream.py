@@ -73,7 +73,8 @@ def stream(
       trainable: which parameters adapt; all others stay bit-equal. By default those of normalisation layers.
       after: `after(key, params, start) -> params` of the adapted ones, after each update: `restore`, `ensemble`.
       guard: the stream starts again where the moving average of the loss, `0.9 m + 0.1 loss`, is below this: a model
-        that gives every row one class with certainty has an entropy near 0. None for no guard. SAR's is 0.2.
+        that gives every row one class with certainty has an entropy near 0. None for no guard. SAR's is 0.2. A batch
+        without a row that counts, as one of which SAR selects none, leaves the average as it is.
       episodic: see above.
 
     Raises:
@@ -111,11 +112,13 @@ def stream(
 
         def loss(part: Params, stats: Stats) -> tuple[Any, Any]:
             value, aux = objective(merge(part, rest), stats, batch, key, state.step)
+            terms = accumulate.as_terms(value)
             if "output" not in aux.outputs:
                 raise ValueError(f"a test-time objective gives the logits as output; it gives {sorted(aux.outputs)}")
-            return accumulate.total(accumulate.as_terms(value)), aux
+            counted = jnp.all(jnp.stack([jnp.asarray(term.count > 0) for term in terms.values()]))
+            return accumulate.total(terms), (aux, counted)
 
-        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(part, state.variables.stats)
+        (value, (aux, counted)), grads = jax.value_and_grad(loss, has_aux=True)(part, state.variables.stats)
         updates, opt = tx.update(grads, state.opt, part)
         moved: Any = optax.apply_updates(part, updates)
         if after is not None:
@@ -129,13 +132,13 @@ def stream(
             opt,
             state.start,
             state.step + 1,
-            jnp.where(fine, average, state.loss),
+            jnp.where(fine & counted, average, state.loss),  # the loss of no row is no loss of 0
             state.resets,
             state.key,
         )
         logits = aux.outputs["output"]
         if episodic:
-            logits = loss(moved, state.variables.stats)[1].outputs["output"]
+            logits = loss(moved, state.variables.stats)[1][0].outputs["output"]
         if guard is not None:
             low = new.loss < guard
             again = reset(new)._replace(resets=new.resets + 1)

@@ -176,6 +176,24 @@ def test_the_guard_starts_again_where_the_loss_is_low(variables):
         stream(tent(NET), optax.sgd(0.1), guard=0)
 
 
+def test_batches_without_a_reliable_row_do_not_trip_the_guard(variables):
+    """The loss of no row is no loss of 0: the model is uncertain, and has not collapsed."""
+    flat = variables._replace(
+        params={**variables.params, "head": jax.tree.map(jnp.zeros_like, variables.params["head"])}
+    )
+    adapting = stream(sar(NET), optax.sgd(0.1), guard=0.2)
+    step, state = jax.jit(adapting.step), adapting.init(flat, jax.random.key(1), BATCH)
+    state, _ = step(state._replace(loss=jnp.float32(0.25)), BATCH)  # every entropy is ln 3
+    assert (float(state.loss), int(state.resets)) == (0.25, 0)
+    sharp = flat._replace(params=jax.tree.map(lambda p: 1e3 * p, variables.params))
+    state, _ = step(state._replace(variables=sharp), BATCH)  # every entropy is near 0
+    assert float(state.loss) == pytest.approx(0.9 * 0.25, rel=1e-3)
+    masked = stream(tent(NET), optax.sgd(0.1), guard=0.2)
+    state = masked.init(variables, jax.random.key(1), BATCH)._replace(loss=jnp.float32(0.21))
+    state, _ = jax.jit(masked.step)(state, {"x": X, "mask": np.zeros(12, bool)})
+    assert (float(state.loss), int(state.resets)) == (pytest.approx(0.21), 0)
+
+
 def test_a_step_that_is_not_finite_changes_nothing(variables):
     adapting = stream(tent(NET), optax.adam(0.1))
     start = adapting.init(variables, jax.random.key(1), BATCH)
@@ -245,6 +263,18 @@ def test_masked_rows_do_not_move_a_network_without_batch_norm():
     masked, _ = jax.jit(adapting.step)(full, {"x": bad, "mask": np.arange(14) < 12})
     plain, _ = jax.jit(adapting.step)(full, BATCH)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), masked.variables, plain.variables)
+
+
+def test_rows_that_fill_up_a_batch_are_in_its_statistics(variables):
+    """They are real examples, where zeros would move the mean; only what cannot be computed with is a zero."""
+    adapting, mask = stream(tent(NET), optax.sgd(0.1)), np.arange(12) < 4
+    step, state = jax.jit(adapting.step), adapting.init(variables, jax.random.key(1), BATCH)
+    _, whole = step(state, BATCH)
+    _, filled = step(state, {"x": X, "mask": mask})
+    np.testing.assert_array_equal(filled, whole)
+    bad = np.where(mask[:, None], X, np.nan).astype(np.float32)
+    after, logits = step(state, {"x": bad, "mask": mask})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.variables, logits)))
 
 
 class Map(nn.Module):
