@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtl.methods.adapt.test_time.norms import without_dropout
 from jtl.model import Model, Variables
 from jtl.params import flatten
 
@@ -13,9 +14,9 @@ from jtl.params import flatten
 def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variables:
     """The variables with BatchNorm's running statistics replaced by the target's.
 
-    One pass in training mode; the statistics are the mean over batches of each batch's own. Layer l's statistics are
-    computed with all layers below it normalised by their batch. Parameters are unchanged, and so is every statistic
-    that a pass does not move, as of a frozen BatchNorm.
+    One pass in training mode, without dropout and stochastic depth; the statistics are the mean over batches of each
+    batch's own. Layer l's statistics are computed with all layers below it normalised by their batch. Parameters are
+    unchanged, and so is every statistic that a pass does not move, as of a frozen BatchNorm.
 
     Args:
       net: a network with BatchNorm.
@@ -36,17 +37,21 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
     if not jax.tree.leaves(variables.stats):
         raise ValueError("this network has no running statistics: AdaBN needs BatchNorm")
 
+    quiet = without_dropout(net)
+
     @jax.jit
     def moved(stats: Any, x: Any) -> Any:
-        return net.apply(Variables(variables.params, stats), x, train=True, key=jax.random.key(0))[1]
+        return quiet.apply(Variables(variables.params, stats), x, train=True, key=jax.random.key(0))[1]
 
-    # A layer moves by r + m (s − r). Two starts, 0 and 1, tell m, and so s, whatever the layer's momentum is.
+    # A layer moves by r + m (s − r). Two starts, 0 and k, tell m, and so s, whatever the layer's momentum is. k is as
+    # large as m s, because beside a statistic of 1e6 a start of 1 would leave no digit of m.
     zeros = jax.tree.map(jnp.zeros_like, variables.stats)
-    ones = jax.tree.map(jnp.ones_like, variables.stats)
     total, rate, count = zeros, zeros, 0
     for x in batches:
-        low, high = moved(zeros, x), moved(ones, x)
-        rate = jax.tree.map(lambda a, b: 1 + a - b, low, high)
+        low = moved(zeros, x)
+        start = jax.tree.map(lambda a: jnp.maximum(jnp.abs(a), 1), low)
+        high = moved(start, x)
+        rate = jax.tree.map(lambda a, b, k: 1 - (b - a) / k, low, high, start)
         total = jax.tree.map(lambda t, a, m: t + a / jnp.where(m == 0, 1, m), total, low, rate)
         count += 1
     if not count:

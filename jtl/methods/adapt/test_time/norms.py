@@ -60,7 +60,7 @@ def by_batch(net: Model) -> Model:
       >>> net = jtl.network(backbone=jtl.backbones.conv4(8), head=jtl.heads.linear(3))
       >>> whole = jtl.test_time.by_batch(net)
     """
-    quiet = intercepted(net, _WithoutDropout, "")
+    quiet = without_dropout(net)
 
     def apply(variables: Any, x: Any, *, train: bool, key: Any = None) -> tuple:
         del train
@@ -69,6 +69,11 @@ def by_batch(net: Model) -> Model:
         return out, variables.stats
 
     return net._replace(apply=apply)
+
+
+def without_dropout(net: Model) -> Model:
+    """The network without dropout and stochastic depth, in training mode too."""
+    return intercepted(net, _WithoutDropout, "")
 
 
 class _WithoutDropout:

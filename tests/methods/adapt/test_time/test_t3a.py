@@ -1,5 +1,6 @@
 """T3A against a dictionary of lists, and AdaBN against the statistics by hand."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -7,8 +8,10 @@ from nets import dense, normed, top
 
 from jtl.methods.adapt.test_time.ada_bn import ada_bn
 from jtl.methods.adapt.test_time.t3a import t3a
-from jtl.model import Model, Variables
+from jtl.model import Model, Variables, from_linen
 from jtl.networks import network
+from jtl.nn.batch_norm import BatchNorm
+from jtl.nn.layers import DropPath
 
 NET = network(backbone=dense(6), head=top(3))
 DRAW = np.random.default_rng(0)
@@ -94,3 +97,31 @@ def test_ada_bn_leaves_what_no_pass_moves():
     frozen = net._replace(apply=lambda variables, x, **_: (x, variables.stats))
     with pytest.raises(ValueError, match=r"moves none of the running statistics \['fixed', 'mean', 'seen'\]"):
         ada_bn(frozen, Variables({}, before), BATCHES)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e4])
+def test_ada_bn_is_exact_for_large_activations(scale):
+    """As of raw pixels: the momentum is recovered beside a statistic of 1e8."""
+    net = network(backbone=normed(6), head=top(3))
+    variables = net.init(jax.random.key(0), BATCHES[0])
+    moved = ada_bn(net, variables, [scale * x for x in BATCHES]).stats["backbone"]["norm"]
+    h = [scale * x.astype(np.float64) @ np.asarray(variables.params["backbone"]["layer"]["kernel"]) for x in BATCHES]
+    np.testing.assert_allclose(moved["var"], np.mean([a.var(0, ddof=1) for a in h], axis=0), rtol=1e-4)
+
+
+def test_ada_bn_sees_no_stochastic_depth():
+    """Its statistics are those of the network that predicts."""
+
+    class Dropped(nn.Module):
+        rate: float
+
+        @nn.compact
+        def __call__(self, x, train):
+            x = DropPath(self.rate)(nn.Dropout(self.rate)(x, deterministic=not train), train)
+            return {"pooled": BatchNorm(name="norm")(x, train)}
+
+    found = []
+    for rate in (0.0, 0.5):
+        net = network(backbone=from_linen(Dropped(rate)), head=top(3))
+        found.append(ada_bn(net, net.init(jax.random.key(0), BATCHES[0]), BATCHES).stats)
+    jax.tree.map(np.testing.assert_array_equal, *found)
