@@ -4,8 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jtl import ops
+from jtl.methods.adapt.source_free.rows import refuse_missing
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import diversity
 from jtl.model import Model, Variables
@@ -55,12 +58,14 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         own = {name: part for name, part in stats.items() if name != NAME}
-        out, moved = net.apply(Variables(params, own), batch["x"], train=True, key=key)
+        x = ops.without_masked(batch["x"], batch.get("mask"))
+        out, moved = net.apply(Variables(params, own), x, train=True, key=key)
         mask = jnp.ones(len(out.output), bool) if batch.get("mask") is None else jnp.asarray(batch["mask"]) > 0
         logits = jnp.where(mask[:, None], out.output, 0).astype(jnp.float32)
         p, places = jax.nn.softmax(logits), jnp.asarray(batch["y"])
         features = _unit(jax.lax.stop_gradient(jnp.where(mask[:, None], out.read, 0)).astype(jnp.float32))
-        bank = _replaced(stats[NAME], places, mask, features, jax.lax.stop_gradient(p))
+        rows_of_all = map(ops.gather, (places, mask, features, jax.lax.stop_gradient(p)))
+        bank = _replaced(stats[NAME], *rows_of_all)  # every device keeps the same bank
         near, far, back = neighbours_of(features, bank["features"], places, neighbours, expanded)
         weights = jnp.where(back, 1.0, affinity)
         first = jnp.einsum("bkc,bc,bk->b", bank["predictions"][near], p, weights)
@@ -68,7 +73,7 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
         terms = {
             "neighbours": mean(-first, mask),
             "expanded": mean(-second, mask),
-            "diversity": Mean(-diversity(logits, mask), jnp.ones(())),
+            "diversity": Mean(-diversity(ops.gather(logits), ops.gather(mask)), jnp.ones(())),
         }
         return terms, Aux({**moved, NAME: bank}, {}, {"output": out.output, "read": out.read})
 
@@ -91,6 +96,9 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
       net: the network of `nrc`.
       variables: of its `init`.
       target: batches `{"x", "y", "mask"}`, y the row of each example; `len(target)` batches hold each row.
+
+    Raises:
+      ValueError: where a row of the target is in none of the batches.
     """
     own = Variables(variables.params, {name: part for name, part in variables.stats.items() if name != NAME})
 
@@ -101,9 +109,12 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
         p = jax.nn.softmax(out.output.astype(jnp.float32))
         return _replaced(bank, batch["y"], mask, _unit(out.read.astype(jnp.float32)), p)
 
-    bank = variables.stats[NAME]
+    bank, places = variables.stats[NAME], []
     for i in range(len(target)):
-        bank = add(bank, target[i])
+        batch = target[i]
+        places.append(np.asarray(batch["y"])[... if batch.get("mask") is None else np.asarray(batch["mask"]) > 0])
+        bank = add(bank, batch)
+    refuse_missing(len(bank["features"]), np.concatenate(places))
     return variables._replace(stats={**variables.stats, NAME: bank})
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jtl import losses
+from jtl import losses, ops
+from jtl.methods.adapt.source_free.rows import refuse_missing
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import diversity, entropy
 from jtl.model import Model, Variables
@@ -57,16 +58,18 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
-        out, moved = net.apply(Variables(params, _own(stats)), batch["x"], train=True, key=key)
         labels, mask = stats[NAME], batch.get("mask")
+        x = ops.without_masked(batch["x"], mask)
+        out, moved = net.apply(Variables(params, _own(stats)), x, train=True, key=key)
         logits = out.output
         if mask is not None:
             logits = jnp.where((jnp.asarray(mask) > 0)[:, None], logits, 0)
+        kept = jnp.ones(len(logits), bool) if mask is None else jnp.asarray(mask) > 0
         y = labels[batch["y"]]
-        known = (y >= 0) if mask is None else (y >= 0) & (jnp.asarray(mask) > 0)
+        known = (y >= 0) & kept
         terms = {
             "entropy": mean(entropy(logits), mask),
-            "diversity": Mean(-diversity(logits, mask), jnp.ones(())),
+            "diversity": Mean(-diversity(ops.gather(logits), ops.gather(kept)), jnp.ones(())),
             "pseudo": mean(losses.cross_entropy(logits, jnp.maximum(y, 0)), known).scale(weight),
         }
         return terms, Aux({**moved, NAME: labels}, {}, {"output": out.output, "read": out.read})
@@ -107,9 +110,7 @@ def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
             logits.append(z[kept])
             places.append(np.asarray(batch["y"])[kept])
         rows = np.concatenate(places)
-        missing = np.setdiff1d(np.arange(len(labels)), rows)
-        if len(missing):
-            raise ValueError(f"{len(missing)} of {len(labels)} rows are in no batch of target, as row {missing[0]}")
+        refuse_missing(len(labels), rows)
         new = labels.copy()
         new[rows] = centroid_labels(np.concatenate(reads), np.concatenate(logits))
         return state._replace(stats={**state.stats, NAME: jnp.asarray(new)})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from nets import dense, top
+from nets import dense, largest_difference, top
 
 import jtl
 from jtl.methods.adapt.source_free import centroid_labels, memory, nrc, pseudo_labels, shot
@@ -13,6 +13,7 @@ from jtl.methods.adapt.source_free.nrc import neighbours_of
 from jtl.metrics.accumulate import as_terms, total
 from jtl.networks import network
 from jtl.params import flatten, select
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
 
 NET = network(backbone=dense(6), head=top(3))
@@ -111,6 +112,9 @@ def test_masked_rows_do_not_matter(make):
     masked = jax.value_and_grad(loss, has_aux=True)(variables.params, {**bad, "mask": np.arange(8) < 6})
     plain = jax.value_and_grad(loss, has_aux=True)(variables.params, {"x": X[:6], "y": np.arange(6)})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), masked, plain)
+    bad["x"][6:] = np.nan
+    spoilt = jax.value_and_grad(loss, has_aux=True)(variables.params, {**bad, "mask": np.arange(8) < 6})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), spoilt, plain)
     nothing = jax.value_and_grad(loss, has_aux=True)(variables.params, {**bad, "mask": np.zeros(8, bool)})
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nothing))
 
@@ -155,3 +159,27 @@ def test_numbers_that_cannot_be_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+@pytest.mark.parametrize("make", [lambda: shot(NET, 20), lambda: nrc(NET, 20)], ids=["shot", "nrc"])
+def test_pmapped_devices_take_the_step_of_one(make):
+    """The diversity is the whole batch's, and every device keeps the same bank of all rows."""
+    objective = make()
+    variables = objective.init(KEY, TARGET[0])
+    if "nrc" in variables.stats:
+        variables = memory(NET, variables, TARGET)
+    rows = {"x": X[:16], "y": np.arange(16), "mask": np.arange(16) % 5 != 2}
+    step = make_step(objective, optax.sgd(0.5))
+    state = step.init(variables, KEY)
+    wanted, _ = jax.jit(step)(state, rows)
+    found, _ = pmap_step(step)(replicated(state), split_batch(rows))
+    assert largest_difference(jax.device_get(unreplicated(found)).params, jax.device_get(wanted.params)) < 1e-5
+    for device in range(8):
+        own = jax.tree.map(lambda a, i=device: np.asarray(a)[i], found.stats)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own, jax.device_get(wanted.stats))
+
+
+def test_a_memory_without_every_row_is_told():
+    short = jtl.data.arrays(X, np.arange(20), batch_size=8, shuffle=False, drop_last=True)
+    with pytest.raises(ValueError, match="4 of 20 rows are in no batch of target, as row 16"):
+        memory(NET, nrc(NET, 20).init(KEY, TARGET[0]), short)
