@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses, ops, rng
+from jtl.methods.adapt.dann import DOMAINS
+from jtl.methods.adapt.own_norms import refuse_own
 from jtl.methods.adapt.terms import checked, row_logits, view_of, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
@@ -34,7 +36,7 @@ def domain_mixup(
 
     Raises:
       ValueError: for a weight or α out of range; while tracing, for a view that is missing, domains of two sizes,
-        labels or inputs of another form.
+        labels or inputs of another form, or a domain in `own_norms`.
 
     Example:
       >>> import jtl
@@ -48,7 +50,8 @@ def domain_mixup(
         raise ValueError(f"alpha={alpha}: give a positive number")
 
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
-        source, target = (view_of(views, d, name) for d in ("source", "target"))
+        refuse_own(params, DOMAINS, name)
+        source, target = (view_of(views, d, name) for d in DOMAINS)
         y = source.y
         if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(jnp.asarray(y).dtype, jnp.integer):
             raise ValueError(f"{name}: 'source' must have integer labels [batch]")
@@ -73,6 +76,7 @@ def domain_mixup(
         p = jax.lax.stop_gradient(jax.nn.softmax(z))
         wanted = b[:, None] * jax.nn.one_hot(y, z.shape[1]) + (1 - b)[:, None] * p
         mixed = jnp.where(kept[:, None], out.output.astype(z.dtype), 0.0)
-        return {name: weighted(mean(losses.cross_entropy(mixed, wanted), kept), weight, step)}, Aux(stats)
+        value = mean(losses.cross_entropy(mixed, wanted), kept, source.rows.get("weights"))
+        return {name: weighted(value, weight, step)}, Aux(stats)
 
     return Objective(run)

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops, rng
+from jtl.methods.adapt.own_norms import refuse_own
 from jtl.methods.adapt.terms import checked, clean, row_logits, view_of, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
@@ -44,7 +45,7 @@ def mean_teacher(
 
     Raises:
       ValueError: for a weight or momentum out of range, for a model that is no network; at init, where `name` is taken;
-        while tracing, for a view that is missing, or views of two sizes.
+        while tracing, for a view that is missing, views of two sizes, or a teacher's view in `own_norms`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -67,6 +68,7 @@ def mean_teacher(
         return {n: params[n] for n in names if n in params}
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        refuse_own(params, (teacher,), name)
         z, kept = row_logits(views, student, name)
         view = view_of(views, teacher, name)
         averaged = cast_floating(stats[name], dtype_of(params))

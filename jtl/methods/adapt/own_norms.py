@@ -1,5 +1,7 @@
 """Domain-specific batch normalisation: each domain has scales, biases and statistics of its own."""
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 
@@ -53,6 +55,20 @@ def with_own_norms(net: Model, variables: Variables, domains: tuple[str, ...]) -
     params = {d: jax.tree.map(jnp.array, layers) for d in domains} | variables.params.get(NAME, {})
     stats = {d: jax.tree.map(jnp.array, running) for d in domains} | variables.stats.get(NAME, {})
     return Variables({**variables.params, NAME: params}, {**variables.stats, NAME: stats})
+
+
+def refuse_own(params: Params, names: Iterable[str], who: str) -> None:
+    """Refuses domains with normalisation layers of their own, for a term that predicts by the network's.
+
+    Raises:
+      ValueError: naming the first such domain.
+    """
+    own = [name for name in names if name in params.get(NAME, {})]
+    if own:
+        raise ValueError(
+            f"{who} predicts {own[0]!r} by the network's own normalisation layers, and own_norms={own[0]!r} gives it"
+            " others: leave it out of own_norms"
+        )
 
 
 def of_domain(variables: Variables, domain: str) -> Variables:

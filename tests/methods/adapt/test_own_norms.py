@@ -98,5 +98,10 @@ def test_what_does_not_fit_is_refused():
         adapt(NET, own_norms=("second",))(VARIABLES.params, VARIABLES.stats, ROWS, KEY, 0)
     with pytest.raises(ValueError, match="no view is left"):
         adapt(NET, own_norms=("source", "target"))(VARIABLES.params, VARIABLES.stats, ROWS, KEY, 0)
+    for term in (alignments.mean_teacher(NET, student="target"), alignments.domain_mixup(NET, alpha=1.0)):
+        objective = adapt(NET, alignments=[term], own_norms=("target",))
+        given = objective.init(KEY, ROWS)
+        with pytest.raises(ValueError, match="predicts 'target' by the network's own normalisation layers"):
+            objective(given.params, given.stats, ROWS, KEY, 0)
     with pytest.raises(ValueError, match="no normalisation layer"):
         adapt(network(backbone=dense(4), head=top(3)), own_norms=("source",)).init(KEY, ROWS)
