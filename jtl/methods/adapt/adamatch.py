@@ -86,7 +86,7 @@ def adamatch(
         if between["source"].shape != between["source_strong"].shape:
             sizes = [len(z) for z in between.values()]
             raise ValueError(f"{name}: 'source' has {sizes[0]} rows and 'source_strong' {sizes[1]}: give two views")
-        part = {"y": batch["source"]["y"], "mask": batch["source"].get("mask")}
+        part = {**views["source"].rows, "y": batch["source"]["y"], "mask": batch["source"].get("mask")}
         value, found = judged(between["source"], part, losses.cross_entropy, metrics)
         strong_part = {**part, "mask": views["source_strong"].mask}
         strong, _ = judged(between["source_strong"], strong_part, losses.cross_entropy, {})

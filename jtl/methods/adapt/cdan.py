@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, default_critic, judge
+from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import View, Views
 from jtl.methods.views import needs
 from jtl.model import Model, Variables
@@ -62,6 +63,7 @@ def cdan(
 
     Long et al., Conditional Adversarial Domain Adaptation, 2018, arXiv 1705.10667.
     """
+    checked(weight, name)
     if randomised is not None and randomised < 1:
         raise ValueError(f"randomised={randomised}: the size of the map is at least 1")
     model = default_critic() if critic is None else critic

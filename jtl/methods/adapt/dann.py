@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from jtl import heads, losses, ops, rng
+from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import View, Views, look
 from jtl.methods.finetune.finetune import judged
 from jtl.methods.views import needs
@@ -68,6 +69,7 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818.
     """
+    checked(weight, name)
     model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
@@ -106,6 +108,7 @@ def alternating(
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
       >>> first, second = jtl.alternating(net, jtl.heads.mlp(1, (8,)))
     """
+    checked(weight, name)
 
     def critic_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
@@ -122,7 +125,7 @@ def alternating(
         terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name))
         against: dict[str, Mean] = {term: value.scale(-strength) for term, value in terms.items()}
         source = views["source"]
-        value, _ = judged(source.output, {"y": source.y, "mask": source.mask}, loss, {})
+        value, _ = judged(source.output, {**source.rows, "y": source.y, "mask": source.mask}, loss, {})
         return {"source": value, **against}, aux
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:

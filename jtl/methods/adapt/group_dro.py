@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from jtl import losses
 from jtl.methods.adapt.views import look
-from jtl.methods.adapt.vrex import checked, labelled, values_of, whole
+from jtl.methods.adapt.vrex import checked, counted, labelled, risk_of, whole
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.views import needs
-from jtl.metrics.accumulate import Metric, mean, measure
+from jtl.metrics.accumulate import Metric, measure
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
@@ -64,7 +64,7 @@ def group_dro(
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         views, stats = look(net, params, stats, batch, key)
-        risks = {d: mean(values_of(views, d, loss), views[d].mask) for d in names}
+        risks = {d: risk_of(views, d, loss) for d in names}
         now = jax.lax.stop_gradient(jnp.stack([whole(risks[d]) for d in names]))
         q = jax.nn.softmax(jnp.log(stats[name]) + rate * now.astype(stats[name].dtype))
         q = jnp.maximum(q, jnp.finfo(q.dtype).tiny)  # a weight of 0 would stay 0 for ever
@@ -72,7 +72,7 @@ def group_dro(
         found: dict[str, Any] = {}
         for i, d in enumerate(names):
             view = labelled(views, d)
-            found |= {f"{d}/{n}": measure(metric, view.output, view.y, view.mask) for n, metric in metrics.items()}
+            found |= {f"{d}/{n}": measure(metric, view.output, view.y, counted(view)) for n, metric in metrics.items()}
             found |= {f"{d}/weight": q[i], f"{d}/risk": risks[d]}
         return terms, Aux({**stats, name: q}, found, {d: view.output for d, view in views.items()})
 
@@ -83,4 +83,4 @@ def group_dro(
             return variables
         return Variables(variables.params, {**variables.stats, name: jnp.full(len(names), 1 / len(names))})
 
-    return Objective(run, init)
+    return Objective(run, init, classes=net.classes)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses
+from jtl.methods.adapt import terms
 from jtl.methods.adapt.views import Views
 from jtl.methods.adapt.vrex import checked, labelled, whole
 from jtl.metrics.accumulate import element_weights, mean
@@ -49,6 +50,7 @@ def irm(
 
     Arjovsky et al., Invariant Risk Minimization, 2019, arXiv 1907.02893.
     """
+    terms.checked(weight, name)
     names = checked(domains)
 
     def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
@@ -62,7 +64,7 @@ def irm(
                 raise ValueError(f"irm: {domain!r} has {len(z)} rows; the two halves need one each at least")
             one = jnp.ones((), z.dtype)
             _, slopes = jax.jvp(lambda w, z=z, y=view.y: loss(w * z, y), (one,), (one,))
-            count = element_weights(slopes.shape, view.mask, None)
+            count = element_weights(slopes.shape, view.mask, view.rows.get("weights"))
             count = jnp.ones(slopes.shape) if count is None else count
             halves = [whole(mean(slopes[i::2], count[i::2])) for i in (0, 1)]
             products.append(halves[0] * halves[1])

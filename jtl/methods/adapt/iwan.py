@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
-from jtl.methods.adapt.terms import row_logits
+from jtl.methods.adapt.terms import checked, row_logits
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import entropy
@@ -53,6 +53,7 @@ def iwan(
 
     Zhang et al., Importance Weighted Adversarial Nets for Partial Domain Adaptation, 2018, arXiv 1803.09210.
     """
+    checked(weight, name)
     if not 0 <= entropy_weight < float("inf"):
         raise ValueError(f"entropy_weight={entropy_weight}: give a finite number that is not negative")
     own, other = (default_critic() if c is None else c for c in (critic, first))

@@ -75,7 +75,7 @@ def mcd(
             if supervised:
                 if source.y is None:
                     raise ValueError("mcd: the batch has no labels of 'source'")
-                rows = {"y": source.y, "mask": source.mask}
+                rows = {**source.rows, "y": source.y, "mask": source.mask}
                 value, found = judged(source.output, rows, loss, ACCURACY)
                 for head, of_head in (("first", value), (name, judged(others[:n], rows, loss, {})[0])):
                     terms |= {head if t == "loss" else f"{head}/{t}": m for t, m in as_terms(of_head).items()}

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Integer
 
 from jtl import heads, losses, ops, rng
 from jtl.methods.adapt.dann import DOMAINS
+from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import Views
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
@@ -57,6 +58,7 @@ def mdd(
 
     Zhang et al., Bridging Theory and Algorithm for Domain Adaptation, 2019, arXiv 1904.05801.
     """
+    checked(weight, name)
     if not gamma > 0:
         raise ValueError(f"gamma={gamma}: the weight of the source must be positive")
 

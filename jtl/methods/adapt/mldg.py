@@ -8,11 +8,11 @@ import jax.numpy as jnp
 
 from jtl import losses, ops, rng
 from jtl.methods.adapt.views import look
-from jtl.methods.adapt.vrex import checked, labelled, values_of
+from jtl.methods.adapt.vrex import checked, counted, labelled, risk_of
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.views import needs
-from jtl.metrics.accumulate import Mean, Metric, mean, measure
-from jtl.model import Model, Variables
+from jtl.metrics.accumulate import Mean, Metric, measure
+from jtl.model import Model, Variables, upcast
 from jtl.objective import NONE, Objective, complete
 from jtl.params import merge, split
 from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
@@ -79,7 +79,7 @@ def mldg(
 
         def risks(part: Params) -> tuple[dict[str, Mean], Any]:
             views, new = look(net, merge(part, rest), stats, batch, key)
-            return {d: mean(values_of(views, d, loss), views[d].mask) for d in names}, (views, new)
+            return {d: risk_of(views, d, loss) for d in names}, (views, new)
 
         def of_train(part: Params) -> tuple[Any, Any]:
             found, aux = risks(part)
@@ -90,7 +90,8 @@ def mldg(
         (_, (found, (views, new))), slope = jax.value_and_grad(of_train, has_aux=True)(part)
         slope = ops.batch_sum(slope)
         slope = jax.lax.stop_gradient(slope) if order == 1 else slope
-        after, _ = risks(jax.tree.map(lambda p, g: p - inner_lr * g, part, slope))
+        # In float32 at least: to 8 bits of bfloat16 such a step would be lost.
+        after, _ = risks(jax.tree.map(lambda p, g: p - inner_lr * g, upcast(part), upcast(slope)))
         terms = {}
         for i, d in enumerate(names):
             terms[f"{d}/train"] = found[d].scale(jnp.where(out[i], 0.0, 1.0 / (len(names) - held_out)))
@@ -98,7 +99,7 @@ def mldg(
         told: dict[str, Any] = {}
         for d in names:
             view = labelled(views, d)
-            told |= {f"{d}/{n}": measure(metric, view.output, view.y, view.mask) for n, metric in metrics.items()}
+            told |= {f"{d}/{n}": measure(metric, view.output, view.y, counted(view)) for n, metric in metrics.items()}
         return terms, Aux(new, told, {d: view.output for d, view in views.items()})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl._tracing import scope
+from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import Views
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
@@ -44,6 +45,7 @@ def osbp(net: Model, weight: float | Schedule = 1.0, *, threshold: float = 0.5, 
 
     Saito et al., Open Set Domain Adaptation by Backpropagation, 2018, arXiv 1804.10427.
     """
+    checked(weight, name)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: the probability of the unknown lies in (0, 1)")
     heads = {n: model for n, model in parts_of(net).items() if n != "backbone"}

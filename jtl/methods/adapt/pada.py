@@ -10,6 +10,7 @@ import numpy as np
 from jtl import losses
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
+from jtl.methods.adapt.terms import checked
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import Metric
@@ -64,6 +65,7 @@ def pada(
 
     Cao et al., Partial Adversarial Domain Adaptation, 2018, arXiv 1808.04205.
     """
+    checked(weight, name)
     model = default_critic() if critic is None else critic
     plain = dann(model, weight, name=name)
 

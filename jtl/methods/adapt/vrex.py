@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import losses, ops
+from jtl.methods.adapt import terms
 from jtl.methods.adapt.views import View, Views
-from jtl.metrics.accumulate import Mean, mean
+from jtl.metrics.accumulate import Mean, element_weights, mean
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
@@ -46,12 +47,13 @@ def vrex(
 
     Krueger et al., Out-of-Distribution Generalization via Risk Extrapolation, 2020, arXiv 2003.00688.
     """
+    terms.checked(weight, name)
     names = checked(domains)
 
     def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
         del params, key
         beta = weight(step) if callable(weight) else weight
-        risks = [mean(values_of(views, d, loss), views[d].mask) for d in names]
+        risks = [risk_of(views, d, loss) for d in names]
         r = jnp.stack([whole(m) for m in risks])
         seen = jnp.stack([ops.batch_sum(m.count) > 0 for m in risks]).astype(r.dtype)
         n = jnp.maximum(seen.sum(), 1.0)
@@ -84,10 +86,15 @@ def labelled(views: Views, domain: str) -> View:
     return view._replace(output=ops.without_masked(view.output, view.mask))
 
 
-def values_of(views: Views, domain: str, loss: Callable) -> Array:
-    """The loss of each row of a domain."""
+def risk_of(views: Views, domain: str, loss: Callable) -> Mean:
+    """The mean loss of a domain's rows, under its mask and weights."""
     view = labelled(views, domain)
-    return loss(view.output, view.y)
+    return mean(loss(view.output, view.y), view.mask, view.rows.get("weights"))
+
+
+def counted(view: View) -> Any:
+    """The product of a view's mask and weights; None where it has neither."""
+    return element_weights(jnp.shape(view.y), view.mask, view.rows.get("weights"))
 
 
 def whole(part: Mean) -> Array:

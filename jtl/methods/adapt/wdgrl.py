@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, default_critic
+from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import Views
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Sums, mean
@@ -59,6 +60,7 @@ def wdgrl(
 
     Shen et al., Wasserstein Distance Guided Representation Learning for Domain Adaptation, 2018, arXiv 1707.01217.
     """
+    checked(weight, name)
     if not penalty > 0:
         raise ValueError(f"penalty={penalty}: without a gradient penalty the critic estimates no distance")
     model = default_critic() if critic is None else critic

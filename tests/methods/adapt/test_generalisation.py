@@ -112,6 +112,8 @@ def test_group_dro_weighs_by_the_exponentiated_risk(key):
     net, _, _ = parts(key, rows["a"]["x"])
     objective = group_dro(net, NAMES, rate=0.5)
     start = objective.init(key, rows)
+    named = network(backbone=dense(4), head=top(3))._replace(classes=("a", "b", "c"))
+    assert group_dro(named, NAMES).classes == ("a", "b", "c")
     step = make_step(objective, optax.sgd(0.1))
     update, state = jax.jit(step), step.init(start, key)
     q = np.full(3, 1 / 3)

@@ -9,7 +9,7 @@ from nets import batch, dense, largest_difference, top
 
 from jtl import alignments, losses, rng
 from jtl.metrics.accumulate import as_terms, total
-from jtl.model import cast_floating
+from jtl.model import cast_floating, upcast
 from jtl.networks import network
 from jtl.params import select
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
@@ -90,6 +90,21 @@ def test_the_inner_step_changes_what_is_adapted_alone():
     moved = {**VARIABLES.params, "head": jax.tree.map(lambda p, g: p - 0.5 * g, VARIABLES.params["head"], g["head"])}
     (name,) = set(NAMES) - set(train)
     np.testing.assert_allclose(terms[f"{name}/held_out"].value, risk(moved, ROWS[name]), rtol=1e-5)
+
+
+def test_the_inner_step_survives_bfloat16():
+    """A step of 5e-4 is below the 8 bits of such parameters: the second pass must not see it rounded away."""
+    objective = alignments.mldg(NET, NAMES, inner_lr=5e-3, metrics={})
+    low = cast_floating(VARIABLES.params, jnp.bfloat16)
+    rows = {n: {**part, "x": jnp.asarray(part["x"], jnp.bfloat16)} for n, part in ROWS.items()}
+    gaps = []
+    for params, data in ((low, rows), (upcast(low), {n: {**p, "x": upcast(p["x"])} for n, p in rows.items()})):
+        far = alignments.mldg(NET, NAMES, inner_lr=1e-9, metrics={})
+        one, other = (jax.jit(o.loss)(params, {}, data, KEY, 0)[0] for o in (objective, far))
+        (name,) = [n for n in NAMES if float(one[f"{n}/held_out"].value) != 0]
+        gaps.append(float(one[f"{name}/held_out"].value) - float(other[f"{name}/held_out"].value))
+    np.testing.assert_allclose(gaps[0], gaps[1], rtol=0.2)
+    assert abs(gaps[1]) > 1e-5
 
 
 def test_masked_rows_reach_nothing():
