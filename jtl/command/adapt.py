@@ -76,6 +76,12 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     target = target_of(settings, train)
     options = {"arch": settings.arch, "kind": train.kind, "size": settings.size}
     loaded = pretrained(settings.weights, train.classes, key=rng.stream(key, "head"), **options)
+    if settings.method == "ada_bn" and (folded(loaded.variables) or not jax.tree.leaves(loaded.variables.stats)):
+        has = "has no batch normalisation" if not folded(loaded.variables) else "has it folded into its convolutions"
+        raise ValueError(
+            f"method='ada_bn': the network of {settings.weights!r} {has}, so there are no statistics to replace; take"
+            " another method or other weights"
+        )
     items = (*train.items, *target.examples.items)
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
@@ -93,11 +99,6 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     if settings.oracle:
         notes.append("ORACLE: the checkpoint was chosen by the labels of the target; without them nobody can choose so")
     if folded(before):
-        if settings.method == "ada_bn":
-            raise ValueError(
-                f"method='ada_bn': batch normalisation is folded into the weights {settings.weights!r}, so there are no"
-                " statistics to replace; take another method or other weights"
-            )
         notes.append("batch normalisation is folded into these weights: its statistics and scales stay as they are")
     loaded = loaded._replace(variables=before)
     best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, say).run()

@@ -98,9 +98,9 @@ class Training:
             self.say(name)
         if name == "ada_bn":
             data = self.batches(self.target.examples, margin=False)
-            found = ada_bn(self.net, start, [data[i]["x"] for i in range(len(data))])
-            scores["after"] = self.look(found)
-            return found, scores, self.steps, read_json_lines(folder / "source" / "metrics.jsonl")
+            found = ada_bn(self.net, start, (data[i]["x"] for i in range(len(data))))
+            history = read_json_lines(folder / "source" / "metrics.jsonl")
+            return *self.chosen(scores, self.look(found), lambda: found, self.steps), history
         refresh, data = None, self.pairs
         if name == "shot":
             rows = len(self.target.examples)
@@ -114,12 +114,17 @@ class Training:
             objective, groups = made.objective, made.groups
         _, saver = self.fit(objective, groups, data, start, folder, refresh)
         history, best = read_json_lines(folder / "metrics.jsonl"), saver.about(step="best")
+        found = {name: best["metrics"][name] for name in scores["before"]}
+        return *self.chosen(scores, found, lambda: self.own_part(saver.variables(step="best")), best["step"]), history
+
+    def chosen(
+        self, scores: dict[str, Any], found: dict[str, float], adapted: Callable[[], Variables], step: int
+    ) -> tuple[Variables, dict[str, dict[str, float]], int]:
+        """What was adapted where its score is better than before, else the variables before and step 0."""
         sign = -1 if self.watched in LOW else 1
-        if sign * scores["before"][self.watched] >= sign * best["metrics"][self.watched]:
-            scores["after"] = scores["before"]
-            return self.loaded.variables, scores, 0, history
-        scores["after"] = {name: best["metrics"][name] for name in scores["before"]}
-        return self.own_part(saver.variables(step="best")), scores, best["step"], history
+        if sign * scores["before"][self.watched] >= sign * found[self.watched]:
+            return self.loaded.variables, {**scores, "after": scores["before"]}, 0
+        return adapted(), {**scores, "after": found}, step
 
     def fit(
         self, objective: Any, groups: Sequence[tuple[str, ...]], data: Any, start: Variables, folder: Path, refresh: Any

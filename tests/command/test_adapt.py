@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ from safetensors.numpy import save_file
 import jtl
 from jtl import cli
 from jtl.command import adapt, adapt_target, adaptations, source, sweep
-from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.adapt_settings import LOW, AdaptSettings
+from jtl.command.adapt_training import Training
 from jtl.command.swept import favoured, ranking
 from jtl.model import Variables
 
@@ -203,6 +205,26 @@ def test_mistakes_name_what_cannot_be(made, tmp_path):
         source.read(tmp_path / "split")
     with pytest.raises(FileNotFoundError, match="the target"):
         adapt.run(AdaptSettings(made / "day", made / "none", str(made / "net"), "mcc", tmp_path / "x"), lambda _: None)
+    said = []
+    with pytest.raises(ValueError, match=r"method='ada_bn': the network of '.*net' has no batch normalisation"):
+        adapt.run(AdaptSettings(made / "day", made / "night", str(made / "net"), "ada_bn", tmp_path / "x"), said.append)
+    assert not said  # before anything is computed
+
+
+@pytest.mark.parametrize(
+    ("watched", "found", "step"), [("im", 0.6, 7), ("im", 0.4, 0), ("dev", 0.6, 0), ("dev", 0.4, 7)]
+)
+def test_what_was_adapted_is_kept_where_its_score_is_better(watched, found, step):
+    """AdaBN too, which has one candidate."""
+    assert ("dev" in LOW, "im" in LOW) == (True, False)
+    step = 7 if (watched, found) in {("im", 0.6), ("dev", 0.4)} else 0
+    before = SimpleNamespace(variables=Variables({"w": 0.0}, {}))
+    scores = {"before": {watched: 0.5}}
+    adapted = Variables({"w": 1.0}, {})
+    run = SimpleNamespace(watched=watched, loaded=before)
+    best, told, chosen = Training.chosen(run, scores, {watched: found}, lambda: adapted, 7)  # pyright: ignore[reportArgumentType]
+    assert (best, chosen) == ((adapted, 7) if step else (before.variables, 0))
+    assert told == {"before": {watched: 0.5}, "after": {watched: found if step else 0.5}}
 
 
 def test_a_sweep_resumes_and_ranks_by_the_mean_over_seeds(tmp_path):
