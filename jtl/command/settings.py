@@ -10,7 +10,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from jtl.command.folders import folder_of, refuse_among, stem
 from jtl.paths import local
+
+EXAMPLES = ("data", "source", "target", "support")
+"""The settings of all commands that name examples."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path("runs") / self.data.stem if self.out is None else local(self.out, "--out")
+        return folder_of(self.out, stem(self.data))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -102,7 +106,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:
     """Refuses a folder that cannot be written, before anything is computed, and one with a run of other settings.
 
-    That run would be replaced; more steps may go on from it.
+    That run would be replaced; more steps may go on from it. A folder among the examples is refused too.
 
     Args:
       settings: of the run, a dataclass with `folder` and `as_json`.
@@ -112,8 +116,9 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> Non
       ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
     """
     writable(settings.folder)
+    refuse_among(settings.folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
     then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
-    if then and not {"data", "source", "support"} & set(then) & set(now):
+    if then and not set(EXAMPLES) & set(then) & set(now):
         raise ValueError(f"{str(settings.folder)!r} holds a run of another command: give --out another folder")
     if then:
         defaults = {field.name: field.default for field in dataclasses.fields(settings)}
