@@ -42,7 +42,7 @@ class Settings:
       learning_rate: the peak for what is below the head.
       find_rate: take a tenth of the rate of the lowest loss in a range test (`jtl.lr_find`) in its place.
       patience: evaluations without a new best until the run stops, by the accuracy, and of equal ones by the loss;
-        there are ten to twenty evaluations in a run.
+        there are ten to twenty evaluations in a run, and one a step where it has fewer steps.
       balanced: weigh classes by the inverse of their frequency.
       seed: of the split and of all randomness.
     """

@@ -241,7 +241,7 @@ def _below(
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
     one = mesh(devices=jax.devices()[:1])
     judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
-    every = max(1, min(len(data), steps // 10))
+    every = between(steps, len(data))
     # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
     validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
     saver = Checkpoints(
@@ -260,6 +260,18 @@ def _below(
     say(f"validation accuracy {told}; the best step is {saver.about(step='best')['step']}")
     chosen = max(scores, key=lambda name: scores[name][RANK])
     return found[chosen], history, chosen
+
+
+def between(steps: int, epoch: int) -> int:
+    """The steps from one evaluation to the next: an epoch, where that gives ten to twenty evaluations in a run.
+
+    Patience counts evaluations: of five examples an epoch is one step, and a run would stop within its warm-up.
+
+    Example:
+      >>> between(600, 60), between(50, 1), between(1000, 200)
+      (60, 3, 100)
+    """
+    return max(1, -(-steps // 20), min(epoch, steps // 10))
 
 
 def ranked(z: Any, y: Any) -> Any:
