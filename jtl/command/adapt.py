@@ -13,7 +13,7 @@ from jtl.command import adaptations, passes, source
 from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
-from jtl.command.adapt_training import Training
+from jtl.command.adapt_training import FREE, Training
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.scores import Scores, scored
@@ -70,7 +70,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
       FileNotFoundError: for data or weights that are not there.
       ValueError: for data or weights that do not fit, in words.
     """
-    files.refuse_another(settings, free=("out",))
+    files.refuse_another(settings, FREE)
     splits = split(source.read(settings.source, text=settings.text, label=settings.label), settings.seed)
     train, key = splits["train"], jax.random.key(settings.seed)
     target = target_of(settings, train)

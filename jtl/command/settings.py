@@ -15,6 +15,10 @@ from jtl.paths import local
 
 EXAMPLES = ("data", "source", "target", "support")
 """The settings of all commands that name examples."""
+DONE, BEGUN = "run.json", "settings.json"
+"""A run's file of settings and results, and that of settings alone, which is there once training begins."""
+CHECKPOINTS = ("checkpoints/step_*/manifest.json", "source/checkpoints/step_*/manifest.json")
+"""What a run that was killed resumes from."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,34 @@ class Settings:
 
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Writes `run.json` of a run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(folder / DONE, content)
+
+
+def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps")) -> None:
+    """Writes the settings of a run that begins to train into `settings.json` of its folder.
+
+    A run that is killed leaves it beside its checkpoints, which do not say the weights that the run began with, and
+    `refuse_another` compares it with the run that would resume from them.
+
+    Args:
+      settings: of the run, a dataclass with `folder` and `as_json`.
+      saver: of the run's checkpoints; no other run can claim them meanwhile.
+      free: as of `refuse_another`.
+
+    Raises:
+      NotClaimed: where another run has the folder.
+      ValueError: where another run has left checkpoints there since this one looked.
+    """
+    with saver.claimed():
+        refuse_another(settings, free)
+        _write(settings.folder / BEGUN, {"settings": settings.as_json()})
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(file)  # never half of it, even where the process is killed
 
 
 def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:
@@ -115,20 +145,22 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> Non
     Raises:
       ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
     """
-    writable(settings.folder)
-    refuse_among(settings.folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
-    then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
-    if then and not set(EXAMPLES) & set(then) & set(now):
-        raise ValueError(f"{str(settings.folder)!r} holds a run of another command: give --out another folder")
-    if then:
-        defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-        then = {**{name: defaults[name] for name in now}, **then}  # an older version's run had what is the default now
-    told = [f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)]
-    told = [line for line in told if line.split()[0] not in free]
-    if told:
-        raise ValueError(
-            f"{str(settings.folder)!r} holds another run, then -> now: {', '.join(told)}; give --out another folder"
-        )
+    folder, now = settings.folder, settings.as_json()
+    writable(folder)
+    refuse_among(folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
+    for name, what in ((DONE, "another run"), (BEGUN, "another run, which is not finished")):
+        if name == BEGUN and not any(next(folder.glob(each), None) for each in CHECKPOINTS):
+            continue  # it left nothing to resume from
+        then = (read(folder, name) or {}).get("settings", {})
+        if then and not set(EXAMPLES) & set(then) & set(now):
+            raise ValueError(f"{str(folder)!r} holds a run of another command: give --out another folder")
+        if then:
+            defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+            then = {**{name: defaults[name] for name in now}, **then}  # an older version's run had the default
+        told = [f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)]
+        told = [line for line in told if line.split()[0] not in free]
+        if told:
+            raise ValueError(f"{str(folder)!r} holds {what}, then -> now: {', '.join(told)}; give --out another folder")
 
 
 def writable(folder: Path, option: str = "--out") -> None:
@@ -144,13 +176,17 @@ def writable(folder: Path, option: str = "--out") -> None:
         raise ValueError(f"{option} {str(folder)!r}: {str(there)!r} may not be written; give another folder")
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The content of `run.json`; None where the folder is not a run of this command.
+def read(folder: Path, name: str = DONE) -> dict[str, Any] | None:
+    """The content of `run.json`; None where the folder is not a finished run of this command.
+
+    Args:
+      folder: of the run.
+      name: of the file; `settings.json` has the settings alone, of a run that has begun to train.
 
     Raises:
       ValueError: for a file that no run wrote, or that is damaged.
     """
-    file = folder / "run.json"
+    file = folder / name
     if not file.is_file():
         return None
     try:

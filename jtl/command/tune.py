@@ -156,6 +156,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             else:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")
+        files.begin(settings, Checkpoints(settings.folder / "checkpoints"))
         best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, say)
         head = crossed("train", "val") if folds and chosen == "head" else None
         if chosen == "head":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -78,6 +79,15 @@ def test_a_run_predicts_and_another_is_refused(made, run, tmp_path, capsys):
     assert cli.main(["export", str(run), str(tmp_path / "hf")]) == 0
     assert cli.main(_words(made, "night", "dann", run)) == 2
     assert "method mcc -> dann" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_not_resumed_from_other_weights(made, run, tmp_path, capsys):
+    again, other = shutil.copytree(run, tmp_path / "again"), shutil.copytree(made / "net", tmp_path / "other")
+    (again / "run.json").unlink()  # it is written last
+    words = _words(made, "night", "mcc", again, "--labelled", "--watch", "snd")
+    words[words.index("--weights") + 1] = str(other)
+    assert cli.main(words) == 2
+    assert f"weights {made / 'net'} -> {other}; give --out" in capsys.readouterr().err
 
 
 def test_labels_of_the_target_are_not_read(made, run):
