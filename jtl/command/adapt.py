@@ -18,7 +18,7 @@ from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.scores import Scores, scored
 from jtl.command.source import Examples
-from jtl.command.splits import split
+from jtl.command.splits import shared, split
 from jtl.model import Variables
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
@@ -80,7 +80,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
-    notes = []
+    notes = [f"source: {note}" for note in shared(splits)]
     for name, own in (("source", splits["train"].items), ("target", target.examples.items)):
         if (note := inputs.note(own)) is not None:
             notes.append(f"{name}: {note}")

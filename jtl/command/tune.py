@@ -18,7 +18,7 @@ from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
-from jtl.command.splits import groups_in_both, repeated, split
+from jtl.command.splits import shared, split
 from jtl.data import augment
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
@@ -106,12 +106,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     train, notes = splits["train"], []
     if alike := source.alike(splits["train"].classes):
         notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
-    for (a, b, item), count in [(twice[0], len(twice))] if (twice := repeated(splits)) else []:
-        notes.append(
-            f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
-        )
-    for name, both in groups_in_both(splits):
-        notes.append(f"{len(both)} groups of train are in {name} too, as {both[0]!r}: its scores are too good")
+    notes += shared(splits)
     key = jax.random.key(settings.seed)
     loaded = pretrained(
         settings.weights,

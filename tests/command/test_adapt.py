@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 import jtl
 from jtl import cli
-from jtl.command import adapt, adapt_target, adaptations, source, sweep
+from jtl.command import adapt, adapt_target, adaptations, source, splits, sweep
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.swept import favoured, ranking
 from jtl.model import Variables
@@ -88,6 +88,24 @@ def test_a_killed_run_is_not_resumed_from_other_weights(made, run, tmp_path, cap
     words[words.index("--weights") + 1] = str(other)
     assert cli.main(words) == 2
     assert f"weights {made / 'net'} -> {other}; give --out" in capsys.readouterr().err
+
+
+def test_copies_in_the_parts_of_the_source_are_told(made, tmp_path, monkeypatch):
+    class Untrained:
+        def __init__(self, settings, loaded, *_):
+            self.variables = loaded.variables
+
+        def run(self):
+            return self.variables, {"before": {"clustering": 0.0}, "after": {"clustering": 0.0}}, 0, []
+
+    (tmp_path / "day").mkdir()
+    for part in ("train", "val", "test"):
+        (tmp_path / "day" / part).symlink_to(made / "day")
+    monkeypatch.setattr(adapt, "Training", Untrained)
+    settings = AdaptSettings(tmp_path / "day", made / "unsorted", str(made / "net"), "mcc", tmp_path / "run")
+    notes = adapt.run(settings, lambda line: None).notes
+    told = [note.partition(" too, as ")[0] for note in notes]
+    assert told[:3] == [f"source: 16 examples of {b} are in {a}" for a, b in splits.PAIRS]
 
 
 def test_labels_of_the_target_are_not_read(made, run):
