@@ -118,7 +118,7 @@ def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps")) -> 
       free: as of `refuse_another`.
 
     Raises:
-      NotClaimed: where another run has the folder.
+      NotClaimed: a RuntimeError, where another run trains there.
       ValueError: where another run has left checkpoints there since this one looked.
     """
     with saver.claimed():
