@@ -190,7 +190,7 @@ def _train(name: str, options: list[str], prog: str) -> int:
     recipe = _load(name, options, prog)
     from jtl.train.checkpoint.identity import AnotherRun
 
-    with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError, AnotherRun):
+    with _mistakes(FileNotFoundError, FileExistsError, AnotherRun):
         results = recipe.train()
     settings = f" of the recipe's own settings; with {' '.join(options)}" if options else ""
     for claim in results.get("failed", ()):
@@ -200,7 +200,7 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
 def _recipe(words: list[str]) -> Any:
     """The result of a recipe; the words are its name and its options."""
-    with _mistakes(FileNotFoundError, FileExistsError, ModuleNotFoundError):
+    with _mistakes(FileNotFoundError, FileExistsError):
         return _load(words[0], words[1:], f"jtl train {words[0]}").train()
 
 
@@ -226,7 +226,7 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str 
             " a recipe's is evaluated on its own test set, without DATA"
         )
     recipe, variables, step = _restore(checkpoint, code)
-    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+    with _mistakes(FileNotFoundError):
         found = recipe.evaluate(variables)
     print(f"{checkpoint}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
     return 0
@@ -246,7 +246,7 @@ def _predict(
     if csv is not None:
         raise Mistake("--csv is for runs of `jtl finetune` and folders of jtl.save")
     recipe, variables, _ = _restore(checkpoint, code)
-    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+    with _mistakes(FileNotFoundError):
         network = recipe.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
@@ -268,7 +268,7 @@ def _describe(name: str, options: list[str]) -> int:
     from jtl.report.parameters import describe
 
     recipe = _load(name, options, f"jtl describe {name}")
-    with _mistakes(FileNotFoundError, ModuleNotFoundError):
+    with _mistakes(FileNotFoundError):
         network = recipe.network()
     (params, stats), rate = network.variables, network.learning_rate
     print(describe(params, network.trainable, learning_rate=rate, stats=stats))
@@ -374,5 +374,17 @@ def _mistakes(*kinds: type[Exception]) -> Any:
         yield
     except BrokenPipeError:
         raise
-    except kinds as error:
+    except Exception as error:
+        if not isinstance(error, kinds) and not isinstance(error, _explained()):
+            raise
         raise Mistake(str(error)) from error
+
+
+def _explained() -> tuple[type[Exception], ...]:
+    """Errors of every command whose messages say what the user can do."""
+    from jtl.extras import NotInstalled
+    from jtl.train import NonFiniteLoss
+    from jtl.train.checkpoint.claim import NotClaimed
+    from jtl.train.checkpoint.manifest import NotSaved
+
+    return NotInstalled, NonFiniteLoss, NotClaimed, NotSaved

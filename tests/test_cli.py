@@ -10,10 +10,14 @@ import pytest
 
 from jtl import cli
 from jtl.command import inputs
+from jtl.extras import NotInstalled
 from jtl.recipes import digits
 from jtl.recipes.parts import digits_data, digits_transfer
 from jtl.recipes.parts.base import command
+from jtl.train import NonFiniteLoss
 from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.checkpoint.claim import NotClaimed
+from jtl.train.checkpoint.manifest import NotSaved
 from jtl.train.step import make_step
 
 pytestmark = pytest.mark.whole
@@ -138,6 +142,39 @@ def test_missing_data_is_told_and_a_bug_keeps_its_traceback(mine, capsys):
     assert capsys.readouterr().err == "jtl: no data here; set JTL_DATA\n"
     with pytest.raises(ValueError, match="a bug deep in the run"):
         cli.main(["train", mine, "--rate", "101"])
+
+
+@pytest.mark.parametrize("kind", [NonFiniteLoss, NotClaimed, NotSaved, NotInstalled])
+def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, capsys, monkeypatch):
+    """A loss that is NaN, a folder in use, a full disk, an extra that is not installed; not errors of jax or Python."""
+
+    def failing(error):
+        def run(*_):
+            raise error
+
+        return run
+
+    words = (["export", "run", "out"], ["predict", "run", "a.png"], ["eval", "run"])
+    for error, told in ((kind("do this"), True), (RuntimeError("jax's own"), False), (ModuleNotFoundError("x"), False)):
+        for name in ("export", "saved"):
+            monkeypatch.setattr(cli.surface, name, failing(error))
+        for given in words:
+            if told:
+                assert cli.main(given) == 2
+                assert capsys.readouterr().err == "jtl: do this\n"
+            else:
+                with pytest.raises(type(error), match=str(error)):
+                    cli.main(given)
+
+
+def test_a_recipe_whose_loss_is_not_finite_is_told(tmp_path, capsys):
+    (tmp_path / "bad.py").write_text(
+        RECIPE.replace('ValueError("a bug', 'jtl.NonFiniteLoss("a bug').replace(
+            "from dataclasses", "import jtl\nfrom dataclasses"
+        )
+    )
+    assert cli.main(["train", str(tmp_path / "bad.py"), "--rate", "101"]) == 2
+    assert capsys.readouterr().err == "jtl: a bug deep in the run\n"
 
 
 NAMES = sorted(path.stem for path in cli.RECIPES.glob("[!_]*.py"))

@@ -25,7 +25,7 @@ ROOMS = (
     ("metrics", "losses", "optim"),
     ("model",),
     ("reads",),
-    ("_tracing", "allocator", "ops", "params", "paths", "rng"),
+    ("_tracing", "allocator", "extras", "ops", "params", "paths", "rng"),
     ("typing",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -13,12 +13,12 @@ from jtl.command import adaptations, passes, source
 from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
-from jtl.command.adapt_training import Training
+from jtl.command.adapt_training import FREE, Training
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.scores import Scores, scored
 from jtl.command.source import Examples
-from jtl.command.splits import split
+from jtl.command.splits import shared, split
 from jtl.model import Variables
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
@@ -70,7 +70,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
       FileNotFoundError: for data or weights that are not there.
       ValueError: for data or weights that do not fit, in words.
     """
-    files.refuse_another(settings, free=("out",))
+    files.refuse_another(settings, FREE)
     splits = split(source.read(settings.source, text=settings.text, label=settings.label), settings.seed)
     train, key = splits["train"], jax.random.key(settings.seed)
     target = target_of(settings, train)
@@ -86,7 +86,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
-    notes = []
+    notes = [f"source: {note}" for note in shared(splits)]
     for name, own in (("source", splits["train"].items), ("target", target.examples.items)):
         if (note := inputs.note(own)) is not None:
             notes.append(f"{name}: {note}")

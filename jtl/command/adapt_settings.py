@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
+from jtl.command.folders import folder_of, stem
 from jtl.paths import local
 
 Method = Literal[
@@ -91,8 +92,7 @@ class AdaptSettings:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        own = f"{self.source.stem}-{self.target.stem}-{self.method}"
-        return Path("runs") / own if self.out is None else local(self.out, "--out")
+        return folder_of(self.out, f"{stem(self.source)}-{stem(self.target)}-{self.method}")
 
     @property
     def oracle(self) -> bool:

@@ -15,6 +15,7 @@ from jtl.command import adaptations
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_target import Target
 from jtl.command.model import Inputs, side_of
+from jtl.command.settings import begin
 from jtl.command.source import Examples
 from jtl.command.tune import CLIP, MARGIN, Rows, trained_by
 from jtl.data import augment
@@ -34,6 +35,8 @@ from jtl.typing import Mask
 
 SHOWN = ("im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy")
 """Scores that each report has."""
+FREE = ("out",)
+"""Settings that may differ in a run that resumes: more steps are another schedule of the methods' weights."""
 BODY = 0.1
 """The rate of the backbone over that of head and critics, as Ganin et al. and Long et al. have it."""
 
@@ -148,6 +151,7 @@ class Training:
         )
         recipe = f"jtl adapt {self.settings.source} {self.settings.target}"
         saver = Checkpoints(folder / "checkpoints", every=every, keep=1, recipe=recipe)
+        begin(self.settings, saver, free=FREE)
         state = step.init(variables, rng.stream(self.key, "run"))
         done = fit(
             step, state, data, steps=self.steps, mesh=self.one, validation=validation, checkpoints=saver,

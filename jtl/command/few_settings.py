@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from jtl.command.folders import folder_of, stem
 from jtl.paths import local
 
 
@@ -58,7 +59,7 @@ class FewShot:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path("runs") / f"{self.support.stem}-few" if self.out is None else local(self.out, "--out")
+        return folder_of(self.out, f"{stem(self.support)}-few")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""

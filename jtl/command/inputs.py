@@ -26,12 +26,13 @@ def files(inputs: Sequence[str]) -> list[Path]:
     Raises:
       ValueError: for one that is no file.
     """
-    for path in map(Path, inputs):
+    paths = [Path(os.path.expanduser(given)) for given in inputs]
+    for path in paths:
         if not path.is_file():
             raise ValueError(
                 f"the file {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
             )
-    return [Path(given) for given in inputs]
+    return paths
 
 
 def texts(inputs: Sequence[str], column: str = "text") -> list[str]:
@@ -51,19 +52,28 @@ def texts_in_tables(
       mark: what is first tried between the cells of a table; see `jtl.command.tables.rows`.
 
     Raises:
+      FileNotFoundError: for what is called as a table or a .txt file and is not there: a name that is mistyped.
       ValueError: for a file that is no text, a folder, a table without the column, or where there is no text at all.
     """
     found: list[Text] = []
     for given in inputs:
-        if os.path.isdir(given):
+        path = os.path.expanduser(given)  # no Path: that of "" is the working directory
+        suffix, there = Path(path).suffix.lower(), os.path.isfile(path)
+        if os.path.isdir(path):
             raise ValueError(f"{given!r} is a folder, and the network takes texts: give a text, a file or a table")
-        if os.path.isfile(given) and Path(given).suffix.lower() in TABLES:
-            for row in rows(Path(given), (column,), options, mark):
+        if suffix in (*TABLES, ".txt") and not os.path.exists(path) and len(given.splitlines()) == 1:
+            what = "table" if suffix in TABLES else "file"
+            raise FileNotFoundError(
+                f"the {what} {path!r} does not exist; if it is a text that ends so, give it in a file of texts, one"
+                " a line"
+            )
+        if there and suffix in TABLES:
+            for row in rows(Path(path), (column,), options, mark):
                 found.append(Text(str(row[column]), {name: cell for name, cell in row.items() if name != column}))
             continue
         try:
             # Windows begins a file with a mark; a line ends where an editor says so, not at every separator of Unicode.
-            lines = Path(given).read_text("utf-8-sig").split("\n") if os.path.isfile(given) else [given]
+            lines = Path(path).read_text("utf-8-sig").split("\n") if there else [given]
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the file {given!r} is no text in UTF-8: {error}") from error
         found += [Text(line, {}) for line in lines if line.strip()]

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from jtl.command.folders import folder_of, refuse_among, stem
 from jtl.paths import local
+
+EXAMPLES = ("data", "source", "target", "support")
+"""The settings of all commands that name examples."""
+DONE, BEGUN = "run.json", "settings.json"
+"""A run's file of settings and results, and that of settings alone, which is there once training begins."""
+CHECKPOINTS = ("checkpoints/step_*/manifest.json", "source/checkpoints/step_*/manifest.json")
+"""What a run that was killed resumes from."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Settings:
       learning_rate: the peak for what is below the head.
       find_rate: take a tenth of the rate of the lowest loss in a range test (`jtl.lr_find`) in its place.
       patience: evaluations without a new best until the run stops, by the accuracy, and of equal ones by the loss;
-        there are ten to twenty evaluations in a run.
+        there are ten to twenty evaluations in a run, and one a step where it has fewer steps.
       balanced: weigh classes by the inverse of their frequency.
       seed: of the split and of all randomness.
     """
@@ -86,7 +94,7 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path("runs") / self.data.stem if self.out is None else local(self.out, "--out")
+        return folder_of(self.out, stem(self.data))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
@@ -95,14 +103,40 @@ class Settings:
 
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Writes `run.json` of a run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write(folder / DONE, content)
+
+
+def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps")) -> None:
+    """Writes the settings of a run that begins to train into `settings.json` of its folder.
+
+    A run that is killed leaves it beside its checkpoints, which do not say the weights that the run began with, and
+    `refuse_another` compares it with the run that would resume from them.
+
+    Args:
+      settings: of the run, a dataclass with `folder` and `as_json`.
+      saver: of the run's checkpoints; no other run can claim them meanwhile.
+      free: as of `refuse_another`.
+
+    Raises:
+      NotClaimed: a RuntimeError, where another run trains there.
+      ValueError: where another run has left checkpoints there since this one looked.
+    """
+    with saver.claimed():
+        refuse_another(settings, free)
+        _write(settings.folder / BEGUN, {"settings": settings.as_json()})
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(file)  # never half of it, even where the process is killed
 
 
 def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:
     """Refuses a folder that cannot be written, before anything is computed, and one with a run of other settings.
 
-    That run would be replaced; more steps may go on from it.
+    That run would be replaced; more steps may go on from it. A folder among the examples is refused too.
 
     Args:
       settings: of the run, a dataclass with `folder` and `as_json`.
@@ -111,19 +145,22 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> Non
     Raises:
       ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
     """
-    writable(settings.folder)
-    then, now = (read(settings.folder) or {}).get("settings", {}), settings.as_json()
-    if then and not {"data", "source", "support"} & set(then) & set(now):
-        raise ValueError(f"{str(settings.folder)!r} holds a run of another command: give --out another folder")
-    if then:
-        defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-        then = {**{name: defaults[name] for name in now}, **then}  # an older version's run had what is the default now
-    told = [f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)]
-    told = [line for line in told if line.split()[0] not in free]
-    if told:
-        raise ValueError(
-            f"{str(settings.folder)!r} holds another run, then -> now: {', '.join(told)}; give --out another folder"
-        )
+    folder, now = settings.folder, settings.as_json()
+    writable(folder)
+    refuse_among(folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
+    for name, what in ((DONE, "another run"), (BEGUN, "another run, which is not finished")):
+        if name == BEGUN and not any(next(folder.glob(each), None) for each in CHECKPOINTS):
+            continue  # it left nothing to resume from
+        then = (read(folder, name) or {}).get("settings", {})
+        if then and not set(EXAMPLES) & set(then) & set(now):
+            raise ValueError(f"{str(folder)!r} holds a run of another command: give --out another folder")
+        if then:
+            defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+            then = {**{name: defaults[name] for name in now}, **then}  # an older version's run had the default
+        told = [f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)]
+        told = [line for line in told if line.split()[0] not in free]
+        if told:
+            raise ValueError(f"{str(folder)!r} holds {what}, then -> now: {', '.join(told)}; give --out another folder")
 
 
 def writable(folder: Path, option: str = "--out") -> None:
@@ -139,13 +176,17 @@ def writable(folder: Path, option: str = "--out") -> None:
         raise ValueError(f"{option} {str(folder)!r}: {str(there)!r} may not be written; give another folder")
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The content of `run.json`; None where the folder is not a run of this command.
+def read(folder: Path, name: str = DONE) -> dict[str, Any] | None:
+    """The content of `run.json`; None where the folder is not a finished run of this command.
+
+    Args:
+      folder: of the run.
+      name: of the file; `settings.json` has the settings alone, of a run that has begun to train.
 
     Raises:
       ValueError: for a file that no run wrote, or that is damaged.
     """
-    file = folder / "run.json"
+    file = folder / name
     if not file.is_file():
         return None
     try:

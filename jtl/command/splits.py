@@ -9,6 +9,8 @@ import numpy as np
 from jtl.command.source import SPLITS, Examples
 
 SHARES = {"val": 0.15, "test": 0.15}
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
+"""Copies make the scores of the later one too good: training has seen them, or the choice of the network."""
 
 
 def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
@@ -95,18 +97,37 @@ def folds(examples: Examples, count: int, seed: int) -> np.ndarray:
     return np.array([found[mark] % count for mark in whole])
 
 
-def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, Any]]:
-    """Examples of `train` that stand in another split too: (split, split, example)."""
-    seen = {fingerprint(item) for item in splits["train"].items}
-    return [
-        ("train", name, item) for name in ("val", "test") for item in splits[name].items if fingerprint(item) in seen
-    ]
+def shared(splits: dict[str, Examples]) -> list[str]:
+    """What splits have in common that should be in one of them alone, as where they were given: a note each.
+
+    Example:
+      >>> part = lambda *texts: Examples("texts", texts, np.zeros(len(texts), np.int32), ("a", "b"))
+      >>> shared({"train": part("x"), "val": part("y", "z"), "test": part("z")})
+      ["1 examples of test are in val too, as 'z': the scores of test are too good"]
+    """
+    notes = []
+    for a, b, items in repeated(splits):
+        told = f"{len(items)} examples of {b} are in {a} too, as {str(items[0])[:60]!r}"
+        notes.append(f"{told}: the scores of {b} are too good")
+    for a, b, groups in groups_in_both(splits):
+        notes.append(f"{len(groups)} groups of {a} are in {b} too, as {groups[0]!r}: the scores of {b} are too good")
+    return notes
 
 
-def groups_in_both(splits: dict[str, Examples]) -> list[tuple[str, list[str]]]:
-    """The groups of `train` that stand in another split too, as where the splits were given: (split, groups)."""
-    found = [(name, set(splits["train"].groups or ()) & set(splits[name].groups or ())) for name in ("val", "test")]
-    return [(name, sorted(both)) for name, both in found if both]
+def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, list[Any]]]:
+    """Examples that stand in two splits: (split, later split, examples of the later)."""
+    marks = {name: [fingerprint(item) for item in part.items] for name, part in splits.items()}
+    found = []
+    for a, b in PAIRS:
+        seen = set(marks[a])
+        found.append((a, b, [item for item, mark in zip(splits[b].items, marks[b], strict=True) if mark in seen]))
+    return [pair for pair in found if pair[2]]
+
+
+def groups_in_both(splits: dict[str, Examples]) -> list[tuple[str, str, list[str]]]:
+    """The groups that stand in two splits: (split, later split, groups)."""
+    found = [(a, b, set(splits[a].groups or ()) & set(splits[b].groups or ())) for a, b in PAIRS]
+    return [(a, b, sorted(both)) for a, b, both in found if both]
 
 
 def fingerprint(item: Any) -> str:

@@ -18,7 +18,7 @@ from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
-from jtl.command.splits import groups_in_both, repeated, split
+from jtl.command.splits import shared, split
 from jtl.data import augment
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
@@ -106,12 +106,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     train, notes = splits["train"], []
     if alike := source.alike(splits["train"].classes):
         notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
-    for (a, b, item), count in [(twice[0], len(twice))] if (twice := repeated(splits)) else []:
-        notes.append(
-            f"{count} examples of {b} or others are in {a} too, as {str(item)[:60]!r}: their scores are too good"
-        )
-    for name, both in groups_in_both(splits):
-        notes.append(f"{len(both)} groups of train are in {name} too, as {both[0]!r}: its scores are too good")
+    notes += shared(splits)
     key = jax.random.key(settings.seed)
     loaded = pretrained(
         settings.weights,
@@ -156,6 +151,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             else:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")
+        files.begin(settings, Checkpoints(settings.folder / "checkpoints"))
         best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, say)
         head = crossed("train", "val") if folds and chosen == "head" else None
         if chosen == "head":
@@ -241,7 +237,7 @@ def _below(
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
     one = mesh(devices=jax.devices()[:1])
     judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
-    every = max(1, min(len(data), steps // 10))
+    every = between(steps, len(data))
     # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
     validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
     saver = Checkpoints(
@@ -260,6 +256,18 @@ def _below(
     say(f"validation accuracy {told}; the best step is {saver.about(step='best')['step']}")
     chosen = max(scores, key=lambda name: scores[name][RANK])
     return found[chosen], history, chosen
+
+
+def between(steps: int, epoch: int) -> int:
+    """The steps from one evaluation to the next: an epoch, where that gives ten to twenty evaluations in a run.
+
+    Patience counts evaluations: of five examples an epoch is one step, and a run would stop within its warm-up.
+
+    Example:
+      >>> between(600, 60), between(50, 1), between(1000, 200)
+      (60, 3, 100)
+    """
+    return max(1, -(-steps // 20), min(epoch, steps // 10))
 
 
 def ranked(z: Any, y: Any) -> Any:

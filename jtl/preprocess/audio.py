@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from jtl.extras import NotInstalled
 from jtl.paths import local
 from jtl.preprocess.audio_spec import RATES, LogMel, Waves
 from jtl.preprocess.spectrogram import log_mel
@@ -65,12 +66,9 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     Raises:
       FileNotFoundError: naming the path.
       ValueError: the file does not decode, is cut off, or holds no sound; the path is named.
-      ModuleNotFoundError: without soundfile, naming the extra that brings it.
+      NotInstalled: a ModuleNotFoundError, without soundfile, naming the extra that brings it.
     """
-    try:
-        import soundfile
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("sounds need soundfile: pip install 'jtl[audio]'", name="soundfile") from error
+    soundfile = _soundfile()
     name = "the sound" if isinstance(file, bytes) else f"sound {str(file)!r}"
     file = file if isinstance(file, bytes) else local(file, "file")
     if not isinstance(file, bytes) and not file.is_file():
@@ -89,6 +87,14 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
     wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     _check(wave, name)
     return resample(wave, own, rate)
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except ModuleNotFoundError as error:
+        raise NotInstalled("sounds need soundfile: pip install 'jtl[audio]'", name="soundfile") from error
+    return soundfile
 
 
 def _lacking(raw: io.BufferedIOBase) -> int:
@@ -114,9 +120,9 @@ def duration(file: str | Path) -> float:
 
     Raises:
       ValueError: the file does not decode; it is named.
+      NotInstalled: as `read`.
     """
-    import soundfile
-
+    soundfile = _soundfile()
     try:
         return soundfile.info(str(local(file, "file"))).duration
     except soundfile.SoundFileError as error:

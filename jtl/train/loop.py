@@ -131,7 +131,8 @@ def fit(
         for a label that means another class in the validation's or in the network, for fewer steps than were already
         taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
         parameters.
-      RuntimeError: where another run holds the checkpoints' folder.
+      NotClaimed: a RuntimeError, where another run holds the checkpoints' folder.
+      NotSaved: a RuntimeError, where a checkpoint could not be written, as on a full disk.
       SystemExit: with 0, after a signal.
 
     Example:
@@ -353,7 +354,7 @@ class _Run:
             f"the whole state is still finite after step {now}, so look at the batch: its numbers, and its labels, of"
             f" which those outside [0, classes) give NaN {labels}".rstrip()
             if not bad
-            else f"the first bad array after step {now} is {bad[0]!r} of {len(bad)}"
+            else f"the first bad array after step {now} is {bad[0]!r} of {len(bad)}: a lower learning rate may help"
         )
         kept = "no checkpoint was saved"
         if self.checkpoints is not None:

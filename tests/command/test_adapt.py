@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 
 import jtl
 from jtl import cli
-from jtl.command import adapt, adapt_target, adaptations, source, sweep
+from jtl.command import adapt, adapt_target, adaptations, source, splits, sweep
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_training import Training
 from jtl.command.swept import favoured, ranking
@@ -80,6 +81,33 @@ def test_a_run_predicts_and_another_is_refused(made, run, tmp_path, capsys):
     assert cli.main(["export", str(run), str(tmp_path / "hf")]) == 0
     assert cli.main(_words(made, "night", "dann", run)) == 2
     assert "method mcc -> dann" in capsys.readouterr().err
+
+
+def test_a_killed_run_is_not_resumed_from_other_weights(made, run, tmp_path, capsys):
+    again, other = shutil.copytree(run, tmp_path / "again"), shutil.copytree(made / "net", tmp_path / "other")
+    (again / "run.json").unlink()  # it is written last
+    words = _words(made, "night", "mcc", again, "--labelled", "--watch", "snd")
+    words[words.index("--weights") + 1] = str(other)
+    assert cli.main(words) == 2
+    assert f"weights {made / 'net'} -> {other}; give --out" in capsys.readouterr().err
+
+
+def test_copies_in_the_parts_of_the_source_are_told(made, tmp_path, monkeypatch):
+    class Untrained:
+        def __init__(self, settings, loaded, *_):
+            self.variables = loaded.variables
+
+        def run(self):
+            return self.variables, {"before": {"clustering": 0.0}, "after": {"clustering": 0.0}}, 0, []
+
+    (tmp_path / "day").mkdir()
+    for part in ("train", "val", "test"):
+        (tmp_path / "day" / part).symlink_to(made / "day")
+    monkeypatch.setattr(adapt, "Training", Untrained)
+    settings = AdaptSettings(tmp_path / "day", made / "unsorted", str(made / "net"), "mcc", tmp_path / "run")
+    notes = adapt.run(settings, lambda line: None).notes
+    told = [note.partition(" too, as ")[0] for note in notes]
+    assert told[:3] == [f"source: 16 examples of {b} are in {a}" for a, b in splits.PAIRS]
 
 
 def test_labels_of_the_target_are_not_read(made, run):

@@ -73,6 +73,21 @@ def test_a_run_goes_on_with_more_steps_and_another_is_refused(made, run, tmp_pat
     assert json.loads((again / "run.json").read_text())["test"] == json.loads(before)["test"]
 
 
+def test_a_killed_run_is_resumed_by_the_same_command_and_not_from_other_weights(made, run, tmp_path, capsys):
+    again, other = shutil.copytree(run, tmp_path / "again"), shutil.copytree(made / "weights", tmp_path / "other")
+    before = json.loads((again / "run.json").read_text())
+    (again / "run.json").unlink()  # it is written last
+    shutil.rmtree(again / "model")
+    words = ["finetune", str(made / "photos"), "--out", str(again), "--ways", "all", "--size", "32", "--batch", "8"]
+    words += ["--steps", "6", "--learning-rate", "0.001", "--weights"]
+    assert cli.main([*words, str(other)]) == 2
+    assert f"weights {made / 'weights'} -> {other}; give --out" in capsys.readouterr().err
+    assert cli.main(["predict", str(again), str(made / "photos")]) == 2
+    assert "was not finished" in capsys.readouterr().err
+    assert cli.main([*words, str(made / "weights")]) == 0
+    assert json.loads((again / "run.json").read_text())["test"] == before["test"]
+
+
 def test_a_moved_run_predicts_and_evaluates(made, run, tmp_path, capsys):
     moved = shutil.copytree(run, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoints"))
     files = [str(made / "photos" / "red"), str(made / "photos" / "blue" / "3.png")]

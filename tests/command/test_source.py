@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jtl.command import source
-from jtl.command.splits import groups_in_both, repeated, split
+from jtl.command.splits import groups_in_both, repeated, shared, split
 
 
 def image(path, value):
@@ -51,7 +51,8 @@ def test_given_splits_are_kept_and_what_they_share_is_told(tmp_path):
         folder(tmp_path / name, 4)
     found = split(source.read(tmp_path), seed=0)
     assert {name: len(part) for name, part in found.items()} == {"train": 8, "val": 8, "test": 8}
-    assert len(repeated(found)) == 16
+    pairs = [(a, b, len(items)) for a, b, items in repeated(found)]
+    assert pairs == [("train", "val", 8), ("train", "test", 8), ("val", "test", 8)]
     (tmp_path / "test").rename(tmp_path / "elsewhere")
     drawn = split(source.read(tmp_path), seed=0)
     assert len(drawn["train"]) + len(drawn["test"]) == 8
@@ -160,8 +161,19 @@ def test_groups_that_given_splits_share_are_told(tmp_path):
     for name, who in (("train", "ab"), ("val", "c"), ("test", "bda")):
         table(tmp_path, "text,label,who\n" + "".join(f"{w}{i},{i},{w}\n" for w in who for i in (0, 1)), f"{name}.csv")
     found = split(source.read(tmp_path, group="who"), 0)
-    assert groups_in_both(found) == [("test", ["a", "b"])]
+    assert groups_in_both(found) == [("train", "test", ["a", "b"])]
+    assert shared(found)[-1] == "2 groups of train are in test too, as 'a': the scores of test are too good"
     assert groups_in_both(split(source.read(tmp_path), 0)) == []
+
+
+def test_what_validation_and_test_share_is_told(tmp_path):
+    """The network is chosen by it, so a copy of a test example makes the test scores too good."""
+    for name, who in (("train", "ab"), ("val", "cd"), ("test", "ed")):
+        table(tmp_path, "text,label,who\n" + "".join(f"{w}{i},{i},{w}\n" for w in who for i in (0, 1)), f"{name}.csv")
+    assert shared(split(source.read(tmp_path, group="who"), 0)) == [
+        "2 examples of test are in val too, as 'd0': the scores of test are too good",
+        "1 groups of val are in test too, as 'd': the scores of test are too good",
+    ]
 
 
 def test_a_class_that_no_training_group_has_is_told(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from jtl.extras import NotInstalled
 from jtl.preprocess import audio
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.spectrogram import log_mel, mel_filters
@@ -66,8 +67,9 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="the sound does not decode"):
         audio.read(good[:20], 16000)
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jtl\[audio\]'"):
-        audio.read(tmp_path / "good.flac", 16000)
+    for read in (lambda file: audio.read(file, 16000), audio.duration):
+        with pytest.raises(NotInstalled, match=r"pip install 'jtl\[audio\]'"):
+            read(tmp_path / "good.flac")
 
 
 def test_a_file_that_is_cut_off_is_told(tmp_path):

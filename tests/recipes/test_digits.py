@@ -9,6 +9,7 @@ from PIL import Image
 
 from jtl import cli
 from jtl.backbones import conv4
+from jtl.extras import NotInstalled
 from jtl.recipes import digits
 from jtl.recipes.parts import comparison, digits_data, digits_few, digits_pictures, digits_shift, digits_transfer
 from jtl.recipes.parts.base import command
@@ -176,7 +177,7 @@ def test_an_image_file_reads_back_as_it_was(tmp_path):
 
 def test_missing_scikit_learn_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'jtl\[demo\]'"):
+    with pytest.raises(NotInstalled, match=r"pip install 'jtl\[demo\]'"):
         digits_data.load()
 
 

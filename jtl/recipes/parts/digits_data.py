@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jtl.extras import NotInstalled
 from jtl.preprocess import pixels
 from jtl.typing import Key
 
@@ -17,14 +18,12 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     """Images [1797, 8, 8, 1] in [0, 1], ink bright, and labels [1797]; the writers follow one another.
 
     Raises:
-      ModuleNotFoundError: without scikit-learn, naming the extra that brings it.
+      NotInstalled: a ModuleNotFoundError, without scikit-learn, naming the extra that brings it.
     """
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the digits come with scikit-learn: pip install 'jtl[demo]'", name="sklearn"
-        ) from error
+        raise NotInstalled("the digits come with scikit-learn: pip install 'jtl[demo]'", name="sklearn") from error
     digits: Any = load_digits()
     return (digits.images / 16).astype(np.float32)[..., None], digits.target.astype(np.int32)
 

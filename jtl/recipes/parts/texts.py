@@ -12,6 +12,7 @@ import optax
 from jtl import data as jtl_data
 from jtl import heads, losses, optim, report, rng
 from jtl.backbones import identity
+from jtl.extras import NotInstalled
 from jtl.methods.finetune.features import extract
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Model, Variables
@@ -70,15 +71,13 @@ def bag_of_words(train: Rows, test: Rows) -> dict[str, float]:
     """Test accuracy of a logistic regression on TF-IDF of words and pairs of words, logarithmic in their counts.
 
     Raises:
-      ModuleNotFoundError: without scikit-learn, naming the extra that brings it.
+      NotInstalled: a ModuleNotFoundError, without scikit-learn, naming the extra that brings it.
     """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the bag of words is scikit-learn's: pip install 'jtl[demo]'", name="sklearn"
-        ) from error
+        raise NotInstalled("the bag of words is scikit-learn's: pip install 'jtl[demo]'", name="sklearn") from error
     # Every sign between blanks is a word: "?" and "n't" tell. C = 10 and 100 test alike on both sets, and above C = 1.
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
     found = LogisticRegression(C=30, max_iter=1000).fit(words.fit_transform(train.texts), train.labels)

@@ -17,7 +17,7 @@ from jtl.model import Variables
 from jtl.params import unflatten
 from jtl.pretrained.load import Pretrained
 from jtl.train.checkpoint import arrays, identity, manifest
-from jtl.train.checkpoint.claim import claimed
+from jtl.train.checkpoint.claim import NotClaimed, claimed
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.network_files import described_beside
 from jtl.train.checkpoint.processes import agreed, anywhere, meet
@@ -101,7 +101,7 @@ class Checkpoints:
         """A context in which no other run may write here; `fit` enters it.
 
         Raises:
-          RuntimeError: in all processes, where another run has entered it, with that run's process and host.
+          NotClaimed: a RuntimeError, in all processes, where another run has entered it, with its process and host.
         """
         failure = None
         with ExitStack() as stack:
@@ -111,7 +111,7 @@ class Checkpoints:
                 except (RuntimeError, OSError) as error:
                     failure = error
             if agreed(int(failure is not None)):
-                raise failure or RuntimeError(f"process 0 cannot claim {self.directory}; its message says why")
+                raise failure or NotClaimed(f"process 0 cannot claim {self.directory}; its message says why")
             yield
 
     def __enter__(self) -> "Checkpoints":
@@ -189,7 +189,7 @@ class Checkpoints:
         """Returns once the last save is on disk.
 
         Raises:
-          RuntimeError: where it failed.
+          NotSaved: a RuntimeError, where it failed.
         """
         if self._saving is not None:
             self._join()
@@ -299,7 +299,7 @@ class Checkpoints:
             try:
                 arrays.write_later(self.directory / name, leaves).result()
             except Exception as failure:  # of Orbax, which has no error of its own for a file that cannot be written
-                raise RuntimeError(f"saving {name} into {self.directory} failed: {failure!r}") from failure
+                raise manifest.NotSaved(f"saving {name} into {self.directory} failed: {failure!r}") from failure
             if jax.process_index() == 0:
                 self._shelf.seal_frozen(name, {"leaves": about, "fingerprints": prints})
             meet(f"jtl saved {name}")
@@ -326,7 +326,7 @@ class Checkpoints:
         if self._failure is not None:
             step, self._here = self._here, None
             failure, self._failure = self._failure, None
-            raise RuntimeError(f"saving step {step} into {self.directory} failed: {failure!r}") from failure
+            raise manifest.NotSaved(f"saving step {step} into {self.directory} failed: {failure!r}") from failure
 
     def _finish(self, response: Any, content: dict[str, Any]) -> None:
         try:

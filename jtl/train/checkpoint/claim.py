@@ -11,6 +11,10 @@ from typing import TextIO
 NAME = "lock"
 
 
+class NotClaimed(RuntimeError):
+    """Raised where a run cannot have its folder to itself."""
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """While entered, no other process or thread can enter it for this folder.
@@ -20,7 +24,7 @@ def claimed(folder: Path) -> Iterator[None]:
     line in the log "jtl.checkpoint" says that the folder is not protected.
 
     Raises:
-      RuntimeError: where another run has it, with its process and host.
+      NotClaimed: a RuntimeError, where another run has it, with its process and host.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / NAME, "a+") as file:
@@ -43,7 +47,7 @@ def _locked(file: TextIO, folder: Path) -> bool:
     except BlockingIOError:
         file.seek(0)
         holder = file.read() or "of an unknown process"
-        raise RuntimeError(
+        raise NotClaimed(
             f"another run, {holder}, saves into {folder}: wait for it, or give this run a folder of its own"
         ) from None
     except OSError:

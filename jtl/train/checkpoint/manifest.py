@@ -9,6 +9,10 @@ from jtl.weights.formats.sealed import MANIFEST as NAME
 from jtl.weights.formats.sealed import checksum, fault, seal
 
 
+class NotSaved(RuntimeError):
+    """Raised where a checkpoint could not be written, as on a full disk."""
+
+
 class Damaged(ValueError):
     """Raised for a checkpoint whose files differ from those that were written."""
 

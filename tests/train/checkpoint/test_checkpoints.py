@@ -298,7 +298,7 @@ def test_a_save_that_fails_says_so_at_the_next_wait(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "write", full)
     saver = Checkpoints(tmp_path)
     saver.save(make(1))
-    with pytest.raises(RuntimeError, match=r"saving step 1 into .* failed: OSError.*no space left"):
+    with pytest.raises(manifest.NotSaved, match=r"saving step 1 into .* failed: OSError.*no space left"):
         saver.wait()
     assert saver.steps() == []
     monkeypatch.undo()
@@ -322,6 +322,6 @@ def test_frozen_parameters_that_cannot_be_written_are_told(tmp_path, monkeypatch
     monkeypatch.setattr(arrays, "write_later", write)
     state = make(1)
     trains = {path: False for path in flatten(state.params)}
-    with pytest.raises(RuntimeError, match=r"saving frozen_\w+ into .* failed: ValueError.*Error writing local file"):
+    with pytest.raises(manifest.NotSaved, match=r"saving frozen_\w+ into .* failed: .*Error writing local file"):
         Checkpoints(tmp_path).save(state, trains=trains)
     assert Checkpoints(tmp_path).steps() == []

@@ -9,7 +9,7 @@ from least_squares import Data, begun, train
 
 from jtl.train.checkpoint import claim
 from jtl.train.checkpoint.checkpoints import Checkpoints
-from jtl.train.checkpoint.claim import claimed
+from jtl.train.checkpoint.claim import NotClaimed, claimed
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_told_of_the_first(tmp_path):
@@ -18,7 +18,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_told_of_the_first(tmp_pa
 
     def hook(moment):
         if moment.step == 2:
-            with pytest.raises(RuntimeError, match=rf"another run, process \d+ on .*, saves into {tmp_path}"):
+            with pytest.raises(NotClaimed, match=rf"another run, process \d+ on .*, saves into {tmp_path}"):
                 train(step, state, Data(), steps=3, checkpoints=Checkpoints(tmp_path))
             tried.append(moment.step)
 
