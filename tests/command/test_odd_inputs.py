@@ -66,6 +66,10 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ("text,label\na,01\nb,0\nc,1\n", "labels '01' and '1', which are one number"),
         (
             'text,label\n"a,yes\n' + 99 * "b,no\n",
+            "line 2 .* is no row of a table: unexpected end of data; is a quotation mark not closed",
+        ),
+        (
+            f'text,label\n"{200 * "b,no|"}",\n'.replace("|", "\n"),
             "row 1 .* has an empty .*a quotation mark before it not closed",
         ),
     ],
@@ -73,6 +77,38 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
 def test_a_csv_that_would_be_read_wrong_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         source.read(table(tmp_path, text))
+
+
+ROWS = [("fine", "1"), ("It is good", "1"), ("bad film", "0"), ("awful", "0"), ("he said", "1")]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize(("opened", "closing", "said"), [
+    (1, 4, r"is no row of a table: '.*' expected after '\"'; .* not closed\?"),
+    (1, None, "is no row of a table: unexpected end of data"),
+])  # fmt: skip
+def test_a_quotation_mark_that_swallows_rows_is_refused_by_its_line(tmp_path, mark, opened, closing, said):
+    lines = [["text", "label"], *map(list, ROWS)]
+    lines[opened + 1][0] = '"' + lines[opened + 1][0]
+    if closing is not None:
+        lines[closing + 1][0] += ' "no"'
+    name = "t.tsv" if mark == "\t" else "t.csv"
+    with pytest.raises(ValueError, match=rf"line 3 of .*{said}"):
+        source.read(table(tmp_path, "".join(mark.join(line) + "\n" for line in lines), name))
+
+
+def test_a_cell_of_a_tsv_that_holds_other_rows_is_refused(tmp_path):
+    """The second mark closes it at the end of a cell, so the rows between would be a text."""
+    file = table(tmp_path, 'text\tlabel\n"It is good\t1\nbad film"\t0\nawful\t0\nfine\t1\n', "t.tsv")
+    with pytest.raises(ValueError, match=r"line 2 of .* has a cell of several lines with tabs, .* not closed\?"):
+        source.read(file)
+
+
+def test_lone_quotation_marks_within_a_cell_are_characters(tmp_path):
+    """As in GLUE's .tsv, which quotes nothing; a quoted cell may have several lines."""
+    file = table(tmp_path, 'text\tlabel\nhe said "no" twice\t1\na 5" disc\t0\n"of two\nlines"\t1\n', "t.tsv")
+    (found,) = source.read(file).values()
+    assert found.items == ('he said "no" twice', 'a 5" disc', "of two\nlines")
 
 
 def test_labels_are_compared_as_they_are_meant(tmp_path):
@@ -161,7 +197,7 @@ def test_a_long_text_is_a_text(tmp_path, monkeypatch):
     assert found.items == (long, "bad")
     assert csv.field_size_limit() == 131072  # of the process, as before
     monkeypatch.setattr(tables, "LONGEST", 1000)
-    with pytest.raises(ValueError, match=r"one row a line: field larger than .* is a quotation mark not closed\?"):
+    with pytest.raises(ValueError, match=r"line 2 of .* no row of a table: field larger than .* not closed\?"):
         source.read(tmp_path / "t.csv")
 
 
