@@ -88,8 +88,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     weights = settings.weights if saved is None else str(saved)
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
-    inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size)
     query = _queries(settings.query, support.kind, settings.text)
+    inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size, others=query)
     parts = (("examples", support.items), ("queries", query))
     notes = [f"{name}: {note}" for name, items in parts if items and (note := inputs.note(items)) is not None]
     counts = np.bincount(support.labels, minlength=len(support.classes))
@@ -122,7 +122,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     result = Few(loaded, support, softmax(logits), query, shares, notes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
-    content["mark"] = source.mark(settings.support, settings.text, settings.label)
+    content |= {"mark": source.mark(settings.support, settings.text, settings.label), "seconds": inputs.seconds}
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
     files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
     return result
