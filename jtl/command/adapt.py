@@ -88,7 +88,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
-    notes = []
+    notes = [f"target: {note}" for note in target.notes]
     parts = {"source": own, "target": target.examples.items}
     if others != target.examples.items:
         parts["the target's labelled examples"] = others

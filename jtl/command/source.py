@@ -150,6 +150,26 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
     return found
 
 
+def suffixes_of(kind: str) -> tuple[str, ...]:
+    """Of the files that hold images, or sounds."""
+    return SOUNDS if kind == "sounds" else SUFFIXES
+
+
+def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """A note on the files of given folders that `files_of` passes over; none where it takes all.
+
+    Args:
+      places: files and folders.
+      suffixes: of the files that are taken.
+    """
+    folders = [place for place in (Path(given).expanduser() for given in places) if place.is_dir()]
+    kinds = [file.suffix.lower() for folder in folders for file in below(folder)]
+    others = [kind for kind in kinds if kind not in suffixes]
+    named = ", ".join(kind or "no suffix" for kind in sorted(set(others)))
+    told = f"{len(others)} of {len(kinds)} files in the folders are not read, because of their suffix: {named}"
+    return [told] if others else []
+
+
 def mark(path: Path, text: str, label: str) -> str | None:
     """What stands between the cells of a table, of split ones of that to train on; None of files and other tables.
 
@@ -178,9 +198,8 @@ def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Exam
             f" {', '.join(SOUNDS)}"
         )
     sounds = bool(kinds & set(SOUNDS))
-    suffixes = SOUNDS if sounds else SUFFIXES
-    names, files, labels = scan(root, classes, suffixes, "sound" if sounds else "image")
     kind: Kind = "sounds" if sounds else "images"
+    names, files, labels = scan(root, classes, suffixes_of(kind), kind.removesuffix("s"))
     groups = None if group is None else tuple(_group(file, group) for file in files)
     return _checked(Examples(kind, tuple(files), labels, names, groups), root)
 

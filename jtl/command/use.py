@@ -163,17 +163,15 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None) -> Pre
     if kind == "texts":
         own = columns(folder, text)
         given = texts_in_tables(inputs, own.text, own.option, own.mark)
-        items, beside = [one.text for one in given], [one.beside for one in given]
+        items, beside, passed = [one.text for one in given], [one.beside for one in given], []
     else:
-        items = source.files_of(inputs, _suffixes(kind))
+        items = source.files_of(inputs, source.suffixes_of(kind))
         beside = [{} for _ in items]
+        passed = source.passed_over(inputs, source.suffixes_of(kind))
     how, loaded = _inputs(loaded, folder, kind, items)
     assert loaded.labels is not None
-    return Predicted(items, shares(passes.logits(loaded, how)(items)), loaded.labels, how.notes(items), beside)
-
-
-def _suffixes(kind: str) -> tuple[str, ...]:
-    return source.SOUNDS if kind == "sounds" else source.SUFFIXES
+    found = shares(passes.logits(loaded, how)(items))
+    return Predicted(items, found, loaded.labels, [*passed, *how.notes(items)], beside)
 
 
 class Judged(NamedTuple):
@@ -244,11 +242,12 @@ def features(
         raise ValueError(f"--out {str(out)!r}: give the .npz file to write, as {str(out / 'features.npz')!r}")
     writable(out.parent)
     if text is not None:
-        kind, items = "texts", source.column(Path(*inputs), text)
+        kind, items, passed = "texts", source.column(Path(*inputs), text), []
     else:
         if tables := [given for given in inputs if Path(given).suffix.lower() in source.TABLES]:
             raise ValueError(f"{tables[0]!r} is a table: name the column of its texts, --text COLUMN")
         items = source.files_of(inputs, source.SUFFIXES + source.SOUNDS)
+        passed = source.passed_over(inputs, source.SUFFIXES + source.SOUNDS)
         heard = [item for item in items if item.suffix.lower() in source.SOUNDS]
         if heard and len(heard) < len(items):
             other = next(item for item in items if item not in heard)
@@ -260,7 +259,7 @@ def features(
     rows = passes.features(loaded, how, reads(layers) if layers else None, cache)(items)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, features=rows, inputs=np.array([str(item) for item in items]))
-    return Extracted(len(rows), rows.shape[1], how.notes(items))
+    return Extracted(len(rows), rows.shape[1], [*passed, *how.notes(items)])
 
 
 def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:

@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 
 from jtl import cli
 from jtl.command import source, tables, use
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.adapt_target import target_of
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.settings import Settings, refuse_another, writable, write
@@ -168,6 +170,35 @@ def test_hidden_files_are_passed_over_where_files_are_looked_for(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [file.name for file in source.files_of([str(tmp_path)])] == ["a.png", "d.JPG"]
+
+
+def test_files_that_a_folder_holds_beside_those_that_are_read_are_told(tmp_path, capsys):
+    """A hundred photos of a phone gave no row, and no word said so."""
+    weights, photos = made.folder(tmp_path / "net", made.RESNET), tmp_path / "photos"
+    for name, value in (("a", 30), ("b", 220)):
+        (photos / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (32, 32), (value + i, value, 9)).save(photos / name / f"{i}.png")
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("a.HEIC", "b.heic", "notes", ".hidden"):
+        (new / name).write_bytes(b"")
+    (new / "c.png").write_bytes((photos / "a" / "0.png").read_bytes())
+    said = "3 of 4 files in the folders are not read, because of their suffix: no suffix, .heic"
+    run, out = str(tmp_path / "run"), str(tmp_path / "f.npz")
+    few = ["adapt-few", str(weights), "--support", str(photos), "--query", str(new), "--out", run, "--size", "32"]
+    assert cli.main(few) == 0
+    assert f"note: queries: {said}" in capsys.readouterr().out
+    for words in (["predict", run, str(new)], ["features", str(new), "--weights", str(weights), "--out", out]):
+        assert cli.main(words) == 0
+        assert f"note: {said}" in capsys.readouterr().err
+    one = str(new / "c.png")
+    for words in (["predict", run, one], ["features", one, "--weights", str(weights), "--out", out]):
+        assert cli.main(words) == 0
+        assert "are not read" not in capsys.readouterr().err
+    settings = AdaptSettings(photos, new, str(weights), "mcc", tmp_path / "adapted")
+    (new / "d.png").write_bytes((photos / "a" / "1.png").read_bytes())
+    assert target_of(settings, source.read(photos)["all"]).notes == [said.replace("of 4", "of 5")]
 
 
 def test_a_folder_of_the_folder_and_sounds_that_are_not_decoded_are_told(tmp_path):
