@@ -13,7 +13,7 @@ from jtl.data import augment
 from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
 from jtl.preprocess.audio_spec import LogMel, Waves
-from jtl.preprocess.image import IMAGENET, Preprocessing
+from jtl.preprocess.image import IMAGENET, Preprocessing, transform
 from jtl.pretrained.inspect import fits
 from jtl.pretrained.load import POSITION, Pretrained, load
 from jtl.pretrained.recognise import described
@@ -97,18 +97,14 @@ def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
         crop leaves no such margin, as with most transformers of images, the image is resized to more.
     """
     seen = pixels.decode(file, "L" if len(how.mean) == 1 else "RGB")
-    size, crop = how.size, how.crop
-    if isinstance(size, int):
-        crop = size if crop is None else crop
     if margin > 1 and (side := side_of(how)) is not None:
-        crop = round(side * margin)
+        size, crop = how.size, round(side * margin)
         if isinstance(size, int):
             size = max(size, crop)
         elif size is not None:
             size = (max(size[0], crop), max(size[1], crop))
-    if size is not None:
-        seen = pixels.resize(seen, size, how.interpolation)
-    return seen if crop is None else pixels.center_crop(seen, crop)
+        how = how._replace(size=size, crop=crop)
+    return transform(how)(seen)
 
 
 def side_of(how: Preprocessing) -> int | None:

@@ -45,7 +45,8 @@ def folder(
       root: the folder of class folders; labels follow their sorted names. Hidden files are passed over,
         and those that systems leave (`LEFT`).
       batch_size: rows of the global batch.
-      size: resize the short side to it and crop the middle square; or give `transform`.
+      size: resize the short side to it and crop the middle square; or give `transform`, for pretrained weights
+        `jtl.preprocess.image.transform(preprocessing)`.
       transform: `(pixels, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
         What it raises has a note that names the file.
       mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
@@ -65,7 +66,11 @@ def folder(
         channel count. The file is named.
     """
     if (size is None) == (transform is None):
-        raise ValueError("give either size or transform")
+        told = "none is" if size is None else "both are"
+        raise ValueError(
+            f"give either size or transform, and {told} given: a size in pixels, or a function, for pretrained"
+            " weights jtl.preprocess.image.transform(known.preprocessing)"
+        )
     if size is not None and size < 1:
         raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
