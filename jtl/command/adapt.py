@@ -17,7 +17,7 @@ from jtl.command.adapt_training import FREE, Training
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.scores import Scores, scored
-from jtl.command.source import Examples
+from jtl.command.source import Examples, joined
 from jtl.command.splits import shared, split
 from jtl.model import Variables
 from jtl.pretrained.folded import folded
@@ -82,13 +82,18 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
             f"method='ada_bn': the network of {settings.weights!r} {has}, so there are no statistics to replace; take"
             " another method or other weights"
         )
-    items = (*train.items, *target.examples.items)
-    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
+    own, judged = joined(list(splits.values())).items, target.judged
+    others = () if judged is None else judged.items
+    items = (*own, *target.examples.items)
+    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
-    notes = [f"source: {note}" for note in shared(splits)]
-    for name, own in (("source", splits["train"].items), ("target", target.examples.items)):
-        if (note := inputs.note(own)) is not None:
+    notes = [*(f"source: {note}" for note in shared(splits)), *(f"target: {note}" for note in target.notes)]
+    parts = {"source": own, "target": target.examples.items}
+    if others != target.examples.items:
+        parts["the target's labelled examples"] = others
+    for name, some in parts.items():
+        if (note := inputs.note(some)) is not None:
             notes.append(f"{name}: {note}")
     if settings.watch in adaptations.MAXIMISED.get(settings.method, ()):
         notes.append(
@@ -103,7 +108,6 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     loaded = loaded._replace(variables=before)
     best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, say).run()
     found: list[Any] = []
-    judged = target.judged
     for one in (before, best):
         logits = passes.logits(loaded._replace(variables=one), inputs)
         test = scored(logits(splits["test"].items), splits["test"].labels, train.classes)
@@ -115,6 +119,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
         "settings": settings.as_json(),
         "kind": train.kind,
         "mark": source.mark(settings.source, settings.text, settings.label),
+        "seconds": inputs.seconds,
         "classes": train.classes,
         "chosen": chosen,
         "oracle": settings.oracle,

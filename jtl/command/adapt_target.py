@@ -16,11 +16,13 @@ class Target(NamedTuple):
       examples: what is learned from; the labels are the numbers of the rows.
       judged: labelled examples for the final table; None where it is not asked for.
       labels: of `examples`, for the oracle alone.
+      notes: what the user should know of the folder.
     """
 
     examples: Examples
     judged: Examples | None
     labels: np.ndarray | None
+    notes: list[str]
 
 
 def target_of(settings: AdaptSettings, train: Examples) -> Target:
@@ -40,10 +42,12 @@ def target_of(settings: AdaptSettings, train: Examples) -> Target:
         raise ValueError(f"the target {str(path)!r} is a file, and the source holds {train.kind}: give a folder")
     parts = source.parts_of(path)
     place = parts.get("train", path)
+    notes: list[str] = []
     if train.kind == "texts":
         items: tuple[Any, ...] = tuple(source.column(place, settings.text))
     else:
-        items = tuple(source.files_of([str(place)], source.SOUNDS if train.kind == "sounds" else source.SUFFIXES))
+        suffixes = source.suffixes_of(train.kind)
+        items, notes = tuple(source.files_of([str(place)], suffixes)), source.passed_over([str(place)], suffixes)
     labels = judged = None
     if settings.labelled or settings.oracle:
         names = {"text": settings.text, "label": settings.label, "classes": train.classes}
@@ -56,4 +60,5 @@ def target_of(settings: AdaptSettings, train: Examples) -> Target:
         judged = found.get("test", own) if settings.labelled else None
     if len(items) < 2:
         raise ValueError(f"{str(path)!r} has {len(items)} example: the target needs two or more")
-    return Target(Examples(train.kind, items, np.arange(len(items), dtype=np.int32), train.classes), judged, labels)
+    examples = Examples(train.kind, items, np.arange(len(items), dtype=np.int32), train.classes)
+    return Target(examples, judged, labels, notes)

@@ -88,10 +88,11 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     weights = settings.weights if saved is None else str(saved)
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
-    inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size)
-    query = _queries(settings.query, support.kind, settings.text)
+    query, passed = _queries(settings.query, support.kind, settings.text)
+    inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size, others=query)
     parts = (("examples", support.items), ("queries", query))
     notes = [f"{name}: {note}" for name, items in parts if items and (note := inputs.note(items)) is not None]
+    notes += [f"queries: {note}" for note in passed]
     counts = np.bincount(support.labels, minlength=len(support.classes))
     say(
         f"{len(support.classes)} classes, {counts.min()} to {counts.max()} examples of each; {loaded.config.model_type}"
@@ -122,7 +123,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     result = Few(loaded, support, softmax(logits), query, shares, notes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
-    content["mark"] = source.mark(settings.support, settings.text, settings.label)
+    content |= {"mark": source.mark(settings.support, settings.text, settings.label), "seconds": inputs.seconds}
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
     files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
     return result
@@ -271,9 +272,11 @@ def _refuse_recipe(place: Path) -> None:
             )
 
 
-def _queries(given: tuple[str, ...], kind: str, column: str) -> list[Any]:
+def _queries(given: tuple[str, ...], kind: str, column: str) -> tuple[list[Any], list[str]]:
+    """The examples to predict, and what the user should know of the folders that hold them."""
     if not given:
-        return []
+        return [], []
     if kind == "texts":
-        return list(texts(given, column))
-    return list(source.files_of(given, source.SOUNDS if kind == "sounds" else source.SUFFIXES))
+        return list(texts(given, column)), []
+    suffixes = source.suffixes_of(kind)
+    return list(source.files_of(given, suffixes)), source.passed_over(given, suffixes)

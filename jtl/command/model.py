@@ -13,7 +13,7 @@ from jtl.data import augment
 from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
 from jtl.preprocess.audio_spec import LogMel, Waves
-from jtl.preprocess.image import IMAGENET, Preprocessing
+from jtl.preprocess.image import IMAGENET, Preprocessing, transform
 from jtl.pretrained.inspect import fits
 from jtl.pretrained.load import POSITION, Pretrained, load
 from jtl.pretrained.recognise import described
@@ -47,16 +47,21 @@ class Inputs:
     def note(self, items: Sequence[Any]) -> str | None:
         """On examples of which only the beginning is used, and images that are stored turned; None where none are."""
         if self.tokens is not None:
-            many, most = sum(count > LONGEST for count in self.tokens.counts(list(items))), f"{LONGEST} tokens"
+            limit = self.tokens.length
+            many, most = sum(count > limit for count in self.tokens.counts(list(items))), f"{limit} tokens"
         elif self.sound is not None:
-            limit = self.sound.seconds if isinstance(self.sound, LogMel) else SECONDS
-            many, most = sum(audio.duration(item) > limit for item in items), f"{limit:g} seconds"
+            limit = self.sound.seconds if isinstance(self.sound, LogMel) else self.seconds or SECONDS
+            many, most = sum(audio.duration(item) > limit for item in items), f"{round(limit, 3):g} seconds"
         else:
             many = sum(pixels.turned(item) for item in items)
             what = f"{many} of {len(items)} images have a stored orientation (EXIF) that is not applied"
             return f"{what}: turn the files if the network should see them upright" if many else None
         what = "sounds" if self.tokens is None else "texts"
         return f"{many} of {len(items)} {what} are longer than {most}: the rest of these is not used" if many else None
+
+    def notes(self, items: Sequence[Any]) -> list[str]:
+        """The note, where there is one."""
+        return [] if (note := self.note(items)) is None else [note]
 
     def read(self, items: Sequence[Any], *, margin: float = 1.0) -> Any:
         """The input of some examples: floats [rows, side, side, 3], ids and masks of texts, or waves.
@@ -92,18 +97,14 @@ def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
         crop leaves no such margin, as with most transformers of images, the image is resized to more.
     """
     seen = pixels.decode(file, "L" if len(how.mean) == 1 else "RGB")
-    size, crop = how.size, how.crop
-    if isinstance(size, int):
-        crop = size if crop is None else crop
     if margin > 1 and (side := side_of(how)) is not None:
-        crop = round(side * margin)
+        size, crop = how.size, round(side * margin)
         if isinstance(size, int):
             size = max(size, crop)
         elif size is not None:
             size = (max(size[0], crop), max(size[1], crop))
-    if size is not None:
-        seen = pixels.resize(seen, size, how.interpolation)
-    return seen if crop is None else pixels.center_crop(seen, crop)
+        how = how._replace(size=size, crop=crop)
+    return transform(how)(seen)
 
 
 def side_of(how: Preprocessing) -> int | None:
@@ -174,9 +175,30 @@ def kind_of(loaded: Pretrained) -> Literal["images", "sounds", "texts"] | None:
 
 
 def inputs_of(
-    loaded: Pretrained, weights: str, kind: str, items: Sequence[Any], size: int | None
+    loaded: Pretrained,
+    weights: str,
+    kind: str,
+    items: Sequence[Any],
+    size: int | None,
+    *,
+    others: Sequence[Any] = (),
+    seconds: float | None = None,
 ) -> tuple[Inputs, Pretrained]:
     """How examples become input, and the network with the preprocessing that is used, which a save keeps.
+
+    To a network of waves without masks, padding is silence that it hears: its output depends on the length of the rows.
+    So this length is that of the run, and not of the examples at hand.
+
+    Args:
+      loaded: the network.
+      weights: where it comes from.
+      kind: of the examples.
+      items: the examples that decide the length of texts and sounds.
+      size: of images.
+      others: examples that are read too and do not belong to the run, as queries: texts and masked sounds are not cut
+        by the length of `items`.
+      seconds: the length of sounds in the run that made the network, for one without masks; None for the longest
+        item's.
 
     Raises:
       ValueError: for images and a network of texts, or the other way round.
@@ -184,15 +206,18 @@ def inputs_of(
     if kind == "sounds":
         if not isinstance(loaded.preprocessing, Waves | LogMel):
             raise ValueError(f"{weights!r} is no network of sounds, and the data are sounds")
-        sound, seconds = loaded.preprocessing, None
-        if isinstance(sound, Waves) and len(items):
-            seconds = min(SECONDS, max(len(audio.read(item, sound.rate)) for item in items) / sound.rate)
+        sound = loaded.preprocessing
+        if isinstance(sound, LogMel):
+            return Inputs(sound=sound), loaded
+        if sound.masked or seconds is None:
+            heard = [len(audio.read(item, sound.rate)) for item in (*items, *(others if sound.masked else ()))]
+            seconds = min(SECONDS, max(heard) / sound.rate) if heard else None
         return Inputs(sound=sound, seconds=seconds), loaded
     if kind == "texts":
         if loaded.tokenizer is None:
             raise ValueError(f"{weights!r} has no tokenizer beside it, so jtl cannot read texts for it")
-        whole = text.tokenizer(weights, length=LONGEST)
-        longest = int(whole(list(items))["mask"].sum(1).max()) if len(items) else LONGEST
+        whole, given = text.tokenizer(weights, length=LONGEST), [*items, *others]
+        longest = int(whole(given)["mask"].sum(1).max()) if given else LONGEST
         return Inputs(tokens=text.tokenizer(weights, length=min(LONGEST, -(-longest // STEP) * STEP))), loaded
     how = loaded.preprocessing
     if how is None:

@@ -26,12 +26,14 @@ class Ranked(NamedTuple):
       width: of its features.
       scores: `nce` and `leep` are None where it has no classifier of its own.
       note: why it has none.
+      told: what the user should know of the examples, as that it reads only the beginning of some; None for nothing.
     """
 
     model: str
     width: int
     scores: Scores
     note: str = ""
+    told: str | None = None
 
 
 def rank(
@@ -109,14 +111,16 @@ def _drawn(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None) -> Ranked:
     loaded, note = _loaded(model, examples.kind, size)
     inputs, loaded = inputs_of(loaded, model, examples.kind, examples.items, size)
+    told = inputs.note(examples.items)
     if note:
         seen: Any = passes.features(loaded, inputs, cache=cache)(examples.items)
-        return Ranked(model, seen.shape[1], scores(seen, examples.labels), note)
+        return Ranked(model, seen.shape[1], scores(seen, examples.labels), note, told)
     seen = passes.with_logits(loaded, inputs, cache=cache)(examples.items)
     z = np.asarray(seen["logits"], np.float64)
     e = np.exp(z - z.max(1, keepdims=True))
     probabilities = e / e.sum(1, keepdims=True)
-    return Ranked(model, seen["features"].shape[1], scores(seen["features"], examples.labels, probabilities))
+    found = scores(seen["features"], examples.labels, probabilities)
+    return Ranked(model, seen["features"].shape[1], found, told=told)
 
 
 def _loaded(model: str, kind: str, size: int | None) -> tuple[Pretrained, str]:

@@ -10,14 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from jtl.command.tables import TABLES, mark_of, rows
-from jtl.data.folder import SUFFIXES, inside, scan
+from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed
 
 SOUNDS = (".wav", ".flac")
 CODED = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif")
 SPLITS = ("train", "val", "test")
-_SPELLED = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-            "test": "test"}  # fmt: skip
 Kind = Literal["images", "sounds", "texts"]
 
 
@@ -106,11 +104,15 @@ def read(
 
 
 def parts_of(root: Path) -> dict[str, Path]:
-    """The folders or tables of a folder that are named as splits; none of what is no folder."""
+    """The folders or tables of a folder that are named as splits; none of what is no folder.
+
+    Raises:
+      ValueError: for a split that is there twice, or a folder of another name with files beside a folder to train on.
+    """
     found: dict[str, Path] = {}
     for place in sorted(root.iterdir()) if root.is_dir() else []:
         stem = place.name if place.is_dir() else place.stem if place.suffix.lower() in TABLES else ""
-        name = _SPELLED.get(stem.lower())
+        name = PARTS.get(stem.lower())
         if name is None:
             continue
         if name in found:
@@ -119,6 +121,14 @@ def parts_of(root: Path) -> dict[str, Path]:
                 " keep one"
             )
         found[name] = place
+    if "train" in found and found["train"].is_dir():
+        others = [place for place in visible(root) if place.is_dir() and place not in found.values()]
+        # Its examples may be meant for a split, and would be ignored.
+        if other := next((place for place in others if any(file.is_file() for file in below(place))), None):
+            raise ValueError(
+                f"{str(other)!r} holds files and lies beside the split {found['train'].name!r}: splits are called"
+                f" {', '.join(PARTS)}; rename it as one of these, or move it elsewhere"
+            )
     return found
 
 
@@ -138,6 +148,26 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
         raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
     return found
+
+
+def suffixes_of(kind: str) -> tuple[str, ...]:
+    """Of the files that hold images, or sounds."""
+    return SOUNDS if kind == "sounds" else SUFFIXES
+
+
+def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """A note on the files of given folders that `files_of` passes over; none where it takes all.
+
+    Args:
+      places: files and folders.
+      suffixes: of the files that are taken.
+    """
+    folders = [place for place in (Path(given).expanduser() for given in places) if place.is_dir()]
+    kinds = [file.suffix.lower() for folder in folders for file in below(folder)]
+    others = [kind for kind in kinds if kind not in suffixes]
+    named = ", ".join(kind or "no suffix" for kind in sorted(set(others)))
+    told = f"{len(others)} of {len(kinds)} files in the folders are not read, because of their suffix: {named}"
+    return [told] if others else []
 
 
 def mark(path: Path, text: str, label: str) -> str | None:
@@ -168,9 +198,8 @@ def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Exam
             f" {', '.join(SOUNDS)}"
         )
     sounds = bool(kinds & set(SOUNDS))
-    suffixes = SOUNDS if sounds else SUFFIXES
-    names, files, labels = scan(root, classes, suffixes, "sound" if sounds else "image")
     kind: Kind = "sounds" if sounds else "images"
+    names, files, labels = scan(root, classes, suffixes_of(kind), kind.removesuffix("s"))
     groups = None if group is None else tuple(_group(file, group) for file in files)
     return _checked(Examples(kind, tuple(files), labels, names, groups), root)
 

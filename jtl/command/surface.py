@@ -41,6 +41,12 @@ def _tell(folder: Path) -> None:
         print(f"{folder}: {which}", file=sys.stderr)
 
 
+def _note(notes: Sequence[str]) -> None:
+    """Says what the user should know of the examples, beside the results."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def finetune(settings: Settings) -> int:
     """Runs a fine-tuning and writes its report."""
     from jtl.command import report, tune
@@ -129,7 +135,8 @@ def features(
     if not inputs or (text is not None and len(inputs) > 1):
         what = "files or folders of images or sounds" if text is None else f"one table with the column {text!r}"
         raise ValueError(f"{len(inputs)} inputs: give {what}")
-    rows, width = use.features(weights, inputs, out, arch, size, text, layers, cache)
+    rows, width, notes = use.features(weights, inputs, out, arch, size, text, layers, cache)
+    _note(notes)
     print(f"{out}: features [{rows}, {width}]")
     return 0
 
@@ -155,6 +162,7 @@ def rank(
     for one in found:
         if one.note:
             print(f"no NCE and LEEP of {one.model}: {one.note}")
+    _note([f"{one.model}: {one.told}" for one in found if one.told is not None])
     return 0
 
 
@@ -188,8 +196,9 @@ def evaluate(folder: Path, data: Path | None, text: str | None, label: str | Non
 
     if data is None:
         raise ValueError("give labelled data to evaluate on: jtl eval RUN DATA")
-    scores = use.judge(folder, data, text, label)
+    scores, notes = use.judge(folder, data, text, label)
     _tell(folder)
+    _note(notes)
     print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
     for name, precision, recall, f1, count in scores.by_class():
         print(f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {count} examples")
@@ -209,10 +218,9 @@ def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, t
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    items, shares, classes, note, beside = use.predict(folder, inputs, text)
+    items, shares, classes, notes, beside = use.predict(folder, inputs, text)
     _tell(folder)
-    if note is not None:
-        print(f"note: {note}", file=sys.stderr)
+    _note(notes)
     if csv is not None:
         use.write_csv(csv, items, shares, classes, beside)
     ranked(items, shares, classes, top)

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +15,7 @@ SHOWN = 300
 """Characters of a row that a message shows."""
 LONGEST = 1 << 24
 """Characters of the longest cell of a table."""
+CLOSED = 'is a quotation mark not closed? A text that begins with one is written as """Yes"", he said"'
 
 
 def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[dict[str, Any]]:
@@ -32,7 +33,8 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
     Raises:
       FileNotFoundError: where there is no such file.
       ValueError: for a table of another kind or without rows, a column that it does not have or has twice, an empty
-        cell, or a row of more cells than there are columns, as where a comma within a text is not quoted.
+        cell, a row of more cells than there are columns, as where a comma within a text is not quoted, or a cell that
+        begins with a quotation mark and does not end with the next.
     """
     path = path.expanduser()
     if not path.exists():
@@ -98,10 +100,6 @@ def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str
             marks = MARKS[kind]
             first = mark if mark is not None and mark in marks else ""
             return _separated(path, file, columns, first + marks.replace(first, ""))
-    except csv.Error as error:
-        raise ValueError(
-            f"{str(path)!r} is no table of one row a line: {error}; is a quotation mark not closed?"
-        ) from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{str(path)!r} is no table in UTF-8: {error}; save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
@@ -113,26 +111,46 @@ def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> 
     file.seek(0)
     before = csv.field_size_limit(LONGEST)  # which is of the process; 131,072 without this
     try:
-        return _rows(path, csv.reader(file, delimiter=mark), columns, mark)
+        return _rows(path, csv.reader(file, delimiter=mark, strict=True), columns, mark)
     finally:
         csv.field_size_limit(before)
 
 
 def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dict[str, Any]]:
-    names, found = [name.strip() for name in next(lines, [])], []
+    names, found = [name.strip() for name in next(_numbered(path, lines), (1, []))[1]], []
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
         raise ValueError(f"{str(path)!r} has the column {twice[0]!r} {names.count(twice[0])} times: {names}")
     keys = [name if name not in names[:i] else f"{name}.{i}" for i, name in enumerate(names)]  # each column is kept
-    for cells in lines:
+    for first, cells in _numbered(path, lines):
+        if mark == "\t" and any("\n" in cell and mark in cell for cell in cells):
+            raise ValueError(
+                f"{_place(path, first)} has a cell of several lines with tabs, {str(cells)[:SHOWN]}; {CLOSED}"
+            )
         if any(cell.strip() for cell in cells[len(names) :]):
             raise ValueError(
-                f"line {lines.line_num} of {str(path)!r} has {len(cells)} cells, and there are {len(names)} columns,"
+                f"{_place(path, first)} has {len(cells)} cells, and there are {len(names)} columns,"
                 f" {names}: put a text that holds {mark!r} into quotation marks: {str(cells)[:SHOWN]}"
             )
         if cells:
             found.append(dict(zip_longest(keys, cells[: len(keys)])))
     return found
+
+
+def _numbered(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each row, with the number of its first line."""
+    while True:
+        first = lines.line_num + 1
+        try:
+            yield first, next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"{_place(path, first)} is no row of a table: {error}; {CLOSED}") from error
+
+
+def _place(path: Path, line: int) -> str:
+    return f"line {line} of {str(path)!r}"
 
 
 def _names(line: str, mark: str) -> list[str]:

@@ -116,7 +116,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         key=rng.stream(key, "head"),
         size=settings.size,
     )
-    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, train.items, settings.size)
+    items = [item for part in splits.values() for item in part.items]
+    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
     for part, examples in splits.items():
         if (note := inputs.note(examples.items)) is not None:
             notes.append(f"{part}: {note}")
@@ -171,6 +172,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         "settings": settings.as_json(),
         "kind": train.kind,
         "mark": source.mark(settings.data, settings.text, settings.label),
+        "seconds": inputs.seconds,
         "classes": train.classes,
         "chosen": chosen,
         "head": None if head is None else head.told,

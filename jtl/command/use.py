@@ -13,7 +13,7 @@ import numpy as np
 
 from jtl.command import passes, source
 from jtl.command.inputs import texts_in_tables
-from jtl.command.model import inputs_of, pretrained
+from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import read, writable
 from jtl.model import Variables
@@ -103,16 +103,28 @@ def columns(folder: Path, text: str | None = None, label: str | None = None) -> 
       text: None where it is not given.
       label: likewise.
     """
-    about: dict[str, Any] = {}
-    if folder.name in ("model", "checkpoints"):
-        try:
-            about = read(folder.parent) or {}
-        except ValueError as error:  # it may be of another program, beside a network that no run wrote
-            log.warning("%s; until then a table's columns are 'text' and 'label', unless others are named", error)
+    about = _about(folder)
     run = {"text": "text", "label": "label", **about.get("settings", {})}
     option = f"--text (the run was trained on {run['text']!r})" if about and text is None else "--text"
     texts, labels = run["text"] if text is None else text, run["label"] if label is None else label
     return Columns(texts, labels, about.get("mark"), option)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What the run of a saved network wrote into `run.json`; empty where there is no run."""
+    if folder.name not in ("model", "checkpoints"):
+        return {}
+    try:
+        return read(folder.parent) or {}
+    except ValueError as error:  # it may be of another program, beside a network that no run wrote
+        log.warning("%s; until then a table's columns are 'text' and 'label', unless others are named", error)
+        return {}
+
+
+def _inputs(loaded: Pretrained, folder: Path, kind: str, items: Sequence[Any]) -> tuple[Inputs, Pretrained]:
+    """How examples become input as they did in the run that saved the network."""
+    seconds = _about(folder).get("seconds") if kind == "sounds" else None
+    return inputs_of(loaded, str(folder), kind, items, None, seconds=seconds)
 
 
 class Predicted(NamedTuple):
@@ -122,14 +134,14 @@ class Predicted(NamedTuple):
       items: the examples.
       shares: of each class, [examples, classes].
       classes: their names.
-      note: what the user should know of the examples; None where there is nothing.
+      notes: what the user should know of the examples.
       beside: of each text of a table the other cells of its row, by their columns.
     """
 
     items: list[Any]
     shares: np.ndarray
     classes: tuple[str, ...]
-    note: str | None
+    notes: list[str]
     beside: list[Mapping[str, Any]]
 
 
@@ -151,20 +163,25 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None) -> Pre
     if kind == "texts":
         own = columns(folder, text)
         given = texts_in_tables(inputs, own.text, own.option, own.mark)
-        items, beside = [one.text for one in given], [one.beside for one in given]
+        items, beside, passed = [one.text for one in given], [one.beside for one in given], []
     else:
-        items = source.files_of(inputs, _suffixes(kind))
+        items = source.files_of(inputs, source.suffixes_of(kind))
         beside = [{} for _ in items]
-    how, loaded = inputs_of(loaded, str(folder), kind, items, None)
+        passed = source.passed_over(inputs, source.suffixes_of(kind))
+    how, loaded = _inputs(loaded, folder, kind, items)
     assert loaded.labels is not None
-    return Predicted(items, shares(passes.logits(loaded, how)(items)), loaded.labels, how.note(items), beside)
+    found = shares(passes.logits(loaded, how)(items))
+    return Predicted(items, found, loaded.labels, [*passed, *how.notes(items)], beside)
 
 
-def _suffixes(kind: str) -> tuple[str, ...]:
-    return source.SOUNDS if kind == "sounds" else source.SUFFIXES
+class Judged(NamedTuple):
+    """The scores of a network, and what the user should know of the examples."""
+
+    scores: Scores
+    notes: list[str]
 
 
-def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Scores:
+def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Judged:
     """Scores on labelled data, matched by the classes' names; of split data the part `test/`.
 
     Args:
@@ -181,8 +198,17 @@ def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Scor
     assert loaded.labels is not None
     if examples.kind != kind:
         raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}")
-    how, loaded = inputs_of(loaded, str(folder), kind, examples.items, None)
-    return scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
+    how, loaded = _inputs(loaded, folder, kind, examples.items)
+    scores = scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
+    return Judged(scores, how.notes(examples.items))
+
+
+class Extracted(NamedTuple):
+    """The shape of the features that were written, and what the user should know of the examples."""
+
+    rows: int
+    width: int
+    notes: list[str]
 
 
 def features(
@@ -194,7 +220,7 @@ def features(
     text: str | None = None,
     layers: Sequence[str] = (),
     cache: Path | None = None,
-) -> tuple[int, int]:
+) -> Extracted:
     """Writes the features of images, sounds or texts into an .npz, `features` [rows, width] and `inputs`.
 
     Args:
@@ -207,9 +233,6 @@ def features(
       layers: features of the backbone by name, side by side; none for what a head reads.
       cache: a folder that keeps the features of each batch; see `jtl.finetuning.Cache`.
 
-    Returns:
-      The shape of the features.
-
     Raises:
       ValueError: for images and sounds at once, a table without `text`, or a file to write that is no .npz.
     """
@@ -219,22 +242,24 @@ def features(
         raise ValueError(f"--out {str(out)!r}: give the .npz file to write, as {str(out / 'features.npz')!r}")
     writable(out.parent)
     if text is not None:
-        kind, items = "texts", source.column(Path(*inputs), text)
+        kind, items, passed = "texts", source.column(Path(*inputs), text), []
     else:
         if tables := [given for given in inputs if Path(given).suffix.lower() in source.TABLES]:
             raise ValueError(f"{tables[0]!r} is a table: name the column of its texts, --text COLUMN")
         items = source.files_of(inputs, source.SUFFIXES + source.SOUNDS)
+        passed = source.passed_over(inputs, source.SUFFIXES + source.SOUNDS)
         heard = [item for item in items if item.suffix.lower() in source.SOUNDS]
         if heard and len(heard) < len(items):
             other = next(item for item in items if item not in heard)
             raise ValueError(f"{str(heard[0])!r} is a sound and {str(other)!r} an image: give one kind")
         kind = "sounds" if heard else "images"
     loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
-    how, loaded = inputs_of(loaded, weights, kind, items, size)
+    seconds = _about(Path(weights)).get("seconds") if kind == "sounds" else None
+    how, loaded = inputs_of(loaded, weights, kind, items, size, seconds=seconds)
     rows = passes.features(loaded, how, reads(layers) if layers else None, cache)(items)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(out, features=rows, inputs=np.array([str(item) for item in items]))
-    return rows.shape
+    return Extracted(len(rows), rows.shape[1], [*passed, *how.notes(items)])
 
 
 def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:

@@ -13,8 +13,12 @@ from jtl.paths import local
 from jtl.preprocess import pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
-PARTS = ("train", "training", "val", "valid", "validation", "dev", "test")
-"""Folders of these names hold the parts of a data set, not its classes."""
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Folders of these names, in any case, hold these parts of a data set, not its classes."""
 LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
 """What Windows leaves in folders of images, and macOS in archives of them."""
 SHOWN = 5
@@ -41,7 +45,8 @@ def folder(
       root: the folder of class folders; labels follow their sorted names. Hidden files are passed over,
         and those that systems leave (`LEFT`).
       batch_size: rows of the global batch.
-      size: resize the short side to it and crop the middle square; or give `transform`.
+      size: resize the short side to it and crop the middle square; or give `transform`, for pretrained weights
+        `jtl.preprocess.image.transform(preprocessing)`.
       transform: `(pixels, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
         What it raises has a note that names the file.
       mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
@@ -61,7 +66,11 @@ def folder(
         channel count. The file is named.
     """
     if (size is None) == (transform is None):
-        raise ValueError("give either size or transform")
+        told = "none is" if size is None else "both are"
+        raise ValueError(
+            f"give either size or transform, and {told} given: a size in pixels, or a function, for pretrained"
+            " weights jtl.preprocess.image.transform(known.preprocessing)"
+        )
     if size is not None and size < 1:
         raise ValueError(f"size is {size}; give at least 1 pixel")
     side = size
@@ -96,7 +105,7 @@ def scan(
         raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of {what}s per class")
     expected = None if classes is None else distinct(classes)
     # Systems spell é as one character or as two, and sort by either: names in NFC, sorted, are the same everywhere.
-    entries = sorted(_visible(root), key=lambda entry: composed(entry.name))
+    entries = sorted(visible(root), key=lambda entry: composed(entry.name))
     places = {composed(entry.name): entry for entry in entries if entry.is_dir()}
     found = list(places)
     lost = [entry for entry in entries if entry.is_dir() and places[composed(entry.name)] is not entry]
@@ -127,7 +136,7 @@ def scan(
     for label, name in enumerate(names):
         if name not in found:  # of the expected classes some may be absent: a test set need not have all
             continue
-        inside = _visible(places[name])
+        inside = visible(places[name])
         if not inside and expected is None:
             raise ValueError(f"class folder {str(places[name])!r} is empty")
         for file in inside:
@@ -148,16 +157,22 @@ def scan(
 
 def inside(place: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The files of a folder and its folders with these suffixes, in order, without what `scan` passes over."""
-    found = sorted(file for file in place.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    return [
-        file
-        for file in found
-        if not any(part.startswith(".") or part in LEFT for part in file.relative_to(place).parts)
-    ]
+    return [file for file in below(place) if file.suffix.lower() in suffixes]
 
 
-def _visible(place: Path) -> list[Path]:
-    return [entry for entry in sorted(place.iterdir()) if not entry.name.startswith(".") and entry.name not in LEFT]
+def below(place: Path) -> list[Path]:
+    """The files of a folder and its folders, in order, without what `scan` passes over."""
+    found = sorted(file for file in place.rglob("*") if file.is_file())
+    return [file for file in found if all(_seen(part) for part in file.relative_to(place).parts)]
+
+
+def visible(place: Path) -> list[Path]:
+    """The entries of a folder in order, without what `scan` passes over."""
+    return [entry for entry in sorted(place.iterdir()) if _seen(entry.name)]
+
+
+def _seen(name: str) -> bool:
+    return not name.startswith(".") and name not in LEFT
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The preprocessing of images, which comes with the weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from jtl.preprocess import pixels
 from jtl.preprocess.image_defaults import completed
 from jtl.weights.formats.errors import show
 
@@ -16,8 +17,7 @@ _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's
 class Preprocessing(NamedTuple):
     """From uint8 images of any size to what the network was trained on: resize, crop the centre, normalise.
 
-    `jtl.data` has each of the steps: `resize(image, size, interpolation)`, `center_crop(image, crop)`,
-    `augment.normalise(mean, std)`.
+    `transform` makes a function of the first two steps, and `jtl.data.augment.normalise(mean, std)` one of the last.
 
     Args:
       size: of the short side in pixels, or (height, width); None leaves images as they are.
@@ -32,6 +32,45 @@ class Preprocessing(NamedTuple):
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def transform(preprocessing: Any) -> Callable[..., pixels.Image]:
+    """The resizing and cropping of a preprocessing as a `transform` of `jtl.data.folder`.
+
+    Where only the short side has a size and no crop is said, the middle square is cut out, so that images have one
+    shape. What `jtl predict` does with a file is this and the normalisation.
+
+    Args:
+      preprocessing: `jtl.load(...).preprocessing`.
+
+    Returns:
+      A function of an image, uint8 [height, width, channels], and of a generator that it ignores.
+
+    Raises:
+      ValueError: for None, or the preprocessing of another kind of network.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess.image import IMAGENET, Preprocessing, transform
+      >>> seen = transform(Preprocessing(256, 224, "bicubic", *IMAGENET))
+      >>> seen(np.zeros((300, 400, 3), np.uint8)).shape
+      (224, 224, 3)
+    """
+    if not isinstance(preprocessing, Preprocessing):
+        raise ValueError(
+            f"preprocessing={preprocessing!r}: the weights came with no preprocessing of images; make one,"
+            " jtl.preprocess.image.Preprocessing(size, crop, interpolation, mean, std), or give jtl.data.folder a size"
+        )
+    size, crop, interpolation = preprocessing[:3]
+    if crop is None and isinstance(size, int):
+        crop = size
+
+    def resized(image: pixels.Image, rng: Any = None) -> pixels.Image:
+        del rng
+        image = image if size is None else pixels.resize(image, size, interpolation)
+        return image if crop is None else pixels.center_crop(image, crop)
+
+    return resized
 
 
 def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preprocessing:

@@ -64,8 +64,8 @@ def turned(file: str | Path) -> bool:
     try:
         with pil.open(local(file, "file"), formats=FORMATS) as image:
             return image.getexif().get(ORIENTATION, 1) not in (0, 1)
-    except (OSError, SyntaxError, ValueError):  # `decode` says what is wrong with it
-        return False
+    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning):
+        return False  # `decode` says what is wrong with it
 
 
 def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bilinear") -> Image:

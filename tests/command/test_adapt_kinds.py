@@ -9,6 +9,9 @@ import pytest
 
 import jtl
 from jtl import cli
+from jtl.command import adapt as adapt_command
+from jtl.command import source
+from jtl.command.adapt_settings import AdaptSettings
 
 SHORT = ["--steps", "3", "--batch", "4", "--learning-rate", "0.001"]
 GOOD, BAD = ("a good film", "the film good"), ("a bad film", "bad the film")
@@ -77,6 +80,7 @@ def test_sounds_are_adapted_predicted_and_judged(sounds, capsys):
     run, about = adapt(sounds, "studio", "phone", "dann", "--labelled", "--ways", "all")
     assert about["kind"] == "sounds"
     assert about["classes"] == ["high", "low"]
+    assert about["seconds"] == 750 / 16000
     assert np.sum(about["target"]["after"]["confusion"]) == 16
     assert "data:audio/wav;base64," in (run / "report.html").read_text()
     assert cli.main(["eval", str(run), str(sounds / "phone")]) == 0
@@ -85,6 +89,26 @@ def test_sounds_are_adapted_predicted_and_judged(sounds, capsys):
     capsys.readouterr()
     assert cli.main(["predict", str(run), str(sounds / "phone" / "low"), "--top", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+class _Seen(Exception):
+    """The examples that decide the length of texts."""
+
+
+def test_no_text_of_the_source_or_the_judged_target_is_cut_by_the_length_of_others(texts, tmp_path, monkeypatch):
+    def seen(loaded, weights, kind, items, size, *, others=()):
+        raise _Seen(set(items), set(others))
+
+    (tmp_path / "test.csv").write_text((texts / "judged.csv").read_text())
+    labels = "text,label\n" + "".join(f"film {i},{name}\n" for i in range(3) for name in ("no", "yes"))
+    (tmp_path / "train.csv").write_text(labels)
+    places = (texts / "books.csv", tmp_path, str(texts / "net"), "coral", tmp_path / "run")
+    monkeypatch.setattr(adapt_command, "inputs_of", seen)
+    with pytest.raises(_Seen) as error:
+        adapt_command.run(AdaptSettings(*places, labelled=True), lambda line: None)
+    items, others = error.value.args
+    assert items == set(source.column(texts / "books.csv", "text")) | {f"film {i}" for i in range(3)}
+    assert others == set(source.column(texts / "judged.csv", "text"))
 
 
 def test_kinds_that_differ_are_refused(texts, sounds, capsys):

@@ -2,14 +2,18 @@
 
 import json
 
+import jax.numpy as jnp
 import made
 import numpy as np
 import pytest
 from PIL import Image
 
+import jtl
 from jtl import cli
-from jtl.command.model import image, inputs_of, pretrained, side_of
-from jtl.preprocess.image import HALF, IMAGENET, Preprocessing
+from jtl.command.model import Inputs, image, inputs_of, pretrained, side_of
+from jtl.data import augment
+from jtl.preprocess.audio_spec import Waves
+from jtl.preprocess.image import HALF, IMAGENET, Preprocessing, transform
 from jtl.pretrained.load import load
 
 VIT = {
@@ -58,6 +62,30 @@ def test_images_that_are_no_squares_keep_their_form(photos):
     how = Preprocessing((12, 20), None, "bilinear", *HALF)
     assert side_of(how) is None
     assert image(photos / "red" / "0.png", how, 1.5).shape == (12, 20, 3)
+
+
+@pytest.mark.parametrize("how", [
+    Preprocessing(16, 12, "bicubic", *HALF), Preprocessing(16, None, "lanczos", *HALF),
+    Preprocessing((14, 10), None, "bilinear", *HALF), Preprocessing((14, 10), 8, "nearest", *HALF),
+    Preprocessing(None, 9, "bilinear", *HALF),
+])  # fmt: skip
+def test_a_folder_in_python_has_the_pixels_that_predict_sees(tmp_path, how):
+    """The README read photos by the crop alone, so a saved network saw others than it was trained on."""
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 31, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+    rows = jtl.data.folder(tmp_path, transform=transform(how), batch_size=2, shuffle=False)[0]["x"]
+    seen = Inputs(preprocessing=how).read([tmp_path / name / "0.png" for name in "ab"])
+    np.testing.assert_array_equal(augment.normalise(how.mean, how.std)(None, jnp.asarray(rows)), seen)
+
+
+def test_weights_without_a_preprocessing_of_images_are_told(tmp_path):
+    for none in (None, Waves()):
+        with pytest.raises(ValueError, match=r"preprocessing=.*: the weights came with no preprocessing of images"):
+            transform(none)
+    with pytest.raises(ValueError, match=r"and none is given: .* jtl\.preprocess\.image\.transform"):
+        jtl.data.folder(tmp_path, size=Preprocessing((8, 8), None, "bilinear", *HALF).crop, batch_size=1)
 
 
 def test_a_network_of_grey_images_gets_grey_ones(photos):

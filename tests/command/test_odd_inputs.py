@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 
 from jtl import cli
 from jtl.command import source, tables, use
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.adapt_target import target_of
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.settings import Settings, refuse_another, writable, write
@@ -66,6 +68,10 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ("text,label\na,01\nb,0\nc,1\n", "labels '01' and '1', which are one number"),
         (
             'text,label\n"a,yes\n' + 99 * "b,no\n",
+            "line 2 .* is no row of a table: unexpected end of data; is a quotation mark not closed",
+        ),
+        (
+            f'text,label\n"{200 * "b,no|"}",\n'.replace("|", "\n"),
             "row 1 .* has an empty .*a quotation mark before it not closed",
         ),
     ],
@@ -73,6 +79,38 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
 def test_a_csv_that_would_be_read_wrong_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         source.read(table(tmp_path, text))
+
+
+ROWS = [("fine", "1"), ("It is good", "1"), ("bad film", "0"), ("awful", "0"), ("he said", "1")]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize(("opened", "closing", "said"), [
+    (1, 4, r"is no row of a table: '.*' expected after '\"'; .* not closed\?"),
+    (1, None, "is no row of a table: unexpected end of data"),
+])  # fmt: skip
+def test_a_quotation_mark_that_swallows_rows_is_refused_by_its_line(tmp_path, mark, opened, closing, said):
+    lines = [["text", "label"], *map(list, ROWS)]
+    lines[opened + 1][0] = '"' + lines[opened + 1][0]
+    if closing is not None:
+        lines[closing + 1][0] += ' "no"'
+    name = "t.tsv" if mark == "\t" else "t.csv"
+    with pytest.raises(ValueError, match=rf"line 3 of .*{said}"):
+        source.read(table(tmp_path, "".join(mark.join(line) + "\n" for line in lines), name))
+
+
+def test_a_cell_of_a_tsv_that_holds_other_rows_is_refused(tmp_path):
+    """The second mark closes it at the end of a cell, so the rows between would be a text."""
+    file = table(tmp_path, 'text\tlabel\n"It is good\t1\nbad film"\t0\nawful\t0\nfine\t1\n', "t.tsv")
+    with pytest.raises(ValueError, match=r"line 2 of .* has a cell of several lines with tabs, .* not closed\?"):
+        source.read(file)
+
+
+def test_lone_quotation_marks_within_a_cell_are_characters(tmp_path):
+    """As in GLUE's .tsv, which quotes nothing; a quoted cell may have several lines."""
+    file = table(tmp_path, 'text\tlabel\nhe said "no" twice\t1\na 5" disc\t0\n"of two\nlines"\t1\n', "t.tsv")
+    (found,) = source.read(file).values()
+    assert found.items == ('he said "no" twice', 'a 5" disc', "of two\nlines")
 
 
 def test_labels_are_compared_as_they_are_meant(tmp_path):
@@ -134,6 +172,35 @@ def test_hidden_files_are_passed_over_where_files_are_looked_for(tmp_path):
     assert [file.name for file in source.files_of([str(tmp_path)])] == ["a.png", "d.JPG"]
 
 
+def test_files_that_a_folder_holds_beside_those_that_are_read_are_told(tmp_path, capsys):
+    """A hundred photos of a phone gave no row, and no word said so."""
+    weights, photos = made.folder(tmp_path / "net", made.RESNET), tmp_path / "photos"
+    for name, value in (("a", 30), ("b", 220)):
+        (photos / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (32, 32), (value + i, value, 9)).save(photos / name / f"{i}.png")
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("a.HEIC", "b.heic", "notes", ".hidden"):
+        (new / name).write_bytes(b"")
+    (new / "c.png").write_bytes((photos / "a" / "0.png").read_bytes())
+    said = "3 of 4 files in the folders are not read, because of their suffix: no suffix, .heic"
+    run, out = str(tmp_path / "run"), str(tmp_path / "f.npz")
+    few = ["adapt-few", str(weights), "--support", str(photos), "--query", str(new), "--out", run, "--size", "32"]
+    assert cli.main(few) == 0
+    assert f"note: queries: {said}" in capsys.readouterr().out
+    for words in (["predict", run, str(new)], ["features", str(new), "--weights", str(weights), "--out", out]):
+        assert cli.main(words) == 0
+        assert f"note: {said}" in capsys.readouterr().err
+    one = str(new / "c.png")
+    for words in (["predict", run, one], ["features", one, "--weights", str(weights), "--out", out]):
+        assert cli.main(words) == 0
+        assert "are not read" not in capsys.readouterr().err
+    settings = AdaptSettings(photos, new, str(weights), "mcc", tmp_path / "adapted")
+    (new / "d.png").write_bytes((photos / "a" / "1.png").read_bytes())
+    assert target_of(settings, source.read(photos)["all"]).notes == [said.replace("of 4", "of 5")]
+
+
 def test_a_folder_of_the_folder_and_sounds_that_are_not_decoded_are_told(tmp_path):
     for name in ("all/photos/ant/a.png", "all/photos/bee/b.png", "sounds/yes/a.mp3", "sounds/no/b.mp3"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +228,7 @@ def test_a_long_text_is_a_text(tmp_path, monkeypatch):
     assert found.items == (long, "bad")
     assert csv.field_size_limit() == 131072  # of the process, as before
     monkeypatch.setattr(tables, "LONGEST", 1000)
-    with pytest.raises(ValueError, match=r"one row a line: field larger than .* is a quotation mark not closed\?"):
+    with pytest.raises(ValueError, match=r"line 2 of .* no row of a table: field larger than .* not closed\?"):
         source.read(tmp_path / "t.csv")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jtl import cli
+from jtl.command import use
 from jtl.command.model import inputs_of
 from jtl.methods.finetune.finetune import predictor
 from jtl.preprocess import audio
@@ -54,6 +55,39 @@ def test_it_predicts_and_is_evaluated(world, run, capsys, tmp_path):
     assert len(capsys.readouterr().out.splitlines()) == 12
     assert cli.main(["predict", str(moved), str(world / "net")]) == 2
     assert "no sound in" in capsys.readouterr().err
+
+
+def test_predictions_do_not_depend_on_the_other_files(world, run, tmp_path, capsys):
+    """Without a mask the network hears padding, so the length of the rows is that of the run."""
+    soundfile = pytest.importorskip("soundfile")
+    files = [str(world / "sounds" / "low" / f"anna_{i}.wav") for i in (0, 3)]
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=4000) / 9, 16000)
+    about = json.loads((run / "run.json").read_text())
+    assert about["seconds"] == 750 / 16000
+    found = use.predict(run / "model", [*files, str(tmp_path / "long.wav")])
+    assert found.notes == ["1 of 3 sounds are longer than 0.047 seconds: the rest of these is not used"]
+    for file, shares in zip(files, found.shares, strict=False):
+        np.testing.assert_allclose(use.predict(run / "model", [file]).shares[0], shares, rtol=1e-5)
+    words = ["--weights", str(run / "model"), "--out"]
+    for name, more in (("a.npz", []), ("b.npz", [str(tmp_path / "long.wav")])):
+        assert cli.main(["features", files[0], *more, *words, str(tmp_path / name)]) == 0
+    assert "note: 1 of 2 sounds are longer than 0.047 seconds" in capsys.readouterr().err
+    with np.load(tmp_path / "a.npz") as alone, np.load(tmp_path / "b.npz") as both:
+        np.testing.assert_allclose(alone["features"][0], both["features"][0], rtol=1e-5)
+    older = shutil.copytree(run, tmp_path / "older")
+    del about["seconds"]
+    (older / "run.json").write_text(json.dumps(about))
+    assert use.predict(older / "model", files).notes == []
+
+
+def test_other_examples_set_the_length_of_masked_sounds_alone(world):
+    loaded, files = load(world / "net"), [world / "sounds" / "low" / f"anna_{i}.wav" for i in (0, 3)]
+    masked = loaded._replace(preprocessing=loaded.preprocessing._replace(masked=True))
+    for net, samples in ((loaded, 600), (masked, 750)):
+        inputs, _ = inputs_of(net, "net", "sounds", files[:1], None, others=files[1:])
+        assert inputs.seconds == samples / 16000
+    assert inputs_of(loaded, "net", "sounds", files, None, seconds=0.02)[0].seconds == 0.02
+    assert inputs_of(masked, "net", "sounds", files, None, seconds=0.02)[0].seconds == 750 / 16000
 
 
 def test_sounds_become_input_as_by_the_network_s_own_preprocessing(world):

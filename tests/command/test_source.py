@@ -1,6 +1,7 @@
 """What data are, how they are split, and what is refused."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -53,9 +54,25 @@ def test_given_splits_are_kept_and_what_they_share_is_told(tmp_path):
     assert {name: len(part) for name, part in found.items()} == {"train": 8, "val": 8, "test": 8}
     pairs = [(a, b, len(items)) for a, b, items in repeated(found)]
     assert pairs == [("train", "val", 8), ("train", "test", 8), ("val", "test", 8)]
-    (tmp_path / "test").rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "test")
     drawn = split(source.read(tmp_path), seed=0)
     assert len(drawn["train"]) + len(drawn["test"]) == 8
+
+
+def test_training_and_testing_are_splits_and_a_folder_beside_them_is_refused(tmp_path):
+    """Its examples were ignored without a word, and others drawn from the training set in their place."""
+    for name in ("Training", "Testing"):
+        folder(tmp_path / name, 4)
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    (tmp_path / "README.txt").write_text("no folder")
+    image(tmp_path / ".cache" / "a.png", 0)
+    found = source.read(tmp_path)
+    assert {name: {item.parts[-3] for item in part.items} for name, part in found.items()} == {
+        "train": {"Training"}, "test": {"Testing"},
+    }  # fmt: skip
+    image(tmp_path / "holdout" / "ant" / "a.png", 0)
+    with pytest.raises(ValueError, match=r"holdout' holds files and lies beside the split 'Training': splits are call"):
+        source.read(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])

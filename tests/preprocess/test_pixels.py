@@ -93,6 +93,15 @@ def test_pixels_are_bounded_before_they_have_memory(tmp_path):
     assert pixels.resize(narrow, (8, 8)).shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize("limit", [40, 60])  # Pillow raises above twice of it, and warns above it
+def test_an_image_of_too_many_pixels_for_pillow_is_left_to_decode(tmp_path, monkeypatch, limit):
+    Image.fromarray(np.zeros((10, 10, 3), np.uint8)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert not pixels.turned(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png' does not decode: Image size \(100 pixels\) exceeds limit of"):
+        pixels.decode(tmp_path / "x.png")
+
+
 def test_transparent_colours_of_a_palette_are_colours(tmp_path):
     """Pillow's own conversion gives the same, and warns."""
     image = Image.fromarray(RAMP).convert("P")
