@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops
+from jtl._tracing import scope
 from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
 from jtl.methods.meta.inner_loop import adapt_to as unrolled
 from jtl.methods.meta.update_rules import UpdateRule
@@ -92,7 +93,8 @@ def implicit(
             hessian = jax.jvp(lambda p: gradient(p, slow, stats, support, key, step), (end,), (v,))[1]
             return jax.tree.map(lambda h, a: h + strength * a, hessian, v)
 
-        with ops.apart():  # of one task, also where what calls for the gradient is mapped over devices
+        # As in `over_tasks`, also where what calls for the gradient is mapped over devices or freezes modules.
+        with ops.apart(), scope.nothing_frozen():
             v = conjugate_gradients(along, slopes[0], solves)
             cross = jax.vjp(lambda s: gradient(end, s, stats, support, key, step), slow)[1](v)[0]
         of_slow = jax.tree.map(lambda c: -c, cross)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
+from jtl._tracing import scope
 from jtl.methods.meta.inner_loop import MEMORY, Adapt, start_of
 from jtl.methods.meta.spread import Spread, check, means, over_tasks, sets
 from jtl.metrics.accumulate import Mean
@@ -55,7 +56,8 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
 
     def distance(params: Params, stats: Stats, key: Key, step: Any, support: Batch, i: Any) -> tuple[Any, Stats]:
         still = jax.lax.stop_gradient(params)
-        end, after = adapt(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
+        with scope.nothing_frozen():
+            end, after = adapt(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
         ends = map(upcast, (start_of(params), jax.lax.stop_gradient(end)))
         return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), *ends))), after
 
