@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
-from jtl.methods.meta.prototypes import head_of, initialised, linear_layer, read_support
+from jtl.methods.meta.prototypes import head_of, initialised, linear_layer, present, read_support
 from jtl.model import Model, Variables
 from jtl.objective import NONE
 from jtl.typing import Batch, Key, Params, Stats
@@ -17,7 +17,8 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
     """R2D2: logits `α z W + β` with `W = argmin ‖√w (Z W − Y)‖² + λ ‖W‖²`, Z the support features, Y one-hot labels.
 
     `W = Zᵀ (Z Zᵀ + λ I)⁻¹ Y` where there are fewer examples than features, else `(Zᵀ Z + λ I)⁻¹ Zᵀ Y`. λ, α and β are
-    learned by the outer loop, λ and α by their logarithms; they stand under `rule/`.
+    learned by the outer loop, λ and α by their logarithms; they stand under `rule/`. A class without support has the
+    bias −∞, that is probability 0.
 
     Args:
       net: `jtl.network(backbone=..., head=jtl.heads.linear(way))`; its head becomes `α W` and β.
@@ -52,7 +53,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
         w = jnp.exp(phi["log_scale"]).astype(z.dtype) * solution(
             rows, root, jnp.exp(phi["log_strength"]).astype(z.dtype)
         )
-        bias = jnp.broadcast_to(phi["bias"], bias.shape).astype(bias.dtype)
+        bias = jnp.where(present(member), phi["bias"], -jnp.inf).astype(bias.dtype)
         return {**params, head: {"out": {"kernel": w.astype(kernel.dtype), "bias": bias}}}, stats
 
     def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:

@@ -194,7 +194,7 @@ def test_relation_error_of_a_label_of_no_class_is_nan():
     assert np.isnan(found[1:]).all()
 
 
-@pytest.mark.parametrize("name", ["prototypes", "matching", "relation", "nearest_mean"])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_a_class_without_support_gets_no_probability(key, name):
     """Its logit is −∞, and the loss of the other classes and its gradient are finite, as with smaller `way`."""
     head, make = LEARNERS[name]
