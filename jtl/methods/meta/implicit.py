@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jtl import ops
 from jtl._tracing import scope
-from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
+from jtl.methods.meta.inner_loop import RULE, Adapt, begun, start_of
 from jtl.methods.meta.inner_loop import adapt_to as unrolled
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
@@ -106,7 +106,7 @@ def implicit(
         phi = params.get(RULE, {})
         given, slow = split(start_of(params), mask)
         rest = jax.tree.map(jnp.asarray, (slow, phi, stats, dict(support)))
-        end, stats = solve(upcast(given), *rest, key, jnp.asarray(step))
+        end, stats = solve(begun(given), *rest, key, jnp.asarray(step))
         return merge(jax.tree.map(lambda a, like: a.astype(like.dtype), end, given), slow), stats
 
     return Adapt(run, unrolled(inner, rule, steps=steps, adapted=adapted).init)

@@ -21,6 +21,10 @@ STEPS = "per_step"
 MEMORY = "inner"
 """Where the statistics hold the memory of an update rule that is kept across tasks."""
 
+RULED_OUT = -1e9
+"""The bias −∞ of a class that a closed form rules out, in inner steps that decay, square or compare it: −∞ less −∞ is
+NaN, and with this one the probability is exactly 0 too."""
+
 
 class Adapt(NamedTuple):
     """How a network adapts to a task: gradient steps, prototypes, ridge regression, anything differentiable.
@@ -105,7 +109,7 @@ def adapt_to(
     ) -> tuple:
         phi, layers = params.get(RULE, {}), params.get(STEPS, {})
         given, slow = split(_without(params), mask)
-        start = upcast(given)
+        start = begun(given)
         memory, stats = _memory(rule, phi, start, stats) if across_tasks else (rule.start(phi, start), stats)
 
         def whole(fast, k):
@@ -168,6 +172,11 @@ def adapt_to(
         return Variables({**rest, **own}, stats)
 
     return Adapt(run, init, each if steps else None)
+
+
+def begun(given: Params) -> Params:
+    """Parameters as inner steps start from them: of full precision, and `RULED_OUT` in place of −∞."""
+    return jax.tree.map(lambda a: jnp.where(a == -jnp.inf, RULED_OUT, a), upcast(given))
 
 
 def start_of(params: Params) -> Params:
