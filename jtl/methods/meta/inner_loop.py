@@ -85,7 +85,8 @@ def adapt_to(
 
     Raises:
       ValueError: for steps below 0, an order other than 1 and 2, per-step parameters without steps; at init for
-        `across_tasks` with a rule that has no memory.
+        `across_tasks` with a rule that has no memory; when called, for `per_step` or `across_tasks` on variables that
+        did not come from `init`.
 
     Example:
       >>> import jtl
@@ -108,6 +109,11 @@ def adapt_to(
         params: Params, stats: Stats, support: Batch, key: Key, step: Any, judge: Callable, begin: bool = False
     ) -> tuple:
         phi, layers = params.get(RULE, {}), params.get(STEPS, {})
+        if per_step is not None and not layers:
+            raise ValueError(
+                f"per_step is given, but the parameters {sorted(params)} hold no {STEPS!r}: use the variables that"
+                " adapt.init makes of these, or they would be adapted"
+            )
         given, slow = split(_without(params), mask)
         start = begun(given)
         memory, stats = _memory(rule, phi, start, stats) if across_tasks else (rule.start(phi, start), stats)
