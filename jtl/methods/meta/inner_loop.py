@@ -34,7 +34,8 @@ class Adapt(NamedTuple):
       init: `init(key, support, given=Variables({}, {})) -> Variables`: `given`, and what adapting needs besides.
       each: `each(params, stats, support, key, step, judge, begin=False) -> (params, stats, found)`, as `run`, and what
         `judge(params, stats)` gives after each inner step, stacked; with `begin` before the first too, with the
-        statistics of a pass over the support set there. None where there are no steps.
+        statistics of a pass over the support set there. The parameters come back in the precision in which steps add
+        up. None where there are no steps.
     """
 
     run: Callable[[Params, Stats, Batch, Key, Any], tuple[Params, Stats]]
@@ -118,9 +119,12 @@ def adapt_to(
         start = begun(given)
         memory, stats = _memory(rule, phi, start, stats) if across_tasks else (rule.start(phi, start), stats)
 
-        def whole(fast, k):
+        def around(fast, k):
             own = jax.tree.map(lambda a: a[jnp.minimum(k, len(a) - 1)], layers)
-            return merge(merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow), own)
+            return merge(merge(fast, slow), own)
+
+        def whole(fast, k):
+            return around(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), k)
 
         def loss(fast, stats, key, k):
             value, aux = inner(whole(fast, k), stats, support, key, step)
@@ -153,12 +157,13 @@ def adapt_to(
         if begin:
             found = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, found)
         kept = {**stats, MEMORY: _named(memory)} if across_tasks else stats
-        return whole(fast, steps - 1), kept, found
+        return around(fast, steps - 1), kept, found
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
         if steps == 0:
             return start_of(params), stats
-        return each(params, stats, support, key, step, lambda params, stats: ())[:2]
+        end, stats, _ = each(params, stats, support, key, step, lambda params, stats: ())
+        return jax.tree.map(lambda a, like: a.astype(like.dtype), end, start_of(params)), stats
 
     def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
         variables = inner.init(key, support, Variables(_without(given.params), given.stats))

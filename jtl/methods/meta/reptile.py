@@ -33,7 +33,7 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
 
     Raises:
       ValueError: for another `spread`; while tracing, for a memory across tasks with a `spread`, or under pmap, where
-        each device would have another.
+        each device would have another; for ways to adapt other than `adapt_to` in half precision.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -54,10 +54,22 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
         square, _ = distance(params, stats, key, step, support, i)
         return {"loss": square / 2}, {"distance": jnp.sqrt(jax.lax.stop_gradient(square))}
 
+    def trained(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
+        """θ_K in full precision: of rounded parameters the difference to θ is mostly that of the rounding."""
+        if adapt.each is not None:
+            return adapt.each(params, stats, support, key, step, lambda params, stats: ())[:2]
+        narrow = sorted({a.dtype.name for a in jax.tree.leaves(params) if upcast(a).dtype != a.dtype})
+        if narrow:
+            raise ValueError(
+                f"parameters in {narrow[0]}, and a way to adapt that has no steps of adapt_to: its result is rounded,"
+                " and Reptile's gradient is the difference to it; compute in float32"
+            )
+        return adapt(params, stats, support, key, step)
+
     def distance(params: Params, stats: Stats, key: Key, step: Any, support: Batch, i: Any) -> tuple[Any, Stats]:
         still = jax.lax.stop_gradient(params)
         with scope.nothing_frozen():
-            end, after = adapt(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
+            end, after = trained(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
         ends = map(upcast, (start_of(params), jax.lax.stop_gradient(end)))
         return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), *ends))), after
 
