@@ -17,6 +17,7 @@ from jtl.methods.meta.reptile import reptile
 from jtl.methods.meta.update_rules import fixed_rate, from_optax
 from jtl.metrics.accumulate import total
 from jtl.model import cast_floating
+from jtl.params import select
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.loop import fit
 from jtl.train.step import make_step
@@ -115,6 +116,17 @@ def test_in_half_precision_small_ways_are_not_rounded_away(key):
     closed = reptile(chained(prototypes(net), adapt_to(finetune(net), fixed_rate(1e-3), steps=1)))
     with pytest.raises(ValueError, match=r"parameters in bfloat16, .* compute in float32"):
         closed(cast_floating(variables.params, jnp.bfloat16), {}, rows, key, 0)
+
+
+def test_parameters_of_inner_steps_are_refused(key):
+    rows = {"support": few_shot()["support"]}
+    net, _, variables = parts(key, rows["support"]["x"][0])
+    adapt = adapt_to(finetune(net), fixed_rate(0.1), steps=2, per_step=select("head/.*/bias"))
+    support = {n: v[0] for n, v in rows["support"].items()}
+    made, objective = adapt.init(key, support, variables), reptile(adapt)
+    for use in (lambda: objective.init(key, rows, variables), lambda: objective(*made, rows, key, 0)):
+        with pytest.raises(ValueError, match=r"hold \['head/out/bias'\] for each step .* leave per_step None"):
+            use()
 
 
 def test_bad_options_are_refused(key):
