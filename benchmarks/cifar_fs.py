@@ -248,6 +248,8 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
     asked = parser.parse_args(given)
     if "P>M>F" in asked.methods and "ProtoNet" not in asked.methods:
         parser.error("P>M>F starts from ProtoNet: name both in --methods")
+    if asked.episodes < 20 or asked.episodes % 20:
+        parser.error(f"--episodes {asked.episodes}: 20 run at once, so give a multiple of 20")
     where = environment(sys.argv if given is None else [__file__, *given])
     setting = {"steps": asked.steps, "episodes": asked.episodes}
     rows = _kept(asked.json, setting)

@@ -48,6 +48,12 @@ def test_every_method_is_chosen_measured_and_kept(tmp_path, monkeypatch):
     assert [r["accuracy"] for r in json.loads(out.read_text())["rows"] if r["head"] == "probe"] == [0.0]
 
 
+def test_a_number_of_episodes_that_would_not_be_judged_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cifar_fs.main(["--episodes", "39"], data())
+    assert "--episodes 39: 20 run at once" in capsys.readouterr().err
+
+
 def test_the_split_network_is_the_whole_one(real_data, monkeypatch):
     """The maps below the last block, and that block on them, give the features of the whole network."""
     real_data("cifar_resnet/resnet20-12fca82f.th")
