@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jtl import ops
 from jtl._tracing import scope
+from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import RULE, Adapt, begun, start_of
 from jtl.methods.meta.inner_loop import adapt_to as unrolled
 from jtl.methods.meta.update_rules import UpdateRule
@@ -47,7 +48,7 @@ def implicit(
       An `Adapt`; its statistics are those of the last inner step, and get no gradient.
 
     Raises:
-      ValueError: for fewer than one step or solve, or a strength that is not positive.
+      ValueError: for steps or solves that are no integers of at least 1, or a strength that is not positive and finite.
 
     Example:
       >>> import jtl
@@ -58,10 +59,8 @@ def implicit(
 
     Rajeswaran et al., Meta-Learning with Implicit Gradients, 2019, arXiv 1909.04630.
     """
-    if steps < 1 or solves < 1:
-        raise ValueError(f"steps={steps}, solves={solves}: at least one of each")
-    if not strength > 0:
-        raise ValueError(f"strength={strength}: λ must be positive")
+    checked.whole(1, steps=steps, solves=solves)
+    checked.positive(strength=strength)
     inner = as_objective(inner)
     mask = select(".*") if adapted is None else adapted
 

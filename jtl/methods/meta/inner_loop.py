@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.model import Variables, upcast
@@ -85,9 +86,9 @@ def adapt_to(
       of the last pass over the support set.
 
     Raises:
-      ValueError: for steps below 0, an order other than 1 and 2, per-step parameters without steps; at init for
-        `across_tasks` with a rule that has no memory; when called, for `per_step` or `across_tasks` on variables that
-        did not come from `init`.
+      ValueError: for steps that are no integer of 0 or more, an order other than 1 and 2, per-step parameters without
+        steps; at init for `across_tasks` with a rule that has no memory; when called, for `per_step` or `across_tasks`
+        on variables that did not come from `init`.
 
     Example:
       >>> import jtl
@@ -97,8 +98,7 @@ def adapt_to(
     Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400; Raghu et al., Rapid Learning or Feature Reuse?
     (ANIL), 2019, arXiv 1909.09157; Oh et al., BOIL, 2020, arXiv 2008.08882.
     """
-    if steps < 0:
-        raise ValueError(f"steps={steps}: the inner loop takes 0 steps or more")
+    checked.whole(0, steps=steps)
     if order not in (1, 2):
         raise ValueError(f"order={order}: 1 (first-order MAML) or 2")
     if per_step is not None and steps == 0:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
 from jtl.methods.meta.prototypes import head_of, initialised, linear_layer, present, read_support
 from jtl.model import Model, Variables
@@ -30,7 +31,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
       An `Adapt` with the parameters `rule/log_strength`, `rule/log_scale`, `rule/bias`.
 
     Raises:
-      ValueError: for numbers that are not positive, and as `prototypes`.
+      ValueError: for numbers that are not positive and finite, and as `prototypes`.
 
     Example:
       >>> import jtl
@@ -39,8 +40,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
 
     Bertinetto et al., Meta-learning with Differentiable Closed-form Solvers, 2018, arXiv 1805.08136.
     """
-    if not (strength > 0 and scale > 0):
-        raise ValueError(f"strength={strength}, scale={scale}: both must be positive")
+    checked.positive(strength=strength, scale=scale)
     head, make = head_of(net), initialised(net)
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
