@@ -10,7 +10,9 @@ statistics of CIFAR-10, so every result is inductive. 5-way, 15 queries a class,
 - prototypes, probe: nearest mean and logistic regression on the frozen features; no image of the 64 classes is seen.
 - classifier + probe: the last block is trained to tell the 64 classes, then the same probe.
 - ProtoNet: the last block is meta-trained by episodes of the 64 classes.
-- P>M>F: that, and five gradient steps on the support set from the prototypes.
+- ProtoNet + 5 steps: that, and five gradient steps on the support set from the prototypes.
+- P>M>F: ProtoNet, and 20 gradient steps on the last block for each task, through prototypes of its support set that are
+  judged on the augmented set. Maps are mirrored and shifted in place of images, which are computed once.
 - meta-transfer: scales and shifts of the last block are meta-trained; the head alone adapts, in ten steps.
 - LoRA-MAML: LoRA of rank 4 in the last block and the head adapt in five steps; first order.
 
@@ -48,12 +50,16 @@ CHOICES: dict[str, tuple[float, ...]] = {
     "probe": (0.01, 0.1, 1.0),
     "classifier + probe": (0.01, 0.1, 1.0),
     "ProtoNet": (1e-3, 3e-3),
+    "ProtoNet + 5 steps": (0.0, 1e-3, 1e-2),
     "P>M>F": (0.0, 1e-3, 1e-2),
     "meta-transfer": (0.1, 0.5),
     "LoRA-MAML": (0.1, 0.5),
 }
 """What validation classes choose from: C of the probes, the outer rate of ProtoNet, else the rate of the steps."""
 WHERE = "block3/conv[12]"
+FROM_PROTONET = ("ProtoNet + 5 steps", "P>M>F")
+"""Methods that go on, in tests, from what ProtoNet has learned."""
+AUGMENT = jtl.data.augment.compose(jtl.data.augment.flip(), jtl.data.augment.crop(8, padding=1))
 
 
 class Below(nn.Module):
@@ -183,10 +189,15 @@ class Runner:
 
     def _trained(self, name: str, choice: float) -> tuple[jtl.Model, Any, jtl.Variables]:
         """The network, how it adapts in tests, and what meta-training made of it."""
-        if name == "P>M>F":
+        if name in FROM_PROTONET:
             net, adapt, start = self._trained("ProtoNet", self.made["ProtoNet"])
-            further = learners.adapt_to(jtl.evaluation(net), jtl.fixed_rate(choice), steps=5 if choice else 0)
-            return net, learners.chained(adapt, further), start
+            judge, rule = jtl.evaluation(net), jtl.fixed_rate(choice)
+            if name == "P>M>F":
+                tuned = learners.self_supported(adapt, judge, AUGMENT)
+                block = jtl.select("backbone/.*")
+                further = learners.adapt_to(tuned, rule, steps=20 if choice else 0, order=1, adapted=block)
+                return net, learners.chained(further, adapt), start
+            return net, learners.chained(adapt, learners.adapt_to(judge, rule, steps=5 if choice else 0)), start
         if (name, choice) not in self.made:
             self.made[name, choice] = self._train(name, choice)
         return self.made[name, choice]
@@ -246,8 +257,11 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=600, help="of the test")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "cifar_fs-cpu.json")
     asked = parser.parse_args(given)
-    if "P>M>F" in asked.methods and "ProtoNet" not in asked.methods:
-        parser.error("P>M>F starts from ProtoNet: name both in --methods")
+    further = [name for name in asked.methods if name in FROM_PROTONET]
+    if further and "ProtoNet" not in asked.methods:
+        parser.error(f"{further[0]} starts from ProtoNet: name both in --methods")
+    if asked.episodes < 20 or asked.episodes % 20:
+        parser.error(f"--episodes {asked.episodes}: 20 run at once, so give a multiple of 20")
     where = environment(sys.argv if given is None else [__file__, *given])
     setting = {"steps": asked.steps, "episodes": asked.episodes}
     rows = _kept(asked.json, setting)

@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +117,7 @@ def environment(argv: Sequence[str]) -> dict[str, Any]:
     """Where and how a benchmark ran, to stand beside its numbers."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", f"benchmarks/{Path(argv[0]).name}", *argv[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{Path(argv[0]).name}", *argv[1:]]),
         "jax": jax.__version__,
         "python": platform.python_version(),
         "device": _cpu() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,

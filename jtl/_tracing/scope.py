@@ -1,7 +1,7 @@
 """The path of the part of a model that is being called or traced, and the modules whose parameters are frozen."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
@@ -40,6 +40,14 @@ def training(trains: Mapping[str, bool]) -> Iterator[None]:
         yield
     finally:
         _FROZEN.reset(token)
+
+
+def nothing_frozen() -> AbstractContextManager[None]:
+    """While entered, every module runs in the mode that it is called in.
+
+    Adapting to a task, and the judgement after it, are done again after training, where nobody knows what was frozen.
+    """
+    return training({})
 
 
 def frozen(module: tuple[str, ...] = ()) -> bool:

@@ -31,7 +31,8 @@ from jtl.pretrained.save import save
 SCALES = 2.0 ** np.arange(0, 8.5, 0.5)
 """Candidates for the logit of the cosine 1, at a feature of mean norm."""
 ONE_SHOT = 10.0
-"""It, where no class has a second example to choose it by: that of Chen et al., 2019, and of P>M>F."""
+"""It, where no class has a second example to choose it by: where that of P>M>F (2204.07305) and Meta-Baseline
+(2003.04390) starts."""
 
 
 @dataclass(frozen=True)

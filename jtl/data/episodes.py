@@ -93,7 +93,7 @@ def _draw(key: Key, shape: tuple[int, ...], count: int) -> Array:
     As floats, which XLA's CPU backend need not sort to find the largest: the order of positive ones is that of their
     bits, and from 0x00800000 to infinity they are normal numbers.
     """
-    words = (jax.random.bits(key, shape) >> 2) + 0x00800000
+    words = (jax.random.bits(key, shape, jnp.uint32) >> 2) + 0x00800000
     return jax.lax.top_k(jax.lax.bitcast_convert_type(words, jnp.float32), count)[1]
 
 

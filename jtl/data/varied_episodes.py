@@ -180,7 +180,7 @@ def sample_varied(
 
 def _among(key: Key, allowed: Array, count: int) -> Array:
     """Places along the last axis without replacement: `count` of the allowed ones, and then others."""
-    words = (jax.random.bits(key, allowed.shape) >> 2) + 0x00800000  # positive floats, as in `_draw`
+    words = (jax.random.bits(key, allowed.shape, jnp.uint32) >> 2) + 0x00800000  # positive floats, as in `_draw`
     return jax.lax.top_k(jnp.where(allowed, jax.lax.bitcast_convert_type(words, jnp.float32), 0), count)[1]
 
 

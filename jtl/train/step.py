@@ -106,6 +106,7 @@ def make_step(
       ema: decay of a moving average of the trainable leaves, in [0, 1).
       frozen: "evaluation", or "training" where frozen modules are to run as in training: BatchNorm then normalises by
         the batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen.
+        It is nothing to objectives over tasks (`jtl.meta`), which adapt again after training: see there.
 
     Raises:
       ValueError: for counts of objectives, optimizers and masks that differ, masks that overlap (at `init`), or numbers

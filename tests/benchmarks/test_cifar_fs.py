@@ -28,7 +28,7 @@ def data():
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_every_method_is_chosen_measured_and_kept(tmp_path, monkeypatch):
-    few = {"P>M>F": (1e-3,), "meta-transfer": (0.5,), "LoRA-MAML": (0.5,)}  # each choice is a program to compile
+    few = {"ProtoNet + 5 steps": (1e-3,), "P>M>F": (1e-3,), "meta-transfer": (0.5,), "LoRA-MAML": (0.5,)}  # to compile
     monkeypatch.setattr(cifar_fs, "CHOICES", cifar_fs.CHOICES | few)
     out, given = tmp_path / "rows.json", ["--steps", "1", "--episodes", "20", "--shots", "1", "--json"]
     cifar_fs.main([*given, str(out)], data())
@@ -46,6 +46,27 @@ def test_every_method_is_chosen_measured_and_kept(tmp_path, monkeypatch):
     out.write_text(json.dumps({**results, "rows": list(rows.values())}))
     cifar_fs.main([*given, str(out), "--methods", "prototypes"], data())
     assert [r["accuracy"] for r in json.loads(out.read_text())["rows"] if r["head"] == "probe"] == [0.0]
+
+
+def test_the_tuned_block_starts_at_protonet_and_moves():
+    """At a rate of 0 P>M>F is ProtoNet, to the bit; at another it changes the block and has prototypes of its maps."""
+    runner = cifar_fs.Runner(data(), shot=1, steps=1)
+    runner.made["ProtoNet"] = 1e-3
+    _, protonet, start = runner._trained("ProtoNet", 1e-3)
+    support = jax.tree.map(lambda a: a[0], runner.episodes(runner.data.test, 1, 0)[0]["support"])
+    fast = [protonet(*start, support, jax.random.key(0))[0]]
+    fast += [runner._trained("P>M>F", rate)[1](*start, support, jax.random.key(0))[0] for rate in (0.0, 0.1)]
+    still, moved = (jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), fast[0], other) for other in fast[1:])
+    assert max(jax.tree.leaves(still)) == 0
+    assert min(jax.tree.leaves(moved["backbone"]["block3"])) > 0
+    again, _ = protonet({**fast[2], "head": fast[0]["head"]}, start.stats, support, jax.random.key(0))
+    jax.tree.map(np.testing.assert_allclose, fast[2]["head"], again["head"])
+
+
+def test_a_number_of_episodes_that_would_not_be_judged_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        cifar_fs.main(["--episodes", "39"], data())
+    assert "--episodes 39: 20 run at once" in capsys.readouterr().err
 
 
 def test_the_split_network_is_the_whole_one(real_data, monkeypatch):

@@ -49,6 +49,15 @@ def test_classes_are_drawn_uniformly():
     assert np.abs(counts - expected).max() < 5 * spread  # five standard deviations
 
 
+def test_in_64_bits_the_same_tasks_are_drawn():
+    """Of two classes too, where 64 random bits in place of 32 would pass for one more axis."""
+    options = {"way": 2, "shot": 1, "query": 1}
+    batch = jax.device_get(make(**options)[0])
+    with jax.enable_x64(True):
+        wide = jax.device_get(make(**options)[0])
+    jax.tree.map(np.testing.assert_array_equal, wide, batch)
+
+
 def test_the_processes_tasks_together_are_the_global_batch():
     whole = np.asarray(make()[7]["query"]["x"])
     parts = [np.asarray(make(process_index=i, process_count=4)[7]["query"]["x"]) for i in range(4)]

@@ -172,3 +172,14 @@ def test_a_dict_of_arrays_is_drawn_row_by_row():
         np.testing.assert_array_equal(both[half]["x"]["mask"], np.stack([there, there], -1))
     read = data.bank_of(data.arrays(whole, Y.astype(np.int32), batch_size=10, shuffle=False))
     jax.tree.map(np.testing.assert_array_equal, read, data.bank(whole, Y))
+
+
+def test_in_64_bits_episodes_have_the_same_shapes_and_laws():
+    with jax.enable_x64(True):
+        batch = make(way=2, shot=1)[0]
+        for (sx, sy), (qx, qy) in rows(batch):
+            shown = np.concatenate([sx, qx])
+            assert len(set(shown)) == len(shown) == 8
+            assert [len(set(Y[shown[np.concatenate([sy, qy]) == label]])) for label in (0, 1)] == [1, 1]
+    shapes = [jax.tree.map(np.shape, found) for found in (batch, make(way=2, shot=1)[0])]
+    assert shapes[0] == shapes[1]

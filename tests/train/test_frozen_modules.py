@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from few_shot import few_shot
 from flax import nnx
 from nets import batch, normed, top
 
@@ -13,6 +14,13 @@ import jtl
 from jtl.backbones.resnet.network import resnet
 from jtl.methods.finetune.features import features
 from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.methods.meta.implicit import implicit
+from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.maml import meta
+from jtl.methods.meta.multi_step import multi_step
+from jtl.methods.meta.prototypes import prototypes
+from jtl.methods.meta.reptile import reptile
+from jtl.methods.meta.update_rules import fixed_rate, from_optax
 from jtl.model import from_linen, from_nnx
 from jtl.networks import network
 from jtl.params import flatten, select
@@ -97,6 +105,40 @@ def test_what_another_phase_trains_is_frozen():
     assert not moved(first.stats, second.stats)
     third, _ = jax.jit(step.at(2))(second, BATCH)
     assert moved(second.stats, third.stats) == set(flatten(first.stats))
+
+
+INNER = finetune(NET)
+HEAD = adapt_to(INNER, fixed_rate(0.1), steps=2, adapted=select("head/.*"))
+KEPT = adapt_to(INNER, from_optax(optax.adam(0.1)), steps=2, order=1, across_tasks=True)
+OVER_TASKS = {
+    "one after the other": meta(HEAD, INNER, spread="scan"),
+    "side by side": meta(HEAD, INNER, spread="vmap"),
+    "prototypes": meta(prototypes(NET), INNER),
+    "implicit": meta(implicit(INNER, fixed_rate(0.1), steps=2, strength=1.0, solves=2), INNER),
+    "multi-step": multi_step(HEAD, INNER, lambda step: jnp.full(2, 0.5)),
+    "reptile": reptile(HEAD),
+    "reptile with a memory": reptile(KEPT),
+}
+
+
+@pytest.mark.parametrize("name", OVER_TASKS)
+def test_what_is_frozen_does_not_change_how_a_task_is_adapted_to(name):
+    """After training nobody knows it: a step with a frozen norm has the loss and the gradient of one without."""
+    rows, objective = few_shot(tasks=3), OVER_TASKS[name]
+    start, found = objective.init(KEY, rows), []
+    for trainable in (select(".*"), select("backbone/layer/.*", "head/.*")):
+        step = make_step(objective, optax.sgd(0.5), trainable=trainable)
+        state, metrics = jax.jit(step)(step.init(start, KEY), rows)
+        learned = {path: leaf for path, leaf in flatten(state.params).items() if "norm" not in path}
+        found.append((metrics["loss"], learned))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+
+
+def test_the_loss_of_a_meta_step_is_that_of_evaluation():
+    rows, objective = few_shot(), OVER_TASKS["one after the other"]
+    step = make_step(objective, optax.sgd(0.0), trainable=select("head/.*"))
+    state, metrics = jax.jit(step)(step.init(objective.init(KEY, rows), KEY), rows)
+    np.testing.assert_allclose(metrics["loss"], evaluate(objective, jtl.variables(state), [rows])["loss"], rtol=1e-5)
 
 
 class Flax(nn.Module):

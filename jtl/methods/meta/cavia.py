@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import Adapt, adapt_to
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.model import Model, Variables
@@ -26,7 +27,7 @@ def with_context(backbone: Model, size: int) -> Model:
       size: length of the context.
 
     Raises:
-      ValueError: for a size below 1, or inputs that are no array of floats.
+      ValueError: for a size that is no integer of at least 1, or inputs that are no array of floats.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -37,8 +38,7 @@ def with_context(backbone: Model, size: int) -> Model:
 
     Zintgraf et al., Fast Context Adaptation via Meta-Learning, 2018, arXiv 1810.03642.
     """
-    if size < 1:
-        raise ValueError(f"size={size}: a context has at least one number")
+    checked.whole(1, size=size)
 
     def beside(x: Any, context: Any) -> Any:
         if not hasattr(x, "dtype") or jnp.ndim(x) < 2 or not jnp.issubdtype(x.dtype, jnp.floating):

@@ -14,7 +14,9 @@ def chained(*adapts: Adapt) -> Adapt:
     """Adapts to a task in several ways in turn: each starts from the parameters that the one before left.
 
     `chained(prototypes(net), adapt_to(inner, rule, steps=5))` is ProtoMAML; `chained(new_head(net), adapt_to(inner,
-    from_optax(adam), steps=100, adapted=select("head/.*")))` is a linear probe, Baseline++ with `heads.cosine(way)`.
+    from_optax(adam), steps=100, adapted=select("head/.*")))` is a linear probe, Baseline++ with
+    `heads.cosine(way, temperature=0.5)`. A class that prototypes rule out by a bias of −∞ keeps probability 0 in the
+    steps that follow, by one of −10⁹.
 
     Args:
       *adapts: at least two; at most one with parameters of its own (under `rule/` or `per_step/`).

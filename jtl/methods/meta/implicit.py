@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops
-from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
+from jtl._tracing import scope
+from jtl.methods.meta import checked
+from jtl.methods.meta.inner_loop import RULE, Adapt, begun, start_of
 from jtl.methods.meta.inner_loop import adapt_to as unrolled
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
@@ -46,7 +48,7 @@ def implicit(
       An `Adapt`; its statistics are those of the last inner step, and get no gradient.
 
     Raises:
-      ValueError: for fewer than one step or solve, or a strength that is not positive.
+      ValueError: for steps or solves that are no integers of at least 1, or a strength that is not positive and finite.
 
     Example:
       >>> import jtl
@@ -57,10 +59,8 @@ def implicit(
 
     Rajeswaran et al., Meta-Learning with Implicit Gradients, 2019, arXiv 1909.04630.
     """
-    if steps < 1 or solves < 1:
-        raise ValueError(f"steps={steps}, solves={solves}: at least one of each")
-    if not strength > 0:
-        raise ValueError(f"strength={strength}: λ must be positive")
+    checked.whole(1, steps=steps, solves=solves)
+    checked.positive(strength=strength)
     inner = as_objective(inner)
     mask = select(".*") if adapted is None else adapted
 
@@ -92,7 +92,8 @@ def implicit(
             hessian = jax.jvp(lambda p: gradient(p, slow, stats, support, key, step), (end,), (v,))[1]
             return jax.tree.map(lambda h, a: h + strength * a, hessian, v)
 
-        with ops.apart():  # of one task, also where what calls for the gradient is mapped over devices
+        # As in `over_tasks`, also where what calls for the gradient is mapped over devices or freezes modules.
+        with ops.apart(), scope.nothing_frozen():
             v = conjugate_gradients(along, slopes[0], solves)
             cross = jax.vjp(lambda s: gradient(end, s, stats, support, key, step), slow)[1](v)[0]
         of_slow = jax.tree.map(lambda c: -c, cross)
@@ -104,7 +105,7 @@ def implicit(
         phi = params.get(RULE, {})
         given, slow = split(start_of(params), mask)
         rest = jax.tree.map(jnp.asarray, (slow, phi, stats, dict(support)))
-        end, stats = solve(upcast(given), *rest, key, jnp.asarray(step))
+        end, stats = solve(begun(given), *rest, key, jnp.asarray(step))
         return merge(jax.tree.map(lambda a, like: a.astype(like.dtype), end, given), slow), stats
 
     return Adapt(run, unrolled(inner, rule, steps=steps, adapted=adapted).init)

@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
 from jtl.model import Variables, upcast
@@ -21,6 +22,10 @@ STEPS = "per_step"
 MEMORY = "inner"
 """Where the statistics hold the memory of an update rule that is kept across tasks."""
 
+RULED_OUT = -1e9
+"""The bias −∞ of a class that a closed form rules out, in inner steps that decay, square or compare it: −∞ less −∞ is
+NaN, and with this one the probability is exactly 0 too."""
+
 
 class Adapt(NamedTuple):
     """How a network adapts to a task: gradient steps, prototypes, ridge regression, anything differentiable.
@@ -30,7 +35,8 @@ class Adapt(NamedTuple):
       init: `init(key, support, given=Variables({}, {})) -> Variables`: `given`, and what adapting needs besides.
       each: `each(params, stats, support, key, step, judge, begin=False) -> (params, stats, found)`, as `run`, and what
         `judge(params, stats)` gives after each inner step, stacked; with `begin` before the first too, with the
-        statistics of a pass over the support set there. None where there are no steps.
+        statistics of a pass over the support set there. The parameters come back in the precision in which steps add
+        up. None where there are no steps.
     """
 
     run: Callable[[Params, Stats, Batch, Key, Any], tuple[Params, Stats]]
@@ -80,8 +86,9 @@ def adapt_to(
       of the last pass over the support set.
 
     Raises:
-      ValueError: for steps below 0, an order other than 1 and 2, per-step parameters without steps; at init for
-        `across_tasks` with a rule that has no memory.
+      ValueError: for steps that are no integer of 0 or more, an order other than 1 and 2, per-step parameters without
+        steps; at init for `across_tasks` with a rule that has no memory; when called, for `per_step` or `across_tasks`
+        on variables that did not come from `init`.
 
     Example:
       >>> import jtl
@@ -91,8 +98,7 @@ def adapt_to(
     Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400; Raghu et al., Rapid Learning or Feature Reuse?
     (ANIL), 2019, arXiv 1909.09157; Oh et al., BOIL, 2020, arXiv 2008.08882.
     """
-    if steps < 0:
-        raise ValueError(f"steps={steps}: the inner loop takes 0 steps or more")
+    checked.whole(0, steps=steps)
     if order not in (1, 2):
         raise ValueError(f"order={order}: 1 (first-order MAML) or 2")
     if per_step is not None and steps == 0:
@@ -104,13 +110,21 @@ def adapt_to(
         params: Params, stats: Stats, support: Batch, key: Key, step: Any, judge: Callable, begin: bool = False
     ) -> tuple:
         phi, layers = params.get(RULE, {}), params.get(STEPS, {})
+        if per_step is not None and not layers:
+            raise ValueError(
+                f"per_step is given, but the parameters {sorted(params)} hold no {STEPS!r}: use the variables that"
+                " adapt.init makes of these, or they would be adapted"
+            )
         given, slow = split(_without(params), mask)
-        start = upcast(given)
+        start = begun(given)
         memory, stats = _memory(rule, phi, start, stats) if across_tasks else (rule.start(phi, start), stats)
 
-        def whole(fast, k):
+        def around(fast, k):
             own = jax.tree.map(lambda a: a[jnp.minimum(k, len(a) - 1)], layers)
-            return merge(merge(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), slow), own)
+            return merge(merge(fast, slow), own)
+
+        def whole(fast, k):
+            return around(jax.tree.map(lambda a, like: a.astype(like.dtype), fast, given), k)
 
         def loss(fast, stats, key, k):
             value, aux = inner(whole(fast, k), stats, support, key, step)
@@ -143,12 +157,13 @@ def adapt_to(
         if begin:
             found = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, found)
         kept = {**stats, MEMORY: _named(memory)} if across_tasks else stats
-        return whole(fast, steps - 1), kept, found
+        return around(fast, steps - 1), kept, found
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any = 0) -> tuple[Params, Stats]:
         if steps == 0:
             return start_of(params), stats
-        return each(params, stats, support, key, step, lambda params, stats: ())[:2]
+        end, stats, _ = each(params, stats, support, key, step, lambda params, stats: ())
+        return jax.tree.map(lambda a, like: a.astype(like.dtype), end, start_of(params)), stats
 
     def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
         variables = inner.init(key, support, Variables(_without(given.params), given.stats))
@@ -168,6 +183,11 @@ def adapt_to(
         return Variables({**rest, **own}, stats)
 
     return Adapt(run, init, each if steps else None)
+
+
+def begun(given: Params) -> Params:
+    """Parameters as inner steps start from them: of full precision, and `RULED_OUT` in place of −∞."""
+    return jax.tree.map(lambda a: jnp.where(a == -jnp.inf, RULED_OUT, a), upcast(given))
 
 
 def start_of(params: Params) -> Params:

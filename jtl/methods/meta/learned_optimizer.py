@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.typing import Key, Params, Tree
 
@@ -30,7 +31,8 @@ def learned_optimizer(inner_lr: float, *, width: int = 16, momentum: float = 0.9
       A rule with the parameters `hidden` {kernel [6, width], bias [width]} and `out` [width].
 
     Raises:
-      ValueError: for a width below 1 or a momentum outside [0, 1).
+      ValueError: for a rate that is not positive and finite, a width that is no integer of at least 1, or a momentum
+        outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -40,8 +42,8 @@ def learned_optimizer(inner_lr: float, *, width: int = 16, momentum: float = 0.9
 
     Andrychowicz et al., Learning to Learn by Gradient Descent by Gradient Descent, 2016, arXiv 1606.04474.
     """
-    if width < 1:
-        raise ValueError(f"width={width}: at least 1")
+    checked.positive(inner_lr=inner_lr)
+    checked.whole(1, width=width)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum={momentum}: the share that stays lies in [0, 1)")
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jtl.methods.meta.inner_loop import Adapt
+from jtl.metrics.accumulate import element_weights
 from jtl.model import Model, Variables
 from jtl.typing import Batch, Key
 
@@ -30,8 +31,8 @@ def learner(
       key: root of the randomness of adapting, as a head drawn for each task; None for key 0.
 
     Returns:
-      `learn`, which takes {"x", "y", "mask"}, mask optional. It raises a ValueError for labels out of range or a
-      support set of no rows.
+      `learn`, which takes {"x", "y", "mask", "weights"}, the last two optional. It raises a ValueError for labels out
+      of range or a support set of which no row counts.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -51,21 +52,23 @@ def learner(
 
     def learn(support: Batch) -> Predictor:
         y = np.asarray(support["y"])
-        if not y.size:
-            raise ValueError("the support set has no rows")
+        weight = element_weights(y.shape, support.get("mask"), support.get("weights"))
+        counted = y if weight is None else y[np.asarray(weight) > 0]
+        if not counted.size:
+            what = f"{len(y)} rows of which mask and weights keep none" if len(y) else "no rows"
+            raise ValueError(f"the support set has {what}: give at least one labelled example")
         fast = Variables(*run(variables, dict(support), key))
         shape = jax.eval_shape(outputs, fast, support["x"])
         if np.issubdtype(y.dtype, np.integer) and isinstance(shape, jax.ShapeDtypeStruct):
-            _check_labels(y, support.get("mask"), shape.shape[-1])
+            _check_labels(counted, shape.shape[-1])
         return lambda x: outputs(fast, x)
 
     return learn
 
 
-def _check_labels(y: np.ndarray, mask: Any, way: int) -> None:
-    kept = y if mask is None else y[np.asarray(mask) > 0]
-    if kept.size and (kept.min() < 0 or kept.max() >= way):
+def _check_labels(y: np.ndarray, way: int) -> None:
+    if y.min() < 0 or y.max() >= way:
         raise ValueError(
-            f"labels of the support set run from {kept.min()} to {kept.max()}, and this network has {way} outputs:"
+            f"labels of the support set run from {y.min()} to {y.max()}, and this network has {way} outputs:"
             f" number a task's classes from 0 to {way - 1}"
         )

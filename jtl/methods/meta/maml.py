@@ -24,6 +24,9 @@ def meta(adapt: Adapt, judge: Objective | Callable, *, spread: Spread = None) ->
     several times as fast for networks whose adapted weights differ by task; on other platforms they run side by side.
     Neither changes the result. Over several devices each has its own tasks, and gradients are reduced once a step.
 
+    Modules whose parameters are frozen run as all others, in the mode of `adapt` and of `judge`, because adapting after
+    training knows of no frozen ones. `finetune(net, frozen_stats=True)` keeps a backbone's running statistics, in both.
+
     Args:
       adapt: from a task's support set to its parameters, as `adapt_to(...)`.
       judge: the objective on the query set, at the adapted parameters.

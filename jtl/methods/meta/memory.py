@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
 from jtl.heads import Reads, identity, reading
+from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import Adapt, start_of
 from jtl.methods.meta.prototypes import head_of, initialised, present, read_support
 from jtl.model import Model, Variables
@@ -29,7 +30,7 @@ def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
       An `Adapt` that has no parameters of its own.
 
     Raises:
-      ValueError: for a way below 1, or a network that has not exactly one head.
+      ValueError: for a way that is no integer of at least 1, or a network that has not exactly one head.
 
     Example:
       >>> import jtl
@@ -37,8 +38,7 @@ def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
       >>> objective = jtl.meta(jtl.learners.memorise(net, way=5), jtl.finetune(net))
     """
     head = head_of(net)
-    if way < 1:
-        raise ValueError(f"way={way}: at least one class")
+    checked.whole(1, way=way)
     own = parts_of(net)
     bare = network(**{**own, head: reading(identity(), own[head].reads)})  # the head cannot run before it has a memory
 
@@ -61,7 +61,7 @@ def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:
       reads: which features are compared.
 
     Raises:
-      ValueError: for a temperature that is not positive; when called without a memory.
+      ValueError: for a temperature that is not positive and finite; when called without a memory.
 
     Example:
       >>> import jtl
@@ -69,8 +69,7 @@ def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:
 
     Vinyals et al., Matching Networks for One Shot Learning, 2016, arXiv 1606.04080 (without full context embeddings).
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: must be positive")
+    checked.positive(temperature=temperature)
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         del train, key

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.params import flatten, unflatten
 from jtl.typing import Key, Params, Tree
@@ -25,6 +26,9 @@ def meta_curvature(inner_lr: float) -> UpdateRule:
       A rule whose parameters are, for each leaf that it adapts, `out` [o, o], and where there are such axes
       `in` [i, i] and `space` [s, s].
 
+    Raises:
+      ValueError: for a rate that is not positive and finite.
+
     Example:
       >>> import jax, jax.numpy as jnp, jtl
       >>> rule = jtl.learners.meta_curvature(0.1)
@@ -33,6 +37,7 @@ def meta_curvature(inner_lr: float) -> UpdateRule:
 
     Park and Oliva, Meta-Curvature, 2019, arXiv 1902.03356.
     """
+    checked.positive(inner_lr=inner_lr)
 
     def init(key: Key, params: Params) -> Tree:
         del key

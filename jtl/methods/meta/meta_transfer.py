@@ -19,7 +19,8 @@ def scaled_and_shifted(model: Model, pattern: str) -> Model:
 
     s has a value for each pair of input and output channels, so that a 3x3 kernel has one for nine weights; δ one for
     each output channel. Meta-transfer learning freezes what was pre-trained, learns these in the outer loop,
-    `trainable=select("backbone/adapter/.*", "head/.*")`, and adapts `select("head/.*")` in the inner one.
+    `trainable=select("backbone/adapter/.*", "head/.*")`, and adapts `select("head/.*")` in the inner one. BatchNorm
+    normalises by the batch, in training and in tests; by what was pre-trained with `finetune(net, frozen_stats=True)`.
 
     Args:
       model: of `from_linen`, a backbone; its chosen modules have a `kernel` and add no more than a bias to its product.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import rng
+from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import Adapt
 from jtl.methods.meta.maml import initialise
 from jtl.methods.meta.spread import Spread, check, means, over_tasks
@@ -83,7 +84,7 @@ def annealed_weights(steps: int, *, over: int) -> Schedule:
       over: T, the steps of training over which the earlier weights fall; the paper takes 15 of its 100 to 150 epochs.
 
     Raises:
-      ValueError: where either is below 1.
+      ValueError: where either is no integer of at least 1.
 
     Example:
       >>> import jtl
@@ -92,8 +93,7 @@ def annealed_weights(steps: int, *, over: int) -> Schedule:
 
     Antoniou et al., How to Train Your MAML, 2019, arXiv 1810.09502.
     """
-    if steps < 1 or over < 1:
-        raise ValueError(f"steps={steps}, over={over}: both are at least 1")
+    checked.whole(1, steps=steps, over=over)
 
     def weights(step: Any) -> Array:
         early = jnp.maximum(1 / steps - jnp.asarray(step, jnp.float32) / (steps * over), 0.03 / steps)

@@ -13,7 +13,8 @@ def new_head(net: Model) -> Adapt:
     """The network with a head that is drawn for each task, because its classes are new.
 
     It comes before gradient steps. On a network trained on other classes, the linear probe is `chained(new_head(net),
-    adapt_to(inner, rule, steps=100, adapted=select("head/.*")))`, and Baseline++ is that with `heads.cosine(way)`.
+    adapt_to(inner, rule, steps=100, adapted=select("head/.*")))`, and Baseline++ is that with `heads.cosine(way,
+    temperature=0.5)`, the scale 2 of the authors' code.
 
     Args:
       net: `jtl.network(backbone=..., head=...)`, the head of as many classes as a task has.
@@ -26,7 +27,7 @@ def new_head(net: Model) -> Adapt:
 
     Example:
       >>> import jtl
-      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.cosine(5))
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.cosine(5, temperature=0.5))
       >>> probe = jtl.adapt_to(jtl.finetune(net), jtl.fixed_rate(0.1), steps=100, adapted=jtl.select("head/.*"))
       >>> baseline = jtl.learners.chained(jtl.learners.new_head(net), probe)
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.typing import Key, Params, Tree
 
@@ -23,7 +24,7 @@ def per_step_rates(inner_lr: float, *, steps: int) -> UpdateRule:
       A rule whose parameters are a tree like those it adapts, each leaf [steps].
 
     Raises:
-      ValueError: for steps below 1.
+      ValueError: for steps that are no integer of at least 1, or a rate that is negative or not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -33,8 +34,8 @@ def per_step_rates(inner_lr: float, *, steps: int) -> UpdateRule:
 
     Antoniou et al., How to Train Your MAML, 2019, arXiv 1810.09502.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}: rates of at least one inner step")
+    checked.rate(inner_lr)
+    checked.whole(1, steps=steps)
 
     def init(key: Key, params: Params) -> Tree:
         del key

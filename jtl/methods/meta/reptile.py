@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
-from jtl.methods.meta.inner_loop import MEMORY, Adapt, start_of
+from jtl._tracing import scope
+from jtl.methods.meta.inner_loop import MEMORY, STEPS, Adapt, start_of
 from jtl.methods.meta.spread import Spread, check, means, over_tasks, sets
 from jtl.metrics.accumulate import Mean
 from jtl.model import Variables, upcast
 from jtl.objective import NONE, Objective
+from jtl.params import flatten
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
@@ -32,7 +34,8 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
 
     Raises:
       ValueError: for another `spread`; while tracing, for a memory across tasks with a `spread`, or under pmap, where
-        each device would have another.
+        each device would have another; for parameters that belong to inner steps (`per_step`), which would never learn;
+        for ways to adapt other than `adapt_to` in half precision.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -53,9 +56,23 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
         square, _ = distance(params, stats, key, step, support, i)
         return {"loss": square / 2}, {"distance": jnp.sqrt(jax.lax.stop_gradient(square))}
 
+    def trained(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
+        """θ_K in full precision: of rounded parameters the difference to θ is mostly that of the rounding."""
+        _refuse_per_step(params)
+        if adapt.each is not None:
+            return adapt.each(params, stats, support, key, step, lambda params, stats: ())[:2]
+        narrow = sorted({a.dtype.name for a in jax.tree.leaves(params) if upcast(a).dtype != a.dtype})
+        if narrow:
+            raise ValueError(
+                f"parameters in {narrow[0]}, and a way to adapt that has no steps of adapt_to: its result is rounded,"
+                " and Reptile's gradient is the difference to it; compute in float32"
+            )
+        return adapt(params, stats, support, key, step)
+
     def distance(params: Params, stats: Stats, key: Key, step: Any, support: Batch, i: Any) -> tuple[Any, Stats]:
         still = jax.lax.stop_gradient(params)
-        end, after = adapt(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
+        with scope.nothing_frozen():
+            end, after = trained(still, stats, support, rng.stream(jax.random.fold_in(key, i), "support"), step)
         ends = map(upcast, (start_of(params), jax.lax.stop_gradient(end)))
         return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), *ends))), after
 
@@ -81,6 +98,16 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         (support,) = sets(batch, ("support",))
-        return adapt.init(key, jax.tree.map(lambda a: a[0], support), given)
+        made = adapt.init(key, jax.tree.map(lambda a: a[0], support), given)
+        _refuse_per_step(made.params)
+        return made
 
     return Objective(run, init)
+
+
+def _refuse_per_step(params: Params) -> None:
+    if STEPS in params:
+        raise ValueError(
+            f"the parameters hold {sorted(flatten(params[STEPS]))} for each step (adapt_to's per_step), and"
+            " Reptile has no gradient for them: leave per_step None, or take jtl.meta"
+        )

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
-from jtl.methods.meta.prototypes import head_of, initialised, linear_layer, read_support
+from jtl.methods.meta.prototypes import head_of, initialised, linear_layer, present, read_support
 from jtl.model import Model, Variables
 from jtl.objective import NONE
 from jtl.typing import Batch, Key, Params, Stats
@@ -17,7 +18,8 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
     """R2D2: logits `α z W + β` with `W = argmin ‖√w (Z W − Y)‖² + λ ‖W‖²`, Z the support features, Y one-hot labels.
 
     `W = Zᵀ (Z Zᵀ + λ I)⁻¹ Y` where there are fewer examples than features, else `(Zᵀ Z + λ I)⁻¹ Zᵀ Y`. λ, α and β are
-    learned by the outer loop, λ and α by their logarithms; they stand under `rule/`.
+    learned by the outer loop, λ and α by their logarithms; they stand under `rule/`. A class without support has the
+    bias −∞, that is probability 0.
 
     Args:
       net: `jtl.network(backbone=..., head=jtl.heads.linear(way))`; its head becomes `α W` and β.
@@ -29,7 +31,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
       An `Adapt` with the parameters `rule/log_strength`, `rule/log_scale`, `rule/bias`.
 
     Raises:
-      ValueError: for numbers that are not positive, and as `prototypes`.
+      ValueError: for numbers that are not positive and finite, and as `prototypes`.
 
     Example:
       >>> import jtl
@@ -38,8 +40,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
 
     Bertinetto et al., Meta-learning with Differentiable Closed-form Solvers, 2018, arXiv 1805.08136.
     """
-    if not (strength > 0 and scale > 0):
-        raise ValueError(f"strength={strength}, scale={scale}: both must be positive")
+    checked.positive(strength=strength, scale=scale)
     head, make = head_of(net), initialised(net)
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
@@ -52,7 +53,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
         w = jnp.exp(phi["log_scale"]).astype(z.dtype) * solution(
             rows, root, jnp.exp(phi["log_strength"]).astype(z.dtype)
         )
-        bias = jnp.broadcast_to(phi["bias"], bias.shape).astype(bias.dtype)
+        bias = jnp.where(present(member), phi["bias"], -jnp.inf).astype(bias.dtype)
         return {**params, head: {"out": {"kernel": w.astype(kernel.dtype), "bias": bias}}}, stats
 
     def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:

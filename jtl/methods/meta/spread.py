@@ -12,6 +12,7 @@ from jax.custom_derivatives import SymbolicZero, zero_from_primal
 from jax.sharding import AxisType
 
 from jtl import ops
+from jtl._tracing import scope
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean
 from jtl.model import upcast
@@ -65,7 +66,7 @@ def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tup
         spread = "scan" if platform == "cpu" else "vmap"
 
     def apart(*args: Any) -> Any:
-        with ops.apart():
+        with ops.apart(), scope.nothing_frozen():
             return task(*args)
 
     # As jax arrays: a custom derivative of what is mapped, as iMAML's, takes no NumPy ones.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jtl.methods.meta import checked
 from jtl.typing import Key, Params, Tree
 
 
@@ -30,12 +31,16 @@ def fixed_rate(inner_lr: float) -> UpdateRule:
     Args:
       inner_lr: α. The original MAML code sums its loss over classes: its .4 in 5-way is 2.0 on a mean.
 
+    Raises:
+      ValueError: for a rate that is negative or not finite.
+
     Example:
       >>> import jtl
       >>> rule = jtl.fixed_rate(0.4)
 
     Finn et al., Model-Agnostic Meta-Learning, 2017, arXiv 1703.03400.
     """
+    checked.rate(inner_lr)
 
     def step(phi: Tree, grads: Params, params: Params, memory: Any) -> tuple[Params, Any]:
         del phi
@@ -50,6 +55,9 @@ def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
     Args:
       inner_lr: where every rate starts; 0.1 is sane on mean losses.
 
+    Raises:
+      ValueError: for a rate that is negative or not finite.
+
     Example:
       >>> import jax, jax.numpy as jnp, jtl
       >>> jtl.learned_rate(0.1).init(jax.random.key(0), {"w": jnp.zeros(2)})["w"].shape
@@ -57,6 +65,7 @@ def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
 
     Li et al., Meta-SGD: Learning to Learn Quickly for Few-Shot Learning, 2017, arXiv 1707.09835.
     """
+    checked.rate(inner_lr)
 
     def init(key: Key, params: Params) -> Tree:
         del key

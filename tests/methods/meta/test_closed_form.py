@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from few_shot import few_shot, tasks_of
 from nets import dense, largest_difference, normed, parts, top
@@ -10,6 +11,7 @@ from nets import dense, largest_difference, normed, parts, top
 from jtl import heads
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.chained import chained
+from jtl.methods.meta.implicit import implicit
 from jtl.methods.meta.inner_loop import adapt_to
 from jtl.methods.meta.maml import meta
 from jtl.methods.meta.memory import centred, matching, memorise, nearest_mean, relation, relation_error
@@ -17,7 +19,7 @@ from jtl.methods.meta.new_head import new_head
 from jtl.methods.meta.prototypes import prototypes
 from jtl.methods.meta.ridge import ridge
 from jtl.methods.meta.self_supported import self_supported
-from jtl.methods.meta.update_rules import fixed_rate, learned_rate
+from jtl.methods.meta.update_rules import fixed_rate, from_optax, learned_rate
 from jtl.metrics.accumulate import total
 from jtl.model import Variables
 from jtl.networks import network
@@ -194,7 +196,7 @@ def test_relation_error_of_a_label_of_no_class_is_nan():
     assert np.isnan(found[1:]).all()
 
 
-@pytest.mark.parametrize("name", ["prototypes", "matching", "relation", "nearest_mean"])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_a_class_without_support_gets_no_probability(key, name):
     """Its logit is −∞, and the loss of the other classes and its gradient are finite, as with smaller `way`."""
     head, make = LEARNERS[name]
@@ -221,7 +223,7 @@ def test_protomaml_is_gradient_steps_from_the_prototypes(key):
     adapt = chained(prototypes(net), adapt_to(inner, learned_rate(0.1), steps=2))
     params, stats = adapt.init(key, tasks_of(rows["support"])[0], variables)
     assert sorted(params) == ["backbone", "head", "rule"]
-    support = tasks_of(rows["support"])[1]
+    support = {**tasks_of(rows["support"])[1], "y": np.arange(6, dtype=np.int32) % WAY}
     found, _ = adapt(params, stats, support, key)
     fast, _ = prototypes(net)(variables.params, {}, support, key)
     for _ in range(2):
@@ -230,6 +232,32 @@ def test_protomaml_is_gradient_steps_from_the_prototypes(key):
     assert largest_difference(found, fast) < 1e-5
     loss = jax.jit(jax.grad(lambda p: total(meta(adapt, inner)(p, {}, rows, key, 0)[0])))(params)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves((loss["backbone"], loss["rule"]["head"])))
+
+
+STEPS = {
+    "gradient descent": lambda inner: adapt_to(inner, fixed_rate(0.1), steps=2),
+    "weight decay": lambda inner: adapt_to(inner, from_optax(optax.adamw(0.1, eps_root=1e-8)), steps=2),
+    "implicit": lambda inner: implicit(inner, fixed_rate(0.1), steps=2, strength=1.0, solves=2),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_from_prototypes_are_finite_where_a_class_is_absent(key, name):
+    """Loss and gradient are those of a network without the class, by steps that decay and compare its bias too."""
+    rows = few_shot(tasks=2)
+    for half in rows.values():
+        half["y"] = np.tile(np.arange(half["y"].shape[1], dtype=np.int32) % 2, (2, 1))  # of three classes two
+    found = []
+    for way in (2, WAY):
+        net = network(backbone=dense(6), head=heads.linear(way))
+        inner = finetune(net)
+        objective = meta(chained(prototypes(net), STEPS[name](inner)), inner)
+        params, stats = objective.init(key, rows)
+        run = jax.jit(jax.value_and_grad(lambda p, o=objective, s=stats: total(o(p, s, rows, key, 0)[0])))
+        loss, grads = run(params)
+        found.append((loss, grads["backbone"]))
+    assert float(found[0][0]) > 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
 
 
 def test_a_probe_draws_its_head_and_leaves_the_backbone(key):

@@ -72,6 +72,10 @@ def test_what_is_wrong_with_a_support_set_is_said(trained):
     learn({**wrong, "mask": wrong["y"] < 3})  # a row that does not count may have any label
     with pytest.raises(ValueError, match="no rows"):
         learn({"x": np.zeros((0, 5), np.float32), "y": np.zeros(0, np.int32)})
+    rows = len(wrong["y"])
+    for none in ({"mask": np.zeros(rows, bool)}, {"mask": np.arange(rows) < 2, "weights": np.arange(rows) > 2}):
+        with pytest.raises(ValueError, match=f"{rows} rows of which mask and weights keep none"):
+            learn({**supports[0], **none})
 
 
 def test_support_sets_of_other_sizes_and_heads_with_a_memory(key):

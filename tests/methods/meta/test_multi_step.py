@@ -119,6 +119,15 @@ def test_a_longer_inner_loop_uses_the_last_steps_own(key):
     np.testing.assert_array_equal(fast["backbone"]["norm"]["scale"], np.full(8, 2.0))
 
 
+def test_parameters_without_their_steps_are_refused(key):
+    rows = few_shot(tasks=1)
+    net = network(backbone=normed(8), head=top(3))
+    support = {n: v[0] for n, v in rows["support"].items()}
+    adapt = adapt_to(finetune(net), fixed_rate(0.1), steps=2, per_step=select("backbone/norm/.*"))
+    with pytest.raises(ValueError, match=r"\['backbone', 'head'\] hold no 'per_step': use .* adapt.init"):
+        adapt(*net.init(key, support["x"]), support, key)
+
+
 def test_the_order_is_annealed_by_phases(key):
     """First order for one step, then second; each phase's update is that of its order alone."""
     rows, theta = quadratic_tasks()

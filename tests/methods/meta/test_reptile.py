@@ -9,11 +9,15 @@ from few_shot import few_shot, quadratic, quadratic_tasks
 from nets import largest_difference, parts
 
 from jtl.methods.finetune.finetune import finetune
+from jtl.methods.meta.chained import chained
 from jtl.methods.meta.inner_loop import adapt_to
 from jtl.methods.meta.maml import meta
+from jtl.methods.meta.prototypes import prototypes
 from jtl.methods.meta.reptile import reptile
 from jtl.methods.meta.update_rules import fixed_rate, from_optax
 from jtl.metrics.accumulate import total
+from jtl.model import cast_floating
+from jtl.params import select
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.loop import fit
 from jtl.train.step import make_step
@@ -95,6 +99,34 @@ def test_without_a_memory_the_order_of_tasks_does_not_matter(key):
 
         forwards, backwards = loss(rows), loss({n: v[::-1] for n, v in rows.items()})
         assert (abs(forwards / backwards - 1) < 1e-5) == same
+
+
+def test_in_half_precision_small_ways_are_not_rounded_away(key):
+    """Inner steps of 1e-3 in bfloat16 move as in float32 up to the rounding of gradients; rounded, most come back."""
+    rows = {"support": few_shot()["support"]}
+    net, _, variables = parts(key, rows["support"]["x"][0])
+    objective = reptile(adapt_to(finetune(net), fixed_rate(1e-3), steps=3))
+    ways = []
+    for dtype in (None, jnp.bfloat16):
+        step = make_step(objective, optax.sgd(1.0), dtype=dtype)
+        state, _ = jax.jit(step)(step.init(variables, key), rows)
+        moved = jax.tree.map(lambda a, b: np.asarray(a - b), state.params, variables.params)
+        ways.append(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(moved)]))
+    assert np.linalg.norm(ways[1] - ways[0]) < 0.05 * np.linalg.norm(ways[0])
+    closed = reptile(chained(prototypes(net), adapt_to(finetune(net), fixed_rate(1e-3), steps=1)))
+    with pytest.raises(ValueError, match=r"parameters in bfloat16, .* compute in float32"):
+        closed(cast_floating(variables.params, jnp.bfloat16), {}, rows, key, 0)
+
+
+def test_parameters_of_inner_steps_are_refused(key):
+    rows = {"support": few_shot()["support"]}
+    net, _, variables = parts(key, rows["support"]["x"][0])
+    adapt = adapt_to(finetune(net), fixed_rate(0.1), steps=2, per_step=select("head/.*/bias"))
+    support = {n: v[0] for n, v in rows["support"].items()}
+    made, objective = adapt.init(key, support, variables), reptile(adapt)
+    for use in (lambda: objective.init(key, rows, variables), lambda: objective(*made, rows, key, 0)):
+        with pytest.raises(ValueError, match=r"hold \['head/out/bias'\] for each step .* leave per_step None"):
+            use()
 
 
 def test_bad_options_are_refused(key):

@@ -1,0 +1,41 @@
+"""Checks of the numbers that rules and ways to adapt are made with; arrays and traced numbers are not looked at."""
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+
+def whole(least: int, **numbers: Any) -> None:
+    """Refuses what is no integer, or less than the least that makes sense.
+
+    Raises:
+      ValueError: naming the first such number and its value.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name}={value}: must be an integer of at least {least}")
+
+
+def positive(**numbers: Any) -> None:
+    """Refuses a number that is not positive and finite.
+
+    Raises:
+      ValueError: naming the first such number and its value.
+    """
+    for name, value in numbers.items():
+        if _known(value) and not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}: must be positive and finite")
+
+
+def rate(inner_lr: Any) -> None:
+    """Refuses a learning rate that is negative or not finite; 0 stays on the spot.
+
+    Raises:
+      ValueError: naming its value.
+    """
+    if _known(inner_lr) and not 0 <= inner_lr < math.inf:
+        raise ValueError(f"inner_lr={inner_lr}: a learning rate is 0 or more, and finite")
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, Real)
