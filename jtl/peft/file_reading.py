@@ -35,6 +35,7 @@ _OTHERS = (  # entries of a config that change what is computed, and that are no
     "kasa_config",
     "monteclora_config",
 )
+_REST = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that take something out of the base's weights
 
 
 class Part(NamedTuple):
@@ -107,6 +108,12 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
     if used and kind != "IA3":
         raise ValueError(f"{CONFIG}: sets {used}, which jtl does not read")
     if kind == "LORA":
+        start = config.get("init_lora_weights")
+        if isinstance(start, str) and start.startswith(_REST):
+            raise ValueError(
+                f"{CONFIG}: init_lora_weights={start!r} stands beside a base that PEFT changed by it, not the"
+                " pretrained one; save the adapter with path_initial_model_for_weight_conversion"
+            )
         return lora(
             config["r"],
             tuple(where.values()),
