@@ -1,5 +1,6 @@
 """Metrics of a confusion matrix: the matrix itself, precision, recall, F1, balanced accuracy, κ and φ."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ def confusion(classes: int) -> Metric:
 
     Returns:
       A metric of outputs [batch, ..., classes] and integer y [batch, ...]; its result is the matrix, of which a weight
-      counts as many times as it says. An element whose label is no class does not count.
+      counts as many times as it says. An element whose label is no class does not count. Where a logit of one that
+      counts is NaN, the matrix is, and so is every number of it.
 
     Raises:
       ValueError: for fewer than 1 class, or outputs of another number.
@@ -142,9 +144,21 @@ def _counter(classes: int) -> Callable[[Any, Any, Any], Array]:
         w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
         # one_hot of a label that is no class is all zeros
         true, predicted = (jax.nn.one_hot(a.reshape(-1), classes) for a in (y, logits.argmax(-1)))
-        return (true * w.reshape(-1, 1)).T @ predicted
+        weighted = true * w.reshape(-1, 1)
+        nan = jnp.isnan(logits).any(-1).reshape(-1)  # of such logits the argmax is 0, as of a prediction
+        return jnp.where((nan & (weighted != 0).any(1)).any(), jnp.nan, weighted.T @ predicted)
 
     return sums
+
+
+def _nan_of_nan(finish: Callable) -> Callable:
+    """Without it a comparison with NaN, which is false, would make a rate 0."""
+
+    @functools.wraps(finish)
+    def result(*args: Any) -> Array:
+        return jnp.where(jnp.isnan(jnp.asarray(args[-1])).any(), jnp.nan, finish(*args))
+
+    return result
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,7 @@ class _Rate:
     rate: str
     average: Average
 
+    @_nan_of_nan
     def __call__(self, matrix: Any) -> Array:
         matrix = jnp.asarray(matrix, jnp.promote_types(jnp.asarray(matrix).dtype, jnp.float32))
         right, true, predicted = jnp.diagonal(matrix), matrix.sum(1), matrix.sum(0)
@@ -183,11 +198,13 @@ def _ratio(over: Any, under: Any) -> Array:
     return jnp.where(under > 0, over / jnp.where(under > 0, under, 1.0), 0.0)
 
 
+@_nan_of_nan
 def _balanced(matrix: Any) -> Array:
     true = jnp.asarray(matrix).sum(1)
     return _ratio(jnp.diagonal(jnp.asarray(matrix)), true).sum() / jnp.maximum((true > 0).sum(), 1)
 
 
+@_nan_of_nan
 def _matthews(matrix: Any) -> Array:
     share = _shares(matrix)
     true, predicted = share.sum(1), share.sum(0)
@@ -195,6 +212,7 @@ def _matthews(matrix: Any) -> Array:
     return _ratio(jnp.trace(share) - (true * predicted).sum(), jnp.sqrt(jnp.maximum(spread, 0.0)))
 
 
+@_nan_of_nan
 def _kappa(matrix: Any) -> Array:
     share = _shares(matrix)
     chance = (share.sum(1) * share.sum(0)).sum()

@@ -24,7 +24,8 @@ def entity_f1(tags: Sequence[str]) -> Metric:
 
     `F1 = 2 TP / (predicted + true)`, 0 where there are none. An entity of type t begins at B-t, or at an I-t that does
     not follow a word of t, and goes on over the I-t that follow (the conlleval convention, seqeval's default).
-    Tokens of weight 0 are passed over, so that the pieces of a word do not part an entity.
+    Tokens of weight 0 are passed over, so that the pieces of a word do not part an entity. All three are NaN where a
+    logit of another token is.
 
     Args:
       tags: "O", and "B-t" and "I-t" of the types t, by their numbers.
@@ -71,10 +72,13 @@ def entity_f1(tags: Sequence[str]) -> Metric:
             kind = jnp.where(there, jnp.asarray(types)[jnp.where(there, words, 0)], -1)
             return _spans(kind, jnp.asarray(first)[jnp.where(there, words, 0)] & there)
 
-        true, found = spans(y), spans(jnp.asarray(outputs).argmax(-1))
+        logits = jnp.asarray(outputs)
+        nan = (jnp.isnan(logits).any(-1) & kept).any()  # of such logits the argmax is 0
+        true, found = spans(y), spans(logits.argmax(-1))
         right = true.begins & found.begins & (true.types == found.types) & (true.ends == found.ends)
         counts = {"right": (right, true), "predicted": (found.begins, found), "true": (true.begins, true)}
-        return {name: _by_type(there, of.types, len(kinds)) for name, (there, of) in counts.items()}
+        by_type = {name: _by_type(there, of.types, len(kinds)) for name, (there, of) in counts.items()}
+        return {name: jnp.where(nan, jnp.nan, count) for name, count in by_type.items()}
 
     return Metric(sums, _micro)
 
@@ -96,7 +100,7 @@ def _micro(sums: dict[str, Any]) -> dict[str, Any]:
     right, predicted, true = (sums[name].sum() for name in ("right", "predicted", "true"))
 
     def ratio(over: Any, under: Any) -> Any:
-        return jnp.where(under > 0, over / jnp.maximum(under, 1), 0.0)
+        return jnp.where(under == 0, 0.0, over / jnp.maximum(under, 1))  # NaN stays
 
     f1 = ratio(2 * right, predicted + true)
     return {"precision": ratio(right, predicted), "recall": ratio(right, true), "f1": f1}

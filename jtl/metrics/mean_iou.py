@@ -12,13 +12,14 @@ from jtl.metrics.classification import confusion_matrix
 def mean_iou(classes: int) -> Metric:
     """The mean over classes of `TP / (TP + FP + FN)`, counted over all pixels of the data.
 
-    Classes that are neither true nor predicted anywhere do not count.
+    Classes that are neither true nor predicted anywhere do not count. It is NaN where a logit of a pixel that counts
+    is.
 
     Args:
       classes: how many.
 
     Returns:
-      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix.
+      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix, in float32.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -36,7 +37,10 @@ def mean_iou(classes: int) -> Metric:
         if weights is not None:
             w = jnp.asarray(weights) > 0
             kept = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
-        return confusion_matrix(jnp.asarray(outputs).argmax(-1), y, classes, kept)
+        logits = jnp.asarray(outputs)
+        nan = jnp.isnan(logits).any(-1) & (y >= 0) & (y < classes)  # of such logits the argmax is 0
+        matrix = confusion_matrix(logits.argmax(-1), y, classes, kept).astype(jnp.float32)
+        return jnp.where((nan if kept is None else nan & kept).any(), jnp.nan, matrix)
 
     return Metric(sums, iou_of)
 
@@ -47,4 +51,5 @@ def iou_of(matrix: Num[ArrayLike, "classes classes"]) -> Array:
     both = jnp.diagonal(matrix)
     union = matrix.sum(0) + matrix.sum(1) - both
     seen = union > 0
-    return jnp.where(seen, both / jnp.where(seen, union, 1.0), 0.0).sum() / jnp.maximum(seen.sum(), 1)
+    mean = jnp.where(seen, both / jnp.where(seen, union, 1.0), 0.0).sum() / jnp.maximum(seen.sum(), 1)
+    return jnp.where(jnp.isnan(matrix).any(), jnp.nan, mean)

@@ -14,7 +14,8 @@ def auroc(scores: Any, y: Any) -> float:
       y: integer labels [rows].
 
     Raises:
-      ValueError: for shapes that do not fit, or no class of which there are both positives and negatives.
+      ValueError: for shapes that do not fit, a score that is NaN, or no class of which there are both positives and
+        negatives.
 
     Example:
       >>> import jtl
@@ -48,7 +49,7 @@ def pearson(a: Any, b: Any) -> float:
     """The linear correlation of two columns, in [-1, 1].
 
     Raises:
-      ValueError: for shapes that differ, or a column of one value alone.
+      ValueError: for shapes that differ, a NaN, or a column of one value alone.
 
     Example:
       >>> import jtl
@@ -58,6 +59,7 @@ def pearson(a: Any, b: Any) -> float:
     a, b = (np.asarray(x, np.float64) for x in (a, b))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"columns of shapes {a.shape} and {b.shape}: give two of one length")
+    _no_nan("a column", a, b)
     a, b = a - a.mean(), b - b.mean()
     norm = np.sqrt((a**2).sum() * (b**2).sum())
     if not norm > 0:
@@ -76,7 +78,17 @@ def spearman(a: Any, b: Any) -> float:
       >>> jtl.metrics.spearman([1, 2, 3], [10, 20, 400])
       1.0
     """
-    return pearson(_ranks(np.asarray(a)), _ranks(np.asarray(b)))
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    _no_nan("a column", a, b)
+    return pearson(_ranks(a), _ranks(b))
+
+
+def _no_nan(what: str, *arrays: np.ndarray) -> None:
+    """NaN has no rank: it would be sorted as the highest value."""
+    for a in arrays:
+        nan = np.flatnonzero(np.isnan(a).reshape(len(a), -1).any(1)) if a.ndim else ()
+        if len(nan):
+            raise ValueError(f"{what} is NaN in {len(nan)} of {len(a)} rows, the first {nan[0]}: leave those rows out")
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
@@ -90,6 +102,7 @@ def _one_against_rest(scores: Any, y: Any, judge: Any) -> float:
     scores, y = np.asarray(scores, np.float64), np.asarray(y)
     if y.ndim != 1 or scores.shape[:1] != y.shape or scores.ndim > 2:
         raise ValueError(f"scores of shape {scores.shape} beside y of shape {y.shape}: give one row of each")
+    _no_nan("a score", scores)
     columns = {1: scores} if scores.ndim == 1 else dict(enumerate(scores.T))
     found = [judge(s, y == c) for c, s in columns.items() if 0 < (y == c).sum() < len(y)]
     if not found:

@@ -72,10 +72,11 @@ def span_loss(output: Array, y: Any) -> Array:
 
 
 def exact(output: Array, y: Any) -> Array:
-    """1 where the likeliest start and the likeliest end are both right."""
+    """1 where the likeliest start and the likeliest end are both right; NaN where a logit of an allowed token is."""
     start, end = _ruled(output, y)
     right = (start.argmax(-1) == y["start"]) & (end.argmax(-1) == y["end"])
-    return right.astype(jnp.float32)
+    nan = (jnp.isnan(start) | jnp.isnan(end)).any(-1)  # of such logits the argmax is 0, which stands for "no answer"
+    return jnp.where(nan, jnp.nan, right.astype(jnp.float32))
 
 
 def _ruled(output: Array, y: Any) -> tuple[Array, Array]:

@@ -90,6 +90,32 @@ def test_elements_of_rows_count_with_their_rows_weight():
     np.testing.assert_array_equal(metrics.confusion(2).sums(logits, y, np.array([1.0, 0.0])), [[3, 0], [0, 0]])
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        metrics.confusion(2),
+        *(metrics.f1(2, average) for average in ("micro", "macro", "weighted", "none")),
+        metrics.precision(2),
+        metrics.recall(2),
+        metrics.balanced_accuracy(2),
+        metrics.matthews(2),
+        metrics.cohen_kappa(2),
+        metrics.calibration_error(3),
+    ],
+)
+def test_a_nan_logit_of_an_element_that_counts_is_nan(metric):
+    y, logits = np.array([0, 0, 1]), np.full((3, 2), np.nan, np.float32)
+    assert np.isnan(result(metric, logits, y, np.ones(3))).all()
+    logits[1:] = 0
+    assert np.isnan(result(metric, logits, y, np.ones(3))).all()
+    assert np.isfinite(result(metric, logits, y, np.array([0.0, 1.0, 1.0]))).all()
+
+
+def test_a_nan_logit_beside_a_label_that_is_no_class_does_not_count():
+    logits = np.array([[np.nan, 0], [1, 0]], np.float32)
+    np.testing.assert_array_equal(metrics.confusion(2).sums(logits, np.array([-100, 0]), None), [[1, 0], [0, 0]])
+
+
 def test_equal_metrics_are_one_program():
     assert metrics.f1(4).finish == metrics.f1(4).finish
     assert metrics.f1(4).finish != metrics.f1(4, "micro").finish

@@ -83,3 +83,12 @@ def test_nothing_to_find_is_zero_and_tags_of_another_kind_are_refused():
         metrics.entity_f1(("O", "S-x"))
     with pytest.raises(ValueError, match="none marks an entity"):
         metrics.entity_f1(("O",))
+
+
+def test_a_nan_logit_of_a_token_that_counts_is_nan():
+    metric, y = metrics.entity_f1(TAGS), np.array([[1, 2, 0]])
+    logits = np.eye(5, dtype=np.float32)[y]
+    logits[0, 2] = np.nan  # as if it were "O", which is right
+    found = metric.finish(metric.sums(logits, y, None))
+    assert np.isnan([found[name] for name in ("precision", "recall", "f1")]).all()
+    assert float(metric.finish(metric.sums(logits, y, np.array([[1, 1, 0]])))["f1"]) == 1

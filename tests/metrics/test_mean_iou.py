@@ -22,3 +22,16 @@ def test_it_is_the_mean_of_scikit_learns_over_the_classes_that_occur():
     np.testing.assert_allclose(by_rows, wanted.mean(), rtol=1e-6)
     parts = [metric.sums(jnp.eye(4)[predicted[i]], y[i], weights[i]) for i in range(3)]
     np.testing.assert_allclose(metric.finish(sum(parts)), found, rtol=1e-6)
+
+
+def test_a_nan_logit_of_a_pixel_that_counts_is_nan():
+    metric, y = metrics.mean_iou(2), np.array([[0, 0, 1], [0, 1, 255]])
+    logits = np.eye(2, dtype=np.float32)[np.minimum(y, 1)]
+    wild = logits.copy()
+    wild[1, 2] = np.nan  # its label is no class
+    assert float(metric.finish(metric.sums(wild, y, None))) == 1
+    wild[0] = np.nan
+    weights = np.array([[0, 0, 0], [1, 1, 1]])
+    assert float(metric.finish(metric.sums(wild, y, weights))) == 1
+    assert np.isnan(metric.finish(metric.sums(wild, y, None)))  # in place of 3 right of 5
+    assert np.isnan(metric.finish(metric.sums(wild, y, None) + metric.sums(logits, y, None)))

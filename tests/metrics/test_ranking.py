@@ -54,6 +54,10 @@ def test_correlations_are_scipys(digits):
     [
         (lambda: metrics.auroc([0.1, 0.2], [1, 1]), "no class has both"),
         (lambda: metrics.auroc([[0.1], [0.2]], [1]), r"scores of shape \(2, 1\) beside y of shape \(1,\)"),
+        (lambda: metrics.auroc([np.nan, 0.1, np.nan, 0.2], [1, 0, 1, 0]), "a score is NaN in 2 of 4 rows, the first 0"),
+        (lambda: metrics.average_precision([[0.1, 0.2], [0.3, np.nan]], [0, 1]), "NaN in 1 of 2 rows, the first 1"),
+        (lambda: metrics.spearman([1, 2, 3], [1, 2, np.nan]), "a column is NaN in 1 of 3 rows, the first 2"),
+        (lambda: metrics.pearson([1, 2, np.nan], [1, 2, 3]), "a column is NaN"),
         (lambda: metrics.pearson([1, 1], [1, 2]), "one value alone"),
         (lambda: metrics.spearman([1, 2, 3], [1, 2]), r"shapes \(3,\) and \(2,\)"),
     ],

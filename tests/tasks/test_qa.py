@@ -7,6 +7,7 @@ import pytest
 from jtl import Variables, heads, load, network, predictor, tasks
 from jtl.preprocess.answer_windows import Windows
 from jtl.reads import whole
+from jtl.tasks.qa import exact
 
 
 def test_loss_and_logits_are_transformers(tmp_path):
@@ -39,6 +40,13 @@ def test_what_is_ruled_out_takes_no_probability():
         p = np.exp(z) / np.exp(z[there]).sum(0)
         wanted.append(-(np.log(p[a, 0]) + np.log(p[b, 1])) / 2)
     np.testing.assert_allclose(tasks.span_loss(logits, y), wanted, rtol=1e-5)
+
+
+def test_a_nan_logit_of_an_allowed_token_is_not_right():
+    logits, zero = np.zeros((3, 3, 2), np.float32), np.zeros(3, int)
+    logits[1], logits[2, 2, 1] = np.nan, np.nan
+    y = {"start": zero, "end": zero, "allowed": np.array([[True, True, False]] * 3)}
+    np.testing.assert_array_equal(exact(jnp.asarray(logits), y), [1, np.nan, 1])  # of [1] the argmax is 0 too
 
 
 @pytest.mark.parametrize("longest", [1, 2, 5, 20])
