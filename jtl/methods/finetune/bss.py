@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from jtl import ops
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Stats
@@ -14,8 +15,8 @@ from jtl.typing import Aux, Key, Params, Stats
 def bss(weight: float = 1e-3, *, k: int = 1, feature: str = "pooled", name: str = "bss") -> Objective:
     """The term `η Σ_{i ≤ k} σ²_{−i}(F)`, the k smallest squared singular values of the features of a batch.
 
-    Rows that a mask leaves out do not count; rows of several views count together. With microbatches it is the mean
-    over the parts, each with its own singular values.
+    Rows that a mask leaves out do not count; rows of several views, and of all devices, count together. With
+    microbatches it is the mean over the parts, each with its own singular values.
 
     Args:
       weight: η > 0.
@@ -50,7 +51,8 @@ def bss(weight: float = 1e-3, *, k: int = 1, feature: str = "pooled", name: str 
             f = view.features[feature]
             parts.append(f.astype(jnp.promote_types(f.dtype, jnp.float32)))
             masks.append(jnp.ones(len(f), bool) if view.mask is None else jnp.asarray(view.mask) > 0)
-        return {name: weight * smallest(jnp.concatenate(parts), jnp.concatenate(masks), k)}, Aux(stats)
+        f, kept = ops.gather(jnp.concatenate(parts)), ops.gather(jnp.concatenate(masks))
+        return {name: weight * smallest(f, kept, k)}, Aux(stats)
 
     return Objective(run)
 
@@ -64,7 +66,8 @@ def smallest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -
     kept = jnp.ones(f.shape[0], bool) if mask is None else mask
     f = jnp.where(kept[:, None], f, 0.0)
     u = jnp.linalg.svd(jax.lax.stop_gradient(f), full_matrices=False)[0]
-    squares = ((u.T @ f) ** 2).sum(1)  # in descending order; a row left out adds a 0 at the end, which is no value
+    # In descending order; a row left out adds a 0 at the end, which is no value.
+    squares = (jnp.matmul(u.T, f, precision="highest") ** 2).sum(1)
     there = jnp.minimum(kept.sum(), squares.shape[0])
     place = jnp.arange(squares.shape[0])
     return jnp.where((place < there) & (place >= there - k), squares, 0.0).sum()

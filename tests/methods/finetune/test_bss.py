@@ -1,11 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from nets import batch, parts
+from nets import batch, largest_difference, parts
 
 from jtl.methods.finetune.bss import bss, smallest
 from jtl.methods.finetune.finetune import finetune
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.step import make_step
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12)], ids=["tall", "wide"])
@@ -55,6 +58,19 @@ def test_the_term_reads_the_pooled_features_of_the_rows_kept(key):
     np.testing.assert_allclose(loss["bss"].value, 0.5 * (np.sort(values)[:2] ** 2).sum(), rtol=1e-4, atol=1e-6)
     plain = finetune(net)(variables.params, variables.stats, rows, key, 0)[0]
     np.testing.assert_allclose(loss["supervised"].value, plain.value, rtol=1e-6)
+
+
+def test_eight_devices_are_one(key):
+    rows = batch(n=16, masked=True)
+    net, _, start = parts(key, rows["x"])
+    objective = finetune(net, terms=[bss(5.0, k=2)])
+    step = make_step(objective, optax.sgd(0.1))
+    state = step.init(start, key)
+    one, found = jax.jit(step)(state, rows)
+    many, of_each = pmap_step(step)(replicated(state), split_batch(rows))
+    np.testing.assert_allclose(np.asarray(of_each["bss"]).reshape(-1)[0], found["bss"], rtol=1e-4)
+    assert found["bss"] > 1e-3
+    assert largest_difference(jax.device_get(unreplicated(many)).params, one.params) < 1e-5
 
 
 def test_bad_input_raises(key):
