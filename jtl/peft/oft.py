@@ -76,7 +76,8 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
         del path
         kernel = own["kernel"]
         rows = kernel.reshape(-1, block, kernel.shape[1])
-        turned = jnp.linalg.solve(_rotation(params["q"], block, terms), rows.astype(params["q"].dtype))
+        rotation = _rotation(params["q"], block, terms)
+        turned = jnp.linalg.solve(rotation, rows.astype(rotation.dtype))
         return {**own, "kernel": turned.reshape(kernel.shape).astype(kernel.dtype)}
 
     config = {
@@ -92,6 +93,8 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
 
 
 def _rotation(q: Float[Array | np.ndarray, "blocks entries"], block: int, terms: int | None) -> Array:
+    q = jnp.asarray(q)
+    q = q.astype(jnp.promote_types(q.dtype, jnp.float32))  # LU has no bfloat16, and a product of 8 bits does not rotate
     upper = jnp.zeros((q.shape[0], block, block), q.dtype)
     rows, columns = jnp.triu_indices(block, 1)
     upper = upper.at[:, rows, columns].set(q)

@@ -1,12 +1,17 @@
 """OFT on a small ViT: against Cayley's formula in NumPy, the merged network, and what a rotation keeps."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from small_vit import adapter_of, base, randomised, run
+from small_vit import IMAGES, adapter_of, base, randomised, run
 
 from jtl import peft
-from jtl.params import flatten
+from jtl.methods.finetune.finetune import finetune
+from jtl.model import cast_floating
+from jtl.params import flatten, select
+from jtl.train import make_step
 
 WHERE = (r"block\d/attention/query", "block2/mlp/down")
 PATHS = ("block1/attention/query", "block2/mlp/down")
@@ -45,6 +50,34 @@ def test_starts_as_the_base_and_merges_to_the_formula(terms):
         np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
         if terms is None:  # inner products of columns stay, so norms and angles do
             np.testing.assert_allclose(after.T @ after, kernel.T @ kernel, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("terms", [None, 5])
+def test_a_step_in_bfloat16_is_near_that_in_float32(terms):
+    net, variables = base()
+    adapter = peft.oft(("block2/mlp/down",), 4, terms=terms)
+    net, variables = peft.attach(net, variables, adapter, jax.random.key(1))
+    variables, rows = randomised(variables), {"x": IMAGES, "y": np.arange(4) % 3}
+
+    def after(dtype):
+        step = make_step(finetune(net), optax.sgd(1.0), trainable=select(".*/adapter/.*"), dtype=dtype)
+        state = jax.jit(step)(step.init(variables, jax.random.key(0)), rows)[0]
+        return np.asarray(flatten(state.params)["backbone/adapter/block2/mlp/down/q"])
+
+    before = np.asarray(flatten(variables.params)["backbone/adapter/block2/mlp/down/q"])
+    exact, rounded = after(None) - before, after(jnp.bfloat16) - before
+    assert np.linalg.norm(rounded - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_unmerges_with_parameters_in_bfloat16():
+    net, variables = base()
+    adapter = peft.oft(("block2/mlp/down",), 4)
+    more = randomised(peft.attach(net, variables, adapter, jax.random.key(1))[1])
+    low = more._replace(params=cast_floating(more.params, jnp.bfloat16))
+    back = peft.unmerge(peft.merge(low, adapter), adapter, low.params["backbone"]["adapter"])
+    path = "backbone/block2/mlp/down/kernel"
+    found, wanted = (np.asarray(flatten(v.params)[path], np.float32) for v in (back, variables))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.03 * np.abs(wanted).max())
 
 
 def test_what_would_be_wrong_raises():
