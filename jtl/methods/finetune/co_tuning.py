@@ -9,8 +9,8 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jtl.losses import cross_entropy
 from jtl.methods.finetune.on_features import logistic_regression
-from jtl.methods.views import Views
-from jtl.metrics.accumulate import Mean, mean
+from jtl.methods.views import Views, needs
+from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
 from jtl.typing import Aux, Key, Params, Stats
@@ -41,11 +41,13 @@ def co_tuning(
       name: of the term.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; rows of views without integer labels do not count.
+      A term for `finetune(net, loss, terms)`, or an alignment for `adapt`, where it is of the view `source` alone: a
+      target's labels are not read.
 
     Raises:
       ValueError: for a weight or temperature that is not positive, rows that are no distributions; at init, where
-        `name` is taken; while tracing, where the network has no such head, or one of another number of classes.
+        `name` is taken; while tracing, where there is no view `source` with labels, or the network has no such head, or
+        one of another number of classes.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -64,22 +66,20 @@ def co_tuning(
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del params, key, step
-        total, count = jnp.zeros(()), jnp.zeros(())
-        for of, view in views.items():
-            if view.y is None:
-                continue
-            z = view.output.get(head) if isinstance(view.output, dict) else None
-            if z is None or z.shape[-1] != table.shape[1]:
-                has = jax.tree.map(jnp.shape, view.output)
-                raise ValueError(f"{name}: {of!r} needs a head {head!r} of {table.shape[1]} classes, and has {has}")
-            y = jnp.asarray(view.y)
-            inside = (y >= 0) & (y < table.shape[0])
-            target = stats[name][jnp.where(inside, y, 0)]
-            log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
-            values = jnp.where(inside, -(target * log_q).sum(-1), jnp.nan)
-            one = mean(values, view.mask)
-            total, count = total + one.total, count + one.count
-        return {name: Mean(total, count).scale(weight)}, Aux(stats)
+        needs(views, ("source",), name)
+        view = views["source"]
+        if view.y is None:
+            raise ValueError(f"{name}: the view 'source' has no labels: give the batch integers y [batch]")
+        z = view.output.get(head) if isinstance(view.output, dict) else None
+        if z is None or z.shape[-1] != table.shape[1]:
+            has = jax.tree.map(jnp.shape, view.output)
+            raise ValueError(f"{name}: 'source' needs a head {head!r} of {table.shape[1]} classes, and has {has}")
+        y = jnp.asarray(view.y)
+        inside = (y >= 0) & (y < table.shape[0])
+        target = stats[name][jnp.where(inside, y, 0)]
+        log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
+        values = jnp.where(inside, -(target * log_q).sum(-1), jnp.nan)
+        return {name: mean(values, view.mask).scale(weight)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views

@@ -5,6 +5,7 @@ import pytest
 from nets import batch, dense, top
 
 from jtl.losses import cross_entropy
+from jtl.methods.adapt.adapt import adapt
 from jtl.methods.finetune.co_tuning import calibrated_temperature, category_relationship, co_tuning
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import total
@@ -66,6 +67,20 @@ def test_masked_rows_reach_no_gradient(setup):
         jax.tree.leaves(slope(start.params, rows)), jax.tree.leaves(slope(start.params, wrong)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_adaptation_learns_from_the_labels_of_the_source_alone(setup):
+    rows, net, objective, start = setup
+    adapting = adapt(net, lambda z, y: cross_entropy(z["head"], y), [co_tuning(TABLE)], metrics={})
+    target = batch(seed=1)
+    views = {"source": rows, "target": target}
+    found = adapting(start.params, start.stats, views, jax.random.key(0), 0)[0]["co_tuning"]
+    alone = objective(start.params, start.stats, rows, None, 0)[0]["co_tuning"]
+    np.testing.assert_allclose(found.value, alone.value, rtol=1e-6)
+    unlabelled = {"rows": rows, "source": {"x": target["x"]}}
+    other = adapt(net, lambda z, y: cross_entropy(z["head"], y), [co_tuning(TABLE)], labelled=["rows"], metrics={})
+    with pytest.raises(ValueError, match="'source' has no labels"):
+        other(start.params, start.stats, unlabelled, jax.random.key(0), 0)
 
 
 def test_the_direct_relationship_is_the_mean_prediction_of_a_class():
