@@ -43,7 +43,8 @@ def bi_tuning(
       name: of the terms and the parameters.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; its view has integer labels [batch].
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is no class, as one
+      to `ignore`, do not count.
 
     Raises:
       ValueError: for numbers out of range; while tracing, for a feature that is no matrix, or a kernel that is
@@ -76,12 +77,13 @@ def bi_tuning(
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del key, step
         f, view = rows(views)
-        kept = jnp.ones(len(f), bool) if view.mask is None else jnp.asarray(view.mask) > 0
-        f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(jnp.asarray(view.y))
+        w, y = classifier(params, f.shape[1]).T, jnp.asarray(view.y)
+        kept = (y >= 0) & (y < len(w))
+        kept = kept if view.mask is None else kept & (jnp.asarray(view.mask) > 0)
+        f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(y)
         z = f.astype(jnp.float32) @ params[name]["kernel"].astype(jnp.float32)
         by_row = mean(*supervised_contrastive(z, y, kept, temperature=temperature))
-        w = unit_rows(classifier(params, f.shape[1]).T)
-        by_class = mean(*against_prototypes(unit_rows(f), y, w, kept, temperature=temperature))
+        by_class = mean(*against_prototypes(unit_rows(f), y, unit_rows(w), kept, temperature=temperature))
         return {f"{name}_classes": by_class.scale(weight), f"{name}_rows": by_row.scale(weight)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:

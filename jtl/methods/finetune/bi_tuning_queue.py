@@ -55,7 +55,8 @@ def bi_tuning_queue(
       name: of the terms, the parameters, and the statistics with encoder and queues.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; its view has integer labels [batch].
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is no class, as one
+      to `ignore`, do not count.
 
     Raises:
       ValueError: for numbers out of range; at init, where `name` is taken, and for a classifier that is missing; while
@@ -107,21 +108,21 @@ def bi_tuning_queue(
         z, h = both(params, vectors_of(view.features, feature, name))
         z_key, h_key = jax.lax.stop_gradient(both(averaged, vectors_of(seen, feature, name)))
         y = jnp.asarray(view.y)
-        kept = jnp.ones(len(y), bool) if view.mask is None else jnp.asarray(view.mask) > 0
         w = jax.lax.stop_gradient(vectors(params))
         classes, filled = len(w), state["count"]
         inside = (y >= 0) & (y < classes)
+        kept = inside if view.mask is None else inside & (jnp.asarray(view.mask) > 0)
         c = jnp.where(inside, y, 0)
         places = jnp.arange(size)[None] < filled[:, None]
         keys = jnp.einsum("bd,ckd->bck", z, state["rows"]), jnp.einsum("bd,ckd->bck", w[c], state["features"])
         current = (z * z_key).sum(1), (h * w[c]).sum(1)
         terms = {}
         for term, mine, others in zip(("rows", "classes"), current, keys, strict=True):
-            values = jnp.where(inside, _against_keys(mine / temperature, others / temperature, c, places), jnp.nan)
+            values = _against_keys(mine / temperature, others / temperature, c, places)
             terms[f"{name}_{term}"] = mean(values, kept).scale(weight)
         if key is None:
             return terms, Aux(stats)
-        gathered = tuple(ops.gather(a) for a in (z_key, h_key, c, kept & inside))
+        gathered = tuple(ops.gather(a) for a in (z_key, h_key, c, kept))
         return terms, Aux({**stats, name: _pushed(state, *gathered)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:

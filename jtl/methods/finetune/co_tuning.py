@@ -42,7 +42,7 @@ def co_tuning(
 
     Returns:
       A term for `finetune(net, loss, terms)`, or an alignment for `adapt`, where it is of the view `source` alone: a
-      target's labels are not read.
+      target's labels are not read. Rows whose label is no class, as one to `ignore`, do not count.
 
     Raises:
       ValueError: for a weight or temperature that is not positive, rows that are no distributions; at init, where
@@ -78,8 +78,7 @@ def co_tuning(
         inside = (y >= 0) & (y < table.shape[0])
         target = stats[name][jnp.where(inside, y, 0)]
         log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
-        values = jnp.where(inside, -(target * log_q).sum(-1), jnp.nan)
-        return {name: mean(values, view.mask).scale(weight)}, Aux(stats)
+        return {name: mean(-(target * log_q).sum(-1), view.mask, inside).scale(weight)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views

@@ -45,6 +45,22 @@ def test_the_classifier_learns_from_it_and_a_masked_nan_does_not_reach_it(setup)
     assert np.abs(slope["bi_tuning"]["kernel"]).max() > 1e-3
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_rows_whose_label_is_no_class_do_not_count(setup, label):
+    """They were one more class, whose rows were pulled together."""
+    rows, net, _, start = setup
+    ignored = {**rows, "y": rows["y"].copy()}
+    some = np.flatnonzero(rows["mask"])[:4]
+    ignored["y"][some] = label
+    masked = {**rows, "mask": rows["mask"].copy()}
+    masked["mask"][some] = False
+    objective = finetune(net, terms=[bi_tuning(0.5, width=4)], ignore=label)
+    found, wanted = (objective(start.params, start.stats, part, None, 0)[0] for part in (ignored, masked))
+    assert found.keys() == {"supervised", "bi_tuning_rows", "bi_tuning_classes"}
+    for name, value in found.items():
+        np.testing.assert_allclose(value.value, wanted[name].value, rtol=1e-5, err_msg=name)
+
+
 def test_bad_input_raises(setup):
     rows, net, _, start = setup
     with pytest.raises(ValueError, match="all are positive"):

@@ -128,13 +128,23 @@ def test_eight_devices_are_one(setup):
     assert int(one.stats["bi_tuning"]["count"].sum()) == sum(int(rows["mask"].sum()) for rows in given)
 
 
-def test_a_label_out_of_range_is_nan_and_bad_input_raises(setup):
-    net, objective, start, loss = setup
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_row_whose_label_is_no_class_does_not_count(setup, label):
+    _, _, start, loss = setup
     rows = batch(n=16, masked=True)
-    rows["y"][np.flatnonzero(rows["mask"])[0]] = 3
-    terms, aux = loss(start.params, start.stats, rows, jax.random.key(0), 0)
-    assert np.isnan(terms["bi_tuning_rows"].value)
-    assert int(aux.stats["bi_tuning"]["count"].sum()) == rows["mask"].sum() - 1
+    i = np.flatnonzero(rows["mask"])[0]
+    ignored = {**rows, "y": rows["y"].copy()}
+    ignored["y"][i], rows["mask"][i] = label, False
+    terms, aux = loss(start.params, start.stats, ignored, jax.random.key(0), 0)
+    wanted, without = loss(start.params, start.stats, rows, jax.random.key(0), 0)
+    for name in ("bi_tuning_rows", "bi_tuning_classes"):
+        np.testing.assert_allclose(terms[name].value, wanted[name].value, rtol=1e-5)
+    assert largest_difference(aux.stats, without.stats) < 1e-6
+
+
+def test_bad_input_raises(setup):
+    net, objective, start, _ = setup
+    rows = batch(n=16, masked=True)
     with pytest.raises(ValueError, match="all are positive"):
         bi_tuning_queue(net, size=0)
     with pytest.raises(ValueError, match="momentum=1"):

@@ -69,6 +69,18 @@ def test_masked_rows_reach_no_gradient(setup):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_rows_whose_label_is_no_class_do_not_count(setup, label):
+    rows, _, objective, start = setup
+    ignored = {**rows, "y": rows["y"].copy()}
+    masked = {**rows, "mask": rows["mask"].copy()}
+    some = np.flatnonzero(rows["mask"])[:4]
+    ignored["y"][some], masked["mask"][some] = label, False
+    found, wanted = (objective(start.params, start.stats, part, None, 0)[0]["co_tuning"] for part in (ignored, masked))
+    np.testing.assert_allclose(found.value, wanted.value, rtol=1e-6)
+    assert found.count == wanted.count
+
+
 def test_adaptation_learns_from_the_labels_of_the_source_alone(setup):
     rows, net, objective, start = setup
     adapting = adapt(net, lambda z, y: cross_entropy(z["head"], y), [co_tuning(TABLE)], metrics={})
