@@ -1,11 +1,15 @@
-"""The path of the part of a model that is being called or traced, and the modules whose parameters are frozen."""
+"""What is known while a loss is traced: the path of the part being called, frozen modules, unrounded parameters."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+import jax
 
 _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 _FROZEN: ContextVar[frozenset[str]] = ContextVar("frozen", default=frozenset())
+_FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default={})  # noqa: B039  (never written to)
 
 
 def path() -> tuple[str, ...]:
@@ -58,6 +62,26 @@ def frozen(module: tuple[str, ...] = ()) -> bool:
 def any_frozen() -> bool:
     """Whether there is a module of which no parameter is trained."""
     return bool(_FROZEN.get())
+
+
+@contextmanager
+def rounded(full: Any, low: Any) -> Iterator[None]:
+    """While entered, `unrounded` knows the leaves of the tree `full` by those of the tree `low`, its cast."""
+    pairs = zip(jax.tree.leaves(low), jax.tree.leaves(full), strict=True)
+    token = _FULL.set({id(a): (a, b) for a, b in pairs})  # with `a` kept alive, so that no other has its id
+    try:
+        yield
+    finally:
+        _FULL.reset(token)
+
+
+def unrounded(tree: Any) -> Any:
+    """The tree with the full-precision leaf in place of each that a step has cast; any other leaf stays as it is.
+
+    Leaves are known by identity: those that an objective computes itself, as after an inner step, are its own.
+    """
+    known = _FULL.get()
+    return jax.tree.map(lambda a: known[id(a)][1] if id(a) in known else a, tree)
 
 
 def _above(path: str) -> list[str]:

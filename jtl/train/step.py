@@ -187,7 +187,11 @@ def _taker(
 
         def loss(trained, stats, batch, key):
             whole = merge(trained, frozen)
-            return turn.objective(whole if dtype is None else cast_floating(whole, dtype), stats, batch, key, step)
+            if dtype is None:
+                return turn.objective(whole, stats, batch, key, step)
+            low = cast_floating(whole, dtype)
+            with scope.rounded(whole, low):
+                return turn.objective(low, stats, batch, key, step)
 
         grads, after, terms, found = gradient(loss, trained, stats, batch, key, microbatch)
         metrics = {

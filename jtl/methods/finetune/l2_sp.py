@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl._tracing import scope
 from jtl.methods.views import Views
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
@@ -16,7 +17,8 @@ def l2_sp(weight: float, *, head: float = 0.0, name: str = "l2_sp") -> Objective
     """The term `α/2 ‖w − w⁰‖²` on the backbone plus `β/2 ‖w‖²` on everything else.
 
     The starting point w⁰ is what the backbone holds at `init`, so give `init` the loaded parameters. It is kept in the
-    statistics under `name`. Turn the optimizer's weight decay off: it would pull towards zero besides.
+    statistics under `name`. With `make_step(dtype=)` the term is of the parameters before the cast. Turn the
+    optimizer's weight decay off: it would pull towards zero besides.
 
     Args:
       weight: α, at least 0; the paper searches .001 to .1.
@@ -47,8 +49,9 @@ def l2_sp(weight: float, *, head: float = 0.0, name: str = "l2_sp") -> Objective
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del views, key, step
         start = flatten(stats[name])
-        flat = flatten(params)
-        # In mixed precision w is rounded: w⁰ is rounded likewise, so that the term is 0 at the start.
+        # Rounded by `make_step(dtype=)`, w would often be w⁰ after small steps.
+        flat = flatten(scope.unrounded(params))
+        # Where w is of half precision itself, w⁰ is rounded likewise, so that the term is 0 at the start.
         moved = [_squared(w, start[path].astype(w.dtype)) for path, w in flat.items() if path in start]
         rest = [_squared(w, jnp.zeros_like(w)) for path, w in flat.items() if path not in start]
         return {name: 0.5 * (weight * sum(moved) + head * sum(rest))}, Aux(stats)

@@ -55,6 +55,22 @@ def test_a_step_pulls_towards_the_start_and_keeps_it(key):
     assert {"loss", "supervised", "l2_sp"} <= metrics.keys()
 
 
+@pytest.mark.parametrize("of", [finetune, adapt])
+def test_a_step_in_bfloat16_sees_moves_that_its_rounding_hides(key, of):
+    rows = {"source": batch()} if of is adapt else batch()
+    terms = [l2_sp(0.5)]
+    net, _, loaded = parts(key, batch()["x"])
+    objective = of(net, lambda z, y: 0.0 * z.sum(-1), terms, metrics={})
+    start = objective.init(key, rows, loaded)
+    moved = Variables(jax.tree.map(lambda w: w + 2.0**-12, start.params), start.stats)
+    step = make_step(objective, optax.sgd(1.0), dtype=jnp.bfloat16)
+    after, metrics = jax.jit(step)(step.init(moved, key), rows)
+    count = sum(w.size for w in jax.tree.leaves(loaded.params["backbone"]))
+    np.testing.assert_allclose(metrics["l2_sp"], 0.25 * 2.0**-24 * count, rtol=1e-3)
+    for path, w in flatten(after.params["backbone"]).items():  # w − 0.5 (w − w⁰)
+        np.testing.assert_allclose(w - flatten(loaded.params["backbone"])[path], 2.0**-13, rtol=1e-2)
+
+
 def test_it_serves_adaptation_too(key):
     rows = {"source": batch(), "target": {"x": batch(seed=1)["x"]}}
     net, _, loaded = parts(key, rows["source"]["x"])
