@@ -86,7 +86,7 @@ def spearman(a: Any, b: Any) -> float:
 def _no_nan(what: str, *arrays: np.ndarray) -> None:
     """NaN has no rank: it would be sorted as the highest value."""
     for a in arrays:
-        nan = np.flatnonzero(np.isnan(a).reshape(len(a), -1).any(1)) if a.ndim else ()
+        nan = np.flatnonzero(np.isnan(a).reshape(len(a), -1).any(1)) if a.ndim else np.zeros(0, int)
         if len(nan):
             raise ValueError(f"{what} is NaN in {len(nan)} of {len(a)} rows, the first {nan[0]}: leave those rows out")
 
