@@ -77,4 +77,6 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
 
 
 def _times(x: Any, scale: Any) -> Any:
-    return x * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    """In the wider of the two dtypes: of bfloat16's 8 bits, a scale near 1 would be 1."""
+    wide = jnp.promote_types(x.dtype, scale.dtype)
+    return (x.astype(wide) * scale.astype(wide).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)

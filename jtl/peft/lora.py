@@ -145,11 +145,12 @@ def lora(
         update = scale * (given @ params["a"].astype(y.dtype) @ params["b"].astype(y.dtype))
         if not magnitude:
             return y + update
-        ratio = _ratio(params["m"], jax.lax.stop_gradient(_updated(params, own, scale))).astype(y.dtype)
-        ratio = ratio.reshape((1,) * (y.ndim - 1) + (-1,))
+        ratio = _ratio(params["m"], jax.lax.stop_gradient(_updated(params, own, scale)))
+        wide = jnp.promote_types(y.dtype, ratio.dtype)  # of bfloat16's 8 bits, a ratio near 1 would be 1
+        ratio = ratio.astype(wide).reshape((1,) * (y.ndim - 1) + (-1,))
         bias = own.get("bias")
-        bias = 0 if bias is None else bias.astype(y.dtype).reshape(ratio.shape)
-        return (y - bias + update) * ratio + bias
+        bias = 0 if bias is None else bias.astype(wide).reshape(ratio.shape)
+        return ((y.astype(wide) - bias + update) * ratio + bias).astype(y.dtype)
 
     def merge(params: Params, path: str, own: Params) -> Params:
         scale = rank_and_scale(config, path)[1]

@@ -47,8 +47,9 @@ def ssf(where: Sequence[str]) -> Adapter:
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
         del own, call
         y = run(x)
-        gamma, beta = (params[name].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,)) for name in ("gamma", "beta"))
-        return y * gamma + beta
+        wide = jnp.promote_types(y.dtype, params["gamma"].dtype)  # of bfloat16's 8 bits, a γ near 1 would be 1
+        gamma, beta = (params[name].astype(wide).reshape((1,) * (y.ndim - 1) + (-1,)) for name in ("gamma", "beta"))
+        return (y.astype(wide) * gamma + beta).astype(y.dtype)
 
     def merge(params: Params, path: str, own: Params) -> Params:
         if "bias" not in own:

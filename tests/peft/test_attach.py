@@ -111,6 +111,24 @@ def test_on_a_base_in_bfloat16_small_steps_count_and_the_base_stays(kind):
     np.testing.assert_allclose(found["loss"], loss.value, rtol=3e-2)
 
 
+@pytest.mark.parametrize("kind", ["ia3", "ssf", "dora"])
+def test_factors_near_one_are_not_rounded_on_a_base_in_bfloat16(kind):
+    """The nearest bfloat16 of 1.003 is 1; the product of it and an output is often another bfloat16."""
+    where = ("stage1/dense",)
+    made = {"ia3": peft.ia3(where), "ssf": peft.ssf(where), "dora": peft.lora(2, where, magnitude=True)}
+    net, x = backbones.mlp((64,)), jnp.asarray(np.random.default_rng(0).normal(size=(8, 5)), jnp.bfloat16)
+    low = jax.tree.map(lambda a: a.astype(jnp.bfloat16), net.init(jax.random.key(0), x))
+    adapted, more = peft.attach(net, low, made[kind], jax.random.key(1))
+    own = more.params["adapter"]["stage1"]["dense"]
+    factor = {"ia3": "scale", "ssf": "gamma", "dora": "m"}[kind]
+    own[factor] = own[factor] * 1.003
+    before, found = (
+        np.asarray(n.apply(v, x, train=False)[0]["pooled"], np.float64) for n, v in ((net, low), (adapted, more))
+    )
+    np.testing.assert_allclose(found, 1.003 * before, rtol=2.0**-8)
+    assert (found != before)[before > 0].mean() > 0.2
+
+
 def test_patterns_that_match_nothing_are_named():
     net, variables = base()
     with pytest.raises(ValueError, match=r"\['nowhere'\] match no module; there are \['block1/attention/key'"):
