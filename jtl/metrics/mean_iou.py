@@ -19,7 +19,8 @@ def mean_iou(classes: int) -> Metric:
       classes: how many.
 
     Returns:
-      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix, in float32.
+      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix and how
+      many pixels that count have a NaN, both integers, so that they are exact for many pixels.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -31,7 +32,7 @@ def mean_iou(classes: int) -> Metric:
     Everingham et al., The PASCAL Visual Object Classes Challenge, 2010.
     """
 
-    def sums(outputs: Any, y: Any, weights: Any) -> Array:
+    def sums(outputs: Any, y: Any, weights: Any) -> tuple[Array, Array]:
         y = jnp.asarray(y)
         kept = None
         if weights is not None:
@@ -39,10 +40,15 @@ def mean_iou(classes: int) -> Metric:
             kept = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
         logits = jnp.asarray(outputs)
         nan = jnp.isnan(logits).any(-1) & (y >= 0) & (y < classes)  # of such logits the argmax is 0
-        matrix = confusion_matrix(logits.argmax(-1), y, classes, kept).astype(jnp.float32)
-        return jnp.where((nan if kept is None else nan & kept).any(), jnp.nan, matrix)
+        nan = nan if kept is None else nan & kept
+        return confusion_matrix(logits.argmax(-1), y, classes, kept), nan.sum(dtype=jnp.int32)
 
-    return Metric(sums, iou_of)
+    return Metric(sums, _of_numbers)
+
+
+def _of_numbers(sums: tuple[Any, Any]) -> Array:
+    matrix, nan = sums
+    return jnp.where(jnp.asarray(nan) > 0, jnp.nan, iou_of(matrix))
 
 
 def iou_of(matrix: Num[ArrayLike, "classes classes"]) -> Array:
@@ -51,5 +57,4 @@ def iou_of(matrix: Num[ArrayLike, "classes classes"]) -> Array:
     both = jnp.diagonal(matrix)
     union = matrix.sum(0) + matrix.sum(1) - both
     seen = union > 0
-    mean = jnp.where(seen, both / jnp.where(seen, union, 1.0), 0.0).sum() / jnp.maximum(seen.sum(), 1)
-    return jnp.where(jnp.isnan(matrix).any(), jnp.nan, mean)
+    return jnp.where(seen, both / jnp.where(seen, union, 1.0), 0.0).sum() / jnp.maximum(seen.sum(), 1)

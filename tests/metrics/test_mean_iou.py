@@ -1,10 +1,16 @@
 """Mean intersection over union against scikit-learn."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jtl import metrics
+
+
+def added(*parts):
+    """As an evaluation adds up the sums of its batches."""
+    return jax.tree.map(lambda *leaves: sum(leaves), *parts)
 
 
 def test_it_is_the_mean_of_scikit_learns_over_the_classes_that_occur():
@@ -21,7 +27,7 @@ def test_it_is_the_mean_of_scikit_learns_over_the_classes_that_occur():
     wanted = sk.jaccard_score(y[[0, 2]].ravel(), predicted[[0, 2]].ravel(), average=None, labels=[0, 1, 3])
     np.testing.assert_allclose(by_rows, wanted.mean(), rtol=1e-6)
     parts = [metric.sums(jnp.eye(4)[predicted[i]], y[i], weights[i]) for i in range(3)]
-    np.testing.assert_allclose(metric.finish(sum(parts)), found, rtol=1e-6)
+    np.testing.assert_allclose(metric.finish(added(*parts)), found, rtol=1e-6)
 
 
 def test_a_nan_logit_of_a_pixel_that_counts_is_nan():
@@ -34,4 +40,11 @@ def test_a_nan_logit_of_a_pixel_that_counts_is_nan():
     weights = np.array([[0, 0, 0], [1, 1, 1]])
     assert float(metric.finish(metric.sums(wild, y, weights))) == 1
     assert np.isnan(metric.finish(metric.sums(wild, y, None)))  # in place of 3 right of 5
-    assert np.isnan(metric.finish(metric.sums(wild, y, None) + metric.sums(logits, y, None)))
+    assert np.isnan(metric.finish(added(metric.sums(wild, y, None), metric.sums(logits, y, None))))
+
+
+def test_counts_are_exact_beyond_the_digits_of_float32():
+    metric = metrics.mean_iou(2)
+    assert all(
+        leaf.dtype == jnp.int32 for leaf in jax.tree.leaves(metric.sums(jnp.eye(2)[None], np.array([[0, 1]]), None))
+    )
