@@ -95,7 +95,8 @@ def evaluate(
       "loss", its terms where there are several, and the metrics: floats, and arrays for metrics that are.
 
     Raises:
-      ValueError: where there is no batch, or where processes have other numbers of batches or rows.
+      ValueError: where there is no batch, where processes have other numbers of batches or rows, or for a metric, or
+        one of several terms, of the name "loss" (while tracing).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -114,7 +115,9 @@ def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
 
     def run(variables, batch, key, index):
         loss, aux = objective(variables.params, variables.stats, batch, rng.stream(key, "evaluate", index), index)
-        return accumulate.as_terms(loss), accumulate.as_sums(aux.metrics)
+        terms = accumulate.as_terms(loss)
+        accumulate.distinct(terms, aux.metrics)
+        return terms, accumulate.as_sums(aux.metrics)
 
     through = passes(run)
 

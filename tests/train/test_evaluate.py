@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
-from jtl.train import Validation, evaluate, evaluator, fsdp, mesh
+from jtl.train import Validation, evaluate, evaluator, fsdp, make_step, mesh
 from jtl.train.parallel.sharding import state_sharding
 from jtl.train.state import State
 from jtl.typing import Aux
@@ -105,3 +106,19 @@ def test_wrong_use_is_named():
         Validation(objective, Cut(8), patience=0)
     with pytest.raises(ValueError, match="every=0"):
         Validation(objective, Cut(8), every=0)
+
+
+@pytest.mark.parametrize("kind", ["term", "metric"])
+def test_nothing_takes_the_name_of_the_total(kind):
+    """It stood in the place of the total, in the scores of checkpoints too."""
+
+    def named(params, stats, batch, key, step):
+        one = {"loss": mean(batch["y"])}
+        return ({**one, "prior": 2.0}, Aux(stats, {})) if kind == "term" else (3.0, Aux(stats, one))
+
+    variables = Variables(PARAMS, {})
+    step = make_step(named, optax.sgd(0.1))
+    with pytest.raises(ValueError, match=f"'loss' is the name of the total: call this {kind}"):
+        jax.eval_shape(step, step.init(variables, jax.random.key(0)), Cut(8)[0])
+    with pytest.raises(ValueError, match=f"'loss' is the name of the total: call this {kind}"):
+        evaluate(named, variables, Cut(40))
