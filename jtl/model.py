@@ -1,6 +1,8 @@
 """A network as two pure functions."""
 
+import functools
 import inspect
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -140,9 +142,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
         _fill(nnx, params, variables.params)
         _fill(nnx, stats, variables.stats)
         used = jax.random.key(0) if key is None else key
-        random = jax.tree.map(
-            lambda s: used if jnp.issubdtype(s.dtype, jax.dtypes.prng_key) else jnp.zeros(s.shape, s.dtype), random
-        )
+        random = jax.tree_util.tree_map_with_path(functools.partial(_drawn, used), random)
         module = nnx.merge(definition, params, random, stats)
         for _, norm in nnx.iter_graph(module):
             if isinstance(norm, nnx.BatchNorm):
@@ -286,6 +286,14 @@ def _plain(tree: Any) -> Any:
 
 def _named(tree: Any) -> Any:
     return {str(k): _named(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _drawn(key: Key, path: Any, like: Any) -> Any:
+    """The state of a random stream at the start of a call: a key of its own by its path, and a count of 0."""
+    if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jnp.zeros(like.shape, like.dtype)
+    own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+    return jax.random.split(own, like.shape) if like.shape else own  # layers stacked by nnx.vmap have a key each
 
 
 def _fill(nnx: Any, state: Any, values: Any) -> None:

@@ -105,3 +105,36 @@ def test_flax_own_batchnorm_sees_all_devices_under_pmap(key, net):
     np.testing.assert_allclose(parts.reshape(whole.shape), whole, rtol=1e-5, atol=1e-6)
     for a, b in zip(jax.tree.leaves(stats), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), rtol=1e-5, atol=1e-6)
+
+
+class Drops(nnx.Module):
+    def __init__(self, rngs):
+        self.first, self.second = nnx.Dropout(0.5, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return {"first": self.first(x), "second": self.second(x)}
+
+
+def test_each_dropout_of_an_nnx_network_draws_a_mask_of_its_own(key):
+    net = model.from_nnx(Drops)
+    x = jnp.ones((1000,))
+    out = net.apply(net.init(key, x), x, train=True, key=key)[0]
+    both = float(((out["first"] > 0) & (out["second"] > 0)).mean())
+    assert abs(both - 0.25) < 0.06  # two independent halves; one mask would give a half
+    again = net.apply(net.init(key, x), x, train=True, key=key)[0]
+    jax.tree.map(np.testing.assert_array_equal, out, again)
+
+
+class Stacked(nnx.Module):
+    def __init__(self, rngs):
+        self.drop = nnx.split_rngs(splits=2)(nnx.vmap(lambda rngs: nnx.Dropout(0.5, rngs=rngs)))(rngs)
+
+    def __call__(self, x):
+        return nnx.vmap(lambda drop, x: drop(x), in_axes=(0, None))(self.drop, x)
+
+
+def test_stacked_dropouts_of_an_nnx_network_draw_masks_of_their_own(key):
+    net = model.from_nnx(Stacked)
+    x = jnp.ones((1000,))
+    first, second = net.apply(net.init(key, x), x, train=True, key=key)[0]
+    assert abs(float(((first > 0) & (second > 0)).mean()) - 0.25) < 0.06

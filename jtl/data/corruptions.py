@@ -27,7 +27,7 @@ def corrupt(
       seed: of the noises; the same seed gives the same noise.
 
     Raises:
-      ValueError: for another name or severity.
+      ValueError: for another name or severity, or images of another type or shape.
 
     Example:
       >>> import numpy as np, jtl
@@ -39,8 +39,11 @@ def corrupt(
     """
     if name not in NAMES:
         raise ValueError(f"name={name!r}: there are {', '.join(NAMES)}")
-    if severity not in range(1, 6):
-        raise ValueError(f"severity={severity}: 1 to 5")
+    if not isinstance(severity, int | np.integer) or severity not in range(1, 6):
+        raise ValueError(f"severity={severity!r}: an integer, 1 to 5")
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}: give uint8 [rows, height, width, 3]")
     if name == "jpeg":
         quality = (80, 65, 58, 50, 40)[severity - 1]
         return np.stack([_jpeg(image, quality) for image in images])

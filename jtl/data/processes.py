@@ -1,5 +1,7 @@
 """The index of this process among those that share a batch."""
 
+from typing import Any
+
 
 def processes(index: int | None, count: int | None) -> tuple[int, int]:
     """The index and the number of processes: as given, or jax's where neither is given.
@@ -16,3 +18,11 @@ def processes(index: int | None, count: int | None) -> tuple[int, int]:
     if not 0 <= index < count:
         raise ValueError(f"process_index is {index}; with {count} processes it must be in [0, {count})")
     return index, count
+
+
+def shared(data: Any) -> bool:
+    """Whether a batch of a data set is one process's share of the rows; False for one that does not say so."""
+    for inner in (data, getattr(data, "data", None), getattr(data, "whole", None)):  # itself, or what it is made of
+        if hasattr(inner, "process_count"):
+            return processes(inner.process_index, inner.process_count)[1] > 1
+    return False

@@ -11,6 +11,9 @@ from jaxtyping import Array, ArrayLike, Shaped
 
 from jtl.typing import Scalar
 
+TOTAL = "loss"
+"""The name under which the total of an objective is reported, and that of a loss of one term."""
+
 
 class Mean(NamedTuple):
     """A mean kept as its parts, so that parts of a batch add up to the whole exactly.
@@ -141,6 +144,17 @@ def as_terms(loss: Loss) -> dict[str, Mean]:
 def as_sums(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Every metric of an objective as `Mean` or `Sums`: a scalar counts once."""
     return {name: m if isinstance(m, Sums) else _as_mean(m) for name, m in metrics.items()}
+
+
+def distinct(terms: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Checks that neither a metric nor one of several terms takes the name of the total.
+
+    Raises:
+      ValueError: with the names, where one is "loss".
+    """
+    for kind, names in (("term", terms if len(terms) > 1 else ()), ("metric", metrics)):
+        if TOTAL in names:
+            raise ValueError(f"{TOTAL!r} is the name of the total: call this {kind} of {sorted(names)} something else")
 
 
 def _as_mean(value: Any) -> Mean:

@@ -92,13 +92,14 @@ def refreshed_statistics(net: Model, variables: Variables, batches: Iterable[Any
 
     @jax.jit
     def moved(variables: Variables, x: Any, key: Key) -> Any:
-        def after(fill: float) -> Any:
-            stats = jax.tree.map(lambda a: jnp.full_like(a, fill), variables.stats)
+        def after(stats: Any) -> Any:
             return net.apply(Variables(variables.params, stats), x, train=True, key=key)[1]
 
-        # A layer moves by r + m (s − r): the starts 0 and 1 tell m and so s. What does not move has no s.
-        low, high = after(0.0), after(1.0)
-        share = jax.tree.map(lambda a, b: 1 + a - b, low, high)
+        # A layer moves by r + m (s − r): the starts 0 and k tell m and so s. What does not move has no s. k is as large
+        # as m s, because beside a statistic of 1e8 a start of 1 would leave no digit of m.
+        low = after(jax.tree.map(jnp.zeros_like, variables.stats))
+        start = jax.tree.map(lambda a: jnp.maximum(jnp.abs(a), 1), low)
+        share = jax.tree.map(lambda a, b, k: 1 - (b - a) / k, low, after(start), start)
         return jax.tree.map(
             lambda a, m, kept: jnp.where(m > 0, a / jnp.where(m > 0, m, 1), kept), low, share, variables.stats
         )

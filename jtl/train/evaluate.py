@@ -17,7 +17,7 @@ from jtl.model import Variables
 from jtl.objective import Objective, as_objective
 from jtl.params import flatten
 from jtl.train.parallel import sharding
-from jtl.train.parallel.consistency import agree, checksums
+from jtl.train.parallel.consistency import agree, checksums, sees_all
 from jtl.train.parallel.place import place
 from jtl.train.prefetch import feed, rows
 
@@ -95,7 +95,8 @@ def evaluate(
       "loss", its terms where there are several, and the metrics: floats, and arrays for metrics that are.
 
     Raises:
-      ValueError: where there is no batch, or where processes have other numbers of batches or rows.
+      ValueError: where there is no batch, where processes have other numbers of batches or rows, for a metric, or one
+        of several terms, of the name "loss" (while tracing), or for data that processes share and a mesh of one.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -114,7 +115,9 @@ def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
 
     def run(variables, batch, key, index):
         loss, aux = objective(variables.params, variables.stats, batch, rng.stream(key, "evaluate", index), index)
-        return accumulate.as_terms(loss), accumulate.as_sums(aux.metrics)
+        terms = accumulate.as_terms(loss)
+        accumulate.distinct(terms, aux.metrics)
+        return terms, accumulate.as_sums(aux.metrics)
 
     through = passes(run)
 
@@ -156,6 +159,7 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
         if not len(data):
             raise ValueError("the data set to evaluate on is empty")
         mesh = sharding.automatic(_mesh_of(variables) if mesh is None else mesh)
+        sees_all(mesh, data)
         agree(mesh, "processes have data of different lengths", {"len(data)": len(data)})
         agree(mesh, "processes have different parameters", checksums(flatten(variables.params)))
         whole = NamedSharding(mesh, PartitionSpec())

@@ -273,8 +273,17 @@ class _Run:
                     self.leave(signal, now)
                 if stopped == "patience" or now == self.steps:
                     break
-                batch = next(batches)
+                batch = self.following(batches, pending, state, now)
         return Fitted(state, self.history, self.best, stopped, compiled.seconds)
+
+    def following(self, batches: Any, pending: tuple[int, Any] | None, state: State, now: int) -> Any:
+        """The next batch; where it cannot be read, the numbers of the step before it are read first."""
+        try:
+            return next(batches)
+        except Exception:
+            if pending is not None:
+                self.read(*pending, state, now)
+            raise
 
     def due(self, now: int) -> bool:
         """Whether this step ends with an evaluation or a save, for which its numbers must be known."""

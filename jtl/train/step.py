@@ -194,8 +194,10 @@ def _taker(
                 return turn.objective(low, stats, batch, key, step)
 
         grads, after, terms, found = gradient(loss, trained, stats, batch, key, microbatch)
+        accumulate.distinct(terms, found)
+        total = accumulate.total(terms)
         metrics = {
-            "loss": accumulate.total(terms),
+            "loss": total,
             **accumulate.values(terms if len(terms) > 1 else {}),
             **accumulate.values(found),
         }
@@ -215,7 +217,7 @@ def _taker(
                 return accumulate.total(t), g if clip is None else _clipped(g, clip)[0]
 
             own = _of(grads, group)
-            extra = _wanted(txs[i], metrics["loss"], own, again)
+            extra = _wanted(txs[i], total, own, again)
             updates, opts[i] = txs[i].update(own, opt[i], group, **extra)
             moved.append(optax.apply_updates(group, updates))
         return merge(_union(moved), frozen), after, tuple(opts), metrics

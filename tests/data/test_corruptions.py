@@ -1,6 +1,7 @@
 """Corruptions against their definitions: moments of the noises, and images that are known."""
 
 import colorsys
+from inspect import unwrap
 
 import numpy as np
 import pytest
@@ -73,5 +74,19 @@ def test_brightness_is_the_value_of_hsv():
 def test_another_name_or_severity_is_told():
     with pytest.raises(ValueError, match="name='fog': there are gaussian_noise"):
         corrupt(IMAGES, "fog", 1)
-    with pytest.raises(ValueError, match="severity=6: 1 to 5"):
-        corrupt(IMAGES, "jpeg", 6)
+    for severity in (6, 3.0):
+        with pytest.raises(ValueError, match=f"severity={severity}: an integer, 1 to 5"):
+            unwrap(corrupt)(IMAGES, "jpeg", severity)
+
+
+@pytest.mark.parametrize(
+    ("images", "what"),
+    [
+        (IMAGES / 255, r"float64 \[3, 16, 16, 3\]"),
+        (IMAGES[..., :1], r"uint8 \[3, 16, 16, 1\]"),
+        (IMAGES[0], r"uint8 \[16, 16, 3\]"),
+    ],
+)
+def test_images_of_another_type_or_shape_are_told(images, what):
+    with pytest.raises(ValueError, match=f"images are {what}: give uint8 .rows, height, width, 3"):
+        unwrap(corrupt)(images, "contrast", 1)

@@ -40,3 +40,11 @@ def test_errors_name_the_shapes():
 def test_a_loss_is_the_sum_of_its_terms():
     loss = {"a": Mean(jnp.asarray(6.0), jnp.asarray(2.0)), "b": jnp.asarray(0.5), "c": mean(np.ones(4)).scale(-2.0)}
     assert float(accumulate.total(loss)) == 3.0 + 0.5 - 2.0
+
+
+def test_the_name_of_the_total_is_no_terms_and_no_metrics():
+    accumulate.distinct({"loss": 1.0}, {"error": 2.0})
+    with pytest.raises(ValueError, match=r"'loss' is the name of the total: call this term of \['loss', 'penalty'\]"):
+        accumulate.distinct({"loss": 1.0, "penalty": 2.0}, {})
+    with pytest.raises(ValueError, match=r"'loss' is the name of the total: call this metric of \['loss'\]"):
+        accumulate.distinct({"penalty": 2.0}, {"loss": 1.0})

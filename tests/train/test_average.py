@@ -49,3 +49,14 @@ def test_statistics_are_the_mean_of_those_of_the_batches():
         refreshed_statistics(body, start, [], jax.random.key(1))
     with pytest.raises(ValueError, match="no running statistics"):
         refreshed_statistics(body, Variables(start.params, {}), [x[0]], jax.random.key(1))
+
+
+def test_statistics_of_large_inputs_keep_their_digits():
+    """Beside a variance of 1e8 the momentum must not cancel: the old statistics were kept."""
+    body = from_linen(Body())
+    x = 1e4 * np.random.default_rng(2).normal(size=(64, 5)).astype(np.float32)
+    start = body.init(jax.random.key(0), x)
+    found = refreshed_statistics(body, start, [x], jax.random.key(1)).stats["norm"]
+    wide = x.astype(np.float64) @ np.asarray(start.params["dense"]["kernel"], np.float64)
+    np.testing.assert_allclose(found["mean"], wide.mean(0), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(found["var"], wide.var(0, ddof=1), rtol=1e-4)

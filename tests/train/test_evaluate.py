@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from jtl.data.arrays import arrays
+from jtl.data.lengths import by_length
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
-from jtl.train import Validation, evaluate, evaluator, fsdp, mesh
+from jtl.train import Validation, evaluate, evaluator, fsdp, make_step, mesh
 from jtl.train.parallel.sharding import state_sharding
 from jtl.train.state import State
 from jtl.typing import Aux
@@ -105,3 +108,30 @@ def test_wrong_use_is_named():
         Validation(objective, Cut(8), patience=0)
     with pytest.raises(ValueError, match="every=0"):
         Validation(objective, Cut(8), every=0)
+
+
+@pytest.mark.parametrize("kind", ["term", "metric"])
+def test_nothing_takes_the_name_of_the_total(kind):
+    """It stood in the place of the total, in the scores of checkpoints too."""
+
+    def named(params, stats, batch, key, step):
+        one = {"loss": mean(batch["y"])}
+        return ({**one, "prior": 2.0}, Aux(stats, {})) if kind == "term" else (3.0, Aux(stats, one))
+
+    variables = Variables(PARAMS, {})
+    step = make_step(named, optax.sgd(0.1))
+    with pytest.raises(ValueError, match=f"'loss' is the name of the total: call this {kind}"):
+        jax.eval_shape(step, step.init(variables, jax.random.key(0)), Cut(8)[0])
+    with pytest.raises(ValueError, match=f"'loss' is the name of the total: call this {kind}"):
+        evaluate(named, variables, Cut(40))
+
+
+def test_a_share_of_the_rows_is_not_taken_for_all_of_them(monkeypatch):
+    """In a run of two processes each gave the number of its own half, without a word."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    texts = by_length({"mask": np.ones((8, 4), bool)}, batch_size=4)
+    for data in (arrays(X, Y, batch_size=8), arrays(X, Y, batch_size=8, process_index=0, process_count=2), texts):
+        with pytest.raises(ValueError, match=r"2 processes its share.*mesh=jtl.mesh\(\), or .* process_count=1"):
+            evaluate(objective, Variables(PARAMS, {}), data)
+    whole = arrays(X, Y, batch_size=37, process_index=0, process_count=1, shuffle=False)
+    assert evaluate(objective, Variables(PARAMS, {}), whole)["square"] == pytest.approx(expected()["square"], rel=1e-6)

@@ -9,7 +9,7 @@ from least_squares import Data, begun, objective, train
 
 from jtl.model import Variables
 from jtl.params import select
-from jtl.train import Checkpoints, Refresh, make_step
+from jtl.train import Checkpoints, NonFiniteLoss, Refresh, make_step
 from jtl.train.checkpoint import arrays, manifest
 
 
@@ -97,6 +97,17 @@ def test_an_error_does_not_end_a_save_that_is_in_flight(start, tmp_path, where):
     done = train(step, state, Data(), steps=8, checkpoints=Checkpoints(tmp_path, every=4)).state
     jax.tree.map(np.testing.assert_array_equal, done.params, whole.params)
     assert Checkpoints(tmp_path).steps() == [4, 8]
+
+
+def test_the_step_before_a_batch_that_cannot_be_read_is_told(start):
+    step, state = start
+    seen = []
+    with pytest.raises(OSError, match="went away"):
+        train(step, state, Broken(epoch=9), steps=8, hooks=[lambda moment: seen.append(moment.step)])
+    assert seen == [1, 2, 3, 4, 5]  # of the batches 0 to 4
+    with pytest.raises(NonFiniteLoss, match="loss of step 5 is") as caught:
+        train(step, state, Broken(epoch=9, poison=4), steps=8)
+    assert isinstance(caught.value.__context__, OSError)
 
 
 def test_a_save_that_fails_too_is_noted_on_the_error(start, tmp_path, monkeypatch):

@@ -61,7 +61,9 @@ def meta(adapt: Adapt, judge: Objective | Callable, *, spread: Spread = None) ->
             own = jax.random.fold_in(key, i)
             fast, after = adapt(params, stats, support, rng.stream(own, "support"), step)
             loss, aux = judge(fast, after, query, rng.stream(own, "query"), step)
-            return accumulate.values(accumulate.as_terms(loss)), accumulate.values(aux.metrics)
+            terms = accumulate.as_terms(loss)
+            accumulate.distinct(terms, aux.metrics)
+            return accumulate.values(terms), accumulate.values(aux.metrics)
 
         loss, losses, found = over_tasks(task, (params, stats, key, step), batch, spread)
         return loss, Aux(stats, means(found), {"loss": sum(losses.values()), **found})

@@ -59,7 +59,9 @@ def multi_step(adapt: Adapt, judge: Objective | Callable, weights: Schedule, *, 
 
             def judged(fast: Params, after: Stats) -> tuple[dict, dict]:
                 loss, aux = judge(fast, after, query, rng.stream(own, "query"), step)
-                return accumulate.values(accumulate.as_terms(loss)), accumulate.values(aux.metrics)
+                terms = accumulate.as_terms(loss)
+                accumulate.distinct(terms, aux.metrics)
+                return accumulate.values(terms), accumulate.values(aux.metrics)
 
             _, _, (losses, found) = each(params, stats, support, rng.stream(own, "support"), step, judged)
             w = jnp.asarray(weights(step))

@@ -128,6 +128,7 @@ def _compiled(adapt: Adapt, judges: tuple[tuple[str, Objective | Callable], ...]
 
 def _value(name: str, judge: Objective, params: Params, stats: Stats, query: Any, key: Key, metric: str) -> Any:
     loss, aux = judge(params, stats, query, key, 0)
+    accumulate.distinct(accumulate.as_terms(loss), aux.metrics)
     found = {"loss": accumulate.total(loss), **accumulate.values(aux.metrics)}
     if metric not in found:
         raise ValueError(f"metric={metric!r}: the judge {name!r} gives {sorted(found)}")

@@ -17,7 +17,9 @@ from jax.core import Tracer
 
 LIBRARIES = ("jtl", "jax", "jaxlib", "flax", "optax", "numpy", "builtins", "functools", "chex")
 """Functions of these are described by their names and what they were given, so that an update is not another run."""
-_LONGER = re.compile(r"(.*[_/])?(steps|boundaries/\d+)")
+_LENGTH = re.compile(r"(?P<of>.*)/(\w+_)?(steps|boundaries/\d+)")
+_SCHEDULE = re.compile(r"(optax|jtl)\..*schedule")
+_RATE = re.compile(r".*/(step_size_fn|learning_rate|\w*schedule\w*|weight|weight_decay)(/.*)?")
 SHOWN = 8
 
 
@@ -54,16 +56,28 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
     Example:
       >>> from jtl.train.checkpoint.identity import differences
-      >>> differences({"step/clip": "None", "decay_steps": "10"}, {"step/clip": "1.0", "decay_steps": "20"})
-      ['step/clip: None -> 1.0']
+      >>> old, new = {"clip": "None", "weight/total_steps": "10"}, {"clip": "1.0", "weight/total_steps": "20"}
+      >>> differences(old, new)
+      ['clip: None -> 1.0']
     """
     lines = []
     for path in sorted(before.keys() | now.keys()):
         old, new = before.get(path, "absent"), now.get(path, "absent")
-        longer = _LONGER.fullmatch(path) and old.isdecimal() and new.isdecimal() and int(new) > int(old)
+        longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)
         if old != new and not longer:
             lines.append(f"{path}: {old} -> {new}")
     return lines
+
+
+def _of_schedule(path: str, texts: Mapping[str, str]) -> bool:
+    """Whether a number is the length of a schedule: of one of optax or jtl, or of any function of a rate or weight.
+
+    Other steps, as those of an inner loop or of a line search, define the run.
+    """
+    found = _LENGTH.fullmatch(path)
+    if found is None:
+        return False
+    return bool(_SCHEDULE.match(texts.get(found["of"], "")) or _RATE.fullmatch("/" + found["of"]))
 
 
 def told(lines: Sequence[str]) -> str:

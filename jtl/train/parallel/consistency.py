@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from jtl.data.processes import shared
+
 
 def agree(mesh: Mesh, what: str, numbers: Mapping[str, int]) -> None:
     """Compares numbers of all processes, which call this together.
@@ -38,6 +40,20 @@ def summed(mesh: Mesh, numbers: np.ndarray) -> np.ndarray:
     with jax.transfer_guard("allow"):
         found = multihost_utils.process_allgather(numbers)
     return np.asarray(found).sum(0, dtype=np.uint32)
+
+
+def sees_all(mesh: Mesh, data: Any) -> None:
+    """Checks that what runs in one process alone is not given its share of the rows for all of them.
+
+    Raises:
+      ValueError: for data that processes share, and a mesh that does not span all processes.
+    """
+    count = jax.process_count()
+    if count > 1 and not _together(mesh) and shared(data):
+        raise ValueError(
+            f"these data give each of {count} processes its share of the rows, and the mesh does not span all of them:"
+            " give mesh=jtl.mesh(), or data with process_index=0, process_count=1"
+        )
 
 
 def _together(mesh: Mesh) -> bool:

@@ -13,6 +13,7 @@ from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.inner_loop import adapt_to, start_of
 from jtl.methods.meta.maml import meta
 from jtl.methods.meta.multi_step import annealed_weights, multi_step
+from jtl.methods.meta.over_episodes import over_episodes
 from jtl.methods.meta.per_step_rates import per_step_rates
 from jtl.methods.meta.update_rules import fixed_rate
 from jtl.metrics.accumulate import total
@@ -160,3 +161,18 @@ def test_bad_options_are_refused(key):
     objective = multi_step(adapt_to(quadratic, fixed_rate(0.1), steps=3), quadratic, annealed_weights(2, over=5))
     with pytest.raises(ValueError, match=r"weights of shape \(2,\) for the losses 'loss' of 3 inner steps"):
         objective({"w": jnp.asarray(theta, jnp.float32)}, {}, rows, key, 0)
+
+
+def test_a_judges_term_may_not_take_the_name_of_the_total(key):
+    rows, theta = quadratic_tasks()
+    adapt, variables = adapt_to(quadratic, fixed_rate(0.1), steps=1), model.Variables({"w": jnp.float32(theta)}, {})
+
+    def named(params, stats, batch, key, step):
+        value, aux = quadratic(params, stats, batch, key, step)
+        return {"loss": value, "prior": 2.0}, aux
+
+    for objective in (meta(adapt, named), multi_step(adapt, named, annealed_weights(1, over=5))):
+        with pytest.raises(ValueError, match="'loss' is the name of the total: call this term"):
+            jax.eval_shape(objective.loss, *variables, rows, key, 0)
+    with pytest.raises(ValueError, match="'loss' is the name of the total: call this term"):
+        over_episodes(adapt, {"named": named}, variables, [rows], metric="prior")

@@ -107,6 +107,48 @@ def test_a_longer_schedule_is_the_same_run():
     assert differences(of(200), of(100))
 
 
+def own_rate(n_steps):
+    return lambda step: 0.1 * (1 - step / n_steps)
+
+
+def own_text(objective, tx=None):
+    data = jtl.data.arrays(X, Y, batch_size=8)
+    return described(jtl.make_step(objective, tx or optax.sgd(0.1)), data, jax.random.key(0))
+
+
+NET = jtl.network(backbone=dense(4), head=jtl.heads.linear(3))
+FIXED = jtl.fixed_rate(0.1)
+LENGTHS = {
+    "optax": lambda n: run(tx=optax.sgd(optax.linear_schedule(1.0, 0.0, n))),
+    "joined": lambda n: run(tx=optax.sgd(optax.join_schedules([optax.constant_schedule(0.1)] * 2, [n]))),
+    "annealed": lambda n: run(tx=optax.sgd(jtl.optim.annealed(0.1, n))),
+    "own rate": lambda n: run(tx=optax.adam(own_rate(n))),
+    "weight": lambda n: own_text(jtl.adapt(NET, alignments=[jtl.alignments.lmmd(jtl.weight_schedule(n))])),
+    "own weight": lambda n: own_text(jtl.adapt(NET, alignments=[jtl.alignments.lmmd(own_rate(n))])),
+}
+INNER = {
+    "maml": lambda n: own_text(jtl.maml(jtl.finetune(NET), FIXED, steps=n)),
+    "implicit": lambda n: own_text(
+        jtl.meta(jtl.learners.implicit(jtl.finetune(NET), FIXED, steps=n, strength=1.0, solves=2), jtl.finetune(NET))
+    ),
+    "line search": lambda n: run(tx=optax.lbfgs(linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=n))),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_the_length_of_a_schedule_may_grow(name):
+    short, long = (LENGTHS[name](n) for n in (10, 20))
+    assert short != long
+    assert differences(short, long) == []
+    assert differences(long, short)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_other_steps_define_the_run(name):
+    """MAML of one inner step went on as one of five in silence."""
+    assert any("steps: 1 -> 5" in line for line in differences(INNER[name](1), INNER[name](5)))
+
+
 def test_what_is_filled_while_a_run_goes_on_does_not_define_it():
     """A mesh keeps what was asked of it, and so does an object with a `cached_property`."""
 
