@@ -22,7 +22,8 @@ def processes(index: int | None, count: int | None) -> tuple[int, int]:
 
 def shared(data: Any) -> bool:
     """Whether a batch of a data set is one process's share of the rows; False for one that does not say so."""
-    for inner in (data, getattr(data, "data", None), getattr(data, "whole", None)):  # itself, or what it is made of
+    parts: tuple[Any, ...] = (data, getattr(data, "data", None), getattr(data, "whole", None))  # what it is made of
+    for inner in parts:
         if hasattr(inner, "process_count"):
             return processes(inner.process_index, inner.process_count)[1] > 1
     return False
