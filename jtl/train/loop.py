@@ -15,7 +15,7 @@ from jtl.model import Variables
 from jtl.params import counted
 from jtl.train.blame import labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
-from jtl.train.checkpoint.identity import AnotherRun, described
+from jtl.train.checkpoint.identity import AnotherRun, described, scored
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
 from jtl.train.parallel import sharding
@@ -172,6 +172,8 @@ def fit(
             stack.enter_context(checkpoints.claimed())  # before anything of another run is read
         whole = functools.partial(summed, mesh)
         defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key), whole)
+        if checkpoints is not None and validation is not None:
+            defines |= scored(validation.watch, validation.mode, validation.data)
         if checkpoints is not None and checkpoints.steps():
             # A refresh may change what no step trains, so its run does not go on with the values that it began with.
             checkpoints.same_run(defines)

@@ -73,6 +73,29 @@ def test_patience_goes_on_after_a_restart(start, tmp_path):
     assert (again.best, int(again.state.step), again.stopped, again.history) == (2, 8, "patience", [])
 
 
+def test_scores_of_another_validation_are_not_compared(start, tmp_path):
+    """An accuracy of 0.9 stayed the best of losses, which are negated, and patience ended the run."""
+    step, state = start
+
+    def judge(params, stats, batch, key, step):
+        return mean(jnp.ones(8)), Aux(stats, {"score": mean(jnp.full(8, 0.9))})
+
+    def resumed(steps, validation=None):
+        return train(step, state, Data(), steps=steps, validation=validation, checkpoints=Checkpoints(tmp_path))
+
+    resumed(1)
+    first = Validation(judge, Data(1), every=1, watch="score", mode="max")
+    assert resumed(2, first).best == 1  # a run that had none may begin to validate
+    for other, what in (
+        (Validation(judge, Data(1), every=1), "validation/watch: score -> loss"),
+        (Validation(judge, Data(1), every=1, watch="score", mode="min"), "validation/mode: max -> min"),
+        (Validation(judge, Data(2), every=1, watch="score", mode="max"), "validation/data/size: 1 batches -> 2"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            resumed(3, other)
+    assert int(resumed(3).state.step) == 3
+
+
 @pytest.mark.parametrize("steps", [4, 8])
 def test_a_validation_that_a_signal_left_out_is_done_at_the_restart(start, tmp_path, steps):
     """So the best, and the records, are those of a run that nobody stopped."""

@@ -51,8 +51,18 @@ def described(
     return found
 
 
+def scored(watch: str, mode: str | None, data: Any) -> dict[str, str]:
+    """What scores are of, as `described`; no row of the data is read, and another batch size is no difference."""
+    found = {"validation/watch": watch, "validation/mode": mode or "min"}
+    found["validation/data/size"] = str(data.size) if hasattr(data, "size") else f"{len(data)} batches"
+    _walk("validation/data/classes", getattr(data, "classes", None), found, {})
+    return found
+
+
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs in two descriptions, a line each; that a schedule is longer now is no difference.
+
+    Nor is a validation where there was none, or none where there was one.
 
     Example:
       >>> from jtl.train.checkpoint.identity import differences
@@ -60,8 +70,10 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
       >>> differences(old, new)
       ['clip: None -> 1.0']
     """
-    lines = []
+    lines, both = [], "validation/watch" in before.keys() & now.keys()
     for path in sorted(before.keys() | now.keys()):
+        if path.startswith("validation/") and not both:
+            continue
         old, new = before.get(path, "absent"), now.get(path, "absent")
         longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)
         if old != new and not longer:
