@@ -94,7 +94,8 @@ def deep_embedded_validation(
         raise ValueError(f"normalise={normalise!r}: 'none' (DEV) or 'max' (DEVN)")
     weighted = weights * losses
     variance = weights.var(ddof=1)
-    eta = -np.cov(weighted, weights)[0, 1] / variance if variance > 1e-20 else 0.0
+    varies = variance > 1e-20 * weights.mean() ** 2  # as a share: the weights of domains far apart are all tiny
+    eta = -np.cov(weighted, weights)[0, 1] / variance if varies else 0.0
     return float(weighted.mean() + eta * weights.mean() - eta)
 
 
