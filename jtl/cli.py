@@ -374,8 +374,8 @@ def _mistakes(*kinds: type[Exception]) -> Any:
         yield
     except BrokenPipeError:
         raise
-    except Exception as error:
-        if not isinstance(error, kinds) and not isinstance(error, _explained()):
+    except Exception as error:  # all kinds, because those of `_explained` are imported where there is an error alone
+        if not isinstance(error, (*kinds, *_explained())):
             raise
         raise Mistake(str(error)) from error
 

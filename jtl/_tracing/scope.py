@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import jax
 
 _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 _FROZEN: ContextVar[frozenset[str]] = ContextVar("frozen", default=frozenset())
-_FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default={})  # noqa: B039  (never written to)
+_FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default=MappingProxyType({}))
 
 
 def path() -> tuple[str, ...]:

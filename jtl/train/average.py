@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from jtl.model import Model, Variables, upcast
 from jtl.params import flatten, unflatten
+from jtl.transform.batch_statistics import of_batch
 from jtl.typing import Key, Params
 
 
@@ -92,17 +93,8 @@ def refreshed_statistics(net: Model, variables: Variables, batches: Iterable[Any
 
     @jax.jit
     def moved(variables: Variables, x: Any, key: Key) -> Any:
-        def after(stats: Any) -> Any:
-            return net.apply(Variables(variables.params, stats), x, train=True, key=key)[1]
-
-        # A layer moves by r + m (s − r): the starts 0 and k tell m and so s. What does not move has no s. k is as large
-        # as m s, because beside a statistic of 1e8 a start of 1 would leave no digit of m.
-        low = after(jax.tree.map(jnp.zeros_like, variables.stats))
-        start = jax.tree.map(lambda a: jnp.maximum(jnp.abs(a), 1), low)
-        share = jax.tree.map(lambda a, b, k: 1 - (b - a) / k, low, after(start), start)
-        return jax.tree.map(
-            lambda a, m, kept: jnp.where(m > 0, a / jnp.where(m > 0, m, 1), kept), low, share, variables.stats
-        )
+        found, share = of_batch(net, variables, x, key)
+        return jax.tree.map(lambda s, m, kept: jnp.where(m == 0, kept, s), found, share, variables.stats)
 
     total, count = None, 0
     for x in batches:

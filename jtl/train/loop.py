@@ -282,7 +282,7 @@ class _Run:
         """The next batch; where it cannot be read, the numbers of the step before it are read first."""
         try:
             return next(batches)
-        except Exception:
+        except Exception:  # of any kind: it is raised again, unless the step before it has a NaN
             if pending is not None:
                 self.read(*pending, state, now)
             raise

@@ -186,10 +186,13 @@ def adapt_to(
 
 
 def begun(given: Params) -> Params:
-    """Parameters as inner steps start from them: of full precision, and `RULED_OUT` in place of −∞."""
-    return jax.tree.map(
-        lambda a: jnp.where(a == -jnp.inf, RULED_OUT, a) if a.ndim == 1 else a, upcast(given)
-    )  # biases alone: a pass over the kernels of each task would cost 5 % of a step
+    """Parameters as inner steps start from them: of full precision, and `RULED_OUT` in place of a bias of −∞."""
+
+    def finite(a: Any) -> Any:
+        # Biases alone: a pass over the kernels of each task would cost 5 % of a step.
+        return jnp.where(a == -jnp.inf, RULED_OUT, a) if a.ndim == 1 else a
+
+    return jax.tree.map(finite, upcast(given))
 
 
 def start_of(params: Params) -> Params:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.adapt.terms import clean
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import diversity
 from jtl.model import Model, Variables
@@ -60,10 +61,9 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
         own = {name: part for name, part in stats.items() if name != NAME}
         x = ops.without_masked(batch["x"], batch.get("mask"))
         out, moved = net.apply(Variables(params, own), x, train=True, key=key)
-        mask = jnp.ones(len(out.output), bool) if batch.get("mask") is None else jnp.asarray(batch["mask"]) > 0
-        logits = jnp.where(mask[:, None], out.output, 0).astype(jnp.float32)
-        p, places = jax.nn.softmax(logits), jnp.asarray(batch["y"])
-        features = _unit(jax.lax.stop_gradient(jnp.where(mask[:, None], out.read, 0)).astype(jnp.float32))
+        (logits, mask), (read, _) = (clean(a, batch.get("mask")) for a in (out.output, out.read))
+        p, places = jax.nn.softmax(logits.astype(jnp.float32)), jnp.asarray(batch["y"])
+        features = _unit(jax.lax.stop_gradient(read).astype(jnp.float32))
         rows_of_all = map(ops.gather, (places, mask, features, jax.lax.stop_gradient(p)))
         bank = _replaced(stats[NAME], *rows_of_all)  # every device keeps the same bank
         near, far, back = neighbours_of(features, bank["features"], places, neighbours, expanded)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from jtl import losses, ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.adapt.terms import clean
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import diversity, entropy
 from jtl.model import Model, Variables
@@ -61,14 +62,11 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
         labels, mask = stats[NAME], batch.get("mask")
         x = ops.without_masked(batch["x"], mask)
         out, moved = net.apply(Variables(params, _own(stats)), x, train=True, key=key)
-        logits = out.output
-        if mask is not None:
-            logits = jnp.where((jnp.asarray(mask) > 0)[:, None], logits, 0)
-        kept = jnp.ones(len(logits), bool) if mask is None else jnp.asarray(mask) > 0
+        logits, kept = clean(out.output, mask)
         y = labels[batch["y"]]
         known = (y >= 0) & kept
         terms = {
-            "entropy": mean(entropy(logits), mask),
+            "entropy": mean(entropy(logits), kept),
             "diversity": Mean(-diversity(ops.gather(logits), ops.gather(kept)), jnp.ones(())),
             "pseudo": mean(losses.cross_entropy(logits, jnp.maximum(y, 0)), known).scale(weight),
         }

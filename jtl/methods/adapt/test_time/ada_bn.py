@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jtl.methods.adapt.test_time.norms import without_dropout
 from jtl.model import Model, Variables
 from jtl.params import flatten
+from jtl.transform.batch_statistics import of_batch
 
 
 def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variables:
@@ -38,25 +39,16 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
         raise ValueError("this network has no running statistics: AdaBN needs BatchNorm")
 
     quiet = without_dropout(net)
-
-    @jax.jit
-    def moved(stats: Any, x: Any) -> Any:
-        return quiet.apply(Variables(variables.params, stats), x, train=True, key=jax.random.key(0))[1]
-
-    # A layer moves by r + m (s − r). Two starts, 0 and k, tell m, and so s, whatever the layer's momentum is. k is as
-    # large as m s, because beside a statistic of 1e6 a start of 1 would leave no digit of m.
-    zeros = jax.tree.map(jnp.zeros_like, variables.stats)
-    total, rate, count = zeros, zeros, 0
+    of = jax.jit(lambda x: of_batch(quiet, variables, x, jax.random.key(0)))
+    total = share = jax.tree.map(jnp.zeros_like, variables.stats)
+    count = 0
     for x in batches:
-        low = moved(zeros, x)
-        start = jax.tree.map(lambda a: jnp.maximum(jnp.abs(a), 1), low)
-        high = moved(start, x)
-        rate = jax.tree.map(lambda a, b, k: 1 - (b - a) / k, low, high, start)
-        total = jax.tree.map(lambda t, a, m: t + a / jnp.where(m == 0, 1, m), total, low, rate)
+        found, share = of(x)
+        total = jax.tree.map(jnp.add, total, found)
         count += 1
     if not count:
         raise ValueError("ada_bn needs at least one batch of the target's inputs")
-    if not any(bool((m != 0).any()) for m in jax.tree.leaves(rate)):
+    if not any(bool((m != 0).any()) for m in jax.tree.leaves(share)):
         names = sorted(flatten(variables.stats))
         raise ValueError(
             f"a pass in training mode moves none of the running statistics {names[:3]}: is BatchNorm frozen in this"
@@ -66,4 +58,4 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
     def adapted(before: Any, t: Any, m: Any) -> Any:
         return jnp.where(m == 0, before, t / count).astype(before.dtype)
 
-    return variables._replace(stats=jax.tree.map(adapted, variables.stats, total, rate))
+    return variables._replace(stats=jax.tree.map(adapted, variables.stats, total, share))

@@ -1,0 +1,34 @@
+"""The statistics of a batch itself, from what a pass in training mode makes of running ones."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl.model import Model, Variables
+from jtl.typing import Key, Stats
+
+
+def of_batch(net: Model, variables: Variables, x: Any, key: Key) -> tuple[Stats, Stats]:
+    """What a batch would make of the running statistics alone, and the share m by which a pass moves to it.
+
+    A layer moves a statistic r by `r + m (s − r)`. Two starts, 0 and k, tell m, and so s, whatever the layer's momentum
+    is. k is as large as m s, because beside a statistic of 1e8 a start of 1 would leave no digit of m.
+
+    Args:
+      net: a network; in training mode, with its dropout.
+      variables: its own; of the statistics only the shapes count.
+      x: inputs [batch, ...].
+      key: of dropout.
+
+    Returns:
+      s, and m, which is 0 for what a pass does not move, as of a frozen layer; s is then 0.
+    """
+
+    def after(stats: Stats) -> Stats:
+        return net.apply(Variables(variables.params, stats), x, train=True, key=key)[1]
+
+    low = after(jax.tree.map(jnp.zeros_like, variables.stats))
+    start = jax.tree.map(lambda a: jnp.maximum(jnp.abs(a), 1), low)
+    share = jax.tree.map(lambda a, b, k: 1 - (b - a) / k, low, after(start), start)
+    return jax.tree.map(lambda a, m: jnp.where(m == 0, 0, a / jnp.where(m == 0, 1, m)), low, share), share
