@@ -4,12 +4,14 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Integer
+from jaxtyping import Array, ArrayLike, Integer
 
 from jtl.metrics.accumulate import Mean, Metric
 
 
-def edit_distance(a: Integer[Array, "rows _"], b: Integer[Array, "rows _"], *, pad: int = 0) -> Integer[Array, "rows"]:
+def edit_distance(
+    a: Integer[ArrayLike, "rows _"], b: Integer[ArrayLike, "rows _"], *, pad: int = 0
+) -> Integer[Array, "rows"]:
     """Levenshtein's distance of each pair of rows: the fewest insertions, deletions and substitutions.
 
     Args:
