@@ -1,10 +1,12 @@
-"""What a message on a NaN says of the labels of a batch."""
+"""What a message on a NaN says of the labels and the images of a batch."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jtl.data.augment import BRIGHTEST
 from jtl.params import flatten
 from jtl.typing import Params
 
@@ -34,3 +36,31 @@ def labels_of(batch: Any, params: Params) -> str:
     biases = [leaf for leaf in biases if leaf.ndim == 1]
     widths = [f"the head has {biases[0].shape[-1]} outputs"] if len(biases) == 1 else []
     return f"({', '.join(ranges + widths)})" if ranges else ""
+
+
+def bright_images(batch: Any) -> str:
+    """Which float images of a batch reach beyond what `jtl.data.augment.normalise` takes, so that it makes them NaN.
+
+    Args:
+      batch: a tree; float arrays of four axes are images. What lies on other processes is not looked at.
+
+    Returns:
+      As "x reaches 255: ..."; empty where there are none.
+
+    Example:
+      >>> import numpy as np
+      >>> bright_images({"x": np.full((1, 2, 2, 3), 255.0)})[:14]
+      'x reaches 255:'
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        images = jnp.ndim(leaf) == 4 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        if not images or not leaf.size or not getattr(leaf, "is_fully_addressable", True):
+            continue
+        brightest = float(np.asarray(leaf).max())
+        if brightest > BRIGHTEST:
+            name = "/".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
+            return (
+                f"{name} reaches {brightest:g}: normalise makes float images above {BRIGHTEST:g} NaN; give floats in"
+                " [0, 1], or the integers 0 to 255 as they are"
+            )
+    return ""

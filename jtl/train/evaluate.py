@@ -16,6 +16,7 @@ from jtl.metrics import accumulate
 from jtl.model import Variables
 from jtl.objective import Objective, as_objective
 from jtl.params import flatten
+from jtl.train.blame import bright_images
 from jtl.train.parallel import sharding
 from jtl.train.parallel.consistency import agree, checksums, sees_all
 from jtl.train.parallel.place import place
@@ -182,14 +183,25 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
             for batch in batches:
                 found, index = compiled[mesh](variables, batch, key, index)
                 if pending is not None:
-                    yield jax.device_get(pending[0]), pending[1]
+                    yield _read(*pending), pending[1]
                 pending = (found, batch)
                 seen += sum(rows(batch).values())
         assert pending is not None  # there is at least one batch
-        yield jax.device_get(pending[0]), pending[1]
+        yield _read(*pending), pending[1]
         agree(mesh, "processes give batches of different sizes", {"the rows of all": seen})
 
     return through
+
+
+def _read(found: Any, batch: Any) -> Any:
+    """What was computed of a batch, as NumPy arrays; refuses a NaN that images of another range have made."""
+    found = jax.device_get(found)
+    if any(jnp.issubdtype(a.dtype, jnp.floating) and np.isnan(a).any() for a in jax.tree.leaves(found)):
+        with jax.transfer_guard("allow"):
+            why = bright_images(batch)
+        if why:
+            raise ValueError(why)
+    return found
 
 
 def _on(leaf: Any, mesh: Mesh) -> bool:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jtl.data.pipeline import same_classes, same_labels
 from jtl.model import Variables
 from jtl.params import counted
-from jtl.train.blame import labels_of
+from jtl.train.blame import bright_images, labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.checkpoint.identity import AnotherRun, described, scored
 from jtl.train.evaluate import Validation, evaluator
@@ -313,8 +313,10 @@ class _Run:
         self.display.step(step, numbers_of(values))
         if not math.isfinite(values["loss"]):
             with jax.transfer_guard("allow"):
-                labels = labels_of(self.data[step - 1], state.params)
-            self.fail(f"the loss of step {step} is {values['loss']}", state, now, labels)
+                batch = self.data[step - 1]
+                why, labels = bright_images(batch), labels_of(batch, state.params)
+            loss = f"the loss of step {step} is {values['loss']}"
+            self.fail(f"{loss}; {why}" if why else loss, state, now, labels)
         with jax.transfer_guard("allow"):
             for hook in self.hooks:
                 hook(Moment(step, values, state))

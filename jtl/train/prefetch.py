@@ -1,8 +1,7 @@
 """Batches on the mesh before they are asked for, all of one shape."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import jax
@@ -27,9 +26,16 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
 
     Raises:
       ValueError: for a batch of other shapes, where they are to be fixed.
+      TypeError: for a batch that is no dict.
       Exception: whatever `data[step]` raises, with a note that names the step.
     """
-    batches = prefetch(data, steps.start, partial(put_batch, mesh=mesh), stop_step=steps.stop)
+
+    def placed(batch: Any) -> Any:
+        if not isinstance(batch, Mapping):
+            raise TypeError(f"a batch is a {type(batch).__name__}: give a dict, as {{'x': inputs, 'y': labels}}")
+        return put_batch(batch, mesh=mesh)
+
+    batches = prefetch(data, steps.start, placed, stop_step=steps.stop)
     first: dict[str, jax.ShapeDtypeStruct] = {}
     lengths = frozenset(getattr(data, "lengths", ()))
     with closing(batches):
