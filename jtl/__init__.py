@@ -15,9 +15,12 @@ from etils import epy
 
 # `as` marks a name as public to type checkers (PEP 484); each name stands here once.
 with epy.lazy_api_imports(globals()):
+    from jtl import alignments as alignments
     from jtl import backbones as backbones
     from jtl import data as data
+    from jtl import finetuning as finetuning
     from jtl import heads as heads
+    from jtl import learners as learners
     from jtl import losses as losses
     from jtl import metrics as metrics
     from jtl import nn as nn
@@ -30,18 +33,15 @@ with epy.lazy_api_imports(globals()):
     from jtl import report as report
     from jtl import rng as rng
     from jtl import selection as selection
+    from jtl import source_free as source_free
     from jtl import tasks as tasks
+    from jtl import test_time as test_time
     from jtl import train as train
     from jtl import transform as transform
     from jtl import weights as weights
     from jtl.allocator import keep_freed_memory as keep_freed_memory
     from jtl.command.python import adapt_files as adapt_files
     from jtl.command.python import finetune_files as finetune_files
-    from jtl.methods import adapt as alignments
-    from jtl.methods import finetune as finetuning
-    from jtl.methods import meta as learners
-    from jtl.methods.adapt import source_free as source_free
-    from jtl.methods.adapt import test_time as test_time
     from jtl.methods.adapt.adapt import adapt as adapt
     from jtl.methods.adapt.dann import alternating as alternating
     from jtl.methods.adapt.dann import dann as dann

@@ -1,0 +1,3 @@
+"""Meta-learners and update rules: `jtl.methods.meta` under the name that users import from."""
+
+from jtl.methods.meta import *

@@ -1,0 +1,3 @@
+"""Source-free adaptation: `jtl.methods.adapt.source_free` under the name that users import from."""
+
+from jtl.methods.adapt.source_free import *

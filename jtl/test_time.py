@@ -1,0 +1,3 @@
+"""Test-time adaptation: `jtl.methods.adapt.test_time` under the name that users import from."""
+
+from jtl.methods.adapt.test_time import *
