@@ -138,6 +138,10 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
             for path, inner in nnx.iter_graph(module):
                 if isinstance(inner, nnx.Module) and scope.frozen(tuple(map(str, path))):
                     inner.eval()
+        if train and scope.quiet():
+            for _, inner in nnx.iter_graph(module):
+                if isinstance(inner, nnx.Dropout):
+                    inner.eval()
         definition, params, random, stats = parts(module)
         _fill(nnx, params, variables.params)
         _fill(nnx, stats, variables.stats)

@@ -107,6 +107,17 @@ def whole(*names: str, masked: bool = False) -> Read:
     return Read(names, "whole", masked)
 
 
+def positions(shape: tuple[int, ...], features: Mapping[str, Any], x: Any) -> Array | None:
+    """The mask [batch, positions] of tokens or frames that values of this shape are of; None where there is none.
+
+    Args:
+      shape: of values [batch, positions, ...].
+      features: of a backbone; "frames" is the mask of a sound's frames.
+      x: the input; "mask" is that of a text's tokens.
+    """
+    return next((mask for mask in _masks(features, x) if len(shape) > 1 and mask.shape == shape[:2]), None)
+
+
 def _masks(features: Mapping[str, Any], x: Any) -> list[Array]:
     given = [features.get("frames"), x.get("mask") if isinstance(x, Mapping) else None]
     return [jnp.asarray(mask) for mask in given if mask is not None]

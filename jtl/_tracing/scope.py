@@ -9,7 +9,9 @@ from typing import Any
 import jax
 
 _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
+_TRAINS: ContextVar[Mapping[str, bool]] = ContextVar("trains", default=MappingProxyType({}))
 _FROZEN: ContextVar[frozenset[str]] = ContextVar("frozen", default=frozenset())
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default=MappingProxyType({}))
 
 
@@ -40,11 +42,24 @@ def training(trains: Mapping[str, bool]) -> Iterator[None]:
       trains: whether each parameter is trained, by its path.
     """
     some = {above for path, learns in trains.items() if learns for above in _above(path)}
+    known = _TRAINS.set(trains)
     token = _FROZEN.set(frozenset(above for path in trains for above in _above(path) if above not in some))
     try:
         yield
     finally:
         _FROZEN.reset(token)
+        _TRAINS.reset(known)
+
+
+def in_place(prefix: str) -> AbstractContextManager[None]:
+    """While entered, the parameters below a path stand in the place of those of the same names without it.
+
+    Args:
+      prefix: ends with a slash.
+    """
+    trains = _TRAINS.get()
+    own = {path.removeprefix(prefix): learns for path, learns in trains.items() if path.startswith(prefix)}
+    return training({**trains, **own})
 
 
 def nothing_frozen() -> AbstractContextManager[None]:
@@ -66,6 +81,21 @@ def any_frozen() -> bool:
 
 
 @contextmanager
+def without_dropout() -> Iterator[None]:
+    """While entered, `quiet` is true: modules that no interceptor sees, those of flax.nnx, run without dropout."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
+def quiet() -> bool:
+    """Whether modules are to run without dropout in training mode too."""
+    return _QUIET.get()
+
+
+@contextmanager
 def rounded(full: Any, low: Any) -> Iterator[None]:
     """While entered, `unrounded` knows the leaves of the tree `full` by those of the tree `low`, its cast."""
     pairs = zip(jax.tree.leaves(low), jax.tree.leaves(full), strict=True)
@@ -83,6 +113,20 @@ def unrounded(tree: Any) -> Any:
     """
     known = _FULL.get()
     return jax.tree.map(lambda a: known[id(a)][1] if id(a) in known else a, tree)
+
+
+def rounded_again(before: Any, after: Any) -> AbstractContextManager[None]:
+    """While entered, `unrounded` knows the leaves of `after` as it knew those of `before`, the same numbers.
+
+    For an objective that differentiates by itself, which makes new leaves of the parameters that it was given. The
+    gradient reaches these through the full-precision leaf too.
+    """
+
+    def full(a: Any, b: Any) -> Any:
+        (wide,) = jax.tree.leaves(unrounded(a))
+        return b if wide is a else wide + (b - jax.lax.stop_gradient(b)).astype(wide.dtype)
+
+    return rounded(jax.tree.map(full, before, after), after)
 
 
 def _above(path: str) -> list[str]:

@@ -1,5 +1,7 @@
 """PCGrad: gradients of several losses without their conflicting parts."""
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import ops, rng
+from jtl._tracing import scope
 from jtl.metrics.accumulate import Mean, as_terms
 from jtl.model import upcast
 from jtl.objective import Objective, as_objective
@@ -49,7 +52,9 @@ def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Ob
         own, rest = split(params, mask)
 
         def means(own: Any) -> Any:
-            loss, aux = inner(merge(own, rest), stats, batch, key, step)
+            seen = merge(own, rest)
+            with scope.rounded_again(params, seen):
+                loss, aux = inner(seen, stats, batch, key, step)
             terms = as_terms(loss)
             if len(terms) < 2:
                 raise ValueError(f"pcgrad needs a loss of at least two terms; there is {sorted(terms)}")
@@ -63,7 +68,7 @@ def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Ob
             # The value of the term, and in place of its own gradient the projected one.
             count = jax.lax.stop_gradient(term.count)
             moved = jax.tree.map(lambda p, d: jnp.vdot(d, p - jax.lax.stop_gradient(p)), upcast(own), upcast(g))
-            slope = sum(jax.tree.leaves(moved), jnp.zeros(()))
+            slope = functools.reduce(operator.add, jax.tree.leaves(moved))
             loss[name] = Mean(jax.lax.stop_gradient(term.total) + slope * count, count)
         return loss, jax.lax.stop_gradient(aux)
 
@@ -84,7 +89,7 @@ def projected(grads: Sequence[Any], key: Key) -> list[Any]:
     n = len(grads)
 
     def dot(a: Any, b: Any) -> Array:
-        return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
+        return functools.reduce(operator.add, jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
 
     def one(i: Any, own: Key) -> Any:
         order = jax.random.permutation(own, n)

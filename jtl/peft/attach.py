@@ -291,7 +291,10 @@ def _beside(backbone: Model, adapter: Adapter, wanted: frozenset[str]) -> Model:
             own, (x, *rest) = _at(params, path), args
             return changed(_at(params[ADAPTER], path), lambda x: run(x, *rest, **kwargs), x, own, call)
 
-    missing = f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect"
+    missing = (
+        f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect;"
+        " modules of flax.nnx cannot be adapted, only those of flax.linen"
+    )
     return intercepted(backbone, Adapting, missing)
 
 

@@ -37,7 +37,7 @@ def copied(tree: Any) -> Any:
         if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = jnp.array(jax.random.key_data(leaf), copy=True)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        return jnp.array(leaf, copy=True)
+        return jnp.array(leaf, jnp.result_type(leaf), copy=True)  # a weak type would compile the second step anew
 
     return jax.tree.map(copy, tree)
 

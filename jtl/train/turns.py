@@ -125,7 +125,9 @@ def groups_of(tx: Any, trainable: Any) -> tuple[tuple[optax.GradientTransformati
     txs = _listed(tx)
     for one in txs:
         if not isinstance(one, optax.GradientTransformation):
-            raise TypeError(f"tx={one!r} is no optimizer: give one of optax, as optax.adam(1e-3)")
+            wrapper = hasattr(one, "gradient_transformation")  # as optax.MultiSteps
+            right = "its .gradient_transformation()" if wrapper else "one of optax, as optax.adam(1e-3)"
+            raise TypeError(f"tx={one!r} is no optimizer: give {right}")
     masks = (select(".*"),) if trainable is None else _listed(trainable)
     if len(masks) != len(txs):
         raise ValueError(f"{len(txs)} optimizers, {len(masks)} masks: give one mask each, of parameters of their own")

@@ -3,7 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from nets import batch, parts
 
+from jtl._tracing import scope
+from jtl.methods.finetune.finetune import finetune
+from jtl.methods.finetune.l2_sp import l2_sp
 from jtl.methods.pcgrad import pcgrad, projected
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -69,3 +73,36 @@ def test_bad_input_raises(setup):
         pcgrad(lambda *_: (jnp.zeros(()), Aux({})))(start.params, {}, batch, jax.random.key(0), 0)
     with pytest.raises(ValueError, match="give a key"):
         pcgrad(losses)(start.params, {}, batch, None, 0)
+
+
+def test_a_penalty_on_unrounded_parameters_stays_one_in_bfloat16(key):
+    rows = batch(n=8)
+    net, _, start = parts(key, rows["x"])
+    objective = finetune(net, terms=[l2_sp(1.0)])
+    variables = objective.init(key, rows, start)
+    moved = Variables(jax.tree.map(lambda a: a * (1 + 1e-3), variables.params), variables.stats)
+    found = []
+    for one in (objective, pcgrad(objective)):
+        step = make_step(one, optax.sgd(1.0), dtype=jnp.bfloat16, trainable=select("backbone/.*"))
+        _, metrics = jax.jit(step)(step.init(moved, key), rows)
+        found.append(float(metrics["l2_sp"]))
+    exact = 0.5e-6 * sum(float((a.astype(jnp.float32) ** 2).sum()) for a in jax.tree.leaves(start.params["backbone"]))
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
+
+
+def test_the_gradient_of_a_penalty_on_unrounded_parameters_is_kept(key):
+    def both(params, stats, batch, key, step):
+        del batch, key, step
+        w = scope.unrounded(params)["w"]
+        return {"a": mean((w**2).sum()[None]), "b": mean((3 * params["w"]).sum()[None])}, Aux(stats)
+
+    step = make_step(pcgrad(both), optax.sgd(1.0), dtype=jnp.bfloat16)
+    w = jnp.array([1.001, 2.003])  # no numbers of bfloat16
+    state, _ = jax.jit(step)(step.init(Variables({"w": w}, {}), key), {"x": jnp.ones(1)})
+    np.testing.assert_allclose(w - state.params["w"], 2 * w + 3, rtol=4e-3)  # gradients are rounded, as of any step
+
+
+def test_float32_parameters_stay_float32_under_x64(key):
+    with jax.enable_x64():
+        grads = [jnp.ones(2, jnp.float32), -jnp.ones(2, jnp.float32)]
+        assert {g.dtype for g in projected(grads, key)} == {jnp.dtype("float32")}

@@ -8,6 +8,7 @@ from nets import batch, largest_difference, normed, parts, top
 from jtl import model
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import mean
+from jtl.model import Variables
 from jtl.networks import network, part
 from jtl.params import flatten, select
 from jtl.train.state import averaged
@@ -290,3 +291,19 @@ def test_statistics_come_back_as_the_tree_they_were(key, changed):
     state = step.init(model.Variables({"w": jnp.ones(2)}, {"seen": jnp.zeros(())}), key)
     with pytest.raises(AssertionError, match="statistics of an objective"):
         step(state, {"x": jnp.zeros((1, 1))})
+
+
+def test_statistics_of_a_weak_type_are_traced_once(key):
+    traces = []
+
+    def loss(params, stats, batch, key, step):
+        traces.append(step)
+        return (params["w"] * batch["x"]).sum(), Aux({"n": stats["n"] + batch["x"].sum()})
+
+    step = make_step(loss, optax.sgd(0.1))
+    state = step.init(Variables({"w": jnp.ones(2)}, {"n": jnp.full((), 1.0)}), key)  # without a type, as 1.0 has none
+    taken = jax.jit(step)
+    for _ in range(2):
+        state, _ = taken(state, {"x": jnp.ones(2)})
+    assert taken._cache_size() == 1
+    assert state.stats["n"] == 5.0

@@ -95,7 +95,14 @@ def test_groups_that_overlap_are_refused_by_path(key):
         step.init(Variables({"a": {"w": jnp.zeros(())}, "b": {"w": jnp.zeros(())}}, {}), key)
 
 
-@pytest.mark.parametrize(("given", "message"), [(1e-3, "tx=0.001 is no optimizer"), ("adam", "tx='adam'")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (1e-3, "tx=0.001 is no optimizer: give one of optax"),
+        ("adam", "tx='adam'"),
+        (optax.MultiSteps(optax.sgd(1.0), 2), r"give its .gradient_transformation\(\)"),
+    ],
+)
 def test_what_is_no_optimizer_is_named(given, message):
     with pytest.raises(TypeError, match=message):
         make_step(pull("a", "b"), given)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 
+from jtl._tracing import scope
 from jtl.methods.adapt.test_time.norms import norms
 from jtl.methods.adapt.views import look
 from jtl.methods.views import Views
@@ -36,7 +37,8 @@ def look_apart(
     own = {}
     for domain in domains:
         seen = of_domain(Variables(params, stats), domain)
-        more, moved = look(net, seen.params, seen.stats, {domain: batch[domain]}, key)
+        with scope.in_place(f"{NAME}/{domain}/"):  # a layer is frozen where the domain's own parameters are
+            more, moved = look(net, seen.params, seen.stats, {domain: batch[domain]}, key)
         views |= more
         own[domain] = {name: moved[name] for name in parts_of(net) if name in moved}
     return views, {**new, NAME: own}

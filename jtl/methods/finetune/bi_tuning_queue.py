@@ -8,7 +8,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops, rng
-from jtl.methods.finetune.bi_tuning import vectors_of
+from jtl._tracing import scope
+from jtl.methods.finetune.bi_tuning import class_of_rows, vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
@@ -104,10 +105,11 @@ def bi_tuning_queue(
         x = ops.without_masked(view.x, view.mask)
         dropout = None if key is None else rng.stream(key, name)
         variables = Variables(averaged["backbone"], stats.get("backbone", {}))
-        seen = backbone.apply(variables, x, train=key is not None, key=dropout)[0]
+        with scope.within("backbone"):  # frozen modules run as those of the queries do
+            seen = backbone.apply(variables, x, train=key is not None, key=dropout)[0]
         z, h = both(params, vectors_of(view.features, feature, name))
         z_key, h_key = jax.lax.stop_gradient(both(averaged, vectors_of(seen, feature, name)))
-        y = jnp.asarray(view.y)
+        y = class_of_rows(view, name)
         w = jax.lax.stop_gradient(vectors(params))
         classes, filled = len(w), state["count"]
         inside = (y >= 0) & (y < classes)
@@ -175,7 +177,7 @@ def _pushed(
     classes, size = state["rows"].shape[:2]
     mine = (c[:, None] == jnp.arange(classes)[None]) & kept[:, None]
     before = (jnp.cumsum(mine, 0) - mine)[jnp.arange(len(c)), c]
-    more = mine.sum(0)
+    more = mine.sum(0, dtype=state["count"].dtype)
     last = kept & (before >= more[c] - size)  # of more than K rows of a class the last K
     place = jnp.where(last, c, classes), (state["count"][c] + before) % size
     return {

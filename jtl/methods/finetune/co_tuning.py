@@ -75,8 +75,11 @@ def co_tuning(
             has = jax.tree.map(jnp.shape, view.output)
             raise ValueError(f"{name}: 'source' needs a head {head!r} of {table.shape[1]} classes, and has {has}")
         y = jnp.asarray(view.y)
-        inside = (y >= 0) & (y < table.shape[0])
-        target = stats[name][jnp.where(inside, y, 0)]
+        if y.shape[1:] == table.shape[:1]:  # distributions, as of mixed batches
+            inside, target = None, jnp.matmul(y.astype(table.dtype), stats[name], precision="highest")
+        else:
+            inside = (y >= 0) & (y < table.shape[0])
+            target = stats[name][jnp.where(inside, y, 0)]
         log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
         return {name: mean(-(target * log_q).sum(-1), view.mask, inside).scale(weight)}, Aux(stats)
 

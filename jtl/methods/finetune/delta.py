@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl import losses
+from jtl import losses, ops
 from jtl.methods.finetune.feature_distillation import feature_of, teacher_feature
 from jtl.methods.finetune.finetune import evaluation
 from jtl.methods.views import Views
@@ -16,6 +16,7 @@ from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
 from jtl.networks import network, parts_of
 from jtl.objective import NONE, Objective
+from jtl.reads import positions
 from jtl.transform.intercept import Call, intercepted
 from jtl.typing import Aux, Key, Params, Stats
 
@@ -29,6 +30,8 @@ def delta(
     name: str = "delta",
 ) -> Objective:
     """The term `λ mean_i Σ_f C_f Σ_c a_fc ½ mean_p (F_ic(p) − F⁰_ic(p))²` over features f, channels c and positions p.
+
+    Tokens and frames that are padding are no positions.
 
     The weights a of a feature sum to 1 over its C channels. The teacher is the network before training; it runs as in
     evaluation, and its variables stand in the statistics under `name`. The paper adds `β/2 ‖w_head‖²`: give that as
@@ -76,7 +79,8 @@ def delta(
                 f = feature_of(view.features, feature, f"{name}, network")
                 if a is not None and a.shape != f.shape[-1:]:
                     raise ValueError(f"{name}: {feature!r} has {f.shape[-1]} channels, and attention {a.shape[0]}")
-                rows.append(distance(f, teacher_feature(teacher, stats[name], view, feature, name), a))
+                kept = positions(f.shape, view.features, view.x)
+                rows.append(distance(f, teacher_feature(teacher, stats[name], view, feature, name), a, kept))
             one = mean(jnp.stack(rows).sum(0), view.mask)
             total, count = total + one.total, count + one.count
         return {name: Mean(total, count).scale(weight)}, Aux(stats)
@@ -91,14 +95,18 @@ def delta(
 
 
 def distance(
-    f: Float[ArrayLike, "batch *positions channels"], start: Float[ArrayLike, "..."], attention: Any = None
+    f: Float[ArrayLike, "batch *positions channels"],
+    start: Float[ArrayLike, "..."],
+    attention: Any = None,
+    kept: Any = None,
 ) -> Float[Array, "batch"]:
-    """`C Σ_c a_c ½ mean_p (F_c(p) − F⁰_c(p))²` of each row; without attention a = 1/C."""
+    """`C Σ_c a_c ½ mean_p (F_c(p) − F⁰_c(p))²` of each row, over kept positions; without attention a = 1/C."""
     f, start = jnp.asarray(f), jnp.asarray(start)
     if f.shape != start.shape:
         raise ValueError(f"the feature has shape {f.shape}, the teacher's {start.shape}: they must be equal")
     wide = jnp.promote_types(f.dtype, jnp.float32)
-    squares = ((f.astype(wide) - start.astype(wide)) ** 2).mean(tuple(range(1, f.ndim - 1)))
+    squares = (f.astype(wide) - start.astype(wide)) ** 2
+    squares = squares.mean(tuple(range(1, f.ndim - 1))) if kept is None else ops.mean_of_tokens(squares, kept)
     a = jnp.full(f.shape[-1], 1 / f.shape[-1], wide) if attention is None else jnp.asarray(attention, wide)
     return 0.5 * f.shape[-1] * (squares * a[None]).sum(1)
 

@@ -1,5 +1,6 @@
 """Distillation from a teacher network; with the network's own start in that place, learning without forgetting."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
+from jtl.reads import Masked, positions
 from jtl.typing import Aux, Key, Params, Stats
 
 
@@ -21,13 +23,16 @@ def distillation(
     *,
     temperature: float = 2.0,
     head: str | None = None,
+    loss: Callable[[Array, Array], Array] | None = None,
     name: str = "distillation",
 ) -> Objective:
     """The term `λ T² mean_i KL(softmax(t_i/T) ‖ softmax(z_i/T))` of the teacher's logits t and the network's z.
 
     The teacher runs as in evaluation and gets no gradient; its variables stand in the statistics under `name`.
     Learning without forgetting is this term with the network itself before training as teacher, on the head of the
-    old classes: `distillation(net, start, head="old")`, and a loss on the head of the new ones.
+    old classes: `distillation(net, start, head="old")`, and a loss on the head of the new ones. Logits have their
+    classes on the last axis: [batch, classes], or [batch, positions, classes], of which padding does not count. Spans,
+    several labels and regression have none: give `loss`.
 
     Args:
       teacher: `jtl.network(backbone=..., head=...)`, of the same classes.
@@ -35,6 +40,8 @@ def distillation(
       weight: λ > 0.
       temperature: T > 0; the factor T² keeps the gradient's size whatever T is.
       head: which head, where network and teacher have several.
+      loss: `loss(z, t)`, one value an example or an element, in the place of `T² KL`, as `jtl.losses.mse` for
+        regression; `temperature` is not used then.
       name: of the term.
 
     Returns:
@@ -42,7 +49,7 @@ def distillation(
 
     Raises:
       ValueError: for a weight or temperature that is not positive; at init, where `name` is taken; while tracing, for
-        logits of different shapes, or where `head` does not fit the heads.
+        logits of different shapes or of one class, or where `head` does not fit the heads.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -62,8 +69,11 @@ def distillation(
         for view in views.values():
             x = ops.without_masked(view.x, view.mask)  # a NaN of the teacher's would be in the gradient
             target = teacher.apply(Variables(**stats[name]), x, train=False, key=None)[0].output
-            z, t = _of(view.output, head, "network"), _of(target, head, "teacher")
-            sums.append(mean(divergence(z, jax.lax.stop_gradient(t), temperature), view.mask))
+            z, kept = _of(view.output, head, "network")
+            t = jax.lax.stop_gradient(_of(target, head, "teacher")[0])
+            values = divergence(z, t, temperature) if loss is None else loss(z, t)
+            kept = positions(jnp.shape(values), view.features, view.x) if kept is None else kept
+            sums.append(mean(values, view.mask, kept))
         total, count = sum(s.total for s in sums), sum(s.count for s in sums)
         return {name: Mean(total, count).scale(weight)}, Aux(stats)
 
@@ -83,19 +93,23 @@ def divergence(
     """`T² KL(softmax(t/T) ‖ softmax(z/T))` in nats, one value per example, or per element.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: where the shapes differ, and for one class.
     """
     z, t = jnp.asarray(logits), jnp.asarray(target)
     if z.shape != t.shape:
         raise ValueError(f"logits of shape {z.shape} and the teacher's of shape {t.shape}: they must have equal shapes")
+    if z.shape[-1] == 1:
+        raise ValueError(f"logits of shape {z.shape} are of one class, which every network is sure of: give a loss")
     wide = jnp.promote_types(z.dtype, jnp.float32)
     log_q = jax.nn.log_softmax(z.astype(wide) / temperature)
     log_p = jax.nn.log_softmax(t.astype(wide) / temperature)
     return temperature**2 * (jnp.exp(log_p) * (log_p - log_q)).sum(-1)
 
 
-def _of(output: Any, head: str | None, whose: str) -> Any:
+def _of(output: Any, head: str | None, whose: str) -> tuple[Any, Any]:
+    """One head's output, and the mask that comes with it or None."""
     if isinstance(output, dict) != (head is not None) or (isinstance(output, dict) and head not in output):
         heads = sorted(output) if isinstance(output, dict) else "one head"
         raise ValueError(f"distillation: head={head!r}, and the {whose} has {heads}: name one of several, none of one")
-    return output if head is None else output[head]
+    found = output if head is None else output[head]
+    return (found.values, found.mask) if isinstance(found, Masked) else (found, None)

@@ -11,6 +11,7 @@ from jtl.methods.views import View, Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
+from jtl.reads import positions
 from jtl.typing import Aux, Key, Params, Stats
 
 
@@ -25,6 +26,8 @@ def feature_distillation(
     name: str = "feature_distillation",
 ) -> Objective:
     """The term `λ mean_i mean_e ½ (r(f_i) − t_i)²_e` over the elements e of a feature f and of the teacher's, t.
+
+    Tokens and frames that are padding do not count.
 
     r is the identity, or with `project` a learned linear map of the last axis under `<name>/kernel`. The teacher runs
     as in evaluation and gets no gradient; its variables stand in the statistics under `name`.
@@ -66,7 +69,7 @@ def feature_distillation(
         for view in views.values():
             f, t = feature_of(view.features, feature, f"{name}, network"), said(stats[name], view)
             f = f @ params[name]["kernel"].astype(f.dtype) if project else f
-            sums.append(mean(half_squares(f, t), view.mask))
+            sums.append(mean(half_squares(f, t, positions(f.shape, view.features, view.x)), view.mask))
         return {name: Mean(sum(s.total for s in sums), sum(s.count for s in sums)).scale(weight)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
@@ -102,8 +105,10 @@ def feature_of(features: dict[str, Any], feature: str, who: str) -> Array:
     return features[feature]
 
 
-def half_squares(f: Float[ArrayLike, "batch *shape"], t: Float[ArrayLike, "..."]) -> Float[Array, "batch"]:
-    """`mean_e ½ (f − t)²_e` of each row.
+def half_squares(
+    f: Float[ArrayLike, "batch *shape"], t: Float[ArrayLike, "..."], kept: Any = None
+) -> Float[Array, "batch"]:
+    """`mean_e ½ (f − t)²_e` of each row, over the positions [batch, positions] that are kept, or all.
 
     Raises:
       ValueError: where the shapes differ.
@@ -112,4 +117,6 @@ def half_squares(f: Float[ArrayLike, "batch *shape"], t: Float[ArrayLike, "..."]
     if f.shape != t.shape:
         raise ValueError(f"the feature has shape {f.shape}, the teacher's {t.shape}: project=True where widths differ")
     wide = jnp.promote_types(f.dtype, jnp.float32)
-    return 0.5 * ((f.astype(wide) - t.astype(wide)) ** 2).mean(tuple(range(1, f.ndim)))
+    squares = (f.astype(wide) - t.astype(wide)) ** 2
+    rows = squares if kept is None else ops.mean_of_tokens(squares, kept)
+    return 0.5 * rows.mean(tuple(range(1, rows.ndim)))

@@ -12,6 +12,7 @@ from jtl.methods.adapt.adapt import adapt
 from jtl.metrics.accumulate import as_terms, total
 from jtl.model import Variables
 from jtl.networks import network
+from jtl.params import select
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
 
@@ -105,3 +106,13 @@ def test_what_does_not_fit_is_refused():
             objective(given.params, given.stats, ROWS, KEY, 0)
     with pytest.raises(ValueError, match="no normalisation layer"):
         adapt(network(backbone=dense(4), head=top(3)), own_norms=("source",)).init(KEY, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("trains", "moves"), [("own_norms/.*", {"own_norms"}), ("(backbone|head)/.*", {"backbone"}), ("head/.*", set())]
+)
+def test_statistics_of_a_domain_move_where_its_own_layers_are_trained(trains, moves):
+    step = make_step(OBJECTIVE, optax.sgd(0.5), trainable=select(trains))
+    state, _ = jax.jit(step)(step.init(VARIABLES, KEY), ROWS)
+    moved = {name for name in VARIABLES.stats if largest_difference(state.stats[name], VARIABLES.stats[name]) > 0}
+    assert moved == moves

@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import optax
 import pytest
-from nets import batch, largest_difference, parts
+from nets import batch, largest_difference, normed, parts, top
 
+import jtl
 from jtl.methods.finetune.bi_tuning_queue import bi_tuning_queue
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Variables
+from jtl.networks import network
 from jtl.params import flatten
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
 from jtl.train.step import make_step
@@ -155,3 +157,36 @@ def test_bad_input_raises(setup):
         finetune(net, terms=[bi_tuning_queue(net, head="top")]).init(jax.random.key(0), rows)
     with pytest.raises(ValueError, match=r"feature='tokens' must be \[batch, width\]"):
         finetune(net, terms=[bi_tuning_queue(net, feature="tokens")]).init(jax.random.key(0), rows)
+
+
+def test_the_encoder_of_a_frozen_backbone_sees_what_the_backbone_sees(key):
+    rows = batch(n=8)
+    net = network(backbone=normed(6), head=top(3))
+    start = net.init(key, rows["x"])
+    start = Variables(start.params, jax.tree.map(lambda a: a + 2.0, start.stats))  # unlike the batch's
+    objective = finetune(net, terms=[bi_tuning_queue(net, size=8, width=4)])
+    step = make_step(objective, optax.sgd(0.0), trainable=jtl.select("head/.*"))
+    state, _ = jax.jit(step)(step.init(objective.init(key, rows, start), key), rows)
+    features = net.apply(start, rows["x"], train=False)[0].features["pooled"]
+    queue = np.asarray(state.stats["bi_tuning"]["features"])
+    for c in range(3):
+        mine = unit(np.c_[features, np.ones(8)])[rows["y"] == c]
+        np.testing.assert_allclose(queue[c][: len(mine)], mine, atol=1e-6)
+
+
+def test_labels_of_mixed_batches_are_refused(key):
+    rows = batch(n=8)
+    net, _, start = parts(key, rows["x"])
+    objective = finetune(net, terms=[bi_tuning_queue(net)], metrics={})
+    soft = {**rows, "y": np.eye(3, dtype=np.float32)[rows["y"]]}
+    variables = objective.init(key, rows, start)
+    with pytest.raises(ValueError, match=r"bi_tuning: 'source' has labels of float32 \(8, 3\): give integers"):
+        objective(variables.params, variables.stats, soft, key, 0)
+
+
+def test_the_state_keeps_its_types_under_x64(setup):
+    _, objective, variables, _ = setup
+    rows = batch(n=16, masked=True)
+    with jax.enable_x64():
+        _, aux = objective(variables.params, variables.stats, rows, jax.random.key(0), 0)
+    assert jax.tree.map(lambda a: a.dtype, aux.stats) == jax.tree.map(lambda a: a.dtype, variables.stats)

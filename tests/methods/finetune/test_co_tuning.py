@@ -146,3 +146,15 @@ def test_bad_input_raises(setup):
     more = objective.init(jax.random.key(0), rows, start)
     with pytest.raises(ValueError, match="needs a head 'source' of 3 classes"):
         objective(more.params, more.stats, rows, None, 0)
+
+
+def test_mixed_labels_mix_the_rows_of_the_relationship(setup):
+    rows, net, _, start = setup
+    objective = finetune(net, terms=[co_tuning(TABLE)], loss=lambda z, y: cross_entropy(z["head"], y), metrics={})
+    first, second = rows["y"], np.roll(rows["y"], 1)
+    eye = np.eye(3, dtype=np.float32)
+    losses = {
+        name: float(objective(start.params, start.stats, {**rows, "y": y}, None, 0)[0]["co_tuning"].value)
+        for name, y in {"first": first, "second": second, "mixed": 0.3 * eye[first] + 0.7 * eye[second]}.items()
+    }
+    assert losses["mixed"] == pytest.approx(0.3 * losses["first"] + 0.7 * losses["second"], rel=1e-5)

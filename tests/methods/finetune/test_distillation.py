@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from nets import batch, dense, parts, top
 
-from jtl.losses import cross_entropy
+from jtl import heads
+from jtl.losses import cross_entropy, mse
+from jtl.methods.finetune.delta import delta
 from jtl.methods.finetune.distillation import distillation, divergence
+from jtl.methods.finetune.feature_distillation import feature_distillation
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import total
+from jtl.model import Model, Variables
 from jtl.networks import network
+from jtl.reads import whole
 
 
 def test_the_divergence_is_torchs():
@@ -67,3 +72,71 @@ def test_bad_input_raises(key):
         objective(variables.params, variables.stats, rows, key, 0)
     with pytest.raises(ValueError, match="already hold 'distillation'"):
         finetune(net, terms=[distillation(net, start)] * 2).init(key, rows, start)
+
+
+TOKENS = Model(
+    lambda key, x: Variables({}, {}),
+    lambda v, x, *, train, key=None: ({"last": x["ids"], "pooled": x["ids"][:, 0]}, v.stats),
+)
+
+
+def padded(tokens: int):
+    """Two texts, of 5 and 3 tokens, with some tokens more that are padding."""
+    ids = np.random.default_rng(0).normal(size=(2, 5 + tokens, 4)).astype(np.float32)
+    ids[:, :5] = np.random.default_rng(1).normal(size=(2, 5, 4))
+    mask = np.arange(5 + tokens)[None] < np.array([[5], [3]])
+    return {"x": {"ids": ids, "mask": mask}, "y": np.where(mask, 1, -100).astype(np.int32)}
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        distillation,
+        lambda net, start: feature_distillation(net, start, feature="last", of_teacher="last"),
+        lambda net, start: delta(net, start, {"last": None}, 1.0),
+    ],
+    ids=["distillation", "feature_distillation", "delta"],
+)
+def test_padding_tokens_do_not_count(key, term):
+    def seen(scale):
+        def apply(v, x, *, train, key=None):
+            return {"last": scale * x["ids"], "pooled": x["ids"][:, 0]}, v.stats
+
+        return Model(lambda key, x: Variables({}, {}), apply)
+
+    net = network(backbone=seen(1.0), head=heads.linear(3, reads=whole("last")))
+    teacher = network(backbone=seen(2.0), head=heads.linear(3, reads=whole("last")))
+    start = net.init(key, padded(0)["x"])
+    objective = finetune(net, terms=[term(teacher, start)], ignore=-100)
+    found = []
+    for tokens in (0, 4):
+        variables = objective.init(key, padded(tokens), start)
+        terms, _ = objective(variables.params, variables.stats, padded(tokens), key, 0)
+        found.append({name: float(value.value) for name, value in terms.items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_distillation_of_a_token_is_that_of_a_row(key):
+    batch = padded(2)
+    net = network(backbone=TOKENS, head=heads.linear(3, reads=whole("last")))
+    start, teacher = (net.init(jax.random.key(i), batch["x"]) for i in range(2))
+    objective = finetune(net, terms=[distillation(net, teacher)], ignore=-100)
+    variables = objective.init(key, batch, start)
+    terms, _ = objective(variables.params, variables.stats, batch, key, 0)
+    z, t = (net.apply(v, batch["x"], train=False)[0].output for v in (start, teacher))
+    expected = np.asarray(divergence(z, t, 2.0))[batch["x"]["mask"]].mean()
+    np.testing.assert_allclose(terms["distillation"].value, expected, rtol=1e-5)
+
+
+def test_outputs_that_are_no_logits_take_a_loss_of_their_own(key):
+    rows = batch(classes=1)
+    net, _, start = parts(key, rows["x"], classes=1)
+    teacher = jax.tree.map(lambda a: a + 0.3, start)
+    with pytest.raises(ValueError, match="of one class"):
+        divergence(jnp.zeros((2, 1)), jnp.ones((2, 1)))
+    objective = finetune(net, mse, [distillation(net, teacher, loss=mse)], metrics={})
+    rows["y"] = rows["y"].astype(np.float32)[:, None]
+    variables = objective.init(key, rows, start)
+    terms, _ = objective(variables.params, variables.stats, rows, key, 0)
+    z, t = (net.apply(v, rows["x"], train=False)[0].output for v in (start, teacher))
+    np.testing.assert_allclose(terms["distillation"].value, ((z - t) ** 2).mean(), rtol=1e-5)

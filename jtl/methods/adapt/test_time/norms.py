@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from jtl._tracing import scope
 from jtl.model import Model
 from jtl.nn.layers import DropPath
 from jtl.params import flatten, unflatten
@@ -73,7 +74,13 @@ def by_batch(net: Model) -> Model:
 
 def without_dropout(net: Model) -> Model:
     """The network without dropout and stochastic depth, in training mode too."""
-    return intercepted(net, _WithoutDropout, "")
+    seen = intercepted(net, _WithoutDropout, "")
+
+    def apply(variables: Any, x: Any, *, train: bool, key: Any = None) -> tuple:
+        with scope.without_dropout():
+            return seen.apply(variables, x, train=train, key=key)
+
+    return seen._replace(apply=apply)
 
 
 class _WithoutDropout:
