@@ -4,6 +4,7 @@ from jtl.methods.adapt.adamatch import adamatch as adamatch
 from jtl.methods.adapt.adapt import adapt as adapt
 from jtl.methods.adapt.adda import adda as adda
 from jtl.methods.adapt.afn import afn as afn
+from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
 from jtl.methods.adapt.cdan import cdan as cdan
@@ -37,5 +38,6 @@ from jtl.methods.adapt.pada import pada as pada
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
+from jtl.methods.adapt.second_view import second_view as second_view
 from jtl.methods.adapt.vrex import vrex as vrex
 from jtl.methods.adapt.wdgrl import wdgrl as wdgrl

@@ -1,0 +1,90 @@
+"""An alignment of other views than `source` and `target`: of a second source, of several together, of two sources."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtl.methods.views import View, Views, needs
+from jtl.objective import NONE, Objective, as_objective
+from jtl.typing import Aux, Key, Params, Stats
+
+
+def between(
+    alignment: Objective | Callable,
+    *,
+    source: str | Sequence[str] = "source",
+    target: str | Sequence[str] = "target",
+) -> Objective:
+    """The alignment of the views that are named here, in the place of those called `source` and `target`.
+
+    With several sources `Σ_s d(D_s, D_t)` is a sum of such terms, and `d(∪_s D_s, D_t)` one term of joined views.
+
+    Args:
+      alignment: any for `adapt`. Two of a kind need two names, as `coral(name="coral_second")`.
+      source: a view of the batch; of several views the rows stand one behind the other.
+      target: likewise.
+
+    Returns:
+      An alignment for `adapt`. It sees the other views of the batch under their own names.
+
+    Raises:
+      ValueError: where no view is named; while tracing, for a view that is missing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.alignments import between, coral
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> terms = [coral(), between(coral(name="coral_second"), source="second")]
+      >>> objective = jtl.adapt(net, alignments=terms, labelled=("source", "second"))
+
+    Peng et al., Moment Matching for Multi-Source Domain Adaptation, 2019, arXiv 1812.01754, sums over pairs of domains.
+    """
+    inner = as_objective(alignment)
+    named = {"source": _listed(source), "target": _listed(target)}
+    if not all(named.values()):
+        raise ValueError(f"source={source!r}, target={target!r}: each names at least one view")
+
+    def renamed(views: Views) -> Views:
+        wanted = [name for names in named.values() for name in names]
+        needs(views, wanted, "between")
+        return {**views, **{role: _joined([views[name] for name in names]) for role, names in named.items()}}
+
+    def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[Any, Aux]:
+        return inner(params, stats, renamed(views), key, step)
+
+    def init(key: Key, views: Views, given: Any = NONE) -> Any:
+        return inner.init(key, jax.eval_shape(renamed, views), given)
+
+    return Objective(run, init, inner.commit)
+
+
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _joined(views: Sequence[View]) -> View:
+    """One view of the rows of several; what one of them does not say of its rows, as labels, none says."""
+    if len(views) == 1:
+        return views[0]
+    features = {n: _rows([v.features[n] for v in views]) for n in views[0].features}
+    masks = [_mask(view) for view in views]
+    others = set.intersection(*(set(view.rows) for view in views))
+    return View(
+        features,
+        _rows([view.output for view in views]),
+        _rows([view.x for view in views]),
+        None if any(view.y is None for view in views) else _rows([view.y for view in views]),
+        None if all(view.mask is None for view in views) else jnp.concatenate(masks),
+        {name: _rows([view.rows[name] for view in views]) for name in sorted(others)},
+    )
+
+
+def _rows(parts: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
+
+
+def _mask(view: View) -> Any:
+    rows = jax.tree.leaves(view.x)[0].shape[0]
+    return jnp.ones(rows, bool) if view.mask is None else jnp.asarray(view.mask) > 0

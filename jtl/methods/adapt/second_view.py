@@ -1,0 +1,56 @@
+"""A second view of the same examples, made on the device: the strong augmentation that self-training reads."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jtl import rng
+from jtl.methods.views import needs
+from jtl.model import Variables
+from jtl.objective import NONE, Objective, as_objective
+from jtl.typing import Aux, Batch, Key, Params, Stats
+
+
+def second_view(
+    objective: Objective | Callable, augment: Callable[[Key, Any], Any], *, of: str = "target", name: str = "strong"
+) -> Objective:
+    """The objective on batches with one view more: the examples of a view in the same order, augmented.
+
+    What is drawn is a function of the run's key and the step. Give weak augmentations of all views outside:
+    `augmented(second_view(objective, strong), weak)` augments strongly what is weakly augmented, as FixMatch does.
+
+    Args:
+      objective: of `adapt`, with alignments that read the view.
+      augment: `augment(key, x) -> x`, as those of `jtl.data.augment`.
+      of: the view whose `x` and `mask` are taken.
+      name: of the new view.
+
+    Raises:
+      ValueError: while tracing, for a batch without the view `of`, or with one of the new name.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.alignments import fixmatch, second_view
+      >>> net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
+      >>> objective = second_view(jtl.adapt(net, alignments=[fixmatch()]), jtl.data.policies.rand_augment())
+      >>> x = jnp.zeros((4, 16, 16, 3), jnp.uint8)
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}}
+      >>> variables = objective.init(jax.random.key(0), batch)
+
+    Sohn et al., FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence, 2020, arXiv 2001.07685.
+    """
+    inner = as_objective(objective)
+
+    def seen(batch: Batch, key: Key) -> dict[str, Any]:
+        needs(batch, [of], "second_view")
+        if name in batch:
+            raise ValueError(f"the batch has a view {name!r} already: give the new one another name")
+        kept = {} if batch[of].get("mask") is None else {"mask": batch[of]["mask"]}
+        return {**batch, name: {"x": augment(rng.stream(rng.stream(key, "second_view"), name), batch[of]["x"]), **kept}}
+
+    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
+        return inner(params, stats, seen(batch, key), key, step)
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return inner.init(key, seen(batch, key), given)
+
+    return Objective(run, init, inner.commit, inner.classes)
