@@ -31,8 +31,8 @@ def second_view(
       >>> import jax, jax.numpy as jnp, jtl
       >>> from jtl.alignments import fixmatch, second_view
       >>> net = jtl.network(backbone=jtl.backbones.conv4(4), head=jtl.heads.linear(3))
-      >>> objective = second_view(jtl.adapt(net, alignments=[fixmatch()]), jtl.data.policies.rand_augment())
-      >>> x = jnp.zeros((4, 16, 16, 3), jnp.uint8)
+      >>> objective = second_view(jtl.adapt(net, alignments=[fixmatch()]), jtl.data.augment.noise(0.3))
+      >>> x = jnp.zeros((4, 16, 16, 3))
       >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": {"x": x}}
       >>> variables = objective.init(jax.random.key(0), batch)
 
