@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jtl.command.source import SPLITS, Examples
+from jtl.data.subsets import dealt
 
 SHARES = {"val": 0.15, "test": 0.15}
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -44,7 +45,7 @@ def _by_class(whole: Examples, wanted: dict[str, float], draw: np.random.Generat
                 f"class {name!r} has {len(groups)} different examples: give at least {1 + len(wanted)}, one for each of"
                 f" train and {', '.join(wanted)}"
             )
-        for part, index in _dealt(groups, wanted, draw).items():
+        for part, index in dealt(groups, wanted, draw).items():
             taken[part] += index
     return taken
 
@@ -57,7 +58,7 @@ def _by_group(whole: Examples, wanted: dict[str, float], draw: np.random.Generat
             f"there are {len(names)} groups, {names}: give at least {1 + len(wanted)}, one for each of train and"
             f" {', '.join(wanted)}"
         )
-    taken = _dealt([np.flatnonzero(marks == name) for name in names], wanted, draw)
+    taken = dealt([np.flatnonzero(marks == name) for name in names], wanted, draw)
     absent = sorted(set(range(len(whole.classes))) - set(whole.labels[taken["train"]].tolist()))
     if absent:
         raise ValueError(
@@ -65,15 +66,6 @@ def _by_group(whole: Examples, wanted: dict[str, float], draw: np.random.Generat
             " more groups, another seed, or the splits"
         )
     return taken
-
-
-def _dealt(groups: list[np.ndarray], wanted: dict[str, float], draw: np.random.Generator) -> dict[str, list[int]]:
-    taken: dict[str, list[int]] = {}
-    left = [groups[i] for i in draw.permutation(len(groups))]
-    for part, share in wanted.items():
-        count = max(1, round(share * len(groups)))
-        taken[part], left = [i for group in left[:count] for i in group.tolist()], left[count:]
-    return {"train": [i for group in left for i in group.tolist()], **taken}
 
 
 def folds(examples: Examples, count: int, seed: int) -> np.ndarray:

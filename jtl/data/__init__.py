@@ -14,6 +14,7 @@ from jtl.data.pipeline import Dataset, Source
 from jtl.data.prefetch import prefetch
 from jtl.data.side_by_side import several
 from jtl.data.sinusoids import sample_sinusoids, sinusoids
+from jtl.data.subsets import split, subset
 from jtl.data.tfds import tfds
 from jtl.data.varied_episodes import Bank, bank, bank_of, sample_varied, varied_episodes
 
@@ -44,7 +45,9 @@ __all__ = [
     "sample_varied",
     "several",
     "sinusoids",
+    "split",
     "split_classes",
+    "subset",
     "tfds",
     "varied_episodes",
 ]

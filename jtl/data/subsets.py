@@ -1,0 +1,146 @@
+"""Some rows of a data set, and splits drawn by a seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jtl.data.pipeline import Dataset, Source
+
+
+def subset(data: Dataset, rows: Any) -> Dataset:
+    """The data set of some examples, in the order given.
+
+    Args:
+      data: of `jtl.data.arrays`, `folder` or another `Dataset`.
+      rows: which, integers in [0, data.size).
+
+    Raises:
+      TypeError: for another kind of data.
+      ValueError: for rows that are no integers in that range, and for none.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> data = jtl.data.arrays(np.arange(6.0)[:, None], batch_size=2, shuffle=False)
+      >>> jtl.data.subset(data, [5, 0])[0]["x"].tolist()
+      [[5.0], [0.0]]
+    """
+    _is_dataset(data, "subset")
+    index = np.asarray(rows)
+    if index.ndim != 1 or not index.size or index.dtype.kind not in "iu":
+        raise ValueError(f"rows of {index.dtype} and shape {index.shape}: give a list of integers, at least one")
+    if index.min() < 0 or index.max() >= data.size:
+        raise ValueError(f"rows lie in [{index.min()}, {index.max()}], and there are {data.size} examples")
+    return replace(data, source=_Rows(data.source, index))
+
+
+def split(
+    data: Dataset,
+    shares: Mapping[str, float],
+    *,
+    seed: int = 0,
+    labels: Any = None,
+    groups: Sequence[Any] | None = None,
+) -> dict[str, Dataset]:
+    """Parts of a data set by name, drawn within each class; what is left is "train".
+
+    The rows of a part depend on the labels, the groups, the shares and the seed alone, so that two data sets of the
+    same files, one with an augmentation and one without, are split alike. The parts but "train" are not shuffled.
+    Copies of an example may be in two parts: give equal ones one group.
+
+    Args:
+      data: of `jtl.data.arrays`, `folder` or another `Dataset`.
+      shares: of the examples of each class that go into each part, as `{"val": 0.15, "test": 0.15}`; at least one.
+      seed: of the draw.
+      labels: integers, one an example; None for those of the data, of which files without labels have none.
+      groups: one value an example, as its speaker or patient; a group is whole in one part.
+
+    Raises:
+      TypeError: for another kind of data.
+      ValueError: for shares that are not positive or leave nothing to train on, labels or groups of another length, a
+        class or groups too few to be in every part.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> data = jtl.data.arrays(np.zeros((20, 3)), np.arange(20) % 2, batch_size=4)
+      >>> parts = jtl.data.split(data, {"val": 0.2})
+      >>> {name: part.size for name, part in parts.items()}
+      {'train': 16, 'val': 4}
+    """
+    _is_dataset(data, "split")
+    wanted = dict(shares)
+    if not wanted or "train" in wanted or not all(s > 0 for s in wanted.values()) or not sum(wanted.values()) < 1:
+        raise ValueError(f"shares={wanted}: positive numbers below 1 together, of other parts than 'train'")
+    draw = np.random.default_rng(seed)
+    if groups is not None:
+        marks = _one_each(groups, data.size, "groups")
+        whole = [np.flatnonzero(marks == value) for value in dict.fromkeys(marks.tolist())]
+        _enough(f"there are {len(whole)} groups", len(whole), wanted)
+        taken = dealt(whole, wanted, draw)
+    else:
+        taken = {name: [] for name in ("train", *wanted)}
+        y = _one_each(_labels(data.source) if labels is None else labels, data.size, "labels")
+        for label in np.unique(y):
+            here = np.flatnonzero(y == label)
+            _enough(f"label {label} has {len(here)} examples", len(here), wanted)
+            for name, index in dealt([here[i : i + 1] for i in range(len(here))], wanted, draw).items():
+                taken[name] += index
+    parts = {name: subset(data, sorted(index)) for name, index in taken.items()}
+    return {n: part if n == "train" else replace(part, shuffle=False, drop_last=False) for n, part in parts.items()}
+
+
+def dealt(groups: Sequence[np.ndarray], shares: Mapping[str, float], draw: np.random.Generator) -> dict[str, list[int]]:
+    """The examples of whole groups that are drawn for each part, at least one group each; the others are "train"."""
+    taken: dict[str, list[int]] = {}
+    left = [groups[i] for i in draw.permutation(len(groups))]
+    for part, share in shares.items():
+        count = max(1, round(share * len(groups)))
+        taken[part], left = [i for group in left[:count] for i in group.tolist()], left[count:]
+    return {"train": [i for group in left for i in group.tolist()], **taken}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    source: Source
+    index: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return len(self.index)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.source.classes
+
+    @property
+    def labels(self) -> np.ndarray:
+        return _labels(self.source)[self.index]
+
+    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+        return self.source.read(self.index[index], draws)
+
+
+def _labels(source: Any) -> np.ndarray:
+    """One integer an example; zeros where the source has no such labels, which are then drawn as one class."""
+    found = getattr(source, "labels", None)
+    found = getattr(source, "y", None) if found is None else found
+    one_each = isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iu"
+    return np.asarray(found) if one_each else np.zeros(source.size, np.int32)
+
+
+def _one_each(values: Any, size: int, name: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (size,):
+        raise ValueError(f"{name} of shape {array.shape}: give one for each of {size} examples")
+    return array
+
+
+def _enough(told: str, count: int, wanted: Mapping[str, float]) -> None:
+    if count <= len(wanted):
+        raise ValueError(f"{told}: give at least {1 + len(wanted)}, one for each of train and {', '.join(wanted)}")
+
+
+def _is_dataset(data: Any, who: str) -> None:
+    if not isinstance(data, Dataset):
+        raise TypeError(f"{who} takes data of jtl.data.arrays, folder or tfds, and this is a {type(data).__name__}")
