@@ -47,6 +47,7 @@ class Gpt2Config(
     scale_attn_weights: Literal[True] = True
     scale_attn_by_inverse_layer_idx: Literal[False] = False
     add_cross_attention: Literal[False] = False
+    is_causal: bool = True
     tie_word_embeddings: bool = True
     eos_token_id: _Token | None = 50256
     pad_token_id: _Token | None = None
@@ -68,6 +69,7 @@ def _backbone(config: Gpt2Config) -> Model:
         dropout=config.resid_pdrop,
         attention_dropout=config.attn_pdrop,
         tied=config.tie_word_embeddings,
+        causal=config.is_causal,
     )
 
 

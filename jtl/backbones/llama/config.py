@@ -40,6 +40,7 @@ class DecoderConfig(TransformerConfig):
     partial_rotary_factor: _One | None = None
     original_max_position_embeddings: Literal[None] = None
     attention_dropout: Rate = 0.0
+    is_causal: bool = True
     tie_word_embeddings: bool = False
     with_lm_head: bool = False
     head_norm: ClassVar[bool] = False
@@ -180,6 +181,7 @@ def _backbone(config: DecoderConfig) -> Model:
             "up" in config.biased,
             config.head_norm,
             config.logits,
+            config.is_causal,
         ),
         eps=config.rms_norm_eps,
         attention_dropout=config.attention_dropout,
