@@ -29,7 +29,7 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter
+from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter, refuse_quantised
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.truncate import shortened
 from jtl.pretrained.wrappers import unwrapped
@@ -142,7 +142,7 @@ def load(
       FileNotFoundError: the path does not exist.
       WeightFileError: the file is damaged, malicious or of another kind.
       WeightNameError: the file and the network do not fit; all names are listed.
-      ValueError: the network is not said, not known, or a variant that jtl's is not.
+      ValueError: the network is not said, not known, or a variant that jtl's is not; or its weights are quantised.
 
     Example:
       >>> import json, tempfile, jax, jtl, numpy as np
@@ -163,6 +163,7 @@ def load(
     path = locate(source, needs=CONFIGS if arch is None else ())
     refuse_adapter(path)
     found = recognise(path if path.is_dir() else None, arch)
+    refuse_quantised(found.entries)
     held = read(path, within=within)
     tensors = held.under(prefix)
     family = found.family

@@ -87,6 +87,21 @@ def refuse_adapter(path: Path) -> None:
         )
 
 
+def refuse_quantised(config: Mapping[str, Any]) -> None:
+    """Says of a config that its weights are integers or narrow floats with scales beside them, which are not read.
+
+    Raises:
+      ValueError: naming the method.
+    """
+    told = config.get("quantization_config")
+    if told:
+        method = told.get("quant_method") if isinstance(told, Mapping) else told
+        raise ValueError(
+            f"the config has a quantization_config of quant_method={show(str(method))}: quantised weights are not read;"
+            " give those from before they were quantised"
+        )
+
+
 def described(folder: Path) -> dict[str, Any] | None:
     """The description of a network in a folder; None where there is none."""
     found = (read_json(folder / name, dict) for name in CONFIGS)
