@@ -31,6 +31,7 @@ from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
 from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter, refuse_quantised
 from jtl.pretrained.sharded import Where, places, put
+from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
 from jtl.pretrained.wrappers import unwrapped
 from jtl.typing import Key
@@ -172,7 +173,11 @@ def load(
     named = tables(family, described)
     tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
     left = matching(unused, tensors, "unused", "tensors of the file")
-    kind = naming([name for name in tensors if name not in left], named)
+    kept = [name for name in tensors if name not in left]
+    kind = naming(kept, named)
+    if kind == "transformers":
+        headless, rest = spare(kept, named, found.entries, classes is None)
+        kind, unused = HEADLESS if headless else kind, (*unused, *map(re.escape, rest))
     bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are re-initialised

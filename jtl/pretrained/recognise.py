@@ -15,6 +15,7 @@ from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained import open_clip
 from jtl.pretrained.presets import presets
+from jtl.pretrained.spare import between
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import ADAPTER, OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
@@ -230,14 +231,7 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
         raise WeightNameError(
             f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; {hint}"
         )
-    return HEADLESS if kind == "transformers" and HEADLESS in tables and not _led_to(names, tables) else kind
-
-
-def _led_to(names: Sequence[str], tables: Mapping[str, Sequence[Rule]]) -> bool:
-    """Whether the file has a layer between the blocks and the classifier."""
-    body = {rule.pattern for rule in tables[HEADLESS]}
-    more = [rule for rule in tables["transformers"] if rule.pattern not in body]
-    return _known(names, [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]) > 0
+    return HEADLESS if kind == "transformers" and HEADLESS in tables and not any(between(names, tables)) else kind
 
 
 def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
