@@ -46,7 +46,7 @@ def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dic
     return {
         "ids": np.array([e.ids for e in found], np.int32).reshape(shape),
         "mask": np.array([e.attention_mask for e in found], bool).reshape(shape),
-        "types": np.array([e.type_ids for e in found], np.int32).reshape(shape),
+        "types": tokenizer.types(found).reshape(shape),
     }, begins
 
 
