@@ -44,9 +44,10 @@ reverse_gradient.defvjp(_reverse_forward, _reverse_backward)
 
 
 def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Array:
-    """The mean of each row's tokens, [batch, width]; 0 where it has none."""
-    weights = mask[:, :, None].astype(x.dtype)
-    return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)
+    """The mean of each row's tokens, [batch, width]; 0 where it has none. Sums are float32 at least, rounded once."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    weights = mask[:, :, None].astype(wide.dtype)
+    return ((wide * weights).sum(1) / jnp.maximum(weights.sum(1), 1)).astype(x.dtype)
 
 
 def without_masked(tree: Any, mask: Any) -> Any:

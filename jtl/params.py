@@ -61,6 +61,7 @@ def match(table: Table, params: Params) -> Tree:
     """The value of the first rule that matches each path, as a tree like `params`.
 
     Raises:
+      TypeError: for parameters that are no nested dict with strings as keys.
       ValueError: for a rule whose regex matches no path at all, with the nearest paths; for paths that no rule
         matches; for a regex that does not compile.
 
@@ -69,7 +70,7 @@ def match(table: Table, params: Params) -> Tree:
       >>> jtl.match([("head/.*", 10.0), (".*", 1.0)], {"backbone": {"w": 0}, "head": {"w": 0}})
       {'backbone': {'w': 1.0}, 'head': {'w': 10.0}}
     """
-    paths = list(flatten(params))
+    paths = list(_named(params))
     rules = [(_compile(pattern), value) for pattern, value in table]
     for rule, _ in rules:
         if not any(rule.fullmatch(path) for path in paths):
@@ -133,6 +134,7 @@ def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:
       mask: `select(...)`, or a tree of booleans like `params`.
 
     Raises:
+      TypeError: for parameters that are no nested dict with strings as keys.
       ValueError: where the tree of booleans does not have the paths of `params`.
 
     Example:
@@ -141,7 +143,7 @@ def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:
       ({'head': {'w': 1}}, {'backbone': {'w': 0}})
     """
     chosen = flatten(mask(params) if callable(mask) else mask)
-    flat = flatten(params)
+    flat = _named(params)
     if chosen.keys() != flat.keys():
         raise ValueError(f"the mask and the parameters differ at {_some(sorted(chosen.keys() ^ flat.keys()))}")
     return (
@@ -169,6 +171,30 @@ def merge(a: Params, b: Params) -> Params:
 
 
 _NONE = object()
+
+
+def _named(params: Params) -> dict[str, Any]:
+    """`flatten` of parameters, each of which has a path: a batch may hold a list, parameters may not.
+
+    Raises:
+      TypeError: for a key that is no string, which a path would make one, or a list or tuple, which no path goes into.
+      ValueError: for a name with a slash.
+    """
+
+    def check(prefix: str, node: Any) -> None:
+        for name, child in node.items():
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"the name {name!r} under {prefix or '/'!r} is of type {type(name).__name__}: give a string"
+                )
+            path = f"{prefix}/{name}" if prefix else name
+            if type(child) in (list, tuple):
+                raise TypeError(f"{path!r} is a {type(child).__name__}: give nested dicts of arrays, by names")
+            if isinstance(child, Mapping):
+                check(path, child)
+
+    check("", params)
+    return flatten(params)
 
 
 def _compile(pattern: str) -> re.Pattern:

@@ -106,3 +106,14 @@ def test_row_major_is_said_to_xla_but_on_a_cpu(platform, laid_out):
     calls = [line for line in text.splitlines() if "custom_call @LayoutConstraint" in line]
     assert len(calls) == laid_out
     assert all("result_layouts = [dense<[2, 1, 0]>" in line for line in calls), calls
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_mean_of_tokens_in_half_precision_is_rounded_once(dtype):
+    """Sums of these are beyond float16, and beyond the whole numbers of bfloat16."""
+    x = jnp.asarray(np.random.default_rng(0).normal(200, 20, (2, 387, 5)), dtype)
+    mask = np.arange(387)[None] < np.array([[387], [5]])
+    wanted = [np.asarray(row, np.float64)[m].mean(0) for row, m in zip(x, mask, strict=True)]
+    found = ops.mean_of_tokens(x, jnp.asarray(mask))
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, jnp.asarray(np.array(wanted, np.float32)).astype(dtype))

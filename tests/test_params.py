@@ -58,3 +58,18 @@ def test_split_prunes_and_merge_undoes_it():
         merge(trained, {"head": {"kernel": 0}})
     with pytest.raises(ValueError, match="differ at 'backbone"):
         split(TREE, {"head": {"kernel": True, "bias": True}})
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"layers": [{"w": 1}, {"w": 2}]}, "'layers' is a list: give nested dicts of arrays"),
+        ({"a": {"b": (1, 2)}}, "'a/b' is a tuple: give"),
+        ({"a": {0: 1}}, "the name 0 under 'a' is of type int: give a string"),
+    ],
+)
+def test_parameters_without_a_path_of_their_own_are_refused(params, said):
+    """A list would be frozen, or counted, as one parameter, and numbers would come back as strings."""
+    for change in (select(".*"), lambda params: split(params, {})):
+        with pytest.raises(TypeError, match=said):
+            change(params)

@@ -8,32 +8,59 @@ from jaxtyping import Array, Bool, Float
 
 from jtl.model import Model, Output, Stats, Variables
 from jtl.nn.sizes import one_of
+from jtl.nn.text_inputs import counted, last_token
 from jtl.nn.two_towers import unit
 from jtl.ops import mean_of_tokens
 from jtl.typing import Key
 
+_Tokens = Float[Array, "batch tokens width"]
+_Mask = Bool[Array, "batch tokens"]
+_Rows = Float[Array, "batch width"]
 
-def _first(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Float[Array, "batch width"]:
+
+def _first(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
     del mask
-    return x[:, 0]
+    return jnp.take_along_axis(x, pooled.argmax(1)[:, None, None], 1)[:, 0]
 
 
-def _largest(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Float[Array, "batch width"]:
-    return jnp.where(mask[:, :, None], x, -1e9).max(1)
+def _largest(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
+    del mask
+    return jnp.where(pooled[:, :, None], x, -1e9).max(1)
 
 
-def _root(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Float[Array, "batch width"]:
-    count = jnp.maximum(mask.sum(1, keepdims=True), 1).astype(x.dtype)
-    return mean_of_tokens(x, mask) * jnp.sqrt(count)
+def _mean(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
+    del mask
+    return mean_of_tokens(x, pooled)
 
 
-POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
+def _root(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
+    del mask
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    count = jnp.maximum(pooled.sum(1, keepdims=True), 1)
+    return (mean_of_tokens(wide, pooled) * jnp.sqrt(count.astype(wide.dtype))).astype(x.dtype)
+
+
+def _later(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
+    """Tokens keep their number in the text where those of a prompt are left out."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    weights = jnp.where(pooled, counted(mask) + 1, 0)[:, :, None].astype(wide.dtype)
+    return ((wide * weights).sum(1) / jnp.maximum(weights.sum(1), 1)).astype(x.dtype)
+
+
+def _last(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
+    del mask
+    return last_token(x, pooled)
+
+
+POOLINGS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "cls": _first,
     "max": _largest,
-    "mean": mean_of_tokens,
+    "mean": _mean,
     "mean_sqrt_len_tokens": _root,
+    "weightedmean": _later,
+    "lasttoken": _last,
 }
-"""In the words and the order of sentence-transformers."""
+"""Of the tokens, which of them are pooled, and which are there; in the words and the order of sentence-transformers."""
 
 
 def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise: bool = False) -> Model:
@@ -41,15 +68,17 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
 
     Args:
       backbone: as `bert`; it takes {"ids", "mask"}.
-      pooling: "cls", the first token; "max", the largest value of each channel; "mean"; "mean_sqrt_len_tokens", their
-        sum over √n for n tokens. Several stand side by side in the order given. Padding counts for nothing, nor do
-        tokens where the input's `prompt` is true (but for "cls").
+      pooling: "cls", the first token; "lasttoken", the last; "max", the largest value of each channel; "mean";
+        "mean_sqrt_len_tokens", their sum over √n for n tokens; "weightedmean", their mean weighted by 1, 2, ..., n.
+        Several stand side by side in the order given. Padding on either side counts for nothing, nor do tokens where
+        the input's `prompt` is true.
       normalise: whether the whole has length 1.
 
     Raises:
       ValueError: for a pooling that is none of these.
 
-    Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.
+    Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084;
+    Muennighoff, SGPT: GPT Sentence Embeddings for Semantic Search, 2022, arXiv 2202.08904 ("weightedmean").
     """
     ways = [POOLINGS[one_of("pooling", word, POOLINGS)] for word in pooling]
     if not ways:
@@ -58,8 +87,8 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         features, stats = backbone.apply(variables, _seen(x), train=train, key=key)
         mask = jnp.asarray(x["mask"])
-        mask = mask & ~jnp.asarray(x["prompt"]) if "prompt" in x else mask
-        pooled = jnp.concatenate([pool(features["last"], mask) for pool in ways], -1)
+        counts = mask & ~jnp.asarray(x["prompt"]) if "prompt" in x else mask
+        pooled = jnp.concatenate([pool(features["last"], counts, mask) for pool in ways], -1)
         return features | {"pooled": unit(pooled) if normalise else pooled}, stats
 
     return Model(lambda key, x: backbone.init(key, _seen(x)), apply)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jtl.preprocess.squad import Question
-from jtl.preprocess.text import Tokenizer
+from jtl.preprocess.text import Tokenizer, uncut
 
 
 class Windows(NamedTuple):
@@ -54,10 +54,8 @@ def answer_windows(
     if tokenizer.prompt.text:
         raise ValueError(f"the tokenizer has the prompt {tokenizer.prompt.text!r}: make it with prompt=''")
     # A copy, because truncation is a state of the backend, and the tokenizer's own is another.
-    backend = type(tokenizer.backend).from_str(tokenizer.backend.to_str())
+    backend = uncut(tokenizer.backend)
     special = backend.num_special_tokens_to_add(True)
-    backend.no_padding()
-    backend.no_truncation()
     longest = max(len(e.ids) for e in backend.encode_batch([q.question for q in questions], add_special_tokens=False))
     if tokenizer.length - special - longest <= stride:
         raise ValueError(
@@ -73,7 +71,7 @@ def answer_windows(
     x = {
         "ids": np.array([e.ids for _, e in numbered], np.int32),
         "mask": mask,
-        "types": np.array([e.type_ids for _, e in numbered], np.int32),
+        "types": tokenizer.types([e for _, e in numbered]),
     }
     context = np.array([row[0] for row in rows])
     cls = mask.argmax(1).astype(np.int32)

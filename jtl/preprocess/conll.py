@@ -4,9 +4,12 @@ from pathlib import Path
 
 from jtl.paths import local
 
+DOCUMENT = "-DOCSTART-"
+"""What begins the line before a document's sentences, as CoNLL 2003 has it."""
+
 
 def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
-    """Words and tags of the sentences of a file in CoNLL columns.
+    """Words and tags of the sentences of a file in CoNLL columns; lines between documents are no sentences.
 
     Args:
       path: of a UTF-8 file. The first column, before a tab or a space, is the word, the last one the tag.
@@ -21,7 +24,7 @@ def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]
     for number, line in enumerate(local(path, "path").read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
+        if not line.strip() or line.startswith(DOCUMENT):
             words.append([])
             tags.append([])
             continue

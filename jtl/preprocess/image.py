@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from jtl.preprocess import pixels
 from jtl.preprocess.image_defaults import completed
@@ -12,6 +12,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_CORNER = "crop_corner"  # jtl's word in a `preprocessor_config.json`, whose other readers pass over it
 
 
 class Preprocessing(NamedTuple):
@@ -25,6 +26,7 @@ class Preprocessing(NamedTuple):
       interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
       mean: per channel, of values in [0, 1].
       std: per channel.
+      corner: how the crop's place is rounded, "round" as by torchvision and timm or "floor" as by transformers.
     """
 
     size: int | tuple[int, int] | None
@@ -32,6 +34,7 @@ class Preprocessing(NamedTuple):
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    corner: pixels.Corner = "round"
 
 
 def transform(preprocessing: Any) -> Callable[..., pixels.Image]:
@@ -44,7 +47,8 @@ def transform(preprocessing: Any) -> Callable[..., pixels.Image]:
       preprocessing: `jtl.load(...).preprocessing`.
 
     Returns:
-      A function of an image, uint8 [height, width, channels], and of a generator that it ignores.
+      A function of an image, uint8 [height, width, channels] with 1, 3 or 4 channels, and of a generator that it
+      ignores; it raises a ValueError for what is none.
 
     Raises:
       ValueError: for None, or the preprocessing of another kind of network.
@@ -65,10 +69,11 @@ def transform(preprocessing: Any) -> Callable[..., pixels.Image]:
     if crop is None and isinstance(size, int):
         crop = size
 
-    def resized(image: pixels.Image, rng: Any = None) -> pixels.Image:
+    def resized(image: Any, rng: Any = None) -> pixels.Image:
         del rng
+        pixels.check(image)
         image = image if size is None else pixels.resize(image, size, interpolation)
-        return image if crop is None else pixels.center_crop(image, crop)
+        return image if crop is None else pixels.center_crop(image, crop, preprocessing.corner)
 
     return resized
 
@@ -93,7 +98,10 @@ def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preproces
         small = side < 384
         size = int(side / _share(config, 224 / 256)) if small else (side, side)
         crop = crop or (side if small else None)
-    return Preprocessing(size, crop, _filter(config["resample"]), *_scale(config))
+    corner = config.get(_CORNER, _usual(crop))
+    if corner not in get_args(pixels.Corner):
+        raise ValueError(f"{_CORNER}={show(str(corner))}: give one of {list(get_args(pixels.Corner))}")
+    return Preprocessing(size, crop, _filter(config["resample"]), *_scale(config), corner)
 
 
 def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -113,8 +121,8 @@ def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
-    """A `preprocessor_config.json` that transformers reads."""
-    size, crop, interpolation, mean, std = preprocessing
+    """A `preprocessor_config.json` that transformers reads, which rounds the crop's corner down whatever it says."""
+    size, crop, interpolation, mean, std, corner = preprocessing
     numbers = {name: number for number, name in _FILTERS.items()}
     config: dict[str, Any] = {
         # The processor that can do all of it: resize by the short side or to a size, and crop.
@@ -134,6 +142,8 @@ def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
         config["size"] = {"shortest_edge": size} if isinstance(size, int) else {"height": size[0], "width": size[1]}
     if crop is not None:
         config["crop_size"] = {"height": crop, "width": crop}
+    if corner != _usual(crop):
+        config[_CORNER] = corner
     return config
 
 
@@ -162,8 +172,13 @@ def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
     return Preprocessing(resized, side, interpolation, mean, std)
 
 
+def _usual(crop: int | None) -> pixels.Corner:
+    """Of transformers, which cuts nothing out where it is not told."""
+    return "round" if crop is None else "floor"
+
+
 def to_timm(preprocessing: Preprocessing, channels: int) -> dict[str, Any]:
-    """Entries of timm's `pretrained_cfg`.
+    """Entries of timm's `pretrained_cfg`; timm rounds the crop's corner to the nearest whatever `preprocessing` says.
 
     Args:
       preprocessing: what the weights need.
@@ -172,7 +187,7 @@ def to_timm(preprocessing: Preprocessing, channels: int) -> dict[str, Any]:
     Raises:
       ValueError: timm always resizes, and cuts out squares.
     """
-    size, crop, interpolation, mean, std = preprocessing
+    size, crop, interpolation, mean, std, _ = preprocessing
     if size is None or (crop is None and (isinstance(size, int) or size[0] != size[1])):
         raise ValueError(f"timm cannot say size={size}, crop={crop}: it resizes images and cuts out a square")
     side = size if isinstance(size, int) else size[0]

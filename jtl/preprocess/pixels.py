@@ -1,8 +1,9 @@
 """Images on the host: decode, resize, crop, as functions of uint8 arrays [height, width, channels]."""
 
 import io
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,6 +11,8 @@ from jaxtyping import UInt8
 from jtl.paths import local
 
 Image = UInt8[np.ndarray, "_height _width _channels"]
+Corner = Literal["round", "floor"]
+"""How half a pixel before a crop of the centre is rounded: by torchvision to the nearest, or down by transformers."""
 MODES = (None, "L", "RGB", "RGBA")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -77,13 +80,14 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
       interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
-      ValueError: for a size below 1, or one of more than `MAX_PIXELS` pixels, as of a narrow image enlarged by its
-        short side; or another interpolation.
+      ValueError: for what is no such image; for a size below 1, or one of more than `MAX_PIXELS` pixels, as of a narrow
+        image enlarged by its short side; or another interpolation.
     """
     from PIL import Image as pil
 
     if interpolation not in FILTERS:
         raise ValueError(f"interpolation is {interpolation!r}; it must be one of {FILTERS}")
+    check(image)
     height, width, channels = image.shape
     if isinstance(size, int):
         short, long = min(height, width), max(height, width)
@@ -103,9 +107,32 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
     return np.asarray(small).reshape(*size, channels)
 
 
-def center_crop(image: Image, size: int) -> Image:
-    """The middle square [size, size, channels]; the corner is round((side - size) / 2), as in torchvision."""
-    top, left = (round(room / 2) for room in _room(image, size))
+def check(image: Any) -> None:
+    """Refuses what is no image as `decode` gives one.
+
+    Raises:
+      ValueError: naming its shape and number type.
+    """
+    shape, kind = getattr(image, "shape", ()), getattr(image, "dtype", type(image).__name__)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4) or not shape[0] or not shape[1]:
+        of = f"of shape {tuple(shape)} and type {kind}" if hasattr(image, "shape") else f"a {kind}"
+        raise ValueError(f"the image is {of}: give uint8 [height, width, channels] with 1, 3 or 4 channels")
+
+
+def center_crop(image: Image, size: int, corner: Corner = "round") -> Image:
+    """The middle square [size, size, channels].
+
+    Args:
+      image: at least as large.
+      size: of its side.
+      corner: where it begins: "round" at round((side - size) / 2), as in torchvision and timm, "floor" at
+        ⌊(side - size) / 2⌋, as in transformers.
+
+    Raises:
+      ValueError: for a square that does not fit.
+    """
+    whole = {"round": round, "floor": math.floor}[corner]
+    top, left = (whole(room / 2) for room in _room(image, size))
     return image[top : top + size, left : left + size]
 
 

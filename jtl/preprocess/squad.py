@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jtl.paths import local
+
+_Kind = TypeVar("_Kind", list, str, int)
 
 
 class Question(NamedTuple):
@@ -29,25 +31,45 @@ def read(path: str | Path) -> list[Question]:
     """The questions of a file.
 
     Args:
-      path: of a JSON file, `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}`.
+      path: of a JSON file, `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}`. A
+        question without `answers`, as test files have them, has none.
 
     Raises:
       FileNotFoundError: no file is there.
-      ValueError: for an answer that does not stand where it is said to, by the question's id.
+      ValueError: for a file of another form, or an answer that does not stand where it is said to, by the question
 
     Rajpurkar et al., SQuAD, 2016, arXiv 1606.05250.
     """
+    file = local(path, "path")
+    try:
+        whole = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(f"{path} is no JSON file: {error}") from error
     found = []
-    for article in json.loads(local(path, "path").read_text(encoding="utf-8"))["data"]:
-        for paragraph in article["paragraphs"]:
-            for asked in paragraph["qas"]:
-                texts = tuple(answer["text"] for answer in asked["answers"])
-                starts = tuple(answer["answer_start"] for answer in asked["answers"])
-                context = paragraph["context"]
+    for article in _entry(whole, "data", list, f"{path}"):
+        for paragraph in _entry(article, "paragraphs", list, f"{path}, an article"):
+            context = _entry(paragraph, "context", str, f"{path}, a paragraph")
+            for asked in _entry(paragraph, "qas", list, f"{path}, a paragraph"):
+                name = _entry(asked, "id", str, f"{path}, a question")
+                where = f"{path}, question {name!r}"
+                answers = _entry({"answers": [], **asked}, "answers", list, where)
+                texts = tuple(_entry(answer, "text", str, where) for answer in answers)
+                starts = tuple(_entry(answer, "answer_start", int, where) for answer in answers)
                 for text, start in zip(texts, starts, strict=True):
-                    if context[start : start + len(text)] != text:
-                        raise ValueError(
-                            f"{path}, question {asked['id']!r}: {text[:50]!r} does not stand at character {start}"
-                        )
-                found.append(Question(asked["id"], asked["question"], context, texts, starts))
+                    if start < 0 or context[start : start + len(text)] != text:
+                        raise ValueError(f"{where}: {text[:50]!r} does not stand at character {start}")
+                found.append(Question(name, _entry(asked, "question", str, where), context, texts, starts))
     return found
+
+
+def _entry(holder: Any, name: str, kind: type[_Kind], where: str) -> _Kind:
+    """An entry of an object of the file.
+
+    Raises:
+      ValueError: where there is none, or it is of another type.
+    """
+    value = holder.get(name) if isinstance(holder, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        right = {list: "a list", str: "a text", int: "a whole number"}[kind]
+        raise ValueError(f"{where}: {name}={str(value)[:50]!r}: give {right}, as SQuAD's files have it")
+    return value

@@ -73,21 +73,26 @@ class Tokenizer:
         made = {
             "ids": np.array([e.ids for e in found], np.int32).reshape(shape),
             "mask": np.array([e.attention_mask for e in found], bool).reshape(shape),
-            "types": np.array([e.type_ids for e in found], np.int32).reshape(shape),
+            "types": self.types(found).reshape(shape),
         }
         if not self.prompt.counted:
             made["prompt"] = self._before(made["mask"])
         return made
 
+    def types(self, found: Sequence[Any]) -> np.ndarray:
+        """Of encodings int32 [texts, length], 1 for the second text; 0 where `model_input_names` leaves them out."""
+        told = np.array([e.type_ids for e in found], np.int32)
+        return told if tokenizers.tells_parts(self.config) else np.zeros_like(told)
+
     def counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special ones and the prompt's included, before it is cut or padded."""
         _check("texts", texts)
-        backend = _whole(self.backend)
+        backend = uncut(self.backend)
         return [len(found.ids) for found in backend.encode_batch_fast([self.prompt.text + text for text in texts])]
 
     def _before(self, mask: np.ndarray) -> np.ndarray:
         """The tokens of the prompt, and the special ones before it, as sentence-transformers counts them."""
-        encoded = _whole(self.backend).encode(self.prompt.text)
+        encoded = uncut(self.backend).encode(self.prompt.text)
         count = len(encoded.ids) - bool(encoded.special_tokens_mask[-1])
         return mask & (np.cumsum(mask, 1) <= count)
 
@@ -99,7 +104,7 @@ class Tokenizer:
         """
         folder = local(directory, "directory")
         folder.mkdir(parents=True, exist_ok=True)
-        plain = _whole(self.backend)
+        plain = uncut(self.backend)
         (folder / "tokenizer.json").write_text(plain.to_str(pretty=True), encoding="utf-8")
         if self.prompt.text and not (folder / PROMPTS).exists():
             told = {"prompts": {"default": self.prompt.text}, "default_prompt_name": "default"}
@@ -128,6 +133,8 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
         raise ValueError("source=None: no tokenizer lay beside the network's weights; give the folder of one")
     path = source.folder if isinstance(source, Vocabulary) else locate(source)
     backend, config = tokenizers.read(path)
+    tokenizers.tells_parts(config)  # refuses what is wrong here
+    backend.encode_special_tokens = tokenizers.splits_special(config)
     before = read_prompt(path if path.is_dir() else path.parent, prompt)
     _roomy(backend, length, False)
     pad = tokenizers.pad_of(backend, config)
@@ -141,9 +148,10 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
     return Tokenizer(backend, length, config, before)
 
 
-def _whole(backend: Any) -> Any:
+def uncut(backend: Any) -> Any:
     """A copy that neither cuts nor pads."""
     found = type(backend).from_str(backend.to_str())
+    found.encode_special_tokens = backend.encode_special_tokens  # which its text does not hold
     found.no_truncation()
     found.no_padding()
     return found

@@ -102,6 +102,29 @@ def pad_of(backend: Any, config: Mapping[str, Any]) -> str:
     raise ValueError(f"no token to pad with: pad_token is {show(named)}, and the vocabulary has none of {_PADS}")
 
 
+def splits_special(config: Mapping[str, Any]) -> bool:
+    """Whether the name of a special token that stands in a text is cut as other words are.
+
+    Raises:
+      ValueError: for what is neither true nor false.
+    """
+    return config.get("split_special_tokens") is not None and _flag(config, "split_special_tokens")
+
+
+def tells_parts(config: Mapping[str, Any]) -> bool:
+    """Whether the network is told which tokens are of a second text.
+
+    Raises:
+      ValueError: for `model_input_names` that are no names.
+    """
+    named = config.get("model_input_names")
+    if named is None:
+        return True
+    if not isinstance(named, (list, tuple)) or not all(isinstance(name, str) for name in named):
+        raise ValueError(f"model_input_names={show(str(named))} in tokenizer_config.json: give a list of names")
+    return "token_type_ids" in named
+
+
 def _whole(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import tokenizers
 

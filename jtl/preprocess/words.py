@@ -1,6 +1,7 @@
 """Sentences given as lists of words, with one label a word."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,16 +22,16 @@ def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dic
 
     Raises:
       TypeError: for a sentence that is a string and not a list of words.
-      ValueError: for a tokenizer of bytes that does not begin words with a space.
+      ValueError: for a tokenizer whose words begin with a space, but not the first of a text.
     """
     for i, sentence in enumerate(sentences):
         if isinstance(sentence, str):
             raise TypeError(f"sentences[{i}] is the string {sentence[:30]!r}; give a list of words")
-    # GPT-2's and RoBERTa's tokens tell the beginning of a word by the space before it.
-    if getattr(tokenizer.backend.pre_tokenizer, "add_prefix_space", True) is False:
+    # The tokens of GPT-2 and Llama tell the beginning of a word by the space before it, which words alone have not.
+    if _pieces(tokenizer.backend, "a a") != 2 * _pieces(tokenizer.backend, "a"):
         raise ValueError(
-            "add_prefix_space=False: this tokenizer would join the words of a sentence; set it to true in"
-            " tokenizer_config.json"
+            "this tokenizer would join the words of a sentence, because it puts no space before the first word of a"
+            " text: set add_prefix_space to true, in tokenizer_config.json or in tokenizer.json"
         )
     rows = [list(sentence) for sentence in sentences]
     found = tokenizer.backend.encode_batch(rows, is_pretokenized=True)
@@ -45,8 +46,15 @@ def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dic
     return {
         "ids": np.array([e.ids for e in found], np.int32).reshape(shape),
         "mask": np.array([e.attention_mask for e in found], bool).reshape(shape),
-        "types": np.array([e.type_ids for e in found], np.int32).reshape(shape),
+        "types": tokenizer.types(found).reshape(shape),
     }, begins
+
+
+def _pieces(backend: Any, text: str) -> str:
+    """What is left of a text for the vocabulary, in one."""
+    text = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    cut = backend.pre_tokenizer
+    return text if cut is None else "".join(piece for piece, _ in cut.pre_tokenize_str(text))
 
 
 def word_labels(begins: np.ndarray, labels: Sequence[Sequence[int]], *, ignore: int = -100) -> np.ndarray:

@@ -29,8 +29,9 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter
+from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter, refuse_quantised
 from jtl.pretrained.sharded import Where, places, put
+from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
 from jtl.pretrained.wrappers import unwrapped
 from jtl.typing import Key
@@ -142,7 +143,7 @@ def load(
       FileNotFoundError: the path does not exist.
       WeightFileError: the file is damaged, malicious or of another kind.
       WeightNameError: the file and the network do not fit; all names are listed.
-      ValueError: the network is not said, not known, or a variant that jtl's is not.
+      ValueError: the network is not said, not known, or a variant that jtl's is not; or its weights are quantised.
 
     Example:
       >>> import json, tempfile, jax, jtl, numpy as np
@@ -163,6 +164,7 @@ def load(
     path = locate(source, needs=CONFIGS if arch is None else ())
     refuse_adapter(path)
     found = recognise(path if path.is_dir() else None, arch)
+    refuse_quantised(found.entries)
     held = read(path, within=within)
     tensors = held.under(prefix)
     family = found.family
@@ -171,7 +173,11 @@ def load(
     named = tables(family, described)
     tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
     left = matching(unused, tensors, "unused", "tensors of the file")
-    kind = naming([name for name in tensors if name not in left], named)
+    kept = [name for name in tensors if name not in left]
+    kind = naming(kept, named)
+    if kind == "transformers":
+        headless, rest = spare(kept, named, found.entries, classes is None)
+        kind, unused = HEADLESS if headless else kind, (*unused, *map(re.escape, rest))
     bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are re-initialised

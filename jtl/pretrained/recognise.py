@@ -15,6 +15,7 @@ from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
 from jtl.pretrained import open_clip
 from jtl.pretrained.presets import presets
+from jtl.pretrained.spare import between
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import ADAPTER, OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
@@ -84,6 +85,21 @@ def refuse_adapter(path: Path) -> None:
         raise ValueError(
             f"{path} holds a PEFT adapter ({show(told.get('peft_type'))}) and no network: load the network that it was"
             f" trained on{named} by jtl.load, and put the adapter on it by jtl.peft.load"
+        )
+
+
+def refuse_quantised(config: Mapping[str, Any]) -> None:
+    """Says of a config that its weights are integers or narrow floats with scales beside them, which are not read.
+
+    Raises:
+      ValueError: naming the method.
+    """
+    told = config.get("quantization_config")
+    if told:
+        method = told.get("quant_method") if isinstance(told, Mapping) else told
+        raise ValueError(
+            f"the config has a quantization_config of quant_method={show(str(method))}: quantised weights are not read;"
+            " give those from before they were quantised"
         )
 
 
@@ -215,14 +231,7 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
         raise WeightNameError(
             f"none of the {len(names)} tensors ({some}, ...) has a name of {', '.join(tables)}; {hint}"
         )
-    return HEADLESS if kind == "transformers" and HEADLESS in tables and not _led_to(names, tables) else kind
-
-
-def _led_to(names: Sequence[str], tables: Mapping[str, Sequence[Rule]]) -> bool:
-    """Whether the file has a layer between the blocks and the classifier."""
-    body = {rule.pattern for rule in tables[HEADLESS]}
-    more = [rule for rule in tables["transformers"] if rule.pattern not in body]
-    return _known(names, [rule for rule in more if any(path.startswith("backbone/") for path in rule.paths)]) > 0
+    return HEADLESS if kind == "transformers" and HEADLESS in tables and not any(between(names, tables)) else kind
 
 
 def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:

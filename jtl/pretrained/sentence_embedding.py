@@ -4,15 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jtl.backbones.registry import FAMILIES
 from jtl.nn.sentence_pooling import POOLINGS
 from jtl.preprocess.tokenizer_files import Vocabulary
 from jtl.pretrained.load import Pretrained, load
+from jtl.pretrained.recognise import recognise
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.hub import PROMPTS, locate
 from jtl.weights.formats.json import read_json
 
 MODULES = "modules.json"
-_WORDS = {"cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens", "mean": "pooling_mode_mean_tokens"}
+_WORDS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+}
 _MODES = {word: _WORDS.get(word, f"pooling_mode_{word}") for word in POOLINGS}
 
 
@@ -21,7 +28,7 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
 
     The prompt that such a network wants before a text is the tokenizer's: `jtl.preprocess.text.tokenizer`.
 
-    So every method of jtl sees that embedding; `jtl.load` reads the transformer alone, whose `pooled` is BERT's own.
+    So every method of jtl sees that embedding; `jtl.load` reads the transformer alone, whose `pooled` is its own.
     What is saved with "hf" is read by sentence-transformers again, and with a head on it "jtl" is the format.
 
     Args:
@@ -30,7 +37,8 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
 
     Raises:
       FileNotFoundError: the path does not exist, or no `modules.json`.
-      ValueError: for modules other than a transformer, a pooling and a normalisation, or a pooling that is not known.
+      ValueError: for modules other than a transformer, a pooling and a normalisation, a pooling that is not known, or
+        a network that is none of texts as BERT or Llama.
 
     Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.
     """
@@ -54,6 +62,11 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
     if lowered.get("do_lower_case"):
         raise ValueError(f"{folder}: sentence_bert_config.json has do_lower_case: lower the texts, and set it to false")
     config = read_json(folder / "config.json", dict) or {}
+    family = recognise(None, config).family
+    if not hasattr(family.config, "embedding"):
+        known = [kind for kind, one in FAMILIES.items() if hasattr(one.config, "embedding")]
+        kind = family.config.model_type
+        raise ValueError(f"{folder}: of a {show(kind)} no embedding is read, only of {', '.join(known)}; use jtl.load")
     told = {"pooling": _pooling(folder / paths[1] / "config.json"), "normalise": "Normalize" in kinds}
     loaded = load(folder, arch={**config, "embedding": told}, **options)
     own = [MODULES, *(f"{path}/config.json" for path in paths[1:]), "sentence_bert_config.json", PROMPTS]

@@ -202,6 +202,8 @@ JTLS = {
     "feat_proj_layer_norm",
     "position_embedding_type",
     "rope_theta",
+    # Which transformers reads although no class of its configs has it.
+    "is_causal",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jtl.preprocess import pixels
 from jtl.preprocess import text as preprocess_text
-from jtl.preprocess.image import IMAGENET, Preprocessing, from_timm
+from jtl.preprocess.image import IMAGENET, Preprocessing, from_timm, from_transformers, to_transformers, transform
 from jtl.pretrained.load import load
 from jtl.pretrained.recognise import recognise
 from jtl.pretrained.save import save
@@ -45,11 +45,54 @@ def test_does_what_transformers_does_to_an_image(kind, options, wanted, tmp_path
     rows = np.linspace(0, 255, 300)[:, None, None] * np.ones((1, 400, 1))
     image = np.concatenate([rows, rows[::-1], np.linspace(0, 255, 400)[None, :, None] + 0 * rows], -1).astype(np.uint8)
     ours = pixels.resize(image, found.size, found.interpolation)
-    ours = ours if found.crop is None else pixels.center_crop(ours, found.crop)
+    ours = ours if found.crop is None else pixels.center_crop(ours, found.crop, found.corner)
     ours = (ours / 255 - found.mean) / found.std
     theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= 1.5 / 255 / min(found.std)
+
+
+def test_a_crops_corner_is_rounded_as_transformers_has_it():
+    """A room of 3, 7 or 11 pixels is halved to the nearest by torchvision and timm, and down by transformers."""
+    import transformers
+
+    told = {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "crop_size": 12}
+    how, processor = from_transformers(told), transformers.CLIPImageProcessorPil(**told)
+    for room in range(12):
+        image = np.random.default_rng(room).integers(0, 256, (12, 12 + room, 3), np.uint8)
+        theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+        np.testing.assert_allclose((transform(how)(image) / 255 - how.mean) / how.std, theirs, rtol=0, atol=1e-5)
+
+
+def test_a_crops_corner_is_saved():
+    """transformers cannot say the other's, and passes over the word."""
+    import transformers
+
+    for how in (Preprocessing(14, 12, "bicubic", *IMAGENET), from_transformers({"crop_size": 12}, "clip")):
+        told = to_transformers(how)
+        assert from_transformers(told) == how
+        assert transformers.CLIPImageProcessorPil(**told).crop_size == {"height": 12, "width": 12}
+    assert from_transformers({"crop_size": 12}, "clip").corner == "floor"
+    with pytest.raises(ValueError, match="crop_corner='up': give one of"):
+        from_transformers({"crop_size": 12, "crop_corner": "up"}, "clip")
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((30, 40, 3), np.float32), r"of shape \(30, 40, 3\) and type float32: give uint8 \[height"),
+        (np.zeros((30, 40, 3), np.uint16), "type uint16: give"),
+        (np.zeros((30, 40), np.uint8), r"shape \(30, 40\) and"),
+        (np.zeros((3, 30, 40), np.uint8), r"shape \(3, 30, 40\) and type uint8: .*with 1, 3 or 4 channels"),
+        (np.zeros((0, 40, 3), np.uint8), r"shape \(0, 40, 3\)"),
+        ("photo.png", "the image is a str: give"),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 8])
+def test_what_is_no_image_is_refused(image, said, size):
+    """Pillow scales, or reads in another way, what is of another number type."""
+    with pytest.raises(ValueError, match=said):
+        transform(Preprocessing(size, None, "bicubic", *IMAGENET))(image)
 
 
 RED = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.2, 0.1]}
@@ -91,7 +134,7 @@ def test_what_a_file_leaves_out_is_what_its_processor_does(model, told, wanted, 
     assert wanted in (None, found[:2])
     image = np.random.default_rng(0).integers(0, 256, (80, 140, 3), np.uint8)
     ours = image if found.size is None else pixels.resize(image, found.size, found.interpolation)
-    ours = ours if found.crop is None else pixels.center_crop(ours, found.crop)
+    ours = ours if found.crop is None else pixels.center_crop(ours, found.crop, found.corner)
     ours = (ours / 255 - found.mean) / found.std
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     theirs = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)

@@ -236,6 +236,23 @@ def test_tokens_beside_the_vocabulary_are_transformers(transformers, tmp_path, f
     agree(text.tokenizer(tmp_path / "out", length=LENGTH), theirs, more=["a [NEW] b [new]"])
 
 
+@pytest.mark.parametrize("config", [{"model_input_names": ["input_ids"]}, {"split_special_tokens": True}])
+def test_what_a_config_says_of_inputs_is_transformers(transformers, tmp_path, config):
+    """Whether a second text is told apart, and whether "[SEP]" in a text is the token."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc[]", "sep"]))
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), **config).save_pretrained(tmp_path)
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), text.tokenizer(tmp_path, length=10)
+    wanted, found = theirs("a [SEP] b", "c"), ours(["a [SEP] b"], ["c"])
+    mask = found["mask"][0]
+    assert found["ids"][0][mask].tolist() == wanted["input_ids"]
+    assert found["types"][0][mask].tolist() == wanted.get("token_type_ids", [0] * mask.sum())
+    assert ours.counts(["a [SEP] b"]) == [len(theirs("a [SEP] b")["input_ids"])]
+    for wrong in ({"model_input_names": "input_ids"}, {"split_special_tokens": "yes"}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* in tokenizer_config\.json: give"):
+            text.tokenizer(tmp_path, length=10)
+
+
 @pytest.mark.parametrize(
     ("kind", "config"),
     [

@@ -58,20 +58,48 @@ def test_wrong_sentences_and_labels_are_refused(folder):
         word_labels(begins, [[1, 2], [3]])
 
 
-def test_a_tokenizer_that_would_join_words_is_refused(tmp_path):
-    from tokenizers import Tokenizer, models, pre_tokenizers
+def cutters():
+    """Pre-tokenizers, and whether words given alone are as in a text."""
+    from tokenizers import Regex, pre_tokenizers
 
-    backend = Tokenizer(models.BPE({"<|endoftext|>": 0, "a": 1}, []))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.Split(Regex(r" ?\p{L}+"), "isolated")
+    words = pre_tokenizers.Split(Regex(r"\p{L}+"), "removed", invert=True)
+    bare, spaced = (pre_tokenizers.ByteLevel(add_prefix_space=space) for space in (False, True))
+    return {
+        "GPT-2": (bare, False),
+        "RoBERTa, told so": (spaced, True),
+        "Llama 3": (pre_tokenizers.Sequence([letters, bare]), False),
+        "CLIP": (pre_tokenizers.Sequence([words, bare]), True),
+        "BERT": (pre_tokenizers.BertPreTokenizer(), True),
+        "XLM-R": (pre_tokenizers.Metaspace(prepend_scheme="always"), True),
+        "Mistral": (pre_tokenizers.Metaspace(prepend_scheme="first", split=False), True),
+        "unmarked": (pre_tokenizers.Metaspace(prepend_scheme="never"), False),
+    }
+
+
+@pytest.mark.parametrize("name", cutters())
+def test_a_tokenizer_that_would_join_words_is_refused(name, tmp_path):
+    from tokenizers import Tokenizer, models
+
+    backend = Tokenizer(models.BPE({"<|endoftext|>": 0, "a": 1, "Ġ": 2, "▁": 3}, []))
+    backend.pre_tokenizer, apart = cutters()[name]
     backend.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(ValueError, match="add_prefix_space=False: this tokenizer would join the words"):
-        words(text.tokenizer(tmp_path / "tokenizer.json", length=4), [["a", "a"]])
+    tokenizer = text.tokenizer(tmp_path / "tokenizer.json", length=8)
+    if apart:
+        x, begins = words(tokenizer, [["a", "a"]])
+        assert x["ids"].tolist() == tokenizer(["a a"])["ids"].tolist()
+        assert begins.max() == 1
+    else:
+        with pytest.raises(ValueError, match=r"would join the words of a sentence.*set add_prefix_space to true"):
+            words(tokenizer, [["a", "a"]])
 
 
 def test_a_file_of_columns_is_read_by_sentences(tmp_path):
     path = tmp_path / "some.conll"
     path.write_text("EU NNP B-org\nrejects VBZ O\n\n\nNew York\tB-loc\n \t\nend\tO", encoding="utf-8")
     assert conll.read(path) == ([["EU", "rejects"], ["New York"], ["end"]], [["B-org", "O"], ["B-loc"], ["O"]])
+    path.write_text("-DOCSTART- -X- -X- O\n\nEU NNP B-org\n\n-DOCSTART- O\nend O\n", encoding="utf-8")
+    assert conll.read(path) == ([["EU"], ["end"]], [["B-org"], ["O"]])
     path.write_text("EU B-org\nalone\n", encoding="utf-8")
     with pytest.raises(ValueError, match="line 2: 'alone' has one column"):
         conll.read(path)

@@ -32,6 +32,18 @@ def test_an_adapter_that_does_not_say_its_network_is_told(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("method", ["fp8", "bitsandbytes"])
+def test_quantised_weights_are_refused_by_their_method(method, tmp_path):
+    """Without their scales, which unused= would leave out, the numbers are no weights."""
+    folder = made.folder(tmp_path, made.BERT)
+    config = {**json.loads((folder / "config.json").read_text()), "quantization_config": {"quant_method": method}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"quantization_config of quant_method='{method}': .*from before they were"):
+        load(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": None}))
+    assert load(folder).labels is None
+
+
 def test_an_adapters_repository_is_told(hub):
     hub.commit("org/adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"})
     with pytest.raises(FileNotFoundError, match=r"org/adapter holds a PEFT adapter.*jtl\.peft\.load"):

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from jtl import heads
 from jtl.backbones.registry import FAMILIES
 from jtl.networks import network
 from jtl.params import flatten, unflatten
@@ -55,7 +54,7 @@ def tensors(config: dict[str, Any], naming: str = "transformers", classes: int =
     """A file's tensors by the names of `naming`, every one random."""
     family = FAMILIES[config["model_type"]]
     config = family.complete(config, naming)
-    backbone, head = family.backbone(config), heads.linear(classes)
+    backbone, head = family.backbone(config), family.head(config, classes)
     made = network(backbone=backbone, head=head).init
     shapes = jax.eval_shape(made, jax.random.key(0), family.example(config))
     draw = np.random.default_rng(seed)

@@ -8,9 +8,9 @@ import flax.linen as nn
 from jtl.backbones.bert import names as maps
 from jtl.backbones.bert.network import Pooler, bert
 from jtl.backbones.config import Config, Depth, Range, Rate, TransformerConfig, Vocabulary, Whole
+from jtl.backbones.embedded import EmbeddingConfig, embedded, nameable
 from jtl.backbones.family import HEADLESS, PLAIN, Family, by_preset, sentence, with_head
 from jtl.model import Model
-from jtl.nn.sentence_pooling import sentences
 from jtl.nn.sizes import Size
 from jtl.nn.transformer import exact_gelu
 from jtl.weights.mapping.rules import Rule
@@ -20,13 +20,6 @@ _Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 _MINI = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
 _ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-
-
-class EmbeddingConfig(Config):
-    """How an embedding of a text is made of its tokens, as sentence-transformers does it."""
-
-    pooling: Annotated[tuple[str, ...], Range(1, 8)]
-    normalise: bool
 
 
 class _EncoderConfig(Config):
@@ -140,18 +133,12 @@ def _family(
 ) -> Family[C]:
     """One of the three; `table` is headless or not, and `depth` the entry that says how many blocks there are."""
 
-    def embedded(config: C) -> Model:
-        net, how = backbone(config), config.embedding
-        return net if how is None else sentences(net, pooling=how.pooling, normalise=how.normalise)
-
     def tables(config: C) -> dict[str, Sequence[Rule]]:
         found: dict[str, Sequence[Rule]] = {HEADLESS: table(True), "transformers": table(False)}
         if isinstance(config, RobertaConfig):
             # The classifier's first layer is the pooler of a network without one.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]
-        if config.embedding is not None:  # transformers has no classifier of it
-            return {name: [rule for rule in rules if "head/" not in str(rule.path)] for name, rules in found.items()}
-        return found
+        return nameable(found, config.embedding)
 
     def bare(config: C) -> str | None:
         return None if isinstance(config, DistilBertConfig) and config.add_pooling_layer else f"{name}Model"
@@ -161,7 +148,7 @@ def _family(
         config=config,
         names=", ".join(presets),
         named=by_preset(config.model_type, presets),
-        backbone=embedded,
+        backbone=lambda config: embedded(backbone(config), config.embedding),
         example=_example,
         tables=tables,
         architecture=architecture,

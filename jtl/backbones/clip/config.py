@@ -70,6 +70,7 @@ class ClipTextConfig(_ClipConfig, _TextConfig, model_type="clip_text_model"):
     intermediate_size: Whole = 2048
     vocab_size: Vocabulary = 49408
     max_position_embeddings: Whole = 77
+    is_causal: Literal[True] = True
     eos_token_id: Annotated[int, Range(0, 1 << 24)] = 49407
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from jtl import heads
 from jtl.backbones.config import Config, Depth, Range, Rate, Vocabulary, Whole
+from jtl.backbones.embedded import EmbeddingConfig, embedded, nameable
 from jtl.backbones.family import Family, by_preset, sentence
 from jtl.backbones.gpt2 import names as maps
 from jtl.backbones.gpt2.network import gpt2
@@ -47,9 +48,11 @@ class Gpt2Config(
     scale_attn_weights: Literal[True] = True
     scale_attn_by_inverse_layer_idx: Literal[False] = False
     add_cross_attention: Literal[False] = False
+    is_causal: bool = True
     tie_word_embeddings: bool = True
     eos_token_id: _Token | None = 50256
     pad_token_id: _Token | None = None
+    embedding: EmbeddingConfig | None = None
 
     @classmethod
     def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
@@ -68,6 +71,7 @@ def _backbone(config: Gpt2Config) -> Model:
         dropout=config.resid_pdrop,
         attention_dropout=config.attn_pdrop,
         tied=config.tie_word_embeddings,
+        causal=config.is_causal,
     )
 
 
@@ -76,9 +80,11 @@ FAMILIES = (
         config=Gpt2Config,
         names=", ".join(_PRESETS),
         named=by_preset("gpt2", _PRESETS),
-        backbone=_backbone,
+        backbone=lambda config: embedded(_backbone(config), config.embedding),
         example=lambda config: sentence(min(128, config.n_positions)),
-        tables=lambda config: {"transformers": maps.transformers(config.tie_word_embeddings)},
+        tables=lambda config: nameable(
+            {"transformers": maps.transformers(config.tie_word_embeddings)}, config.embedding
+        ),
         architecture="GPT2ForSequenceClassification",
         # The model of language has no parameters of its own where its last layer is the words' embedding.
         bare=lambda config: "GPT2LMHeadModel" if config.tie_word_embeddings else "GPT2Model",

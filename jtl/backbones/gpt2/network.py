@@ -1,4 +1,4 @@
-"""GPT-2, a causal text decoder."""
+"""GPT-2, a text decoder."""
 
 from typing import Literal
 
@@ -31,6 +31,7 @@ def gpt2(
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
     tied: bool = True,
+    causal: bool = True,
 ) -> Model:
     """A GPT-2: embeddings of words and positions through causal pre-norm blocks.
 
@@ -54,6 +55,7 @@ def gpt2(
       dropout: after both branches of each block, in training.
       attention_dropout: of the attention weights, in training.
       tied: whether the words' embeddings give `logits`; without it there are none.
+      causal: whether a token sees those before it alone; without it all tokens see each other.
 
     Raises:
       ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
@@ -65,7 +67,9 @@ def gpt2(
     check_size(size, embedding_dropout=embedding_dropout, dropout=dropout, attention_dropout=attention_dropout)
     if vocabulary < 1 or positions < 1:
         raise ValueError(f"vocabulary={vocabulary}, positions={positions}: give at least 1 of each")
-    return from_linen(_Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout, tied))
+    return from_linen(
+        _Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout, tied, causal)
+    )
 
 
 class _Gpt2(nn.Module):
@@ -77,6 +81,7 @@ class _Gpt2(nn.Module):
     dropout: float
     attention_dropout: float
     tied: bool
+    causal: bool
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -90,7 +95,9 @@ class _Gpt2(nn.Module):
         x = words(ids) + place(counted(mask) if places is None else beyond(places))
         x = x if segments is None else x + words(segments)
         x = nn.Dropout(self.embedding_dropout, deterministic=not train)(x)
-        before = jnp.tril(jnp.ones((1, 1, tokens, tokens), bool)) & mask[:, None, None]
+        seen = mask[:, None, None]
+        if self.causal:
+            seen &= jnp.tril(jnp.ones((1, 1, tokens, tokens), bool))
         features = {}
         for i in range(1, depth + 1):
             block = Block(
@@ -102,7 +109,7 @@ class _Gpt2(nn.Module):
                 activation=nn.gelu,
                 name=f"block{i}",
             )
-            x = features[f"stage{i}"] = block(x, train, before)
+            x = features[f"stage{i}"] = block(x, train, seen)
         x = LayerNorm(self.eps, name="norm")(x)
         features |= {"last": x, "mean": mean_of_tokens(x, mask), "pooled": last_token(x, mask)}
         return features | {"logits": words.attend(x)} if self.tied else features

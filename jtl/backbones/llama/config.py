@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from jtl import heads
 from jtl.backbones.config import Depth, Range, Rate, TransformerConfig, Vocabulary, Whole
+from jtl.backbones.embedded import EmbeddingConfig, embedded, nameable
 from jtl.backbones.family import PLAIN, Family, by_preset, sentence
 from jtl.backbones.llama import names as maps
 from jtl.backbones.llama.network import LlamaParts, llama
@@ -40,8 +41,10 @@ class DecoderConfig(TransformerConfig):
     partial_rotary_factor: _One | None = None
     original_max_position_embeddings: Literal[None] = None
     attention_dropout: Rate = 0.0
+    is_causal: bool = True
     tie_word_embeddings: bool = False
     with_lm_head: bool = False
+    embedding: EmbeddingConfig | None = None
     head_norm: ClassVar[bool] = False
     """Whether each head's queries and keys are normalised."""
 
@@ -180,6 +183,7 @@ def _backbone(config: DecoderConfig) -> Model:
             "up" in config.biased,
             config.head_norm,
             config.logits,
+            config.is_causal,
         ),
         eps=config.rms_norm_eps,
         attention_dropout=config.attention_dropout,
@@ -211,9 +215,9 @@ def _family(config: type[C], name: str, presets: Mapping[str, Mapping[str, Any]]
         config=config,
         names=", ".join(presets),
         named=by_preset(config.model_type, presets),
-        backbone=_backbone,
+        backbone=lambda config: embedded(_backbone(config), config.embedding),
         example=lambda config: sentence(min(128, config.max_position_embeddings)),
-        tables=_tables,
+        tables=lambda config: nameable(_tables(config), config.embedding),
         architecture=f"{name}ForSequenceClassification",
         bare=bare,
         head=lambda config, classes: heads.linear(classes, bias=False),

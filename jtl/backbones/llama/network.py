@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen2 and Qwen3, causal text decoders."""
+"""Llama, Mistral, Qwen2 and Qwen3, text decoders."""
 
 from typing import Literal, NamedTuple
 
@@ -30,6 +30,8 @@ class LlamaParts(NamedTuple):
       head_norm: whether each head's queries and keys are normalised, as in Qwen3.
       logits: what gives them: the layer "lm_head", or, where weights are tied, the embeddings of "words"; None for no
         `logits`.
+      causal: whether a token sees those before it alone; without it all tokens see each other, as in networks that
+        embed texts.
     """
 
     groups: int | None = None
@@ -39,6 +41,7 @@ class LlamaParts(NamedTuple):
     mlp_bias: bool = False
     head_norm: bool = False
     logits: Literal["lm_head", "words"] | None = "lm_head"
+    causal: bool = True
 
 
 _PLAIN = LlamaParts()
@@ -119,13 +122,15 @@ class _Llama(nn.Module):
         words = nn.Embed(self.vocabulary, self.size.width, embedding_init=trunc_normal, name="words")
         x = words(ids)
         cos, sin = turns(self.rotary, counted(mask) if places is None else places, self.head, x.dtype)
-        before = jnp.tril(jnp.ones((1, 1, tokens, tokens), bool)) & mask[:, None, None]
+        seen = mask[:, None, None]
+        if self.parts.causal:
+            seen &= jnp.tril(jnp.ones((1, 1, tokens, tokens), bool))
         features = {}
         for i in range(1, self.size.depth + 1):
             block = _Block(
                 self.size, self.parts, self.groups, self.head, self.eps, self.attention_dropout, name=f"block{i}"
             )
-            x = features[f"stage{i}"] = block(x, train, before, cos, sin)
+            x = features[f"stage{i}"] = block(x, train, seen, cos, sin)
         x = RMSNorm(self.eps, name="norm")(x)
         features |= {"last": x, "mean": mean_of_tokens(x, mask), "pooled": last_token(x, mask)}
         if self.parts.logits == "words":
@@ -149,7 +154,7 @@ class _Block(nn.Module):
         self,
         x: Float[Array, "batch tokens width"],
         train: bool,
-        mask: Bool[Array, "batch 1 tokens tokens"],
+        mask: Bool[Array, "batch 1 #tokens tokens"],
         cos: Float[Array, "#batch tokens 1 half"],
         sin: Float[Array, "#batch tokens 1 half"],
     ) -> Float[Array, "batch tokens width"]:

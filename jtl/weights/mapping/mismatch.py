@@ -17,6 +17,9 @@ HINTS = {
 # A classifier of speakers has a projection too, of another size, and a layer whose name an encoder's begin with.
 XVECTOR = r"(?:projector|tdnn|classifier|objective|feature_extractor)\..*"
 
+# What turns numbers of 4 or 8 bits into weights, by the names of FP8, bitsandbytes and GPTQ; CLIP has a logit_scale.
+SCALES = r".*(?<!logit)_scale(?:_inv)?|(?:.*\.)?(?:SCB|(?:nested_)?(?:absmax|quant_map)|quant_state\..*|qzeros|scales)"
+
 
 class Misfits(NamedTuple):
     """Of a file and a model.
@@ -62,6 +65,9 @@ class Misfits(NamedTuple):
             return [
                 f"x-vectors of speakers are not read, only the encoder; to load the rest alone: unused={(XVECTOR,)!r}"
             ]
+        scale = next((name for name in self.unexpected if re.fullmatch(SCALES, name)), None)
+        if scale is not None:
+            return [f"{show(scale)} scales quantised weights, which are not read: give those from before"]
         drawn, left = branches(self.missing, self.given, "/"), branches(self.unexpected, self.used, ".")
         if self.problems or len(self.missing) > len(self.given) or len(drawn) + len(left) > FEW:
             return []

@@ -176,6 +176,44 @@ def test_a_classifier_of_tokens_gives_its_encoder(kind, tmp_path):
         close(features["last"], getattr(net, kind)(**to_torch(x)).last_hidden_state, 1e-5, "last")
 
 
+def with_pooler(net, folder):
+    """A network's folder as versions 2 and 3 of transformers wrote it, with its encoder's pooler."""
+    net.save_pretrained(folder)
+    kind = net.config.model_type
+    part = f"{kind}.pooler.dense"
+    drawn = np.random.default_rng(3).normal(size=(12, 12)).astype(np.float32)
+    old = {**load_file(folder / "model.safetensors"), f"{part}.weight": drawn, f"{part}.bias": drawn[0]}
+    save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    return [f"{part}.bias", f"{part}.weight"]
+
+
+@pytest.mark.parametrize("head", ["ForTokenClassification", "ForQuestionAnswering"])
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_head_on_tokens_passes_over_an_old_pooler(kind, head, tmp_path):
+    """With it the classes of tokens would be taken for those of texts."""
+    layer = r"qa_outputs\..*" if head == "ForQuestionAnswering" else r"classifier\..*"
+    poolers = with_pooler(hf_text(kind, head), tmp_path)
+    with pytest.raises(WeightNameError, match="2 tensors of the file have no parameter"):
+        load(tmp_path)
+    loaded = load(tmp_path, unused=(layer,))
+    assert loaded.naming == HEADLESS
+    assert set(loaded.report.unused) > set(poolers)
+    assert loaded.variables.params["head"] == {}
+    new = load(tmp_path, unused=(layer,), classes=2, reinit=("head/.*",)).report
+    assert set(poolers) < {one.name for one in new.loaded}
+
+
+def test_robertas_classifier_goes_before_an_old_pooler(tmp_path):
+    """As roberta-large-mnli has both: transformers computes with the classifier's layer alone."""
+    net, x = hf_text("roberta"), texts("roberta")
+    poolers = with_pooler(net, tmp_path)
+    loaded = load(tmp_path)
+    assert set(loaded.report.unused) == set(poolers)
+    with torch.no_grad():
+        wanted = net(**to_torch(x)).logits
+    close(forward(loaded.network, train=False)(loaded.variables, x, None)[1], wanted, 1e-5, "logits")
+
+
 @pytest.mark.parametrize("name", ["XLMRoberta", "Camembert"])
 def test_robertas_of_other_names(name, tmp_path):
     """By the usual vocabulary of the other, and written as a RoBERTa of the same logits."""

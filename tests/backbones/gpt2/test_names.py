@@ -113,6 +113,14 @@ def test_padding_before_a_text_changes_nothing(references, tmp_path):
     assert np.abs((moved - theirs.logits).numpy()[mask]).max() > 0.1
 
 
+def test_tokens_see_each_other_where_the_config_says_so(references, tmp_path):
+    net, x = made("GPT2LMHeadModel", **SIZES["even"], is_causal=False), references.texts("roberta")
+    net.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    found = forward(loaded.network, train=False)(loaded.variables, x, None)[0]
+    compare(found, net, positioned(references.to_torch(x)), x["mask"], 1e-5)
+
+
 def test_given_segments_and_places_are_transformers_ids(references, tmp_path):
     """Segments are ids, whose words' embeddings are added."""
     import torch

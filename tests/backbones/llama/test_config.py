@@ -34,6 +34,8 @@ SLIDING = ["full_attention", "sliding_attention"]
         ("llama", {"original_max_position_embeddings": 64}, "original_max_position_embeddings=64 is not read, only"),
         ("llama", {"head_dim": 2, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "heads of width 2"),
         ("llama", {"tie_word_embeddings": True, "with_lm_head": True}, "with_lm_head=True and tie_word_embeddings"),
+        ("qwen2", {"is_causal": "no"}, "qwen2 with is_causal='no': give true or false"),
+        ("clip_text_model", {"is_causal": False}, "clip_text_model with is_causal=False is not read, only with True"),
         ("mistral", {}, "mistral with sliding_window=4096 is not read, only with null or at least.*131072"),
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window=True, sliding_window=4096"),
         ("qwen3", {"layer_types": SLIDING, "num_hidden_layers": 2}, "layer_types=.*sliding_attention"),

@@ -144,6 +144,18 @@ def test_padding_before_a_text_changes_nothing(references, tmp_path):
         close(np.asarray(run(right)[name])[right["mask"]], value.detach().numpy()[left["mask"]], 1e-5, name)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_tokens_see_each_other_where_the_config_says_so(references, name, tmp_path):
+    """Of a batch with padding: without any, transformers' `sdpa` attention is causal nevertheless."""
+    net, x = references.made(name, is_causal=False), references.texts("right", "left")
+    net.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    theirs = references.told(net, references.to_torch(x))
+    compare(features_of(loaded, loaded.variables.params, x), theirs, x["mask"], 1e-5)
+    seen = references.told(references.made(name), references.to_torch(x))["last"]
+    assert (theirs["last"] - seen).abs()[0, 0].max() > 0.1
+
+
 def test_given_places_are_transformers_position_ids(references, tmp_path):
     import torch
 

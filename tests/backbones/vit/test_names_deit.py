@@ -148,12 +148,12 @@ def test_images_go_in_as_the_published_files_have_them(tmp_path):
     told = {"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224, "resample": 3, **half}
     flags = {f"do_{what}": True for what in ("resize", "center_crop", "normalize")}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(told | flags))
-    assert load(tmp_path).preprocessing == ((256, 256), 224, "bicubic", (0.5,) * 3, (0.5,) * 3)
-    assert load(tmp_path, image=28).preprocessing == ((32, 32), 28, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    assert load(tmp_path).preprocessing == ((256, 256), 224, "bicubic", (0.5,) * 3, (0.5,) * 3, "floor")
+    assert load(tmp_path, image=28).preprocessing == ((32, 32), 28, "bicubic", (0.5,) * 3, (0.5,) * 3, "floor")
 
 
 def test_images_go_in_as_timm_has_them():
     for name, resized, crop in (("tiny_distilled_patch16_224", 248, 224), ("base_distilled_patch16_384", 384, 384)):
         found = recognise(None, f"deit_{name}.fb_in1k")
         assert found.entries["model_type"] == "deit"
-        assert found.preprocessing == (resized, crop, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        assert found.preprocessing == (resized, crop, "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "round")
