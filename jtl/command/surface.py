@@ -91,7 +91,7 @@ def adapt(settings: AdaptSettings) -> int:
 def sweep(
     out: Path, grid: tuple[str, ...], by: str | None, low: bool, command: list[str], recipe: Callable[[list[str]], Any]
 ) -> int:
-    """Runs a grid and prints its ranking.
+    """Runs a grid and prints its ranking; 1 where a run failed.
 
     Args:
       out: the sweep's folder.
@@ -102,7 +102,7 @@ def sweep(
       recipe: from the words after `train` to what the recipe's `train()` returns.
 
     Raises:
-      ValueError: for a command that is not swept, or a ranking that is not known.
+      ValueError: for a command that is not swept, a ranking that is not known, or where all runs failed.
     """
     from jtl.command import sweep
     from jtl.command.swept import execute, favoured, ranking
@@ -111,8 +111,11 @@ def sweep(
     rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
     ranks = sweep.ranked(rows, found, low or (command[0] == "adapt" and found in LOW))
     note = favoured(ranks, found) if command[0] == "adapt" else None
-    print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note)}")
-    return 0
+    failed = sweep.failures(rows)
+    print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note, failed)}")
+    for settings, why in failed:
+        print(f"jtl: the run of {settings} failed: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def features(
