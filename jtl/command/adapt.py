@@ -23,7 +23,10 @@ from jtl.model import Variables
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
-from jtl.selection.validators.watch import ORACLE
+from jtl.selection.validators.watch import MEAN_WEIGHT, ORACLE
+
+FAR = 0.5
+"""A mean of the weights of `label_free` below it, or above 1 / 0.5, is told."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,12 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
         notes.append("batch normalisation is folded into these weights: its statistics and scales stay as they are")
     loaded = loaded._replace(variables=before)
     best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, say).run()
+    if (mean := scores["after"].get(MEAN_WEIGHT, 1.0)) < FAR or mean > 1 / FAR:
+        notes.append(
+            f"the source's validation examples have the mean weight {mean:.2g} under the target, which is 1 where the"
+            f" domains overlap: {settings.watch} is that of few examples; watch another score, as clustering"
+        )
+        say(notes[-1])
     found: list[Any] = []
     for one in (before, best):
         logits = passes.logits(loaded._replace(variables=one), inputs)
