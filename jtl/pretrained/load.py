@@ -29,7 +29,7 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter
+from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapted, refuse_adapter
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.truncate import shortened
 from jtl.pretrained.wrappers import unwrapped
@@ -171,7 +171,9 @@ def load(
     named = tables(family, described)
     tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
     left = matching(unused, tensors, "unused", "tensors of the file")
-    kind = naming([name for name in tensors if name not in left], named)
+    asked = [name for name in tensors if name not in left]
+    refuse_adapted(path, asked)
+    kind = naming(asked, named)
     bare = _classes(None, tensors, named[kind]) is None
     if kind == HEADLESS and classes is not None:
         kind = "transformers"  # the layers that the file lacks are missed, unless they are re-initialised
