@@ -4,6 +4,7 @@ Only what a command needs is imported, when it is needed: `jtl --help` does not 
 """
 
 import ast
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # the process is the command's own
         keep_freed_memory()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
     given = list(sys.argv[1:] if argv is None else argv)
     # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
     known = {"demo": 1, "train": 2, "describe": 2}.get(given[0] if given else "", len(given))

@@ -1,6 +1,5 @@
 """Many runs of one command over a grid of its options, ranked by a number of each run."""
 
-import csv
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 
 from jtl.command.grid import Point, name_of, points, words_of
 from jtl.command.settings import writable
+from jtl.command.written import write_table, write_whole
 from jtl.report import Table, show
 from jtl.report.bars import bars
 from jtl.report.page import Page
@@ -108,13 +108,11 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
         row: dict[str, Any] = {"settings": point, "numbers": {}}
         try:
             row["numbers"] = execute([*command, *words, "--out", str(out / name_of(point))])
-        except (NonFiniteLoss, ValueError) as error:
+        except (NonFiniteLoss, ValueError, FileNotFoundError) as error:
             row["diverged" if isinstance(error, NonFiniteLoss) else "refused"] = str(error)
             print(f"run {i + 1} failed: {error}", flush=True)
         rows.append({**row, "seconds": round(time.perf_counter() - began, 2)})
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps({"command": list(command), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)  # never half of it, even where the process is killed
+        write_whole(file, json.dumps({"command": list(command), "rows": rows}, indent=1) + "\n")
     return [next(row for row in rows if row["settings"] == point) for point in wanted]
 
 
@@ -191,8 +189,7 @@ def write(
     if "ORACLE" in by:
         title += "; ORACLE: by the labels of the target, which a user does not have"
     show(Table(title, columns, rows))
-    with open(out / "sweep.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+    write_table(out / "sweep.csv", [columns, *rows])
     if note is not None:
         print(note)
     page = Page(f"Sweep of jtl {' '.join(command)}")

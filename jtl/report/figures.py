@@ -67,13 +67,13 @@ def counted(matrix: Any, classes: Sequence[str]) -> np.ndarray:
 
 
 def short(name: str, most: int = LONG) -> str:
-    """A name without its middle where it is long.
+    """A name as it can be drawn: without its middle where it is long, and with escapes of what is not UTF-8.
 
     Example:
       >>> short("photographs", 7)
       'pho…phs'
     """
-    half = (most - 1) // 2
+    name, half = name.encode("utf-8", "backslashreplace").decode(), (most - 1) // 2
     return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
 
 

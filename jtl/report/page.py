@@ -138,7 +138,7 @@ class Page:
     def write(self, path: Path) -> Path:
         """Writes the page; returns where."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text(), encoding="utf-8")
+        path.write_text(self.text(), encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
         return path
 
 

@@ -32,6 +32,8 @@ def test_no_two_points_share_a_folder():
 
 def _execute(words):
     rate = float(words[words.index("--learning-rate") + 1])
+    if rate == 2:
+        raise FileNotFoundError("no such weights")
     if rate > 1:
         raise NonFiniteLoss(f"the loss of {rate} is nan")
     if rate == 1 and "--seed" in words and words[words.index("--seed") + 1] == "1":
@@ -71,8 +73,8 @@ def test_a_run_that_was_refused_is_tried_again(tmp_path):
     again = sweep.run(["train", "x"], grid, tmp_path, lambda words: {"other": 1.0, "accuracy": 0.9})
     assert [row["numbers"]["accuracy"] for row in again] == [1.0, 0.9, 0.5, 0.5]
     assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 4
-    with pytest.raises(ValueError, match=r"all 2 runs of the sweep failed:\nlearning_rate=3: .*\nlearning_rate=4: "):
-        sweep.ranked(sweep.run(["train", "x"], ["learning_rate=3,4"], tmp_path / "b", _execute), "accuracy")
+    with pytest.raises(ValueError, match=r"all 2 runs of the sweep failed:\nlearning_rate=2: .*\nlearning_rate=4: "):
+        sweep.ranked(sweep.run(["train", "x"], ["learning_rate=2,4"], tmp_path / "b", _execute), "accuracy")
 
 
 RECIPE = '''"""A recipe that diverges at a high rate."""
