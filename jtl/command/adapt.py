@@ -16,6 +16,7 @@ from jtl.command.adapt_target import target_of
 from jtl.command.adapt_training import FREE, Training
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored
 from jtl.command.source import Examples, joined
 from jtl.command.splits import shared, split
@@ -77,8 +78,11 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     splits = split(source.read(settings.source, text=settings.text, label=settings.label), settings.seed)
     train, key = splits["train"], jax.random.key(settings.seed)
     target = target_of(settings, train)
+    if settings.watch == "mixval" and train.kind == "texts":
+        raise ValueError("watch='mixval' mixes the numbers of two inputs, and the data are texts: watch another score")
     options = {"arch": settings.arch, "kind": train.kind, "size": settings.size}
-    loaded = pretrained(settings.weights, train.classes, key=rng.stream(key, "head"), **options)
+    weights = weights_of(settings.weights)
+    loaded = pretrained(weights, train.classes, key=rng.stream(key, "head"), **options)
     if settings.method == "ada_bn" and (folded(loaded.variables) or not jax.tree.leaves(loaded.variables.stats)):
         has = "has no batch normalisation" if not folded(loaded.variables) else "has it folded into its convolutions"
         raise ValueError(
@@ -88,7 +92,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     own, judged = joined(list(splits.values())).items, target.judged
     others = () if judged is None else judged.items
     items = (*own, *target.examples.items)
-    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size, others=others)
+    inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
     notes = [*(f"source: {note}" for note in shared(splits)), *(f"target: {note}" for note in target.notes)]

@@ -98,13 +98,13 @@ def rank(
 
 
 def export(
-    run: Run, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
+    run: Run, out: Positional[Path | None] = None, /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
 ) -> tuple[str, tuple]:
     """The network of a run in the files of another library.
 
     Args:
       run: the folder of a run of `jtl finetune` or `jtl adapt`, or one that `jtl.save` wrote.
-      out: the folder to write.
+      out: the folder to write; None: `export-FORMAT` in that of the run.
       format: transformers', timm's, torchvision's, or jtl's own.
     """
     return "export", (run, out, format)

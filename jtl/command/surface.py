@@ -7,29 +7,9 @@ from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.few_settings import FewShot
+from jtl.command.runs import saved as saved
 from jtl.command.settings import Settings, writable
-from jtl.command.settings import read as run_of
 from jtl.paths import local
-
-
-def saved(run: Path) -> Path | None:
-    """The saved network of a run of `jtl finetune` or `jtl adapt`, or of a folder of weights; None for anything else.
-
-    That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
-
-    Raises:
-      ValueError: for a run that has checkpoints and is not finished, or whose `run.json` is damaged.
-    """
-    run = run.expanduser()
-    if run_of(run) is not None:
-        return run / "model"
-    if any((run / "checkpoints").glob("step_*/manifest.json")):
-        raise ValueError(
-            f"{str(run)!r} holds a run without a saved network, because it was not finished or is a recipe's: give its"
-            f" checkpoints, {str(run / 'checkpoints')!r}, or start the run again to finish it"
-        )
-    weights = (run / "model.safetensors").is_file() or any(run.glob("step_*/manifest.json"))
-    return run if weights and (run / "config.json").is_file() else None
 
 
 def _tell(folder: Path) -> None:
@@ -169,8 +149,8 @@ def rank(
     return 0
 
 
-def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
-    """Writes a saved network for another library.
+def export(run: Path, out: Path | None, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
+    """Writes a saved network for another library; without a folder into `export-FORMAT` of the run's.
 
     Raises:
       ValueError: where the folder is no run and no saved network.
@@ -183,6 +163,7 @@ def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "j
             f"{str(run)!r} is no run of `jtl finetune` or `jtl adapt`, no folder that jtl.save wrote, and no"
             " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
         )
+    out = run.expanduser() / f"export-{format}" if out is None else out
     use.export(folder, out, format)
     _tell(folder)
     print(f"{out}: written for {format}")

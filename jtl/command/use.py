@@ -13,6 +13,7 @@ import numpy as np
 from jtl.command import passes, source
 from jtl.command.inputs import texts_in_tables
 from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import read, writable
 from jtl.command.written import write_table
@@ -257,6 +258,7 @@ def features(
             other = next(item for item in items if item not in heard)
             raise ValueError(f"{str(heard[0])!r} is a sound and {str(other)!r} an image: give one kind")
         kind = "sounds" if heard else "images"
+    weights = weights_of(weights)
     loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
     seconds = _about(Path(weights)).get("seconds") if kind == "sounds" else None
     how, loaded = inputs_of(loaded, weights, kind, items, size, seconds=seconds)
