@@ -299,6 +299,18 @@ def test_a_sweep_of_the_command_ranks_methods_without_labels(made, tmp_path, cap
     assert f"Best: method={first}" in (tmp_path / "sweep.html").read_text()
 
 
+def test_mixval_watches_an_adaptation_of_images_alone(made, tmp_path, capsys):
+    words = _words(made, "unsorted", "mcc", tmp_path / "run", "--watch", "mixval")
+    assert cli.main(words) == 0
+    scores = json.loads((tmp_path / "run" / "run.json").read_text())["scores"]
+    assert all(0 <= scores[when]["mixval"] <= 1 for when in ("before", "after"))
+    for name in ("here", "there"):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(f"{name} {i},{i % 2}\n" for i in range(12)))
+    words[1:3] = [str(tmp_path / "here.csv"), str(tmp_path / "there.csv")]
+    assert cli.main([*words, "--out", str(tmp_path / "texts")]) == 2
+    assert "watch='mixval' mixes the numbers of two inputs, and the data are texts" in capsys.readouterr().err
+
+
 def test_methods_are_not_ranked_by_what_they_maximise_unsaid():
     row = lambda method: {"settings": {"method": method}, "numbers": {"im": 1.0, "bnm": 0.5}, "seconds": 1.0}  # noqa: E731
     ranks = sweep.ranked([row(name) for name in ("mcc", "im", "shot", "bnm")], "im")

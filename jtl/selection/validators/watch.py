@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -114,7 +113,7 @@ def _rows(net: Model) -> Callable:
 
 def _mixed(net: Model) -> Callable[[Variables, Any], float]:
     """The mean of MixVal's two scores on the rows of the target that count."""
-    look = jax.jit(lambda variables, x: net.apply(variables, x, train=False, key=None)[0].output)
+    look = collector(_rows(net), only=("output",))  # on the mesh of the variables, as the other scores
 
     def run(variables: Variables, target: Any) -> float:
         parts = []
@@ -127,8 +126,7 @@ def _mixed(net: Model) -> Callable[[Variables, Any], float]:
 
         def predict(x: np.ndarray) -> np.ndarray:
             full = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, 0)])
-            found = [np.asarray(look(variables, full[i : i + size])) for i in range(0, len(full), size)]
-            return np.concatenate(found)[: len(x)]
+            return look(variables, [{"x": full[i : i + size]} for i in range(0, len(full), size)])["output"][: len(x)]
 
         return float(np.mean(list(mixval(predict, np.concatenate(parts)).values())))
 

@@ -167,7 +167,7 @@ def test_fit_keeps_the_checkpoint_that_a_validator_prefers(tmp_path):
     y = x[:, :3].argmax(1)
     source = jtl.data.arrays(x, y, batch_size=8, classes=3)
     target = jtl.data.arrays(x + 0.5, batch_size=8, shuffle=False)
-    look = v.label_free(net, target, ["im", "dev", "source_accuracy"], source=source)
+    look = v.label_free(net, target, ["im", "dev", "source_accuracy", "mixval"], source=source)
     validation = jtl.Validation(jtl.evaluation(net), source, every=2, watch="im", mode="max", also=[look])
     objective = jtl.finetune(net)
     step = jtl.make_step(objective, optax.adam(1e-2))
