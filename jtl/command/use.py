@@ -195,7 +195,8 @@ def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Judg
     loaded, kind = opened(folder)
     own = columns(folder, text, label)
     parts = source.parts_of(data.expanduser())
-    if parts and "train" not in parts and all(place in parts.values() for place in visible(data.expanduser())):
+    folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
+    if parts and "train" not in parts and set(folders) <= set(parts.values()):
         data = parts.get("test", next(iter(parts.values())))  # nothing is learned here, so a split alone is enough
     found = source.read(data, text=own.text, label=own.label, classes=loaded.labels)
     examples = found.get("test", found.get("val", found.get("all", found.get("train"))))

@@ -127,6 +127,7 @@ def test_a_run_is_weights_of_all_commands(made, run, tmp_path, capsys):
 
 def test_a_test_split_alone_is_evaluated(made, run, tmp_path, capsys):
     shutil.copytree(made / "photos", tmp_path / "test")
+    (tmp_path / "README.md").touch()
     assert cli.main(["eval", str(run), str(tmp_path)]) == 0
     assert "accuracy 100.0 % of 28" in capsys.readouterr().out
     shutil.copytree(made / "photos" / "red", tmp_path / "green")
