@@ -35,7 +35,7 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
     Raises:
       ValueError: where the matrix is not square, has not as many rows as there are names, or none, or is not finite.
     """
-    counts, classes = counted(matrix, classes), [short(str(name)) for name in classes]
+    counts, classes = counted(matrix, classes), [short(name) for name in classes]
     depth = np.sqrt(shares(counts))
     legible = len(classes) <= LEGIBLE
     # Without names the figure has the width of a page, so that the numbers beside it stay legible there.

@@ -92,7 +92,7 @@ class Page:
         Raises:
           ValueError: as `jtl.report.confusion` does.
         """
-        counts, classes = counted(counts, classes), [str(name) for name in classes]
+        counts = counted(counts, classes)
         depth = np.sqrt(shares(counts))
         names = [html.escape(name) for name in classes]
         upright = len(names) > 8 or max(map(len, classes)) > 12

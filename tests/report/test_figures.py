@@ -142,7 +142,3 @@ def test_long_names_leave_room_for_what_they_name(tmp_path):
 def test_what_cannot_be_drawn_is_named(draw, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         draw(tmp_path / "a.png")
-
-
-def test_classes_may_be_numbers(tmp_path):
-    assert confusion(np.eye(2, dtype=int), [0, 1], tmp_path / "a.png").exists()
