@@ -4,6 +4,7 @@ Only what a command needs is imported, when it is needed: `jtl --help` does not 
 """
 
 import ast
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,11 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      0, or 1 where a claim of the recipe did not hold, or 2 for a mistake of the user, or as a shell has it 130 after
-      Ctrl-C, and 141 where what reads the output ended before it.
+      0, or 1 where a claim of the recipe did not hold or a run of a sweep failed, or 2 for a mistake of the user, or as
+      a shell has it 130 after Ctrl-C, and 141 where what reads the output ended before it.
     """
     if argv is None:  # the process is the command's own
         keep_freed_memory()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
     given = list(sys.argv[1:] if argv is None else argv)
     # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
     known = {"demo": 1, "train": 2, "describe": 2}.get(given[0] if given else "", len(given))
@@ -199,9 +202,8 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
 
 def _recipe(words: list[str]) -> Any:
-    """The result of a recipe; the words are its name and its options."""
-    with _mistakes(FileNotFoundError, FileExistsError):
-        return _load(words[0], words[1:], f"jtl train {words[0]}").train()
+    """The result of a recipe; the words are its name and its options. The sweep tells the errors of its training."""
+    return _load(words[0], words[1:], f"jtl train {words[0]}").train()
 
 
 def _told(run: Callable[..., int]) -> Callable[..., int]:

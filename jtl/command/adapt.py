@@ -16,6 +16,7 @@ from jtl.command.adapt_target import target_of
 from jtl.command.adapt_training import FREE, Training
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored
 from jtl.command.source import Examples, joined
 from jtl.command.splits import shared, split
@@ -23,7 +24,10 @@ from jtl.model import Variables
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
-from jtl.selection.validators.watch import ORACLE
+from jtl.selection.validators.watch import MEAN_WEIGHT, ORACLE
+
+FAR = 0.5
+"""A mean of the weights of `label_free` below it, or above 1 / 0.5, is told."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,11 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     splits = split(source.read(settings.source, text=settings.text, label=settings.label), settings.seed)
     train, key = splits["train"], jax.random.key(settings.seed)
     target = target_of(settings, train)
+    if settings.watch == "mixval" and train.kind == "texts":
+        raise ValueError("watch='mixval' mixes the numbers of two inputs, and the data are texts: watch another score")
     options = {"arch": settings.arch, "kind": train.kind, "size": settings.size}
-    loaded = pretrained(settings.weights, train.classes, key=rng.stream(key, "head"), **options)
+    weights = weights_of(settings.weights)
+    loaded = pretrained(weights, train.classes, key=rng.stream(key, "head"), **options)
     if settings.method == "ada_bn" and (folded(loaded.variables) or not jax.tree.leaves(loaded.variables.stats)):
         has = "has no batch normalisation" if not folded(loaded.variables) else "has it folded into its convolutions"
         raise ValueError(
@@ -85,7 +92,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     own, judged = joined(list(splits.values())).items, target.judged
     others = () if judged is None else judged.items
     items = (*own, *target.examples.items)
-    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size, others=others)
+    inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
     notes = [*(f"source: {note}" for note in shared(splits)), *(f"target: {note}" for note in target.notes)]
@@ -107,6 +114,12 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
         notes.append("batch normalisation is folded into these weights: its statistics and scales stay as they are")
     loaded = loaded._replace(variables=before)
     best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, say).run()
+    if (mean := scores["after"].get(MEAN_WEIGHT, 1.0)) < FAR or mean > 1 / FAR:
+        notes.append(
+            f"the source's validation examples have the mean weight {mean:.2g} under the target, which is 1 where the"
+            f" domains overlap: {settings.watch} is that of few examples; watch another score, as clustering"
+        )
+        say(notes[-1])
     found: list[Any] = []
     for one in (before, best):
         logits = passes.logits(loaded._replace(variables=one), inputs)

@@ -15,7 +15,7 @@ Method = Literal[
 ]
 Watch = Literal[
     "im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy", "reverse", "iw_risk", "dev", "devn",
-    "oracle",
+    "mixval", "oracle",
 ]  # fmt: skip
 LOW = ("iw_risk", "dev", "devn")
 """Scores of which a low one is good."""
@@ -36,8 +36,8 @@ class AdaptSettings:
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
       weight: of the alignment; None: 1, of afn 0.05, of the pseudo-labels of shot 0.3.
       watch: the score that chooses the checkpoint. "im" and "bnm" are what methods of these names and shot maximise,
-        so they do not compare these with others. "oracle" is the accuracy by the target's labels, which shows what a
-        perfect choice would be, and the report says so.
+        so they do not compare these with others. "mixval" is for images and sounds. "oracle" is the accuracy by the
+        target's labels, which shows what a perfect choice would be, and the report says so.
       labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.
       ways: what is trained: the last stage and the head, or all.
       text: the column of the texts of a table.

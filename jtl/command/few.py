@@ -11,11 +11,12 @@ import numpy as np
 import optax
 
 from jtl import rng
-from jtl.command import passes, source, surface
+from jtl.command import passes, source
 from jtl.command import settings as files
 from jtl.command.few_settings import FewShot
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
+from jtl.command.runs import weights_of
 from jtl.command.scores import shares as shares_of
 from jtl.command.source import Examples
 from jtl.data import augment
@@ -83,10 +84,9 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
             f"steps={settings.steps}: fine-tuning augments images, and the support set holds {support.kind}"
         )
     place = Path(settings.weights).expanduser()
-    if surface.run_of(place) is None:
+    if files.read(place) is None:
         _refuse_recipe(place)
-    saved = surface.saved(place)
-    weights = settings.weights if saved is None else str(saved)
+    weights = weights_of(settings.weights)
     key = rng.stream(jax.random.key(settings.seed), "few")
     loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
     query, passed = _queries(settings.query, support.kind, settings.text)

@@ -28,11 +28,12 @@ def sweep(
     """Run a command over a grid of options and rank the runs: `jtl sweep OUT --grid ... -- adapt SOURCE TARGET ...`.
 
     What follows `--` is `adapt`, `finetune` or `train` with its own words, without the options of the grid. Runs that
-    differ only in `seed` are ranked by their mean. A sweep that was stopped goes on with the same words.
+    differ only in `seed` are ranked by their mean. A sweep that was stopped goes on with the same words. A run that
+    fails does not end it: it ranks last, and the exit status is 1.
 
     Args:
       out: the folder of the sweep, with one of each run.
-      grid: options and their values, as `method=mcc,dann seed=0,1,2`.
+      grid: options and their values, as `method=mcc,dann seed=0,1,2`, of a flag `balanced=true,false`.
       by: the number that ranks; None: the score that `jtl adapt` watches, or the validation accuracy of `jtl finetune`.
       low: a low number is good; it is known of the scores of `jtl adapt`.
     """
@@ -97,13 +98,13 @@ def rank(
 
 
 def export(
-    run: Run, out: Positional[Path], /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
+    run: Run, out: Positional[Path | None] = None, /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
 ) -> tuple[str, tuple]:
     """The network of a run in the files of another library.
 
     Args:
       run: the folder of a run of `jtl finetune` or `jtl adapt`, or one that `jtl.save` wrote.
-      out: the folder to write.
+      out: the folder to write; None: `export-FORMAT` in that of the run.
       format: transformers', timm's, torchvision's, or jtl's own.
     """
     return "export", (run, out, format)

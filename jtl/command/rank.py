@@ -9,6 +9,7 @@ import numpy as np
 
 from jtl.command import passes, source
 from jtl.command.model import inputs_of, pretrained
+from jtl.command.runs import weights_of
 from jtl.command.source import Examples
 from jtl.heads import reading
 from jtl.pretrained.load import Pretrained
@@ -52,7 +53,7 @@ def rank(
 
     Args:
       data: a folder of class folders, or a table of texts.
-      models: weights, as of `jtl finetune`.
+      models: weights, as of `jtl finetune`; of a run's folder its network.
       by: the score that orders them, a name of `Scores`; networks without it come last.
       text: a table's column of texts.
       label: a table's column of labels.
@@ -109,8 +110,9 @@ def _drawn(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None) -> Ranked:
-    loaded, note = _loaded(model, examples.kind, size)
-    inputs, loaded = inputs_of(loaded, model, examples.kind, examples.items, size)
+    weights = weights_of(model)
+    loaded, note = _loaded(weights, examples.kind, size)
+    inputs, loaded = inputs_of(loaded, weights, examples.kind, examples.items, size)
     told = inputs.note(examples.items)
     if note:
         seen: Any = passes.features(loaded, inputs, cache=cache)(examples.items)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, refuse_among, stem
+from jtl.command.written import write_whole
 from jtl.paths import local
 
 EXAMPLES = ("data", "source", "target", "support")
@@ -31,7 +32,7 @@ class Settings:
     Args:
       data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
         .parquet.
-      weights: a weight file, a folder, `hf:org/name` or `timm:name`.
+      weights: a weight file, a folder, that of a run of `jtl finetune` too, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
       ways: what is trained: the head on features that are computed once, the last stage too, or all. The head's
         penalty is chosen by five folds, or by the validation examples where these are given.
@@ -127,10 +128,7 @@ def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps")) -> 
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(file)  # never half of it, even where the process is killed
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:

@@ -191,7 +191,8 @@ def column(path: Path, name: str) -> list[str]:
 
 
 def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Examples:
-    kinds = {file.suffix.lower() for file in root.glob("*/*")}
+    folders = [place for place in visible(root) if place.is_dir()] if root.is_dir() else []
+    kinds = {file.suffix.lower() for folder in folders for file in visible(folder)}
     if coded := sorted(kinds & set(CODED)):
         raise ValueError(
             f"{str(root)!r} holds {coded[0]} files, which jtl does not decode: convert these sounds to one of"
@@ -233,6 +234,11 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
 
 
 def _checked(examples: Examples, path: Path) -> Examples:
+    for name in examples.classes:
+        if name != name.encode("utf-8", "replace").decode():
+            raise ValueError(
+                f"{str(path)!r} has the class {name!r}, which is not UTF-8, so no file can hold it: rename it"
+            )
     if len(examples.classes) < 2:
         raise ValueError(f"{str(path)!r} has the classes {list(examples.classes)}: a classifier needs two or more")
     numbers: dict[Decimal, str] = {}  # as floats, whole numbers beyond 2⁵³ would be one

@@ -7,29 +7,9 @@ from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.few_settings import FewShot
+from jtl.command.runs import saved as saved
 from jtl.command.settings import Settings, writable
-from jtl.command.settings import read as run_of
 from jtl.paths import local
-
-
-def saved(run: Path) -> Path | None:
-    """The saved network of a run of `jtl finetune` or `jtl adapt`, or of a folder of weights; None for anything else.
-
-    That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
-
-    Raises:
-      ValueError: for a run that has checkpoints and is not finished, or whose `run.json` is damaged.
-    """
-    run = run.expanduser()
-    if run_of(run) is not None:
-        return run / "model"
-    if any((run / "checkpoints").glob("step_*/manifest.json")):
-        raise ValueError(
-            f"{str(run)!r} holds a run without a saved network, because it was not finished or is a recipe's: give its"
-            f" checkpoints, {str(run / 'checkpoints')!r}, or start the run again to finish it"
-        )
-    weights = (run / "model.safetensors").is_file() or any(run.glob("step_*/manifest.json"))
-    return run if weights and (run / "config.json").is_file() else None
 
 
 def _tell(folder: Path) -> None:
@@ -91,7 +71,7 @@ def adapt(settings: AdaptSettings) -> int:
 def sweep(
     out: Path, grid: tuple[str, ...], by: str | None, low: bool, command: list[str], recipe: Callable[[list[str]], Any]
 ) -> int:
-    """Runs a grid and prints its ranking.
+    """Runs a grid and prints its ranking; 1 where a run failed.
 
     Args:
       out: the sweep's folder.
@@ -102,7 +82,7 @@ def sweep(
       recipe: from the words after `train` to what the recipe's `train()` returns.
 
     Raises:
-      ValueError: for a command that is not swept, or a ranking that is not known.
+      ValueError: for a command that is not swept, a ranking that is not known, or where all runs failed.
     """
     from jtl.command import sweep
     from jtl.command.swept import execute, favoured, ranking
@@ -111,8 +91,11 @@ def sweep(
     rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
     ranks = sweep.ranked(rows, found, low or (command[0] == "adapt" and found in LOW))
     note = favoured(ranks, found) if command[0] == "adapt" else None
-    print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note)}")
-    return 0
+    failed = sweep.failures(rows)
+    print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note, failed)}")
+    for settings, why in failed:
+        print(f"jtl: the run of {settings} failed: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def features(
@@ -166,8 +149,8 @@ def rank(
     return 0
 
 
-def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
-    """Writes a saved network for another library.
+def export(run: Path, out: Path | None, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
+    """Writes a saved network for another library; without a folder into `export-FORMAT` of the run's.
 
     Raises:
       ValueError: where the folder is no run and no saved network.
@@ -180,6 +163,7 @@ def export(run: Path, out: Path, format: Literal["hf", "timm", "torchvision", "j
             f"{str(run)!r} is no run of `jtl finetune` or `jtl adapt`, no folder that jtl.save wrote, and no"
             " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
         )
+    out = run.expanduser() / f"export-{format}" if out is None else out
     use.export(folder, out, format)
     _tell(folder)
     print(f"{out}: written for {format}")

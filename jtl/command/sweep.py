@@ -1,7 +1,5 @@
 """Many runs of one command over a grid of its options, ranked by a number of each run."""
 
-import csv
-import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.command.grid import Point, name_of, points, words_of
 from jtl.command.settings import writable
+from jtl.command.written import write_table, write_whole
 from jtl.report import Table, show
 from jtl.report.bars import bars
 from jtl.report.page import Page
+from jtl.train.loop import NonFiniteLoss
 
-Point = dict[str, str]
 Execute = Callable[[list[str]], dict[str, float]]
 """From the words of a command, as `["adapt", "a/", "b/", "--out", ...]`, to the numbers of the run."""
 
@@ -25,20 +25,22 @@ class Rank(NamedTuple):
 
     Args:
       settings: of the grid, without the seed.
-      values: the number by which the sweep is ranked, one a seed.
-      numbers: all numbers, their mean over seeds.
+      values: the number by which the sweep is ranked, one a seed whose run was finished.
+      numbers: all numbers, their mean over these seeds.
       seconds: mean of a run.
+      failed: how many runs failed.
     """
 
     settings: Point
     values: tuple[float, ...]
     numbers: dict[str, float]
     seconds: float
+    failed: int = 0
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
-        return float(np.mean(self.values))
+        """Over seeds; NaN where no run was finished."""
+        return float(np.mean(self.values)) if self.values else float("nan")
 
     @property
     def half(self) -> float:
@@ -50,52 +52,20 @@ class Rank(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As `method=mcc, learning_rate=1e-4`."""
-        return ", ".join(f"{name}={value}" for name, value in self.settings.items()) or "all seeds"
+        """The settings in words."""
+        return told(self.settings) or "all seeds"
 
 
-def points(grid: Sequence[str]) -> list[Point]:
-    """All combinations of a grid's values, in order.
-
-    Args:
-      grid: each an option with its values, as `method=mcc,dann`.
-
-    Raises:
-      ValueError: for no option, one without values, or one that is there twice.
-
-    Example:
-      >>> from jtl.command.sweep import points
-      >>> points(["method=mcc,dann", "seed=0"])
-      [{'method': 'mcc', 'seed': '0'}, {'method': 'dann', 'seed': '0'}]
-    """
-    found: dict[str, list[str]] = {}
-    for given in grid:
-        name, _, text = given.partition("=")
-        name, values = name.strip().lstrip("-").replace("-", "_"), [v.strip() for v in text.split(",")]
-        if not name or not all(values) or len(set(values)) < len(values):
-            raise ValueError(f"--grid {given!r}: give an option and its different values, as method=mcc,dann")
-        if name in found:
-            raise ValueError(f"--grid {given!r}: the option {name!r} is there twice; give all its values together")
-        if name == "out":
-            raise ValueError("--grid out: each run has a folder of its own already")
-        found[name] = values
-    if not found:
-        raise ValueError("no --grid: give options and their values, as --grid method=mcc,dann seed=0,1,2")
-    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
-
-
-def words_of(point: Mapping[str, str]) -> list[str]:
-    """The words of a point of the grid.
-
-    Example:
-      >>> words_of({"learning_rate": "0.1"})
-      ['--learning-rate', '0.1']
-    """
-    return [word for name, value in point.items() for word in (f"--{name.replace('_', '-')}", value)]
+def told(settings: Mapping[str, str]) -> str:
+    """As `method=mcc, learning_rate=1e-4`."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute) -> list[dict[str, Any]]:
     """Runs what was not run before, and returns all rows; `sweep.json` in `out` keeps them.
+
+    A run that fails does not end the sweep: it has a row without numbers. One that diverged is not run again, because
+    it would do the same; one that was refused is, because its cause, as data that do not fit, may be gone.
 
     Args:
       command: its words without the options of the grid.
@@ -104,7 +74,8 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
       execute: runs one.
 
     Returns:
-      Rows `{"settings", "numbers", "seconds"}` of the grid's points, in order.
+      Rows `{"settings", "numbers", "seconds"}` of the grid's points, in order; one that failed has no numbers, and
+      the error's message as `diverged` or `refused`.
 
     Raises:
       ValueError: for a grid that is none, or a folder with a sweep of another command.
@@ -128,22 +99,35 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
     rows = before["rows"]
     out.mkdir(parents=True, exist_ok=True)
     for i, point in enumerate(wanted):
-        if any(row["settings"] == point for row in rows):
+        if any(row["settings"] == point and "refused" not in row for row in rows):
             continue
+        rows[:] = [row for row in rows if row["settings"] != point]
         words = words_of(point)
-        folder = out / "-".join(f"{name}={value.replace('/', '_')}" for name, value in point.items())
         print(f"run {i + 1} of {len(wanted)}: {' '.join(words)}", flush=True)
         began = time.perf_counter()
-        numbers = execute([*command, *words, "--out", str(folder)])
-        rows.append({"settings": point, "numbers": numbers, "seconds": round(time.perf_counter() - began, 2)})
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps({"command": list(command), "rows": rows}, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)  # never half of it, even where the process is killed
+        row: dict[str, Any] = {"settings": point, "numbers": {}}
+        try:
+            row["numbers"] = execute([*command, *words, "--out", str(out / name_of(point))])
+        except (NonFiniteLoss, ValueError, FileNotFoundError) as error:
+            row["diverged" if isinstance(error, NonFiniteLoss) else "refused"] = str(error)
+            print(f"run {i + 1} failed: {error}", flush=True)
+        rows.append({**row, "seconds": round(time.perf_counter() - began, 2)})
+        write_whole(file, json.dumps({"command": list(command), "rows": rows}, indent=1) + "\n")
     return [next(row for row in rows if row["settings"] == point) for point in wanted]
 
 
+def failure(row: Mapping[str, Any]) -> str | None:
+    """Why a run has no numbers; None where it has."""
+    return row.get("diverged", row.get("refused"))
+
+
+def failures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The settings of the runs that failed, and why."""
+    return [(told(row["settings"]), why) for row in rows if (why := failure(row)) is not None]
+
+
 def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> list[Rank]:
-    """Runs that differ in their seed together, the best mean first.
+    """Runs that differ in their seed together, the best mean first; those of which one failed come last.
 
     Args:
       rows: of `run`.
@@ -151,26 +135,38 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> lis
       low: whether a low number is good.
 
     Raises:
-      ValueError: where a run has no such number, or it is NaN in all settings.
+      ValueError: where a run has no such number, or it is NaN in all settings, or no run was finished.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if by not in row["numbers"]:
+        if failure(row) is None and by not in row["numbers"]:
             raise ValueError(f"--by {by!r}: the runs have the numbers {sorted(row['numbers'])}")
         groups.setdefault(tuple((n, v) for n, v in row["settings"].items() if n != "seed"), []).append(row)
+    whole = [row["numbers"] for row in rows if failure(row) is None]
+    if not whole:
+        lines = "\n".join(f"{settings}: {why}" for settings, why in failures(rows))
+        raise ValueError(f"all {len(rows)} runs of the sweep failed:\n{lines}")
     found = []
     for settings, own in groups.items():
-        names = [name for name in own[0]["numbers"] if all(name in row["numbers"] for row in own)]
-        numbers = {name: float(np.mean([row["numbers"][name] for row in own])) for name in names}
-        values = tuple(float(row["numbers"][by]) for row in own)
-        found.append(Rank(dict(settings), values, numbers, float(np.mean([row["seconds"] for row in own]))))
+        finished = [row["numbers"] for row in own if failure(row) is None]
+        names = [name for name in (finished or whole)[0] if all(name in numbers for numbers in finished)]
+        numbers = {n: float(np.mean([one[n] for one in finished])) if finished else float("nan") for n in names}
+        values, failed = tuple(float(one[by]) for one in finished), len(failures(own))
+        found.append(Rank(dict(settings), values, numbers, float(np.mean([row["seconds"] for row in own])), failed))
     if all(np.isnan(rank.mean) for rank in found):
         raise ValueError(f"--by {by!r}: it is no number (NaN) in any setting, so nothing can be ranked by it")
     # A run that went wrong is last: no order of numbers has a place for NaN.
-    return sorted(found, key=lambda rank: (bool(np.isnan(rank.mean)), rank.mean if low else -rank.mean))
+    return sorted(found, key=lambda r: (bool(np.isnan(r.mean)), r.failed > 0, r.mean if low else -r.mean))
 
 
-def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str], note: str | None = None) -> Path:
+def write(
+    ranks: Sequence[Rank],
+    by: str,
+    out: Path,
+    command: Sequence[str],
+    note: str | None = None,
+    failed: Sequence[tuple[str, str]] = (),
+) -> Path:
     """Prints the ranking, and writes `sweep.html` and `sweep.csv`; returns the page.
 
     Args:
@@ -179,18 +175,21 @@ def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str], not
       out: the sweep's folder.
       command: that was run.
       note: what a reader should know of the ranking.
+      failed: the runs that failed, and why, as `failures` has them.
     """
     others = [name for name in ranks[0].numbers if name != by and all(name in rank.numbers for rank in ranks)]
-    columns = ("settings", by, *others, "seeds", "seconds")
+    columns = ("settings", by, *others, "seeds", "seconds", *["failed"] * bool(failed))
     spread = [f"{rank.mean:.4g}" + (f" ± {rank.half:.2g}" if rank.half else "") for rank in ranks]
-    rows = [
-        (rank.name, told, *(f"{rank.numbers[n]:.4g}" for n in others), str(len(rank.values)), f"{rank.seconds:.1f}")
-        for rank, told in zip(ranks, spread, strict=True)
-    ]
+    rows = []
+    for rank, mean in zip(ranks, spread, strict=True):
+        seeds, seconds = str(len(rank.values) + rank.failed), f"{rank.seconds:.1f}"
+        numbers = (f"{rank.numbers[name]:.4g}" for name in others)
+        rows.append((rank.name, mean, *numbers, seeds, seconds, *[str(rank.failed)] * bool(failed)))
     title = f"ranked by {by}, mean over seeds with its 95 % interval"
     if "ORACLE" in by:
         title += "; ORACLE: by the labels of the target, which a user does not have"
     show(Table(title, columns, rows))
+    write_table(out / "sweep.csv", [columns, *rows])
     if note is not None:
         print(note)
     page = Page(f"Sweep of jtl {' '.join(command)}")
@@ -203,6 +202,7 @@ def write(ranks: Sequence[Rank], by: str, out: Path, command: Sequence[str], not
         lambda path: bars({r.name: (r.mean, r.half) for r in ranks if not np.isnan(r.mean)}, path, xlabel=by),
         f"{by} of each setting, the best above",
     )
-    with open(out / "sweep.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+    if failed:
+        page.heading("Runs that failed")
+        page.table(("settings", "why"), failed)
     return page.write(out / "sweep.html")

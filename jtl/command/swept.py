@@ -7,8 +7,9 @@ import tyro
 
 from jtl.command import adaptations
 from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.grid import points, refuse_twice, words_of
 from jtl.command.settings import Settings
-from jtl.command.sweep import Execute, Rank, points, words_of
+from jtl.command.sweep import Execute, Rank
 from jtl.selection.validators.watch import ORACLE
 
 COMMANDS = ("adapt", "finetune", "train")
@@ -20,7 +21,8 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     """The name of the number that ranks the runs.
 
     Raises:
-      ValueError: for no command, one that is not swept, no recipe, or a number that must be named, or that runs lack.
+      ValueError: for no command, one that is not swept, no recipe, an option that the grid has too, or a number that
+        must be named, or that runs lack.
       SystemExit: for words that the command does not take, at any point of the grid.
     """
     if not command or command[0] not in COMMANDS:
@@ -29,6 +31,7 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     if command[0] == "train" and (len(command) < 2 or command[1].startswith("-")):
         raise ValueError(f"{' '.join(command)!r} after --: name a recipe or a .py file, as -- train digits")
     options = points(grid)
+    refuse_twice(command[1:], list(options[0]))
     if command[0] == "train":  # whose options the recipe knows
         if by is None:
             raise ValueError("--by: name the number of the recipe's result that ranks the runs")

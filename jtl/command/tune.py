@@ -15,6 +15,7 @@ from jtl.command import passes, source
 from jtl.command import settings as files
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
+from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
@@ -107,9 +108,9 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     if alike := source.alike(splits["train"].classes):
         notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
     notes += shared(splits)
-    key = jax.random.key(settings.seed)
+    key, weights = jax.random.key(settings.seed), weights_of(settings.weights)
     loaded = pretrained(
-        settings.weights,
+        weights,
         train.classes,
         arch=settings.arch,
         kind=train.kind,
@@ -117,7 +118,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         size=settings.size,
     )
     items = [item for part in splits.values() for item in part.items]
-    inputs, loaded = inputs_of(loaded, settings.weights, train.kind, items, settings.size)
+    inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size)
     for part, examples in splits.items():
         if (note := inputs.note(examples.items)) is not None:
             notes.append(f"{part}: {note}")

@@ -1,6 +1,5 @@
 """What is done with a saved network: predictions, scores on labelled data, features, and files for other libraries."""
 
-import csv
 import json
 import logging
 import re
@@ -14,8 +13,11 @@ import numpy as np
 from jtl.command import passes, source
 from jtl.command.inputs import texts_in_tables
 from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import read, writable
+from jtl.command.written import write_table
+from jtl.data.folder import visible
 from jtl.model import Variables
 from jtl.paths import local
 from jtl.preprocess.audio_spec import LogMel, Waves
@@ -182,7 +184,7 @@ class Judged(NamedTuple):
 
 
 def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Judged:
-    """Scores on labelled data, matched by the classes' names; of split data the part `test/`.
+    """Scores on labelled data, matched by the classes' names; of split data the part `test/`, else `val/`.
 
     Args:
       folder: of a saved network.
@@ -192,6 +194,10 @@ def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Judg
     """
     loaded, kind = opened(folder)
     own = columns(folder, text, label)
+    parts = source.parts_of(data.expanduser())
+    folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
+    if parts and "train" not in parts and set(folders) <= set(parts.values()):
+        data = parts.get("test", next(iter(parts.values())))  # nothing is learned here, so a split alone is enough
     found = source.read(data, text=own.text, label=own.label, classes=loaded.labels)
     examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
     assert examples is not None
@@ -253,6 +259,7 @@ def features(
             other = next(item for item in items if item not in heard)
             raise ValueError(f"{str(heard[0])!r} is a sound and {str(other)!r} an image: give one kind")
         kind = "sounds" if heard else "images"
+    weights = weights_of(weights)
     loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
     seconds = _about(Path(weights)).get("seconds") if kind == "sounds" else None
     how, loaded = inputs_of(loaded, weights, kind, items, size, seconds=seconds)
@@ -287,18 +294,16 @@ def write_csv(
       classes: their names.
       beside: of each example the other cells of its row by their columns; None where there are none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = [{} for _ in items] if beside is None else beside
     columns, own = list(dict.fromkeys(name for row in beside for name in row)), ["input", "prediction", "share"]
     taken = set(own)
     named = [_free(name, "column", taken) for name in columns]
     by_class = [_free(name, "class", taken) for name in classes]
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["input", *named, "prediction", "share", *by_class])
-        for item, row, share in zip(items, beside, shares, strict=True):
-            found = [classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)]
-            rows.writerow([str(item), *(_cell(row.get(name)) for name in columns), *found])
+    rows: list[list[str]] = [["input", *named, "prediction", "share", *by_class]]
+    for item, row, share in zip(items, beside, shares, strict=True):
+        found = [classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)]
+        rows.append([str(item), *(_cell(row.get(name)) for name in columns), *found])
+    write_table(path, rows)
 
 
 def _free(name: str, kind: str, taken: set[str]) -> str:

@@ -29,7 +29,7 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapter, refuse_quantised
+from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapted, refuse_adapter, refuse_quantised
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
@@ -174,6 +174,7 @@ def load(
     tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
     left = matching(unused, tensors, "unused", "tensors of the file")
     kept = [name for name in tensors if name not in left]
+    refuse_adapted(path, kept)
     kind = naming(kept, named)
     if kind == "transformers":
         headless, rest = spare(kept, named, found.entries, classes is None)

@@ -103,6 +103,29 @@ def refuse_quantised(config: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_adapted(path: Path, names: Sequence[str]) -> None:
+    """Says what to do with a network that has adapters of `jtl.peft` beside its modules, as the checkpoints of a run.
+
+    Without them its modules are those before the run.
+
+    Args:
+      path: of the weights.
+      names: of the tensors that are to be read.
+
+    Raises:
+      ValueError: where an adapter is among them.
+    """
+    found = [name for name in names if name.startswith("backbone/adapter/")]
+    if found:
+        raise ValueError(
+            f"{path} holds a network with an adapter of jtl.peft, {len(found)} parameters as {show(found[0])}, and does"
+            " not say which adapter. In Python: loaded = jtl.load(WEIGHTS), what the run began with; merged ="
+            " jtl.peft.merge(jtl.Checkpoints(FOLDER).variables(), adapter), the adapter that the run attached; then"
+            " jtl.save(NEW, loaded, merged, format='jtl'), which is read. One that cannot be merged, as a prefix, runs"
+            " with the network of jtl.peft.attach alone"
+        )
+
+
 def described(folder: Path) -> dict[str, Any] | None:
     """The description of a network in a folder; None where there is none."""
     found = (read_json(folder / name, dict) for name in CONFIGS)

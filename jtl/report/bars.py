@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jtl.paths import local
+from jtl.report.figures import short
 
 
 def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel: str = "", title: str = "") -> Path:
@@ -37,11 +38,11 @@ def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel:
     axes = figure.add_subplot()
     for place, (value, half) in enumerate(values.values()):
         axes.errorbar(value, place, xerr=half or None, fmt="o", color="#1f77b4", capsize=3)
-    axes.set_yticks(range(len(values)), list(values), fontsize=8)
+    axes.set_yticks(range(len(values)), [short(name, 60) for name in values], parse_math=False, fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel(xlabel)
-    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(xlabel, parse_math=False)
+    axes.set_title(title, parse_math=False, fontsize=10)
     path = local(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")

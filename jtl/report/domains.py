@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jtl.paths import local
+from jtl.report.figures import legend
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
 
@@ -26,7 +27,8 @@ def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: 
       The path.
 
     Raises:
-      ValueError: for no panel, a domain without rows, or widths that differ within a panel.
+      ValueError: for no panel, a domain without rows or with a number that is not finite, or widths that differ within
+        a panel.
 
     Example:
       >>> import tempfile, jtl, numpy as np
@@ -44,12 +46,15 @@ def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: 
     figure = Figure(figsize=(4.2 * len(panels), 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, named) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for (name, points), colour in zip(plane(named, rows, seed).items(), COLOURS * len(named), strict=False):
-            axes.scatter(*points.T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
-        axes.set_title(title, fontsize=10)
+        drawn = {
+            name: axes.scatter(*points.T, s=6, alpha=0.6, color=colour, linewidths=0)
+            for (name, points), colour in zip(plane(named, rows, seed).items(), COLOURS * len(named), strict=False)
+        }
+        if axes is figure.axes[0]:
+            legend(axes, list(drawn.values()), list(drawn), loc="best", fontsize=8, markerscale=2)
+        axes.set_title(title, parse_math=False, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.axes[0].legend(loc="best", fontsize=8, markerscale=2)
     path = local(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")
@@ -60,12 +65,16 @@ def plane(named: Mapping[str, Any], rows: int = 500, seed: int = 0) -> dict[str,
     """The coordinates [rows, 2] of each domain along the first two principal directions of all.
 
     Raises:
-      ValueError: for a domain without rows, or widths that differ.
+      ValueError: for a domain without rows or with numbers that are not finite, or widths that differ.
     """
     found = {name: np.asarray(features, np.float64) for name, features in named.items()}
     shapes = {name: features.shape for name, features in found.items()}
     if any(len(s) != 2 or not s[0] or s[1] != next(iter(shapes.values()))[-1] for s in shapes.values()):
         raise ValueError(f"features of shapes {shapes}: give [rows, width] of one width, with at least one row each")
+    for name, features in found.items():
+        if not np.isfinite(features).all():
+            row = int(np.argmin(np.isfinite(features).all(1)))
+            raise ValueError(f"the features of {name!r} are not finite, those of row {row} first")
     draw, size = np.random.default_rng(seed), min(rows, *(len(features) for features in found.values()))
     drawn = {name: f[draw.permutation(len(f))[:size]] for name, f in found.items()}
     joint = np.concatenate([*drawn.values()])

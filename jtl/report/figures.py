@@ -12,6 +12,8 @@ LEGIBLE = 60
 """Up to so many classes a confusion matrix has room for numbers."""
 NAMED = 150
 """Up to so many classes it has room for their names, in small print."""
+LONG = 32
+"""Characters of the longest name that is drawn whole; longer ones leave no room for what they name."""
 
 
 def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: str = "") -> Path:
@@ -31,11 +33,9 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
       The path.
 
     Raises:
-      ValueError: where the matrix is not square, or has not as many rows as there are names, or none.
+      ValueError: where the matrix is not square, has not as many rows as there are names, or none, or is not finite.
     """
-    counts = np.asarray(matrix)
-    if counts.shape != (len(classes),) * 2 or not len(classes):
-        raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
+    counts, classes = counted(matrix, classes), [short(name) for name in classes]
     depth = np.sqrt(shares(counts))
     legible = len(classes) <= LEGIBLE
     # Without names the figure has the width of a page, so that the numbers beside it stay legible there.
@@ -54,6 +54,27 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, parse_math=False)
     return _save(figure, path)
+
+
+def counted(matrix: Any, classes: Sequence[str]) -> np.ndarray:
+    """A confusion matrix as an array; see `confusion` for what it refuses."""
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes),) * 2 or not len(classes):
+        raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
+    if not np.isfinite(counts).all():
+        raise ValueError(f"a matrix with {int((~np.isfinite(counts)).sum())} values that are not finite: give counts")
+    return counts
+
+
+def short(name: str, most: int = LONG) -> str:
+    """A name as it can be drawn: without its middle where it is long, and with escapes of what is not UTF-8.
+
+    Example:
+      >>> short("photographs", 7)
+      'pho…phs'
+    """
+    name, half = name.encode("utf-8", "backslashreplace").decode(), (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
 
 
 def shares(matrix: Any) -> np.ndarray:
@@ -90,7 +111,8 @@ def curves(
       The path.
 
     Raises:
-      ValueError: for no series, one that is neither [steps] nor [runs, steps], or of another length than x.
+      ValueError: for no series, one that is neither [steps] nor [runs, steps], of another length than x, or without
+        a number above zero for a logarithmic axis.
     """
     if not series:
         raise ValueError("no series to draw: give at least one name with its values")
@@ -108,18 +130,26 @@ def curves(
             raise ValueError(
                 f"series {name!r} has {len(mean)} values, and x is of shape {steps.shape}; give one for each"
             )
+        if log and (mean <= 0).any() and not (mean > 0).any():
+            raise ValueError(f"series {name!r} has no number above zero, as a logarithmic axis needs: give log=False")
         (line,) = axes.plot(steps, mean)
         lines.append(line)
         if len(runs) > 1:
             std = runs.std(0, ddof=1)
             low = np.maximum(mean - std, runs.min(0)) if log else mean - std  # a logarithm has no room below zero
             axes.fill_between(steps, low, mean + std, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel=xlabel, xscale="linear" if x is None else "log", yscale="log" if log else "linear")
+    axes.set(xscale="linear" if x is None else "log", yscale="log" if log else "linear")
     axes.set_title(title, parse_math=False)
+    axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
-    for text in axes.legend(lines, list(series)).get_texts():
-        text.set_parse_math(False)
+    legend(axes, lines, list(series))
     return _save(figure, path)
+
+
+def legend(axes: Any, drawn: Sequence[Any], names: Sequence[str], **options: Any) -> None:
+    """A legend of names as they are: with `$` and without an underscore's meaning, both of which matplotlib reads."""
+    for text in axes.legend(drawn, [short(name) for name in names], **options).get_texts():
+        text.set_parse_math(False)
 
 
 def _figure(size: tuple[float, float]) -> tuple[Any, Any]:

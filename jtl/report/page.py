@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.report.figures import counted, shares
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
@@ -31,6 +33,7 @@ summary { cursor: pointer; } .wide { overflow: auto; max-height: 46rem; }
 
 
 AUDIO = {".wav": "audio/wav", ".flac": "audio/flac"}
+NUMBERS = (int, float, np.integer, np.floating)
 HEARD = 1 << 20
 """Bytes of the largest sound that is put into a page; of larger ones there is the name."""
 
@@ -68,7 +71,7 @@ class Page:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table; numbers stand right."""
-        numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+        numeric = [all(isinstance(row[i], NUMBERS) for row in rows) for i in range(len(columns))]
         kinds = [" class='n'" if n else "" for n in numeric]
         head = "".join(f"<th{k}>{html.escape(str(c))}</th>" for k, c in zip(kinds, columns, strict=True))
         body = [
@@ -85,9 +88,12 @@ class Page:
         Args:
           counts: [classes, classes].
           classes: their names.
+
+        Raises:
+          ValueError: as `jtl.report.confusion` does.
         """
-        counts = np.asarray(counts)
-        depth = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))
+        counts = counted(counts, classes)
+        depth = np.sqrt(shares(counts))
         names = [html.escape(name) for name in classes]
         upright = len(names) > 8 or max(map(len, classes)) > 12
         up = " class='up'" if upright else ""
@@ -132,7 +138,7 @@ class Page:
     def write(self, path: Path) -> Path:
         """Writes the page; returns where."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text(), encoding="utf-8")
+        path.write_text(self.text(), encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
         return path
 
 
@@ -169,4 +175,4 @@ def _inline(content: bytes, kind: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -41,7 +41,7 @@ def spread(values: Any) -> Spread:
 def markdown(table: Table) -> str:
     """The table in Markdown, its bars escaped, its columns aligned for those who read the source."""
     _check(table)
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in (table.columns, *table.rows)]
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in _lines(table)]
     widths = _widths(cells)
     lines = ["| " + " | ".join(_padded(row, widths)) + " |" for row in cells]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
@@ -51,8 +51,9 @@ def markdown(table: Table) -> str:
 def plain(table: Table) -> str:
     """The table in aligned columns, for logs and pipes."""
     _check(table)
-    widths = _widths([table.columns, *table.rows])
-    lines = ["  ".join(_padded(row, widths)).rstrip() for row in (table.columns, *table.rows)]
+    cells = _lines(table)
+    widths = _widths(cells)
+    lines = ["  ".join(_padded(row, widths)).rstrip() for row in cells]
     return "\n".join([table.title, lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
@@ -80,6 +81,11 @@ def _check(table: Table) -> None:
     for row in table.rows:
         if len(row) != len(table.columns):
             raise ValueError(f"the row {row} has {len(row)} cells; the columns are {table.columns}")
+
+
+def _lines(table: Table) -> list[list[str]]:
+    """The names of the columns and the rows, a line each whatever their cells hold."""
+    return [[" ".join(cell.splitlines()) for cell in row] for row in (table.columns, *table.rows)]
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

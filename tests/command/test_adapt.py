@@ -299,6 +299,18 @@ def test_a_sweep_of_the_command_ranks_methods_without_labels(made, tmp_path, cap
     assert f"Best: method={first}" in (tmp_path / "sweep.html").read_text()
 
 
+def test_mixval_watches_an_adaptation_of_images_alone(made, tmp_path, capsys):
+    words = _words(made, "unsorted", "mcc", tmp_path / "run", "--watch", "mixval")
+    assert cli.main(words) == 0
+    scores = json.loads((tmp_path / "run" / "run.json").read_text())["scores"]
+    assert all(0 <= scores[when]["mixval"] <= 1 for when in ("before", "after"))
+    for name in ("here", "there"):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(f"{name} {i},{i % 2}\n" for i in range(12)))
+    words[1:3] = [str(tmp_path / "here.csv"), str(tmp_path / "there.csv")]
+    assert cli.main([*words, "--out", str(tmp_path / "texts")]) == 2
+    assert "watch='mixval' mixes the numbers of two inputs, and the data are texts" in capsys.readouterr().err
+
+
 def test_methods_are_not_ranked_by_what_they_maximise_unsaid():
     row = lambda method: {"settings": {"method": method}, "numbers": {"im": 1.0, "bnm": 0.5}, "seconds": 1.0}  # noqa: E731
     ranks = sweep.ranked([row(name) for name in ("mcc", "im", "shot", "bnm")], "im")
@@ -316,6 +328,14 @@ def test_methods_are_not_ranked_by_what_they_maximise_unsaid():
         (["seed=0,0"], ["adapt"], "different values"),
         (["seed=0", "seed=1"], ["adapt"], "twice"),
         (["out=a"], ["adapt"], "folder of its own"),
+        (["seed=0,00"], ["adapt"], "'0' and '00' mean the same"),
+        (["learning_rate=1e-4,0.0001"], ["adapt"], "mean the same"),
+        (["balanced=True,true"], ["finetune"], "mean the same"),
+        (["weights=net,net/"], ["adapt"], "mean the same"),
+        (["seed=0,1"], ["adapt", "a", "b", "--seed", "5"], "'--seed' after --: the grid has"),
+        (["learning_rate=1,2"], ["adapt", "a", "b", "--learning_rate=5"], "the grid has the option 'learning_rate'"),
+        (["balanced=true"], ["finetune", "a", "--no-balanced"], "the grid has the option 'balanced'"),
+        (["seed=0"], ["adapt", "a", "b", "--out", "c"], "folder of its own"),
         (["seed=0"], ["models"], "after --"),
         (["seed=0"], [], "after --"),
         (["seed=0"], ["train", "digits"], "--by"),

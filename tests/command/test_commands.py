@@ -111,6 +111,40 @@ def test_a_folder_that_save_wrote_is_taken_as_a_run(made, run, tmp_path, capsys)
     assert "0.png: red (" in capsys.readouterr().out
 
 
+def test_a_run_is_weights_of_all_commands(made, run, tmp_path, capsys):
+    found = []
+    for i, weights in enumerate((run, run / "model")):
+        out = tmp_path / f"{i}.npz"
+        assert cli.main(["features", str(made / "photos" / "red"), "--weights", str(weights), "--out", str(out)]) == 0
+        with np.load(out) as arrays:
+            found.append(arrays["features"])
+        capsys.readouterr()
+        assert cli.main(["rank", str(made / "photos"), str(weights), "--per-class", "4"]) == 0
+        found.append(float(capsys.readouterr().out.splitlines()[-1].split()[2]))
+    np.testing.assert_array_equal(found[0], found[2])
+    assert found[1] == found[3]
+
+
+def test_a_test_split_alone_is_evaluated(made, run, tmp_path, capsys):
+    shutil.copytree(made / "photos", tmp_path / "test")
+    (tmp_path / "README.md").touch()
+    assert cli.main(["eval", str(run), str(tmp_path)]) == 0
+    assert "accuracy 100.0 % of 28" in capsys.readouterr().out
+    shutil.copytree(made / "photos" / "red", tmp_path / "green")
+    assert cli.main(["eval", str(run), str(tmp_path)]) == 2, "is test/ a class or a split?"
+    assert "no folder train/" in capsys.readouterr().err
+
+
+def test_an_export_lies_in_its_run_unless_a_folder_is_given(made, run, tmp_path, capsys):
+    moved = shutil.copytree(run, tmp_path / "moved", ignore=shutil.ignore_patterns("checkpoints"))
+    assert cli.main(["export", str(moved), "--format", "jtl"]) == 0
+    assert f"{moved / 'export-jtl'}: written for jtl" in capsys.readouterr().out
+    ours, theirs = (jtl.flatten(jtl.load(place).variables.params) for place in (moved / "model", moved / "export-jtl"))
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert cli.main(["predict", str(moved), str(made / "photos" / "red" / "0.png")]) == 0
+
+
 def test_an_exported_network_is_the_same_in_transformers(made, run, tmp_path):
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     assert cli.main(["export", str(run), str(tmp_path / "hf"), "--format", "hf"]) == 0

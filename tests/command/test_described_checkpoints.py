@@ -193,3 +193,23 @@ def test_an_interrupt_is_told_in_a_line(monkeypatch, capsys):
     monkeypatch.setattr("jtl.command.surface.saved", lambda run: run)
     assert cli.main(["eval", "run", "photos"]) == 130
     assert capsys.readouterr().err == "jtl: interrupted\n"
+
+
+@pytest.mark.parametrize("read", [jtl.load, use.opened])
+def test_checkpoints_with_an_adapter_say_how_to_merge_it(made, tmp_path, read):
+    """To leave the adapter, as other tensors without a parameter, gave the network before the run."""
+    loaded = made[1]
+    adapter = jtl.peft.lora(2, (r"block\d+/attention/query",))
+    net, variables = jtl.peft.attach(loaded.network, loaded.variables, adapter, jax.random.key(1))
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf) + 0.1, variables)  # LoRA begins with zeros
+    save(loaded._replace(variables=variables), tmp_path / "run", network=loaded)
+    with pytest.raises(ValueError, match=r"an adapter of jtl.peft, 2 parameters as 'backbone/adapter.*merge") as error:
+        read(tmp_path / "run")
+    assert "unused" not in str(error.value)
+    merged = jtl.peft.merge(jtl.Checkpoints(tmp_path / "run").variables(), adapter)  # as the message says
+    jtl.save(tmp_path / "new", loaded, merged, format="jtl")
+    again, x = jtl.load(tmp_path / "new"), np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    expected = net.apply(variables, x, train=False)[0].output
+    np.testing.assert_allclose(again.network.apply(again.variables, x, train=False)[0].output, expected, atol=1e-5)
+    base = jtl.load(tmp_path / "run", unused=("backbone/adapter/.*",))  # who asks for it gets it
+    assert "adapter" not in base.variables.params["backbone"]

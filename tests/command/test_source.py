@@ -1,6 +1,7 @@
 """What data are, how they are split, and what is refused."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -219,3 +220,21 @@ def test_images_are_found_below_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no image in"):
         source.files_of([str(tmp_path / "empty")])
+
+
+def test_hidden_files_and_folders_do_not_decide_the_kind(tmp_path):
+    folder(tmp_path, 3)
+    for place in (".trash/song.mp3", "ant/.memo.wav", "__MACOSX/._song.mp3"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(b"x")
+    (found,) = source.read(tmp_path).values()
+    assert (found.kind, len(found)) == ("images", 6)
+
+
+def test_a_class_whose_name_no_file_can_hold_is_refused(tmp_path):
+    folder(tmp_path, 3, ("ant", os.fsdecode(b"caf\xe9")))
+    with pytest.raises(ValueError, match=r"has the class 'caf\\udce9', which is not UTF-8"):
+        source.read(tmp_path)
+    lines = [json.dumps({"text": "a", "label": name}) for name in ("no", "\ud83d")]  # half of a character's escape
+    with pytest.raises(ValueError, match="which is not UTF-8"):
+        source.read(table(tmp_path, "\n".join(lines), "t.jsonl"))

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.report import confusion, curves
-from jtl.report.figures import shares
+from jtl.report import confusion, curves, domains
+from jtl.report.bars import bars
+from jtl.report.figures import shares, short
+from jtl.report.page import Page
 
 
 def colours(path):
@@ -105,3 +107,38 @@ def test_a_hundred_classes_have_their_names_beside_the_matrix(tmp_path):
         prints.append(np.count_nonzero(np.diff(beside.astype(int)) == 1))
     assert prints[0] >= 95
     assert prints[1] <= 10  # the numbers of every 25th
+
+
+ODD = "weights=/a/$w_{$1"
+
+
+def test_names_of_all_figures_are_no_mathematics(tmp_path):
+    """matplotlib parses what is between two `$`, and ends with an error where it is none of its own language."""
+    assert bars({ODD: (1, 0), "nan": (np.nan, np.nan)}, tmp_path / "a.png", xlabel="$x_{$", title=ODD).exists()
+    rows = np.random.default_rng(0).normal(size=(9, 3))
+    assert domains({ODD: {"so$_{$": rows, "_b": rows}}, tmp_path / "b.png").exists()
+    assert curves({ODD: [1.0, 2.0]}, tmp_path / "c.png", xlabel="$_{$").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_names_leave_room_for_what_they_name(tmp_path):
+    blue = np.abs(colours(confusion(np.eye(5, dtype=int), ["x" * 300] * 5, tmp_path / "a.png")) - [8, 48, 107]).sum(-1)
+    assert (blue < 6).sum() > 1000
+    assert bars({"/".join(["folder"] * 40) + str(i): (i, 0) for i in range(3)}, tmp_path / "b.png").exists()
+    assert [short("/home/user/photos/a", 9), short("night", 9)] == ["/hom…os/a", "night"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda path: confusion(np.full((2, 2), np.nan), "ab", path), "4 values that are not finite"),
+        (lambda path: domains({"x": {"a": np.full((3, 2), np.nan)}}, path), "features of 'a' are not finite"),
+        (lambda path: curves({"a": [-1.0, -2.0]}, path, log=True), "'a' has no number above zero"),
+        (lambda path: Page("t").matrix(np.full((2, 2), np.nan), "ab"), "4 values that are not finite"),
+        (lambda path: Page("t").matrix(np.zeros((0, 0)), ""), r"\(0, 0\) for 0 classes"),
+        (lambda path: Page("t").matrix(np.zeros((2, 2)), "abc"), r"\(2, 2\) for 3 classes"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(draw, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        draw(tmp_path / "a.png")

@@ -78,3 +78,9 @@ def test_lines_can_be_folded():
     found = parsed(page)
     assert found.tags[-3:] == ["details", "summary", "pre"]
     assert "2 < 3" in found.words
+
+
+def test_numbers_of_numpy_stand_right_too():
+    page = Page("t")
+    page.table(("a", "b"), [(np.float32(0.123456789), np.int64(3))])
+    assert "<td class='n'>0.1235</td><td class='n'>3</td>" in page.text()

@@ -61,3 +61,11 @@ def test_names_in_brackets_are_no_styles():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="has 1 cells"):
         plain(TABLE._replace(rows=[("one",)]))
+
+
+def test_a_cell_of_several_lines_is_one_line():
+    table = Table("t", ("a", "b\nc"), [("x\ny", "1|2")])
+    for lines in (markdown(table).splitlines()[2:], plain(table).splitlines()[1:]):
+        assert len(lines) == 3
+        assert "b c" in lines[0]
+        assert "x y" in lines[-1]

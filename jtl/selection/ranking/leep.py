@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
 
-from jtl.selection.ranking.checked import labels, rows
+from jtl.selection.checked import numbered, rows
 
 
 def leep(probabilities: Float[ArrayLike, "examples source"], y: Num[ArrayLike, "_"]) -> float:
@@ -33,7 +33,7 @@ def leep(probabilities: Float[ArrayLike, "examples source"], y: Num[ArrayLike, "
         raise ValueError(
             f"probabilities reach down to {theta.min():.4g} and rows miss the sum 1 by up to {off:.4g}: give softmax(z)"
         )
-    index, classes = labels(y, len(theta))
+    index, classes = numbered(y, len(theta))
     joint = np.eye(classes)[index].T @ theta / len(theta)
     marginal = joint.sum(0)
     given_z = joint / np.where(marginal > 0, marginal, 1.0)
@@ -61,10 +61,10 @@ def nce(z: Num[ArrayLike, "_"], y: Num[ArrayLike, "_"]) -> float:
 
     Tran et al., Transferability and Hardness of Supervised Classification Tasks, 2019, arXiv 1908.08142.
     """
-    source, sources = labels(z, np.asarray(z).size, "z")
+    source, sources = numbered(z, np.asarray(z).size, "z")
     if not source.size:
         raise ValueError("z is empty: give one source label for each example")
-    target, targets = labels(y, source.size)
+    target, targets = numbered(y, source.size)
     joint = np.zeros((targets, sources))
     np.add.at(joint, (target, source), 1.0 / source.size)
     given_z = joint / joint.sum(0)[None]

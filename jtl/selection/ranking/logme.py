@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
 
-from jtl.selection.ranking.checked import rows, two_classes
+from jtl.selection.checked import rows, two_classes
 
 # The ratio of prior to noise precision is searched this far around the largest squared singular value. Beyond, the
 # evidence is flat, or, where features fit the labels exactly, grows without bound.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
 
-from jtl.selection.ranking.checked import rows
+from jtl.selection.checked import rows
 from jtl.selection.ranking.h_score import h_score
 from jtl.selection.ranking.leep import leep, nce
 from jtl.selection.ranking.logme import logme

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
 
-from jtl.selection.ranking.checked import rows, two_classes
+from jtl.selection.checked import rows, two_classes
 
 
 def transrate(features: Float[ArrayLike, "examples width"], y: Num[ArrayLike, "_"], *, epsilon: float = 1e-4) -> float:

@@ -3,6 +3,7 @@
 from jtl.selection.validators.clustering import adjusted_mutual_information as adjusted_mutual_information
 from jtl.selection.validators.clustering import class_clustering as class_clustering
 from jtl.selection.validators.density import soft_neighbourhood_density as soft_neighbourhood_density
+from jtl.selection.validators.importance import cross_fitted_ratio as cross_fitted_ratio
 from jtl.selection.validators.importance import deep_embedded_validation as deep_embedded_validation
 from jtl.selection.validators.importance import density_ratio as density_ratio
 from jtl.selection.validators.importance import importance_weighted_risk as importance_weighted_risk

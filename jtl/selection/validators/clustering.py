@@ -5,6 +5,8 @@ from math import lgamma
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jtl.selection.checked import rows as checked
+
 
 def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.ndarray, "rows classes"]) -> float:
     """The adjusted mutual information of predicted classes and k-means clusters of normalised features.
@@ -12,6 +14,9 @@ def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.n
     Clusters start at the means of the predicted classes, so the result is a function of the arrays; there are as many
     clusters as classes that are predicted. Where that is one class there is nothing to agree on, and the result is 0: a
     network that has collapsed has no good score.
+
+    Raises:
+      ValueError: for arrays that are not finite, are empty, or have another number of rows each.
 
     Example:
       >>> import numpy as np, jtl
@@ -22,9 +27,10 @@ def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.n
     Musgrave et al., Three New Validators and a Large-Scale Benchmark Ranking for Unsupervised Domain Adaptation, 2022,
     arXiv 2208.07360.
     """
-    f = np.asarray(features, np.float64)
+    f = checked("features", features)
+    z = checked("logits", logits, len(f))
     f = f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-12)
-    _, predicted = np.unique(np.argmax(logits, axis=1), return_inverse=True)
+    _, predicted = np.unique(z.argmax(1), return_inverse=True)
     if predicted.max() == 0:
         return 0.0
     centres = np.stack([f[predicted == c].mean(0) for c in range(predicted.max() + 1)])
@@ -44,6 +50,9 @@ def adjusted_mutual_information(a: Shaped[np.ndarray, " rows"], b: Shaped[np.nda
 
     1 for equal partitions, 0 on average for random ones; two partitions of one part each are equal.
 
+    Raises:
+      ValueError: for no rows, or another number of them each.
+
     Example:
       >>> import numpy as np, jtl
       >>> jtl.selection.validators.adjusted_mutual_information(np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]))
@@ -51,6 +60,8 @@ def adjusted_mutual_information(a: Shaped[np.ndarray, " rows"], b: Shaped[np.nda
 
     Vinh et al., Information Theoretic Measures for Clusterings Comparison, 2010.
     """
+    if np.ndim(a) != 1 or np.shape(a) != np.shape(b) or not len(a):
+        raise ValueError(f"a of shape {np.shape(a)} and b of shape {np.shape(b)}: give one of each for every row")
     _, a = np.unique(a, return_inverse=True)
     _, b = np.unique(b, return_inverse=True)
     table = np.zeros((a.max() + 1, b.max() + 1))

@@ -3,6 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
+from jtl.selection.checked import rows
+from jtl.selection.validators.domain_classifier import fitted
+
+PENALTIES = 10.0 ** np.arange(2, -3, -1)
+"""Candidates of λ over the number of features, from large to small."""
+
 
 def density_ratio(
     source: Float[np.ndarray, "n dim"],
@@ -17,8 +23,12 @@ def density_ratio(
     Args:
       source: features of the source's training rows.
       target: features of the target's rows.
-      at: features where the ratio is wanted: the source's validation rows.
+      at: features where the ratio is wanted: the source's validation rows. Rows of `source` have too small a ratio
+        here; where there are no others, see `cross_fitted_ratio`.
       penalty: λ.
+
+    Raises:
+      ValueError: for features that are not finite or of several widths, or a penalty that is not positive.
 
     Example:
       >>> import numpy as np
@@ -27,23 +37,61 @@ def density_ratio(
       >>> density_ratio(f, f, f[:2]).round(6).tolist()
       [1.0, 1.0]
     """
-    x = np.concatenate([source, target]).astype(np.float64)
-    middle, scale = x.mean(0), x.std(0)
-    scale = np.where(scale > 0, scale, 1)
-    x = np.column_stack([(x - middle) / scale, np.ones(len(x))])
-    y = np.r_[np.zeros(len(source)), np.ones(len(target))]
-    ridge = penalty * np.r_[np.ones(x.shape[1] - 1), 0]
-    w = np.zeros(x.shape[1])
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-np.clip(x @ w, -500, 500)))
-        slope = x.T @ (p - y) + ridge * w
-        curve = (x * (p * (1 - p))[:, None]).T @ x + np.diag(ridge + 1e-10)
-        step = np.linalg.solve(curve, slope)
-        w -= step
-        if np.abs(step).max() < 1e-10:
-            break
-    z = np.column_stack([(np.asarray(at, np.float64) - middle) / scale, np.ones(len(at))]) @ w
-    return len(source) / len(target) * np.exp(np.clip(z, -500, 500))
+    if not penalty > 0:
+        raise ValueError(f"penalty={penalty}: give a number above zero")
+    here, there, at = _features(source, target, at)
+    return fitted(here, there, [penalty])[0].ratio(at)
+
+
+def cross_fitted_ratio(
+    source: Float[np.ndarray, "n dim"], target: Float[np.ndarray, "m dim"]
+) -> Float[np.ndarray, " n"]:
+    """The density ratio at each source row, by a classifier that was not fitted on it.
+
+    A classifier knows the rows that it was fitted on for the source's, the better the more features there are. So their
+    ratio falls towards 0 where the domains are equal. Here each half of both domains is weighed by a classifier of the
+    other half, whose penalty has the lowest log loss there. Among the penalties is infinity, which gives all rows the
+    weight 1: so do domains that nothing tells apart.
+
+    Args:
+      source: features of the source's validation rows, two or more.
+      target: features of the target's rows, two or more.
+
+    Returns:
+      The weights. Their mean is 1 where the ratio is right, `E w = 1`; near 0 no source row is like the target's, and
+      what the weights give is that of few rows.
+
+    Raises:
+      ValueError: for features that are not finite or of several widths, or fewer than two rows.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> draw = np.random.default_rng(0)
+      >>> w = jtl.selection.validators.cross_fitted_ratio(draw.normal(size=(50, 99)), draw.normal(size=(50, 99)))
+      >>> round(float(w.mean()), 1)
+      1.0
+    """
+    here, there = _features(source, target)
+    if min(len(here), len(there)) < 2:
+        raise ValueError(f"{len(here)} source and {len(there)} target rows: give two or more of each")
+    draw = np.random.default_rng(0)  # rows may be in the order of their classes
+    halves, others = (np.array_split(draw.permutation(len(x)), 2) for x in (here, there))
+    penalties = [np.inf, *(here.shape[1] * PENALTIES)]
+    fits = [fitted(here[i], there[j], penalties) for i, j in zip(halves, others, strict=True)]
+    losses = [[one.loss(here[halves[1 - k]], there[others[1 - k]]) for one in fits[k]] for k in (0, 1)]
+    best, weights = int(np.argmin(np.sum(losses, 0))), np.zeros(len(here))
+    for k in (0, 1):
+        weights[halves[1 - k]] = fits[k][best].ratio(here[halves[1 - k]])
+    return weights
+
+
+def _features(*given: np.ndarray) -> list[np.ndarray]:
+    names = ("source", "target", "at")
+    found = [rows(name, features) for name, features in zip(names, given, strict=False)]
+    if len({x.shape[1] for x in found}) > 1:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in zip(names, found, strict=False))
+        raise ValueError(f"features of shapes {shapes}: give one width")
+    return found
 
 
 def importance_weighted_risk(losses: Float[np.ndarray, " k"], weights: Float[np.ndarray, " k"]) -> float:
@@ -76,7 +124,7 @@ def deep_embedded_validation(
       The risk; low is good. Where all weights are equal it is `mean(wℓ)`.
 
     Raises:
-      ValueError: for lengths that differ, fewer than two rows, or weights that are negative.
+      ValueError: for lengths that differ, fewer than two rows, numbers that are not finite, or negative weights.
 
     Example:
       >>> import numpy as np, jtl
@@ -103,6 +151,8 @@ def _paired(losses: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
     losses, weights = np.asarray(losses, np.float64), np.asarray(weights, np.float64)
     if losses.shape != weights.shape or losses.ndim != 1 or len(losses) < 2:
         raise ValueError(f"losses {losses.shape} and weights {weights.shape}: give one of each for two rows or more")
+    if not (np.isfinite(losses).all() and np.isfinite(weights).all()):
+        raise ValueError("a loss or a weight is not finite: give finite numbers")
     if not (weights >= 0).all():
         raise ValueError(f"a weight is {weights.min()}: weights are not negative")
     return losses, weights

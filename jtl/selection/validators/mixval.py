@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.selection.checked import rows
+
 
 def mixval(predict: Callable[[Any], Any], x: np.ndarray, *, share: float = 0.55, seed: int = 0) -> dict[str, float]:
     """The shares of mixed rows `λ x_i + (1 − λ) x_j` that are predicted as x_i is, within and across classes.
@@ -22,7 +24,7 @@ def mixval(predict: Callable[[Any], Any], x: np.ndarray, *, share: float = 0.55,
       which no pair exists (one predicted class) is 0.
 
     Raises:
-      ValueError: for a share out of (0.5, 1), or inputs of integers.
+      ValueError: for a share out of (0.5, 1), inputs of integers, or logits that are not finite or of other rows.
 
     Example:
       >>> import numpy as np, jtl
@@ -37,7 +39,7 @@ def mixval(predict: Callable[[Any], Any], x: np.ndarray, *, share: float = 0.55,
     if not np.issubdtype(np.asarray(x).dtype, np.floating):
         raise ValueError(f"x is of {np.asarray(x).dtype}: give floats, which can be mixed")
     draw = np.random.default_rng(seed)
-    labels = np.argmax(np.asarray(predict(x)), axis=1)
+    labels = rows("logits", predict(x), len(x)).argmax(1)
     found = {}
     for name, same in (("within", True), ("across", False)):
         pairs = []
@@ -51,6 +53,6 @@ def mixval(predict: Callable[[Any], Any], x: np.ndarray, *, share: float = 0.55,
             continue
         first, second = np.array(pairs).T
         mixed = share * x[first] + (1 - share) * x[second]
-        hits = np.argmax(np.asarray(predict(mixed.astype(x.dtype))), axis=1) == labels[first]
+        hits = rows("logits of mixed rows", predict(mixed.astype(x.dtype)), len(mixed)).argmax(1) == labels[first]
         found[name] = float(hits.mean())
     return found

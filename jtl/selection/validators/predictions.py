@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jtl.selection.checked import labels, rows
+
 
 def certainty(logits: Float[np.ndarray, "..."]) -> float:
     """Minus the mean entropy, `mean_i Σ_c p_ic log p_ic`; high where predictions are certain.
@@ -61,25 +63,21 @@ def nuclear_norm(logits: Float[np.ndarray, "..."]) -> float:
 def accuracy(logits: Float[np.ndarray, "..."], y: Shaped[np.ndarray, " rows"]) -> float:
     """The share of rows whose largest logit is the label's; of the source's validation rows, or as an oracle.
 
+    Raises:
+      ValueError: for logits that are not finite, or labels that are not one integer a row.
+
     Example:
       >>> import numpy as np, jtl
       >>> jtl.selection.validators.accuracy(np.eye(2), np.array([0, 0]))
       0.5
     """
-    return float((np.argmax(logits, axis=1) == np.asarray(y)).mean())
+    z = rows("logits", logits)
+    return float((z.argmax(1) == labels(y, len(z))).mean())
 
 
 def _probabilities(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax and its logarithm in float64.
-
-    Raises:
-      ValueError: for logits that are not [rows, classes], are not finite, or have no row.
-    """
-    z = np.asarray(logits, np.float64)
-    if z.ndim != 2 or not len(z):
-        raise ValueError(f"logits of shape {z.shape}: give [rows, classes] with at least one row")
-    if not np.isfinite(z).all():
-        raise ValueError(f"logits of row {int(np.argmin(np.isfinite(z).all(1)))} are not finite")
+    """Softmax and its logarithm in float64, of finite logits [rows, classes]."""
+    z = rows("logits", logits)
     z = z - z.max(1, keepdims=True)
     logp = z - np.log(np.exp(z).sum(1, keepdims=True))
     return np.exp(logp), logp

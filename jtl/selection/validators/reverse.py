@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jtl.selection.checked import labels, rows
+
 
 def reverse_validation(
     target: Float[np.ndarray, "m dim"],
@@ -22,6 +24,9 @@ def reverse_validation(
       y: labels there.
       penalty: λ.
 
+    Raises:
+      ValueError: for arrays that are not finite or whose rows or widths do not fit, and labels that are no integers.
+
     Example:
       >>> import numpy as np, jtl
       >>> f = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
@@ -31,12 +36,15 @@ def reverse_validation(
     Zhong et al., Cross Validation Framework to Choose amongst Models and Datasets for Transfer Learning, 2010; Ganin et
     al., 2016, arXiv 1505.07818, section 5.1.2.
     """
-    x = np.asarray(target, np.float64)
+    x, here = rows("target", target), rows("source", source)
+    z, y = rows("logits", logits, len(x)), labels(y, len(here))
+    if x.shape[1] != here.shape[1]:
+        raise ValueError(f"target of shape {x.shape} and source of shape {here.shape}: give features of one width")
     middle, scale = x.mean(0), x.std(0)
     scale = np.where(scale > 0, scale, 1)
     x = (x - middle) / scale
-    labels = np.eye(np.shape(logits)[1])[np.argmax(logits, axis=1)]
-    offset = labels.mean(0)  # the intercept, because the features' means are 0
-    w = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (labels - offset))
-    scores = (np.asarray(source, np.float64) - middle) / scale @ w + offset
-    return float((scores.argmax(1) == np.asarray(y)).mean())
+    pseudo = np.eye(z.shape[1])[z.argmax(1)]
+    offset = pseudo.mean(0)  # the intercept, because the features' means are 0
+    w = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (pseudo - offset))
+    scores = (here - middle) / scale @ w + offset
+    return float((scores.argmax(1) == y).mean())

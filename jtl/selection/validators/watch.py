@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jtl.methods.finetune.finetune import evaluation
 from jtl.model import Model, Variables
+from jtl.selection.checked import labels, rows
 from jtl.selection.validators import clustering, density, importance, predictions, reverse
 from jtl.selection.validators.mixval import mixval
 from jtl.train.collect import collector
@@ -25,11 +25,15 @@ _TARGET = {
 _BOTH = {
     "source_accuracy": lambda t, s: predictions.accuracy(s["output"], s["y"]),
     "reverse": lambda t, s: reverse.reverse_validation(t["read"], t["output"], s["read"], s["y"]),
-    "iw_risk": lambda t, s: importance.importance_weighted_risk(_losses(s), _weights(t, s)),
-    "dev": lambda t, s: importance.deep_embedded_validation(_losses(s), _weights(t, s)),
-    "devn": lambda t, s: importance.deep_embedded_validation(_losses(s), _weights(t, s), "max"),
+}
+_WEIGHED = {
+    # Over the mean weight, which is far below 1 for domains far apart: without, these had the lowest risk.
+    "iw_risk": lambda losses, w: importance.importance_weighted_risk(losses, w / w.mean()),
+    "dev": lambda losses, w: importance.deep_embedded_validation(losses, w),
+    "devn": lambda losses, w: importance.deep_embedded_validation(losses, w, "max"),
 }
 MIXVAL = "mixval"
+MEAN_WEIGHT = "mean_weight"
 ORACLE = "ORACLE/accuracy"
 
 
@@ -43,8 +47,9 @@ def label_free(
       target: batches `{"x", "y", "mask"}` of the target; labels are not read unless `oracle` is.
       scores: of "certainty", "diversity", "im", "bnm", "snd", "clustering", which read the target alone and are high
         for a good model, and of "source_accuracy", "reverse" (high), "iw_risk", "dev", "devn" (low), which need
-        `source`. "mixval", the mean of the two parts of `mixval`, is high too, needs inputs that are arrays of floats,
-        and passes the target forward three times more.
+        `source`. The weights of these three are `cross_fitted_ratio`, that of "iw_risk" over their mean, and
+        "mean_weight" is that mean: far from 1, the score is that of few rows. "mixval", the mean of the two parts of
+        `mixval`, is high too, needs inputs that are arrays of floats, and passes the target forward three times more.
       source: batches of the source's validation rows.
       oracle: also "ORACLE/accuracy", the accuracy by the target's labels, which a user without labels cannot know.
 
@@ -60,11 +65,13 @@ def label_free(
       >>> sorted(look(net.init(jax.random.key(0), x)))
       ['im', 'snd']
     """
-    unknown = sorted(set(scores) - _TARGET.keys() - _BOTH.keys() - {MIXVAL})
+    both = _BOTH.keys() | _WEIGHED.keys()
+    unknown = sorted(set(scores) - _TARGET.keys() - both - {MIXVAL})
     if unknown:
         known = sorted([*_TARGET, MIXVAL])
-        raise ValueError(f"scores {unknown}: there are {known}, and with a source {sorted(_BOTH)}")
-    wanting = sorted(set(scores) & _BOTH.keys())
+        raise ValueError(f"scores {unknown}: there are {known}, and with a source {sorted(both)}")
+    wanting = sorted(set(scores) & both)
+    weighed = any(name in _WEIGHED for name in scores)
     if wanting and source is None:
         raise ValueError(f"scores {wanting} need source=: the source's validation rows")
     labelled = collector(evaluation(net))
@@ -74,10 +81,18 @@ def label_free(
     def look(variables: Variables) -> dict[str, float]:
         found = {} if mixed is None else {MIXVAL: mixed(variables, target)}
         there = of_target(variables, target)
-        here = labelled(variables, source) if wanting else None
+        here = labelled(variables, source) if wanting else {}
+        losses = weights = np.zeros(0)
+        if weighed:
+            losses, weights = _losses(here), importance.cross_fitted_ratio(here["read"], there["read"])
+            found[MEAN_WEIGHT] = float(weights.mean())
         for name in scores:
-            if name != MIXVAL:
-                found[name] = _TARGET[name](there) if name in _TARGET else _BOTH[name](there, here)
+            if name in _TARGET:
+                found[name] = _TARGET[name](there)
+            elif name in _BOTH:
+                found[name] = _BOTH[name](there, here)
+            elif name in _WEIGHED:
+                found[name] = _WEIGHED[name](losses, weights)
         if oracle:
             found[ORACLE] = predictions.accuracy(there["output"], there["y"])
         return found
@@ -98,32 +113,28 @@ def _rows(net: Model) -> Callable:
 
 def _mixed(net: Model) -> Callable[[Variables, Any], float]:
     """The mean of MixVal's two scores on the rows of the target that count."""
-    look = jax.jit(lambda variables, x: net.apply(variables, x, train=False, key=None)[0].output)
+    look = collector(_rows(net), only=("output",))  # on the mesh of the variables, as the other scores
 
     def run(variables: Variables, target: Any) -> float:
-        rows = []
+        parts = []
         for i in range(len(target)):
             x, mask = target[i]["x"], target[i].get("mask")
             if isinstance(x, dict):
                 raise ValueError(f"mixval mixes inputs that are one array; these have {sorted(x)}")
-            rows.append(np.asarray(x) if mask is None else np.asarray(x)[np.asarray(mask) > 0])
+            parts.append(np.asarray(x) if mask is None else np.asarray(x)[np.asarray(mask) > 0])
         size = len(target[0]["x"])  # all calls have one shape, so that one program is compiled
 
         def predict(x: np.ndarray) -> np.ndarray:
             full = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, 0)])
-            found = [np.asarray(look(variables, full[i : i + size])) for i in range(0, len(full), size)]
-            return np.concatenate(found)[: len(x)]
+            return look(variables, [{"x": full[i : i + size]} for i in range(0, len(full), size)])["output"][: len(x)]
 
-        return float(np.mean(list(mixval(predict, np.concatenate(rows)).values())))
+        return float(np.mean(list(mixval(predict, np.concatenate(parts)).values())))
 
     return run
 
 
-def _losses(rows: dict[str, Any]) -> np.ndarray:
-    z = np.asarray(rows["output"], np.float64)
+def _losses(there: dict[str, Any]) -> np.ndarray:
+    z = rows("logits", there["output"])
+    y = labels(there["y"], len(z), classes=z.shape[1])
     z = z - z.max(1, keepdims=True)
-    return np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), rows["y"]]
-
-
-def _weights(target: dict[str, Any], source: dict[str, Any]) -> np.ndarray:
-    return importance.density_ratio(source["read"], target["read"], source["read"])
+    return np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), y]

@@ -1,6 +1,7 @@
 """Validators against scikit-learn, the papers' formulas by hand, and laws."""
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -139,7 +140,7 @@ def test_mixval_of_a_linear_model_is_perfect_within_a_class():
     ("call", "message"),
     [
         (lambda: v.certainty(np.zeros(3)), r"shape \(3,\)"),
-        (lambda: v.certainty(np.array([[0.0, 1.0], [np.nan, 0.0]])), "row 1 are not finite"),
+        (lambda: v.certainty(np.array([[0.0, 1.0], [np.nan, 0.0]])), "not finite, the first in row 1"),
         (lambda: v.soft_neighbourhood_density(Z[:1]), "at least two"),
         (lambda: v.soft_neighbourhood_density(Z, 0.0), "temperature=0"),
         (lambda: v.deep_embedded_validation(np.ones(3), np.ones(2)), "for two rows or more"),
@@ -167,7 +168,7 @@ def test_fit_keeps_the_checkpoint_that_a_validator_prefers(tmp_path):
     y = x[:, :3].argmax(1)
     source = jtl.data.arrays(x, y, batch_size=8, classes=3)
     target = jtl.data.arrays(x + 0.5, batch_size=8, shuffle=False)
-    look = v.label_free(net, target, ["im", "dev", "source_accuracy"], source=source)
+    look = v.label_free(net, target, ["im", "dev", "source_accuracy", "mixval"], source=source)
     validation = jtl.Validation(jtl.evaluation(net), source, every=2, watch="im", mode="max", also=[look])
     objective = jtl.finetune(net)
     step = jtl.make_step(objective, optax.adam(1e-2))
@@ -201,3 +202,110 @@ def test_mixval_by_name_is_that_of_the_rows_that_count():
     assert 0 < found["mixval"] == pytest.approx(sum(parts.values()) / 2)
     with pytest.raises(ValueError, match="one array; these have"):
         v.label_free(net, [{"x": {"ids": x}}], ["mixval"])(variables)
+
+
+def test_weights_of_equal_domains_are_near_one():
+    """A classifier knows the rows that it was fitted on: in 512 dimensions it told equal domains apart."""
+    draw = np.random.default_rng(0)
+    source, target = draw.normal(size=(200, 512)), draw.normal(size=(200, 512))
+    assert v.density_ratio(source, target, source).mean() < 0.1
+    np.testing.assert_allclose(v.cross_fitted_ratio(source, target).mean(), 1, atol=0.05)
+
+
+def test_cross_fitted_weights_are_the_ratio_of_normal_densities():
+    draw = np.random.default_rng(0)
+    source, target = draw.normal(size=(2000, 1)), draw.normal(size=(1500, 1)) + 0.5
+    found = v.cross_fitted_ratio(source, target)
+    true = np.exp(0.5 * source[:, 0] - 0.125)  # N(x; ½, 1) / N(x; 0, 1)
+    np.testing.assert_allclose(np.log(found), np.log(true), atol=0.25)
+    np.testing.assert_allclose(found.mean(), 1, atol=0.05)
+
+
+def test_the_domain_classifier_along_a_path_is_sklearns():
+    linear = pytest.importorskip("sklearn.linear_model")
+    from jtl.selection.validators.domain_classifier import fitted
+
+    draw = np.random.default_rng(0)
+    for width in (3, 60):  # with fewer rows than features too
+        source, target = draw.normal(size=(20, width)), draw.normal(size=(15, width)) + 1
+        x = np.concatenate([source, target])
+        x = (x - x.mean(0)) / x.std(0)
+        penalties = (np.inf, 10.0, 0.1)
+        for penalty, found in zip(penalties, fitted(source, target, penalties), strict=True):
+            model = linear.LogisticRegression(C=1 / penalty if penalty < np.inf else 1e-12, tol=1e-12, max_iter=100_000)
+            p = model.fit(x, np.r_[np.zeros(20), np.ones(15)]).predict_log_proba(x)
+            np.testing.assert_allclose(found.logit(np.r_[source, target]), p[:, 1] - p[:, 0], atol=1e-4)
+            np.testing.assert_allclose(found.loss(source, target), -p[:20, 0].sum() - p[20:, 1].sum(), rtol=1e-4)
+
+
+def test_scores_of_the_source_do_not_fall_with_the_distance_of_the_domains():
+    """The losses are the same, so a checkpoint whose features are further apart is no better."""
+    import jtl
+    from jtl.selection.validators.watch import label_free
+
+    draw, width = np.random.default_rng(0), 32
+    x, y = draw.normal(size=(200, width)).astype(np.float32), draw.integers(0, 3, 200)
+    source = jtl.data.arrays(x, y, batch_size=100, classes=3, shuffle=False)
+    net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3))
+    variables = jax.tree.map(np.zeros_like, net.init(jax.random.key(0), x))  # each loss is ln 3
+    means = []
+    for shift in (0.0, 0.5, 2.0):
+        there = (draw.normal(size=(200, width)) + shift).astype(np.float32)
+        target = jtl.data.arrays(there, batch_size=100, shuffle=False)
+        found = label_free(net, target, ["iw_risk", "dev"], source=source)(variables)
+        np.testing.assert_allclose([found["iw_risk"], found["dev"]], np.log(3), rtol=1e-5)
+        means.append(found["mean_weight"])
+    np.testing.assert_allclose(means[0], 1, atol=0.05)
+    assert means[2] < 0.5
+
+
+NAN = np.where(np.eye(40, 4) > 0, np.nan, Z)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: v.accuracy(NAN, np.zeros(40, int)), "4 values that are not finite, the first in row 0"),
+        (lambda: v.accuracy(Z, np.array([1])), r"y has shape \(1,\) .* for each of 40 rows"),
+        (lambda: v.class_clustering(F, NAN), "logits has 4 values"),
+        (lambda: v.class_clustering(np.where(F > 9, F, np.inf), Z), "features has .* not finite"),
+        (lambda: v.reverse_validation(F, NAN, F, np.zeros(40, int)), "logits has 4 values"),
+        (lambda: v.reverse_validation(F, Z, F * np.nan, np.zeros(40, int)), "source has 240 values"),
+        (lambda: v.mixval(lambda x: x * np.nan, F), "logits has 240 values"),
+        (lambda: v.mixval(lambda x: x[:3], F), "logits has 3 rows: give 40"),
+        (lambda: v.density_ratio(F, F, F, penalty=-1.0), "penalty=-1"),
+        (lambda: v.cross_fitted_ratio(F[:1], F), "1 source and 40 target rows"),
+        (lambda: v.importance_weighted_risk(np.array([1, np.nan]), np.ones(2)), "not finite"),
+    ],
+)
+def test_what_is_no_number_is_no_prediction(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: v.accuracy(Z, np.zeros((40, 1), int)), r"y has shape \(40, 1\)"),
+        (lambda: v.class_clustering(F[:5], Z), "logits has 40 rows: give 5"),
+        (lambda: v.adjusted_mutual_information(np.zeros(3), np.zeros(2)), r"shape \(3,\) and b of shape \(2,\)"),
+        (lambda: v.reverse_validation(F, Z, F[:, :2], np.zeros(40, int)), "features of one width"),
+        (lambda: v.density_ratio(F, F, F[:, :2]), r"at \(40, 2\): give one width"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(call, message):
+    """By the types where the tests check these, else in words."""
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=f"Type-check error|{message}"):
+        call()
+
+
+@pytest.mark.parametrize("outside", [-1, -100, 3])
+def test_a_label_outside_the_classes_has_no_loss(outside):
+    import jtl
+
+    x = DRAW.normal(size=(8, 5)).astype(np.float32)
+    net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3))
+    variables = net.init(jax.random.key(0), x)
+    rows = [{"x": x, "y": np.array([0, 1, outside, 0, 1, 2, 0, 1]), "mask": np.ones(8, np.float32)}]
+    with pytest.raises(ValueError, match=f"y is {outside} in row 2: labels of 3 classes are 0 to 2"):
+        v.label_free(net, rows, ["iw_risk"], source=rows)(variables)

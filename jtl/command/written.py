@@ -1,0 +1,31 @@
+"""Files that are written whole; light, because `jtl --help` reads it."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(file: Path, text: str) -> None:
+    r"""Writes a text, never half of it, even where the process is killed.
+
+    A name that is not UTF-8, which Python reads as surrogates, is written with `\udc..`, as JSON has it too.
+
+    Args:
+      file: to write; a device or a pipe, as /dev/stdout, is written straight.
+      text: its content.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file = file.resolve()  # a link stays one
+    part = file if file.exists() and not file.is_file() else file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    if part != file:
+        part.replace(file)
+
+
+def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes rows as a .csv; see `write_whole`."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_whole(file, text.getvalue())

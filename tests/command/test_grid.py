@@ -1,0 +1,115 @@
+"""The words and the folders of a sweep's runs, and runs that fail."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jtl import cli
+from jtl.command import sweep
+from jtl.command.grid import name_of, points, words_of
+from jtl.command.settings import Settings
+from jtl.command.swept import _parsed, ranking
+from jtl.train import NonFiniteLoss
+
+
+def test_flags_are_options_of_a_grid():
+    for grid in ("balanced=True,False", "balanced=true,false"):
+        assert ranking(["finetune", "photos", "--weights", "net"], [grid], None) == "validation accuracy"
+        read = [_parsed(Settings, ["photos", "--weights", "net", *words_of(point)]) for point in points([grid])]
+        assert [settings.balanced for settings in read] == [True, False]
+    assert words_of({"stage.early_stop": "false"}) == ["--stage.no-early-stop"]
+
+
+def test_no_two_points_share_a_folder():
+    names = [name_of(point) for point in points(["weights=a/b,a_b,a/b/c", "seed=0,1"])]
+    assert len(set(names)) == 6
+    assert names[2] == "weights=a_b-seed=0"
+    assert "/" not in "".join(names)
+    assert len(name_of({"weights": 300 * "é"}).encode()) <= 255  # as file systems have it
+
+
+def _execute(words):
+    rate = float(words[words.index("--learning-rate") + 1])
+    if rate == 2:
+        raise FileNotFoundError("no such weights")
+    if rate > 1:
+        raise NonFiniteLoss(f"the loss of {rate} is nan")
+    if rate == 1 and "--seed" in words and words[words.index("--seed") + 1] == "1":
+        raise ValueError("no such column")
+    return {"other": 2.0, "accuracy": rate}
+
+
+def test_a_run_that_fails_does_not_end_the_sweep(tmp_path, capsys):
+    grid, seen = ["learning_rate=5,0.1,0.3"], []
+
+    def execute(words):
+        seen.append(words)
+        return _execute(words)
+
+    rows = sweep.run(["train", "x"], grid, tmp_path, execute)
+    assert "run 1 failed: the loss of 5.0 is nan" in capsys.readouterr().out
+    ranks = sweep.ranked(rows, "accuracy")
+    assert [rank.settings["learning_rate"] for rank in ranks] == ["0.3", "0.1", "5"]
+    assert np.isnan(ranks[-1].mean)
+    page = sweep.write(ranks, "accuracy", tmp_path, ["train", "x"], None, sweep.failures(rows)).read_text()
+    assert "the loss of 5.0 is nan" in page
+    with open(tmp_path / "sweep.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["accuracy"], line["other"], line["seeds"], line["failed"]) for line in lines] == [
+        ("0.3", "2", "1", "0"), ("0.1", "2", "1", "0"), ("nan", "nan", "1", "1"),
+    ]  # fmt: skip
+    assert sweep.run(["train", "x"], grid, tmp_path, execute) == rows
+    assert len(seen) == 3  # what diverged would diverge again
+
+
+def test_a_run_that_was_refused_is_tried_again(tmp_path):
+    grid = ["learning_rate=1,0.5", "seed=0,1"]
+    rows = sweep.run(["train", "x"], grid, tmp_path, _execute)
+    ranks = sweep.ranked(rows, "accuracy")
+    assert [(rank.mean, rank.failed, rank.half) for rank in ranks] == [(0.5, 0, 0.0), (1.0, 1, 0.0)]
+    assert sweep.failures(rows) == [("learning_rate=1, seed=1", "no such column")]
+    again = sweep.run(["train", "x"], grid, tmp_path, lambda words: {"other": 1.0, "accuracy": 0.9})
+    assert [row["numbers"]["accuracy"] for row in again] == [1.0, 0.9, 0.5, 0.5]
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["rows"]) == 4
+    with pytest.raises(ValueError, match=r"all 2 runs of the sweep failed:\nlearning_rate=2: .*\nlearning_rate=4: "):
+        sweep.ranked(sweep.run(["train", "x"], ["learning_rate=2,4"], tmp_path / "b", _execute), "accuracy")
+
+
+RECIPE = '''"""A recipe that diverges at a high rate."""
+from dataclasses import dataclass
+from pathlib import Path
+
+from jtl.train import NonFiniteLoss
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A number.
+
+    Args:
+      out: unused.
+      rate: of the loss.
+      halved: as it says.
+    """
+
+    out: Path = Path("runs")
+    rate: float = 0.1
+    halved: bool = True
+
+    def train(self):
+        if self.rate > 1:
+            raise NonFiniteLoss("the loss is nan")
+        return {"score": self.rate / (1 + self.halved)}
+'''
+
+
+def test_a_sweep_whose_run_diverged_ends_with_status_1(tmp_path, capsys):
+    (tmp_path / "made.py").write_text(RECIPE)
+    words = ["sweep", str(tmp_path / "s"), "--grid", "rate=9,0.5", "halved=true,false", "--by", "score"]
+    assert cli.main([*words, "--", "train", str(tmp_path / "made.py")]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("jtl: the run of rate=9, halved=") == 2
+    scores = [line.split()[2] for line in told.out.splitlines() if line.startswith("rate=")]
+    assert scores == ["0.5", "0.25", "nan", "nan"]
