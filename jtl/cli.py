@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from jtl.allocator import keep_freed_memory
-from jtl.command import few_settings, parsers, surface
+from jtl.command import parsers, surface
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 
@@ -57,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "describe": lambda recipe: _describe(recipe, options),
         "models": _models,
         "inspect": _inspect,
-        "finetune": _told(surface.finetune),
-        "adapt": _told(surface.adapt),
+        "finetune": _told(lambda settings: surface.finetune(parsers.checked(settings))),
+        "adapt": _told(lambda settings: surface.adapt(parsers.checked(settings))),
         "sweep": lambda *values: _told(surface.sweep)(*values, options, _recipe),
         "features": _told(surface.features),
         "rank": _told(surface.rank),
-        "adapt-few": _told(surface.adapt_few),
+        "adapt-few": _told(lambda settings: surface.adapt_few(parsers.checked(settings))),
         "export": _told(surface.export),
     }
     try:
@@ -173,7 +173,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
             "sweep": parsers.sweep,
             "features": parsers.features,
             "rank": parsers.rank,
-            "adapt-few": few_settings.parser,
+            "adapt-few": parsers.adapt_few,
             "export": parsers.export,
         },
         prog="jtl",

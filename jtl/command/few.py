@@ -95,9 +95,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     notes = [f"{name}: {note}" for name, items in parts if items and (note := inputs.note(items)) is not None]
     notes += [f"queries: {note}" for note in passed]
     counts = np.bincount(support.labels, minlength=len(support.classes))
-    say(
-        f"{len(support.classes)} classes, {counts.min()} to {counts.max()} examples of each; {loaded.config.model_type}"
-    )
+    range_of = f"{counts.min()}" + (f" to {counts.max()}" if counts.max() > counts.min() else "")
+    say(f"{len(support.classes)} classes, {range_of} examples of each; {loaded.config.model_type}")
     features = passes.features(loaded, inputs)(support.items)
     scale, logits = held_out(features, support.labels, len(counts))
     if counts.max() == 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, stem
 from jtl.paths import local
@@ -65,11 +65,3 @@ class FewShot:
         """The settings as JSON has them."""
         found = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
         return {**found, "query": list(self.query)}
-
-
-def parser(settings: OmitArgPrefixes[FewShot]) -> tuple[str, tuple]:
-    """What tyro calls for the command."""
-    return "adapt-few", (settings,)
-
-
-parser.__doc__ = FewShot.__doc__

@@ -1,25 +1,59 @@
 """What follows the names of some commands; light, because `jtl --help` reads it. Each gives its name and its values."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
 
 Run = Annotated[Positional[Path], arg(help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")]
 
 
-def finetune(settings: OmitArgPrefixes[Settings]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+@dataclasses.dataclass(frozen=True)
+class _Finetune(Settings):
+    def __post_init__(self) -> None:
+        """Checks nothing: `checked` does, outside tyro, which would tell an error by a name of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Adapt(AdaptSettings):
+    def __post_init__(self) -> None:
+        """As above."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Few(FewShot):
+    def __post_init__(self) -> None:
+        """As above."""
+
+
+def finetune(settings: OmitArgPrefixes[_Finetune]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "finetune", (settings,)
 
 
-def adapt(settings: OmitArgPrefixes[AdaptSettings]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def adapt(settings: OmitArgPrefixes[_Adapt]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "adapt", (settings,)
 
 
-finetune.__doc__, adapt.__doc__ = Settings.__doc__, AdaptSettings.__doc__
+def adapt_few(settings: OmitArgPrefixes[_Few]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+    return "adapt-few", (settings,)
+
+
+finetune.__doc__, adapt.__doc__, adapt_few.__doc__ = Settings.__doc__, AdaptSettings.__doc__, FewShot.__doc__
+
+
+def checked(settings: Any) -> Any:
+    """The settings that tyro has read of `finetune`, `adapt` or `adapt-few`, after the command's own checks.
+
+    Raises:
+      ValueError: as `Settings`, `AdaptSettings` and `FewShot` do.
+    """
+    kind = {_Finetune: Settings, _Adapt: AdaptSettings, _Few: FewShot}[type(settings)]
+    return kind(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)})
 
 
 def sweep(

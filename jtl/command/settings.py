@@ -84,6 +84,12 @@ class Settings:
             raise ValueError(
                 "find_rate with ways='head': the head alone is fitted at a rate of its own; give other ways"
             )
+        for name in ("learning_rate", "patience"):
+            if self.ways == "head" and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"{name}={getattr(self, name)} with ways='head': the head alone is fitted to its optimum, so it has"
+                    " none; give ways='last' or 'all'"
+                )
         if self.ways == "head" and self.steps is not None:
             raise ValueError(
                 f"steps={self.steps} with ways='head': the head alone is fitted on features, in no such steps; give"

@@ -52,6 +52,11 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
     if arch is None:
         config = None if folder is None else described(folder)
         if config is None:
+            if folder is not None and any(folder.glob("step_*/manifest.json")):
+                raise ValueError(
+                    f"{folder} holds checkpoints that do not say their network: give its variables by"
+                    " jtl.Checkpoints(folder).variables(), or train with jtl.Checkpoints(folder, network=loaded)"
+                )
             where = "a file alone" if folder is None else f"{folder} without a config.json"
             raise ValueError(
                 f"{where} does not say which network it is; give arch=, as arch='resnet50': `jtl inspect` tells which"

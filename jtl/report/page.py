@@ -18,6 +18,7 @@ table { border-collapse: collapse; } td, th { padding: .25rem .75rem; border-bot
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
 .big { font-size: 2.4rem; font-weight: 600; } .note { background: #fff6dd; padding: .5rem 1rem; }
 .cards { display: flex; flex-wrap: wrap; gap: 1rem; } .card { width: 10rem; font-size: .85rem; }
+.card small { display: block; overflow-wrap: anywhere; }
 .card img { width: 10rem; height: 10rem; object-fit: cover; border-radius: 4px; } .text { width: 100%; }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .8rem; } .wrong { color: #b00020; }
 summary { cursor: pointer; } .wide { overflow: auto; max-height: 46rem; }
@@ -125,7 +126,7 @@ class Page:
                 cards.append(f"<div class='card text'>{html.escape(item.name)} {_player(item, kind)}<br>{said}</div>")
             elif isinstance(item, Path):
                 picture = f"<img alt='{html.escape(item.name, quote=True)}' src='{thumbnail(item)}'>"
-                cards.append(f"<div class='card'>{picture}{said}</div>")
+                cards.append(f"<div class='card'>{picture}<small>{html.escape(item.name)}</small>{said}</div>")
             else:
                 cards.append(f"<div class='card text'>{html.escape(str(item)[:500])}<br>{said}</div>")
         self._parts.append(f"<div class='cards'>{''.join(cards)}</div>")

@@ -175,6 +175,10 @@ def test_features_are_those_of_the_network(made, tmp_path):
         (["finetune", "nowhere", "--weights", "x", "--seed", "-1"], "seed=-1"),
         (["finetune", "nowhere", "--weights", "x", "--learning-rate", "inf"], "learning_rate=inf"),
         (["finetune", "nowhere", "--weights", "x", "--find-rate"], "find_rate with ways='head'"),
+        (["finetune", "nowhere", "--weights", "x", "--patience", "2"], "jtl: patience=2 with ways='head'"),
+        (["finetune", "nowhere", "--weights", "x", "--learning-rate", ".1"], "jtl: learning_rate=0.1 with ways='head'"),
+        (["adapt", "a", "b", "--weights", "x", "--method", "mcc", "--weight", "0"], "jtl: weight=0.0: give"),
+        (["adapt-few", "x", "--support", "y", "--seed", "-1"], "jtl: seed=-1: give 0 or more"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(words, message, capsys):

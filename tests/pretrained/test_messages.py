@@ -96,3 +96,10 @@ def test_variables_with_adapters_are_told_what_writes_them(tmp_path, key):
     with pytest.raises(WeightNameError, match=r"hold \d+ arrays of adapters.*jtl\.peft\.merge.*jtl\.peft\.save"):
         save(tmp_path / "again", known, variables)
     save(tmp_path / "again", known, peft.merge(variables, adapter))
+
+
+def test_checkpoints_that_do_not_say_their_network_are_told(tmp_path):
+    (tmp_path / "step_00000005").mkdir()
+    (tmp_path / "step_00000005" / "manifest.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"do not say their network: .*Checkpoints\(folder\)\.variables\(\)"):
+        load(tmp_path)

@@ -48,6 +48,7 @@ def test_pictures_are_within_the_page(tmp_path):
     page.figure(lambda path: Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path), "a 'black' square")
     found = parsed(page)
     assert [source.split(",")[0] for source in found.sources] == ["data:image/jpeg;base64", "data:image/png;base64"]
+    assert found.words.count("a'b.png") == 1  # beside its picture
     assert page.write(tmp_path / "deep" / "page.html").read_text(encoding="utf-8") == page.text()
 
 
