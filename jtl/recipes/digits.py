@@ -109,6 +109,7 @@ class Recipe:
         stages = (transfer, shift, few)
         said("done")
         shown = comparison.table(stages, self.seeds)
+        print(comparison.headline(stages) or "no gain is told apart from zero")
         report.show(shown)
         self._write(stages, tuned, seen, text, report.markdown(shown))
         print(f"Figures, numbers and a checkpoint are in {self.out}. Try this next:")

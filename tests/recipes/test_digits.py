@@ -193,3 +193,14 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
 def test_numbers_out_of_range_are_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_the_headline_is_the_largest_gain_that_is_shown():
+    wide, sure, small = [[0.1, 0.9, 0.5], [0.5, 0.6, 0.52], [0.12, 0.13, 0.125]]
+    zero = [0.0, 0.1, 0.02]
+    one = comparison.Comparison("first", {"base": ("wide", "small")}, {"base": zero, "wide": wide, "small": small}, {})
+    two = comparison.Comparison("second", {"start": ("sure",)}, {"start": zero, "sure": sure}, {})
+    assert comparison.headline((one, two)).startswith("Largest gain: sure +50.0 ± ")
+    assert comparison.headline((one, two)).endswith(" points over start; second")
+    none = comparison.Comparison("first", {"base": ("wide",)}, {"base": zero, "wide": wide}, {})
+    assert comparison.headline((none,)) == ""

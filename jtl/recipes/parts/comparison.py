@@ -82,6 +82,21 @@ def table(comparisons: Sequence[Comparison], seeds: int) -> Table:
     return Table(title, ("stage", "way", "accuracy", "gain"), found)
 
 
+def headline(comparisons: Sequence[Comparison]) -> str:
+    """The largest claimed gain whose interval lies above zero, in one line; empty where there is none."""
+    found = [
+        (gains(one)[name], name, base, one.title)
+        for one in comparisons
+        for base, names in one.pairs.items()
+        for name in names
+    ]
+    shown = [row for row in found if row[0].shown]
+    if not shown:
+        return ""
+    gain, name, base, title = max(shown, key=lambda row: row[0].mean)
+    return f"Largest gain: {name} {gain.text()} points over {base}; {title}"
+
+
 def failures(comparisons: Sequence[Comparison]) -> list[str]:
     """The claims that do not hold, in words: ways whose gain's interval does not lie above zero."""
     return [
