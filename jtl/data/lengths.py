@@ -91,6 +91,11 @@ class ByLength:
     longest: int
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data set that it is made of."""
+        return (self.whole,)
+
+    @property
     def size(self) -> int:
         """How many examples there are."""
         return self.whole.size

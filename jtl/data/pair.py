@@ -43,6 +43,11 @@ class Pair:
     target_labels: bool
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data sets that it is made of."""
+        return self.source, self.target
+
+    @property
     def size(self) -> int:
         """Examples of the longer domain."""
         return (self.source if len(self.source) >= len(self.target) else self.target).size

@@ -52,6 +52,11 @@ class Several:
 
     sets: Mapping[str, Any]
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data sets that it is made of."""
+        return tuple(self.sets.values())
+
     def __len__(self) -> int:
         """Steps per epoch of the longest."""
         return max(map(len, self.sets.values()))
