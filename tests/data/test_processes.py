@@ -36,7 +36,8 @@ def test_data_are_shared_where_a_batch_has_fewer_rows_than_the_whole(make):
     found = {count: make(process_index=0, process_count=count) for count in (1, 2)}
     one, two = (jax.tree.map(len, found[count][0]) for count in (1, 2))
     assert jax.tree.all(jax.tree.map(lambda a, b: a == 2 * b, one, two))
-    assert shared(found[2]) and not shared(found[1])
+    assert shared(found[2])
+    assert not shared(found[1])
 
 
 def test_a_process_that_is_none_is_refused():
