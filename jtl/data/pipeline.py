@@ -3,7 +3,7 @@
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -228,6 +228,10 @@ class Dataset:
     def classes(self) -> tuple[str, ...] | None:
         """The classes' names in the order of their labels, or None."""
         return self.source.classes
+
+    def reseeded(self, name: str) -> "Dataset":
+        """The same examples in an order of its own, by a seed made of this one and a name; as it is without shuffle."""
+        return replace(self, seed=zlib.crc32(f"{name}/{self.seed}".encode())) if self.shuffle else self
 
     def __len__(self) -> int:
         """Steps per epoch."""
