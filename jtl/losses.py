@@ -11,6 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
+ROUNDING = 1e-3
+"""By so much a probability may miss [0, 1], as a mixture of labels does in float32."""
+
 
 def cross_entropy(
     logits: Float[ArrayLike, "*batch classes"],
@@ -156,7 +159,8 @@ def binary_cross_entropy(
     y: Num[ArrayLike, "batch *labels"],
     *,
     positive_weights: Float[ArrayLike, "*labels"] | None = None,
-) -> Float[Array, "batch"]:
+    elementwise: bool = False,
+) -> Float[Array, "batch ..."]:
     """Sigmoid cross-entropy for labels that do not exclude each other, averaged over the labels.
 
     `−mean_l [ w_l y_l log σ(z_l) + (1 − y_l) log σ(−z_l) ]`.
@@ -165,46 +169,58 @@ def binary_cross_entropy(
       logits: z, [batch, labels], or [batch] for one label.
       y: 0 or 1 or a probability each, the same shape.
       positive_weights: w, [labels], as torch's `pos_weight`; None for ones.
+      elementwise: one value for each label in place of their mean, so that some may be missing:
+        `finetune(net, partial(binary_cross_entropy, elementwise=True), ignore=-1)`, or weights for each label.
 
     Returns:
-      One value in nats per example, [batch].
+      One value in nats per example, [batch], or per label, [batch, labels]; NaN where a label lies outside [0, 1].
 
     Raises:
       ValueError: where the shapes differ; so do `mse` and `huber`.
     """
     logits, y = _pair(logits, y)
     if positive_weights is None:
-        return _per_example(optax.sigmoid_binary_cross_entropy(logits, y))
-    w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
-    return _per_example(-w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits))
+        values = optax.sigmoid_binary_cross_entropy(logits, y)
+    else:
+        w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
+        values = -w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
+    return _per_example(jnp.where((y >= -ROUNDING) & (y <= 1 + ROUNDING), values, jnp.nan), elementwise)
 
 
-def mse(prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"]) -> Float[Array, "batch"]:
+def mse(
+    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"], *, elementwise: bool = False
+) -> Float[Array, "batch ..."]:
     """Squared error, `mean_o (ŷ_o − y_o)²`, in squared units of y.
 
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
+      elementwise: as of `binary_cross_entropy`, [batch, outputs].
     """
-    return _per_example(optax.squared_error(*_pair(prediction, y)))
+    return _per_example(optax.squared_error(*_pair(prediction, y)), elementwise)
 
 
 def huber(
-    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"], *, delta: float = 1.0
-) -> Float[Array, "batch"]:
+    prediction: Float[ArrayLike, "batch *outputs"],
+    y: Num[ArrayLike, "batch *outputs"],
+    *,
+    delta: float = 1.0,
+    elementwise: bool = False,
+) -> Float[Array, "batch ..."]:
     """Huber's loss, the mean over outputs of `d²/2` where `d = |ŷ − y| <= δ` and `δ (d − δ/2)` beyond.
 
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
       delta: δ > 0, in units of y.
+      elementwise: as of `binary_cross_entropy`, [batch, outputs].
 
     Raises:
       ValueError: where δ is not positive.
     """
     if not delta > 0:
         raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")
-    return _per_example(optax.huber_loss(*_pair(prediction, y), delta=delta))
+    return _per_example(optax.huber_loss(*_pair(prediction, y), delta=delta), elementwise)
 
 
 def _of_classes(values: Array, logits: Array, y: Array) -> Array:
@@ -243,5 +259,5 @@ def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:
     return w.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (classes,))
 
 
-def _per_example(values: Array) -> Array:
-    return values.mean(tuple(range(1, values.ndim)))
+def _per_example(values: Array, elementwise: bool) -> Array:
+    return values if elementwise else values.mean(tuple(range(1, values.ndim)))

@@ -12,7 +12,7 @@ def auroc(scores: Any, y: Any) -> float:
       scores: [rows] or [rows, 1] of the positive class for labels 0 and 1; [rows, classes] for integer labels, of which
         the area of each class against the others is averaged over the classes that are true somewhere and somewhere
         not; [rows, labels] for several labels a row, of which that of each is averaged likewise.
-      y: integer labels [rows], or 0 and 1 [rows, labels].
+      y: integer labels [rows], or 0 and 1 [rows, labels], and there -1 for what is not known and does not count.
 
     Raises:
       ValueError: for shapes that do not fit, a score that is NaN, a label that is no class, or no class of which there
@@ -107,9 +107,9 @@ def _one_against_rest(scores: Any, y: Any, judge: Any) -> float:
     _no_nan("a score", scores)
     columns = scores if scores.ndim == 2 else scores[:, None]
     one = columns.shape[1] == 1  # of the positive class, which is 1
-    _labels(y, 2 if one or several else columns.shape[1])
+    _labels(np.where(several & (y == -1), 0, y), 2 if one or several else columns.shape[1])
     true = y if several else y[:, None] == (1 if one else np.arange(columns.shape[1]))
-    pairs = [(s, t > 0) for s, t in zip(columns.T, true.T, strict=True)]
+    pairs = [(s[t >= 0], t[t >= 0] > 0) for s, t in zip(columns.T, true.T, strict=True)]
     found = [judge(s, t) for s, t in pairs if 0 < t.sum() < len(t)]
     if not found:
         raise ValueError("no class has both positives and negatives among these labels")

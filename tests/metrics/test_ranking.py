@@ -56,6 +56,9 @@ def test_several_labels_a_row_are_the_mean_over_them(rows):
     np.testing.assert_allclose(metrics.auroc(scores, many), sklearn.roc_auc_score(many, scores))
     wanted = sklearn.average_precision_score(many, scores)
     np.testing.assert_allclose(metrics.average_precision(scores, many), wanted)
+    unknown = np.where(np.random.default_rng(1).random(many.shape) < 0.3, -1, many)
+    each = [sklearn.roc_auc_score(t[t >= 0], s[t >= 0]) for t, s in zip(unknown.T, scores.T, strict=True)]
+    np.testing.assert_allclose(metrics.auroc(scores, unknown), np.mean(each))
 
 
 @pytest.mark.parametrize("digits", [0, 9])
