@@ -72,7 +72,8 @@ def multi_label(
         each = {"right": found * true, "predicted": found, "true": true}
         return {name: jnp.where(w > 0, values * w, 0.0).sum(0) for name, values in each.items()}
 
-    loss = partial(losses.binary_cross_entropy, positive_weights=positive_weights, elementwise=True)
+    positive = None if positive_weights is None else np.asarray(positive_weights, np.float32)
+    loss = partial(losses.binary_cross_entropy, positive_weights=positive, elementwise=True)
     head = heads.linear(count, dropout=dropout, reads=reads)._replace(classes=names)
     return Task(head, loss, {"f1": Metric(sums, _f1)}, decode, IGNORE)
 
