@@ -37,7 +37,7 @@ def cross_entropy(
       One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a smoothing outside [0, 1], or labels whose shape does not fit the logits.
+      ValueError: for a smoothing outside [0, 1], or labels or weights whose shape does not fit the logits.
 
     Szegedy et al., Rethinking the Inception Architecture, 2015, arXiv 1512.00567 (smoothing).
     """
@@ -76,12 +76,12 @@ def focal(
       One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a negative γ, or labels whose shape does not fit the logits.
+      ValueError: for a γ that is negative or not finite, or labels or weights whose shape does not fit the logits.
 
     Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0")
+    if not 0 <= gamma < np.inf:
+        raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0, and finite")
     logits, y = _wide(logits), _labels(y)
     _check_shape(y, logits.shape[:-1])
     some = jnp.clip(y, 0, logits.shape[-1] - 1)  # of what a mask leaves out the gradient is then no NaN
@@ -113,14 +113,14 @@ def logit_adjusted(
       One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a negative τ, counts that are not positive, or not one for each class.
+      ValueError: for a τ that is negative or not finite, counts that are not positive, or not one for each class.
 
     Menon et al., Long-tail learning via logit adjustment, 2020, arXiv 2007.07314.
     """
     logits, n = _wide(logits), np.asarray(counts, np.float64)
-    if tau < 0:
-        raise ValueError(f"tau={tau}: the strength of the adjustment is at least 0")
-    if n.shape != logits.shape[-1:] or not (n > 0).all():
+    if not 0 <= tau < np.inf:
+        raise ValueError(f"tau={tau}: the strength of the adjustment is at least 0, and finite")
+    if n.shape != logits.shape[-1:] or not ((n > 0) & (n < np.inf)).all():
         raise ValueError(f"counts={n.tolist()}: give one positive number for each of {logits.shape[-1]} classes")
     shift = jnp.asarray(tau * np.log(n / n.sum()), logits.dtype)
     return cross_entropy(logits + shift.reshape((1,) * (logits.ndim - 1) + (-1,)), y)
@@ -176,12 +176,17 @@ def binary_cross_entropy(
       One value in nats per example, [batch], or per label, [batch, labels]; NaN where a label lies outside [0, 1].
 
     Raises:
-      ValueError: where the shapes differ; so do `mse` and `huber`.
+      ValueError: where the shapes differ, as `mse` and `huber` do, or for weights that are not one for each label.
     """
     logits, y = _pair(logits, y)
     if positive_weights is None:
         values = optax.sigmoid_binary_cross_entropy(logits, y)
     else:
+        if jnp.shape(positive_weights) != logits.shape[1:]:
+            raise ValueError(
+                f"positive_weights of shape {jnp.shape(positive_weights)} beside logits of shape {logits.shape}: give"
+                f" one for each label, of shape {logits.shape[1:]}"
+            )
         w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
         values = -w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
     return _per_example(jnp.where((y >= -ROUNDING) & (y <= 1 + ROUNDING), values, jnp.nan), elementwise)
@@ -256,6 +261,8 @@ def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:
     """Class weights with as many dimensions as the logits, so that no rank is promoted silently."""
     classes = logits.shape[-1]
     w = jnp.ones(classes) if class_weights is None else jnp.asarray(class_weights)
+    if w.shape != (classes,):
+        raise ValueError(f"class_weights of shape {w.shape}: give one for each of the {classes} classes")
     return w.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (classes,))
 
 

@@ -1,5 +1,7 @@
 """Losses against torch's, per example, in float64: the formulas must agree to rounding."""
 
+from inspect import unwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,7 +204,13 @@ def test_weighted_torch_mean_is_a_reduction_by_the_weights(problem, torch):
     [
         (lambda z, y: losses.cross_entropy(z, y, smoothing=1.5), "smoothing=1.5"),
         (lambda z, y: losses.focal(z, y, gamma=-1.0), "gamma=-1.0"),
+        (lambda z, y: losses.focal(z, y, gamma=float("nan")), "gamma=nan"),
+        (lambda z, y: losses.logit_adjusted(z, y, counts=np.arange(1, 6), tau=float("nan")), "tau=nan"),
+        (lambda z, y: losses.logit_adjusted(z, y, counts=[1, 2, 3, 4, np.inf]), "counts=.*inf"),
         (lambda z, y: losses.huber(z[:, 0], y, delta=0.0), "delta=0.0"),
+        (lambda z, y: unwrap(losses.cross_entropy)(z, y, class_weights=np.ones(2)), r"class_weights of shape \(2,\)"),
+        (lambda z, y: unwrap(losses.focal)(z, y, class_weights=np.ones((5, 1))), r"class_weights of shape \(5, 1\)"),
+        (lambda z, y: unwrap(losses.binary_cross_entropy)(z, z, positive_weights=np.ones(1)), "positive_weights of"),
     ],
 )
 def test_numbers_out_of_range_are_named(problem, call, words):

@@ -79,8 +79,8 @@ def crop(size: int, padding: int = 0) -> Augment:
 
 def rotate(degrees: float) -> Augment:
     """Rotates each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
-    if not degrees >= 0:  # with the bounds the other way round every draw is the same
-        raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more")
+    if not 0 <= degrees < np.inf:  # with the bounds the other way round every draw is the same
+        raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more and finite")
 
     def draw(key: Key, x: Any) -> Array:
         images_only(x)
@@ -139,8 +139,8 @@ def _nearest_turned(x: Images, degrees: Float[Array, "batch"], fill: Any) -> Arr
 
 def noise(std: float) -> Augment:
     """Adds independent Gaussian noise of this standard deviation to every number of a float image."""
-    if std < 0:
-        raise ValueError(f"std is {std}; it must not be negative")
+    if not 0 <= std < np.inf:
+        raise ValueError(f"std is {std}; give a finite number, 0 or more")
 
     def apply(key: Key, x: Images) -> Images:
         if not jnp.issubdtype(x.dtype, jnp.floating):

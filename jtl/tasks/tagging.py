@@ -32,7 +32,7 @@ def tagging(
       reads: tokens [batch, tokens, dim].
 
     Returns:
-      A task with labels y [batch, tokens], metrics "accuracy" of tags and, where the tags mark entities (B-, I- ...),
+      A task with labels y [batch, tokens], metrics "accuracy" of tags and, where the tags mark entities (B-, I-),
       "entity" with `precision`, `recall` and `f1` of whole entities. `decode(output, words)` gives for each row the
       tags of its words, where `words` [rows, tokens] holds the number of the word that begins at a token, or -1. A
       word without a token, as one of characters that the tokenizer drops, gets "O", or the first tag where there is
@@ -64,7 +64,7 @@ def tagging(
         return rows
 
     judged: dict[str, Any] = {"accuracy": metrics.accuracy}
-    if any(name.startswith("B-") for name in names):
+    if any(name.startswith(("B-", "I-")) for name in names):
         judged["entity"] = metrics.entity_f1(names)
     head = heads.per_position(len(names), dropout=dropout, reads=reads)._replace(classes=names)
     return Task(head, losses.cross_entropy, judged, decode, IGNORE)

@@ -57,7 +57,6 @@ def test_where_every_box_has_its_place_it_is_scikit_learns_average_precision():
         ([0.5], (50,), r"iou=\(50,\): .* in \(0, 1\]"),
         ([0.5], (0.0,), r"iou=\(0.0,\)"),
         ([0.5], (), r"iou=\(\)"),
-        ([0.5], 0.5, "iou=0.5: give a list"),
     ],
 )
 def test_what_has_no_rank_or_threshold_is_named(scores, iou, message):

@@ -57,5 +57,6 @@ def test_labels_are_matched_by_the_names_of_the_tags():
     assert network(backbone=backbones.mlp((2,)), head=tasks.tagging(TAGS).head).classes == TAGS
     with pytest.raises(ValueError, match="class 'B-x' is there 2 times"):
         tasks.tagging((*TAGS, "B-x"))
+    assert "entity" in tasks.tagging(("O", "I-x")).metrics
     with pytest.raises(TypeError, match="the string 'OBI'"):
         tasks.tagging("OBI")
