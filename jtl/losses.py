@@ -192,6 +192,49 @@ def binary_cross_entropy(
     return _per_example(jnp.where((y >= -ROUNDING) & (y <= 1 + ROUNDING), values, jnp.nan), elementwise)
 
 
+def dice(
+    logits: Float[ArrayLike, "batch *positions classes"],
+    y: Integer[ArrayLike, "batch *positions"],
+    *,
+    ignore: int | None = None,
+) -> Float[Array, "batch"]:
+    """Soft Dice loss of segmentations, `1 − mean_c 2 Σ_i p_ic g_ic / (Σ_i p_ic² + Σ_i g_ic²)`, p = softmax(z).
+
+    g is 1 where a pixel is of a class, else 0; the mean is over the classes that the example has.
+
+    Args:
+      logits: z, [batch, ..., classes], at the size of the labels.
+      y: integer labels [batch, ...].
+      ignore: the label of pixels that do not count. `finetune(ignore=...)` weighs values of pixels, and this is one of
+        an example.
+
+    Returns:
+      One value per example in [0, 1], [batch], 0 where no pixel counts; NaN where a label lies outside [0, classes).
+
+    Raises:
+      ValueError: for labels whose shape does not fit the logits.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> y = jnp.array([[0, 1, 255]])
+      >>> round(float(jtl.losses.dice(jnp.zeros((1, 3, 2)), y, ignore=255)[0]), 4)
+      0.3333
+
+    Milletari et al., V-Net, 2016, arXiv 1606.04797.
+    """
+    logits, y = _wide(logits), _labels(y)
+    _check_shape(y, logits.shape[:-1])
+    kept = jnp.ones(y.shape, bool) if ignore is None else y != ignore
+    true = jax.nn.one_hot(jnp.where(kept, y, -1), logits.shape[-1], dtype=logits.dtype)
+    p = jax.nn.softmax(jnp.where(kept[..., None], logits, 0)) * kept[..., None]
+    axes = tuple(range(1, y.ndim))
+    has = true.sum(axes) > 0
+    overlap = 2 * (p * true).sum(axes) / jnp.where(has, (p**2 + true).sum(axes), 1)
+    values = jnp.where(has, 1 - overlap, 0).sum(-1) / jnp.maximum(has.sum(-1), 1)
+    known = (y >= 0) & (y < logits.shape[-1]) | ~kept
+    return jnp.where(known.all(axes), values, jnp.nan)
+
+
 def mse(
     prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"], *, elementwise: bool = False
 ) -> Float[Array, "batch ..."]:

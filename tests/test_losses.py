@@ -98,6 +98,26 @@ def test_a_label_that_is_no_probability_is_nan():
     assert np.isnan(found).tolist() == [[True, True, True, False, False, False]]
 
 
+def test_dice_is_its_formula_over_the_classes_of_each_example():
+    draw = np.random.default_rng(3)
+    logits, y = draw.normal(size=(3, 4, 5, 3)).astype(np.float32), draw.integers(0, 3, (3, 4, 5))
+    y[0][y[0] == 2] = 255
+    y[1], logits[0][y[0] == 255] = 255, np.nan
+    wanted = np.zeros(3)
+    for i in (0, 2):
+        kept, own = y[i] != 255, np.exp(logits[i].astype(np.float64))
+        p = (own / own.sum(-1, keepdims=True))[kept]
+        pairs = [(p[:, c], y[i][kept] == c) for c in np.unique(y[i][kept])]
+        wanted[i] = np.mean([1 - 2 * (p * g).sum() / ((p**2).sum() + g.sum()) for p, g in pairs])
+    value, slope = jax.value_and_grad(lambda z: losses.dice(z, y, ignore=255).sum())(jnp.asarray(logits))
+    np.testing.assert_allclose(losses.dice(logits, y, ignore=255), wanted, rtol=1e-5)
+    np.testing.assert_allclose(value, wanted.sum(), rtol=1e-5)
+    assert np.isfinite(slope).all()
+    assert np.isnan(losses.dice(logits, y)).tolist() == [True, True, False]
+    certain = 1e3 * np.eye(3, dtype=np.float32)[np.minimum(y, 2)]
+    np.testing.assert_allclose(losses.dice(certain, y, ignore=255), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(BATCH,), (BATCH, 3), (BATCH, 2, 3)])
 def test_regression_losses_are_torchs(torch, shape):
     rng = np.random.default_rng(1)

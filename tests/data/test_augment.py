@@ -22,6 +22,10 @@ def test_flip(key, images):
     assert (augment.flip(0.0)(key, images) == images).all()
 
 
+def test_a_vertical_flip_is_numpys(key, images):
+    np.testing.assert_array_equal(augment.flip(1.0, vertical=True)(key, images), np.flip(images, 1))
+
+
 def test_flip_decides_for_each_example_with_its_probability(key):
     x = np.zeros((4000, 1, 2, 1), np.uint8)
     x[:, :, 0] = 1
