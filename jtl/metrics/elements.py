@@ -51,7 +51,7 @@ def spread(weights: Any, shape: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
 
 
-def known(y: Array, classes: int) -> Array:
+def known(y: Any, classes: int) -> Any:
     """Where a label is a class; others, as -100 of padding, do not count.
 
     Example:
