@@ -1,6 +1,7 @@
 """Batches by length: every text once an epoch, cut to its bucket, and the same training as on uncut rows."""
 
 from contextlib import closing
+from inspect import unwrap
 
 import jax
 import made
@@ -117,7 +118,7 @@ def test_a_bank_holds_the_uncut_rows():
 
 def test_rows_that_are_drawn_by_class_have_no_batches_by_length():
     with pytest.raises(TypeError, match="this is a ByLength"):
-        data.balanced(by_length(tokenized(), batch_size=8), np.zeros(45, int))
+        unwrap(data.balanced)(by_length(tokenized(), batch_size=8), np.zeros(45, int))
 
 
 NARROW = tokenized(np.array([3, 9]))
