@@ -11,6 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
+ROUNDING = 1e-3
+"""By so much a probability may miss [0, 1], as a mixture of labels does in float32."""
+
 
 def cross_entropy(
     logits: Float[ArrayLike, "*batch classes"],
@@ -34,7 +37,7 @@ def cross_entropy(
       One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a smoothing outside [0, 1], or labels whose shape does not fit the logits.
+      ValueError: for a smoothing outside [0, 1], or labels or weights whose shape does not fit the logits.
 
     Szegedy et al., Rethinking the Inception Architecture, 2015, arXiv 1512.00567 (smoothing).
     """
@@ -73,12 +76,12 @@ def focal(
       One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a negative γ, or labels whose shape does not fit the logits.
+      ValueError: for a γ that is negative or not finite, or labels or weights whose shape does not fit the logits.
 
     Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002.
     """
-    if gamma < 0:
-        raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0")
+    if not 0 <= gamma < np.inf:
+        raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0, and finite")
     logits, y = _wide(logits), _labels(y)
     _check_shape(y, logits.shape[:-1])
     some = jnp.clip(y, 0, logits.shape[-1] - 1)  # of what a mask leaves out the gradient is then no NaN
@@ -110,14 +113,14 @@ def logit_adjusted(
       One value in nats per example, [...]; NaN where a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a negative τ, counts that are not positive, or not one for each class.
+      ValueError: for a τ that is negative or not finite, counts that are not positive, or not one for each class.
 
     Menon et al., Long-tail learning via logit adjustment, 2020, arXiv 2007.07314.
     """
     logits, n = _wide(logits), np.asarray(counts, np.float64)
-    if tau < 0:
-        raise ValueError(f"tau={tau}: the strength of the adjustment is at least 0")
-    if n.shape != logits.shape[-1:] or not (n > 0).all():
+    if not 0 <= tau < np.inf:
+        raise ValueError(f"tau={tau}: the strength of the adjustment is at least 0, and finite")
+    if n.shape != logits.shape[-1:] or not ((n > 0) & (n < np.inf)).all():
         raise ValueError(f"counts={n.tolist()}: give one positive number for each of {logits.shape[-1]} classes")
     shift = jnp.asarray(tau * np.log(n / n.sum()), logits.dtype)
     return cross_entropy(logits + shift.reshape((1,) * (logits.ndim - 1) + (-1,)), y)
@@ -156,7 +159,8 @@ def binary_cross_entropy(
     y: Num[ArrayLike, "batch *labels"],
     *,
     positive_weights: Float[ArrayLike, "*labels"] | None = None,
-) -> Float[Array, "batch"]:
+    elementwise: bool = False,
+) -> Float[Array, "batch ..."]:
     """Sigmoid cross-entropy for labels that do not exclude each other, averaged over the labels.
 
     `−mean_l [ w_l y_l log σ(z_l) + (1 − y_l) log σ(−z_l) ]`.
@@ -165,46 +169,106 @@ def binary_cross_entropy(
       logits: z, [batch, labels], or [batch] for one label.
       y: 0 or 1 or a probability each, the same shape.
       positive_weights: w, [labels], as torch's `pos_weight`; None for ones.
+      elementwise: one value for each label in place of their mean, so that some may be missing:
+        `finetune(net, partial(binary_cross_entropy, elementwise=True), ignore=-1)`, or weights for each label.
 
     Returns:
-      One value in nats per example, [batch].
+      One value in nats per example, [batch], or per label, [batch, labels]; NaN where a label lies outside [0, 1].
 
     Raises:
-      ValueError: where the shapes differ; so do `mse` and `huber`.
+      ValueError: where the shapes differ, as `mse` and `huber` do, or for weights that are not one for each label.
     """
     logits, y = _pair(logits, y)
     if positive_weights is None:
-        return _per_example(optax.sigmoid_binary_cross_entropy(logits, y))
-    w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
-    return _per_example(-w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits))
+        values = optax.sigmoid_binary_cross_entropy(logits, y)
+    else:
+        if jnp.shape(positive_weights) != logits.shape[1:]:
+            raise ValueError(
+                f"positive_weights of shape {jnp.shape(positive_weights)} beside logits of shape {logits.shape}: give"
+                f" one for each label, of shape {logits.shape[1:]}"
+            )
+        w = jnp.broadcast_to(jnp.asarray(positive_weights, logits.dtype)[None], logits.shape)
+        values = -w * y * jax.nn.log_sigmoid(logits) - (1 - y) * jax.nn.log_sigmoid(-logits)
+    return _per_example(jnp.where((y >= -ROUNDING) & (y <= 1 + ROUNDING), values, jnp.nan), elementwise)
 
 
-def mse(prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"]) -> Float[Array, "batch"]:
+def dice(
+    logits: Float[ArrayLike, "batch *positions classes"],
+    y: Integer[ArrayLike, "batch *positions"],
+    *,
+    ignore: int | None = None,
+) -> Float[Array, "batch"]:
+    """Soft Dice loss of segmentations, `1 − mean_c 2 Σ_i p_ic g_ic / (Σ_i p_ic² + Σ_i g_ic²)`, p = softmax(z).
+
+    g is 1 where a pixel is of a class, else 0; the mean is over the classes that the example has.
+
+    Args:
+      logits: z, [batch, ..., classes], at the size of the labels.
+      y: integer labels [batch, ...].
+      ignore: the label of pixels that do not count. `finetune(ignore=...)` weighs values of pixels, and this is one of
+        an example.
+
+    Returns:
+      One value per example in [0, 1], [batch], 0 where no pixel counts; NaN where a label lies outside [0, classes).
+
+    Raises:
+      ValueError: for labels whose shape does not fit the logits.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> y = jnp.array([[0, 1, 255]])
+      >>> round(float(jtl.losses.dice(jnp.zeros((1, 3, 2)), y, ignore=255)[0]), 4)
+      0.3333
+
+    Milletari et al., V-Net, 2016, arXiv 1606.04797.
+    """
+    logits, y = _wide(logits), _labels(y)
+    _check_shape(y, logits.shape[:-1])
+    kept = jnp.ones(y.shape, bool) if ignore is None else y != ignore
+    true = jax.nn.one_hot(jnp.where(kept, y, -1), logits.shape[-1], dtype=logits.dtype)
+    p = jax.nn.softmax(jnp.where(kept[..., None], logits, 0)) * kept[..., None]
+    axes = tuple(range(1, y.ndim))
+    has = true.sum(axes) > 0
+    overlap = 2 * (p * true).sum(axes) / jnp.where(has, (p**2 + true).sum(axes), 1)
+    values = jnp.where(has, 1 - overlap, 0).sum(-1) / jnp.maximum(has.sum(-1), 1)
+    known = (y >= 0) & (y < logits.shape[-1]) | ~kept
+    return jnp.where(known.all(axes), values, jnp.nan)
+
+
+def mse(
+    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"], *, elementwise: bool = False
+) -> Float[Array, "batch ..."]:
     """Squared error, `mean_o (ŷ_o − y_o)²`, in squared units of y.
 
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
+      elementwise: as of `binary_cross_entropy`, [batch, outputs].
     """
-    return _per_example(optax.squared_error(*_pair(prediction, y)))
+    return _per_example(optax.squared_error(*_pair(prediction, y)), elementwise)
 
 
 def huber(
-    prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch *outputs"], *, delta: float = 1.0
-) -> Float[Array, "batch"]:
+    prediction: Float[ArrayLike, "batch *outputs"],
+    y: Num[ArrayLike, "batch *outputs"],
+    *,
+    delta: float = 1.0,
+    elementwise: bool = False,
+) -> Float[Array, "batch ..."]:
     """Huber's loss, the mean over outputs of `d²/2` where `d = |ŷ − y| <= δ` and `δ (d − δ/2)` beyond.
 
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
       delta: δ > 0, in units of y.
+      elementwise: as of `binary_cross_entropy`, [batch, outputs].
 
     Raises:
       ValueError: where δ is not positive.
     """
     if not delta > 0:
         raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")
-    return _per_example(optax.huber_loss(*_pair(prediction, y), delta=delta))
+    return _per_example(optax.huber_loss(*_pair(prediction, y), delta=delta), elementwise)
 
 
 def _of_classes(values: Array, logits: Array, y: Array) -> Array:
@@ -240,8 +304,10 @@ def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:
     """Class weights with as many dimensions as the logits, so that no rank is promoted silently."""
     classes = logits.shape[-1]
     w = jnp.ones(classes) if class_weights is None else jnp.asarray(class_weights)
+    if w.shape != (classes,):
+        raise ValueError(f"class_weights of shape {w.shape}: give one for each of the {classes} classes")
     return w.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (classes,))
 
 
-def _per_example(values: Array) -> Array:
-    return values.mean(tuple(range(1, values.ndim)))
+def _per_example(values: Array, elementwise: bool) -> Array:
+    return values if elementwise else values.mean(tuple(range(1, values.ndim)))

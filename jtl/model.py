@@ -36,8 +36,8 @@ class Model(NamedTuple):
         back as they were, and no key is needed.
       reads: what it takes of a backbone's features, where it is a head.
       parts: the backbone and the heads by name, where it is a `network`.
-      classes: the names of the output's classes in their order, where they are known, as of `jtl.load`; data whose
-        classes have names are then matched by name.
+      classes: the names of the output's classes in their order, where they are known, as of `jtl.load` or of a task's
+        head; data whose classes have names are then matched by name.
     """
 
     init: Callable[..., Variables]

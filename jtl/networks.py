@@ -33,8 +33,8 @@ def network(*, backbone: Model, **heads: Model) -> Model:
 
     Args:
       backbone: its parameters stand under `backbone/`.
-      **heads: each under its own name. Of one head, whatever its name, `Outputs.output` is its output; of several it
-        is a dict by name.
+      **heads: each under its own name. Of one head, whatever its name, `Outputs.output` is its output, and the names
+        of its classes, where it has any, are the network's; of several it is a dict by name.
 
     Raises:
       ValueError: at init and when called, for a head that reads a feature which the backbone does not return.
@@ -79,7 +79,8 @@ def network(*, backbone: Model, **heads: Model) -> Model:
             return Outputs(found[name], features, read[name]), stats
         return Outputs(found if heads else features, features, read), stats
 
-    return Model(init, apply, parts=parts)
+    classes = next(iter(heads.values())).classes if len(heads) == 1 else None
+    return Model(init, apply, parts=parts, classes=classes)
 
 
 def joined(made: dict[str, Variables]) -> Variables:

@@ -25,8 +25,12 @@ def scale(table: Table) -> optax.GradientTransformation:
       table: `(regex, factor)` over the trainable parameters' paths; a factor may be a function of the step.
 
     Raises:
-      ValueError: at init, for parameters that no rule matches or rules that match none (`jtl.params.match`).
+      ValueError: for a factor that is no finite number of at least 0; at init, for parameters that no rule matches or
+        rules that match none (`jtl.params.match`).
     """
+    for pattern, factor in table:
+        if not callable(factor) and (isinstance(factor, str) or not 0 <= factor < np.inf):
+            raise ValueError(f"the factor of {pattern!r} is {factor!r}: give a number of at least 0, or a function")
 
     def init(params: Any) -> Any:
         match(table, params)
@@ -119,6 +123,11 @@ def layer_order(params: Params, top: str) -> list[str]:
     return [layer for layer in layers if any(re.fullmatch(layer, path) for path in paths)]
 
 
+def _check_rate(learning_rate: float) -> None:
+    if not 0 <= learning_rate < np.inf:
+        raise ValueError(f"learning_rate={learning_rate}: give a finite number of at least 0")
+
+
 def decayed(params: Params) -> Tree:
     """The usual mask of weight decay: matrices and kernels decay, biases, norms and scales do not.
 
@@ -133,8 +142,9 @@ def annealed(learning_rate: float, total_steps: int, gain: float = 10.0, power: 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818, section 5.2.
 
     Raises:
-      ValueError: where the run has no steps.
+      ValueError: where the run has no steps, or for a rate that is negative or not finite.
     """
+    _check_rate(learning_rate)
     if total_steps < 1:
         raise ValueError(f"total_steps={total_steps}: the run has at least one step")
 
@@ -154,8 +164,9 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
       warmup: the share of the run that rises, in [0, 1).
 
     Raises:
-      ValueError: for a share outside [0, 1) or a run without steps.
+      ValueError: for a share outside [0, 1), a run without steps, or a rate that is negative or not finite.
     """
+    _check_rate(learning_rate)
     if total_steps < 1 or not 0 <= warmup < 1:
         raise ValueError(f"total_steps={total_steps}, warmup={warmup}: at least one step, and a share in [0, 1)")
     rise = int(total_steps * warmup)
@@ -186,6 +197,7 @@ def one_cycle(
     Smith and Topin, Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates, 2017, arXiv
     1708.07120.
     """
+    _check_rate(learning_rate)
     peak = rise * total_steps - 1
     if not 0 < rise < 1 or start < 1 or end < 1 or not 0 < peak < total_steps - 1:
         raise ValueError(
@@ -223,6 +235,7 @@ def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: 
       >>> [round(float(rate(step)), 3) for step in (0, 2, 9, 10, 20)]
       [0.0, 0.5, 1.0, 0.1, 0.01]
     """
+    _check_rate(learning_rate)
     if not at or any(b <= a for a, b in pairwise(at)) or not 0 < factor < 1 or not 0 <= warmup <= at[0]:
         raise ValueError(
             f"at={list(at)}, factor={factor}, warmup={warmup}: at increases, factor is in (0, 1), warmup at most at[0]"

@@ -169,3 +169,21 @@ def test_the_rule_of_bit_is_the_papers(examples, total, warmup, lower, mixup):
 def test_schedules_refuse_what_they_cannot_follow(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -0.1])
+def test_a_rate_that_is_none_is_named(rate):
+    for make in (
+        lambda: optim.annealed(rate, 10),
+        lambda: optim.warmup_cosine(rate, 10),
+        lambda: optim.one_cycle(rate, 10),
+        lambda: optim.steps(rate, [5]),
+    ):
+        with pytest.raises(ValueError, match=f"learning_rate={rate}"):
+            make()
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan"), "1"])
+def test_a_factor_that_is_none_is_named(factor):
+    with pytest.raises(ValueError, match=r"the factor of 'head/\.\*' is"):
+        optim.scale([("head/.*", factor), (".*", 1.0)])

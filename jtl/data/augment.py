@@ -29,8 +29,8 @@ def compose(*augments: Augment) -> Augment:
     return Composed(augments)
 
 
-def flip(probability: float = 0.5) -> Augment:
-    """Mirrors left and right, each example with this probability."""
+def flip(probability: float = 0.5, *, vertical: bool = False) -> Augment:
+    """Mirrors left and right, or where it is vertical up and down, each example with this probability."""
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
@@ -41,12 +41,13 @@ def flip(probability: float = 0.5) -> Augment:
     def move(chosen: Array, x: Images, fill: Any = 0, nearest: bool = False) -> Array:
         del fill, nearest
         x = jnp.asarray(x)
-        return jnp.where(chosen, x[:, :, ::-1], x)
+        return jnp.where(chosen, jnp.flip(x, 1 if vertical else 2), x)
 
     def points(chosen: Array, xy: Float[Array, "batch n 2"], height: int, width: int) -> Float[Array, "batch n 2"]:
-        del height
-        x, y = jnp.moveaxis(xy, -1, 0)
-        return jnp.stack([jnp.where(chosen[:, :, 0, 0], width - x, x), y], -1)
+        there, (x, y) = chosen[:, :, 0, 0], jnp.moveaxis(xy, -1, 0)
+        if vertical:
+            return jnp.stack([x, jnp.where(there, height - y, y)], -1)
+        return jnp.stack([jnp.where(there, width - x, x), y], -1)
 
     return Geometric("flip", draw, move, points, fills=False)
 
@@ -79,8 +80,8 @@ def crop(size: int, padding: int = 0) -> Augment:
 
 def rotate(degrees: float) -> Augment:
     """Rotates each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
-    if not degrees >= 0:  # with the bounds the other way round every draw is the same
-        raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more")
+    if not 0 <= degrees < np.inf:  # with the bounds the other way round every draw is the same
+        raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more and finite")
 
     def draw(key: Key, x: Any) -> Array:
         images_only(x)
@@ -139,8 +140,8 @@ def _nearest_turned(x: Images, degrees: Float[Array, "batch"], fill: Any) -> Arr
 
 def noise(std: float) -> Augment:
     """Adds independent Gaussian noise of this standard deviation to every number of a float image."""
-    if std < 0:
-        raise ValueError(f"std is {std}; it must not be negative")
+    if not 0 <= std < np.inf:
+        raise ValueError(f"std is {std}; give a finite number, 0 or more")
 
     def apply(key: Key, x: Images) -> Images:
         if not jnp.issubdtype(x.dtype, jnp.floating):

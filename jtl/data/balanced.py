@@ -22,6 +22,7 @@ def balanced(data: Dataset, labels: Any, *, power: float = 0.0) -> Dataset:
       power: q in [0, 1].
 
     Raises:
+      TypeError: for data whose batches choose their own rows, as those of `by_length`.
       ValueError: for labels that are not integers, one for each example, a power out of range, or a data set without
         shuffle, whose order is meant.
 
@@ -34,6 +35,8 @@ def balanced(data: Dataset, labels: Any, *, power: float = 0.0) -> Dataset:
 
     Kang et al., Decoupling Representation and Classifier for Long-Tailed Recognition, 2019, arXiv 1910.09217.
     """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"balanced draws the rows of a Dataset, as of jtl.data.arrays; this is a {type(data).__name__}")
     y = np.asarray(labels)
     if y.dtype.kind not in "iu" or y.shape != (data.size,):
         raise ValueError(f"labels of {y.dtype} and shape {y.shape}: give one integer for each of {data.size} examples")

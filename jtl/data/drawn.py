@@ -42,7 +42,8 @@ class Drawn:
                 raise ValueError(f"{name} is {count}; it must be at least 1")
         if process != (None, None):
             processes(*process)  # wrong ones are told at once
-        self._steps, self._tasks, self._processes = steps, tasks, process
+        self._steps, self._tasks = steps, tasks
+        self.process_index, self.process_count = process
         self._source, self._key = jax.device_put(source), jax.random.key(seed)
 
         def batch(key: Any, step: Any, first: Any, source: Any, local: int) -> Batch:
@@ -59,7 +60,7 @@ class Drawn:
         """The episodes of a step, on the device; of several processes each has its own tasks."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
-        index, count = processes(*self._processes)
+        index, count = processes(self.process_index, self.process_count)
         if self._tasks % count:
             raise ValueError(f"{self._tasks} tasks do not divide by {count} processes")
         local = self._tasks // count

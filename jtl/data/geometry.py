@@ -34,12 +34,12 @@ class Photometric:
 
     def __call__(self, key: Key | None, x: Any) -> Any:
         """The images, changed."""
-        return self.change(key, x)
+        return self.change(key, one_array(self.name, x))
 
     def both(self, key: Key | None, x: Any, labels: Any, fills: Mapping[str, Any]) -> tuple[Any, Any]:
         """The images, changed, and the labels as they were."""
         del fills
-        return self.change(key, x), labels
+        return self(key, x), labels
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Geometric:
 
     def __call__(self, key: Key, x: Any) -> Any:
         """The images, moved."""
-        return self.move(self.draw(key, x), x)
+        return self.move(self.draw(key, one_array(self.name, x)), x)
 
     def both(self, key: Key, x: Any, labels: Any, fills: Mapping[str, Any]) -> tuple[Any, Any]:
         """The images and their labels, moved alike; see `moved_together`."""
@@ -196,6 +196,20 @@ def spatial(labels: Any, x: Any) -> tuple[list[str], list[str]]:
                 " image's height and width, or boxes [batch, n, 4] by the name 'boxes'"
             )
     return maps, boxes
+
+
+def one_array(name: str, x: Any) -> Any:
+    """The input as it is; one of several arrays is refused, because only some of them may be changed.
+
+    Raises:
+      TypeError: for a dict, as of sounds and their mask.
+    """
+    if isinstance(x, Mapping):
+        raise TypeError(
+            f"{name} was given the arrays {sorted(x)}: change one of them, as lambda key, x: {{**x, 'wave': change(key,"
+            " x['wave'])}"
+        )
+    return x
 
 
 def images_only(x: Any) -> None:

@@ -41,7 +41,8 @@ def by_length(
     Args:
       x: tokenized texts, as `jtl.preprocess.text.tokenizer` gives them: `mask` [texts, length], true where there is a
         token, and other arrays; those of [texts, length, ...] are cut.
-      y: labels, as `jtl.data.arrays` takes them; integers of [texts, length], as tags of tokens, are cut too.
+      y: labels, as `jtl.data.arrays` takes them. Integers of [texts, length, ...], which are `ignore` at padding, are
+        of tokens, as tags, and are cut too; so are booleans that are False there. Floats are of texts.
       batch_size: rows of the global batch.
       seed: of the order.
       shuffle: with another order each epoch; False for evaluation: from short to long.
@@ -52,7 +53,8 @@ def by_length(
       process_count: see `Dataset`.
 
     Raises:
-      ValueError: without a mask [texts, length], for a bucket below 1, and as `arrays` does.
+      ValueError: without a mask [texts, length], for a bucket below 1, labels as wide as the texts that do not say
+        which they are, places of tokens (`start`, `end`) beside padding on the left, and as `arrays` does.
 
     Example:
       >>> import numpy as np, jtl
@@ -71,7 +73,7 @@ def by_length(
     rows = replace(whole, process_index=process_index, process_count=process_count)
     extents, left = extent(mask)
     buckets = np.array([bucket(int(n), mask.shape[1], shortest) for n in extents], np.int32)
-    return ByLength(rows, buckets, left, mask.shape[1])
+    return ByLength(rows, buckets, left, mask.shape[1], _of_tokens(y, extents, left, mask.shape[1], ignore))
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,19 @@ class ByLength:
       buckets: the length that each text is cut to, [texts].
       left: whether padding stands before the text.
       longest: the length of the uncut rows.
+      of_tokens: for each array of labels whether they are of tokens, and cut; a tree as the labels.
     """
 
     whole: Dataset
     buckets: np.ndarray
     left: bool
     longest: int
+    of_tokens: Any = False
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data set that it is made of."""
+        return (self.whole,)
 
     @property
     def size(self) -> int:
@@ -104,6 +113,23 @@ class ByLength:
     def classes(self) -> tuple[str, ...] | None:
         """The classes' names in the order of their labels, or None."""
         return self.whole.classes
+
+    @property
+    def order(self) -> np.ndarray:
+        """The number of the text at each place of an epoch without shuffle, int [texts].
+
+        `outputs[np.argsort(rows.order)]` are outputs that were collected from `rows`, in the order of the texts.
+
+        Raises:
+          ValueError: of data that are shuffled, whose epochs have orders of their own.
+        """
+        if self.whole.shuffle:
+            raise ValueError("the data are shuffled: each epoch has another order; give by_length shuffle=False")
+        return np.concatenate([rows[:real] for rows, _, real in self._epochs(0)])
+
+    def reseeded(self, name: str) -> "ByLength":
+        """As `Dataset.reseeded`."""
+        return replace(self, whole=self.whole.reseeded(name))
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -133,7 +159,7 @@ class ByLength:
         x = {name: cut(value, self.longest, kept) for name, value in found["x"].items()}
         batch = {**found, "x": x, "mask": (np.arange(self.batch_size) < real)[mine]}
         if "y" in found:
-            batch["y"] = jax.tree.map(lambda y: y if y.dtype.kind == "f" else cut(y, self.longest, kept), found["y"])
+            batch["y"] = jax.tree.map(lambda tokens, y: y[:, kept] if tokens else y, self.of_tokens, found["y"])
         return batch
 
     @cached_property
@@ -153,6 +179,33 @@ class ByLength:
         if len(rest):
             found.append((np.resize(rest, batch), int(self.buckets[rest].max()), len(rest)))
         return [found[i] for i in draw.permutation(len(found))] if self.whole.shuffle else found
+
+
+def _of_tokens(y: Any, extents: np.ndarray, left: bool, longest: int, ignore: int | None) -> Any:
+    """For each array of labels whether they are of tokens."""
+    if left and isinstance(y, Mapping) and (places := sorted({"start", "end"} & y.keys())):
+        raise ValueError(
+            f"y has {places}, places of tokens, and the texts are padded on the left, where they are cut: pad them on"
+            " the right, or read them with jtl.data.arrays"
+        )
+    place = np.arange(longest)[None]
+    padding = place < longest - extents[:, None] if left else place >= extents[:, None]
+
+    def one(name: str, value: Any) -> bool:
+        value = np.asarray(value)
+        if value.dtype.kind == "f" or value.shape[1:2] != (longest,):
+            return False
+        blank = ignore if value.dtype != bool else False
+        if not (value[padding] == blank).all():
+            raise ValueError(
+                f"{name} of shape {value.shape} and {value.dtype} is as wide as the texts: labels of tokens are"
+                f" {'False' if value.dtype == bool else f'{ignore=}'} at padding; labels of texts must be floats"
+            )
+        return True
+
+    if isinstance(y, Mapping):
+        return {name: one(f"y[{name!r}]", value) for name, value in y.items()}
+    return False if y is None else one("y", y)
 
 
 def bucket(count: int, longest: int, shortest: int = SHORTEST) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.data.geometry import one_array
 from jtl.typing import Key
 
 Mix: TypeAlias = Callable[..., tuple[Array, Array]]
@@ -42,7 +43,7 @@ def mixup(alpha: float, classes: int) -> Mix:
     _check(alpha, classes)
 
     def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
-        x, y = _floating(x, "mixup"), soft(y, classes)
+        x, y = _floating(one_array("mixup", x), "mixup"), soft(y, classes)
         _same(x, y)
         share, order = _draws(key, alpha, len(x), mask)
         return _blend(x, x[order], share), _blend(y, y[order], share)
@@ -82,7 +83,7 @@ def cutmix(alpha: float, classes: int) -> Mix:
     _check(alpha, classes)
 
     def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
-        x, y = jnp.asarray(x), soft(y, classes)
+        x, y = jnp.asarray(one_array("cutmix", x)), soft(y, classes)
         if x.ndim != 4:
             raise ValueError(f"cutmix: images of shape {x.shape}; give [batch, height, width, channels]")
         _same(x, y)
@@ -152,5 +153,5 @@ def _same(x: Array, y: Array) -> None:
 
 
 def _check(alpha: float, classes: int) -> None:
-    if not alpha > 0 or classes < 2:
-        raise ValueError(f"alpha={alpha}, classes={classes}: alpha is positive, and classes at least 2")
+    if not 0 < alpha < float("inf") or classes < 2:
+        raise ValueError(f"alpha={alpha}, classes={classes}: alpha is positive and finite, and classes at least 2")

@@ -1,11 +1,10 @@
 """Two domains side by side for adaptation."""
 
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from jtl.data.pipeline import Dataset, same_labels
+from jtl.data.pipeline import same_labels
 from jtl.typing import Batch
 
 
@@ -13,8 +12,8 @@ def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
     """Pairs of a source and a target batch.
 
     Each domain cycles through its own epochs, so sizes and batch sizes may differ. An epoch of the pair, `len(pair)`,
-    is that of the longer domain. A target that is a shuffled `Dataset` is reshuffled with a seed derived from its own,
-    so that equal seeds do not bind source and target rows together for ever.
+    is that of the longer domain. A target that is shuffled, as of `arrays`, `folder` or `by_length`, is reshuffled
+    with a seed derived from its own, so that equal seeds do not bind source and target rows together for ever.
 
     Args:
       source: a data set of {"x", "y", "mask"}.
@@ -29,9 +28,7 @@ def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
     """
     if target_labels:
         same_labels(source, target, ("the source", "the target"))
-    if isinstance(target, Dataset) and target.shuffle:
-        target = replace(target, seed=zlib.crc32(f"target/{target.seed}".encode()))
-    return Pair(source, target, target_labels)
+    return Pair(source, target.reseeded("target") if hasattr(target, "reseeded") else target, target_labels)
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,11 @@ class Pair:
     source: Any
     target: Any
     target_labels: bool
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data sets that it is made of."""
+        return self.source, self.target
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -102,7 +102,10 @@ def matched(data: Any, classes: Sequence[str] | None, told: str) -> Any:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """A data set whose integer labels are given in another order of the classes.
+    """A data set whose labels are given in another order of the classes.
+
+    Integer labels change their values. Labels with a column for each class, which are soft labels [..., classes] and
+    several labels a row [rows, classes] of 0 and 1, change their columns; classes that the data lack have zeros.
 
     Args:
       data: a data set whose batches have `y`.
@@ -110,12 +113,17 @@ class Relabelled:
       places: the new label of each old one.
 
     Raises:
-      ValueError: when a batch is read whose labels are not integers, as soft labels or those of several views.
+      ValueError: when a batch is read whose labels are of neither kind, as those of several views.
     """
 
     data: Any
     classes: tuple[str, ...]
     places: np.ndarray
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data set that it is made of."""
+        return (self.data,)
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -125,13 +133,18 @@ class Relabelled:
         """The batch of a step; labels outside of the old classes, as one to ignore, stay."""
         batch = dict(self.data[step])
         y = np.asarray(batch.get("y"))
-        if not np.issubdtype(y.dtype, np.integer):
+        whole, columns = np.issubdtype(y.dtype, np.integer), y.ndim > 1 and y.shape[-1] == len(self.places)
+        known = (y >= 0) & (y < len(self.places)) if whole else np.zeros(y.shape, bool)
+        if columns and (np.issubdtype(y.dtype, np.floating) or (whole and y.ndim == 2 and (y[known] <= 1).all())):
+            moved = np.zeros((*y.shape[:-1], len(self.classes)), y.dtype)
+            moved[..., self.places] = y
+            return {**batch, "y": moved}
+        if not whole:
             ours = list(self.classes)
             raise ValueError(
-                f"classes {list(self.data.classes)} are not in the network's order {ours}, and only"
-                f" integer labels can be matched by name; these are {y.dtype}: read the data with classes={ours}"
+                f"classes {list(self.data.classes)} are not in the network's order {ours}, and only integer labels and"
+                f" soft ones can be matched by name; these are {y.dtype}{y.shape}: read the data with classes={ours}"
             )
-        known = (y >= 0) & (y < len(self.places))
         return {**batch, "y": np.where(known, self.places[np.where(known, y, 0)], y).astype(np.int32)}
 
 
@@ -215,6 +228,10 @@ class Dataset:
     def classes(self) -> tuple[str, ...] | None:
         """The classes' names in the order of their labels, or None."""
         return self.source.classes
+
+    def reseeded(self, name: str) -> "Dataset":
+        """The same examples in an order of its own, by a seed made of this one and a name; as it is without shuffle."""
+        return replace(self, seed=zlib.crc32(f"{name}/{self.seed}".encode())) if self.shuffle else self
 
     def __len__(self) -> int:
         """Steps per epoch."""

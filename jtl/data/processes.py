@@ -21,9 +21,10 @@ def processes(index: int | None, count: int | None) -> tuple[int, int]:
 
 
 def shared(data: Any) -> bool:
-    """Whether a batch of a data set is one process's share of the rows; False for one that does not say so."""
-    parts: tuple[Any, ...] = (data, getattr(data, "data", None), getattr(data, "whole", None))  # what it is made of
-    for inner in parts:
-        if hasattr(inner, "process_count"):
-            return processes(inner.process_index, inner.process_count)[1] > 1
-    return False
+    """Whether a batch of a data set is one process's share of the rows; False for one that does not say so.
+
+    A data set made of others, as pairs of domains, says so by its `parts`.
+    """
+    if hasattr(data, "process_count"):
+        return processes(data.process_index, data.process_count)[1] > 1
+    return any(shared(part) for part in getattr(data, "parts", ()))

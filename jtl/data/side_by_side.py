@@ -1,12 +1,11 @@
 """Several data sets side by side, for multi-task training."""
 
 import itertools
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from jtl.data.pipeline import Dataset, same_labels
+from jtl.data.pipeline import same_labels
 from jtl.typing import Batch
 
 
@@ -14,8 +13,8 @@ def several(labels: Literal["same", "own"] = "same", /, **sets: Any) -> "Several
     """A batch of every data set at each step, by the names of the sets: what `jtl.tasks.together` learns from.
 
     Each set goes through its own epochs, so sizes and batch sizes may differ. An epoch of them all is that of the
-    longest. A shuffled `Dataset` is reshuffled with a seed derived from its own and its name, so that sets of equal
-    seeds and sizes do not pair the same rows for ever.
+    longest. A set that is shuffled, as of `arrays`, `folder` or `by_length`, is reshuffled with a seed derived from its
+    own and its name, so that sets of equal seeds and sizes do not pair the same rows for ever.
 
     Args:
       labels: "same" where a label means one class in all sets that name their classes, which is checked; sets without
@@ -43,7 +42,7 @@ def several(labels: Literal["same", "own"] = "same", /, **sets: Any) -> "Several
         raise ValueError(f"labels={labels!r}: give 'same' or 'own'; data sets are given by name")
     if labels == "same":
         _check_labels(sets)
-    return Several({name: _own_order(name, one) for name, one in sets.items()})
+    return Several({name: one.reseeded(name) if hasattr(one, "reseeded") else one for name, one in sets.items()})
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,11 @@ class Several:
     """See `several`."""
 
     sets: Mapping[str, Any]
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The data sets that it is made of."""
+        return tuple(self.sets.values())
 
     def __len__(self) -> int:
         """Steps per epoch of the longest."""
@@ -74,9 +78,3 @@ def _check_labels(sets: Mapping[str, Any]) -> None:
             same_labels(known, fewer, (repr(more), repr(less)))
         except ValueError as error:
             raise ValueError(f"{error}; or give several('own', ...), where each set has a head of its own") from error
-
-
-def _own_order(name: str, one: Any) -> Any:
-    if isinstance(one, Dataset) and one.shuffle:
-        return replace(one, seed=zlib.crc32(f"{name}/{one.seed}".encode()))
-    return one

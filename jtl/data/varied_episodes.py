@@ -86,7 +86,7 @@ def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -
 
     Args:
       dataset: `len(dataset)` batches of {"x", "y", "mask"}, as of `jtl.data.arrays`, `folder` or `tfds`; x is an
-        array or a dict of arrays.
+        array or a dict of arrays. Of texts by length the uncut rows are read.
       groups: as in `bank`.
 
     Raises:
@@ -98,6 +98,7 @@ def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -
       >>> jtl.data.bank_of(data).count.tolist()
       [2, 3]
     """
+    dataset = getattr(dataset, "whole", dataset)
     parts = []
     for step in range(len(dataset)):
         batch = dataset[step]

@@ -18,6 +18,7 @@ from jtl.metrics.entities import entity_f1
 from jtl.metrics.mean_iou import mean_iou
 from jtl.metrics.ranking import auroc, average_precision, pearson, spearman
 from jtl.metrics.regression import r2
+from jtl.metrics.retrieval import retrieval
 from jtl.metrics.squad import squad
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "precision",
     "r2",
     "recall",
+    "retrieval",
     "spearman",
     "squad",
     "top_k",

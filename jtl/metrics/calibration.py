@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl.metrics.accumulate import Metric
+from jtl.metrics.elements import judged, known, spread
 
 
 def calibration_error(bins: int = 15) -> Metric:
     """The expected calibration error, `Σ_b n_b/n |accuracy_b − confidence_b|` over bins of equal width.
 
-    A bin holds the elements whose largest probability lies in ((b − 1)/bins, b/bins].
+    A bin holds the elements whose largest probability lies in ((b − 1)/bins, b/bins]. An element whose label is
+    no class does not count.
 
     Args:
       bins: how many.
@@ -22,7 +24,7 @@ def calibration_error(bins: int = 15) -> Metric:
       confidence and how many are right.
 
     Raises:
-      ValueError: for fewer than 1 bin.
+      ValueError: for fewer than 1 bin; labels that are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -37,9 +39,9 @@ def calibration_error(bins: int = 15) -> Metric:
         raise ValueError(f"bins={bins}: there is at least one")
 
     def sums(outputs: Any, y: Any, weights: Any) -> Array:
-        logits, y = jnp.asarray(outputs, jnp.float32), jnp.asarray(y)
-        w = jnp.ones(y.shape) if weights is None else jnp.asarray(weights, jnp.float32)
-        w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape).reshape(-1)
+        logits, y = judged(outputs, y)
+        logits = logits.astype(jnp.float32)
+        w = jnp.where(known(y, logits.shape[-1]), spread(weights, y.shape), 0.0).reshape(-1)
         confidence = jax.nn.softmax(logits).max(-1).reshape(-1)
         right = (logits.argmax(-1) == y).reshape(-1).astype(jnp.float32)
         place = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)

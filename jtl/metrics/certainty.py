@@ -8,7 +8,8 @@ from jaxtyping import Array, ArrayLike, Float, Shaped
 def entropy(logits: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
     """The entropy of each row's prediction, `−Σ_c p_c log p_c` in nats, `p = softmax(logits)`.
 
-    Computed in float32 at least; a class whose probability underflows adds 0, and its gradient is finite.
+    Computed in float32 at least; a class whose probability underflows, or whose logit is −∞, adds 0, and its gradient
+    is finite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -17,7 +18,8 @@ def entropy(logits: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
       1.3863
     """
     logp = _log_softmax(logits)
-    return -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+    there = ~jnp.isneginf(logp)  # 0 log 0 = 0
+    return -jnp.sum(jnp.where(there, jnp.exp(logp), 0) * jnp.where(there, logp, 0), axis=-1)
 
 
 def diversity(

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
+from jtl.metrics.elements import judged, known
+
 
 def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
     """1 where the largest logit is the label's, else 0. Of equal logits the first counts; NaN where a logit is NaN.
@@ -13,9 +15,9 @@ def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "
       y: integer labels [...].
 
     Raises:
-      ValueError: for labels whose shape does not fit, as those of a regression.
+      ValueError: for labels whose shape does not fit, as those of a regression, or that are not integers.
     """
-    logits, y = _pair(logits, y)
+    logits, y = judged(logits, y)
     return _judged(logits, jnp.argmax(logits, -1) == y)
 
 
@@ -32,7 +34,7 @@ def top_k(
     Raises:
       ValueError: for a k out of range, or labels whose shape does not fit.
     """
-    logits, y = _pair(logits, y)
+    logits, y = judged(logits, y)
     if not 1 <= k <= logits.shape[-1]:
         raise ValueError(f"k={k}: must lie between 1 and the number of classes, {logits.shape[-1]}")
     _, best = jax.lax.top_k(logits, k)
@@ -61,9 +63,9 @@ def confusion_matrix(
         raise ValueError(f"predicted of shape {predicted.shape} beside y of shape {y.shape}: give one for each example")
     y, predicted = y.reshape(-1), predicted.reshape(-1)
     counts = jnp.ones(y.shape, jnp.int32) if mask is None else (jnp.asarray(mask).reshape(-1) > 0).astype(jnp.int32)
-    known = (y >= 0) & (y < classes) & (predicted >= 0) & (predicted < classes)
+    both = known(y, classes) & known(predicted, classes)
     # A negative index would count from the end, so what is out of range goes to the place that is dropped.
-    cell = jnp.where(known, y * classes + predicted, classes * classes)
+    cell = jnp.where(both, y * classes + predicted, classes * classes)
     flat = jnp.zeros(classes * classes, jnp.int32).at[cell].add(counts, mode="drop")
     return flat.reshape(classes, classes)
 
@@ -79,13 +81,3 @@ def _integers(name: str, value: ArrayLike) -> Array:
 def _judged(logits: Array, right: Array) -> Array:
     """Checks for NaN logits: XLA's argmax of them is 0, which would count as right wherever the label is 0."""
     return jnp.where(jnp.isnan(logits).any(-1), jnp.nan, right.astype(jnp.float32))
-
-
-def _pair(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    logits, y = jnp.asarray(logits), jnp.asarray(y)
-    if y.shape != logits.shape[:-1]:  # it would be compared with every other example's
-        raise ValueError(
-            f"labels y of shape {y.shape} have no accuracy beside outputs of shape {logits.shape}: give integers of"
-            f" shape {logits.shape[:-1]}, or for soft labels and regressions metrics= of the objective, {{}} for none"
-        )
-    return logits, y

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Num
 
 from jtl.metrics.accumulate import Metric
+from jtl.metrics.elements import judged, spread
 
 Average = str  # checked by value: "micro", "macro", "weighted" or "none"
 Matrix = Num[ArrayLike, "classes classes"]
@@ -27,7 +28,7 @@ def confusion(classes: int) -> Metric:
       counts is NaN, the matrix is, and so is every number of it.
 
     Raises:
-      ValueError: for fewer than 1 class, or outputs of another number.
+      ValueError: for fewer than 1 class; outputs of another number, or labels that are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -137,11 +138,8 @@ def _counter(classes: int) -> Callable[[Any, Any, Any], Array]:
         raise ValueError(f"classes={classes}: there is at least one")
 
     def sums(outputs: Any, y: Any, weights: Any) -> Array:
-        logits, y = jnp.asarray(outputs), jnp.asarray(y)
-        if logits.shape != (*y.shape, classes):
-            raise ValueError(f"outputs of shape {logits.shape} for {classes} classes beside y of shape {y.shape}")
-        w = jnp.ones(y.shape) if weights is None else jnp.asarray(weights, jnp.float32)
-        w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
+        logits, y = judged(outputs, y, classes)
+        w = spread(weights, y.shape)
         # one_hot of a label that is no class is all zeros
         true, predicted = (jax.nn.one_hot(a.reshape(-1), classes) for a in (y, logits.argmax(-1)))
         weighted = true * w.reshape(-1, 1)

@@ -50,19 +50,24 @@ def mean_average_precision(
     Args:
       predicted: of each image.
       true: of each image; the classes that occur here count, the others do not.
-      iou: thresholds; COCO's are `np.arange(0.5, 1, 0.05)`.
+      iou: thresholds in (0, 1]; COCO's are `np.arange(0.5, 1, 0.05)`.
 
     Returns:
       "map", and "map/<threshold>" of each.
 
     Raises:
-      ValueError: for other numbers of images, or no true box at all.
+      ValueError: for other numbers of images, no true box at all, a score that is NaN, or thresholds out of range.
 
     Everingham et al., The PASCAL Visual Object Classes Challenge, 2010; Lin et al., Microsoft COCO, 2014, arXiv
     1405.0312.
     """
     if len(predicted) != len(true):
         raise ValueError(f"detections of {len(predicted)} images and true boxes of {len(true)}: give both of each")
+    if not np.ndim(iou) or not len(iou) or not all(0 < t <= 1 for t in iou):
+        raise ValueError(f"iou={iou}: give a list of overlaps, each in (0, 1]")
+    for i, image in enumerate(predicted):
+        if np.isnan(np.asarray(image.scores, np.float64)).any():
+            raise ValueError(f"the detections of image {i} have a score that is NaN, which has no rank")
     classes = sorted({int(c) for image in true for c in image.classes})
     if not classes:
         raise ValueError("no image has a true box: there is nothing to find")

@@ -7,10 +7,11 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Integer
 
 from jtl.metrics.accumulate import Mean, Metric
+from jtl.metrics.elements import spread
 
 
 def edit_distance(
-    a: Integer[ArrayLike, "rows _"], b: Integer[ArrayLike, "rows _"], *, pad: int = 0
+    a: Integer[ArrayLike, "rows _"], b: Integer[ArrayLike, "_ _"], *, pad: int = 0
 ) -> Integer[Array, "rows"]:
     """Levenshtein's distance of each pair of rows: the fewest insertions, deletions and substitutions.
 
@@ -22,6 +23,9 @@ def edit_distance(
     Returns:
       int32 [rows].
 
+    Raises:
+      ValueError: for other numbers of rows, or what is no integers [rows, n].
+
     Example:
       >>> import jax.numpy as jnp
       >>> from jtl.metrics import edit_distance
@@ -31,6 +35,11 @@ def edit_distance(
     Levenshtein, Binary Codes Capable of Correcting Deletions, Insertions, and Reversals, 1966.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
+    whole = jnp.issubdtype(a.dtype, jnp.integer) and jnp.issubdtype(b.dtype, jnp.integer)
+    if not whole or a.ndim != 2 or b.ndim != 2 or len(a) != len(b):
+        raise ValueError(
+            f"sequences of {a.dtype}{a.shape} and {b.dtype}{b.shape}: give integers [rows, n], as many rows of each"
+        )
     place = jnp.arange(b.shape[1] + 1)[None]
 
     def element(costs: Array, one: Array) -> tuple[Array, None]:
@@ -53,7 +62,10 @@ def error_rate(*, pad: int = 0) -> Metric:
       pad: what ends the sequences.
 
     Returns:
-      A metric of predicted sequences [batch, n] and y [batch, m], rows of integers.
+      A metric of predicted sequences [batch, n] and y [batch, m], rows of integers, and weights [batch].
+
+    Raises:
+      ValueError: while tracing, for other numbers of rows, or weights that are not one for each row.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -64,8 +76,9 @@ def error_rate(*, pad: int = 0) -> Metric:
     """
 
     def sums(predicted: Any, y: Any, weights: Any) -> Mean:
-        w = jnp.ones(y.shape[0]) if weights is None else jnp.asarray(weights, jnp.float32)
-        return Mean((edit_distance(predicted, y, pad=pad) * w).sum(), ((jnp.asarray(y) != pad).sum(1) * w).sum())
+        y = jnp.asarray(y)
+        edits, w = edit_distance(predicted, y, pad=pad), spread(weights, y.shape[:1])
+        return Mean((edits * w).sum(), ((y != pad).sum(1) * w).sum())
 
     return Metric(sums, _value)
 

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Integer
 
 from jtl.metrics.accumulate import Metric
+from jtl.metrics.elements import judged, known, spread
 
 
 class _Spans(NamedTuple):
@@ -24,8 +25,8 @@ def entity_f1(tags: Sequence[str]) -> Metric:
 
     `F1 = 2 TP / (predicted + true)`, 0 where there are none. An entity of type t begins at B-t, or at an I-t that does
     not follow a word of t, and goes on over the I-t that follow (the conlleval convention, seqeval's default).
-    Tokens of weight 0 are passed over, so that the pieces of a word do not part an entity. All three are NaN where a
-    logit of another token is.
+    Tokens of weight 0, and those whose label is no tag, are passed over, so that the pieces of a word do not part an
+    entity. All three are NaN where a logit of another token is.
 
     Args:
       tags: "O", and "B-t" and "I-t" of the types t, by their numbers.
@@ -35,7 +36,7 @@ def entity_f1(tags: Sequence[str]) -> Metric:
       sums are `right`, `predicted` and `true`, each by type.
 
     Raises:
-      ValueError: for another tag.
+      ValueError: for another tag; outputs of another number, or labels that are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -58,11 +59,8 @@ def entity_f1(tags: Sequence[str]) -> Metric:
     first = np.array([tag.startswith("B-") for tag in names])
 
     def sums(outputs: Any, y: Any, weights: Any) -> dict[str, Array]:
-        y = jnp.asarray(y)
-        kept = jnp.ones(y.shape, bool)
-        if weights is not None:
-            w = jnp.asarray(weights) > 0
-            kept = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
+        logits, y = judged(outputs, y, len(names))
+        kept = (spread(weights, y.shape) > 0) & known(y, len(names))
         order = jnp.argsort(~kept, axis=1, stable=True)  # the words that count side by side, in their order
         count = kept.sum(1, keepdims=True)
 
@@ -72,7 +70,6 @@ def entity_f1(tags: Sequence[str]) -> Metric:
             kind = jnp.where(there, jnp.asarray(types)[jnp.where(there, words, 0)], -1)
             return _spans(kind, jnp.asarray(first)[jnp.where(there, words, 0)] & there)
 
-        logits = jnp.asarray(outputs)
         nan = (jnp.isnan(logits).any(-1) & kept).any()  # of such logits the argmax is 0
         true, found = spans(y), spans(logits.argmax(-1))
         right = true.begins & found.begins & (true.types == found.types) & (true.ends == found.ends)

@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Num
 
 from jtl.metrics.accumulate import Metric
 from jtl.metrics.classification import confusion_matrix
+from jtl.metrics.elements import judged, known, spread
 
 
 def mean_iou(classes: int) -> Metric:
@@ -22,6 +23,9 @@ def mean_iou(classes: int) -> Metric:
       A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix and how
       many pixels that count have a NaN, both integers, so that they are exact for many pixels.
 
+    Raises:
+      ValueError: for fewer than 1 class; outputs of another number, or labels that are not integers.
+
     Example:
       >>> import jax.numpy as jnp, jtl
       >>> metric = jtl.metrics.mean_iou(3)
@@ -31,16 +35,13 @@ def mean_iou(classes: int) -> Metric:
 
     Everingham et al., The PASCAL Visual Object Classes Challenge, 2010.
     """
+    if classes < 1:
+        raise ValueError(f"classes={classes}: there is at least one")
 
     def sums(outputs: Any, y: Any, weights: Any) -> tuple[Array, Array]:
-        y = jnp.asarray(y)
-        kept = None
-        if weights is not None:
-            w = jnp.asarray(weights) > 0
-            kept = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
-        logits = jnp.asarray(outputs)
-        nan = jnp.isnan(logits).any(-1) & (y >= 0) & (y < classes)  # of such logits the argmax is 0
-        nan = nan if kept is None else nan & kept
+        logits, y = judged(outputs, y, classes)
+        kept = spread(weights, y.shape) > 0
+        nan = jnp.isnan(logits).any(-1) & known(y, classes) & kept  # of such logits the argmax is 0
         return confusion_matrix(logits.argmax(-1), y, classes, kept), nan.sum(dtype=jnp.int32)
 
     return Metric(sums, _of_numbers)

@@ -9,13 +9,14 @@ def auroc(scores: Any, y: Any) -> float:
     """The area under the ROC curve: how often a positive scores higher than a negative, ties counting half.
 
     Args:
-      scores: [rows] of the positive class for labels 0 and 1; [rows, classes] for integer labels, of which the area
-        of each class against the others is averaged over the classes that are true somewhere and somewhere not.
-      y: integer labels [rows].
+      scores: [rows] or [rows, 1] of the positive class for labels 0 and 1; [rows, classes] for integer labels, of which
+        the area of each class against the others is averaged over the classes that are true somewhere and somewhere
+        not; [rows, labels] for several labels a row, of which that of each is averaged likewise.
+      y: integer labels [rows], or 0 and 1 [rows, labels], and there -1 for what is not known and does not count.
 
     Raises:
-      ValueError: for shapes that do not fit, a score that is NaN, or no class of which there are both positives and
-        negatives.
+      ValueError: for shapes that do not fit, a score that is NaN, a label that is no class, or no class of which there
+        are both positives and negatives.
 
     Example:
       >>> import jtl
@@ -31,8 +32,8 @@ def average_precision(scores: Any, y: Any) -> float:
     """`Σ_k (recall_k − recall_{k−1}) precision_k` over the distinct scores, from the highest.
 
     Args:
-      scores: as in `auroc`.
-      y: integer labels [rows].
+      scores: as in `auroc`; of several labels a row the result is their mean average precision.
+      y: likewise.
 
     Raises:
       ValueError: as `auroc`.
@@ -100,14 +101,28 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 
 def _one_against_rest(scores: Any, y: Any, judge: Any) -> float:
     scores, y = np.asarray(scores, np.float64), np.asarray(y)
-    if y.ndim != 1 or scores.shape[:1] != y.shape or scores.ndim > 2:
+    several = y.ndim == 2 and y.shape == scores.shape
+    if not several and (y.ndim != 1 or scores.shape[:1] != y.shape or scores.ndim > 2):
         raise ValueError(f"scores of shape {scores.shape} beside y of shape {y.shape}: give one row of each")
     _no_nan("a score", scores)
-    columns = {1: scores} if scores.ndim == 1 else dict(enumerate(scores.T))
-    found = [judge(s, y == c) for c, s in columns.items() if 0 < (y == c).sum() < len(y)]
+    columns = scores if scores.ndim == 2 else scores[:, None]
+    one = columns.shape[1] == 1  # of the positive class, which is 1
+    _labels(np.where(several & (y == -1), 0, y), 2 if one or several else columns.shape[1])
+    true = y if several else y[:, None] == (1 if one else np.arange(columns.shape[1]))
+    pairs = [(s[t >= 0], t[t >= 0] > 0) for s, t in zip(columns.T, true.T, strict=True)]
+    found = [judge(s, t) for s, t in pairs if 0 < t.sum() < len(t)]
     if not found:
         raise ValueError("no class has both positives and negatives among these labels")
     return float(np.mean(found))
+
+
+def _labels(y: np.ndarray, count: int) -> None:
+    """Names the first label that is none of 0 … count − 1: it would be a negative of every class."""
+    bad = np.argwhere(~((y >= 0) & (y < count) & (y == np.floor(y))))
+    if len(bad):
+        at = tuple(map(int, bad[0]))
+        told = "0 or 1" if count == 2 else f"a whole number from 0 to {count - 1}"
+        raise ValueError(f"y{list(at)} is {y[at]}: beside these scores a label is {told}")
 
 
 def _area(scores: np.ndarray, positive: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl.metrics.accumulate import Metric
+from jtl.metrics.elements import spread
 
 
 def r2(centre: float = 0.0) -> Metric:
@@ -33,8 +34,7 @@ def r2(centre: float = 0.0) -> Metric:
         prediction = jnp.asarray(outputs, jnp.float32)
         if prediction.shape != y.shape:
             raise ValueError(f"predictions of shape {prediction.shape} beside y of shape {y.shape}: give one for each")
-        w = jnp.ones(y.shape) if weights is None else jnp.asarray(weights, jnp.float32)
-        w = jnp.broadcast_to(w.reshape(w.shape + (1,) * (y.ndim - w.ndim)), y.shape)
+        w = spread(weights, y.shape)
         off = y - centre
         each = {"n": jnp.ones_like(y), "y": off, "square": off**2, "error": (y - prediction) ** 2}
         return {name: jnp.where(w > 0, value * w, 0.0).sum() for name, value in each.items()}

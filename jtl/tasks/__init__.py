@@ -4,6 +4,7 @@ from jtl.tasks.causal_lm import causal_lm
 from jtl.tasks.classification import classification
 from jtl.tasks.ctc import best_path, ctc, ctc_loss
 from jtl.tasks.detection import detection, detection_loss, true_boxes
+from jtl.tasks.multi_label import multi_label
 from jtl.tasks.qa import best_span, qa, span_loss
 from jtl.tasks.regression import regression
 from jtl.tasks.segmentation import segmentation
@@ -22,6 +23,7 @@ __all__ = [
     "ctc_loss",
     "detection",
     "detection_loss",
+    "multi_label",
     "qa",
     "regression",
     "segmentation",

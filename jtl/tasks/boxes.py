@@ -37,12 +37,15 @@ def targets(
     """The box of each cell: it lies in the box and near its centre, or holds the centre; the smallest of several.
 
     Args:
-      boxes: in pixels, x0, y0, x1, y1.
+      boxes: in pixels, x0, y0, x1, y1; NaN in padding has no effect.
       classes: those below 0, and of boxes without area, are padding.
       cells: from `centres`.
       stride: pixels a cell.
     """
+    if not boxes.shape[1]:  # of none there is no smallest
+        boxes, classes = jnp.zeros((len(boxes), 1, 4), boxes.dtype), jnp.full((len(boxes), 1), -1)
     there = (classes >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    boxes = jnp.where(there[..., None], boxes, 0)
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     at = jnp.asarray(cells)[None, :, None]  # [1, cells, 1, 2] beside [batch, 1, boxes, 2]
     inside = ((at > boxes[:, None, :, :2]) & (at < boxes[:, None, :, 2:])).all(-1)

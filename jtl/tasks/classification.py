@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from jtl import heads, losses, metrics
+from jtl.data.pipeline import distinct
 from jtl.heads import Reads
 from jtl.tasks.task import Task
 
 
 def classification(
-    classes: int | Sequence[str], *, smoothing: float = 0.0, dropout: float = 0.0, reads: Reads = "pooled"
+    classes: int | np.integer | Sequence[str], *, smoothing: float = 0.0, dropout: float = 0.0, reads: Reads = "pooled"
 ) -> Task:
     """Softmax cross-entropy of a linear head: `−log p_y`, `p = softmax(W x + b)`.
 
     Args:
-      classes: their names, or how many.
+      classes: their names, by which a network with this head matches the labels of data, or how many.
       smoothing: share of the target spread over all classes in training and evaluation alike.
       dropout: of the features, in training.
       reads: what the head reads.
@@ -26,18 +27,22 @@ def classification(
       A task with labels y [batch] of integers and metric "accuracy". `decode(output)` gives the names, a list, or of
       classes without names their numbers [rows].
 
+    Raises:
+      ValueError: for no classes, or a name that is there twice.
+      TypeError: for one string in place of names.
+
     Example:
       >>> import numpy as np, jtl
       >>> jtl.tasks.classification(("cat", "dog")).decode(np.array([[0.1, 2.0], [3.0, -1.0]]))
       ['dog', 'cat']
     """
-    names = None if isinstance(classes, int) else tuple(classes)
-    count = classes if isinstance(classes, int) else len(classes)
+    names = None if isinstance(classes, int | np.integer) else distinct(classes)
+    count = int(classes) if isinstance(classes, int | np.integer) else len(classes)
 
     def decode(output: Any) -> Any:
         found = np.asarray(output).argmax(-1)
         return found if names is None else [names[i] for i in found]
 
-    head = heads.linear(count, dropout=dropout, reads=reads)
+    head = heads.linear(count, dropout=dropout, reads=reads)._replace(classes=names)
     loss = partial(losses.cross_entropy, smoothing=smoothing)
     return Task(head, loss, {"accuracy": metrics.accuracy}, decode)

@@ -22,7 +22,7 @@ def ctc(
 ) -> Task:
     """`−log p(y | x)`, the probability of all ways to spread the characters over the frames, blanks between them.
 
-    Number 0 is the blank, and pads the labels too: `alphabet(texts)` gives such labels.
+    Number 0 is the blank, and pads the labels too: `alphabet.ids(texts)` gives such labels.
 
     Args:
       alphabet: `jtl.preprocess.characters.Alphabet("abc ")`.
@@ -30,8 +30,9 @@ def ctc(
       reads: frames as `Masked`: the sounds need a mask.
 
     Returns:
-      A task with labels y [batch, characters]; its loss is in nats a sound, and the metric "cer" is the edit distance
-      of the best path to the label, over the label's characters. `decode(output)` gives the text of the best path.
+      A task with labels y [batch, characters]; its loss is in nats a sound. The metric "cer" is the edit distance of
+      the best path to the label, over the label's characters; "too_long" is the share of sounds whose label does not
+      fit in their frames, from which nothing is learned. `decode(output)` gives the text of the best path.
 
     Example:
       >>> import numpy as np, jtl
@@ -52,27 +53,35 @@ def ctc(
     cer = errors._replace(
         sums=lambda output, y, weights: errors.sums(best_path(output.values, output.mask), y, weights)
     )
-    return Task(head, ctc_loss, {"cer": cer}, decode)
+    return Task(head, ctc_loss, {"cer": cer, "too_long": _too_long}, decode)
 
 
 def ctc_loss(output: Masked, y: Any) -> Array:
     """CTC's loss of each row, in nats, in float32 (float64 where the logits are).
 
-    A label that does not fit in its frames has no path: its loss is finite, about 10^5, and teaches nothing right.
+    A label that does not fit in its frames, one for each character and one between two that are equal, has no path:
+    its loss is 0 and has no gradient, as with torch's `zero_infinity=True`.
 
     Args:
       output: logits [batch, frames, 1 + characters] and which frames are of the sound.
       y: integers [batch, characters], 0 for padding after them.
 
     Returns:
-      [batch]; NaN where a label lies outside the alphabet.
+      [batch]; NaN where a label lies outside the alphabet, or has a 0 before its end.
     """
     logits, y = jnp.asarray(output.values), jnp.asarray(y)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     padding = (1 - jnp.asarray(output.mask)).astype(logits.dtype)
     values = optax.ctc_loss(logits, padding, y, (y == 0).astype(logits.dtype))
-    known = ((y >= 0) & (y < logits.shape[-1])).all(-1)
-    return jnp.where(known, values, jnp.nan)
+    known = ((y >= 0) & (y < logits.shape[-1])).all(-1) & ~((y[:, :-1] == 0) & (y[:, 1:] != 0)).any(-1)
+    return jnp.where(known, jnp.where(_too_long(output, y) > 0, 0.0, values), jnp.nan)
+
+
+def _too_long(output: Masked, y: Any) -> Array:
+    """1 for each row whose label does not fit in its frames, else 0."""
+    y = jnp.asarray(y)
+    least = (y != 0).sum(-1) + ((y[:, 1:] == y[:, :-1]) & (y[:, 1:] != 0)).sum(-1)
+    return (least > (jnp.asarray(output.mask) > 0).sum(-1)).astype(jnp.float32)
 
 
 def best_path(

@@ -39,15 +39,16 @@ def detection(
       classes: how many.
       stride: pixels a cell of the finest map that the head reads.
       width: channels of the decoder.
-      score: the least probability of a box that is decoded.
+      score: the least probability of a box that is decoded, where `decode` is not told another.
       overlap: the largest intersection over union of two decoded boxes of a class.
       reads: one map or several, as `whole("stage3", "stage4")`.
 
     Returns:
       A task with labels {"boxes": [batch, boxes, 4] in pixels x0, y0, x1, y1, "classes": int [batch, boxes]}; images
-      with fewer boxes are padded by class -1, or boxes without area. Its terms are "class" and "box".
-      `decode(output)` gives `jtl.metrics.Boxes` of each image, `jtl.tasks.true_boxes(y)` the true ones, and
-      `jtl.metrics.mean_average_precision` compares them.
+      with fewer boxes are padded by class -1 (`jtl.data.arrays(..., ignore=-1)`), or boxes without area. Its terms are
+      "class" and "box", NaN for an image with a class that is none. `decode(output)` gives `jtl.metrics.Boxes` of each
+      image, `jtl.tasks.true_boxes(y)` the true ones, and `jtl.metrics.mean_average_precision` compares them: give it
+      `decode(output, score=0.01)`, because a precision-recall curve ends at the least score.
 
     Raises:
       ValueError: for numbers out of range.
@@ -66,11 +67,13 @@ def detection(
     """
     if classes < 1 or width < 1 or stride < 1:
         raise ValueError(f"classes={classes}, width={width}, stride={stride}: sizes are at least 1")
-    if not (0 < score < 1 and 0 <= overlap <= 1):
-        raise ValueError(f"score={score}, overlap={overlap}: the probability lies in (0, 1), the overlap in [0, 1]")
+    least = score
 
-    def decode(output: Any) -> list[Boxes]:
+    def decode(output: Any, score: float = least) -> list[Boxes]:
+        _check(score, overlap)
         return boxes_of(output, stride, score, overlap)
+
+    _check(score, overlap)
 
     def loss(output: Any, y: Any) -> dict[str, Array]:
         return detection_loss(output, y, stride)
@@ -85,17 +88,23 @@ def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
       output: {"classes": logits [batch, h, w, classes], "boxes": [batch, h, w, 4]}.
       y: {"boxes": [batch, boxes, 4], "classes": int [batch, boxes]}.
       stride: pixels a cell.
+
+    Returns:
+      NaN for an image with a class beyond the last one, or a NaN in a box that is no padding.
     """
     logits, raw, cells = _cells(output, stride)
     logits, raw = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (logits, raw))
     boxes = jnp.asarray(y["boxes"]).astype(raw.dtype)
-    wanted = geometry.targets(boxes, jnp.asarray(y["classes"]), cells, stride)
+    classes = jnp.asarray(y["classes"])
+    wanted = geometry.targets(boxes, classes, cells, stride)
     there = wanted.classes >= 0
     count = jnp.maximum(there.sum(-1), 1)
     hot = (wanted.classes[..., None] == jnp.arange(logits.shape[-1]).reshape(1, 1, -1)).astype(logits.dtype)
     focal = optax.losses.sigmoid_focal_loss(logits, hot, alpha=0.25, gamma=2.0).sum((1, 2))
     unlike = 1 - geometry.giou(geometry.placed(raw, cells, stride), wanted.boxes)
-    return {"class": focal / count, "box": jnp.where(there, unlike, 0).sum(-1) / count}
+    terms = {"class": focal / count, "box": jnp.where(there, unlike, 0).sum(-1) / count}
+    wrong = (classes >= 0) & ((classes >= logits.shape[-1]) | jnp.isnan(boxes).any(-1))
+    return {name: jnp.where(wrong.any(-1), jnp.nan, values) for name, values in terms.items()}
 
 
 def boxes_of(output: Any, stride: int, score: float, overlap: float) -> list[Boxes]:
@@ -119,6 +128,11 @@ def true_boxes(y: Any) -> list[Boxes]:
         there = (classes >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
         found.append(Boxes(boxes[there], classes[there], np.ones(there.sum())))
     return found
+
+
+def _check(score: float, overlap: float) -> None:
+    if not (0 < score < 1 and 0 <= overlap <= 1):
+        raise ValueError(f"score={score}, overlap={overlap}: the probability lies in (0, 1), the overlap in [0, 1]")
 
 
 def _cells(output: Any, stride: int) -> tuple[Array, Array, np.ndarray]:

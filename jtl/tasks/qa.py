@@ -80,6 +80,7 @@ def exact(output: Array, y: Any) -> Array:
 
 
 def _ruled(output: Array, y: Any) -> tuple[Array, Array]:
+    output = output.astype(jnp.promote_types(output.dtype, jnp.float32))  # of float16 it would be −∞
     logits = jnp.where(jnp.asarray(y["allowed"])[:, :, None], output, _RULED_OUT)
     return logits[..., 0], logits[..., 1]
 

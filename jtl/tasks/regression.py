@@ -1,21 +1,25 @@
 """Numbers for each example."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jtl import heads, losses
 from jtl.heads import Reads
 from jtl.metrics.accumulate import Metric, mean
+from jtl.metrics.elements import spread
+from jtl.metrics.regression import r2
 from jtl.tasks.task import Task
 
 
 def regression(
     outputs: int = 1,
     *,
-    loss: Callable = losses.mse,
+    loss: Callable = partial(losses.mse, elementwise=True),  # noqa: B008  (pure)
     centre: Any = 0.0,
     scale: Any = 1.0,
     dropout: float = 0.0,
@@ -25,7 +29,8 @@ def regression(
 
     Args:
       outputs: how many numbers an example has.
-      loss: `losses.mse`, `losses.huber`, or any `loss(prediction, target) -> values`, in scaled units.
+      loss: `losses.mse`, `losses.huber`, or any `loss(prediction, target) -> values`, in scaled units; with
+        `elementwise=True` some numbers of an example may be left out by `weights` or `ignore`.
       centre: of the targets, as the mean of those in the training data; a number, or one for each output.
       scale: of the targets, as their standard deviation, above 0; likewise.
       dropout: of the features, in training.
@@ -33,10 +38,12 @@ def regression(
 
     Returns:
       A task with targets y [batch, outputs], or [batch] of one, and metrics "rmse" and "mae", in the units of y, over
-      all outputs. `decode(output)` gives predictions in these units, of the shape of y.
+      all outputs, and "r2", the mean over outputs of `jtl.metrics.r2`. `decode(output)` gives predictions in these
+      units, of the shape of y. Other metrics see the output in scaled units.
 
     Raises:
-      ValueError: for a scale that is not above 0; while tracing, for targets of another shape.
+      ValueError: for a centre or scale that is not finite or not one for each output, or a scale that is not above 0;
+        while tracing, for targets of another shape.
 
     Example:
       >>> import numpy as np, jtl
@@ -44,9 +51,13 @@ def regression(
       >>> task.decode(np.array([[0.5], [-1.0]])).tolist()
       [55.0, 40.0]
     """
+    for name, given in (("centre", centre), ("scale", scale)):
+        if np.shape(given) not in ((), (outputs,)) or not np.isfinite(given).all():
+            raise ValueError(f"{name}={given}: give a finite number, or one for each of {outputs} outputs")
     middle, unit = (np.broadcast_to(np.asarray(v, np.float32), (outputs,)) for v in (centre, scale))
     if not (unit > 0).all():
         raise ValueError(f"scale={scale}: give the spread of the targets, above 0")
+    explained = r2()
 
     def scaled(output: Any, y: Any) -> tuple[Any, Any]:
         y = jnp.asarray(y)
@@ -54,19 +65,28 @@ def regression(
             raise ValueError(f"targets y of shape {y.shape} beside predictions of shape {output.shape}")
         return output, (y.reshape(output.shape) - middle[None]) / unit[None]
 
+    def values(output: Any, y: Any) -> Any:
+        found = loss(*scaled(output, y))
+        return found.reshape(jnp.shape(y)) if found.shape == output.shape else found
+
     def error(output: Any, y: Any) -> Any:
         prediction, target = scaled(output, y)
-        return (prediction - target) * unit[None]
+        return ((prediction - target) * unit[None]).reshape(jnp.shape(y))
+
+    def explanation(output: Any, y: Any, weights: Any) -> Any:
+        w = spread(weights, jnp.shape(y)).reshape(output.shape)
+        return jax.vmap(explained.sums, in_axes=1)(*scaled(output, y), w)  # scaling changes nothing
 
     def decode(output: Any) -> Any:
         found = np.asarray(output) * unit + middle
         return found[:, 0] if outputs == 1 else found
 
     metrics = {
-        "rmse": Metric(lambda output, y, weights: mean((error(output, y) ** 2).mean(-1), weights), _root),
-        "mae": lambda output, y: jnp.abs(error(output, y)).mean(-1),
+        "rmse": Metric(lambda output, y, weights: mean(error(output, y) ** 2, weights), _root),
+        "mae": lambda output, y: jnp.abs(error(output, y)),
+        "r2": Metric(explanation, lambda sums: explained.finish(sums).mean()),
     }
-    return Task(heads.linear(outputs, dropout=dropout, reads=reads), lambda o, y: loss(*scaled(o, y)), metrics, decode)
+    return Task(heads.linear(outputs, dropout=dropout, reads=reads), values, metrics, decode)
 
 
 def _root(squares: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jtl import heads, losses, metrics
+from jtl.data.pipeline import distinct
 from jtl.heads import Reads
 from jtl.reads import whole
 from jtl.tasks.task import Task
@@ -25,16 +26,21 @@ def tagging(
     Inputs and labels come from `jtl.preprocess.words`: the first token of a word bears its tag, and the others -100.
 
     Args:
-      tags: their names, as "O", "B-person", "I-person"; the label of a token is the place of its tag.
+      tags: their names, as "O", "B-person", "I-person"; the label of a token is the place of its tag. A network with
+        this head matches the labels of data by them.
       dropout: of the features, in training.
       reads: tokens [batch, tokens, dim].
 
     Returns:
-      A task with labels y [batch, tokens], metrics "accuracy" of tags and, where the tags mark entities (B-, I- ...),
+      A task with labels y [batch, tokens], metrics "accuracy" of tags and, where the tags mark entities (B-, I-),
       "entity" with `precision`, `recall` and `f1` of whole entities. `decode(output, words)` gives for each row the
       tags of its words, where `words` [rows, tokens] holds the number of the word that begins at a token, or -1. A
       word without a token, as one of characters that the tokenizer drops, gets "O", or the first tag where there is
       no "O".
+
+    Raises:
+      ValueError: for a tag that is there twice.
+      TypeError: for one string in place of names.
 
     Example:
       >>> import numpy as np, jtl
@@ -45,7 +51,7 @@ def tagging(
 
     Ramshaw and Marcus, Text Chunking using Transformation-Based Learning, 1995, arXiv cmp-lg/9505040.
     """
-    names = tuple(tags)
+    names = distinct(tags)
     outside = names.index("O") if "O" in names else 0
 
     def decode(output: Any, words: Any) -> list[list[str]]:
@@ -58,7 +64,7 @@ def tagging(
         return rows
 
     judged: dict[str, Any] = {"accuracy": metrics.accuracy}
-    if any(name.startswith("B-") for name in names):
+    if any(name.startswith(("B-", "I-")) for name in names):
         judged["entity"] = metrics.entity_f1(names)
-    head = heads.per_position(len(names), dropout=dropout, reads=reads)
+    head = heads.per_position(len(names), dropout=dropout, reads=reads)._replace(classes=names)
     return Task(head, losses.cross_entropy, judged, decode, IGNORE)

@@ -1,6 +1,7 @@
 """The rows of an evaluation as arrays: logits, features, and other outputs of an objective for each example."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def collect(
 
     Raises:
       ValueError: for an objective without outputs, a name that it does not have, an output that has not one row for
-        each of the batch's, or where there is no batch.
+        each of the batch's, one of a shape that differs from batch to batch, or where there is no batch.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -74,7 +75,7 @@ def collector(objective: Objective | Callable, *, only: Sequence[str] | None = N
         parts, data = [], matched(data, objective.classes, "the data")
         for (found, mask), _ in through(variables, data, mesh=mesh, key=key):
             parts.append(found if mask is None else jax.tree.map(lambda a, kept=mask > 0: _kept(a, kept), found))
-        return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+        return {name: jax.tree.map(partial(_joined, name), *(part[name] for part in parts)) for name in parts[0]}
 
     return collection
 
@@ -109,6 +110,16 @@ def predict(net: Model, variables: Variables, data: Any, *, mesh: Mesh | None = 
         return jnp.zeros(()), Aux(stats, outputs={"output": out})
 
     return collect(outputs, variables, data, mesh=mesh)["output"]
+
+
+def _joined(name: str, *rows: np.ndarray) -> np.ndarray:
+    shapes = {a.shape[1:] for a in rows}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{name!r} has rows of the shapes {sorted(shapes)}, which are not of one array: collect from data of one"
+            " shape; of jtl.data.by_length, give its uncut rows, data.whole"
+        )
+    return np.concatenate(rows)
 
 
 def _kept(rows: Any, kept: np.ndarray) -> Any:

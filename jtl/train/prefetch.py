@@ -22,7 +22,7 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
       steps: which, without gaps.
       mesh: where the batches go.
       fixed: all batches must have the shapes of the first, as a compiled step takes no others. Data with `lengths`, as
-        those of `jtl.data.by_length`, may have any of these in the place of one.
+        those of `jtl.data.by_length`, may have any of these in the place of one; so may data made of such.
 
     Raises:
       ValueError: for a batch of other shapes, where they are to be fixed.
@@ -37,7 +37,7 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
 
     batches = prefetch(data, steps.start, placed, stop_step=steps.stop)
     first: dict[str, jax.ShapeDtypeStruct] = {}
-    lengths = frozenset(getattr(data, "lengths", ()))
+    lengths = _lengths(data)
     with closing(batches):
         for step, batch in zip(steps, batches, strict=True):
             shapes = {path: jax.ShapeDtypeStruct(a.shape, a.dtype) for path, a in flatten(batch).items()}
@@ -45,6 +45,12 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
             if fixed:
                 _same(steps.start, first, step, shapes, lengths)
             yield batch
+
+
+def _lengths(data: Any) -> frozenset[int]:
+    if hasattr(data, "lengths"):
+        return frozenset(data.lengths)
+    return frozenset().union(*(_lengths(part) for part in getattr(data, "parts", ())))
 
 
 def rows(batch: Any) -> dict[str, int]:

@@ -22,6 +22,10 @@ def test_flip(key, images):
     assert (augment.flip(0.0)(key, images) == images).all()
 
 
+def test_a_vertical_flip_is_numpys(key, images):
+    np.testing.assert_array_equal(augment.flip(1.0, vertical=True)(key, images), np.flip(images, 1))
+
+
 def test_flip_decides_for_each_example_with_its_probability(key):
     x = np.zeros((4000, 1, 2, 1), np.uint8)
     x[:, :, 0] = 1
@@ -110,6 +114,10 @@ def test_compose_gives_each_its_own_key(key, images):
         (lambda k, x: augment.normalise((0.5,), (float("nan"),)), ValueError, "std positive"),
         (lambda k, x: augment.normalise((), ()), ValueError, "not empty"),
         (lambda k, x: augment.noise(-1.0), ValueError, "std is -1"),
+        (lambda k, x: augment.noise(float("nan")), ValueError, "std is nan"),
+        (lambda k, x: augment.rotate(float("inf")), ValueError, "degrees is inf"),
+        (lambda k, x: augment.noise(1.0)(k, {"wave": x, "mask": x}), TypeError, r"noise .* \['mask', 'wave'\]"),
+        (lambda k, x: augment.flip()(k, {"image": x}), TypeError, r"flip was given the arrays \['image'\]"),
         (lambda k, x: augment.noise(1.0)(k, x), TypeError, "needs float images, got uint8"),
         (lambda k, x: augment.normalise((0.5,), (0.0,)), ValueError, "std positive"),
         (lambda k, x: augment.normalise((0.5,), (0.5,))(k, x), ValueError, "3 channels, mean and std have 1"),

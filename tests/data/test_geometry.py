@@ -46,6 +46,7 @@ def both(augment_, key, x, y, fill: int | None = FILL):
 
 EXACT = {
     "flip": augment.flip(),
+    "vertical flip": augment.flip(vertical=True),
     "crop": augment.crop(8),
     "padded crop": augment.crop(10, padding=3),
     "flip and padded crop": augment.compose(augment.flip(), augment.crop(12, padding=4)),

@@ -1,5 +1,8 @@
 """Batches by length: every text once an epoch, cut to its bucket, and the same training as on uncut rows."""
 
+from contextlib import closing
+from inspect import unwrap
+
 import jax
 import made
 import numpy as np
@@ -7,7 +10,9 @@ import optax
 import pytest
 
 import jtl
+from jtl import data
 from jtl.data.lengths import bucket, by_length, extent
+from jtl.train.prefetch import feed
 
 BERT = {
     "model_type": "bert",
@@ -78,9 +83,46 @@ def test_padding_is_cut_on_its_side_and_tags_with_their_tokens():
     assert batch["x"]["mask"].sum(1).tolist() == [3, 9]
     np.testing.assert_array_equal(batch["y"]["tags"] == 1, batch["x"]["mask"])
     assert batch["y"]["soft"].shape == (2, 64)  # no tokens, though as many
+    allowed, full = {"allowed": x["mask"]}, tokenized(np.array([64, 64]))
+    (batch,) = by_length(x, allowed, batch_size=2, shuffle=False)
+    np.testing.assert_array_equal(batch["y"]["allowed"], batch["x"]["mask"])
+    assert by_length(full, np.ones((2, 64), int), batch_size=2)[0]["y"].shape == (2, 64)  # nothing is cut
     assert extent(np.array([[0, 1, 0, 1], [0, 0, 0, 1]])) == (pytest.approx([3, 1]), True)
     assert extent(np.array([[1, 0, 1, 0], [1, 0, 0, 0]])) == (pytest.approx([3, 1]), False)
     assert [bucket(n, 100) for n in (0, 16, 17, 70, 100)] == [16, 16, 32, 100, 100]
+
+
+def test_pairs_and_several_sets_do_not_bind_the_same_rows():
+    rows = by_length(tokenized(np.full(45, 5)), batch_size=45)
+    sets = {"pair": data.pair(rows, rows)[0], "several": data.several(source=rows, target=rows)[0]}
+    for batch in sets.values():
+        one, other = (batch[name]["x"]["ids"][:, 0] for name in ("source", "target"))
+        assert sorted(one) == sorted(other) == list(range(1, 46))
+        assert (one != other).mean() > 0.8
+
+
+def test_the_order_of_the_texts_is_told():
+    x = tokenized()
+    rows = by_length(x, batch_size=8, shuffle=False)
+    numbers = np.concatenate([batch["x"]["ids"].max(1)[batch["mask"]] for batch in rows])
+    np.testing.assert_array_equal(numbers[np.argsort(rows.order)], x["ids"].max(1))
+    with pytest.raises(ValueError, match="the data are shuffled"):
+        _ = by_length(x, batch_size=8).order
+
+
+def test_a_bank_holds_the_uncut_rows():
+    x, y = tokenized(), np.arange(len(COUNTS)) % 3
+    found, wanted = (data.bank_of(make(x, y, batch_size=8, shuffle=False)) for make in (by_length, data.arrays))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_rows_that_are_drawn_by_class_have_no_batches_by_length():
+    with pytest.raises(TypeError, match="this is a ByLength"):
+        unwrap(data.balanced)(by_length(tokenized(), batch_size=8), np.zeros(45, int))
+
+
+NARROW = tokenized(np.array([3, 9]))
+ONES = np.ones((2, 64), int)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +132,10 @@ def test_padding_is_cut_on_its_side_and_tags_with_their_tokens():
         ({"mask": np.ones(4, bool)}, {}, r"x\['mask'\] has shape \(4,\): give a mask"),
         (tokenized(), {"shortest": 0}, "shortest=0"),
         (tokenized(), {"y": [0] * 44}, "arrays differ in length"),
+        (NARROW, {"y": ONES}, r"y of shape \(2, 64\) .* as wide as the texts: .* ignore=None at padding; .* floats"),
+        (NARROW, {"y": {"many": ONES}, "ignore": -1}, r"y\['many'\] of shape .* ignore=-1 at padding"),
+        (NARROW, {"y": {"allowed": ONES > 0}}, r"y\['allowed'\] .* are False at padding"),
+        (tokenized(np.array([3, 9]), left=True), {"y": {"end": [60, 60]}}, r"y has \['end'\].*padded on the left"),
     ],
 )
 def test_what_cannot_be_is_told(x, options, message):
@@ -131,6 +177,14 @@ def test_training_is_that_on_uncut_rows_and_resumes(learner, tmp_path):
         saver = jtl.Checkpoints(tmp_path / "run", every=2)
         split = jtl.fit(step, start, rows, steps=steps, checkpoints=saver, **options)
     jax.tree.map(np.testing.assert_array_equal, jtl.variables(split.state), jtl.variables(cut.state))
+
+
+def test_a_step_takes_several_sets_by_length():
+    texts = by_length(tokenized(np.array([3, 20, 40])), batch_size=1)
+    one = jtl.mesh(devices=jax.devices()[:1])
+    with closing(feed(data.several(a=texts, b=data.pair(texts, texts)), range(6), one)) as batches:
+        seen = {batch["a"]["x"]["ids"].shape[1] for batch in batches}
+    assert seen == {16, 32, 64}
 
 
 def test_a_length_that_no_bucket_has_is_refused(learner):

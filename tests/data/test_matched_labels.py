@@ -75,12 +75,25 @@ def test_class_names_are_the_same_on_every_system(tmp_path, form):
 
 
 def test_labels_that_cannot_be_matched_by_name_are_refused():
-    """Soft labels are columns in the data's order, and a pair of domains has its labels further within."""
-    soft = jtl.data.arrays(np.zeros((2, 3)), np.eye(2, dtype=np.float32), batch_size=2, classes=("eel", "cat"))
+    """Targets of a regression are no labels, and a pair of domains has its labels further within."""
+    numbers = jtl.data.arrays(np.zeros((2, 3)), np.ones(2, np.float32), batch_size=2, classes=("eel", "cat"))
     plain = jtl.data.arrays(np.zeros((2, 3)), np.array([0, 1]), batch_size=2, classes=("eel", "cat"))
-    for data in (soft, jtl.data.pair(plain, plain)):
+    for data in (numbers, jtl.data.pair(plain, plain)):
         with pytest.raises(ValueError, match=r"\['eel', 'cat'\] are not in the network's order .*only integer labels"):
             matched(data, NAMES, "data")[0]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_labels_with_a_column_for_each_class_change_their_columns(kind):
+    """Several labels a row are 0 and 1, of which the values were exchanged; a column to ignore goes along."""
+    y = np.array([[1, 0, 0], [1, 0, 1], [0, -1, 0]], kind)
+    theirs = ("cat", "ant", "bee")
+    data = jtl.data.arrays(np.zeros((3, 2)), y, batch_size=3, shuffle=False, classes=theirs, ignore=-1)
+    for ours in (("ant", "bee", "cat"), NAMES):
+        wanted = np.stack([y[:, theirs.index(name)] if name in theirs else np.zeros(3, kind) for name in ours], 1)
+        np.testing.assert_array_equal(matched(data, ours, "data")[0]["y"], wanted)
+    tags = jtl.data.arrays(np.zeros((1, 2)), np.array([[1, 0, 2]]), batch_size=1, shuffle=False, classes=theirs)
+    np.testing.assert_array_equal(matched(tags, ("ant", "bee", "cat"), "data")[0]["y"], [[0, 2, 1]])
 
 
 def decomposed(names):

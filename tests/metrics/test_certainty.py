@@ -19,6 +19,14 @@ def test_a_certain_row_has_entropy_zero_and_a_finite_gradient():
     assert np.isfinite(jax.grad(lambda a: entropy(a).sum())(z)).all()
 
 
+def test_a_class_that_is_ruled_out_adds_nothing():
+    """0 log 0 = 0: the entropy and its gradient are those of the other classes."""
+    ruled = np.concatenate([Z, np.full((7, 1), -np.inf, np.float32)], 1)
+    np.testing.assert_allclose(entropy(jnp.asarray(ruled)), scipys(P, axis=1), rtol=1e-4)
+    slopes = [jax.grad(lambda a: entropy(a).sum())(jnp.asarray(z)) for z in (ruled, Z)]
+    np.testing.assert_allclose(slopes[0], np.pad(slopes[1], ((0, 0), (0, 1))), atol=1e-6)
+
+
 def test_diversity_is_the_entropy_of_the_mean():
     np.testing.assert_allclose(diversity(jnp.asarray(Z)), scipys(P.mean(0)), rtol=1e-5)
 

@@ -126,7 +126,7 @@ def test_equal_metrics_are_one_program():
     [
         (lambda: metrics.f1(3, "samples"), "average='samples'"),
         (lambda: metrics.confusion(0), "classes=0"),
-        (lambda: metrics.f1(3).sums(jnp.zeros((2, 4)), jnp.zeros(2, int), None), r"outputs of shape \(2, 4\) for 3"),
+        (lambda: metrics.f1(3).sums(jnp.zeros((2, 4)), jnp.zeros(2, int), None), r"outputs of shape \(2, 4\): this"),
         (lambda: metrics.calibration_error(0), "bins=0"),
         (lambda: metrics.r2().sums(jnp.zeros((2, 1)), jnp.zeros(2), None), r"shape \(2, 1\) beside y of shape \(2,\)"),
     ],

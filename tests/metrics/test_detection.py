@@ -50,6 +50,20 @@ def test_where_every_box_has_its_place_it_is_scikit_learns_average_precision():
     np.testing.assert_allclose(found["map"], sk.average_precision_score(right, scores))
 
 
+@pytest.mark.parametrize(
+    ("scores", "iou", "message"),
+    [
+        ([np.nan], (0.5,), "detections of image 0 have a score that is NaN"),
+        ([0.5], (50,), r"iou=\(50,\): .* in \(0, 1\]"),
+        ([0.5], (0.0,), r"iou=\(0.0,\)"),
+        ([0.5], (), r"iou=\(\)"),
+    ],
+)
+def test_what_has_no_rank_or_threshold_is_named(scores, iou, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.mean_average_precision([image([ONE], [0], scores)], [image([ONE], [0])], iou=iou)
+
+
 def test_what_cannot_be_counted_is_refused():
     with pytest.raises(ValueError, match="detections of 1 images and true boxes of 2"):
         metrics.mean_average_precision([image([], [])], [image([], [])] * 2)

@@ -5,6 +5,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jtl import metrics
 
@@ -42,3 +43,11 @@ def test_the_error_rate_is_edits_over_elements_of_the_references_that_count():
     np.testing.assert_allclose(found, edits / (b[kept] > 0).sum(), rtol=1e-6)
     parts = [metric.sums(jnp.asarray(a[s]), jnp.asarray(b[s]), kept[s]) for s in (slice(0, 11), slice(11, 30))]
     np.testing.assert_allclose(metric.finish(jax.tree.map(jnp.add, *parts)), found, rtol=1e-6)
+
+
+def test_rows_and_weights_that_do_not_fit_are_named():
+    metric, ones = metrics.error_rate(), jnp.ones((3, 3), int)
+    with pytest.raises(ValueError, match=r"int32\(3, 3\) and int32\(1, 3\): .* as many rows of each"):
+        metrics.edit_distance(ones, ones[:1])
+    with pytest.raises(ValueError, match=r"weights of shape \(3, 3\) do not fit elements of shape \(3,\)"):
+        metric.sums(ones, ones, jnp.ones((3, 3)))

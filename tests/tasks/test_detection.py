@@ -35,6 +35,42 @@ def test_an_image_without_objects_has_no_box_term_and_finite_gradients():
     np.testing.assert_array_equal(grad["boxes"], 0)
 
 
+def test_a_class_that_is_none_is_nan():
+    """It counted as background, in silence; class -1 is padding."""
+    output = {"classes": jnp.zeros((3, 4, 4, 2)), "boxes": jnp.zeros((3, 4, 4, 4))}
+    box = np.full((3, 1, 4), [4.0, 4.0, 28.0, 28.0])
+    found = tasks.detection_loss(output, {"boxes": box, "classes": np.array([[1], [2], [-1]])}, 8)
+    assert all(np.isnan(value).tolist() == [False, True, False] for value in found.values())
+    box[0, 0, 2] = np.nan
+    found = tasks.detection_loss(output, {"boxes": box, "classes": np.array([[1], [0], [-1]])}, 8)
+    assert all(np.isnan(value).tolist() == [True, False, False] for value in found.values())
+
+
+@pytest.mark.parametrize("pad", [np.full((1, 1, 4), np.nan), np.zeros((1, 0, 4))], ids=["NaN", "no boxes"])
+def test_padding_of_any_kind_is_no_object(pad):
+    output = {"classes": jnp.zeros((1, 2, 2, 2)), "boxes": jnp.full((1, 2, 2, 4), 0.3)}
+
+    def loss(output, boxes, classes):
+        found = tasks.detection_loss(output, {"boxes": boxes, "classes": classes}, 8)
+        return found["class"].sum() + found["box"].sum()
+
+    for box, own in ((np.array([[[1.0, 1.0, 9.0, 9.0]]]), [[1]]), (np.zeros((1, 1, 4)), [[-1]])):
+        more = np.concatenate([box, pad], 1), np.concatenate([own, np.full((1, pad.shape[1]), -1)], 1)
+        given = (pad, np.full((1, pad.shape[1]), -1)) if own == [[-1]] else more
+        found, wanted = (jax.value_and_grad(loss)(output, *y) for y in (given, (box, np.array(own))))
+        jax.tree.map(np.testing.assert_allclose, found, wanted)
+        assert jax.tree.all(jax.tree.map(lambda a: bool(np.isfinite(a).all()), found))
+
+
+def test_a_low_score_keeps_the_end_of_the_precision_recall_curve():
+    task = tasks.detection(1, stride=10)
+    logits = np.array([2.0, -2.0]).reshape(1, 1, 2, 1)
+    output = {"classes": logits, "boxes": np.zeros((1, 1, 2, 4))}
+    assert [len(task.decode(output)[0].boxes), len(task.decode(output, score=0.05)[0].boxes)] == [1, 2]
+    with pytest.raises(ValueError, match=r"score=0.0"):
+        task.decode(output, score=0.0)
+
+
 def test_likely_boxes_are_decoded_without_their_doubles():
     task = tasks.detection(2, stride=10, score=0.5, overlap=0.5)
     logits, boxes = np.full((1, 1, 3, 2), -5.0), np.zeros((1, 1, 3, 4), np.float32)

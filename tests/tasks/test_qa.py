@@ -94,3 +94,11 @@ def test_no_answer_where_it_scores_above_every_span_in_every_window():
 def test_an_answer_without_tokens_is_refused():
     with pytest.raises(ValueError, match="longest=0: an answer has at least one token"):
         tasks.qa(longest=0)
+
+
+def test_a_row_without_an_allowed_token_is_finite_in_float16():
+    """-1e9 is -inf there, of which a softmax over all tokens is NaN."""
+    y = {"start": np.array([1, 0]), "end": np.array([1, 0]), "allowed": np.array([[1, 1, 0], [0, 0, 0]], bool)}
+    found, wide = (tasks.span_loss(jnp.zeros((2, 3, 2), dtype), y) for dtype in (jnp.float16, jnp.float32))
+    np.testing.assert_allclose(found[0], np.log(2), rtol=1e-6)
+    np.testing.assert_array_equal(found, wide)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jtl import Variables, finetune, heads, load, network, tasks
+from jtl import Variables, backbones, finetune, heads, load, network, tasks
 from jtl.metrics.accumulate import total
 from jtl.reads import whole
 
@@ -51,3 +51,12 @@ def test_tags_stand_by_the_number_of_their_word():
 
 def test_tags_that_mark_no_entities_have_accuracy_alone():
     assert list(tasks.tagging(("NOUN", "VERB")).metrics) == ["accuracy"]
+
+
+def test_labels_are_matched_by_the_names_of_the_tags():
+    assert network(backbone=backbones.mlp((2,)), head=tasks.tagging(TAGS).head).classes == TAGS
+    with pytest.raises(ValueError, match="class 'B-x' is there 2 times"):
+        tasks.tagging((*TAGS, "B-x"))
+    assert "entity" in tasks.tagging(("O", "I-x")).metrics
+    with pytest.raises(TypeError, match="the string 'OBI'"):
+        tasks.tagging("OBI")

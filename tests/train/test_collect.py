@@ -67,3 +67,11 @@ def test_what_cannot_be_collected_is_named(key):
 
     with pytest.raises(ValueError, match=r"shape \(5,\) has not one row for each of the batch's 8"):
         collect(whole, variables, batches)
+
+    def tokens(params, stats, batch, key, step):
+        return jnp.zeros(()), Aux(stats, outputs={"tokens": batch["x"]["mask"]})
+
+    texts = data.by_length({"mask": np.arange(64) < np.array([[3], [60]])}, batch_size=1, shuffle=False)
+    with pytest.raises(ValueError, match=r"'tokens' has rows of the shapes \[\(16,\), \(64,\)\].*data\.whole"):
+        collect(tokens, variables, texts)
+    assert collect(tokens, variables, texts.whole)["tokens"].sum(1).tolist() == [3, 60]

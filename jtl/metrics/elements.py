@@ -1,0 +1,63 @@
+"""Outputs, labels and weights of elements, checked to fit each other."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Array]:
+    """Logits [..., classes] and the integer labels [...] of their elements.
+
+    Raises:
+      ValueError: for labels of another shape or of no integers, or outputs of another number of classes.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.metrics.elements import judged
+      >>> judged(np.eye(3), np.array([0, 1, 1]), 3)[1].tolist()
+      [0, 1, 1]
+    """
+    logits, y = jnp.asarray(outputs), jnp.asarray(y)
+    if y.shape != logits.shape[:-1]:  # it would be compared with every other example's
+        raise ValueError(
+            f"labels y of shape {y.shape} do not fit outputs of shape {logits.shape}: give integers of"
+            f" shape {logits.shape[:-1]}, or for soft labels and regressions metrics= of the objective, {{}} for none"
+        )
+    if jnp.issubdtype(y.dtype, jnp.inexact):
+        raise ValueError(f"labels y are {y.dtype}: numbers of classes must be integers, as y.astype(int)")
+    if classes is not None and logits.shape[-1] != classes:
+        raise ValueError(f"outputs of shape {logits.shape}: this metric is of {classes} classes")
+    return logits, y
+
+
+def spread(weights: Any, shape: tuple[int, ...]) -> Array:
+    """One weight for each element, float32: ones for None, and those of the leading axes for all behind them.
+
+    Raises:
+      ValueError: for weights whose shape is not a leading part of the elements'.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.metrics.elements import spread
+      >>> spread(np.array([1.0, 0.0]), (2, 3)).tolist()
+      [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    if weights is None:
+        return jnp.ones(shape)
+    w = jnp.asarray(weights, jnp.float32)
+    if w.shape != shape[: w.ndim]:
+        raise ValueError(f"weights of shape {w.shape} do not fit elements of shape {shape}: give one for each")
+    return jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
+
+
+def known(y: Any, classes: int) -> Any:
+    """Where a label is a class; others, as -100 of padding, do not count.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.metrics.elements import known
+      >>> known(np.array([0, 2, -100]), 2).tolist()
+      [True, False, False]
+    """
+    return (y >= 0) & (y < classes)
