@@ -36,6 +36,12 @@ def cross_entropy(
     Raises:
       ValueError: for a smoothing outside [0, 1], or labels whose shape does not fit the logits.
 
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.cross_entropy(jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([0, 0]))
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.127, 2.127]
+
     Szegedy et al., Rethinking the Inception Architecture, 2015, arXiv 1512.00567 (smoothing).
     """
     if not 0 <= smoothing <= 1:
@@ -75,6 +81,12 @@ def focal(
     Raises:
       ValueError: for a negative γ, or labels whose shape does not fit the logits.
 
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.focal(jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([0, 0]))
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.002, 1.65]
+
     Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002.
     """
     if gamma < 0:
@@ -111,6 +123,12 @@ def logit_adjusted(
 
     Raises:
       ValueError: for a negative τ, counts that are not positive, or not one for each class.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.logit_adjusted(jnp.zeros((2, 2)), jnp.array([0, 1]), counts=[90, 10])
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.105, 2.303]
 
     Menon et al., Long-tail learning via logit adjustment, 2020, arXiv 2007.07314.
     """
@@ -171,6 +189,12 @@ def binary_cross_entropy(
 
     Raises:
       ValueError: where the shapes differ; so do `mse` and `huber`.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.binary_cross_entropy(jnp.array([[2.0, 0.0]]), jnp.array([[1, 0]]))
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.41]
     """
     logits, y = _pair(logits, y)
     if positive_weights is None:
@@ -185,6 +209,11 @@ def mse(prediction: Float[ArrayLike, "batch *outputs"], y: Num[ArrayLike, "batch
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.losses.mse(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])).tolist()
+      [2.0]
     """
     return _per_example(optax.squared_error(*_pair(prediction, y)))
 
@@ -201,6 +230,11 @@ def huber(
 
     Raises:
       ValueError: where δ is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.losses.huber(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0])).tolist()
+      [0.125, 2.5]
     """
     if not delta > 0:
         raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")

@@ -26,6 +26,14 @@ def scale(table: Table) -> optax.GradientTransformation:
 
     Raises:
       ValueError: at init, for parameters that no rule matches or rules that match none (`jtl.params.match`).
+
+    Example:
+      >>> import jax.numpy as jnp, jtl, optax
+      >>> params = {"body": jnp.zeros(1), "head": jnp.zeros(1)}
+      >>> tx = optax.chain(optax.sgd(1.0), jtl.optim.scale([("head", 10.0), (".*", 1.0)]))
+      >>> updates, _ = tx.update({"body": jnp.ones(1), "head": jnp.ones(1)}, tx.init(params), params)
+      >>> updates["body"].tolist(), updates["head"].tolist()
+      ([-1.0], [-10.0])
     """
 
     def init(params: Any) -> Any:
@@ -58,6 +66,12 @@ def layer_decay(params: Params, order: list[str], rate: float) -> list[tuple[str
 
     Raises:
       ValueError: for a rate outside (0, 1], or patterns that do not cover the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> params = {"backbone": {"stem": jnp.zeros(2), "block1": jnp.zeros(2)}, "head": jnp.zeros(2)}
+      >>> jtl.optim.layer_decay(params, ["backbone/stem", "backbone/block1", "head"], 0.5)
+      [('backbone/stem', 0.25), ('backbone/block1', 0.5), ('head', 1.0)]
     """
     if not 0 < rate <= 1:
         raise ValueError(f"rate={rate}: the decay from layer to layer lies in (0, 1]")
@@ -123,6 +137,11 @@ def decayed(params: Params) -> Tree:
     """The usual mask of weight decay: matrices and kernels decay, biases, norms and scales do not.
 
     A leaf decays where it has at least two dimensions. Give it to optax: `optax.adamw(1e-3, mask=decayed)`.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.optim.decayed({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
+      {'kernel': True, 'bias': False}
     """
     return unflatten({path: jnp.ndim(leaf) > 1 for path, leaf in flatten(params).items()})
 
@@ -134,6 +153,12 @@ def annealed(learning_rate: float, total_steps: int, gain: float = 10.0, power: 
 
     Raises:
       ValueError: where the run has no steps.
+
+    Example:
+      >>> import jtl
+      >>> rate = jtl.optim.annealed(0.01, 1000)
+      >>> [round(float(rate(step)), 5) for step in (0, 1000)]
+      [0.01, 0.00166]
     """
     if total_steps < 1:
         raise ValueError(f"total_steps={total_steps}: the run has at least one step")
@@ -155,6 +180,12 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
 
     Raises:
       ValueError: for a share outside [0, 1) or a run without steps.
+
+    Example:
+      >>> import jtl
+      >>> rate = jtl.optim.warmup_cosine(1.0, 100, warmup=0.1)
+      >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 100)]
+      [0.0, 0.5, 1.0, 0.0]
     """
     if total_steps < 1 or not 0 <= warmup < 1:
         raise ValueError(f"total_steps={total_steps}, warmup={warmup}: at least one step, and a share in [0, 1)")

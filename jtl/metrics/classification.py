@@ -14,6 +14,11 @@ def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "
 
     Raises:
       ValueError: for labels whose shape does not fit, as those of a regression.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])).tolist()
+      [1.0, 0.0]
     """
     logits, y = _pair(logits, y)
     return _judged(logits, jnp.argmax(logits, -1) == y)
@@ -31,6 +36,11 @@ def top_k(
 
     Raises:
       ValueError: for a k out of range, or labels whose shape does not fit.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.metrics.top_k(jnp.array([[3.0, 2.0, 1.0]] * 2), jnp.array([1, 2]), k=2).tolist()
+      [1.0, 0.0]
     """
     logits, y = _pair(logits, y)
     if not 1 <= k <= logits.shape[-1]:
@@ -55,6 +65,11 @@ def confusion_matrix(
 
     Raises:
       ValueError: for classes that are no integers, or shapes that differ.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.metrics.confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2).tolist()
+      [[1, 1], [0, 1]]
     """
     y, predicted = (_integers(name, value) for name, value in (("y", y), ("predicted", predicted)))
     if y.shape != predicted.shape:

@@ -58,6 +58,14 @@ def mean_average_precision(
     Raises:
       ValueError: for other numbers of images, or no true box at all.
 
+    Example:
+      >>> import numpy as np, jtl
+      >>> box = np.array([[0.0, 0.0, 4.0, 4.0]])
+      >>> true = jtl.metrics.Boxes(box, np.array([0]), np.ones(1))
+      >>> found = jtl.metrics.Boxes(box + 1, np.array([0]), np.array([0.9]))
+      >>> jtl.metrics.mean_average_precision([found], [true], iou=[0.3, 0.5])
+      {'map': 0.5, 'map/0.3': 1.0, 'map/0.5': 0.0}
+
     Everingham et al., The PASCAL Visual Object Classes Challenge, 2010; Lin et al., Microsoft COCO, 2014, arXiv
     1405.0312.
     """
