@@ -137,7 +137,17 @@ class Relabelled:
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples by their index."""
+    """Examples by their index.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> class Squares:
+      ...     size, classes = 4, None
+      ...     def read(self, index, draws):
+      ...         return {"x": np.square(index)[:, None].astype(np.float32)}
+      >>> jtl.data.Dataset(Squares(), batch_size=4, shuffle=False)[0]["x"].ravel().tolist()
+      [0.0, 1.0, 4.0, 9.0]
+    """
 
     @property
     def size(self) -> int:

@@ -66,6 +66,12 @@ def ctc_loss(output: Masked, y: Any) -> Array:
 
     Returns:
       [batch]; NaN where a label lies outside the alphabet.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> frames = jtl.reads.Masked(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), bool))
+      >>> round(float(jnp.exp(-jtl.tasks.ctc_loss(frames, jnp.array([[1]])))[0]), 3)  # 3 of 9 paths
+      0.333
     """
     logits, y = jnp.asarray(output.values), jnp.asarray(y)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -83,6 +89,12 @@ def best_path(
     Args:
       logits: [batch, frames, 1 + characters].
       mask: which frames are of the sound.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> frames = jnp.eye(3)[jnp.array([[1, 1, 0, 1, 2]])]
+      >>> jtl.tasks.best_path(frames, jnp.ones((1, 5), bool)).tolist()
+      [[1, 1, 2, 0, 0]]
     """
     found = jnp.where(mask, logits.argmax(-1), 0)
     before = jnp.pad(found, ((0, 0), (1, 0)))[:, :-1]

@@ -89,6 +89,12 @@ def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
 
     Raises:
       ValueError: when run, where a row of the target is in none of the batches.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3))
+      >>> target = jtl.data.arrays(np.ones((6, 5), np.float32), np.arange(6), batch_size=3)
+      >>> refresh = jtl.Refresh(jtl.source_free.pseudo_labels(net, target), every=len(target))
     """
 
     @jax.jit
