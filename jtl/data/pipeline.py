@@ -192,6 +192,13 @@ class Dataset:
 
     Raises:
       ValueError: for a batch size that is not positive, that the processes cannot share, or that leaves no step.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> source = jtl.data.arrays(np.arange(5.0)[:, None], batch_size=2).source
+      >>> data = jtl.data.Dataset(source, batch_size=3, shuffle=False)
+      >>> len(data), data[1]["x"].ravel().tolist(), data[1]["mask"].tolist()
+      (2, [3.0, 4.0, 0.0], [True, True, False])
     """
 
     source: Source
