@@ -32,6 +32,9 @@ class Read:
         (of texts over their tokens, of sounds over their frames, so padding changes nothing), and several features
         stand side by side, [b, dim]. "whole" is the feature as it is; of several features a dict by name.
       masked: a "whole" sequence comes as `Masked`, with the mask of its input.
+
+    Raises:
+      ValueError: for no names, another form, or a masked vector.
     """
 
     names: tuple[str, ...] = ("pooled",)

@@ -3,11 +3,10 @@
 import ast
 import doctest
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
-from functools import cache
+import textwrap
 from pathlib import Path
 
 import jax
@@ -18,7 +17,6 @@ import jtl
 MODULES = [m.name for m in pkgutil.walk_packages(jtl.__path__, "jtl.") if not m.name.endswith("__main__")]
 
 
-@cache
 def _examples(name):
     finder = doctest.DocTestFinder(exclude_empty=True)
     return [test for test in finder.find(importlib.import_module(name)) if test.examples]
@@ -73,6 +71,23 @@ def test_an_object_without_an_example_is_seen():
     assert {"jtl.data.augment", "jtl.preprocess.audio", "jtl.optim"} <= set(rooms())
 
 
+def raising(value):
+    """Whether a statement of its own raises, in a class one of those that make it."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(value)))).body
+    body = [n for n in node.body if getattr(n, "name", "") in MAKING] if isinstance(node, ast.ClassDef) else [node]
+    return any(isinstance(n, ast.Raise) and n.exc is not None for part in body for n in ast.walk(part))
+
+
+MAKING = ("__init__", "__post_init__")
+
+
+def test_what_raises_says_so():
+    found = {f"{room}.{name}": value for room in rooms() for name, value in public(room).items()}
+    assert [n for n, o in found.items() if raising(o) and "Raises:" not in (inspect.getdoc(o) or "")] == []
+    assert raising(jtl.select)
+    assert not raising(jtl.dann)
+
+
 SECTION = re.compile(r"^( *)(?:Args|Returns|Raises|Example):\n\1(?!  \S)", re.MULTILINE)
 """The head of a docstring's section whose first line is not two spaces further in."""
 
@@ -87,17 +102,11 @@ def test_sections_of_docstrings_are_indented_by_two_spaces():
 
 def leads_somewhere(dotted):
     """Whether a name of the library is there, as an attribute or as a module that a name of its package covers."""
-    found = jtl
-    for part in dotted.split(".")[1:]:
-        if not hasattr(found, part):
-            break
-        found = getattr(found, part)
-    else:
-        return True
     try:
-        return importlib.util.find_spec(dotted) is not None
-    except ModuleNotFoundError:
+        pkgutil.resolve_name(dotted)
+    except (ImportError, AttributeError):
         return False
+    return True
 
 
 def test_names_that_docstrings_point_to_exist():

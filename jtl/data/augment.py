@@ -40,6 +40,9 @@ def compose(*augments: Augment) -> Augment:
 def flip(probability: float = 0.5) -> Augment:
     """Mirrors left and right, each example with this probability.
 
+    Raises:
+      ValueError: for a probability outside [0, 1].
+
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from jtl.data import augment
@@ -68,6 +71,9 @@ def flip(probability: float = 0.5) -> Augment:
 
 def crop(size: int, padding: int = 0) -> Augment:
     """A window [size, size] at a uniformly random place of the image with `padding` zeros around it.
+
+    Raises:
+      ValueError: for a size below 1 or a negative padding; when it is applied, for a window that does not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -101,6 +107,9 @@ def crop(size: int, padding: int = 0) -> Augment:
 
 def rotate(degrees: float) -> Augment:
     """Rotates each example by an angle uniform in [-degrees, degrees]; see `rotate_by`.
+
+    Raises:
+      ValueError: for a negative angle.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -175,6 +184,10 @@ def _nearest_turned(x: Images, degrees: Float[Array, "batch"], fill: Any) -> Arr
 
 def noise(std: float) -> Augment:
     """Adds independent Gaussian noise of this standard deviation to every number of a float image.
+
+    Raises:
+      ValueError: for a negative deviation.
+      TypeError: when it is applied, for images that are not of floats.
 
     Example:
       >>> import jax, jax.numpy as jnp

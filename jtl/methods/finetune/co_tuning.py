@@ -148,7 +148,10 @@ def category_relationship(
 def calibrated_temperature(
     logits: Float[ArrayLike, "examples classes"], y: Int[ArrayLike, "examples"], *, most: float = 20.0
 ) -> float:
-    """The temperature T in [1/most, most] of the least mean cross-entropy of z/T.
+    """The temperature `T = argmin −mean_i log softmax(z_i / T)_{y_i}` in [1/most, most].
+
+    Raises:
+      ValueError: where there is not one label a row, or for a `most` of 1 or less.
 
     Example:
       >>> import numpy as np, jtl
