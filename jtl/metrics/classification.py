@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 
 def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-    """1 where the largest logit is the label's, else 0. Of equal logits the first counts; NaN where a logit is NaN.
+    """`1[argmax_c z_c = y]`. Of equal logits the first counts; NaN where a logit is NaN.
 
     Args:
       logits: [..., classes].
@@ -55,7 +55,7 @@ def confusion_matrix(
     classes: int,
     mask: Bool[ArrayLike, "*batch"] | Float[ArrayLike, "*batch"] | None = None,
 ) -> Integer[Array, "classes classes"]:
-    """The number of elements of class `row` that are predicted as class `column`; matrices of batches add up.
+    """`M_rc = Σ_i 1[y_i = r, ŷ_i = c]`, the elements of class r that are predicted as class c; matrices add up.
 
     Args:
       predicted: integer classes, any shape.

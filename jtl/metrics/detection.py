@@ -21,7 +21,7 @@ class Boxes(NamedTuple):
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of one set with every box of another, [n, 4] and [m, 4] to [n, m].
+    """Intersection over union, `|a ∩ b| / |a ∪ b|`, of every box of two sets, [n, 4] and [m, 4] to [n, m].
 
     Example:
       >>> import numpy as np

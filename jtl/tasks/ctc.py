@@ -56,7 +56,7 @@ def ctc(
 
 
 def ctc_loss(output: Masked, y: Any) -> Array:
-    """CTC's loss of each row, in nats, in float32 (float64 where the logits are).
+    """CTC's loss of each row, `−log p(y | x)`, in nats, in float32 (float64 where the logits are).
 
     A label that does not fit in its frames has no path: its loss is finite, about 10^5, and teaches nothing right.
 
@@ -72,6 +72,8 @@ def ctc_loss(output: Masked, y: Any) -> Array:
       >>> frames = jtl.reads.Masked(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), bool))
       >>> round(float(jnp.exp(-jtl.tasks.ctc_loss(frames, jnp.array([[1]])))[0]), 3)  # 3 of 9 paths
       0.333
+
+    Graves et al., Connectionist Temporal Classification, 2006.
     """
     logits, y = jnp.asarray(output.values), jnp.asarray(y)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -84,7 +86,7 @@ def ctc_loss(output: Masked, y: Any) -> Array:
 def best_path(
     logits: Float[Array, "batch frames characters"], mask: Bool[Array, "batch frames"]
 ) -> Integer[Array, "batch frames"]:
-    """The likeliest character of every frame, repeats collapsed and blanks dropped, 0 after the last.
+    """The likeliest character of every frame, `argmax_c z_tc`, repeats collapsed and blanks dropped, 0 after the last.
 
     Args:
       logits: [batch, frames, 1 + characters].

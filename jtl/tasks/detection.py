@@ -79,12 +79,15 @@ def detection(
 
 
 def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
-    """The terms "class" and "box" of each image, [batch] each; see `detection`.
+    """The terms "class", `Σ_cells focal / n`, and "box", `Σ_objects (1 − GIoU) / n`, of each image; see `detection`.
 
     Args:
       output: {"classes": logits [batch, h, w, classes], "boxes": [batch, h, w, 4]}.
       y: {"boxes": [batch, boxes, 4], "classes": int [batch, boxes]}.
       stride: pixels a cell.
+
+    Returns:
+      Both terms, [batch] each.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -22,7 +22,7 @@ def qa(
     dropout: float = 0.0,
     reads: Reads = whole("last"),  # noqa: B008  (frozen)
 ) -> Task:
-    """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is their mean cross-entropy.
+    """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is `(−log p(start) − log p(end)) / 2`.
 
     Tokens that cannot bound an answer (of the question, special ones, padding) are ruled out. `[CLS]` stays: it stands
     for "no answer in this window". Inputs and labels come from `jtl.preprocess.answer_windows`.
@@ -91,7 +91,7 @@ def _ruled(output: Array, y: Any) -> tuple[Array, Array]:
 
 
 def best_span(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[int, int, float]:
-    """The span of the highest sum of logits, start and end included.
+    """The span `argmax_{s ≤ e < s + longest} z_s + z'_e` of the highest sum of logits, start and end included.
 
     Args:
       logits: [tokens, 2] of start and end.

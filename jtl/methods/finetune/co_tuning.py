@@ -127,6 +127,8 @@ def category_relationship(
       >>> found = jtl.finetuning.category_relationship(z, np.array([0, 0, 1]), classes=2)
       >>> [[round(p, 2) for p in row] for row in found.tolist()]
       [[0.7, 0.3], [0.1, 0.9]]
+
+    You et al., Co-Tuning for Transfer Learning, 2020.
     """
     z, y = np.asarray(logits, np.float32), np.asarray(y)
     if not temperature > 0 or z.ndim != 2 or y.shape != z.shape[:1]:

@@ -90,7 +90,7 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
 
 
 def memory(net: Model, variables: Variables, target: Any) -> Variables:
-    """The variables with the features and predictions of all rows in evaluation mode, as `nrc` starts.
+    """The variables with `f_i / ‖f_i‖` and `p_i = softmax(z_i)` of all rows in evaluation mode, as `nrc` starts.
 
     Args:
       net: the network of `nrc`.
@@ -108,6 +108,9 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
       >>> variables = jtl.source_free.memory(net, variables, target)
       >>> {name: a.shape for name, a in variables.stats["nrc"].items()}
       {'features': (6, 5), 'predictions': (6, 3)}
+
+    Yang et al., Exploiting the Intrinsic Neighborhood Structure for Source-free Domain Adaptation, 2021, arXiv
+    2110.04202.
     """
     own = Variables(variables.params, {name: part for name, part in variables.stats.items() if name != NAME})
 
