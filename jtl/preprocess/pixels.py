@@ -137,6 +137,11 @@ def check(image: Any) -> None:
 
     Raises:
       ValueError: naming its shape and number type.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import pixels
+      >>> pixels.check(np.zeros((8, 16, 3), np.uint8))
     """
     shape, kind = getattr(image, "shape", ()), getattr(image, "dtype", type(image).__name__)
     if kind != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4) or not shape[0] or not shape[1]:

@@ -158,7 +158,16 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
 
 
 def uncut(backend: Any) -> Any:
-    """A copy that neither cuts nor pads."""
+    """A copy that neither cuts nor pads.
+
+    Example:
+      >>> from tokenizers import Tokenizer, models
+      >>> from jtl.preprocess import text
+      >>> words = Tokenizer(models.WordLevel({"[UNK]": 0, "an": 1}, "[UNK]"))
+      >>> words.enable_truncation(2)
+      >>> text.uncut(words).truncation is None
+      True
+    """
     found = type(backend).from_str(backend.to_str())
     found.encode_special_tokens = backend.encode_special_tokens  # which its text does not hold
     found.no_truncation()
