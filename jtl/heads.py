@@ -36,7 +36,14 @@ def reading(model: Model, reads: Reads) -> Model:
 
 
 def identity(*, reads: Reads = "pooled") -> Model:
-    """No head: the output is the features, `z = x`; no parameters. For embeddings."""
+    """No head: the output is the features, `z = x`; no parameters. For embeddings.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head, x = jtl.heads.identity(), jnp.ones((2, 8))
+      >>> head.apply(head.init(jax.random.key(0), x), x, train=False)[0].shape
+      (2, 8)
+    """
     model = Model(lambda key, x: Variables({}, {}), lambda variables, x, *, train, key=None: (x, variables.stats))
     return reading(model, reads)
 
@@ -51,6 +58,12 @@ def linear(
       dropout: probability of dropping a feature in training.
       zero_init: start with W = 0, so that every class starts as likely as every other.
       bias: whether there is b.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head, x = jtl.heads.linear(5), jnp.ones((2, 8))
+      >>> head.apply(head.init(jax.random.key(0), x), x, train=False)[0].shape
+      (2, 5)
     """
     _check(classes, (), dropout)
     return reading(from_linen(_Mlp(classes, (), dropout, zero_init, bias)), reads)
@@ -98,6 +111,12 @@ def averaged(classes: int, *, reads: Reads = "pooled") -> Model:
     Raises:
       ValueError: for no classes; when called on features of an odd width.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head, x = jtl.heads.averaged(5), jnp.ones((2, 8))
+      >>> head.apply(head.init(jax.random.key(0), x), x, train=False)[0].shape
+      (2, 5)
+
     Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, 2020, arXiv 2012.12877.
     """
     _check(classes, (), 0.0)
@@ -117,6 +136,12 @@ def mlp(
 
     Raises:
       ValueError: for sizes below 1 or a dropout outside [0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head, x = jtl.heads.mlp(5, (16,)), jnp.ones((2, 8))
+      >>> head.apply(head.init(jax.random.key(0), x), x, train=False)[0].shape
+      (2, 5)
     """
     _check(classes, widths, dropout)
     return reading(from_linen(_Mlp(classes, tuple(widths), dropout, zero_init)), reads)
@@ -133,6 +158,13 @@ def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0, read
 
     Raises:
       ValueError: for a temperature that is not positive, or sizes out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head, x = jtl.heads.cosine(5, temperature=0.1), jnp.ones((2, 8))
+      >>> logits, _ = head.apply(head.init(jax.random.key(0), x), x, train=False)
+      >>> logits.shape, bool((abs(logits) <= 10).all())
+      ((2, 5), True)
 
     Chen et al., A Closer Look at Few-shot Classification, 2019, arXiv 1904.04232.
     """

@@ -39,6 +39,12 @@ def cross_entropy(
     Raises:
       ValueError: for a smoothing outside [0, 1], or labels or weights whose shape does not fit the logits.
 
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.cross_entropy(jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([0, 0]))
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.127, 2.127]
+
     Szegedy et al., Rethinking the Inception Architecture, 2015, arXiv 1512.00567 (smoothing).
     """
     if not 0 <= smoothing <= 1:
@@ -78,6 +84,12 @@ def focal(
     Raises:
       ValueError: for a γ that is negative or not finite, or labels or weights whose shape does not fit the logits.
 
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.focal(jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([0, 0]))
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.002, 1.65]
+
     Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv 1708.02002.
     """
     if not 0 <= gamma < np.inf:
@@ -114,6 +126,12 @@ def logit_adjusted(
 
     Raises:
       ValueError: for a τ that is negative or not finite, counts that are not positive, or not one for each class.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.logit_adjusted(jnp.zeros((2, 2)), jnp.array([0, 1]), counts=[90, 10])
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.105, 2.303]
 
     Menon et al., Long-tail learning via logit adjustment, 2020, arXiv 2007.07314.
     """
@@ -177,6 +195,12 @@ def binary_cross_entropy(
 
     Raises:
       ValueError: where the shapes differ, as `mse` and `huber` do, or for weights that are not one for each label.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> loss = jtl.losses.binary_cross_entropy(jnp.array([[2.0, 0.0]]), jnp.array([[1, 0]]))
+      >>> [round(value, 3) for value in loss.tolist()]
+      [0.41]
     """
     logits, y = _pair(logits, y)
     if positive_weights is None:
@@ -244,6 +268,11 @@ def mse(
       prediction: ŷ, [batch, outputs], or [batch] for one output.
       y: the same shape.
       elementwise: as of `binary_cross_entropy`, [batch, outputs].
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.losses.mse(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])).tolist()
+      [2.0]
     """
     return _per_example(optax.squared_error(*_pair(prediction, y)), elementwise)
 
@@ -265,6 +294,11 @@ def huber(
 
     Raises:
       ValueError: where δ is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.losses.huber(jnp.array([0.5, 3.0]), jnp.array([0.0, 0.0])).tolist()
+      [0.125, 2.5]
     """
     if not delta > 0:
         raise ValueError(f"delta={delta}: the error at which the loss turns linear must be positive")

@@ -26,6 +26,11 @@ def reverse_gradient(x: Float[Array, "..."], weight: Any) -> Float[Array, "..."]
       x: features, any shape.
       weight: λ, a scalar; it gets no gradient.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> jax.grad(lambda x: 3 * jtl.ops.reverse_gradient(x, 0.5))(1.0).item()
+      -1.5
+
     Ganin and Lempitsky, Unsupervised Domain Adaptation by Backpropagation, 2015, arXiv 1409.7495.
     """
     del weight
@@ -44,7 +49,14 @@ reverse_gradient.defvjp(_reverse_forward, _reverse_backward)
 
 
 def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Array:
-    """The mean of each row's tokens, [batch, width]; 0 where it has none. Sums are float32 at least, rounded once."""
+    """The mean of each row's tokens, [batch, width]; 0 where it has none. Sums are float32 at least, rounded once.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> x, mask = jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([[True, True, False]])
+      >>> jtl.ops.mean_of_tokens(x, mask).tolist()
+      [[2.0]]
+    """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     weights = mask[:, :, None].astype(wide.dtype)
     return ((wide * weights).sum(1) / jnp.maximum(weights.sum(1), 1)).astype(x.dtype)
@@ -86,6 +98,11 @@ def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
     For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader, so a
     residual stream is summed up anew, from all blocks before, by each that reads it, and its gradient, from all blocks
     after, for each weight: time grows with the square of the depth. Elsewhere than on a CPU this is nothing at all.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.ops.computed_once(jnp.ones(2)).tolist()
+      [1.0, 1.0]
     """
     stored = _divided if jax.__version_info__ < (0, 11) else jax.lax.optimization_barrier
     return by_platform(x, cpu=stored, default=lambda x: x)
@@ -106,6 +123,11 @@ def row_major(x: Float[Array, "..."]) -> Float[Array, "..."]:
     For tokens of which few are used. XLA's GPU backend lays out what a product reads as that product likes it: the
     gradient of a head's weights sums over the batch, so the class tokens have the batch last, and with them all tokens
     of all blocks, which are then turned for each product and each normalisation.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.ops.row_major(jnp.ones(2)).tolist()
+      [1.0, 1.0]
     """
     return by_platform(x, cpu=lambda x: x, default=_laid_out)
 
@@ -119,6 +141,11 @@ def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., 
     """`cpu(*args)` in a program compiled for a CPU, `default(*args)` in any other.
 
     Where CPUs are not the default backend it is always `default`, without the time to trace the other.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> float(jtl.ops.by_platform(jnp.ones(()), cpu=lambda x: x + 1, default=lambda x: 1 + x))
+      2.0
     """
     if jax.default_backend() != "cpu":
         return default(*args)
@@ -130,6 +157,11 @@ def batch_axis() -> str | None:
 
     Under `jit` on a mesh an operation sees the global batch by itself. Under `pmap` it sees one device's
     part, and what needs the whole batch (BatchNorm, MMD) has to ask for it: by this name.
+
+    Example:
+      >>> import jtl
+      >>> jtl.ops.batch_axis() is None
+      True
     """
     if _apart.get():
         return None
@@ -145,7 +177,16 @@ _apart: ContextVar[bool] = ContextVar("jtl_apart", default=False)
 
 @contextmanager
 def apart() -> Generator[None, None, None]:
-    """What is traced within sees its own rows alone under pmap too: a task is no part of the other devices' tasks."""
+    """What is traced within sees its own rows alone under pmap too: a task is no part of the other devices' tasks.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> def total(x):
+      ...     with jtl.ops.apart():
+      ...         return jtl.ops.batch_sum(x)
+      >>> jax.vmap(total, axis_name=jtl.ops.BATCH_AXIS)(jnp.array([1.0, 2.0])).tolist()
+      [1.0, 2.0]
+    """
     before = _apart.set(True)
     try:
         yield
@@ -154,13 +195,26 @@ def apart() -> Generator[None, None, None]:
 
 
 def batch_sum(tree: Any) -> Any:
-    """The sum of every leaf over the devices of a mapped batch; itself where there are none."""
+    """The sum of every leaf over the devices of a mapped batch; itself where there are none.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> jax.vmap(jtl.ops.batch_sum, axis_name=jtl.ops.BATCH_AXIS)(jnp.array([1.0, 2.0])).tolist()
+      [3.0, 3.0]
+    """
     axis = batch_axis()
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
 def device_key(key: Key) -> Key:
-    """A key of this device's own under pmap, where equal keys would draw the same for every device's rows."""
+    """A key of this device's own under pmap, where equal keys would draw the same for every device's rows.
+
+    Example:
+      >>> import jax, jtl
+      >>> key = jax.random.key(0)
+      >>> bool(jtl.ops.device_key(key) == key)
+      True
+    """
     axis = batch_axis()
     return key if axis is None else jax.random.fold_in(key, jax.lax.axis_index(axis))
 
@@ -170,6 +224,11 @@ def gather(x: Array) -> Array:
 
     Args:
       x: [batch, ...], this device's rows. Under jit, or on one device, it is returned as it is.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> jax.vmap(jtl.ops.gather, axis_name=jtl.ops.BATCH_AXIS)(jnp.array([[1.0], [2.0]])).shape
+      (2, 2)
     """
     axis = batch_axis()
     return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)

@@ -27,6 +27,14 @@ def scale(table: Table) -> optax.GradientTransformation:
     Raises:
       ValueError: for a factor that is no finite number of at least 0; at init, for parameters that no rule matches or
         rules that match none (`jtl.params.match`).
+
+    Example:
+      >>> import jax.numpy as jnp, jtl, optax
+      >>> params = {"body": jnp.zeros(1), "head": jnp.zeros(1)}
+      >>> tx = optax.chain(optax.sgd(1.0), jtl.optim.scale([("head", 10.0), (".*", 1.0)]))
+      >>> updates, _ = tx.update({"body": jnp.ones(1), "head": jnp.ones(1)}, tx.init(params), params)
+      >>> updates["body"].tolist(), updates["head"].tolist()
+      ([-1.0], [-10.0])
     """
     for pattern, factor in table:
         if not callable(factor) and (isinstance(factor, str) or not 0 <= factor < np.inf):
@@ -62,6 +70,12 @@ def layer_decay(params: Params, order: list[str], rate: float) -> list[tuple[str
 
     Raises:
       ValueError: for a rate outside (0, 1], or patterns that do not cover the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> params = {"backbone": {"stem": jnp.zeros(2), "block1": jnp.zeros(2)}, "head": jnp.zeros(2)}
+      >>> jtl.optim.layer_decay(params, ["backbone/stem", "backbone/block1", "head"], 0.5)
+      [('backbone/stem', 0.25), ('backbone/block1', 0.5), ('head', 1.0)]
     """
     if not 0 < rate <= 1:
         raise ValueError(f"rate={rate}: the decay from layer to layer lies in (0, 1]")
@@ -132,6 +146,11 @@ def decayed(params: Params) -> Tree:
     """The usual mask of weight decay: matrices and kernels decay, biases, norms and scales do not.
 
     A leaf decays where it has at least two dimensions. Give it to optax: `optax.adamw(1e-3, mask=decayed)`.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.optim.decayed({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
+      {'kernel': True, 'bias': False}
     """
     return unflatten({path: jnp.ndim(leaf) > 1 for path, leaf in flatten(params).items()})
 
@@ -143,6 +162,12 @@ def annealed(learning_rate: float, total_steps: int, gain: float = 10.0, power: 
 
     Raises:
       ValueError: where the run has no steps, or for a rate that is negative or not finite.
+
+    Example:
+      >>> import jtl
+      >>> rate = jtl.optim.annealed(0.01, 1000)
+      >>> [round(float(rate(step)), 5) for step in (0, 1000)]
+      [0.01, 0.00166]
     """
     _check_rate(learning_rate)
     if total_steps < 1:
@@ -165,6 +190,12 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
 
     Raises:
       ValueError: for a share outside [0, 1), a run without steps, or a rate that is negative or not finite.
+
+    Example:
+      >>> import jtl
+      >>> rate = jtl.optim.warmup_cosine(1.0, 100, warmup=0.1)
+      >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 100)]
+      [0.0, 0.5, 1.0, 0.0]
     """
     _check_rate(learning_rate)
     if total_steps < 1 or not 0 <= warmup < 1:

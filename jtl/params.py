@@ -18,6 +18,9 @@ Table = Sequence[tuple[str, Any]]
 def flatten(tree: Tree) -> dict[str, Any]:
     """A nested dict as `path -> leaf`, in the order of the tree.
 
+    Raises:
+      ValueError: for a name with a slash, which separates the names of a path.
+
     Example:
       >>> import jtl
       >>> jtl.flatten({"head": {"bias": 0, "kernel": 1}})
@@ -88,8 +91,10 @@ def match(table: Table, params: Params) -> Tree:
 def select(*patterns: str) -> Mask:
     """Selects the parameters that are trained: those whose whole path matches one of the regexes.
 
-    `select("head/.*")` trains the head alone, `select(".*")` everything. A pattern that matches nothing raises
-    a ValueError with the nearest paths when the mask is applied.
+    `select("head/.*")` trains the head alone, `select(".*")` everything.
+
+    Raises:
+      ValueError: for no patterns; when the mask is applied, for one that matches nothing, with the nearest paths.
 
     Example:
       >>> import jtl

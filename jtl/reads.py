@@ -32,6 +32,9 @@ class Read:
         (of texts over their tokens, of sounds over their frames, so padding changes nothing), and several features
         stand side by side, [b, dim]. "whole" is the feature as it is; of several features a dict by name.
       masked: a "whole" sequence comes as `Masked`, with the mask of its input.
+
+    Raises:
+      ValueError: for no names, another form, or a masked vector.
     """
 
     names: tuple[str, ...] = ("pooled",)
@@ -114,6 +117,12 @@ def positions(shape: tuple[int, ...], features: Mapping[str, Any], x: Any) -> Ar
       shape: of values [batch, positions, ...].
       features: of a backbone; "frames" is the mask of a sound's frames.
       x: the input; "mask" is that of a text's tokens.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.reads import positions
+      >>> positions((1, 3, 8), {}, {"mask": np.array([[True, True, False]])}).tolist()
+      [[True, True, False]]
     """
     return next((mask for mask in _masks(features, x) if len(shape) > 1 and mask.shape == shape[:2]), None)
 

@@ -17,6 +17,12 @@ def stream(key: Key, name: str, step: Any = None) -> Key:
       key: the root key of the run.
       name: the stream, as "dropout" or "augment".
       step: an integer or a traced scalar; None gives the stream's root.
+
+    Example:
+      >>> import jax, jtl
+      >>> key = jax.random.key(0)
+      >>> bool(jtl.rng.stream(key, "dropout", 3) == jtl.rng.stream(key, "augment", 3))
+      False
     """
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     return key if step is None else jax.random.fold_in(key, step)

@@ -1,11 +1,12 @@
-"""The examples of docstrings run, and every public function has one."""
+"""The examples of docstrings run, and every public function and class has one."""
 
+import ast
 import doctest
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import jax
@@ -32,14 +33,59 @@ def test_examples_run(name):
             assert runner.run(test, out=out.append).failed == 0, "".join(out)
 
 
-@pytest.mark.parametrize("name", jtl.__all__)
-def test_every_public_function_has_an_example(name):
-    found = getattr(jtl, name)
-    if inspect.ismodule(found) or not callable(found):
-        return
-    if inspect.isclass(found) and (issubclass(found, tuple | Exception) or name in RESULTS):
-        return  # a record, which is what a function returns
-    assert ">>>" in (inspect.getdoc(found) or ""), f"jtl.{name} has no example"
+def rooms():
+    """The modules that users import from: `jtl`, those that it names, those that these name, and three more."""
+    found = [getattr(jtl, name).__name__ for name in jtl.__all__ if inspect.ismodule(getattr(jtl, name))]
+    for room in list(found):
+        tree = ast.parse(inspect.getsource(importlib.import_module(room)))
+        named = [node.names for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == room]
+        found += [f"{room}.{alias.name}" for names in named for alias in names]
+    return ["jtl", *found, "jtl.params", "jtl.transform.batch_statistics", "jtl.transform.intercept"]
+
+
+def public(room):
+    """What users call of a room, by name: its own, or where it is a package or has none, all that it imports of jtl."""
+    module = importlib.import_module(room)
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    found = {name: getattr(module, name) for name in names}
+    found = {n: o for n, o in found.items() if callable(o) and str(getattr(o, "__module__", "")).startswith("jtl")}
+    own = {name: value for name, value in found.items() if value.__module__ == room}
+    return own if own and not hasattr(module, "__path__") else found
+
+
+def lacking(objects):
+    """The names of objects, but for named tuples and errors, without an example that `test_examples_run` runs."""
+    values = {n: o for n, o in objects.items() if not (inspect.isclass(o) and issubclass(o, tuple | Exception))}
+    run = {test.name for module in {value.__module__ for value in values.values()} for test in _examples(module)}
+    return {name for name, value in values.items() if f"{value.__module__}.{value.__qualname__}" not in run}
+
+
+def test_every_public_object_of_every_room_has_an_example_that_runs():
+    found = {f"{room}.{name}": value for room in rooms() for name, value in public(room).items()}
+    assert len(found) > 500
+    assert lacking(found) == NO_EXAMPLE.keys()
+
+
+def test_an_object_without_an_example_is_seen():
+    assert lacking({"dann": jtl.dann, "without": leads_somewhere}) == {"without"}
+    assert {"jtl.data.augment", "jtl.preprocess.audio", "jtl.optim"} <= set(rooms())
+
+
+def raising(value):
+    """Whether a statement of its own raises, in a class one of those that make it."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(value)))).body
+    body = [n for n in node.body if getattr(n, "name", "") in MAKING] if isinstance(node, ast.ClassDef) else [node]
+    return any(isinstance(n, ast.Raise) and n.exc is not None for part in body for n in ast.walk(part))
+
+
+MAKING = ("__init__", "__post_init__")
+
+
+def test_what_raises_says_so():
+    found = {f"{room}.{name}": value for room in rooms() for name, value in public(room).items()}
+    assert [n for n, o in found.items() if raising(o) and "Raises:" not in (inspect.getdoc(o) or "")] == []
+    assert raising(jtl.select)
+    assert not raising(jtl.dann)
 
 
 SECTION = re.compile(r"^( *)(?:Args|Returns|Raises|Example):\n\1(?!  \S)", re.MULTILINE)
@@ -56,17 +102,11 @@ def test_sections_of_docstrings_are_indented_by_two_spaces():
 
 def leads_somewhere(dotted):
     """Whether a name of the library is there, as an attribute or as a module that a name of its package covers."""
-    found = jtl
-    for part in dotted.split(".")[1:]:
-        if not hasattr(found, part):
-            break
-        found = getattr(found, part)
-    else:
-        return True
     try:
-        return importlib.util.find_spec(dotted) is not None
-    except ModuleNotFoundError:
+        pkgutil.resolve_name(dotted)
+    except (ImportError, AttributeError):
         return False
+    return True
 
 
 def test_names_that_docstrings_point_to_exist():
@@ -79,5 +119,14 @@ def test_names_that_docstrings_point_to_exist():
     assert not wrong
 
 
-RESULTS = ("State", "Step", "Sums")
-"""Classes that functions return, and nobody makes by hand."""
+NO_EXAMPLE = {
+    "jtl.Step": "`make_step` returns it",
+    "jtl.Sums": "metrics return it",
+    "jtl.peft.Bank": "`bank` returns it",
+    "jtl.preprocess.text.Tokenizer": "`tokenizer` returns it",
+    "jtl.reads.Read": "`reads` and `whole` return it",
+    "jtl.train.Step": "`make_step` returns it",
+    "jtl.transform.intercept.Call": "interceptors get it",
+    "jtl.weights.Coverage": "`convert` returns it",
+}
+"""Classes that nobody makes by hand, and what gives them; their functions' examples show them."""

@@ -42,6 +42,13 @@ def conv4(
     Raises:
       ValueError: for a choice that is none, or at init for images too small to be halved four times.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.conv4(8), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 2, 2, 8), (2, 8))
+
     Vinyals et al., Matching Networks, 2016, arXiv 1606.04080; Finn et al., MAML, 2017, arXiv 1703.03400.
     """
     if filters < 1:

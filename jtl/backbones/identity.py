@@ -10,6 +10,12 @@ def identity() -> Model:
 
     For heads on what `jtl.extract` saw once, which cost no forward pass of the backbone a step. Inputs are
     [batch, dim].
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.identity()
+      >>> net.apply(jtl.Variables({}, {}), jnp.ones((2, 3)), train=False)[0]["pooled"].shape
+      (2, 3)
     """
 
     def apply(variables, x, *, train, key=None):

@@ -20,6 +20,13 @@ def mlp(widths: Sequence[int], *, dropout: float = 0.0) -> Model:
 
     Raises:
       ValueError: for no widths, a width below 1, or a dropout outside [0, 1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.mlp((8, 4)), jnp.zeros((2, 5))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["stage1"].shape, out["pooled"].shape
+      ((2, 8), (2, 4))
     """
     if not widths or any(w < 1 for w in widths):
         raise ValueError(f"widths={tuple(widths)}: give at least one layer, each at least 1 wide")

@@ -46,6 +46,12 @@ def arrays(
         range, soft labels of another number of classes, a class that is there twice; the first bad row is named. For
         classes beside a dict of labels.
       TypeError: arrays that are not of numbers.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> data = jtl.data.arrays(np.zeros((5, 2)), np.array([0, 1, 0, 1, 0]), batch_size=3, classes=2)
+      >>> len(data), data[0]["x"].shape, data[1]["mask"].tolist()
+      (2, (3, 2), [True, True, False])
     """
     names = None
     if classes is not None:

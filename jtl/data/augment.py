@@ -25,12 +25,30 @@ BRIGHTEST = 4.0
 
 
 def compose(*augments: Augment) -> Augment:
-    """The functions one after another, each with a key of its own (`fold_in(key, place)`)."""
+    """The functions one after another, each with a key of its own (`fold_in(key, place)`).
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> both = augment.compose(augment.flip(), augment.normalise([0.5], [0.5]))
+      >>> both(jax.random.key(0), jnp.zeros((2, 4, 4, 1))).ravel()[0].item()
+      -1.0
+    """
     return Composed(augments)
 
 
 def flip(probability: float = 0.5, *, vertical: bool = False) -> Augment:
-    """Mirrors left and right, or where it is vertical up and down, each example with this probability."""
+    """Mirrors left and right, or where it is vertical up and down, each example with this probability.
+
+    Raises:
+      ValueError: for a probability outside [0, 1].
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> augment.flip(1.0)(jax.random.key(0), jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)).ravel().tolist()
+      [2.0, 1.0]
+    """
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}; it must be in [0, 1]")
 
@@ -53,7 +71,17 @@ def flip(probability: float = 0.5, *, vertical: bool = False) -> Augment:
 
 
 def crop(size: int, padding: int = 0) -> Augment:
-    """A window [size, size] at a uniformly random place of the image with `padding` zeros around it."""
+    """A window [size, size] at a uniformly random place of the image with `padding` zeros around it.
+
+    Raises:
+      ValueError: for a size below 1 or a negative padding; when it is applied, for a window that does not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> augment.crop(8, padding=1)(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
+      (2, 8, 8, 3)
+    """
     if size < 1 or padding < 0:
         raise ValueError(f"size is {size} and padding {padding}; they must be at least 1 and 0")
 
@@ -79,7 +107,17 @@ def crop(size: int, padding: int = 0) -> Augment:
 
 
 def rotate(degrees: float) -> Augment:
-    """Rotates each example by an angle uniform in [-degrees, degrees]; see `rotate_by`."""
+    """Rotates each example by an angle uniform in [-degrees, degrees]; see `rotate_by`.
+
+    Raises:
+      ValueError: for an angle that is negative or not finite.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> augment.rotate(15)(jax.random.key(0), jnp.ones((2, 4, 4, 3))).shape
+      (2, 4, 4, 3)
+    """
     if not 0 <= degrees < np.inf:  # with the bounds the other way round every draw is the same
         raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more and finite")
 
@@ -105,6 +143,13 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Array:
     Args:
       x: [batch, height, width, channels].
       degrees: the angle of each, [batch].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> x = jnp.array([[1, 2], [3, 4]]).reshape(1, 2, 2, 1)
+      >>> augment.rotate_by(x, jnp.array([90.0]))[0, ..., 0].tolist()
+      [[2, 4], [1, 3]]
     """
     images_only(x)
 
@@ -139,7 +184,18 @@ def _nearest_turned(x: Images, degrees: Float[Array, "batch"], fill: Any) -> Arr
 
 
 def noise(std: float) -> Augment:
-    """Adds independent Gaussian noise of this standard deviation to every number of a float image."""
+    """Adds independent Gaussian noise of this standard deviation to every number of a float image.
+
+    Raises:
+      ValueError: for a deviation that is negative or not finite.
+      TypeError: when it is applied, for images that are not of floats.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> augment.noise(0.1)(jax.random.key(0), jnp.ones((2, 4, 4, 3))).shape
+      (2, 4, 4, 3)
+    """
     if not 0 <= std < np.inf:
         raise ValueError(f"std is {std}; give a finite number, 0 or more")
 
@@ -163,6 +219,12 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
 
     Raises:
       ValueError: for another number of channels, or floats above `BRIGHTEST`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import augment
+      >>> augment.normalise([0.5], [0.5])(jax.random.key(0), jnp.array([0.0, 1.0]).reshape(2, 1, 1, 1)).ravel().tolist()
+      [-1.0, 1.0]
     """
     if not len(mean) or len(mean) != len(std) or not all(s > 0 for s in std):
         raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, not empty, std positive")

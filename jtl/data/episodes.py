@@ -43,6 +43,13 @@ def sample(
 
     Returns:
       {"support": {"x": [tasks, way * shot, ...], "y": int32 [tasks, way * shot]}, "query": likewise}; class by class.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> keys = jax.random.split(jax.random.key(0), 5)
+      >>> tasks = jtl.data.sample(keys, jnp.zeros((6, 4, 2)), way=3, shot=1, query=2)
+      >>> tasks["support"]["y"][0].tolist(), tasks["query"]["x"].shape
+      ([0, 1, 2], (5, 6, 2))
     """
     return _sampled(keys, x, x.shape, x.dtype, way, shot, query, rotations, augment)
 
@@ -112,6 +119,12 @@ def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np
 
     Raises:
       ValueError: if a size is not positive or they add up to more than there are classes.
+
+    Example:
+      >>> import jtl
+      >>> train, test = jtl.data.split_classes(5, (3, 2))
+      >>> sorted([*train.tolist(), *test.tolist()])
+      [0, 1, 2, 3, 4]
     """
     if min(sizes) < 1 or sum(sizes) > classes:
         raise ValueError(f"sizes {tuple(sizes)} must be positive and add up to at most {classes} classes")
@@ -139,6 +152,12 @@ class episodes(Drawn):
       ValueError: for too few classes or examples, classes of unequal size, NaN and numbers too large for 32 bits (of
         arrays that are not on the device yet), a process that is none, or tasks that the processes cannot share.
       TypeError: for an array that is not of numbers.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> tasks = jtl.data.episodes(np.zeros((6, 4, 2), np.float32), way=3, shot=1, query=2, tasks=5)
+      >>> tasks[0]["support"]["x"].shape, tasks[0]["query"]["y"].shape
+      ((5, 3, 2), (5, 6))
     """
 
     def __init__(

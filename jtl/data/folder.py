@@ -64,6 +64,17 @@ def folder(
       ValueError: at once for a class folder that is unexpected, or empty though `classes` is not given, and
         for a file that is no image or in no class folder; at reading for a file that does not decode or has another
         channel count. The file is named.
+
+    Example:
+      >>> import pathlib, tempfile, jtl
+      >>> from PIL import Image
+      >>> root = pathlib.Path(tempfile.mkdtemp())
+      >>> for name in ("ant", "bee"):
+      ...     (root / name).mkdir()
+      ...     Image.new("RGB", (12, 10)).save(root / name / "1.png")
+      >>> data = jtl.data.folder(root, batch_size=2, size=8)
+      >>> data.classes, data[0]["x"].shape
+      (('ant', 'bee'), (2, 8, 8, 3))
     """
     if (size is None) == (transform is None):
         told = "none is" if size is None else "both are"

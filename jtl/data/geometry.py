@@ -213,7 +213,11 @@ def one_array(name: str, x: Any) -> Any:
 
 
 def images_only(x: Any) -> None:
-    """Refuses what is no batch of images."""
+    """Refuses what is no batch of images.
+
+    Raises:
+      ValueError: for another number of axes than four.
+    """
     if x.ndim != 4:  # another axis would be taken for the width
         raise ValueError(
             f"images of shape {x.shape}: give [batch, height, width, channels]; a task's images are augmented by"

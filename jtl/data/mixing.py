@@ -103,6 +103,12 @@ def soft(y: Any, classes: int) -> Array:
 
     Raises:
       ValueError: for labels of another shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.data import mixing
+      >>> mixing.soft(jnp.array([2, 0]), 3).tolist()
+      [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
     y = jnp.asarray(y)
     if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1:

@@ -25,6 +25,13 @@ def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
 
     Raises:
       ValueError: with target_labels, for a label that means another class in the target.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> source = jtl.data.arrays(np.zeros((6, 2)), np.zeros(6, int), batch_size=3)
+      >>> target = jtl.data.arrays(np.zeros((4, 2)), batch_size=2)
+      >>> {domain: sorted(batch) for domain, batch in jtl.data.pair(source, target)[0].items()}
+      {'source': ['mask', 'x', 'y'], 'target': ['mask', 'x']}
     """
     if target_labels:
         same_labels(source, target, ("the source", "the target"))

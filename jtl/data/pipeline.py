@@ -150,7 +150,17 @@ class Relabelled:
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples by their index."""
+    """Examples by their index.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> class Squares:
+      ...     size, classes = 4, None
+      ...     def read(self, index, draws):
+      ...         return {"x": np.square(index)[:, None].astype(np.float32)}
+      >>> jtl.data.Dataset(Squares(), batch_size=4, shuffle=False)[0]["x"].ravel().tolist()
+      [0.0, 1.0, 4.0, 9.0]
+    """
 
     @property
     def size(self) -> int:
@@ -195,6 +205,13 @@ class Dataset:
 
     Raises:
       ValueError: for a batch size that is not positive, that the processes cannot share, or that leaves no step.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> source = jtl.data.arrays(np.arange(5.0)[:, None], batch_size=2).source
+      >>> data = jtl.data.Dataset(source, batch_size=3, shuffle=False)
+      >>> len(data), data[1]["x"].ravel().tolist(), data[1]["mask"].tolist()
+      (2, [3.0, 4.0, 0.0], [True, True, False])
     """
 
     source: Source

@@ -85,7 +85,15 @@ def trivial_augment(bins: int = 31) -> Augment:
 
 
 def operate(image: UInt8[Array, "height width 3"], place: Int[Array, ""], value: Float[Array, ""]) -> Array:
-    """The operation at a place of `NAMES` on one image, with its magnitude in that operation's own unit."""
+    """The operation at a place of `NAMES` on one image, with its magnitude in that operation's own unit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.data import policies
+      >>> image = jnp.full((4, 4, 3), 100, jnp.uint8)
+      >>> policies.operate(image, jnp.array(policies.NAMES.index("Brightness")), jnp.array(0.5))[0, 0].tolist()
+      [50, 50, 50]
+    """
     moved = _moved(image, place, value)
     changes = [change for _, change in CHANGES]
     return jax.lax.switch(jnp.maximum(place - len(MOVES), -1) + 1, [lambda x, v: x, *changes], moved, value)

@@ -37,6 +37,12 @@ def prefetch(
 
     Raises:
       ValueError: if ahead or threads is less than 1, or start_step is negative.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> data = jtl.data.arrays(np.arange(4.0)[:, None], batch_size=2, shuffle=False)
+      >>> [batch["x"].tolist() for batch in jtl.data.prefetch(data, stop_step=2)]
+      [[[0.0], [1.0]], [[2.0], [3.0]]]
     """
     if ahead < 1 or threads < 1 or start_step < 0:
         raise ValueError(f"need ahead >= 1, threads >= 1, start_step >= 0; got {ahead}, {threads}, {start_step}")

@@ -20,6 +20,12 @@ def sample_sinusoids(keys: PRNGKey[Array, " tasks"], *, shot: int, query: int) -
 
     Returns:
       {"support": {"x": [tasks, shot, 1], "y": [tasks, shot, 1]}, "query": likewise}, float32.
+
+    Example:
+      >>> import jax, jtl
+      >>> tasks = jtl.data.sample_sinusoids(jax.random.split(jax.random.key(0), 3), shot=5, query=10)
+      >>> tasks["support"]["x"].shape, tasks["query"]["y"].shape
+      ((3, 5, 1), (3, 10, 1))
     """
 
     def one(key: Key) -> Batch:

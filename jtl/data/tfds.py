@@ -49,6 +49,10 @@ def tfds(
       FileNotFoundError: if the data set is not prepared in data_dir; says which are.
       ValueError: for a split that is not there (says which are), or a data set without an (input, label) pair.
       TypeError: at reading, for inputs or labels that are no numbers, as texts without a transform.
+
+    Example:
+      >>> import jtl
+      >>> data = jtl.data.tfds("mnist", "train[:10%]", batch_size=64, download=True)  # doctest: +SKIP
     """
     import tensorflow_datasets
     from tensorflow_datasets.core import constants, read_only_builder

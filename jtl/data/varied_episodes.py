@@ -141,6 +141,15 @@ def sample_varied(
     Returns:
       {"support": {"x": [tasks, ways * shots, ...], "y", "mask"}, "query": likewise}, of the most ways and shots; class
       by class. Rows that are not there have the mask False, and x is 0 there, in every array of a dict.
+
+    Example:
+      >>> import functools, jax, numpy as np, jtl
+      >>> bank = jtl.data.bank(np.zeros((9, 2), np.float32), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]))
+      >>> keys = jax.random.split(jax.random.key(0), 4)
+      >>> draw = functools.partial(jtl.data.sample_varied, way=(2, 3), shot=1, query=2, largest=3)
+      >>> tasks = jax.eval_shape(draw, keys, bank)
+      >>> tasks["support"]["mask"].shape, tasks["query"]["x"].shape
+      ((4, 3), (4, 6, 2))
     """
     (least, ways), (few, shots) = _range(way), _range(shot)
 

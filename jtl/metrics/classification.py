@@ -8,7 +8,7 @@ from jtl.metrics.elements import judged, known
 
 
 def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
-    """1 where the largest logit is the label's, else 0. Of equal logits the first counts; NaN where a logit is NaN.
+    """`1[argmax_c z_c = y]`. Of equal logits the first counts; NaN where a logit is NaN.
 
     Args:
       logits: [..., classes].
@@ -16,6 +16,11 @@ def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "
 
     Raises:
       ValueError: for labels whose shape does not fit, as those of a regression, or that are not integers.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])).tolist()
+      [1.0, 0.0]
     """
     logits, y = judged(logits, y)
     return _judged(logits, jnp.argmax(logits, -1) == y)
@@ -33,6 +38,11 @@ def top_k(
 
     Raises:
       ValueError: for a k out of range, or labels whose shape does not fit.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.metrics.top_k(jnp.array([[3.0, 2.0, 1.0]] * 2), jnp.array([1, 2]), k=2).tolist()
+      [1.0, 0.0]
     """
     logits, y = judged(logits, y)
     if not 1 <= k <= logits.shape[-1]:
@@ -47,7 +57,7 @@ def confusion_matrix(
     classes: int,
     mask: Bool[ArrayLike, "*batch"] | Float[ArrayLike, "*batch"] | None = None,
 ) -> Integer[Array, "classes classes"]:
-    """The number of elements of class `row` that are predicted as class `column`; matrices of batches add up.
+    """`M_rc = Σ_i 1[y_i = r, ŷ_i = c]`, the elements of class r that are predicted as class c; matrices add up.
 
     Args:
       predicted: integer classes, any shape.
@@ -57,6 +67,11 @@ def confusion_matrix(
 
     Raises:
       ValueError: for classes that are no integers, or shapes that differ.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.metrics.confusion_matrix(jnp.array([0, 1, 1]), jnp.array([0, 0, 1]), 2).tolist()
+      [[1, 1], [0, 1]]
     """
     y, predicted = (_integers(name, value) for name, value in (("y", y), ("predicted", predicted)))
     if y.shape != predicted.shape:

@@ -84,7 +84,7 @@ def f1(classes: int, average: Average = "macro") -> Metric:
 
 
 def balanced_accuracy(classes: int) -> Metric:
-    """The mean recall over the classes that are true somewhere.
+    """The mean recall, `mean_c TP_c / (TP_c + FN_c)`, over the classes that are true somewhere.
 
     Example:
       >>> import jtl

@@ -21,7 +21,7 @@ class Boxes(NamedTuple):
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of one set with every box of another, [n, 4] and [m, 4] to [n, m].
+    """Intersection over union, `|a ∩ b| / |a ∪ b|`, of every box of two sets, [n, 4] and [m, 4] to [n, m].
 
     Example:
       >>> import numpy as np
@@ -57,6 +57,14 @@ def mean_average_precision(
 
     Raises:
       ValueError: for other numbers of images, no true box at all, a score that is NaN, or thresholds out of range.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> box = np.array([[0.0, 0.0, 4.0, 4.0]])
+      >>> true = jtl.metrics.Boxes(box, np.array([0]), np.ones(1))
+      >>> found = jtl.metrics.Boxes(box + 1, np.array([0]), np.array([0.9]))
+      >>> jtl.metrics.mean_average_precision([found], [true], iou=[0.3, 0.5])
+      {'map': 0.5, 'map/0.3': 1.0, 'map/0.5': 0.0}
 
     Everingham et al., The PASCAL Visual Object Classes Challenge, 2010; Lin et al., Microsoft COCO, 2014, arXiv
     1405.0312.

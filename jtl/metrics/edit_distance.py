@@ -56,7 +56,7 @@ def edit_distance(
 
 
 def error_rate(*, pad: int = 0) -> Metric:
-    """Edits over the elements of the references, summed over the data: the character or word error rate.
+    """`Σ_i d(ŷ_i, y_i) / Σ_i |y_i|`, d the edit distance: the character or word error rate.
 
     Args:
       pad: what ends the sequences.

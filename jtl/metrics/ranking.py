@@ -6,7 +6,7 @@ import numpy as np
 
 
 def auroc(scores: Any, y: Any) -> float:
-    """The area under the ROC curve: how often a positive scores higher than a negative, ties counting half.
+    """The area under the ROC curve, `P(s⁺ > s⁻) + P(s⁺ = s⁻) / 2` of a positive's and a negative's score.
 
     Args:
       scores: [rows] or [rows, 1] of the positive class for labels 0 and 1; [rows, classes] for integer labels, of which
@@ -47,7 +47,7 @@ def average_precision(scores: Any, y: Any) -> float:
 
 
 def pearson(a: Any, b: Any) -> float:
-    """The linear correlation of two columns, in [-1, 1].
+    """The linear correlation of two columns, `Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²)`, in [-1, 1].
 
     Raises:
       ValueError: for shapes that differ, a NaN, or a column of one value alone.
@@ -69,7 +69,7 @@ def pearson(a: Any, b: Any) -> float:
 
 
 def spearman(a: Any, b: Any) -> float:
-    """The correlation of the ranks of two columns; equal values have the mean of their ranks.
+    """The correlation of the ranks of two columns, `pearson(r(a), r(b))`; equal values have the mean of their ranks.
 
     Raises:
       ValueError: as `pearson`.

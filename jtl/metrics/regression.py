@@ -21,6 +21,9 @@ def r2(centre: float = 0.0) -> Metric:
     Returns:
       A metric of predictions and y of one shape; NaN where all y are equal, as nothing is there to explain.
 
+    Raises:
+      ValueError: while it counts, for predictions of another shape than y.
+
     Example:
       >>> import jax.numpy as jnp, jtl
       >>> metric = jtl.metrics.r2()

@@ -77,6 +77,15 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
     Raises:
       ValueError: for a pooling that is none of these.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> bert = jtl.backbones.bert(jtl.backbones.Size(8, 1, 2, 16), vocabulary=30)
+      >>> net = jtl.backbones.sentences(bert, pooling=("cls", "mean"), normalise=True)
+      >>> x = {"ids": jnp.ones((2, 6), jnp.int32), "mask": jnp.ones((2, 6), bool)}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["pooled"].shape
+      (2, 16)
+
     Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084;
     Muennighoff, SGPT: GPT Sentence Embeddings for Semantic Search, 2022, arXiv 2202.08904 ("weightedmean").
     """

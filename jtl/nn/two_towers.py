@@ -22,6 +22,14 @@ def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
       image: f; its `pooled` is taken.
       text: g, as wide.
       bias: whether there is b, which a loss on single pairs needs.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.two_towers(jtl.backbones.mlp((4,)), jtl.backbones.mlp((4,)))
+      >>> x = {"image": jnp.ones((2, 5)), "text": jnp.ones((3, 6))}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["logits"].shape
+      (2, 3)
     """
 
     def init(key: Key, x: Any) -> Variables:
@@ -50,7 +58,15 @@ def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
 
 
 def normalised(model: Model) -> Model:
-    """The model with `pooled` of length 1."""
+    """The model with `pooled` of length 1.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.normalised(jtl.backbones.identity())
+      >>> out, _ = net.apply(jtl.Variables({}, {}), jnp.array([[3.0, 4.0]]), train=False)
+      >>> [round(value, 3) for value in out["pooled"][0].tolist()]
+      [0.6, 0.8]
+    """
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         features, stats = model.apply(variables, x, train=train, key=key)

@@ -196,6 +196,14 @@ def summary(variables: Variables) -> str:
 
     Raises:
       ValueError: where there is no adapter.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 5)))
+      >>> _, low = jtl.peft.attach(net, variables, jtl.peft.lora(2, (".*/dense",)), jax.random.key(1))
+      >>> jtl.peft.summary(low)
+      '1 adapted modules, 26 adapter parameters, 0.257 of all 101'
     """
     base, _ = _backbone(variables)
     found = flatten(base.get(ADAPTER, {}))

@@ -180,7 +180,7 @@ def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:
 
 
 def lora_plus(ratio: float = 16.0) -> Table:
-    """LoRA+: the rates of LoRA's B are `ratio` times those of everything else that is trained.
+    """LoRA+: the rate of LoRA's B is `η_B = ratio · η`, η that of everything else that is trained.
 
     For `jtl.optim.scale`, behind an optimizer: `optax.chain(optax.adamw(1e-4), jtl.optim.scale(lora_plus()))`.
 

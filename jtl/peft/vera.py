@@ -40,6 +40,8 @@ def projections(key: Key, rank: int, inputs: int, outputs: int) -> Projections:
       >>> import jax, jtl
       >>> jtl.peft.projections(jax.random.key(0), 4, 8, 16).b.shape
       (4, 16)
+
+    Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, 2023, arXiv 2310.11454.
     """
     if min(rank, inputs, outputs) < 1:
         raise ValueError(f"rank={rank}, inputs={inputs}, outputs={outputs}: give at least 1 of each")

@@ -30,7 +30,7 @@ class Windows(NamedTuple):
 def answer_windows(
     tokenizer: Tokenizer, questions: Sequence[Question], *, stride: int = 64
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Windows]:
-    """Each question beside its text; a text that is too long comes in several windows that overlap.
+    r"""Each question beside its text; a text that is too long comes in several windows that overlap.
 
     The answer that is learned is a question's first. A window that does not hold all of it, and a question without
     answers, is labelled with the first token, [CLS].
@@ -46,6 +46,16 @@ def answer_windows(
 
     Raises:
       ValueError: for no questions, or a window that has no room for the text beside a question and the stride.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from jtl.preprocess import answer_windows, squad, text
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "vocab.txt")
+      >>> size = file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nan\nant\n##s")
+      >>> one = squad.Question("a", "an", "ant ants an", ("an",), (9,))
+      >>> x, y, windows = answer_windows.answer_windows(text.tokenizer(file, length=8), [one], stride=1)
+      >>> y["start"].tolist(), y["end"].tolist()
+      ([6], [6])
 
     Devlin et al., BERT, 2018, arXiv 1810.04805 (windows in the code that goes with it).
     """

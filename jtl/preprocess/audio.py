@@ -37,6 +37,14 @@ def inputs(preprocessing: Waves | LogMel, sounds: Sequence[Any], *, seconds: flo
       FileNotFoundError: a file is not there.
       ValueError: a file does not decode, a sound is empty or no number, or the length is none.
       TypeError: for what is neither a path nor bytes nor a wave.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import audio
+      >>> from jtl.preprocess.audio_spec import Waves
+      >>> rows = audio.inputs(Waves(16000, masked=True), [np.ones(3, np.float32), np.ones(5, np.float32)])
+      >>> rows["wave"].shape, rows["mask"].sum(1).tolist()
+      ((2, 5), [3, 5])
     """
     if isinstance(sounds, (str, bytes, Path)) or len(sounds) == 0:
         raise ValueError(f"sounds={str(sounds)[:50]!r}: give a list of at least one")
@@ -67,6 +75,14 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
       FileNotFoundError: naming the path.
       ValueError: the file does not decode, is cut off, or holds no sound; the path is named.
       NotInstalled: a ModuleNotFoundError, without soundfile, naming the extra that brings it.
+
+    Example:
+      >>> import tempfile, numpy as np, soundfile
+      >>> from jtl.preprocess import audio
+      >>> file = tempfile.mkdtemp() + "/tone.wav"
+      >>> soundfile.write(file, np.zeros(800), 8000)
+      >>> audio.read(file, 16000).shape
+      (1600,)
     """
     soundfile = _soundfile()
     name = "the sound" if isinstance(file, bytes) else f"sound {str(file)!r}"
@@ -121,6 +137,14 @@ def duration(file: str | Path) -> float:
     Raises:
       ValueError: the file does not decode; it is named.
       NotInstalled: as `read`.
+
+    Example:
+      >>> import tempfile, numpy as np, soundfile
+      >>> from jtl.preprocess import audio
+      >>> file = tempfile.mkdtemp() + "/tone.wav"
+      >>> soundfile.write(file, np.zeros(800), 8000)
+      >>> audio.duration(file)
+      0.1
     """
     soundfile = _soundfile()
     try:
@@ -134,6 +158,12 @@ def resample(wave: Wave, before: int, after: int) -> Wave:
 
     Raises:
       ValueError: for a rate that no sound has.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import audio
+      >>> audio.resample(np.zeros(800, np.float32), 8000, 16000).shape
+      (1600,)
     """
     from scipy.signal import resample_poly
 
@@ -158,6 +188,12 @@ def pad(waves: Sequence[Wave], samples: int) -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: for a length below 1.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import audio
+      >>> audio.pad([np.ones(2, np.float32), np.ones(5, np.float32)], 4)["mask"].tolist()
+      [[True, True, False, False], [True, True, True, True]]
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: give at least 1")
@@ -169,7 +205,14 @@ def pad(waves: Sequence[Wave], samples: int) -> dict[str, np.ndarray]:
 
 
 def normalise(wave: Wave) -> Wave:
-    """`(x − μ) / √(σ² + 10⁻⁷)`, each sound by itself, as wav2vec2 has it: to be done before padding."""
+    """`(x − μ) / √(σ² + 10⁻⁷)`, each sound by itself, as wav2vec2 has it: to be done before padding.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import audio
+      >>> audio.normalise(np.array([1.0, 3.0], np.float32)).round(3).tolist()
+      [-1.0, 1.0]
+    """
     wide = wave.astype(np.float64)
     return ((wide - wide.mean()) / np.sqrt(wide.var() + 1e-7)).astype(np.float32)
 

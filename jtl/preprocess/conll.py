@@ -9,7 +9,7 @@ DOCUMENT = "-DOCSTART-"
 
 
 def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
-    """Words and tags of the sentences of a file in CoNLL columns; lines between documents are no sentences.
+    r"""Words and tags of the sentences of a file in CoNLL columns; lines between documents are no sentences.
 
     Args:
       path: of a UTF-8 file. The first column, before a tab or a space, is the word, the last one the tag.
@@ -20,6 +20,14 @@ def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
     Raises:
       FileNotFoundError: no file is there.
       ValueError: for a line of one column, by its number.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from jtl.preprocess import conll
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "train.txt")
+      >>> size = file.write_text("Ada B-PER\nsings O\n\nNo O\n")
+      >>> conll.read(file)
+      ([['Ada', 'sings'], ['No']], [['B-PER', 'O'], ['O']])
     """
     words: list[list[str]] = [[]]
     tags: list[list[str]] = [[]]

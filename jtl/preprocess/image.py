@@ -87,6 +87,12 @@ def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preproces
 
     Raises:
       ValueError: for a processor, a size, a filter or a scale of values that is none of the usual.
+
+    Example:
+      >>> from jtl.preprocess import image
+      >>> config = {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}}
+      >>> image.from_transformers(config).size
+      (224, 224)
     """
     name, config = completed(config, kind)
     square = config["default_to_square"]
@@ -121,7 +127,13 @@ def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
-    """A `preprocessor_config.json` that transformers reads, which rounds the crop's corner down whatever it says."""
+    """A `preprocessor_config.json` that transformers reads, which rounds the crop's corner down whatever it says.
+
+    Example:
+      >>> from jtl.preprocess import image
+      >>> image.to_transformers(image.Preprocessing(256, 224, "bicubic", *image.IMAGENET))["size"]
+      {'shortest_edge': 256}
+    """
     size, crop, interpolation, mean, std, corner = preprocessing
     numbers = {name: number for number, name in _FILTERS.items()}
     config: dict[str, Any] = {
@@ -154,6 +166,12 @@ def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
 
     Raises:
       ValueError: for an entry that is none of the usual.
+
+    Example:
+      >>> from jtl.preprocess import image
+      >>> usual = image.Preprocessing(256, 224, "bicubic", *image.IMAGENET)
+      >>> image.from_timm({"input_size": [3, 224, 224], "crop_pct": 0.9, "interpolation": "bilinear"}, usual)[:3]
+      (248, 224, 'bilinear')
     """
     if not isinstance(config.get("input_size"), (list, tuple)):
         raise ValueError("pretrained_cfg: give input_size=[channels, height, width]")
@@ -186,6 +204,12 @@ def to_timm(preprocessing: Preprocessing, channels: int) -> dict[str, Any]:
 
     Raises:
       ValueError: timm always resizes, and cuts out squares.
+
+    Example:
+      >>> from jtl.preprocess import image
+      >>> config = image.to_timm(image.Preprocessing(256, 224, "bicubic", *image.IMAGENET), 3)
+      >>> config["input_size"], config["crop_pct"]
+      ([3, 224, 224], 0.875)
     """
     size, crop, interpolation, mean, std, _ = preprocessing
     if size is None or (crop is None and (isinstance(size, int) or size[0] != size[1])):

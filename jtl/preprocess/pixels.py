@@ -33,6 +33,15 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
     Raises:
       ValueError: for a file that is of none of `FORMATS`, does not decode, has more than `MAX_PIXELS` pixels, or,
         without mode, has another pixel format; the path is named.
+
+    Example:
+      >>> import io
+      >>> from PIL import Image
+      >>> from jtl.preprocess import pixels
+      >>> file = io.BytesIO()
+      >>> Image.new("RGB", (4, 2), "red").save(file, "png")
+      >>> pixels.decode(file.getvalue()).shape
+      (2, 4, 3)
     """
     from PIL import Image as pil
 
@@ -61,7 +70,17 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
 
 
 def turned(file: str | Path) -> bool:
-    """Whether an image's stored orientation (EXIF) differs from that of its pixels; only its header is read."""
+    """Whether an image's stored orientation (EXIF) differs from that of its pixels; only its header is read.
+
+    Example:
+      >>> import tempfile
+      >>> from PIL import Image
+      >>> from jtl.preprocess import pixels
+      >>> file = tempfile.mkdtemp() + "/ant.png"
+      >>> Image.new("RGB", (4, 2)).save(file)
+      >>> pixels.turned(file)
+      False
+    """
     from PIL import Image as pil
 
     try:
@@ -82,6 +101,12 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
     Raises:
       ValueError: for what is no such image; for a size below 1, or one of more than `MAX_PIXELS` pixels, as of a narrow
         image enlarged by its short side; or another interpolation.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import pixels
+      >>> pixels.resize(np.zeros((8, 16, 3), np.uint8), 4).shape
+      (4, 8, 3)
     """
     from PIL import Image as pil
 
@@ -112,6 +137,11 @@ def check(image: Any) -> None:
 
     Raises:
       ValueError: naming its shape and number type.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import pixels
+      >>> pixels.check(np.zeros((8, 16, 3), np.uint8))
     """
     shape, kind = getattr(image, "shape", ()), getattr(image, "dtype", type(image).__name__)
     if kind != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3, 4) or not shape[0] or not shape[1]:
@@ -130,6 +160,12 @@ def center_crop(image: Image, size: int, corner: Corner = "round") -> Image:
 
     Raises:
       ValueError: for a square that does not fit.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import pixels
+      >>> pixels.center_crop(np.arange(9, dtype=np.uint8).reshape(3, 3, 1), 1).item()
+      4
     """
     whole = {"round": round, "floor": math.floor}[corner]
     top, left = (whole(room / 2) for room in _room(image, size))
@@ -137,13 +173,27 @@ def center_crop(image: Image, size: int, corner: Corner = "round") -> Image:
 
 
 def random_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """A square [size, size, channels] whose corner is uniform over all places where it fits."""
+    """A square [size, size, channels] whose corner is uniform over all places where it fits.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import pixels
+      >>> pixels.random_crop(np.zeros((8, 10, 3), np.uint8), 6, np.random.default_rng(0)).shape
+      (6, 6, 3)
+    """
     top, left = (int(rng.integers(room + 1)) for room in _room(image, size))
     return image[top : top + size, left : left + size]
 
 
 def short_side_crop(image: Image, size: int, interpolation: str = "bilinear") -> Image:
-    """`resize` of the short side to `size`, then `center_crop`."""
+    """`resize` of the short side to `size`, then `center_crop`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.preprocess import pixels
+      >>> pixels.short_side_crop(np.zeros((8, 16, 3), np.uint8), 4).shape
+      (4, 4, 3)
+    """
     return center_crop(resize(image, size, interpolation), size)
 
 

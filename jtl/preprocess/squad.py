@@ -38,6 +38,16 @@ def read(path: str | Path) -> list[Question]:
       FileNotFoundError: no file is there.
       ValueError: for a file of another form, or an answer that does not stand where it is said to, by the question
 
+    Example:
+      >>> import json, pathlib, tempfile
+      >>> from jtl.preprocess import squad
+      >>> answer = {"text": "two", "answer_start": 8}
+      >>> text = {"context": "It took two years.", "qas": [{"id": "a", "question": "How many?", "answers": [answer]}]}
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "train.json")
+      >>> size = file.write_text(json.dumps({"data": [{"paragraphs": [text]}]}))
+      >>> squad.read(file)[0].answers
+      ('two',)
+
     Rajpurkar et al., SQuAD, 2016, arXiv 1606.05250.
     """
     file = local(path, "path")

@@ -113,7 +113,7 @@ class Tokenizer:
 
 
 def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: str | None = None) -> Tokenizer:
-    """The tokenizer of a pretrained network.
+    r"""The tokenizer of a pretrained network.
 
     Args:
       source: what `jtl.load` takes: a folder or `hf:org/name`, with a `tokenizer.json`, a `vocab.txt` (WordPiece: BERT,
@@ -128,6 +128,15 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
       FileNotFoundError: no such file is there.
       ValueError: a file is damaged, lacks a token, or `length` has no room for one beside the special ones; or there
         is none: the network's weights had no tokenizer beside them.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from jtl.preprocess import text
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "vocab.txt")
+      >>> size = file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nan\nant\n##s")
+      >>> tokens = text.tokenizer(file, length=6)
+      >>> tokens(["an ant"])["ids"].tolist()
+      [[2, 5, 6, 3, 0, 0]]
     """
     if source is None:
         raise ValueError("source=None: no tokenizer lay beside the network's weights; give the folder of one")
@@ -149,7 +158,16 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
 
 
 def uncut(backend: Any) -> Any:
-    """A copy that neither cuts nor pads."""
+    """A copy that neither cuts nor pads.
+
+    Example:
+      >>> from tokenizers import Tokenizer, models
+      >>> from jtl.preprocess import text
+      >>> words = Tokenizer(models.WordLevel({"[UNK]": 0, "an": 1}, "[UNK]"))
+      >>> words.enable_truncation(2)
+      >>> text.uncut(words).truncation is None
+      True
+    """
     found = type(backend).from_str(backend.to_str())
     found.encode_special_tokens = backend.encode_special_tokens  # which its text does not hold
     found.no_truncation()

@@ -9,7 +9,7 @@ from jtl.preprocess.text import Tokenizer
 
 
 def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Cuts words into tokens and tells where each word begins.
+    r"""Cuts words into tokens and tells where each word begins.
 
     Args:
       tokenizer: from `jtl.preprocess.text.tokenizer`.
@@ -23,6 +23,15 @@ def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dic
     Raises:
       TypeError: for a sentence that is a string and not a list of words.
       ValueError: for a tokenizer whose words begin with a space, but not the first of a text.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from jtl.preprocess import text, words
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "vocab.txt")
+      >>> size = file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nan\nant\n##s")
+      >>> x, begins = words.words(text.tokenizer(file, length=6), [["an", "ants"]])
+      >>> begins.tolist()
+      [[-1, 0, 1, -1, -1, -1]]
     """
     for i, sentence in enumerate(sentences):
         if isinstance(sentence, str):

@@ -40,6 +40,10 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
       ValueError: for modules other than a transformer, a pooling and a normalisation, a pooling that is not known, or
         a network that is none of texts as BERT or Llama.
 
+    Example:
+      >>> from jtl.pretrained.sentence_embedding import embedder
+      >>> loaded = embedder("hf:sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
+
     Reimers and Gurevych, Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks, 2019, arXiv 1908.10084.
     """
     folder = locate(source, needs=(MODULES,))

@@ -22,6 +22,11 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
 
     Raises:
       ValueError: for a network without two towers.
+
+    Example:
+      >>> import jtl
+      >>> clip = jtl.load("hf:openai/clip-vit-base-patch32")  # doctest: +SKIP
+      >>> image, text = jtl.pretrained.zero_shot.towers(clip)  # doctest: +SKIP
     """
     params = loaded.variables.params["backbone"]
     if not {"image", "text"} <= set(params):
@@ -47,6 +52,13 @@ def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str
 
     Raises:
       ValueError: for a network without two towers, or another number of labels than of classes.
+
+    Example:
+      >>> import jtl
+      >>> from jtl.pretrained.zero_shot import zero_shot
+      >>> clip = jtl.load("hf:openai/clip-vit-base-patch32")  # doctest: +SKIP
+      >>> texts = jtl.preprocess.text.tokenizer(clip.tokenizer, length=77)(["an ant", "a bee"])  # doctest: +SKIP
+      >>> classifier = zero_shot(clip, texts, ["ant", "bee"])  # doctest: +SKIP
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """

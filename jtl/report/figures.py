@@ -34,6 +34,11 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
 
     Raises:
       ValueError: where the matrix is not square, has not as many rows as there are names, or none, or is not finite.
+
+    Example:
+      >>> import tempfile, jtl
+      >>> jtl.report.confusion([[9, 1], [2, 8]], ["ant", "bee"], tempfile.mkdtemp() + "/confusion.png").name
+      'confusion.png'
     """
     counts, classes = counted(matrix, classes), [short(name) for name in classes]
     depth = np.sqrt(shares(counts))
@@ -113,6 +118,11 @@ def curves(
     Raises:
       ValueError: for no series, one that is neither [steps] nor [runs, steps], of another length than x, or without
         a number above zero for a logarithmic axis.
+
+    Example:
+      >>> import tempfile, jtl
+      >>> jtl.report.curves({"loss": [3.0, 2.0, 1.5]}, tempfile.mkdtemp() + "/curves.png").name
+      'curves.png'
     """
     if not series:
         raise ValueError("no series to draw: give at least one name with its values")

@@ -31,6 +31,11 @@ def spread(values: Any) -> Spread:
 
     Raises:
       ValueError: for no values, or one that is not finite.
+
+    Example:
+      >>> import jtl
+      >>> jtl.report.spread([0.9, 0.92, 0.94]).percent()
+      '92.0 ± 2.0'
     """
     found = np.asarray(values, np.float64).reshape(-1)
     if not found.size or not np.isfinite(found).all():
@@ -39,7 +44,14 @@ def spread(values: Any) -> Spread:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, its bars escaped, its columns aligned for those who read the source."""
+    """The table in Markdown, its bars escaped, its columns aligned for those who read the source.
+
+    Example:
+      >>> import jtl
+      >>> table = jtl.report.Table("test accuracy", ("way", "percent"), [("dann", "93.1")])
+      >>> jtl.report.markdown(table).splitlines()
+      ['**test accuracy**', '', '| way  | percent |', '|------|---------|', '| dann | 93.1    |']
+    """
     _check(table)
     cells = [[cell.replace("|", r"\|") for cell in row] for row in _lines(table)]
     widths = _widths(cells)
@@ -58,7 +70,16 @@ def plain(table: Table) -> str:
 
 
 def show(table: Table, file: Any = None) -> None:
-    """Prints the table: with rich on a terminal, in plain lines elsewhere."""
+    """Prints the table: with rich on a terminal, in plain lines elsewhere.
+
+    Example:
+      >>> import jtl
+      >>> jtl.report.show(jtl.report.Table("test accuracy", ("way", "percent"), [("dann", "93.1")]))
+      test accuracy
+      way   percent
+      ----  -------
+      dann  93.1
+    """
     file = sys.stdout if file is None else file
     if not file.isatty():
         print(plain(table), file=file, flush=True)

@@ -57,7 +57,7 @@ def ctc(
 
 
 def ctc_loss(output: Masked, y: Any) -> Array:
-    """CTC's loss of each row, in nats, in float32 (float64 where the logits are).
+    """CTC's loss of each row, `−log p(y | x)`, in nats, in float32 (float64 where the logits are).
 
     A label that does not fit in its frames, one for each character and one between two that are equal, has no path:
     its loss is 0 and has no gradient, as with torch's `zero_infinity=True`.
@@ -68,6 +68,14 @@ def ctc_loss(output: Masked, y: Any) -> Array:
 
     Returns:
       [batch]; NaN where a label lies outside the alphabet, or has a 0 before its end.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> frames = jtl.reads.Masked(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), bool))
+      >>> round(float(jnp.exp(-jtl.tasks.ctc_loss(frames, jnp.array([[1]])))[0]), 3)  # 3 of 9 paths
+      0.333
+
+    Graves et al., Connectionist Temporal Classification, 2006.
     """
     logits, y = jnp.asarray(output.values), jnp.asarray(y)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -87,11 +95,17 @@ def _too_long(output: Masked, y: Any) -> Array:
 def best_path(
     logits: Float[Array, "batch frames characters"], mask: Bool[Array, "batch frames"]
 ) -> Integer[Array, "batch frames"]:
-    """The likeliest character of every frame, repeats collapsed and blanks dropped, 0 after the last.
+    """The likeliest character of every frame, `argmax_c z_tc`, repeats collapsed and blanks dropped, 0 after the last.
 
     Args:
       logits: [batch, frames, 1 + characters].
       mask: which frames are of the sound.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> frames = jnp.eye(3)[jnp.array([[1, 1, 0, 1, 2]])]
+      >>> jtl.tasks.best_path(frames, jnp.ones((1, 5), bool)).tolist()
+      [[1, 1, 2, 0, 0]]
     """
     found = jnp.where(mask, logits.argmax(-1), 0)
     before = jnp.pad(found, ((0, 0), (1, 0)))[:, :-1]

@@ -82,7 +82,7 @@ def detection(
 
 
 def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
-    """The terms "class" and "box" of each image, [batch] each; see `detection`.
+    """The terms "class", `Σ_cells focal / n`, and "box", `Σ_objects (1 − GIoU) / n`, of each image; see `detection`.
 
     Args:
       output: {"classes": logits [batch, h, w, classes], "boxes": [batch, h, w, 4]}.
@@ -91,6 +91,14 @@ def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
 
     Returns:
       NaN for an image with a class beyond the last one, or a NaN in a box that is no padding.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> output = {"classes": jnp.zeros((1, 2, 2, 3)), "boxes": jnp.zeros((1, 2, 2, 4))}
+      >>> y = {"boxes": jnp.array([[[0.0, 0.0, 16.0, 16.0]]]), "classes": jnp.array([[2]])}
+      >>> loss = jax.eval_shape(lambda: jtl.tasks.detection_loss(output, y, stride=16))
+      >>> {name: term.shape for name, term in loss.items()}
+      {'box': (1,), 'class': (1,)}
     """
     logits, raw, cells = _cells(output, stride)
     logits, raw = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (logits, raw))
@@ -122,7 +130,14 @@ def boxes_of(output: Any, stride: int, score: float, overlap: float) -> list[Box
 
 
 def true_boxes(y: Any) -> list[Boxes]:
-    """The labels of a data set, as `jtl.collect` gives them, without their padding."""
+    """The labels of a data set, as `jtl.collect` gives them, without their padding.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> y = {"boxes": np.array([[[0, 0, 4, 4], [0, 0, 0, 0]]]), "classes": np.array([[2, -1]])}
+      >>> jtl.tasks.true_boxes(y)[0].classes.tolist()
+      [2]
+    """
     found = []
     for boxes, classes in zip(np.asarray(y["boxes"]), np.asarray(y["classes"]), strict=True):
         there = (classes >= 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)

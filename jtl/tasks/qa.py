@@ -22,7 +22,7 @@ def qa(
     dropout: float = 0.0,
     reads: Reads = whole("last"),  # noqa: B008  (frozen)
 ) -> Task:
-    """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is their mean cross-entropy.
+    """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is `(−log p(start) − log p(end)) / 2`.
 
     Tokens that cannot bound an answer (of the question, special ones, padding) are ruled out. `[CLS]` stays: it stands
     for "no answer in this window". Inputs and labels come from `jtl.preprocess.answer_windows`.
@@ -66,6 +66,12 @@ def span_loss(output: Array, y: Any) -> Array:
     Args:
       output: logits [batch, tokens, 2] of start and end.
       y: {"start": [batch], "end": [batch], "allowed": bool [batch, tokens]}.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> y = {"start": jnp.array([1]), "end": jnp.array([2]), "allowed": jnp.array([[False, True, True]])}
+      >>> round(float(jtl.tasks.span_loss(jnp.zeros((1, 3, 2)), y)[0]), 3)
+      0.693
     """
     start, end = _ruled(output, y)
     return (losses.cross_entropy(start, y["start"]) + losses.cross_entropy(end, y["end"])) / 2
@@ -86,7 +92,7 @@ def _ruled(output: Array, y: Any) -> tuple[Array, Array]:
 
 
 def best_span(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[int, int, float]:
-    """The span of the highest sum of logits, start and end included.
+    """The span `argmax_{s ≤ e < s + longest} z_s + z'_e` of the highest sum of logits, start and end included.
 
     Args:
       logits: [tokens, 2] of start and end.
@@ -95,6 +101,12 @@ def best_span(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[in
 
     Returns:
       The first and the last token, and the score; (0, 0, −inf) where no token may.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> logits = np.array([[9.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+      >>> jtl.tasks.best_span(logits, np.array([False, True, True]), longest=2)
+      (1, 2, 5.0)
     """
     start, end = (np.where(context, logits[:, i], -np.inf) for i in (0, 1))
     tokens = len(context)

@@ -23,7 +23,7 @@ def segmentation(
     width: int = 64,
     reads: Reads = whole("last"),  # noqa: B008  (frozen)
 ) -> Task:
-    """Softmax cross-entropy at every pixel whose label is not 255, averaged over these pixels.
+    """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every pixel i whose label is not 255.
 
     The head gives logits at the resolution of the finest map that it reads. Loss and metric resize them bilinearly to
     the label's size.

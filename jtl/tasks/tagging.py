@@ -21,7 +21,7 @@ def tagging(
     dropout: float = 0.0,
     reads: Reads = whole("last"),  # noqa: B008  (frozen)
 ) -> Task:
-    """Softmax cross-entropy at every token that has a tag, averaged over these tokens.
+    """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every token i that has a tag.
 
     Inputs and labels come from `jtl.preprocess.words`: the first token of a word bears its tag, and the others -100.
 

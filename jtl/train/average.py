@@ -41,6 +41,14 @@ def average_start(params: Params) -> Average:
 def average_add(average: Average, params: Params) -> Average:
     """`m ← m + (θ − m)/(n + 1)`: after n calls the mean of all n. Call it once an epoch, at the end of a cycle.
 
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> average = jtl.train.average_start({"w": jnp.zeros(1)})
+      >>> for epoch in (1.0, 3.0):
+      ...     average = jtl.train.average_add(average, {"w": jnp.array([epoch])})
+      >>> average.mean["w"].tolist()
+      [2.0]
+
     Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, 2018, arXiv 1803.05407.
     """
     taken = average.taken + 1
@@ -53,6 +61,13 @@ def average_finish(average: Average, variables: Variables) -> Variables:
 
     Raises:
       ValueError: where nothing was added, or a parameter is not one of the variables'.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> average = jtl.train.average_add(jtl.train.average_start({"w": jnp.zeros(1)}), {"w": jnp.array([2.0])})
+      >>> variables = jtl.Variables({"w": jnp.zeros(1), "fixed": jnp.ones(1)}, {})
+      >>> {name: a.tolist() for name, a in jtl.train.average_finish(average, variables).params.items()}
+      {'w': [2.0], 'fixed': [1.0]}
     """
     if not int(average.taken):
         raise ValueError("nothing was added to the average: call average_add at the steps to average")

@@ -111,7 +111,17 @@ def evaluate(
 
 
 def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
-    """`evaluate` with the objective given: compiled at the first call and used again after."""
+    """`evaluate` with the objective given: compiled at the first call and used again after.
+
+    Example:
+      >>> import jax, numpy as np, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3, zero_init=True))
+      >>> data = jtl.data.arrays(np.ones((6, 5), np.float32), np.zeros(6, int), batch_size=3, shuffle=False)
+      >>> run = jtl.train.evaluator(jtl.finetune(net))
+      >>> results = run(net.init(jax.random.key(0), data[0]["x"]), data)
+      >>> round(results["loss"], 3), results["accuracy"]
+      (1.099, 1.0)
+    """
     objective = as_objective(objective)
 
     def run(variables, batch, key, index):

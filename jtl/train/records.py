@@ -108,10 +108,17 @@ class TensorBoard:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a `JsonLines` file; a last line that a killed process left half written is passed over.
+    r"""The rows of a `JsonLines` file; a last line that a killed process left half written is passed over.
 
     Raises:
       ValueError: for any other line that is not JSON, by its number.
+
+    Example:
+      >>> import pathlib, tempfile, jtl
+      >>> file = pathlib.Path(tempfile.mkdtemp(), "metrics.jsonl")
+      >>> size = file.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+      >>> jtl.train.read_json_lines(file)
+      [{'step': 1, 'loss': 0.5}]
     """
     lines = local(path, "path").read_text().split("\n")
     rows = []

@@ -23,6 +23,15 @@ def of_batch(net: Model, variables: Variables, x: Any, key: Key) -> tuple[Stats,
 
     Returns:
       s, and m, which is 0 for what a pass does not move, as of a frozen layer; s is then 0.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.transform.batch_statistics import of_batch
+      >>> net, x = jtl.backbones.conv4(4), jnp.ones((2, 16, 16, 3))
+      >>> key = jax.random.key(0)
+      >>> found, moved = jax.eval_shape(lambda: of_batch(net, net.init(key, x), x, key))
+      >>> found["stage1"]["norm"]["mean"].shape
+      (4,)
     """
 
     def after(stats: Stats) -> Stats:

@@ -42,6 +42,19 @@ class Interceptor(Protocol):
 
     Args:
       count: how many calls it changed.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> class Doubled:
+      ...     count = 0
+      ...     def __call__(self, run, args, kwargs, call):
+      ...         self.count += 1
+      ...         return 2 * run(*args, **kwargs) if call.path == "out" else run(*args, **kwargs)
+      >>> head, x = jtl.heads.linear(3), jnp.ones((2, 5))
+      >>> start = head.init(jax.random.key(0), x)
+      >>> doubled = jtl.transform.intercept.intercepted(head, Doubled, "it has no layer `out`")
+      >>> bool((doubled.apply(start, x, train=False)[0] == 2 * head.apply(start, x, train=False)[0]).all())
+      True
     """
 
     count: int

@@ -32,6 +32,13 @@ def alexnet(*, widths: Sequence[int] = (64, 192, 384, 256, 256), hidden: int = 4
     Raises:
       ValueError: where there are not five widths, or for a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.alexnet(widths=(8, 8, 8, 8, 16), hidden=32), jnp.zeros((2, 64, 64, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 1, 1, 16), (2, 32))
+
     Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012; Krizhevsky, One weird
     trick for parallelizing convolutional neural networks, 2014, arXiv 1404.5997.
     """

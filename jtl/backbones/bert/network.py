@@ -88,6 +88,14 @@ def bert(
       ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
         texts that are too long.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.bert(jtl.backbones.Size(8, 1, 2, 16), vocabulary=30)
+      >>> x = {"ids": jnp.ones((2, 6), jnp.int32), "mask": jnp.ones((2, 6), bool)}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 6, 8), (2, 8))
+
     Devlin et al., BERT: Pre-training of Deep Bidirectional Transformers, 2018, arXiv 1810.04805; Liu et al., RoBERTa,
     2019, arXiv 1907.11692; Sanh et al., DistilBERT, 2019, arXiv 1910.01108; Wang et al., MiniLM, 2020, arXiv
     2002.10957.

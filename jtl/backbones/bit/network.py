@@ -44,6 +44,13 @@ def bit(
     Raises:
       ValueError: for an unknown depth, channels that the groups do not divide, or a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.bit([(1, 64)], stem=32, groups=8), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 8, 8, 64), (2, 64))
+
     Kolesnikov et al., Big Transfer: General Visual Representation Learning, 2019, arXiv 1912.11370; Qiao et al.,
     Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019, arXiv 1903.10520.
     """

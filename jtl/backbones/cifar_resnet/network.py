@@ -27,6 +27,13 @@ def cifar_resnet(depth: int = 20, *, width: int = 16, momentum: float = 0.1) -> 
     Raises:
       ValueError: for a depth that is not `6n + 2`, or an odd width.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.cifar_resnet(8), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 8, 8, 64), (2, 64))
+
     He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385, section 4.2.
     """
     if depth < 8 or depth % 6 != 2:

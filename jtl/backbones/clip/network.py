@@ -48,6 +48,14 @@ def clip_image(
       ValueError: for an unknown activation, or numbers that do not divide one another; when called on
         images of another size.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> size = jtl.backbones.Size(8, 1, 2, 16)
+      >>> net, x = jtl.backbones.clip_image(size, image=64, projection=4), jnp.zeros((2, 64, 64, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 5, 8), (2, 4))
+
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """
     check_grid(image, patch)
@@ -96,6 +104,14 @@ def clip_text(
     Raises:
       ValueError: for an unknown activation, or numbers that do not divide one another; when called on
         no tokens or too many.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.clip_text(jtl.backbones.Size(8, 1, 2, 16), vocabulary=30, end=1, projection=4)
+      >>> x = {"ids": jnp.ones((2, 6), jnp.int32), "mask": jnp.ones((2, 6), bool)}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 6, 8), (2, 4))
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """

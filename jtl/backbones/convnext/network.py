@@ -55,6 +55,13 @@ def convnext(
     Raises:
       ValueError: for an unknown size, overlapping tiles of other than 4 pixels, or a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.convnext([(1, 8), (1, 16)]), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 4, 4, 16), (2, 16))
+
     Liu et al., A ConvNet for the 2020s, 2022, arXiv 2201.03545.
     """
     if isinstance(size, str) and size not in _SIZES:

@@ -50,6 +50,13 @@ def densenet(depth: int | DenseSize, *, bottleneck: int = 4, momentum: float = 0
     Raises:
       ValueError: for an unknown depth, or a block without layers.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.densenet(jtl.backbones.DenseSize(4, (1, 2), 8)), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 4, 4, 14), (2, 14))
+
     Huang et al., Densely Connected Convolutional Networks, 2016, arXiv 1608.06993.
     """
     if isinstance(depth, int) and depth not in _SIZES:

@@ -88,6 +88,13 @@ def efficientnet(
     Raises:
       ValueError: for an unknown size or padding, or a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.efficientnet((0.25, 0.25)), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 1, 1, 320), (2, 320))
+
     Tan and Le, EfficientNet, 2019, arXiv 1905.11946.
     """
     if isinstance(size, str) and size not in SCALES:

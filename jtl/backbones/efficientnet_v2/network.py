@@ -101,6 +101,10 @@ def efficientnet_v2(
     Raises:
       ValueError: for an unknown size, padding or kind of block, or a probability outside [0, 1).
 
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.efficientnet_v2("s", drop_path=0.1), head=jtl.heads.linear(10))
+
     Tan and Le, EfficientNetV2: Smaller Models and Faster Training, 2021, arXiv 2104.00298.
     """
     if isinstance(size, str) and size not in SIZES:

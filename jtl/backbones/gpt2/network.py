@@ -61,6 +61,14 @@ def gpt2(
       ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
         texts that are too long.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.gpt2(jtl.backbones.Size(8, 1, 2, 16), vocabulary=30)
+      >>> x = {"ids": jnp.ones((2, 6), jnp.int32), "mask": jnp.ones((2, 6), bool)}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["logits"].shape
+      ((2, 6, 8), (2, 6, 30))
+
     Radford et al., Language Models are Unsupervised Multitask Learners, 2019.
     """
     size = sized(size, _SIZES)

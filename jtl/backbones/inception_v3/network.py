@@ -82,6 +82,13 @@ def inception_v3(
     Raises:
       ValueError: for a width or a depth that is none; when called on images under 75x75 pixels.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.inception_v3(0.25, depths=(1, 1, 1)), jnp.zeros((2, 80, 80, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 1, 1, 312), (2, 312))
+
     Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015, arXiv 1512.00567.
     """
     if not width > 0:

@@ -44,6 +44,13 @@ def mobilenet_v2(
     Raises:
       ValueError: for a width or depth that is not positive, or a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.mobilenet_v2(0.25, depth=0.25), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 1, 1, 1280), (2, 1280))
+
     Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, arXiv 1801.04381.
     """
     if not width > 0:

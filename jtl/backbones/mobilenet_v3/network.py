@@ -102,6 +102,10 @@ def mobilenet_v3(
     Raises:
       ValueError: for an unknown size or scaling, a width that is not positive, or a probability outside [0, 1).
 
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mobilenet_v3("small", drop_path=0.1), head=jtl.heads.linear(10))
+
     Howard et al., Searching for MobileNetV3, 2019, arXiv 1905.02244.
     """
     if isinstance(size, str) and size not in ROWS:

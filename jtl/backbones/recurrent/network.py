@@ -61,6 +61,14 @@ def recurrent(
     Raises:
       ValueError: for an unknown cell or numbers that make no network; when called on an input of another kind.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.recurrent("gru", jtl.backbones.RecurrentSize(4, 8), vocabulary=30)
+      >>> x = {"ids": jnp.ones((2, 6), jnp.int32), "mask": jnp.ones((2, 6), bool)}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 6, 8), (2, 8))
+
     Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; Cho et al., Learning Phrase Representations using RNN
     Encoder-Decoder, 2014, arXiv 1406.1078.
     """

@@ -76,6 +76,13 @@ def resnet(
       ValueError: for an unknown depth or stem, a width of one that is not deep, or below 1, groups that are
         no bottleneck's or have no channels, or a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.resnet([1, 1], stem="cifar", width=8), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 16, 16, 16), (2, 16))
+
     He et al., Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385. Xie et al., Aggregated Residual
     Transformations for Deep Neural Networks, 2016, arXiv 1611.05431. Zagoruyko and Komodakis, Wide Residual Networks,
     2016, arXiv 1605.07146. He et al., Bag of Tricks for Image Classification with Convolutional Neural Networks, 2018,
@@ -112,27 +119,52 @@ def resnet(
 
 
 def resnet18(**options) -> Model:
-    """ResNet-18, 11.2 million parameters; options as in `resnet`."""
+    """ResNet-18, 11.2 million parameters; options as in `resnet`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.resnet18(), head=jtl.heads.linear(10))
+    """
     return resnet(18, **options)
 
 
 def resnet34(**options) -> Model:
-    """ResNet-34, 21.3 million parameters; options as in `resnet`."""
+    """ResNet-34, 21.3 million parameters; options as in `resnet`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.resnet34(), head=jtl.heads.linear(10))
+    """
     return resnet(34, **options)
 
 
 def resnet50(**options) -> Model:
-    """ResNet-50, 23.5 million parameters; options as in `resnet`."""
+    """ResNet-50, 23.5 million parameters; options as in `resnet`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.resnet50(), head=jtl.heads.linear(10))
+    """
     return resnet(50, **options)
 
 
 def resnet101(**options) -> Model:
-    """ResNet-101, 42.5 million parameters; options as in `resnet`."""
+    """ResNet-101, 42.5 million parameters; options as in `resnet`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.resnet101(), head=jtl.heads.linear(10))
+    """
     return resnet(101, **options)
 
 
 def resnet152(**options) -> Model:
-    """ResNet-152, 58.1 million parameters; options as in `resnet`."""
+    """ResNet-152, 58.1 million parameters; options as in `resnet`.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.resnet152(), head=jtl.heads.linear(10))
+    """
     return resnet(152, **options)
 
 

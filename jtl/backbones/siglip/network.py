@@ -44,6 +44,13 @@ def siglip_image(
       ValueError: for an unknown activation or pool, or heads that do not divide the width; when called on
         images of another size.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.siglip_image(jtl.backbones.Size(8, 1, 2, 16), image=32), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 4, 8), (2, 8))
+
     Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
     """
     net = VisionTransformer(
@@ -84,6 +91,14 @@ def siglip_text(
 
     Raises:
       ValueError: for heads that do not divide the width; when called on no tokens or too many.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.siglip_text(jtl.backbones.Size(8, 1, 2, 16), vocabulary=30, projection=4)
+      >>> x = {"ids": jnp.ones((2, 6), jnp.int32), "mask": jnp.ones((2, 6), bool)}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 6, 8), (2, 4))
 
     Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023, arXiv 2303.15343.
     """

@@ -64,6 +64,13 @@ def swin(
     Raises:
       ValueError: for an unknown size, or numbers that make no network.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.swin((8, [(1, 2), (1, 4)]), window=4), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 4, 4, 16), (2, 16))
+
     Liu et al., Swin Transformer, 2021, arXiv 2103.14030.
     """
     if isinstance(size, str) and size not in _SIZES:

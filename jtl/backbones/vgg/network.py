@@ -40,6 +40,13 @@ def vgg(
     Raises:
       ValueError: for an unknown depth, or a probability outside [0, 1).
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.vgg([(1, 8), (1, 16)], hidden=32), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 8, 8, 16), (2, 32))
+
     Simonyan and Zisserman, Very Deep Convolutional Networks, 2014, arXiv 1409.1556.
     """
     if isinstance(depth, int):

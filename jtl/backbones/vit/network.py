@@ -49,6 +49,13 @@ def vit(
       ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
         another size.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.vit(jtl.backbones.Size(8, 1, 2, 16), patch=8, image=32), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 17, 8), (2, 8))
+
     Dosovitskiy et al., An Image is Worth 16x16 Words, 2020, arXiv 2010.11929.
     """
     check_grid(image, patch)
@@ -87,6 +94,13 @@ def deit(
     Raises:
       ValueError: for an unknown size or pool, or numbers that do not divide one another; when called on images of
         another size.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.deit(jtl.backbones.Size(8, 1, 2, 16), patch=8, image=32), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 18, 8), (2, 16))
 
     Touvron et al., Training Data-efficient Image Transformers & Distillation through Attention, 2020, arXiv 2012.12877.
     """
@@ -134,6 +148,13 @@ def deit3(
     Raises:
       ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
         another size.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net, x = jtl.backbones.deit3(jtl.backbones.Size(8, 1, 2, 16), patch=8, image=32), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 17, 8), (2, 8))
 
     Touvron et al., DeiT III: Revenge of the ViT, 2022, arXiv 2204.07118.
     """
@@ -189,6 +210,14 @@ def dinov2(
 
     Raises:
       ValueError: for an unknown size or pool, or numbers that do not divide one another.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> size = jtl.backbones.Size(8, 1, 2, 16)
+      >>> net, x = jtl.backbones.dinov2(size, patch=8, image=32, registers=4), jnp.zeros((2, 32, 32, 3))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 21, 8), (2, 16))
 
     Oquab et al., DINOv2: Learning Robust Visual Features without Supervision, 2023, arXiv 2304.07193; Darcet et al.,
     Vision Transformers Need Registers, 2023, arXiv 2309.16588.

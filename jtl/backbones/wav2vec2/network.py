@@ -86,6 +86,15 @@ def wav2vec2(
       ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
         sounds that are too short for one frame.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> ears = [jtl.backbones.Convolution(8, 10, 5)]
+      >>> net = jtl.backbones.wav2vec2(jtl.backbones.Size(8, 1, 2, 16), convolutions=ears, positions=4, groups=2)
+      >>> x = {"wave": jnp.zeros((2, 400))}
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 79, 8), (2, 8))
+
     Baevski et al., wav2vec 2.0, 2020, arXiv 2006.11477; Hsu et al., HuBERT, 2021, arXiv 2106.07447; Park et al.,
     SpecAugment, 2019, arXiv 1904.08779; Fan et al., Reducing Transformer Depth on Demand with Structured Dropout, 2019,
     arXiv 1909.11556.

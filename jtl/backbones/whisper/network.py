@@ -60,6 +60,14 @@ def whisper(
     Raises:
       ValueError: for an unknown size or numbers that make no network; when called on pictures of another shape.
 
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.backbones.whisper(jtl.backbones.Size(8, 1, 2, 16), mels=4, positions=10)
+      >>> x = jnp.zeros((2, 20, 4))
+      >>> out = jax.eval_shape(lambda: net.apply(net.init(jax.random.key(0), x), x, train=False)[0])
+      >>> out["last"].shape, out["pooled"].shape
+      ((2, 10, 8), (2, 8))
+
     Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv 2212.04356.
     """
     size = sized(size, _SIZES)

@@ -18,7 +18,8 @@ def bsp(weight: float | Schedule = 1e-4, *, k: int = 1, feature: str = "pooled",
     It is used beside an adversarial alignment, `dann`, whose features it keeps discriminable.
 
     Args:
-      weight: λ, a number or a function of the step; the paper uses 1e-4.
+      weight: λ, a number or a function of the step. The authors' code has 1e-4, as here, and the example of
+        their library tllib 2e-4.
       k: how many singular values, at least 1.
       feature: the name of the backbone's feature, [batch, width].
       name: of the term.

@@ -14,7 +14,7 @@ from jtl.typing import Schedule
 
 
 def entropy(weight: float | Schedule = 1.0, *, view: str = "target", name: str = "entropy") -> Objective:
-    """The alignment `λ mean_i H(p_i)` of the predictions of the unlabelled domain.
+    """The alignment `λ mean_i H(p_i)`, `H(p) = −Σ_c p_c log p_c`, of the predictions of the unlabelled domain.
 
     Alone it is also at its minimum where all rows are given one class: `information_maximisation` is not.
 

@@ -121,6 +121,8 @@ def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
       >>> target = jtl.data.arrays(np.zeros((8, 5), np.float32), batch_size=4, shuffle=False)
       >>> refresh = jtl.Refresh(jtl.alignments.class_weights(net, target), every=500)
+
+    Cao et al., Partial Adversarial Domain Adaptation, 2018, arXiv 1808.04205.
     """
 
     @jax.jit

@@ -127,6 +127,8 @@ def category_relationship(
       >>> found = jtl.finetuning.category_relationship(z, np.array([0, 0, 1]), classes=2)
       >>> [[round(p, 2) for p in row] for row in found.tolist()]
       [[0.7, 0.3], [0.1, 0.9]]
+
+    You et al., Co-Tuning for Transfer Learning, 2020.
     """
     z, y = np.asarray(logits, np.float32), np.asarray(y)
     if not temperature > 0 or z.ndim != 2 or y.shape != z.shape[:1]:
@@ -148,7 +150,10 @@ def category_relationship(
 def calibrated_temperature(
     logits: Float[ArrayLike, "examples classes"], y: Int[ArrayLike, "examples"], *, most: float = 20.0
 ) -> float:
-    """The temperature T in [1/most, most] of the least mean cross-entropy of z/T.
+    """The temperature `T = argmin −mean_i log softmax(z_i / T)_{y_i}` in [1/most, most].
+
+    Raises:
+      ValueError: where there is not one label a row, or for a `most` of 1 or less.
 
     Example:
       >>> import numpy as np, jtl

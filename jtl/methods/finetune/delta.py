@@ -159,6 +159,9 @@ def channel_attention(
       >>> start = net.init(jax.random.key(0), batch["x"])
       >>> jtl.finetuning.channel_attention(net, start, [batch], "stage1", channels=8).shape
       (8,)
+
+    Li et al., DELTA: Deep Learning Transfer using Feature Map with Attention for Convolutional Networks, 2019, arXiv
+    1901.09229.
     """
     if not temperature > 0 or channels < 1:
         raise ValueError(f"temperature={temperature}, channels={channels}: positive, and at least 1")

@@ -211,7 +211,9 @@ def neighbours(
     classes: int,
     chunk: int = 1024,
 ) -> Array:
-    """The share of each class among the k nearest examples of every query, by Euclidean distance.
+    """The share of each class among the k nearest examples of every query, `p_c = Σ_{i in N_k} 1[y_i = c] / k`.
+
+    Nearest is by Euclidean distance.
 
     Normalise features to length 1 first, and the order is that of cosine similarity.
 

@@ -120,6 +120,8 @@ def class_pairs(y: Any, rounds: int, seed: int = 0) -> Pairs:
       >>> pairs = jtl.finetuning.class_pairs(np.array([0, 0, 1, 1]), 1)
       >>> len(pairs.first), pairs.same.tolist()
       (8, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+
+    Tunstall et al., Efficient Few-Shot Learning Without Prompts, 2022, arXiv 2209.11055.
     """
     y = np.asarray(y)
     names, counts = np.unique(y, return_counts=True)

@@ -20,7 +20,8 @@ CONTEXT = "context"
 def with_context(backbone: Model, size: int) -> Model:
     """The backbone of inputs beside which the same context vector stands in every row, `[x, c]`, c from 0.
 
-    Of images the context is `size` more channels, the same in every pixel.
+    Of images the context is `size` more channels of the input, the same in every pixel. The paper's network for images
+    takes it otherwise: a learned layer makes of it a scale and a shift of each channel behind a convolution (FiLM).
 
     Args:
       backbone: any that takes one array of floats, [batch, ..., channels].

@@ -31,8 +31,10 @@ def learner(
       key: root of the randomness of adapting, as a head drawn for each task; None for key 0.
 
     Returns:
-      `learn`, which takes {"x", "y", "mask", "weights"}, the last two optional. It raises a ValueError for labels out
-      of range or a support set of which no row counts.
+      `learn`, which takes {"x", "y", "mask", "weights"}, the last two optional.
+
+    Raises:
+      ValueError: by `learn`, for labels out of range or a support set of which no row counts.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

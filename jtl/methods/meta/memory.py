@@ -131,6 +131,8 @@ def relation_error(logits: Float[Array, "rows way"], y: Integer[Array, "rows"]) 
       >>> import jax.numpy as jnp, jtl
       >>> float(jtl.learners.relation_error(jnp.zeros((1, 4)), jnp.zeros(1, int))[0])
       1.0
+
+    Sung et al., Learning to Compare: Relation Network for Few-Shot Learning, 2017, arXiv 1711.06025.
     """
     target = jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype)
     values = jnp.square(jax.nn.sigmoid(logits) - target).sum(-1)
@@ -178,7 +180,7 @@ def nearest_mean(*, normalise: bool = True, reads: Reads = "pooled") -> Model:
 
 
 def centred(net: Model, variables: Variables, features: Float[Array, "rows features"]) -> Variables:
-    """The variables with `centre` of a `nearest_mean` head at the mean of features of the base classes.
+    """The variables with `centre = mean_i f_i`, of a `nearest_mean` head, over features of the base classes.
 
     Args:
       net: whose head it is.
@@ -194,6 +196,8 @@ def centred(net: Model, variables: Variables, features: Float[Array, "rows featu
       >>> variables = net.init(jax.random.key(0), jnp.zeros((1, 3)))
       >>> jtl.learners.centred(net, variables, jnp.array([[0.0, 2.0], [2.0, 4.0]])).params["head"]["centre"].tolist()
       [1.0, 3.0]
+
+    Wang et al., SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning, 2019, arXiv 1911.04623.
     """
     head = head_of(net)
     own = variables.params.get(head, {})

@@ -61,7 +61,7 @@ def nuclear_norm(logits: Float[np.ndarray, "..."]) -> float:
 
 
 def accuracy(logits: Float[np.ndarray, "..."], y: Shaped[np.ndarray, " rows"]) -> float:
-    """The share of rows whose largest logit is the label's; of the source's validation rows, or as an oracle.
+    """`mean_i 1[argmax_c z_ic = y_i]`; of the source's validation rows, or as an oracle.
 
     Raises:
       ValueError: for logits that are not finite, or labels that are not one integer a row.

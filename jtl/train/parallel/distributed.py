@@ -18,6 +18,10 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
     Raises:
       ValueError: for some but not all arguments, a process number out of range, or an address without a port.
       RuntimeError: where jax was used before, or the others cannot be reached.
+
+    Example:
+      >>> import jtl
+      >>> jtl.distributed.initialize("10.0.0.1:8476", processes=2, process=0)  # doctest: +SKIP
     """
     given = (coordinator, processes, process)
     if any(value is None for value in given) and any(value is not None for value in given):

@@ -52,6 +52,13 @@ class Tensors(_Arrays):
       path: the file (or index) they are from.
       entries: the tensors.
       metadata: the text the file carries beside them.
+
+    Example:
+      >>> import pathlib, numpy as np, jtl
+      >>> one = jtl.weights.Entry((2,), np.dtype("float32"), lambda: np.ones(2, np.float32))
+      >>> tensors = jtl.weights.Tensors(pathlib.Path("weights.npz"), {"body.scale": one})
+      >>> tensors["body.scale"].tolist(), list(tensors.under("body."))
+      ([1.0, 1.0], ['scale'])
     """
 
     def __init__(self, path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None):

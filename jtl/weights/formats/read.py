@@ -41,6 +41,14 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
     Raises:
       FileNotFoundError: the path does not exist, or a folder holds no weights.
       WeightFileError: the file is damaged, malicious, or of another kind.
+
+    Example:
+      >>> import tempfile, numpy as np, jtl
+      >>> file = tempfile.mkdtemp() + "/weights.npz"
+      >>> np.savez(file, **{"layer.weight": np.ones((3, 2))})
+      >>> tensors = jtl.weights.read(file)
+      >>> list(tensors), tensors.entry("layer.weight").shape
+      (['layer.weight'], (3, 2))
     """
     path = local(path, "path")
     if path.is_dir():

@@ -54,6 +54,15 @@ def convert(
     Raises:
       WeightNameError: a name is missing, unexpected, claimed twice or of another shape, and all of them are listed; or
         a regex of `reinit` or `unused` matches nothing.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> from jtl.weights.mapping.transforms import dense
+      >>> table = [jtl.weights.Rule("fc.weight", "dense/kernel", dense)]
+      >>> model = {"dense": {"kernel": np.zeros((2, 3), np.float32)}}
+      >>> params, coverage = jtl.weights.convert({"fc.weight": np.ones((3, 2), np.float32)}, table, model)
+      >>> params["dense"]["kernel"].shape
+      (2, 3)
     """
     wanted = flatten(params)
     kept = matching(reinit, wanted, "reinit", "parameters")

@@ -46,6 +46,13 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
 
     Raises:
       WeightNameError: a parameter has no rule, or a split rule lacks one of its parameters.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> from jtl.weights.mapping.transforms import dense
+      >>> table = [jtl.weights.Rule("fc_weight", "dense/kernel", dense)]
+      >>> jtl.weights.export({"dense": {"kernel": np.zeros((2, 3), np.float32)}}, table)["fc_weight"].shape
+      (3, 2)
     """
     flat = flatten(params)
     done: set[str] = set()

@@ -90,7 +90,7 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
 
 
 def memory(net: Model, variables: Variables, target: Any) -> Variables:
-    """The variables with the features and predictions of all rows in evaluation mode, as `nrc` starts.
+    """The variables with `f_i / ‖f_i‖` and `p_i = softmax(z_i)` of all rows in evaluation mode, as `nrc` starts.
 
     Args:
       net: the network of `nrc`.
@@ -99,6 +99,18 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
 
     Raises:
       ValueError: where a row of the target is in none of the batches.
+
+    Example:
+      >>> import jax, numpy as np, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3))
+      >>> target = jtl.data.arrays(np.ones((6, 5), np.float32), np.arange(6), batch_size=3)
+      >>> variables = jtl.source_free.nrc(net, rows=6, neighbours=2).init(jax.random.key(0), target[0])
+      >>> variables = jtl.source_free.memory(net, variables, target)
+      >>> {name: a.shape for name, a in variables.stats["nrc"].items()}
+      {'features': (6, 5), 'predictions': (6, 3)}
+
+    Yang et al., Exploiting the Intrinsic Neighborhood Structure for Source-free Domain Adaptation, 2021, arXiv
+    2110.04202.
     """
     own = Variables(variables.params, {name: part for name, part in variables.stats.items() if name != NAME})
 

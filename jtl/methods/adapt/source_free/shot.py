@@ -82,6 +82,8 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
 def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
     """The function of a state for `Refresh`: it replaces SHOT's pseudo-labels by those of the present network.
 
+    They are `argmax_c cos([f_i, 1], c_c)` of two rounds of centroids c, as `centroid_labels` finds them.
+
     Args:
       net: the network of `shot`.
       target: batches `{"x", "y", "mask"}` of the target, y the row of each example; `len(target)` batches are one
@@ -89,6 +91,14 @@ def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
 
     Raises:
       ValueError: when run, where a row of the target is in none of the batches.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3))
+      >>> target = jtl.data.arrays(np.ones((6, 5), np.float32), np.arange(6), batch_size=3)
+      >>> refresh = jtl.Refresh(jtl.source_free.pseudo_labels(net, target), every=len(target))
+
+    Liang et al., Do We Really Need to Access the Source Data?, 2020, arXiv 2002.08546, section 3.2.
     """
 
     @jax.jit

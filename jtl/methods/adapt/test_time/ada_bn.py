@@ -13,7 +13,7 @@ from jtl.transform.batch_statistics import of_batch
 
 
 def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variables:
-    """The variables with BatchNorm's running statistics replaced by the target's.
+    """The variables with BatchNorm's running statistics replaced by the target's, `μ = mean_b μ_b`, `σ² = mean_b σ²_b`.
 
     One pass in training mode, without dropout and stochastic depth; the statistics are the mean over batches of each
     batch's own. Layer l's statistics are computed with all layers below it normalised by their batch. Parameters are

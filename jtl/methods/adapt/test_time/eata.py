@@ -110,6 +110,8 @@ def fisher_information(
       >>> net = jtl.network(backbone=jtl.backbones.conv4(8), head=jtl.heads.linear(3))
       >>> x = jnp.ones((4, 16, 16, 3))
       >>> fisher, start = jtl.test_time.fisher_information(net, net.init(jax.random.key(0), x), [x])
+
+    Niu et al., Efficient Test-Time Model Adaptation without Forgetting, 2022, arXiv 2204.02610.
     """
     part, rest = split(variables.params, trainable)
 

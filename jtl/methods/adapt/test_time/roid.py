@@ -97,6 +97,9 @@ def soft_likelihood_ratio(logits: Float[Array, "batch classes"], clip: float = 0
       >>> import jax.numpy as jnp, jtl
       >>> round(float(jtl.test_time.soft_likelihood_ratio(jnp.array([[2.0, 0.0]]))[0]), 2)
       -1.52
+
+    Marsden et al., Universal Test-time Adaptation through Weight Ensembling, Diversity Weighting, and Prior Correction,
+    2024, arXiv 2306.00650.
     """
     p = jnp.minimum(jax.nn.softmax(logits), clip)
     return -jnp.sum(p * jnp.log(p / (1 - p) + 1e-5), axis=1)

@@ -21,11 +21,13 @@ def sar(net: Model, *, trainable: Mask | Tree = norms, radius: float = 0.05, mar
     """The objective `mean_{i in S'} H_i(θ + ε)` with `ε = ρ g / ‖g‖`, `g = ∇ mean_{i in S} H_i(θ)`.
 
     S are the rows with `H_i(θ) < margin · ln C`, and S' those of S that are below it at θ + ε too. ε has no gradient.
-    A batch is predicted before the update, as in the authors' code.
+    A batch is predicted before the update, as in the authors' code. That code leaves out the norms of the top layers
+    (those of a ResNet's last stage, of a ViT-B's last three blocks and its final one); here all norms learn by default.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      trainable: the parameters that are perturbed: the `trainable` of the stream.
+      trainable: the parameters that are perturbed: the `trainable` of the stream. Give both a mask without the top
+        layers to learn what the authors' code does.
       radius: ρ.
       margin: of the reliable rows, as a share of the largest entropy.
 
