@@ -37,7 +37,8 @@ def scale(table: Table) -> optax.GradientTransformation:
       ([-1.0], [-10.0])
     """
     for pattern, factor in table:
-        if not callable(factor) and (isinstance(factor, str) or not 0 <= factor < np.inf):
+        known = not callable(factor) and not isinstance(factor, jax.core.Tracer)
+        if known and (isinstance(factor, str) or not 0 <= factor < np.inf):
             raise ValueError(f"the factor of {pattern!r} is {factor!r}: give a number of at least 0, or a function")
 
     def init(params: Any) -> Any:
@@ -137,8 +138,8 @@ def layer_order(params: Params, top: str) -> list[str]:
     return [layer for layer in layers if any(re.fullmatch(layer, path) for path in paths)]
 
 
-def _check_rate(learning_rate: float) -> None:
-    if not 0 <= learning_rate < np.inf:
+def _check_rate(learning_rate: Any) -> None:
+    if not isinstance(learning_rate, jax.core.Tracer) and not 0 <= learning_rate < np.inf:
         raise ValueError(f"learning_rate={learning_rate}: give a finite number of at least 0")
 
 

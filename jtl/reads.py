@@ -78,7 +78,7 @@ class Read:
     def _whole(self, name: str, feature: Any, masks: list[Array]) -> Any:
         if not self.masked:
             return feature
-        mask = _mask_of(feature, masks)
+        mask = _mask_of(feature.shape, masks)
         if mask is None:
             raise ValueError(f"feature {name!r} of shape {feature.shape} comes without a mask; give the input one")
         return Masked(feature, mask)
@@ -114,7 +114,7 @@ def positions(shape: tuple[int, ...], features: Mapping[str, Any], x: Any) -> Ar
     """The mask [batch, positions] of tokens or frames that values of this shape are of; None where there is none.
 
     Args:
-      shape: of values [batch, positions, ...].
+      shape: of values [batch, positions, dim]; of other values there is no mask.
       features: of a backbone; "frames" is the mask of a sound's frames.
       x: the input; "mask" is that of a text's tokens.
 
@@ -124,7 +124,7 @@ def positions(shape: tuple[int, ...], features: Mapping[str, Any], x: Any) -> Ar
       >>> positions((1, 3, 8), {}, {"mask": np.array([[True, True, False]])}).tolist()
       [[True, True, False]]
     """
-    return next((mask for mask in _masks(features, x) if len(shape) > 1 and mask.shape == shape[:2]), None)
+    return _mask_of(shape, _masks(features, x))
 
 
 def _masks(features: Mapping[str, Any], x: Any) -> list[Array]:
@@ -132,12 +132,12 @@ def _masks(features: Mapping[str, Any], x: Any) -> list[Array]:
     return [jnp.asarray(mask) for mask in given if mask is not None]
 
 
-def _mask_of(feature: Any, masks: list[Array]) -> Array | None:
-    return next((mask for mask in masks if feature.ndim == 3 and mask.shape == feature.shape[:2]), None)
+def _mask_of(shape: tuple[int, ...], masks: list[Array]) -> Array | None:
+    return next((mask for mask in masks if len(shape) == 3 and mask.shape == shape[:2]), None)
 
 
 def _vector(feature: Any, masks: list[Array]) -> Any:
-    mask = _mask_of(feature, masks)
+    mask = _mask_of(feature.shape, masks)
     if mask is not None:
         return ops.mean_of_tokens(jnp.asarray(feature), mask)
     return feature.mean(tuple(range(1, feature.ndim - 1))) if feature.ndim > 2 else feature

@@ -187,3 +187,14 @@ def test_a_rate_that_is_none_is_named(rate):
 def test_a_factor_that_is_none_is_named(factor):
     with pytest.raises(ValueError, match=r"the factor of 'head/\.\*' is"):
         optim.scale([("head/.*", factor), (".*", 1.0)])
+
+
+def test_rates_and_factors_may_be_traced():
+    found = jax.vmap(lambda rate: optim.annealed(rate, 10)(3))(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(found, [optim.annealed(0.1, 10)(3), optim.annealed(0.2, 10)(3)], rtol=1e-6)
+
+    def scaled(factor):
+        tx = optim.scale([("w", factor)])
+        return tx.update({"w": jnp.ones(1)}, tx.init({"w": jnp.ones(1)}), {"w": jnp.ones(1)})[0]["w"]
+
+    np.testing.assert_array_equal(jax.vmap(scaled)(jnp.array([2.0, 3.0])), [[2.0], [3.0]])

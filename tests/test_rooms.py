@@ -1,31 +1,67 @@
-"""Packages of methods under the names that users import from."""
+"""The house plan: imports point down only, and no room is most of the house."""
 
-import importlib
-import subprocess
-import sys
+import ast
+from collections import Counter
+from pathlib import Path
 
-import pytest
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = (
+    ("__main__",),
+    ("cli",),
+    ("command",),
+    ("recipes",),
+    ("report",),
+    ("selection",),
+    ("train",),
+    ("alignments", "finetuning", "learners", "source_free", "test_time"),
+    ("methods", "peft", "tasks"),
+    ("pretrained",),
+    ("backbones",),
+    ("transform",),
+    ("nn",),
+    ("networks", "heads", "objective"),
+    ("data",),
+    ("preprocess",),
+    ("weights",),
+    ("metrics", "losses", "optim"),
+    ("model",),
+    ("reads",),
+    ("_tracing", "allocator", "datasets", "extras", "ops", "params", "paths", "rng"),
+    ("typing",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
-import jtl
 
-ROOMS = {
-    "alignments": "jtl.methods.adapt",
-    "finetuning": "jtl.methods.finetune",
-    "learners": "jtl.methods.meta",
-    "source_free": "jtl.methods.adapt.source_free",
-    "test_time": "jtl.methods.adapt.test_time",
-}
+def _files():
+    for path in sorted((ROOT / "jtl").rglob("*.py")):
+        yield path, path.relative_to(ROOT).with_suffix("").parts
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_all_of_its_package(room):
-    package, named = importlib.import_module(ROOMS[room]), importlib.import_module(f"jtl.{room}")
-    public = {name: value for name, value in vars(package).items() if callable(value) and not name.startswith("_")}
-    assert public
-    assert {name: getattr(named, name) for name in public} == public
-    assert getattr(jtl, room) is named
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jtl":
+            yield from ([f"jtl.{a.name}" for a in node.names] if node.module == "jtl" else [node.module])
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("jtl."))
 
 
-def test_a_room_can_be_imported_from_before_anything_else():
-    code = "from jtl.alignments import cdan; import jtl; assert jtl.alignments.cdan is cdan"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_imports_point_down_only():
+    wrong = []
+    for path, parts in _files():
+        if parts[1:] in ((), ("__init__",)):
+            continue
+        for name in _imports(path):
+            theirs = name.split(".")[1]
+            if theirs != parts[1] and LEVEL[theirs] <= LEVEL[parts[1]]:
+                wrong.append(f"{'/'.join(parts)} imports {name}")
+    assert not wrong
+
+
+def test_no_room_holds_a_third_of_the_code_and_no_file_is_long():
+    lines = {parts: len(path.read_text().splitlines()) for path, parts in _files()}
+    rooms = Counter()
+    for parts, count in lines.items():
+        rooms[parts[1]] += count
+    assert max(rooms.values()) <= 0.30 * sum(rooms.values()), rooms.most_common(3)
+    assert max(lines.values()) <= 400
+    assert sorted(lines.values())[len(lines) // 2] <= 150

@@ -12,6 +12,7 @@ _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
 _TRAINS: ContextVar[Mapping[str, bool]] = ContextVar("trains", default=MappingProxyType({}))
 _FROZEN: ContextVar[frozenset[str]] = ContextVar("frozen", default=frozenset())
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+_NOTES: ContextVar[set[str] | None] = ContextVar("notes", default=None)
 _FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default=MappingProxyType({}))
 
 
@@ -93,6 +94,23 @@ def without_dropout() -> Iterator[None]:
 def quiet() -> bool:
     """Whether modules are to run without dropout in training mode too."""
     return _QUIET.get()
+
+
+@contextmanager
+def noting(notes: set[str]) -> Iterator[None]:
+    """While entered, `note` adds to this set: what a function did that was traced."""
+    token = _NOTES.set(notes)
+    try:
+        yield
+    finally:
+        _NOTES.reset(token)
+
+
+def note(what: str) -> None:
+    """Tells whoever traces this, if anybody asked, what is done."""
+    notes = _NOTES.get()
+    if notes is not None:
+        notes.add(what)
 
 
 @contextmanager

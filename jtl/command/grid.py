@@ -105,4 +105,4 @@ def name_of(point: Mapping[str, str]) -> str:
     if "/" not in text and len(os.fsencode(text)) <= 200:  # of the 255 bytes that file systems have room for
         return text
     digest = hashlib.sha256(os.fsencode(repr(sorted(point.items())))).hexdigest()[:8]
-    return f"{text.replace('/', '_')[:120]}-{digest}"
+    return f"{os.fsencode(text.replace('/', '_'))[:120].decode(errors='ignore')}-{digest}"

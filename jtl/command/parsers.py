@@ -14,32 +14,38 @@ Run = Annotated[Positional[Path], arg(help="the folder of a run of `jtl finetune
 
 
 @dataclasses.dataclass(frozen=True)
-class _Finetune(Settings):
+class Finetune(Settings):
+    """The settings as they are read."""
+
     def __post_init__(self) -> None:
         """Checks nothing: `checked` does, outside tyro, which would tell an error by a name of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Adapt(AdaptSettings):
+class Adapt(AdaptSettings):
+    """The settings as they are read."""
+
     def __post_init__(self) -> None:
         """As above."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Few(FewShot):
+class Few(FewShot):
+    """The settings as they are read."""
+
     def __post_init__(self) -> None:
         """As above."""
 
 
-def finetune(settings: OmitArgPrefixes[_Finetune]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def finetune(settings: OmitArgPrefixes[Finetune]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "finetune", (settings,)
 
 
-def adapt(settings: OmitArgPrefixes[_Adapt]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def adapt(settings: OmitArgPrefixes[Adapt]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "adapt", (settings,)
 
 
-def adapt_few(settings: OmitArgPrefixes[_Few]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def adapt_few(settings: OmitArgPrefixes[Few]) -> tuple[str, tuple]:  # noqa: D103  (set below)
     return "adapt-few", (settings,)
 
 
@@ -52,7 +58,7 @@ def checked(settings: Any) -> Any:
     Raises:
       ValueError: as `Settings`, `AdaptSettings` and `FewShot` do.
     """
-    kind = {_Finetune: Settings, _Adapt: AdaptSettings, _Few: FewShot}[type(settings)]
+    kind = {Finetune: Settings, Adapt: AdaptSettings, Few: FewShot}[type(settings)]
     return kind(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)})
 
 

@@ -108,7 +108,7 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
         row: dict[str, Any] = {"settings": point, "numbers": {}}
         try:
             row["numbers"] = execute([*command, *words, "--out", str(out / name_of(point))])
-        except (NonFiniteLoss, ValueError, FileNotFoundError) as error:
+        except (NonFiniteLoss, ValueError, OSError) as error:
             row["diverged" if isinstance(error, NonFiniteLoss) else "refused"] = str(error)
             print(f"run {i + 1} failed: {error}", flush=True)
         rows.append({**row, "seconds": round(time.perf_counter() - began, 2)})

@@ -5,10 +5,9 @@ from typing import Any
 
 import tyro
 
-from jtl.command import adaptations
+from jtl.command import adaptations, parsers
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.grid import points, refuse_twice, words_of
-from jtl.command.settings import Settings
 from jtl.command.sweep import Execute, Rank
 from jtl.selection.validators.watch import ORACLE
 
@@ -41,8 +40,9 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     watched = {point.get("watch") for point in options}
     if command[0] == "adapt" and by is None and watched != {None}:
         raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
-    kind = Settings if command[0] == "finetune" else AdaptSettings
-    runs = [_parsed(kind, [*command[1:], *words_of(point)]) for point in options]  # a mistake ends it before all runs
+    kind = parsers.Finetune if command[0] == "finetune" else parsers.Adapt
+    # An unknown option ends the sweep before all runs; a value that a run refuses ends that run alone.
+    runs = [_parsed(kind, [*command[1:], *words_of(point)]) for point in options]
     if by is not None:
         return by
     return FINETUNED[0] if command[0] == "finetune" else _watched(runs[0])
@@ -76,13 +76,13 @@ def execute(recipe: Callable[[list[str]], Any]) -> Execute:
         if words[0] == "finetune":
             from jtl.command import report, tune
 
-            settings = _parsed(Settings, words[1:])
+            settings = parsers.checked(_parsed(parsers.Finetune, words[1:]))
             tuned = tune.run(settings, lambda line: None)
             report.write(settings, tuned)
             return dict(zip(FINETUNED, (tuned.validation.accuracy, tuned.test.accuracy), strict=True))
         from jtl.command import adapt, adapt_report
 
-        settings = _parsed(AdaptSettings, words[1:])
+        settings = parsers.checked(_parsed(parsers.Adapt, words[1:]))
         adapted = adapt.run(settings, lambda line: None)
         adapt_report.write(settings, adapted)
         numbers = {**adapted.scores["after"], "source test accuracy": adapted.source[1]}

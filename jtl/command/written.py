@@ -17,8 +17,9 @@ def write_whole(file: Path, text: str) -> None:
       text: its content.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    file = file.resolve()  # a link stays one
-    part = file if file.exists() and not file.is_file() else file.with_name(f"{file.name}.part")
+    straight = file.exists() and not file.is_file()
+    file = file if straight else file.resolve()  # a link stays one
+    part = file if straight else file.with_name(f"{file.name}.part")
     part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     if part != file:
         part.replace(file)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
+from jtl._tracing import scope
 from jtl.data.geometry import Composed, Geometric, Photometric, images_only
 from jtl.data.resized_crop import resized_crop as resized_crop
 from jtl.typing import Key
@@ -237,6 +238,7 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             x = x.astype(jnp.float32) / (1 if x.dtype == bool else 255)
         elif isinstance(x, Tracer):
+            scope.note("normalise")
             x = jnp.where(x > BRIGHTEST, jnp.nan, x)
         elif x.size and float(x.max()) > BRIGHTEST:
             raise ValueError(

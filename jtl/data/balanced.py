@@ -55,6 +55,7 @@ class _Balanced:
     order: np.ndarray
     counts: np.ndarray
     power: float
+    drawn = True  # rows are not those that are asked for
 
     @property
     def size(self) -> int:

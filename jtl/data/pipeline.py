@@ -105,7 +105,9 @@ class Relabelled:
     """A data set whose labels are given in another order of the classes.
 
     Integer labels change their values. Labels with a column for each class, which are soft labels [..., classes] and
-    several labels a row [rows, classes] of 0 and 1, change their columns; classes that the data lack have zeros.
+    several labels a row [rows, classes] of 0 and 1, change their columns. A class that the data lack has 0 in soft
+    labels and -1, not known, among several. Integers [rows, classes] are several labels a row where the first batch
+    has no other number than 0 and 1, or one to ignore below them.
 
     Args:
       data: a data set whose batches have `y`.
@@ -113,7 +115,8 @@ class Relabelled:
       places: the new label of each old one.
 
     Raises:
-      ValueError: when a batch is read whose labels are of neither kind, as those of several views.
+      ValueError: when a batch is read whose labels are of neither kind, as those of several views, or of another kind
+        than those of the first.
     """
 
     data: Any
@@ -135,8 +138,14 @@ class Relabelled:
         y = np.asarray(batch.get("y"))
         whole, columns = np.issubdtype(y.dtype, np.integer), y.ndim > 1 and y.shape[-1] == len(self.places)
         known = (y >= 0) & (y < len(self.places)) if whole else np.zeros(y.shape, bool)
-        if columns and (np.issubdtype(y.dtype, np.floating) or (whole and y.ndim == 2 and (y[known] <= 1).all())):
-            moved = np.zeros((*y.shape[:-1], len(self.classes)), y.dtype)
+        several = whole and columns and y.ndim == 2 and self._several
+        if several and not self._binary(y):
+            raise ValueError(
+                f"batch {step} has the label {y.max()}, and the first batch 0 and 1 in {len(self.places)} columns, as"
+                f" several labels a row have them: read the data with classes={list(self.classes)}"
+            )
+        if several or (columns and np.issubdtype(y.dtype, np.floating)):
+            moved = np.full((*y.shape[:-1], len(self.classes)), -1 if several else 0, y.dtype)
             moved[..., self.places] = y
             return {**batch, "y": moved}
         if not whole:
@@ -146,6 +155,14 @@ class Relabelled:
                 f" soft ones can be matched by name; these are {y.dtype}{y.shape}: read the data with classes={ours}"
             )
         return {**batch, "y": np.where(known, self.places[np.where(known, y, 0)], y).astype(np.int32)}
+
+    @cached_property
+    def _several(self) -> bool:
+        return self._binary(np.asarray(self.data[0].get("y")))
+
+    def _binary(self, y: np.ndarray) -> bool:
+        found = y.ndim == 2 and y.shape[-1] == len(self.places) and np.issubdtype(y.dtype, np.integer)
+        return bool(found and (y <= 1).all())
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ def subset(data: Dataset, rows: Any) -> Dataset:
 
     Raises:
       TypeError: for another kind of data.
-      ValueError: for rows that are no integers in that range, and for none.
+      ValueError: for rows that are no integers in that range, and for none; for balanced data.
 
     Example:
       >>> import numpy as np, jtl
@@ -53,13 +53,16 @@ def split(
       data: of `jtl.data.arrays`, `folder` or another `Dataset`.
       shares: of the examples of each class that go into each part, as `{"val": 0.15, "test": 0.15}`; at least one.
       seed: of the draw.
-      labels: integers, one an example; None for those of the data, of which files without labels have none.
-      groups: one value an example, as its speaker or patient; a group is whole in one part.
+      labels: integers, one an example; None for those of the data. Without labels, and with those of a regression, all
+        examples are drawn as of one class.
+      groups: one value an example, as its speaker or patient; a group is whole in one part, and is drawn whatever its
+        labels are.
 
     Raises:
       TypeError: for another kind of data.
       ValueError: for shares that are not positive or leave nothing to train on, labels or groups of another length, a
-        class or groups too few to be in every part.
+        class or groups too few to be in every part, a class that groups leave out of training; for balanced data, and
+        data whose labels cannot be seen.
 
     Example:
       >>> import numpy as np, jtl
@@ -73,14 +76,20 @@ def split(
     if not wanted or "train" in wanted or not all(s > 0 for s in wanted.values()) or not sum(wanted.values()) < 1:
         raise ValueError(f"shares={wanted}: positive numbers below 1 together, of other parts than 'train'")
     draw = np.random.default_rng(seed)
+    y = _one_each(_labels(data.source) if labels is None else labels, data.size, "labels")
     if groups is not None:
         marks = _one_each(groups, data.size, "groups")
         whole = [np.flatnonzero(marks == value) for value in dict.fromkeys(marks.tolist())]
         _enough(f"there are {len(whole)} groups", len(whole), wanted)
         taken = dealt(whole, wanted, draw)
+        absent = sorted(set(y.tolist()) - set(y[taken["train"]].tolist()))
+        if absent:
+            raise ValueError(
+                f"label {absent[0]} is only in groups that were drawn for {' and '.join(wanted)}: give more groups or"
+                " another seed"
+            )
     else:
         taken = {name: [] for name in ("train", *wanted)}
-        y = _one_each(_labels(data.source) if labels is None else labels, data.size, "labels")
         for label in np.unique(y):
             here = np.flatnonzero(y == label)
             _enough(f"label {label} has {len(here)} examples", len(here), wanted)
@@ -125,6 +134,8 @@ def _labels(source: Any) -> np.ndarray:
     """One integer an example; zeros where the source has no such labels, which are then drawn as one class."""
     found = getattr(source, "labels", None)
     found = getattr(source, "y", None) if found is None else found
+    if isinstance(found, str):
+        raise ValueError(f"the labels {found!r} of this data are seen when they are read: give labels=, one an example")
     one_each = isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iu"
     return np.asarray(found) if one_each else np.zeros(source.size, np.int32)
 
@@ -142,5 +153,7 @@ def _enough(told: str, count: int, wanted: Mapping[str, float]) -> None:
 
 
 def _is_dataset(data: Any, who: str) -> None:
+    if isinstance(data, Dataset) and getattr(data.source, "drawn", False):
+        raise ValueError(f"{who} of balanced data, which draws rows of its own: {who} first, then balance the part")
     if not isinstance(data, Dataset):
         raise TypeError(f"{who} takes data of jtl.data.arrays, folder or tfds, and this is a {type(data).__name__}")

@@ -17,7 +17,7 @@ def usps(files: Sequence[Path], folder: Path) -> None:
     arrays = {}
     for split, file in zip(("train", "test"), files, strict=True):
         rows = [line.split() for line in bz2.decompress(file.read_bytes()).decode("ascii").splitlines()]
-        x = np.full((len(rows), 256), -1.0)
+        x = np.zeros((len(rows), 256))
         for image, row in zip(x, rows, strict=True):
             for entry in row[1:]:
                 place, value = entry.split(":")

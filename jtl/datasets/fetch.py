@@ -3,9 +3,9 @@
 import hashlib
 import shutil
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 
 TIMEOUT = 60
 """Seconds without an answer, or without a byte."""
@@ -30,34 +30,30 @@ class File(NamedTuple):
 
 
 def fetch(file: File, folder: Path) -> Path:
-    """The file in a folder; one that is there already, and whole, is not fetched again.
-
-    It is written beside its place and renamed, so a broken connection leaves no half file under its name.
+    """The file in a folder; a broken connection leaves nothing there.
 
     Raises:
       OSError: where the address cannot be reached or ends early, by its name.
       ValueError: for another checksum; the file is not kept.
     """
-    place = folder / file.name
-    if place.exists() and (file.digest is None or _matches(place, file.digest)):
-        return place
     folder.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(place.name + ".part")
+    place = folder / file.name
     try:
-        with urllib.request.urlopen(file.url, timeout=TIMEOUT) as answer, part.open("wb") as out:
+        with urllib.request.urlopen(file.url, timeout=TIMEOUT) as answer, place.open("wb") as out:
             shutil.copyfileobj(answer, out)
             expected = answer.headers.get("Content-Length")
-    except (URLError, OSError) as error:
-        part.unlink(missing_ok=True)
+        size = place.stat().st_size
+        if expected is not None and size != int(expected):
+            raise OSError(f"it ended after {size} of {expected} bytes")
+        if file.digest is not None and not _matches(place, file.digest):
+            raise ValueError(f"{file.url} has another checksum than {file.digest}: it is not the file that is meant")
+    except (OSError, HTTPException) as error:
+        place.unlink(missing_ok=True)
         raise OSError(f"{file.url} cannot be read: {error}") from error
-    if expected is not None and part.stat().st_size != int(expected):
-        size = part.stat().st_size
-        part.unlink()
-        raise OSError(f"{file.url} ended after {size} of {expected} bytes")
-    if file.digest is not None and not _matches(part, file.digest):
-        part.unlink()
-        raise ValueError(f"{file.url} has another checksum than {file.digest}: it is not the file that is meant")
-    return part.rename(place)
+    except ValueError:
+        place.unlink()
+        raise
+    return place
 
 
 def _matches(path: Path, digest: str) -> bool:

@@ -36,7 +36,8 @@ def read(path: str | Path) -> list[Question]:
 
     Raises:
       FileNotFoundError: no file is there.
-      ValueError: for a file of another form, or an answer that does not stand where it is said to, by the question
+      ValueError: for a file of another form, or an answer that does not stand where it is said to; the message names
+        the file and the question.
 
     Example:
       >>> import json, pathlib, tempfile

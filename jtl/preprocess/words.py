@@ -37,7 +37,8 @@ def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dic
         if isinstance(sentence, str):
             raise TypeError(f"sentences[{i}] is the string {sentence[:30]!r}; give a list of words")
     # The tokens of GPT-2 and Llama tell the beginning of a word by the space before it, which words alone have not.
-    if _pieces(tokenizer.backend, "a a") != 2 * _pieces(tokenizer.backend, "a"):
+    cuts = tokenizer.backend.pre_tokenizer is not None or tokenizer.backend.normalizer is not None
+    if cuts and _pieces(tokenizer.backend, "a a") != 2 * _pieces(tokenizer.backend, "a"):
         raise ValueError(
             "this tokenizer would join the words of a sentence, because it puts no space before the first word of a"
             " text: set add_prefix_space to true, in tokenizer_config.json or in tokenizer.json"

@@ -42,7 +42,7 @@ def bright_images(batch: Any) -> str:
     """Which float images of a batch reach beyond what `jtl.data.augment.normalise` takes, so that it makes them NaN.
 
     Args:
-      batch: a tree; float arrays of four axes are images. What lies on other processes is not looked at.
+      batch: a tree; float arrays of four axes at or below `x` are images. Those on other processes are not looked at.
 
     Returns:
       As "x reaches 255: ..."; empty where there are none.
@@ -53,14 +53,14 @@ def bright_images(batch: Any) -> str:
       'x reaches 255:'
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-        images = jnp.ndim(leaf) == 4 and jnp.issubdtype(leaf.dtype, jnp.floating)
+        names = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
+        images = "x" in names and jnp.ndim(leaf) == 4 and jnp.issubdtype(leaf.dtype, jnp.floating)
         if not images or not leaf.size or not getattr(leaf, "is_fully_addressable", True):
             continue
         brightest = float(np.asarray(leaf).max())
         if brightest > BRIGHTEST:
-            name = "/".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
             return (
-                f"{name} reaches {brightest:g}: normalise makes float images above {BRIGHTEST:g} NaN; give floats in"
-                " [0, 1], or the integers 0 to 255 as they are"
+                f"{'/'.join(names)} reaches {brightest:g}: float images above {BRIGHTEST:g} become NaN where they are"
+                " normalised; give floats in [0, 1], or the integers 0 to 255 as they are"
             )
     return ""

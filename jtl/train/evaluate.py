@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jtl import rng
+from jtl._tracing import scope
 from jtl.data.pipeline import matched
 from jtl.metrics import accumulate
 from jtl.model import Variables
@@ -163,6 +164,7 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
     devices. `run` is compiled once per mesh and shape of a batch.
     """
     compiled: dict[Mesh, Callable] = {}
+    notes: set[str] = set()  # of what was traced
 
     def through(
         variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
@@ -177,7 +179,8 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
         if mesh not in compiled:
 
             def counted(variables, batch, key, index):
-                return run(variables, batch, key, index), index + 1
+                with scope.noting(notes):
+                    return run(variables, batch, key, index), index + 1
 
             compiled[mesh] = jax.jit(counted, out_shardings=whole)
 
@@ -193,20 +196,20 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
             for batch in batches:
                 found, index = compiled[mesh](variables, batch, key, index)
                 if pending is not None:
-                    yield _read(*pending), pending[1]
+                    yield _read(*pending, "normalise" in notes), pending[1]
                 pending = (found, batch)
                 seen += sum(rows(batch).values())
         assert pending is not None  # there is at least one batch
-        yield _read(*pending), pending[1]
+        yield _read(*pending, "normalise" in notes), pending[1]
         agree(mesh, "processes give batches of different sizes", {"the rows of all": seen})
 
     return through
 
 
-def _read(found: Any, batch: Any) -> Any:
+def _read(found: Any, batch: Any, normalised: bool) -> Any:
     """What was computed of a batch, as NumPy arrays; refuses a NaN that images of another range have made."""
     found = jax.device_get(found)
-    if any(jnp.issubdtype(a.dtype, jnp.floating) and np.isnan(a).any() for a in jax.tree.leaves(found)):
+    if normalised and any(jnp.issubdtype(a.dtype, jnp.floating) and np.isnan(a).any() for a in jax.tree.leaves(found)):
         with jax.transfer_guard("allow"):
             why = bright_images(batch)
         if why:

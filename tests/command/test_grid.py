@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jtl import cli
-from jtl.command import sweep
+from jtl.command import sweep, swept
 from jtl.command.grid import name_of, points, words_of
 from jtl.command.settings import Settings
 from jtl.command.swept import _parsed, ranking
@@ -27,7 +27,8 @@ def test_no_two_points_share_a_folder():
     assert len(set(names)) == 6
     assert names[2] == "weights=a_b-seed=0"
     assert "/" not in "".join(names)
-    assert len(name_of({"weights": 300 * "é"}).encode()) <= 255  # as file systems have it
+    for letter in ("é", "数"):
+        assert len(name_of({"weights": "/" + 300 * letter}).encode()) <= 255  # as file systems have it
 
 
 def _execute(words):
@@ -113,3 +114,10 @@ def test_a_sweep_whose_run_diverged_ends_with_status_1(tmp_path, capsys):
     assert told.err.count("jtl: the run of rate=9, halved=") == 2
     scores = [line.split()[2] for line in told.out.splitlines() if line.startswith("rate=")]
     assert scores == ["0.5", "0.25", "nan", "nan"]
+
+
+def test_a_value_that_a_run_refuses_does_not_end_the_sweep_before_it():
+    command = ["finetune", "photos", "--weights", "w"]
+    assert swept.ranking(command, ["ways=head,last", "learning_rate=1e-2,1e-4"], None) == "validation accuracy"
+    with pytest.raises(ValueError, match=r"learning_rate=0\.01 with ways='head'"):
+        swept.execute(lambda words: None)([*command, "--ways", "head", "--learning-rate", "1e-2"])

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -58,3 +59,10 @@ def test_links_stay_and_pipes_are_written(tmp_path):
     write_whole(tmp_path / "pipe", "b")
     assert os.read(reader, 9) == b"b"
     os.close(reader)
+
+
+def test_a_pipe_of_the_process_is_written_straight():
+    code = (
+        "from pathlib import Path; from jtl.command.written import write_whole; write_whole(Path('/dev/stdout'), 'a')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "a"

@@ -90,10 +90,20 @@ def test_labels_with_a_column_for_each_class_change_their_columns(kind):
     theirs = ("cat", "ant", "bee")
     data = jtl.data.arrays(np.zeros((3, 2)), y, batch_size=3, shuffle=False, classes=theirs, ignore=-1)
     for ours in (("ant", "bee", "cat"), NAMES):
-        wanted = np.stack([y[:, theirs.index(name)] if name in theirs else np.zeros(3, kind) for name in ours], 1)
+        lacks = np.full(3, -1 if kind == np.int32 else 0, kind)  # not known, or of no weight
+        wanted = np.stack([y[:, theirs.index(name)] if name in theirs else lacks for name in ours], 1)
         np.testing.assert_array_equal(matched(data, ours, "data")[0]["y"], wanted)
     tags = jtl.data.arrays(np.zeros((1, 2)), np.array([[1, 0, 2]]), batch_size=1, shuffle=False, classes=theirs)
     np.testing.assert_array_equal(matched(tags, ("ant", "bee", "cat"), "data")[0]["y"], [[0, 2, 1]])
+
+
+def test_tags_as_wide_as_the_classes_keep_the_kind_of_the_first_batch():
+    theirs, ours, x = ("cat", "ant", "bee"), ("ant", "bee", "cat"), np.zeros((2, 2))
+    tags = jtl.data.arrays(x, np.array([[1, 0, 2], [1, 0, 1]]), batch_size=1, shuffle=False, classes=theirs)
+    np.testing.assert_array_equal(matched(tags, ours, "data")[1]["y"], [[0, 2, 0]])  # values, as those before
+    mixed = jtl.data.arrays(x, np.array([[1, 0, 1], [1, 0, 2]]), batch_size=1, shuffle=False, classes=theirs)
+    with pytest.raises(ValueError, match="batch 1 has the label 2, and the first batch 0 and 1 in 3 columns"):
+        matched(mixed, ours, "data")[1]
 
 
 def decomposed(names):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from jtl.data.arrays import arrays
+from jtl.data.balanced import balanced
 from jtl.data.folder import folder
 from jtl.data.pair import pair
 from jtl.data.subsets import split, subset
@@ -78,5 +79,11 @@ def test_what_does_not_fit_is_named():
         subset(DATA, [-1, 3])
     with pytest.raises(ValueError, match="rows of float64"):
         subset(DATA, [0.5])
+    with pytest.raises(ValueError, match="split of balanced data, which draws rows of its own: split first"):
+        split(balanced(DATA, Y), {"val": 0.2})
+    with pytest.raises(ValueError, match=r"label [01] is only in groups that were drawn for val"):
+        split(DATA, {"val": 0.2}, groups=Y)
+    with pytest.raises(ValueError, match=r"labels of shape \(1,\)"):
+        split(DATA, {"val": 0.2}, labels=["x"], groups=Y)
     with pytest.raises(TypeError, match=r"split takes data of .* and this is a Pair"):
         split(pair(DATA, DATA), {"val": 0.2})

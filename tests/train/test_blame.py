@@ -38,13 +38,21 @@ def of_bright_images():
 def test_evaluation_and_prediction_refuse_images_whose_range_made_them_nan(dtype):
     net, variables, data = of_bright_images()
     variables = jax.tree.map(lambda a: a.astype(dtype), variables)
-    told = r"x reaches 255: normalise makes float images above 4 NaN; give floats in \[0, 1\]"
+    told = r"x reaches 255: float images above 4 become NaN where they are normalised; give floats in \[0, 1\]"
     with pytest.raises(ValueError, match=told):
         jtl.evaluate(jtl.evaluation(net), variables, data)
     with pytest.raises(ValueError, match=told):
         jtl.predict(net, variables, data)
     right = jtl.data.arrays(np.asarray(data[0]["x"]) / 255, batch_size=8, shuffle=False)
     assert np.isfinite(jtl.predict(net, variables, right).astype(np.float32)).all()
+
+
+def test_a_nan_of_a_network_that_does_not_normalise_is_not_blamed_on_images():
+    net = jtl.network(backbone=jtl.backbones.mlp((4,)), head=jtl.heads.linear(3))
+    x = np.full((8, 2, 2, 3), 9.0, np.float32)
+    variables = jax.tree.map(lambda a: a * jnp.nan, net.init(jax.random.key(0), x))
+    data = jtl.data.arrays(x, np.zeros(8, int), batch_size=8, shuffle=False)
+    assert np.isnan(jtl.evaluate(jtl.evaluation(net), variables, data)["loss"])
 
 
 def test_training_names_images_whose_range_made_the_loss_nan(key):
@@ -58,6 +66,7 @@ def test_images_within_the_range_and_other_arrays_are_not_blamed():
     assert bright_images({"x": np.full((1, 2, 2, 3), 3.9)}) == ""
     assert bright_images({"x": np.full((1, 2, 2, 3), 255)}) == ""  # integers
     assert bright_images({"x": np.full((5, 7), 255.0)}) == ""
+    assert bright_images({"x": np.zeros((1, 4, 4, 1)), "y": np.full((1, 4, 4, 1), 80.0)}) == ""  # depths
 
 
 def test_a_batch_that_is_a_tuple_is_refused(key):

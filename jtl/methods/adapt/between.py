@@ -1,11 +1,12 @@
 """An alignment of other views than `source` and `target`: of a second source, of several together, of two sources."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jtl.methods.adapt.own_norms import NAME
 from jtl.methods.views import View, Views, needs
 from jtl.objective import NONE, Objective, as_objective
 from jtl.typing import Aux, Key, Params, Stats
@@ -52,12 +53,21 @@ def between(
         return {**views, **{role: _joined([views[name] for name in names]) for role, names in named.items()}}
 
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[Any, Aux]:
-        return inner(params, stats, renamed(views), key, step)
+        return inner(_own_norms_of(params, named), stats, renamed(views), key, step)
 
     def init(key: Key, views: Views, given: Any = NONE) -> Any:
         return inner.init(key, jax.eval_shape(renamed, views), given)
 
     return Objective(run, init, inner.commit)
+
+
+def _own_norms_of(params: Params, named: Mapping[str, Sequence[str]]) -> Params:
+    """The parameters with the domains that have norms of their own under the names that the alignment knows."""
+    if NAME not in params:
+        return params
+    own = {name: layers for name, layers in params[NAME].items() if name not in named}
+    own |= {role: params[NAME][name] for role, names in named.items() for name in names if name in params[NAME]}
+    return {**params, NAME: own}
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -72,8 +72,9 @@ def distillation(
             z, kept = _of(view.output, head, "network")
             t = jax.lax.stop_gradient(_of(target, head, "teacher")[0])
             values = divergence(z, t, temperature) if loss is None else loss(z, t)
-            kept = positions(jnp.shape(values), view.features, view.x) if kept is None else kept
-            sums.append(mean(values, view.mask, kept))
+            kept = positions(z.shape, view.features, view.x) if kept is None else kept
+            of_each = kept is not None and jnp.shape(values)[:2] == kept.shape
+            sums.append(mean(values, view.mask, kept if of_each else None))
         total, count = sum(s.total for s in sums), sum(s.count for s in sums)
         return {name: Mean(total, count).scale(weight)}, Aux(stats)
 

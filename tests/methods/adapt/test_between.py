@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from nets import batch, parts
+from nets import batch, normed, parts, top
 
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.between import between
 from jtl.methods.adapt.coral import coral
 from jtl.methods.adapt.dann import dann
+from jtl.methods.adapt.mean_teacher import mean_teacher
+from jtl.networks import network
 from jtl.params import select
 from jtl.train.step import make_step
 
@@ -92,3 +94,17 @@ def test_rows_of_joined_views_that_are_masked_reach_no_gradient(setup):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+
+
+def test_norms_of_a_domains_own_are_known_by_the_name_of_its_view(setup):
+    net = network(backbone=normed(6), head=top(3))
+    term = between(mean_teacher(net, student="target"), target="second")
+    rows = {**ROWS, "second": {**ROWS["second"], "x": ROWS["second"]["x"][:8]}}
+    for own, refused in (("second", True), ("target", False)):
+        objective = adapt(net, alignments=[term], own_norms=(own,), metrics={})
+        variables = objective.init(jax.random.key(1), rows)
+        if refused:
+            with pytest.raises(ValueError, match="normalisation layers"):
+                objective(variables.params, variables.stats, rows, jax.random.key(2), 0)
+        else:
+            objective(variables.params, variables.stats, rows, jax.random.key(2), 0)
