@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jtl.params import Table, flatten, match, unflatten
@@ -37,8 +38,9 @@ def scale(table: Table) -> optax.GradientTransformation:
       ([-1.0], [-10.0])
     """
     for pattern, factor in table:
-        known = not callable(factor) and not isinstance(factor, jax.core.Tracer)
-        if known and (isinstance(factor, str) or not 0 <= factor < np.inf):
+        if callable(factor) or isinstance(factor, Tracer):
+            continue
+        if isinstance(factor, str) or not 0 <= factor < np.inf:
             raise ValueError(f"the factor of {pattern!r} is {factor!r}: give a number of at least 0, or a function")
 
     def init(params: Any) -> Any:
@@ -139,7 +141,7 @@ def layer_order(params: Params, top: str) -> list[str]:
 
 
 def _check_rate(learning_rate: Any) -> None:
-    if not isinstance(learning_rate, jax.core.Tracer) and not 0 <= learning_rate < np.inf:
+    if not isinstance(learning_rate, Tracer) and not 0 <= learning_rate < np.inf:
         raise ValueError(f"learning_rate={learning_rate}: give a finite number of at least 0")
 
 

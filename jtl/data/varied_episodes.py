@@ -143,15 +143,15 @@ def sample_varied(
       by class. Rows that are not there have the mask False, and x is 0 there, in every array of a dict.
 
     Example:
-      >>> import functools, jax, numpy as np, jtl
+      >>> import jax, numpy as np, jtl
       >>> bank = jtl.data.bank(np.zeros((9, 2), np.float32), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]))
       >>> keys = jax.random.split(jax.random.key(0), 4)
-      >>> draw = functools.partial(jtl.data.sample_varied, way=(2, 3), shot=1, query=2, largest=3)
-      >>> tasks = jax.eval_shape(draw, keys, bank)
+      >>> tasks = jtl.data.sample_varied(keys, bank, way=(2, 3), shot=1, query=2, largest=3)
       >>> tasks["support"]["mask"].shape, tasks["query"]["x"].shape
       ((4, 3), (4, 6, 2))
     """
     (least, ways), (few, shots) = _range(way), _range(shot)
+    source = jax.tree.map(jnp.asarray, source)  # arrays of the host cannot be indexed by what is drawn
 
     def one(key: Key) -> Batch:
         keys = jax.random.split(key, 6)
@@ -167,7 +167,7 @@ def sample_varied(
         there = jnp.arange(shots + query)[None] < (query + k)[:, None]
         there &= (jnp.arange(ways) < n)[:, None]
         at = jnp.where(there, source.first[chosen][:, None] + rows, 0)
-        examples = jax.tree.map(lambda a: jnp.asarray(a)[at.ravel()], source.x)
+        examples = jax.tree.map(lambda a: a[at.ravel()], source.x)
         if augment is not None:
             examples = augment(keys[5], examples)
 

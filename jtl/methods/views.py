@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import jax.numpy as jnp
+from jaxtyping import Array
+
 
 class View(NamedTuple):
     """One domain's part of a batch, or the whole batch of `finetune`.
@@ -43,3 +46,21 @@ def needs(parts: Mapping[str, Any], names: Sequence[str], who: str, kind: str = 
     missing = [name for name in names if name not in parts]
     if missing:
         raise ValueError(f"{who} needs a {kind} {missing[0]!r}; the batch has {sorted(parts)}")
+
+
+def classes_of_rows(y: Any, who: str, of: str = "source") -> Array:
+    """Labels that are one class a row, int [batch].
+
+    Args:
+      y: of a view.
+      who: needs them.
+      of: the view's name, for the message.
+
+    Raises:
+      ValueError: for none, and for others, as those of mixed batches.
+    """
+    given = None if y is None else jnp.asarray(y)
+    if given is None or given.ndim != 1 or not jnp.issubdtype(given.dtype, jnp.integer):
+        has = "no labels" if given is None else f"labels of {given.dtype} {given.shape}"
+        raise ValueError(f"{who}: the view {of!r} has {has}: give integers [batch], a class for each row")
+    return given

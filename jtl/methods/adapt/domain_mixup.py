@@ -9,7 +9,7 @@ from jtl import losses, ops, rng
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.own_norms import refuse_own
 from jtl.methods.adapt.terms import checked, row_logits, view_of, weighted
-from jtl.methods.views import Views
+from jtl.methods.views import Views, classes_of_rows
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
 from jtl.objective import Objective
@@ -52,9 +52,7 @@ def domain_mixup(
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         refuse_own(params, DOMAINS, name)
         source, target = (view_of(views, d, name) for d in DOMAINS)
-        y = source.y
-        if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(jnp.asarray(y).dtype, jnp.integer):
-            raise ValueError(f"{name}: 'source' must have integer labels [batch]")
+        y = classes_of_rows(source.y, name)
         z, kept = row_logits(views, "target", name)
         _, counts = row_logits(views, "source", name)
         xs, xt = source.x, target.x

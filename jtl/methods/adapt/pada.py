@@ -12,7 +12,7 @@ from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
 from jtl.methods.adapt.terms import checked
 from jtl.methods.finetune.finetune import ACCURACY
-from jtl.methods.views import Views, needs
+from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
@@ -84,9 +84,7 @@ def pada(
         source = batch["source"]
         if source.get("weights") is not None:
             raise ValueError("pada weighs the rows of the source by their class: give it no 'weights'")
-        if jnp.ndim(source["y"]) != 1 or not jnp.issubdtype(jnp.asarray(source["y"]).dtype, jnp.integer):
-            raise ValueError(f"pada: labels of shape {jnp.shape(source['y'])}; give integers [batch]")
-        y = jnp.asarray(source["y"])
+        y = classes_of_rows(source.get("y"), "pada")
         return {**batch, "source": {**source, "weights": jnp.where(y >= 0, gamma[jnp.maximum(y, 0)], 0.0)}}
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:

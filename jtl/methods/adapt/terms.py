@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import ops
-from jtl.methods.views import View, Views, needs
+from jtl.methods.views import View, Views, classes_of_rows, needs
 from jtl.metrics.accumulate import as_terms
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -108,11 +108,7 @@ def labels_of(views: Views, of: str, who: str) -> Array:
     Raises:
       ValueError: where the view has none.
     """
-    y = view_of(views, of, who).y
-    if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(jnp.asarray(y).dtype, jnp.integer):
-        has = "none" if y is None else f"those of shape {jnp.shape(y)}"
-        raise ValueError(f"{who}: the view {of!r} must have integer labels [batch], and has {has}")
-    return ops.gather(jnp.asarray(y))
+    return ops.gather(classes_of_rows(view_of(views, of, who).y, who, of))
 
 
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jtl import ops, rng
 from jtl.methods.finetune.contrastive import against_prototypes, supervised_contrastive, unit_rows
-from jtl.methods.views import View, Views, needs
+from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
@@ -77,7 +77,7 @@ def bi_tuning(
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del key, step
         f, view = rows(views)
-        w, y = classifier(params, f.shape[1]).T, class_of_rows(view, name)
+        w, y = classifier(params, f.shape[1]).T, classes_of_rows(view.y, name)
         kept = (y >= 0) & (y < len(w))
         kept = kept if view.mask is None else kept & (jnp.asarray(view.mask) > 0)
         f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(y)
@@ -94,22 +94,6 @@ def bi_tuning(
         return Variables({**given.params, name: {"kernel": own}}, given.stats)
 
     return Objective(run, init)
-
-
-def class_of_rows(view: View, name: str) -> Any:
-    """The labels of a view, one class a row.
-
-    Raises:
-      ValueError: for a view without labels, and for soft ones.
-    """
-    given = None if view.y is None else jnp.asarray(view.y)
-    if given is None or given.ndim != 1 or not jnp.issubdtype(given.dtype, jnp.integer):
-        has = "no labels" if given is None else f"labels of {given.dtype} {given.shape}"
-        raise ValueError(
-            f"{name}: 'source' has {has}: give integers [batch], because keys are sorted by class; mixed batches have"
-            " no class a row"
-        )
-    return given
 
 
 def vectors_of(features: Mapping[str, Any], feature: str, name: str) -> Any:

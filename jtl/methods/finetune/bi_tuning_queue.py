@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops, rng
 from jtl._tracing import scope
-from jtl.methods.finetune.bi_tuning import class_of_rows, vectors_of
+from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
-from jtl.methods.views import Views, needs
+from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
 from jtl.networks import parts_of
@@ -109,7 +109,7 @@ def bi_tuning_queue(
             seen = backbone.apply(variables, x, train=key is not None, key=dropout)[0]
         z, h = both(params, vectors_of(view.features, feature, name))
         z_key, h_key = jax.lax.stop_gradient(both(averaged, vectors_of(seen, feature, name)))
-        y = class_of_rows(view, name)
+        y = classes_of_rows(view.y, name)
         w = jax.lax.stop_gradient(vectors(params))
         classes, filled = len(w), state["count"]
         inside = (y >= 0) & (y < classes)

@@ -158,5 +158,5 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="give it no 'weights'"):
         CASES["pada"](VARIABLES["pada"].params, VARIABLES["pada"].stats, weighed, KEY, 0)
     soft = {**ROWS, "source": {**ROWS["source"], "y": np.ones((16, 3), np.float32) / 3}}
-    with pytest.raises(ValueError, match=r"pada: labels of shape \(16, 3\)"):
+    with pytest.raises(ValueError, match=r"pada: the view 'source' has labels of .*16, 3"):
         CASES["pada"](VARIABLES["pada"].params, VARIABLES["pada"].stats, soft, KEY, 0)

@@ -180,7 +180,7 @@ def test_labels_of_mixed_batches_are_refused(key):
     objective = finetune(net, terms=[bi_tuning_queue(net)], metrics={})
     soft = {**rows, "y": np.eye(3, dtype=np.float32)[rows["y"]]}
     variables = objective.init(key, rows, start)
-    with pytest.raises(ValueError, match=r"bi_tuning: 'source' has labels of float32 \(8, 3\): give integers"):
+    with pytest.raises(ValueError, match=r"bi_tuning: the view 'source' has labels of float32 \(8, 3\): give integers"):
         objective(variables.params, variables.stats, soft, key, 0)
 
 
