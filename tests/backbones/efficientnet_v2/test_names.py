@@ -58,7 +58,7 @@ def test_what_a_name_says_is_found_again(name):
     ],
 )
 def test_what_images_go_through_by_a_name(name, wanted):
-    assert FAMILY.usual(name, FAMILY.complete(FAMILY.named(name, {}) or {})) == wanted
+    assert FAMILY.usual(name, FAMILY.complete(FAMILY.named(name, {}) or {})) == (*wanted, "round")
 
 
 @pytest.mark.parametrize(

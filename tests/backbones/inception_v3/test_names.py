@@ -43,7 +43,7 @@ def test_transform_input_is_preprocessing():
     family = FAMILIES["inception_v3"]
     changed, plain = (family.usual("inception_v3", family.complete({"transform_input": t})) for t in (True, False))
     assert changed[:3] == plain[:3] == (342, 299, "bilinear")
-    (mean, std), (m, s) = plain[3:], (np.array(v) for v in IMAGENET)
+    (mean, std), (m, s) = plain[3:5], (np.array(v) for v in IMAGENET)
     pixels = np.random.default_rng(0).random((4, 3))
     theirs = (pixels - mean) / std * (s / 0.5) + (m - 0.5) / 0.5
     np.testing.assert_allclose((pixels - changed.mean) / changed.std, theirs, atol=1e-12)
