@@ -41,8 +41,8 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     if command[0] == "adapt" and by is None and watched != {None}:
         raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
     kind = parsers.Finetune if command[0] == "finetune" else parsers.Adapt
-    # An unknown option ends the sweep before all runs; a value that a run refuses ends that run alone.
-    runs = [_parsed(kind, [*command[1:], *words_of(point)]) for point in options]
+    # A mistake in an option ends the sweep before all runs.
+    runs = [parsers.checked(_parsed(kind, [*command[1:], *words_of(point)])) for point in options]
     if by is not None:
         return by
     return FINETUNED[0] if command[0] == "finetune" else _watched(runs[0])

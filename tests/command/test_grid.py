@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jtl import cli
-from jtl.command import sweep, swept
+from jtl.command import sweep
 from jtl.command.grid import name_of, points, words_of
 from jtl.command.settings import Settings
 from jtl.command.swept import _parsed, ranking
@@ -116,8 +116,8 @@ def test_a_sweep_whose_run_diverged_ends_with_status_1(tmp_path, capsys):
     assert scores == ["0.5", "0.25", "nan", "nan"]
 
 
-def test_a_value_that_a_run_refuses_does_not_end_the_sweep_before_it():
+def test_options_that_do_not_go_together_are_told_before_all_runs():
     command = ["finetune", "photos", "--weights", "w"]
-    assert swept.ranking(command, ["ways=head,last", "learning_rate=1e-2,1e-4"], None) == "validation accuracy"
-    with pytest.raises(ValueError, match=r"learning_rate=0\.01 with ways='head'"):
-        swept.execute(lambda words: None)([*command, "--ways", "head", "--learning-rate", "1e-2"])
+    with pytest.raises(ValueError, match=r"^learning_rate=0\.01 with ways='head'"):
+        ranking(command, ["ways=head,last", "learning_rate=1e-2,1e-4"], None)
+    assert ranking(command, ["ways=last,all", "learning_rate=1e-2,1e-4"], None) == "validation accuracy"
