@@ -158,7 +158,7 @@ def decayed(params: Params) -> Tree:
     return unflatten({path: jnp.ndim(leaf) > 1 for path, leaf in flatten(params).items()})
 
 
-def annealed(learning_rate: float, total_steps: int, gain: float = 10.0, power: float = 0.75) -> Schedule:
+def annealed(learning_rate: float | Array, total_steps: int, gain: float = 10.0, power: float = 0.75) -> Schedule:
     """The rate that DANN anneals: `η₀ (1 + gain·p)^(−power)` with `p = step / total_steps`.
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818, section 5.2.

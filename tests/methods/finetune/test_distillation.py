@@ -100,7 +100,8 @@ def padded(tokens: int):
 def test_padding_tokens_do_not_count(key, term):
     def seen(scale):
         def apply(v, x, *, train, key=None):
-            return {"last": scale * x["ids"], "pooled": x["ids"][:, 0]}, v.stats
+            last = scale * jnp.asarray(x["ids"])
+            return {"last": last, "pooled": last[:, 0]}, v.stats
 
         return Model(lambda key, x: Variables({}, {}), apply)
 
