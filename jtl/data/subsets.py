@@ -41,7 +41,7 @@ def split(
     *,
     seed: int = 0,
     labels: Any = None,
-    groups: Sequence[Any] | None = None,
+    groups: Any = None,
 ) -> dict[str, Dataset]:
     """Parts of a data set by name, drawn within each class; what is left is "train".
 
