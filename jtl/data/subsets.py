@@ -9,7 +9,7 @@ import numpy as np
 from jtl.data.pipeline import Dataset, Source
 
 
-def subset(data: Dataset, rows: Any) -> Dataset:
+def subset(data: Any, rows: Any) -> Dataset:
     """The data set of some examples, in the order given.
 
     Args:
@@ -36,7 +36,7 @@ def subset(data: Dataset, rows: Any) -> Dataset:
 
 
 def split(
-    data: Dataset,
+    data: Any,
     shares: Mapping[str, float],
     *,
     seed: int = 0,
