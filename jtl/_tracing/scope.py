@@ -9,8 +9,7 @@ from typing import Any
 import jax
 
 _PATH: ContextVar[tuple[str, ...]] = ContextVar("path", default=())
-_TRAINS: ContextVar[Mapping[str, bool]] = ContextVar("trains", default=MappingProxyType({}))
-_FROZEN: ContextVar[frozenset[str]] = ContextVar("frozen", default=frozenset())
+_TRAINS: ContextVar[tuple[Mapping[str, bool], frozenset[str]]] = ContextVar("trains", default=({}, frozenset()))
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _NOTES: ContextVar[set[str] | None] = ContextVar("notes", default=None)
 _FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default=MappingProxyType({}))
@@ -22,34 +21,31 @@ def path() -> tuple[str, ...]:
 
 
 @contextmanager
-def within(name: str) -> Iterator[None]:
+def _set(variable: ContextVar, value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def within(name: str) -> AbstractContextManager[None]:
     """While entered, `path` ends with the name of this part.
 
     A model that calls others with `params[name]` as their parameters enters it, so that an interceptor knows which of
     them it sees.
     """
-    token = _PATH.set((*_PATH.get(), name))
-    try:
-        yield
-    finally:
-        _PATH.reset(token)
+    return _set(_PATH, (*_PATH.get(), name))
 
 
-@contextmanager
-def training(trains: Mapping[str, bool]) -> Iterator[None]:
+def training(trains: Mapping[str, bool]) -> AbstractContextManager[None]:
     """While entered, `frozen` says of which modules no parameter is trained.
 
     Args:
       trains: whether each parameter is trained, by its path.
     """
     some = {above for path, learns in trains.items() if learns for above in _above(path)}
-    known = _TRAINS.set(trains)
-    token = _FROZEN.set(frozenset(above for path in trains for above in _above(path) if above not in some))
-    try:
-        yield
-    finally:
-        _FROZEN.reset(token)
-        _TRAINS.reset(known)
+    return _set(_TRAINS, (trains, frozenset(above for path in trains for above in _above(path) if above not in some)))
 
 
 def in_place(prefix: str) -> AbstractContextManager[None]:
@@ -58,7 +54,7 @@ def in_place(prefix: str) -> AbstractContextManager[None]:
     Args:
       prefix: ends with a slash.
     """
-    trains = _TRAINS.get()
+    trains, _ = _TRAINS.get()
     own = {path.removeprefix(prefix): learns for path, learns in trains.items() if path.startswith(prefix)}
     return training({**trains, **own})
 
@@ -73,22 +69,17 @@ def nothing_frozen() -> AbstractContextManager[None]:
 
 def frozen(module: tuple[str, ...] = ()) -> bool:
     """Whether a module, by its path below `path`, has parameters and none of them is trained."""
-    return "/".join((*_PATH.get(), *module)) in _FROZEN.get()
+    return "/".join((*_PATH.get(), *module)) in _TRAINS.get()[1]
 
 
 def any_frozen() -> bool:
     """Whether there is a module of which no parameter is trained."""
-    return bool(_FROZEN.get())
+    return bool(_TRAINS.get()[1])
 
 
-@contextmanager
-def without_dropout() -> Iterator[None]:
+def without_dropout() -> AbstractContextManager[None]:
     """While entered, `quiet` is true: modules that no interceptor sees, those of flax.nnx, run without dropout."""
-    token = _QUIET.set(True)
-    try:
-        yield
-    finally:
-        _QUIET.reset(token)
+    return _set(_QUIET, True)
 
 
 def quiet() -> bool:
@@ -96,14 +87,9 @@ def quiet() -> bool:
     return _QUIET.get()
 
 
-@contextmanager
-def noting(notes: set[str]) -> Iterator[None]:
+def noting(notes: set[str]) -> AbstractContextManager[None]:
     """While entered, `note` adds to this set: what a function did that was traced."""
-    token = _NOTES.set(notes)
-    try:
-        yield
-    finally:
-        _NOTES.reset(token)
+    return _set(_NOTES, notes)
 
 
 def note(what: str) -> None:
@@ -113,15 +99,10 @@ def note(what: str) -> None:
         notes.add(what)
 
 
-@contextmanager
-def rounded(full: Any, low: Any) -> Iterator[None]:
+def rounded(full: Any, low: Any) -> AbstractContextManager[None]:
     """While entered, `unrounded` knows the leaves of the tree `full` by those of the tree `low`, its cast."""
     pairs = zip(jax.tree.leaves(low), jax.tree.leaves(full), strict=True)
-    token = _FULL.set({id(a): (a, b) for a, b in pairs})  # with `a` kept alive, so that no other has its id
-    try:
-        yield
-    finally:
-        _FULL.reset(token)
+    return _set(_FULL, {id(a): (a, b) for a, b in pairs})  # with `a` kept alive, so that no other has its id
 
 
 def unrounded(tree: Any) -> Any:

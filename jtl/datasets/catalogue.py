@@ -1,4 +1,4 @@
-"""What can be fetched: addresses, and what becomes of the files."""
+"""The public data sets that can be fetched, with the addresses of their files and the functions that convert them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

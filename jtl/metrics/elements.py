@@ -5,6 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.metrics.accumulate import element_weights
+
 
 def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Array]:
     """Logits [..., classes] and the integer labels [...] of their elements.
@@ -43,12 +45,10 @@ def spread(weights: Any, shape: tuple[int, ...]) -> Array:
       >>> spread(np.array([1.0, 0.0]), (2, 3)).tolist()
       [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     """
-    if weights is None:
-        return jnp.ones(shape)
-    w = jnp.asarray(weights, jnp.float32)
-    if w.shape != shape[: w.ndim]:
-        raise ValueError(f"weights of shape {w.shape} do not fit elements of shape {shape}: give one for each")
-    return jnp.broadcast_to(w.reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
+    w = element_weights(shape, None, weights)
+    if w is None:
+        return jnp.ones(shape, jnp.float32)
+    return jnp.broadcast_to(w.astype(jnp.float32).reshape(w.shape + (1,) * (len(shape) - w.ndim)), shape)
 
 
 def known(y: Any, classes: int) -> Any:

@@ -49,5 +49,5 @@ def test_rows_and_weights_that_do_not_fit_are_named():
     metric, ones = metrics.error_rate(), jnp.ones((3, 3), int)
     with pytest.raises(ValueError, match=r"int32\(3, 3\) and int32\(1, 3\): .* as many rows of each"):
         metrics.edit_distance(ones, ones[:1])
-    with pytest.raises(ValueError, match=r"weights of shape \(3, 3\) do not fit elements of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"weights of shape \(3, 3\) does not fit values of shape \(3,\)"):
         metric.sums(ones, ones, jnp.ones((3, 3)))

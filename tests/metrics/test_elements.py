@@ -30,7 +30,7 @@ def test_labels_that_do_not_fit_are_refused(metric):
         metric.sums(LOGITS, np.array([[0.5, 1.5, 2.0, 0.0]], np.float32), None)
     with pytest.raises(ValueError, match=r"labels y of shape \(1, 3\)"):
         metric.sums(LOGITS, Y[:, :3], None)
-    with pytest.raises(ValueError, match=r"weights of shape \(2,\) do not fit elements of shape \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"weights of shape \(2,\) does not fit values of shape \(1, 4\)"):
         metric.sums(LOGITS, Y, np.ones(2))
 
 
