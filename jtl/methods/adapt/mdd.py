@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Integer
 
 from jtl import heads, losses, ops, rng
 from jtl.methods.adapt.dann import DOMAINS
-from jtl.methods.adapt.terms import checked
+from jtl.methods.adapt.terms import checked, from_top
 from jtl.methods.adapt.views import Views
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
@@ -112,6 +112,8 @@ def disagreement(logits: Float[Array, "batch classes"], y: Integer[Array, "batch
       logits: z, of two classes or more.
       y: the class to disagree with.
     """
-    z = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    z = from_top(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     mine = jax.nn.one_hot(y, z.shape[1], dtype=bool)
-    return jax.nn.logsumexp(z, axis=-1) - jax.nn.logsumexp(jnp.where(mine, -jnp.inf, z), axis=-1)
+    # Not the difference of both logarithms: of a small one no digits would be left.
+    own = jnp.where(mine, z, 0.0).sum(-1)
+    return jax.nn.softplus(own - jax.nn.logsumexp(jnp.where(mine, -jnp.inf, z), axis=-1))

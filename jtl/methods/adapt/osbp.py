@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl._tracing import scope
-from jtl.methods.adapt.terms import checked
+from jtl.methods.adapt.terms import checked, from_top
 from jtl.methods.adapt.views import Views
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
@@ -79,6 +79,6 @@ def undecided(logits: Float[Array, "batch classes"], threshold: float) -> Float[
       logits: z, of two classes or more.
       threshold: t.
     """
-    z = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    z = from_top(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     odds = z[:, -1] - jax.nn.logsumexp(z[:, :-1], axis=-1)
     return threshold * jax.nn.softplus(-odds) + (1 - threshold) * jax.nn.softplus(odds)

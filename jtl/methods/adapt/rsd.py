@@ -84,13 +84,17 @@ def rsd_loss(
     (us, ns), (ut, nt) = _basis(fs), _basis(ft)
     p, cos, q = _svd(jnp.matmul(us.T, ut, precision="highest"))
     pairs = jnp.arange(len(cos)) < jnp.minimum(ns, nt)
-    square = jnp.where(pairs, 1 - cos**2, 0.0)
-    sines = jnp.where(square > SMALL**2, jnp.sqrt(jnp.where(square > SMALL**2, square, 1.0)), 0.0)
+    # sqrt(1 − cos²) of a small angle has no digits left. The sines are the singular values of what one basis has beyond
+    # the other's span, and so is a 1 for each dimension that the other lacks.
+    beyond = ut - jnp.matmul(us, jnp.matmul(us.T, ut, precision="highest"), precision="highest")
+    sine = _svd(beyond)[1]
+    rounding = 10 * jnp.finfo(sine.dtype).eps  # of equal subspaces' sines, which have a gradient of any direction
+    sines = jnp.where(sine > rounding, sine, 0.0).sum() - jnp.maximum(nt - ns, 0)
     rows = max(len(p), len(q))
     p, q = (jnp.pad(jnp.abs(a) * pairs[None], ((0, rows - len(a)), (0, 0))) for a in (p, q))
     gap = ((p - q) ** 2).sum()
     apart = jnp.where(gap > 0, jnp.sqrt(jnp.where(gap > 0, gap, 1.0)), 0.0)
-    return jnp.where(ms.any() & mt.any(), sines.sum() + mismatch * apart, 0.0)
+    return jnp.where(ms.any() & mt.any(), sines + mismatch * apart, 0.0)
 
 
 def _basis(f: Array) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jtl import ops
 from jtl.methods.views import View, Views, classes_of_rows, needs
@@ -153,3 +153,16 @@ def _gram_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
     (f,), (df,) = primals, tangents
     half = jnp.matmul(df, f.T, precision="highest")  # the other product of the rule is its transpose
     return _gram(f), half + half.T
+
+
+def from_top(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
+    """Each row less its largest logit, a constant: with a large offset the differences of logits lose their digits.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.adapt.terms import from_top
+      >>> from_top(jnp.array([[1e6, 1e6 - 1]])).tolist()
+      [[0.0, -1.0]]
+    """
+    down = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    return jnp.maximum(down, jnp.finfo(logits.dtype).min)  # the distance of two finite logits can be infinite

@@ -44,6 +44,23 @@ def test_certain_rows_have_finite_values_and_gradients():
     np.testing.assert_allclose(slope[0], [1, -1 / (1 + np.exp(-5)), -1 / (1 + np.exp(5))], rtol=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_an_offset_of_all_logits_changes_nothing(offset):
+    z = np.array([[2.0, 0.0, -1.0], [0.5, 0.25, 4.0]])
+    value, slope = jax.value_and_grad(lambda z: disagreement(z, jnp.array([1, 2])).sum())(jnp.float32(z + offset))
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose(value, -np.log(1 - p[[0, 1], [1, 2]]).sum(), rtol=1e-6)
+    y = np.eye(3)[[1, 2]]
+    np.testing.assert_allclose(slope, p * (y - p[[0, 1], [1, 2], None]) / (1 - p[[0, 1], [1, 2], None]), rtol=1e-5)
+
+
+def test_every_finite_logit_has_a_finite_value():
+    z = jnp.array([[3e38, -3e38], [-3e38, 3e38]], jnp.float32)
+    value, slope = jax.value_and_grad(lambda z: disagreement(z[:1], jnp.array([1])).sum())(z)
+    assert (float(value), np.isfinite(slope).all()) == (0.0, True)
+    assert np.isfinite(disagreement(z[1:], jnp.array([1]))).all()
+
+
 def test_value_and_gradient_are_the_formula_row_by_row(key):
     with jax.enable_x64():
         looked, w = views(), np.random.default_rng(1).normal(size=(4, 3))

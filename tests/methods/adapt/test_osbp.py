@@ -42,6 +42,13 @@ def test_values_and_gradients_are_those_of_the_formula():
     assert np.isfinite(jax.grad(lambda z: undecided(z, 0.5).sum())(far)).all()
 
 
+def test_an_offset_of_all_logits_changes_nothing():
+    z = np.array([[2.0, 0.0, -1.0], [0.5, 0.25, 4.0]], np.float32)
+    run = jax.value_and_grad(lambda z: undecided(z, 0.3).sum())
+    for a, b in zip(run(jnp.asarray(z)), run(jnp.asarray(z + 2**20)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_the_head_learns_and_the_features_get_the_reverse(key):
     """Against the same term without reversal, written out: the head's gradient is equal, the backbone's −λ times it."""
     rows = domains()

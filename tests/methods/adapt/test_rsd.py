@@ -39,6 +39,36 @@ def test_the_gradient_is_that_of_differences():
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [(5, 5), (3, 5), (5, 3)])
+@pytest.mark.parametrize("apart", [1e-2, 1e-3, 1e-4])
+def test_small_angles_have_their_digits(apart, rows):
+    """`sqrt(1 − cos²)` of float32 has none below 1e-3; the reference is the residual's nuclear norm in float64."""
+    s = np.random.default_rng(2).normal(size=(max(rows), 40))
+    t = s + apart * np.random.default_rng(3).normal(size=s.shape)
+    s, t = s[: rows[0]].astype(np.float32), t[: rows[1]].astype(np.float32)
+
+    def exact(s, t):
+        small, large = (np.linalg.qr(a.T)[0] for a in sorted((s, t), key=len))
+        return np.linalg.svd(small - large @ (large.T @ small), compute_uv=False).sum()
+
+    value, (g, h) = GRAD(s, t)
+    wide = s.astype(np.float64), t.astype(np.float64)
+    np.testing.assert_allclose(value, exact(*wide), rtol=2e-6 / apart)
+    along = [np.random.default_rng(i).normal(size=a.shape) for i, a in enumerate(wide)]
+    step = 1e-4 * apart
+    ahead, behind = (exact(*(a + k * b for a, b in zip(wide, along, strict=True))) for k in (step, -step))
+    slope = float((g * along[0]).sum() + (h * along[1]).sum())
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-5 / apart)
+
+
+def test_equal_subspaces_have_neither_value_nor_gradient():
+    s = np.random.default_rng(2).normal(size=(5, 40)).astype(np.float32)
+    value, (g, h) = GRAD(s, 2 * s[::-1])
+    assert value == 0
+    assert (np.asarray(g) == 0).all()
+    assert (np.asarray(h) == 0).all()
+
+
 def test_masked_rows_and_the_scale_do_not_count():
     bad = np.concatenate([S, np.full((2, 12), np.nan)]).astype(np.float32)
     mask = np.arange(7) < 5

@@ -133,7 +133,7 @@ def centroid_labels(
 
     With `g_i = [f_i; 1] / ‖[f_i; 1]‖`, the first centroids are `c_k = Σ_i p_ik g_i / Σ_i p_ik`, and the rows' labels
     their nearest; the second are the means of the rows with each label. A class that no row is predicted as has no
-    centroid.
+    centroid, and in the second round none that no row is nearest to.
 
     Args:
       features: what the classifier reads.
@@ -152,9 +152,9 @@ def centroid_labels(
     g /= np.linalg.norm(g, axis=1, keepdims=True)
     e = np.exp(z - z.max(1, keepdims=True))
     share = e / e.sum(1, keepdims=True)
-    there = np.unique(z.argmax(1))
     labels = z.argmax(1)
     for _ in range(2):
+        there = np.unique(labels)
         centres = share.T @ g / (1e-8 + share.sum(0))[:, None]
         centres = centres[there] / np.maximum(np.linalg.norm(centres[there], axis=1, keepdims=True), 1e-12)
         labels = there[(g @ centres.T).argmax(1)]

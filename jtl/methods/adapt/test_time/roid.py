@@ -30,7 +30,8 @@ def roid(
     `L_SCE = −½ Σ_c (p_c log p̃_c + p̃_c log p_c)`; L_SLR is `soft_likelihood_ratio`. The weights, which have no gradient,
     are `w_i = exp(d_i s_i / T)`: d_i is `1 − cos(p_i, m)`, m the moving average of mean predictions, and s_i is `−H_i`,
     both scaled to [0, 1] over the batch; a row whose d_i is below the batch's mean weighs 0. The output is
-    `log p_i + log π`, π the smoothed mean prediction of the batch (prior correction).
+    `log p_i + log π`, π the smoothed mean prediction of the batch (prior correction). The authors' code multiplies the
+    logits by π instead.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
@@ -39,7 +40,8 @@ def roid(
       momentum: of m, which starts uniform.
 
     Returns:
-      A test-time objective; give its stream `after=ensemble(0.99)`.
+      A test-time objective with the metrics `selected`, the share of rows that weigh more than 0, and `entropy`; give
+      its stream `after=ensemble(0.99)`.
 
     Raises:
       ValueError: for a temperature that is not positive, or a momentum out of [0, 1].
@@ -78,7 +80,8 @@ def roid(
         corrected = jax.nn.log_softmax(logits.astype(jnp.float32)) + jnp.log(smoothed)[None]
         used = Mean(jnp.sum(weights > 0, dtype=jnp.float32), count.astype(jnp.float32))
         stats = {**stats, NAME: jnp.where(count > 0, new, average)}
-        return terms, Aux(stats, {"selected": used}, {"output": corrected})
+        found = {"selected": used, "entropy": mean(entropy(clean), rows)}
+        return terms, Aux(stats, found, {"output": corrected})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         made = with_net(net)(key, batch, given)

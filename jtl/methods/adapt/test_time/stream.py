@@ -24,7 +24,7 @@ class StreamState(NamedTuple):
       opt: the optimizer's state.
       start: the adapted parameters, the statistics and the optimizer's state at the start, for resets.
       step: batches seen.
-      loss: the moving average of the loss that the guard watches; NaN before the first batch and after a reset.
+      loss: the moving average that the guard watches; NaN before the first batch and after a reset.
       resets: how often the guard has reset the stream.
       key: root of the randomness.
     """
@@ -72,9 +72,10 @@ def stream(
       tx: an optimizer.
       trainable: which parameters adapt; all others stay bit-equal. By default those of normalisation layers.
       after: `after(key, params, start) -> params` of the adapted ones, after each update: `restore`, `ensemble`.
-      guard: the stream starts again where the moving average of the loss, `0.9 m + 0.1 loss`, is below this: a model
-        that gives every row one class with certainty has an entropy near 0. None for no guard. SAR's is 0.2. A batch
-        without a row that counts, as one of which SAR selects none, leaves the average as it is.
+      guard: the stream starts again where the moving average `0.9 m + 0.1 loss` is below this: a model that gives every
+        row one class with certainty has an entropy near 0. Where the objective has a metric `entropy`, as `roid`,
+        whose loss is negative where predictions are certain, the average is of that. None for no guard. SAR's is
+        0.2. A batch without a row that counts, as one of which SAR selects none, leaves the average as it is.
       episodic: see above.
 
     Raises:
@@ -116,9 +117,13 @@ def stream(
             if "output" not in aux.outputs:
                 raise ValueError(f"a test-time objective gives the logits as output; it gives {sorted(aux.outputs)}")
             counted = jnp.all(jnp.stack([jnp.asarray(term.count > 0) for term in terms.values()]))
-            return accumulate.total(terms), (aux, counted)
+            total = accumulate.total(terms)
+            watched = total
+            if "entropy" in aux.metrics:
+                watched = accumulate.total(accumulate.as_terms(aux.metrics["entropy"]))
+            return total, (aux, counted, watched)
 
-        (value, (aux, counted)), grads = jax.value_and_grad(loss, has_aux=True)(part, state.variables.stats)
+        (_, (aux, counted, watched)), grads = jax.value_and_grad(loss, has_aux=True)(part, state.variables.stats)
         updates, opt = tx.update(grads, state.opt, part)
         moved: Any = optax.apply_updates(part, updates)
         if after is not None:
@@ -126,7 +131,7 @@ def stream(
         stats = objective.commit(aux.stats, merge(moved, rest))
         fine = jnp.isfinite(optax.tree.norm(grads))
         moved, stats, opt = _where(fine, (moved, stats, opt), (part, state.variables.stats, state.opt))
-        average = jnp.where(jnp.isnan(state.loss), value, 0.9 * state.loss + 0.1 * value).astype(jnp.float32)
+        average = jnp.where(jnp.isnan(state.loss), watched, 0.9 * state.loss + 0.1 * watched).astype(jnp.float32)
         new = StreamState(
             Variables(merge(moved, rest), stats),
             opt,

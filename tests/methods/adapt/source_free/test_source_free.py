@@ -52,6 +52,16 @@ def test_pseudo_labels_are_two_rounds_of_centroids():
     assert (first != z.argmax(1)).any()
 
 
+def test_a_class_without_rows_has_no_centroid_in_the_second_round():
+    """Its mean would be zeros, nearer by cosine than each centroid on the other side."""
+    f = np.array([[6.0, 3], [-5, -8], [-7, 8], [-1, -7]])
+    z = np.array([[0.5, 0.3, 0.7], [0.4, 0.2, 0.9], [0.7, 0.5, 0], [0, 0.4, 0.4]])
+    first = nearest_by_hand(f, np.exp(z) / np.exp(z).sum(1, keepdims=True))
+    assert sorted(set(first)) == [0, 2]
+    assert set(z.argmax(1)) == {0, 1, 2}
+    np.testing.assert_array_equal(centroid_labels(f, z), nearest_by_hand_of_labels(f, first, [0, 2]))
+
+
 def nearest_by_hand_of_labels(f, labels, classes):
     g = [np.append(row, 1) / np.linalg.norm(np.append(row, 1)) for row in f]
     centres = {k: np.mean([g[i] for i in range(len(g)) if labels[i] == k] or [np.zeros(5)], axis=0) for k in classes}

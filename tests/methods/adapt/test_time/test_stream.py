@@ -16,6 +16,7 @@ from jtl.methods.adapt.test_time.roid import roid
 from jtl.methods.adapt.test_time.sar import sar
 from jtl.methods.adapt.test_time.stream import ensemble, restore, stream
 from jtl.methods.adapt.test_time.tent import batch_statistics, tent
+from jtl.metrics.accumulate import total
 from jtl.model import Variables, from_linen
 from jtl.networks import network
 from jtl.nn.batch_norm import BatchNorm
@@ -24,6 +25,7 @@ from jtl.params import flatten, select
 NET = network(backbone=normed(8), head=top(3))
 X = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
 BATCH = {"x": X}
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +176,24 @@ def test_the_guard_starts_again_where_the_loss_is_low(variables):
         jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
     with pytest.raises(ValueError, match="guard=0"):
         stream(tent(NET), optax.sgd(0.1), guard=0)
+
+
+def test_the_guard_of_a_loss_that_is_no_entropy_watches_the_entropy(variables):
+    """ROID's loss is negative where predictions are certain: a guard of the loss would reset at every batch."""
+    sure = variables._replace(
+        params={**variables.params, "head": jax.tree.map(lambda a: 9 * a, variables.params["head"])}
+    )
+    loss, aux = roid(NET, None)(sure.params, roid(NET, None).init(KEY, BATCH, sure).stats, BATCH, KEY, 0)
+    h = float(aux.metrics["entropy"].value)
+    assert total(loss) < 0 < h
+    z = np.asarray(NET.apply(sure, BATCH["x"], train=True)[0].output, np.float64)
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    np.testing.assert_allclose(h, -(p * np.log(p)).sum(1).mean(), rtol=1e-4)
+    for guard, resets in ((0.99 * h, 0), (1.01 * h, 1)):
+        adapting = stream(roid(NET, None), optax.sgd(0.0), guard=guard)
+        state, _ = jax.jit(adapting.step)(adapting.init(sure, KEY, BATCH), BATCH)
+        assert int(state.resets) == resets
 
 
 def test_batches_without_a_reliable_row_do_not_trip_the_guard(variables):

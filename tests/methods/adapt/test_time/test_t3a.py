@@ -65,14 +65,32 @@ def test_a_head_that_is_not_linear_is_told():
         t3a(NET, capacity=0)
 
 
+def pooled(h):
+    """The variance over the rows of all batches, of each of which the own one is unbiased."""
+    middle = np.concatenate(h).mean(0)
+    return sum(len(a) * (a.var(0, ddof=1) + (a.mean(0) - middle) ** 2) for a in h) / sum(map(len, h))
+
+
+@pytest.mark.parametrize("sizes", [(64, 64), (120, 8)])
+def test_ada_bn_of_sorted_and_uneven_batches_is_that_of_all_rows(sizes):
+    """A mean of the batches' own variances leaves out what their means differ by."""
+    net = network(backbone=normed(6), head=top(3))
+    x = np.random.default_rng(0).normal(size=(128, 5)).astype(np.float32) + 10 * (np.arange(128) >= 64)[:, None]
+    variables = net.init(jax.random.key(0), x)
+    found = ada_bn(net, variables, np.split(x, [sizes[0]])).stats["backbone"]["norm"]
+    h = x @ np.asarray(variables.params["backbone"]["layer"]["kernel"])
+    np.testing.assert_allclose(found["mean"], h.mean(0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["var"], h.var(0), rtol=2e-2)  # of batches it is unbiased, by n / (n − 1)
+
+
 def test_ada_bn_has_the_targets_statistics():
     net = network(backbone=normed(6), head=top(3))
     variables = net.init(jax.random.key(0), BATCHES[0])
     moved = ada_bn(net, variables, BATCHES)
     h = [x @ np.asarray(variables.params["backbone"]["layer"]["kernel"]) for x in BATCHES]
     found = moved.stats["backbone"]["norm"]
-    np.testing.assert_allclose(found["mean"], np.mean([a.mean(0) for a in h], axis=0), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(found["var"], np.mean([a.var(0, ddof=1) for a in h], axis=0), rtol=1e-3)
+    np.testing.assert_allclose(found["mean"], np.concatenate(h).mean(0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["var"], pooled(h), rtol=1e-3)
     jax.tree.map(np.testing.assert_array_equal, moved.params, variables.params)
     with pytest.raises(ValueError, match="at least one batch"):
         ada_bn(net, variables, [])
@@ -106,7 +124,7 @@ def test_ada_bn_is_exact_for_large_activations(scale):
     variables = net.init(jax.random.key(0), BATCHES[0])
     moved = ada_bn(net, variables, [scale * x for x in BATCHES]).stats["backbone"]["norm"]
     h = [scale * x.astype(np.float64) @ np.asarray(variables.params["backbone"]["layer"]["kernel"]) for x in BATCHES]
-    np.testing.assert_allclose(moved["var"], np.mean([a.var(0, ddof=1) for a in h], axis=0), rtol=1e-4)
+    np.testing.assert_allclose(moved["var"], pooled(h), rtol=1e-4)
 
 
 def test_ada_bn_sees_no_stochastic_depth():
