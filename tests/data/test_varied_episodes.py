@@ -108,7 +108,7 @@ def test_all_of_every_class_and_nothing_to_vary():
         ({"way": 5, "within_groups": True}, "way is 5, but group 0 has only 4 classes"),
         ({"shot": 2}, "shot 2 \\+ query 3 exceed the 4 examples of class 0"),
         ({"shot": (1, 10)}, "no class has more than 9 left"),
-        ({"tasks": 0}, "tasks is 0"),
+        ({"tasks": 0}, "tasks=0"),
     ],
 )
 def test_bad_options(options, message):
