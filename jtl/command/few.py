@@ -19,6 +19,7 @@ from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import shares as shares_of
 from jtl.command.source import Examples
+from jtl.command.splits import copies, named
 from jtl.data import augment
 from jtl.methods.finetune.finetune import evaluation
 from jtl.methods.meta.inner_loop import Adapt, adapt_to
@@ -43,8 +44,9 @@ class Few:
     Args:
       loaded: the network with the weights that are saved.
       support: the labelled examples.
-      held_out: softmax of each of them by prototypes of the others, [examples, classes]; NaN where it is alone in its
-        class.
+      first: of each of them the place of the first one that equals it, [examples].
+      held_out: softmax of each of them by prototypes of the others that do not equal it, [examples, classes]; NaN where
+        its class has no other.
       query: the examples to predict.
       shares: their softmax, [examples, classes].
       notes: what the user should know.
@@ -52,6 +54,7 @@ class Few:
 
     loaded: Pretrained
     support: Examples
+    first: np.ndarray
     held_out: np.ndarray
     query: list[Any]
     shares: np.ndarray
@@ -59,8 +62,11 @@ class Few:
 
     @property
     def right(self) -> np.ndarray:
-        """Of the examples that are not alone in their class, whether the others predict it: bool [judged]."""
-        judged = ~np.isnan(self.held_out[:, 0])
+        """Of the examples that are not alone in their class, whether the others predict it: bool [judged].
+
+        Of equal examples the first alone is judged.
+        """
+        judged = ~np.isnan(self.held_out[:, 0]) & distinct(self.first)
         return self.held_out[judged].argmax(1) == self.support.labels[judged]
 
 
@@ -73,8 +79,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
 
     Raises:
       FileNotFoundError: for a support set, weights or queries that are not there.
-      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind, the
-        checkpoints of a recipe.
+      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind, an
+        example that lies in two classes, the checkpoints of a recipe.
     """
     files.refuse_another(settings, free=("out", "query"))
     found = source.read(settings.support, text=settings.text, label=settings.label)
@@ -83,6 +89,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         raise ValueError(
             f"steps={settings.steps}: fine-tuning augments images, and the support set holds {support.kind}"
         )
+    first = copies(support)
     place = Path(settings.weights).expanduser()
     if files.read(place) is None:
         _refuse_recipe(place)
@@ -94,11 +101,12 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     parts = (("examples", support.items), ("queries", query))
     notes = [f"{name}: {note}" for name, items in parts if items and (note := inputs.note(items)) is not None]
     notes += [f"queries: {note}" for note in passed]
-    counts = np.bincount(support.labels, minlength=len(support.classes))
+    notes += _told_copies(support, first)
+    counts = np.bincount(support.labels[distinct(first)], minlength=len(support.classes))
     range_of = f"{counts.min()}" + (f" to {counts.max()}" if counts.max() > counts.min() else "")
     say(f"{len(support.classes)} classes, {range_of} examples of each; {loaded.config.model_type}")
     features = passes.features(loaded, inputs)(support.items)
-    scale, logits = held_out(features, support.labels, len(counts))
+    scale, logits = held_out(features, support.labels, len(counts), first)
     if counts.max() == 1:
         notes.append("one example a class: shares rank the classes, and are not calibrated")
     halves: dict[str, Any] = {}
@@ -106,7 +114,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         tuned = _tuner(settings, loaded, inputs, support, scale, key)
         if counts.min() > 1:
             say(f"{settings.steps} steps on each half of {len(support)} images, to see whether they help")
-            halves = {"halves": _by_halves(loaded, inputs, support, features, tuned)}
+            halves = {"halves": _by_halves(loaded, inputs, support, first, features, tuned)}
             notes.append(told(**halves["halves"]))
         else:
             notes.append("a class has one example, so nothing shows whether the steps help: compare with --steps 0")
@@ -120,7 +128,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     params = {**loaded.variables.params, "head": head}
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, Variables(params, loaded.variables.stats)))
     shares = shares_of(passes.logits(loaded, inputs)(query)) if query else np.zeros((0, len(counts)))
-    result = Few(loaded, support, softmax(logits), query, shares, notes)
+    result = Few(loaded, support, first, softmax(logits), query, shares, notes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
     content |= {"mark": source.mark(settings.support, settings.text, settings.label), "seconds": inputs.seconds}
@@ -146,29 +154,38 @@ def closed_form(z: np.ndarray, y: np.ndarray, way: int, scale: float) -> tuple[n
     return (scale * _unit(c).T).astype(np.float32), np.zeros(way, np.float32)
 
 
-def held_out(z: np.ndarray, y: np.ndarray, way: int) -> tuple[float, np.ndarray]:
+def held_out(z: np.ndarray, y: np.ndarray, way: int, first: np.ndarray | None = None) -> tuple[float, np.ndarray]:
     """The scale of the logits, and the logits of each example by the prototypes of all others, [examples, way].
 
     The scale is that of the lowest cross-entropy of these logits, with targets `(n + 1) / (n + 2)` in place of 1
     (Platt, Probabilistic Outputs for Support Vector Machines, 1999), so that it is finite where all are right. An
-    example that is alone in its class has NaN, because without it the class has no prototype.
+    example that is alone in its class has NaN, because without it the class has no prototype. An example is left out
+    with all its copies, and of copies the first alone counts in the scale.
+
+    Args:
+      z: features [examples, width].
+      y: labels [examples].
+      way: the number of classes.
+      first: of each example the place of the first one that equals it, [examples]; None where all differ.
 
     Raises:
       ValueError: for features that are not finite, or where the means of all classes have one direction.
     """
     if not np.isfinite(z).all():
         raise ValueError(f"the features of example {int(np.argmin(np.isfinite(z).all(1)))} are not finite")
-    z = z.astype(np.float64)
+    z, rows = z.astype(np.float64), np.arange(len(z))
+    first = rows if first is None else first
+    once = distinct(first)
     member = np.eye(way)[y]
-    counts = member.sum(0)
-    sums = member.T @ z
+    sums, own = member.T @ z, np.zeros_like(z)
+    np.add.at(own, first, z)  # the sum of an example and its copies, in the place of the first
     c = _unit(sums)
     if (c @ c.T).min() > 1 - 1e-9 or not sums.any():
         raise ValueError("the mean features of all classes are the same: these weights cannot tell the classes apart")
-    along, judged = z @ c.T, counts[y] > 1
-    along[np.arange(len(z)), y] = (z * _unit(sums[y] - z)).sum(1)
-    along[~judged] = np.nan
-    size = np.linalg.norm(z, axis=1).mean()
+    along, alone = z @ c.T, np.bincount(y[once], minlength=way)[y] < 2
+    along[rows, y] = (z * _unit(sums[y] - own[first])).sum(1)
+    along[alone] = np.nan
+    size, judged = np.linalg.norm(z[once], axis=1).mean(), once & ~alone
     if not judged.any():
         return float(ONE_SHOT / size), along
     off = 1 / (judged.sum() + 2) / (way - 1)
@@ -176,6 +193,23 @@ def held_out(z: np.ndarray, y: np.ndarray, way: int) -> tuple[float, np.ndarray]
     losses = [-(target * np.log(softmax(s / size * along[judged]) + 1e-300)).sum() for s in SCALES]
     scale = float(SCALES[int(np.argmin(losses))] / size)
     return scale, scale * along
+
+
+def distinct(first: np.ndarray) -> np.ndarray:
+    """Which examples equal none before them, bool [examples]."""
+    return first == np.arange(len(first))
+
+
+def _told_copies(support: Examples, first: np.ndarray) -> list[str]:
+    """A note where there are copies."""
+    again = np.flatnonzero(~distinct(first))
+    if not len(again):
+        return []
+    copy, other = again[0], first[again[0]]
+    return [
+        f"examples: {len(again)} of {len(first)} are copies of others, as {named(support.items[copy])} of"
+        f" {named(support.items[other])}: an example is predicted without its copies, and counted once"
+    ]
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -218,28 +252,36 @@ def _tuner(
     return on
 
 
-def halves(y: np.ndarray) -> np.ndarray:
-    """The half of each example, 0 or 1: those of a class by turns, so that both have every class of two or more."""
+def halves(y: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+    """The half of each example, 0 or 1: those of a class by turns, so that both have every class of two or more.
+
+    Args:
+      y: labels [examples].
+      first: as in `held_out`; copies are in one half.
+    """
+    first = np.arange(len(y)) if first is None else first
     found = np.zeros(len(y), int)
     for k in np.unique(y):
-        rows = np.flatnonzero(y == k)
+        rows = np.flatnonzero((y == k) & distinct(first))
         found[rows] = np.arange(len(rows)) % 2
-    return found
+    return found[first]
 
 
 def _by_halves(
     loaded: Pretrained,
     inputs: Inputs,
     support: Examples,
+    first: np.ndarray,
     features: np.ndarray,
     tuned: Callable[[np.ndarray], Variables],
 ) -> dict[str, int]:
     """How many examples the other half of the support set names right, without the steps and with them."""
-    half, y, way = halves(support.labels), support.labels, len(support.classes)
+    half, y, way = halves(support.labels, first), support.labels, len(support.classes)
 
     def right(z: np.ndarray, known: np.ndarray) -> int:
         kernel, _ = closed_form(z[known], y[known], way, 1.0)
-        return int(((z[~known] @ kernel).argmax(1) == y[~known]).sum())
+        judged = ~known & distinct(first)
+        return int(((z[judged] @ kernel).argmax(1) == y[judged]).sum())
 
     before, after = 0, 0
     for h in (0, 1):
@@ -247,7 +289,7 @@ def _by_halves(
         before += right(features, known)
         moved = loaded._replace(variables=tuned(known))
         after += right(passes.features(moved, inputs)(support.items), known)
-    return {"without": before, "with_steps": after, "of": len(half)}
+    return {"without": before, "with_steps": after, "of": int(distinct(first).sum())}
 
 
 def told(without: int, with_steps: int, of: int) -> str:

@@ -50,7 +50,8 @@ def _card(few: Few, i: int) -> tuple:
     true, share = few.support.labels[i], few.held_out[i]
     name = few.support.classes[true]
     if np.isnan(share[0]):
-        return few.support.items[i], f"{name}: alone in its class", True
+        copied = " but for copies" if (few.first == few.first[i]).sum() > 1 else ""
+        return few.support.items[i], f"{name}: alone in its class{copied}", True
     best = int(share.argmax())
     words = f"{name}: {few.support.classes[best]} ({100 * share[best]:.0f} %)"
     return few.support.items[i], words, bool(best == true)

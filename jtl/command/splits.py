@@ -122,6 +122,36 @@ def groups_in_both(splits: dict[str, Examples]) -> list[tuple[str, str, list[str
     return [(a, b, sorted(both)) for a, b, both in found if both]
 
 
+def copies(examples: Examples) -> np.ndarray:
+    """Of each example the place of the first one that equals it (the same bytes, or the same text), int [examples].
+
+    Raises:
+      ValueError: where equal examples are of two classes; it names both.
+
+    Example:
+      >>> copies(Examples("texts", ("x", "y", "x "), np.zeros(3, np.int32), ("a", "b"))).tolist()
+      [0, 1, 0]
+    """
+    seen: dict[str, int] = {}
+    first = np.array([seen.setdefault(fingerprint(item), i) for i, item in enumerate(examples.items)], int)
+    wrong = np.flatnonzero(examples.labels != examples.labels[first])
+    if len(wrong):
+        one, other = (
+            f"{named(examples.items[i])} of class {examples.classes[examples.labels[i]]!r}"
+            for i in (first[wrong[0]], wrong[0])
+        )
+        raise ValueError(
+            f"{one} and {other} are the same {examples.kind.removesuffix('s')} ({len(wrong)} such in all): an example"
+            " has one class, so leave it out of the other"
+        )
+    return first
+
+
+def named(item: Any) -> str:
+    """A file by its path, or the beginning of a text, in quotation marks."""
+    return repr(str(item) if isinstance(item, Path) else str(item)[:60])
+
+
 def fingerprint(item: Any) -> str:
     """A hash of a file's bytes, or of a text without the space around it."""
     content = item.read_bytes() if isinstance(item, Path) else str(item).strip().encode()

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jtl import rng
+from jtl.checked import whole
 from jtl.data.processes import processes
 from jtl.typing import Batch
 
@@ -23,7 +24,7 @@ class Drawn:
       process: index and count of the processes; None asks jax when the first batch is drawn.
 
     Raises:
-      ValueError: for tasks or steps below 1, or a process that is none.
+      ValueError: for tasks or steps that are no integers of at least 1, or a process that is none.
     """
 
     classes = None
@@ -37,9 +38,7 @@ class Drawn:
         steps: int,
         process: tuple[int | None, int | None],
     ) -> None:
-        for name, count in (("tasks", tasks), ("steps", steps)):
-            if count < 1:
-                raise ValueError(f"{name} is {count}; it must be at least 1")
+        whole(1, tasks=tasks, steps=steps)
         if process != (None, None):
             processes(*process)  # wrong ones are told at once
         self._steps, self._tasks = steps, tasks

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Num
 from jaxtyping import Key as PRNGKey
 
+from jtl import checked
 from jtl.data.arrays import numbers
 from jtl.data.augment import Augment
 from jtl.data.drawn import Drawn
@@ -149,8 +150,9 @@ class episodes(Drawn):
       process_count: likewise.
 
     Raises:
-      ValueError: for too few classes or examples, classes of unequal size, NaN and numbers too large for 32 bits (of
-        arrays that are not on the device yet), a process that is none, or tasks that the processes cannot share.
+      ValueError: for numbers that are no integers of at least 1, too few classes or examples, classes of unequal size,
+        NaN and numbers too large for 32 bits (of arrays that are not on the device yet), a process that is none, or
+        tasks that the processes cannot share.
       TypeError: for an array that is not of numbers.
 
     Example:
@@ -185,10 +187,7 @@ class episodes(Drawn):
             x = numbers("x", x)
         if x.ndim < 2:
             raise ValueError(f"x has shape {x.shape}; give [classes, per_class, ...]")
-        counts = {"way": way, "shot": shot, "query": query, "tasks": tasks, "steps": steps}
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name} is {count}; it must be at least 1")
+        checked.whole(1, way=way, shot=shot, query=query, tasks=tasks, steps=steps)
         if rotations and (x.ndim < 4 or x.shape[2] != x.shape[3]):
             raise ValueError(f"rotations need square images [classes, per_class, side, side, ...], got {x.shape}")
         there = x.shape[0] * (4 if rotations else 1)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array
 from jaxtyping import Key as PRNGKey
 
+from jtl.checked import whole
 from jtl.data.drawn import Drawn
 from jtl.typing import Batch, Key
 
@@ -52,7 +53,7 @@ class sinusoids(Drawn):
       process_count: likewise.
 
     Raises:
-      ValueError: for numbers below 1, or a process that is none.
+      ValueError: for numbers that are no integers of at least 1, or a process that is none.
 
     Example:
       >>> import jtl
@@ -73,9 +74,7 @@ class sinusoids(Drawn):
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
-        for name, count in (("shot", shot), ("query", query)):
-            if count < 1:
-                raise ValueError(f"{name} is {count}; it must be at least 1")
+        whole(1, shot=shot, query=query)
 
         def draw(keys: Array, source: None) -> Batch:
             del source

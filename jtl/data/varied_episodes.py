@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from jaxtyping import Key as PRNGKey
 
+from jtl import checked
 from jtl.data.arrays import numbers
 from jtl.data.augment import Augment
 from jtl.data.drawn import Drawn
@@ -150,7 +151,7 @@ def sample_varied(
       >>> tasks["support"]["mask"].shape, tasks["query"]["x"].shape
       ((4, 3), (4, 6, 2))
     """
-    (least, ways), (few, shots) = _range(way), _range(shot)
+    (least, ways), (few, shots) = _range("way", way), _range("shot", shot)
     source = jax.tree.map(jnp.asarray, source)  # arrays of the host cannot be indexed by what is drawn
 
     def one(key: Key) -> Batch:
@@ -194,8 +195,16 @@ def _among(key: Key, allowed: Array, count: int) -> Array:
     return jax.lax.top_k(jnp.where(allowed, jax.lax.bitcast_convert_type(words, jnp.float32), 0), count)[1]
 
 
-def _range(given: Range) -> tuple[int, int]:
-    return (given, given) if isinstance(given, int | np.integer) else (given[0], given[1])
+def _range(name: str, given: Any) -> tuple[int, int]:
+    """The least and the most of an integer, or of a pair of them.
+
+    Raises:
+      ValueError: for anything else, and for a least below 1 or above the most.
+    """
+    ends = tuple(given) if isinstance(given, Sequence | np.ndarray) else (given, given)
+    if len(ends) != 2 or not all(map(checked.integer, ends)) or not 1 <= ends[0] <= ends[1]:
+        raise ValueError(f"{name}={given}: must be an integer of at least 1, or a pair of them, the least and the most")
+    return int(ends[0]), int(ends[1])
 
 
 class varied_episodes(Drawn):
@@ -220,8 +229,8 @@ class varied_episodes(Drawn):
       process_count: likewise.
 
     Raises:
-      ValueError: for numbers below 1, ranges that are none, classes too small for the fewest shots and the queries,
-        groups of fewer classes than the least way, or a process that is none.
+      ValueError: for numbers that are no integers of at least 1, ranges that are no pair of them, classes too small for
+        the fewest shots and the queries, groups of fewer classes than the least way, or a process that is none.
 
     Example:
       >>> import numpy as np, jtl
@@ -249,12 +258,9 @@ class varied_episodes(Drawn):
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
-        for name, given in (("way", way), ("shot", shot), ("query", query)):
-            low, high = _range(given)
-            if not 1 <= low <= high:
-                raise ValueError(f"{name} is {given}; give a number of at least 1, or the least and the most")
+        (least, ways), (few, shots) = _range("way", way), _range("shot", shot)
+        checked.whole(1, query=query, tasks=tasks, steps=steps)
         count = np.asarray(source.count)
-        least, few = _range(way)[0], _range(shot)[0]
         if count.min() < few + query:
             raise ValueError(
                 f"shot {few} + query {query} exceed the {count.min()} examples of class {int(count.argmin())}: leave"
@@ -263,10 +269,9 @@ class varied_episodes(Drawn):
         sizes = np.bincount(source.group) if within_groups else np.array([len(count)])
         if sizes.min() < least:
             raise ValueError(f"way is {way}, but group {int(sizes.argmin())} has only {sizes.min()} classes")
-        most = min(_range(way)[1], int(sizes.max()))
-        if most < _range(way)[1]:
-            raise ValueError(f"way is {way}, but there are never more than {most} classes to choose from")
-        largest, shots = int(count.max()), _range(shot)[1]
+        if sizes.max() < ways:
+            raise ValueError(f"way is {way}, but there are never more than {sizes.max()} classes to choose from")
+        largest = int(count.max())
         if shots + query > largest:
             raise ValueError(f"shot is {shot}: with query {query} no class has more than {largest - query} left")
         options: dict[str, Any] = {"balanced": balanced, "within_groups": within_groups, "augment": augment}

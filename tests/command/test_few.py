@@ -72,6 +72,26 @@ def test_a_lone_example_is_not_judged_and_no_difference_raises():
         few.held_out(np.ones((4, 2), np.float32), np.array([0, 0, 1, 1]), 2)
 
 
+def test_an_example_is_left_out_with_its_copies_and_counts_once():
+    """Every photo twice, in any order, is each once: the scale and the logits are the same."""
+    z, y = _features()
+    scale, found = few.held_out(z, y, 3)
+    order = np.random.default_rng(2).permutation(18)
+    rows = np.tile(np.arange(9), 2)[order]
+    first = np.array([rows.tolist().index(i) for i in rows])
+    again, twice = few.held_out(z[rows], y[rows], 3, first)
+    np.testing.assert_allclose(again, scale, rtol=1e-12)
+    np.testing.assert_allclose(twice, found[rows], rtol=1e-9)
+    pair = np.array([0, 0, 3, 4])  # a class that has one photo, twice
+    _, alone = few.held_out(z[pair], y[pair], 2, np.array([0, 0, 2, 3]))
+    assert np.isnan(alone).all(1).tolist() == [True, True, False, False]
+
+
+def test_copies_are_in_one_half():
+    half = few.halves(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 2, 0, 4, 5]))
+    assert half.tolist() == [0, 0, 1, 0, 0, 1]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
@@ -218,6 +238,56 @@ def test_a_recipes_run_is_refused_with_what_would_do(made, tmp_path, capsys):
     found = jtl.Checkpoints(tmp_path / "run" / "checkpoints").variables()  # what the message says to do
     learn = jtl.learners.learner(net, jtl.adapt_to(jtl.finetune(net), jtl.fixed_rate(0.1), steps=1), found)
     assert learn({"x": np.eye(2, 5), "y": np.arange(2)})(np.eye(2, 5)).shape == (2, 2)
+
+
+def _copied(made, root, count):
+    """A support set with the first photo of each class `count` times, under names of their own."""
+    for name in ("blue", "red"):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            (root / name / f"{i}.png").write_bytes((made / "support" / name / "0.png").read_bytes())
+    return root
+
+
+def test_copies_of_one_photo_are_no_examples_to_judge_by(made, tmp_path, capsys):
+    """Two copies a class said that 4 of 4 are right, and chose a temperature by that."""
+    kernels = {}
+    for count in (1, 2):
+        out, root = tmp_path / f"run{count}", _copied(made, tmp_path / f"photos{count}", count)
+        assert cli.main([*_words(made, out), "--support", str(root)]) == 0
+        said, found = capsys.readouterr().out, json.loads((out / "run.json").read_text())
+        assert found["held_out"] == {"right": 0, "of": 0}
+        assert "2 classes, 1 examples of each" in said
+        assert "note: one example a class" in said
+        assert ("2 of 4 are copies of others, as " in said) == (count == 2)
+        assert ("alone in its class but for copies" in (out / "report.html").read_text()) == (count == 2)
+        kernels[count] = np.asarray(jtl.load(out / "model").variables.params["head"]["out"]["kernel"])
+    np.testing.assert_allclose(kernels[2], kernels[1], rtol=1e-5)
+
+
+def test_halves_judge_distinct_photos(made, tmp_path, capsys):
+    root = tmp_path / "photos"
+    for name in ("blue", "red"):
+        (root / name).mkdir(parents=True)
+        for i, source_of in enumerate("0011"):
+            (root / name / f"{i}.png").write_bytes((made / "support" / name / f"{source_of}.png").read_bytes())
+    assert cli.main([*_words(made, tmp_path / "run", "--steps", "1"), "--support", str(root)]) == 0
+    found = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert found["held_out"]["of"] == found["halves"]["of"] == 4
+    assert "4 of 8 are copies of others" in capsys.readouterr().out
+
+
+def test_a_photo_in_two_classes_is_refused(made, tmp_path, capsys):
+    root = _copied(made, tmp_path / "photos", 1)
+    (root / "red" / "same.png").write_bytes((root / "blue" / "0.png").read_bytes())
+    assert cli.main([*_words(made, tmp_path / "run"), "--support", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert f"{str(root / 'blue' / '0.png')!r} of class 'blue' and {str(root / 'red' / 'same.png')!r} of class" in said
+    assert "are the same image" in said
+    table = tmp_path / "texts.csv"
+    table.write_text("text,label\nfine,good\npoor,bad\nfine ,bad\n")
+    with pytest.raises(ValueError, match="'fine' of class 'good' and 'fine ' of class 'bad' are the same text"):
+        few.run(FewShot("w", table))
 
 
 def test_mistakes_are_told(made, tmp_path, capsys):

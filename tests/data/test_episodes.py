@@ -123,7 +123,7 @@ def test_real_omniglot(real_data):
     [
         ({"way": 13}, "way is 13, but there are only 12 classes"),
         ({"shot": 4}, "shot 4 \\+ query 3 exceed the 6 examples"),
-        ({"tasks": 0}, "tasks is 0"),
+        ({"tasks": 0}, "tasks=0: must be an integer of at least 1"),
         ({"rotations": True}, "rotations need square images"),
         ({"process_index": 0}, "together"),
         ({"process_index": 2, "process_count": 2}, "process_index is 2; with 2 processes"),
@@ -132,6 +132,15 @@ def test_real_omniglot(real_data):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize("name", ["way", "shot", "query", "tasks", "steps"])
+@pytest.mark.parametrize("bad", [2.0, 1.5, True, 0])
+def test_what_is_no_whole_number_is_named(name, bad):
+    given = {"way": 2, "shot": 1, "query": 1, "tasks": 1, name: bad}
+    made = object.__new__(data.episodes)  # unwrapped: in tests alone the types of arguments are checked too
+    with pytest.raises(ValueError, match=f"{name}={bad}: must be an integer of at least 1"):
+        unwrap(data.episodes.__init__)(made, X, **given)
 
 
 @pytest.mark.parametrize(

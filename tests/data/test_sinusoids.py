@@ -33,5 +33,5 @@ def test_steps_and_seeds_differ():
     assert (first == again).all()
     assert (first != later).any()
     assert (first != other).any()
-    with pytest.raises(ValueError, match="shot is 0"):
+    with pytest.raises(ValueError, match="shot=0"):
         data.sinusoids(shot=0, query=1, tasks=1)

@@ -1,10 +1,14 @@
 """Laws of episodes that vary: what is drawn, how often, from which classes, and what masks say."""
 
+import re
+from inspect import unwrap
+
 import jax
 import numpy as np
 import pytest
 
 from jtl import data
+from jtl.data.varied_episodes import _range
 
 SIZES = [4, 9, 6, 7, 5, 12, 8, 6]
 Y = np.repeat(np.arange(8), SIZES)
@@ -102,18 +106,42 @@ def test_all_of_every_class_and_nothing_to_vary():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"way": 0}, "way is 0"),
-        ({"shot": (3, 2)}, r"shot is \(3, 2\)"),
+        ({"way": 0}, "way=0: must be an integer of at least 1, or a pair"),
+        ({"shot": (3, 2)}, r"shot=\(3, 2\)"),
         ({"way": (2, 9)}, r"way is \(2, 9\), but there are never more than 8"),
         ({"way": 5, "within_groups": True}, "way is 5, but group 0 has only 4 classes"),
         ({"shot": 2}, "shot 2 \\+ query 3 exceed the 4 examples of class 0"),
         ({"shot": (1, 10)}, "no class has more than 9 left"),
-        ({"tasks": 0}, "tasks is 0"),
+        ({"tasks": 0}, "tasks=0"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize("name", ["way", "shot"])
+@pytest.mark.parametrize("bad", [(1, 2, 3), (1,), (), 2.0, (1, 2.0), True, (True, 2), "12", None, (0, 2)])
+def test_what_is_no_range_is_named(name, bad):
+    """Of three numbers the third was ignored; others were told late, as what they are to Python."""
+    given = {"way": 2, "shot": 1, "query": 1, "tasks": 1, name: bad}
+    made = object.__new__(data.varied_episodes)  # unwrapped: in tests alone the types of arguments are checked too
+    with pytest.raises(ValueError, match=f"{name}={re.escape(str(bad))}: must be an integer of at least 1, or a pair"):
+        unwrap(data.varied_episodes.__init__)(made, data.bank(X, Y), **given)
+
+
+@pytest.mark.parametrize("name", ["query", "tasks", "steps"])
+@pytest.mark.parametrize("bad", [(1, 2), 2.0, True, 0])
+def test_what_is_no_whole_number_is_named(name, bad):
+    given = {"way": 2, "shot": 1, "query": 1, "tasks": 1, name: bad}
+    made = object.__new__(data.varied_episodes)
+    with pytest.raises(ValueError, match=f"{name}={re.escape(str(bad))}: must be an integer of at least 1$"):
+        unwrap(data.varied_episodes.__init__)(made, data.bank(X, Y), **given)
+
+
+def test_numbers_of_numpy_are_ranges():
+    found = [_range("way", given) for given in (np.int64(3), np.array([2, 4]), [2, 4])]
+    assert found == [(3, 3), (2, 4), (2, 4)]
 
 
 @pytest.mark.parametrize(

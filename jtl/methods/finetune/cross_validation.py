@@ -11,8 +11,11 @@ from jaxtyping import ArrayLike, Float, Int
 
 from jtl.methods.finetune.on_features import FLOOR, Linear, minimise
 
-NEAR = 1e-6
-"""How far above its minimum the objective may be: by strong convexity in W at most about `‖gradient‖² / 2λ`."""
+NEAR = 1e-10
+"""How far above its minimum the objective may be: by strong convexity in W at most about `‖gradient‖² / 2λ`.
+
+Held-out losses move with the distance to the minimum, the root of it: they are right to a few 1e-6, less than `EQUAL`.
+"""
 EQUAL = 1e-5
 """Held-out losses that differ by no more are equal."""
 SPREAD = 0.1

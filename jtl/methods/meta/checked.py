@@ -1,19 +1,10 @@
 """Checks of the numbers that rules and ways to adapt are made with; arrays and traced numbers are not looked at."""
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
-
-def whole(least: int, **numbers: Any) -> None:
-    """Refuses what is no integer, or less than the least that makes sense.
-
-    Raises:
-      ValueError: naming the first such number and its value.
-    """
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name}={value}: must be an integer of at least {least}")
+from jtl.checked import whole as whole
 
 
 def positive(**numbers: Any) -> None:

@@ -34,7 +34,8 @@ def learner(
       `learn`, which takes {"x", "y", "mask", "weights"}, the last two optional.
 
     Raises:
-      ValueError: by `learn`, for labels out of range or a support set of which no row counts.
+      ValueError: by `learn`, for labels out of range, labels that are not one a row, a support set of which no row
+        counts, and, where the adapter reads classes, labels that are no integers.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -54,6 +55,7 @@ def learner(
 
     def learn(support: Batch) -> Predictor:
         y = np.asarray(support["y"])
+        _check_rows(support["x"], y)
         weight = element_weights(y.shape, support.get("mask"), support.get("weights"))
         counted = y if weight is None else y[np.asarray(weight) > 0]
         if not counted.size:
@@ -66,6 +68,15 @@ def learner(
         return lambda x: outputs(fast, x)
 
     return learn
+
+
+def _check_rows(x: Any, y: np.ndarray) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(x)[0]:
+        if np.shape(leaf)[:1] != y.shape[:1]:
+            raise ValueError(
+                f"x{jax.tree_util.keystr(path)} of the support set has the shape {np.shape(leaf)}, and its labels y"
+                f" {y.shape}: give one label for each row"
+            )
 
 
 def _check_labels(y: np.ndarray, way: int) -> None:

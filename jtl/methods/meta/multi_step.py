@@ -98,7 +98,7 @@ def annealed_weights(steps: int, *, over: int) -> Schedule:
     checked.whole(1, steps=steps, over=over)
 
     def weights(step: Any) -> Array:
-        early = jnp.maximum(1 / steps - jnp.asarray(step, jnp.float32) / (steps * over), 0.03 / steps)
+        early = jnp.maximum(1 / steps - jnp.asarray(step, jnp.result_type(float)) / (steps * over), 0.03 / steps)
         return jnp.append(jnp.full(steps - 1, early), 1 - (steps - 1) * early)
 
     return weights

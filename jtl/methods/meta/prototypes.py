@@ -29,7 +29,8 @@ def prototypes(net: Model, *, train: bool = True) -> Adapt:
       An `Adapt` that has no parameters of its own. The support set's `mask` and `weights` count as a loss counts them.
 
     Raises:
-      ValueError: for a network of several heads; while tracing, for a head that has no layer `out` with a bias.
+      ValueError: for a network of several heads; while tracing, for a head that has no layer `out` with a bias, and
+        labels that are not one integer a row.
 
     Example:
       >>> import jtl
@@ -85,8 +86,16 @@ def read_support(
 
     Rows that mask or weights leave out go in as zeros and come out as zeros, so that NaN in them goes nowhere. The
     weights of a row whose label lies outside [0, way) are NaN.
+
+    Raises:
+      ValueError: for labels that are not one integer a row.
     """
     x, y = support["x"], jnp.asarray(support["y"])
+    if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(
+            f"labels y of the support set have the shape {y.shape} and the dtype {y.dtype}: this learner reads classes,"
+            " so give integers [rows], the class of each"
+        )
     weight = element_weights(y.shape, support.get("mask"), support.get("weights"))
     if weight is not None:
         x = jax.tree.map(lambda a: jnp.where(_along(weight, a) > 0, a, jnp.zeros_like(a)), x)

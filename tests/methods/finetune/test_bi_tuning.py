@@ -32,6 +32,24 @@ def test_the_terms_are_of_the_rows_kept_alone(setup):
     np.testing.assert_allclose(loss["bi_tuning_classes"].value, 0.5 * np.asarray(values)[there].mean(), rtol=1e-5)
 
 
+def test_a_network_of_64_bits_is_projected_in_64(setup):
+    """To 1e-12 of numpy: the projection was rounded to 32 bits."""
+    rows, net, objective, start = setup
+    with jax.enable_x64(True):
+        wide, x = jax.tree.map(lambda a: np.asarray(a, np.float64), (start, rows["x"]))
+        loss = objective(wide.params, wide.stats, {**rows, "x": x}, None, 0)[0]["bi_tuning_rows"]
+        f = np.asarray(net.apply(wide, x, train=False)[0].features["pooled"])[rows["mask"]]
+        z, y = f @ wide.params["bi_tuning"]["kernel"], rows["y"][rows["mask"]]
+        z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-30)  # a row of zeros stays
+        values = []
+        for i in range(len(y)):
+            a = np.delete(z @ z[i] / 0.07, i)
+            same = np.delete(y, i) == y[i]
+            if same.any():
+                values.append(-(a[same] - np.log(np.exp(a).sum())).mean())
+        np.testing.assert_allclose(loss.value, 0.5 * np.mean(values), rtol=1e-12)
+
+
 def test_the_classifier_learns_from_it_and_a_masked_nan_does_not_reach_it(setup):
     rows, _, objective, start = setup
 

@@ -1,5 +1,8 @@
 """A learner against adapting by hand; its compiled programs, modes and refusals."""
 
+import re
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +17,9 @@ from jtl.methods.meta.learned_optimizer import learned_optimizer
 from jtl.methods.meta.learner import learner
 from jtl.methods.meta.maml import maml
 from jtl.methods.meta.memory import matching, memorise
-from jtl.methods.meta.update_rules import learned_rate
+from jtl.methods.meta.prototypes import prototypes
+from jtl.methods.meta.ridge import ridge
+from jtl.methods.meta.update_rules import fixed_rate, learned_rate
 from jtl.model import Variables
 from jtl.networks import network
 from jtl.params import flatten
@@ -76,6 +81,52 @@ def test_what_is_wrong_with_a_support_set_is_said(trained):
     for none in ({"mask": np.zeros(rows, bool)}, {"mask": np.arange(rows) < 2, "weights": np.arange(rows) > 2}):
         with pytest.raises(ValueError, match=f"{rows} rows of which mask and weights keep none"):
             learn({**supports[0], **none})
+
+
+def _adapting(name, key):
+    """A learner of two classes that adapts in this way, and three rows."""
+    net = network(backbone=normed(8), head=matching(0.1) if name == "memorise" else top(2))
+    ways = {"prototypes": prototypes, "ridge": ridge, "memorise": partial(memorise, way=2)}
+    adapt = ways[name](net) if name in ways else adapt_to(finetune(net), fixed_rate(0.1), steps=1)
+    x = jax.random.normal(key, (3, 5))
+    return learner(net, adapt, adapt.init(key, {"x": x, "y": jnp.zeros(3, int)})), x
+
+
+@pytest.mark.parametrize("name", ["prototypes", "ridge", "memorise", "adapt_to"])
+def test_labels_that_are_not_one_a_row_are_named(name, key):
+    """Of two labels for three rows jax said that a product of matrices does not fit."""
+    learn, x = _adapting(name, key)
+    for rows in (1, 2, 4):
+        with pytest.raises(ValueError, match=rf"x of the support set has the shape \(3, 5\), .* y \({rows},\): give"):
+            learn({"x": x, "y": np.zeros(rows, int)})
+    assert learn({"x": x, "y": np.array([0, 1, 1], np.uint8)})(x).shape == (3, 2)
+
+
+@pytest.mark.parametrize("name", ["prototypes", "ridge", "memorise"])
+def test_labels_that_are_no_classes_are_named_where_classes_are_read(name, key):
+    """Floats were taken for classes."""
+    learn, x = _adapting(name, key)
+    for y in (np.array([0.0, 1.0, 1.0], np.float32), np.zeros((3, 1), np.int32), np.array([True, False, True])):
+        with pytest.raises(ValueError, match=re.escape(f"have the shape {y.shape} and the dtype {y.dtype}: this")):
+            learn({"x": x, "y": y})
+
+
+def test_rows_of_several_arrays_are_counted_by_name(trained):
+    net, adapt, variables, supports, _ = trained
+    x = {"ids": supports[0]["x"], "mask": supports[0]["x"][:2]}
+    with pytest.raises(ValueError, match=r"x\['mask'\] of the support set has the shape \(2, 5\)"):
+        learner(net, adapt, variables)({"x": x, "y": supports[0]["y"]})
+
+
+def test_a_regression_has_labels_of_floats(key):
+    net = network(backbone=normed(8), head=top(1))
+    inner = finetune(net, lambda outputs, y: jnp.square(outputs - y).mean(-1), metrics={})
+    x, adapt = jax.random.normal(key, (6, 5)), adapt_to(inner, fixed_rate(0.1), steps=2)
+    y = np.asarray(x[:, :1])
+    variables = adapt.init(key, {"x": x, "y": y})
+    assert np.isfinite(learner(net, adapt, variables)({"x": x, "y": y})(x)).all()
+    with pytest.raises(ValueError, match=r"shape \(6, 5\), and its labels y \(4, 1\)"):
+        learner(net, adapt, variables)({"x": x, "y": y[:4]})
 
 
 def test_support_sets_of_other_sizes_and_heads_with_a_memory(key):

@@ -69,6 +69,15 @@ def test_weights_are_those_of_the_papers_code(step):
     np.testing.assert_allclose(found, [early] * 4 + [last], rtol=1e-6)
 
 
+def test_weights_are_of_64_bits_where_numbers_are():
+    """They were rounded to 32, so that a loss of 64 bits was right to seven digits."""
+    with jax.enable_x64(True):
+        found = annealed_weights(3, over=7)(jnp.int32(2))
+        early = 1 / 3 - 2 / 21
+        np.testing.assert_allclose(found, [early, early, 1 - 2 * early], rtol=1e-15)
+    assert annealed_weights(3, over=7)(2).dtype == jnp.float32
+
+
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_normalisation_has_a_scale_for_each_step(key):
