@@ -246,6 +246,10 @@ class Checkpoints:
           sharding: of every leaf; None puts them on the first device.
           averages: the moving averages of the parameters where the run keeps any (`make_step(ema=...)`), because its
             validation judged these; False: the parameters' last values.
+
+        Raises:
+          FileNotFoundError: where there is no checkpoint.
+          ValueError: for arrays of 64 bits, as float64, while `jax_enable_x64` is off.
         """
         self.wait()
         place = SingleDeviceSharding(jax.local_devices()[0]) if sharding is None else sharding
