@@ -16,6 +16,7 @@ from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, upcast
 from jtl.objective import Objective, as_objective
 from jtl.params import flatten, merge, split, unflatten
+from jtl.train import options
 from jtl.train.gradient import differentiable, gradient
 from jtl.train.state import State, copied, unshared
 from jtl.train.turns import Phase, Turn, as_phases, groups_of, owners
@@ -109,9 +110,10 @@ def make_step(
         It is nothing to objectives over tasks (`jtl.meta`), which adapt again after training: see there.
 
     Raises:
-      ValueError: for counts of objectives, optimizers and masks that differ, masks that overlap (at `init`), or numbers
-        out of range.
-      TypeError: for what is no objective or no optimizer.
+      ValueError: for counts of objectives, optimizers and masks that differ, numbers out of range, or a dtype that is
+        not floating or needs `jax_enable_x64`; at `init`, for masks that overlap, masks of which none selects a
+        parameter, or variables without parameters.
+      TypeError: for what is no objective, no optimizer, no mask or no number.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -123,22 +125,19 @@ def make_step(
       >>> sorted(metrics), int(state.step)
       (['accuracy', 'loss'], 1)
     """
+    options.of_step(microbatch, dtype, clip, ema, frozen)
     txs, masks = groups_of(tx, trainable)
     phases = as_phases(objective, len(txs))
-    if microbatch < 1:
-        raise ValueError(f"microbatch={microbatch}: the number of parts of a batch is at least 1")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip={clip}: the largest gradient norm must be positive")
-    if frozen not in ("evaluation", "training"):
-        raise ValueError(f"frozen={frozen!r}: frozen modules run as in 'evaluation' or as in 'training'")
-    if ema is not None and not 0 <= ema < 1:
-        raise ValueError(f"ema={ema}: the decay lies in [0, 1)")
 
     def init(variables: Any, key: Any) -> State:
         _check(variables, key)
         # Without the empty parts, which do not come back from `merge`: every step gives the tree that it got.
         params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
-        owners(params, masks)
+        if not owners(params, masks):
+            raise ValueError(
+                f"trainable selects none of {len(flatten(params))} parameters, so nothing would be trained: give"
+                " jtl.select(...), whose patterns must match"
+            )
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
         averages = {} if ema is None else copied(upcast(_union(trained)))
@@ -270,6 +269,11 @@ def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
 def _check(variables: Any, key: Any) -> None:
     if not isinstance(variables, Variables):
         raise TypeError(f"variables is a {type(variables).__name__}; give jtl.Variables, as objective.init returns")
+    if not flatten(variables.params):
+        raise ValueError(
+            "the variables are empty, there is no parameter to train: give those of objective.init(key, batch); of an"
+            " alignment alone, those of its network, or train jtl.adapt(net, alignments=[...])"
+        )
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key is {key!r}; give a key: jax.random.key(0)")
 

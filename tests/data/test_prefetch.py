@@ -50,7 +50,7 @@ def test_threads_have_the_callers_settings():
     np.testing.assert_array_equal(got[0], np.full(2, 1 / 3) + 2.0**-40)
     with jax.numpy_rank_promotion("raise"):
         strict = data.prefetch([np.ones((2, 2))], put=lambda x: jnp.asarray(x) + jnp.ones(2), stop_step=1)
-    with pytest.raises(ValueError, match="jax_numpy_rank_promotion=.raise"):
+    with pytest.raises(ValueError, match=r"jax_numpy_rank_promotion=.raise"):
         next(strict)
     with jax.numpy_rank_promotion("allow"):
         lax = data.prefetch([np.ones((2, 2))], put=lambda x: jnp.asarray(x) + jnp.ones(2), stop_step=1)
