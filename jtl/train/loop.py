@@ -15,7 +15,7 @@ from jtl.model import Variables
 from jtl.params import counted
 from jtl.train.blame import bright_images, labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
-from jtl.train.checkpoint.identity import AnotherRun, described, scored
+from jtl.train.checkpoint.identity import AnotherRun, described, refreshing, scored
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
 from jtl.train.options import counts_steps, whole
@@ -156,6 +156,8 @@ def fit(
             stack.enter_context(checkpoints.claimed())  # before anything of another run is read
         total = functools.partial(summed, mesh)
         defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key), total)
+        if checkpoints is not None:
+            defines |= refreshing(refresh)
         if checkpoints is not None and validation is not None:
             defines |= scored(validation.watch, validation.mode, validation.data)
         if checkpoints is not None and checkpoints.steps():
