@@ -110,7 +110,8 @@ def fit(
         are.
 
     Raises:
-      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
+      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint; also where the last update
+        alone made the state so, which no loss has seen.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
         for a label that means another class in the validation's or in the network, for fewer steps than were already
         taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
@@ -326,9 +327,10 @@ class _Run:
             over = self.over(now)
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in numbers_of(found).items())
             self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
-        if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
-            if set(infinite(state)) - self.not_finite:
-                self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
+        saves = self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate)
+        if (saves or over or now == self.steps) and set(infinite(state)) - self.not_finite:
+            self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
+        if saves and self.checkpoints is not None:
             self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains, run=self.defines)
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")
