@@ -18,6 +18,7 @@ from jtl.objective import Objective, as_objective
 from jtl.params import flatten, merge, split, unflatten
 from jtl.train import options
 from jtl.train.gradient import differentiable, gradient
+from jtl.train.schedule_free import schedule_free_averages
 from jtl.train.state import State, copied, unshared
 from jtl.train.turns import Phase, Turn, as_phases, groups_of, owners
 from jtl.typing import Batch, Key, Mask, Params
@@ -104,7 +105,8 @@ def make_step(
       dtype: compute in this dtype (`jnp.bfloat16`): parameters are cast on the way in, they and their gradients
         stay float32, and so does everything that `jtl.losses` computes.
       clip: the largest global norm of a turn's gradient; the norm before is in the metrics.
-      ema: decay of a moving average of the trainable leaves, in [0, 1).
+      ema: decay of a moving average of the trainable leaves, in [0, 1). None: of a schedule-free optimizer
+        (`optax.contrib.schedule_free`) the averages x that it is to be evaluated at; of others there is none.
       frozen: "evaluation", or "training" where frozen modules are to run as in training: BatchNorm then normalises by
         the batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen.
         It is nothing to objectives over tasks (`jtl.meta`), which adapt again after training: see there.
@@ -140,7 +142,7 @@ def make_step(
             )
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
-        averages = {} if ema is None else copied(upcast(_union(trained)))
+        averages = copied(schedule_free_averages(opt, params) if ema is None else upcast(_union(trained)))
         return unshared(State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages))
 
     def updater(turns: tuple[Turn, ...]) -> Update:
@@ -161,7 +163,7 @@ def make_step(
                 metrics["loss"] = sum(metrics[f"{turn.name or i}/loss"] for i, turn in enumerate(turns))
             for turn in turns:
                 stats = _committed(turn.objective, stats, params)
-            averages: Any = state.ema
+            averages: Any = schedule_free_averages(opt, params)
             if ema is not None:
                 trained = _union([split(params, mask)[0] for mask in masks])
                 averages = optax.incremental_update(upcast(trained), state.ema, 1 - ema)
