@@ -10,7 +10,7 @@ from zlib import crc32
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # torch's and BLAS's wait busily, and workers fill the cores
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # theirs wait busily, and workers fill the cores
     os.environ.setdefault(threads, "1")
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 

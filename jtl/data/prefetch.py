@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jtl.data.error_notes import noted
+from jtl.data.thread_settings import settings_here
 
 
 def prefetch(
@@ -25,7 +26,8 @@ def prefetch(
     Threads read and put batches while earlier ones are in use; the order is that of the steps. `put` moves
     explicitly, so the iterator works under `jax.transfer_guard("disallow")`. An exception of the data set is raised
     at the step it belongs to, with a note that names it, after the batches before it. `close()` (or leaving the
-    generator) waits for reads under way and ends the threads.
+    generator) waits for reads under way and ends the threads. The threads have the caller's settings of jax, as of
+    `with jax.enable_x64(True)` or `jax.default_device`, but for transfer guards.
 
     Args:
       dataset: anything with `dataset[step]`, which threads may call at once.
@@ -47,8 +49,10 @@ def prefetch(
     if ahead < 1 or threads < 1 or start_step < 0:
         raise ValueError(f"need ahead >= 1, threads >= 1, start_step >= 0; got {ahead}, {threads}, {start_step}")
 
+    settings = settings_here()
+
     def load(step: int) -> Any:
-        with noted(f"batch {step} of the data was made"):
+        with settings(), noted(f"batch {step} of the data was made"):
             return put(dataset[step])
 
     steps = count(start_step) if stop_step is None else range(start_step, stop_step)

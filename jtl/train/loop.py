@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -15,9 +15,10 @@ from jtl.model import Variables
 from jtl.params import counted
 from jtl.train.blame import bright_images, labels_of
 from jtl.train.checkpoint.checkpoints import Checkpoints
-from jtl.train.checkpoint.identity import AnotherRun, described, scored
+from jtl.train.checkpoint.identity import AnotherRun, described, refreshing, scored
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
+from jtl.train.options import counts_steps, whole
 from jtl.train.parallel import sharding
 from jtl.train.parallel.consistency import agree, summed
 from jtl.train.prefetch import feed, rows
@@ -28,8 +29,6 @@ from jtl.train.records import Record
 from jtl.train.refresh import Refresh, refreshed
 from jtl.train.state import State, averaged, copied, infinite
 from jtl.train.step import Step
-
-_P = ParamSpec("_P")
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -69,22 +68,7 @@ class Fitted(NamedTuple):
     compile_seconds: float
 
 
-def _counts_steps(fit: Callable[_P, Fitted]) -> Callable[_P, Fitted]:
-    """`fit`, with an error of its own for `epochs=`, which other libraries have."""
-
-    @functools.wraps(fit)
-    def checked(*args: _P.args, **named: _P.kwargs) -> Fitted:
-        if "epochs" in named:
-            raise TypeError(
-                f"epochs={named['epochs']}: fit counts steps; an epoch is len(data) of them, so give"
-                f" steps={named['epochs']} * len(data)"
-            )
-        return fit(*args, **named)
-
-    return checked
-
-
-@_counts_steps
+@counts_steps
 def fit(
     step: Step,
     state: State,
@@ -126,11 +110,13 @@ def fit(
         are.
 
     Raises:
-      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint.
+      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint; also where the last update
+        alone made the state so, which no loss has seen.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
         for a label that means another class in the validation's or in the network, for fewer steps than were already
         taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
         parameters.
+      TypeError: for steps that are no whole number, or data that are no data set.
       NotClaimed: a RuntimeError, where another run holds the checkpoints' folder.
       NotSaved: a RuntimeError, where a checkpoint could not be written, as on a full disk.
       SystemExit: with 0, after a signal.
@@ -146,8 +132,7 @@ def fit(
       >>> int(result.state.step), len(result.history)
       (4, 4)
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}: a run takes at least one step")
+    whole(steps, "steps", "a run takes at least one step")
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TypeError(
             f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data):"
@@ -155,8 +140,8 @@ def fit(
         )
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
-    if refresh is not None and refresh.every < 1:
-        raise ValueError(f"refresh.every={refresh.every}: at least one step lies between two")
+    if refresh is not None:
+        whole(refresh.every, "refresh.every", "at least one step lies between two")
     for names in step.classes:
         same_classes(names, getattr(data, "classes", None), ("the network", "the training data"))
     if validation is not None:
@@ -170,8 +155,10 @@ def fit(
     with ExitStack() as stack:
         if checkpoints is not None:
             stack.enter_context(checkpoints.claimed())  # before anything of another run is read
-        whole = functools.partial(summed, mesh)
-        defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key), whole)
+        total = functools.partial(summed, mesh)
+        defines = {} if checkpoints is None else described(step, data, jax.device_get(state.key), total)
+        if checkpoints is not None:
+            defines |= refreshing(refresh)
         if checkpoints is not None and validation is not None:
             defines |= scored(validation.watch, validation.mode, validation.data)
         if checkpoints is not None and checkpoints.steps():
@@ -340,9 +327,10 @@ class _Run:
             over = self.over(now)
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in numbers_of(found).items())
             self.display.say(f"step {now}  validation  {numbers}" + ("  best" if self.best == now else ""))
-        if self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate):
-            if set(infinite(state)) - self.not_finite:
-                self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
+        saves = self.checkpoints is not None and (score is not None or self.saves(now) or not evaluate)
+        if (saves or over or now == self.steps) and set(infinite(state)) - self.not_finite:
+            self.fail(f"after step {now}, whose loss was finite, the state is not", state, now)
+        if saves and self.checkpoints is not None:
             self.checkpoints.save(state, score=score, metrics=numbers_of(found), trains=self.trains, run=self.defines)
         if over and self.validation is not None:
             self.display.say(f"stopped at step {now}: no better {self.validation.watch} since step {self.best}")

@@ -19,7 +19,8 @@ class State(NamedTuple):
       stats: running statistics and whatever else changes without a gradient.
       opt: one optimizer state per group of parameters, for its trainable leaves alone.
       key: the root key; keys of a step are folded from it, it never changes.
-      ema: moving averages of the trainable leaves, float32 also of bfloat16 ones, or an empty dict.
+      ema: moving averages of the trainable leaves, or those of a schedule-free optimizer, float32 also of bfloat16
+        ones, or an empty dict.
     """
 
     step: Any

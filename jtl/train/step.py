@@ -16,7 +16,9 @@ from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, upcast
 from jtl.objective import Objective, as_objective
 from jtl.params import flatten, merge, split, unflatten
+from jtl.train import options
 from jtl.train.gradient import differentiable, gradient
+from jtl.train.schedule_free import schedule_free_averages
 from jtl.train.state import State, copied, unshared
 from jtl.train.turns import Phase, Turn, as_phases, groups_of, owners
 from jtl.typing import Batch, Key, Mask, Params
@@ -103,15 +105,17 @@ def make_step(
       dtype: compute in this dtype (`jnp.bfloat16`): parameters are cast on the way in, they and their gradients
         stay float32, and so does everything that `jtl.losses` computes.
       clip: the largest global norm of a turn's gradient; the norm before is in the metrics.
-      ema: decay of a moving average of the trainable leaves, in [0, 1).
+      ema: decay of a moving average of the trainable leaves, in [0, 1). None: of a schedule-free optimizer
+        (`optax.contrib.schedule_free`) the averages x that it is to be evaluated at; of others there is none.
       frozen: "evaluation", or "training" where frozen modules are to run as in training: BatchNorm then normalises by
         the batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen.
         It is nothing to objectives over tasks (`jtl.meta`), which adapt again after training: see there.
 
     Raises:
-      ValueError: for counts of objectives, optimizers and masks that differ, masks that overlap (at `init`), or numbers
-        out of range.
-      TypeError: for what is no objective or no optimizer.
+      ValueError: for counts of objectives, optimizers and masks that differ, numbers out of range, or a dtype that is
+        not floating or needs `jax_enable_x64`; at `init`, for masks that overlap, masks of which none selects a
+        parameter, or variables without parameters.
+      TypeError: for what is no objective, no optimizer, no mask or no number.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -123,25 +127,22 @@ def make_step(
       >>> sorted(metrics), int(state.step)
       (['accuracy', 'loss'], 1)
     """
+    options.of_step(microbatch, dtype, clip, ema, frozen)
     txs, masks = groups_of(tx, trainable)
     phases = as_phases(objective, len(txs))
-    if microbatch < 1:
-        raise ValueError(f"microbatch={microbatch}: the number of parts of a batch is at least 1")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip={clip}: the largest gradient norm must be positive")
-    if frozen not in ("evaluation", "training"):
-        raise ValueError(f"frozen={frozen!r}: frozen modules run as in 'evaluation' or as in 'training'")
-    if ema is not None and not 0 <= ema < 1:
-        raise ValueError(f"ema={ema}: the decay lies in [0, 1)")
 
     def init(variables: Any, key: Any) -> State:
         _check(variables, key)
         # Without the empty parts, which do not come back from `merge`: every step gives the tree that it got.
         params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
-        owners(params, masks)
+        if not owners(params, masks):
+            raise ValueError(
+                f"trainable selects none of {len(flatten(params))} parameters, so nothing would be trained: give"
+                " jtl.select(...), whose patterns must match"
+            )
         trained = [split(params, mask)[0] for mask in masks]
         opt = tuple(t.init(part) for t, part in zip(txs, trained, strict=True))
-        averages = {} if ema is None else copied(upcast(_union(trained)))
+        averages = copied(schedule_free_averages(opt, params) if ema is None else upcast(_union(trained)))
         return unshared(State(jnp.zeros((), jnp.int32), params, stats, opt, key, averages))
 
     def updater(turns: tuple[Turn, ...]) -> Update:
@@ -162,7 +163,7 @@ def make_step(
                 metrics["loss"] = sum(metrics[f"{turn.name or i}/loss"] for i, turn in enumerate(turns))
             for turn in turns:
                 stats = _committed(turn.objective, stats, params)
-            averages: Any = state.ema
+            averages: Any = schedule_free_averages(opt, params)
             if ema is not None:
                 trained = _union([split(params, mask)[0] for mask in masks])
                 averages = optax.incremental_update(upcast(trained), state.ema, 1 - ema)
@@ -270,6 +271,11 @@ def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
 def _check(variables: Any, key: Any) -> None:
     if not isinstance(variables, Variables):
         raise TypeError(f"variables is a {type(variables).__name__}; give jtl.Variables, as objective.init returns")
+    if not flatten(variables.params):
+        raise ValueError(
+            "the variables are empty, there is no parameter to train: give those of objective.init(key, batch); of an"
+            " alignment alone, those of its network, or train jtl.adapt(net, alignments=[...])"
+        )
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key is {key!r}; give a key: jax.random.key(0)")
 

@@ -1,6 +1,6 @@
 """Turns and phases: which objective updates which parameters, in which order, from which step on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ def groups_of(tx: Any, trainable: Any) -> tuple[tuple[optax.GradientTransformati
 
     Raises:
       ValueError: for numbers of masks and optimizers that differ.
-      TypeError: for what is no optimizer.
+      TypeError: for what is no optimizer or no mask.
     """
     txs = _listed(tx)
     for one in txs:
@@ -129,6 +129,12 @@ def groups_of(tx: Any, trainable: Any) -> tuple[tuple[optax.GradientTransformati
             right = "its .gradient_transformation()" if wrapper else "one of optax, as optax.adam(1e-3)"
             raise TypeError(f"tx={one!r} is no optimizer: give {right}")
     masks = (select(".*"),) if trainable is None else _listed(trainable)
+    if any(isinstance(one, str) for one in masks):
+        patterns = ", ".join(repr(one) for one in masks if isinstance(one, str))
+        raise TypeError(f"trainable={trainable!r} has patterns where masks belong: give jtl.select({patterns})")
+    for one in masks:
+        if not (callable(one) or isinstance(one, Mapping)):
+            raise TypeError(f"trainable={trainable!r} is no mask: give jtl.select(...), as jtl.select('head/.*')")
     if len(masks) != len(txs):
         raise ValueError(f"{len(txs)} optimizers, {len(masks)} masks: give one mask each, of parameters of their own")
     return tuple(optax.with_extra_args_support(one) for one in txs), masks

@@ -3,6 +3,7 @@
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,6 +33,41 @@ def test_put_decides_the_placement():
     batches = data.prefetch(ds, put=lambda batch: jax.device_put(batch, sharding))
     assert next(batches)["x"].sharding == sharding
     batches.close()
+
+
+def test_threads_have_the_callers_settings():
+    """jax keeps settings of a context by thread."""
+
+    class Drawn:
+        def __getitem__(self, step):
+            return jnp.full(2, step / 3) + np.full(2, 2.0**-40)
+
+    device = jax.devices()[5]
+    with jax.enable_x64(True), jax.default_device(device):
+        batches = data.prefetch(Drawn(), 1, stop_step=3)
+    got = list(batches)
+    assert [(x.dtype, x.devices()) for x in got] == [(np.float64, {device})] * 2
+    np.testing.assert_array_equal(got[0], np.full(2, 1 / 3) + 2.0**-40)
+    with jax.numpy_rank_promotion("raise"):
+        strict = data.prefetch([np.ones((2, 2))], put=lambda x: jnp.asarray(x) + jnp.ones(2), stop_step=1)
+    with pytest.raises(ValueError, match=r"jax_numpy_rank_promotion=.raise"):
+        next(strict)
+    with jax.numpy_rank_promotion("allow"):
+        lax = data.prefetch([np.ones((2, 2))], put=lambda x: jnp.asarray(x) + jnp.ones(2), stop_step=1)
+    assert next(lax).shape == (2, 2)
+
+
+def test_functions_of_a_data_set_are_not_compiled_again_for_the_threads():
+    traces = []
+
+    @jax.jit
+    def double(x):
+        traces.append(x)
+        return 2 * x
+
+    double(np.ones(3))
+    list(data.prefetch([np.ones(3), np.ones(3)], put=double, stop_step=2))
+    assert len(traces) == 1
 
 
 def test_an_error_comes_at_its_step_and_ends_the_threads():

@@ -169,6 +169,18 @@ def test_bad_parameters_are_never_saved(start, tmp_path):
     assert saver.steps() == []
 
 
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_last_update_that_is_not_finite_ends_the_run_too(start, tmp_path, checkpoints):
+    """No later loss would tell."""
+    _, state = start
+    step = make_step(objective, optax.sgd(lambda step: jnp.where(step == 4, jnp.inf, 0.01)))
+    state = step.init(Variables(state.params, state.stats), state.key)
+    options = {"checkpoints": Checkpoints(tmp_path, every=2)} if checkpoints else {}
+    kept = "the last good checkpoint is .*step_00000004" if checkpoints else "no checkpoint was saved"
+    with pytest.raises(NonFiniteLoss, match=f"after step 5, whose loss was finite, the state is not.*{kept}"):
+        train(step, state, Data(), steps=5, **options)
+
+
 def test_what_is_not_finite_beside_the_parameters_is_never_saved(tmp_path):
     """A pixel of 1e25 is finite in the loss of a saturating network, and its square is not: Adam's second moment."""
 

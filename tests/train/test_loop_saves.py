@@ -1,5 +1,7 @@
 """What `fit` saves: what is frozen once, and every save to its end, whatever ends the run."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,15 @@ def test_a_refresh_may_change_what_no_step_trains(tmp_path):
     assert float(done.params["head"]["bias"]) == 4.0
     assert [float(Checkpoints(tmp_path).variables(step=s).params["head"]["bias"]) for s in (4, 5, 6)] == [3.0, 4.0, 4.0]
     assert len(list(tmp_path.glob("frozen_*"))) == 2
+
+
+def test_a_run_in_a_folder_that_was_removed_is_saved(start, tmp_path):
+    step, state = start
+    saver = Checkpoints(tmp_path / "run")
+    train(step, state, Data(), steps=4, checkpoints=saver)
+    shutil.rmtree(tmp_path / "run")
+    train(step, state, Data(), steps=4, checkpoints=saver)
+    assert saver.steps() == [4]
 
 
 class Slow(Checkpoints):

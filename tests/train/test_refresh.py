@@ -1,5 +1,7 @@
 """What runs between steps, resumed at its step; and validations of whole data sets."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ from nets import batch, parts
 from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.metrics.accumulate import Metric
 from jtl.model import Variables
+from jtl.train.checkpoint import manifest
 from jtl.train.checkpoint.checkpoints import Checkpoints
+from jtl.train.checkpoint.identity import AnotherRun, refreshing
 from jtl.train.collect import collect
 from jtl.train.evaluate import Validation, evaluate
 from jtl.train.loop import fit
@@ -65,6 +69,58 @@ def test_a_run_resumed_at_any_step_has_the_same_bits(key, tmp_path, at):
     for steps in (at, 7):
         found = fit(step, state, Rows(), steps=steps, checkpoints=Checkpoints(tmp_path), **options).state
     jax.tree.map(np.testing.assert_array_equal, found._replace(key=0), whole._replace(key=0))
+
+
+def again(state):
+    return state
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (Refresh(restart, 2), "refresh/every: 3 -> 2"),
+        (Refresh(again, 3), "refresh/run: .*restart .* -> .*again "),
+        (None, "refresh/every: 3 -> never"),
+    ],
+)
+def test_a_run_with_another_refresh_is_another_run(key, tmp_path, other, told):
+    step, state = begun(key)
+    options = {"mesh": ONE, "progress": False}
+    fit(step, state, Rows(), steps=2, checkpoints=Checkpoints(tmp_path), refresh=Refresh(restart, 3), **options)
+    with pytest.raises(AnotherRun, match=told):
+        fit(step, state, Rows(), steps=4, checkpoints=Checkpoints(tmp_path), refresh=other, **options)
+
+
+def test_a_refresh_that_is_added_is_told_and_older_checkpoints_go_on(key, tmp_path):
+    step, state = begun(key)
+    options = {"mesh": ONE, "progress": False}
+    fit(step, state, Rows(), steps=2, checkpoints=Checkpoints(tmp_path), **options)
+    added = {**options, "refresh": Refresh(restart, 3)}
+    with pytest.raises(AnotherRun, match="refresh/every: never -> 3"):
+        fit(step, state, Rows(), steps=4, checkpoints=Checkpoints(tmp_path), **added)
+    saver = Checkpoints(tmp_path)
+    folder = saver.path(2)
+    about = manifest.read(folder)
+    del about["run"]["refresh/every"]  # as before refreshes were described
+    del about["files"]
+    manifest.write(folder, about)
+    assert int(fit(step, state, Rows(), steps=4, checkpoints=Checkpoints(tmp_path), **added).state.step) == 4
+
+
+def test_a_refresh_is_described_by_its_function(key):
+    def described(run):
+        return refreshing(Refresh(run, 3))["refresh/run"]
+
+    class Restarts:
+        def __call__(self, state):
+            return restart(state)
+
+        def run(self, state):
+            return restart(state)
+
+    assert described(jax.jit(restart)) == described(functools.partial(restart)) == described(restart)
+    assert described(Restarts()).endswith("Restarts")
+    assert "Restarts.run " in described(Restarts().run)
 
 
 def test_a_refresh_that_changes_the_state_is_refused(key):

@@ -273,6 +273,7 @@ def test_randomness_is_a_function_of_the_step(key):
     [
         ({"microbatch": 0}, "microbatch=0"),
         ({"clip": 0.0}, "clip=0.0"),
+        ({"clip": float("inf")}, "clip=inf"),
         ({"ema": 1.0}, "ema=1.0"),
         ({"trainable": [select("a"), select("b")]}, "1 optimizers, 2 masks"),
     ],

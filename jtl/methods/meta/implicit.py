@@ -13,7 +13,6 @@ from jtl.methods.meta.inner_loop import RULE, Adapt, begun, start_of
 from jtl.methods.meta.inner_loop import adapt_to as unrolled
 from jtl.methods.meta.update_rules import UpdateRule
 from jtl.metrics import accumulate
-from jtl.metrics.accumulate import Mean
 from jtl.model import upcast
 from jtl.objective import Objective, as_objective
 from jtl.params import merge, select, split
@@ -74,7 +73,7 @@ def implicit(
             loss, aux = inner(params, stats, batch, key, step)
             fast, _ = split(params, mask)
             off = sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.square(a - b).sum(), upcast(fast), start)))
-            return {**accumulate.as_terms(loss), "implicit": Mean(strength / 2 * off, jnp.ones(()))}, aux
+            return {**accumulate.as_terms(loss), "implicit": accumulate.mean(strength / 2 * off)}, aux
 
         loop = unrolled(regularised, rule, steps=steps, order=1, adapted=mask)
         params, stats = loop({**merge(start, slow), **({RULE: phi} if phi else {})}, stats, support, key, step)

@@ -41,6 +41,21 @@ def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
         raise ValueError(f"{folder} holds {extra[0]!r} and {len(extra) - 1} more leaves that this state has not{hint}")
 
 
+def frozen(leaves: Mapping[str, Any], trains: Mapping[str, bool] | None) -> dict[str, Any]:
+    """The parameters among a state's leaves that a run does not train.
+
+    Raises:
+      ValueError: where `trains` is of other parameters.
+    """
+    if trains is None:
+        return {}
+    params = {name.removeprefix("params/") for name in leaves if name.startswith("params/")}
+    if params != trains.keys():
+        other = sorted(params ^ trains.keys())
+        raise ValueError(f"trains and the parameters differ at {other[0]!r}: give step.trains(state.params)")
+    return {f"params/{path}": leaves[f"params/{path}"] for path, learns in trains.items() if not learns}
+
+
 def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
     """Copies arrays off the devices and writes them in the background; `result()` waits for that."""
     context = ocp.Context()

@@ -5,7 +5,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from jtl.train.checkpoint.claim import NotClaimed, claimed
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.network_files import described_beside
 from jtl.train.checkpoint.processes import agreed, anywhere, meet
-from jtl.train.checkpoint.retention import Shelf
+from jtl.train.checkpoint.retention import Shelf, log
 from jtl.train.state import State, with_averages
 from jtl.weights.formats import orbax_arrays
 from jtl.weights.formats.errors import WeightFileError
@@ -139,7 +138,7 @@ class Checkpoints:
         Args:
           state: may be donated as soon as this returns.
           score: higher is better; the checkpoint with the highest is kept. A state that was just saved or restored is
-            not written again, but gets the score.
+            not written again, where its folder is still there, but gets the score.
           metrics: numbers to keep with it.
           trains: whether the run trains each parameter, by path, as `step.trains(state.params)`. The others are
             written where the directory does not hold the same values yet, before this returns. None: write all.
@@ -156,26 +155,26 @@ class Checkpoints:
         self.wait()
         with jax.transfer_guard("allow"):
             step = int(state.step)
-            if step == self._here:
+            leaves = {name: jnp.asarray(leaf) for name, leaf in arrays.named(state).items()}
+            if step == self._here and self._holds(step, leaves):
                 if score is not None and jax.process_index() == 0:
                     self._shelf.seal(step, manifest.read(self.path(step)) | {"score": score, "metrics": numbers})
                 meet(f"jtl score {step}")
                 return
             if self._network is not None:
-                described_beside(self.directory, self._network, arrays.described(arrays.named(state)))
+                described_beside(self.directory, self._network, arrays.described(leaves))
                 self._network = None  # once
             if jax.process_index() == 0:
                 self._shelf.clear(step)
             meet(f"jtl save {step}")
-            leaves = {name: jnp.asarray(leaf) for name, leaf in arrays.named(state).items()}
-            frozen = _frozen(leaves, trains)
+            frozen = arrays.frozen(leaves, trains)
             content = {
                 "step": step,
                 "score": score,
                 "metrics": numbers,
                 "recipe": self.recipe,
                 "run": None if run is None else dict(run),
-                "versions": {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": _jtl()},
+                "versions": manifest.versions(),
                 "leaves": arrays.described(leaves),
                 "frozen": self._save_frozen(frozen) if frozen else None,
             }
@@ -226,7 +225,7 @@ class Checkpoints:
         def read(step: int, about: dict[str, Any]) -> dict[str, Any]:
             arrays.compare(self.path(step), about["leaves"], wanted)
             if trains is not None:
-                self._same_frozen(about, _frozen(wanted, trains))
+                self._same_frozen(about, arrays.frozen(wanted, trains))
             return self._load(step, about, shapes)
 
         step, found = self._readable(step, read)
@@ -246,6 +245,10 @@ class Checkpoints:
           sharding: of every leaf; None puts them on the first device.
           averages: the moving averages of the parameters where the run keeps any (`make_step(ema=...)`), because its
             validation judged these; False: the parameters' last values.
+
+        Raises:
+          FileNotFoundError: where there is no checkpoint.
+          ValueError: for arrays of 64 bits, as float64, while `jax_enable_x64` is off.
         """
         self.wait()
         place = SingleDeviceSharding(jax.local_devices()[0]) if sharding is None else sharding
@@ -304,6 +307,21 @@ class Checkpoints:
                 self._shelf.seal_frozen(name, {"leaves": about, "fingerprints": prints})
             meet(f"jtl saved {name}")
         return name
+
+    def _holds(self, step: int, leaves: dict[str, jax.Array]) -> bool:
+        """Whether a step's folder is there with these values; otherwise, a removed or another one, it is written."""
+        if not agreed(jax.process_index() == 0 and step in self._shelf.steps()):
+            return False
+        prints, same = fingerprints(leaves), False
+        try:
+            about = manifest.read(self.path(step))
+            if about["leaves"] == arrays.described(leaves):
+                shapes = {name: jax.eval_shape(arrays.raw, leaf) for name, leaf in leaves.items()}
+                found = self._read(step, about, shapes, host=True)  # devices may have no room for a second state
+                same = all(fingerprints({n: jnp.asarray(found[n])}) == {n: prints[n]} for n in leaves)
+        except (manifest.Damaged, WeightFileError) as damage:
+            log.warning("checkpoint %s is damaged and written again: %s", self.path(step), damage)
+        return not anywhere(not same)
 
     def _same_frozen(self, about: dict[str, Any], leaves: dict[str, Any]) -> None:
         stored = self._shelf.frozen(about).get("fingerprints", {})
@@ -366,31 +384,14 @@ class Checkpoints:
             self._shelf.unreadable(step, failure)
 
     def _load(self, step: int, about: dict[str, Any], shapes: dict[str, Any], *, part: bool = False) -> dict[str, Any]:
-        apart = self._shelf.frozen(about)["leaves"]
         with jax.transfer_guard("allow"):
-            here = {name: shape for name, shape in shapes.items() if name not in apart}
-            tree = orbax_arrays.load(self.path(step), here, part=part)
-            if about.get("frozen") is not None:
-                there = {name: shape for name, shape in shapes.items() if name in apart}
-                tree |= orbax_arrays.load(self.directory / about["frozen"], there, part=part)
+            found = self._read(step, about, shapes, part=part)
             # Restored buffers may not be donated; the copies that a program makes may.
             places = {name: shape.sharding for name, shape in shapes.items()}
-            return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: tree[n] for n in shapes})
+            return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: found[n] for n in shapes})
 
-
-def _frozen(leaves: dict[str, Any], trains: Mapping[str, bool] | None) -> dict[str, Any]:
-    """The parameters among a state's leaves that a run does not train."""
-    if trains is None:
-        return {}
-    params = {name.removeprefix("params/") for name in leaves if name.startswith("params/")}
-    if params != trains.keys():
-        other = sorted(params ^ trains.keys())
-        raise ValueError(f"trains and the parameters differ at {other[0]!r}: give step.trains(state.params)")
-    return {f"params/{path}": leaves[f"params/{path}"] for path, learns in trains.items() if not learns}
-
-
-def _jtl() -> str:
-    try:
-        return version("jtl")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "not installed"
+    def _read(self, step: int, about: dict[str, Any], shapes: dict[str, Any], **options: bool) -> dict[str, Any]:
+        apart = self._shelf.frozen(about)["leaves"]
+        here, there = ({n: s for n, s in shapes.items() if (n in apart) == frozen} for frozen in (False, True))
+        found = orbax_arrays.load(self.path(step), here, **options)
+        return found | (orbax_arrays.load(self.directory / about["frozen"], there, **options) if there else {})

@@ -59,10 +59,38 @@ def scored(watch: str, mode: str | None, data: Any) -> dict[str, str]:
     return found
 
 
+def refreshing(refresh: Any) -> dict[str, str]:
+    """When a state is refreshed between steps, and by which function, as `described`.
+
+    What the function was given when it was made is not looked at: it may keep what it computed.
+
+    Args:
+      refresh: with `run` and `every`, or None.
+
+    Example:
+      >>> import jtl
+      >>> from jtl.train.checkpoint.identity import refreshing
+      >>> refreshing(None)
+      {'refresh/every': 'never'}
+    """
+    if refresh is None:
+        return {"refresh/every": "never"}
+    run, found = refresh.run, {"refresh/every": str(refresh.every)}
+    while isinstance(run, functools.partial):
+        run = run.func
+    run = getattr(inspect.unwrap(run), "__func__", inspect.unwrap(run))  # of a method
+    if isinstance(run, types.FunctionType):
+        _function("refresh/run", run, found)
+    else:
+        found["refresh/run"] = type(run).__qualname__
+    return found
+
+
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs in two descriptions, a line each; that a schedule is longer now is no difference.
 
-    Nor is a validation where there was none, or none where there was one.
+    Nor is a validation where there was none, or none where there was one; nor a refresh, where a checkpoint is from
+    before refreshes were described.
 
     Example:
       >>> from jtl.train.checkpoint.identity import differences
@@ -70,9 +98,11 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
       >>> differences(old, new)
       ['clip: None -> 1.0']
     """
-    lines, both = [], "validation/watch" in before.keys() & now.keys()
+    lines, both = [], before.keys() & now.keys()
     for path in sorted(before.keys() | now.keys()):
-        if path.startswith("validation/") and not both:
+        if path.startswith("validation/") and "validation/watch" not in both:
+            continue
+        if path.startswith("refresh/") and "refresh/every" not in both:
             continue
         old, new = before.get(path, "absent"), now.get(path, "absent")
         longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)

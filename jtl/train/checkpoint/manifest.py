@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def verify(folder: Path) -> dict[str, Any]:
     if what is not None:
         raise Damaged(what)
     return body
+
+
+def versions() -> dict[str, str]:
+    """The versions that a checkpoint is written by."""
+    try:
+        own = version("jtl")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        own = "not installed"
+    return {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": own}
 
 
 def _files(folder: Path) -> list[str]:

@@ -143,12 +143,9 @@ def _loader(folder: Path, wanted: dict[str, tuple[tuple[int, ...], np.dtype]]) -
     @cache
     def load() -> dict[str, np.ndarray]:
         import jax
-        from jax.sharding import SingleDeviceSharding
 
-        place = SingleDeviceSharding(jax.local_devices()[0])
-        shapes = {name: jax.ShapeDtypeStruct(*leaf, sharding=place) for name, leaf in wanted.items()}
-        found = orbax_arrays.load(folder, shapes, part=True)  # without the optimizer's state
-        return {name: np.asarray(leaf) for name, leaf in found.items()}
+        shapes = {name: jax.ShapeDtypeStruct(*leaf) for name, leaf in wanted.items()}
+        return orbax_arrays.load(folder, shapes, part=True, host=True)  # without the optimizer's state
 
     def once() -> dict[str, np.ndarray]:
         with lock:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jtl.params import flatten, unflatten
 from jtl.weights.formats.errors import WeightFileError
 
 APART = ("params", "stats")
 """What can be read without the rest of a state."""
+
+
+_WIDE = ("int64", "uint64", "float64", "complex128")
 
 
 def grouped(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,33 +27,63 @@ def grouped(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return {group: unflatten(part) for group, part in groups.items()}
 
 
-def load(folder: Path, shapes: Mapping[str, jax.ShapeDtypeStruct], *, part: bool = False) -> dict[str, jax.Array]:
-    """Arrays by name, where the sharding of each `shapes` puts it.
+def load(
+    folder: Path, shapes: Mapping[str, jax.ShapeDtypeStruct], *, part: bool = False, host: bool = False
+) -> dict[str, Any]:
+    """Arrays by name, of the types of `shapes`, where the sharding of each puts it.
 
     Args:
       folder: of one checkpoint; Orbax's own is `arrays` in it.
       shapes: of all arrays of a group, or of some.
       part: whether they are some.
+      host: NumPy arrays instead, whatever jax's settings are; shapes then need no sharding.
 
     Raises:
       WeightFileError: where Orbax does not read them, with its version and the beginning of what it says.
+      ValueError: for types of 64 bits while `jax_enable_x64` is off, which jax would narrow; not for NumPy arrays.
       OSError: where the file system fails, which is no fault of the checkpoint; as MemoryError and jax's own errors.
     """
     if not shapes:
         return {}
+    narrowed = [name for name, s in shapes.items() if not host and jax.dtypes.canonicalize_dtype(s.dtype) != s.dtype]
+    if narrowed:
+        raise ValueError(
+            f"{folder}: {narrowed[0]!r} is of type {shapes[narrowed[0]].dtype}, which jax would narrow to 32 bits,"
+            " because jax_enable_x64 is off: read it inside `with jax.enable_x64(True):`, or set it for the whole"
+            " process at its start, jax.config.update('jax_enable_x64', True)"
+        )
+    # Orbax's threads do not have the caller's `with jax.enable_x64(True)`: they would narrow what they put on devices.
+    by_numpy = {name for name, shape in shapes.items() if host or np.dtype(shape.dtype).name in _WIDE}
+    asked = {name: np.empty(s.shape, s.dtype) if name in by_numpy else s for name, s in shapes.items()}
+    found = _read(folder, asked, part)
+    if host:
+        return found
+    return {name: _put(a, shapes[name].sharding) if name in by_numpy else a for name, a in found.items()}
+
+
+def _put(array: np.ndarray, sharding: Any) -> jax.Array:
+    """A NumPy array where a sharding puts it, by the settings of this thread."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _read(folder: Path, asked: Mapping[str, Any], part: bool) -> dict[str, Any]:
+    """What Orbax reads: a NumPy array for each that was asked for as one, one of jax for each shape."""
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
     context.pytree.loading.partial_load = part
     try:
         found: dict[str, Any] = {}
-        for group, wanted in grouped(shapes).items():  # where one of several fails, Orbax leaves the others unfinished
+        for group, wanted in grouped(asked).items():  # where one of several fails, Orbax leaves the others unfinished
             with context:
                 loaded = ocp.load_checkpointables(str((folder / "arrays").absolute()), {group: wanted})
             found |= flatten(loaded[group])
-        absent = [name for name in shapes if not isinstance(found.get(name), jax.Array)]
-        if absent:  # what is not there comes back as the shape that was asked for
-            raise KeyError(f"no array {absent[0]!r}")
+        for name, like in asked.items():  # what is not there comes back as what was asked for
+            kind = np.ndarray if isinstance(like, np.ndarray) else jax.Array
+            if not isinstance(found.get(name), kind) or found[name] is like:
+                raise KeyError(f"no array {name!r}")
+            if found[name].dtype != like.dtype:
+                raise TypeError(f"{name!r} came as {found[name].dtype}, and {like.dtype} was asked for")
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # whatever Orbax raises: the checkpoint is not what its manifest says

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from inspect import unwrap
 
 import jax
@@ -51,8 +52,6 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def copy(saved, tmp_path):
-    import shutil
-
     return shutil.copytree(saved, tmp_path / "copy")
 
 
@@ -253,6 +252,45 @@ def test_a_score_that_comes_later_is_written_to_the_state(tmp_path):
     saver.save(saver.restore(make()), score=0.5, metrics={"accuracy": 0.5})
     assert saver.about(step="best")["metrics"] == {"accuracy": 0.5}
     same(Checkpoints(tmp_path).restore(make()), make(4))
+
+
+def test_a_state_of_the_same_step_with_other_values_is_written(tmp_path):
+    saver = Checkpoints(tmp_path)
+    saver.save(make(4))
+    other = make(4)._replace(params=jax.tree.map(lambda a: a + 1, make(4).params))
+    saver.save(other, score=0.5)
+    same(saver.restore(make()), other)
+    assert saver.best() == 4
+    wider = make(4, width=5)
+    saver.save(wider)
+    same(saver.restore(make(width=5)), wider)
+
+
+def test_the_same_state_is_not_written_twice(tmp_path, monkeypatch):
+    saver = Checkpoints(tmp_path)
+    saver.save(make(4))
+    saver.wait()
+    monkeypatch.setattr(arrays, "write_later", lambda *_: pytest.fail("it was written again"))
+    saver.save(make(4))
+    saver.save(make(4), score=0.5)
+    assert saver.best() == 4
+
+
+@pytest.mark.parametrize("harm", ["removed", "manifest", "arrays"])
+def test_what_is_no_longer_whole_on_disk_is_written_again(tmp_path, harm, caplog):
+    saver = Checkpoints(tmp_path / "run")
+    saver.save(make(4))
+    saver.wait()
+    if harm == "removed":
+        shutil.rmtree(tmp_path / "run")
+    elif harm == "manifest":
+        (saver.path(4) / manifest.NAME).write_text("{}")
+    else:
+        unread(saver.path(4))
+    saver.save(make(4), score=0.5)
+    saver.wait()
+    same(Checkpoints(tmp_path / "run").restore(make(), step="best"), make(4))
+    assert ("damaged and written again" in caplog.text) == (harm != "removed")
 
 
 def test_a_score_of_nan_in_an_older_file_is_no_best(copy):

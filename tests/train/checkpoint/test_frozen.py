@@ -142,6 +142,16 @@ def test_other_values_get_another_folder_and_old_ones_go_with_their_last_step(co
     same(saver.restore(make()), make(6))
 
 
+def test_a_score_comes_later_and_other_frozen_values_are_written(tmp_path):
+    saver = Checkpoints(tmp_path)
+    saver.save(make(3), trains=TRAINS)
+    saver.save(make(3), trains=TRAINS, score=1.0)
+    assert (saver.best(), len(frozen_in(tmp_path))) == (3, 1)
+    saver.save(make(3, frozen=5), trains=TRAINS)
+    saver.wait()
+    same(Checkpoints(tmp_path).restore(make()), make(3, frozen=5))
+
+
 def test_the_best_keeps_its_frozen_folder(tmp_path):
     saver = Checkpoints(tmp_path, keep=1)
     for step in (1, 2, 3):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jtl import ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
 from jtl.methods.adapt.terms import clean
-from jtl.metrics.accumulate import Mean, mean
+from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
@@ -73,7 +73,7 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
         terms = {
             "neighbours": mean(-first, mask),
             "expanded": mean(-second, mask),
-            "diversity": Mean(-diversity(ops.gather(logits), ops.gather(mask)), jnp.ones(())),
+            "diversity": mean(-diversity(ops.gather(logits), ops.gather(mask))),
         }
         return terms, Aux({**moved, NAME: bank}, {}, {"output": out.output, "read": out.read})
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from jtl import losses, ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
 from jtl.methods.adapt.terms import clean
-from jtl.metrics.accumulate import Mean, mean
+from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity, entropy
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
@@ -67,7 +67,7 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
         known = (y >= 0) & kept
         terms = {
             "entropy": mean(entropy(logits), kept),
-            "diversity": Mean(-diversity(ops.gather(logits), ops.gather(kept)), jnp.ones(())),
+            "diversity": mean(-diversity(ops.gather(logits), ops.gather(kept))),
             "pseudo": mean(losses.cross_entropy(logits, jnp.maximum(y, 0)), known).scale(weight),
         }
         return terms, Aux({**moved, NAME: labels}, {}, {"output": out.output, "read": out.read})

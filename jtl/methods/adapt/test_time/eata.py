@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl.methods.adapt.test_time.norms import norms
 from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of, with_net
-from jtl.metrics.accumulate import Mean
+from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy, mean_prediction
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
@@ -76,7 +76,7 @@ def eata(
         own = {"mean": jnp.where(count > 0, moved, average), "seen": seen | (count > 0)}
         terms = {NAME: Mean(total, count)}
         if fisher is not None:
-            terms["fisher"] = Mean(weight * _distance(params, *fisher), jnp.ones(()))
+            terms["fisher"] = mean(weight * _distance(params, *fisher))
         everyone = jnp.sum(rows, dtype=h.dtype)
         return terms, Aux({**stats, NAME: own}, {"selected": Mean(count, everyone)}, {"output": logits})
 

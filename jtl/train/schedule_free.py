@@ -1,0 +1,47 @@
+"""The averages that a schedule-free optimizer is evaluated at, as the moving averages of a state."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from optax.contrib import ScheduleFreeState, schedule_free_eval_params
+
+from jtl.model import upcast
+from jtl.params import flatten, unflatten
+from jtl.typing import Params
+
+
+def schedule_free_averages(opt: Any, params: Params) -> Params:
+    """`x = (y − (1 − β₁) z) / β₁` of the parameters y that `optax.contrib.schedule_free` trains, in float32 at least.
+
+    Args:
+      opt: the optimizers' state, in which schedule-free ones may stand at any depth.
+      params: y, and what other optimizers train.
+
+    Returns:
+      x of the parameters that schedule-free optimizers own: an empty dict where there are none. Before the first
+      update it is y to the bit.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from jtl.train.schedule_free import schedule_free_averages
+      >>> params = {"head": {"w": jnp.ones(2)}}
+      >>> schedule_free_averages(optax.sgd(0.1).init(params), params)
+      {}
+
+    Defazio et al., The Road Less Scheduled, 2024, arXiv 2405.15682.
+    """
+    flat, found = flatten(params), {}
+    for state in jax.tree.leaves(opt, is_leaf=_is_state):
+        if _is_state(state):
+            own = {
+                path: upcast(z) for path, z in flatten(state.z).items() if hasattr(z, "dtype")
+            }  # a mask leaves holes
+            y = {path: upcast(flat[path]) for path in own}
+            x = schedule_free_eval_params(state._replace(z=own), y)
+            found |= {path: jnp.where(state.weight_sum > 0, x[path], y[path]).astype(y[path].dtype) for path in own}
+    return unflatten(found)
+
+
+def _is_state(node: Any) -> bool:
+    return isinstance(node, ScheduleFreeState)
