@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
-from tyro.conf import Positional, arg
 
 from jtl.allocator import keep_freed_memory
 from jtl.command import parsers, surface
@@ -21,8 +20,6 @@ from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 
 RECIPES = Path(__file__).parent / "recipes"
-Which = Annotated[Positional[str], arg(help="a recipe's name (jtl train --help lists them), or the path of a .py file")]
-Where = Annotated[Positional[Path], arg(help="the folder of a run's checkpoints, as runs/digits/checkpoints")]
 
 
 class Mistake(Exception):
@@ -89,85 +86,19 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """Transfer learning on real handwritten digits, three ways, in a few minutes."""
         return "demo", ()
 
-    def train(recipe: Which) -> tuple[str, tuple]:
+    def train(recipe: parsers.Which) -> tuple[str, tuple]:
         return "train", (recipe,)
-
-    def evaluate(
-        run: Where,
-        data: Positional[Path | None] = None,
-        /,
-        recipe: Path | None = None,
-        text: str | None = None,
-        label: str | None = None,
-    ) -> tuple[str, tuple]:
-        """Scores on labelled data, or those of a recipe's checkpoint on its test set.
-
-        Args:
-          run: the folder of a run of `jtl finetune` or `jtl adapt`, one that `jtl.save` wrote, or that of a recipe's
-            checkpoints.
-          data: a folder of class folders, or a table; not for a recipe.
-          recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-          text: a table's column of texts; the run's own where it is not given, else "text".
-          label: a table's column of labels; likewise, else "label".
-        """
-        return "eval", (run, recipe, data, text, label)
-
-    def predict(
-        checkpoint: Where,
-        inputs: Positional[tuple[str, ...]],
-        /,
-        top: int = 3,
-        recipe: Path | None = None,
-        csv: Path | None = None,
-        text: str | None = None,
-    ) -> tuple[str, tuple]:
-        """Predicts the classes of images, sounds or texts with a checkpoint.
-
-        Args:
-          checkpoint: the folder of a run's checkpoints.
-          inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
-          top: how many classes to name for each.
-          recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-          csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
-          text: the column of tables of texts; the run's own where it is not given, else "text".
-        """
-        return "predict", (checkpoint, inputs, top, recipe, csv, text)
-
-    def describe(recipe: Which) -> tuple[str, tuple]:
-        """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
-        return "describe", (recipe,)
-
-    def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
-        """The networks whose weights jtl reads: sizes, costs, naming schemes.
-
-        Args:
-          pattern: of names or families, as "vit_*" or "resnet"; the default counts all of them.
-        """
-        return "models", (pattern,)
-
-    def inspect(
-        file: Positional[Path], /, rows: int = 40, within: str | None = None, prefix: str = ""
-    ) -> tuple[str, tuple]:
-        """Prints the tensors of a weight file, and the family whose names they have.
-
-        Args:
-          file: a weight file, or a folder with one.
-          rows: how many tensors to list.
-          within: in a PyTorch file with several dicts of tensors, the place of the one to look at.
-          prefix: what the names of the network's tensors begin with.
-        """
-        return "inspect", (file, rows, within, prefix)
 
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
     return tyro.extras.subcommand_cli_from_dict(
         {
             "demo": demo,
             "train": train,
-            "eval": evaluate,
-            "predict": predict,
-            "describe": describe,
-            "models": models,
-            "inspect": inspect,
+            "eval": parsers.evaluate,
+            "predict": parsers.predict,
+            "describe": parsers.describe,
+            "models": parsers.models,
+            "inspect": parsers.inspect,
             "finetune": parsers.finetune,
             "adapt": parsers.adapt,
             "sweep": parsers.sweep,
