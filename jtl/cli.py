@@ -16,6 +16,7 @@ import tyro
 
 from jtl.allocator import keep_freed_memory
 from jtl.command import parsers, surface
+from jtl.command.ending import end_at_once
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:  # before or after training, which saves; see `jtl.fit`
         print("jtl: interrupted", file=sys.stderr)
+        if argv is None:
+            end_at_once(130)
         return 130
     except SystemExit as ended:  # tyro has said what is wrong, or has shown the help
         return ended.code if isinstance(ended.code, int) else 2
