@@ -93,23 +93,28 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         return "train", (recipe,)
 
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
+    commands: dict[str, Callable[..., tuple[str, tuple]]] = {
+        "demo": demo,
+        "train": train,
+        "eval": parsers.evaluate,
+        "predict": parsers.predict,
+        "describe": parsers.describe,
+        "models": parsers.models,
+        "inspect": parsers.inspect,
+        "finetune": parsers.finetune,
+        "adapt": parsers.adapt,
+        "sweep": parsers.sweep,
+        "features": parsers.features,
+        "rank": parsers.rank,
+        "adapt-few": parsers.adapt_few,
+        "export": parsers.export,
+    }
+    if (
+        given and given[0] in commands
+    ):  # alone, because tyro would name the options of other commands for a misspelt one
+        return tyro.cli(commands[given[0]], args=given[1:], prog=f"jtl {given[0]}")
     return tyro.extras.subcommand_cli_from_dict(
-        {
-            "demo": demo,
-            "train": train,
-            "eval": parsers.evaluate,
-            "predict": parsers.predict,
-            "describe": parsers.describe,
-            "models": parsers.models,
-            "inspect": parsers.inspect,
-            "finetune": parsers.finetune,
-            "adapt": parsers.adapt,
-            "sweep": parsers.sweep,
-            "features": parsers.features,
-            "rank": parsers.rank,
-            "adapt-few": parsers.adapt_few,
-            "export": parsers.export,
-        },
+        commands,
         prog="jtl",
         description="Transfer learning in JAX. Start with: jtl demo, or jtl finetune photos/ --weights WEIGHTS",
         args=given,
@@ -172,7 +177,7 @@ def _predict(
     checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str | None
 ) -> int:
     if not inputs:
-        raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
+        raise Mistake("nothing to look at; give at least one file or text: jtl predict RUN INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     with _mistakes(ValueError, OSError):

@@ -10,9 +10,22 @@ from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
 
-Which = Annotated[Positional[str], arg(help="a recipe's name (jtl train --help lists them), or the path of a .py file")]
-Where = Annotated[Positional[Path], arg(help="the folder of a run's checkpoints, as runs/digits/checkpoints")]
-Run = Annotated[Positional[Path], arg(help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")]
+Which = Annotated[
+    Positional[str],
+    arg(metavar="RECIPE", help="a recipe's name (jtl train --help lists them), or the path of a .py file"),
+]
+Some = Annotated[Positional[tuple[str, ...]], arg(metavar="[INPUT ...]")]
+Where = Annotated[
+    Positional[Path],
+    arg(
+        metavar="RUN",
+        help="the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, as runs/photos; one of jtl.save;"
+        " or a recipe's checkpoints, as runs/digits/checkpoints",
+    ),
+]
+Run = Annotated[
+    Positional[Path], arg(metavar="RUN", help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +78,11 @@ def checked(settings: Any) -> Any:
 
 
 def sweep(
-    out: Positional[Path], /, grid: tuple[str, ...], by: str | None = None, low: bool = False
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    /,
+    grid: tuple[str, ...],
+    by: str | None = None,
+    low: bool = False,
 ) -> tuple[str, tuple]:
     """Run a command over a grid of options and rank the runs: `jtl sweep OUT --grid ... -- adapt SOURCE TARGET ...`.
 
@@ -83,7 +100,7 @@ def sweep(
 
 
 def features(
-    inputs: Positional[tuple[str, ...]],
+    inputs: Some,
     /,
     weights: str,
     out: Path = Path("features.npz"),
@@ -111,9 +128,10 @@ def features(
 
 def rank(
     data: Annotated[
-        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+        Positional[Path],
+        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts"),
     ],
-    models: Positional[tuple[str, ...]],
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="[WEIGHTS ...]")],
     /,
     by: Literal["logme", "h_score", "transrate", "nce", "leep"] = "logme",
     text: str = "text",
@@ -140,7 +158,10 @@ def rank(
 
 
 def export(
-    run: Run, out: Positional[Path | None] = None, /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
+    run: Run,
+    out: Annotated[Positional[Path | None], arg(metavar="[OUT]")] = None,
+    /,
+    format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
 ) -> tuple[str, tuple]:
     """The network of a run in the files of another library.
 
@@ -154,7 +175,7 @@ def export(
 
 def evaluate(
     run: Where,
-    data: Positional[Path | None] = None,
+    data: Annotated[Positional[Path | None], arg(metavar="[DATA]")] = None,
     /,
     recipe: Path | None = None,
     text: str | None = None,
@@ -163,8 +184,8 @@ def evaluate(
     """Scores on labelled data, or those of a recipe's checkpoint on its test set.
 
     Args:
-      run: the folder of a run of `jtl finetune` or `jtl adapt`, one that `jtl.save` wrote, or that of a recipe's
-        checkpoints.
+      run: the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, one that `jtl.save` wrote, or that of
+        a recipe's checkpoints.
       data: a folder of class folders, or a table; not for a recipe.
       recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
       text: a table's column of texts; the run's own where it is not given, else "text".
@@ -174,8 +195,8 @@ def evaluate(
 
 
 def predict(
-    checkpoint: Where,
-    inputs: Positional[tuple[str, ...]],
+    run: Where,
+    inputs: Some,
     /,
     top: int = 3,
     recipe: Path | None = None,
@@ -185,14 +206,14 @@ def predict(
     """Predicts the classes of images, sounds or texts with a checkpoint.
 
     Args:
-      checkpoint: the folder of a run's checkpoints.
+      run: as of `jtl eval`.
       inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
       top: how many classes to name for each.
       recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
       csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
       text: the column of tables of texts; the run's own where it is not given, else "text".
     """
-    return "predict", (checkpoint, inputs, top, recipe, csv, text)
+    return "predict", (run, inputs, top, recipe, csv, text)
 
 
 def describe(recipe: Which) -> tuple[str, tuple]:
@@ -200,7 +221,7 @@ def describe(recipe: Which) -> tuple[str, tuple]:
     return "describe", (recipe,)
 
 
-def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
+def models(pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*", /) -> tuple[str, tuple]:
     """The networks whose weights jtl reads: sizes, costs, naming schemes.
 
     Args:
@@ -210,7 +231,11 @@ def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
 
 
 def inspect(
-    file: Positional[Path], /, rows: int = 40, within: str | None = None, prefix: str = ""
+    file: Annotated[Positional[Path], arg(metavar="FILE")],
+    /,
+    rows: int = 40,
+    within: str | None = None,
+    prefix: str = "",
 ) -> tuple[str, tuple]:
     """Prints the tensors of a weight file, and the family whose names they have.
 

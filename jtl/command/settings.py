@@ -53,7 +53,8 @@ class Settings:
     """
 
     data: Annotated[
-        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+        Positional[Path],
+        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts"),
     ]
     weights: str
     out: Path | None = None
