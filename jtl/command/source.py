@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jtl.command.tables import TABLES, mark_of, rows
+from jtl.command.tables import TABLES, mark_of, places, rows
 from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed
 
@@ -219,15 +219,18 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
     columns = (text, label) if group is None else (text, label, group)
     found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
     given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
-    if lost := [i for i, name in enumerate(given, 1) if name in ("nan", "NaN")]:
+    if lost := [i for i, name in enumerate(given) if name in ("nan", "NaN")]:
         raise ValueError(
-            f"row {lost[0]} of {str(path)!r} and {len(lost) - 1} more have the {label!r} {given[lost[0] - 1]!r}, as a"
-            " missing number is written: leave these rows out, or give a class of that name another one"
+            f"{places(path, [found[i].line for i in lost])} the {label!r} {given[lost[0]]!r}, as a missing number is"
+            " written: leave these rows out, or give a class of that name another one"
         )
     names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise ValueError(f"{str(path)!r} has the class {unknown[0]!r}, which is not one of {list(names)}")
+    known = set(names)
+    if unknown := [i for i, name in enumerate(given) if name not in known]:
+        raise ValueError(
+            f"{places(path, [found[i].line for i in unknown])} the class {given[unknown[0]]!r}, which is not one of"
+            f" {list(names)}"
+        )
     labels = np.array([names.index(name) for name in given], np.int32)
     groups = None if group is None else tuple(composed(str(row[group]).strip()) for row in found)
     return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)

@@ -62,9 +62,9 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ("text,text,label\na,b,yes\nc,d,no\n", "has the column 'text' 2 times"),
         ("good,yes\nbad,no\n", r"its columns are \['good', 'yes'\].*the first line must name the columns"),
         ("", "has no rows"),
-        ("text,label\ngood,yes\nbad\n", "row 2 .* has an empty 'label'"),
+        ("text,label\ngood,yes\nbad\n", "line 3 .* has an empty 'label'"),
         ("text,label\na,1\nb,0\nc,1.0\n", "labels '1' and '1.0', which are one number"),
-        ("text,label\na,yes\nb,nan\nc,no\nd,nan\n", "row 2 .* and 1 more have the 'label' 'nan', as a missing"),
+        ("text,label\na,yes\nb,nan\nc,no\nd,nan\n", "line 3 .* and 1 more have the 'label' 'nan', as a missing"),
         ("text,label\na,01\nb,0\nc,1\n", "labels '01' and '1', which are one number"),
         (
             'text,label\n"a,yes\n' + 99 * "b,no\n",
@@ -72,7 +72,7 @@ def test_labels_that_differ_by_space_are_one_class(tmp_path):
         ),
         (
             f'text,label\n"{200 * "b,no|"}",\n'.replace("|", "\n"),
-            "row 1 .* has an empty .*a quotation mark before it not closed",
+            "line 2 .* has an empty .*a quotation mark before it not closed",
         ),
     ],
 )
@@ -235,10 +235,10 @@ def test_a_long_text_is_a_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": ["a"], "label": "x"}, r"row 2 of .* has a list as 'text', \['a'\]: give a text or a number"),
-        ({"text": "a", "label": {"x": 1}}, "row 2 of .* has a dict as 'label'"),
-        ({"text": None, "label": "x"}, "row 2 of .* has an empty 'text'"),
-        ({"text": "a", "label": float("nan")}, "row 2 of .* has an empty 'label'"),
+        ({"text": ["a"], "label": "x"}, r"line 2 of .* has a list as 'text', \['a'\]: give a text or a number"),
+        ({"text": "a", "label": {"x": 1}}, "line 2 of .* has a dict as 'label'"),
+        ({"text": None, "label": "x"}, "line 2 of .* has an empty 'text'"),
+        ({"text": "a", "label": float("nan")}, "line 2 of .* has an empty 'label'"),
     ],
 )
 def test_a_cell_that_is_no_text_is_refused(tmp_path, row, message):
