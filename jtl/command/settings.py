@@ -29,6 +29,9 @@ class Settings:
     Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
     class: 70, 15 and 15 percent.
 
+    Each example has one class of a few. To predict numbers, or several labels of an example, use `jtl.tasks.regression`
+    and `jtl.tasks.multi_label` in Python.
+
     Args:
       data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
         .parquet.

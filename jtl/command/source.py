@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jtl.command.labels import refuse_numbers
 from jtl.command.tables import TABLES, mark_of, places, rows
 from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed
@@ -39,6 +40,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each."""
+        return [self.classes[i] for i in self.labels]
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Examples":
         """Some of them."""
@@ -225,6 +231,8 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
             " written: leave these rows out, or give a class of that name another one"
         )
     names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
+    if classes is None:
+        refuse_numbers(given, path)
     known = set(names)
     if unknown := [i for i, name in enumerate(given) if name not in known]:
         raise ValueError(
@@ -252,17 +260,3 @@ def _checked(examples: Examples, path: Path) -> Examples:
                 " in one way, or name the classes in words"
             )
     return examples
-
-
-def alike(classes: Sequence[str]) -> tuple[str, str] | None:
-    """Two classes that differ by upper and lower case alone; None where there are none.
-
-    Example:
-      >>> alike(("cat", "dog", "Cat"))
-      ('cat', 'Cat')
-    """
-    seen: dict[str, str] = {}
-    for name in classes:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            return other, name
-    return None

@@ -11,7 +11,7 @@ import optax
 
 import jtl.data
 from jtl import losses, metrics, optim, rng
-from jtl.command import passes, source
+from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
@@ -104,10 +104,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     names = {"text": settings.text, "label": settings.label, "group": settings.group}
     given = source.read(settings.data, **names)
     splits = split(given, settings.seed)
-    train, notes = splits["train"], []
-    if alike := source.alike(splits["train"].classes):
-        notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
-    notes += shared(splits)
+    train = splits["train"]
+    notes = [*labels.notes(train.names), *shared(splits)]
     key, weights = jax.random.key(settings.seed), weights_of(settings.weights)
     loaded = pretrained(
         weights,

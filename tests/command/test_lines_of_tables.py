@@ -11,7 +11,11 @@ from jtl.command import source
         ("t.csv", "text,label\na,x\n\n,y\nb,\nc,x\n", r"line 4 of .*t\.csv' and 1 more have an empty 'text'"),
         ("t.csv", 'text,label\n"a\nb",x\n ,y\n', r"line 4 of .*t\.csv' has an empty 'text'"),
         ("t.csv", "text,label\na,x\nb,nan\nc,y\nd,NaN\n", r"line 3 of .*t\.csv' and 1 more have the 'label' 'nan'"),
-        ("t.csv", "text,label\na,b,x\nb,y\nc,d,e,y\n", r"line 2 of .* has 3 cells.*\(1 more lines are wrong so\): put a"),
+        (
+            "t.csv",
+            "text,label\na,b,x\nb,y\nc,d,e,y\n",
+            r"line 2 of .* has 3 cells.*\(1 more lines are wrong so\): put a",
+        ),
         ("t.jsonl", '{"text": "a", "label": "x"}\n\n{"text": 1\n[2]\n', r"line 3 of .* is no JSON: .*\(1 more lines"),
         (
             "t.jsonl",

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from jtl import cli
-from jtl.command import source, tables, use
+from jtl.command import labels, source, tables, use
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
 from jtl.command.inputs import texts
@@ -248,8 +248,8 @@ def test_a_cell_that_is_no_text_is_refused(tmp_path, row, message):
 
 
 def test_classes_that_differ_by_case_alone_are_found():
-    assert source.alike(("Straße", "a", "STRASSE")) == ("Straße", "STRASSE")
-    assert source.alike(("a", "b")) is None
+    assert labels.alike(("Straße", "a", "STRASSE")) == ("Straße", "STRASSE")
+    assert labels.alike(("a", "b")) is None
 
 
 def test_a_stored_orientation_is_told(tmp_path):
