@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained
-from jtl.command.settings import Settings, refuse_another, writable, write
+from jtl.command.settings import Settings, refuse_another, write
 from jtl.command.tables import rows
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
@@ -290,14 +289,6 @@ def test_files_to_write_are_checked_before_the_work(tmp_path, capsys):
             said = capsys.readouterr().err
             assert f"{str(run / 'run.json')!r} is not as a run of jtl writes it" in said
             assert message in said
-
-
-def test_a_folder_that_may_not_be_written_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path)  # root may write anywhere
-    with pytest.raises(ValueError, match=rf"--out '{tmp_path}/a/b': '{tmp_path}' may not be written"):
-        writable(tmp_path / "a" / "b")
-    (tmp_path / "own").mkdir()
-    writable(tmp_path / "own")
 
 
 def test_a_run_of_an_older_version_is_another_where_it_had_the_default(tmp_path):
