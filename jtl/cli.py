@@ -6,6 +6,7 @@ Only what a command needs is imported, when it is needed: `jtl --help` does not 
 import ast
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -134,7 +135,7 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
     with _mistakes(FileNotFoundError, FileExistsError, AnotherRun):
         results = recipe.train()
-    settings = f" of the recipe's own settings; with {' '.join(options)}" if options else ""
+    settings = f" of the recipe's own settings; with {shlex.join(options)}" if options else ""
     for claim in results.get("failed", ()):
         print(f"jtl: not as claimed{settings}: {claim}", file=sys.stderr)
     return 1 if results.get("failed") else 0
@@ -239,8 +240,6 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
 
     A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
     """
-    import shlex
-
     from jtl.command.use import chosen
     from jtl.train import Checkpoints
 

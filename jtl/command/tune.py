@@ -1,5 +1,6 @@
 """One fine-tuning, from data and weights to a saved network and a report."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -241,9 +242,8 @@ def _below(
     every = between(steps, len(data))
     # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
     validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
-    saver = Checkpoints(
-        settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}", network=loaded
-    )
+    recipe = shlex.join(["jtl", "finetune", str(settings.data)])
+    saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=recipe, network=loaded)
     key = rng.stream(jax.random.key(settings.seed), "run")
     record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)

@@ -1,12 +1,19 @@
 """What the commands call their arguments, and what they say of those that are wrong."""
 
 import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jtl import cli
+from jtl.command import adapt, adapt_report, few, few_report, report, surface, tune
+from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.few_settings import FewShot
+from jtl.command.settings import Settings
 
 
 @pytest.fixture
@@ -79,3 +86,23 @@ def test_a_misspelt_option_is_answered_by_the_same_commands_options(capsys):
     assert "jtl finetune --help" in shown
     assert "jtl adapt" not in shown
     assert shown.count("--help") == 1
+
+
+RUN = Path("out dir/it's ü")
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "modules"),
+    [
+        (surface.finetune, Settings(Path("data"), "w", RUN), (tune, report)),
+        (surface.adapt, AdaptSettings(Path("day"), Path("night"), "w", "mcc", RUN), (adapt, adapt_report)),
+        (surface.adapt_few, FewShot("w", Path("data"), out=RUN), (few, few_report)),
+    ],
+)
+def test_the_command_that_follows_is_quoted_for_a_shell(command, settings, modules, monkeypatch, capsys):
+    """So that it can be copied."""
+    monkeypatch.setattr(modules[0], "run", lambda _: SimpleNamespace(notes=[], target=None, right=np.zeros(0)))
+    monkeypatch.setattr(modules[1], "write", lambda *_: "report.html")
+    command(settings)
+    follows = capsys.readouterr().out.splitlines()[-1].removeprefix("predict: ")
+    assert shlex.split(follows)[:3] == ["jtl", "predict", str(RUN)]
