@@ -198,6 +198,13 @@ def column(path: Path, name: str) -> list[str]:
 
 def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Examples:
     folders = [place for place in visible(root) if place.is_dir()] if root.is_dir() else []
+    loose = [] if folders or not root.is_dir() else [file.suffix.lower() for file in visible(root)]
+    if what := next((what for what in ("images", "sounds") if set(suffixes_of(what)) & set(loose)), None):
+        raise ValueError(
+            f"{str(root)!r} holds {what} and no folders: put the {what} of each class into a folder of its own, and"
+            f" give the folder that holds these. Without labels {what} are taken by `jtl predict`, `jtl features` and"
+            " as the target of `jtl adapt`"
+        )
     kinds = {file.suffix.lower() for folder in folders for file in visible(folder)}
     if coded := sorted(kinds & set(CODED)):
         raise ValueError(

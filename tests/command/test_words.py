@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from jtl import cli
 from jtl.command import adapt, adapt_report, few, few_report, report, surface, tune
-from jtl.command.adapt_settings import AdaptSettings
+from jtl.command.adapt_settings import AdaptSettings, Method
 from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
 
@@ -106,3 +107,20 @@ def test_the_command_that_follows_is_quoted_for_a_shell(command, settings, modul
     command(settings)
     follows = capsys.readouterr().out.splitlines()[-1].removeprefix("predict: ")
     assert shlex.split(follows)[:3] == ["jtl", "predict", str(RUN)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".wav"])
+def test_a_folder_of_one_class_is_told_in_the_commands_words(suffix, photos, capsys, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    for file in (photos / "ants").iterdir():
+        file.rename(file.with_suffix(suffix))
+    shown = said(["finetune", str(photos / "ants"), "--weights", "w"], capsys)
+    assert "and no folders: put the" in shown
+    assert "are taken by `jtl predict`, `jtl features` and as the target of `jtl adapt`" in shown
+    assert "labels=False" not in shown
+
+
+def test_the_page_lists_the_methods_that_the_command_takes():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "command.md").read_text()
+    (listed,) = re.findall(r"`--method` is (.*?)\. The", page, re.DOTALL)
+    assert tuple(re.findall(r"`(\w+)`", listed)) == get_args(Method)
