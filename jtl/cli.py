@@ -6,23 +6,22 @@ Only what a command needs is imported, when it is needed: `jtl --help` does not 
 import ast
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
-from tyro.conf import Positional, arg
 
 from jtl.allocator import keep_freed_memory
 from jtl.command import parsers, surface
+from jtl.command.ending import end_at_once
 from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 
 RECIPES = Path(__file__).parent / "recipes"
-Which = Annotated[Positional[str], arg(help="a recipe's name (jtl train --help lists them), or the path of a .py file")]
-Where = Annotated[Positional[Path], arg(help="the folder of a run's checkpoints, as runs/digits/checkpoints")]
 
 
 class Mistake(Exception):
@@ -79,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:  # before or after training, which saves; see `jtl.fit`
         print("jtl: interrupted", file=sys.stderr)
+        if argv is None:
+            end_at_once(130)
         return 130
     except SystemExit as ended:  # tyro has said what is wrong, or has shown the help
         return ended.code if isinstance(ended.code, int) else 2
@@ -89,93 +90,32 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         """Transfer learning on real handwritten digits, three ways, in a few minutes."""
         return "demo", ()
 
-    def train(recipe: Which) -> tuple[str, tuple]:
+    def train(recipe: parsers.Which) -> tuple[str, tuple]:
         return "train", (recipe,)
 
-    def evaluate(
-        run: Where,
-        data: Positional[Path | None] = None,
-        /,
-        recipe: Path | None = None,
-        text: str | None = None,
-        label: str | None = None,
-    ) -> tuple[str, tuple]:
-        """Scores on labelled data, or those of a recipe's checkpoint on its test set.
-
-        Args:
-          run: the folder of a run of `jtl finetune` or `jtl adapt`, one that `jtl.save` wrote, or that of a recipe's
-            checkpoints.
-          data: a folder of class folders, or a table; not for a recipe.
-          recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-          text: a table's column of texts; the run's own where it is not given, else "text".
-          label: a table's column of labels; likewise, else "label".
-        """
-        return "eval", (run, recipe, data, text, label)
-
-    def predict(
-        checkpoint: Where,
-        inputs: Positional[tuple[str, ...]],
-        /,
-        top: int = 3,
-        recipe: Path | None = None,
-        csv: Path | None = None,
-        text: str | None = None,
-    ) -> tuple[str, tuple]:
-        """Predicts the classes of images, sounds or texts with a checkpoint.
-
-        Args:
-          checkpoint: the folder of a run's checkpoints.
-          inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
-          top: how many classes to name for each.
-          recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-          csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
-          text: the column of tables of texts; the run's own where it is not given, else "text".
-        """
-        return "predict", (checkpoint, inputs, top, recipe, csv, text)
-
-    def describe(recipe: Which) -> tuple[str, tuple]:
-        """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
-        return "describe", (recipe,)
-
-    def models(pattern: Positional[str] = "*", /) -> tuple[str, tuple]:
-        """The networks whose weights jtl reads: sizes, costs, naming schemes.
-
-        Args:
-          pattern: of names or families, as "vit_*" or "resnet"; the default counts all of them.
-        """
-        return "models", (pattern,)
-
-    def inspect(
-        file: Positional[Path], /, rows: int = 40, within: str | None = None, prefix: str = ""
-    ) -> tuple[str, tuple]:
-        """Prints the tensors of a weight file, and the family whose names they have.
-
-        Args:
-          file: a weight file, or a folder with one.
-          rows: how many tensors to list.
-          within: in a PyTorch file with several dicts of tensors, the place of the one to look at.
-          prefix: what the names of the network's tensors begin with.
-        """
-        return "inspect", (file, rows, within, prefix)
-
     train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
+    commands: dict[str, Callable[..., tuple[str, tuple]]] = {
+        "demo": demo,
+        "train": train,
+        "eval": parsers.evaluate,
+        "predict": parsers.predict,
+        "describe": parsers.describe,
+        "models": parsers.models,
+        "inspect": parsers.inspect,
+        "finetune": parsers.finetune,
+        "adapt": parsers.adapt,
+        "sweep": parsers.sweep,
+        "features": parsers.features,
+        "rank": parsers.rank,
+        "adapt-few": parsers.adapt_few,
+        "export": parsers.export,
+    }
+    if (
+        given and given[0] in commands
+    ):  # alone, because tyro would name the options of other commands for a misspelt one
+        return tyro.cli(commands[given[0]], args=given[1:], prog=f"jtl {given[0]}")
     return tyro.extras.subcommand_cli_from_dict(
-        {
-            "demo": demo,
-            "train": train,
-            "eval": evaluate,
-            "predict": predict,
-            "describe": describe,
-            "models": models,
-            "inspect": inspect,
-            "finetune": parsers.finetune,
-            "adapt": parsers.adapt,
-            "sweep": parsers.sweep,
-            "features": parsers.features,
-            "rank": parsers.rank,
-            "adapt-few": parsers.adapt_few,
-            "export": parsers.export,
-        },
+        commands,
         prog="jtl",
         description="Transfer learning in JAX. Start with: jtl demo, or jtl finetune photos/ --weights WEIGHTS",
         args=given,
@@ -195,7 +135,7 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
     with _mistakes(FileNotFoundError, FileExistsError, AnotherRun):
         results = recipe.train()
-    settings = f" of the recipe's own settings; with {' '.join(options)}" if options else ""
+    settings = f" of the recipe's own settings; with {shlex.join(options)}" if options else ""
     for claim in results.get("failed", ()):
         print(f"jtl: not as claimed{settings}: {claim}", file=sys.stderr)
     return 1 if results.get("failed") else 0
@@ -238,7 +178,7 @@ def _predict(
     checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str | None
 ) -> int:
     if not inputs:
-        raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
+        raise Mistake("nothing to look at; give at least one file or text: jtl predict RUN INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     with _mistakes(ValueError, OSError):
@@ -300,8 +240,6 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
 
     A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
     """
-    import shlex
-
     from jtl.command.use import chosen
     from jtl.train import Checkpoints
 

@@ -195,11 +195,11 @@ NAMES = sorted(path.stem for path in cli.RECIPES.glob("[!_]*.py"))
         *((["train", name, "--seed", "-1"], "seed=-1: must be 0 or more") for name in NAMES),
         (["train", "usps_dann", "--stage.learning-rate", "inf"], "learning_rate=inf: must be above zero and finite"),
         (["describe", "nothing"], "no recipe 'nothing'"),
-        (["eval", "absent"], "absent, which does not exist"),
+        (["eval", "absent"], "'absent' does not exist: give the folder of a run"),
         (["predict", "absent"], "nothing to look at"),
         (["models", "resnet51"], "no network is named 'resnet51'"),
         (["inspect", "absent.pth"], "absent.pth does not exist"),
-        (["predict", "absent", "absent.png"], "absent, which does not exist"),
+        (["predict", "absent", "absent.png"], "'absent' does not exist: give the folder of a run"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(argv, said, capsys):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jtl import rng
-from jtl.command import adaptations, passes, source
+from jtl.command import adaptations, labels, passes, source
 from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
@@ -95,7 +95,8 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
     before = fitted_head(loaded, inputs, splits, say)
-    notes = [*(f"source: {note}" for note in shared(splits)), *(f"target: {note}" for note in target.notes)]
+    told = [*labels.notes(train.names), *shared(splits)]
+    notes = [*(f"source: {note}" for note in told), *(f"target: {note}" for note in target.notes)]
     parts = {"source": own, "target": target.examples.items}
     if others != target.examples.items:
         parts["the target's labelled examples"] = others

@@ -51,8 +51,12 @@ class AdaptSettings:
       seed: of the split and of all randomness.
     """
 
-    source: Annotated[Positional[Path], arg(help="a folder of class folders, or a table of texts with labels")]
-    target: Annotated[Positional[Path], arg(help="a folder, or a table of texts; labels are not needed")]
+    source: Annotated[
+        Positional[Path], arg(metavar="SOURCE", help="a folder of class folders, or a table of texts with labels")
+    ]
+    target: Annotated[
+        Positional[Path], arg(metavar="TARGET", help="a folder, or a table of texts; labels are not needed")
+    ]
     weights: str
     method: Method
     out: Path | None = None

@@ -1,6 +1,7 @@
 """The training of an adaptation: batches of both domains, what is trained, and the checkpoint that a score chooses."""
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class Training:
         validation = Validation(
             evaluation(self.net), self.held, every=every, watch=self.watched, mode=mode, also=[self.look]
         )
-        recipe = f"jtl adapt {self.settings.source} {self.settings.target}"
+        recipe = shlex.join(["jtl", "adapt", str(self.settings.source), str(self.settings.target)])
         saver = Checkpoints(folder / "checkpoints", every=every, keep=1, recipe=recipe)
         begin(self.settings, saver, free=FREE)
         state = step.init(variables, rng.stream(self.key, "run"))

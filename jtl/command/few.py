@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jtl import rng
-from jtl.command import passes, source
+from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.few_settings import FewShot
 from jtl.command.inputs import texts
@@ -100,8 +100,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size, others=query)
     parts = (("examples", support.items), ("queries", query))
     notes = [f"{name}: {note}" for name, items in parts if items and (note := inputs.note(items)) is not None]
-    notes += [f"queries: {note}" for note in passed]
-    notes += _told_copies(support, first)
+    notes += [*(f"queries: {note}" for note in passed), *labels.notes(support.names), *_told_copies(support, first)]
     counts = np.bincount(support.labels[distinct(first)], minlength=len(support.classes))
     range_of = f"{counts.min()}" + (f" to {counts.max()}" if counts.max() > counts.min() else "")
     say(f"{len(support.classes)} classes, {range_of} examples of each; {loaded.config.model_type}")

@@ -33,7 +33,10 @@ class FewShot:
       seed: of fine-tuning.
     """
 
-    weights: Annotated[Positional[str], arg(help="a weight file, a folder, hf:org/name, timm:name, or a run's folder")]
+    weights: Annotated[
+        Positional[str],
+        arg(metavar="WEIGHTS", help="a weight file, a folder, hf:org/name, timm:name, or a run's folder"),
+    ]
     support: Path
     query: tuple[str, ...] = ()
     out: Path | None = None

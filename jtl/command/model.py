@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.backbones.registry import FAMILIES
+from jtl.command.pictures import refuse_broken
 from jtl.data import augment
 from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
@@ -201,7 +202,7 @@ def inputs_of(
         item's.
 
     Raises:
-      ValueError: for images and a network of texts, or the other way round.
+      ValueError: for images and a network of texts, or the other way round; for images that cannot be read.
     """
     if kind == "sounds":
         if not isinstance(loaded.preprocessing, Waves | LogMel):
@@ -229,6 +230,7 @@ def inputs_of(
         )
     if not isinstance(how, Preprocessing):
         raise ValueError(f"{weights!r} takes no images, and the data are images")
+    refuse_broken([Path(item) for item in (*items, *others)])
     if size is not None and side_of(how) != size:
         how = how._replace(size=round(size * 256 / 224), crop=size)
     return Inputs(preprocessing=how), loaded._replace(preprocessing=how)

@@ -1,4 +1,4 @@
-"""What follows the names of some commands; light, because `jtl --help` reads it. Each gives its name and its values."""
+"""What follows the names of the commands; light, because `jtl --help` reads it. Each gives its name and its values."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,22 @@ from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
 
-Run = Annotated[Positional[Path], arg(help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")]
+Which = Annotated[
+    Positional[str],
+    arg(metavar="RECIPE", help="a recipe's name (jtl train --help lists them), or the path of a .py file"),
+]
+Some = Annotated[Positional[tuple[str, ...]], arg(metavar="[INPUT ...]")]
+Where = Annotated[
+    Positional[Path],
+    arg(
+        metavar="RUN",
+        help="the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, as runs/photos; one of jtl.save;"
+        " or a recipe's checkpoints, as runs/digits/checkpoints",
+    ),
+]
+Run = Annotated[
+    Positional[Path], arg(metavar="RUN", help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +78,11 @@ def checked(settings: Any) -> Any:
 
 
 def sweep(
-    out: Positional[Path], /, grid: tuple[str, ...], by: str | None = None, low: bool = False
+    out: Annotated[Positional[Path], arg(metavar="OUT")],
+    /,
+    grid: tuple[str, ...],
+    by: str | None = None,
+    low: bool = False,
 ) -> tuple[str, tuple]:
     """Run a command over a grid of options and rank the runs: `jtl sweep OUT --grid ... -- adapt SOURCE TARGET ...`.
 
@@ -81,7 +100,7 @@ def sweep(
 
 
 def features(
-    inputs: Positional[tuple[str, ...]],
+    inputs: Some,
     /,
     weights: str,
     out: Path = Path("features.npz"),
@@ -109,9 +128,10 @@ def features(
 
 def rank(
     data: Annotated[
-        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+        Positional[Path],
+        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts"),
     ],
-    models: Positional[tuple[str, ...]],
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="[WEIGHTS ...]")],
     /,
     by: Literal["logme", "h_score", "transrate", "nce", "leep"] = "logme",
     text: str = "text",
@@ -138,7 +158,10 @@ def rank(
 
 
 def export(
-    run: Run, out: Positional[Path | None] = None, /, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf"
+    run: Run,
+    out: Annotated[Positional[Path | None], arg(metavar="[OUT]")] = None,
+    /,
+    format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
 ) -> tuple[str, tuple]:
     """The network of a run in the files of another library.
 
@@ -148,3 +171,78 @@ def export(
       format: transformers', timm's, torchvision's, or jtl's own.
     """
     return "export", (run, out, format)
+
+
+def evaluate(
+    run: Where,
+    data: Annotated[Positional[Path | None], arg(metavar="[DATA]")] = None,
+    /,
+    recipe: Path | None = None,
+    text: str | None = None,
+    label: str | None = None,
+) -> tuple[str, tuple]:
+    """Scores on labelled data, or those of a recipe's checkpoint on its test set.
+
+    Args:
+      run: the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, one that `jtl.save` wrote, or that of
+        a recipe's checkpoints.
+      data: a folder of class folders, or a table; not for a recipe.
+      recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
+      text: a table's column of texts; the run's own where it is not given, else "text".
+      label: a table's column of labels; likewise, else "label".
+    """
+    return "eval", (run, recipe, data, text, label)
+
+
+def predict(
+    run: Where,
+    inputs: Some,
+    /,
+    top: int = 3,
+    recipe: Path | None = None,
+    csv: Path | None = None,
+    text: str | None = None,
+) -> tuple[str, tuple]:
+    """Predicts the classes of images, sounds or texts with a checkpoint.
+
+    Args:
+      run: as of `jtl eval`.
+      inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
+      top: how many classes to name for each.
+      recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
+      csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
+      text: the column of tables of texts; the run's own where it is not given, else "text".
+    """
+    return "predict", (run, inputs, top, recipe, csv, text)
+
+
+def describe(recipe: Which) -> tuple[str, tuple]:
+    """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
+    return "describe", (recipe,)
+
+
+def models(pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*", /) -> tuple[str, tuple]:
+    """The networks whose weights jtl reads: sizes, costs, naming schemes.
+
+    Args:
+      pattern: of names or families, as "vit_*" or "resnet"; the default counts all of them.
+    """
+    return "models", (pattern,)
+
+
+def inspect(
+    file: Annotated[Positional[Path], arg(metavar="FILE")],
+    /,
+    rows: int = 40,
+    within: str | None = None,
+    prefix: str = "",
+) -> tuple[str, tuple]:
+    """Prints the tensors of a weight file, and the family whose names they have.
+
+    Args:
+      file: a weight file, or a folder with one.
+      rows: how many tensors to list.
+      within: in a PyTorch file with several dicts of tensors, the place of the one to look at.
+      prefix: what the names of the network's tensors begin with.
+    """
+    return "inspect", (file, rows, within, prefix)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jtl.command import passes, source
 from jtl.command.model import inputs_of, pretrained
+from jtl.command.pictures import refuse_broken
 from jtl.command.runs import weights_of
 from jtl.command.source import Examples
 from jtl.heads import reading
@@ -80,6 +81,8 @@ def rank(
     assert examples is not None
     if per_class is not None:
         examples = examples.rows(_drawn(examples.labels, per_class, seed))
+    if examples.kind == "images":
+        refuse_broken(examples.items)  # here, because an error below is told as one of a model
     ranked = []
     for model in models:
         try:

@@ -11,9 +11,15 @@ def saved(run: Path) -> Path | None:
     That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
 
     Raises:
+      FileNotFoundError: where there is no such folder.
       ValueError: for a run that has checkpoints and is not finished, or whose `run.json` is damaged.
     """
     run = run.expanduser()
+    if not run.exists():
+        raise FileNotFoundError(
+            f"{str(run)!r} does not exist: give the folder of a run, as a command tells it at its end, or one of"
+            " jtl.save or jtl.Checkpoints"
+        )
     if read(run) is not None:
         return run / "model"
     if any((run / "checkpoints").glob("step_*/manifest.json")):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ class Settings:
     Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
     class: 70, 15 and 15 percent.
 
+    Each example has one class of a few. To predict numbers, or several labels of an example, use `jtl.tasks.regression`
+    and `jtl.tasks.multi_label` in Python.
+
     Args:
       data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
         .parquet.
@@ -53,7 +56,8 @@ class Settings:
     """
 
     data: Annotated[
-        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+        Positional[Path],
+        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts"),
     ]
     weights: str
     out: Path | None = None
@@ -168,16 +172,24 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> Non
 
 
 def writable(folder: Path, option: str = "--out") -> None:
-    """Checks that a folder is there, or can be made, and can be written.
+    """Checks that a folder can be made and written, by making one where it would lie and taking that away again.
+
+    Permissions do not tell: a file system may be read-only, full, or take no files at all, as /proc.
 
     Raises:
-      ValueError: naming the file that stands in its way, or the folder that is read-only.
+      ValueError: naming the option, and the file that stands in the folder's way, or where nothing can be written.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
         raise ValueError(f"{option} {str(folder)!r}: {str(there)!r} is no folder; give another path")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{option} {str(folder)!r}: {str(there)!r} may not be written; give another folder")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".jtl-", dir=there) as place:
+            (Path(place) / "file").write_bytes(b"written")
+    except OSError as error:
+        raise ValueError(
+            f"{option} {str(folder)!r}: nothing can be written in {str(there)!r} ({error.strerror}); give another"
+            " folder"
+        ) from error
 
 
 def read(folder: Path, name: str = DONE) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jtl.command.tables import TABLES, mark_of, rows
+from jtl.command.labels import refuse_numbers
+from jtl.command.tables import TABLES, mark_of, places, rows
 from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed
 
@@ -39,6 +40,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each."""
+        return [self.classes[i] for i in self.labels]
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Examples":
         """Some of them."""
@@ -192,6 +198,13 @@ def column(path: Path, name: str) -> list[str]:
 
 def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Examples:
     folders = [place for place in visible(root) if place.is_dir()] if root.is_dir() else []
+    loose = [] if folders or not root.is_dir() else [file.suffix.lower() for file in visible(root)]
+    if what := next((what for what in ("images", "sounds") if set(suffixes_of(what)) & set(loose)), None):
+        raise ValueError(
+            f"{str(root)!r} holds {what} and no folders: put the {what} of each class into a folder of its own, and"
+            f" give the folder that holds these. Without labels {what} are taken by `jtl predict`, `jtl features` and"
+            " as the target of `jtl adapt`"
+        )
     kinds = {file.suffix.lower() for folder in folders for file in visible(folder)}
     if coded := sorted(kinds & set(CODED)):
         raise ValueError(
@@ -219,15 +232,20 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
     columns = (text, label) if group is None else (text, label, group)
     found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
     given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
-    if lost := [i for i, name in enumerate(given, 1) if name in ("nan", "NaN")]:
+    if lost := [i for i, name in enumerate(given) if name in ("nan", "NaN")]:
         raise ValueError(
-            f"row {lost[0]} of {str(path)!r} and {len(lost) - 1} more have the {label!r} {given[lost[0] - 1]!r}, as a"
-            " missing number is written: leave these rows out, or give a class of that name another one"
+            f"{places(path, [found[i].line for i in lost])} the {label!r} {given[lost[0]]!r}, as a missing number is"
+            " written: leave these rows out, or give a class of that name another one"
         )
     names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise ValueError(f"{str(path)!r} has the class {unknown[0]!r}, which is not one of {list(names)}")
+    if classes is None:
+        refuse_numbers(given, path)
+    known = set(names)
+    if unknown := [i for i, name in enumerate(given) if name not in known]:
+        raise ValueError(
+            f"{places(path, [found[i].line for i in unknown])} the class {given[unknown[0]]!r}, which is not one of"
+            f" {list(names)}"
+        )
     labels = np.array([names.index(name) for name in given], np.int32)
     groups = None if group is None else tuple(composed(str(row[group]).strip()) for row in found)
     return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
@@ -249,17 +267,3 @@ def _checked(examples: Examples, path: Path) -> Examples:
                 " in one way, or name the classes in words"
             )
     return examples
-
-
-def alike(classes: Sequence[str]) -> tuple[str, str] | None:
-    """Two classes that differ by upper and lower case alone; None where there are none.
-
-    Example:
-      >>> alike(("cat", "dog", "Cat"))
-      ('cat', 'Cat')
-    """
-    seen: dict[str, str] = {}
-    for name in classes:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            return other, name
-    return None

@@ -1,5 +1,6 @@
 """What the commands print; nothing heavy is imported before it is used."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ def _note(notes: Sequence[str]) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+def _predicting(run: Path) -> str:
+    """The command to copy into a shell, but for the examples."""
+    return shlex.join(["jtl", "predict", str(run)])
+
+
 def finetune(settings: Settings) -> int:
     """Runs a fine-tuning and writes its report."""
     from jtl.command import report, tune
@@ -35,7 +41,7 @@ def finetune(settings: Settings) -> int:
     page = report.write(settings, tuned)
     for note in tuned.notes:
         print(f"note: {note}")
-    print(f"report: {page}\npredict: jtl predict {settings.folder} FILE...")
+    print(f"report: {page}\npredict: {_predicting(settings.folder)} FILE...")
     return 0
 
 
@@ -49,7 +55,7 @@ def adapt_few(settings: FewShot) -> int:
     if len(found.right):
         print(f"each example predicted from the others: {found.right.sum()} of {len(found.right)} are right")
     page = few_report.write(settings, found)
-    print(f"report: {page}\npredict: jtl predict {settings.folder} INPUT...")
+    print(f"report: {page}\npredict: {_predicting(settings.folder)} INPUT...")
     return 0
 
 
@@ -64,7 +70,7 @@ def adapt(settings: AdaptSettings) -> int:
     if adapted.target is not None:
         before, after = (100 * scores.accuracy for scores in adapted.target)
         print(f"accuracy on the target by its labels: {before:.1f} % before, {after:.1f} % after")
-    print(f"report: {page}\npredict: jtl predict {settings.folder} FILE...")
+    print(f"report: {page}\npredict: {_predicting(settings.folder)} FILE...")
     return 0
 
 

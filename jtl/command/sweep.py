@@ -1,6 +1,7 @@
 """Many runs of one command over a grid of its options, ranked by a number of each run."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,7 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
             ) from error
     if before["command"] != list(command):
         raise ValueError(
-            f"{str(out)!r} holds the sweep of another command, {' '.join(before['command'])!r}; give another folder"
+            f"{str(out)!r} holds the sweep of another command, {shlex.join(before['command'])!r}; give another folder"
         )
     rows = before["rows"]
     out.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
             continue
         rows[:] = [row for row in rows if row["settings"] != point]
         words = words_of(point)
-        print(f"run {i + 1} of {len(wanted)}: {' '.join(words)}", flush=True)
+        print(f"run {i + 1} of {len(wanted)}: {shlex.join(words)}", flush=True)
         began = time.perf_counter()
         row: dict[str, Any] = {"settings": point, "numbers": {}}
         try:
@@ -192,7 +193,7 @@ def write(
     write_table(out / "sweep.csv", [columns, *rows])
     if note is not None:
         print(note)
-    page = Page(f"Sweep of jtl {' '.join(command)}")
+    page = Page(f"Sweep of jtl {shlex.join(command)}")
     page.say(f"Best: {ranks[0].name}", "big")
     page.say(title, "note" if "ORACLE" in by else "")
     if note is not None:

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,7 +18,20 @@ LONGEST = 1 << 24
 CLOSED = 'is a quotation mark not closed? A text that begins with one is written as """Yes"", he said"'
 
 
-def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[dict[str, Any]]:
+class Row(dict[str, Any]):
+    """The cells of a row by their columns.
+
+    Args:
+      cells: them.
+      line: of the file, the first of the row's; of a .parquet, which has no lines, its number from 1.
+    """
+
+    def __init__(self, cells: Mapping[str, Any], line: int):
+        super().__init__(cells)
+        self.line = line
+
+
+def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[Row]:
     """The rows of a table, each of which has these columns.
 
     A .csv whose first line names them all between semicolons or tabs, as spreadsheets of many countries write it, is
@@ -48,22 +61,37 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
                 f"{str(path)!r} has no column {name!r}; its columns are {list(found[0])}: give {options}"
                 + ("; the first line must name the columns" if path.suffix.lower() in MARKS else "")
             )
-    for i, row in enumerate(found, 1):
-        for name in columns:
-            value = row.get(name)
-            nothing = value is None or (isinstance(value, float) and math.isnan(value))  # as pandas writes it
-            if nothing or not str(value).strip():
-                shown = str(row)
-                raise ValueError(
-                    f"row {i} of {str(path)!r} has an empty {name!r}: {shown[:SHOWN]}"
-                    + ("… is a quotation mark before it not closed?" if len(shown) > SHOWN else "")
-                )
-            if not isinstance(value, str | int | float):
-                raise ValueError(
-                    f"row {i} of {str(path)!r} has a {type(value).__name__} as {name!r}, {str(value)[:SHOWN]}: give a"
-                    " text or a number"
-                )
+    if wrong := [(row, name) for row in found for name in columns if _nothing(row.get(name))]:
+        (row, name), shown = wrong[0], str(dict(wrong[0][0]))
+        raise ValueError(
+            f"{places(path, [row.line for row, _ in wrong])} an empty {name!r}: {shown[:SHOWN]}"
+            + ("… is a quotation mark before it not closed?" if len(shown) > SHOWN else "")
+        )
+    if wrong := [(row, name) for row in found for name in columns if not isinstance(row[name], str | int | float)]:
+        row, name = wrong[0]
+        raise ValueError(
+            f"{places(path, [row.line for row, _ in wrong])} a {type(row[name]).__name__} as {name!r},"
+            f" {str(row[name])[:SHOWN]}: give a text or a number"
+        )
     return found
+
+
+def places(path: Path, lines: Sequence[int]) -> str:
+    """The first of these lines of a table and how many others there are, as the subject of a message.
+
+    Example:
+      >>> places(Path("films.csv"), [3]), places(Path("films.parquet"), [2, 5, 6])
+      ("line 3 of 'films.csv' has", "row 2 of 'films.parquet' and 2 more have")
+    """
+    lines = list(dict.fromkeys(lines))
+    what = "row" if path.suffix.lower() == ".parquet" else "line"
+    told = f"{what} {lines[0]} of {str(path)!r}"
+    return f"{told} has" if len(lines) == 1 else f"{told} and {len(lines) - 1} more have"
+
+
+def _nothing(value: Any) -> bool:
+    """Whether a cell is empty; as pandas writes it, a missing number is NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
 
 
 def mark_of(path: Path, columns: Sequence[str]) -> str | None:
@@ -86,7 +114,7 @@ def _mark(first: str, columns: Sequence[str], marks: str) -> str:
     return next(fits, max(marks, key=lambda mark: len(_names(first, mark))))
 
 
-def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str, Any]]:
+def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[Row]:
     kind = path.suffix.lower()
     if kind not in TABLES or not path.is_file():
         raise ValueError(f"{str(path)!r} is no table that jtl reads: give one of {', '.join(TABLES)}, or a folder")
@@ -95,7 +123,7 @@ def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str
     try:
         if kind == ".jsonl":
             lines = path.read_text(encoding="utf-8-sig").split("\n")
-            return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
+            return _objects(path, [(i, line) for i, line in enumerate(lines, 1) if line.strip()])
         with open(path, encoding="utf-8-sig", newline="") as file:
             marks = MARKS[kind]
             first = mark if mark is not None and mark in marks else ""
@@ -106,7 +134,7 @@ def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str
         ) from error
 
 
-def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[dict[str, Any]]:
+def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[Row]:
     mark = _mark(file.readline(), columns, marks)
     file.seek(0)
     before = csv.field_size_limit(LONGEST)  # which is of the process; 131,072 without this
@@ -116,24 +144,27 @@ def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> 
         csv.field_size_limit(before)
 
 
-def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dict[str, Any]]:
+def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[Row]:
     names, found = [name.strip() for name in next(_numbered(path, lines), (1, []))[1]], []
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
         raise ValueError(f"{str(path)!r} has the column {twice[0]!r} {names.count(twice[0])} times: {names}")
     keys = [name if name not in names[:i] else f"{name}.{i}" for i, name in enumerate(names)]  # each column is kept
+    wide: list[tuple[int, list[str]]] = []
     for first, cells in _numbered(path, lines):
         if mark == "\t" and any("\n" in cell and mark in cell for cell in cells):
             raise ValueError(
                 f"{_place(path, first)} has a cell of several lines with tabs, {str(cells)[:SHOWN]}; {CLOSED}"
             )
         if any(cell.strip() for cell in cells[len(names) :]):
-            raise ValueError(
-                f"{_place(path, first)} has {len(cells)} cells, and there are {len(names)} columns,"
-                f" {names}: put a text that holds {mark!r} into quotation marks: {str(cells)[:SHOWN]}"
-            )
+            wide.append((first, cells))
         if cells:
-            found.append(dict(zip_longest(keys, cells[: len(keys)])))
+            found.append(Row(dict(zip_longest(keys, cells[: len(keys)])), first))
+    if wide:
+        raise ValueError(
+            f"{_place(path, wide[0][0])} has {len(wide[0][1])} cells, and there are {len(names)} columns, {names}"
+            f"{_others(wide)}: put a text that holds {mark!r} into quotation marks: {str(wide[0][1])[:SHOWN]}"
+        )
     return found
 
 
@@ -153,11 +184,15 @@ def _place(path: Path, line: int) -> str:
     return f"line {line} of {str(path)!r}"
 
 
+def _others(wrong: Sequence[Any]) -> str:
+    return f" ({len(wrong) - 1} more lines are wrong so)" if len(wrong) > 1 else ""
+
+
 def _names(line: str, mark: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([line], delimiter=mark), [])]
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
+def _parquet(path: Path) -> list[Row]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -166,16 +201,23 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
             f"{str(path)!r} needs pyarrow: pip install pyarrow, or write the table as .csv or .jsonl"
         ) from error
     try:
-        return parquet.read_table(path).to_pylist()
+        return [Row(cells, i) for i, cells in enumerate(parquet.read_table(path).to_pylist(), 1)]
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{str(path)!r} is no Parquet file that pyarrow reads: {error}") from error
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {number} of {str(path)!r} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"line {number} of {str(path)!r} is no JSON object: {line[:50]!r}")
+def _objects(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
+    """The rows of numbered lines of JSON."""
+    found, wrong = [], []
+    for number, line in lines:
+        try:
+            cells, why = json.loads(line), f"no JSON object: {line[:50]!r}"
+        except json.JSONDecodeError as error:
+            cells, why = None, f"no JSON: {error}"
+        if isinstance(cells, dict):
+            found.append(Row(cells, number))
+        else:
+            wrong.append((number, why))
+    if wrong:
+        raise ValueError(f"{_place(path, wrong[0][0])} is {wrong[0][1]}{_others(wrong)}")
     return found

@@ -1,5 +1,6 @@
 """One fine-tuning, from data and weights to a saved network and a report."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import optax
 
 import jtl.data
 from jtl import losses, metrics, optim, rng
-from jtl.command import passes, source
+from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
@@ -104,10 +105,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     names = {"text": settings.text, "label": settings.label, "group": settings.group}
     given = source.read(settings.data, **names)
     splits = split(given, settings.seed)
-    train, notes = splits["train"], []
-    if alike := source.alike(splits["train"].classes):
-        notes.append(f"the classes {alike[0]!r} and {alike[1]!r} differ by upper and lower case alone: are they one?")
-    notes += shared(splits)
+    train = splits["train"]
+    notes = [*labels.notes(train.names), *shared(splits)]
     key, weights = jax.random.key(settings.seed), weights_of(settings.weights)
     loaded = pretrained(
         weights,
@@ -243,9 +242,8 @@ def _below(
     every = between(steps, len(data))
     # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
     validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
-    saver = Checkpoints(
-        settings.folder / "checkpoints", every=every, keep=1, recipe=f"jtl finetune {settings.data}", network=loaded
-    )
+    recipe = shlex.join(["jtl", "finetune", str(settings.data)])
+    saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=recipe, network=loaded)
     key = rng.stream(jax.random.key(settings.seed), "run")
     record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)

@@ -246,7 +246,7 @@ def features(
     out = local(out, "--out")
     if out.suffix != ".npz" or out.is_dir():  # NumPy would write another file, of this name and .npz
         raise ValueError(f"--out {str(out)!r}: give the .npz file to write, as {str(out / 'features.npz')!r}")
-    writable(out.parent)
+    writable(out.parent, f"--out {str(out)!r}: the folder")
     if text is not None:
         kind, items, passed = "texts", source.column(Path(*inputs), text), []
     else:

@@ -37,6 +37,7 @@ The command exits with 1, and says which, where the interval of a claimed gain d
 """
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,8 @@ class Recipe:
         report.show(shown)
         self._write(stages, tuned, seen, text, report.markdown(shown))
         print(f"Figures, numbers and a checkpoint are in {self.out}. Try this next:")
-        print(f"  jtl predict {self.out / 'checkpoints'} {next(self.out.glob('digit_*.png'))}")
+        words = ["jtl", "predict", self.out / "checkpoints", next(self.out.glob("digit_*.png"))]
+        print(f"  {shlex.join(map(str, words))}")
         return {"failed": comparison.failures(stages), **comparison.numbers(stages)}
 
     def network(self) -> Network:

@@ -171,7 +171,8 @@ def test_features_are_those_of_the_network(made, tmp_path):
     ("words", "message"),
     [
         (["finetune", "nowhere", "--weights", "x"], "do not exist"),
-        (["export", "nowhere", "out"], "is no run"),
+        (["export", "nowhere", "out"], "does not exist"),
+        (["export", ".", "out"], "is no run"),
         (["finetune", "nowhere", "--weights", "x", "--seed", "-1"], "seed=-1"),
         (["finetune", "nowhere", "--weights", "x", "--learning-rate", "inf"], "learning_rate=inf"),
         (["finetune", "nowhere", "--weights", "x", "--find-rate"], "find_rate with ways='head'"),

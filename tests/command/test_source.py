@@ -105,7 +105,7 @@ def table(tmp_path, text, name="t.csv"):
         (lambda p: p / "nowhere", "nowhere' do not exist"),
         (lambda p: table(p, "a,b\n1,2\n"), r"no column 'text'; its columns are \['a', 'b'\]"),
         (lambda p: table(p, "text,label\n"), "has no rows"),
-        (lambda p: table(p, "text,label\nx,1\n ,2\n"), "row 2 .* has an empty 'text'"),
+        (lambda p: table(p, "text,label\nx,1\n ,2\n"), "line 3 .* has an empty 'text'"),
         (lambda p: table(p, "text,label\nx,1\ny,1\n"), r"has the classes \['1'\]: a classifier needs two"),
         (lambda p: table(p, '{"text": 1}\nnot json\n', "t.jsonl"), "line 2 .* is no JSON"),
         (lambda p: table(p, "x", "t.xlsx"), "is no table that jtl reads"),
