@@ -99,6 +99,7 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         recipe: Path | None = None,
         text: str | None = None,
         label: str | None = None,
+        file: str | None = None,
     ) -> tuple[str, tuple]:
         """Scores on labelled data, or those of a recipe's checkpoint on its test set.
 
@@ -109,8 +110,9 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
           text: a table's column of texts; the run's own where it is not given, else "text".
           label: a table's column of labels; likewise, else "label".
+          file: a table's column of the paths of images or sounds; the run's own where it is not given.
         """
-        return "eval", (run, recipe, data, text, label)
+        return "eval", (run, recipe, data, text, label, file)
 
     def predict(
         checkpoint: Where,
@@ -120,18 +122,21 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         recipe: Path | None = None,
         csv: Path | None = None,
         text: str | None = None,
+        file: str | None = None,
     ) -> tuple[str, tuple]:
         """Predicts the classes of images, sounds or texts with a checkpoint.
 
         Args:
           checkpoint: the folder of a run's checkpoints.
-          inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
+          inputs: files of images or sounds, or tables of these; for a network of texts a text each, or files: tables,
+            or one a line.
           top: how many classes to name for each.
           recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
           csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
           text: the column of tables of texts; the run's own where it is not given, else "text".
+          file: the column of tables of images or sounds; likewise.
         """
-        return "predict", (checkpoint, inputs, top, recipe, csv, text)
+        return "predict", (checkpoint, inputs, top, recipe, csv, text, file)
 
     def describe(recipe: Which) -> tuple[str, tuple]:
         """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
@@ -216,11 +221,11 @@ def _told(run: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str | None, label: str | None) -> int:
+def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, *columns: str | None) -> int:
     with _mistakes(ValueError, OSError):
         folder = surface.saved(checkpoint)
     if folder is not None:
-        return _told(surface.evaluate)(folder, data, text, label)
+        return _told(surface.evaluate)(folder, data, *columns)
     if data is not None:
         raise Mistake(
             f"{str(checkpoint)!r} does not say its network, so it is not evaluated on other data: give a run of"
@@ -235,7 +240,7 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str 
 
 
 def _predict(
-    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str | None
+    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, *columns: str | None
 ) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict CHECKPOINT INPUT...")
@@ -244,9 +249,10 @@ def _predict(
     with _mistakes(ValueError, OSError):
         folder = surface.saved(checkpoint)
     if folder is not None:
-        return _told(surface.predict)(folder, inputs, top, csv, text)
-    if csv is not None:
-        raise Mistake("--csv is for runs of `jtl finetune` and folders of jtl.save")
+        return _told(surface.predict)(folder, inputs, top, csv, *columns)
+    text, file = columns
+    if csv is not None or file is not None:
+        raise Mistake(f"--{'file' if csv is None else 'csv'} is for runs of `jtl finetune` and folders of jtl.save")
     recipe, variables, _ = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError):
         network = recipe.network()

@@ -90,11 +90,12 @@ def features(
     text: str | None = None,
     layers: tuple[str, ...] = (),
     cache: Path | None = None,
+    file: str | None = None,
 ) -> tuple[str, tuple]:
     """The features of images, sounds or texts by pretrained weights, as an .npz.
 
     Args:
-      inputs: files or folders of images or sounds, labelled or not; with --text one table.
+      inputs: files or folders of images or sounds, labelled or not; with --text or --file one table.
       weights: as of `jtl finetune`.
       out: the file to write.
       arch: as of `jtl finetune`.
@@ -103,13 +104,14 @@ def features(
       layers: features of the backbone by name, averaged over positions, side by side; none for what a head reads.
       cache: a folder that keeps the features of each batch: a killed command resumes, and a second one on the same
         weights, preprocessing and inputs does not run the network again.
+      file: the column of the paths of a table of images or sounds.
     """
-    return "features", (inputs, weights, out, arch, size, text, layers, cache)
+    return "features", (inputs, weights, out, arch, size, text, layers, cache, file)
 
 
 def rank(
     data: Annotated[
-        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts")
+        Positional[Path], arg(help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts or files")
     ],
     models: Positional[tuple[str, ...]],
     /,
@@ -120,6 +122,7 @@ def rank(
     per_class: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    file: str | None = None,
 ) -> tuple[str, tuple]:
     """Which pretrained weights suit labelled data: LogME, H-score, TransRate, NCE and LEEP, without training.
 
@@ -133,8 +136,9 @@ def rank(
       per_class: at most this many examples of each class, drawn by the seed.
       seed: of that draw.
       cache: as of `jtl features`.
+      file: as of `jtl finetune`.
     """
-    return "rank", (data, models, by, text, label, size, per_class, seed, cache)
+    return "rank", (data, models, by, text, label, size, per_class, seed, cache, file)
 
 
 def export(

@@ -1,4 +1,4 @@
-"""Tables of texts: .csv, .tsv, .jsonl and .parquet, as rows."""
+"""Tables of texts or of names of files: .csv, .tsv, .jsonl and .parquet, as rows."""
 
 import csv
 import json
@@ -11,6 +11,8 @@ from typing import Any, TextIO
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MARKS = {".csv": ",;\t", ".tsv": "\t"}
 """What may stand between the cells of a line, by the kind of table."""
+FILES = ("file", "files", "filename", "file_name", "filepath", "path", "image", "photo", "audio", "sound")
+"""Columns of these names, in any case, may hold the paths of images or sounds."""
 SHOWN = 300
 """Characters of a row that a message shows."""
 LONGEST = 1 << 24
@@ -19,7 +21,14 @@ CLOSED = 'is a quotation mark not closed? A text that begins with one is written
 
 
 def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[dict[str, Any]]:
-    """The rows of a table, each of which has these columns.
+    """The rows of a table, each of which has these columns; see `placed`."""
+    return [row for _, row in placed(path, columns, options, mark)]
+
+
+def placed(
+    path: Path, columns: Sequence[str], options: str, mark: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of a table, each of which has these columns, with their places: "line 2", of a .parquet "row 1".
 
     A .csv whose first line names them all between semicolons or tabs, as spreadsheets of many countries write it, is
     read by that mark. Names of columns are taken without the space around them.
@@ -42,13 +51,16 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
     found = _read(path, columns, mark)
     if not found:
         raise ValueError(f"{str(path)!r} has no rows")
+    names = list(found[0][1])
     for name in columns:
-        if name not in found[0]:
+        if name not in names:
+            files = [other for other in names if other.lower() in FILES and "--text" in options]
             raise ValueError(
-                f"{str(path)!r} has no column {name!r}; its columns are {list(found[0])}: give {options}"
+                f"{str(path)!r} has no column {name!r}; its columns are {names}: give {options}"
+                + (f", or --file {files[0]} where it holds paths of images or sounds" if files else "")
                 + ("; the first line must name the columns" if path.suffix.lower() in MARKS else "")
             )
-    for i, row in enumerate(found, 1):
+    for i, (_, row) in enumerate(found, 1):
         for name in columns:
             value = row.get(name)
             nothing = value is None or (isinstance(value, float) and math.isnan(value))  # as pandas writes it
@@ -86,16 +98,16 @@ def _mark(first: str, columns: Sequence[str], marks: str) -> str:
     return next(fits, max(marks, key=lambda mark: len(_names(first, mark))))
 
 
-def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str, Any]]:
+def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[tuple[str, dict[str, Any]]]:
     kind = path.suffix.lower()
     if kind not in TABLES or not path.is_file():
         raise ValueError(f"{str(path)!r} is no table that jtl reads: give one of {', '.join(TABLES)}, or a folder")
     if kind == ".parquet":
-        return _parquet(path)
+        return [(f"row {i}", row) for i, row in enumerate(_parquet(path), 1)]
     try:
         if kind == ".jsonl":
             lines = path.read_text(encoding="utf-8-sig").split("\n")
-            return [_object(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
+            return [(f"line {i}", _object(path, i, line)) for i, line in enumerate(lines, 1) if line.strip()]
         with open(path, encoding="utf-8-sig", newline="") as file:
             marks = MARKS[kind]
             first = mark if mark is not None and mark in marks else ""
@@ -106,7 +118,7 @@ def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[dict[str
         ) from error
 
 
-def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[dict[str, Any]]:
+def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[tuple[str, dict[str, Any]]]:
     mark = _mark(file.readline(), columns, marks)
     file.seek(0)
     before = csv.field_size_limit(LONGEST)  # which is of the process; 131,072 without this
@@ -116,7 +128,7 @@ def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> 
         csv.field_size_limit(before)
 
 
-def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dict[str, Any]]:
+def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[tuple[str, dict[str, Any]]]:
     names, found = [name.strip() for name in next(_numbered(path, lines), (1, []))[1]], []
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
@@ -133,7 +145,7 @@ def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[dic
                 f" {names}: put a text that holds {mark!r} into quotation marks: {str(cells)[:SHOWN]}"
             )
         if cells:
-            found.append(dict(zip_longest(keys, cells[: len(keys)])))
+            found.append((f"line {first}", dict(zip_longest(keys, cells[: len(keys)]))))
     return found
 
 
