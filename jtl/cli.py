@@ -156,11 +156,11 @@ def _told(run: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str | None, label: str | None) -> int:
+def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, *columns: str | None) -> int:
     with _mistakes(ValueError, OSError):
         folder = surface.saved(checkpoint)
     if folder is not None:
-        return _told(surface.evaluate)(folder, data, text, label)
+        return _told(surface.evaluate)(folder, data, *columns)
     if data is not None:
         raise Mistake(
             f"{str(checkpoint)!r} does not say its network, so it is not evaluated on other data: give a run of"
@@ -175,7 +175,7 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, text: str 
 
 
 def _predict(
-    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, text: str | None
+    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, *columns: str | None
 ) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict RUN INPUT...")
@@ -184,9 +184,10 @@ def _predict(
     with _mistakes(ValueError, OSError):
         folder = surface.saved(checkpoint)
     if folder is not None:
-        return _told(surface.predict)(folder, inputs, top, csv, text)
-    if csv is not None:
-        raise Mistake("--csv is for runs of `jtl finetune` and folders of jtl.save")
+        return _told(surface.predict)(folder, inputs, top, csv, *columns)
+    text, file = columns
+    if csv is not None or file is not None:
+        raise Mistake(f"--{'file' if csv is None else 'csv'} is for runs of `jtl finetune` and folders of jtl.save")
     recipe, variables, _ = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError):
         network = recipe.network()

@@ -12,9 +12,10 @@ from jtl import rng
 from jtl.command import adaptations, labels, passes, source
 from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
-from jtl.command.adapt_target import target_of
+from jtl.command.adapt_target import column_of, target_of
 from jtl.command.adapt_training import FREE, Training
 from jtl.command.head import fitted_head
+from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored
@@ -75,12 +76,14 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
       ValueError: for data or weights that do not fit, in words.
     """
     files.refuse_another(settings, FREE)
-    splits = split(source.read(settings.source, text=settings.text, label=settings.label), settings.seed)
+    names = {"text": settings.text, "label": settings.label}
+    splits = split(source.read(settings.source, **names, file=column_of(settings, settings.source)), settings.seed)
     train, key = splits["train"], jax.random.key(settings.seed)
     target = target_of(settings, train)
     if settings.watch == "mixval" and train.kind == "texts":
         raise ValueError("watch='mixval' mixes the numbers of two inputs, and the data are texts: watch another score")
     options = {"arch": settings.arch, "kind": train.kind, "size": settings.size}
+    options["hint"] = hint(train.kind, train.items, settings.source, settings.text)
     weights = weights_of(settings.weights)
     loaded = pretrained(weights, train.classes, key=rng.stream(key, "head"), **options)
     if settings.method == "ada_bn" and (folded(loaded.variables) or not jax.tree.leaves(loaded.variables.stats)):
@@ -132,7 +135,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     content: dict[str, Any] = {
         "settings": settings.as_json(),
         "kind": train.kind,
-        "mark": source.mark(settings.source, settings.text, settings.label),
+        "mark": source.mark(settings.source, settings.text, settings.label, settings.file),
         "seconds": inputs.seconds,
         "classes": train.classes,
         "chosen": chosen,

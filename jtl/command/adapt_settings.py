@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, stem
+from jtl.command.settings import one_column
 from jtl.paths import local
 
 Method = Literal[
@@ -30,7 +31,8 @@ class AdaptSettings:
 
     Args:
       source: as the data of `jtl finetune`.
-      target: a folder of images or sounds, in class folders or not, or a table of texts; or of `train/` and `test/`.
+      target: a folder of images or sounds, in class folders or not, or a table of texts or files; or of `train/` and
+        `test/`.
       weights: as of `jtl finetune`.
       method: "source" is fine-tuning without the target, the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
@@ -42,6 +44,7 @@ class AdaptSettings:
       ways: what is trained: the last stage and the head, or all.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
+      file: as of `jtl finetune`; of two domains one may be a table of files and the other a folder.
       arch: as of `jtl finetune`.
       size: side of the images in pixels; None: the weights' own.
       steps: of training; None: ten epochs of the larger domain, at least 50 steps.
@@ -52,10 +55,11 @@ class AdaptSettings:
     """
 
     source: Annotated[
-        Positional[Path], arg(metavar="SOURCE", help="a folder of class folders, or a table of texts with labels")
+        Positional[Path],
+        arg(metavar="SOURCE", help="a folder of class folders, or a table of texts or files with labels"),
     ]
     target: Annotated[
-        Positional[Path], arg(metavar="TARGET", help="a folder, or a table of texts; labels are not needed")
+        Positional[Path], arg(metavar="TARGET", help="a folder, or a table of texts or files; labels are not needed")
     ]
     weights: str
     method: Method
@@ -66,6 +70,7 @@ class AdaptSettings:
     ways: Literal["last", "all"] = "last"
     text: str = "text"
     label: str = "label"
+    file: str | None = None
     arch: str | None = None
     size: int | None = None
     steps: int | None = None
@@ -84,6 +89,7 @@ class AdaptSettings:
             value = getattr(self, name)
             if value is not None and value < (2 if name in ("batch", "scored") else 1):
                 raise ValueError(f"{name}={value}: give at least {2 if name in ('batch', 'scored') else 1}")
+        one_column(self)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
         if self.weight is not None and not 0 < self.weight < float("inf"):

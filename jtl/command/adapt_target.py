@@ -1,5 +1,6 @@
 """The unlabelled examples that `jtl adapt` learns from."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,21 @@ class Target(NamedTuple):
     notes: list[str]
 
 
+def column_of(settings: AdaptSettings, domain: Path) -> str | None:
+    """The column of files of a domain's table; None of texts, and of a folder beside a domain that is a table.
+
+    Raises:
+      ValueError: for a column of files where no domain is a table.
+    """
+    domains = [one.expanduser() for one in (settings.source, settings.target)]
+    if settings.file is not None and all(one.is_dir() and not source.in_tables(one) for one in domains):
+        raise ValueError(
+            f"--file {settings.file!r} is the column of a table, and {str(settings.source)!r} and"
+            f" {str(settings.target)!r} are folders without tables: give a table, or leave --file out"
+        )
+    return settings.file if source.in_tables(domain) else None
+
+
 def target_of(settings: AdaptSettings, train: Examples) -> Target:
     """The examples of the target; its labels are read only where they are asked for.
 
@@ -38,20 +54,29 @@ def target_of(settings: AdaptSettings, train: Examples) -> Target:
         raise FileNotFoundError(f"the target {str(path)!r} does not exist: give a folder or a table")
     if path.resolve() == settings.source.expanduser().resolve():
         raise ValueError(f"{str(path)!r} is the source and the target: adaptation is between two domains")
-    if train.kind != "texts" and path.is_file():
-        raise ValueError(f"the target {str(path)!r} is a file, and the source holds {train.kind}: give a folder")
-    parts = source.parts_of(path)
+    file = column_of(settings, path)
+    if train.kind != "texts" and path.is_file() and file is None:
+        raise ValueError(
+            f"the target {str(path)!r} is a file, and the source holds {train.kind}: give a folder, or a table of files"
+            " with --file COLUMN"
+        )
+    parts = source.parts_of(path, tables=file is not None)
     place = parts.get("train", path)
+    items: tuple[Any, ...]
     notes: list[str] = []
-    if train.kind == "texts":
-        items: tuple[Any, ...] = tuple(source.column(place, settings.text))
+    if file is not None:
+        kind, items = source.paths(place, file)
+        if kind != train.kind:
+            raise ValueError(f"{str(path)!r} lists {kind}, and {str(settings.source)!r} holds {train.kind}")
+    elif train.kind == "texts":
+        items = tuple(source.column(place, settings.text))
     else:
         suffixes = source.suffixes_of(train.kind)
         items, notes = tuple(source.files_of([str(place)], suffixes)), source.passed_over([str(place)], suffixes)
     labels = judged = None
     if settings.labelled or settings.oracle:
         names = {"text": settings.text, "label": settings.label, "classes": train.classes}
-        found = source.read(path, **names)
+        found = source.read(path, **names, file=file)
         own = found.get("train", found.get("all"))
         assert own is not None
         if own.kind != train.kind:

@@ -83,7 +83,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         example that lies in two classes, the checkpoints of a recipe.
     """
     files.refuse_another(settings, free=("out", "query"))
-    found = source.read(settings.support, text=settings.text, label=settings.label)
+    found = source.read(settings.support, text=settings.text, label=settings.label, file=settings.file)
     support = found["train"] if "train" in found else found["all"]
     if settings.steps and support.kind != "images":
         raise ValueError(
@@ -130,7 +130,10 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     result = Few(loaded, support, first, softmax(logits), query, shares, notes)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
-    content |= {"mark": source.mark(settings.support, settings.text, settings.label), "seconds": inputs.seconds}
+    content |= {
+        "mark": source.mark(settings.support, settings.text, settings.label, settings.file),
+        "seconds": inputs.seconds,
+    }
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
     files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
     return result

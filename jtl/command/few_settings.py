@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, stem
+from jtl.command.settings import one_column
 from jtl.paths import local
 
 
@@ -20,7 +21,8 @@ class FewShot:
 
     Args:
       weights: a weight file, a folder, `hf:org/name`, `timm:name`, or the folder of a run of `jtl finetune`.
-      support: the labelled examples: a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts.
+      support: the labelled examples: a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts
+        or files.
       query: files or folders of images or sounds, or texts, whose predictions the report shows.
       out: the run's folder; None: `runs/`, the name of the support set, and `-few`.
       steps: of fine-tuning on the support set, flipped and cropped at random; images only. They may do harm: a note
@@ -28,6 +30,7 @@ class FewShot:
       learning_rate: of fine-tuning, by Adam.
       text: the column of the texts of tables, of the support set and of queries.
       label: the column of the labels of a table.
+      file: the column of the paths of images or sounds, where the support set is a table of files.
       arch: the network, where a weight file does not say it, and its names fit several.
       size: side of the images in pixels; None: the weights' own.
       seed: of fine-tuning.
@@ -44,6 +47,7 @@ class FewShot:
     learning_rate: float = 1e-4
     text: str = "text"
     label: str = "label"
+    file: str | None = None
     arch: str | None = None
     size: int | None = None
     seed: int = 0
@@ -51,6 +55,7 @@ class FewShot:
     def __post_init__(self) -> None:
         if self.out is not None:
             local(self.out, "--out")  # refuses the address of a bucket
+        one_column(self)
         if self.size is not None and self.size < 1:
             raise ValueError(f"size={self.size}: give at least 1")
         for name in ("steps", "seed"):

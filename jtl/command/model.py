@@ -117,19 +117,26 @@ def side_of(how: Preprocessing) -> int | None:
 
 
 def pretrained(
-    weights: str, classes: Sequence[str] | None, *, arch: str | None, kind: str, key: Any, size: int | None = None
+    weights: str,
+    classes: Sequence[str] | None,
+    *,
+    arch: str | None,
+    kind: str,
+    key: Any,
+    size: int | None = None,
+    hint: str = "",
 ) -> Pretrained:
     """Loads weights with a new head for these classes; None keeps the file's own head.
 
     A file that does not say which network it is for is recognised by its names and shapes. Position embeddings are
-    interpolated to images of another size.
+    interpolated to images of another size. `hint` ends the message on inputs of another kind.
 
     Raises:
       FileNotFoundError: where there are no such weights.
       ValueError: where no network, or more than one, fits the file, it takes inputs of another kind, or a parameter
         holds NaN or infinity, which maximum pooling and a threshold may hide from all that follows.
     """
-    loaded = _loaded(weights, classes, arch, kind, key, size)
+    loaded = _loaded(weights, classes, arch, kind, key, size, hint)
     for path, leaf in flatten({"params": loaded.variables.params, "stats": loaded.variables.stats}).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             raise ValueError(f"{weights!r} holds NaN or infinity in {path.partition('/')[2]!r}: give other weights")
@@ -137,7 +144,7 @@ def pretrained(
 
 
 def _loaded(
-    weights: str, classes: Sequence[str] | None, arch: str | None, kind: str, key: Any, size: int | None
+    weights: str, classes: Sequence[str] | None, arch: str | None, kind: str, key: Any, size: int | None, hint: str
 ) -> Pretrained:
     path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
     if arch is None and (not path.is_dir() or described(path) is None):
@@ -153,18 +160,20 @@ def _loaded(
         loaded = load(weights, arch=arch, reads=reads, **options)
     except ValueError:
         if reads is not None:  # networks of images lack the feature
-            _refuse_other(load(weights, arch=arch, **options), weights, kind)
+            _refuse_other(load(weights, arch=arch, **options), weights, kind, hint)
         raise
-    _refuse_other(loaded, weights, kind)
+    _refuse_other(loaded, weights, kind, hint)
     if size is not None and POSITION in flatten(loaded.variables.params):
         return load(weights, arch=arch, image=size, **options)
     return loaded
 
 
-def _refuse_other(loaded: Pretrained, weights: str, kind: str) -> None:
+def _refuse_other(loaded: Pretrained, weights: str, kind: str, hint: str) -> None:
     takes = kind_of(loaded)
     if takes not in (None, kind):
-        raise ValueError(f"{weights!r} is a network of {takes}, and the data are {kind}: give weights that take {kind}")
+        raise ValueError(
+            f"{weights!r} is a network of {takes}, and the data are {kind}: give weights that take {kind}{hint}"
+        )
 
 
 def kind_of(loaded: Pretrained) -> Literal["images", "sounds", "texts"] | None:

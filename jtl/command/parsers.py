@@ -109,11 +109,12 @@ def features(
     text: str | None = None,
     layers: tuple[str, ...] = (),
     cache: Path | None = None,
+    file: str | None = None,
 ) -> tuple[str, tuple]:
     """The features of images, sounds or texts by pretrained weights, as an .npz.
 
     Args:
-      inputs: files or folders of images or sounds, labelled or not; with --text one table.
+      inputs: files or folders of images or sounds, labelled or not; with --text or --file one table.
       weights: as of `jtl finetune`.
       out: the file to write.
       arch: as of `jtl finetune`.
@@ -122,14 +123,15 @@ def features(
       layers: features of the backbone by name, averaged over positions, side by side; none for what a head reads.
       cache: a folder that keeps the features of each batch: a killed command resumes, and a second one on the same
         weights, preprocessing and inputs does not run the network again.
+      file: the column of the paths of a table of images or sounds.
     """
-    return "features", (inputs, weights, out, arch, size, text, layers, cache)
+    return "features", (inputs, weights, out, arch, size, text, layers, cache, file)
 
 
 def rank(
     data: Annotated[
         Positional[Path],
-        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts"),
+        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts or files"),
     ],
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="[WEIGHTS ...]")],
     /,
@@ -140,6 +142,7 @@ def rank(
     per_class: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    file: str | None = None,
 ) -> tuple[str, tuple]:
     """Which pretrained weights suit labelled data: LogME, H-score, TransRate, NCE and LEEP, without training.
 
@@ -153,8 +156,9 @@ def rank(
       per_class: at most this many examples of each class, drawn by the seed.
       seed: of that draw.
       cache: as of `jtl features`.
+      file: as of `jtl finetune`.
     """
-    return "rank", (data, models, by, text, label, size, per_class, seed, cache)
+    return "rank", (data, models, by, text, label, size, per_class, seed, cache, file)
 
 
 def export(
@@ -180,6 +184,7 @@ def evaluate(
     recipe: Path | None = None,
     text: str | None = None,
     label: str | None = None,
+    file: str | None = None,
 ) -> tuple[str, tuple]:
     """Scores on labelled data, or those of a recipe's checkpoint on its test set.
 
@@ -190,8 +195,9 @@ def evaluate(
       recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
       text: a table's column of texts; the run's own where it is not given, else "text".
       label: a table's column of labels; likewise, else "label".
+      file: a table's column of the paths of images or sounds; the run's own where it is not given.
     """
-    return "eval", (run, recipe, data, text, label)
+    return "eval", (run, recipe, data, text, label, file)
 
 
 def predict(
@@ -202,18 +208,21 @@ def predict(
     recipe: Path | None = None,
     csv: Path | None = None,
     text: str | None = None,
+    file: str | None = None,
 ) -> tuple[str, tuple]:
     """Predicts the classes of images, sounds or texts with a checkpoint.
 
     Args:
       run: as of `jtl eval`.
-      inputs: files of images or sounds; for a network of texts a text each, or files: tables, or one a line.
+      inputs: files of images or sounds, or tables of these; for a network of texts a text each, or files: tables,
+        or one a line.
       top: how many classes to name for each.
       recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
       csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
       text: the column of tables of texts; the run's own where it is not given, else "text".
+      file: the column of tables of images or sounds; likewise.
     """
-    return "predict", (run, inputs, top, recipe, csv, text)
+    return "predict", (run, inputs, top, recipe, csv, text, file)
 
 
 def describe(recipe: Which) -> tuple[str, tuple]:

@@ -20,7 +20,7 @@ class _Saved:
 
         Args:
           inputs: files or folders of images or sounds; for a network of texts a text each, or files of
-            them, as tables with the column that the run was trained on.
+            them; or tables with the column that the run was trained on.
         """
         from jtl.command import use
 
@@ -62,11 +62,12 @@ def finetune_files(
     """Fine-tunes pretrained weights on a folder or a table, as the command `jtl finetune`; writes a report.
 
     Args:
-      data: a folder of class folders of images or sounds, or a table of texts; split, or to be split.
+      data: a folder of class folders of images or sounds, or a table of texts, or with `file` of images or sounds;
+        split, or to be split.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
       say: is told of progress.
-      **settings: options of the command by their names, as `ways="all"`, `size=160`, `text="review"`.
+      **settings: options of the command by their names, as `ways="all"`, `size=160`, `text="review"`, `file="path"`.
 
     Raises:
       FileNotFoundError: for data or weights that are not there.
@@ -142,7 +143,7 @@ def adapt_files(
     checkpoint by them, which the report says.
 
     Args:
-      source: a folder of class folders of images or sounds, or a table of texts.
+      source: a folder of class folders of images or sounds, or a table of texts, or with `file` of images or sounds.
       target: a folder or a table; labels are not needed.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       method: as `--method` of the command, as "mcc" or "dann"; "source" is the baseline.

@@ -49,11 +49,12 @@ def rank(
     per_class: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    file: str | None = None,
 ) -> list[Ranked]:
     """Networks in the order of a score of their features, the best first; of split data on the part `train`.
 
     Args:
-      data: a folder of class folders, or a table of texts.
+      data: a folder of class folders, or a table of texts or files.
       models: weights, as of `jtl finetune`; of a run's folder its network.
       by: the score that orders them, a name of `Scores`; networks without it come last.
       text: a table's column of texts.
@@ -62,6 +63,7 @@ def rank(
       per_class: at most this many examples of each class, drawn by the seed; None for all.
       seed: of the draw.
       cache: a folder that keeps the features; see `jtl.finetuning.Cache`.
+      file: a table's column of the paths of images or sounds.
 
     Raises:
       FileNotFoundError: for data or weights that are not there.
@@ -76,7 +78,7 @@ def rank(
         raise ValueError(f"by={by!r}: give one of {', '.join(NAMES)}")
     if per_class is not None and per_class < 1:
         raise ValueError(f"per_class={per_class}: give at least 1")
-    found = source.read(data, text=text, label=label)
+    found = source.read(data, text=text, label=label, file=file)
     examples = found.get("train", found.get("all"))
     assert examples is not None
     if per_class is not None:

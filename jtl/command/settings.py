@@ -24,7 +24,8 @@ CHECKPOINTS = ("checkpoints/step_*/manifest.json", "source/checkpoints/step_*/ma
 
 @dataclass(frozen=True)
 class Settings:
-    """Fine-tune pretrained weights on a folder of images or sounds by class, or on a table of texts; writes a report.
+    """Fine-tune pretrained weights on a folder of images or sounds by class, or on a table of texts or files; writes a
+    report.
 
     Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
     class: 70, 15 and 15 percent.
@@ -41,6 +42,7 @@ class Settings:
         penalty is chosen by five folds, or by the validation examples where these are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
+      file: the column of the paths of images or sounds, for a table of files; they begin in the table's folder.
       group: what belongs together goes into one split: a table's column, or a regex that is found in the names of
         files, as "_(.*)_" for the speaker of `7_george_3.wav`.
       arch: the network, where a weight file does not say it, and its names fit several.
@@ -57,13 +59,14 @@ class Settings:
 
     data: Annotated[
         Positional[Path],
-        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts"),
+        arg(metavar="DATA", help="a folder of class folders, or a .csv, .tsv, .jsonl or .parquet of texts or files"),
     ]
     weights: str
     out: Path | None = None
     ways: Literal["head", "last", "all"] = "head"
     text: str = "text"
     label: str = "label"
+    file: str | None = None
     group: str | None = None
     arch: str | None = None
     size: int | None = None
@@ -82,6 +85,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
+        one_column(self)
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
         if self.ways == "head" and self.find_rate:
@@ -110,6 +114,21 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON has them."""
         return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
+
+
+def one_column(settings: Any) -> None:
+    """Refuses settings that name a column of texts and one of files.
+
+    Args:
+      settings: a dataclass with `text` and `file`.
+
+    Raises:
+      ValueError: naming both.
+    """
+    if settings.file is not None and settings.text != type(settings).text:
+        raise ValueError(
+            f"text={settings.text!r} and file={settings.file!r}: the examples of a table are texts or files; give one"
+        )
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:

@@ -1,23 +1,21 @@
-"""What the data are: a folder of images or sounds by class, or a table of texts; already split or not."""
+"""What the data are: a folder of images or sounds by class, or a table of texts or files; already split or not."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jtl.command.labels import refuse_numbers
+from jtl.command.listed import SOUNDS, Kind, kind_of, listed, refuse_two_labels, suffixes_of
 from jtl.command.tables import TABLES, mark_of, places, rows
 from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed
 
-SOUNDS = (".wav", ".flac")
-CODED = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif")
 SPLITS = ("train", "val", "test")
-Kind = Literal["images", "sounds", "texts"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ def read(
     *,
     text: str = "text",
     label: str = "label",
+    file: str | None = None,
     group: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> dict[str, Examples]:
@@ -78,23 +77,32 @@ def read(
         a .csv, .tsv, .jsonl or .parquet file.
       text: a table's column of texts.
       label: a table's column of labels.
+      file: a table's column of paths, of images or sounds; None for a table of texts, and for folders of files.
       group: a table's column of groups; of files a regex that is found in their names, whose first parenthesis, or
         whole match, is the group.
       classes: the names to expect; None for those that are found.
 
     Raises:
-      FileNotFoundError: where there is nothing.
-      ValueError: for a table without these columns or with a row that lacks one, a file of another kind or without a
-        group, fewer than two classes, a split that is there twice or is empty, or splits of other classes than `train`.
+      FileNotFoundError: where there is nothing, or not what a table lists.
+      ValueError: for a table without these columns or with a row that lacks one, a file of another kind, with two
+        labels or without a group, a folder of files where `file` asks for a table, fewer than two classes, a split that
+        is there twice or is empty, or splits of other classes than `train`.
     """
     path = path.expanduser()
     if not path.exists():
         raise FileNotFoundError(f"the data {str(path)!r} do not exist: give a folder, or a table: {', '.join(TABLES)}")
 
     def examples(place: Path, classes: Sequence[str] | None) -> Examples:
-        return _table(place, text, label, group, classes) if place.is_file() else _files(place, group, classes)
+        if place.is_file():
+            return _table(place, text, label, file, group, classes)
+        if file is not None:
+            raise ValueError(
+                f"--file {file!r} is the column of a table, and {str(place)!r} is a folder without tables"
+                f" {', '.join(SPLITS)}: give the table"
+            )
+        return _files(place, group, classes)
 
-    parts = parts_of(path)
+    parts = parts_of(path, tables=file is not None)
     if not parts:
         return {"all": examples(path, classes)}
     if "train" not in parts:
@@ -109,15 +117,21 @@ def read(
     return found
 
 
-def parts_of(root: Path) -> dict[str, Path]:
+def parts_of(root: Path, tables: bool = False) -> dict[str, Path]:
     """The folders or tables of a folder that are named as splits; none of what is no folder.
+
+    Args:
+      root: the folder.
+      tables: of the tables alone: folders beside them hold the files that these list.
 
     Raises:
       ValueError: for a split that is there twice, or a folder of another name with files beside a folder to train on.
     """
     found: dict[str, Path] = {}
     for place in sorted(root.iterdir()) if root.is_dir() else []:
-        stem = place.name if place.is_dir() else place.stem if place.suffix.lower() in TABLES else ""
+        stem = (
+            ("" if tables else place.name) if place.is_dir() else place.stem if place.suffix.lower() in TABLES else ""
+        )
         name = PARTS.get(stem.lower())
         if name is None:
             continue
@@ -156,11 +170,6 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
     return found
 
 
-def suffixes_of(kind: str) -> tuple[str, ...]:
-    """Of the files that hold images, or sounds."""
-    return SOUNDS if kind == "sounds" else SUFFIXES
-
-
 def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     """A note on the files of given folders that `files_of` passes over; none where it takes all.
 
@@ -176,7 +185,13 @@ def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     return [told] if others else []
 
 
-def mark(path: Path, text: str, label: str) -> str | None:
+def in_tables(path: Path) -> bool:
+    """Whether data are a table, or a folder of tables that are named as splits."""
+    path = path.expanduser()
+    return path.is_file() or bool(parts_of(path, tables=True))
+
+
+def mark(path: Path, text: str, label: str, file: str | None = None) -> str | None:
     """What stands between the cells of a table, of split ones of that to train on; None of files and other tables.
 
     Example:
@@ -187,13 +202,19 @@ def mark(path: Path, text: str, label: str) -> str | None:
       ';'
     """
     path = path.expanduser()
-    place = parts_of(path).get("train", path)
-    return mark_of(place, (text, label)) if place.is_file() else None
+    place = parts_of(path, tables=file is not None).get("train", path)
+    return mark_of(place, (text if file is None else file, label)) if place.is_file() else None
 
 
 def column(path: Path, name: str) -> list[str]:
     """The texts of a table's column; see `jtl.command.tables.rows` for what it refuses."""
     return [str(row[name]) for row in rows(path, (name,), "--text")]
+
+
+def paths(path: Path, column: str) -> tuple[Kind, tuple[Path, ...]]:
+    """The kind of the files that a table lists, and their paths; see `listed` and `rows` for what is refused."""
+    path = path.expanduser()
+    return listed(path, column, rows(path, (column,), "--file"))
 
 
 def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Examples:
@@ -205,14 +226,7 @@ def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Exam
             f" give the folder that holds these. Without labels {what} are taken by `jtl predict`, `jtl features` and"
             " as the target of `jtl adapt`"
         )
-    kinds = {file.suffix.lower() for folder in folders for file in visible(folder)}
-    if coded := sorted(kinds & set(CODED)):
-        raise ValueError(
-            f"{str(root)!r} holds {coded[0]} files, which jtl does not decode: convert these sounds to one of"
-            f" {', '.join(SOUNDS)}"
-        )
-    sounds = bool(kinds & set(SOUNDS))
-    kind: Kind = "sounds" if sounds else "images"
+    kind = kind_of((file for folder in folders for file in visible(folder)), root)
     names, files, labels = scan(root, classes, suffixes_of(kind), kind.removesuffix("s"))
     groups = None if group is None else tuple(_group(file, group) for file in files)
     return _checked(Examples(kind, tuple(files), labels, names, groups), root)
@@ -228,9 +242,12 @@ def _group(file: Path, pattern: str) -> str:
     return found[found.re.groups and 1]
 
 
-def _table(path: Path, text: str, label: str, group: str | None, classes: Sequence[str] | None) -> Examples:
-    columns = (text, label) if group is None else (text, label, group)
-    found = rows(path, columns, ", ".join(("--text", "--label", "--group")[: len(columns)]))
+def _table(
+    path: Path, text: str, label: str, file: str | None, group: str | None, classes: Sequence[str] | None
+) -> Examples:
+    columns = (text if file is None else file, label, *(() if group is None else (group,)))
+    options = ", ".join(("--text" if file is None else "--file", "--label", "--group")[: len(columns)])
+    found = rows(path, columns, options)
     given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
     if lost := [i for i, name in enumerate(given) if name in ("nan", "NaN")]:
         raise ValueError(
@@ -248,7 +265,12 @@ def _table(path: Path, text: str, label: str, group: str | None, classes: Sequen
         )
     labels = np.array([names.index(name) for name in given], np.int32)
     groups = None if group is None else tuple(composed(str(row[group]).strip()) for row in found)
-    return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
+    _one_number_each(names, path)
+    if file is None:
+        return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
+    kind, files = listed(path, file, found)
+    refuse_two_labels(path, [row.place for row in found], files, given)
+    return _checked(Examples(kind, files, labels, names, groups), path)
 
 
 def _checked(examples: Examples, path: Path) -> Examples:
@@ -259,11 +281,14 @@ def _checked(examples: Examples, path: Path) -> Examples:
             )
     if len(examples.classes) < 2:
         raise ValueError(f"{str(path)!r} has the classes {list(examples.classes)}: a classifier needs two or more")
+    return examples
+
+
+def _one_number_each(classes: Sequence[str], path: Path) -> None:
     numbers: dict[Decimal, str] = {}  # as floats, whole numbers beyond 2⁵³ would be one
-    for name in examples.classes if examples.kind == "texts" else ():
+    for name in classes:
         if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(Decimal(name), name) != name:
             raise ValueError(
                 f"{str(path)!r} has the labels {numbers[Decimal(name)]!r} and {name!r}, which are one number: write it"
                 " in one way, or name the classes in words"
             )
-    return examples

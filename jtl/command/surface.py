@@ -113,18 +113,22 @@ def features(
     text: str | None,
     layers: tuple[str, ...],
     cache: Path | None,
+    file: str | None,
 ) -> int:
     """Writes features of images, sounds or texts.
 
     Raises:
-      ValueError: for no inputs, or several tables.
+      ValueError: for no inputs, or several tables, or a column of texts and one of files.
     """
     from jtl.command import use
 
-    if not inputs or (text is not None and len(inputs) > 1):
-        what = "files or folders of images or sounds" if text is None else f"one table with the column {text!r}"
+    if text is not None and file is not None:
+        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
+    column = file if text is None else text
+    if not inputs or (column is not None and len(inputs) > 1):
+        what = "files or folders of images or sounds" if column is None else f"one table with the column {column!r}"
         raise ValueError(f"{len(inputs)} inputs: give {what}")
-    rows, width, notes = use.features(weights, inputs, out, arch, size, text, layers, cache)
+    rows, width, notes = use.features(weights, inputs, out, arch, size, text, layers, cache, file)
     _note(notes)
     print(f"{out}: features [{rows}, {width}]")
     return 0
@@ -140,12 +144,13 @@ def rank(
     per_class: int | None,
     seed: int,
     cache: Path | None,
+    file: str | None,
 ) -> int:
     """Prints the transferability scores of several networks."""
     from jtl.command import rank as ranking
     from jtl.report.tables import show
 
-    options = {"by": by, "text": text, "label": label, "size": size, "per_class": per_class, "seed": seed}
+    options = {"by": by, "text": text, "label": label, "size": size, "per_class": per_class, "seed": seed, "file": file}
     found = ranking.rank(data, models, **options, cache=cache)
     show(ranking.table(found))
     for one in found:
@@ -176,7 +181,7 @@ def export(run: Path, out: Path | None, format: Literal["hf", "timm", "torchvisi
     return 0
 
 
-def evaluate(folder: Path, data: Path | None, text: str | None, label: str | None) -> int:
+def evaluate(folder: Path, data: Path | None, text: str | None, label: str | None, file: str | None) -> int:
     """Prints the scores of a saved network.
 
     Raises:
@@ -186,7 +191,7 @@ def evaluate(folder: Path, data: Path | None, text: str | None, label: str | Non
 
     if data is None:
         raise ValueError("give labelled data to evaluate on: jtl eval RUN DATA")
-    scores, notes = use.judge(folder, data, text, label)
+    scores, notes = use.judge(folder, data, text, label, file)
     _tell(folder)
     _note(notes)
     print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
@@ -195,7 +200,9 @@ def evaluate(folder: Path, data: Path | None, text: str | None, label: str | Non
     return 0
 
 
-def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str | None) -> int:
+def predict(
+    folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str | None, file: str | None
+) -> int:
     """Prints the predictions of a saved network, and writes them where asked.
 
     Raises:
@@ -208,7 +215,7 @@ def predict(folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, t
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    items, shares, classes, notes, beside = use.predict(folder, inputs, text)
+    items, shares, classes, notes, beside = use.predict(folder, inputs, text, file)
     _tell(folder)
     _note(notes)
     if csv is not None:

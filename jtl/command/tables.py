@@ -1,4 +1,4 @@
-"""Tables of texts: .csv, .tsv, .jsonl and .parquet, as rows."""
+"""Tables of texts or of names of files: .csv, .tsv, .jsonl and .parquet, as rows."""
 
 import csv
 import json
@@ -11,6 +11,8 @@ from typing import Any, TextIO
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MARKS = {".csv": ",;\t", ".tsv": "\t"}
 """What may stand between the cells of a line, by the kind of table."""
+FILES = ("file", "files", "filename", "file_name", "filepath", "path", "image", "photo", "audio", "sound")
+"""Columns of these names, in any case, may hold the paths of images or sounds."""
 SHOWN = 300
 """Characters of a row that a message shows."""
 LONGEST = 1 << 24
@@ -24,11 +26,13 @@ class Row(dict[str, Any]):
     Args:
       cells: them.
       line: of the file, the first of the row's; of a .parquet, which has no lines, its number from 1.
+      what: "line" or "row", for messages.
     """
 
-    def __init__(self, cells: Mapping[str, Any], line: int):
+    def __init__(self, cells: Mapping[str, Any], line: int, what: str = "line"):
         super().__init__(cells)
         self.line = line
+        self.place = f"{what} {line}"
 
 
 def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[Row]:
@@ -57,8 +61,10 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
         raise ValueError(f"{str(path)!r} has no rows")
     for name in columns:
         if name not in found[0]:
+            files = [other for other in found[0] if other.lower() in FILES and "--text" in options]
             raise ValueError(
                 f"{str(path)!r} has no column {name!r}; its columns are {list(found[0])}: give {options}"
+                + (f", or --file {files[0]} where it holds paths of images or sounds" if files else "")
                 + ("; the first line must name the columns" if path.suffix.lower() in MARKS else "")
             )
     if wrong := [(row, name) for row in found for name in columns if _nothing(row.get(name))]:
@@ -201,7 +207,7 @@ def _parquet(path: Path) -> list[Row]:
             f"{str(path)!r} needs pyarrow: pip install pyarrow, or write the table as .csv or .jsonl"
         ) from error
     try:
-        return [Row(cells, i) for i, cells in enumerate(parquet.read_table(path).to_pylist(), 1)]
+        return [Row(cells, i, "row") for i, cells in enumerate(parquet.read_table(path).to_pylist(), 1)]
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{str(path)!r} is no Parquet file that pyarrow reads: {error}") from error
 

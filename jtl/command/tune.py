@@ -15,6 +15,7 @@ from jtl import losses, metrics, optim, rng
 from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
+from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored
@@ -102,7 +103,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
       ValueError: for data or weights that do not fit, in words.
     """
     files.refuse_another(settings)
-    names = {"text": settings.text, "label": settings.label, "group": settings.group}
+    names = {"text": settings.text, "label": settings.label, "file": settings.file, "group": settings.group}
     given = source.read(settings.data, **names)
     splits = split(given, settings.seed)
     train = splits["train"]
@@ -115,6 +116,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         kind=train.kind,
         key=rng.stream(key, "head"),
         size=settings.size,
+        hint=hint(train.kind, train.items, settings.data, settings.text),
     )
     items = [item for part in splits.values() for item in part.items]
     inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size)
@@ -171,7 +173,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     content = {
         "settings": settings.as_json(),
         "kind": train.kind,
-        "mark": source.mark(settings.data, settings.text, settings.label),
+        "mark": source.mark(settings.data, settings.text, settings.label, settings.file),
         "seconds": inputs.seconds,
         "classes": train.classes,
         "chosen": chosen,

@@ -12,10 +12,12 @@ import numpy as np
 
 from jtl.command import passes, source
 from jtl.command.inputs import texts_in_tables
+from jtl.command.listed import hint, listed
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import read, writable
+from jtl.command.tables import rows as rows_of
 from jtl.command.written import write_table
 from jtl.data.folder import visible
 from jtl.model import Variables
@@ -87,29 +89,38 @@ class Columns(NamedTuple):
     Args:
       text: of the texts.
       label: of the labels.
+      file: of the paths of images or sounds; None where it is not known.
       mark: what a run's tables had; None where it is not known.
-      option: `--text`, and what the run had there, for messages.
+      option: `--text` or `--file`, and what the run had there, for messages.
     """
 
     text: str
     label: str
+    file: str | None
     mark: str | None
     option: str
 
 
-def columns(folder: Path, text: str | None = None, label: str | None = None) -> Columns:
+def columns(folder: Path, text: str | None = None, label: str | None = None, file: str | None = None) -> Columns:
     """The columns that are given, else those of the tables that the network was trained on, else "text" and "label".
 
     Args:
       folder: of a saved network; where it is that of a run, what the run read stands in `run.json` beside it.
       text: None where it is not given.
       label: likewise.
+      file: likewise.
+
+    Raises:
+      ValueError: for a column of texts and one of files.
     """
+    if text is not None and file is not None:
+        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
     about = _about(folder)
-    run = {"text": "text", "label": "label", **about.get("settings", {})}
-    option = f"--text (the run was trained on {run['text']!r})" if about and text is None else "--text"
+    run = {"text": "text", "label": "label", "file": None, **about.get("settings", {})}
+    name, given = ("text", text) if file is None and run["file"] is None else ("file", file)
+    option = f"--{name} (the run was trained on {run[name]!r})" if about and given is None else f"--{name}"
     texts, labels = run["text"] if text is None else text, run["label"] if label is None else label
-    return Columns(texts, labels, about.get("mark"), option)
+    return Columns(texts, labels, run["file"] if file is None else file, about.get("mark"), option)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -137,7 +148,7 @@ class Predicted(NamedTuple):
       shares: of each class, [examples, classes].
       classes: their names.
       notes: what the user should know of the examples.
-      beside: of each text of a table the other cells of its row, by their columns.
+      beside: of each example of a table the other cells of its row, by their columns.
     """
 
     items: list[Any]
@@ -147,33 +158,53 @@ class Predicted(NamedTuple):
     beside: list[Mapping[str, Any]]
 
 
-def predict(folder: Path, inputs: Sequence[str], text: str | None = None) -> Predicted:
+def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: str | None = None) -> Predicted:
     """The share of each class for some examples.
 
     Args:
       folder: of a saved network.
-      inputs: files or folders of images or sounds; for a network of texts a text each, or files of them, one a line,
-        or tables.
+      inputs: files or folders of images or sounds, or tables of such files; for a network of texts a text each, or
+        files of them, one a line, or tables.
       text: the column of tables; None for that of the table that the network was trained on, else "text".
+      file: the column of tables of files; None for that of the table that the network was trained on.
 
     Raises:
-      ValueError: for an output that is not finite, naming the example, and a table without the column, naming its own.
+      ValueError: for an output that is not finite, naming the example, a table without the column, naming its own, and
+        a table of other files, or of files for a network of texts.
     """
     loaded, kind = opened(folder)
     items: list[Any]
     beside: list[Mapping[str, Any]]
+    own = columns(folder, text, file=file)
     if kind == "texts":
-        own = columns(folder, text)
+        if file is not None:
+            raise ValueError(f"--file {file!r}: the network takes texts; give their column, --text COLUMN")
         given = texts_in_tables(inputs, own.text, own.option, own.mark)
         items, beside, passed = [one.text for one in given], [one.beside for one in given], []
     else:
-        items = source.files_of(inputs, source.suffixes_of(kind))
-        beside = [{} for _ in items]
-        passed = source.passed_over(inputs, source.suffixes_of(kind))
+        items, beside, passed = _files(inputs, kind, own)
     how, loaded = _inputs(loaded, folder, kind, items)
     assert loaded.labels is not None
     found = shares(passes.logits(loaded, how)(items))
     return Predicted(items, found, loaded.labels, [*passed, *how.notes(items)], beside)
+
+
+def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], list[Mapping[str, Any]], list[str]]:
+    """The files that are given, and behind them those of tables; the other cells of their rows; a note."""
+    tables = [Path(given).expanduser() for given in inputs if Path(given).suffix.lower() in source.TABLES]
+    others = [given for given in inputs if Path(given).suffix.lower() not in source.TABLES]
+    items: list[Any] = [] if tables and not others else source.files_of(others, source.suffixes_of(kind))
+    beside: list[Mapping[str, Any]] = [{} for _ in items]
+    for table in tables:
+        if own.file is None:
+            raise ValueError(f"{str(table)!r} is a table: name the column of the paths of its {kind}, --file COLUMN")
+        rows = rows_of(table, (own.file,), own.option, own.mark)
+        there, files = listed(table, own.file, rows)
+        if there != kind:
+            raise ValueError(f"the network takes {kind}, and {str(table)!r} lists {there}")
+        items += files
+        beside += [{name: cell for name, cell in row.items() if name != own.file} for row in rows]
+    return items, beside, source.passed_over(others, source.suffixes_of(kind))
 
 
 class Judged(NamedTuple):
@@ -183,7 +214,9 @@ class Judged(NamedTuple):
     notes: list[str]
 
 
-def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Judged:
+def judge(
+    folder: Path, data: Path, text: str | None = None, label: str | None = None, file: str | None = None
+) -> Judged:
     """Scores on labelled data, matched by the classes' names; of split data the part `test/`, else `val/`.
 
     Args:
@@ -191,19 +224,22 @@ def judge(folder: Path, data: Path, text: str | None, label: str | None) -> Judg
       data: a folder or a table.
       text: the column of a table's texts; None for that of the table that the network was trained on, else "text".
       label: likewise of its labels.
+      file: likewise of the paths of images or sounds that it lists.
     """
     loaded, kind = opened(folder)
-    own = columns(folder, text, label)
-    parts = source.parts_of(data.expanduser())
+    own = columns(folder, text, label, file)
+    listing = own.file if file is not None or (text is None and source.in_tables(data)) else None
+    parts = source.parts_of(data.expanduser(), tables=listing is not None)
     folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
-    if parts and "train" not in parts and set(folders) <= set(parts.values()):
+    if parts and "train" not in parts and (listing is not None or set(folders) <= set(parts.values())):
         data = parts.get("test", next(iter(parts.values())))  # nothing is learned here, so a split alone is enough
-    found = source.read(data, text=own.text, label=own.label, classes=loaded.labels)
+    found = source.read(data, text=own.text, label=own.label, file=listing, classes=loaded.labels)
     examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
     assert examples is not None
     assert loaded.labels is not None
     if examples.kind != kind:
-        raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}")
+        more = hint(examples.kind, examples.items, data, own.text)
+        raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}{more}")
     how, loaded = _inputs(loaded, folder, kind, examples.items)
     scores = scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
     return Judged(scores, how.notes(examples.items))
@@ -226,21 +262,23 @@ def features(
     text: str | None = None,
     layers: Sequence[str] = (),
     cache: Path | None = None,
+    file: str | None = None,
 ) -> Extracted:
     """Writes the features of images, sounds or texts into an .npz, `features` [rows, width] and `inputs`.
 
     Args:
       weights: of the network.
-      inputs: files or folders of images or of sounds; or one table of texts, whose labels are not needed.
+      inputs: files or folders of images or of sounds; or one table of texts or files, whose labels are not needed.
       out: the file to write.
       arch: the network, where the weights do not say it.
       size: of images.
-      text: the column of a table; None for images and sounds.
+      text: the column of a table of texts; None for images and sounds.
       layers: features of the backbone by name, side by side; none for what a head reads.
       cache: a folder that keeps the features of each batch; see `jtl.finetuning.Cache`.
+      file: the column of a table of files.
 
     Raises:
-      ValueError: for images and sounds at once, a table without `text`, or a file to write that is no .npz.
+      ValueError: for images and sounds at once, a table without `text` or `file`, or a file to write that is no .npz.
     """
     key = jax.random.key(0)
     out = local(out, "--out")
@@ -249,9 +287,14 @@ def features(
     writable(out.parent, f"--out {str(out)!r}: the folder")
     if text is not None:
         kind, items, passed = "texts", source.column(Path(*inputs), text), []
+    elif file is not None:
+        (kind, items), passed = source.paths(Path(*inputs), file), []
     else:
         if tables := [given for given in inputs if Path(given).suffix.lower() in source.TABLES]:
-            raise ValueError(f"{tables[0]!r} is a table: name the column of its texts, --text COLUMN")
+            raise ValueError(
+                f"{tables[0]!r} is a table: name the column of its texts, --text COLUMN, or that of the paths of images"
+                " or sounds, --file COLUMN"
+            )
         items = source.files_of(inputs, source.SUFFIXES + source.SOUNDS)
         passed = source.passed_over(inputs, source.SUFFIXES + source.SOUNDS)
         heard = [item for item in items if item.suffix.lower() in source.SOUNDS]
@@ -260,7 +303,8 @@ def features(
             raise ValueError(f"{str(heard[0])!r} is a sound and {str(other)!r} an image: give one kind")
         kind = "sounds" if heard else "images"
     weights = weights_of(weights)
-    loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size)  # the head is not used
+    more = "" if text is None else hint(kind, items, Path(*inputs), text)
+    loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size, hint=more)  # no head is used
     seconds = _about(Path(weights)).get("seconds") if kind == "sounds" else None
     how, loaded = inputs_of(loaded, weights, kind, items, size, seconds=seconds)
     rows = passes.features(loaded, how, reads(layers) if layers else None, cache)(items)

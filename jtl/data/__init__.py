@@ -6,6 +6,7 @@ from jtl.data.balanced import balanced
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
 from jtl.data.corruptions import corrupt
 from jtl.data.episodes import episodes, sample, split_classes
+from jtl.data.files import files
 from jtl.data.folder import folder
 from jtl.data.lengths import by_length
 from jtl.data.omniglot_split import omniglot_vinyals
@@ -34,6 +35,7 @@ __all__ = [
     "corrupt",
     "episodes",
     "fc100",
+    "files",
     "folder",
     "mixing",
     "omniglot_vinyals",

@@ -53,11 +53,7 @@ def arrays(
       >>> len(data), data[0]["x"].shape, data[1]["mask"].tolist()
       (2, (3, 2), [True, True, False])
     """
-    names = None
-    if classes is not None:
-        names = distinct([str(i) for i in range(int(classes))] if isinstance(classes, int | np.integer) else classes)
-        if not names:
-            raise ValueError(f"classes is {classes!r}; give at least one")
+    names = names_of(classes)
     columns = {name: numbers(f"x[{name!r}]", value) for name, value in x.items()} if isinstance(x, Mapping) else x
     if isinstance(columns, dict):
         if not columns:
@@ -72,12 +68,22 @@ def arrays(
         y = {name: _part(f"y[{name!r}]", value, ignore) for name, value in y.items()}
         sizes |= {f"y[{name!r}]": len(value) for name, value in y.items()}
     elif y is not None:
-        y = _labels("y", y, names, ignore)
+        y = labels_of("y", y, names, ignore)
         sizes["y"] = len(y)
     if len(set(sizes.values())) > 1:
         raise ValueError(f"arrays differ in length: {sizes}")
     source = _Arrays(columns, y, next(iter(sizes.values())), names)
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
+
+
+def names_of(classes: int | np.integer | Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names of classes that are given by name or number; None where they are not; see `arrays` for the rest."""
+    if classes is None:
+        return None
+    names = distinct([str(i) for i in range(int(classes))] if isinstance(classes, int | np.integer) else classes)
+    if not names:
+        raise ValueError(f"classes is {classes!r}; give at least one")
+    return names
 
 
 @dataclass(frozen=True)
@@ -134,10 +140,11 @@ def numbers(name: str, value: Any) -> np.ndarray:
 
 def _part(name: str, value: Any, ignore: int | None) -> np.ndarray:
     found = np.asarray(value)
-    return found if found.dtype == bool else _labels(name, value, None, ignore)
+    return found if found.dtype == bool else labels_of(name, value, None, ignore)
 
 
-def _labels(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None) -> np.ndarray:
+def labels_of(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None) -> np.ndarray:
+    """Labels as int32, or targets and soft labels as float32; see `arrays` for what it refuses."""
     y = numbers(name, y)
     if y.dtype.kind == "f":
         if names is not None and y.ndim > 1 and y.shape[-1] != len(names):

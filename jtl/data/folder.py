@@ -1,16 +1,13 @@
 """Class folders of images: `root/ants/1.jpg`, `root/bees/2.jpg`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jtl.data.error_notes import noted
+from jtl.data.images import Transform, change_of, images
 from jtl.data.pipeline import Dataset, composed, distinct
 from jtl.paths import local
-from jtl.preprocess import pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jfif")
 PARTS = {
@@ -21,7 +18,6 @@ PARTS = {
 """Folders of these names, in any case, hold these parts of a data set, not its classes."""
 LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
 """What Windows leaves in folders of images, and macOS in archives of them."""
-SHOWN = 5
 
 
 def folder(
@@ -29,7 +25,7 @@ def folder(
     *,
     batch_size: int,
     size: int | None = None,
-    transform: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    transform: Transform | None = None,
     mode: str | None = None,
     classes: Sequence[str] | None = None,
     labels: bool = True,
@@ -76,16 +72,7 @@ def folder(
       >>> data.classes, data[0]["x"].shape
       (('ant', 'bee'), (2, 8, 8, 3))
     """
-    if (size is None) == (transform is None):
-        told = "none is" if size is None else "both are"
-        raise ValueError(
-            f"give either size or transform, and {told} given: a size in pixels, or a function, for pretrained"
-            " weights jtl.preprocess.image.transform(known.preprocessing)"
-        )
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size}; give at least 1 pixel")
-    side = size
-    change = transform or (lambda image, rng: pixels.short_side_crop(image, side or 0))
+    change = change_of(size, transform)
     if labels:
         names, files, y = scan(local(root, "root"), classes)
     elif classes is not None:
@@ -96,9 +83,9 @@ def folder(
         names, files, y = None, tuple(inside(local(root, "root"))), None
     if not files:
         raise ValueError(f"{str(root)!r} has no images" + ": the folders of all classes are empty" * labels)
-    channels = None if mode else pixels.decode(files[0]).shape[2]
-    source = _Folder(names, files, y, change, mode, channels)
-    return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
+    return Dataset(
+        images(names, files, y, change, mode), batch_size, seed, shuffle, drop_last, process_index, process_count
+    )
 
 
 def scan(
@@ -184,44 +171,3 @@ def visible(place: Path) -> list[Path]:
 
 def _seen(name: str) -> bool:
     return not name.startswith(".") and name not in LEFT
-
-
-@dataclass(frozen=True)
-class _Folder:
-    classes: tuple[str, ...] | None
-    files: tuple[Path, ...]
-    labels: np.ndarray | None
-    transform: Callable[[np.ndarray, np.random.Generator], np.ndarray]
-    mode: str | None
-    channels: int | None
-
-    def __repr__(self) -> str:
-        """In short, because a notebook shows a data set by all that it holds."""
-        if self.classes is None:
-            return f"<{len(self.files)} files without labels>"
-        shown = ", ".join(map(repr, self.classes[:SHOWN])) + (", ..." if len(self.classes) > SHOWN else "")
-        return f"<{len(self.files)} files of {len(self.classes)} classes: {shown}>"
-
-    @property
-    def size(self) -> int:
-        return len(self.files)
-
-    def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        rows = [self._one(self.files[i], draw) for i, draw in zip(index, draws, strict=True)]
-        for row, i in zip(rows, index, strict=True):
-            if row.shape != rows[0].shape:
-                raise ValueError(
-                    f"image {str(self.files[i])!r} became {row.shape}, {str(self.files[index[0]])!r} "
-                    f"{rows[0].shape}; transform must give one shape"
-                )
-        return {"x": np.stack(rows)} if self.labels is None else {"x": np.stack(rows), "y": self.labels[index]}
-
-    def _one(self, file: Path, draw: tuple[int, ...]) -> np.ndarray:
-        image = pixels.decode(file, self.mode)
-        if self.channels not in (None, image.shape[2]):
-            raise ValueError(
-                f"image {str(file)!r} has {image.shape[2]} channels, {str(self.files[0])!r} has "
-                f"{self.channels}; pass mode='RGB' (or 'L') to convert all"
-            )
-        with noted(f"image {str(file)!r} was transformed"):
-            return np.asarray(self.transform(image, np.random.default_rng(draw)))

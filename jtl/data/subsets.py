@@ -156,4 +156,6 @@ def _is_dataset(data: Any, who: str) -> None:
     if isinstance(data, Dataset) and getattr(data.source, "drawn", False):
         raise ValueError(f"{who} of balanced data, which draws rows of its own: {who} first, then balance the part")
     if not isinstance(data, Dataset):
-        raise TypeError(f"{who} takes data of jtl.data.arrays, folder or tfds, and this is a {type(data).__name__}")
+        raise TypeError(
+            f"{who} takes data of jtl.data.arrays, files, folder or tfds, and this is a {type(data).__name__}"
+        )
