@@ -29,7 +29,15 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapted, refuse_adapter, refuse_quantised
+from jtl.pretrained.recognise import (
+    CONFIGS,
+    naming,
+    recognise,
+    refuse_adapted,
+    refuse_adapter,
+    refuse_name,
+    refuse_quantised,
+)
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
@@ -162,6 +170,7 @@ def load(
     """
     classes = int(classes) if isinstance(classes, np.integer) else classes
     check_arguments(classes, image, stages, dtype)
+    refuse_name(source)
     path = locate(source, needs=CONFIGS if arch is None else ())
     refuse_adapter(path)
     found = recognise(path if path.is_dir() else None, arch)

@@ -11,6 +11,7 @@ from jtl import peft
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.weights.formats.errors import WeightNameError
+from jtl.weights.mapping.coverage import Coverage
 
 
 def test_an_adapters_folder_is_told(tmp_path):
@@ -77,6 +78,22 @@ def test_names_of_networks_are_told_by_the_nearest(tmp_path):
     ) as caught:
         load(folder, arch="resnet51")
     assert len(str(caught.value)) < 400
+
+
+def test_a_name_without_its_beginning_is_told_by_the_whole(tmp_path):
+    folder = made.folder(tmp_path / "in", made.VIT)
+    with pytest.raises(ValueError, match="arch='resnet20' is not known; near are cifar_resnet20"):
+        load(folder, arch="resnet20")
+
+
+def test_counters_of_batches_are_one_line_of_the_report():
+    counters = [f"layer{i}.bn.num_batches_tracked" for i in range(52)]
+    text = str(Coverage(unused=[*counters[:2], "fc.weight", *counters[2:]]))
+    assert text.count("num_batches_tracked") == 1
+    assert "*.num_batches_tracked, 52 of them" in text
+    assert "fc.weight" in text
+    assert "53 tensors of the file unused" in text
+    assert counters[0] in str(Coverage(unused=counters[:1]))
 
 
 def test_a_line_tells_a_head_without_names_from_none(tmp_path):
