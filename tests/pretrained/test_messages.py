@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import made
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jtl import peft
+from jtl import heads, peft
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.weights.formats.errors import WeightNameError
@@ -78,6 +79,18 @@ def test_names_of_networks_are_told_by_the_nearest(tmp_path):
     ) as caught:
         load(folder, arch="resnet51")
     assert len(str(caught.value)) < 400
+
+
+def test_variables_of_another_head_are_saved_with_it_alone(tmp_path):
+    """A head of three outputs in the place of two was saved without a word."""
+    known = load(made.folder(tmp_path / "in", made.RESNET), classes=2, reinit=("head/.*",))
+    head = heads.linear(3)
+    params = {**known.variables.params, "head": head.init(jax.random.key(0), np.zeros((1, 8))).params}
+    variables = known.variables._replace(params=params)
+    with pytest.raises(WeightNameError, match=r"variables has .*'out/kernel': \(8, 3\)\}, .*'out/kernel': \(8, 2\)\}:"):
+        save(tmp_path / "out", known, variables)
+    save(tmp_path / "out", known._replace(head=head), variables)
+    assert load(tmp_path / "out").variables.params["head"]["out"]["kernel"].shape == (8, 3)
 
 
 def test_a_name_without_its_beginning_is_told_by_the_whole(tmp_path):
