@@ -89,7 +89,8 @@ def refuse_name(source: str | Path) -> None:
     family = next((family for family in FAMILIES.values() if family.named(tag, {}) is not None), None)
     if family is not None:
         timm = "timm" in family.tables(family.complete(family.named(tag, {}) or {})) and tag not in family.torchvision
-        hub = f", or 'timm:{name}' of the Hub" if timm else ""
+        tagged = f"'timm:{name}' of the Hub" if "." in name else f"'timm:{name}.TAG' of the Hub, by timm's tag of them"
+        hub = f", or {tagged}" if timm else ""
         random = f"; jtl.backbones.{tag}() is one of random weights" if hasattr(backbones, tag) else ""
         raise FileNotFoundError(
             f"{name!r} is the name of a network, and no file: give its weights, jtl.load('weights.pth', arch={tag!r})"

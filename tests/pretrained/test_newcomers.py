@@ -83,7 +83,7 @@ def test_a_wrong_request(asked, error, words, folder):
         (
             "resnet18",
             FileNotFoundError,
-            r"'timm:resnet18' of the Hub; jtl.backbones.resnet18\(\) is one of random weights",
+            r"'timm:resnet18.TAG' of the Hub, .*; jtl.backbones.resnet18\(\) is one of random weights",
         ),
         ("alexnet", FileNotFoundError, r"arch='alexnet'\)(; .*)?$"),
         ("", ValueError, "source='': give a path, 'hf:org/name' or 'timm:name'"),
