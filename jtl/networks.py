@@ -38,6 +38,7 @@ def network(*, backbone: Model, **heads: Model) -> Model:
 
     Raises:
       ValueError: at init and when called, for a head that reads a feature which the backbone does not return.
+      TypeError: likewise, for a backbone that does not return a dict of features, as a flax module of an array.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -81,6 +82,24 @@ def network(*, backbone: Model, **heads: Model) -> Model:
 
     classes = next(iter(heads.values())).classes if len(heads) == 1 else None
     return Model(init, apply, parts=parts, classes=classes)
+
+
+def called(net: Model, variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Outputs, Stats]:
+    """What a network of a backbone and heads gives.
+
+    Raises:
+      TypeError: for a model of another kind, as a whole classifier of flax.
+    """
+    found, stats = net.apply(variables, x, train=train, key=key)
+    if not isinstance(found, Outputs):
+        what = f"an array of shape {found.shape}" if hasattr(found, "shape") else f"a {type(found).__name__}"
+        raise TypeError(
+            f"the network returns {what}, and no features beside its output: give jtl.network(backbone=body,"
+            " head=jtl.heads.linear(classes)), where the body returns a dict of features, as {'pooled': x}; a body with"
+            " a classifier of its own returns its logits too, {'pooled': x, 'logits': z}, and the head is"
+            " jtl.heads.identity(reads='logits')"
+        )
+    return found, stats
 
 
 def joined(made: dict[str, Variables]) -> Variables:

@@ -57,9 +57,14 @@ class Read:
           x: the input that they are of; the `mask` [b, n] of a text tells its tokens.
 
         Raises:
-          TypeError: for what has no names, as the output of a whole network in place of its backbone's.
+          TypeError: for what has no names, as an array, or the output of a whole network in place of its backbone's.
           ValueError: for a name that the backbone does not return, or a sequence without a mask.
         """
+        if isinstance(features, Array):
+            raise TypeError(
+                f"the backbone returns an array of shape {features.shape}, and a head reads features by name: return a"
+                " dict of them, as {'pooled': x}"
+            )
         if not isinstance(features, Mapping):
             raise TypeError(
                 f"features are {type(features).__name__}, and a head reads them by name: give what a backbone returns,"

@@ -2,6 +2,7 @@
 
 from inspect import unwrap
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from nets import batch, dense, normed, top
 
 from jtl import backbones, heads, rng
-from jtl.methods.finetune.finetune import finetune
-from jtl.model import Model, Variables
+from jtl.methods.adapt.adapt import adapt
+from jtl.methods.finetune.finetune import evaluation, finetune
+from jtl.model import Model, Variables, from_linen
 from jtl.networks import network, part, parts_of
 from jtl.objective import Objective, as_objective, complete
 from jtl.params import flatten
@@ -71,6 +73,44 @@ def test_a_whole_network_in_place_of_its_backbone_is_told(key):
     net, x = network(backbone=dense(4), head=top(3)), np.ones((2, 5), np.float32)
     with pytest.raises(TypeError, match="features are Outputs, and a head reads them by name: give what a backbone"):
         unwrap(Read.__call__)(Read(), net.apply(net.init(key, x), x, train=False)[0])
+
+
+class Body(nn.Module):
+    """A flax module as its user has it: an array out."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(3)(x)
+
+
+def test_a_backbone_that_returns_an_array_is_told_to_return_names(key):
+    net = network(backbone=from_linen(Body()), head=heads.linear(2))
+    with pytest.raises(TypeError, match=r"returns an array of shape \(4, 3\), .* a dict of them, as \{'pooled': x\}"):
+        jax.jit(net.init)(key, np.ones((4, 5), np.float32))
+
+
+@pytest.mark.parametrize("make", [finetune, evaluation, adapt])
+def test_a_whole_classifier_of_flax_is_told_what_to_be(make, key):
+    rows = {"x": np.ones((4, 5), np.float32), "y": np.zeros(4, int)}
+    net = from_linen(Body())
+    variables, given = net.init(key, rows["x"]), {"source": rows, "target": rows} if make is adapt else rows
+    with pytest.raises(TypeError, match=r"returns an array of shape \(\d, 3\), and no features.*reads='logits'"):
+        jax.jit(make(net))(variables.params, variables.stats, given, key, 0)
+
+
+def test_a_classifier_that_returns_its_features_too_is_a_network(key):
+    class Whole(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            pooled = nn.relu(nn.Dense(8)(x))
+            return {"pooled": pooled, "logits": nn.Dense(3)(pooled)}
+
+    rows = {"x": np.ones((4, 5), np.float32), "y": np.zeros(4, int)}
+    net = network(backbone=from_linen(Whole()), head=heads.identity(reads="logits"))
+    objective = adapt(net)
+    variables = objective.init(key, {"source": rows, "target": rows})
+    _, aux = jax.jit(objective)(variables.params, variables.stats, {"source": rows, "target": rows}, key, 0)
+    assert aux.outputs["source"].shape == (4, 3)
 
 
 def test_each_head_is_initialised_on_what_it_reads_and_given_that(key):

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jtl.data.pipeline import Dataset, distinct
+from jtl.data.pipeline import Dataset, composed, distinct
 
 
 def arrays(
@@ -27,8 +27,9 @@ def arrays(
 
     Args:
       x: [examples, ...], or a dict of such arrays. 64-bit numbers are read as 32-bit ones.
-      y: labels, [examples, ...] of integers, or of floats (soft labels, targets of a regression), or None; or a dict of
-        such arrays, among which booleans may stand too, as {"start", "end", "allowed"} of a span in a text.
+      y: labels, [examples, ...] of integers, or of floats (soft labels, targets of a regression), or None; of names
+        among `classes`, whose places there are the labels; or a dict of arrays of numbers, among which booleans may
+        stand too, as {"start", "end", "allowed"} of a span in a text.
       batch_size: rows of the global batch.
       seed: of the order.
       shuffle: with another order each epoch; False for evaluation.
@@ -45,7 +46,7 @@ def arrays(
       ValueError: lengths that differ, no examples, NaN, numbers too large for 32 bits, masked ones, labels out of
         range, soft labels of another number of classes, a class that is there twice; the first bad row is named. For
         classes beside a dict of labels.
-      TypeError: arrays that are not of numbers.
+      TypeError: arrays that are not of numbers, as names without `classes`.
 
     Example:
       >>> import numpy as np, jtl
@@ -143,9 +144,27 @@ def _part(name: str, value: Any, ignore: int | None) -> np.ndarray:
     return found if found.dtype == bool else labels_of(name, value, None, ignore)
 
 
+def _places(name: str, y: Any, names: tuple[str, ...] | None) -> Any:
+    """Labels that are names as the places of these among the classes; others as they are."""
+    given = np.asarray(y)
+    if given.dtype.kind not in "UT" and not (given.dtype == object and all(isinstance(v, str) for v in given.flat)):
+        return y
+    if names is None:
+        some = sorted(set(map(str, given.flat)))[:5]
+        raise TypeError(
+            f"{name} holds names, as {some}, and labels are numbers: for one array y give classes=, all names in their"
+            " order, by which they become numbers"
+        )
+    unknown = next((v for v in given.flat if composed(v) not in names), None)
+    if unknown is not None:
+        raise ValueError(f"{name} holds {str(unknown)!r}, which is none of classes={list(names)}")
+    place = {one: i for i, one in enumerate(names)}
+    return np.array([place[composed(v)] for v in given.flat], np.int32).reshape(given.shape)
+
+
 def labels_of(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None) -> np.ndarray:
     """Labels as int32, or targets and soft labels as float32; see `arrays` for what it refuses."""
-    y = numbers(name, y)
+    y = numbers(name, _places(name, y, names))
     if y.dtype.kind == "f":
         if names is not None and y.ndim > 1 and y.shape[-1] != len(names):
             raise ValueError(f"{name} has soft labels of {y.shape[-1]} classes, and there are {len(names)}")

@@ -25,11 +25,13 @@ def mixup(alpha: float, classes: int) -> Mix:
 
     Returns:
       `mix(key, x, y, mask=None) -> (x, y)`: x is floating, and y are distributions [batch, classes], as
-      `jtl.losses.cross_entropy` takes them. y may be integers [batch] or distributions. Rows
-      that the mask leaves out are not mixed with those that it keeps.
+      `jtl.losses.cross_entropy` takes them. Integer images 0 to 255 become floats in [0, 1], which
+      `jtl.data.augment.normalise` in the network takes alike: mixing before it and behind it is the same. y may be
+      integers [batch] or distributions. Rows that the mask leaves out are not mixed with those that it keeps.
 
     Raises:
-      ValueError: for an α or classes out of range; while tracing, for labels of another shape, or integer images.
+      ValueError: for an α or classes out of range; while tracing, for labels of another shape, or integers that are no
+        images, as tokens.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -43,7 +45,7 @@ def mixup(alpha: float, classes: int) -> Mix:
     _check(alpha, classes)
 
     def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
-        x, y = _floating(one_array("mixup", x), "mixup"), soft(y, classes)
+        x, y = _floating(one_array("mixup", x)), soft(y, classes)
         _same(x, y)
         share, order = _draws(key, alpha, len(x), mask)
         return _blend(x, x[order], share), _blend(y, y[order], share)
@@ -146,10 +148,15 @@ def _blend(a: Array, b: Array, share: Array) -> Array:
     return share * a + (1 - share) * b
 
 
-def _floating(x: Any, name: str) -> Array:
+def _floating(x: Any) -> Array:
+    """Floats as they are, and integer images on the scale on which `augment.normalise` takes floats."""
     x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.integer) and x.ndim == 4:
+        return x.astype(jnp.float32) / 255
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{name} needs float inputs, got {x.dtype}; put augment.normalise before it")
+        raise ValueError(
+            f"mixup of {x.dtype} {x.shape}: give floats, or integer images [batch, height, width, channels] of 0 to 255"
+        )
     return x
 
 

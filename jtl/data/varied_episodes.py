@@ -91,6 +91,7 @@ def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -
       groups: as in `bank`.
 
     Raises:
+      TypeError: for a data set of single examples, as PyTorch's have them, in place of batches.
       ValueError: where the data set leaves examples out, as with `drop_last`, or belongs to one of several processes.
 
     Example:
@@ -103,6 +104,12 @@ def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -
     parts = []
     for step in range(len(dataset)):
         batch = dataset[step]
+        if not (isinstance(batch, Mapping) and {"x", "y", "mask"} <= batch.keys()):
+            what = f"a dict of {sorted(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+            raise TypeError(
+                f"dataset[{step}] is {what}, and bank_of reads batches {{'x', 'y', 'mask'}}: give"
+                " jtl.data.Dataset(source, batch_size=...), or the arrays of all examples to jtl.data.bank(x, y)"
+            )
         kept = np.asarray(batch["mask"]) > 0
         parts.append([jax.tree.map(lambda a, kept=kept: np.asarray(a)[kept], batch[name]) for name in ("x", "y")])
     x, y = (jax.tree.map(lambda *rows: np.concatenate(rows), *values) for values in zip(*parts, strict=True))

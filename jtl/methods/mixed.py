@@ -14,8 +14,9 @@ def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
     """The objective on batches whose `x` and `y` are mixed across examples; y becomes distributions [batch, classes].
 
     What is drawn is a function of the run's key and the step. Rows that the batch's mask leaves out are mixed with none
-    of the others. Evaluation uses another objective and is not changed. The metrics of the objective see soft labels:
-    give `finetune(net, metrics={})` where they need integers. With microbatches each part mixes within itself.
+    of the others. Evaluation uses another objective and is not changed. The metrics of the objective see the mixed
+    labels: `jtl.metrics.accuracy`, the default, is against their largest entry, and of a metric that needs integers
+    `finetune(net, metrics={})` leaves it out. With microbatches each part mixes within itself.
 
     Args:
       objective: on batches `{"x", "y", "mask"}`, whose loss takes distributions, as `jtl.losses.cross_entropy` does.
@@ -28,7 +29,7 @@ def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
       >>> import jax, jax.numpy as jnp, jtl
       >>> from jtl.data.mixing import mixup
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
-      >>> objective = jtl.mixed(jtl.finetune(net, metrics={}), mixup(0.2, classes=3))
+      >>> objective = jtl.mixed(jtl.finetune(net), mixup(0.2, classes=3))
       >>> batch = {"x": jnp.ones((4, 5)), "y": jnp.array([0, 1, 2, 0])}
       >>> variables = objective.init(jax.random.key(0), batch)
       >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)

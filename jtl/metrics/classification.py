@@ -1,5 +1,7 @@
 """Metrics as pure functions: one value per example, or one matrix that adds up over batches."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
@@ -7,33 +9,39 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 from jtl.metrics.elements import judged, known
 
 
-def accuracy(logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
+def accuracy(
+    logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"]
+) -> Float[Array, "*batch"]:
     """`1[argmax_c z_c = y]`. Of equal logits the first counts; NaN where a logit is NaN.
 
     Args:
       logits: [..., classes].
-      y: integer labels [...].
+      y: integer labels [...], or distributions over classes [..., classes], as mixup makes them, of which the largest
+        entry is the label. Where such a row is no distribution, as of a regression, the accuracy is NaN.
 
     Raises:
-      ValueError: for labels whose shape does not fit, as those of a regression, or that are not integers.
+      ValueError: for labels whose shape does not fit, or one number for each example that is no integer.
 
     Example:
       >>> import jax.numpy as jnp, jtl
       >>> jtl.metrics.accuracy(jnp.array([[2.0, 1.0], [0.0, 3.0]]), jnp.array([0, 0])).tolist()
       [1.0, 0.0]
     """
+    y, known = _hard(logits, y)
     logits, y = judged(logits, y)
-    return _judged(logits, jnp.argmax(logits, -1) == y)
+    return _judged(logits, jnp.argmax(logits, -1) == y, known)
 
 
 def top_k(
-    logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"], k: int = 5
+    logits: Float[ArrayLike, "*batch classes"],
+    y: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"],
+    k: int = 5,
 ) -> Float[Array, "*batch"]:
     """1 where the label's logit is among the k largest, else 0. Of equal logits the first count; NaN as in `accuracy`.
 
     Args:
       logits: [..., classes].
-      y: integer labels [...].
+      y: integer labels [...], or distributions, as of `accuracy`.
       k: at least 1, at most the number of classes.
 
     Raises:
@@ -44,11 +52,12 @@ def top_k(
       >>> jtl.metrics.top_k(jnp.array([[3.0, 2.0, 1.0]] * 2), jnp.array([1, 2]), k=2).tolist()
       [1.0, 0.0]
     """
+    y, known = _hard(logits, y)
     logits, y = judged(logits, y)
     if not 1 <= k <= logits.shape[-1]:
         raise ValueError(f"k={k}: must lie between 1 and the number of classes, {logits.shape[-1]}")
     _, best = jax.lax.top_k(logits, k)
-    return _judged(logits, (best == y[..., None]).any(-1))
+    return _judged(logits, (best == y[..., None]).any(-1), known)
 
 
 def confusion_matrix(
@@ -93,6 +102,14 @@ def _integers(name: str, value: ArrayLike) -> Array:
     return value.astype(jnp.int32)
 
 
-def _judged(logits: Array, right: Array) -> Array:
-    """Checks for NaN logits: XLA's argmax of them is 0, which would count as right wherever the label is 0."""
-    return jnp.where(jnp.isnan(logits).any(-1), jnp.nan, right.astype(jnp.float32))
+def _hard(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Any]:
+    """Labels as integers, of distributions the class of the largest entry, and which of them say a class."""
+    y = jnp.asarray(y)
+    if y.shape != jnp.shape(logits) or y.shape[-1] < 2 or not jnp.issubdtype(y.dtype, jnp.floating):
+        return y, True
+    return jnp.argmax(y, -1), (y >= 0).all(-1) & (jnp.abs(y.sum(-1, dtype=jnp.float32) - 1) < 0.01)
+
+
+def _judged(logits: Array, right: Array, known: Any) -> Array:
+    """NaN of no label, and of NaN logits: XLA's argmax of them is 0, which would be right where the label is 0."""
+    return jnp.where(jnp.isnan(logits).any(-1) | ~jnp.asarray(known), jnp.nan, right.astype(jnp.float32))

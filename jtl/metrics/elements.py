@@ -23,7 +23,7 @@ def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Arr
     logits, y = jnp.asarray(outputs), jnp.asarray(y)
     if y.shape != logits.shape[:-1]:  # it would be compared with every other example's
         raise ValueError(
-            f"labels y of shape {y.shape} do not fit outputs of shape {logits.shape}: give integers of"
+            f"labels y of shape {y.shape}, {y.dtype}, do not fit outputs of shape {logits.shape}: give integers of"
             f" shape {logits.shape[:-1]}, or for soft labels and regressions metrics= of the objective, {{}} for none"
         )
     if jnp.issubdtype(y.dtype, jnp.inexact):

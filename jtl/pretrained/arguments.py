@@ -18,7 +18,10 @@ def check_arguments(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
         raise TypeError(f"classes={classes!r}: give a number or a tuple of names")
     count = classes if isinstance(classes, int) or classes is None else len(classes)
     if count is not None and count < 1:
-        raise ValueError(f"classes={classes!r}: give at least one; None keeps the file's head")
+        raise ValueError(
+            f"classes={classes!r}: give at least one; None keeps the file's head, and the features"
+            " alone are those of .backbone with jtl.part(variables, 'backbone')"
+        )
     if not isinstance(classes, int) and classes is not None:
         names = [str(name) for name in classes]
         twice = sorted({name for name in names if names.count(name) > 1})

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
+from jtl._tracing.eval_shape import shapes
 from jtl.backbones.registry import Config, Family
 from jtl.model import ADAPTER, Variables
 from jtl.params import flatten
@@ -66,3 +68,33 @@ def check_variables(family: Family, config: Config, variables: Any) -> Variables
             " has them, give those of one device: jtl.unreplicated(variables)"
         )
     return Variables(params, stats)
+
+
+def check_head(family: Family, pretrained: Any, params: Any) -> None:
+    """Refuses the parameters of another head than the network's, whose file would be another network than the caller's.
+
+    Nothing is traced where they have the shapes that the network came with.
+
+    Args:
+      family: of the network.
+      pretrained: the network, as of `jtl.load`.
+      params: to be saved; without a head they are of the backbone alone.
+
+    Raises:
+      WeightNameError: naming the shapes of both.
+    """
+    given = _shapes(params["head"])
+    if not given or given == _shapes(pretrained.variables.params.get("head", {})):
+        return
+    key = jax.eval_shape(jax.random.key, 0)
+    made = shapes(pretrained.network.init, key, family.example(pretrained.config))
+    own = _shapes(made.params.get("head", {}))
+    if given != own:
+        raise WeightNameError(
+            f"the head of these variables has {given}, and that of the network {own or 'no parameters'}: save them with"
+            " the head that they are of, pretrained._replace(head=..., labels=names or None)"
+        )
+
+
+def _shapes(head: Any) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(np.shape(leaf)) for path, leaf in sorted(flatten(head).items())}

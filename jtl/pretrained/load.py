@@ -29,7 +29,15 @@ from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
 from jtl.pretrained.positions import Kernel, interpolated
 from jtl.pretrained.presets import OWN, tables
-from jtl.pretrained.recognise import CONFIGS, naming, recognise, refuse_adapted, refuse_adapter, refuse_quantised
+from jtl.pretrained.recognise import (
+    CONFIGS,
+    naming,
+    recognise,
+    refuse_adapted,
+    refuse_adapter,
+    refuse_name,
+    refuse_quantised,
+)
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
@@ -118,8 +126,9 @@ def load(
         a mapping as such a `config.json`.
       classes: how many, or their names; None as in the file, which may have no head. A number of classes for a head
         that is re-initialised leaves them without names.
-      image: side of the images in pixels, if it differs from the weights': the position embeddings of a
-        ViT are interpolated. Convolutional networks take images of any size as they are.
+      image: side of the images in pixels, if it differs from the weights': `preprocessing` resizes and crops to it in
+        proportion, and the position embeddings of a ViT are interpolated. A network without them, as a convolutional
+        one, takes images of any size as it is.
       in_chans: channels of the images, if they differ from the weights': the first kernel is summed for
         one, and else repeated and rescaled.
       stages: read only the first ones, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
@@ -161,6 +170,7 @@ def load(
     """
     classes = int(classes) if isinstance(classes, np.integer) else classes
     check_arguments(classes, image, stages, dtype)
+    refuse_name(source)
     path = locate(source, needs=CONFIGS if arch is None else ())
     refuse_adapter(path)
     found = recognise(path if path.is_dir() else None, arch)
@@ -244,22 +254,30 @@ def _resized(
         raise ValueError(f"image={side}: this {config.model_type} has two towers, and keeps the size of its images")
     if not any(rule.path == POSITION for known in family.tables(config).values() for rule in known):
         example = family.example(config)
-        pictures = isinstance(example, jax.ShapeDtypeStruct) and len(example.shape) == 4
-        what = "images of any size; leave image= out" if pictures else "no images"
-        raise ValueError(f"image={side}: a {config.model_type} takes {what}")
+        if not (isinstance(example, jax.ShapeDtypeStruct) and len(example.shape) == 4):
+            raise ValueError(f"image={side}: a {config.model_type} takes no images")
+        if images is None:
+            raise ValueError(
+                f"image={side}: a {config.model_type} takes images of any size, and no preprocessing came with these"
+                " weights that could be set to one; leave image= out"
+            )
+        return config, _scaled(images, side), list(table)
     count, kernel = side // config.patch_size, _kernel(kind, config)
     table = [Rule(POSITION, POSITION), *table] if kind == OWN else table  # whose one rule is of all paths
     rules = [
         rule._replace(transform=interpolated(count, rule.transform, kernel)) if rule.path == POSITION else rule
         for rule in table
     ]
-    if isinstance(images, Preprocessing):
-        if images.size and images.crop:
-            sizes = np.rint(np.multiply(images.size, side / images.crop)).astype(int).tolist()
-            images = images._replace(size=sizes if isinstance(sizes, int) else tuple(sizes), crop=side)
-        else:
-            images = images._replace(size=(side, side), crop=None)
+    images = _scaled(images, side) if isinstance(images, Preprocessing) else images
     return config.replace(image_size=side), images, rules
+
+
+def _scaled(images: Preprocessing, side: int) -> Preprocessing:
+    """The preprocessing that resizes and crops to `side` as the given one to its own size."""
+    if images.size and images.crop:
+        sizes = np.rint(np.multiply(images.size, side / images.crop)).astype(int).tolist()
+        return images._replace(size=sizes if isinstance(sizes, int) else tuple(sizes), crop=side)
+    return images._replace(size=(side, side), crop=None)
 
 
 def _kernel(kind: str, config: Config) -> Kernel:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jtl import backbones
 from jtl.backbones.family import HEADLESS
 from jtl.backbones.registry import FAMILIES, Family
 from jtl.preprocess import audio_spec, image
@@ -73,6 +74,28 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
         images = open_clip.preprocessing_of(config, made["vision_config"]["image_size"])
         return Found(FAMILIES["clip"], made, images, None)
     raise ValueError(f"the config {show(str(sorted(config)))} has neither 'model_type' nor 'architecture'")
+
+
+def refuse_name(source: str | Path) -> None:
+    """Says what to give where weights are named by their network alone, as timm's `create_model` takes them.
+
+    Raises:
+      FileNotFoundError: for a name of a network that is no path.
+    """
+    name = str(source)
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or Path(name).exists():
+        return
+    tag = name.split(".")[0]
+    family = next((family for family in FAMILIES.values() if family.named(tag, {}) is not None), None)
+    if family is not None:
+        timm = "timm" in family.tables(family.complete(family.named(tag, {}) or {})) and tag not in family.torchvision
+        tagged = f"'timm:{name}' of the Hub" if "." in name else f"'timm:{name}.TAG' of the Hub, by timm's tag of them"
+        hub = f", or {tagged}" if timm else ""
+        random = f"; jtl.backbones.{tag}() is one of random weights" if hasattr(backbones, tag) else ""
+        raise FileNotFoundError(
+            f"{name!r} is the name of a network, and no file: give its weights, jtl.load('weights.pth', arch={tag!r})"
+            f"{hub}{random}"
+        )
 
 
 def refuse_adapter(path: Path) -> None:
@@ -289,5 +312,6 @@ def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
 
 def _near(names: Iterable[str]) -> str:
     known = [name for family in FAMILIES.values() for name in presets(family)]
-    found = dict.fromkeys(near for name in names for near in get_close_matches(name, known, n=3))
+    found = dict.fromkeys(longer for name in names for longer in known if longer.endswith(f"_{name}"))
+    found |= dict.fromkeys(near for name in names for near in get_close_matches(name, known, n=3))
     return f"; near are {', '.join(found)}" if found else ""

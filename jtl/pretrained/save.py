@@ -23,7 +23,7 @@ from jtl.preprocess import audio_spec
 from jtl.preprocess.image import Preprocessing, to_timm, to_transformers
 from jtl.preprocess.tokenizer_files import FILES, Vocabulary, copy
 from jtl.pretrained.card import Card, readme
-from jtl.pretrained.check import check_variables
+from jtl.pretrained.check import check_head, check_variables
 from jtl.pretrained.head import WORD, read_of, with_reads
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
@@ -72,7 +72,7 @@ def save(
       ValueError: that library has no such network, no way to leave the head out or to say what it reads, or the
         labels do not fit it.
       TypeError: the variables are none, but a whole state.
-      WeightNameError: they are not those of the network, or a parameter has no name in that format.
+      WeightNameError: they are not those of the network or of its head, or a parameter has no name in that format.
       FileExistsError: the folder holds other weights, which would be read in place of these, or another preprocessing,
         or it cannot be renamed and another process saved into it at the same time.
       NotADirectoryError: it is a file.
@@ -114,6 +114,7 @@ def save(
         names = read_of(pretrained.config).names
         raise ValueError(f"the head reads {names}, which {FORMATS[format]} cannot say; save it with format='jtl'")
     labels = _labels(pretrained, params)
+    check_head(family, pretrained, params)
     texts = _texts(format, family, pretrained, params, labels)
     table = known.get(PLAIN, known[FORMATS[format]]) if format == "hf" and bare else known[FORMATS[format]]
     if card is not None:

@@ -23,7 +23,7 @@ def causal_lm(
 ) -> Task:
     """`−log p(x_{t+1} | x_1 … x_t)` at every position that has a next token, averaged over these positions.
 
-    Labels come from `jtl.preprocess.next_tokens`: those of a position is the token that follows it.
+    Labels come from `jtl.preprocess.next_tokens.next_tokens`: that of a position is the token that follows it.
 
     Args:
       vocabulary: how many ids there are; None for a backbone that computes its own `logits`, as one whose output

@@ -25,7 +25,7 @@ def qa(
     """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is `(−log p(start) − log p(end)) / 2`.
 
     Tokens that cannot bound an answer (of the question, special ones, padding) are ruled out. `[CLS]` stays: it stands
-    for "no answer in this window". Inputs and labels come from `jtl.preprocess.answer_windows`.
+    for "no answer in this window". Inputs and labels come from `jtl.preprocess.answer_windows.answer_windows`.
 
     Args:
       longest: tokens of the longest answer that is decoded.

@@ -61,6 +61,8 @@ def unshared(state: State) -> State:
 def averaged(state: State) -> Params:
     """The parameters with their moving averages, rounded to their types, in place, where the run keeps any.
 
+    `jtl.Variables(jtl.averaged(state), state.stats)` is what `Validation` judges.
+
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
@@ -81,6 +83,9 @@ def with_averages(params: Params, averages: Params) -> Params:
 
 def variables(state: State) -> Variables:
     """The state's parameters and statistics, as models take them.
+
+    With `make_step(..., ema=...)` these are the last parameters. `Validation` judges their moving averages:
+    `jtl.Variables(jtl.averaged(state), state.stats)`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax

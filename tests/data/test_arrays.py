@@ -123,3 +123,16 @@ def test_labels_that_count_from_one_are_told_so():
         data.arrays(np.zeros((3, 1)), np.array([1, 2, 3]), batch_size=1, classes=3)
     with pytest.raises(ValueError, match="the largest is 7"):
         data.arrays(np.zeros((3, 1)), np.array([1, 7, 3]), batch_size=1, classes=3)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda names: np.array(names, object)], ids=["list", "U", "object"])
+def test_names_as_labels_are_places_among_the_classes(kind):
+    ds = data.arrays(np.zeros(3), kind(["pos", "neg", "pos"]), batch_size=3, classes=("neg", "pos"), shuffle=False)
+    assert ds[0]["y"].tolist() == [1, 0, 1]
+    assert ds[0]["y"].dtype == np.int32
+    with pytest.raises(
+        TypeError, match=r"y holds names, as \['neg', 'pos'\], and labels are numbers: .* give classes="
+    ):
+        data.arrays(np.zeros(2), kind(["pos", "neg"]), batch_size=1)
+    with pytest.raises(ValueError, match=r"y holds 'mid', which is none of classes=\['neg', 'pos'\]"):
+        data.arrays(np.zeros(2), kind(["pos", "mid"]), batch_size=1, classes=("neg", "pos"))

@@ -180,6 +180,15 @@ def test_a_bank_of_a_folder_holds_its_images(tmp_path):
     assert batch["query"]["x"].shape == (2, 2, 8, 8, 3)
 
 
+def test_a_bank_of_single_examples_says_what_it_reads():
+    """A data set as PyTorch has it gives (x, y) of one example."""
+    pairs = [(np.ones(3), 0), (np.ones(3), 1)]
+    with pytest.raises(TypeError, match=r"dataset\[0\] is a tuple, and bank_of reads batches .*jtl.data.bank\(x, y\)"):
+        data.bank_of(pairs)
+    with pytest.raises(TypeError, match=r"dataset\[0\] is a dict of \['x', 'y'\]"):
+        data.bank_of([{"x": np.ones(3), "y": 0}])
+
+
 def test_a_bank_of_a_part_is_refused():
     part = data.arrays(X, Y.astype(np.int32), batch_size=10, drop_last=True)
     with pytest.raises(ValueError, match="50 of the data set's 57 examples"):

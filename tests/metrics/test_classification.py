@@ -47,6 +47,24 @@ def test_what_is_no_number_is_not_right(problem):
         np.testing.assert_array_equal(metric(broken, y), wanted)
 
 
+def test_soft_labels_are_judged_by_their_largest_entry(problem):
+    logits, y, _ = problem
+    soft = 0.6 * np.eye(6, dtype=np.float32)[y] + 0.4 / 6
+    for metric in (metrics.accuracy, metrics.top_k):
+        np.testing.assert_array_equal(metric(logits, soft), metric(logits, y))
+
+
+def test_targets_of_a_regression_have_no_accuracy(problem):
+    logits, y, _ = problem
+    targets = np.eye(6, dtype=np.float32)[y]
+    targets[0] *= 2
+    targets[1] = [2, -1, 0, 0, 0, 0]
+    found = metrics.accuracy(logits, targets)
+    np.testing.assert_array_equal(np.isnan(found), np.arange(len(y)) < 2)
+    with pytest.raises(ValueError, match="labels y are float32: numbers of classes must be integers"):
+        unwrap(metrics.accuracy)(logits, y.astype(np.float32))
+
+
 def test_confusion_matrix_is_scikit_learns_and_adds_up(problem):
     sk = pytest.importorskip("sklearn.metrics")
     logits, y, mask = problem

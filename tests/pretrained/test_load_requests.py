@@ -11,6 +11,7 @@ from loading import channels_first, close, follow, images
 
 from jtl.methods.finetune.finetune import predictor
 from jtl.networks import part
+from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.weights import WeightFileError, WeightNameError
@@ -163,7 +164,7 @@ def test_preprocessing_follows_the_image_size(folder, tmp_path):
     hf_clip().save_pretrained(tmp_path / "clip")
     with pytest.raises(ValueError, match="image=16: this clip has two towers"):
         load(tmp_path / "clip", image=16)
-    with pytest.raises(ValueError, match="image=48: a resnet takes images of any size"):
+    with pytest.raises(ValueError, match="image=48: a resnet takes images of any size, and no preprocessing came"):
         load(folder, image=48)
     with pytest.raises(ValueError, match="image=48: a bert takes no images"):
         load(made.folder(tmp_path / "bert", made.BERT), image=48)
@@ -171,6 +172,19 @@ def test_preprocessing_follows_the_image_size(folder, tmp_path):
         load(tmp_path, image=0)
     with pytest.raises(ValueError, match=r"image=13 is no multiple of patch=4"):
         load(tmp_path, image=13)
+
+
+@pytest.mark.parametrize("format", ["hf", "jtl"])
+def test_a_convolutional_network_keeps_the_scale_of_another_image_size(format, folder, tmp_path):
+    """What is trained at 48 pixels is saved with a preprocessing of 48 pixels; the network is the same."""
+    usual = Preprocessing(256, 224, "bilinear", *IMAGENET)
+    save(tmp_path / "usual", load(folder)._replace(preprocessing=usual), format=format)
+    whole, small = load(tmp_path / "usual"), load(tmp_path / "usual", image=96)
+    assert small.preprocessing == whole.preprocessing._replace(size=110, crop=96)
+    assert small.config == whole.config
+    jax.tree.map(np.testing.assert_array_equal, small.variables, whole.variables)
+    save(tmp_path / "small", small, format=format)
+    assert load(tmp_path / "small").preprocessing == small.preprocessing
 
 
 PRETRAINED = ("BertForPreTraining", "RobertaForMaskedLM", "DistilBertForMaskedLM", "Wav2Vec2ForPreTraining", "ViTModel")

@@ -2,15 +2,17 @@
 
 import json
 
+import jax
 import made
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jtl import peft
+from jtl import heads, peft
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.weights.formats.errors import WeightNameError
+from jtl.weights.mapping.coverage import Coverage
 
 
 def test_an_adapters_folder_is_told(tmp_path):
@@ -77,6 +79,34 @@ def test_names_of_networks_are_told_by_the_nearest(tmp_path):
     ) as caught:
         load(folder, arch="resnet51")
     assert len(str(caught.value)) < 400
+
+
+def test_variables_of_another_head_are_saved_with_it_alone(tmp_path):
+    """A head of three outputs in the place of two was saved without a word."""
+    known = load(made.folder(tmp_path / "in", made.RESNET), classes=2, reinit=("head/.*",))
+    head = heads.linear(3)
+    params = {**known.variables.params, "head": head.init(jax.random.key(0), np.zeros((1, 8))).params}
+    variables = known.variables._replace(params=params)
+    with pytest.raises(WeightNameError, match=r"variables has .*'out/kernel': \(8, 3\)\}, .*'out/kernel': \(8, 2\)\}:"):
+        save(tmp_path / "out", known, variables)
+    save(tmp_path / "out", known._replace(head=head), variables)
+    assert load(tmp_path / "out").variables.params["head"]["out"]["kernel"].shape == (8, 3)
+
+
+def test_a_name_without_its_beginning_is_told_by_the_whole(tmp_path):
+    folder = made.folder(tmp_path / "in", made.VIT)
+    with pytest.raises(ValueError, match="arch='resnet20' is not known; near are cifar_resnet20"):
+        load(folder, arch="resnet20")
+
+
+def test_counters_of_batches_are_one_line_of_the_report():
+    counters = [f"layer{i}.bn.num_batches_tracked" for i in range(52)]
+    text = str(Coverage(unused=[*counters[:2], "fc.weight", *counters[2:]]))
+    assert text.count("num_batches_tracked") == 1
+    assert "*.num_batches_tracked, 52 of them" in text
+    assert "fc.weight" in text
+    assert "53 tensors of the file unused" in text
+    assert counters[0] in str(Coverage(unused=counters[:1]))
 
 
 def test_a_line_tells_a_head_without_names_from_none(tmp_path):

@@ -46,7 +46,11 @@ def folder(tmp_path_factory):
     ("asked", "error", "words"),
     [
         ({"classes": 5}, WeightNameError, r"shape \(5,\), the file gives \(3,\)(.|\n)*by reinit=\('head/\.\*',\)"),
-        ({"classes": 0}, ValueError, "classes=0: give at least one; None keeps the file's head"),
+        (
+            {"classes": 0},
+            ValueError,
+            "classes=0: give at least one; None keeps the file's head, and the features alone are",
+        ),
         ({"classes": ()}, ValueError, r"classes=\(\): give at least one"),
         ({"classes": True}, TypeError, "classes=True: give a number or a tuple of names"),
         ({"image": 0}, ValueError, "image=0: give the side of the images in pixels"),
@@ -70,7 +74,18 @@ def test_a_wrong_request(asked, error, words, folder):
     ("source", "error", "words"),
     [
         ("google/vit-base-patch16-224", FileNotFoundError, "give a path, or 'hf:google/vit-base-patch16-224'"),
-        ("resnet50.a1_in1k", FileNotFoundError, "give a path, or 'hf:org/name' or 'timm:name'"),
+        ("absent.pth", FileNotFoundError, "give a path, or 'hf:org/name' or 'timm:name'"),
+        (
+            "resnet50.a1_in1k",
+            FileNotFoundError,
+            r"'resnet50.a1_in1k' is the name of a network, and no file: .*, or 'timm:resnet50.a1_in1k'",
+        ),
+        (
+            "resnet18",
+            FileNotFoundError,
+            r"'timm:resnet18.TAG' of the Hub, .*; jtl.backbones.resnet18\(\) is one of random weights",
+        ),
+        ("alexnet", FileNotFoundError, r"arch='alexnet'\)(; .*)?$"),
         ("", ValueError, "source='': give a path, 'hf:org/name' or 'timm:name'"),
     ],
 )

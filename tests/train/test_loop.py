@@ -10,16 +10,23 @@ import optax
 import pytest
 from least_squares import Data, begun, objective, train
 
+from jtl import backbones, heads
+from jtl.data.arrays import arrays
+from jtl.methods.finetune.finetune import evaluation, finetune
 from jtl.model import Variables
+from jtl.networks import network
+from jtl.params import select
 from jtl.train import (
     Checkpoints,
     JsonLines,
     Validation,
+    averaged,
     evaluate,
     fit,
     make_step,
     mesh,
     read_json_lines,
+    variables,
 )
 
 
@@ -205,6 +212,20 @@ def test_a_missing_watch_is_named_and_ema_is_what_is_validated(start, key):
     want = evaluate(objective, Variables(done.state.ema, done.state.stats), Data(), key=done.state.key)
     row = {k: v for k, v in done.history[-1].items() if k not in ("step", "split")}
     assert row == want
+
+
+def test_what_is_validated_with_averages_is_what_averaged_gives(key):
+    """Of some trainable parameters alone, and with running statistics: the line of the docs for a save."""
+    draw = np.random.default_rng(0)
+    data = arrays(draw.normal(size=(24, 8, 8, 1)).astype(np.float32), draw.integers(0, 3, 24), batch_size=8)
+    net = network(backbone=backbones.conv4(4), head=heads.linear(3))
+    step = make_step(finetune(net), optax.adam(0.05), trainable=select("head/.*", "backbone/block4/.*"), ema=0.9)
+    state = step.init(net.init(key, data[0]["x"]), key)
+    judged = evaluation(net)
+    done = train(step, state, data, steps=6, validation=Validation(judged, data))
+    row = {k: v for k, v in done.history[-1].items() if k not in ("step", "split")}
+    assert evaluate(judged, Variables(averaged(done.state), done.state.stats), data) == row
+    assert evaluate(judged, variables(done.state), data)["loss"] != row["loss"]
 
 
 def test_json_lines_name_a_broken_line(tmp_path):

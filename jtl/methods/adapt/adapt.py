@@ -50,6 +50,7 @@ def adapt(
 
     Raises:
       ValueError: while tracing, where two alignments use one name, or where a labelled view is missing.
+      TypeError: while tracing, for a net of another kind, as a whole classifier of flax.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

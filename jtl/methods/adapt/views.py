@@ -10,6 +10,7 @@ from jtl import ops
 from jtl.methods.views import View as View
 from jtl.methods.views import Views as Views
 from jtl.model import Model, Variables
+from jtl.networks import called
 from jtl.typing import Batch, Key, Params, Stats
 
 
@@ -17,6 +18,7 @@ def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None
     """One pass over the rows of all domains in training mode, so that BatchNorm sees them together.
 
     Raises:
+      TypeError: for a model that is no `jtl.network(backbone=..., head=...)`.
       ValueError: for a batch without views, or views whose inputs differ in structure or in the shape of a row.
     """
     names = sorted(name for name, part in batch.items() if isinstance(part, Mapping) and "x" in part)
@@ -29,7 +31,7 @@ def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None
         _same_rows(names[0], first, name, batch[name]["x"])
     parts = [ops.without_masked(batch[name]["x"], batch[name].get("mask")) for name in names]
     x = jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
-    out, stats = net.apply(Variables(params, stats), x, train=True, key=key)
+    out, stats = called(net, Variables(params, stats), x, train=True, key=key)
     views, start = {}, 0
     for name in names:
         part = batch[name]

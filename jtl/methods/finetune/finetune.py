@@ -10,7 +10,7 @@ from jtl import losses, metrics, ops, rng
 from jtl.methods.views import View, Views
 from jtl.metrics.accumulate import Mean, Metric, as_terms, element_weights, mean, measure
 from jtl.model import Model, Variables, evaluated
-from jtl.networks import network, parts_of
+from jtl.networks import called, network, parts_of
 from jtl.objective import NONE, Objective, as_objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
@@ -50,6 +50,7 @@ def finetune(
 
     Raises:
       ValueError: while tracing, where two terms use one name.
+      TypeError: while tracing, for a net of another kind, as a whole classifier of flax.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -93,7 +94,7 @@ def predictor(net: Model) -> Callable:
     """
 
     def predict(variables: Variables, x: Any) -> Any:
-        return net.apply(variables, x, train=False, key=None)[0].output
+        return called(net, variables, x, train=False)[0].output
 
     return predict
 
@@ -110,7 +111,7 @@ def _supervised(
                 " features of unlabelled data, jtl.predictor the output"
             )
         x = ops.without_masked(batch["x"], batch.get("mask"))
-        out, stats = net.apply(Variables(params, stats), x, train=train, key=key if train else None)
+        out, stats = called(net, Variables(params, stats), x, train=train, key=key if train else None)
         rows = {name: value for name, value in batch.items() if name not in ("x", "y", "mask")}
         view = View(out.features, out.output, batch["x"], batch["y"], batch.get("mask"), rows)
         return out, {"source": view}, stats

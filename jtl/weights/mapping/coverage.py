@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+COUNTER = ".num_batches_tracked"
+"""How PyTorch names what its BatchNorm counts and computes nothing from."""
+
 
 class Loaded(NamedTuple):
     """One parameter and where it is from."""
@@ -18,7 +21,7 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """The coverage of one conversion; `str()` of it is a table.
+    """The coverage of one conversion; `str()` of it is a table, in which PyTorch's counters of batches are one line.
 
     Args:
       loaded: parameters taken from the file.
@@ -42,7 +45,9 @@ class Coverage:
         rows = [("parameter", "shape", "from", "shape", "layout")]
         rows += [(x.path, _shape(x.shape), x.name, _shape(x.file_shape), x.transform) for x in self.loaded]
         rows += [(path, "", "(re-initialised)", "", "") for path in self.reinit]
-        rows += [("(unused)", "", name, "", "") for name in self.unused]
+        counters = [name for name in self.unused if name.endswith(COUNTER)]
+        rows += [("(unused)", "", name, "", "") for name in self.unused if len(counters) < 2 or name not in counters]
+        rows += [("(unused)", "", f"*{COUNTER}, {len(counters)} of them", "", "")] if len(counters) > 1 else []
         return table(rows) + "\n" + self.summary
 
 
