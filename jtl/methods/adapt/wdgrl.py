@@ -32,7 +32,8 @@ def wdgrl(
     where its slope is at most 1, and the features minimise it. The penalty is taken at the detached features of both
     domains and at one random point between each pair of a source and a target row; it trains the critic alone. One
     step moves both; the paper moves the critic several times a step, so give it a larger learning rate with
-    `optim.scale`.
+    `optim.scale`. A batch whose target rows are all masked moves the source's mean alone, which has no bound: it is for
+    the last batch of a target, not for every one.
 
     Args:
       critic: from features [batch, width] to one number [batch, 1], each row on its own (no BatchNorm); None for

@@ -205,7 +205,8 @@ def centred(net: Model, variables: Variables, features: Float[Array, "rows featu
         raise ValueError(
             f"the head {head!r} has no centre of shape {features.shape[1:]}: it is no nearest_mean of them"
         )
-    mean = jnp.asarray(features, jnp.float32).mean(0)
+    rows = jnp.asarray(features)
+    mean = rows.astype(jnp.promote_types(rows.dtype, jnp.float32)).mean(0)
     return Variables({**variables.params, head: {**own, "centre": mean}}, variables.stats)
 
 

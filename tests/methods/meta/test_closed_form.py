@@ -129,7 +129,7 @@ def test_simpleshot_is_the_nearest_centroid_of_centred_features(case, key, norma
     reference = NearestCentroid().fit(u, support["y"])
     np.testing.assert_array_equal(found.argmax(1), reference.predict(v))
     expected = -((v[:, None] - reference.centroids_[None]) ** 2).sum(-1)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 LEARNERS = {
