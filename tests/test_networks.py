@@ -95,7 +95,7 @@ def test_a_whole_classifier_of_flax_is_told_what_to_be(make, key):
     net = from_linen(Body())
     variables, given = net.init(key, rows["x"]), {"source": rows, "target": rows} if make is adapt else rows
     with pytest.raises(TypeError, match=r"returns an array of shape \(\d, 3\), and no features.*reads='logits'"):
-        jax.jit(make(net))(variables.params, variables.stats, given, key, 0)
+        jax.jit(make(net).loss)(variables.params, variables.stats, given, key, 0)
 
 
 def test_a_classifier_that_returns_its_features_too_is_a_network(key):
@@ -109,7 +109,7 @@ def test_a_classifier_that_returns_its_features_too_is_a_network(key):
     net = network(backbone=from_linen(Whole()), head=heads.identity(reads="logits"))
     objective = adapt(net)
     variables = objective.init(key, {"source": rows, "target": rows})
-    _, aux = jax.jit(objective)(variables.params, variables.stats, {"source": rows, "target": rows}, key, 0)
+    _, aux = jax.jit(objective.loss)(variables.params, variables.stats, {"source": rows, "target": rows}, key, 0)
     assert aux.outputs["source"].shape == (4, 3)
 
 
