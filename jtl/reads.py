@@ -49,7 +49,7 @@ class Read:
         if self.masked and self.form == "vector":
             raise ValueError("masked=True: a vector has no positions; read the feature with form='whole'")
 
-    def __call__(self, features: Mapping[str, Any], x: Any = None) -> Any:
+    def __call__(self, features: Any, x: Any = None) -> Any:
         """The input of a head.
 
         Args:

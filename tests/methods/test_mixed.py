@@ -50,7 +50,7 @@ def test_integer_images_and_the_default_metrics(key, mix):
     )
     objective = mixed(finetune(net), mix)
     variables = objective.init(key, rows)
-    loss, aux = jax.jit(objective)(variables.params, variables.stats, rows, key, 0)
+    loss, aux = jax.jit(objective.loss)(variables.params, variables.stats, rows, key, 0)
     x, y = mix(rng.stream(key, "mix"), rows["x"], rows["y"], rows["mask"])
     right = predictor(net)(variables, x).argmax(1) == y.argmax(1)
     assert np.isfinite(loss.value)

@@ -219,7 +219,7 @@ def test_what_is_validated_with_averages_is_what_averaged_gives(key):
     draw = np.random.default_rng(0)
     data = arrays(draw.normal(size=(24, 8, 8, 1)).astype(np.float32), draw.integers(0, 3, 24), batch_size=8)
     net = network(backbone=backbones.conv4(4), head=heads.linear(3))
-    step = make_step(finetune(net), optax.adam(0.05), trainable=select("head/.*", "backbone/block4/.*"), ema=0.9)
+    step = make_step(finetune(net), optax.adam(0.05), trainable=select("head/.*", "backbone/stage4/.*"), ema=0.9)
     state = step.init(net.init(key, data[0]["x"]), key)
     judged = evaluation(net)
     done = train(step, state, data, steps=6, validation=Validation(judged, data))
