@@ -147,7 +147,8 @@ def _part(name: str, value: Any, ignore: int | None) -> np.ndarray:
 def _places(name: str, y: Any, names: tuple[str, ...] | None) -> Any:
     """Labels that are names as the places of these among the classes; others as they are."""
     given = np.asarray(y)
-    if given.dtype.kind not in "UT" and not (given.dtype == object and all(isinstance(v, str) for v in given.flat)):
+    objects = given.dtype == object and given.size and all(isinstance(v, str) for v in given.flat)
+    if given.dtype.kind not in "UT" and not objects:
         return y
     if names is None:
         some = sorted(set(map(str, given.flat)))[:5]
@@ -155,11 +156,10 @@ def _places(name: str, y: Any, names: tuple[str, ...] | None) -> Any:
             f"{name} holds names, as {some}, and labels are numbers: for one array y give classes=, all names in their"
             " order, by which they become numbers"
         )
-    unknown = next((v for v in given.flat if composed(v) not in names), None)
-    if unknown is not None:
+    place, found = {one: i for i, one in enumerate(names)}, [composed(v) for v in given.flat]
+    if (unknown := next((one for one in found if one not in place), None)) is not None:
         raise ValueError(f"{name} holds {str(unknown)!r}, which is none of classes={list(names)}")
-    place = {one: i for i, one in enumerate(names)}
-    return np.array([place[composed(v)] for v in given.flat], np.int32).reshape(given.shape)
+    return np.array([place[one] for one in found], np.int32).reshape(given.shape)
 
 
 def labels_of(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None) -> np.ndarray:

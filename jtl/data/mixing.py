@@ -26,8 +26,10 @@ def mixup(alpha: float, classes: int) -> Mix:
     Returns:
       `mix(key, x, y, mask=None) -> (x, y)`: x is floating, and y are distributions [batch, classes], as
       `jtl.losses.cross_entropy` takes them. Integer images 0 to 255 become floats in [0, 1], which
-      `jtl.data.augment.normalise` in the network takes alike: mixing before it and behind it is the same. y may be
-      integers [batch] or distributions. Rows that the mask leaves out are not mixed with those that it keeps.
+      `jtl.data.augment.normalise` in the network takes alike: mixing before it and behind it is the same. Give integer
+      images only to a network that normalises inside (`jtl.preprocessed`): another one would see 0 to 1 in training and
+      0 to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are not mixed
+      with those that it keeps.
 
     Raises:
       ValueError: for an α or classes out of range; while tracing, for labels of another shape, or integers that are no

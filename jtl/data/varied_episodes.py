@@ -208,7 +208,8 @@ def _range(name: str, given: Any) -> tuple[int, int]:
     Raises:
       ValueError: for anything else, and for a least below 1 or above the most.
     """
-    ends = tuple(given) if isinstance(given, Sequence | np.ndarray) else (given, given)
+    given = given.tolist() if isinstance(given, np.ndarray) else given
+    ends = tuple(given) if isinstance(given, Sequence) else (given, given)
     if len(ends) != 2 or not all(map(checked.integer, ends)) or not 1 <= ends[0] <= ends[1]:
         raise ValueError(f"{name}={given}: must be an integer of at least 1, or a pair of them, the least and the most")
     return int(ends[0]), int(ends[1])

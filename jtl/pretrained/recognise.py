@@ -20,7 +20,7 @@ from jtl.pretrained.spare import between
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import ADAPTER, OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
-from jtl.weights.formats.read import NAMES
+from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.mapping.rules import Rule, Rules
 
 CONFIGS = ("config.json", OPEN_CLIP_FILE)
@@ -84,6 +84,8 @@ def refuse_name(source: str | Path) -> None:
     """
     name = str(source)
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or Path(name).exists():
+        return
+    if Path(name).suffix.lower() in (*SUFFIXES, ".h5", ".onnx", ".msgpack"):  # a file that is not there
         return
     tag = name.split(".")[0]
     family = next((family for family in FAMILIES.values() if family.named(tag, {}) is not None), None)

@@ -18,7 +18,7 @@ from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.checkpoint.identity import AnotherRun, described, refreshing, scored
 from jtl.train.evaluate import Validation, evaluator
 from jtl.train.interrupt import StopRequest
-from jtl.train.options import counts_steps, whole
+from jtl.train.options import at_least_one, counts_steps
 from jtl.train.parallel import sharding
 from jtl.train.parallel.consistency import agree, summed
 from jtl.train.prefetch import feed, rows
@@ -132,7 +132,7 @@ def fit(
       >>> int(result.state.step), len(result.history)
       (4, 4)
     """
-    whole(steps, "steps", "a run takes at least one step")
+    at_least_one(steps, "steps", "a run takes at least one step")
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TypeError(
             f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data):"
@@ -141,7 +141,7 @@ def fit(
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
     if refresh is not None:
-        whole(refresh.every, "refresh.every", "at least one step lies between two")
+        at_least_one(refresh.every, "refresh.every", "at least one step lies between two")
     for names in step.classes:
         same_classes(names, getattr(data, "classes", None), ("the network", "the training data"))
     if validation is not None:

@@ -3,12 +3,14 @@
 import functools
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jtl.checked import integer
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -29,7 +31,7 @@ def counts_steps(fit: Callable[_P, _R]) -> Callable[_P, _R]:
     return checked
 
 
-def whole(value: Any, name: str, what: str) -> None:
+def at_least_one(value: Any, name: str, what: str) -> None:
     """Refuses what is no whole number of at least 1.
 
     Args:
@@ -42,12 +44,12 @@ def whole(value: Any, name: str, what: str) -> None:
       ValueError: for a number below 1.
 
     Example:
-      >>> from jtl.train.options import whole
-      >>> whole(2.0, "steps", "a run takes at least one step")
+      >>> from jtl.train.options import at_least_one
+      >>> at_least_one(2.0, "steps", "a run takes at least one step")
       Traceback (most recent call last):
       TypeError: steps=2.0 is of type float: give a whole number
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if not integer(value):
         raise TypeError(f"{name}={value!r} is of type {type(value).__name__}: give a whole number")
     if value < 1:
         raise ValueError(f"{name}={value}: {what}")
@@ -60,7 +62,7 @@ def of_step(microbatch: Any, dtype: Any, clip: Any, ema: Any, frozen: Any) -> No
       TypeError: for what is no number.
       ValueError: for numbers out of range, or a dtype in which a network does not compute.
     """
-    whole(microbatch, "microbatch", "the number of parts of a batch is at least 1")
+    at_least_one(microbatch, "microbatch", "the number of parts of a batch is at least 1")
     if clip is not None:
         _number(clip, "clip")
         if not 0 < clip < math.inf:

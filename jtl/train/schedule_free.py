@@ -34,9 +34,8 @@ def schedule_free_averages(opt: Any, params: Params) -> Params:
     flat, found = flatten(params), {}
     for state in jax.tree.leaves(opt, is_leaf=_is_state):
         if _is_state(state):
-            own = {
-                path: upcast(z) for path, z in flatten(state.z).items() if hasattr(z, "dtype")
-            }  # a mask leaves holes
+            # A mask leaves holes.
+            own = {path: upcast(z) for path, z in flatten(state.z).items() if hasattr(z, "dtype")}
             y = {path: upcast(flat[path]) for path in own}
             x = schedule_free_eval_params(state._replace(z=own), y)
             found |= {path: jnp.where(state.weight_sum > 0, x[path], y[path]).astype(y[path].dtype) for path in own}

@@ -16,6 +16,8 @@ import atexit, os, signal, sys
 import jax, optax, jtl
 from jtl import cli
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background without
+
 folder = sys.argv.pop()
 
 def run(*_):
@@ -42,15 +44,16 @@ def test_an_interrupted_command_does_not_take_the_interpreter_down(tmp_path):
 @pytest.mark.whole
 def test_ctrl_c_while_features_are_computed_ends_with_130(tmp_path):
     weights = made.folder(tmp_path / "net", made.RESNET)
-    for name in ("ants", "bees"):
+    for k, name in enumerate(("ants", "bees")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(6):
-            pixels = np.random.default_rng(i).integers(0, 255, (40, 40, 3), np.uint8)
+            pixels = np.random.default_rng((k, i)).integers(0, 255, (40, 40, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     words = ["finetune", str(tmp_path / "photos"), "--weights", str(weights), "--out", str(tmp_path / "run")]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen([sys.executable, "-m", "jtl", *words], env=env, **pipe) as process:
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jtl.cli import main; main()"
+    with subprocess.Popen([sys.executable, "-c", start, *words], env=env, **pipe) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line == "features of train\n":

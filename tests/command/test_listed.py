@@ -96,7 +96,7 @@ def test_absolute_paths_and_a_folder_of_tables_are_taken(world, tmp_path):
         ([("a.mp3", "a")], COLUMNS[:2], r"holds \.mp3 files, which jtl does not decode"),
         ([("x/../one.png", "a")], COLUMNS[:2], r"one\.png' twice: line 2 has the label 'b', line 3 'a'"),
         ([("two.png", "a")], ("image", "label"), r"no column 'file'; .*: give --file, --label; the first"),
-        ([("two.png", " ")], COLUMNS[:2], "row 2 .* has an empty 'label'"),
+        ([("two.png", " ")], COLUMNS[:2], "line 3 .* has an empty 'label'"),
         ([("two.png", "b")], COLUMNS[:2], r"classes \['b'\]: a classifier needs two"),
         ([("two.png", "1"), ("two.png", "1.0")], COLUMNS[:2], "which are one number"),
     ],

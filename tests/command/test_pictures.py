@@ -32,10 +32,10 @@ BROKEN = {
 @pytest.fixture
 def photos(tmp_path):
     root = tmp_path / "photos"
-    for name in ("ants", "bees"):
+    for k, name in enumerate(("ants", "bees")):
         (root / name).mkdir(parents=True)
         for i in range(4):
-            (root / name / f"{i}.png").write_bytes(encoded(i))
+            (root / name / f"{i}.png").write_bytes(encoded((k, i)))
     for name, (content, _) in BROKEN.items():
         if content is None:
             Image.fromarray(np.zeros((4, 4), np.uint16)).save(root / "bees" / name)

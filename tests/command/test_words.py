@@ -19,10 +19,10 @@ from jtl.command.settings import Settings
 
 @pytest.fixture
 def photos(tmp_path):
-    for name in ("ants", "bees"):
+    for k, name in enumerate(("ants", "bees")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(4):
-            pixels = np.random.default_rng(i).integers(0, 255, (12, 12, 3), np.uint8)
+            pixels = np.random.default_rng((k, i)).integers(0, 255, (12, 12, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     return tmp_path / "photos"
 

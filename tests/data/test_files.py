@@ -105,7 +105,7 @@ def test_faults_are_raised_at_once(paths, tmp_path):
     refused("paths and y differ in length: 16 and 3", paths, [0, 1, 0])
     refused(r"y\[1\] is 2; labels must be \[0, 2\)", paths[:2], [0, 2], classes=2)
     refused("y is NaN in row 1", paths[:2], [0.5, np.nan])
-    refused("dtype <U4", paths[:2], ["ants", "bees"], error=TypeError)
+    refused("y holds names, as", paths[:2], ["ants", "bees"], error=TypeError)
     gone = [tmp_path / f"{i}.png" for i in range(12)]
     told = r"^1 of the 3 files are not there:\n  paths\[1\]: '.*/0\.png'$"
     refused(told, [paths[0], gone[0], paths[1]], error=FileNotFoundError)

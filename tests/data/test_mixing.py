@@ -82,7 +82,7 @@ def test_labels_out_of_range_are_no_distribution():
         (lambda k: mixup(0.0, 3), "alpha=0.0"),
         (lambda k: mixup(float("inf"), 3), "alpha=inf"),
         (lambda k: cutmix(1.0, 1), "classes=1"),
-        (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.uint8), np.zeros(2, int)), "needs float inputs"),
+        (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.uint8), np.zeros(2, int)), "give floats, or integer images"),
         (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32)), "distributions"),
         (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.float32), np.zeros(3, int)), "2 examples and 3 labels"),
         (lambda k: cutmix(1.0, 3)(k, np.zeros((2, 4), np.float32), np.zeros(2, int)), "images of shape"),

@@ -75,6 +75,7 @@ def test_a_wrong_request(asked, error, words, folder):
     [
         ("google/vit-base-patch16-224", FileNotFoundError, "give a path, or 'hf:google/vit-base-patch16-224'"),
         ("absent.pth", FileNotFoundError, "give a path, or 'hf:org/name' or 'timm:name'"),
+        ("resnet50.pth", FileNotFoundError, "give a path, or 'hf:org/name' or 'timm:name'"),
         (
             "resnet50.a1_in1k",
             FileNotFoundError,

@@ -39,7 +39,8 @@ def finetune(
       terms: what is added to the loss, each an objective on views in place of a batch, as `jtl.finetuning.bss()`, or
         a bare function of that kind. Its only view is `source`, the whole batch. The loss is then reported as
         `supervised` beside them; the names of their terms and metrics must differ.
-      metrics: name -> `metric(output, y) -> values`, or a `jtl.Metric`. For a regressor give its own, or {}.
+      metrics: name -> `metric(output, y) -> values`, or a `jtl.Metric`. For a regressor give its own, or {}: the
+        accuracy of a regression with outputs of the shape of its labels is NaN.
       ignore: the label of elements that do not count, as -100 for tokens or 255 for pixels.
       frozen_stats: run the backbone as in evaluation: running statistics are used and stay, no dropout.
 

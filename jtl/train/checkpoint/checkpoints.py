@@ -138,7 +138,7 @@ class Checkpoints:
         Args:
           state: may be donated as soon as this returns.
           score: higher is better; the checkpoint with the highest is kept. A state that was just saved or restored is
-            not written again, where its folder is still there, but gets the score.
+            not written again, but gets the score; its folder is read for that, to see that it holds this state.
           metrics: numbers to keep with it.
           trains: whether the run trains each parameter, by path, as `step.trains(state.params)`. The others are
             written where the directory does not hold the same values yet, before this returns. None: write all.

@@ -47,7 +47,7 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
     seen, rows, found, share = [], [], variables.stats, variables.stats
     for x in batches:
         found, share = of(x)
-        seen.append(flatten(found))
+        seen.append(jax.device_get(flatten(found)))
         rows.append(len(jax.tree.leaves(x)[0]))
     if not seen:
         raise ValueError("ada_bn needs at least one batch of the target's inputs")
@@ -69,11 +69,11 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
 def _over(seen: list[dict[str, Any]], weights: np.ndarray, path: str) -> Any:
     """A statistic of all rows from those of each batch: of a variance, with what the means differ by."""
 
-    def mean(path: str) -> Any:
-        return sum(w * found[path] for w, found in zip(weights, seen, strict=True))
+    def of(path: str) -> np.ndarray:
+        return np.stack([found[path] for found in seen])
 
-    beside = path.removesuffix("var") + "mean"
+    mean, beside = np.tensordot(weights, of(path), 1), path.removesuffix("var") + "mean"
     if path.rsplit("/", 1)[-1] != "var" or beside not in seen[0]:
-        return mean(path)
-    middle = mean(beside)
-    return mean(path) + sum(w * (found[beside] - middle) ** 2 for w, found in zip(weights, seen, strict=True))
+        return mean
+    middles = of(beside)
+    return mean + np.tensordot(weights, (middles - np.tensordot(weights, middles, 1)) ** 2, 1)
