@@ -117,7 +117,7 @@ def _drawn(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None) -> Ranked:
     weights = weights_of(model)
     loaded, note = _loaded(weights, examples.kind, size)
-    inputs, loaded = inputs_of(loaded, weights, examples.kind, examples.items, size)
+    inputs, loaded = inputs_of(loaded, weights, examples.kind, examples.items, size, checked=True)
     told = inputs.note(examples.items)
     if note:
         seen: Any = passes.features(loaded, inputs, cache=cache)(examples.items)
