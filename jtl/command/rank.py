@@ -67,8 +67,8 @@ def rank(
 
     Raises:
       FileNotFoundError: for data or weights that are not there.
-      ValueError: for no models, or one given twice, an unknown score, fewer than one example a class; for data or
-        weights that do not fit, naming the model.
+      ValueError: for no models, or one given twice, an unknown score, fewer than one example a class, a column of texts
+        and one of files; for data or weights that do not fit, naming the model.
     """
     if not models or len(set(models)) < len(models):
         raise ValueError(
@@ -78,6 +78,8 @@ def rank(
         raise ValueError(f"by={by!r}: give one of {', '.join(NAMES)}")
     if per_class is not None and per_class < 1:
         raise ValueError(f"per_class={per_class}: give at least 1")
+    if file is not None and text != "text":
+        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
     found = source.read(data, text=text, label=label, file=file)
     examples = found.get("train", found.get("all"))
     assert examples is not None

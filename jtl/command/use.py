@@ -170,7 +170,7 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
 
     Raises:
       ValueError: for an output that is not finite, naming the example, a table without the column, naming its own, and
-        a table of other files, or of files for a network of texts.
+        a table of other files, a column of files for a network of texts, or one of texts for another.
     """
     loaded, kind = opened(folder)
     items: list[Any]
@@ -182,6 +182,8 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
         given = texts_in_tables(inputs, own.text, own.option, own.mark)
         items, beside, passed = [one.text for one in given], [one.beside for one in given], []
     else:
+        if text is not None:
+            raise ValueError(f"--text {text!r}: the network takes {kind}; give --file COLUMN")
         items, beside, passed = _files(inputs, kind, own)
     how, loaded = _inputs(loaded, folder, kind, items)
     assert loaded.labels is not None
