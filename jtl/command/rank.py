@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
+from jtl.command.listed import hint
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.pictures import refuse_broken
 from jtl.command.runs import weights_of
@@ -87,10 +88,11 @@ def rank(
         examples = examples.rows(_drawn(examples.labels, per_class, seed))
     if examples.kind == "images":
         refuse_broken(examples.items)  # here, because an error below is told as one of a model
+    more = hint(examples.kind, examples.items, data, text)
     ranked = []
     for model in models:
         try:
-            ranked.append(_ranked(model, examples, size, cache))
+            ranked.append(_ranked(model, examples, size, cache, more))
         except ValueError as error:
             raise ValueError(f"{model}: {error}") from error
 
@@ -116,9 +118,9 @@ def _drawn(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([order[labels[order] == c][:per_class] for c in np.unique(labels)]))
 
 
-def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None) -> Ranked:
+def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None, more: str) -> Ranked:
     weights = weights_of(model)
-    loaded, note = _loaded(weights, examples.kind, size)
+    loaded, note = _loaded(weights, examples.kind, size, more)
     inputs, loaded = inputs_of(loaded, weights, examples.kind, examples.items, size, checked=True)
     told = inputs.note(examples.items)
     if note:
@@ -132,13 +134,13 @@ def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None
     return Ranked(model, seen["features"].shape[1], found, told=told)
 
 
-def _loaded(model: str, kind: str, size: int | None) -> tuple[Pretrained, str]:
+def _loaded(model: str, kind: str, size: int | None, more: str) -> tuple[Pretrained, str]:
     """A network with its own classifier; where it has none, why not."""
     key = jax.random.key(0)
     try:
-        loaded = pretrained(model, None, arch=None, kind=kind, key=key, size=size)
+        loaded = pretrained(model, None, arch=None, kind=kind, key=key, size=size, hint=more)
     except ValueError as error:  # weights without a head fit with a new one; others raise again below
-        loaded = pretrained(model, ("a", "b"), arch=None, kind=kind, key=key, size=size)
+        loaded = pretrained(model, ("a", "b"), arch=None, kind=kind, key=key, size=size, hint=more)
         return loaded, f"it does not load with a classifier of its own: {str(error).splitlines()[0]}"
     if jax.tree.leaves(loaded.variables.params.get("head", {})):
         return loaded, ""
