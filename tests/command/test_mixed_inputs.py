@@ -55,3 +55,21 @@ def test_a_query_is_no_table_of_files(world, tmp_path, capsys):
     assert cli.main([*words, "--out", str(tmp_path / "run")]) == 2
     told = capsys.readouterr().err
     assert "--query takes files and folders; predict a table afterwards with `jtl predict RUN " in told
+
+
+def test_predictions_are_in_the_order_of_the_inputs(world, tmp_path, capsys):
+    """A folder without photos is passed over beside others, and refused alone."""
+    (tmp_path / "empty").mkdir()
+    one, table, out = str(world / "photos" / "bees" / "1.png"), str(world / "photos.csv"), tmp_path / "out.csv"
+    few, empty = str(world / "few"), str(tmp_path / "empty")
+    words = ["predict", few, table, one, empty, table, "--file", "file", "--csv", str(out)]
+    assert cli.main(words) == 0
+    with open(out, encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    listed = [str(file) for file in sorted((world / "photos").glob("*/*"))]
+    assert [row["input"] for row in found] == [*listed, one, *listed]
+    labels = ["ants", "ants", "bees", "bees"]
+    assert [row["label"] for row in found] == [*labels, "", *labels]
+    capsys.readouterr()
+    assert cli.main(["predict", few, empty]) == 2
+    assert f"no image in ['{empty}']" in capsys.readouterr().err
