@@ -197,6 +197,8 @@ def _predict(
         network = recipe.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
+    if text is not None and not network.texts:
+        raise Mistake(f"--text {text!r} is a column of texts, and the recipe's network takes files, each by its name")
     with _mistakes(ValueError, OSError):
         named = texts(inputs, "text" if text is None else text) if network.texts else files(inputs)
         rows = [network.read(one) for one in named]
