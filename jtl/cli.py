@@ -22,6 +22,8 @@ from jtl.command.inputs import files, texts
 from jtl.command.options import expanded
 
 RECIPES = Path(__file__).parent / "recipes"
+OWN = "runs of `jtl finetune`, `jtl adapt` and `jtl adapt-few`, and folders of jtl.save"
+"""What says its network, its classes and its inputs, for messages."""
 
 
 class Mistake(Exception):
@@ -110,9 +112,8 @@ def _parse(given: list[str]) -> tuple[str, tuple]:
         "adapt-few": parsers.adapt_few,
         "export": parsers.export,
     }
-    if (
-        given and given[0] in commands
-    ):  # alone, because tyro would name the options of other commands for a misspelt one
+    # Alone, because tyro would name the options of other commands for a misspelt one.
+    if given and given[0] in commands:
         return tyro.cli(commands[given[0]], args=given[1:], prog=f"jtl {given[0]}")
     return tyro.extras.subcommand_cli_from_dict(
         commands,
@@ -167,6 +168,9 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, *columns: 
             " `jtl finetune`, what jtl.save wrote, or checkpoints of jtl.Checkpoints(folder, network=loaded);"
             " a recipe's is evaluated on its own test set, without DATA"
         )
+    for name, value in zip(("text", "label", "file"), columns, strict=True):
+        if value is not None:
+            raise Mistake(f"--{name} {value!r} is for {OWN}; a recipe is evaluated on its own test set")
     recipe, variables, step = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError):
         found = recipe.evaluate(variables)
@@ -187,12 +191,14 @@ def _predict(
         return _told(surface.predict)(folder, inputs, top, csv, *columns)
     text, file = columns
     if csv is not None or file is not None:
-        raise Mistake(f"--{'file' if csv is None else 'csv'} is for runs of `jtl finetune` and folders of jtl.save")
+        raise Mistake(f"--{'file' if csv is None else 'csv'} is for {OWN}")
     recipe, variables, _ = _restore(checkpoint, code)
     with _mistakes(FileNotFoundError):
         network = recipe.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
+    if text is not None and not network.texts:
+        raise Mistake(f"--text {text!r} is a column of texts, and the recipe's network takes files, each by its name")
     with _mistakes(ValueError, OSError):
         named = texts(inputs, "text" if text is None else text) if network.texts else files(inputs)
         rows = [network.read(one) for one in named]

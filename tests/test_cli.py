@@ -274,6 +274,11 @@ def test_predict_says_what_the_network_says(run, capsys):
         assert line == f"{file}: " + ", ".join(f"{network.classes[i]} ({100 * share[i]:.1f} %)" for i in best)
 
 
+def test_a_recipe_of_images_takes_no_column_of_texts(run, tmp_path, capsys):
+    assert cli.main(["predict", str(run[0] / "checkpoints"), str(tmp_path / "a.png"), "--text", "c"]) == 2
+    assert "--text 'c' is a column of texts, and the recipe's network takes files" in capsys.readouterr().err
+
+
 def test_eval_prints_the_recipes_metrics(run, capsys):
     folder, recipe, network = run
     assert cli.main(["eval", str(folder / "checkpoints")]) == 0

@@ -1,5 +1,6 @@
 """New classes from a few labelled examples of each: a head from the mean pretrained features of each class."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.few_settings import FewShot
 from jtl.command.inputs import texts
+from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import shares as shares_of
@@ -79,7 +81,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
 
     Raises:
       FileNotFoundError: for a support set, weights or queries that are not there.
-      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind, an
+      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind or
+        a table of files as a query, an
         example that lies in two classes, the checkpoints of a recipe.
     """
     files.refuse_another(settings, free=("out", "query"))
@@ -95,7 +98,15 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         _refuse_recipe(place)
     weights = weights_of(settings.weights)
     key = rng.stream(jax.random.key(settings.seed), "few")
-    loaded = pretrained(weights, support.classes, arch=settings.arch, kind=support.kind, key=key, size=settings.size)
+    loaded = pretrained(
+        weights,
+        support.classes,
+        arch=settings.arch,
+        kind=support.kind,
+        key=key,
+        size=settings.size,
+        hint=hint(support.kind, support.items, settings.support, settings.text),
+    )
     query, passed = _queries(settings.query, support.kind, settings.text)
     inputs, loaded = inputs_of(loaded, weights, support.kind, support.items, settings.size, others=query)
     parts = (("examples", support.items), ("queries", query))
@@ -322,5 +333,10 @@ def _queries(given: tuple[str, ...], kind: str, column: str) -> tuple[list[Any],
         return [], []
     if kind == "texts":
         return list(texts(given, column)), []
+    if tables := [one for one in given if Path(one).suffix.lower() in source.TABLES]:
+        raise ValueError(
+            f"--query {tables[0]!r}: --query takes files and folders; predict a table afterwards with"
+            f" `jtl predict RUN {shlex.quote(tables[0])}`"
+        )
     suffixes = source.suffixes_of(kind)
     return list(source.files_of(given, suffixes)), source.passed_over(given, suffixes)

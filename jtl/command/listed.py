@@ -1,6 +1,7 @@
 """Images and sounds whose files a table lists, a path in each row."""
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -100,4 +101,5 @@ def hint(kind: str, items: Sequence[Any], path: Path, column: str) -> str:
     path = path.expanduser()
     folder = path if path.is_dir() else path.parent
     named = kind == "texts" and all(os.path.isfile(folder / str(item).strip()) for item in items[:SHOWN])
-    return f"; the {column!r} of the table are names of files: give --file {column} for these" if named else ""
+    how = f"--file {shlex.quote(column)}"
+    return f"; the column {column!r} of the table holds names of files: give {how}" if named else ""

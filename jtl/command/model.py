@@ -193,6 +193,7 @@ def inputs_of(
     *,
     others: Sequence[Any] = (),
     seconds: float | None = None,
+    checked: bool = False,
 ) -> tuple[Inputs, Pretrained]:
     """How examples become input, and the network with the preprocessing that is used, which a save keeps.
 
@@ -209,6 +210,7 @@ def inputs_of(
         by the length of `items`.
       seconds: the length of sounds in the run that made the network, for one without masks; None for the longest
         item's.
+      checked: the images have gone through `refuse_broken`, which is not done again.
 
     Raises:
       ValueError: for images and a network of texts, or the other way round; for images that cannot be read.
@@ -239,7 +241,8 @@ def inputs_of(
         )
     if not isinstance(how, Preprocessing):
         raise ValueError(f"{weights!r} takes no images, and the data are images")
-    refuse_broken([Path(item) for item in (*items, *others)])
+    if not checked:
+        refuse_broken([Path(item) for item in (*items, *others)])
     if size is not None and side_of(how) != size:
         how = how._replace(size=round(size * 256 / 224), crop=size)
     return Inputs(preprocessing=how), loaded._replace(preprocessing=how)

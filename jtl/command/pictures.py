@@ -1,6 +1,7 @@
 """Whether files of images can be read, told of all at once and before anything is computed."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jtl.preprocess import pixels
@@ -19,7 +20,8 @@ def refuse_broken(files: Sequence[Path]) -> None:
     Raises:
       ValueError: naming the first ten of them, with what is wrong, and how many there are.
     """
-    wrong = [why for file in dict.fromkeys(files) if _doubtful(file) and (why := _wrong(file)) is not None]
+    with ThreadPoolExecutor() as pool:  # pixels are decoded outside of Python's lock
+        wrong = [why for why in pool.map(_checked, dict.fromkeys(files)) if why is not None]
     if len(wrong) == 1:
         raise ValueError(wrong[0])
     if wrong:
@@ -28,13 +30,18 @@ def refuse_broken(files: Sequence[Path]) -> None:
         raise ValueError(f"{len(wrong)} of {len(files)} images cannot be read; take them away, or mend them:{lines}")
 
 
+def _checked(file: Path) -> str | None:
+    """Why an image cannot be read; None where it can."""
+    return _wrong(file) if _doubtful(file) else None
+
+
 def _doubtful(file: Path) -> bool:
     """Whether an image may not be read: it is for `_wrong` to say, since readers forgive some damage."""
     from PIL import Image as pil
 
     try:
         with pil.open(file, formats=pixels.FORMATS) as image:
-            jpeg, fits = image.format == "JPEG", image.width * image.height <= pixels.MAX_PIXELS
+            jpeg, fits = image.format in ("JPEG", "MPO"), image.width * image.height <= pixels.MAX_PIXELS
             kept = not image.mode.startswith(("I", "F"))
             image.verify()  # reads the checksums of PNG, and nothing of JPEG
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning):

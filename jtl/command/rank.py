@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
+from jtl.command.listed import hint
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.pictures import refuse_broken
 from jtl.command.runs import weights_of
@@ -67,8 +68,8 @@ def rank(
 
     Raises:
       FileNotFoundError: for data or weights that are not there.
-      ValueError: for no models, or one given twice, an unknown score, fewer than one example a class; for data or
-        weights that do not fit, naming the model.
+      ValueError: for no models, or one given twice, an unknown score, fewer than one example a class, a column of texts
+        and one of files; for data or weights that do not fit, naming the model.
     """
     if not models or len(set(models)) < len(models):
         raise ValueError(
@@ -78,6 +79,8 @@ def rank(
         raise ValueError(f"by={by!r}: give one of {', '.join(NAMES)}")
     if per_class is not None and per_class < 1:
         raise ValueError(f"per_class={per_class}: give at least 1")
+    if file is not None and text != "text":
+        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
     found = source.read(data, text=text, label=label, file=file)
     examples = found.get("train", found.get("all"))
     assert examples is not None
@@ -85,10 +88,11 @@ def rank(
         examples = examples.rows(_drawn(examples.labels, per_class, seed))
     if examples.kind == "images":
         refuse_broken(examples.items)  # here, because an error below is told as one of a model
+    more = hint(examples.kind, examples.items, data, text)
     ranked = []
     for model in models:
         try:
-            ranked.append(_ranked(model, examples, size, cache))
+            ranked.append(_ranked(model, examples, size, cache, more))
         except ValueError as error:
             raise ValueError(f"{model}: {error}") from error
 
@@ -114,10 +118,10 @@ def _drawn(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([order[labels[order] == c][:per_class] for c in np.unique(labels)]))
 
 
-def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None) -> Ranked:
+def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None, more: str) -> Ranked:
     weights = weights_of(model)
-    loaded, note = _loaded(weights, examples.kind, size)
-    inputs, loaded = inputs_of(loaded, weights, examples.kind, examples.items, size)
+    loaded, note = _loaded(weights, examples.kind, size, more)
+    inputs, loaded = inputs_of(loaded, weights, examples.kind, examples.items, size, checked=True)
     told = inputs.note(examples.items)
     if note:
         seen: Any = passes.features(loaded, inputs, cache=cache)(examples.items)
@@ -130,13 +134,13 @@ def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None
     return Ranked(model, seen["features"].shape[1], found, told=told)
 
 
-def _loaded(model: str, kind: str, size: int | None) -> tuple[Pretrained, str]:
+def _loaded(model: str, kind: str, size: int | None, more: str) -> tuple[Pretrained, str]:
     """A network with its own classifier; where it has none, why not."""
     key = jax.random.key(0)
     try:
-        loaded = pretrained(model, None, arch=None, kind=kind, key=key, size=size)
+        loaded = pretrained(model, None, arch=None, kind=kind, key=key, size=size, hint=more)
     except ValueError as error:  # weights without a head fit with a new one; others raise again below
-        loaded = pretrained(model, ("a", "b"), arch=None, kind=kind, key=key, size=size)
+        loaded = pretrained(model, ("a", "b"), arch=None, kind=kind, key=key, size=size, hint=more)
         return loaded, f"it does not load with a classifier of its own: {str(error).splitlines()[0]}"
     if jax.tree.leaves(loaded.variables.params.get("head", {})):
         return loaded, ""

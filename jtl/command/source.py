@@ -158,16 +158,37 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
     Raises:
       FileNotFoundError: for a path that is not there, or where there is no such file.
     """
-    found: list[Path] = []
-    for place in map(Path, places):
-        place = place.expanduser()
-        if not place.exists():
-            raise FileNotFoundError(f"the file {str(place)!r} does not exist")
-        found += inside(place, suffixes) if place.is_dir() else [place]
+    found = [file for place in places for file in files_in(place, suffixes)]
+    refuse_none(found, places, suffixes)
+    return found
+
+
+def files_in(place: str, suffixes: Sequence[str]) -> list[Path]:
+    """A file that is given, or those of a folder by their suffixes, of which there may be none.
+
+    Raises:
+      FileNotFoundError: for a path that is not there.
+    """
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"the file {str(path)!r} does not exist")
+    return inside(path, suffixes) if path.is_dir() else [path]
+
+
+def refuse_none(found: Sequence[Path], places: Sequence[str], suffixes: Sequence[str]) -> None:
+    """Refuses places that hold no file of these suffixes.
+
+    Args:
+      found: the files that they hold.
+      places: files and folders.
+      suffixes: of what was looked for.
+
+    Raises:
+      FileNotFoundError: where nothing is found.
+    """
     if not found:
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
         raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
-    return found
 
 
 def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:

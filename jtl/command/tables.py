@@ -61,7 +61,8 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
         raise ValueError(f"{str(path)!r} has no rows")
     for name in columns:
         if name not in found[0]:
-            files = [other for other in found[0] if other.lower() in FILES and "--text" in options]
+            examples = name == columns[0] and "--text" in options  # and no column of labels or groups
+            files = [other for other in found[0] if other.lower() in FILES and examples]
             raise ValueError(
                 f"{str(path)!r} has no column {name!r}; its columns are {list(found[0])}: give {options}"
                 + (f", or --file {files[0]} where it holds paths of images or sounds" if files else "")
@@ -191,7 +192,8 @@ def _place(path: Path, line: int) -> str:
 
 
 def _others(wrong: Sequence[Any]) -> str:
-    return f" ({len(wrong) - 1} more lines are wrong so)" if len(wrong) > 1 else ""
+    more = len(wrong) - 1
+    return f" ({more} more {'line is' if more == 1 else 'lines are'} wrong in this way)" if more else ""
 
 
 def _names(line: str, mark: str) -> list[str]:

@@ -170,7 +170,7 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
 
     Raises:
       ValueError: for an output that is not finite, naming the example, a table without the column, naming its own, and
-        a table of other files, or of files for a network of texts.
+        a table of other files, a column of files for a network of texts, or one of texts for another.
     """
     loaded, kind = opened(folder)
     items: list[Any]
@@ -182,6 +182,8 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
         given = texts_in_tables(inputs, own.text, own.option, own.mark)
         items, beside, passed = [one.text for one in given], [one.beside for one in given], []
     else:
+        if text is not None:
+            raise ValueError(f"--text {text!r}: the network takes {kind}; give --file COLUMN")
         items, beside, passed = _files(inputs, kind, own)
     how, loaded = _inputs(loaded, folder, kind, items)
     assert loaded.labels is not None
@@ -190,12 +192,18 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
 
 
 def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], list[Mapping[str, Any]], list[str]]:
-    """The files that are given, and behind them those of tables; the other cells of their rows; a note."""
-    tables = [Path(given).expanduser() for given in inputs if Path(given).suffix.lower() in source.TABLES]
+    """The files that are given and those of tables, in the order of the inputs; the other cells of rows; a note."""
+    items: list[Any] = []
+    beside: list[Mapping[str, Any]] = []
+    suffixes = source.suffixes_of(kind)
     others = [given for given in inputs if Path(given).suffix.lower() not in source.TABLES]
-    items: list[Any] = [] if tables and not others else source.files_of(others, source.suffixes_of(kind))
-    beside: list[Mapping[str, Any]] = [{} for _ in items]
-    for table in tables:
+    for given in inputs:
+        if given in others:
+            found = source.files_in(given, suffixes)
+            items += found
+            beside += [{} for _ in found]
+            continue
+        table = Path(given).expanduser()
         if own.file is None:
             raise ValueError(f"{str(table)!r} is a table: name the column of the paths of its {kind}, --file COLUMN")
         rows = rows_of(table, (own.file,), own.option, own.mark)
@@ -204,7 +212,8 @@ def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], l
             raise ValueError(f"the network takes {kind}, and {str(table)!r} lists {there}")
         items += files
         beside += [{name: cell for name, cell in row.items() if name != own.file} for row in rows]
-    return items, beside, source.passed_over(others, source.suffixes_of(kind))
+    source.refuse_none(items, others, suffixes)  # a table has rows
+    return items, beside, source.passed_over(others, suffixes)
 
 
 class Judged(NamedTuple):

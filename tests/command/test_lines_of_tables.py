@@ -14,9 +14,10 @@ from jtl.command import source
         (
             "t.csv",
             "text,label\na,b,x\nb,y\nc,d,e,y\n",
-            r"line 2 of .* has 3 cells.*\(1 more lines are wrong so\): put a",
+            r"line 2 of .* has 3 cells.*\(1 more line is wrong in this way\): put a",
         ),
-        ("t.jsonl", '{"text": "a", "label": "x"}\n\n{"text": 1\n[2]\n', r"line 3 of .* is no JSON: .*\(1 more lines"),
+        ("t.jsonl", "[1]\n[2]\n[3]\n", r"line 1 of .* is no JSON object.*\(2 more lines are wrong in this way\)"),
+        ("t.jsonl", '{"text": "a", "label": "x"}\n\n{"text": 1\n[2]\n', r"line 3 of .* is no JSON: .*\(1 more line is"),
         (
             "t.jsonl",
             '{"text": "a", "label": "x"}\n\n{"text": ["b"], "label": "y"}\n{"text": ["c"], "label": []}\n',
@@ -41,3 +42,12 @@ def test_rows_of_parquet_are_numbered_because_it_has_no_lines(tmp_path):
     parquet.write_table(pyarrow.table({"text": ["a", ""], "label": ["x", "y"]}), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"row 2 of .*t\.parquet' has an empty 'text'"):
         source.read(tmp_path / "t.parquet")
+
+
+def test_a_column_of_files_is_named_where_that_of_texts_is_missing(tmp_path):
+    (tmp_path / "t.csv").write_text("text,file,class\na,a.png,x\nb,b.png,y\n")
+    with pytest.raises(ValueError, match="has no column 'label'") as told:
+        source.read(tmp_path / "t.csv")
+    assert "--file" not in str(told.value)
+    with pytest.raises(ValueError, match=r"has no column 'review'.* or --file file where it holds paths"):
+        source.read(tmp_path / "t.csv", text="review")

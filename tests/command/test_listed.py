@@ -114,7 +114,7 @@ def test_messages_lead_to_the_option(world, tmp_path, capsys):
     words = ["finetune", str(world / "photos.csv"), "--weights", str(world / "net"), "--out", str(tmp_path / "run")]
     for given, told in (
         ([], "no column 'text'; its columns are ['file', 'label', 'who']: give --text, --label, or --file file where"),
-        (["--text", "file"], "the data are texts: give weights that take texts; the 'file' of the table are names of"),
+        (["--text", "file"], "the data are texts: give weights that take texts; the column 'file' of the table holds"),
         (["--text", "who", "--file", "file"], "text='who' and file='file': the examples of a table are texts or files"),
     ):
         assert cli.main([*words, *given]) == 2
@@ -124,7 +124,7 @@ def test_messages_lead_to_the_option(world, tmp_path, capsys):
     assert "--file 'file' is the column of a table, and " in capsys.readouterr().err
     words = ["features", str(world / "photos.csv"), "--weights", str(world / "net"), "--out", str(tmp_path / "f.npz")]
     assert cli.main([*words, "--text", "file"]) == 2
-    assert "give --file file for these" in capsys.readouterr().err
+    assert "holds names of files: give --file file" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,9 @@ def test_a_run_predicts_and_evaluates_other_tables(world, run, tmp_path, capsys)
     assert "of 28\n" in said[0]
     assert cli.main(["eval", str(run), str(other), "--file", "path", "--label", "colour"]) == 0
     assert cli.main(["eval", str(run), str(other), "--text", "path", "--label", "colour"]) == 2
-    assert "holds texts; the 'path' of the table are names of files: give --file path" in capsys.readouterr().err
+    assert (
+        "holds texts; the column 'path' of the table holds names of files: give --file path" in capsys.readouterr().err
+    )
 
 
 def test_a_run_on_a_folder_asks_for_the_column(world, tmp_path, capsys):

@@ -140,3 +140,11 @@ def test_a_model_that_does_not_load_is_named(made, tmp_path):
         rank(made / "photos", [str(tmp_path / "model.npz")])
     with pytest.raises(ValueError, match="by='best'"):
         rank(made / "photos", [str(made / "whole")], by="best")
+
+
+def test_images_are_checked_once_for_all_models(made, monkeypatch):
+    seen = []
+    for module in ("rank", "model"):
+        monkeypatch.setattr(f"jtl.command.{module}.refuse_broken", seen.append)
+    rank(made / "photos", [str(made / "whole"), str(made / "bare")], size=SIZE)
+    assert [len(files) for files in seen] == [20]

@@ -17,6 +17,7 @@ from jtl.params import unflatten
 from jtl.pretrained.load import Pretrained
 from jtl.train.checkpoint import arrays, identity, manifest
 from jtl.train.checkpoint.claim import NotClaimed, claimed
+from jtl.train.checkpoint.commands import beginning, same_command
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.network_files import described_beside
 from jtl.train.checkpoint.processes import agreed, anywhere, meet
@@ -282,9 +283,9 @@ class Checkpoints:
           AnotherRun: a ValueError, with what differs.
         """
         about, what = self.about(), ""
-        old, new = (" ".join(command.split()[:3]) for command in (about["recipe"], self.recipe))
-        if old and new and old != new:  # their options are compared by what they make
-            what = f"{old} -> {new}"
+        old, new = about["recipe"], self.recipe
+        if old and new and not same_command(old, new):
+            what = f"{beginning(old)} -> {beginning(new)}"
         elif jax.process_index() == 0 and about.get("run") is not None:  # others have other rows of the first batch
             what = identity.told(identity.differences(about["run"], run))
         if agreed(int(bool(what))):
