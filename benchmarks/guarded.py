@@ -8,7 +8,7 @@ import faulthandler
 import resource
 import signal
 import sys
-import tracemalloc  # noqa: F401  # printing a warning imports it, and the hook ends a process that imports
+import tracemalloc  # noqa: F401  (a warning imports it when printed, and the hook ends a process that imports)
 from collections.abc import Callable
 from pathlib import Path
 

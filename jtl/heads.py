@@ -75,7 +75,7 @@ def per_position(
     dropout: float = 0.0,
     zero_init: bool = False,
     bias: bool = True,
-    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+    reads: Reads = whole("last"),
 ) -> Model:
     """One affine map at every token, frame or pixel, `z_p = W x_p + b`: [batch, ..., dim] to [batch, ..., classes].
 

@@ -52,15 +52,15 @@ class Few(FewShot):
         """As above."""
 
 
-def finetune(settings: OmitArgPrefixes[Finetune]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def finetune(settings: OmitArgPrefixes[Finetune]) -> tuple[str, tuple]:  # noqa: D103  (its docstring is set below)
     return "finetune", (settings,)
 
 
-def adapt(settings: OmitArgPrefixes[Adapt]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def adapt(settings: OmitArgPrefixes[Adapt]) -> tuple[str, tuple]:  # noqa: D103  (its docstring is set below)
     return "adapt", (settings,)
 
 
-def adapt_few(settings: OmitArgPrefixes[Few]) -> tuple[str, tuple]:  # noqa: D103  (set below)
+def adapt_few(settings: OmitArgPrefixes[Few]) -> tuple[str, tuple]:  # noqa: D103  (its docstring is set below)
     return "adapt-few", (settings,)
 
 

@@ -129,9 +129,10 @@ def parts_of(root: Path, tables: bool = False) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for place in sorted(root.iterdir()) if root.is_dir() else []:
-        stem = (
-            ("" if tables else place.name) if place.is_dir() else place.stem if place.suffix.lower() in TABLES else ""
-        )
+        if place.is_dir():
+            stem = "" if tables else place.name
+        else:
+            stem = place.stem if place.suffix.lower() in TABLES else ""
         name = PARTS.get(stem.lower())
         if name is None:
             continue

@@ -13,7 +13,7 @@ from jtl.nn.layers import Conv
 from jtl.reads import whole
 
 
-def map_decoder(classes: int, width: int = 64, *, reads: Reads = whole("last")) -> Model:  # noqa: B008  (frozen)
+def map_decoder(classes: int, width: int = 64, *, reads: Reads = whole("last")) -> Model:
     """Maps fused at the finest resolution, then one output at every cell: a small feature pyramid.
 
     `u = Σ_s resize(W_s f_s)` over the maps that it reads, `z = V relu(conv3x3(u)) + c`. Coarser maps are resized

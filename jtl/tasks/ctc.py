@@ -18,7 +18,7 @@ def ctc(
     alphabet: Alphabet,
     *,
     dropout: float = 0.0,
-    reads: Reads = whole("last", masked=True),  # noqa: B008  (frozen)
+    reads: Reads = whole("last", masked=True),
 ) -> Task:
     """`−log p(y | x)`, the probability of all ways to spread the characters over the frames, blanks between them.
 

@@ -27,7 +27,7 @@ def detection(
     width: int = 64,
     score: float = 0.3,
     overlap: float = 0.5,
-    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+    reads: Reads = whole("last"),
 ) -> Task:
     """Every cell of a map gives a probability of each class, and a box: the offset of its centre and its sides.
 

@@ -20,7 +20,7 @@ def qa(
     longest: int = 30,
     unanswerable: bool = False,
     dropout: float = 0.0,
-    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+    reads: Reads = whole("last"),
 ) -> Task:
     """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is `(−log p(start) − log p(end)) / 2`.
 

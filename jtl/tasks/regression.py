@@ -19,7 +19,7 @@ from jtl.tasks.task import Task
 def regression(
     outputs: int = 1,
     *,
-    loss: Callable = partial(losses.mse, elementwise=True),  # noqa: B008  (pure)
+    loss: Callable = partial(losses.mse, elementwise=True),
     centre: Any = 0.0,
     scale: Any = 1.0,
     dropout: float = 0.0,

@@ -21,7 +21,7 @@ def segmentation(
     classes: int,
     *,
     width: int = 64,
-    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+    reads: Reads = whole("last"),
 ) -> Task:
     """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every pixel i whose label is not 255.
 

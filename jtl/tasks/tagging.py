@@ -19,7 +19,7 @@ def tagging(
     tags: Sequence[str],
     *,
     dropout: float = 0.0,
-    reads: Reads = whole("last"),  # noqa: B008  (frozen)
+    reads: Reads = whole("last"),
 ) -> Task:
     """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every token i that has a tag.
 

@@ -163,8 +163,10 @@ def make_step(
                 metrics["loss"] = sum(metrics[f"{turn.name or i}/loss"] for i, turn in enumerate(turns))
             for turn in turns:
                 stats = _committed(turn.objective, stats, params)
-            averages: Any = schedule_free_averages(opt, params)
-            if ema is not None:
+            averages: Any
+            if ema is None:
+                averages = schedule_free_averages(opt, params)
+            else:
                 trained = _union([split(params, mask)[0] for mask in masks])
                 averages = optax.incremental_update(upcast(trained), state.ema, 1 - ema)
             return State(state.step + 1, params, stats, opt, state.key, averages), metrics

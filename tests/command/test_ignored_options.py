@@ -5,7 +5,6 @@ import made
 import numpy as np
 import optax
 import pytest
-from PIL import Image
 
 import jtl
 from jtl import cli
@@ -16,17 +15,7 @@ from jtl.train.step import make_step
 def world(tmp_path_factory):
     """Photos in folders and in a table, a network of images without and with classes, and checkpoints of a recipe."""
     root = tmp_path_factory.mktemp("ignored")
-    for i, name in enumerate(("ants", "bees")):
-        (root / "photos" / name).mkdir(parents=True)
-        for k in range(2):
-            row = np.random.default_rng(2 * i + k).integers(0, 255, (8, 8, 3), np.uint8)
-            Image.fromarray(row).save(root / "photos" / name / f"{k}.png")
-    files = sorted((root / "photos").glob("*/*"))
-    lines = "".join(f"{file.relative_to(root)},{file.parent.name}\n" for file in files)
-    (root / "photos.csv").write_text(f"file,label\n{lines}")
-    made.folder(root / "bare", made.VIT)
-    words = ["adapt-few", str(root / "bare"), "--support", str(root / "photos"), "--out", str(root / "few")]
-    assert cli.main(words) == 0
+    made.listed_photos(root)
     step = make_step(lambda *a: None, optax.sgd(0.1))  # pyright: ignore
     saver = jtl.Checkpoints(root / "recipe", recipe="jtl train digits")
     saver.save(step.init(jtl.Variables({"w": np.zeros(2, np.float32)}, {}), jax.random.key(0)))

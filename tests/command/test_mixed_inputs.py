@@ -4,9 +4,7 @@ import csv
 import shutil
 
 import made
-import numpy as np
 import pytest
-from PIL import Image
 
 from jtl import cli
 
@@ -15,17 +13,7 @@ from jtl import cli
 def world(tmp_path_factory):
     """Four photos in class folders and in a table, networks of images without and with names of classes."""
     root = tmp_path_factory.mktemp("mixed")
-    for i, name in enumerate(("ants", "bees")):
-        (root / "photos" / name).mkdir(parents=True)
-        for k in range(2):
-            row = np.random.default_rng(2 * i + k).integers(0, 255, (8, 8, 3), np.uint8)
-            Image.fromarray(row).save(root / "photos" / name / f"{k}.png")
-    files = sorted((root / "photos").glob("*/*"))
-    lines = "".join(f"{file.relative_to(root)},{file.parent.name}\n" for file in files)
-    (root / "photos.csv").write_text(f"file,label\n{lines}")
-    made.folder(root / "bare", made.VIT)
-    words = ["adapt-few", str(root / "bare"), "--support", str(root / "photos"), "--out", str(root / "few")]
-    assert cli.main(words) == 0
+    made.listed_photos(root)
     return root
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save_file
 
+from jtl import cli
 from jtl.backbones.registry import FAMILIES
 from jtl.networks import network
 from jtl.params import flatten, unflatten
@@ -100,6 +102,21 @@ def tones(path: Path, hertz: int, names: Sequence[str], seed: int = 0) -> None:
             time = np.arange(600 + 50 * i) / 16000
             wave = 0.5 * np.sin(2 * np.pi * hertz * time) + 0.05 * draw.normal(size=len(time))
             soundfile.write(path / f"{name}_{i}.wav", wave, 16000)
+
+
+def listed_photos(root: Path) -> None:
+    """Photos of two classes in `photos/` and `photos.csv`; a network without classes in `bare`, with them in `few`."""
+    for i, name in enumerate(("ants", "bees")):
+        (root / "photos" / name).mkdir(parents=True)
+        for k in range(2):
+            row = np.random.default_rng(2 * i + k).integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(row).save(root / "photos" / name / f"{k}.png")
+    paths = sorted((root / "photos").glob("*/*"))
+    lines = "".join(f"{path.relative_to(root)},{path.parent.name}\n" for path in paths)
+    (root / "photos.csv").write_text(f"file,label\n{lines}")
+    folder(root / "bare", VIT)
+    words = ["adapt-few", str(root / "bare"), "--support", str(root / "photos"), "--out", str(root / "few")]
+    assert cli.main(words) == 0
 
 
 def files(path: Path) -> dict[str, bytes]:
