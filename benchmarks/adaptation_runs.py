@@ -69,10 +69,12 @@ class Runs:
       net: the network.
       classes: of it.
       setting: of all runs.
+      tx: the optimizer; None: Adam with the rate of the setting.
     """
 
-    def __init__(self, net: Any, classes: int, setting: Setting):
+    def __init__(self, net: Any, classes: int, setting: Setting, tx: optax.GradientTransformation | None = None):
         self.net, self.classes, self.setting = net, classes, setting
+        self.tx = tx or optax.adam(setting.rate)
         self.programs: dict[Any, Any] = {}
         self.look = jax.jit(self._look)
 
@@ -110,9 +112,8 @@ class Runs:
         data = jtl.data.pair(here, there)
         if name not in self.programs:
             made = adaptations.plan("source" if name == "oracle" else name, self.net, self.classes, self.setting.steps)
-            tx = optax.adam(self.setting.rate)
             masks = [jtl.select(*group) for group in made.groups]
-            step = jtl.make_step(made.objective, [tx] * len(masks), trainable=masks)
+            step = jtl.make_step(made.objective, [self.tx] * len(masks), trainable=masks)
             self.programs[name] = adaptations.first(made.objective), step, jax.jit(step, donate_argnums=0)
         objective, step, update = self.programs[name]
         state, looks = step.init(objective.init(jtl.rng.stream(key, "weights"), data[0]), key), []
@@ -127,7 +128,7 @@ class Runs:
         rows = jtl.data.arrays(x, np.arange(len(x)), batch_size=self.setting.batch, seed=seed)
         if ("shot", len(x)) not in self.programs:
             objective = jtl.source_free.shot(self.net, len(x), weight=self.setting.shot_weight)
-            step = jtl.make_step(objective, optax.adam(self.setting.rate), trainable=jtl.select("backbone/.*"))
+            step = jtl.make_step(objective, self.tx, trainable=jtl.select("backbone/.*"))
             self.programs["shot", len(x)] = objective, step, jax.jit(step, donate_argnums=0)
         objective, step, update = self.programs["shot", len(x)]
         own = start._replace(params={n: start.params[n] for n in ("backbone", "head")})

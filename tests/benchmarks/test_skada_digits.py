@@ -1,0 +1,56 @@
+"""The images and the rate of SKADA-Bench's protocol, and one short run of it on real digits."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import skada_digits
+
+
+@pytest.fixture(autouse=True)
+def _found(real_data, monkeypatch):
+    monkeypatch.setenv("JTL_DATA", str(real_data("usps.npz").parent))
+
+
+def test_images_of_mnist_are_normalised_and_those_of_usps_have_a_border(real_data):
+    x, y = skada_digits.images("mnist")
+    assert x.shape == (60_000, 28, 28, 1)
+    assert len(y) == len(x)
+    np.testing.assert_allclose([x.mean(dtype=np.float64), x.std(dtype=np.float64)], [0, 1], atol=2e-3)
+    x, y = skada_digits.images("usps", 100)
+    mean, deviation = skada_digits.MOMENTS["usps"]
+    inside = np.load(real_data("usps.npz"))["x_train"][:100] / 255
+    np.testing.assert_allclose(x[:, 6:22, 6:22, 0] * deviation + mean, inside, atol=1e-6)
+    x[:, 6:22, 6:22] = -mean / deviation
+    np.testing.assert_allclose(x, -mean / deviation, rtol=1e-6)
+    assert (len(y), x.dtype, y.dtype) == (100, np.float32, np.int32)
+
+
+def test_the_rate_is_seven_tenths_after_an_epoch():
+    tx = skada_digits.optimizer(2)
+    weight, moved = np.ones(1, np.float32), []
+    state = tx.init(weight)
+    for _ in range(4):
+        change, state = tx.update(weight, state, weight)
+        moved.append(change)
+    constant = skada_digits.optimizer(100)
+    state = constant.init(weight)
+    for i in range(4):
+        change, state = constant.update(weight, state, weight)
+        np.testing.assert_allclose(moved[i], change * 0.7 ** (i // 2), rtol=1e-6)
+
+
+def test_a_short_run_writes_its_rows(tmp_path):
+    path = tmp_path / "skada.json"
+    given = ["--source", "usps", "--epochs", "1", "--rows", "1700", "--methods", "source", "mcc", "--json", str(path)]
+    skada_digits.main(given)
+    skada_digits.main(given)  # all results are there: nothing runs
+    found = json.loads(path.read_text())
+    assert [(row["pair"], row["method"]) for row in found["rows"]] == [
+        ("USPS to MNIST, 1 of 14 epochs", method) for method in ("source", "mcc")
+    ]
+    assert [look["step"] for look in found["rows"][0]["looks"]] == [1, 2, 3, 4, 5]
+    assert len(path.with_suffix(".partial.jsonl").read_text().splitlines()) == 2
+    jax.clear_caches()
