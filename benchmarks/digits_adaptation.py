@@ -7,7 +7,7 @@
 Real data from `JTL_DATA`: the first 10,000 training and 2,000 test images of each set, those of one channel as they
 are and MNIST in three channels beside MNIST-M. The network is four blocks of 32 filters; with `--network lenet` it is
 SHOT's LeNet of `shot_digits.py`, and the images have 28x28 pixels, or 32x32 beside MNIST-M, with USPS's digits over the
-whole picture as SKADA-Bench has them. Weights of the alignments are the library's defaults, and all methods share one
+whole picture (SKADA-Bench gives them a border: `skada_digits.py`). Weights of the alignments are the library's defaults, and all methods share one
 learning rate. Every run is scored without labels, by all scores of `adaptation_runs.py`, on 1,000 unlabelled training
 images of the target and as many of the source that no method learns from. ONE score then chooses the checkpoint of
 each run, and the method on the pair `--held-out`: the one with the highest mean of Spearman's correlations with the

@@ -1,4 +1,4 @@
-"""jtl: transfer learning for JAX, four families on one objective type and one train step.
+"""jtl: transfer learning for JAX, four families of methods with one objective type and one train step.
 
     import jtl
 

@@ -136,7 +136,7 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
     with _mistakes(FileNotFoundError, FileExistsError, AnotherRun):
         results = recipe.train()
-    settings = f" of the recipe's own settings; with {shlex.join(options)}" if options else ""
+    settings = f" for the recipe's own settings, but run with {shlex.join(options)}" if options else ""
     for claim in results.get("failed", ()):
         print(f"jtl: not as claimed{settings}: {claim}", file=sys.stderr)
     return 1 if results.get("failed") else 0
@@ -164,9 +164,9 @@ def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, *columns: 
         return _told(surface.evaluate)(folder, data, *columns)
     if data is not None:
         raise Mistake(
-            f"{str(checkpoint)!r} does not say its network, so it is not evaluated on other data: give a run of"
-            " `jtl finetune`, what jtl.save wrote, or checkpoints of jtl.Checkpoints(folder, network=loaded);"
-            " a recipe's is evaluated on its own test set, without DATA"
+            f"{str(checkpoint)!r} does not describe its network, so it cannot be evaluated on other data: give a run of"
+            " `jtl finetune`, a folder of jtl.save, or checkpoints of jtl.Checkpoints(folder, network=loaded);"
+            " evaluate a recipe's checkpoint on its own test set, without DATA"
         )
     for name, value in zip(("text", "label", "file"), columns, strict=True):
         if value is not None:
@@ -196,7 +196,7 @@ def _predict(
     with _mistakes(FileNotFoundError):
         network = recipe.network()
     if not network.classes:
-        raise Mistake("this recipe learns classes that are new in each task; it cannot name what is in a single image")
+        raise Mistake("this recipe learns classes that are new in each task, so it cannot classify a single image")
     if text is not None and not network.texts:
         raise Mistake(f"--text {text!r} is a column of texts, and the recipe's network takes files, each by its name")
     with _mistakes(ValueError, OSError):

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
 ROUNDING = 1e-3
-"""By so much a probability may miss [0, 1], as a mixture of labels does in float32."""
+"""How far a probability may lie outside [0, 1], because a mixture of labels is rounded in float32."""
 
 
 def cross_entropy(
@@ -229,8 +229,8 @@ def dice(
     Args:
       logits: z, [batch, ..., classes], at the size of the labels.
       y: integer labels [batch, ...].
-      ignore: the label of pixels that do not count. `finetune(ignore=...)` weighs values of pixels, and this is one of
-        an example.
+      ignore: the label of pixels that do not count. `finetune(ignore=...)` weighs one value per pixel, and this loss
+        has one value per example.
 
     Returns:
       One value per example in [0, 1], [batch], 0 where no pixel counts; NaN where a label lies outside [0, classes).

@@ -48,7 +48,7 @@ class Model(NamedTuple):
 
 
 def from_linen(module: Any) -> Model:
-    """A flax.linen module as a `Model`.
+    """Converts a flax.linen module to a `Model`.
 
     The module is called as `module(x, train=...)`. Its "params" are the parameters, its "batch_stats" the
     statistics, and it draws from the random stream "dropout". Floating inputs are cast to the dtype of the
@@ -108,7 +108,7 @@ def from_linen(module: Any) -> Model:
 
 
 def from_nnx(build: Callable[[Any], Any]) -> Model:
-    """A flax.nnx module as a `Model`.
+    """Converts a flax.nnx module to a `Model`.
 
     Args:
       build: `build(rngs) -> module`, as a class whose only missing argument is `rngs`. The module is called as

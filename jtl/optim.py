@@ -284,10 +284,10 @@ def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: 
 
 
 def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.GradientTransformation:
-    """An optimizer that starts anew at some steps: its moments, and the count that its schedules follow.
+    """An optimizer that is re-initialised at some steps: its moments, and the count that its schedules follow.
 
-    For a loss that changes by a step to another, as that of `jtl.alignments.irm` where its weight jumps: the moments of
-    the old loss would give the first steps of the new one another length.
+    For a loss that changes abruptly, as that of `jtl.alignments.irm` does when its weight jumps: the moments of the old
+    loss would distort the length of the first steps on the new one.
 
     Args:
       tx: an optimizer.

@@ -108,12 +108,12 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
             notes.append(f"{name}: {note}")
     if settings.watch in adaptations.MAXIMISED.get(settings.method, ()):
         notes.append(
-            f"{settings.method} maximises {settings.watch!r} itself: this score does not compare it with other methods,"
-            " nor with the weights before; watch another, as clustering"
+            f"{settings.method} maximises {settings.watch!r} itself: this score cannot compare it with other methods or"
+            " with the weights before adaptation; watch another score, such as clustering"
         )
         say(notes[-1])
     if settings.oracle:
-        notes.append("ORACLE: the checkpoint was chosen by the labels of the target; without them nobody can choose so")
+        notes.append("ORACLE: the checkpoint was chosen by the labels of the target, which are unknown in practice")
     if folded(before):
         notes.append("batch normalisation is folded into these weights: its statistics and scales stay as they are")
     loaded = loaded._replace(variables=before)
@@ -121,7 +121,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     if (mean := scores["after"].get(MEAN_WEIGHT, 1.0)) < FAR or mean > 1 / FAR:
         notes.append(
             f"the source's validation examples have the mean weight {mean:.2g} under the target, which is 1 where the"
-            f" domains overlap: {settings.watch} is that of few examples; watch another score, as clustering"
+            f" domains overlap: {settings.watch} rests on few examples; watch another score, such as clustering"
         )
         say(notes[-1])
     found: list[Any] = []

@@ -27,7 +27,7 @@ class AdaptSettings:
     """Adapt pretrained weights from a labelled folder or table to an unlabelled one; writes a report.
 
     The checkpoint is chosen by a score that reads no label of the target. The source is split by `seed` within each
-    class where it has no folders `train/`, `val/` and `test/`; all of the target is learned from, or its `train/`.
+    class where it has no folders `train/`, `val/` and `test/`; training uses all of the target, or its `train/`.
 
     Args:
       source: as the data of `jtl finetune`.
@@ -36,9 +36,10 @@ class AdaptSettings:
       weights: as of `jtl finetune`.
       method: "source" is fine-tuning without the target, the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
-      weight: of the alignment; None: 1, of afn 0.05, of the pseudo-labels of shot 0.3.
-      watch: the score that chooses the checkpoint. "im" and "bnm" are what methods of these names and shot maximise,
-        so they do not compare these with others. "mixval" is for images and sounds. "oracle" is the accuracy by the
+      weight: of the alignment; None: 1, but 0.05 for afn and 0.3 for the pseudo-labels of shot.
+      watch: the score that chooses the checkpoint. The methods im, bnm and shot maximise "im" or "bnm" themselves, so
+        these scores cannot compare them with other methods.
+        "mixval" is for images and sounds. "oracle" is the accuracy by the
         target's labels, which shows what a perfect choice would be, and the report says so.
       labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.
       ways: what is trained: the last stage and the head, or all.
@@ -49,7 +50,7 @@ class AdaptSettings:
       size: side of the images in pixels; None: the weights' own.
       steps: of training; None: ten epochs of the larger domain, at least 50 steps.
       batch: rows of each domain in a step.
-      learning_rate: the peak of the backbone; that of head and critics is ten times as large.
+      learning_rate: the peak for the backbone; the head and critics use ten times as much.
       scored: rows of the target, drawn at random, that the score reads.
       seed: of the split and of all randomness.
     """

@@ -16,8 +16,8 @@ from jtl.paths import local
 class FewShot:
     """Learn new classes from a few labelled examples of each, in seconds; `jtl predict` then names them.
 
-    The class of an example is that whose mean features are at the smallest angle; with `--steps` the network is
-    fine-tuned on the examples before (P>M>F). The report shows each example as it is predicted from the others.
+    An example gets the class whose mean features are at the smallest angle; with `--steps` the network is first
+    fine-tuned on the examples (P>M>F). The report shows the prediction of each example from the others.
 
     Args:
       weights: a weight file, a folder, `hf:org/name`, `timm:name`, or the folder of a run of `jtl finetune`.
@@ -25,13 +25,14 @@ class FewShot:
         or files.
       query: files or folders of images or sounds, or texts, whose predictions the report shows.
       out: the run's folder; None: `runs/`, the name of the support set, and `-few`.
-      steps: of fine-tuning on the support set, flipped and cropped at random; images only. They may do harm: a note
-        says how many examples each half of the support set names right of the other, without the steps and with.
+      steps: fine-tuning steps on the support set, with random flips and crops; images only. They may reduce the
+        accuracy: a note says how many examples of each half of the support set are classified right from the other
+        half, without and with the steps.
       learning_rate: of fine-tuning, by Adam.
       text: the column of the texts of tables, of the support set and of queries.
       label: the column of the labels of a table.
       file: the column of the paths of images or sounds, where the support set is a table of files.
-      arch: the network, where a weight file does not say it, and its names fit several.
+      arch: the network's name, if the weight file does not give it and its tensor names fit several networks.
       size: side of the images in pixels; None: the weights' own.
       seed: of fine-tuning.
     """

@@ -64,8 +64,8 @@ def texts_in_tables(
         if suffix in (*TABLES, ".txt") and not os.path.exists(path) and len(given.splitlines()) == 1:
             what = "table" if suffix in TABLES else "file"
             raise FileNotFoundError(
-                f"the {what} {path!r} does not exist; if it is a text that ends so, give it in a file of texts, one"
-                " a line"
+                f"the {what} {path!r} does not exist; if it is a text that ends like this, put it into a file"
+                " with one text per line"
             )
         if there and suffix in TABLES:
             for row in rows(Path(path), (column,), options, mark):

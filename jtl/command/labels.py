@@ -28,8 +28,8 @@ def refuse_numbers(labels: Sequence[str], path: Path) -> None:
     if len(names) > FEW or _fractions(numbers):
         raise ValueError(
             f"{str(path)!r} has {len(names)} different numbers as labels of {len(labels)} examples, as {labels[0]!r}:"
-            " jtl predicts one of a few classes for each example, and each number would be a class. To predict numbers"
-            " use jtl.tasks.regression in Python; numbers that are names of classes need a word before them"
+            " jtl predicts one of a few classes for each example, and each number would be a class. To predict numbers,"
+            " use jtl.tasks.regression in Python; if the numbers are names of classes, put a word before them"
         )
 
 

@@ -56,7 +56,7 @@ class Inputs:
         else:
             many = sum(pixels.turned(item) for item in items)
             what = f"{many} of {len(items)} images have a stored orientation (EXIF) that is not applied"
-            return f"{what}: turn the files if the network should see them upright" if many else None
+            return f"{what}: rotate the files if the network should see them upright" if many else None
         what = "sounds" if self.tokens is None else "texts"
         return f"{many} of {len(items)} {what} are longer than {most}: the rest of these is not used" if many else None
 
@@ -80,8 +80,8 @@ class Inputs:
         for item, row in zip(items, rows, strict=True):
             if row.shape != rows[0].shape:
                 raise ValueError(
-                    f"these weights take images as they are, and {str(item)!r} has {row.shape[0]} x {row.shape[1]}"
-                    f" pixels, {str(items[0])!r} {rows[0].shape[0]} x {rows[0].shape[1]}: give --size"
+                    f"these weights do not resize images, and {str(item)!r} has {row.shape[0]} x {row.shape[1]} pixels,"
+                    f" but {str(items[0])!r} has {rows[0].shape[0]} x {rows[0].shape[1]}: give --size"
                 )
         seen = np.stack(rows)
         mean, std = self.preprocessing.mean, self.preprocessing.std
@@ -150,7 +150,7 @@ def _loaded(
     if arch is None and (not path.is_dir() or described(path) is None):
         found = [fit for fit in fits(path, read(path)) if not fit.misfits and not fit.absent]
         if not found:
-            raise ValueError(f"no network that jtl knows fits {weights!r} whole: give --arch, or see `jtl inspect`")
+            raise ValueError(f"no network that jtl knows fits all of {weights!r}: give --arch, or see `jtl inspect`")
         arch = found[0].name
     options: dict[str, Any] = {}
     if classes is not None:

@@ -86,15 +86,15 @@ def sweep(
 ) -> tuple[str, tuple]:
     """Run a command over a grid of options and rank the runs: `jtl sweep OUT --grid ... -- adapt SOURCE TARGET ...`.
 
-    What follows `--` is `adapt`, `finetune` or `train` with its own words, without the options of the grid. Runs that
-    differ only in `seed` are ranked by their mean. A sweep that was stopped goes on with the same words. A run that
-    fails does not end it: it ranks last, and the exit status is 1.
+    After `--` give `adapt`, `finetune` or `train` with its arguments, without the options of the grid. Runs that differ
+    only in `seed` are ranked by their mean. To resume a sweep that was stopped, repeat the same command. A run that
+    fails does not end the sweep: it ranks last, and the exit status is 1.
 
     Args:
-      out: the folder of the sweep, with one of each run.
+      out: the folder of the sweep; each run has a folder in it.
       grid: options and their values, as `method=mcc,dann seed=0,1,2`, of a flag `balanced=true,false`.
       by: the number that ranks; None: the score that `jtl adapt` watches, or the validation accuracy of `jtl finetune`.
-      low: a low number is good; it is known of the scores of `jtl adapt`.
+      low: lower is better; set automatically for the scores of `jtl adapt`.
     """
     return "sweep", (out, grid, by, low)
 
@@ -111,16 +111,16 @@ def features(
     cache: Path | None = None,
     file: str | None = None,
 ) -> tuple[str, tuple]:
-    """The features of images, sounds or texts by pretrained weights, as an .npz.
+    """Extract features of images, sounds or texts with pretrained weights, into an .npz file.
 
     Args:
       inputs: files or folders of images or sounds, labelled or not; with --text or --file one table.
-      weights: as of `jtl finetune`.
+      weights: a weight file, a folder, a run's folder, `hf:org/name` or `timm:name`.
       out: the file to write.
       arch: as of `jtl finetune`.
       size: as of `jtl finetune`.
       text: the column of a table of texts.
-      layers: features of the backbone by name, averaged over positions, side by side; none for what a head reads.
+      layers: names of backbone features, averaged over positions and concatenated; by default what the head reads.
       cache: a folder that keeps the features of each batch: a killed command resumes, and a second one on the same
         weights, preprocessing and inputs does not run the network again.
       file: the column of the paths of a table of images or sounds.
@@ -144,7 +144,7 @@ def rank(
     cache: Path | None = None,
     file: str | None = None,
 ) -> tuple[str, tuple]:
-    """Which pretrained weights suit labelled data: LogME, H-score, TransRate, NCE and LEEP, without training.
+    """Rank pretrained weights for labelled data by LogME, H-score, TransRate, NCE and LEEP, without training.
 
     Args:
       data: of split data `train` is used.
@@ -167,7 +167,7 @@ def export(
     /,
     format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
 ) -> tuple[str, tuple]:
-    """The network of a run in the files of another library.
+    """Export the network of a run in the format of another library.
 
     Args:
       run: the folder of a run of `jtl finetune` or `jtl adapt`, or one that `jtl.save` wrote.
@@ -186,14 +186,14 @@ def evaluate(
     label: str | None = None,
     file: str | None = None,
 ) -> tuple[str, tuple]:
-    """Scores on labelled data, or those of a recipe's checkpoint on its test set.
+    """Evaluate a saved network on labelled data, or a recipe's checkpoint on its test set.
 
     Args:
       run: the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, one that `jtl.save` wrote, or that of
         a recipe's checkpoints.
       data: a folder of class folders, or a table; not for a recipe.
-      recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-      text: a table's column of texts; the run's own where it is not given, else "text".
+      recipe: the .py file of the run's recipe, whose code is executed; not needed for jtl's own recipes.
+      text: a table's column of texts; by default the one of the run, else "text".
       label: a table's column of labels; likewise, else "label".
       file: a table's column of the paths of images or sounds; the run's own where it is not given.
     """
@@ -214,11 +214,12 @@ def predict(
 
     Args:
       run: as of `jtl eval`.
-      inputs: files of images or sounds, or tables of these; for a network of texts a text each, or files: tables,
-        or one a line.
+      inputs: files or folders of images or sounds, or tables of these; for a text network, texts, files with one text
+        per line, or tables.
       top: how many classes to name for each.
       recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
-      csv: also write all shares into this file, beside the other columns of a table; not for a recipe.
+      csv: also write the shares (probabilities) of all classes to this file, with the other columns of a table; not for
+        a recipe.
       text: the column of tables of texts; the run's own where it is not given, else "text".
       file: the column of tables of images or sounds; likewise.
     """
@@ -231,10 +232,10 @@ def describe(recipe: Which) -> tuple[str, tuple]:
 
 
 def models(pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*", /) -> tuple[str, tuple]:
-    """The networks whose weights jtl reads: sizes, costs, naming schemes.
+    """List the networks whose weights jtl reads, with sizes, costs and naming schemes.
 
     Args:
-      pattern: of names or families, as "vit_*" or "resnet"; the default counts all of them.
+      pattern: a pattern of names or families, such as "vit_*" or "resnet"; the default lists all of them.
     """
     return "models", (pattern,)
 

@@ -27,7 +27,7 @@ def refuse_broken(files: Sequence[Path]) -> None:
     if wrong:
         more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
         lines = "".join(f"\n  {line}" for line in [*wrong[:SHOWN], *more])
-        raise ValueError(f"{len(wrong)} of {len(files)} images cannot be read; take them away, or mend them:{lines}")
+        raise ValueError(f"{len(wrong)} of {len(files)} images cannot be read; remove or repair them:{lines}")
 
 
 def _checked(file: Path) -> str | None:

@@ -17,8 +17,8 @@ def saved(run: Path) -> Path | None:
     run = run.expanduser()
     if not run.exists():
         raise FileNotFoundError(
-            f"{str(run)!r} does not exist: give the folder of a run, as a command tells it at its end, or one of"
-            " jtl.save or jtl.Checkpoints"
+            f"{str(run)!r} does not exist: give the folder of a run, which the command prints at its end, or a folder"
+            " of jtl.save or jtl.Checkpoints"
         )
     if read(run) is not None:
         return run / "model"

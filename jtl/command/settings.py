@@ -30,31 +30,31 @@ class Settings:
     Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
     class: 70, 15 and 15 percent.
 
-    Each example has one class of a few. To predict numbers, or several labels of an example, use `jtl.tasks.regression`
+    Each example has exactly one class. To predict numbers, or several labels per example, use `jtl.tasks.regression`
     and `jtl.tasks.multi_label` in Python.
 
     Args:
       data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
         .parquet.
-      weights: a weight file, a folder, that of a run of `jtl finetune` too, `hf:org/name` or `timm:name`.
+      weights: a weight file, a folder, the folder of a run of `jtl finetune`, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
-      ways: what is trained: the head on features that are computed once, the last stage too, or all. The head's
-        penalty is chosen by five folds, or by the validation examples where these are given.
+      ways: what is trained: only the head, on features that are computed once; also the last stage; or everything. The
+        head's penalty is chosen by five-fold cross-validation, or by the validation examples if they are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
       file: the column of the paths of images or sounds, for a table of files; they begin in the table's folder.
-      group: what belongs together goes into one split: a table's column, or a regex that is found in the names of
-        files, as "_(.*)_" for the speaker of `7_george_3.wav`.
-      arch: the network, where a weight file does not say it, and its names fit several.
+      group: keeps each group in one split: a table's column, or a regex that is searched in the file names, such as
+        "_(.*)_" for the speaker in `7_george_3.wav`.
+      arch: the network's name, if the weight file does not give it and its tensor names fit several networks.
       size: side of the images in pixels; None: the weights' own.
-      steps: of training after the head's; None: ten epochs, at least 50 steps.
-      batch: rows of a step.
-      learning_rate: the peak for what is below the head.
-      find_rate: take a tenth of the rate of the lowest loss in a range test (`jtl.lr_find`) in its place.
-      patience: evaluations without a new best until the run stops, by the accuracy, and of equal ones by the loss;
-        there are ten to twenty evaluations in a run, and one a step where it has fewer steps.
+      steps: training steps after the head is fitted; None: ten epochs, but at least 50 steps.
+      batch: examples per step.
+      learning_rate: the peak for ways "last" and "all".
+      find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`) instead of `learning_rate`.
+      patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss; there are
+        ten to twenty evaluations in a run, and one per step if it has fewer steps.
       balanced: weigh classes by the inverse of their frequency.
-      seed: of the split and of all randomness.
+      seed: the seed of the split and of all other randomness.
     """
 
     data: Annotated[
@@ -90,7 +90,7 @@ class Settings:
             raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
         if self.ways == "head" and self.find_rate:
             raise ValueError(
-                "find_rate with ways='head': the head alone is fitted at a rate of its own; give other ways"
+                "find_rate with ways='head': the head alone is fitted without a learning rate; give other ways"
             )
         for name in ("learning_rate", "patience"):
             if self.ways == "head" and getattr(self, name) != getattr(type(self), name):
@@ -100,8 +100,8 @@ class Settings:
                 )
         if self.ways == "head" and self.steps is not None:
             raise ValueError(
-                f"steps={self.steps} with ways='head': the head alone is fitted on features, in no such steps; give"
-                " ways='last' or 'all', or no steps"
+                f"steps={self.steps} with ways='head': the head alone is fitted to its optimum, without steps; give"
+                " ways='last' or 'all', or omit steps"
             )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: give 0 or more")

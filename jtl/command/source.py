@@ -111,7 +111,7 @@ def read(
     found = {"train": first, **{n: examples(p, first.classes) for n, p in parts.items() if n != "train"}}
     for name, part in found.items():
         if not len(part):
-            raise ValueError(f"the split {str(parts[name])!r} holds no example: fill it, or take it away")
+            raise ValueError(f"the split {str(parts[name])!r} holds no example: add some, or remove the split")
         if part.kind != first.kind:
             raise ValueError(f"{str(parts[name])!r} holds {part.kind}, and {str(parts['train'])!r} {first.kind}")
     return found
@@ -138,8 +138,7 @@ def parts_of(root: Path, tables: bool = False) -> dict[str, Path]:
             continue
         if name in found:
             raise ValueError(
-                f"the split {name!r} of {str(root)!r} is there twice, as {found[name].name!r} and {place.name!r}:"
-                " keep one"
+                f"{str(root)!r} has the split {name!r} twice, as {found[name].name!r} and {place.name!r}: keep one"
             )
         found[name] = place
     if "train" in found and found["train"].is_dir():
@@ -189,7 +188,7 @@ def refuse_none(found: Sequence[Path], places: Sequence[str], suffixes: Sequence
     """
     if not found:
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
-        raise FileNotFoundError(f"no {what} in {list(places)}; suffixes are {tuple(suffixes)}")
+        raise FileNotFoundError(f"no {what} in {list(places)}; the suffixes that jtl reads are {tuple(suffixes)}")
 
 
 def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
@@ -274,7 +273,7 @@ def _table(
     if lost := [i for i, name in enumerate(given) if name in ("nan", "NaN")]:
         raise ValueError(
             f"{places(path, [found[i].line for i in lost])} the {label!r} {given[lost[0]]!r}, as a missing number is"
-            " written: leave these rows out, or give a class of that name another one"
+            " written: remove these rows, or rename a class of that name"
         )
     names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
     if classes is None:
@@ -312,5 +311,5 @@ def _one_number_each(classes: Sequence[str], path: Path) -> None:
         if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(Decimal(name), name) != name:
             raise ValueError(
                 f"{str(path)!r} has the labels {numbers[Decimal(name)]!r} and {name!r}, which are one number: write it"
-                " in one way, or name the classes in words"
+                " the same way everywhere, or use words as class names"
             )

@@ -20,7 +20,7 @@ class Drawn:
       source: a tree of arrays to draw from; put on the device once.
       tasks: of the global batch; the processes share them.
       seed: step s draws from `rng.stream(key(seed), "episodes", s)`.
-      steps: what `len` says, as an epoch has no meaning here.
+      steps: the value of `len`, because an epoch has no meaning here.
       process: index and count of the processes; None asks jax when the first batch is drawn.
 
     Raises:

@@ -143,7 +143,7 @@ class episodes(Drawn):
       query: examples of each to be judged on.
       tasks: episodes of the global batch; the processes share them.
       seed: of the draws; step s draws from `rng.stream(key(seed), "episodes", s)`.
-      steps: what `len` says, as an epoch has no meaning here.
+      steps: the value of `len`, because an epoch has no meaning here.
       rotations: see `sample`.
       augment: see `sample`.
       process_index: None asks jax when the first batch is drawn.

@@ -13,7 +13,7 @@ def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
 
     Each domain cycles through its own epochs, so sizes and batch sizes may differ. An epoch of the pair, `len(pair)`,
     is that of the longer domain. A target that is shuffled, as of `arrays`, `folder` or `by_length`, is reshuffled
-    with a seed derived from its own, so that equal seeds do not bind source and target rows together for ever.
+    with a seed derived from its own, so that equal seeds do not pair the same source and target rows in every epoch.
 
     Args:
       source: a data set of {"x", "y", "mask"}.

@@ -61,7 +61,7 @@ class Pretrained(NamedTuple):
       head: the classifier on the pooled features, a linear layer, or the mean of a distilled DeiT's two; the identity
         where the file has none and none was asked for.
       variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays or by `sharding`.
-      preprocessing: what images or sounds go through; None where nothing beside the weights says it.
+      preprocessing: how images or sounds are preprocessed; None if no file beside the weights says it.
       labels: the names of the head's classes; None where nothing says them.
       config: the measures of the network, by the names of transformers' `config.json`.
       naming: the naming scheme of the file.
@@ -122,8 +122,8 @@ def load(
       source: a weight file (safetensors, PyTorch's .pth/.pt/.th/.bin, .npz), a folder with one beside its
         `config.json` (of OpenCLIP: `open_clip_config.json`), the folder of `jtl.Checkpoints`, `hf:org/name` or
         `timm:name` (the Hub's local cache first; with `HF_HUB_OFFLINE` set the network is never touched).
-      arch: where no `config.json` says it: a name as "resnet50", "vit_base_patch16_224" or "cifar_resnet20", or
-        a mapping as such a `config.json`.
+      arch: the network, if no `config.json` describes it: a name such as "resnet50", "vit_base_patch16_224" or
+        "cifar_resnet20", or a mapping like such a `config.json`.
       classes: how many, or their names; None as in the file, which may have no head. A number of classes for a head
         that is re-initialised leaves them without names.
       image: side of the images in pixels, if it differs from the weights': `preprocessing` resizes and crops to it in
@@ -152,7 +152,8 @@ def load(
       FileNotFoundError: the path does not exist.
       WeightFileError: the file is damaged, malicious or of another kind.
       WeightNameError: the file and the network do not fit; all names are listed.
-      ValueError: the network is not said, not known, or a variant that jtl's is not; or its weights are quantised.
+      ValueError: the network is not named, not known, or a variant that jtl does not have; or its weights are
+        quantised.
 
     Example:
       >>> import json, tempfile, jax, jtl, numpy as np

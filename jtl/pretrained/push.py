@@ -20,7 +20,7 @@ def push(
 ) -> str:
     """Uploads a folder that `jtl.save` wrote to a repository of the Hub, created if it does not exist.
 
-    Who may write is the Hub's business: `hf auth login`, or a token in `HF_TOKEN`.
+    The Hub checks who may write: log in by `hf auth login`, or set a token in `HF_TOKEN`.
 
     Args:
       repo: `org/name`.

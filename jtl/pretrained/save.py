@@ -60,11 +60,11 @@ def save(
     `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
 
     Args:
-      directory: created if it does not exist; an earlier save in it is replaced, all at once: who is killed leaves
-        the old one or the new one (where the folder itself can be renamed, which a mounted one cannot).
+      directory: created if it does not exist; an earlier save in it is replaced atomically: a process that is killed
+        leaves the old one or the new one (if the folder itself can be renamed, which a mount point cannot).
       pretrained: what `jtl.load` gave.
-      variables: what training made of its variables; None for those it came with. Of another head than that of
-        `jtl.load` they are saved with it, `pretrained._replace(head=...)`: what it reads is a part of the network.
+      variables: the variables after training; None for those that were loaded. If their head is not the one of
+        `jtl.load`, give it too, `pretrained._replace(head=...)`: the features that it reads are a part of the network.
       format: the naming scheme: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
       card: what to write as `README.md`; None leaves what is there.
 

@@ -28,7 +28,7 @@ def interpolate(a: Tree, b: Tree, share: float) -> Tree:
 
     Args:
       a: parameters, or `jtl.Variables`, of the pretrained network.
-      b: those of the fine-tuned one; of a zero-shot classifier's fine-tuning they have the same tree.
+      b: those of the fine-tuned network, with the same tree, as after fine-tuning a zero-shot classifier.
       share: s in [0, 1]; 0 is a, 1 is b.
 
     Raises:
@@ -50,8 +50,8 @@ def interpolate(a: Tree, b: Tree, share: float) -> Tree:
 def greedy_soup(candidates: Sequence[Tree], score: Callable[[Tree], float]) -> Soup:
     """Averages parameters greedily: best first, each next one is kept if the average does not get worse with it.
 
-    The soup is on the validation data never worse than the best candidate. Running statistics of BatchNorm do not
-    average: soup the parameters alone, and let `score` compute the statistics anew.
+    On the validation data the soup is never worse than the best candidate. Running statistics of BatchNorm cannot be
+    averaged: average the parameters only, and let `score` recompute the statistics.
 
     Args:
       candidates: parameters of networks fine-tuned from one start, at least one.

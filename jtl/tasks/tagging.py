@@ -23,8 +23,8 @@ def tagging(
 ) -> Task:
     """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every token i that has a tag.
 
-    Inputs and labels come from `jtl.preprocess.words.words` and `word_labels`: the first token of a word bears its tag,
-    and the others -100.
+    Inputs and labels come from `jtl.preprocess.words.words` and `word_labels`: the first token of a word has the word's
+    tag, and the others have -100.
 
     Args:
       tags: their names, as "O", "B-person", "I-person"; the label of a token is the place of its tag. A network with

@@ -32,8 +32,9 @@ class Validation:
       objective: in evaluation mode, as `methods.finetune.evaluation(...)`.
       data: a data set; each evaluation goes through all of it.
       every: steps between evaluations; None: an epoch of the training data.
-      watch: the number that names the best checkpoint and stops early; of a metric with several results `name/result`.
-      mode: whether it should be small or large; only of "loss" it need not be said.
+      watch: the number that selects the best checkpoint and decides early stopping; for a metric with several results,
+        `name/result`.
+      mode: "min" or "max", which is better; it may be omitted only for "loss".
       patience: stop after so many evaluations in a row without a new best; None never does.
       also: functions of the variables, each a dict of more numbers by name, as those that need all rows at once
         (`jtl.collect`).

@@ -106,12 +106,12 @@ def fit(
       refresh: what changes the state between steps.
       records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
       hooks: called with a `Moment` after the metrics of each step are read, in every process.
-      progress: whether to show progress on standard output, after how many parameters are trained and how many there
-        are.
+      progress: whether to show progress on standard output, which begins with the numbers of trained and of all
+        parameters.
 
     Raises:
-      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint; also where the last update
-        alone made the state so, which no loss has seen.
+      NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint; also if only the last update
+        made the state non-finite, which no loss has seen.
       ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
         for a label that means another class in the validation's or in the network, for fewer steps than were already
         taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
@@ -135,8 +135,8 @@ def fit(
     at_least_one(steps, "steps", "a run takes at least one step")
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TypeError(
-            f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data):"
-            " a run that resumes goes on at its step"
+            f"the data are a {type(data).__name__}: give a data set, of which fit takes data[step] and len(data),"
+            " because a resumed run continues at its step"
         )
     if not len(data):
         raise ValueError("the data to train on are empty: len(data) is 0 batches an epoch")
@@ -180,7 +180,7 @@ def fit(
         overdue = run.resume(at)
         stopped = "patience" if run.over(at) else "steps"
         if not overdue and (at == steps or stopped == "patience"):
-            display.say(f"nothing is left to do: {steps} steps were taken, or patience was at its end")
+            display.say(f"nothing is left to do: all {steps} steps were taken, or patience ran out earlier")
             return Fitted(state, [], run.best, stopped, 0.0)
         stop = stack.enter_context(StopRequest(mesh)) if checkpoints is not None else None
         if checkpoints is not None:
@@ -352,8 +352,8 @@ class _Run:
     def fail(self, what: str, state: State, now: int, labels: str = "") -> None:
         bad = [path for path in infinite(state) if path not in self.not_finite]
         where = (
-            f"the whole state is still finite after step {now}, so look at the batch: its numbers, and its labels, of"
-            f" which those outside [0, classes) give NaN {labels}".rstrip()
+            f"the whole state is still finite after step {now}, so check the batch: its inputs, and its labels, because"
+            f" labels outside [0, classes) give NaN {labels}".rstrip()
             if not bad
             else f"the first bad array after step {now} is {bad[0]!r} of {len(bad)}: a lower learning rate may help"
         )

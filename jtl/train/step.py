@@ -104,12 +104,12 @@ def make_step(
         those of each part, and running statistics move once per part.
       dtype: compute in this dtype (`jnp.bfloat16`): parameters are cast on the way in, they and their gradients
         stay float32, and so does everything that `jtl.losses` computes.
-      clip: the largest global norm of a turn's gradient; the norm before is in the metrics.
+      clip: a turn's gradient is clipped to this global norm; the norm before clipping is in the metrics.
       ema: decay of a moving average of the trainable leaves, in [0, 1). None: of a schedule-free optimizer
         (`optax.contrib.schedule_free`) the averages x that it is to be evaluated at; of others there is none.
       frozen: "evaluation", or "training" where frozen modules are to run as in training: BatchNorm then normalises by
         the batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen.
-        It is nothing to objectives over tasks (`jtl.meta`), which adapt again after training: see there.
+        It has no effect on objectives over tasks (`jtl.meta`), which adapt again after training: see there.
 
     Raises:
       ValueError: for counts of objectives, optimizers and masks that differ, numbers out of range, or a dtype that is

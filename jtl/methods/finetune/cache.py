@@ -25,7 +25,7 @@ class Cache:
     features are read), the kind of device, the names, types and bits of all variables, and those of x. A change of any
     of these is another name, so an old result is never taken for a new one; another version of jax, which may write the
     program in other words, computes again. A file is renamed into place when it is complete, so a killed run resumes
-    behind its last batch. One that is damaged is told and computed again. Nothing is deleted.
+    after its last batch. A damaged file causes a warning and is computed again. Nothing is deleted.
 
     Args:
       folder: of the cache, made where it does not exist; several networks and data sets may share it.

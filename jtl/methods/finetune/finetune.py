@@ -29,8 +29,9 @@ def finetune(
     """The objective of supervised training: `Σ_i w_i ℓ(net(x)_i, y_i) / Σ_i w_i` over elements i.
 
     An element is an example, a token, a frame or a pixel: whatever the loss gives a value for. Its weight is the
-    row's `mask`, times the batch's `weights` where there are any, times 0 where its label is `ignore`. What learns is
-    the step's business: `make_step(..., trainable=select("head/.*"))` trains the head alone. Pre-training is the same
+    row's `mask`, times the batch's `weights` where there are any, times 0 where its label is `ignore`. The step decides
+    which parameters are trained: `make_step(..., trainable=select("head/.*"))` trains the head alone.
+    Pre-training is the same
     from random weights.
 
     Args:
@@ -73,7 +74,7 @@ def evaluation(
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     ignore: int | None = None,
 ) -> Objective:
-    """The objective of `finetune` in evaluation mode: running statistics, no dropout, nothing changes.
+    """The objective of `finetune` in evaluation mode: running statistics are used and not updated; no dropout.
 
     Example:
       >>> import jtl

@@ -64,8 +64,9 @@ def adapt_to(
     Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task. Between the steps
     parameters are float32 (float64 where they are) whatever the objective computes in, so that small ones add up.
 
-    What is fast is a pattern: all parameters (MAML), `select("head/.*")` (ANIL), `select("backbone/.*")` (BOIL),
-    adapters alone. What is not adapted is held constant in the inner loop and learns in the outer one.
+    A pattern selects what the inner loop adapts: all parameters (MAML), `select("head/.*")` (ANIL),
+    `select("backbone/.*")` (BOIL), adapters alone. All other parameters are held constant in the inner loop and trained
+    in the outer one.
 
     Args:
       inner: any objective; it is given the support set as its batch.

@@ -48,8 +48,9 @@ def cross_fitted_ratio(
 ) -> Float[np.ndarray, " n"]:
     """The density ratio at each source row, by a classifier that was not fitted on it.
 
-    A classifier knows the rows that it was fitted on for the source's, the better the more features there are. So their
-    ratio falls towards 0 where the domains are equal. Here each half of both domains is weighed by a classifier of the
+    A classifier recognises the rows that it was fitted on as the source's; the more features there are, the better. So
+    their ratio falls towards 0 even where the domains are equal.
+    Here each half of both domains is weighed by a classifier of the
     other half, whose penalty has the lowest log loss there. Among the penalties is infinity, which gives all rows the
     weight 1: so do domains that nothing tells apart.
 

@@ -30,8 +30,9 @@ from jtl.weights.formats.errors import WeightFileError
 class Checkpoints:
     """The checkpoints of one run, each a folder `step_00000040` of one directory.
 
-    A folder counts once its manifest is there, which is written last: a process killed in the middle of a
-    save leaves the checkpoints before it as they were. Parameters that the run does not train are written once, into a
+    A folder is a valid checkpoint once it has its manifest, which is written last: a process that is killed in the
+    middle of a save leaves the earlier checkpoints intact.
+    Parameters that the run does not train are written once, into a
     folder `frozen_…` of the same directory, which the steps name. In a run of several processes all of them call
     `save`, `wait` and `restore`, on one shared directory. As a context manager it waits for the last save at the end,
     also where an error ends it.
@@ -290,9 +291,9 @@ class Checkpoints:
             what = identity.told(identity.differences(about["run"], run))
         if agreed(int(bool(what))):
             raise identity.AnotherRun(
-                f"the run in {self.directory} is another one, so this does not resume it; then -> now:"
+                f"the run in {self.directory} is another one, so it cannot be resumed here; then -> now:"
                 f" {what or 'as process 0 says'}. Give this run a folder of its own, or the old settings; more steps"
-                " are fine"
+                " are allowed"
             )
 
     def _save_frozen(self, leaves: dict[str, jax.Array]) -> str:
