@@ -6,15 +6,16 @@
 
 Real data from `JTL_DATA`: the first 10,000 training and 2,000 test images of each set, those of one channel as they
 are and MNIST in three channels beside MNIST-M. The network is four blocks of 32 filters; with `--network lenet` it is
-SHOT's LeNet of `shot_digits.py`, and the images have 28x28 pixels, or 32x32 beside MNIST-M, with USPS's digits over the
-whole picture (SKADA-Bench gives them a border: `skada_digits.py`). Weights of the alignments are the library's defaults, and all methods share one
-learning rate. Every run is scored without labels, by all scores of `adaptation_runs.py`, on 1,000 unlabelled training
-images of the target and as many of the source that no method learns from. ONE score then chooses the checkpoint of
-each run, and the method on the pair `--held-out`: the one with the highest mean of Spearman's correlations with the
-test accuracy on the OTHER pairs, over methods at their last step. Beside it stand the last step, and the best
-checkpoint by the target's test labels (ORACLE); `oracle` learns from the target's labels in the source's place. The
-baseline is `finetune` on the source, so that no row of the target enters its BatchNorm. SHOT and AdaBN begin with its
-last step; SHOT then takes half as many steps. Writes JSON, and Markdown tables made from it.
+SHOT's LeNet of `shot_digits.py`, and the images have 28x28 pixels, or 32x32 beside MNIST-M, with USPS's digits over
+the whole picture (SKADA-Bench gives them a border: `skada_digits.py`). Weights of the alignments are the library's
+defaults, and all methods share one learning rate. Every run is scored without labels, by all scores of
+`adaptation_runs.py`, on 1,000 unlabelled training images of the target and as many of the source that no method learns
+from. ONE score then chooses the checkpoint of each run, and the method on the pair `--held-out`: the one with the
+highest mean of Spearman's correlations with the test accuracy on the OTHER pairs, over methods at their last step.
+Beside it stand the last step, and the best checkpoint by the target's test labels (ORACLE); `oracle` learns from the
+target's labels in the source's place. The baseline is `finetune` on the source, so that no row of the target enters
+its BatchNorm. SHOT and AdaBN begin with its last step; SHOT then takes half as many steps. Writes JSON, and Markdown
+tables made from it.
 """
 
 import argparse

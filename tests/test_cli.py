@@ -92,7 +92,8 @@ def test_a_recipe_file_runs_with_options_and_its_claims_set_the_exit_code(mine, 
     assert cli.main(["train", mine, "--rate", "2.5"]) == 0
     assert capsys.readouterr().out == "rate 2.5\n"
     assert cli.main(["train", mine, "--no-claim"]) == 1
-    assert "not as claimed for the recipe's own settings, but run with --no-claim: claim is false" in capsys.readouterr().err
+    told = "not as claimed for the recipe's own settings, but run with --no-claim: claim is false"
+    assert told in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_resume_is_told_without_a_traceback(tmp_path, capsys):
