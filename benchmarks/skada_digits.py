@@ -50,7 +50,8 @@ class _Convolutions(nn.Module):
     @nn.compact
     def __call__(self, x: Any, train: bool) -> dict[str, Any]:
         for i, features in enumerate((32, 64)):
-            x = nn.relu(Conv(features, 3, padding=0, bias=True, name=f"conv{i + 1}")(x))
+            patches = i > 0  # a fifth less time on a CPU, but for one channel
+            x = nn.relu(Conv(features, 3, padding=0, bias=True, patches=patches, name=f"conv{i + 1}")(x))
         x = nn.Dropout(0.25, deterministic=not train)(max_pool(x)).reshape(len(x), -1)
         x = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Dense(128, name="dense")(x)))
         return {"pooled": x}
