@@ -222,7 +222,7 @@ def inputs_of(
         if isinstance(sound, LogMel):
             return Inputs(sound=sound), loaded
         if sound.masked or seconds is None:
-            heard = [len(audio.read(item, sound.rate)) for item in (*items, *(others if sound.masked else ()))]
+            heard = [audio.length(item, sound.rate) for item in (*items, *(others if sound.masked else ()))]
             seconds = min(SECONDS, max(heard) / sound.rate) if heard else None
         return Inputs(sound=sound, seconds=seconds), loaded
     if kind == "texts":
