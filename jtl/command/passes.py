@@ -1,6 +1,7 @@
 """One pass of a network over examples, in batches of few shapes, so with few compilations."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 from jtl.command.model import Inputs
 from jtl.data.lengths import bucket, cut, extent
 from jtl.methods.finetune.cache import compiled
-from jtl.model import Variables
-from jtl.networks import part
+from jtl.model import Model, Variables
+from jtl.networks import network, part
 from jtl.pretrained.load import Pretrained
 from jtl.reads import Read
 
@@ -53,8 +54,8 @@ def shortened(x: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarra
 
 def logits(loaded: Pretrained, inputs: Inputs) -> Callable[[Sequence[Any]], np.ndarray]:
     """A function of examples: the network's outputs [rows, classes] in evaluation mode."""
-    run = jax.jit(lambda v, x: loaded.network.apply(v, x, train=False)[0].output)
-    return lambda items: through(lambda x: run(loaded.variables, x), inputs, items)
+    run = _logits(loaded.backbone, loaded.head)
+    return lambda items: through(compiled(run, loaded.variables, None), inputs, items)
 
 
 def features(
@@ -68,13 +69,9 @@ def features(
       read: other features than the head's.
       cache: a folder that keeps them; see `jtl.finetuning.Cache`.
     """
-    reads = loaded.head.reads if read is None else read
-
-    def run(variables: Variables, x: Any) -> Any:
-        return reads(loaded.backbone.apply(variables, x, train=False)[0], x)
-
-    of = compiled(run, part(loaded.variables, "backbone"), cache)
-    return lambda items: through(of, inputs, items)
+    run = _features(loaded.backbone, loaded.head.reads if read is None else read)
+    own = part(loaded.variables, "backbone")
+    return lambda items: through(compiled(run, own, cache), inputs, items)
 
 
 def with_logits(
@@ -86,5 +83,23 @@ def with_logits(
         found = loaded.network.apply(variables, x, train=False)[0]
         return {"features": found.read, "logits": found.output}
 
-    of = compiled(run, loaded.variables, cache)
-    return lambda items: through(of, inputs, items)
+    return lambda items: through(compiled(run, loaded.variables, cache), inputs, items)
+
+
+# jax compiles a function once for equal shapes, so a network with other weights must come as the same function.
+@lru_cache(maxsize=8)
+def _logits(backbone: Model, head: Model) -> Callable[[Variables, Any], Any]:
+    net = network(backbone=backbone, head=head)
+
+    def run(variables: Variables, x: Any) -> Any:
+        return net.apply(variables, x, train=False)[0].output
+
+    return run
+
+
+@lru_cache(maxsize=8)
+def _features(backbone: Model, read: Read) -> Callable[[Variables, Any], Any]:
+    def run(variables: Variables, x: Any) -> Any:
+        return read(backbone.apply(variables, x, train=False)[0], x)
+
+    return run

@@ -84,6 +84,33 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
       >>> audio.read(file, 16000).shape
       (1600,)
     """
+    wave, own = _decoded(file)
+    return resample(wave, own, rate)
+
+
+def length(file: str | Path | bytes, rate: int) -> int:
+    """The number of samples that `read` gives, without resampling; the whole file is decoded, and checked as there.
+
+    Raises:
+      FileNotFoundError: as `read`.
+      ValueError: as `read`.
+      NotInstalled: as `read`.
+
+    Example:
+      >>> import tempfile, numpy as np, soundfile
+      >>> from jtl.preprocess import audio
+      >>> file = tempfile.mkdtemp() + "/tone.wav"
+      >>> soundfile.write(file, np.zeros(800), 8000)
+      >>> audio.length(file, 16000)
+      1600
+    """
+    wave, own = _decoded(file)
+    up, down = _factors(own, rate)
+    return -(-len(wave) * up // down)  # rounded up, as by the filter
+
+
+def _decoded(file: str | Path | bytes) -> tuple[Wave, int]:
+    """The samples of a file at its own sampling rate, and this rate."""
     soundfile = _soundfile()
     name = "the sound" if isinstance(file, bytes) else f"sound {str(file)!r}"
     file = file if isinstance(file, bytes) else local(file, "file")
@@ -102,7 +129,7 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
         raise ValueError(f"{name} does not decode: {error}") from error
     wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     _check(wave, name)
-    return resample(wave, own, rate)
+    return wave, own
 
 
 def _soundfile() -> Any:
@@ -167,13 +194,17 @@ def resample(wave: Wave, before: int, after: int) -> Wave:
     """
     from scipy.signal import resample_poly
 
+    up, down = _factors(before, after)
+    return wave if up == down else np.asarray(resample_poly(wave, up, down), np.float32)
+
+
+def _factors(before: int, after: int) -> tuple[int, int]:
+    """By how much one sampling rate is multiplied and divided to become another, in lowest terms."""
     for rate in (before, after):
         if not RATES[0] <= rate <= RATES[1]:
             raise ValueError(f"a sampling rate of {rate} Hz: give one from {RATES[0]} to {RATES[1]}")
-    if before == after:
-        return wave
     common = math.gcd(before, after)
-    return np.asarray(resample_poly(wave, after // common, before // common), np.float32)
+    return after // common, before // common
 
 
 def pad(waves: Sequence[Wave], samples: int) -> dict[str, np.ndarray]:

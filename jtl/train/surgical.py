@@ -46,13 +46,7 @@ def relative_gradients(
     inner = as_objective(objective)
     if not parts:
         raise ValueError("parts is empty: give at least one pattern of parameters")
-    table = [(pattern, pattern) for pattern in parts]
-    try:
-        of = flatten(match(table, variables.params))
-    except ValueError as error:
-        if "matched by no pattern" not in str(error):
-            raise
-        of = flatten(match([*table, (".*", None)], variables.params))
+    of = flatten(match([*((pattern, pattern) for pattern in parts), (".*", None)], variables.params))
     weights = flatten(upcast(variables.params))
     sizes = {p: sum(float((w**2).sum()) for path, w in weights.items() if of[path] == p) for p in parts}
     empty = [p for p, size in sizes.items() if not size > 0]

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import made
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 import jtl
 from jtl import cli
-from jtl.command.model import Inputs, image, inputs_of, pretrained, side_of
+from jtl.command.model import Inputs, image, inputs_of, normalised, pretrained, side_of
 from jtl.data import augment
 from jtl.preprocess.audio_spec import Waves
 from jtl.preprocess.image import HALF, IMAGENET, Preprocessing, transform
@@ -76,7 +77,8 @@ def test_a_folder_in_python_has_the_pixels_that_predict_sees(tmp_path, how):
         pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 31, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / name / "0.png")
     rows = jtl.data.folder(tmp_path, transform=transform(how), batch_size=2, shuffle=False)[0]["x"]
-    seen = Inputs(preprocessing=how).read([tmp_path / name / "0.png" for name in "ab"])
+    with jax.transfer_guard("disallow_explicit"):  # no device takes part
+        seen = Inputs(preprocessing=how).read([tmp_path / name / "0.png" for name in "ab"])
     np.testing.assert_array_equal(augment.normalise(how.mean, how.std)(None, jnp.asarray(rows)), seen)
 
 
@@ -86,6 +88,18 @@ def test_weights_without_a_preprocessing_of_images_are_told(tmp_path):
             transform(none)
     with pytest.raises(ValueError, match=r"and none is given: .* jtl\.preprocess\.image\.transform"):
         jtl.data.folder(tmp_path, size=Preprocessing((8, 8), None, "bilinear", *HALF).crop, batch_size=1)
+
+
+@pytest.mark.parametrize(("mean", "std"), [IMAGENET, HALF, ((0.1307,), (0.3081,))])
+def test_images_are_normalised_as_on_a_device(mean, std):
+    seen = np.arange(256, dtype=np.uint8).reshape(2, 16, 8, 1).repeat(len(mean), 3)
+    wanted = np.asarray(augment.normalise(mean, std)(None, jnp.asarray(seen)))
+    found = normalised(seen, mean, std)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)  # with jax 0.10 to the bit
+    for wrong in ((mean, (0.0,) * len(std)), ((*mean, 0.5), std)):
+        with pytest.raises(ValueError, match="std positive"):
+            normalised(seen, *wrong)
 
 
 def test_a_network_of_grey_images_gets_grey_ones(photos):

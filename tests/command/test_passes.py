@@ -1,6 +1,7 @@
 """A pass in buckets gives each example what it gets alone, in its order."""
 
 import jax
+import jax.numpy as jnp
 import made
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from jtl import cli
 from jtl.command import passes
-from jtl.command.model import inputs_of, pretrained
+from jtl.command.model import Inputs, inputs_of, pretrained
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "the", "##s"]
 BERT = {
@@ -59,6 +60,37 @@ def test_padding_is_cut_on_its_side():
     assert passes.shortened(x, np.array([1, 0]))["ids"].shape == (2, 32)
     right = {"mask": x["mask"][:, ::-1], "ids": x["ids"]}
     assert passes.shortened(right, np.array([0]))["ids"].tolist() == [list(range(16))]
+
+
+def test_a_network_with_other_weights_is_not_compiled_again(encoder, loaded):
+    inputs, _ = inputs_of(loaded, str(encoder), "texts", TEXTS[:1], None)
+    traced = []
+
+    def apply(*args, **options):
+        traced.append(args)
+        return loaded.backbone.apply(*args, **options)
+
+    one = loaded._replace(backbone=loaded.backbone._replace(apply=apply))
+    other = one._replace(variables=jax.tree.map(lambda a: 2 * a, one.variables))
+    for of in (passes.logits, passes.features):
+        traced.clear()
+        found = [of(net, inputs)(TEXTS[:1]) for net in (one, other, one)]
+        assert len(traced) == 1
+        np.testing.assert_array_equal(found[0], found[2])
+        assert not np.allclose(found[0], found[1])
+
+
+def test_weights_go_to_the_device_once(loaded):
+    x = {"ids": jnp.ones((32, 16), jnp.int32), "mask": jnp.ones((32, 16), bool)}
+
+    class OnDevice(Inputs):
+        def read(self, items, *, margin=1.0):
+            return x
+
+    numbers = loaded._replace(variables=jax.tree.map(np.asarray, loaded.variables))
+    for of in (passes.logits, passes.features):
+        with jax.transfer_guard_host_to_device("disallow"):  # device_put alone may move them, not each call
+            assert len(of(numbers, OnDevice())([0] * 70)) == 70  # of three batches
 
 
 def test_no_examples_are_told(encoder, loaded):

@@ -90,6 +90,20 @@ def test_other_examples_set_the_length_of_masked_sounds_alone(world):
     assert inputs_of(masked, "net", "sounds", files, None, seconds=0.02)[0].seconds == 750 / 16000
 
 
+def test_lengths_are_found_without_resampling(world, tmp_path, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    files = [tmp_path / name for name in ("short.wav", "long.wav")]
+    for file, samples in zip(files, (100, 2001), strict=True):
+        soundfile.write(file, np.ones(samples) / 9, 44100)
+    with monkeypatch.context() as without:
+        without.setattr(audio, "resample", None)
+        inputs, _ = inputs_of(load(world / "net"), "net", "sounds", files, None)
+    assert inputs.seconds == len(audio.read(files[1], 16000)) / 16000
+    files[1].write_bytes(files[1].read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"long.wav' is cut off"):
+        inputs_of(load(world / "net"), "net", "sounds", files, None)
+
+
 def test_sounds_become_input_as_by_the_network_s_own_preprocessing(world):
     loaded, files = load(world / "net"), sorted((world / "sounds" / "low").iterdir())
     inputs, _ = inputs_of(loaded, "net", "sounds", files, None)

@@ -47,6 +47,13 @@ def test_resampling_keeps_a_tone(before):
     np.testing.assert_allclose(found[800:-800], wanted[800:-800], rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("before", [8000, 11025, 16000, 44100])
+@pytest.mark.parametrize("samples", [1, 7, 4001])
+def test_the_length_is_that_of_what_is_read(before, samples, tmp_path):
+    soundfile.write(tmp_path / "tone.wav", np.ones(samples) / 9, before)
+    assert audio.length(tmp_path / "tone.wav", 16000) == len(audio.read(tmp_path / "tone.wav", 16000))
+
+
 def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "good.flac", tone(1, 16000), 16000)
     good = (tmp_path / "good.flac").read_bytes()
@@ -60,8 +67,9 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
         "nan.wav": "nan.wav' holds NaN or infinity, first in sample 1",
         "slow.wav": "a sampling rate of 3 Hz",
     }.items():
-        with pytest.raises(ValueError, match=said):
-            audio.read(tmp_path / name, 16000)
+        for read in (audio.read, audio.length):
+            with pytest.raises(ValueError, match=said):
+                read(tmp_path / name, 16000)
     with pytest.raises(FileNotFoundError, match=r"absent\.wav"):
         audio.read(tmp_path / "absent.wav", 16000)
     with pytest.raises(ValueError, match="the sound does not decode"):

@@ -1,5 +1,6 @@
 """What `fit` saves: what is frozen once, and every save to its end, whatever ends the run."""
 
+import os
 import shutil
 
 import jax
@@ -11,7 +12,7 @@ from least_squares import Data, begun, objective, train
 
 from jtl.model import Variables
 from jtl.params import select
-from jtl.train import Checkpoints, NonFiniteLoss, Refresh, make_step
+from jtl.train import Checkpoints, NonFiniteLoss, Refresh, Validation, make_step
 from jtl.train.checkpoint import arrays, manifest
 
 
@@ -39,6 +40,20 @@ def test_what_no_step_trains_is_written_once_and_a_resumed_run_ends_with_the_sam
     (folder,) = tmp_path.glob("frozen_*")
     assert sorted(manifest.read(folder)["leaves"]) == ["params/head/bias"]
     assert [Checkpoints(tmp_path).about(step=s)["frozen"] for s in (4, 6, 7)] == [folder.name] * 3
+
+
+def test_a_resume_reads_the_files_of_a_checkpoint_once(tmp_path, monkeypatch):
+    """It asks for the run's description, the state and the best score."""
+    step, state = frozen()
+    validation = Validation(objective, Data())
+    train(step, state, Data(), steps=4, validation=validation, checkpoints=Checkpoints(tmp_path, every=2))
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1e9, 1e9))  # files that were not written just now
+    names, fault = [], manifest.fault
+    monkeypatch.setattr(manifest, "fault", lambda folder, files: names.append(folder.name) or fault(folder, files))
+    train(step, state, Data(), steps=4, validation=validation, checkpoints=Checkpoints(tmp_path, every=2))
+    assert len(names) == len(set(names)), names
+    assert "step_00000004" in names
 
 
 def test_a_run_with_other_frozen_weights_does_not_go_on(tmp_path):

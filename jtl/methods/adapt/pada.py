@@ -131,8 +131,9 @@ def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
         own = {n: part for n, part in state.stats.items() if n != NAME}
         total, count = 0.0, 0
         for i in range(len(target)):
-            p = np.asarray(predict(Variables(state.params, own), target[i]["x"]), np.float64)
-            mask = target[i].get("mask")
+            batch = target[i]  # once: each time its files are read
+            p = np.asarray(predict(Variables(state.params, own), batch["x"]), np.float64)
+            mask = batch.get("mask")
             p = p if mask is None else p[np.asarray(mask) > 0]
             total, count = total + p.sum(0), count + len(p)
         if not count:

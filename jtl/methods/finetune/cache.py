@@ -77,6 +77,7 @@ class Cache:
             self.hits += 1
             return found
         self.misses += 1
+        self._variables = jax.device_put(self._variables)  # once: a call copies NumPy arrays each time
         made = jax.tree.map(np.asarray, self._run(self._variables, x))
         self._write(path, key, made)
         return made
@@ -112,11 +113,14 @@ class Cache:
 
 
 def compiled(run: Callable[[Any, Any], Any], variables: Variables, cache: str | Path | None) -> Callable[[Any], Any]:
-    """`run(variables, x)` as a compiled function of x, whose results are kept in a folder where one is given."""
+    """`run(variables, x)` as a compiled function of x, whose results are kept in a folder where one is given.
+
+    It holds the variables on the device. The same `run` is compiled once for all variables of the same shapes.
+    """
     if cache is not None:
         return Cache(cache, run, variables)
-    jitted = jax.jit(run)
-    return lambda x: jitted(variables, x)
+    jitted, placed = jax.jit(run), jax.device_put(variables)  # once: a call copies NumPy arrays each time
+    return lambda x: jitted(placed, x)
 
 
 def _named(kind: str, tree: Any) -> dict[str, Any]:

@@ -167,6 +167,15 @@ def calibrated_temperature(
     if z.ndim != 2 or y.shape != z.shape[:1] or not len(y) or not most > 1:
         raise ValueError(f"logits {z.shape}, labels {y.shape}, most={most}: one label a row, and most above 1")
 
+    end = jnp.log(jnp.float32(most))
+    low, high = _halved(z, y, -end, end)
+    return float(jnp.exp(-(low + high) / 2))
+
+
+@jax.jit
+def _halved(z: Any, y: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    """The bounds of the `log 1/T` of least loss, 40 times halved."""
+
     def slope(log_beta: Any) -> Any:  # in 1/T the loss is convex, so its slope changes sign once
         beta = jnp.exp(log_beta)
         chosen = jnp.take_along_axis(z, y[:, None], 1)[:, 0]
@@ -178,6 +187,4 @@ def calibrated_temperature(
         rises = slope(middle) > 0
         return jnp.where(rises, low, middle), jnp.where(rises, middle, high)
 
-    end = jnp.log(jnp.float32(most))
-    low, high = jax.jit(lambda: jax.lax.fori_loop(0, 40, halve, (-end, end)))()
-    return float(jnp.exp(-(low + high) / 2))
+    return jax.lax.fori_loop(0, 40, halve, (low, high))

@@ -96,7 +96,12 @@ def over_episodes(
     check(spread)
     run = _compiled(adapt, tuple(judges.items()), metric, spread)
     root = jax.random.key(0) if key is None else key
-    parts = [jax.device_get(run(variables, data[i], root, jnp.uint32(i))) for i in range(len(data))]
+    parts, pending = [], []
+    for i in range(len(data)):
+        pending.append(run(variables, data[i], root, jnp.uint32(i)))
+        if i:  # one batch behind, so that the devices compute while the next one is made
+            parts.append(jax.device_get(pending.pop(0)))
+    parts += jax.device_get(pending)
     if not parts:
         raise ValueError("the data set to evaluate on is empty")
     return {name: estimate(np.concatenate([part[name] for part in parts])) for name in judges}

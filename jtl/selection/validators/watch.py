@@ -116,13 +116,14 @@ def _mixed(net: Model) -> Callable[[Variables, Any], float]:
     look = collector(_rows(net), only=("output",))  # on the mesh of the variables, as the other scores
 
     def run(variables: Variables, target: Any) -> float:
-        parts = []
+        parts, size = [], 0
         for i in range(len(target)):
-            x, mask = target[i]["x"], target[i].get("mask")
+            batch = target[i]  # once: each time its files are read
+            x, mask = batch["x"], batch.get("mask")
             if isinstance(x, dict):
                 raise ValueError(f"mixval mixes inputs that are one array; these have {sorted(x)}")
             parts.append(np.asarray(x) if mask is None else np.asarray(x)[np.asarray(mask) > 0])
-        size = len(target[0]["x"])  # all calls have one shape, so that one program is compiled
+            size = size or len(x)  # the first's: all calls have one shape, so that one program is compiled
 
         def predict(x: np.ndarray) -> np.ndarray:
             full = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, 0)])

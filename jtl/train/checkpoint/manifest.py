@@ -2,12 +2,16 @@
 
 import json
 import os
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from jtl.weights.formats.sealed import MANIFEST as NAME
 from jtl.weights.formats.sealed import checksum, fault, seal
+
+YOUNG = 2 * 10**9
+"""Nanoseconds in which two writes may get the same time, on the coarsest of file systems."""
 
 
 class NotSaved(RuntimeError):
@@ -62,6 +66,20 @@ def verify(folder: Path) -> dict[str, Any]:
     if what is not None:
         raise Damaged(what)
     return body
+
+
+def stamp(folder: Path) -> dict[Path, tuple[int, ...]] | None:
+    """What tells that no file of a folder was written or replaced since: the number, size and times of each.
+
+    None where one is so young that a write after this call may leave its times as they are, or goes away meanwhile.
+    """
+    try:
+        found = {path: path.stat() for path in folder.rglob("*")}
+    except OSError:
+        return None
+    if any(one.st_mtime_ns > time.time_ns() - YOUNG for one in found.values()):
+        return None
+    return {path: (one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for path, one in found.items()}
 
 
 def versions() -> dict[str, str]:

@@ -32,6 +32,7 @@ class Shelf:
         self._damaged: set[int] = set()
         self._unreadable: dict[int, manifest.Damaged] = {}  # intact by their checksums
         self._verified: set[str] = set()  # frozen folders that this process wrote, or read in full
+        self._stamps: dict[Path, Any] = {}  # of folders that were read in full since the last save
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint is kept")
         if _step_of(self.directory) is not None:
@@ -98,6 +99,7 @@ class Shelf:
         step that names them.
         """
         manifest.write(self.path(step), content)
+        self._stamps.clear()  # disks lose what was written without telling: a long run reads it again
         intact = [step for step in self.steps() if step not in self._damaged]
         kept = {step, *intact[-self.keep :], *self.ranked()[:1], *self._damaged}
         for folder in self.directory.glob("step_*"):
@@ -159,11 +161,20 @@ class Shelf:
 
     def _verify(self, step: int) -> None:
         """Reads every file of a step, and of the frozen folder that it names."""
-        name = manifest.verify(self.path(step)).get("frozen")
+        name = self._whole(self.path(step)).get("frozen")
         if name is not None:
             self._verified.discard(name)
-            manifest.verify(self.directory / name)
+            self._whole(self.directory / name)
             self._verified.add(name)
+
+    def _whole(self, folder: Path) -> dict[str, Any]:
+        """The manifest of a folder, after its files were read; not again where none was touched since."""
+        now = manifest.stamp(folder)
+        if now is not None and self._stamps.get(folder) == now:
+            return manifest.read(folder)
+        about = manifest.verify(folder)
+        self._stamps[folder] = now
+        return about
 
     def _report(self, step: int, damage: Exception) -> None:
         self._damaged.add(step)

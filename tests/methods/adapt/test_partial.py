@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counting import Counted
 from nets import batch, dense, largest_difference, top
 
 import jtl
@@ -87,7 +88,9 @@ def test_class_weights_are_the_mean_prediction_over_its_largest():
     target = jtl.data.arrays(x, batch_size=4, shuffle=False)  # the last batch is filled up and masked
     step = make_step(CASES["pada"], optax.sgd(0.1))
     state = step.init(VARIABLES["pada"], KEY)
-    found = alignments.class_weights(NET, target)(state).stats["class_weights"]
+    counted = Counted(target)
+    found = alignments.class_weights(NET, counted)(state).stats["class_weights"]
+    assert counted.reads == {0: 1, 1: 1, 2: 1}
     p = np.asarray(jax.nn.softmax(NET.apply(VARIABLES["pada"], x, train=False)[0].output)).mean(0)
     np.testing.assert_allclose(found, p / p.max(), rtol=1e-5)
     empty = [{"x": x, "mask": np.zeros(10, bool)}]

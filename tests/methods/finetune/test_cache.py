@@ -160,6 +160,16 @@ def test_a_killed_run_resumes_behind_its_last_batch(variables, tmp_path, monkeyp
     np.testing.assert_array_equal(found, extract(BODY, variables, batches())[0])
 
 
+def test_weights_go_to_the_device_once(variables, tmp_path):
+    numbers = jax.tree.map(np.asarray, variables)
+    first, again = (Cache(tmp_path, lambda v, x: BODY.apply(v, x, train=False)[0]["pooled"], numbers) for _ in range(2))
+    first(X[0])
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(first._variables))
+    again(X[0])  # a hit needs no weights there
+    assert again.hits == 1
+    assert again._variables is numbers
+
+
 def test_a_file_in_place_of_the_folder_is_refused(variables, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(ValueError, match="is a file: give a folder"):

@@ -6,7 +6,7 @@ from nets import batch, dense, top
 
 from jtl.losses import cross_entropy
 from jtl.methods.adapt.adapt import adapt
-from jtl.methods.finetune.co_tuning import calibrated_temperature, category_relationship, co_tuning
+from jtl.methods.finetune.co_tuning import _halved, calibrated_temperature, category_relationship, co_tuning
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import total
 from jtl.networks import network
@@ -130,6 +130,14 @@ def test_the_temperature_is_that_of_scipys_minimum():
 
     expected = optimize.minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-8}).x
     np.testing.assert_allclose(calibrated_temperature(z, y), expected, rtol=1e-4)
+
+
+def test_the_temperature_is_compiled_once_for_equal_shapes():
+    z, y = np.random.default_rng(3).normal(size=(7, 3)), np.arange(7) % 3
+    before = _halved._cache_size()
+    for scale in (1, 2, 3):
+        calibrated_temperature(scale * z, y, most=10.0 * scale)
+    assert _halved._cache_size() == before + 1
 
 
 def test_bad_input_raises(setup):

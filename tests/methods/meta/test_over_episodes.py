@@ -81,6 +81,22 @@ def test_a_second_call_compiles_nothing(key):
     assert len(traces) > counts[1]
 
 
+def test_the_next_batch_is_made_before_a_result_is_read(key, monkeypatch):
+    net, told, get = network(backbone=normed(8), head=top(3)), [], jax.device_get
+
+    class Told(list):
+        def __getitem__(self, i):
+            told.append(i)
+            return super().__getitem__(i)
+
+    data = [few_shot(seed=seed) for seed in range(3)]
+    variables = net.init(key, data[0]["support"]["x"][0])
+    monkeypatch.setattr(jax, "device_get", lambda found: told.append("read") or get(found))
+    found = over_episodes(prototypes(net), {"inductive": evaluation(net)}, variables, Told(data))["inductive"]
+    assert told == [0, 1, "read", 2, "read", "read"]
+    assert found.episodes == sum(len(batch["support"]["y"]) for batch in data)
+
+
 def test_bad_arguments_are_refused(key):
     data = [few_shot(tasks=1)]
     net = network(backbone=normed(8), head=top(3))

@@ -204,6 +204,20 @@ def test_mixval_by_name_is_that_of_the_rows_that_count():
         v.label_free(net, [{"x": {"ids": x}}], ["mixval"])(variables)
 
 
+def test_mixval_makes_each_batch_once():
+    from counting import Counted
+    from nets import dense, top
+
+    import jtl
+
+    net = jtl.network(backbone=dense(8), head=top(3))
+    x = DRAW.normal(size=(10, 5)).astype(np.float32)
+    target = Counted(jtl.data.arrays(x, batch_size=4, shuffle=False))
+    look = v.label_free(net, target, ["mixval"])
+    look(net.init(jax.random.key(0), x))
+    assert target.reads == {0: 2, 1: 2, 2: 2}  # the second time for the outputs that other scores read
+
+
 def test_weights_of_equal_domains_are_near_one():
     """A classifier knows the rows that it was fitted on: in 512 dimensions it told equal domains apart."""
     draw = np.random.default_rng(0)

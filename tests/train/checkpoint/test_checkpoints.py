@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from inspect import unwrap
 
@@ -165,6 +166,59 @@ def test_every_flipped_byte_is_seen(copy):
                 saver.about(step=3)
         path.write_bytes(data)
     assert saver.about(step=3)["step"] == 3
+
+
+def aged(directory):
+    """Files that were not written just now."""
+    for path in directory.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+
+
+@pytest.fixture
+def read_in_full(monkeypatch):
+    """The names of the folders whose files are read for their checksums, in order."""
+    names, fault = [], manifest.fault
+
+    def counted(folder, files):
+        names.append(folder.name)
+        return fault(folder, files)
+
+    monkeypatch.setattr(manifest, "fault", counted)
+    return names
+
+
+def test_files_that_nobody_touched_are_read_once_for_their_checksums(copy, read_in_full):
+    aged(copy)
+    saver = Checkpoints(copy)
+    for _ in range(2):
+        same(saver.restore(make()), make(3))
+        assert saver.about()["step"] == 3
+        saver.variables(step="best")
+    assert read_in_full == ["step_00000003", "step_00000002"]
+    saver.save(make(4))
+    assert saver.about(step="best")["step"] == 2
+    assert read_in_full[-1] == "step_00000002"  # a save is a time at which older files are read again
+
+
+@pytest.mark.parametrize("harm", [harm_truncate, harm_flip, harm_missing])
+@pytest.mark.parametrize("times", ["its own", "kept"])
+def test_damage_after_a_first_look_is_seen(copy, harm, times):
+    aged(copy)
+    saver = Checkpoints(copy)
+    assert saver.about()["step"] == 3
+    harm(saver.path(3))
+    if times == "kept":  # as by a copy that keeps them; the change of the inode tells
+        aged(copy)
+    assert saver.about()["step"] == 2
+
+
+def test_a_young_file_is_read_again(copy, read_in_full):
+    aged(copy)
+    (copy / "step_00000003" / "arrays" / "_CHECKPOINT_METADATA").touch()
+    saver = Checkpoints(copy)
+    for _ in range(2):
+        saver.about()
+    assert read_in_full == ["step_00000003"] * 2
 
 
 def unread(folder):

@@ -113,9 +113,10 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
     2110.04202.
     """
     own = Variables(variables.params, {name: part for name, part in variables.stats.items() if name != NAME})
+    own = jax.device_put(own)  # once: a call copies NumPy arrays each time
 
     @jax.jit
-    def add(bank: Any, batch: Any) -> Any:
+    def add(own: Variables, bank: Any, batch: Any) -> Any:
         out, _ = net.apply(own, batch["x"], train=False)
         mask = jnp.ones(len(out.output), bool) if batch.get("mask") is None else batch["mask"] > 0
         p = jax.nn.softmax(out.output.astype(jnp.float32))
@@ -125,7 +126,7 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
     for i in range(len(target)):
         batch = target[i]
         places.append(np.asarray(batch["y"])[... if batch.get("mask") is None else np.asarray(batch["mask"]) > 0])
-        bank = add(bank, batch)
+        bank = add(own, bank, batch)
     refuse_missing(len(bank["features"]), np.concatenate(places))
     return variables._replace(stats={**variables.stats, NAME: bank})
 

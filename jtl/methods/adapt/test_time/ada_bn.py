@@ -43,10 +43,11 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
         raise ValueError("this network has no running statistics: AdaBN needs BatchNorm")
 
     quiet = without_dropout(net)
-    of = jax.jit(lambda x: of_batch(quiet, variables, x, jax.random.key(0)))
+    of = jax.jit(lambda variables, x: of_batch(quiet, variables, x, jax.random.key(0)))
+    placed = jax.device_put(variables)  # once: a call copies NumPy arrays each time
     seen, rows, found, share = [], [], variables.stats, variables.stats
     for x in batches:
-        found, share = of(x)
+        found, share = of(placed, x)
         seen.append(jax.device_get(flatten(found)))
         rows.append(len(jax.tree.leaves(x)[0]))
     if not seen:

@@ -115,14 +115,15 @@ def fisher_information(
     """
     part, rest = split(variables.params, trainable)
 
-    def loss(part: Params, x: Any) -> Any:
-        logits = logits_of(net, merge(part, rest), variables.stats, {"x": x}, None)
+    def loss(part: Params, rest: Params, stats: Stats, x: Any) -> Any:
+        logits = logits_of(net, merge(part, rest), stats, {"x": x}, None)
         return -jax.nn.log_softmax(logits.astype(jnp.float32)).max(1).mean()
 
     gradient = jax.jit(jax.grad(loss))
+    placed = jax.device_put((part, rest, variables.stats))  # once: a call copies NumPy arrays each time
     total, count = jax.tree.map(jnp.zeros_like, part), 0
     for x in batches:
-        total = jax.tree.map(lambda t, g: t + g**2, total, gradient(part, x))
+        total = jax.tree.map(lambda t, g: t + g**2, total, gradient(*placed, x))
         count += 1
     if not count:
         raise ValueError("fisher_information needs at least one batch of inputs")

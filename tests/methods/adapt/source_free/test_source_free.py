@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counting import closed_over
 from nets import dense, largest_difference, top
 
 import jtl
@@ -187,6 +188,13 @@ def test_pmapped_devices_take_the_step_of_one(make):
     for device in range(8):
         own = jax.tree.map(lambda a, i=device: np.asarray(a)[i], found.stats)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own, jax.device_get(wanted.stats))
+
+
+def test_a_memory_closes_over_no_variables(monkeypatch):
+    sizes, variables = closed_over(monkeypatch), nrc(NET, 20).init(KEY, TARGET[0])
+    sizes.clear()
+    memory(NET, variables, TARGET)
+    assert sizes == [0] * len(TARGET)
 
 
 def test_a_memory_without_every_row_is_told():

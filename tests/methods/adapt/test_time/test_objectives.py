@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counting import closed_over
 from nets import dense, top
 
 from jtl import rng
@@ -113,6 +114,12 @@ def test_fisher_information_weighs_distances(variables):
     np.testing.assert_allclose(term, by_hand, rtol=1e-3)
     with pytest.raises(ValueError, match="at least one batch"):
         fisher_information(NET, variables, [], trainable=HEAD)
+
+
+def test_fisher_information_closes_over_no_variables(variables, monkeypatch):
+    sizes = closed_over(monkeypatch)
+    fisher_information(NET, variables, [X[:10], X[10:]], trainable=HEAD)
+    assert sizes == [0, 0]
 
 
 def test_sar_has_the_gradient_at_the_perturbed_point(variables):

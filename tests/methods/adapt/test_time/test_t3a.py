@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from counting import closed_over
 from nets import dense, normed, top
 
 from jtl.methods.adapt.test_time.ada_bn import ada_bn
@@ -81,6 +82,14 @@ def test_ada_bn_of_sorted_and_uneven_batches_is_that_of_all_rows(sizes):
     h = x @ np.asarray(variables.params["backbone"]["layer"]["kernel"])
     np.testing.assert_allclose(found["mean"], h.mean(0), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["var"], h.var(0), rtol=2e-2)  # of batches it is unbiased, by n / (n − 1)
+
+
+def test_ada_bn_closes_over_no_variables(monkeypatch):
+    net = network(backbone=normed(6), head=top(3))
+    variables = net.init(jax.random.key(0), BATCHES[0])
+    sizes = closed_over(monkeypatch)
+    ada_bn(net, variables, BATCHES)
+    assert sizes == [0] * len(BATCHES)
 
 
 def test_ada_bn_has_the_targets_statistics():
