@@ -11,6 +11,7 @@ from PIL import Image
 
 from jtl.command import source
 from jtl.command.splits import groups_in_both, repeated, shared, split
+from jtl.extras import NotInstalled
 
 
 def image(path, value):
@@ -130,7 +131,7 @@ def test_parquet_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"t\.parquet' is no Parquet file"):
         source.read(file)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
+    with pytest.raises(NotInstalled, match="needs pyarrow: pip install pyarrow"):
         source.read(file)
 
 
