@@ -11,6 +11,7 @@ from jtl import report
 from jtl.command import passes
 from jtl.command.adapt import Adapted
 from jtl.command.adapt_settings import LOW, AdaptSettings
+from jtl.command.scores import softmax
 from jtl.report.page import Page
 from jtl.selection.validators.watch import ORACLE
 
@@ -92,9 +93,7 @@ def _labelled(page: Page, adapted: Adapted) -> None:
 def _examples(page: Page, adapted: Adapted) -> None:
     """Predictions on some of the target's examples."""
     items = _some(adapted.unlabelled.items, SHOWN)
-    logits = passes.logits(adapted.loaded, adapted.inputs)(items)
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    shares /= shares.sum(1, keepdims=True)
+    shares = softmax(passes.logits(adapted.loaded, adapted.inputs)(items))
     classes = adapted.unlabelled.classes
     page.heading("Some predictions on the target")
     said = [f"{classes[share.argmax()]} ({100 * share.max():.0f} %)" for share in shares]

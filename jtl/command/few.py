@@ -20,6 +20,7 @@ from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import shares as shares_of
+from jtl.command.scores import softmax
 from jtl.command.source import Examples
 from jtl.command.splits import copies, named
 from jtl.data import augment
@@ -227,12 +228,6 @@ def _told_copies(support: Examples, first: np.ndarray) -> list[str]:
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    """Shares of logits along the last axis."""
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def _tuner(

@@ -12,6 +12,7 @@ from jtl.command.listed import hint
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.pictures import refuse_broken
 from jtl.command.runs import weights_of
+from jtl.command.scores import softmax
 from jtl.command.source import Examples
 from jtl.heads import reading
 from jtl.pretrained.load import Pretrained
@@ -127,9 +128,7 @@ def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None
         seen: Any = passes.features(loaded, inputs, cache=cache)(examples.items)
         return Ranked(model, seen.shape[1], scores(seen, examples.labels), note, told)
     seen = passes.with_logits(loaded, inputs, cache=cache)(examples.items)
-    z = np.asarray(seen["logits"], np.float64)
-    e = np.exp(z - z.max(1, keepdims=True))
-    probabilities = e / e.sum(1, keepdims=True)
+    probabilities = softmax(np.asarray(seen["logits"], np.float64))
     found = scores(seen["features"], examples.labels, probabilities)
     return Ranked(model, seen["features"].shape[1], found, told=told)
 
