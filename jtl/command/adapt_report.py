@@ -1,10 +1,7 @@
 """The report of an adaptation, as one HTML page."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jtl import report
@@ -53,11 +50,7 @@ def write(settings: AdaptSettings, adapted: Adapted) -> Path:
     if adapted.target is not None:
         _labelled(page, adapted)
     _examples(page, adapted)
-    page.heading("Settings and environment")
-    page.table(("setting", "value"), [(name, str(value)) for name, value in settings.as_json().items()])
-    names = ("jtl", "jax", "flax", "optax", "numpy")
-    rows = [("Python", platform.python_version()), ("device", jax.devices()[0].device_kind)]
-    page.table(("software", "version"), [*rows, *((name, version(name)) for name in names)])
+    page.environment(settings.as_json())
     return page.write(settings.folder / "report.html")
 
 
