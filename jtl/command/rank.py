@@ -11,6 +11,7 @@ from jtl.command import passes, source
 from jtl.command.listed import hint
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.pictures import refuse_broken
+from jtl.command.run_settings import one_column
 from jtl.command.runs import weights_of
 from jtl.command.scores import softmax
 from jtl.command.source import Examples
@@ -80,8 +81,7 @@ def rank(
         raise ValueError(f"by={by!r}: give one of {', '.join(NAMES)}")
     if per_class is not None and per_class < 1:
         raise ValueError(f"per_class={per_class}: give at least 1")
-    if file is not None and text != "text":
-        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
+    one_column(None if text == "text" else text, file)
     found = source.read(data, text=text, label=label, file=file)
     examples = found.get("train", found.get("all"))
     assert examples is not None

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, refuse_among, stem
+from jtl.command.run_settings import RunSettings
 from jtl.command.written import write_whole
-from jtl.paths import local
 
 EXAMPLES = ("data", "source", "target", "support")
 """The settings of all commands that name examples."""
@@ -23,7 +23,7 @@ CHECKPOINTS = ("checkpoints/step_*/manifest.json", "source/checkpoints/step_*/ma
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Fine-tune pretrained weights on a folder of images or sounds by class, or on a table of texts or files; writes a
     report.
 
@@ -79,15 +79,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.out is not None:
-            local(self.out, "--out")  # refuses the address of a bucket
+        self.check()
         for name in ("size", "steps", "batch", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
-        one_column(self)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
         if self.ways == "head" and self.find_rate:
             raise ValueError(
                 "find_rate with ways='head': the head alone is fitted without a learning rate; give other ways"
@@ -103,32 +99,11 @@ class Settings:
                 f"steps={self.steps} with ways='head': the head alone is fitted to its optimum, without steps; give"
                 " ways='last' or 'all', or omit steps"
             )
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: give 0 or more")
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return folder_of(self.out, stem(self.data))
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
-        return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
-
-
-def one_column(settings: Any) -> None:
-    """Refuses settings that name a column of texts and one of files.
-
-    Args:
-      settings: a dataclass with `text` and `file`.
-
-    Raises:
-      ValueError: naming both.
-    """
-    if settings.file is not None and settings.text != type(settings).text:
-        raise ValueError(
-            f"text={settings.text!r} and file={settings.file!r}: the examples of a table are texts or files; give one"
-        )
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.few_settings import FewShot
+from jtl.command.run_settings import one_column
 from jtl.command.runs import saved as saved
 from jtl.command.settings import Settings, writable
 from jtl.paths import local
@@ -122,8 +123,7 @@ def features(
     """
     from jtl.command import use
 
-    if text is not None and file is not None:
-        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
+    one_column(text, file)
     column = file if text is None else text
     if not inputs or (column is not None and len(inputs) > 1):
         what = "files or folders of images or sounds" if column is None else f"one table with the column {column!r}"

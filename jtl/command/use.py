@@ -14,6 +14,7 @@ from jtl.command import passes, source
 from jtl.command.inputs import texts_in_tables
 from jtl.command.listed import hint, listed
 from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.run_settings import one_column
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import read, writable
@@ -113,8 +114,7 @@ def columns(folder: Path, text: str | None = None, label: str | None = None, fil
     Raises:
       ValueError: for a column of texts and one of files.
     """
-    if text is not None and file is not None:
-        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
+    one_column(text, file)
     about = _about(folder)
     run = {"text": "text", "label": "label", "file": None, **about.get("settings", {})}
     name, given = ("text", text) if file is None and run["file"] is None else ("file", file)
