@@ -102,7 +102,7 @@ class Columns(NamedTuple):
     option: str
 
 
-def columns(folder: Path, text: str | None = None, label: str | None = None, file: str | None = None) -> Columns:
+def columns(folder: Path, *, text: str | None = None, label: str | None = None, file: str | None = None) -> Columns:
     """The columns that are given, else those of the tables that the network was trained on, else "text" and "label".
 
     Args:
@@ -158,7 +158,7 @@ class Predicted(NamedTuple):
     beside: list[Mapping[str, Any]]
 
 
-def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: str | None = None) -> Predicted:
+def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, file: str | None = None) -> Predicted:
     """The share of each class for some examples.
 
     Args:
@@ -175,7 +175,7 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
     loaded, kind = opened(folder)
     items: list[Any]
     beside: list[Mapping[str, Any]]
-    own = columns(folder, text, file=file)
+    own = columns(folder, text=text, file=file)
     if kind == "texts":
         if file is not None:
             raise ValueError(f"--file {file!r}: the network takes texts; give their column, --text COLUMN")
@@ -224,7 +224,7 @@ class Judged(NamedTuple):
 
 
 def judge(
-    folder: Path, data: Path, text: str | None = None, label: str | None = None, file: str | None = None
+    folder: Path, data: Path, *, text: str | None = None, label: str | None = None, file: str | None = None
 ) -> Judged:
     """Scores on labelled data, matched by the classes' names; of split data the part `test/`, else `val/`.
 
@@ -236,7 +236,7 @@ def judge(
       file: likewise of the paths of images or sounds that it lists.
     """
     loaded, kind = opened(folder)
-    own = columns(folder, text, label, file)
+    own = columns(folder, text=text, label=label, file=file)
     listing = own.file if file is not None or (text is None and source.in_tables(data)) else None
     parts = source.parts_of(data.expanduser(), tables=listing is not None)
     folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
@@ -266,6 +266,7 @@ def features(
     weights: str,
     inputs: Sequence[str],
     out: Path,
+    *,
     arch: str | None = None,
     size: int | None = None,
     text: str | None = None,

@@ -186,7 +186,7 @@ def test_a_run_that_is_not_finished_names_its_checkpoints(made, tmp_path, capsys
 
 
 def test_an_interrupt_is_told_in_a_line(monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(use, "judge", interrupted)

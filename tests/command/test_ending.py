@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 
 folder = sys.argv.pop()
 
-def run(*_):
+def run(**_):
     step = jtl.make_step(lambda *a: None, optax.sgd(0.1))
     variables = jtl.Variables({"head": {"w": jax.numpy.ones((512, 512))}}, {})
     jtl.Checkpoints(folder).save(step.init(variables, jax.random.key(0)))  # and no wait

@@ -43,7 +43,7 @@ def test_given_splits_are_scored_as_eval_scores_them(encoder, tmp_path, capsys):
     for name, more in longer.items():
         table(data / f"{name}.csv", [(f"{text} {name}", label) for text, label in SHORT] + more)
     tuned = tune.run(Settings(data, str(encoder), tmp_path / "run"), lambda line: None)
-    scores, notes = use.judge(tmp_path / "run" / "model", data, None, None)
+    scores, notes = use.judge(tmp_path / "run" / "model", data)
     np.testing.assert_allclose(tuned.test.shares, scores.shares, rtol=1e-5)
     said = "1 of 6 texts are longer than 128 tokens: the rest of these is not used"
     assert notes == [said]
