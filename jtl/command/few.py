@@ -32,6 +32,7 @@ from jtl.methods.meta.update_rules import from_optax
 from jtl.model import Variables
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
+from jtl.weights.formats.orbax import newest
 
 SCALES = 2.0 ** np.arange(0, 8.5, 0.5)
 """Candidates for the logit of the cosine 1, at a feature of mean norm."""
@@ -313,7 +314,7 @@ def told(without: int, with_steps: int, of: int) -> str:
 def _refuse_recipe(place: Path) -> None:
     """Refuses checkpoints that do not say their network, as those of a recipe."""
     for folder in (place, place / "checkpoints"):
-        if any(folder.glob("step_*/manifest.json")) and not (folder / "config.json").is_file():
+        if newest(folder) is not None and not (folder / "config.json").is_file():
             raise ValueError(
                 f"{str(folder)!r} holds checkpoints that do not say their network, as those of a recipe: start from"
                 " weights, a run of `jtl finetune`, or checkpoints of jtl.Checkpoints(..., network=loaded). What was"

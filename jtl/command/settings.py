@@ -18,8 +18,8 @@ EXAMPLES = ("data", "source", "target", "support")
 """The settings of all commands that name examples."""
 DONE, BEGUN = "run.json", "settings.json"
 """A run's file of settings and results, and that of settings alone, which is there once training begins."""
-CHECKPOINTS = ("checkpoints/step_*/manifest.json", "source/checkpoints/step_*/manifest.json")
-"""What a run that was killed resumes from."""
+CHECKPOINTS = ("checkpoints", "source/checkpoints")
+"""The folders of what a run that was killed resumes from."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,13 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> Non
     Raises:
       ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
     """
+    from jtl.weights.formats.orbax import newest
+
     folder, now = settings.folder, settings.as_json()
     writable(folder)
     refuse_among(folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
     for name, what in ((DONE, "another run"), (BEGUN, "another run, which is not finished")):
-        if name == BEGUN and not any(next(folder.glob(each), None) for each in CHECKPOINTS):
+        if name == BEGUN and not any(newest(folder / place) for place in CHECKPOINTS):
             continue  # it left nothing to resume from
         then = (read(folder, name) or {}).get("settings", {})
         if then and not set(EXAMPLES) & set(then) & set(now):
