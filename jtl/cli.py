@@ -246,7 +246,7 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
 
     A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
     """
-    from jtl.command.use import chosen
+    from jtl.command.saved_network import chosen
     from jtl.train import Checkpoints
 
     with _mistakes(FileNotFoundError, ValueError):

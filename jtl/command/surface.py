@@ -16,10 +16,10 @@ from jtl.paths import local
 
 def _tell(folder: Path) -> None:
     """Says which checkpoint of a run is used; beside the results, which another program may read."""
-    from jtl.command import use
+    from jtl.command.saved_network import chosen
     from jtl.train.checkpoint.checkpoints import Checkpoints
 
-    if which := use.chosen(Checkpoints(folder)):
+    if which := chosen(Checkpoints(folder)):
         print(f"{folder}: {which}", file=sys.stderr)
 
 

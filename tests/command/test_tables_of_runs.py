@@ -77,16 +77,6 @@ def test_a_run_is_evaluated_by_its_columns(run, capsys):
     assert capsys.readouterr().out == said
 
 
-def test_a_network_that_no_run_wrote_has_the_usual_columns(tmp_path, caplog):
-    assert use.columns(tmp_path / "model")[:3] == ("text", "label", None)
-    assert not caplog.records
-    (tmp_path / "run.json").write_text("of another program", encoding="utf-8")
-    assert use.columns(tmp_path / "model", label="kind")[:3] == ("text", "kind", None)
-    (told,) = caplog.messages  # it may be of a run, and damaged: then the run's columns are not known
-    assert "run.json' is not as a run of jtl writes it" in told
-    assert "columns are 'text' and 'label'" in told
-
-
 def test_cells_of_tables_and_lines_are_kept_under_names_of_their_own(tmp_path):
     """Readers take columns by their names: none may hide another, whatever table, classes and jtl call theirs."""
     beside = [{"share": 3, "no": None, "": "a"}, {}, {"tags": ["é", 1]}]
