@@ -32,7 +32,7 @@ import numpy as np
 import jtl
 from benchmarks import tables
 from benchmarks.measure import environment
-from jtl.command import few, use
+from jtl.command import few_prototypes, use
 from jtl.preprocess import text
 from jtl.recipes.parts import base
 from jtl.recipes.parts.texts import read
@@ -43,7 +43,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def cosine(z: np.ndarray, y: np.ndarray, way: int, query: np.ndarray) -> np.ndarray:
     """Logits of the head of `jtl adapt-few`; no scale changes which is the largest."""
-    kernel, bias = few.closed_form(z, y, way, 1.0)
+    kernel, bias = few_prototypes.closed_form(z, y, way, 1.0)
     return query @ kernel + bias
 
 
