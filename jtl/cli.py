@@ -18,9 +18,9 @@ from typing import Any
 import tyro
 
 from jtl.allocator import keep_freed_memory
-from jtl.command import parsers, surface
-from jtl.command.ending import end_at_once
+from jtl.command import actions, parsers
 from jtl.command.inputs import files, texts
+from jtl.command.interrupt import end_at_once
 from jtl.command.options import expanded
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -61,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "describe": (parsers.describe, lambda recipe: _describe(recipe, options)),
         "models": (parsers.models, _models),
         "inspect": (parsers.inspect, _inspect),
-        "finetune": (parsers.finetune, _told(lambda settings: surface.finetune(parsers.checked(settings)))),
-        "adapt": (parsers.adapt, _told(lambda settings: surface.adapt(parsers.checked(settings)))),
-        "sweep": (parsers.sweep, _told(lambda **given: surface.sweep(**given, command=options, recipe=_recipe))),
-        "features": (parsers.features, _told(surface.features)),
-        "rank": (parsers.rank, _told(surface.rank)),
-        "adapt-few": (parsers.adapt_few, _told(lambda settings: surface.adapt_few(parsers.checked(settings)))),
-        "export": (parsers.export, _told(surface.export)),
+        "finetune": (parsers.finetune, _told(lambda settings: actions.finetune(parsers.checked(settings)))),
+        "adapt": (parsers.adapt, _told(lambda settings: actions.adapt(parsers.checked(settings)))),
+        "sweep": (parsers.sweep, _told(lambda **given: actions.sweep(**given, command=options, recipe=_recipe))),
+        "features": (parsers.features, _told(actions.features)),
+        "rank": (parsers.rank, _told(actions.rank)),
+        "adapt-few": (parsers.adapt_few, _told(lambda settings: actions.adapt_few(parsers.checked(settings)))),
+        "export": (parsers.export, _told(actions.export)),
     }
     try:
         chosen, values = _parse(given, {name: parser for name, (parser, _) in commands.items()})
@@ -153,9 +153,9 @@ def _told(run: Callable[..., int]) -> Callable[..., int]:
 
 def _evaluate(run: Path, data: Path | None, recipe: Path | None, **columns: str | None) -> int:
     with _mistakes(ValueError, OSError):
-        folder = surface.saved(run)
+        folder = actions.saved(run)
     if folder is not None:
-        return _told(surface.evaluate)(folder=folder, data=data, **columns)
+        return _told(actions.evaluate)(folder=folder, data=data, **columns)
     if data is not None:
         raise Mistake(
             f"{str(run)!r} does not describe its network, so it cannot be evaluated on other data: give a run of"
@@ -186,9 +186,9 @@ def _predict(
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     with _mistakes(ValueError, OSError):
-        folder = surface.saved(run)
+        folder = actions.saved(run)
     if folder is not None:
-        return _told(surface.predict)(folder=folder, inputs=inputs, top=top, csv=csv, text=text, file=file)
+        return _told(actions.predict)(folder=folder, inputs=inputs, top=top, csv=csv, text=text, file=file)
     if csv is not None or file is not None:
         raise Mistake(f"--{'file' if csv is None else 'csv'} is for {OWN}")
     made, variables, _ = _restore(run, recipe)
@@ -208,7 +208,7 @@ def _predict(
 
     x = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     shares = np.asarray(jax.nn.softmax(jax.jit(predictor(network.net))(variables, x)))
-    surface.ranked(named, shares, network.classes, top)
+    actions.ranked(named, shares, network.classes, top)
     return 0
 
 

@@ -158,7 +158,7 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
     words = (["export", "run", "out"], ["predict", "run", "a.png"], ["eval", "run"])
     for error, told in ((kind("do this"), True), (RuntimeError("jax's own"), False), (ModuleNotFoundError("x"), False)):
         for name in ("export", "saved"):
-            monkeypatch.setattr(cli.surface, name, failing(error))
+            monkeypatch.setattr(cli.actions, name, failing(error))
         for given in words:
             if told:
                 assert cli.main(given) == 2
@@ -181,8 +181,8 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
 )
 def test_arguments_reach_what_a_command_does_by_their_names(words, action, given, monkeypatch):
     seen: dict[str, object] = {}
-    monkeypatch.setattr(cli.surface, "saved", lambda run: run)
-    monkeypatch.setattr(cli.surface, action, lambda **values: seen.update(values) or 0)
+    monkeypatch.setattr(cli.actions, "saved", lambda run: run)
+    monkeypatch.setattr(cli.actions, action, lambda **values: seen.update(values) or 0)
     assert cli.main(words.split()) == 0
     assert {name: seen[name] for name in given} == given
 

@@ -15,8 +15,8 @@ from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import column_of, target_of
 from jtl.command.adapt_training import FREE, Training
 from jtl.command.device import tell_first
+from jtl.command.file_tables import hint
 from jtl.command.head import fitted_head
-from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored

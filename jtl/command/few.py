@@ -16,8 +16,8 @@ from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.few_prototypes import closed_form, distinct, halves, held_out
 from jtl.command.few_settings import FewShot
+from jtl.command.file_tables import hint
 from jtl.command.inputs import texts
-from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import shares as shares_of

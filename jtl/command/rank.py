@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
-from jtl.command.listed import hint
+from jtl.command.file_tables import hint
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.pictures import refuse_broken
 from jtl.command.run_settings import one_column

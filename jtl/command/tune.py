@@ -15,8 +15,8 @@ from jtl import losses, metrics, optim, rng
 from jtl.command import labels, passes, source
 from jtl.command import settings as files
 from jtl.command.device import tell_first
+from jtl.command.file_tables import hint
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
-from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored

@@ -16,7 +16,7 @@ from jtl import cli
 from jtl.command import adapt, adapt_target, adaptations, source, splits, sweep
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_training import Training
-from jtl.command.swept import favoured, ranking
+from jtl.command.sweep_commands import favoured, ranking
 from jtl.model import Variables
 
 pytestmark = pytest.mark.whole

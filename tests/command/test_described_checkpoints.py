@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import jtl
 from jtl import cli
-from jtl.command import use
+from jtl.command import inference
 from jtl.command.saved_network import opened, whole
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
@@ -190,8 +190,8 @@ def test_an_interrupt_is_told_in_a_line(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(use, "judge", interrupted)
-    monkeypatch.setattr("jtl.command.surface.saved", lambda run: run)
+    monkeypatch.setattr(inference, "judge", interrupted)
+    monkeypatch.setattr("jtl.command.actions.saved", lambda run: run)
     assert cli.main(["eval", "run", "photos"]) == 130
     assert capsys.readouterr().err == "jtl: interrupted\n"
 

@@ -27,7 +27,7 @@ def run(**_):
     print("said before", end="")
     os.kill(os.getpid(), signal.SIGINT)
 
-cli.surface.features = run
+cli.actions.features = run
 atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
 cli.main()
 """

@@ -1,4 +1,4 @@
-"""What the commands print; nothing heavy is imported before it is used."""
+"""What the commands do and print; nothing heavy is imported before it is used."""
 
 import shlex
 import sys
@@ -98,7 +98,7 @@ def sweep(
       ValueError: for a command that is not swept, a ranking that is not known, or where all runs failed.
     """
     from jtl.command import sweep
-    from jtl.command.swept import execute, favoured, ranking
+    from jtl.command.sweep_commands import execute, favoured, ranking
 
     found = ranking(command, grid, by)
     rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
@@ -122,19 +122,19 @@ def features(
       out: the file to write.
       text: the column of a table of texts.
       file: the column of a table of files.
-      **options: others of `use.features`.
+      **options: others of `inference.features`.
 
     Raises:
       ValueError: for no inputs, or several tables, or a column of texts and one of files.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     one_column(text, file)
     column = file if text is None else text
     if not inputs or (column is not None and len(inputs) > 1):
         what = "files or folders of images or sounds" if column is None else f"one table with the column {column!r}"
         raise ValueError(f"{len(inputs)} inputs: give {what}")
-    found = use.features(weights, inputs, out, text=text, file=file, **options)
+    found = inference.features(weights, inputs, out, text=text, file=file, **options)
     _note(found.notes)
     print(f"{out}: features [{found.rows}, {found.width}]")
     return 0
@@ -166,7 +166,7 @@ def export(*, run: Path, out: Path | None, format: Literal["hf", "timm", "torchv
     Raises:
       ValueError: where the folder is no run and no saved network.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     folder = saved(run)
     if folder is None:
@@ -175,7 +175,7 @@ def export(*, run: Path, out: Path | None, format: Literal["hf", "timm", "torchv
             " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
         )
     out = run.expanduser() / f"export-{format}" if out is None else out
-    use.export(folder, out, format)
+    inference.export(folder, out, format)
     _tell(folder)
     print(f"{out}: written for {format}")
     return 0
@@ -187,16 +187,16 @@ def evaluate(*, folder: Path, data: Path | None, **columns: str | None) -> int:
     Args:
       folder: of it.
       data: labelled.
-      **columns: `text`, `label` and `file` of `use.judge`.
+      **columns: `text`, `label` and `file` of `inference.judge`.
 
     Raises:
       ValueError: where no data are given.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     if data is None:
         raise ValueError("give labelled data to evaluate on: jtl eval RUN DATA")
-    scores, notes = use.judge(folder, data, **columns)
+    scores, notes = inference.judge(folder, data, **columns)
     _tell(folder)
     _note(notes)
     print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
@@ -213,23 +213,23 @@ def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None
       inputs: examples.
       top: how many classes to name for each.
       csv: the file to write; None for none.
-      **columns: `text` and `file` of `use.predict`.
+      **columns: `text` and `file` of `inference.predict`.
 
     Raises:
       ValueError: for a file to write that is a folder, or lies where nothing can be written.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     if csv is not None:
         csv = local(csv, "--csv")
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    found = use.predict(folder, inputs, **columns)
+    found = inference.predict(folder, inputs, **columns)
     _tell(folder)
     _note(found.notes)
     if csv is not None:
-        use.write_csv(csv, found.items, found.shares, found.classes, found.beside)
+        inference.write_csv(csv, found.items, found.shares, found.classes, found.beside)
     ranked(found.items, found.shares, found.classes, top)
     return 0
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
+from jtl.command.file_tables import hint, listed
 from jtl.command.inputs import texts_in_tables
-from jtl.command.listed import hint, listed
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.runs import weights_of
 from jtl.command.saved_network import Columns, about_run, columns, inputs_as_saved, opened, whole
