@@ -113,7 +113,7 @@ def table(tmp_path, text, name="t.csv"):
         (lambda p: folder(p / "test", 1) and p, "no folder train/"),
         (
             lambda p: folder(p / "train", 1) and folder(p / "training", 1) and p,
-            "'train' .* twice, as 'train' and 'train",
+            "the split 'train' twice, as 'train' and 'training'",
         ),
         (lambda p: table(p, "text,label\nx,1\n", "train.csv").parent, r"classes \['1'\]"),
         (lambda p: table(p, "caf\xe9,x".encode("latin1")), "is no table in UTF-8"),
