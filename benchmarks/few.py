@@ -32,7 +32,7 @@ import numpy as np
 import jtl
 from benchmarks import tables
 from benchmarks.measure import environment
-from jtl.command import few, use
+from jtl.command import few_prototypes, inference
 from jtl.preprocess import text
 from jtl.recipes.parts import base
 from jtl.recipes.parts.texts import read
@@ -43,7 +43,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def cosine(z: np.ndarray, y: np.ndarray, way: int, query: np.ndarray) -> np.ndarray:
     """Logits of the head of `jtl adapt-few`; no scale changes which is the largest."""
-    kernel, bias = few.closed_form(z, y, way, 1.0)
+    kernel, bias = few_prototypes.closed_form(z, y, way, 1.0)
     return query @ kernel + bias
 
 
@@ -69,7 +69,9 @@ def photos(place: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features, labels, and whether each is a validation photo, of a folder of class folders."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "features.npz"
-        use.features(str(base.find(None, WEIGHTS)), [str(base.find(None, place))], out, "mobilenet_v2", size, None)
+        inference.features(
+            str(base.find(None, WEIGHTS)), [str(base.find(None, place))], out, arch="mobilenet_v2", size=size
+        )
         with np.load(out) as found:
             files, z = [Path(str(file)) for file in found["inputs"]], found["features"]
     names, y = np.unique([file.parent.name for file in files], return_inverse=True)

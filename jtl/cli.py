@@ -4,6 +4,8 @@ Only what a command needs is imported, when it is needed: `jtl --help` does not 
 """
 
 import ast
+import functools
+import inspect
 import io
 import os
 import shlex
@@ -16,9 +18,9 @@ from typing import Any
 import tyro
 
 from jtl.allocator import keep_freed_memory
-from jtl.command import parsers, surface
-from jtl.command.ending import end_at_once
+from jtl.command import actions, parsers
 from jtl.command.inputs import files, texts
+from jtl.command.interrupt import end_at_once
 from jtl.command.options import expanded
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -50,25 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = given.index("--")
     given, options = given[:known], given[known:]
     options = options[1:] if options[:1] == ["--"] else options
-    commands: dict[str, Callable] = {
-        "demo": lambda: _train("digits", options, "jtl demo"),
-        "train": lambda recipe: _train(recipe, options, f"jtl train {recipe}"),
-        "eval": _evaluate,
-        "predict": _predict,
-        "describe": lambda recipe: _describe(recipe, options),
-        "models": _models,
-        "inspect": _inspect,
-        "finetune": _told(lambda settings: surface.finetune(parsers.checked(settings))),
-        "adapt": _told(lambda settings: surface.adapt(parsers.checked(settings))),
-        "sweep": lambda *values: _told(surface.sweep)(*values, options, _recipe),
-        "features": _told(surface.features),
-        "rank": _told(surface.rank),
-        "adapt-few": _told(lambda settings: surface.adapt_few(parsers.checked(settings))),
-        "export": _told(surface.export),
+    # Of each command what reads its arguments and what it does with them; both have the same names.
+    commands: dict[str, tuple[Callable, Callable[..., int]]] = {
+        "demo": (parsers.demo, lambda: _train("digits", options, "jtl demo")),
+        "train": (parsers.train, lambda recipe: _train(recipe, options, f"jtl train {recipe}")),
+        "eval": (parsers.evaluate, _evaluate),
+        "predict": (parsers.predict, _predict),
+        "describe": (parsers.describe, lambda recipe: _describe(recipe, options)),
+        "models": (parsers.models, _models),
+        "inspect": (parsers.inspect, _inspect),
+        "finetune": (parsers.finetune, _told(lambda settings: actions.finetune(parsers.checked(settings)))),
+        "adapt": (parsers.adapt, _told(lambda settings: actions.adapt(parsers.checked(settings)))),
+        "sweep": (parsers.sweep, _told(lambda **given: actions.sweep(**given, command=options, recipe=_recipe))),
+        "features": (parsers.features, _told(actions.features)),
+        "rank": (parsers.rank, _told(actions.rank)),
+        "adapt-few": (parsers.adapt_few, _told(lambda settings: actions.adapt_few(parsers.checked(settings)))),
+        "export": (parsers.export, _told(actions.export)),
     }
     try:
-        chosen, values = _parse(given)
-        code = commands[chosen](*values)
+        chosen, values = _parse(given, {name: parser for name, (parser, _) in commands.items()})
+        code = commands[chosen][1](**values)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -87,40 +90,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ended.code if isinstance(ended.code, int) else 2
 
 
-def _parse(given: list[str]) -> tuple[str, tuple]:
-    def demo() -> tuple[str, tuple]:
-        """Transfer learning on real handwritten digits, three ways, in a few minutes."""
-        return "demo", ()
-
-    def train(recipe: parsers.Which) -> tuple[str, tuple]:
-        return "train", (recipe,)
-
-    train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
-    commands: dict[str, Callable[..., tuple[str, tuple]]] = {
-        "demo": demo,
-        "train": train,
-        "eval": parsers.evaluate,
-        "predict": parsers.predict,
-        "describe": parsers.describe,
-        "models": parsers.models,
-        "inspect": parsers.inspect,
-        "finetune": parsers.finetune,
-        "adapt": parsers.adapt,
-        "sweep": parsers.sweep,
-        "features": parsers.features,
-        "rank": parsers.rank,
-        "adapt-few": parsers.adapt_few,
-        "export": parsers.export,
-    }
+def _parse(given: list[str], commands: dict[str, Callable]) -> tuple[str, dict[str, Any]]:
+    """The name of the command, and its arguments by their names."""
+    parsers.train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
+    readers = {name: _named(name, parser) for name, parser in commands.items()}
     # Alone, because tyro would name the options of other commands for a misspelt one.
-    if given and given[0] in commands:
-        return tyro.cli(commands[given[0]], args=given[1:], prog=f"jtl {given[0]}")
+    if given and given[0] in readers:
+        return tyro.cli(readers[given[0]], args=given[1:], prog=f"jtl {given[0]}")
     return tyro.extras.subcommand_cli_from_dict(
-        commands,
+        readers,
         prog="jtl",
         description="Transfer learning in JAX. Start with: jtl demo, or jtl finetune photos/ --weights WEIGHTS",
         args=given,
     )
+
+
+def _named(name: str, parser: Callable) -> Callable[..., tuple[str, dict[str, Any]]]:
+    """The parser, which returns the name of its command and its arguments by their names."""
+
+    @functools.wraps(parser)
+    def read(*positional: Any, **options: Any) -> tuple[str, dict[str, Any]]:
+        found = inspect.signature(parser).bind(*positional, **options)
+        found.apply_defaults()
+        return name, found.arguments
+
+    return read
 
 
 def _listed() -> str:
@@ -150,51 +144,56 @@ def _recipe(words: list[str]) -> Any:
 def _told(run: Callable[..., int]) -> Callable[..., int]:
     """A command whose errors are the user's to correct."""
 
-    def command(*values: Any) -> int:
+    def command(**values: Any) -> int:
         with _mistakes(ValueError, OSError):
-            return run(*values)
+            return run(**values)
 
     return command
 
 
-def _evaluate(checkpoint: Path, code: Path | None, data: Path | None, *columns: str | None) -> int:
+def _evaluate(run: Path, data: Path | None, recipe: Path | None, **columns: str | None) -> int:
     with _mistakes(ValueError, OSError):
-        folder = surface.saved(checkpoint)
+        folder = actions.saved(run)
     if folder is not None:
-        return _told(surface.evaluate)(folder, data, *columns)
+        return _told(actions.evaluate)(folder=folder, data=data, **columns)
     if data is not None:
         raise Mistake(
-            f"{str(checkpoint)!r} does not describe its network, so it cannot be evaluated on other data: give a run of"
+            f"{str(run)!r} does not describe its network, so it cannot be evaluated on other data: give a run of"
             " `jtl finetune`, a folder of jtl.save, or checkpoints of jtl.Checkpoints(folder, network=loaded);"
             " evaluate a recipe's checkpoint on its own test set, without DATA"
         )
-    for name, value in zip(("text", "label", "file"), columns, strict=True):
+    for name, value in columns.items():
         if value is not None:
             raise Mistake(f"--{name} {value!r} is for {OWN}; a recipe is evaluated on its own test set")
-    recipe, variables, step = _restore(checkpoint, code)
+    made, variables, step = _restore(run, recipe)
     with _mistakes(FileNotFoundError):
-        found = recipe.evaluate(variables)
-    print(f"{checkpoint}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
+        found = made.evaluate(variables)
+    print(f"{run}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
     return 0
 
 
 def _predict(
-    checkpoint: Path, inputs: tuple[str, ...], top: int, code: Path | None, csv: Path | None, *columns: str | None
+    run: Path,
+    inputs: tuple[str, ...],
+    top: int,
+    recipe: Path | None,
+    csv: Path | None,
+    text: str | None,
+    file: str | None,
 ) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict RUN INPUT...")
     if top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     with _mistakes(ValueError, OSError):
-        folder = surface.saved(checkpoint)
+        folder = actions.saved(run)
     if folder is not None:
-        return _told(surface.predict)(folder, inputs, top, csv, *columns)
-    text, file = columns
+        return _told(actions.predict)(folder=folder, inputs=inputs, top=top, csv=csv, text=text, file=file)
     if csv is not None or file is not None:
         raise Mistake(f"--{'file' if csv is None else 'csv'} is for {OWN}")
-    recipe, variables, _ = _restore(checkpoint, code)
+    made, variables, _ = _restore(run, recipe)
     with _mistakes(FileNotFoundError):
-        network = recipe.network()
+        network = made.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task, so it cannot classify a single image")
     if text is not None and not network.texts:
@@ -209,7 +208,7 @@ def _predict(
 
     x = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     shares = np.asarray(jax.nn.softmax(jax.jit(predictor(network.net))(variables, x)))
-    surface.ranked(named, shares, network.classes, top)
+    actions.ranked(named, shares, network.classes, top)
     return 0
 
 
@@ -247,7 +246,7 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
 
     A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
     """
-    from jtl.command.use import chosen
+    from jtl.command.saved_network import chosen
     from jtl.train import Checkpoints
 
     with _mistakes(FileNotFoundError, ValueError):

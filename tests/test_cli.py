@@ -150,7 +150,7 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
     """A loss that is NaN, a folder in use, a full disk, an extra that is not installed; not errors of jax or Python."""
 
     def failing(error):
-        def run(*_):
+        def run(*_, **__):
             raise error
 
         return run
@@ -158,7 +158,7 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
     words = (["export", "run", "out"], ["predict", "run", "a.png"], ["eval", "run"])
     for error, told in ((kind("do this"), True), (RuntimeError("jax's own"), False), (ModuleNotFoundError("x"), False)):
         for name in ("export", "saved"):
-            monkeypatch.setattr(cli.surface, name, failing(error))
+            monkeypatch.setattr(cli.actions, name, failing(error))
         for given in words:
             if told:
                 assert cli.main(given) == 2
@@ -166,6 +166,25 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
             else:
                 with pytest.raises(type(error), match=str(error)):
                     cli.main(given)
+
+
+@pytest.mark.parametrize(
+    ("words", "action", "given"),
+    [
+        ("eval run photos --label l --file f", "evaluate", {"text": None, "label": "l", "file": "f"}),
+        ("predict run a b --csv c.csv --text t", "predict", {"inputs": ("a", "b"), "csv": Path("c.csv"), "text": "t"}),
+        ("features a --weights w --file f", "features", {"weights": "w", "file": "f", "text": None, "arch": None}),
+        ("rank photos w --label l --seed 3", "rank", {"models": ("w",), "text": "text", "label": "l", "seed": 3}),
+        ("export run there --format jtl", "export", {"run": Path("run"), "out": Path("there"), "format": "jtl"}),
+        ("sweep there --grid a=1 --by b -- train x", "sweep", {"grid": ("a=1",), "by": "b", "command": ["train", "x"]}),
+    ],
+)
+def test_arguments_reach_what_a_command_does_by_their_names(words, action, given, monkeypatch):
+    seen: dict[str, object] = {}
+    monkeypatch.setattr(cli.actions, "saved", lambda run: run)
+    monkeypatch.setattr(cli.actions, action, lambda **values: seen.update(values) or 0)
+    assert cli.main(words.split()) == 0
+    assert {name: seen[name] for name in given} == given
 
 
 def test_a_recipe_whose_loss_is_not_finite_is_told(tmp_path, capsys):

@@ -1,16 +1,14 @@
 """The report of an adaptation, as one HTML page."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jtl import report
 from jtl.command import passes
 from jtl.command.adapt import Adapted
 from jtl.command.adapt_settings import LOW, AdaptSettings
+from jtl.command.scores import softmax
 from jtl.report.page import Page
 from jtl.selection.validators.watch import ORACLE
 
@@ -52,11 +50,7 @@ def write(settings: AdaptSettings, adapted: Adapted) -> Path:
     if adapted.target is not None:
         _labelled(page, adapted)
     _examples(page, adapted)
-    page.heading("Settings and environment")
-    page.table(("setting", "value"), [(name, str(value)) for name, value in settings.as_json().items()])
-    names = ("jtl", "jax", "flax", "optax", "numpy")
-    rows = [("Python", platform.python_version()), ("device", jax.devices()[0].device_kind)]
-    page.table(("software", "version"), [*rows, *((name, version(name)) for name in names)])
+    page.environment(settings.as_json())
     return page.write(settings.folder / "report.html")
 
 
@@ -92,9 +86,7 @@ def _labelled(page: Page, adapted: Adapted) -> None:
 def _examples(page: Page, adapted: Adapted) -> None:
     """Predictions on some of the target's examples."""
     items = _some(adapted.unlabelled.items, SHOWN)
-    logits = passes.logits(adapted.loaded, adapted.inputs)(items)
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    shares /= shares.sum(1, keepdims=True)
+    shares = softmax(passes.logits(adapted.loaded, adapted.inputs)(items))
     classes = adapted.unlabelled.classes
     page.heading("Some predictions on the target")
     said = [f"{classes[share.argmax()]} ({100 * share.max():.0f} %)" for share in shares]

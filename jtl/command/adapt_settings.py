@@ -1,15 +1,13 @@
 """The settings of one adaptation between two folders or tables; light, because `jtl --help` reads it."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, stem
-from jtl.command.settings import one_column
-from jtl.paths import local
+from jtl.command.run_settings import RunSettings
 
 Method = Literal[
     "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "afn", "bnm", "im", "mcd", "ada_bn", "shot"
@@ -23,7 +21,7 @@ LOW = ("iw_risk", "dev", "devn")
 
 
 @dataclass(frozen=True)
-class AdaptSettings:
+class AdaptSettings(RunSettings):
     """Adapt pretrained weights from a labelled folder or table to an unlabelled one; writes a report.
 
     The checkpoint is chosen by a score that reads no label of the target. The source is split by `seed` within each
@@ -81,8 +79,7 @@ class AdaptSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.out is not None:
-            local(self.out, "--out")  # refuses the address of a bucket
+        self.check()
         for name, kind in (("method", Method), ("watch", Watch), ("ways", Literal["last", "all"])):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: there are {', '.join(get_args(kind))}")
@@ -90,15 +87,10 @@ class AdaptSettings:
             value = getattr(self, name)
             if value is not None and value < (2 if name in ("batch", "scored") else 1):
                 raise ValueError(f"{name}={value}: give at least {2 if name in ('batch', 'scored') else 1}")
-        one_column(self)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
         if self.weight is not None and not 0 < self.weight < float("inf"):
             raise ValueError(f"weight={self.weight}: give a number above zero, or --method source for none")
         if self.weight is not None and self.method in ("source", "mcd", "ada_bn"):
             raise ValueError(f"weight={self.weight}: the method {self.method!r} has no weight")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: give 0 or more")
 
     @property
     def folder(self) -> Path:
@@ -109,7 +101,3 @@ class AdaptSettings:
     def oracle(self) -> bool:
         """Whether the target's labels choose the checkpoint."""
         return self.watch == "oracle"
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
-        return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}

@@ -54,14 +54,7 @@ _ALIGNMENTS: Mapping[str, Callable[[Any, Read], Objective]] = {
 _RAMPED = ("dann", "cdan", "cdan_e", "mmd", "jmmd")
 
 
-def plan(
-    name: str,
-    net: Model,
-    classes: int,
-    steps: int,
-    weight: float | None = None,
-    loss: Callable = losses.cross_entropy,
-) -> Plan:
+def plan(name: str, net: Model, classes: int, steps: int, weight: float | None = None) -> Plan:
     """What a step of a method minimises; of those of `AFTER_SOURCE` it is the source's part.
 
     Critics, kernels and the second head read what the network's head reads, as the mean over a text's tokens.
@@ -72,7 +65,6 @@ def plan(
       classes: of the network; the second head of "mcd" is a linear one.
       steps: of the run; the weight of a critic or a kernel grows with them.
       weight: λ; None: that of `WEIGHTS`, of SHOT `SHOT_WEIGHT`.
-      loss: of the source's rows.
 
     Raises:
       ValueError: for another name, a weight of a method that has none, or a head that reads several features where
@@ -82,6 +74,7 @@ def plan(
         raise ValueError(f"method {name!r}: there are {', '.join(NAMES)}")
     if weight is not None and name not in WEIGHTS and name != "shot":
         raise ValueError(f"weight={weight}: the method {name!r} has no weight")
+    loss = losses.cross_entropy
     if name == "source" or name in AFTER_SOURCE:
         alone = finetune(net, loss)
 

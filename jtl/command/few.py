@@ -14,12 +14,14 @@ import optax
 from jtl import rng
 from jtl.command import labels, passes, source
 from jtl.command import settings as files
+from jtl.command.few_prototypes import closed_form, distinct, halves, held_out
 from jtl.command.few_settings import FewShot
+from jtl.command.file_tables import hint
 from jtl.command.inputs import texts
-from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import shares as shares_of
+from jtl.command.scores import softmax
 from jtl.command.source import Examples
 from jtl.command.splits import copies, named
 from jtl.data import augment
@@ -31,12 +33,7 @@ from jtl.methods.meta.update_rules import from_optax
 from jtl.model import Variables
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
-
-SCALES = 2.0 ** np.arange(0, 8.5, 0.5)
-"""Candidates for the logit of the cosine 1, at a feature of mean norm."""
-ONE_SHOT = 10.0
-"""It, where no class has a second example to choose it by: where that of P>M>F (2204.07305) and Meta-Baseline
-(2003.04390) starts."""
+from jtl.weights.formats.orbax import newest
 
 
 @dataclass(frozen=True)
@@ -119,13 +116,13 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     scale, logits = held_out(features, support.labels, len(counts), first)
     if counts.max() == 1:
         notes.append("one example a class: shares rank the classes, and are not calibrated")
-    halves: dict[str, Any] = {}
+    by_halves: dict[str, Any] = {}
     if settings.steps:
         tuned = _tuner(settings, loaded, inputs, support, scale, key)
         if counts.min() > 1:
             say(f"{settings.steps} steps on each half of {len(support)} images, to see whether they help")
-            halves = {"halves": _by_halves(loaded, inputs, support, first, features, tuned)}
-            notes.append(told(**halves["halves"]))
+            by_halves = {"halves": _by_halves(loaded, inputs, support, first, features, tuned)}
+            notes.append(told(**by_halves["halves"]))
         else:
             notes.append("a class has one example, so nothing shows whether the steps help: compare with --steps 0")
         say(f"{settings.steps} steps on {len(support)} images")
@@ -146,71 +143,8 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         "seconds": inputs.seconds,
     }
     alone = {"held_out": {"right": int(result.right.sum()), "of": len(result.right)}}
-    files.write(settings.folder, {**content, **alone, **halves, "scale": scale})
+    files.write(settings.folder, {**content, **alone, **by_halves, "scale": scale})
     return result
-
-
-def closed_form(z: np.ndarray, y: np.ndarray, way: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel [width, way] and bias [way] whose logits are `s z · c_k / ‖c_k‖`, c_k the mean of class k.
-
-    Which is the largest depends on the cosine alone; on pretrained features it is more accurate than the distance.
-
-    Args:
-      z: features [examples, width]; each class has one or more.
-      y: labels [examples].
-      way: the number of classes.
-      scale: s.
-
-    Hu et al., Pushing the Limits of Simple Pipelines for Few-Shot Learning, 2022, arXiv 2204.07305.
-    """
-    c = np.stack([z[y == k].astype(np.float64).mean(0) for k in range(way)])
-    return (scale * _unit(c).T).astype(np.float32), np.zeros(way, np.float32)
-
-
-def held_out(z: np.ndarray, y: np.ndarray, way: int, first: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-    """The scale of the logits, and the logits of each example by the prototypes of all others, [examples, way].
-
-    The scale is that of the lowest cross-entropy of these logits, with targets `(n + 1) / (n + 2)` in place of 1
-    (Platt, Probabilistic Outputs for Support Vector Machines, 1999), so that it is finite where all are right. An
-    example that is alone in its class has NaN, because without it the class has no prototype. An example is left out
-    with all its copies, and of copies the first alone counts in the scale.
-
-    Args:
-      z: features [examples, width].
-      y: labels [examples].
-      way: the number of classes.
-      first: of each example the place of the first one that equals it, [examples]; None where all differ.
-
-    Raises:
-      ValueError: for features that are not finite, or where the means of all classes have one direction.
-    """
-    if not np.isfinite(z).all():
-        raise ValueError(f"the features of example {int(np.argmin(np.isfinite(z).all(1)))} are not finite")
-    z, rows = z.astype(np.float64), np.arange(len(z))
-    first = rows if first is None else first
-    once = distinct(first)
-    member = np.eye(way)[y]
-    sums, own = member.T @ z, np.zeros_like(z)
-    np.add.at(own, first, z)  # the sum of an example and its copies, in the place of the first
-    c = _unit(sums)
-    if (c @ c.T).min() > 1 - 1e-9 or not sums.any():
-        raise ValueError("the mean features of all classes are the same: these weights cannot tell the classes apart")
-    along, alone = z @ c.T, np.bincount(y[once], minlength=way)[y] < 2
-    along[rows, y] = (z * _unit(sums[y] - own[first])).sum(1)
-    along[alone] = np.nan
-    size, judged = np.linalg.norm(z[once], axis=1).mean(), once & ~alone
-    if not judged.any():
-        return float(ONE_SHOT / size), along
-    off = 1 / (judged.sum() + 2) / (way - 1)
-    target = np.where(member[judged] > 0, 1 - off * (way - 1), off)
-    losses = [-(target * np.log(softmax(s / size * along[judged]) + 1e-300)).sum() for s in SCALES]
-    scale = float(SCALES[int(np.argmin(losses))] / size)
-    return scale, scale * along
-
-
-def distinct(first: np.ndarray) -> np.ndarray:
-    """Which examples equal none before them, bool [examples]."""
-    return first == np.arange(len(first))
 
 
 def _told_copies(support: Examples, first: np.ndarray) -> list[str]:
@@ -223,16 +157,6 @@ def _told_copies(support: Examples, first: np.ndarray) -> list[str]:
         f"examples: {len(again)} of {len(first)} are copies of others, as {named(support.items[copy])} of"
         f" {named(support.items[other])}: an example is predicted without its copies, and counted once"
     ]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    """Shares of logits along the last axis."""
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def _tuner(
@@ -263,21 +187,6 @@ def _tuner(
         return run(loaded.variables, {**batch, "mask": mask}, jnp.float32(scale), rng.stream(key, "tune"))
 
     return on
-
-
-def halves(y: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
-    """The half of each example, 0 or 1: those of a class by turns, so that both have every class of two or more.
-
-    Args:
-      y: labels [examples].
-      first: as in `held_out`; copies are in one half.
-    """
-    first = np.arange(len(y)) if first is None else first
-    found = np.zeros(len(y), int)
-    for k in np.unique(y):
-        rows = np.flatnonzero((y == k) & distinct(first))
-        found[rows] = np.arange(len(rows)) % 2
-    return found[first]
 
 
 def _by_halves(
@@ -318,7 +227,7 @@ def told(without: int, with_steps: int, of: int) -> str:
 def _refuse_recipe(place: Path) -> None:
     """Refuses checkpoints that do not say their network, as those of a recipe."""
     for folder in (place, place / "checkpoints"):
-        if any(folder.glob("step_*/manifest.json")) and not (folder / "config.json").is_file():
+        if newest(folder) is not None and not (folder / "config.json").is_file():
             raise ValueError(
                 f"{str(folder)!r} holds checkpoints that do not say their network, as those of a recipe: start from"
                 " weights, a run of `jtl finetune`, or checkpoints of jtl.Checkpoints(..., network=loaded). What was"

@@ -1,19 +1,17 @@
 """The settings of learning new classes from a few examples; light, because `jtl --help` reads it."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, stem
-from jtl.command.settings import one_column
-from jtl.paths import local
+from jtl.command.run_settings import RunSettings
 
 
 @dataclass(frozen=True)
-class FewShot:
+class FewShot(RunSettings):
     """Learn new classes from a few labelled examples of each, in seconds; `jtl predict` then names them.
 
     An example gets the class whose mean features are at the smallest angle; with `--steps` the network is first
@@ -54,23 +52,13 @@ class FewShot:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.out is not None:
-            local(self.out, "--out")  # refuses the address of a bucket
-        one_column(self)
+        self.check()
         if self.size is not None and self.size < 1:
             raise ValueError(f"size={self.size}: give at least 1")
-        for name in ("steps", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: give 0 or more")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
+        if self.steps < 0:
+            raise ValueError(f"steps={self.steps}: give 0 or more")
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return folder_of(self.out, f"{stem(self.support)}-few")
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
-        found = {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
-        return {**found, "query": list(self.query)}

@@ -75,15 +75,13 @@ def crossed_head(
     return Crossed(variables, found.fitted.penalty, int(dealt.max()) + 1, examples, found.logits)
 
 
-def fitted_head(
-    loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any, balanced: bool = False
-) -> Variables:
+def fitted_head(loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any) -> Variables:
     """The weights with a head fitted on features of `train`, its penalty chosen by the loss on `val`."""
     read, features = passes.features(loaded, inputs), {}
     for name in ("train", "val"):
         say(f"features of {name}")
         features[name] = read(splits[name].items)
-    return head_by(loaded, features, splits, balanced)
+    return head_by(loaded, features, splits)
 
 
 def head_by(

@@ -1,4 +1,7 @@
-"""What follows the names of the commands; light, because `jtl --help` reads it. Each gives its name and its values."""
+"""What follows the names of the commands, and their help; light, because `jtl --help` reads it.
+
+A function's parameters are the arguments of a command, which `jtl.cli` hands to its action by their names.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -52,16 +55,24 @@ class Few(FewShot):
         """As above."""
 
 
-def finetune(settings: OmitArgPrefixes[Finetune]) -> tuple[str, tuple]:  # noqa: D103  (its docstring is set below)
-    return "finetune", (settings,)
+def demo() -> None:
+    """Transfer learning on real handwritten digits, three ways, in a few minutes."""
 
 
-def adapt(settings: OmitArgPrefixes[Adapt]) -> tuple[str, tuple]:  # noqa: D103  (its docstring is set below)
-    return "adapt", (settings,)
+def train(recipe: Which) -> None:
+    """Run a recipe; `jtl train RECIPE --help` lists its options."""
 
 
-def adapt_few(settings: OmitArgPrefixes[Few]) -> tuple[str, tuple]:  # noqa: D103  (its docstring is set below)
-    return "adapt-few", (settings,)
+def finetune(settings: OmitArgPrefixes[Finetune]) -> None:
+    """That of `Settings`, set below."""
+
+
+def adapt(settings: OmitArgPrefixes[Adapt]) -> None:
+    """That of `AdaptSettings`, set below."""
+
+
+def adapt_few(settings: OmitArgPrefixes[Few]) -> None:
+    """That of `FewShot`, set below."""
 
 
 finetune.__doc__, adapt.__doc__, adapt_few.__doc__ = Settings.__doc__, AdaptSettings.__doc__, FewShot.__doc__
@@ -83,7 +94,7 @@ def sweep(
     grid: tuple[str, ...],
     by: str | None = None,
     low: bool = False,
-) -> tuple[str, tuple]:
+) -> None:
     """Run a command over a grid of options and rank the runs: `jtl sweep OUT --grid ... -- adapt SOURCE TARGET ...`.
 
     After `--` give `adapt`, `finetune` or `train` with its arguments, without the options of the grid. Runs that differ
@@ -96,7 +107,6 @@ def sweep(
       by: the number that ranks; None: the score that `jtl adapt` watches, or the validation accuracy of `jtl finetune`.
       low: lower is better; set automatically for the scores of `jtl adapt`.
     """
-    return "sweep", (out, grid, by, low)
 
 
 def features(
@@ -110,7 +120,7 @@ def features(
     layers: tuple[str, ...] = (),
     cache: Path | None = None,
     file: str | None = None,
-) -> tuple[str, tuple]:
+) -> None:
     """Extract features of images, sounds or texts with pretrained weights, into an .npz file.
 
     Args:
@@ -125,7 +135,6 @@ def features(
         weights, preprocessing and inputs does not run the network again.
       file: the column of the paths of a table of images or sounds.
     """
-    return "features", (inputs, weights, out, arch, size, text, layers, cache, file)
 
 
 def rank(
@@ -143,7 +152,7 @@ def rank(
     seed: int = 0,
     cache: Path | None = None,
     file: str | None = None,
-) -> tuple[str, tuple]:
+) -> None:
     """Rank pretrained weights for labelled data by LogME, H-score, TransRate, NCE and LEEP, without training.
 
     Args:
@@ -158,7 +167,6 @@ def rank(
       cache: as of `jtl features`.
       file: as of `jtl finetune`.
     """
-    return "rank", (data, models, by, text, label, size, per_class, seed, cache, file)
 
 
 def export(
@@ -166,7 +174,7 @@ def export(
     out: Annotated[Positional[Path | None], arg(metavar="[OUT]")] = None,
     /,
     format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
-) -> tuple[str, tuple]:
+) -> None:
     """Export the network of a run in the format of another library.
 
     Args:
@@ -174,7 +182,6 @@ def export(
       out: the folder to write; None: `export-FORMAT` in that of the run.
       format: transformers', timm's, torchvision's, or jtl's own.
     """
-    return "export", (run, out, format)
 
 
 def evaluate(
@@ -185,7 +192,7 @@ def evaluate(
     text: str | None = None,
     label: str | None = None,
     file: str | None = None,
-) -> tuple[str, tuple]:
+) -> None:
     """Evaluate a saved network on labelled data, or a recipe's checkpoint on its test set.
 
     Args:
@@ -197,7 +204,6 @@ def evaluate(
       label: a table's column of labels; likewise, else "label".
       file: a table's column of the paths of images or sounds; the run's own where it is not given.
     """
-    return "eval", (run, recipe, data, text, label, file)
 
 
 def predict(
@@ -209,7 +215,7 @@ def predict(
     csv: Path | None = None,
     text: str | None = None,
     file: str | None = None,
-) -> tuple[str, tuple]:
+) -> None:
     """Predicts the classes of images, sounds or texts with a checkpoint.
 
     Args:
@@ -223,21 +229,18 @@ def predict(
       text: the column of tables of texts; the run's own where it is not given, else "text".
       file: the column of tables of images or sounds; likewise.
     """
-    return "predict", (run, inputs, top, recipe, csv, text, file)
 
 
-def describe(recipe: Which) -> tuple[str, tuple]:
+def describe(recipe: Which) -> None:
     """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
-    return "describe", (recipe,)
 
 
-def models(pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*", /) -> tuple[str, tuple]:
+def models(pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*", /) -> None:
     """List the networks whose weights jtl reads, with sizes, costs and naming schemes.
 
     Args:
       pattern: a pattern of names or families, such as "vit_*" or "resnet"; the default lists all of them.
     """
-    return "models", (pattern,)
 
 
 def inspect(
@@ -246,7 +249,7 @@ def inspect(
     rows: int = 40,
     within: str | None = None,
     prefix: str = "",
-) -> tuple[str, tuple]:
+) -> None:
     """Prints the tensors of a weight file, and the family whose names they have.
 
     Args:
@@ -255,4 +258,3 @@ def inspect(
       within: in a PyTorch file with several dicts of tensors, the place of the one to look at.
       prefix: what the names of the network's tensors begin with.
     """
-    return "inspect", (file, rows, within, prefix)

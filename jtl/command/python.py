@@ -22,16 +22,16 @@ class _Saved:
           inputs: files or folders of images or sounds; for a network of texts a text each, or files of
             them; or tables with the column that the run was trained on.
         """
-        from jtl.command import use
+        from jtl.command import inference
 
-        found = use.predict(self.folder / "model", [str(one) for one in inputs])
+        found = inference.predict(self.folder / "model", [str(one) for one in inputs])
         return [dict(zip(found.classes, map(float, row), strict=True)) for row in found.shares]
 
     def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
         """Writes the network in the files of another library."""
-        from jtl.command import use
+        from jtl.command import inference
 
-        use.export(self.folder / "model", Path(out), format)
+        inference.export(self.folder / "model", Path(out), format)
 
 
 @dataclass(frozen=True)

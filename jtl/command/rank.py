@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
-from jtl.command.listed import hint
+from jtl.command.file_tables import hint
 from jtl.command.model import inputs_of, pretrained
 from jtl.command.pictures import refuse_broken
+from jtl.command.run_settings import one_column
 from jtl.command.runs import weights_of
+from jtl.command.scores import softmax
 from jtl.command.source import Examples
 from jtl.heads import reading
 from jtl.pretrained.load import Pretrained
@@ -79,8 +81,7 @@ def rank(
         raise ValueError(f"by={by!r}: give one of {', '.join(NAMES)}")
     if per_class is not None and per_class < 1:
         raise ValueError(f"per_class={per_class}: give at least 1")
-    if file is not None and text != "text":
-        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
+    one_column(None if text == "text" else text, file)
     found = source.read(data, text=text, label=label, file=file)
     examples = found.get("train", found.get("all"))
     assert examples is not None
@@ -127,9 +128,7 @@ def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None
         seen: Any = passes.features(loaded, inputs, cache=cache)(examples.items)
         return Ranked(model, seen.shape[1], scores(seen, examples.labels), note, told)
     seen = passes.with_logits(loaded, inputs, cache=cache)(examples.items)
-    z = np.asarray(seen["logits"], np.float64)
-    e = np.exp(z - z.max(1, keepdims=True))
-    probabilities = e / e.sum(1, keepdims=True)
+    probabilities = softmax(np.asarray(seen["logits"], np.float64))
     found = scores(seen["features"], examples.labels, probabilities)
     return Ranked(model, seen["features"].shape[1], found, told=told)
 

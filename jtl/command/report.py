@@ -1,10 +1,7 @@
 """The report of a fine-tuning, as one HTML page."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jtl import report
@@ -64,11 +61,7 @@ def write(settings: Settings, tuned: Tuned) -> Path:
         variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables)
     )
     page.code(told, told.splitlines()[-1])
-    page.heading("Settings and environment")
-    page.table(("setting", "value"), [(name, str(value)) for name, value in settings.as_json().items()])
-    names = ("jtl", "jax", "flax", "optax", "numpy")
-    rows = [("Python", platform.python_version()), ("device", jax.devices()[0].device_kind)]
-    page.table(("software", "version"), [*rows, *((name, version(name)) for name in names)])
+    page.environment(settings.as_json())
     return page.write(settings.folder / "report.html")
 
 

@@ -82,8 +82,13 @@ def shares(logits: np.ndarray) -> np.ndarray:
     """
     if not np.isfinite(logits).all():
         raise ValueError(f"the network's output of example {int(np.argmin(np.isfinite(logits).all(1)))} is not finite")
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
+    return softmax(logits)
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """`exp(z_c) / Σ_k exp(z_k)` along the last axis; NaN where a row has NaN."""
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
 
 
 def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Scores:

@@ -11,19 +11,19 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from jtl.command.folders import folder_of, refuse_among, stem
+from jtl.command.run_settings import RunSettings
 from jtl.command.written import write_whole
-from jtl.paths import local
 
 EXAMPLES = ("data", "source", "target", "support")
 """The settings of all commands that name examples."""
 DONE, BEGUN = "run.json", "settings.json"
 """A run's file of settings and results, and that of settings alone, which is there once training begins."""
-CHECKPOINTS = ("checkpoints/step_*/manifest.json", "source/checkpoints/step_*/manifest.json")
-"""What a run that was killed resumes from."""
+CHECKPOINTS = ("checkpoints", "source/checkpoints")
+"""The folders of what a run that was killed resumes from."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Fine-tune pretrained weights on a folder of images or sounds by class, or on a table of texts or files; writes a
     report.
 
@@ -79,15 +79,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.out is not None:
-            local(self.out, "--out")  # refuses the address of a bucket
+        self.check()
         for name in ("size", "steps", "batch", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
-        one_column(self)
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate={self.learning_rate}: give a number above zero")
         if self.ways == "head" and self.find_rate:
             raise ValueError(
                 "find_rate with ways='head': the head alone is fitted without a learning rate; give other ways"
@@ -103,32 +99,11 @@ class Settings:
                 f"steps={self.steps} with ways='head': the head alone is fitted to its optimum, without steps; give"
                 " ways='last' or 'all', or omit steps"
             )
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: give 0 or more")
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return folder_of(self.out, stem(self.data))
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
-        return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(self).items()}
-
-
-def one_column(settings: Any) -> None:
-    """Refuses settings that name a column of texts and one of files.
-
-    Args:
-      settings: a dataclass with `text` and `file`.
-
-    Raises:
-      ValueError: naming both.
-    """
-    if settings.file is not None and settings.text != type(settings).text:
-        raise ValueError(
-            f"text={settings.text!r} and file={settings.file!r}: the examples of a table are texts or files; give one"
-        )
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
@@ -172,11 +147,13 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> Non
     Raises:
       ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
     """
+    from jtl.weights.formats.orbax import newest
+
     folder, now = settings.folder, settings.as_json()
     writable(folder)
     refuse_among(folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
     for name, what in ((DONE, "another run"), (BEGUN, "another run, which is not finished")):
-        if name == BEGUN and not any(next(folder.glob(each), None) for each in CHECKPOINTS):
+        if name == BEGUN and not any(newest(folder / place) for place in CHECKPOINTS):
             continue  # it left nothing to resume from
         then = (read(folder, name) or {}).get("settings", {})
         if then and not set(EXAMPLES) & set(then) & set(now):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.command.file_tables import SOUNDS, Kind, kind_of, listed, refuse_two_labels, suffixes_of
 from jtl.command.labels import refuse_numbers
-from jtl.command.listed import SOUNDS, Kind, kind_of, listed, refuse_two_labels, suffixes_of
 from jtl.command.tables import TABLES, mark_of, places, rows
 from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed

@@ -8,6 +8,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
+from jtl.extras import NotInstalled
+
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MARKS = {".csv": ",;\t", ".tsv": "\t"}
 """What may stand between the cells of a line, by the kind of table."""
@@ -52,6 +54,7 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
       ValueError: for a table of another kind or without rows, a column that it does not have or has twice, an empty
         cell, a row of more cells than there are columns, as where a comma within a text is not quoted, or a cell that
         begins with a quotation mark and does not end with the next.
+      NotInstalled: a ModuleNotFoundError, for a .parquet without pyarrow.
     """
     path = path.expanduser()
     if not path.exists():
@@ -205,9 +208,8 @@ def _parquet(path: Path) -> list[Row]:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{str(path)!r} needs pyarrow: pip install pyarrow, or write the table as .csv or .jsonl"
-        ) from error
+        message = f"{str(path)!r} needs pyarrow: pip install pyarrow, or write the table as .csv or .jsonl"
+        raise NotInstalled(message, name="pyarrow") from error
     try:
         return [Row(cells, i, "row") for i, cells in enumerate(parquet.read_table(path).to_pylist(), 1)]
     except (pyarrow.ArrowException, OSError) as error:

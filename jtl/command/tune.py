@@ -14,8 +14,9 @@ import jtl.data
 from jtl import losses, metrics, optim, rng
 from jtl.command import labels, passes, source
 from jtl.command import settings as files
+from jtl.command.device import tell_first
+from jtl.command.file_tables import hint
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
-from jtl.command.listed import hint
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
 from jtl.command.scores import Scores, scored
@@ -125,6 +126,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             notes.append(f"{part}: {note}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
+    tell_first(say)
     read, seen = passes.features(loaded, inputs), {}
     for part in ("train", "val"):
         say(f"features of {part}")

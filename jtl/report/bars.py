@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jtl.paths import local
-from jtl.report.figures import short
+from jtl.report.figures import blank, save, short
 
 
 def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel: str = "", title: str = "") -> Path:
@@ -28,13 +27,9 @@ def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel:
       >>> bars({"mcc": (0.9, 0.02), "dann": (0.8, 0.0)}, tempfile.mkdtemp() + "/bars.png").name
       'bars.png'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not values:
         raise ValueError("no values to draw: give at least one name with its value")
-    figure = Figure(figsize=(6.4, 1.0 + 0.32 * len(values)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((6.4, 1.0 + 0.32 * len(values)))
     axes = figure.add_subplot()
     for place, (value, half) in enumerate(values.values()):
         axes.errorbar(value, place, xerr=half or None, fmt="o", color="#1f77b4", capsize=3)
@@ -43,7 +38,4 @@ def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel:
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_title(title, parse_math=False, fontsize=10)
-    path = local(path, "path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
-    return path
+    return save(figure, path)

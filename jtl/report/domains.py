@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.paths import local
-from jtl.report.figures import legend
+from jtl.report.figures import blank, legend, save
 
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
 
@@ -38,13 +37,9 @@ def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: 
       >>> found.name
       'f.png'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not panels:
         raise ValueError("no panel to draw: give at least one title with its domains")
-    figure = Figure(figsize=(4.2 * len(panels), 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank((4.2 * len(panels), 4.0))
     for axes, (title, named) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         drawn = {
             name: axes.scatter(*points.T, s=6, alpha=0.6, color=colour, linewidths=0)
@@ -55,10 +50,7 @@ def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: 
         axes.set_title(title, parse_math=False, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
-    path = local(path, "path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
-    return path
+    return save(figure, path)
 
 
 def plane(named: Mapping[str, Any], rows: int = 500, seed: int = 0) -> dict[str, np.ndarray]:

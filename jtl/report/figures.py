@@ -45,7 +45,8 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
     legible = len(classes) <= LEGIBLE
     # Without names the figure has the width of a page, so that the numbers beside it stay legible there.
     side = 1.5 + (0.5 * len(classes) if legible else 0.15 * len(classes) if len(classes) <= NAMED else 8)
-    figure, axes = _figure((side + 0.5, side))
+    figure = blank((side + 0.5, side))
+    axes = figure.add_subplot()
     axes.imshow(depth, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         if count and legible:
@@ -58,7 +59,7 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
         axes.set_yticks(range(len(classes)), classes, parse_math=False, **small)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, parse_math=False)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def counted(matrix: Any, classes: Sequence[str]) -> np.ndarray:
@@ -126,7 +127,8 @@ def curves(
     """
     if not series:
         raise ValueError("no series to draw: give at least one name with its values")
-    figure, axes = _figure((6.4, 4.0))
+    figure = blank((6.4, 4.0))
+    axes = figure.add_subplot()
     lines = []
     for name, values in series.items():
         try:
@@ -153,7 +155,7 @@ def curves(
     axes.set_xlabel(xlabel, parse_math=False)
     axes.set_ylabel(ylabel, parse_math=False)
     legend(axes, lines, list(series))
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def legend(axes: Any, drawn: Sequence[Any], names: Sequence[str], **options: Any) -> None:
@@ -162,17 +164,21 @@ def legend(axes: Any, drawn: Sequence[Any], names: Sequence[str], **options: Any
         text.set_parse_math(False)
 
 
-def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
-    # Not pyplot: it picks a display, and keeps every figure alive.
+def blank(size: tuple[float, float]) -> Any:
+    """A figure of so many inches, width before height.
+
+    Not pyplot's: that picks a display, and keeps every figure alive.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
-def _save(figure: Any, path: str | Path) -> Path:
+def save(figure: Any, path: str | Path) -> Path:
+    """Writes a figure as PNG; returns where."""
     path = local(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")

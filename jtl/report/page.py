@@ -2,11 +2,14 @@
 
 import base64
 import html
+import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jtl.report.figures import counted, shares
@@ -35,6 +38,8 @@ summary { cursor: pointer; } .wide { overflow: auto; max-height: 46rem; }
 
 AUDIO = {".wav": "audio/wav", ".flac": "audio/flac"}
 NUMBERS = (int, float, np.integer, np.floating)
+SOFTWARE = ("jtl", "jax", "flax", "optax", "numpy")
+"""The libraries whose versions a page tells."""
 HEARD = 1 << 20
 """Bytes of the largest sound that is put into a page; of larger ones there is the name."""
 
@@ -79,6 +84,13 @@ class Page:
             "".join(f"<td{k}>{html.escape(_shown(v))}</td>" for k, v in zip(kinds, row, strict=True)) for row in rows
         ]
         self._parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>")
+
+    def environment(self, settings: Mapping[str, Any]) -> None:
+        """A section with a run's settings, the first device, and the versions of Python and of the libraries."""
+        self.heading("Settings and environment")
+        self.table(("setting", "value"), [(name, str(value)) for name, value in settings.items()])
+        rows = [("Python", platform.python_version()), ("device", jax.devices()[0].device_kind)]
+        self.table(("software", "version"), [*rows, *((name, version(name)) for name in SOFTWARE)])
 
     def matrix(self, counts: Any, classes: Sequence[str]) -> None:
         """A confusion matrix: a row for each true class, a column for each predicted one.

@@ -8,6 +8,7 @@ import numpy as np
 
 from jtl.params import Table, counted, flatten, match, unflatten
 from jtl.typing import Mask, Params, Stats
+from jtl.weights.mapping.coverage import table
 
 
 def describe(
@@ -52,24 +53,18 @@ def describe(
     for path, leaf in sorted(flatten(stats or {}).items(), key=lambda item: _counted(item[0])):
         shape = tuple(leaf.shape)
         rows.append((path, str(shape), f"{_count(shape):,}", "statistics", "frozen" if frozen_stats else "running"))
-    return "\n".join([*_aligned(rows), counted(params, learns)])
+    return "\n".join([table(rows), counted(params, learns)])
 
 
-def _rates(table: Table, trained: Mapping[str, Any]) -> dict[str, str]:
-    if not table:
+def _rates(rates: Table, trained: Mapping[str, Any]) -> dict[str, str]:
+    if not rates:
         return {}
-    found = flatten(match(table, unflatten(trained)))
+    found = flatten(match(rates, unflatten(trained)))
     return {path: rate if isinstance(rate, str) else f"{rate:g}" for path, rate in found.items()}
 
 
 def _count(shape: Sequence[int]) -> int:
     return int(np.prod(shape, dtype=np.int64))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
 def _counted(path: str) -> list[tuple[int, str]]:

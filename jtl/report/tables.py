@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.weights.mapping.coverage import table as aligned
+
 
 class Spread(NamedTuple):
     """The mean of several runs and their sample standard deviation (0 for one run)."""
@@ -54,8 +56,9 @@ def markdown(table: Table) -> str:
     """
     _check(table)
     cells = [[cell.replace("|", r"\|") for cell in row] for row in _lines(table)]
-    widths = _widths(cells)
-    lines = ["| " + " | ".join(_padded(row, widths)) + " |" for row in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    lines = ["| " + " | ".join(row) + " |" for row in padded]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
 
@@ -63,10 +66,7 @@ def markdown(table: Table) -> str:
 def plain(table: Table) -> str:
     """The table in aligned columns, for logs and pipes."""
     _check(table)
-    cells = _lines(table)
-    widths = _widths(cells)
-    lines = ["  ".join(_padded(row, widths)).rstrip() for row in cells]
-    return "\n".join([table.title, lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    return f"{table.title}\n{aligned(_lines(table))}"
 
 
 def show(table: Table, file: Any = None) -> None:
@@ -107,11 +107,3 @@ def _check(table: Table) -> None:
 def _lines(table: Table) -> list[list[str]]:
     """The names of the columns and the rows, a line each whatever their cells hold."""
     return [[" ".join(cell.splitlines()) for cell in row] for row in (table.columns, *table.rows)]
-
-
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-
-
-def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

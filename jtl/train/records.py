@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from jtl.extras import NotInstalled
 from jtl.paths import local
 
 
@@ -77,7 +78,7 @@ class TensorBoard:
     """TensorBoard event files, through tensorboardX; tags are `train/loss`, `validation/accuracy`.
 
     Raises:
-      ImportError: where tensorboardX is not installed.
+      NotInstalled: a ModuleNotFoundError, without tensorboardX, naming the extra that brings it.
 
     Example:
       >>> import tempfile, jtl
@@ -88,7 +89,8 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise ImportError("TensorBoard records need tensorboardX: pip install 'jtl[tensorboard]'") from error
+            message = "TensorBoard records need tensorboardX: pip install 'jtl[tensorboard]'"
+            raise NotInstalled(message, name="tensorboardX") from error
         self._make, self.directory, self._writer = SummaryWriter, local(directory, "directory"), None
 
     def start(self, step: int) -> None:

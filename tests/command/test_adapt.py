@@ -16,7 +16,7 @@ from jtl import cli
 from jtl.command import adapt, adapt_target, adaptations, source, splits, sweep
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_training import Training
-from jtl.command.swept import favoured, ranking
+from jtl.command.sweep_commands import favoured, ranking
 from jtl.model import Variables
 
 pytestmark = pytest.mark.whole
@@ -127,7 +127,9 @@ def test_labels_of_the_target_are_not_read(made, run):
 @pytest.mark.slow
 def test_the_oracle_is_called_one(made, tmp_path, capsys):
     assert cli.main(_words(made, "night", "shot", tmp_path / "run", "--watch", "oracle")) == 0
-    assert "ORACLE" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "ORACLE" in said
+    assert "8 devices, of which this run uses the first" in said
     page = (tmp_path / "run" / "report.html").read_text()
     assert "chosen by the labels of the target" in page
     about = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 import jtl
 from jtl import cli
-from jtl.command import use
+from jtl.command import inference
+from jtl.command.saved_network import opened, whole
 from jtl.preprocess.image import IMAGENET, Preprocessing
 
 pytestmark = pytest.mark.whole
@@ -133,7 +134,7 @@ def test_what_a_method_trained_beside_the_network_is_left(made, tmp_path):
     step = jtl.make_step(lambda params, stats, batch, key, step: 0.0 * params["critic"]["w"].sum(), optax.sgd(0.1))
     with jtl.Checkpoints(tmp_path, network=loaded) as saver:
         saver.save(step.init(variables, jax.random.key(0)))
-    found = use.whole(tmp_path)
+    found = whole(tmp_path)
     assert found.variables.params.keys() == {"backbone", "head"}
     assert found.labels == ("day", "night")
 
@@ -186,16 +187,16 @@ def test_a_run_that_is_not_finished_names_its_checkpoints(made, tmp_path, capsys
 
 
 def test_an_interrupt_is_told_in_a_line(monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(use, "judge", interrupted)
-    monkeypatch.setattr("jtl.command.surface.saved", lambda run: run)
+    monkeypatch.setattr(inference, "judge", interrupted)
+    monkeypatch.setattr("jtl.command.actions.saved", lambda run: run)
     assert cli.main(["eval", "run", "photos"]) == 130
     assert capsys.readouterr().err == "jtl: interrupted\n"
 
 
-@pytest.mark.parametrize("read", [jtl.load, use.opened])
+@pytest.mark.parametrize("read", [jtl.load, opened])
 def test_checkpoints_with_an_adapter_say_how_to_merge_it(made, tmp_path, read):
     """To leave the adapter, as other tensors without a parameter, gave the network before the run."""
     loaded = made[1]

@@ -10,7 +10,7 @@ from jtl import cli
 from jtl.command import sweep
 from jtl.command.grid import name_of, points, words_of
 from jtl.command.settings import Settings
-from jtl.command.swept import _parsed, ranking
+from jtl.command.sweep_commands import _parsed, ranking
 from jtl.train import NonFiniteLoss
 
 

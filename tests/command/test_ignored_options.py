@@ -44,3 +44,8 @@ def test_a_ranking_takes_a_column_of_texts_or_of_files(world, capsys):
     words = ["rank", str(world / "photos.csv"), str(world / "bare"), "--text", "review", "--file", "file"]
     assert cli.main(words) == 2
     assert "--text 'review' and --file 'file': the examples of a table are texts or files" in capsys.readouterr().err
+
+
+def test_a_recipes_checkpoints_are_not_evaluated_on_other_data(world, capsys):
+    assert cli.main(["eval", str(world / "recipe"), str(world / "photos.csv")]) == 2
+    assert f"jtl: '{world / 'recipe'}' does not describe its network" in capsys.readouterr().err

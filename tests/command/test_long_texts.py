@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jtl import cli
-from jtl.command import few, tune, use
+from jtl.command import few, inference, tune
 from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
 
@@ -29,7 +29,7 @@ def test_a_query_is_read_as_predict_reads_it(encoder, tmp_path):
     support = table(tmp_path / "support.csv", SHORT)
     given = (LONG, "good film", "good " * 200)
     found = few.run(FewShot(str(encoder), support, given, tmp_path / "run"), lambda line: None)
-    then = use.predict(tmp_path / "run" / "model", given)
+    then = inference.predict(tmp_path / "run" / "model", given)
     np.testing.assert_allclose(found.shares, then.shares, rtol=1e-5)
     said = "1 of 3 texts are longer than 128 tokens: the rest of these is not used"
     assert then.notes == [said]
@@ -43,7 +43,7 @@ def test_given_splits_are_scored_as_eval_scores_them(encoder, tmp_path, capsys):
     for name, more in longer.items():
         table(data / f"{name}.csv", [(f"{text} {name}", label) for text, label in SHORT] + more)
     tuned = tune.run(Settings(data, str(encoder), tmp_path / "run"), lambda line: None)
-    scores, notes = use.judge(tmp_path / "run" / "model", data, None, None)
+    scores, notes = inference.judge(tmp_path / "run" / "model", data)
     np.testing.assert_allclose(tuned.test.shares, scores.shares, rtol=1e-5)
     said = "1 of 6 texts are longer than 128 tokens: the rest of these is not used"
     assert notes == [said]

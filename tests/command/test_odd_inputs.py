@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from jtl import cli
-from jtl.command import labels, source, tables, use
+from jtl.command import inference, labels, source, tables
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import target_of
 from jtl.command.inputs import texts
@@ -354,7 +354,7 @@ def test_weights_that_hold_nan_are_refused(tmp_path, capsys):
 def test_a_column_of_a_class_is_not_called_as_another(tmp_path):
     """A reader by names took the share of a class `input` for the example."""
     shares = np.array([[0.25, 0.75]])
-    use.write_csv(tmp_path / "p.csv", ["a.png"], shares, ("input", "bee"))
+    inference.write_csv(tmp_path / "p.csv", ["a.png"], shares, ("input", "bee"))
     with open(tmp_path / "p.csv", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row == {"input": "a.png", "prediction": "bee", "share": "0.750000", "class input": "0.250000",

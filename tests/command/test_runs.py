@@ -20,7 +20,14 @@ def test_weights_of_a_run_are_its_network(tmp_path):
 
 
 def test_a_run_that_is_not_finished_is_no_weights(tmp_path):
-    (tmp_path / "checkpoints" / "step_1").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "step_1" / "manifest.json").touch()
+    (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step_00000001" / "manifest.json").touch()
     with pytest.raises(ValueError, match="holds a run without a saved network"):
         weights_of(str(tmp_path))
+
+
+def test_a_folder_of_another_name_than_a_steps_is_no_checkpoint(tmp_path):
+    """As of a copy; `jtl.Checkpoints` does not read it either."""
+    (tmp_path / "checkpoints" / "step_00000001.copy").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step_00000001.copy" / "manifest.json").touch()
+    assert weights_of(str(tmp_path)) == str(tmp_path)

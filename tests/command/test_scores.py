@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jtl.command.scores import interval, scored, shares
+from jtl.command.scores import interval, scored, shares, softmax
 
 Z = np.random.default_rng(0).normal(size=(40, 3))
 Y = np.random.default_rng(1).integers(0, 3, 40)
@@ -59,3 +59,12 @@ def test_a_prediction_that_is_no_number_is_told():
     with pytest.raises(ValueError, match="output of example 1 is not finite"):
         shares(np.array([[0.0, 1.0], [np.nan, 0.0]]))
     np.testing.assert_allclose(shares(np.log([[1.0, 3.0]])), [[0.25, 0.75]], rtol=1e-12)
+
+
+def test_the_softmax_is_along_the_last_axis_and_keeps_a_row_of_nan():
+    """As SciPy's, where exp alone would be infinite too."""
+    special = pytest.importorskip("scipy.special")
+    z = np.stack([Z, 1000 * Z])
+    z[1, 3] = np.nan
+    np.testing.assert_allclose(softmax(z), special.softmax(z, axis=-1), rtol=1e-12)
+    assert np.isnan(softmax(z)[1, 3]).all()

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from jtl.command.actions import saved
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.settings import Settings, begin, read, refuse_another
-from jtl.command.surface import saved
 from jtl.train import Checkpoints
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jtl import cli
-from jtl.command import use
+from jtl.command import inference
 from jtl.command.model import inputs_of
 from jtl.methods.finetune.finetune import predictor
 from jtl.preprocess import audio
@@ -64,10 +64,10 @@ def test_predictions_do_not_depend_on_the_other_files(world, run, tmp_path, caps
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=4000) / 9, 16000)
     about = json.loads((run / "run.json").read_text())
     assert about["seconds"] == 750 / 16000
-    found = use.predict(run / "model", [*files, str(tmp_path / "long.wav")])
+    found = inference.predict(run / "model", [*files, str(tmp_path / "long.wav")])
     assert found.notes == ["1 of 3 sounds are longer than 0.047 seconds: the rest of these is not used"]
     for file, shares in zip(files, found.shares, strict=False):
-        np.testing.assert_allclose(use.predict(run / "model", [file]).shares[0], shares, rtol=1e-5)
+        np.testing.assert_allclose(inference.predict(run / "model", [file]).shares[0], shares, rtol=1e-5)
     words = ["--weights", str(run / "model"), "--out"]
     for name, more in (("a.npz", []), ("b.npz", [str(tmp_path / "long.wav")])):
         assert cli.main(["features", files[0], *more, *words, str(tmp_path / name)]) == 0
@@ -77,7 +77,7 @@ def test_predictions_do_not_depend_on_the_other_files(world, run, tmp_path, caps
     older = shutil.copytree(run, tmp_path / "older")
     del about["seconds"]
     (older / "run.json").write_text(json.dumps(about))
-    assert use.predict(older / "model", files).notes == []
+    assert inference.predict(older / "model", files).notes == []
 
 
 def test_other_examples_set_the_length_of_masked_sounds_alone(world):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from jtl.command import source
 from jtl.command.splits import groups_in_both, repeated, shared, split
+from jtl.extras import NotInstalled
 
 
 def image(path, value):
@@ -112,7 +113,7 @@ def table(tmp_path, text, name="t.csv"):
         (lambda p: folder(p / "test", 1) and p, "no folder train/"),
         (
             lambda p: folder(p / "train", 1) and folder(p / "training", 1) and p,
-            "'train' .* twice, as 'train' and 'train",
+            "the split 'train' twice, as 'train' and 'training'",
         ),
         (lambda p: table(p, "text,label\nx,1\n", "train.csv").parent, r"classes \['1'\]"),
         (lambda p: table(p, "caf\xe9,x".encode("latin1")), "is no table in UTF-8"),
@@ -130,7 +131,7 @@ def test_parquet_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"t\.parquet' is no Parquet file"):
         source.read(file)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match="needs pyarrow: pip install pyarrow"):
+    with pytest.raises(NotInstalled, match="needs pyarrow: pip install pyarrow"):
         source.read(file)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jtl import cli
-from jtl.command import use
+from jtl.command import inference
 from jtl.command.inputs import texts_in_tables
 from jtl.command.tables import mark_of, rows
 
@@ -64,9 +64,9 @@ def test_a_run_remembers_what_stood_between_the_cells(run, tmp_path):
     (tmp_path / "new.csv").write_text("review\ngood film, a\n", encoding="utf-8")
     with pytest.raises(ValueError, match="put a text that holds ',' into quotation marks"):
         texts_in_tables([str(tmp_path / "new.csv")], "review")
-    assert use.predict(run / "model", [str(tmp_path / "new.csv")]).items == ["good film, a"]
+    assert inference.predict(run / "model", [str(tmp_path / "new.csv")]).items == ["good film, a"]
     (tmp_path / "new.csv").write_text('id,review\n1,"good; film"\n', encoding="utf-8")  # the first line says it
-    assert use.predict(run / "model", [str(tmp_path / "new.csv")]).items == ["good; film"]
+    assert inference.predict(run / "model", [str(tmp_path / "new.csv")]).items == ["good; film"]
 
 
 def test_a_run_is_evaluated_by_its_columns(run, capsys):
@@ -77,21 +77,11 @@ def test_a_run_is_evaluated_by_its_columns(run, capsys):
     assert capsys.readouterr().out == said
 
 
-def test_a_network_that_no_run_wrote_has_the_usual_columns(tmp_path, caplog):
-    assert use.columns(tmp_path / "model")[:3] == ("text", "label", None)
-    assert not caplog.records
-    (tmp_path / "run.json").write_text("of another program", encoding="utf-8")
-    assert use.columns(tmp_path / "model", label="kind")[:3] == ("text", "kind", None)
-    (told,) = caplog.messages  # it may be of a run, and damaged: then the run's columns are not known
-    assert "run.json' is not as a run of jtl writes it" in told
-    assert "columns are 'text' and 'label'" in told
-
-
 def test_cells_of_tables_and_lines_are_kept_under_names_of_their_own(tmp_path):
     """Readers take columns by their names: none may hide another, whatever table, classes and jtl call theirs."""
     beside = [{"share": 3, "no": None, "": "a"}, {}, {"tags": ["é", 1]}]
     shares = np.array([[0.25, 0.75], [1, 0], [0, 1]])
-    use.write_csv(tmp_path / "out.csv", ["x", "y", "z"], shares, ("no", "input"), beside)
+    inference.write_csv(tmp_path / "out.csv", ["x", "y", "z"], shares, ("no", "input"), beside)
     first, second, third = written(tmp_path / "out.csv")
     assert first == {"input": "x", "column share": "3", "no": "", "": "a", "tags": "", "prediction": "input",
                      "share": "0.750000", "class no": "0.250000", "class input": "0.750000"}  # fmt: skip

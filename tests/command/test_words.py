@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jtl import cli
-from jtl.command import adapt, adapt_report, few, few_report, report, surface, tune
+from jtl.command import actions, adapt, adapt_report, few, few_report, report, tune
 from jtl.command.adapt_settings import AdaptSettings, Method
 from jtl.command.few_settings import FewShot
 from jtl.command.settings import Settings
@@ -95,9 +95,9 @@ RUN = Path("out dir/it's ü")
 @pytest.mark.parametrize(
     ("command", "settings", "modules"),
     [
-        (surface.finetune, Settings(Path("data"), "w", RUN), (tune, report)),
-        (surface.adapt, AdaptSettings(Path("day"), Path("night"), "w", "mcc", RUN), (adapt, adapt_report)),
-        (surface.adapt_few, FewShot("w", Path("data"), out=RUN), (few, few_report)),
+        (actions.finetune, Settings(Path("data"), "w", RUN), (tune, report)),
+        (actions.adapt, AdaptSettings(Path("day"), Path("night"), "w", "mcc", RUN), (adapt, adapt_report)),
+        (actions.adapt_few, FewShot("w", Path("data"), out=RUN), (few, few_report)),
     ],
 )
 def test_the_command_that_follows_is_quoted_for_a_shell(command, settings, modules, monkeypatch, capsys):

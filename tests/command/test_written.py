@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from jtl.command import use
+from jtl.command import inference
 from jtl.command.settings import write
 from jtl.command.written import write_whole
 from jtl.report.bars import bars
@@ -25,7 +25,7 @@ def test_names_that_are_not_utf_8_are_written_with_escapes(tmp_path):
     write(tmp_path, {"settings": {"data": LATIN}, "name": "é"})
     found = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert found == {"settings": {"data": LATIN}, "name": "é"}, "JSON's escapes are read as what they were"
-    use.write_csv(tmp_path / "a" / "out.csv", [f"{LATIN}.png", "é.png"], np.eye(2), ("x", "y"))
+    inference.write_csv(tmp_path / "a" / "out.csv", [f"{LATIN}.png", "é.png"], np.eye(2), ("x", "y"))
     with open(tmp_path / "a" / "out.csv", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["input"] for line in lines] == [r"caf\udce9.png", "é.png"]

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -85,3 +86,13 @@ def test_numbers_of_numpy_stand_right_too():
     page = Page("t")
     page.table(("a", "b"), [(np.float32(0.123456789), np.int64(3))])
     assert "<td class='n'>0.1235</td><td class='n'>3</td>" in page.text()
+
+
+def test_the_environment_has_settings_device_and_versions():
+    page = Page("A run")
+    page.environment({"seed": 0, "data": "<photos>"})
+    words = parsed(page).words
+    assert words[words.index("seed") + 1] == "0"
+    assert words[words.index("data") + 1] == "<photos>"
+    assert words[words.index("jax") + 1] == jax.__version__
+    assert words[words.index("device") + 1] == jax.devices()[0].device_kind

@@ -6,6 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from jtl.extras import NotInstalled
 from jtl.train import JsonLines, TensorBoard
 from jtl.train.progress import Bar, Lines, progress
 
@@ -64,7 +65,7 @@ def test_tensorboard_writes_scalars_that_can_be_read(tmp_path):
 
 def test_tensorboard_missing_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ImportError, match=r"pip install 'jtl\[tensorboard\]'"):
+    with pytest.raises(NotInstalled, match=r"pip install 'jtl\[tensorboard\]'"):
         TensorBoard(tmp_path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jtl.recipes.parts.comparison import Comparison, gains, interval
 from jtl.recipes.parts.digits_shift import Seen
+from jtl.report.figures import blank, save
 
 GREY, BLUE, PALE = "#9aa0a6", "#1f77b4", "#a6c8e0"
 
@@ -27,7 +28,7 @@ def summary(stages: Sequence[Comparison], images: Any, labels: Any, path: Path) 
     Returns:
       The path.
     """
-    figure = _figure((9.6, 5.4))
+    figure = blank((9.6, 5.4))
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 3.6))
     classes, first = np.unique(labels, return_index=True)
     for axes, name, row in zip(top.subplots(1, len(classes)), classes, first, strict=True):
@@ -52,8 +53,7 @@ def summary(stages: Sequence[Comparison], images: Any, labels: Any, path: Path) 
         axes.set_ylim(0, 100)
         axes.spines[["top", "right"]].set_visible(False)
     np.atleast_1d(grid)[0].set_ylabel("test accuracy, %")
-    figure.savefig(path, dpi=120, format="png")
-    return path
+    return save(figure, path)
 
 
 def adaptation(seen: Seen, path: Path) -> Path:
@@ -71,7 +71,7 @@ def adaptation(seen: Seen, path: Path) -> Path:
     import matplotlib
     from matplotlib.lines import Line2D
 
-    figure = _figure((9.6, 4.8))
+    figure = blank((9.6, 4.8))
     figure.suptitle("Features of test digits, upright (dots) and turned (crosses)", fontsize=11)
     for axes, name in zip(figure.subplots(1, len(seen.turned)), seen.turned, strict=True):
         both = np.concatenate([seen.upright[name], seen.turned[name]])
@@ -86,15 +86,4 @@ def adaptation(seen: Seen, path: Path) -> Path:
     colours = matplotlib.colormaps["tab10"]
     dots = [Line2D([], [], color=colours(d), marker="o", linestyle="", label=str(d)) for d in range(10)]
     figure.legend(handles=dots, loc="outside lower center", ncols=10, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=120, format="png")
-    return path
-
-
-def _figure(size: tuple[float, float]) -> Any:
-    # Not pyplot: it picks a display, and keeps every figure alive.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return save(figure, path)

@@ -8,9 +8,10 @@ import numpy as np
 
 from jtl.methods.finetune.finetune import evaluation
 from jtl.model import Model, Variables
-from jtl.selection.checked import labels, rows
+from jtl.selection.checked import labels
 from jtl.selection.validators import clustering, density, importance, predictions, reverse
 from jtl.selection.validators.mixval import mixval
+from jtl.selection.validators.predictions import _probabilities
 from jtl.train.collect import collector
 from jtl.typing import Aux
 
@@ -135,7 +136,6 @@ def _mixed(net: Model) -> Callable[[Variables, Any], float]:
 
 
 def _losses(there: dict[str, Any]) -> np.ndarray:
-    z = rows("logits", there["output"])
-    y = labels(there["y"], len(z), classes=z.shape[1])
-    z = z - z.max(1, keepdims=True)
-    return np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), y]
+    _, logp = _probabilities(there["output"])
+    y = labels(there["y"], len(logp), classes=logp.shape[1])
+    return -logp[np.arange(len(y)), y]

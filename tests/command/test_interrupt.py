@@ -20,14 +20,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what 
 
 folder = sys.argv.pop()
 
-def run(*_):
+def run(**_):
     step = jtl.make_step(lambda *a: None, optax.sgd(0.1))
     variables = jtl.Variables({"head": {"w": jax.numpy.ones((512, 512))}}, {})
     jtl.Checkpoints(folder).save(step.init(variables, jax.random.key(0)))  # and no wait
     print("said before", end="")
     os.kill(os.getpid(), signal.SIGINT)
 
-cli.surface.features = run
+cli.actions.features = run
 atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
 cli.main()
 """

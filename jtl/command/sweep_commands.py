@@ -97,7 +97,7 @@ def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
     """The numbers of a nested result, by their path, as `dann/accuracy`.
 
     Example:
-      >>> from jtl.command.swept import flat
+      >>> from jtl.command.sweep_commands import flat
       >>> flat({"failed": [], "dann": {"accuracy": 0.5}})
       {'dann/accuracy': 0.5}
     """

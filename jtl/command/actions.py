@@ -1,4 +1,4 @@
-"""What the commands print; nothing heavy is imported before it is used."""
+"""What the commands do and print; nothing heavy is imported before it is used."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.few_settings import FewShot
+from jtl.command.run_settings import one_column
 from jtl.command.runs import saved as saved
 from jtl.command.settings import Settings, writable
 from jtl.paths import local
@@ -15,10 +16,10 @@ from jtl.paths import local
 
 def _tell(folder: Path) -> None:
     """Says which checkpoint of a run is used; beside the results, which another program may read."""
-    from jtl.command import use
+    from jtl.command.saved_network import chosen
     from jtl.train.checkpoint.checkpoints import Checkpoints
 
-    if which := use.chosen(Checkpoints(folder)):
+    if which := chosen(Checkpoints(folder)):
         print(f"{folder}: {which}", file=sys.stderr)
 
 
@@ -75,7 +76,13 @@ def adapt(settings: AdaptSettings) -> int:
 
 
 def sweep(
-    out: Path, grid: tuple[str, ...], by: str | None, low: bool, command: list[str], recipe: Callable[[list[str]], Any]
+    *,
+    out: Path,
+    grid: tuple[str, ...],
+    by: str | None,
+    low: bool,
+    command: list[str],
+    recipe: Callable[[list[str]], Any],
 ) -> int:
     """Runs a grid and prints its ranking; 1 where a run failed.
 
@@ -91,7 +98,7 @@ def sweep(
       ValueError: for a command that is not swept, a ranking that is not known, or where all runs failed.
     """
     from jtl.command import sweep
-    from jtl.command.swept import execute, favoured, ranking
+    from jtl.command.sweep_commands import execute, favoured, ranking
 
     found = ranking(command, grid, by)
     rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
@@ -105,53 +112,46 @@ def sweep(
 
 
 def features(
-    inputs: tuple[str, ...],
-    weights: str,
-    out: Path,
-    arch: str | None,
-    size: int | None,
-    text: str | None,
-    layers: tuple[str, ...],
-    cache: Path | None,
-    file: str | None,
+    *, inputs: tuple[str, ...], weights: str, out: Path, text: str | None, file: str | None, **options: Any
 ) -> int:
     """Writes features of images, sounds or texts.
+
+    Args:
+      inputs: files or folders, or one table.
+      weights: of the network.
+      out: the file to write.
+      text: the column of a table of texts.
+      file: the column of a table of files.
+      **options: others of `inference.features`.
 
     Raises:
       ValueError: for no inputs, or several tables, or a column of texts and one of files.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
-    if text is not None and file is not None:
-        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
+    one_column(text, file)
     column = file if text is None else text
     if not inputs or (column is not None and len(inputs) > 1):
         what = "files or folders of images or sounds" if column is None else f"one table with the column {column!r}"
         raise ValueError(f"{len(inputs)} inputs: give {what}")
-    rows, width, notes = use.features(weights, inputs, out, arch, size, text, layers, cache, file)
-    _note(notes)
-    print(f"{out}: features [{rows}, {width}]")
+    found = inference.features(weights, inputs, out, text=text, file=file, **options)
+    _note(found.notes)
+    print(f"{out}: features [{found.rows}, {found.width}]")
     return 0
 
 
-def rank(
-    data: Path,
-    models: tuple[str, ...],
-    by: str,
-    text: str,
-    label: str,
-    size: int | None,
-    per_class: int | None,
-    seed: int,
-    cache: Path | None,
-    file: str | None,
-) -> int:
-    """Prints the transferability scores of several networks."""
+def rank(*, data: Path, models: tuple[str, ...], **options: Any) -> int:
+    """Prints the transferability scores of several networks.
+
+    Args:
+      data: labelled.
+      models: their weights.
+      **options: of `jtl.command.rank.rank`.
+    """
     from jtl.command import rank as ranking
     from jtl.report.tables import show
 
-    options = {"by": by, "text": text, "label": label, "size": size, "per_class": per_class, "seed": seed, "file": file}
-    found = ranking.rank(data, models, **options, cache=cache)
+    found = ranking.rank(data, models, **options)
     show(ranking.table(found))
     for one in found:
         if one.note:
@@ -160,13 +160,13 @@ def rank(
     return 0
 
 
-def export(run: Path, out: Path | None, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
+def export(*, run: Path, out: Path | None, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
     """Writes a saved network for another library; without a folder into `export-FORMAT` of the run's.
 
     Raises:
       ValueError: where the folder is no run and no saved network.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     folder = saved(run)
     if folder is None:
@@ -175,23 +175,28 @@ def export(run: Path, out: Path | None, format: Literal["hf", "timm", "torchvisi
             " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
         )
     out = run.expanduser() / f"export-{format}" if out is None else out
-    use.export(folder, out, format)
+    inference.export(folder, out, format)
     _tell(folder)
     print(f"{out}: written for {format}")
     return 0
 
 
-def evaluate(folder: Path, data: Path | None, text: str | None, label: str | None, file: str | None) -> int:
+def evaluate(*, folder: Path, data: Path | None, **columns: str | None) -> int:
     """Prints the scores of a saved network.
+
+    Args:
+      folder: of it.
+      data: labelled.
+      **columns: `text`, `label` and `file` of `inference.judge`.
 
     Raises:
       ValueError: where no data are given.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     if data is None:
         raise ValueError("give labelled data to evaluate on: jtl eval RUN DATA")
-    scores, notes = use.judge(folder, data, text, label, file)
+    scores, notes = inference.judge(folder, data, **columns)
     _tell(folder)
     _note(notes)
     print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
@@ -200,27 +205,32 @@ def evaluate(folder: Path, data: Path | None, text: str | None, label: str | Non
     return 0
 
 
-def predict(
-    folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, text: str | None, file: str | None
-) -> int:
+def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, **columns: str | None) -> int:
     """Prints the predictions of a saved network, and writes them where asked.
+
+    Args:
+      folder: of it.
+      inputs: examples.
+      top: how many classes to name for each.
+      csv: the file to write; None for none.
+      **columns: `text` and `file` of `inference.predict`.
 
     Raises:
       ValueError: for a file to write that is a folder, or lies where nothing can be written.
     """
-    from jtl.command import use
+    from jtl.command import inference
 
     if csv is not None:
         csv = local(csv, "--csv")
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    items, shares, classes, notes, beside = use.predict(folder, inputs, text, file)
+    found = inference.predict(folder, inputs, **columns)
     _tell(folder)
-    _note(notes)
+    _note(found.notes)
     if csv is not None:
-        use.write_csv(csv, items, shares, classes, beside)
-    ranked(items, shares, classes, top)
+        inference.write_csv(csv, found.items, found.shares, found.classes, found.beside)
+    ranked(found.items, found.shares, found.classes, top)
     return 0
 
 

@@ -1,8 +1,6 @@
 """What is done with a saved network: predictions, scores on labelled data, features, and files for other libraries."""
 
 import json
-import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,133 +9,19 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
+from jtl.command.file_tables import hint, listed
 from jtl.command.inputs import texts_in_tables
-from jtl.command.listed import hint, listed
-from jtl.command.model import Inputs, inputs_of, pretrained
+from jtl.command.model import inputs_of, pretrained
 from jtl.command.runs import weights_of
+from jtl.command.saved_network import Columns, about_run, columns, inputs_as_saved, opened, whole
 from jtl.command.scores import Scores, scored, shares
-from jtl.command.settings import read, writable
+from jtl.command.settings import writable
 from jtl.command.tables import rows as rows_of
 from jtl.command.written import write_table
 from jtl.data.folder import visible
-from jtl.model import Variables
 from jtl.paths import local
-from jtl.preprocess.audio_spec import LogMel, Waves
-from jtl.preprocess.image import Preprocessing
-from jtl.pretrained.load import Pretrained, load
 from jtl.pretrained.save import save
 from jtl.reads import reads
-from jtl.train.checkpoint.checkpoints import Checkpoints
-
-log = logging.getLogger("jtl.command")
-
-
-def opened(folder: Path) -> tuple[Pretrained, str]:
-    """A saved network, or that of checkpoints that say it, and the kind of its inputs.
-
-    Raises:
-      ValueError: where it has no classifier, or does not say what its inputs go through.
-    """
-    loaded = whole(folder)
-    if loaded.labels is None:
-        raise ValueError(f"{str(folder)!r} does not say the names of its classes: load it in Python, by jtl.load")
-    if isinstance(loaded.preprocessing, Waves | LogMel):  # first: Whisper has a tokenizer too
-        return loaded, "sounds"
-    if loaded.tokenizer is not None:
-        return loaded, "texts"
-    if not isinstance(loaded.preprocessing, Preprocessing):
-        raise ValueError(f"{str(folder)!r} does not say what its inputs go through; load it in Python, by jtl.load")
-    return loaded, "images"
-
-
-def whole(folder: Path) -> Pretrained:
-    """A saved network; of a run's checkpoints the best one, or the newest where none was scored.
-
-    Of a run that keeps moving averages these are taken, because its validation judged them. What a method trained
-    beside the backbone and the head, as a critic, is left.
-    """
-    saver = Checkpoints(folder)
-    if not saver.steps():
-        return load(folder)
-    found = saver.variables(step="newest" if saver.best() is None else "best")
-    others = sorted(found.params.keys() - {"backbone", "head"})
-    loaded = load(folder, unused=[f"{re.escape(top)}/.*" for top in others])
-    mine = {top: jax.tree.map(np.asarray, found.params.get(top, {})) for top in ("backbone", "head")}
-    return loaded._replace(variables=Variables(mine, jax.tree.map(np.asarray, found.stats)))
-
-
-def chosen(saver: Checkpoints) -> str:
-    """Which checkpoint of a run is used, and which of its parameters; "" where there is none.
-
-    Example:
-      >>> import tempfile, jtl
-      >>> chosen(jtl.Checkpoints(tempfile.mkdtemp()))
-      ''
-    """
-    if not saver.steps():
-        return ""
-    best = saver.best()
-    about = saver.about(step="newest" if best is None else "best")
-    averages = any(name.startswith("ema/") for name in about["leaves"])
-    which = "the newest, because none was scored" if best is None else "the best by its validation"
-    return f"step {about['step']}, {which}" + "; the moving averages of its parameters" * averages
-
-
-class Columns(NamedTuple):
-    """The columns of tables, and what stands between their cells.
-
-    Args:
-      text: of the texts.
-      label: of the labels.
-      file: of the paths of images or sounds; None where it is not known.
-      mark: what a run's tables had; None where it is not known.
-      option: `--text` or `--file`, and what the run had there, for messages.
-    """
-
-    text: str
-    label: str
-    file: str | None
-    mark: str | None
-    option: str
-
-
-def columns(folder: Path, text: str | None = None, label: str | None = None, file: str | None = None) -> Columns:
-    """The columns that are given, else those of the tables that the network was trained on, else "text" and "label".
-
-    Args:
-      folder: of a saved network; where it is that of a run, what the run read stands in `run.json` beside it.
-      text: None where it is not given.
-      label: likewise.
-      file: likewise.
-
-    Raises:
-      ValueError: for a column of texts and one of files.
-    """
-    if text is not None and file is not None:
-        raise ValueError(f"--text {text!r} and --file {file!r}: the examples of a table are texts or files; give one")
-    about = _about(folder)
-    run = {"text": "text", "label": "label", "file": None, **about.get("settings", {})}
-    name, given = ("text", text) if file is None and run["file"] is None else ("file", file)
-    option = f"--{name} (the run was trained on {run[name]!r})" if about and given is None else f"--{name}"
-    texts, labels = run["text"] if text is None else text, run["label"] if label is None else label
-    return Columns(texts, labels, run["file"] if file is None else file, about.get("mark"), option)
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    """What the run of a saved network wrote into `run.json`; empty where there is no run."""
-    if folder.name not in ("model", "checkpoints"):
-        return {}
-    try:
-        return read(folder.parent) or {}
-    except ValueError as error:  # it may be of another program, beside a network that no run wrote
-        log.warning("%s; until then a table's columns are 'text' and 'label', unless others are named", error)
-        return {}
-
-
-def _inputs(loaded: Pretrained, folder: Path, kind: str, items: Sequence[Any]) -> tuple[Inputs, Pretrained]:
-    """How examples become input as they did in the run that saved the network."""
-    seconds = _about(folder).get("seconds") if kind == "sounds" else None
-    return inputs_of(loaded, str(folder), kind, items, None, seconds=seconds)
 
 
 class Predicted(NamedTuple):
@@ -158,7 +42,7 @@ class Predicted(NamedTuple):
     beside: list[Mapping[str, Any]]
 
 
-def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: str | None = None) -> Predicted:
+def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, file: str | None = None) -> Predicted:
     """The share of each class for some examples.
 
     Args:
@@ -175,7 +59,7 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
     loaded, kind = opened(folder)
     items: list[Any]
     beside: list[Mapping[str, Any]]
-    own = columns(folder, text, file=file)
+    own = columns(folder, text=text, file=file)
     if kind == "texts":
         if file is not None:
             raise ValueError(f"--file {file!r}: the network takes texts; give their column, --text COLUMN")
@@ -185,7 +69,7 @@ def predict(folder: Path, inputs: Sequence[str], text: str | None = None, file: 
         if text is not None:
             raise ValueError(f"--text {text!r}: the network takes {kind}; give --file COLUMN")
         items, beside, passed = _files(inputs, kind, own)
-    how, loaded = _inputs(loaded, folder, kind, items)
+    how, loaded = inputs_as_saved(loaded, folder, kind, items)
     assert loaded.labels is not None
     found = shares(passes.logits(loaded, how)(items))
     return Predicted(items, found, loaded.labels, [*passed, *how.notes(items)], beside)
@@ -224,7 +108,7 @@ class Judged(NamedTuple):
 
 
 def judge(
-    folder: Path, data: Path, text: str | None = None, label: str | None = None, file: str | None = None
+    folder: Path, data: Path, *, text: str | None = None, label: str | None = None, file: str | None = None
 ) -> Judged:
     """Scores on labelled data, matched by the classes' names; of split data the part `test/`, else `val/`.
 
@@ -236,7 +120,7 @@ def judge(
       file: likewise of the paths of images or sounds that it lists.
     """
     loaded, kind = opened(folder)
-    own = columns(folder, text, label, file)
+    own = columns(folder, text=text, label=label, file=file)
     listing = own.file if file is not None or (text is None and source.in_tables(data)) else None
     parts = source.parts_of(data.expanduser(), tables=listing is not None)
     folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
@@ -249,7 +133,7 @@ def judge(
     if examples.kind != kind:
         more = hint(examples.kind, examples.items, data, own.text)
         raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}{more}")
-    how, loaded = _inputs(loaded, folder, kind, examples.items)
+    how, loaded = inputs_as_saved(loaded, folder, kind, examples.items)
     scores = scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
     return Judged(scores, how.notes(examples.items))
 
@@ -266,6 +150,7 @@ def features(
     weights: str,
     inputs: Sequence[str],
     out: Path,
+    *,
     arch: str | None = None,
     size: int | None = None,
     text: str | None = None,
@@ -314,7 +199,7 @@ def features(
     weights = weights_of(weights)
     more = "" if text is None else hint(kind, items, Path(*inputs), text)
     loaded = pretrained(weights, ("a", "b"), arch=arch, kind=kind, key=key, size=size, hint=more)  # no head is used
-    seconds = _about(Path(weights)).get("seconds") if kind == "sounds" else None
+    seconds = about_run(Path(weights)).get("seconds") if kind == "sounds" else None
     how, loaded = inputs_of(loaded, weights, kind, items, size, seconds=seconds)
     rows = passes.features(loaded, how, reads(layers) if layers else None, cache)(items)
     out.parent.mkdir(parents=True, exist_ok=True)
