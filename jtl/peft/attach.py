@@ -230,6 +230,17 @@ def not_zero(factor: Any, path: str) -> Any:
     return factor
 
 
+def patterns(given: Sequence[str], option: str = "where") -> tuple[str, ...]:
+    """Regexes over module paths as a tuple.
+
+    Raises:
+      ValueError: for one string, whose letters would each be a regex.
+    """
+    if isinstance(given, str):
+        raise ValueError(f"{option}={given!r}: give a tuple of regexes")
+    return tuple(given)
+
+
 def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] = has_kernel) -> list[str]:
     """The paths of modules that the patterns match, of those that an adapter takes.
 

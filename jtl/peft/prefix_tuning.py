@@ -10,7 +10,7 @@ from jtl.model import ADAPTER, Model, Variables
 from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.text_inputs import counted
 from jtl.nn.transformer import Attention
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, patterns
 from jtl.transform.intercept import Call, intercepted
 from jtl.typing import Key, Output, Params, Stats
 
@@ -46,8 +46,7 @@ def prefix_tuning(count: int, where: Sequence[str] = (r"block\d+/attention",), *
       >>> print(jtl.peft.summary(variables))
       2 adapted modules, 240 adapter parameters, 0.073 of all 3292
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
     if count < 1:
         raise ValueError(f"count={count}: give at least 1")
     if not deviation > 0:
@@ -70,7 +69,7 @@ def prefix_tuning(count: int, where: Sequence[str] = (r"block\d+/attention",), *
         return _prefixed(backbone, frozenset(paths), count)
 
     config = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": count, "prefix_projection": False}
-    return Adapter(tuple(where), init, None, merge, config, takes=_is_attention, around=around)
+    return Adapter(where, init, None, merge, config, takes=_is_attention, around=around)
 
 
 def _is_attention(own: Params) -> bool:
