@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import losses, ops, rng
-from jtl.methods.adapt.terms import checked, clean, paired_logits, row_logits, weighted
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.methods.terms import checked, clean, paired_logits, row_logits, weighted
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Metric, mean
 from jtl.model import Model, Variables

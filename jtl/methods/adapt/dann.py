@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from jtl import heads, losses, ops, rng
-from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import View, Views, look
 from jtl.methods.finetune.finetune import judged
+from jtl.methods.terms import at_step, checked
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Sums, mean
 from jtl.model import Model, Variables
@@ -74,7 +74,7 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         read = {d: reverse_gradient(_read(model, views[d]), strength) for d in DOMAINS}
         terms, aux = judge(model, name, params, stats, views, read, key)
         return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": _number(strength)})
@@ -119,7 +119,7 @@ def alternating(
 
     def network_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(batch, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         views, stats = look(net, params, stats, batch, key)
         read = {d: _read(critic, views[d]) for d in DOMAINS}
         terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name))

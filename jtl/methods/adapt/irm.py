@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses
-from jtl.methods.adapt import terms
+from jtl.methods import terms
 from jtl.methods.adapt.views import Views
 from jtl.methods.adapt.vrex import checked, labelled, whole
 from jtl.metrics.accumulate import element_weights, mean
@@ -55,7 +55,7 @@ def irm(
 
     def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
         del params, key
-        strength = weight(step) if callable(weight) else weight
+        strength = terms.at_step(weight, step)
         products = []
         for domain in names:
             view = labelled(views, domain)

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
-from jtl.methods.adapt.terms import checked, row_logits
+from jtl.methods.terms import at_step, checked, row_logits
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import entropy
@@ -61,7 +61,7 @@ def iwan(
 
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         fixed = {d: jax.lax.stop_gradient(other.reads(views[d].features, views[d].x)) for d in DOMAINS}
         terms, aux = judge(other, earlier, params, stats, views, fixed, rng.stream(key, earlier))
         rows = ops.without_masked(fixed["source"], views["source"].mask)

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Integer
 
 from jtl import heads, losses, ops, rng
 from jtl.methods.adapt.dann import DOMAINS
-from jtl.methods.adapt.terms import checked, from_top
 from jtl.methods.adapt.views import Views
+from jtl.methods.terms import at_step, checked, from_top
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
@@ -71,7 +71,7 @@ def mdd(
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         own, read, said = model(views), [], []
         for domain in DOMAINS:
             view = views[domain]

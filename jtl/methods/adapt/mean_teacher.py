@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.own_norms import refuse_own
-from jtl.methods.adapt.terms import checked, clean, row_logits, view_of, weighted
+from jtl.methods.terms import checked, clean, row_logits, view_of, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast

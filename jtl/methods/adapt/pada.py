@@ -10,8 +10,8 @@ import numpy as np
 from jtl import losses
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
-from jtl.methods.adapt.terms import checked
 from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.terms import at_step, checked
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
@@ -71,7 +71,7 @@ def pada(
 
     def adversary(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         read = {d: reverse_gradient(model.reads(views[d].features, views[d].x), strength) for d in DOMAINS}
         rows = {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
         terms, aux = judge(model, name, params, stats, views, read, key, rows)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import losses, ops
-from jtl.methods.adapt import terms
+from jtl.methods import terms
 from jtl.methods.adapt.views import View, Views
 from jtl.metrics.accumulate import Mean, element_weights, mean
 from jtl.objective import Objective
@@ -52,7 +52,7 @@ def vrex(
 
     def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
         del params, key
-        beta = weight(step) if callable(weight) else weight
+        beta = terms.at_step(weight, step)
         risks = [risk_of(views, d, loss) for d in names]
         r = jnp.stack([whole(m) for m in risks])
         seen = jnp.stack([ops.batch_sum(m.count) > 0 for m in risks]).astype(r.dtype)

@@ -1,4 +1,4 @@
-"""What the alignments without a critic share: weights, the rows of a view, squared distances."""
+"""What terms of a loss share: weights, the rows of a view, squared distances."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str) -> Objective:
-    """The alignment `weight · value(views)` as one term of that name.
+    """The objective `weight · value(views)` on views, as one term of that name.
 
     Raises:
       ValueError: for a weight that is negative or not finite.
@@ -31,13 +31,20 @@ def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str)
 
 def weighted(value: Any, weight: float | Schedule, step: Any) -> Any:
     """A scalar or a `Mean` times a number or a function of the step."""
-    return as_terms(value)["loss"].scale(weight(step) if callable(weight) else weight)
+    return as_terms(value)["loss"].scale(at_step(weight, step))
 
 
-def checked(weight: float | Schedule, name: str) -> None:
+def at_step(weight: float | Schedule, step: Any) -> Any:
+    """The weight of a step: a number is that of every step."""
+    return weight(step) if callable(weight) else weight
+
+
+def checked(weight: float | Schedule, name: str, option: str = "weight") -> None:
     """Raises where a weight is a number that no term can have."""
     if not callable(weight) and not 0 <= weight < float("inf"):
-        raise ValueError(f"{name}: weight={weight}; give a finite number that is not negative, or a function of steps")
+        raise ValueError(
+            f"{name}: {option}={weight}; give a finite number that is not negative, or a function of steps"
+        )
 
 
 def view_of(views: Views, of: str, who: str) -> View:
@@ -160,7 +167,7 @@ def from_top(logits: Float[Array, "batch classes"]) -> Float[Array, "batch class
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jtl.methods.adapt.terms import from_top
+      >>> from jtl.methods.terms import from_top
       >>> from_top(jnp.array([[1e6, 1e6 - 1]])).tolist()
       [[0.0, -1.0]]
     """
