@@ -11,18 +11,19 @@ from jtl import ops, rng
 from jtl._tracing import scope
 from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
+from jtl.methods.terms import checked, weighted
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
 from jtl.networks import parts_of
 from jtl.objective import NONE, Objective
 from jtl.params import flatten
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def bi_tuning_queue(
     net: Model,
-    weight: float = 1.0,
+    weight: float | Schedule = 1.0,
     *,
     width: int = 128,
     size: int = 40,
@@ -46,7 +47,7 @@ def bi_tuning_queue(
 
     Args:
       net: the network that is trained.
-      weight: of both terms, positive.
+      weight: of both terms, a number or a function of the step.
       width: of the projection, whose kernel is the parameter `<name>/kernel`.
       size: K, how many keys of each class are kept.
       momentum: m, in [0, 1).
@@ -73,10 +74,11 @@ def bi_tuning_queue(
 
     Zhong et al., Bi-tuning of Pre-trained Representations, 2020, arXiv 2011.06182.
     """
-    if not weight > 0 or not temperature > 0 or width < 1 or size < 1 or not 0 <= momentum < 1:
+    checked(weight, name)
+    if not temperature > 0 or width < 1 or size < 1 or not 0 <= momentum < 1:
         raise ValueError(
-            f"{name}: weight={weight}, temperature={temperature}, width={width}, size={size}: all are positive;"
-            f" momentum={momentum} lies in [0, 1)"
+            f"{name}: temperature={temperature}, width={width}, size={size}: all are positive; momentum={momentum} lies"
+            " in [0, 1)"
         )
     backbone = parts_of(net)["backbone"]
 
@@ -98,7 +100,6 @@ def bi_tuning_queue(
         return rows, unit_rows(jnp.concatenate([f, jnp.ones((len(f), 1), f.dtype)], 1))
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del step
         needs(views, ("source",), name)
         view, state = views["source"], stats[name]
         averaged = cast_floating(state["encoder"], dtype_of(params))
@@ -121,7 +122,7 @@ def bi_tuning_queue(
         terms = {}
         for term, mine, others in zip(("rows", "classes"), current, keys, strict=True):
             values = _against_keys(mine / temperature, others / temperature, c, places)
-            terms[f"{name}_{term}"] = mean(values, kept).scale(weight)
+            terms[f"{name}_{term}"] = weighted(mean(values, kept), weight, step)
         if key is None:
             return terms, Aux(stats)
         gathered = tuple(ops.gather(a) for a in (z_key, h_key, c, kept))
