@@ -1,4 +1,4 @@
-"""What terms of a loss share: weights, the rows of a view, squared distances."""
+"""What terms of a loss share: weights, what a term keeps, the rows of a view, squared distances."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jtl import ops
 from jtl.methods.views import View, Views, classes_of_rows, needs
 from jtl.metrics.accumulate import as_terms
+from jtl.model import Variables
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
@@ -45,6 +46,19 @@ def checked(weight: float | Schedule, name: str, option: str = "weight") -> None
         raise ValueError(
             f"{name}: {option}={weight}; give a finite number that is not negative, or a function of steps"
         )
+
+
+def with_own(given: Variables, name: str, value: Any) -> Variables:
+    """The variables with what a term keeps of its own, in the statistics under its name.
+
+    The arrays are copied, because a step gives its state's memory away, and each array only once.
+
+    Raises:
+      ValueError: where the name is taken.
+    """
+    if name in given.stats:
+        raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
+    return given._replace(stats={**given.stats, name: jax.tree.map(jnp.array, value)})
 
 
 def view_of(views: Views, of: str, who: str) -> View:

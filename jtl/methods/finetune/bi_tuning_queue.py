@@ -11,7 +11,7 @@ from jtl import ops, rng
 from jtl._tracing import scope
 from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
-from jtl.methods.terms import checked, weighted
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
@@ -129,8 +129,6 @@ def bi_tuning_queue(
         return terms, Aux({**stats, name: _pushed(state, *gathered)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
         needs(views, ("source",), name)
         f, params = vectors_of(views["source"].features, feature, name), given.params
         if name not in params:
@@ -141,10 +139,9 @@ def bi_tuning_queue(
             "rows": jnp.zeros((classes, size, params[name]["kernel"].shape[1])),
             "features": jnp.zeros((classes, size, wide)),
             "count": jnp.zeros(classes, jnp.int32),
-            # Copies, because a step gives its state's memory away, and each array only once.
-            "encoder": jax.tree.map(jnp.array, upcast(own(params))),
+            "encoder": upcast(own(params)),
         }
-        return Variables(params, {**given.stats, name: empty})
+        return with_own(given._replace(params=params), name, empty)
 
     def commit(stats: Stats, params: Params) -> Stats:
         moved = optax.incremental_update(upcast(own(params)), stats[name]["encoder"], 1 - momentum)

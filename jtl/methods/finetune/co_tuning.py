@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jtl.losses import cross_entropy
 from jtl.methods.finetune.on_features import logistic_regression
-from jtl.methods.terms import checked, weighted
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -87,9 +87,7 @@ def co_tuning(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        return Variables(given.params, {**given.stats, name: jnp.asarray(table)})
+        return with_own(given, name, table)
 
     return Objective(run, init)
 

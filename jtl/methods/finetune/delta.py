@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jtl import losses, ops
 from jtl.methods.finetune.feature_distillation import feature_of, teacher_feature
 from jtl.methods.finetune.finetune import evaluation
-from jtl.methods.terms import checked, weighted
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
@@ -87,9 +87,7 @@ def delta(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        return Variables(given.params, {**given.stats, name: jax.tree.map(jnp.array, variables._asdict())})
+        return with_own(given, name, variables._asdict())
 
     return Objective(run, init)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops
-from jtl.methods.terms import checked, weighted
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
@@ -82,10 +82,7 @@ def distillation(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            raise ValueError(f"distillation: the statistics already hold {name!r}; give the term another name")
-        kept = jax.tree.map(jnp.array, variables._asdict())
-        return Variables(given.params, {**given.stats, name: kept})
+        return with_own(given, name, variables._asdict())
 
     return Objective(run, init)
 

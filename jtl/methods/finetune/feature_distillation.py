@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops, rng
-from jtl.methods.terms import checked, weighted
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import View, Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
@@ -74,15 +74,13 @@ def feature_distillation(
         return {name: weighted(value, weight, step)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        params, kept = given.params, jax.tree.map(jnp.array, variables._asdict())
-        if project and name not in params:
-            view = next(iter(views.values()))
-            f, t = view.features[feature], jax.eval_shape(said, kept, view)
-            kernel = jax.nn.initializers.lecun_normal()(rng.stream(key, name), (f.shape[-1], t.shape[-1]))
-            params = {**params, name: {"kernel": kernel}}
-        return Variables(params, {**given.stats, name: kept})
+        made = with_own(given, name, variables._asdict())
+        if not project or name in given.params:
+            return made
+        view = next(iter(views.values()))
+        f, t = view.features[feature], jax.eval_shape(said, made.stats[name], view)
+        kernel = jax.nn.initializers.lecun_normal()(rng.stream(key, name), (f.shape[-1], t.shape[-1]))
+        return made._replace(params={**given.params, name: {"kernel": kernel}})
 
     return Objective(run, init)
 

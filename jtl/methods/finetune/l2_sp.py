@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl._tracing import scope
-from jtl.methods.terms import at_step, checked
+from jtl.methods.terms import at_step, checked, with_own
 from jtl.methods.views import Views
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
@@ -60,12 +60,10 @@ def l2_sp(weight: float | Schedule, *, head: float | Schedule = 0.0, name: str =
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        start = {path: jnp.array(w) for path, w in flatten(given.params).items() if path.startswith("backbone/")}
+        start = {path: w for path, w in flatten(given.params).items() if path.startswith("backbone/")}
         if not start:
             raise ValueError(f"l2_sp: no parameters under 'backbone/'; there are {sorted(given.params)}")
-        if name in given.stats:
-            raise ValueError(f"l2_sp: the statistics already hold {name!r}; give the term another name")
-        return Variables(given.params, {**given.stats, name: unflatten(start)})
+        return with_own(given, name, unflatten(start))
 
     return Objective(run, init)
 
