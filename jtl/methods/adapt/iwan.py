@@ -99,7 +99,7 @@ def source_weights(logits: Float[Array, " rows"], mask: Any = None) -> Float[Arr
       [2.0, 0.0]
     """
     z = jax.lax.stop_gradient(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) > 0
+    kept = ops.kept(mask, len(z))
     # Around the largest, because where D is near 1 for all rows the ratio of two tiny numbers is still theirs.
     score = jnp.where(kept, jax.nn.log_sigmoid(-z), -jnp.inf)
     top = score.max(initial=-jnp.inf)

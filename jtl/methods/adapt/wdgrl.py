@@ -128,7 +128,7 @@ def between(
     pairs = min(len(f), len(g))
     u = jax.random.uniform(key, (pairs, 1), f.dtype)
     points = jnp.concatenate([f, g, u * f[:pairs] + (1 - u) * g[:pairs]])
-    masks = [jnp.ones(len(a), bool) if m is None else jnp.asarray(m) > 0 for a, m in ((f, f_mask), (g, g_mask))]
+    masks = [ops.kept(f_mask, len(f)), ops.kept(g_mask, len(g))]
     return points, jnp.concatenate([*masks, masks[0][:pairs] & masks[1][:pairs]])
 
 

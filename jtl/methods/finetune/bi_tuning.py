@@ -80,8 +80,7 @@ def bi_tuning(
         del key
         f, view = rows(views)
         w, y = classifier(params, f.shape[1]).T, classes_of_rows(view.y, name)
-        kept = (y >= 0) & (y < len(w))
-        kept = kept if view.mask is None else kept & (jnp.asarray(view.mask) > 0)
+        kept = (y >= 0) & (y < len(w)) & ops.kept(view.mask, len(y))
         f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(y)
         wide = jnp.promote_types(f.dtype, jnp.float32)
         z = f.astype(wide) @ params[name]["kernel"].astype(wide)

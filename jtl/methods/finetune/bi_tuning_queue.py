@@ -114,7 +114,7 @@ def bi_tuning_queue(
         w = jax.lax.stop_gradient(vectors(params))
         classes, filled = len(w), state["count"]
         inside = (y >= 0) & (y < classes)
-        kept = inside if view.mask is None else inside & (jnp.asarray(view.mask) > 0)
+        kept = inside & ops.kept(view.mask, len(y))
         c = jnp.where(inside, y, 0)
         places = jnp.arange(size)[None] < filled[:, None]
         keys = jnp.einsum("bd,ckd->bck", z, state["rows"]), jnp.einsum("bd,ckd->bck", w[c], state["features"])

@@ -57,7 +57,7 @@ def smallest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -
     Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors, exact, and finite where values are equal.
     """
     f = jnp.asarray(f)
-    kept = jnp.ones(f.shape[0], bool) if mask is None else mask
+    kept = ops.kept(mask, len(f))
     f = jnp.where(kept[:, None], f, 0.0)
     u = jnp.linalg.svd(jax.lax.stop_gradient(f), full_matrices=False)[0]
     # In descending order; a row left out adds a 0 at the end, which is no value.

@@ -41,8 +41,7 @@ def with_net(net: Model) -> Any:
 
 def kept(batch: Batch, rows: int) -> Any:
     """The mask of a batch as booleans, all True where it has none."""
-    mask = batch.get("mask")
-    return jnp.ones(rows, bool) if mask is None else jnp.asarray(mask) > 0
+    return ops.kept(batch.get("mask"), rows)
 
 
 def classes_of(net: Model, variables: Variables, batch: Batch) -> int:
