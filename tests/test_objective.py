@@ -8,7 +8,7 @@ from nets import batch, parts
 
 from jtl.methods.adapt.adapt import adapt
 from jtl.model import Variables
-from jtl.objective import as_objective
+from jtl.objective import Objective, as_objective, on
 from jtl.train.step import make_step
 from jtl.typing import Aux
 
@@ -50,3 +50,18 @@ def test_a_loss_with_aux_is_passed_on(key):
     )
     assert float(value) == 2
     assert aux.stats == {"n": 1}
+
+
+def test_an_objective_on_changed_batches_keeps_all_else(key):
+    def loss(params, stats, batch, key, step):
+        return params["w"] * batch["x"] + step, Aux(stats, {"key": key})
+
+    def init(key, batch, given=None):
+        return Variables({"w": batch["x"], "key": key}, {})
+
+    inner = Objective(loss, init, lambda stats, params: {"moved": params}, ("cat", "dog"))
+    found = on(inner, lambda batch, key: {"x": batch["x"] + key})
+    assert found.init(3.0, {"x": 4.0}) == Variables({"w": 7.0, "key": 3.0}, {})
+    assert found({"w": 2.0}, {}, {"x": 4.0}, 3.0, 1.0) == (15.0, Aux({}, {"key": 3.0}))
+    assert found.commit is inner.commit
+    assert found.classes == ("cat", "dog")

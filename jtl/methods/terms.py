@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops
 from jtl.methods.views import View, Views, classes_of_rows, needs
-from jtl.metrics.accumulate import as_terms
+from jtl.metrics.accumulate import Mean, as_terms
 from jtl.model import Variables
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -46,6 +46,12 @@ def checked(weight: float | Schedule, name: str, option: str = "weight") -> None
         raise ValueError(
             f"{name}: {option}={weight}; give a finite number that is not negative, or a function of steps"
         )
+
+
+def whole(part: Mean) -> Array:
+    """A mean over the rows of all devices, as one number; 0 where there are none."""
+    total, count = ops.batch_sum((part.total, part.count))
+    return Mean(total, count).value
 
 
 def with_own(given: Variables, name: str, value: Any) -> Variables:
