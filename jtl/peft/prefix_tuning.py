@@ -10,8 +10,8 @@ from jtl.model import ADAPTER, Model, Variables
 from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.text_inputs import counted
 from jtl.nn.transformer import Attention
-from jtl.peft.attach import Adapter, patterns
-from jtl.transform.intercept import Call, intercepted
+from jtl.peft.attach import Adapter, below, patterns
+from jtl.transform.intercept import Call, OnEach, intercepted
 from jtl.typing import Key, Output, Params, Stats
 
 
@@ -77,21 +77,15 @@ def _is_attention(own: Params) -> bool:
 
 
 def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
-    class Prefixing:
-        def __init__(self):
-            self.count, self._seen = 0, set()
-
+    class Prefixing(OnEach):
         def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
             if call.method == "__call__" and call.path == "positions":
                 return run(_moved(args[0], count, call), *args[1:], **kwargs)
             attends = isinstance(call.module, Attention | GroupedAttention) and call.method == "attend"
             if not attends or call.path not in wanted:
                 return run(*args, **kwargs)
-            self._seen.add(call.path)
-            self.count = int(self._seen == wanted)
-            params = call.variables.params[ADAPTER]
-            for name in call.path.split("/"):
-                params = params[name]
+            self.saw(call.path)
+            params = below(call.variables.params[ADAPTER], call.path)
             query, key, value, mask, rng, bias = args
 
             def longer(name: str, y: Any) -> Any:
@@ -105,7 +99,7 @@ def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
             return run(query, longer("key", key), longer("value", value), before(mask, True), rng, before(bias, 0))
 
     missing = f"not every one of the modules {sorted(wanted)} attends, so their prefixes have no effect"
-    inner = intercepted(backbone, Prefixing, missing)
+    inner = intercepted(backbone, lambda: Prefixing(wanted), missing)
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         if isinstance(x, Mapping) and "words" in variables.params and "positions" not in variables.params:

@@ -1,5 +1,6 @@
 """DELTA: features stay near the pretrained network's, each channel by how much the task needs it."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from jtl.model import Model, Variables
 from jtl.networks import network, parts_of
 from jtl.objective import NONE, Objective
 from jtl.reads import positions
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, on_outputs
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
@@ -109,20 +110,6 @@ def distance(
     return 0.5 * f.shape[-1] * (squares * a[None]).sum(1)
 
 
-class _Scaled:
-    """Multiplies the channels of one module's output."""
-
-    def __init__(self, path: str, factors: Any) -> None:
-        self.path, self.factors, self.count = path, factors, 0
-
-    def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-        out = run(*args, **kwargs)
-        if call.path != self.path or call.method != "__call__":
-            return out
-        self.count += 1
-        return out * self.factors.astype(out.dtype).reshape((1,) * (out.ndim - 1) + (-1,))
-
-
 def channel_attention(
     net: Model,
     variables: Variables,
@@ -166,8 +153,12 @@ def channel_attention(
     parts = parts_of(net)
 
     def value(factors: Any, variables: Variables, batch: Any) -> Any:
+        def scaled(y: Any, call: Call) -> Any:
+            del call
+            return y * factors.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
         missing = f"channel_attention: the backbone has no module {module!r}"
-        backbone = intercepted(parts["backbone"], lambda: _Scaled(module, factors), missing)
+        backbone = on_outputs(parts["backbone"], re.escape(module), scaled, missing)
         objective = evaluation(network(**{**parts, "backbone": backbone}), loss, metrics={})
         return objective(variables.params, variables.stats, batch, None, 0)[0]
 
