@@ -1,5 +1,6 @@
 """What a loss function may return."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -59,9 +60,10 @@ def test_an_objective_on_changed_batches_keeps_all_else(key):
     def init(key, batch, given=None):
         return Variables({"w": batch["x"], "key": key}, {})
 
-    inner = Objective(loss, init, lambda stats, params: {"moved": params}, ("cat", "dog"))
-    found = on(inner, lambda batch, key: {"x": batch["x"] + key})
-    assert found.init(3.0, {"x": 4.0}) == Variables({"w": 7.0, "key": 3.0}, {})
-    assert found({"w": 2.0}, {}, {"x": 4.0}, 3.0, 1.0) == (15.0, Aux({}, {"key": 3.0}))
-    assert found.commit is inner.commit
-    assert found.classes == ("cat", "dog")
+    inner = Objective(loss, init, lambda stats, params: stats, ("cat", "dog"))
+    found = on(inner, lambda batch, key: {"x": batch["x"] + jax.random.uniform(key)})
+    x = 4.0 + jax.random.uniform(key)
+    assert found.init(key, {"x": 4.0}).params == {"w": x, "key": key}
+    value, aux = found({"w": 2.0}, {}, {"x": 4.0}, key, 1.0)
+    assert (value, aux.metrics["key"]) == (2.0 * x + 1.0, key)
+    assert (found.commit, found.classes) == (inner.commit, ("cat", "dog"))
