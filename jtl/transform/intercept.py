@@ -156,6 +156,21 @@ class OnEach:
 
     Args:
       wanted: the paths of modules.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.transform.intercept import OnEach, intercepted
+      >>> wanted = frozenset({"stage1", "stage2"})
+      >>> class Doubled(OnEach):
+      ...     def __call__(self, run, args, kwargs, call):
+      ...         if call.path not in wanted or call.method != "__call__":
+      ...             return run(*args, **kwargs)
+      ...         self.saw(call.path)
+      ...         return 2 * run(*args, **kwargs)
+      >>> net, x = jtl.backbones.mlp((8, 4)), jnp.ones((2, 3))
+      >>> changed = intercepted(net, lambda: Doubled(wanted), "not both stages are called")
+      >>> changed.apply(net.init(jax.random.key(0), x), x, train=False)[0]["pooled"].shape
+      (2, 4)
     """
 
     def __init__(self, wanted: frozenset[str]) -> None:
