@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl._tracing.dce import pruned
-from jtl.model import ADAPTER, Variables
+from jtl.model import ADAPTER, Model, Variables
 from jtl.params import flatten, unflatten
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
@@ -82,6 +82,48 @@ def as_objective(given: Any) -> Objective:
         )
     loss: Any = given
     return Objective(loss)
+
+
+def on(inner: Objective | Callable, change: Callable[[Any, Key], Any]) -> Objective:
+    """The objective on batches that are changed before it sees them.
+
+    Args:
+      inner: an objective, or a bare loss function.
+      change: `change(batch, key) -> batch`, with the key that the objective gets too: draw from a stream of its own.
+
+    Raises:
+      TypeError: for what is no objective.
+
+    Example:
+      >>> import jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> of_source = jtl.objective.on(jtl.finetune(net), lambda batch, key: batch["source"])
+    """
+    inner = as_objective(inner)
+
+    def run(params: Params, stats: Stats, batch: Any, key: Any, step: Any) -> tuple[Any, Aux]:
+        return inner(params, stats, change(batch, key), key, step)
+
+    def init(key: Key, batch: Any, given: Variables = NONE) -> Variables:
+        return inner.init(key, change(batch, key), given)
+
+    return inner._replace(loss=run, init=init)
+
+
+def init_of(net: Model) -> Callable[..., Variables]:
+    """The `init` of an objective that needs nothing beside its network.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> sorted(jtl.objective.init_of(net)(jax.random.key(0), {"x": jnp.zeros((4, 5))}).params)
+      ['backbone', 'head']
+    """
+
+    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        return complete(net.init, key, batch["x"], given)
+
+    return init
 
 
 def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Variables) -> Variables:

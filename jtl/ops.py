@@ -62,6 +62,17 @@ def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "bat
     return ((wide * weights).sum(1) / jnp.maximum(weights.sum(1), 1)).astype(x.dtype)
 
 
+def kept(mask: Any, rows: int) -> Bool[Array, "rows"]:
+    """Which rows count: those where a mask is above 0, and all where it is None.
+
+    Example:
+      >>> import jax.numpy as jnp, jtl
+      >>> jtl.ops.kept(None, 2).tolist(), jtl.ops.kept(jnp.array([1.0, 0.0]), 2).tolist()
+      ([True, True], [True, False])
+    """
+    return jnp.ones(rows, bool) if mask is None else jnp.asarray(mask) > 0
+
+
 def without_masked(tree: Any, mask: Any) -> Any:
     """A tree of arrays [batch, ...] with zeros for floats that a mask leaves out and that cannot be computed with.
 

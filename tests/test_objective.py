@@ -1,5 +1,6 @@
 """What a loss function may return."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,7 +9,7 @@ from nets import batch, parts
 
 from jtl.methods.adapt.adapt import adapt
 from jtl.model import Variables
-from jtl.objective import as_objective
+from jtl.objective import Objective, as_objective, on
 from jtl.train.step import make_step
 from jtl.typing import Aux
 
@@ -50,3 +51,19 @@ def test_a_loss_with_aux_is_passed_on(key):
     )
     assert float(value) == 2
     assert aux.stats == {"n": 1}
+
+
+def test_an_objective_on_changed_batches_keeps_all_else(key):
+    def loss(params, stats, batch, key, step):
+        return params["w"] * batch["x"] + step, Aux(stats, {"key": key})
+
+    def init(key, batch, given=None):
+        return Variables({"w": batch["x"], "key": key}, {})
+
+    inner = Objective(loss, init, lambda stats, params: stats, ("cat", "dog"))
+    found = on(inner, lambda batch, key: {"x": batch["x"] + jax.random.uniform(key)})
+    x = 4.0 + jax.random.uniform(key)
+    assert found.init(key, {"x": 4.0}).params == {"w": x, "key": key}
+    value, aux = found({"w": 2.0}, {}, {"x": 4.0}, key, 1.0)
+    assert (value, aux.metrics["key"]) == (2.0 * x + 1.0, key)
+    assert (found.commit, found.classes) == (inner.commit, ("cat", "dog"))

@@ -44,8 +44,8 @@ def training(trains: Mapping[str, bool]) -> AbstractContextManager[None]:
     Args:
       trains: whether each parameter is trained, by its path.
     """
-    some = {above for path, learns in trains.items() if learns for above in _above(path)}
-    return _set(_TRAINS, (trains, frozenset(above for path in trains for above in _above(path) if above not in some)))
+    some = {module for path, learns in trains.items() if learns for module in modules_of(path)}
+    return _set(_TRAINS, (trains, frozenset(module for path in trains for module in modules_of(path)) - some))
 
 
 def in_place(prefix: str) -> AbstractContextManager[None]:
@@ -128,7 +128,7 @@ def rounded_again(before: Any, after: Any) -> AbstractContextManager[None]:
     return rounded(jax.tree.map(full, before, after), after)
 
 
-def _above(path: str) -> list[str]:
+def modules_of(path: str) -> list[str]:
     """The modules that a parameter belongs to: `a/b` and `a` for `a/b/kernel`."""
     names = path.split("/")
     return ["/".join(names[:n]) for n in range(1, len(names))]

@@ -10,7 +10,7 @@ from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import default_critic, weight_schedule
 from jtl.methods.finetune.finetune import finetune
 from jtl.model import Model
-from jtl.objective import Objective
+from jtl.objective import Objective, on
 from jtl.reads import Read
 from jtl.train.turns import Turn
 
@@ -76,15 +76,7 @@ def plan(name: str, net: Model, classes: int, steps: int, weight: float | None =
         raise ValueError(f"weight={weight}: the method {name!r} has no weight")
     loss = losses.cross_entropy
     if name == "source" or name in AFTER_SOURCE:
-        alone = finetune(net, loss)
-
-        def run(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> Any:
-            return alone(params, stats, batch["source"], key, step)
-
-        def init(key: Any, batch: Any, *given: Any) -> Any:
-            return alone.init(key, batch["source"], *given)
-
-        return Plan(Objective(run, init, alone.commit, alone.classes))
+        return Plan(on(finetune(net, loss), lambda batch, _: batch["source"]))
     if name == "mcd":
         fit, apart, close = mcd(net, heads.linear(classes, reads=net.parts["head"].reads), loss)
         turns = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=4)]

@@ -5,9 +5,8 @@ from typing import Any
 
 from jtl import rng
 from jtl.data.geometry import moved_together, moves, spatial
-from jtl.model import Variables
-from jtl.objective import NONE, Objective, as_objective
-from jtl.typing import Aux, Batch, Key, Params, Stats
+from jtl.objective import Objective, on
+from jtl.typing import Batch, Key
 
 
 def augmented(
@@ -42,29 +41,22 @@ def augmented(
       >>> variables = objective.init(jax.random.key(0), batch)
       >>> loss, aux = objective(variables.params, variables.stats, batch, jax.random.key(1), 0)
     """
-    inner = as_objective(objective)
 
-    def wrapped(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
-        return inner(params, stats, _changed(batch, rng.stream(key, "augment")), key, step)
-
-    def _changed(batch: Batch, key: Key) -> dict[str, Any]:
+    def changed(batch: Batch, key: Key) -> dict[str, Any]:
         parts = {
-            n: _changed(part, rng.stream(key, n))
+            n: changed(part, rng.stream(key, n))
             for n, part in batch.items()
             if isinstance(part, Mapping) and n not in ("x", "y", "weights")
         }
         if not parts and "x" not in batch:
             raise ValueError(f"nothing to augment: the batch holds {sorted(batch)}, no 'x'")
-        return {**batch, **parts, **(_own(batch, key) if "x" in batch else {})}
+        return {**batch, **parts, **(own(batch, key) if "x" in batch else {})}
 
-    def _own(batch: Batch, key: Key) -> dict[str, Any]:
+    def own(batch: Batch, key: Key) -> dict[str, Any]:
         x, labels = batch["x"], {name: batch[name] for name in ("y", "weights") if batch.get(name) is not None}
         if not moves(augment) or not any(spatial(labels, x)):
             return {"x": augment(key, x)}
         x, labels = moved_together(augment, key, x, labels, {"y": ignore, "weights": 0})
         return {"x": x, **labels}
 
-    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return inner.init(key, _changed(batch, rng.stream(key, "augment")), given)
-
-    return Objective(wrapped, init, inner.commit, inner.classes)
+    return on(objective, lambda batch, key: changed(batch, rng.stream(key, "augment")))

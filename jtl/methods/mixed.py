@@ -5,9 +5,8 @@ from typing import Any
 
 from jtl import rng
 from jtl.data.mixing import Mix
-from jtl.model import Variables
-from jtl.objective import NONE, Objective, as_objective
-from jtl.typing import Aux, Batch, Key, Params, Stats
+from jtl.objective import Objective, on
+from jtl.typing import Batch, Key
 
 
 def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
@@ -36,7 +35,6 @@ def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017, arXiv 1710.09412.
     """
-    inner = as_objective(objective)
 
     def changed(batch: Batch, key: Key) -> dict[str, Any]:
         if "x" not in batch or "y" not in batch or batch.get("weights") is not None:
@@ -44,10 +42,4 @@ def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
         x, y = mix(rng.stream(key, "mix"), batch["x"], batch["y"], batch.get("mask"))
         return {**batch, "x": x, "y": y}
 
-    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
-        return inner(params, stats, changed(batch, key), key, step)
-
-    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return inner.init(key, changed(batch, key), given)
-
-    return Objective(run, init, inner.commit, inner.classes)
+    return on(objective, changed)

@@ -14,7 +14,7 @@ from jtl import rng
 from jtl.model import ADAPTER, Model, Variables
 from jtl.networks import network
 from jtl.params import flatten, unflatten
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, OnEach, intercepted
 from jtl.typing import Key, Params
 
 log = logging.getLogger("jtl.peft")
@@ -134,7 +134,7 @@ def merge(variables: Variables, adapter: Adapter) -> Variables:
         params = {name.rpartition("/")[2]: left.pop(name) for name in list(left) if name.rpartition("/")[0] == path}
         if not params:
             raise ValueError(f"the module {path!r} has no adapter; give the adapter that was attached")
-        own, before = adapter.merge(params, path, _at(base, path)), _at(base, path)
+        own, before = adapter.merge(params, path, below(base, path)), below(base, path)
         flat |= {f"{path}/{name}": leaf.astype(before[name].dtype) for name, leaf in own.items()}
     return put({**unflatten(flat), **({ADAPTER: unflatten(left)} if left else {})})
 
@@ -184,7 +184,7 @@ def unmerge(variables: Variables, adapter: Adapter, params: Params) -> Variables
                 f"the adapter of {path!r} has no inverse of a merge; use the variables with the adapter beside the"
                 " base, which jtl.peft.merge does not change"
             )
-        before = _at(base, path)
+        before = below(base, path)
         own = adapter.unmerge({name.rpartition("/")[2]: leaf for name, leaf in mine.items()}, path, before)
         flat |= {f"{path}/{name}": leaf.astype(before[name].dtype) for name, leaf in own.items()}
         beside |= mine
@@ -230,6 +230,17 @@ def not_zero(factor: Any, path: str) -> Any:
     return factor
 
 
+def patterns(given: Sequence[str], option: str = "where") -> tuple[str, ...]:
+    """Regexes over module paths as a tuple.
+
+    Raises:
+      ValueError: for one string, whose letters would each be a regex.
+    """
+    if isinstance(given, str):
+        raise ValueError(f"{option}={given!r}: give a tuple of regexes")
+    return tuple(given)
+
+
 def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] = has_kernel) -> list[str]:
     """The paths of modules that the patterns match, of those that an adapter takes.
 
@@ -238,7 +249,7 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
     """
     parts = [path.split("/")[:-1] for path in flatten(_without(base))]
     every = dict.fromkeys("/".join(part[: i + 1]) for part in parts for i in range(len(part)))
-    names = [path for path in every if takes(_at(base, path))]
+    names = [path for path in every if takes(below(base, path))]
     if isinstance(where, str) or not where:
         raise ValueError(f"where={where!r}: give a tuple of regexes over module paths; there are {names}")
     missed = [pattern for pattern in where if not any(re.fullmatch(pattern, name) for name in names)]
@@ -260,7 +271,7 @@ def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> 
     flat = flatten(_without(base))
     made = {}
     for path in paths:
-        own = _at(base, path)
+        own = below(base, path)
         params = adapter.init(rng.stream(key, path), path, jax.tree.map(_wide, own))
         made |= {f"{path}/{name}": leaf for name, leaf in params.items()}
         if adapter.rest is not None:
@@ -285,25 +296,21 @@ def _beside(backbone: Model, adapter: Adapter, wanted: frozenset[str]) -> Model:
     if changed is None:
         raise ValueError("an adapter has apply or around; this one has neither")
 
-    class Adapting:
-        def __init__(self):
-            self.count, self._seen = 0, set()
-
+    class Adapting(OnEach):
         def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
             path = call.path if call.method == "__call__" else ""
             if path not in wanted:
                 return run(*args, **kwargs)
-            self._seen.add(path)
-            self.count = int(self._seen == wanted)  # a module that was not called would train to nothing, in silence
+            self.saw(path)
             params = call.variables.params
-            own, (x, *rest) = _at(params, path), args
-            return changed(_at(params[ADAPTER], path), lambda x: run(x, *rest, **kwargs), x, own, call)
+            own, (x, *rest) = below(params, path), args
+            return changed(below(params[ADAPTER], path), lambda x: run(x, *rest, **kwargs), x, own, call)
 
     missing = (
         f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect;"
         " modules of flax.nnx cannot be adapted, only those of flax.linen"
     )
-    return intercepted(backbone, Adapting, missing)
+    return intercepted(backbone, lambda: Adapting(wanted), missing)
 
 
 def _backbone(variables: Variables) -> tuple[Params, Callable[[Params], Variables]]:
@@ -318,7 +325,8 @@ def _without(base: Params) -> Params:
     return {name: part for name, part in base.items() if name != ADAPTER}
 
 
-def _at(tree: Params, path: str) -> Params:
+def below(tree: Params, path: str) -> Params:
+    """The part of a tree at a path, as the parameters of a module."""
     for name in path.split("/"):
         tree = tree[name]
     return tree

@@ -10,9 +10,9 @@ from jaxtyping import Array, Int
 
 from jtl.model import ADAPTER, Model, Variables
 from jtl.params import flatten, unflatten
-from jtl.peft.attach import Adapter, matched
+from jtl.peft.attach import Adapter, below, matched
 from jtl.peft.lora import rank_and_scale
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, OnEach, intercepted
 from jtl.typing import Key, Output, Params, Stats
 
 
@@ -185,19 +185,13 @@ def _routed(net: Model, wanted: frozenset[str], top: str) -> Model:
         stacked = _bank_of(variables)
         numbers = jnp.where(rows < 0, jnp.iinfo(rows.dtype).max, rows)  # what the bank has not is filled with NaN
 
-        class Choosing:
-            def __init__(self):
-                self.count, self._seen = 0, set()
-
+        class Choosing(OnEach):
             def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
                 path = call.path.removeprefix(top)
                 if call.method != "__call__" or not call.path.startswith(top) or path not in wanted:
                     return run(*args, **kwargs)
-                self._seen.add(path)
-                self.count = int(self._seen == wanted)
-                part, given, y = stacked, args[0], run(*args, **kwargs)
-                for name in path.split("/"):
-                    part = part[name]
+                self.saw(path)
+                part, given, y = below(stacked, path), args[0], run(*args, **kwargs)
                 if len(given) != len(rows):
                     raise ValueError(f"{path!r} is called with {len(given)} rows, and adapter has {len(rows)}")
                 a, b = (jnp.take(part[leaf], numbers, 0, mode="fill").astype(y.dtype) for leaf in ("a", "b"))
@@ -207,7 +201,7 @@ def _routed(net: Model, wanted: frozenset[str], top: str) -> Model:
         missing = (
             f"not every one of the modules {sorted(wanted)} is called as a module, so their adapters have no effect"
         )
-        return intercepted(net, Choosing, missing).apply(variables, x.x, train=False, key=key)
+        return intercepted(net, lambda: Choosing(wanted), missing).apply(variables, x.x, train=False, key=key)
 
     def init(key: Key, x: Any) -> Variables:
         del key, x

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, patterns
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -54,8 +54,7 @@ def bottleneck(
       >>> print(jtl.peft.summary(variables))
       1 adapted modules, 42 adapter parameters, 0.429 of all 98
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
     if width < 1 or inner < 1:
         raise ValueError(f"width={width}, inner={inner}: give at least 1")
     if scale == 0:
@@ -94,4 +93,4 @@ def bottleneck(
         del params, own
         raise ValueError(f"the adapter of {path!r} is a perceptron, which no module's own parameters can compute")
 
-    return Adapter(tuple(where), init, apply, merge, takes=lambda own: True)
+    return Adapter(where, init, apply, merge, takes=lambda own: True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jtl.peft.attach import Adapter, not_zero
+from jtl.peft.attach import Adapter, not_zero, patterns
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -24,9 +24,9 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
       An adapter with the parameter `scale`.
 
     Raises:
-      ValueError: at `attach`, for a kernel that is neither [in, out] nor [height, width, in, out], and for a module
-        that both match; when called, for a convolution in groups whose input is to be scaled,
-        and for one whose kernel is standardised.
+      ValueError: for one string in place of several; at `attach`, for a kernel that is neither [in, out] nor [height,
+        width, in, out], and for a module that both match; when called, for a convolution in groups whose input is to be
+        scaled, and for one whose kernel is standardised.
 
     Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, 2022, arXiv
     2205.05638.
@@ -36,6 +36,7 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
       >>> jtl.peft.ia3((".*/attention/(key|value)",), inputs=(".*/mlp/down",)).where
       ('.*/attention/(key|value)', '.*/mlp/down')
     """
+    outputs, inputs = patterns(outputs, "outputs"), patterns(inputs, "inputs")
 
     def before(path: str) -> bool:
         return any(re.fullmatch(pattern, path) for pattern in inputs)
@@ -72,7 +73,7 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
     def unmerge(params: Params, path: str, own: Params) -> Params:
         return merge({"scale": 1 / not_zero(params["scale"], path)}, path, own)
 
-    config = {"peft_type": "IA3", "inputs": tuple(inputs)}
+    config = {"peft_type": "IA3", "inputs": inputs}
     return Adapter((*outputs, *inputs), init, apply, merge, config, unmerge=unmerge)
 
 

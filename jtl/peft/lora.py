@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl import rng
 from jtl.params import Table
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, patterns
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -67,8 +67,7 @@ def lora(
       >>> jtl.peft.lora(8, (".*/attention/(query|value)",), alpha=16).where
       ('.*/attention/(query|value)',)
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
     ranks, alphas = dict(ranks or {}), dict(alphas or {})
     for pattern, own_rank in {"rank": rank, **ranks}.items():
         if own_rank < 1:
@@ -169,8 +168,8 @@ def lora(
 
     within = (*ranks, *alphas)
     if start == "pissa":
-        return Adapter(tuple(where), init, apply, merge, rest=rest, within=within, unmerge=unmerge)
-    return Adapter(tuple(where), init, apply, merge, config, within=within, unmerge=unmerge)
+        return Adapter(where, init, apply, merge, rest=rest, within=within, unmerge=unmerge)
+    return Adapter(where, init, apply, merge, config, within=within, unmerge=unmerge)
 
 
 def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:

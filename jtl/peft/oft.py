@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, patterns
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -43,8 +43,7 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
       >>> print(jtl.peft.summary(variables))
       1 adapted modules, 6 adapter parameters, 0.097 of all 62
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
     if block < 2:
         raise ValueError(f"block={block}: give at least 2; a block of 1 has nothing to rotate")
     if terms is not None and terms < 4:
@@ -89,7 +88,7 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
         "use_cayley_neumann": terms is not None,
         "num_cayley_neumann_terms": 5 if terms is None else terms,
     }
-    return Adapter(tuple(where), init, apply, merge, config, unmerge=unmerge)
+    return Adapter(where, init, apply, merge, config, unmerge=unmerge)
 
 
 def _rotation(q: Float[Array | np.ndarray, "blocks entries"], block: int, terms: int | None) -> Array:

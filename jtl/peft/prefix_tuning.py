@@ -10,8 +10,8 @@ from jtl.model import ADAPTER, Model, Variables
 from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.text_inputs import counted
 from jtl.nn.transformer import Attention
-from jtl.peft.attach import Adapter
-from jtl.transform.intercept import Call, intercepted
+from jtl.peft.attach import Adapter, below, patterns
+from jtl.transform.intercept import Call, OnEach, intercepted
 from jtl.typing import Key, Output, Params, Stats
 
 
@@ -46,8 +46,7 @@ def prefix_tuning(count: int, where: Sequence[str] = (r"block\d+/attention",), *
       >>> print(jtl.peft.summary(variables))
       2 adapted modules, 240 adapter parameters, 0.073 of all 3292
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
     if count < 1:
         raise ValueError(f"count={count}: give at least 1")
     if not deviation > 0:
@@ -70,7 +69,7 @@ def prefix_tuning(count: int, where: Sequence[str] = (r"block\d+/attention",), *
         return _prefixed(backbone, frozenset(paths), count)
 
     config = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": count, "prefix_projection": False}
-    return Adapter(tuple(where), init, None, merge, config, takes=_is_attention, around=around)
+    return Adapter(where, init, None, merge, config, takes=_is_attention, around=around)
 
 
 def _is_attention(own: Params) -> bool:
@@ -78,21 +77,15 @@ def _is_attention(own: Params) -> bool:
 
 
 def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
-    class Prefixing:
-        def __init__(self):
-            self.count, self._seen = 0, set()
-
+    class Prefixing(OnEach):
         def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
             if call.method == "__call__" and call.path == "positions":
                 return run(_moved(args[0], count, call), *args[1:], **kwargs)
             attends = isinstance(call.module, Attention | GroupedAttention) and call.method == "attend"
             if not attends or call.path not in wanted:
                 return run(*args, **kwargs)
-            self._seen.add(call.path)
-            self.count = int(self._seen == wanted)
-            params = call.variables.params[ADAPTER]
-            for name in call.path.split("/"):
-                params = params[name]
+            self.saw(call.path)
+            params = below(call.variables.params[ADAPTER], call.path)
             query, key, value, mask, rng, bias = args
 
             def longer(name: str, y: Any) -> Any:
@@ -106,7 +99,7 @@ def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
             return run(query, longer("key", key), longer("value", value), before(mask, True), rng, before(bias, 0))
 
     missing = f"not every one of the modules {sorted(wanted)} attends, so their prefixes have no effect"
-    inner = intercepted(backbone, Prefixing, missing)
+    inner = intercepted(backbone, lambda: Prefixing(wanted), missing)
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         if isinstance(x, Mapping) and "words" in variables.params and "positions" not in variables.params:

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jtl.peft.attach import Adapter, not_zero
+from jtl.peft.attach import Adapter, not_zero, patterns
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -36,8 +36,7 @@ def ssf(where: Sequence[str]) -> Adapter:
       >>> print(jtl.peft.summary(variables))
       1 adapted modules, 16 adapter parameters, 0.222 of all 72
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
 
     def init(key: Key, path: str, own: Params) -> Params:
         del key, path
@@ -64,7 +63,7 @@ def ssf(where: Sequence[str]) -> Adapter:
         before = {**own, "bias": own["bias"] - params["beta"]}
         return {name: leaf / gamma.reshape((1,) * (leaf.ndim - 1) + (-1,)) for name, leaf in before.items()}
 
-    return Adapter(tuple(where), init, apply, merge, takes=lambda own: _weight(own) is not None, unmerge=unmerge)
+    return Adapter(where, init, apply, merge, takes=lambda own: _weight(own) is not None, unmerge=unmerge)
 
 
 def _weight(own: Params) -> Array | Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jtl.peft.attach import Adapter
+from jtl.peft.attach import Adapter, patterns
 from jtl.transform.intercept import Call
 from jtl.typing import Key, Params
 
@@ -90,8 +90,7 @@ def vera(
       >>> print(jtl.peft.summary(variables))
       2 adapted modules, 44 adapter parameters, 0.344 of all 128
     """
-    if isinstance(where, str):
-        raise ValueError(f"where={where!r}: give a tuple of regexes")
+    where = patterns(where)
     if initial == 0:
         raise ValueError("initial=0: with d = 0 and l = 0 both gradients are 0; give another start, as 0.1")
     rank = shared.a.shape[1]
@@ -128,7 +127,7 @@ def vera(
 
     config = {"peft_type": "VERA", "r": rank, "d_initial": initial, "bias": "none", "save_projection": True}
     config["first"] = dict(first)
-    return Adapter(tuple(where), init, apply, merge, config, shared=dict(shared._asdict()), unmerge=unmerge)
+    return Adapter(where, init, apply, merge, config, shared=dict(shared._asdict()), unmerge=unmerge)
 
 
 def _taken(shared: Projections, inputs: int, outputs: int, dtype: Any, first: int) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl.model import ADAPTER, Model, Variables
 from jtl.peft.attach import Adapter
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, OnEach, intercepted
 from jtl.typing import Key, Output, Params, Stats
 
 
@@ -67,25 +67,21 @@ def _is_block(own: Params) -> bool:
 
 
 def _prompted(backbone: Model, wanted: frozenset[str], count: int) -> Model:
-    class Prompting:
-        def __init__(self):
-            self.count, self._seen = 0, set()
-
+    class Prompting(OnEach):
         def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
             if call.method != "__call__" or not re.fullmatch(r"block\d+", call.path):
                 return run(*args, **kwargs)
             x, *rest = args
             last = f"block{sum(bool(re.fullmatch(r'block[0-9]+', name)) for name in call.variables.params)}"
             if call.path in wanted:
-                self._seen.add(call.path)
-                self.count = int(self._seen == wanted)
+                self.saw(call.path)
                 prompt = call.variables.params[ADAPTER][call.path]["prompt"].astype(x.dtype)
                 image = x if call.path == "block1" else x[:, :-count]
                 x = jnp.concatenate([image, jnp.broadcast_to(prompt[None], (len(x), *prompt.shape))], 1)
             y = run(x, *rest, **kwargs)
             return y[:, :-count] if call.path == last else y
 
-    inner = intercepted(backbone, Prompting, f"not every one of the blocks {sorted(wanted)} is called")
+    inner = intercepted(backbone, lambda: Prompting(wanted), f"not every one of the blocks {sorted(wanted)} is called")
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         if not hasattr(x, "shape"):

@@ -1,5 +1,6 @@
 """Interception: models of flax modules whose method calls are replaced."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -109,3 +110,73 @@ def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> 
         return out
 
     return model._replace(apply=apply, parts=None)
+
+
+def on_outputs(model: Model, pattern: str, change: Callable[[Any, Call], Any], missing: str) -> Model:
+    """The model in which `change(y, call)` takes the place of the output y of each module that a regex matches.
+
+    Args:
+      model: of `from_linen`, or made of such.
+      pattern: of whole module paths, as `stage./conv`.
+      change: from the output of a module, and the call of its `__call__`, to another output.
+      missing: what to say where no module matches.
+
+    Raises:
+      ValueError: when called, where no module matches.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.transform.intercept import on_outputs
+      >>> net, x = jtl.backbones.mlp((8, 4)), jnp.ones((2, 3))
+      >>> variables = net.init(jax.random.key(0), x)
+      >>> twice = on_outputs(net, "stage2", lambda y, call: 2 * y, "there is no stage2")
+      >>> y, doubled = (n.apply(variables, x, train=False)[0]["pooled"] for n in (net, twice))
+      >>> bool((doubled == 2 * y).all())
+      True
+    """
+    chosen = re.compile(pattern)
+
+    class Changing:
+        count = 0
+
+        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
+            y = run(*args, **kwargs)
+            if call.method != "__call__" or not chosen.fullmatch(call.path):
+                return y
+            self.count += 1
+            return change(y, call)
+
+    return intercepted(model, Changing, missing)
+
+
+class OnEach:
+    """The base of interceptors that found something to change only where they saw every wanted module.
+
+    One that is never called would train to nothing, in silence.
+
+    Args:
+      wanted: the paths of modules.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> from jtl.transform.intercept import OnEach, intercepted
+      >>> wanted = frozenset({"stage1", "stage2"})
+      >>> class Doubled(OnEach):
+      ...     def __call__(self, run, args, kwargs, call):
+      ...         if call.path not in wanted or call.method != "__call__":
+      ...             return run(*args, **kwargs)
+      ...         self.saw(call.path)
+      ...         return 2 * run(*args, **kwargs)
+      >>> net, x = jtl.backbones.mlp((8, 4)), jnp.ones((2, 3))
+      >>> changed = intercepted(net, lambda: Doubled(wanted), "not both stages are called")
+      >>> changed.apply(net.init(jax.random.key(0), x), x, train=False)[0]["pooled"].shape
+      (2, 4)
+    """
+
+    def __init__(self, wanted: frozenset[str]) -> None:
+        self.count, self._wanted, self._seen = 0, wanted, set[str]()
+
+    def saw(self, path: str) -> None:
+        """Notes a wanted module."""
+        self._seen.add(path)
+        self.count = int(self._seen == self._wanted)

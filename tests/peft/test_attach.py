@@ -165,3 +165,21 @@ def test_dropout_draws_apart_at_each_module_and_keeps_the_mean():
     np.testing.assert_allclose(found.mean(0), expected, atol=0.08)
     with pytest.raises(ValueError, match="give apply"):
         net_b.apply(more, x, train=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [
+        (lambda where: peft.lora(2, where), "where"),
+        (lambda where: peft.oft(where, 2), "where"),
+        (lambda where: peft.prefix_tuning(2, where), "where"),
+        (lambda where: peft.vera(where, peft.projections(jax.random.key(0), 2, 8, 8)), "where"),
+        (lambda where: peft.bottleneck(where, 8, 2), "where"),
+        (peft.ssf, "where"),
+        (peft.ia3, "outputs"),
+        (lambda where: peft.ia3((), where), "inputs"),
+    ],
+)
+def test_one_string_in_place_of_patterns_is_refused(make, option):
+    with pytest.raises(ValueError, match=rf"{option}='\.\*': give a tuple of regexes"):
+        make(".*")

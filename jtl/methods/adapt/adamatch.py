@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import losses, ops, rng
-from jtl.methods.adapt.terms import checked, clean, paired_logits, row_logits, weighted
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
+from jtl.methods.terms import checked, clean, paired_logits, row_logits, weighted, whole
 from jtl.methods.views import needs
-from jtl.metrics.accumulate import Mean, Metric, mean
+from jtl.metrics.accumulate import Metric, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
@@ -99,7 +99,7 @@ def adamatch(
             "target": _moved(old["target"], p_target, views["target"].mask, momentum),
         }
         aligned = aligned_labels(p_target, new["source"], new["target"])
-        limit = threshold * _whole(mean(p_source.max(1), part["mask"]))
+        limit = threshold * whole(mean(p_source.max(1), part["mask"]))
         sure = aligned.max(1) >= limit[None]
         values = jnp.where(sure, losses.cross_entropy(learns, aligned.argmax(1)), 0.0)
         terms = {
@@ -142,11 +142,6 @@ def aligned_labels(
     """
     raw = p * ((source + 1e-6) / (target + 1e-6))[None]
     return raw / jnp.maximum(raw.sum(1, keepdims=True), jnp.finfo(raw.dtype).tiny)
-
-
-def _whole(part: Mean) -> Array:
-    total, count = ops.batch_sum((part.total, part.count))
-    return Mean(total, count).value
 
 
 def _moved(old: Array, p: Array, mask: Any, momentum: float) -> Array:

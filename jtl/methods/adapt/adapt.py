@@ -6,14 +6,15 @@ from typing import Any
 
 import jax
 
-from jtl import losses, rng
+from jtl import losses
 from jtl.methods.adapt.own_norms import look_apart, with_own_norms
 from jtl.methods.adapt.views import look
+from jtl.methods.added import added
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Metric, as_terms
 from jtl.model import Model, Variables
-from jtl.objective import NONE, Objective, as_objective, complete
+from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
@@ -61,7 +62,7 @@ def adapt(
       >>> sorted(objective.init(jax.random.key(0), batch).params)
       ['backbone', 'critic', 'head']
     """
-    terms_of = [as_objective(alignment) for alignment in alignments]
+    aligned = added(alignments, "alignment")
     own = tuple(own_norms)
     passed = partial(look_apart, net, own) if own else partial(look, net)
 
@@ -80,31 +81,17 @@ def adapt(
             more = as_terms(value)
             terms |= {name if term == "loss" else f"{name}/{term}": m for term, m in more.items()}
             found |= measured
-        for i, alignment in enumerate(terms_of):
-            value, aux = alignment(params, stats, views, rng.stream(key, "alignment", i), step)
-            more, stats = as_terms(value), aux.stats
-            clash = sorted((terms.keys() & more.keys()) | (found.keys() & aux.metrics.keys()))
-            if clash:
-                raise ValueError(f"alignment {i} uses the names {clash}, which are taken: give it another name")
-            terms |= more
-            found |= aux.metrics
-        return terms, Aux(stats, found, {name: view.output for name, view in views.items()})
+        aux = Aux(stats, found, {name: view.output for name, view in views.items()})
+        return aligned.to(terms, aux, params, views, key, step)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         needs(batch, labelled, f"labelled={tuple(labelled)}")
         variables = complete(net.init, key, batch[labelled[0]]["x"], given)
         if own:
             variables = with_own_norms(net, variables, own)
-        if not terms_of:
+        if not aligned.terms:
             return variables
         views = jax.eval_shape(lambda v, b, k: passed(v.params, v.stats, b, k)[0], variables, dict(batch), key)
-        for alignment in terms_of:
-            variables = alignment.init(key, views, variables)
-        return variables
+        return aligned.init(key, views, variables)
 
-    def commit(stats: Stats, params: Params) -> Stats:
-        for alignment in terms_of:
-            stats = alignment.commit(stats, params)
-        return stats
-
-    return Objective(run, init, commit, net.classes)
+    return Objective(run, init, aligned.commit, net.classes)

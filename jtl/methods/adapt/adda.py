@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops, rng
+from jtl.methods.adapt.beside import beside
 from jtl.methods.adapt.dann import default_critic, domain_loss, judge
 from jtl.methods.adapt.views import View
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
-from jtl.networks import joined, part
+from jtl.networks import part
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
@@ -78,15 +79,7 @@ def adda(net: Model, critic: Model | None = None, *, name: str = "critic") -> tu
         if "backbone" not in given.params:
             raise ValueError("adda starts from a network that is trained on the source: give its variables to init")
         needs(batch, ("target",), "adda")
-
-        def whole(key: Key, x: Any) -> Variables:
-            made = net.init(key, x)
-            features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)
-            shapes = jax.eval_shape(model.reads, features, x)
-            own = joined({name: model.init(rng.stream(key, name), jnp.zeros(shapes.shape, shapes.dtype))})
-            return Variables({**made.params, **own.params}, {**made.stats, **own.stats})
-
-        variables = complete(whole, key, batch["target"]["x"], given)
+        variables = complete(beside(net, model, name), key, batch["target"]["x"], given)
         if "source_encoder" in variables.stats:
             return variables
         start = {"params": variables.params["backbone"], "stats": variables.stats.get("backbone", {})}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl.methods.adapt.terms import clean, on_views, row_features
+from jtl.methods.terms import clean, on_views, row_features
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.objective import Objective

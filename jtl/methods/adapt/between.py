@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jtl import ops
 from jtl.methods.adapt.own_norms import NAME
 from jtl.methods.views import View, Views, needs
 from jtl.objective import NONE, Objective, as_objective
@@ -79,7 +80,7 @@ def _joined(views: Sequence[View]) -> View:
     if len(views) == 1:
         return views[0]
     features = {n: _rows([v.features[n] for v in views]) for n in views[0].features}
-    masks = [_mask(view) for view in views]
+    masks = [ops.kept(view.mask, jax.tree.leaves(view.x)[0].shape[0]) for view in views]
     others = set.intersection(*(set(view.rows) for view in views))
     return View(
         features,
@@ -93,8 +94,3 @@ def _joined(views: Sequence[View]) -> View:
 
 def _rows(parts: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
-
-
-def _mask(view: View) -> Any:
-    rows = jax.tree.leaves(view.x)[0].shape[0]
-    return jnp.ones(rows, bool) if view.mask is None else jnp.asarray(view.mask) > 0

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, default_critic, judge
-from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import View, Views
+from jtl.methods.terms import at_step, checked
 from jtl.methods.views import needs
 from jtl.model import Model, Variables
 from jtl.networks import joined
@@ -70,7 +70,7 @@ def cdan(
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         read, weights = {}, {}
         for domain in DOMAINS:
             f, g = _parts(model, views[domain])

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl.methods.adapt.terms import clean, features_of, mean_row, on_views
+from jtl.methods.terms import clean, features_of, mean_row, on_views
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Schedule

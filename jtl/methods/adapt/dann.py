@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
 from jtl import heads, losses, ops, rng
-from jtl.methods.adapt.terms import checked
+from jtl.methods.adapt.beside import beside, named, read_by
 from jtl.methods.adapt.views import View, Views, look
 from jtl.methods.finetune.finetune import judged
+from jtl.methods.terms import at_step, checked
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Sums, mean
 from jtl.model import Model, Variables
-from jtl.networks import joined, part
+from jtl.networks import part
 from jtl.objective import NONE, Objective, complete
 from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
@@ -69,19 +70,37 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818.
     """
+    return weighed(critic, weight, name)
+
+
+def weighed(
+    critic: Model | None,
+    weight: float | Schedule,
+    name: str,
+    rows: Callable[[Views], Mapping[str, Array]] | None = None,
+) -> Objective:
+    """The alignment of `dann`, with a weight for each row.
+
+    Args:
+      critic: as of `dann`.
+      weight: as of `dann`.
+      name: as of `dann`.
+      rows: from the views to the weights of `judge`; None for ones.
+    """
     checked(weight, name)
     model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         read = {d: reverse_gradient(_read(model, views[d]), strength) for d in DOMAINS}
-        terms, aux = judge(model, name, params, stats, views, read, key)
-        return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": _number(strength)})
+        terms, aux = judge(model, name, params, stats, views, read, key, None if rows is None else rows(views))
+        return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         needs(views, DOMAINS[:1], name)
-        return complete(lambda key, read: _named(model, name, key, read), key, _zeros(model, views["source"]), given)
+        source = views["source"]
+        return complete(named(model, name), key, read_by(model, source.features, source.x), given)
 
     return Objective(alignment, init)
 
@@ -119,7 +138,7 @@ def alternating(
 
     def network_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(batch, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         views, stats = look(net, params, stats, batch, key)
         read = {d: _read(critic, views[d]) for d in DOMAINS}
         terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name))
@@ -130,27 +149,9 @@ def alternating(
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         needs(batch, DOMAINS[:1], name)
-
-        def whole(key: Key, x: Any) -> Variables:
-            made = net.init(key, x)
-            features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)
-            read = _zeros(critic, View(features, None, x, None, None, {}))
-            own = _named(critic, name, key, read)
-            return Variables({**made.params, **own.params}, {**made.stats, **own.stats})
-
-        return complete(whole, key, batch["source"]["x"], given)
+        return complete(beside(net, critic, name), key, batch["source"]["x"], given)
 
     return Objective(critic_turn, init), Objective(network_turn, init, classes=net.classes)
-
-
-def _named(critic: Model, name: str, key: Key, read: Any) -> Variables:
-    return joined({name: critic.init(rng.stream(key, name), read)})
-
-
-def _zeros(critic: Model, view: View) -> Any:
-    """Zeros in the shapes of the critic's input, to initialise on."""
-    shapes = jax.eval_shape(critic.reads, view.features, view.x)
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
 def default_critic() -> Model:
@@ -211,10 +212,6 @@ def _a_distance(right: dict[str, Mean]) -> Array:
 
 def _read(critic: Model, view: View) -> Any:
     return critic.reads(view.features, view.x)
-
-
-def _number(strength: Any) -> Array:
-    return jnp.asarray(strength, jnp.float32)
 
 
 def domain_loss(logits: Array, label: ArrayLike) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jtl import losses, ops, rng
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.own_norms import refuse_own
-from jtl.methods.adapt.terms import checked, row_logits, view_of, weighted
+from jtl.methods.terms import checked, row_logits, view_of, weighted
 from jtl.methods.views import Views, classes_of_rows
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables

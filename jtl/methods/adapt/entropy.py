@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl.methods.adapt.terms import clean, logits_of, on_views, row_logits
+from jtl.methods.terms import clean, logits_of, on_views, row_logits
 from jtl.methods.views import Views
 from jtl.metrics import certainty
 from jtl.metrics.accumulate import Mean, mean

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from jtl import losses
 from jtl.methods.adapt.views import look
-from jtl.methods.adapt.vrex import checked, counted, labelled, risk_of, whole
+from jtl.methods.adapt.vrex import checked, counted, labelled, risk_of
 from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.terms import whole
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Metric, measure
 from jtl.model import Model, Variables

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses
-from jtl.methods.adapt import terms
+from jtl.methods import terms
 from jtl.methods.adapt.views import Views
-from jtl.methods.adapt.vrex import checked, labelled, whole
+from jtl.methods.adapt.vrex import checked, labelled
 from jtl.metrics.accumulate import element_weights, mean
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -55,7 +55,7 @@ def irm(
 
     def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
         del params, key
-        strength = weight(step) if callable(weight) else weight
+        strength = terms.at_step(weight, step)
         products = []
         for domain in names:
             view = labelled(views, domain)
@@ -66,7 +66,7 @@ def irm(
             _, slopes = jax.jvp(lambda w, z=z, y=view.y: loss(w * z, y), (one,), (one,))
             count = element_weights(slopes.shape, view.mask, view.rows.get("weights"))
             count = jnp.ones(slopes.shape) if count is None else count
-            halves = [whole(mean(slopes[i::2], count[i::2])) for i in (0, 1)]
+            halves = [terms.whole(mean(slopes[i::2], count[i::2])) for i in (0, 1)]
             products.append(halves[0] * halves[1])
         penalty = jnp.stack(products).sum()
         return {name: strength * penalty}, Aux(stats, {f"{name}_weight": jnp.asarray(strength, jnp.float32)})

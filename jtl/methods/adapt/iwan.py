@@ -7,15 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import ops, rng
-from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
-from jtl.methods.adapt.terms import checked, row_logits
+from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge, weighed
+from jtl.methods.terms import checked, row_logits
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import entropy
 from jtl.model import Model, Variables
 from jtl.networks import part
 from jtl.objective import NONE, Objective
-from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
@@ -61,17 +60,14 @@ def iwan(
 
     def run(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
         fixed = {d: jax.lax.stop_gradient(other.reads(views[d].features, views[d].x)) for d in DOMAINS}
         terms, aux = judge(other, earlier, params, stats, views, fixed, rng.stream(key, earlier))
         rows = ops.without_masked(fixed["source"], views["source"].mask)
         logits, _ = other.apply(part(Variables(params, stats), earlier), rows, train=False, key=None)
         w = source_weights(logits[:, 0], views["source"].mask)
-        read = {d: reverse_gradient(own.reads(views[d].features, views[d].x), strength) for d in DOMAINS}
         weights = {"source": w, "target": jnp.ones(len(views["target"].output), w.dtype)}
-        more, aux_own = judge(own, name, params, aux.stats, views, read, key, weights)
-        found = {**aux.metrics, **aux_own.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)}
-        terms = {**terms, **more}
+        more, aux_own = weighed(own, weight, name, lambda _: weights)(params, aux.stats, views, key, step)
+        terms, found = {**terms, **more}, {**aux.metrics, **aux_own.metrics}
         if entropy_weight:
             z, kept = row_logits(views, "target", "iwan")
             terms[f"{name}_entropy"] = mean(entropy(z), kept).scale(entropy_weight)
@@ -99,7 +95,7 @@ def source_weights(logits: Float[Array, " rows"], mask: Any = None) -> Float[Arr
       [2.0, 0.0]
     """
     z = jax.lax.stop_gradient(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) > 0
+    kept = ops.kept(mask, len(z))
     # Around the largest, because where D is near 1 for all rows the ratio of two tiny numbers is still theirs.
     score = jnp.where(kept, jax.nn.log_sigmoid(-z), -jnp.inf)
     top = score.max(initial=-jnp.inf)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl.methods.adapt.terms import (
+from jtl.methods.terms import (
     checked,
     clean,
     features_of,

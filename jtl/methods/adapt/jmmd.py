@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl.methods.adapt.mmd import bandwidth, check_scales, discrepancy, kernel
-from jtl.methods.adapt.terms import clean, features_of, logits_of, mean_row, on_views, own_squared_distances
+from jtl.methods.terms import clean, features_of, logits_of, mean_row, on_views, own_squared_distances
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Schedule

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl.methods.adapt.terms import clean, logits_of, on_views
+from jtl.methods.terms import clean, logits_of, on_views
 from jtl.methods.views import Views
 from jtl.metrics import certainty
 from jtl.objective import Objective

@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from jtl import losses, ops, rng
 from jtl._tracing import scope
+from jtl.methods.adapt.beside import beside
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, as_terms, mean
 from jtl.model import Model, Variables
-from jtl.networks import joined, part
+from jtl.networks import part
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
@@ -88,16 +89,7 @@ def mcd(
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         needs(batch, DOMAINS[:1], name)
-
-        def whole(key: Key, x: Any) -> Variables:
-            made = net.init(key, x)
-            features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)
-            shapes = jax.eval_shape(second.reads, features, x)
-            read = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-            own = joined({name: second.init(rng.stream(key, name), read)})
-            return Variables({**made.params, **own.params}, {**made.stats, **own.stats})
-
-        return complete(whole, key, batch["source"]["x"], given)
+        return complete(beside(net, second, name), key, batch["source"]["x"], given)
 
     phases = ((True, 0.0), (True, -1.0), (False, 1.0))
     first, apart, close = (Objective(turn(supervised, sign), init, classes=net.classes) for supervised, sign in phases)

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from jtl import heads, losses, ops, rng
+from jtl import heads, losses, ops
+from jtl.methods.adapt.beside import named, read_by
 from jtl.methods.adapt.dann import DOMAINS
-from jtl.methods.adapt.terms import checked, from_top
 from jtl.methods.adapt.views import Views
+from jtl.methods.terms import at_step, checked, from_top
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
-from jtl.networks import joined, part
+from jtl.networks import part
 from jtl.objective import NONE, Objective, complete
 from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -71,7 +72,7 @@ def mdd(
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         own, read, said = model(views), [], []
         for domain in DOMAINS:
             view = views[domain]
@@ -98,9 +99,7 @@ def mdd(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         own, view = model(views), views["source"]
-        shapes = jax.eval_shape(own.reads, view.features, view.x)
-        read = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return complete(lambda key, x: joined({name: own.init(rng.stream(key, name), x)}), key, read, given)
+        return complete(named(own, name), key, read_by(own, view.features, view.x), given)
 
     return Objective(alignment, init)
 

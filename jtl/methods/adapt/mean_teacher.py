@@ -3,13 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.own_norms import refuse_own
-from jtl.methods.adapt.terms import checked, clean, row_logits, view_of, weighted
+from jtl.methods.terms import checked, clean, row_logits, view_of, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
@@ -87,13 +86,9 @@ def mean_teacher(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            if jax.tree.structure(given.stats[name]) != jax.tree.structure(own(given.params)):
-                raise ValueError(f"mean_teacher: the statistics already hold {name!r}; give the term another name")
-            return given
-        # Copies, because a step gives its state's memory away, and each array only once.
-        copied = jax.tree.map(jnp.array, upcast(own(given.params)))
-        return Variables(given.params, {**given.stats, name: copied})
+        start = upcast(own(given.params))
+        there = name in given.stats and jax.tree.structure(given.stats[name]) == jax.tree.structure(start)
+        return given if there else with_own(given, name, start)
 
     def commit(stats: Stats, params: Params) -> Stats:
         return {**stats, name: optax.incremental_update(upcast(own(params)), stats[name], 1 - momentum)}

@@ -1,7 +1,5 @@
 """MixStyle: feature maps take on statistics between those of two examples."""
 
-import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.model import Model
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, on_outputs
 from jtl.typing import Key
 
 EPS = 1e-6
@@ -48,26 +46,18 @@ def mixstyle(backbone: Model, at: str, *, alpha: float = 0.1, probability: float
         raise ValueError(f"alpha={alpha}: give a positive number")
     if not 0 <= probability <= 1:
         raise ValueError(f"probability={probability}: it lies in [0, 1]")
-    pattern = re.compile(at)
 
-    class Mixing:
-        count = 0
+    def mixing(y: Any, call: Call) -> Any:
+        if not call.train or call.key is None:
+            return y
+        if not isinstance(y, jax.Array) or y.ndim != 4:
+            raise ValueError(f"mixstyle: {call.path!r} gives {jax.tree.map(jnp.shape, y)}; give maps [b, h, w, c]")
+        own, coin = jax.random.split(rng.stream(call.key, f"mixstyle/{call.path}"))
+        on = ops.gather(jax.random.bernoulli(coin, probability)[None])[0]  # one coin for all devices
+        share, order = draws(own, alpha, len(y))
+        return jnp.where(on, restyled(y, share, order), y)
 
-        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-            y = run(*args, **kwargs)
-            if call.method != "__call__" or not pattern.fullmatch(call.path):
-                return y
-            self.count += 1
-            if not call.train or call.key is None:
-                return y
-            if not isinstance(y, jax.Array) or y.ndim != 4:
-                raise ValueError(f"mixstyle: {call.path!r} gives {jax.tree.map(jnp.shape, y)}; give maps [b, h, w, c]")
-            own, coin = jax.random.split(rng.stream(call.key, f"mixstyle/{call.path}"))
-            on = ops.gather(jax.random.bernoulli(coin, probability)[None])[0]  # one coin for all devices
-            share, order = draws(own, alpha, len(y))
-            return jnp.where(on, restyled(y, share, order), y)
-
-    return intercepted(backbone, Mixing, f"mixstyle: no module's path matches {at!r}")
+    return on_outputs(backbone, at, mixing, f"mixstyle: no module's path matches {at!r}")
 
 
 def draws(key: Key, alpha: float, n: int) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from jtl.methods.adapt.terms import clean, features_of, mean_row, on_views, own_squared_distances
+from jtl.methods.terms import clean, features_of, mean_row, on_views, own_squared_distances
 from jtl.methods.views import Views
 from jtl.objective import Objective
 from jtl.typing import Schedule

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl._tracing import scope
-from jtl.methods.adapt.terms import checked, from_top
 from jtl.methods.adapt.views import Views
+from jtl.methods.terms import at_step, checked, from_top
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
@@ -54,7 +54,7 @@ def osbp(net: Model, weight: float | Schedule = 1.0, *, threshold: float = 0.5, 
     ((at, head),) = heads.items()
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         needs(views, ("target",), "osbp")
         view = views["target"]
         f = ops.without_masked(head.reads(view.features, view.x), view.mask)

@@ -9,14 +9,12 @@ import numpy as np
 
 from jtl import losses
 from jtl.methods.adapt.adapt import adapt
-from jtl.methods.adapt.dann import DOMAINS, dann, default_critic, judge
-from jtl.methods.adapt.terms import checked
+from jtl.methods.adapt.dann import DOMAINS, weighed
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
-from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
 
 NAME = "class_weights"
@@ -65,21 +63,13 @@ def pada(
 
     Cao et al., Partial Adversarial Domain Adaptation, 2018, arXiv 1808.04205.
     """
-    checked(weight, name)
-    model = default_critic() if critic is None else critic
-    plain = dann(model, weight, name=name)
 
-    def adversary(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
-        needs(views, DOMAINS, name)
-        strength = weight(step) if callable(weight) else weight
-        read = {d: reverse_gradient(model.reads(views[d].features, views[d].x), strength) for d in DOMAINS}
-        rows = {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
-        terms, aux = judge(model, name, params, stats, views, read, key, rows)
-        return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)})
+    def rows(views: Views) -> dict[str, Any]:
+        return {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
 
-    inner = adapt(net, loss, [Objective(adversary, plain.init), *alignments], metrics=metrics)
+    inner = adapt(net, loss, [weighed(critic, weight, name, rows), *alignments], metrics=metrics)
 
-    def weighed(batch: Batch, gamma: Any) -> dict[str, Any]:
+    def with_weights(batch: Batch, gamma: Any) -> dict[str, Any]:
         needs(batch, DOMAINS, "pada")
         source = batch["source"]
         if source.get("weights") is not None:
@@ -88,7 +78,7 @@ def pada(
         return {**batch, "source": {**source, "weights": jnp.where(y >= 0, gamma[jnp.maximum(y, 0)], 0.0)}}
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
-        return inner(params, stats, weighed(batch, stats[NAME]), key, step)
+        return inner(params, stats, with_weights(batch, stats[NAME]), key, step)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         needs(batch, DOMAINS, "pada")
@@ -98,7 +88,7 @@ def pada(
         if len(shape.shape) != 2:
             raise ValueError(f"pada: the network gives {shape.shape}; it needs logits [batch, classes]")
         gamma = jnp.ones(shape.shape[1])
-        variables = inner.init(key, weighed(batch, gamma), given)
+        variables = inner.init(key, with_weights(batch, gamma), given)
         return variables._replace(stats={NAME: gamma, **variables.stats})
 
     return Objective(run, init, inner.commit, net.classes)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import losses
-from jtl.methods.adapt.terms import checked, paired_logits, weighted
+from jtl.methods.terms import checked, paired_logits, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.objective import Objective

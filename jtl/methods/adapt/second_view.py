@@ -5,9 +5,8 @@ from typing import Any
 
 from jtl import rng
 from jtl.methods.views import needs
-from jtl.model import Variables
-from jtl.objective import NONE, Objective, as_objective
-from jtl.typing import Aux, Batch, Key, Params, Stats
+from jtl.objective import Objective, on
+from jtl.typing import Batch, Key
 
 
 def second_view(
@@ -38,7 +37,6 @@ def second_view(
 
     Sohn et al., FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence, 2020, arXiv 2001.07685.
     """
-    inner = as_objective(objective)
 
     def seen(batch: Batch, key: Key) -> dict[str, Any]:
         needs(batch, [of], "second_view")
@@ -47,10 +45,4 @@ def second_view(
         kept = {} if batch[of].get("mask") is None else {"mask": batch[of]["mask"]}
         return {**batch, name: {"x": augment(rng.stream(rng.stream(key, "second_view"), name), batch[of]["x"]), **kept}}
 
-    def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[Any, Aux]:
-        return inner(params, stats, seen(batch, key), key, step)
-
-    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return inner.init(key, seen(batch, key), given)
-
-    return Objective(run, init, inner.commit, inner.classes)
+    return on(objective, seen)

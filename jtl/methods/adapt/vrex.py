@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from jtl import losses, ops
-from jtl.methods.adapt import terms
+from jtl.methods import terms
 from jtl.methods.adapt.views import View, Views
 from jtl.metrics.accumulate import Mean, element_weights, mean
 from jtl.objective import Objective
@@ -52,9 +51,9 @@ def vrex(
 
     def term(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[dict, Aux]:
         del params, key
-        beta = weight(step) if callable(weight) else weight
+        beta = terms.at_step(weight, step)
         risks = [risk_of(views, d, loss) for d in names]
-        r = jnp.stack([whole(m) for m in risks])
+        r = jnp.stack([terms.whole(m) for m in risks])
         seen = jnp.stack([ops.batch_sum(m.count) > 0 for m in risks]).astype(r.dtype)
         n = jnp.maximum(seen.sum(), 1.0)
         variance = (seen * (r - (seen * r).sum()[None] / n) ** 2).sum() / n
@@ -95,9 +94,3 @@ def risk_of(views: Views, domain: str, loss: Callable) -> Mean:
 def counted(view: View) -> Any:
     """The product of a view's mask and weights; None where it has neither."""
     return element_weights(jnp.shape(view.y), view.mask, view.rows.get("weights"))
-
-
-def whole(part: Mean) -> Array:
-    """A mean over the rows of all devices, as one number; 0 where there are none."""
-    total, count = ops.batch_sum((part.total, part.count))
-    return Mean(total, count).value

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.dann import DOMAINS, default_critic
-from jtl.methods.adapt.terms import checked
 from jtl.methods.adapt.views import Views
+from jtl.methods.terms import at_step, checked
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, Sums, mean
 from jtl.model import Model, Variables
@@ -67,7 +67,7 @@ def wdgrl(
     model = default_critic() if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
-        strength = weight(step) if callable(weight) else weight
+        strength = at_step(weight, step)
         own = part(Variables(params, stats), name)
         keys = rng.stream(key, "dropout"), rng.stream(key, "between")
 
@@ -128,7 +128,7 @@ def between(
     pairs = min(len(f), len(g))
     u = jax.random.uniform(key, (pairs, 1), f.dtype)
     points = jnp.concatenate([f, g, u * f[:pairs] + (1 - u) * g[:pairs]])
-    masks = [jnp.ones(len(a), bool) if m is None else jnp.asarray(m) > 0 for a, m in ((f, f_mask), (g, g_mask))]
+    masks = [ops.kept(f_mask, len(f)), ops.kept(g_mask, len(g))]
     return points, jnp.concatenate([*masks, masks[0][:pairs] & masks[1][:pairs]])
 
 

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 
 from jtl import ops, rng
 from jtl.methods.finetune.contrastive import against_prototypes, supervised_contrastive, unit_rows
+from jtl.methods.terms import checked, weighted
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
 from jtl.params import flatten
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def bi_tuning(
-    weight: float = 1.0,
+    weight: float | Schedule = 1.0,
     *,
     width: int = 128,
     temperature: float = 0.07,
@@ -35,7 +36,7 @@ def bi_tuning(
     its own rows.
 
     Args:
-      weight: of both terms, positive.
+      weight: of both terms, a number or a function of the step.
       width: of the projection.
       temperature: T > 0.
       feature: the name of the backbone's feature, [batch, width].
@@ -60,8 +61,9 @@ def bi_tuning(
 
     Zhong et al., Bi-tuning of Pre-trained Representations, 2020, arXiv 2011.06182.
     """
-    if not weight > 0 or not temperature > 0 or width < 1:
-        raise ValueError(f"{name}: weight={weight}, temperature={temperature}, width={width}: all are positive")
+    checked(weight, name)
+    if not temperature > 0 or width < 1:
+        raise ValueError(f"{name}: temperature={temperature}, width={width}: both are positive")
 
     def rows(views: Views) -> Any:
         needs(views, ("source",), name)
@@ -75,17 +77,17 @@ def bi_tuning(
         return flat[kernel]
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del key, step
+        del key
         f, view = rows(views)
         w, y = classifier(params, f.shape[1]).T, classes_of_rows(view.y, name)
-        kept = (y >= 0) & (y < len(w))
-        kept = kept if view.mask is None else kept & (jnp.asarray(view.mask) > 0)
+        kept = (y >= 0) & (y < len(w)) & ops.kept(view.mask, len(y))
         f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(y)
         wide = jnp.promote_types(f.dtype, jnp.float32)
         z = f.astype(wide) @ params[name]["kernel"].astype(wide)
         by_row = mean(*supervised_contrastive(z, y, kept, temperature=temperature))
         by_class = mean(*against_prototypes(unit_rows(f), y, unit_rows(w), kept, temperature=temperature))
-        return {f"{name}_classes": by_class.scale(weight), f"{name}_rows": by_row.scale(weight)}, Aux(stats)
+        terms = {"classes": by_class, "rows": by_row}
+        return {f"{name}_{term}": weighted(value, weight, step) for term, value in terms.items()}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         if name in given.params:

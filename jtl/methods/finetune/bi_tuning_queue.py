@@ -11,18 +11,19 @@ from jtl import ops, rng
 from jtl._tracing import scope
 from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
 from jtl.networks import parts_of
 from jtl.objective import NONE, Objective
 from jtl.params import flatten
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def bi_tuning_queue(
     net: Model,
-    weight: float = 1.0,
+    weight: float | Schedule = 1.0,
     *,
     width: int = 128,
     size: int = 40,
@@ -46,7 +47,7 @@ def bi_tuning_queue(
 
     Args:
       net: the network that is trained.
-      weight: of both terms, positive.
+      weight: of both terms, a number or a function of the step.
       width: of the projection, whose kernel is the parameter `<name>/kernel`.
       size: K, how many keys of each class are kept.
       momentum: m, in [0, 1).
@@ -73,10 +74,11 @@ def bi_tuning_queue(
 
     Zhong et al., Bi-tuning of Pre-trained Representations, 2020, arXiv 2011.06182.
     """
-    if not weight > 0 or not temperature > 0 or width < 1 or size < 1 or not 0 <= momentum < 1:
+    checked(weight, name)
+    if not temperature > 0 or width < 1 or size < 1 or not 0 <= momentum < 1:
         raise ValueError(
-            f"{name}: weight={weight}, temperature={temperature}, width={width}, size={size}: all are positive;"
-            f" momentum={momentum} lies in [0, 1)"
+            f"{name}: temperature={temperature}, width={width}, size={size}: all are positive; momentum={momentum} lies"
+            " in [0, 1)"
         )
     backbone = parts_of(net)["backbone"]
 
@@ -98,7 +100,6 @@ def bi_tuning_queue(
         return rows, unit_rows(jnp.concatenate([f, jnp.ones((len(f), 1), f.dtype)], 1))
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del step
         needs(views, ("source",), name)
         view, state = views["source"], stats[name]
         averaged = cast_floating(state["encoder"], dtype_of(params))
@@ -113,7 +114,7 @@ def bi_tuning_queue(
         w = jax.lax.stop_gradient(vectors(params))
         classes, filled = len(w), state["count"]
         inside = (y >= 0) & (y < classes)
-        kept = inside if view.mask is None else inside & (jnp.asarray(view.mask) > 0)
+        kept = inside & ops.kept(view.mask, len(y))
         c = jnp.where(inside, y, 0)
         places = jnp.arange(size)[None] < filled[:, None]
         keys = jnp.einsum("bd,ckd->bck", z, state["rows"]), jnp.einsum("bd,ckd->bck", w[c], state["features"])
@@ -121,15 +122,13 @@ def bi_tuning_queue(
         terms = {}
         for term, mine, others in zip(("rows", "classes"), current, keys, strict=True):
             values = _against_keys(mine / temperature, others / temperature, c, places)
-            terms[f"{name}_{term}"] = mean(values, kept).scale(weight)
+            terms[f"{name}_{term}"] = weighted(mean(values, kept), weight, step)
         if key is None:
             return terms, Aux(stats)
         gathered = tuple(ops.gather(a) for a in (z_key, h_key, c, kept))
         return terms, Aux({**stats, name: _pushed(state, *gathered)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
         needs(views, ("source",), name)
         f, params = vectors_of(views["source"].features, feature, name), given.params
         if name not in params:
@@ -140,10 +139,9 @@ def bi_tuning_queue(
             "rows": jnp.zeros((classes, size, params[name]["kernel"].shape[1])),
             "features": jnp.zeros((classes, size, wide)),
             "count": jnp.zeros(classes, jnp.int32),
-            # Copies, because a step gives its state's memory away, and each array only once.
-            "encoder": jax.tree.map(jnp.array, upcast(own(params))),
+            "encoder": upcast(own(params)),
         }
-        return Variables(params, {**given.stats, name: empty})
+        return with_own(given._replace(params=params), name, empty)
 
     def commit(stats: Stats, params: Params) -> Stats:
         moved = optax.incremental_update(upcast(own(params)), stats[name]["encoder"], 1 - momentum)

@@ -7,19 +7,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops
+from jtl.methods.terms import on_views, row_features
 from jtl.methods.views import Views
 from jtl.objective import Objective
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Schedule
 
 
-def bss(weight: float = 1e-3, *, k: int = 1, feature: str = "pooled", name: str = "bss") -> Objective:
+def bss(weight: float | Schedule = 1e-3, *, k: int = 1, feature: str = "pooled", name: str = "bss") -> Objective:
     """The term `η Σ_{i ≤ k} σ²_{−i}(F)`, the k smallest squared singular values of the features of a batch.
 
     Rows that a mask leaves out do not count; rows of several views, and of all devices, count together. With
     microbatches it is the mean over the parts, each with its own singular values.
 
     Args:
-      weight: η > 0.
+      weight: η, a number or a function of the step.
       k: how many singular values are suppressed, at least 1.
       feature: the name of the backbone's feature, [batch, width].
       name: of the term.
@@ -28,7 +29,8 @@ def bss(weight: float = 1e-3, *, k: int = 1, feature: str = "pooled", name: str 
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
 
     Raises:
-      ValueError: for an η or k out of range; while tracing, for a feature that is missing or no matrix.
+      ValueError: for a weight that is negative or not finite, a k below 1; while tracing, for a feature that is missing
+        or no matrix.
 
     Example:
       >>> import jtl
@@ -38,23 +40,15 @@ def bss(weight: float = 1e-3, *, k: int = 1, feature: str = "pooled", name: str 
     Chen et al., Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe Transfer Learning,
     2019.
     """
-    if not weight > 0 or k < 1:
-        raise ValueError(f"weight={weight}, k={k}: the weight is positive, and k at least 1")
+    if k < 1:
+        raise ValueError(f"k={k}: give at least 1")
 
-    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del params, key, step
-        parts, masks = [], []
-        for of, view in views.items():
-            if feature not in view.features or view.features[feature].ndim != 2:
-                shapes = {n: jnp.shape(f) for n, f in view.features.items()}
-                raise ValueError(f"bss: feature={feature!r} of {of!r} must be [batch, width]; there are {shapes}")
-            f = view.features[feature]
-            parts.append(f.astype(jnp.promote_types(f.dtype, jnp.float32)))
-            masks.append(jnp.ones(len(f), bool) if view.mask is None else jnp.asarray(view.mask) > 0)
-        f, kept = ops.gather(jnp.concatenate(parts)), ops.gather(jnp.concatenate(masks))
-        return {name: weight * smallest(f, kept, k)}, Aux(stats)
+    def value(views: Views) -> Array:
+        rows = [row_features(views, of, feature, "bss") for of in views]
+        f, kept = (ops.gather(jnp.concatenate(parts)) for parts in zip(*rows, strict=True))
+        return smallest(f, kept, k)
 
-    return Objective(run)
+    return on_views(value, weight, name)
 
 
 def smallest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -> Array:
@@ -63,7 +57,7 @@ def smallest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -
     Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors, exact, and finite where values are equal.
     """
     f = jnp.asarray(f)
-    kept = jnp.ones(f.shape[0], bool) if mask is None else mask
+    kept = ops.kept(mask, len(f))
     f = jnp.where(kept[:, None], f, 0.0)
     u = jnp.linalg.svd(jax.lax.stop_gradient(f), full_matrices=False)[0]
     # In descending order; a row left out adds a 0 at the end, which is no value.

@@ -9,18 +9,19 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jtl.losses import cross_entropy
 from jtl.methods.finetune.on_features import logistic_regression
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 PENALTIES = tuple(10.0**-power for power in range(-4, 5))
 
 
 def co_tuning(
     relationship: Float[ArrayLike, "target_classes source_classes"],
-    weight: float = 2.3,
+    weight: float | Schedule = 2.3,
     *,
     temperature: float = 1.0,
     head: str = "source",
@@ -33,7 +34,7 @@ def co_tuning(
 
     Args:
       relationship: `p(s given t)`, rows that sum to 1, as `category_relationship` gives them; kept in the statistics.
-      weight: λ > 0.
+      weight: λ, a number or a function of the step.
       temperature: T > 0, that of the relationship. The authors' code has 1 here, because ImageNet's head is nearly
         calibrated. A head that is overconfident on the new data is else trained to flatten its predictions first, which
         costs the features much where steps are few.
@@ -45,9 +46,9 @@ def co_tuning(
       target's labels are not read. Rows whose label is no class, as one to `ignore`, do not count.
 
     Raises:
-      ValueError: for a weight or temperature that is not positive, rows that are no distributions; at init, where
-        `name` is taken; while tracing, where there is no view `source` with labels, or the network has no such head, or
-        one of another number of classes.
+      ValueError: for a weight that is negative or not finite, a temperature that is not positive, rows that are no
+        distributions; at init, where `name` is taken; while tracing, where there is no view `source` with labels, or
+        the network has no such head, or one of another number of classes.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -59,13 +60,14 @@ def co_tuning(
     You et al., Co-Tuning for Transfer Learning, 2020.
     """
     table = np.asarray(relationship, np.float32)
-    if not (weight > 0 and temperature > 0):
-        raise ValueError(f"{name}: weight={weight}, temperature={temperature}: both must be positive")
+    checked(weight, name)
+    if not temperature > 0:
+        raise ValueError(f"{name}: temperature={temperature}: it must be positive")
     if table.ndim != 2 or not (table >= 0).all() or not np.allclose(table.sum(1), 1, atol=1e-3):
         raise ValueError(f"{name}: the relationship of shape {table.shape} must have rows >= 0 that sum to 1")
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del params, key, step
+        del params, key
         needs(views, ("source",), name)
         view = views["source"]
         if view.y is None:
@@ -81,13 +83,11 @@ def co_tuning(
             inside = (y >= 0) & (y < table.shape[0])
             target = stats[name][jnp.where(inside, y, 0)]
         log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
-        return {name: mean(-(target * log_q).sum(-1), view.mask, inside).scale(weight)}, Aux(stats)
+        return {name: weighted(mean(-(target * log_q).sum(-1), view.mask, inside), weight, step)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        return Variables(given.params, {**given.stats, name: jnp.asarray(table)})
+        return with_own(given, name, table)
 
     return Objective(run, init)
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from jtl import ops
+
 
 def unit_rows(x: Float[ArrayLike, "rows width"]) -> Float[Array, "rows width"]:
     """Rows of length 1 in float32 at least; a row of zeros stays, with a gradient of 0."""
@@ -51,7 +53,7 @@ def supervised_contrastive(
     z, y = jnp.asarray(z), jnp.asarray(y)
     if not temperature > 0 or y.shape != z.shape[:1]:
         raise ValueError(f"temperature={temperature}, labels {y.shape}, rows {z.shape}: positive, and a label a row")
-    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) > 0
+    kept = ops.kept(mask, len(z))
     z = unit_rows(jnp.where(kept[:, None], z, 0.0))
     others = kept[None] & ~jnp.eye(len(z), dtype=bool)
     positives = others & (y[:, None] == y[None])
@@ -80,7 +82,7 @@ def against_prototypes(
         raise ValueError(
             f"temperature={temperature}, rows {z.shape}, labels {y.shape}, prototypes {w.shape} do not fit"
         )
-    kept = jnp.ones(len(z), bool) if mask is None else jnp.asarray(mask) > 0
+    kept = ops.kept(mask, len(z))
     z = jnp.where(kept[:, None], z, 0.0)
     wide = jnp.promote_types(z.dtype, jnp.float32)
     scores = jnp.matmul(w.astype(wide), z.astype(wide).T, precision="highest") / temperature
@@ -123,7 +125,7 @@ def in_batch_negatives(
     a, p = jnp.asarray(anchor), jnp.asarray(positive)
     if not scale > 0 or a.shape != p.shape or a.ndim != 2:
         raise ValueError(f"scale={scale}, anchors {a.shape}, positives {p.shape}: positive, and equal [pairs, width]")
-    kept = jnp.ones(len(a), bool) if mask is None else jnp.asarray(mask) > 0
+    kept = ops.kept(mask, len(a))
     a, p = (unit_rows(jnp.where(kept[:, None], rows, 0.0)) for rows in (a, p))
     scores = scale * jnp.matmul(a, p.T, precision="highest")
     candidates, same = jnp.broadcast_to(kept[None], scores.shape), jnp.eye(len(a), dtype=bool) & kept[:, None]

@@ -1,5 +1,6 @@
 """DELTA: features stay near the pretrained network's, each channel by how much the task needs it."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,21 +12,22 @@ from jaxtyping import Array, ArrayLike, Float
 from jtl import losses, ops
 from jtl.methods.finetune.feature_distillation import feature_of, teacher_feature
 from jtl.methods.finetune.finetune import evaluation
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
 from jtl.networks import network, parts_of
 from jtl.objective import NONE, Objective
 from jtl.reads import positions
-from jtl.transform.intercept import Call, intercepted
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.transform.intercept import Call, on_outputs
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def delta(
     teacher: Model,
     variables: Variables,
     attention: Mapping[str, Any],
-    weight: float = 0.01,
+    weight: float | Schedule = 0.01,
     *,
     name: str = "delta",
 ) -> Objective:
@@ -42,15 +44,15 @@ def delta(
       variables: before training.
       attention: the weights [channels] of each feature by its name, as `channel_attention` gives them; None for equal
         ones.
-      weight: λ > 0.
+      weight: λ, a number or a function of the step.
       name: of the term and of the teacher in the statistics.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
 
     Raises:
-      ValueError: for a weight that is not positive, no features, negative attention; at init, where `name` is taken;
-        while tracing, for a feature that is missing or of another number of channels.
+      ValueError: for a weight that is negative or not finite, no features, negative attention; at init, where `name` is
+        taken; while tracing, for a feature that is missing or of another number of channels.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -61,17 +63,16 @@ def delta(
     Li et al., DELTA: Deep Learning Transfer using Feature Map with Attention for Convolutional Networks, 2019, arXiv
     1901.09229.
     """
-    if not weight > 0 or not attention:
-        raise ValueError(
-            f"{name}: weight={weight}, attention of {sorted(attention)}: positive, of at least one feature"
-        )
+    checked(weight, name)
+    if not attention:
+        raise ValueError(f"{name}: attention={attention}: give that of at least one feature")
     given = {feature: None if a is None else np.asarray(a, np.float32) for feature, a in attention.items()}
     for feature, a in given.items():
         if a is not None and (a.ndim != 1 or not (a >= 0).all()):
             raise ValueError(f"{name}: attention[{feature!r}] has shape {a.shape}: one weight >= 0 for each channel")
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del params, key, step
+        del params, key
         total, count = jnp.zeros(()), jnp.zeros(())
         for view in views.values():
             rows = []
@@ -83,13 +84,11 @@ def delta(
                 rows.append(distance(f, teacher_feature(teacher, stats[name], view, feature, name), a, kept))
             one = mean(jnp.stack(rows).sum(0), view.mask)
             total, count = total + one.total, count + one.count
-        return {name: Mean(total, count).scale(weight)}, Aux(stats)
+        return {name: weighted(Mean(total, count), weight, step)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        return Variables(given.params, {**given.stats, name: jax.tree.map(jnp.array, variables._asdict())})
+        return with_own(given, name, variables._asdict())
 
     return Objective(run, init)
 
@@ -109,20 +108,6 @@ def distance(
     squares = squares.mean(tuple(range(1, f.ndim - 1))) if kept is None else ops.mean_of_tokens(squares, kept)
     a = jnp.full(f.shape[-1], 1 / f.shape[-1], wide) if attention is None else jnp.asarray(attention, wide)
     return 0.5 * f.shape[-1] * (squares * a[None]).sum(1)
-
-
-class _Scaled:
-    """Multiplies the channels of one module's output."""
-
-    def __init__(self, path: str, factors: Any) -> None:
-        self.path, self.factors, self.count = path, factors, 0
-
-    def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-        out = run(*args, **kwargs)
-        if call.path != self.path or call.method != "__call__":
-            return out
-        self.count += 1
-        return out * self.factors.astype(out.dtype).reshape((1,) * (out.ndim - 1) + (-1,))
 
 
 def channel_attention(
@@ -168,8 +153,12 @@ def channel_attention(
     parts = parts_of(net)
 
     def value(factors: Any, variables: Variables, batch: Any) -> Any:
+        def scaled(y: Any, call: Call) -> Any:
+            del call
+            return y * factors.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
         missing = f"channel_attention: the backbone has no module {module!r}"
-        backbone = intercepted(parts["backbone"], lambda: _Scaled(module, factors), missing)
+        backbone = on_outputs(parts["backbone"], re.escape(module), scaled, missing)
         objective = evaluation(network(**{**parts, "backbone": backbone}), loss, metrics={})
         return objective(variables.params, variables.stats, batch, None, 0)[0]
 

@@ -8,18 +8,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
 from jtl.reads import Masked, positions
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def distillation(
     teacher: Model,
     variables: Variables,
-    weight: float = 1.0,
+    weight: float | Schedule = 1.0,
     *,
     temperature: float = 2.0,
     head: str | None = None,
@@ -37,7 +38,7 @@ def distillation(
     Args:
       teacher: `jtl.network(backbone=..., head=...)`, of the same classes.
       variables: the teacher's.
-      weight: λ > 0.
+      weight: λ, a number or a function of the step.
       temperature: T > 0; the factor T² keeps the gradient's size whatever T is.
       head: which head, where network and teacher have several.
       loss: `loss(z, t)`, one value an example or an element, in the place of `T² KL`, as `jtl.losses.mse` for
@@ -48,8 +49,8 @@ def distillation(
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
 
     Raises:
-      ValueError: for a weight or temperature that is not positive; at init, where `name` is taken; while tracing, for
-        logits of different shapes or of one class, or where `head` does not fit the heads.
+      ValueError: for a weight that is negative or not finite, a temperature that is not positive; at init, where `name`
+        is taken; while tracing, for logits of different shapes or of one class, or where `head` does not fit the heads.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -60,11 +61,12 @@ def distillation(
     Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531; Li and Hoiem, Learning without
     Forgetting, 2016, arXiv 1606.09282.
     """
-    if not weight > 0 or not temperature > 0:
-        raise ValueError(f"weight={weight}, temperature={temperature}: both must be positive")
+    checked(weight, name)
+    if not temperature > 0:
+        raise ValueError(f"{name}: temperature={temperature}: it must be positive")
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del params, key, step
+        del params, key
         sums = []
         for view in views.values():
             x = ops.without_masked(view.x, view.mask)  # a NaN of the teacher's would be in the gradient
@@ -76,14 +78,11 @@ def distillation(
             of_each = kept is not None and jnp.shape(values)[:2] == kept.shape
             sums.append(mean(values, view.mask, kept if of_each else None))
         total, count = sum(s.total for s in sums), sum(s.count for s in sums)
-        return {name: Mean(total, count).scale(weight)}, Aux(stats)
+        return {name: weighted(Mean(total, count), weight, step)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        if name in given.stats:
-            raise ValueError(f"distillation: the statistics already hold {name!r}; give the term another name")
-        kept = jax.tree.map(jnp.array, variables._asdict())
-        return Variables(given.params, {**given.stats, name: kept})
+        return with_own(given, name, variables._asdict())
 
     return Objective(run, init)
 

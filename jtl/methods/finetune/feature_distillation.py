@@ -7,18 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops, rng
+from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import View, Views
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective
 from jtl.reads import positions
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def feature_distillation(
     teacher: Model,
     variables: Variables,
-    weight: float = 1.0,
+    weight: float | Schedule = 1.0,
     *,
     feature: str = "pooled",
     of_teacher: str | None = None,
@@ -35,7 +36,7 @@ def feature_distillation(
     Args:
       teacher: a network (`jtl.network`).
       variables: the teacher's.
-      weight: λ > 0.
+      weight: λ, a number or a function of the step.
       feature: the name of the network's feature, [batch, ..., channels].
       of_teacher: the name of the teacher's; None for the same.
       project: whether r is learned, for a feature of another width.
@@ -45,8 +46,8 @@ def feature_distillation(
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
 
     Raises:
-      ValueError: for a weight that is not positive; at init, where `name` is taken; while tracing, for a feature that
-        is missing, or shapes that differ.
+      ValueError: for a weight that is negative or not finite; at init, where `name` is taken; while tracing, for a
+        feature that is missing, or shapes that differ.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -56,32 +57,30 @@ def feature_distillation(
 
     Romero et al., FitNets: Hints for Thin Deep Nets, 2014, arXiv 1412.6550.
     """
-    if not weight > 0:
-        raise ValueError(f"{name}: weight={weight}: it must be positive")
+    checked(weight, name)
     theirs = feature if of_teacher is None else of_teacher
 
     def said(kept: Any, view: View) -> Array:
         return teacher_feature(teacher, kept, view, theirs, name)
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del key, step
+        del key
         sums = []
         for view in views.values():
             f, t = feature_of(view.features, feature, f"{name}, network"), said(stats[name], view)
             f = f @ params[name]["kernel"].astype(f.dtype) if project else f
             sums.append(mean(half_squares(f, t, positions(f.shape, view.features, view.x)), view.mask))
-        return {name: Mean(sum(s.total for s in sums), sum(s.count for s in sums)).scale(weight)}, Aux(stats)
+        value = Mean(sum(s.total for s in sums), sum(s.count for s in sums))
+        return {name: weighted(value, weight, step)}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
-        if name in given.stats:
-            raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
-        params, kept = given.params, jax.tree.map(jnp.array, variables._asdict())
-        if project and name not in params:
-            view = next(iter(views.values()))
-            f, t = view.features[feature], jax.eval_shape(said, kept, view)
-            kernel = jax.nn.initializers.lecun_normal()(rng.stream(key, name), (f.shape[-1], t.shape[-1]))
-            params = {**params, name: {"kernel": kernel}}
-        return Variables(params, {**given.stats, name: kept})
+        made = with_own(given, name, variables._asdict())
+        if not project or name in given.params:
+            return made
+        view = next(iter(views.values()))
+        f, t = view.features[feature], jax.eval_shape(said, made.stats[name], view)
+        kernel = jax.nn.initializers.lecun_normal()(rng.stream(key, name), (f.shape[-1], t.shape[-1]))
+        return made._replace(params={**given.params, name: {"kernel": kernel}})
 
     return Objective(run, init)
 

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jtl import losses, metrics, ops, rng
+from jtl import losses, metrics, ops
+from jtl.methods.added import added
 from jtl.methods.views import View, Views
 from jtl.metrics.accumulate import Mean, Metric, as_terms, element_weights, mean, measure
 from jtl.model import Model, Variables, evaluated
 from jtl.networks import called, network, parts_of
-from jtl.objective import NONE, Objective, as_objective, complete
+from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 ACCURACY = {"accuracy": metrics.accuracy}
@@ -104,7 +105,7 @@ def predictor(net: Model) -> Callable:
 def _supervised(
     net: Model, loss: Callable, metrics: Mapping, ignore: int | None, terms: Sequence = (), *, train: bool
 ) -> Objective:
-    added = [as_objective(term) for term in terms]
+    more = added(terms, "term")
 
     def look(params: Params, stats: Stats, batch: Batch, key: Key | None) -> tuple[Any, Views, Stats]:
         if "y" not in batch:
@@ -122,34 +123,19 @@ def _supervised(
         out, views, stats = look(params, stats, batch, key)
         own_loss, found = judged(out.output, batch, loss, metrics, ignore)
         outputs = {"output": out.output, "read": out.read, "y": batch["y"]}
-        if not added:
+        if not more.terms:
             return own_loss, Aux(stats, found, outputs)
         value = {"supervised" if name == "loss" else name: m for name, m in as_terms(own_loss).items()}
-        for i, term in enumerate(added):
-            own = None if key is None else rng.stream(key, "term", i)
-            extra, aux = term(params, stats, views, own, step)
-            more, stats = as_terms(extra), aux.stats
-            clash = sorted((value.keys() & more.keys()) | (found.keys() & aux.metrics.keys()))
-            if clash:
-                raise ValueError(f"term {i} uses the names {clash}, which are taken: give it another name")
-            value, found = {**value, **more}, {**found, **aux.metrics}
-        return value, Aux(stats, found, outputs)
+        return more.to(value, Aux(stats, found, outputs), params, views, key, step)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         variables = complete(net.init, key, batch["x"], given)
-        if not added:
+        if not more.terms:
             return variables
         views = jax.eval_shape(lambda v, b, k: look(v.params, v.stats, b, k)[1], variables, dict(batch), key)
-        for term in added:
-            variables = term.init(key, views, variables)
-        return variables
+        return more.init(key, views, variables)
 
-    def commit(stats: Stats, params: Params) -> Stats:
-        for term in added:
-            stats = term.commit(stats, params)
-        return stats
-
-    return Objective(run, init, commit, net.classes)
+    return Objective(run, init, more.commit, net.classes)
 
 
 def judged(

@@ -6,14 +6,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl._tracing import scope
+from jtl.methods.terms import at_step, checked, with_own
 from jtl.methods.views import Views
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
 from jtl.params import flatten, unflatten
-from jtl.typing import Aux, Key, Params, Stats
+from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
-def l2_sp(weight: float, *, head: float = 0.0, name: str = "l2_sp") -> Objective:
+def l2_sp(weight: float | Schedule, *, head: float | Schedule = 0.0, name: str = "l2_sp") -> Objective:
     """The term `α/2 ‖w − w⁰‖²` on the backbone plus `β/2 ‖w‖²` on everything else.
 
     The starting point w⁰ is what the backbone holds at `init`, so give `init` the loaded parameters. It is kept in the
@@ -21,15 +22,16 @@ def l2_sp(weight: float, *, head: float = 0.0, name: str = "l2_sp") -> Objective
     optimizer's weight decay off: it would pull towards zero besides.
 
     Args:
-      weight: α, at least 0; the paper searches .001 to .1.
-      head: β, at least 0, on the parameters outside `backbone/`.
+      weight: α, a number or a function of the step; the paper searches .001 to .1.
+      head: β, on the parameters outside `backbone/`, the same.
       name: of the term.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
 
     Raises:
-      ValueError: for negative weights, or both 0; at init, where there is no backbone, or where `name` is taken.
+      ValueError: for a weight that is negative or not finite; at init, where there is no backbone, or where `name` is
+        taken.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -43,27 +45,25 @@ def l2_sp(weight: float, *, head: float = 0.0, name: str = "l2_sp") -> Objective
 
     Li et al., Explicit Inductive Bias for Transfer Learning with Convolutional Networks, 2018, arXiv 1802.01483.
     """
-    if weight < 0 or head < 0 or weight == head == 0:
-        raise ValueError(f"weight={weight}, head={head}: neither is negative, and one is positive")
+    checked(weight, name)
+    checked(head, name, "head")
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
-        del views, key, step
+        del views, key
         start = flatten(stats[name])
         # Rounded by `make_step(dtype=)`, w would often be w⁰ after small steps.
         flat = flatten(scope.unrounded(params))
         # Where w is of half precision itself, w⁰ is rounded likewise, so that the term is 0 at the start.
         moved = [_squared(w, start[path].astype(w.dtype)) for path, w in flat.items() if path in start]
         rest = [_squared(w, jnp.zeros_like(w)) for path, w in flat.items() if path not in start]
-        return {name: 0.5 * (weight * sum(moved) + head * sum(rest))}, Aux(stats)
+        return {name: 0.5 * (at_step(weight, step) * sum(moved) + at_step(head, step) * sum(rest))}, Aux(stats)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        start = {path: jnp.array(w) for path, w in flatten(given.params).items() if path.startswith("backbone/")}
+        start = {path: w for path, w in flatten(given.params).items() if path.startswith("backbone/")}
         if not start:
             raise ValueError(f"l2_sp: no parameters under 'backbone/'; there are {sorted(given.params)}")
-        if name in given.stats:
-            raise ValueError(f"l2_sp: the statistics already hold {name!r}; give the term another name")
-        return Variables(given.params, {**given.stats, name: unflatten(start)})
+        return with_own(given, name, unflatten(start))
 
     return Objective(run, init)
 

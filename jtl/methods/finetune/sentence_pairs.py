@@ -50,7 +50,7 @@ def sentence_pairs(
         del step
         (a, b), stats, mask = _embedded(net, params, stats, batch, key, ("anchor", "positive"), feature)
         a, b = ops.gather(a), ops.gather(b)
-        kept = ops.gather(jnp.ones(len(a), bool) if mask is None else jnp.asarray(mask) > 0)
+        kept = ops.gather(ops.kept(mask, len(a)))
         values = in_batch_negatives(a, b, kept, scale=scale, symmetric=symmetric)
         nearest = jnp.where(kept[None], unit_rows(a) @ unit_rows(b).T, -jnp.inf).argmax(1)
         return mean(values, kept), Aux(stats, {"accuracy": mean(nearest == jnp.arange(len(a)), kept)})

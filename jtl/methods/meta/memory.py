@@ -9,9 +9,10 @@ from jaxtyping import Array, Float, Integer
 from jtl.heads import Reads, identity, reading
 from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import Adapt, start_of
-from jtl.methods.meta.prototypes import head_of, initialised, present, read_support
+from jtl.methods.meta.prototypes import head_of, present, read_support
 from jtl.model import Model, Variables
 from jtl.networks import network, parts_of
+from jtl.objective import init_of
 from jtl.typing import Batch, Key, Output, Params, Stats
 
 SUPPORT, MEMBER = "support", "member"
@@ -48,7 +49,7 @@ def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
         z, member, stats = read_support(bare, params, stats, support, key, way, train=train)
         return {**params, head: {**params.get(head, {}), SUPPORT: z, MEMBER: member}}, stats
 
-    return Adapt(run, initialised(net))
+    return Adapt(run, init_of(net))
 
 
 def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:

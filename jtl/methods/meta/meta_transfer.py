@@ -1,7 +1,6 @@
 """Meta-transfer learning: scale and shift a frozen pre-trained network, and adapt its classifier alone."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jtl.methods.meta.warp import matched_outputs
 from jtl.model import ADAPTER, Model, Variables
 from jtl.params import flatten, merge, unflatten
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, on_outputs
 from jtl.typing import Key, Output, Stats
 
 
@@ -43,18 +42,11 @@ def scaled_and_shifted(model: Model, pattern: str) -> Model:
     """
     chosen = re.compile(pattern)
 
-    class Shift:
-        count = 0
+    def shift(y: Any, call: Call) -> Any:
+        own = flatten(call.variables.params[ADAPTER])[f"{call.path}/shift"].astype(y.dtype)
+        return y + jnp.broadcast_to(own, y.shape)
 
-        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-            y = run(*args, **kwargs)
-            if call.method != "__call__" or not chosen.fullmatch(call.path):
-                return y
-            self.count += 1
-            shift = flatten(call.variables.params[ADAPTER])[f"{call.path}/shift"].astype(y.dtype)
-            return y + jnp.broadcast_to(shift, y.shape)
-
-    shifted = intercepted(model, Shift, f"the pattern {pattern!r} matches no module")
+    shifted = on_outputs(model, pattern, shift, f"the pattern {pattern!r} matches no module")
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         flat, own = flatten(variables.params), flatten(variables.params[ADAPTER])

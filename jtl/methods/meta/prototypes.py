@@ -10,7 +10,7 @@ from jtl.methods.meta.inner_loop import Adapt, start_of
 from jtl.metrics.accumulate import element_weights
 from jtl.model import Model, Variables
 from jtl.networks import parts_of
-from jtl.objective import NONE, complete
+from jtl.objective import init_of
 from jtl.typing import Batch, Key, Params, Stats
 
 
@@ -52,7 +52,7 @@ def prototypes(net: Model, *, train: bool = True) -> Adapt:
         bias = jnp.where(present(member), -jnp.square(c).sum(-1), -jnp.inf).astype(bias.dtype)
         return {**params, head: {"out": {"kernel": 2 * c.T.astype(kernel.dtype), "bias": bias}}}, stats
 
-    return Adapt(run, initialised(net))
+    return Adapt(run, init_of(net))
 
 
 def head_of(net: Model) -> str:
@@ -119,12 +119,3 @@ def present(member: Float[Array, "rows way"]) -> Bool[Array, " way"]:
 
 def _along(rows: Array, a: Any) -> Array:
     return rows.reshape(-1, *[1] * (jnp.ndim(a) - 1))
-
-
-def initialised(net: Model) -> Any:
-    """The `init` of a way to adapt that needs nothing but the network."""
-
-    def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
-        return complete(net.init, key, support["x"], given)
-
-    return init

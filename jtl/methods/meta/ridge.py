@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 from jtl.methods.meta import checked
 from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
-from jtl.methods.meta.prototypes import head_of, initialised, linear_layer, present, read_support
+from jtl.methods.meta.prototypes import head_of, linear_layer, present, read_support
 from jtl.model import Model, Variables
-from jtl.objective import NONE
+from jtl.objective import NONE, init_of
 from jtl.typing import Batch, Key, Params, Stats
 
 
@@ -41,7 +41,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
     Bertinetto et al., Meta-learning with Differentiable Closed-form Solvers, 2018, arXiv 1805.08136.
     """
     checked.positive(strength=strength, scale=scale)
-    head, make = head_of(net), initialised(net)
+    head, make = head_of(net), init_of(net)
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
         del step

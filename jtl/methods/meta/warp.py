@@ -1,6 +1,5 @@
 """WarpGrad: layers between a network's own that the inner loop goes through and only the outer loop learns."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 
 from jtl.model import ADAPTER, Model, Variables
 from jtl.params import flatten, merge, unflatten
-from jtl.transform.intercept import Call, intercepted
+from jtl.transform.intercept import Call, on_outputs
 from jtl.typing import Key
 
 
@@ -37,22 +36,14 @@ def warped(model: Model, pattern: str) -> Model:
 
     Flennerhag et al., Meta-Learning with Warped Gradient Descent, 2019, arXiv 1909.00025.
     """
-    chosen = re.compile(pattern)
 
-    class Warp:
-        count = 0
-
-        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-            y = run(*args, **kwargs)
-            if call.method != "__call__" or not chosen.fullmatch(call.path):
-                return y
-            self.count += 1
-            return y @ flatten(call.variables.params[ADAPTER])[f"{call.path}/warp"].astype(y.dtype)
+    def warp(y: Any, call: Call) -> Any:
+        return y @ flatten(call.variables.params[ADAPTER])[f"{call.path}/warp"].astype(y.dtype)
 
     def make(path: str, y: Any) -> dict[str, Any]:
         return {f"{path}/warp": jnp.eye(y.shape[-1])}
 
-    return _with_parameters(model, intercepted(model, Warp, _missing(pattern)), pattern, make)
+    return _with_parameters(model, on_outputs(model, pattern, warp, _missing(pattern)), pattern, make)
 
 
 def matched_outputs(model: Model, pattern: str, variables: Variables, x: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -61,21 +52,15 @@ def matched_outputs(model: Model, pattern: str, variables: Variables, x: Any) ->
     Raises:
       ValueError: where there is none, or where one returns no array.
     """
-    chosen, found = re.compile(pattern), {}
+    found = {}
 
-    class Recorder:
-        count = 0
+    def record(y: Any, call: Call) -> Any:
+        if not hasattr(y, "shape"):
+            raise ValueError(f"the module {call.path!r} returns a {type(y).__name__}, not an array")
+        found[call.path] = jax.ShapeDtypeStruct(y.shape, y.dtype)
+        return y
 
-        def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-            y = run(*args, **kwargs)
-            if call.method == "__call__" and chosen.fullmatch(call.path):
-                self.count += 1
-                if not hasattr(y, "shape"):
-                    raise ValueError(f"the module {call.path!r} returns a {type(y).__name__}, not an array")
-                found[call.path] = jax.ShapeDtypeStruct(y.shape, y.dtype)
-            return y
-
-    seen = intercepted(model, Recorder, _missing(pattern))
+    seen = on_outputs(model, pattern, record, _missing(pattern))
     jax.eval_shape(lambda v, x: seen.apply(v, x, train=False)[0], variables, x)
     return found
 

@@ -15,10 +15,10 @@ from jtl.methods.finetune.features import features
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.finetune.on_features import logistic_regression
 from jtl.model import Model, Variables
-from jtl.objective import NONE, Objective
+from jtl.objective import Objective, on
 from jtl.params import select
 from jtl.train.turns import Phase, Turn
-from jtl.typing import Batch, Key, Mask, Params, Stats
+from jtl.typing import Mask
 
 
 class Plan(NamedTuple):
@@ -74,14 +74,7 @@ def mapped(net: Model) -> Plan:
 
 def of_source(objective: Objective) -> Objective:
     """An objective of labelled batches, on the source of a pair of domains."""
-
-    def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Any]:
-        return objective(params, stats, batch["source"], key, step)
-
-    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return objective.init(key, batch["source"], given)
-
-    return Objective(run, init, objective.commit, objective.classes)
+    return on(objective, lambda batch, _: batch["source"])
 
 
 def coral_classifier(

@@ -5,7 +5,6 @@ import pytest
 from alignment_references import GOLDEN, SOURCE, TARGET, domains, same_value_and_gradient
 
 from jtl.methods.adapt.mmd import mmd, mmd_loss
-from jtl.methods.adapt.terms import own_squared_distances
 
 SCALES = (0.5, 1.0, 2.0)
 
@@ -57,24 +56,6 @@ def test_the_gradient_needs_one_matrix_product_more():
         return jax.jit(of).lower(f, f).compile().cost_analysis()["flops"]
 
     assert flops(jax.value_and_grad(mmd_loss, (0, 1))) < 2.3 * flops(mmd_loss)
-
-
-def test_second_derivatives_are_those_of_all_pairs():
-    """Forward over reverse and reverse over reverse, beside distances as sums of squared differences; in float64."""
-    with jax.enable_x64(True):
-        f, v, w = (jnp.asarray(np.random.default_rng(i).normal(size=(6, 3 if i < 2 else 6))) for i in range(3))
-
-        def ours(f):
-            return (jnp.exp(-own_squared_distances(f)) * w).sum()
-
-        def pairs(f):
-            return (jnp.exp(-((f[:, None] - f[None]) ** 2).sum(2)) * w).sum()
-
-        for of in (
-            lambda g: jax.jvp(jax.grad(g), (f,), (v,))[1],
-            lambda g: jax.grad(lambda f: (jax.grad(g)(f) * v).sum())(f),
-        ):
-            np.testing.assert_allclose(jax.jit(lambda of=of: of(ours))(), jax.jit(lambda of=of: of(pairs))(), rtol=1e-9)
 
 
 def test_a_common_offset_costs_no_precision():

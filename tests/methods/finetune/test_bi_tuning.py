@@ -81,7 +81,7 @@ def test_rows_whose_label_is_no_class_do_not_count(setup, label):
 
 def test_bad_input_raises(setup):
     rows, net, _, start = setup
-    with pytest.raises(ValueError, match="all are positive"):
+    with pytest.raises(ValueError, match="both are positive"):
         bi_tuning(temperature=0.0)
     with pytest.raises(ValueError, match=r"must be \[8, classes\]"):
         finetune(net, terms=[bi_tuning(kernel="head/kernel")])(start.params, start.stats, rows, None, 0)

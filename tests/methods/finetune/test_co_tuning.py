@@ -144,7 +144,7 @@ def test_bad_input_raises(setup):
     rows, net, _, start = setup
     with pytest.raises(ValueError, match="sum to 1"):
         co_tuning(np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"temperature=0\.0: both must be positive"):
+    with pytest.raises(ValueError, match=r"temperature=0\.0: it must be positive"):
         co_tuning(TABLE, temperature=0.0)
     with pytest.raises(ValueError, match="give all classes some"):
         category_relationship(np.zeros((2, 3)), np.array([0, 2]), classes=3)

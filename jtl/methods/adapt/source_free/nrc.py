@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
-from jtl.methods.adapt.terms import clean
+from jtl.methods.terms import clean
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity
 from jtl.model import Model, Variables

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from jtl import losses, ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
-from jtl.methods.adapt.terms import clean
+from jtl.methods.terms import clean
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity, entropy
 from jtl.model import Model, Variables

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from jtl import rng
-from jtl.methods.adapt.test_time.predictions import kept, logits_of, with_net
+from jtl.methods.adapt.test_time.predictions import kept, logits_of
 from jtl.metrics.accumulate import Mean, mean
 from jtl.model import Model, Variables, upcast
-from jtl.objective import NONE, Objective
+from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 NAME = "cotta"
@@ -91,7 +91,7 @@ def cotta(
         return mean(-jnp.sum(q * logp, 1), rows), Aux(stats, {}, {"output": target})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        made = with_net(net)(key, batch, given)
+        made = complete(net.init, key, batch["x"], given)
         own = {"teacher": upcast(made.params), "source": made.params}
         return made._replace(stats={NAME: own, **made.stats})
 

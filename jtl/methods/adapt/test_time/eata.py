@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jtl.methods.adapt.test_time.norms import norms
-from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of, with_net
+from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy, mean_prediction
 from jtl.model import Model, Variables
-from jtl.objective import NONE, Objective
+from jtl.objective import NONE, Objective, complete
 from jtl.params import flatten, merge, split
 from jtl.typing import Aux, Batch, Key, Mask, Params, Stats, Tree
 
@@ -81,7 +81,7 @@ def eata(
         return terms, Aux({**stats, NAME: own}, {"selected": Mean(count, everyone)}, {"output": logits})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        made = with_net(net)(key, batch, given)
+        made = complete(net.init, key, batch["x"], given)
         start = {"mean": jnp.zeros(classes_of(net, made, batch)), "seen": jnp.zeros((), bool)}
         return made._replace(stats={NAME: start, **made.stats})
 

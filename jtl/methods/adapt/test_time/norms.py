@@ -38,7 +38,7 @@ def norms(params: Params) -> Tree:
     for path in flatten(params):
         layer, _, name = path.rpartition("/")
         layers.setdefault(layer, set()).add(name)
-    inner = {above for layer in layers for above in _above(layer)}
+    inner = {above for layer in layers for above in scope.modules_of(layer)}
     chosen = {layer for layer, names in layers.items() if "scale" in names <= {"scale", "bias"} and layer not in inner}
     if not chosen:
         raise ValueError(
@@ -90,9 +90,3 @@ class _WithoutDropout:
         if isinstance(call.module, nn.Dropout | DropPath) and call.method == "__call__":
             return args[0]
         return run(*args, **kwargs)
-
-
-def _above(layer: str) -> list[str]:
-    """The paths that a layer lies below: `a` and `a/b` for `a/b/c`."""
-    names = layer.split("/")
-    return ["/".join(names[:n]) for n in range(1, len(names))]

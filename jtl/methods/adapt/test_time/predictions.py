@@ -1,4 +1,4 @@
-"""What test-time objectives share: the logits of a batch, and how they are initialised."""
+"""What test-time objectives share: the logits of a batch, its mask and the number of classes."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jtl import ops
 from jtl.methods.adapt.test_time.norms import by_batch
 from jtl.model import Model, Variables
-from jtl.objective import NONE, complete
 from jtl.typing import Batch, Key, Params, Stats
 
 
@@ -30,19 +29,9 @@ def logits_of(net: Model, params: Params, stats: Stats, batch: Batch, key: Key |
     return out.output
 
 
-def with_net(net: Model) -> Any:
-    """The `init` of an objective that needs nothing beside its network."""
-
-    def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        return complete(net.init, key, batch["x"], given)
-
-    return init
-
-
 def kept(batch: Batch, rows: int) -> Any:
     """The mask of a batch as booleans, all True where it has none."""
-    mask = batch.get("mask")
-    return jnp.ones(rows, bool) if mask is None else jnp.asarray(mask) > 0
+    return ops.kept(batch.get("mask"), rows)
 
 
 def classes_of(net: Model, variables: Variables, batch: Batch) -> int:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import rng
-from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of, with_net
+from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy, mean_prediction
 from jtl.model import Model, Variables
-from jtl.objective import NONE, Objective
+from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 NAME = "roid"
@@ -84,7 +84,7 @@ def roid(
         return terms, Aux(stats, found, {"output": corrected})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
-        made = with_net(net)(key, batch, given)
+        made = complete(net.init, key, batch["x"], given)
         classes = classes_of(net, made, batch)
         return made._replace(stats={NAME: jnp.full(classes, 1 / classes), **made.stats})
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from jtl.methods.adapt.test_time.norms import norms
-from jtl.methods.adapt.test_time.predictions import kept, logits_of, with_net
+from jtl.methods.adapt.test_time.predictions import kept, logits_of
 from jtl.metrics.accumulate import Mean
 from jtl.metrics.certainty import entropy
 from jtl.model import Model
-from jtl.objective import Objective
+from jtl.objective import Objective, init_of
 from jtl.params import merge, split
 from jtl.typing import Aux, Batch, Key, Mask, Params, Stats, Tree
 
@@ -72,7 +72,7 @@ def sar(net: Model, *, trainable: Mask | Tree = norms, radius: float = 0.05, mar
         share = Mean(value.count, jnp.sum(kept(batch, len(h)), dtype=h.dtype))
         return value, Aux(stats, {"selected": share}, {"output": logits})
 
-    return Objective(run, with_net(net))
+    return Objective(run, init_of(net))
 
 
 def _mean(values: Any, chosen: Any) -> Any:

@@ -4,11 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jtl.methods.adapt.test_time.predictions import logits_of, with_net
+from jtl.methods.adapt.test_time.predictions import logits_of
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy
 from jtl.model import Model
-from jtl.objective import Objective
+from jtl.objective import Objective, init_of
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
@@ -39,7 +39,7 @@ def tent(net: Model) -> Objective:
         clean = logits if mask is None else jnp.where((jnp.asarray(mask) > 0)[:, None], logits, 0)
         return mean(entropy(clean), mask), Aux(stats, {}, {"output": logits})
 
-    return Objective(run, with_net(net))
+    return Objective(run, init_of(net))
 
 
 def batch_statistics(net: Model) -> Objective:
@@ -64,4 +64,4 @@ def batch_statistics(net: Model) -> Objective:
         logits = logits_of(net, params, stats, batch, key)
         return mean(jnp.zeros(len(logits)), batch.get("mask")), Aux(stats, {}, {"output": logits})
 
-    return Objective(run, with_net(net))
+    return Objective(run, init_of(net))

@@ -1,4 +1,4 @@
-"""What the alignments without a critic share: weights, the rows of a view, squared distances."""
+"""What terms of a loss share: weights, what a term keeps, the rows of a view, squared distances."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from jtl import ops
 from jtl.methods.views import View, Views, classes_of_rows, needs
-from jtl.metrics.accumulate import as_terms
+from jtl.metrics.accumulate import Mean, as_terms
+from jtl.model import Variables
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str) -> Objective:
-    """The alignment `weight · value(views)` as one term of that name.
+    """The objective `weight · value(views)` on views, as one term of that name.
 
     Raises:
       ValueError: for a weight that is negative or not finite.
@@ -31,13 +32,39 @@ def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str)
 
 def weighted(value: Any, weight: float | Schedule, step: Any) -> Any:
     """A scalar or a `Mean` times a number or a function of the step."""
-    return as_terms(value)["loss"].scale(weight(step) if callable(weight) else weight)
+    return as_terms(value)["loss"].scale(at_step(weight, step))
 
 
-def checked(weight: float | Schedule, name: str) -> None:
+def at_step(weight: float | Schedule, step: Any) -> Any:
+    """The weight of a step: a number is that of every step."""
+    return weight(step) if callable(weight) else weight
+
+
+def checked(weight: float | Schedule, name: str, option: str = "weight") -> None:
     """Raises where a weight is a number that no term can have."""
     if not callable(weight) and not 0 <= weight < float("inf"):
-        raise ValueError(f"{name}: weight={weight}; give a finite number that is not negative, or a function of steps")
+        raise ValueError(
+            f"{name}: {option}={weight}; give a finite number that is not negative, or a function of steps"
+        )
+
+
+def whole(part: Mean) -> Array:
+    """A mean over the rows of all devices, as one number; 0 where there are none."""
+    total, count = ops.batch_sum((part.total, part.count))
+    return Mean(total, count).value
+
+
+def with_own(given: Variables, name: str, value: Any) -> Variables:
+    """The variables with what a term keeps of its own, in the statistics under its name.
+
+    The arrays are copied, because a step gives its state's memory away, and each array only once.
+
+    Raises:
+      ValueError: where the name is taken.
+    """
+    if name in given.stats:
+        raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
+    return given._replace(stats={**given.stats, name: jax.tree.map(jnp.array, value)})
 
 
 def view_of(views: Views, of: str, who: str) -> View:
@@ -160,7 +187,7 @@ def from_top(logits: Float[Array, "batch classes"]) -> Float[Array, "batch class
 
     Example:
       >>> import jax.numpy as jnp
-      >>> from jtl.methods.adapt.terms import from_top
+      >>> from jtl.methods.terms import from_top
       >>> from_top(jnp.array([[1e6, 1e6 - 1]])).tolist()
       [[0.0, -1.0]]
     """

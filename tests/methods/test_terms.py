@@ -1,0 +1,23 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtl.methods.terms import own_squared_distances
+
+
+def test_second_derivatives_are_those_of_all_pairs():
+    """Forward over reverse and reverse over reverse, beside distances as sums of squared differences; in float64."""
+    with jax.enable_x64(True):
+        f, v, w = (jnp.asarray(np.random.default_rng(i).normal(size=(6, 3 if i < 2 else 6))) for i in range(3))
+
+        def ours(f):
+            return (jnp.exp(-own_squared_distances(f)) * w).sum()
+
+        def pairs(f):
+            return (jnp.exp(-((f[:, None] - f[None]) ** 2).sum(2)) * w).sum()
+
+        for of in (
+            lambda g: jax.jvp(jax.grad(g), (f,), (v,))[1],
+            lambda g: jax.grad(lambda f: (jax.grad(g)(f) * v).sum())(f),
+        ):
+            np.testing.assert_allclose(jax.jit(lambda of=of: of(ours))(), jax.jit(lambda of=of: of(pairs))(), rtol=1e-9)
