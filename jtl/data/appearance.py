@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl import checked
 from jtl.data.augment import Augment, Images
 from jtl.data.geometry import Geometric, Photometric, images_only
 from jtl.typing import Key
@@ -39,8 +40,9 @@ def resized_crop(
 
     Szegedy et al., Going Deeper with Convolutions, 2014, arXiv 1409.4842.
     """
-    if size < 1 or not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"size={size}, scale={scale}, ratio={ratio}: at least 1, in (0, 1], positive; bounds sorted")
+    checked.whole(1, size=size)
+    if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1] < float("inf"):
+        raise ValueError(f"scale={scale}, ratio={ratio}: bounds must be sorted, in (0, 1], and positive and finite")
 
     def draw(key: Key, x: Any) -> Array:
         """Top, left, height, width of each window, [batch, 4]."""
@@ -95,7 +97,8 @@ def jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0
       saturation: likewise; needs 3 channels.
 
     Raises:
-      ValueError: for negative strengths or all of 0; while tracing, for saturation without 3 channels, or other dtypes.
+      ValueError: for strengths that are negative or not finite, or all of 0; while tracing, for saturation without 3
+        channels, or other dtypes.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -104,8 +107,9 @@ def jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0
       (2, 8, 10, 3)
     """
     strengths = (brightness, contrast, saturation)
-    if not all(s >= 0 for s in strengths) or not any(strengths):
-        raise ValueError(f"brightness, contrast and saturation are {strengths}: none is negative, and one > 0")
+    checked.within("[0, inf)", brightness=brightness, contrast=contrast, saturation=saturation)
+    if not any(strengths):
+        raise ValueError(f"brightness, contrast and saturation are {strengths}: give one above 0")
 
     def grey(x: Array) -> Array:
         return (x @ jnp.asarray(LUMA, x.dtype))[..., None] if x.shape[-1] == 3 else x.mean(-1, keepdims=True)
@@ -150,8 +154,8 @@ def erase(
 
     Zhong et al., Random Erasing Data Augmentation, 2017, arXiv 1708.04896.
     """
-    if not 0 <= probability <= 1 or not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"probability={probability}, scale={scale}, ratio={ratio}: in [0, 1], (0, 1], positive")
+    checked.within("[0, 1]", probability=probability)
+    checked.within("(-inf, inf)", value=value)
     windows = resized_crop(1, scale, ratio)
 
     def apply(key: Key, x: Any) -> Array:
@@ -180,7 +184,8 @@ def spec_augment(
       value: of what is masked; 0 is the mean of normalised spectrograms.
 
     Raises:
-      ValueError: for negative numbers or no mask at all; while tracing, for another rank or too wide masks.
+      ValueError: for numbers that are no integers of at least 0, or no mask at all; while tracing, for another rank or
+        too wide masks.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -191,9 +196,11 @@ def spec_augment(
     Park et al., SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition, 2019, arXiv
     1904.08779.
     """
-    numbers = (frequency, time, frequency_masks, time_masks)
-    if min(numbers) < 0 or not (frequency * frequency_masks or time * time_masks):
-        raise ValueError(f"frequency, time and the numbers of masks are {numbers}: none negative, and one of a width")
+    checked.whole(0, frequency=frequency, time=time, frequency_masks=frequency_masks, time_masks=time_masks)
+    checked.within("(-inf, inf)", value=value)
+    if not (frequency * frequency_masks or time * time_masks):
+        numbers = (frequency, time, frequency_masks, time_masks)
+        raise ValueError(f"frequency, time and the numbers of masks are {numbers}: give a mask of some width")
 
     def masked(key: Key, batch: int, n: int, widest: int, count: int) -> Array:
         of_width, of_place = jax.random.split(key)

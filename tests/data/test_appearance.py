@@ -120,11 +120,11 @@ def test_spec_augment_masks_whole_bands_of_uniform_width(key):
         (lambda k, x: resized_crop(0), "size=0"),
         (lambda k, x: resized_crop(4, scale=(0.5, 0.2)), "scale="),
         (lambda k, x: resized_crop(4)(k, x[0]), "images of shape"),
-        (lambda k, x: jitter(), "one > 0"),
+        (lambda k, x: jitter(), "give one above 0"),
         (lambda k, x: jitter(0.1)(k, x.astype(np.uint8)), "divide by 255"),
         (lambda k, x: jitter(saturation=0.1)(k, x[..., :1]), "needs 3 channels"),
         (lambda k, x: erase(1.1), "probability=1.1"),
-        (lambda k, x: spec_augment(0, 0), "one of a width"),
+        (lambda k, x: spec_augment(0, 0), "a mask of some width"),
         (lambda k, x: spec_augment(3, 9)(k, x[..., 0]), "spectrograms of shape"),
     ],
 )
