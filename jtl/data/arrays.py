@@ -82,7 +82,7 @@ def names_of(classes: int | np.integer | Sequence[str] | None) -> tuple[str, ...
     """The names of classes that are given by name or number; None where they are not; see `arrays` for the rest."""
     if classes is None:
         return None
-    names = distinct([str(i) for i in range(int(classes))] if integer(classes) else classes)
+    names = distinct([str(i) for i in range(int(classes))] if isinstance(classes, int | np.integer) else classes)
     if not names:
         raise ValueError(f"classes is {classes!r}; give at least one")
     return names

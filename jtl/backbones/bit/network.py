@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import whole, within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import rounded
 from jtl.nn.layers import Conv, DropPath, check_images, drop_path_rates
@@ -60,10 +61,8 @@ def bit(
         depth = [(blocks, 256 << i) for i, blocks in enumerate(_DEPTHS[depth])]
     if not depth or any(blocks < 1 or width < 1 for blocks, width in depth):
         raise ValueError(f"depth={depth}: each stage has at least one block and one channel")
-    if factor < 1 or stem < 1 or groups < 1:
-        raise ValueError(f"factor={factor}, stem={stem}, groups={groups}: give at least 1 of each")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    whole(1, factor=factor, stem=stem, groups=groups)
+    within("[0, 1)", drop_path=drop_path)
     stages = tuple((blocks, rounded(width * factor)) for blocks, width in depth)
     first = rounded(stem * factor)
     for width in (first, *(width for _, width in stages), *(rounded(width / 4) for _, width in stages)):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, HiddenLayers, Style
 from jtl.nn.layers import Conv, check_images
@@ -57,8 +58,7 @@ def vgg(
         stages = tuple((count, width) for count, width in depth)
     if not stages or any(count < 1 or width < 1 for count, width in stages):
         raise ValueError(f"depth={depth}: each stage has at least one convolution and one channel")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+    within("[0, 1)", dropout=dropout)
     return from_linen(_VGG(stages, batch_norm, hidden, dropout, momentum))
 
 
