@@ -10,7 +10,7 @@ from jtl.nn.conv_blocks import ConvNorm, HiddenLayers, Style
 from jtl.nn.layers import Conv, check_images
 from jtl.nn.pooling import max_pool, mean_to
 
-_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
 _SIDE = 7  # of the map that the first dense layer sees
 
@@ -51,9 +51,9 @@ def vgg(
     Simonyan and Zisserman, Very Deep Convolutional Networks, 2014, arXiv 1409.1556.
     """
     if isinstance(depth, int):
-        if depth not in _DEPTHS:
-            raise ValueError(f"depth={depth}: give one of {sorted(_DEPTHS)}, or (convolutions, channels) of each stage")
-        stages = tuple(zip(_DEPTHS[depth], _WIDTHS, strict=True))
+        if depth not in DEPTHS:
+            raise ValueError(f"depth={depth}: give one of {sorted(DEPTHS)}, or (convolutions, channels) of each stage")
+        stages = tuple(zip(DEPTHS[depth], _WIDTHS, strict=True))
     else:
         stages = tuple((count, width) for count, width in depth)
     if not stages or any(count < 1 or width < 1 for count, width in stages):

@@ -14,7 +14,7 @@ from jtl.train.parallel.consistency import agree, checksums
 from jtl.train.parallel.place import place
 from jtl.train.state import State
 from jtl.train.step import Step
-from jtl.typing import Batch
+from jtl.typing import Batch, Params
 
 Rule = Callable[[tuple[int, ...], Mesh], PartitionSpec]
 """From a parameter's shape to how it is cut."""
@@ -108,8 +108,7 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
       rules: first match wins, over parameter paths. Optimizer state and averages follow their parameter.
     """
     mesh = automatic(mesh)
-    by_path = flatten(match(rules, state.params))
-    specs = {path: by_path[path](leaf.shape, mesh) for path, leaf in flatten(state.params).items()}
+    specs = _specs(state.params, rules, mesh)
     shapes = {path: leaf.shape for path, leaf in flatten(state.params).items()}
 
     def place(keys, leaf):
@@ -144,15 +143,19 @@ def variables_sharding(
     mesh = automatic(mesh)
 
     def where(variables: Variables) -> Variables:
-        rule = flatten(match(rules, variables.params))
-        params = {path: rule[path](leaf.shape, mesh) for path, leaf in flatten(variables.params).items()}
         whole = NamedSharding(mesh, PartitionSpec())
         return Variables(
-            unflatten({path: NamedSharding(mesh, spec) for path, spec in params.items()}),
+            unflatten({p: NamedSharding(mesh, spec) for p, spec in _specs(variables.params, rules, mesh).items()}),
             jax.tree.map(lambda _: whole, variables.stats),
         )
 
     return where
+
+
+def _specs(params: Params, rules: Sequence[tuple[str, Rule]], mesh: Mesh) -> dict[str, PartitionSpec]:
+    """How each parameter is cut, by its path."""
+    rule = flatten(match(rules, params))
+    return {path: rule[path](leaf.shape, mesh) for path, leaf in flatten(params).items()}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
