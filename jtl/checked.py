@@ -1,7 +1,24 @@
 """Checks of numbers that several rooms are called with; each error names the number and its value."""
 
-from numbers import Integral
-from typing import Any
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+Interval: TypeAlias = Literal["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)", "[0, inf)", "[1, inf)", "(-inf, inf)"]
+INSIDE = {
+    "[0, 1]": lambda value: 0 <= value <= 1,
+    "[0, 1)": lambda value: 0 <= value < 1,
+    "(0, 1]": lambda value: 0 < value <= 1,
+    "(0, 1)": lambda value: 0 < value < 1,
+    "[0, inf)": lambda value: 0 <= value < np.inf,
+    "[1, inf)": lambda value: 1 <= value < np.inf,
+    "(-inf, inf)": lambda value: -np.inf < value < np.inf,
+}
+"""What lies in an interval; NaN lies in none."""
 
 
 def whole(least: int, **numbers: Any) -> None:
@@ -19,6 +36,51 @@ def whole(least: int, **numbers: Any) -> None:
             raise ValueError(f"{name}={value}: must be an integer of at least {least}")
 
 
+def within(interval: Interval, **numbers: Any) -> None:
+    """Refuses what is no number in an interval, as NaN, which is in none; a number that jax traces is let pass.
+
+    Raises:
+      ValueError: naming the first such number and its value.
+
+    Example:
+      >>> from jtl.checked import within
+      >>> within("[0, 1)", dropout=0.1)
+      >>> within("[0, 1)", dropout=float("nan"))
+      Traceback (most recent call last):
+      ValueError: dropout=nan: must be a number in [0, 1)
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, Tracer) and not (real(value) and INSIDE[interval](value)):
+            raise ValueError(f"{name}={value}: must be a number in {interval}")
+
+
+def positive(**numbers: Any) -> None:
+    """Refuses what is no number above 0, infinity and NaN; a number that jax traces is let pass.
+
+    Raises:
+      ValueError: naming the first such number and its value.
+
+    Example:
+      >>> from jtl.checked import positive
+      >>> positive(temperature=0.1)
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, Tracer) and not (real(value) and 0 < value < np.inf):
+            raise ValueError(f"{name}={value}: must be positive and finite")
+
+
+def each(name: str, values: Iterable[Any]) -> dict[str, Any]:
+    """The numbers of a sequence by their places, for the checks above.
+
+    Example:
+      >>> from jtl.checked import each, whole
+      >>> whole(1, **each("widths", (8, 0)))
+      Traceback (most recent call last):
+      ValueError: widths[1]=0: must be an integer of at least 1
+    """
+    return {f"{name}[{place}]": value for place, value in enumerate(values)}
+
+
 def integer(value: Any) -> bool:
     """Whether it is an integer, of Python or numpy; a bool is none.
 
@@ -28,3 +90,16 @@ def integer(value: Any) -> bool:
       (True, False, False)
     """
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def real(value: Any) -> bool:
+    """Whether it is a number, of Python, or an array without axes; a bool is none.
+
+    Example:
+      >>> from jtl.checked import real
+      >>> real(0.5), real(2), real(True), real("2")
+      (True, True, False, False)
+    """
+    if isinstance(value, np.ndarray | Array):
+        return value.ndim == 0 and value.dtype != np.bool_
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -7,12 +7,13 @@ The last layer is `out` in each, so `head/out/kernel` names it whichever head is
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jtl import checked
 from jtl.model import Model, Variables, from_linen
 from jtl.reads import Masked, Read, whole
 from jtl.reads import reads as vector
@@ -135,7 +136,7 @@ def mlp(
       zero_init: start the last layer at 0.
 
     Raises:
-      ValueError: for sizes below 1 or a dropout outside [0, 1).
+      ValueError: for sizes that are no integers of at least 1, or a dropout outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -157,7 +158,7 @@ def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0, read
       dropout: probability of dropping a feature in training.
 
     Raises:
-      ValueError: for a temperature that is not positive, or sizes out of range.
+      ValueError: for a temperature that is not positive and finite, or sizes out of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -169,16 +170,13 @@ def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0, read
     Chen et al., A Closer Look at Few-shot Classification, 2019, arXiv 1904.04232.
     """
     _check(classes, (), dropout)
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: must be positive")
+    checked.positive(temperature=temperature)
     return reading(from_linen(_Cosine(classes, temperature, dropout)), reads)
 
 
-def _check(classes: int, widths: Sequence[int], dropout: float) -> None:
-    if classes < 1 or any(w < 1 for w in widths):
-        raise ValueError(f"classes={classes}, widths={tuple(widths)}: sizes are at least 1")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+def _check(classes: Any, widths: Sequence[Any], dropout: Any) -> None:
+    checked.whole(1, classes=classes, **checked.each("widths", widths))
+    checked.within("[0, 1)", dropout=dropout)
 
 
 class _Mlp(nn.Module):

@@ -12,6 +12,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array
 
+from jtl.checked import integer, real, whole, within
 from jtl.params import Table, flatten, match, unflatten
 from jtl.typing import Params, Schedule, Tree
 
@@ -40,7 +41,7 @@ def scale(table: Table) -> optax.GradientTransformation:
     for pattern, factor in table:
         if callable(factor) or isinstance(factor, Tracer):
             continue
-        if isinstance(factor, str) or not 0 <= factor < np.inf:
+        if not (real(factor) and 0 <= factor < np.inf):
             raise ValueError(f"the factor of {pattern!r} is {factor!r}: give a number of at least 0, or a function")
 
     def init(params: Any) -> Any:
@@ -80,8 +81,7 @@ def layer_decay(params: Params, order: list[str], rate: float) -> list[tuple[str
       >>> jtl.optim.layer_decay(params, ["backbone/stem", "backbone/block1", "head"], 0.5)
       [('backbone/stem', 0.25), ('backbone/block1', 0.5), ('head', 1.0)]
     """
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate={rate}: the decay from layer to layer lies in (0, 1]")
+    within("(0, 1]", rate=rate)
     table = [(pattern, rate ** (len(order) - 1 - i)) for i, pattern in enumerate(order)]
     match(table, params)
     return table
@@ -140,11 +140,6 @@ def layer_order(params: Params, top: str) -> list[str]:
     return [layer for layer in layers if any(re.fullmatch(layer, path) for path in paths)]
 
 
-def _check_rate(learning_rate: Any) -> None:
-    if not isinstance(learning_rate, Tracer) and not 0 <= learning_rate < np.inf:
-        raise ValueError(f"learning_rate={learning_rate}: give a finite number of at least 0")
-
-
 def decayed(params: Params) -> Tree:
     """The usual mask of weight decay: matrices and kernels decay, biases, norms and scales do not.
 
@@ -164,7 +159,8 @@ def annealed(learning_rate: float | Array, total_steps: int, gain: float = 10.0,
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818, section 5.2.
 
     Raises:
-      ValueError: where the run has no steps, or for a rate that is negative or not finite.
+      ValueError: for a number of steps that is no integer of at least 1, or another number that is negative or not
+        finite.
 
     Example:
       >>> import jtl
@@ -172,9 +168,8 @@ def annealed(learning_rate: float | Array, total_steps: int, gain: float = 10.0,
       >>> [round(float(rate(step)), 5) for step in (0, 1000)]
       [0.01, 0.00166]
     """
-    _check_rate(learning_rate)
-    if total_steps < 1:
-        raise ValueError(f"total_steps={total_steps}: the run has at least one step")
+    within("[0, inf)", learning_rate=learning_rate, gain=gain, power=power)
+    whole(1, total_steps=total_steps)
 
     def schedule(step: Any) -> Array:
         p = jnp.clip(jnp.asarray(step, jnp.float32) / total_steps, 0.0, 1.0)
@@ -192,7 +187,8 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
       warmup: the share of the run that rises, in [0, 1).
 
     Raises:
-      ValueError: for a share outside [0, 1), a run without steps, or a rate that is negative or not finite.
+      ValueError: for a share outside [0, 1), a number of steps that is no integer of at least 1, or a rate that is
+        negative or not finite.
 
     Example:
       >>> import jtl
@@ -200,9 +196,9 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
       >>> [round(float(rate(step)), 3) for step in (0, 5, 10, 100)]
       [0.0, 0.5, 1.0, 0.0]
     """
-    _check_rate(learning_rate)
-    if total_steps < 1 or not 0 <= warmup < 1:
-        raise ValueError(f"total_steps={total_steps}, warmup={warmup}: at least one step, and a share in [0, 1)")
+    within("[0, inf)", learning_rate=learning_rate)
+    whole(1, total_steps=total_steps)
+    within("[0, 1)", warmup=warmup)
     rise = int(total_steps * warmup)
     return optax.warmup_cosine_decay_schedule(0.0 if rise else learning_rate, learning_rate, rise, total_steps)
 
@@ -231,13 +227,13 @@ def one_cycle(
     Smith and Topin, Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates, 2017, arXiv
     1708.07120.
     """
-    _check_rate(learning_rate)
+    within("[0, inf)", learning_rate=learning_rate)
+    whole(1, total_steps=total_steps)
+    within("(0, 1)", rise=rise)
+    within("[1, inf)", start=start, end=end)
     peak = rise * total_steps - 1
-    if not 0 < rise < 1 or start < 1 or end < 1 or not 0 < peak < total_steps - 1:
-        raise ValueError(
-            f"total_steps={total_steps}, rise={rise}, start={start}, end={end}: rise is in (0, 1), more than one step"
-            " rises, and start and end are at least 1"
-        )
+    if not 0 < peak < total_steps - 1:
+        raise ValueError(f"total_steps={total_steps}, rise={rise}: more than one step rises, and one falls")
 
     def half_cosine(a: float, b: float, share: Array) -> Array:
         return b + (a - b) * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0.0, 1.0))) / 2
@@ -258,10 +254,10 @@ def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: 
       learning_rate: η.
       at: increasing steps, from each of which on the rate is lower.
       factor: in (0, 1).
-      warmup: how many steps rise, at most the first of `at`.
+      warmup: how many steps rise, at most the first of `at`; that of `warmup_cosine` is a share of the run.
 
     Raises:
-      ValueError: for steps that do not increase, and a factor or warmup out of range.
+      ValueError: for steps that are no integers or do not increase, and a factor or warmup out of range.
 
     Example:
       >>> import jtl
@@ -269,11 +265,12 @@ def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: 
       >>> [round(float(rate(step)), 3) for step in (0, 2, 9, 10, 20)]
       [0.0, 0.5, 1.0, 0.1, 0.01]
     """
-    _check_rate(learning_rate)
-    if not at or any(b <= a for a, b in pairwise(at)) or not 0 < factor < 1 or not 0 <= warmup <= at[0]:
-        raise ValueError(
-            f"at={list(at)}, factor={factor}, warmup={warmup}: at increases, factor is in (0, 1), warmup at most at[0]"
-        )
+    within("[0, inf)", learning_rate=learning_rate)
+    within("(0, 1)", factor=factor)
+    _increasing(0, at)
+    whole(0, warmup=warmup)
+    if warmup > at[0]:
+        raise ValueError(f"warmup={warmup}: the rate rises over at most at[0]={at[0]} steps")
 
     def schedule(step: Any) -> Array:
         passed = (jnp.asarray(step) >= jnp.asarray(np.asarray(at))).sum()
@@ -294,14 +291,13 @@ def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.Grad
       at: increasing steps, counted from 0; each is the first of a new start.
 
     Raises:
-      ValueError: for no steps, steps that do not increase, or one below 1.
+      ValueError: for no steps, steps that are no integers or do not increase, or one below 1.
 
     Example:
       >>> import jtl, optax
       >>> tx = jtl.optim.restarted(optax.adam(1e-3), at=[500])
     """
-    if not at or at[0] < 1 or any(b <= a for a, b in pairwise(at)):
-        raise ValueError(f"at={list(at)}: give increasing steps, the first 1 or later")
+    _increasing(1, at)
     starts = np.asarray(at)
 
     def init(params: Any) -> Any:
@@ -317,6 +313,11 @@ def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.Grad
         return updates, (count + 1, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _increasing(least: int, at: Sequence[Any]) -> None:
+    if not at or not all(map(integer, at)) or at[0] < least or any(b <= a for a, b in pairwise(at)):
+        raise ValueError(f"at={list(at)}: give increasing steps, integers of at least {least}")
 
 
 class HyperRule(NamedTuple):
@@ -350,7 +351,7 @@ def bit_hyper_rule(examples: int, size: tuple[int, int], learning_rate: float = 
       learning_rate: at a batch of 512.
 
     Raises:
-      ValueError: for no examples or pixels.
+      ValueError: for numbers of examples or pixels that are no integers of at least 1.
 
     Example:
       >>> import jtl
@@ -360,8 +361,7 @@ def bit_hyper_rule(examples: int, size: tuple[int, int], learning_rate: float = 
 
     Kolesnikov et al., Big Transfer (BiT): General Visual Representation Learning, 2019, arXiv 1912.11370.
     """
-    if examples < 1 or min(size) < 1:
-        raise ValueError(f"examples={examples}, size={size}: all are at least 1")
+    whole(1, examples=examples, height=size[0], width=size[1])
     small = examples < 20_000
     total = 500 if small else 10_000 if examples < 500_000 else 20_000
     warmup = 100 if small else 500

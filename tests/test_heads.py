@@ -126,7 +126,7 @@ def test_linear_dropout_keeps_the_mean(key):
     [
         (lambda: heads.linear(0), "classes=0"),
         (lambda: heads.averaged(0), "classes=0"),
-        (lambda: heads.mlp(3, (4, 0)), r"widths=\(4, 0\)"),
+        (lambda: heads.mlp(3, (4, 0)), r"widths\[1\]=0"),
         (lambda: heads.linear(3, dropout=1.0), "dropout=1.0"),
         (lambda: heads.cosine(3, temperature=0.0), "temperature=0.0"),
     ],

@@ -159,8 +159,8 @@ def test_the_rule_of_bit_is_the_papers(examples, total, warmup, lower, mixup):
     [
         (lambda: optim.one_cycle(1.0, 3, 0.3), "total_steps=3"),
         (lambda: optim.one_cycle(1.0, 100, 1.0), "rise=1.0"),
-        (lambda: optim.steps(1.0, [3, 3]), "at increases"),
-        (lambda: optim.steps(1.0, []), "at increases"),
+        (lambda: optim.steps(1.0, [3, 3]), "increasing steps"),
+        (lambda: optim.steps(1.0, []), "increasing steps"),
         (lambda: optim.steps(1.0, [3], 1.0), "factor=1.0"),
         (lambda: optim.steps(1.0, [3], warmup=4), "warmup=4"),
         (lambda: optim.bit_hyper_rule(0, (32, 32)), "examples=0"),
@@ -183,7 +183,7 @@ def test_a_rate_that_is_none_is_named(rate):
             make()
 
 
-@pytest.mark.parametrize("factor", [-1.0, float("nan"), "1"])
+@pytest.mark.parametrize("factor", [-1.0, float("nan"), "1", True])
 def test_a_factor_that_is_none_is_named(factor):
     with pytest.raises(ValueError, match=r"the factor of 'head/\.\*' is"):
         optim.scale([("head/.*", factor), (".*", 1.0)])

@@ -8,13 +8,18 @@ from PIL import Image
 
 import jtl
 from jtl.data import folder
+from jtl.model import Variables
 from jtl.paths import local
 from jtl.preprocess import audio, conll, pixels, squad
 from jtl.pretrained.inspect import inspect
+from jtl.pretrained.load import Pretrained
 from jtl.pretrained.push import push
 from jtl.recipes.parts.base import data_root
 from jtl.report.figures import curves
 from jtl.train.records import read_json_lines
+
+NOTHING = Pretrained(*[None] * len(Pretrained._fields))
+"""A network for those who look at the path first."""
 
 TAKERS = {
     "Checkpoints": lambda path: jtl.Checkpoints(path),
@@ -24,6 +29,8 @@ TAKERS = {
     "load": lambda path: jtl.load(path, arch="resnet18"),
     "weights.read": lambda path: jtl.weights.read(path),
     "inspect": inspect,
+    "peft.load": lambda path: jtl.peft.load(path, NOTHING),
+    "peft.save": lambda path: jtl.peft.save(path, NOTHING, Variables({}, {}), jtl.peft.lora(1, (".*",))),
     "push": lambda path: push("me/x", path),
     "folder": lambda path: folder(path, batch_size=1, size=8),
     "decode": pixels.decode,

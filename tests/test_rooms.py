@@ -26,7 +26,7 @@ ROOMS = (
     ("metrics", "losses", "optim"),
     ("model",),
     ("reads",),
-    ("_tracing", "allocator", "checked", "datasets", "extras", "ops", "params", "paths", "rng"),
+    ("_tracing", "allocator", "checked", "datasets", "extras", "ops", "params", "paths", "replace", "rng"),
     ("typing",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}

@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
+from jtl.checked import whole
 from jtl.model import Model, from_linen
 from jtl.nn.batch_norm import BatchNorm
 from jtl.nn.layers import Conv, check_images, fan_out_normal
@@ -51,8 +52,7 @@ def conv4(
 
     Vinyals et al., Matching Networks, 2016, arXiv 1606.04080; Finn et al., MAML, 2017, arXiv 1703.03400.
     """
-    if filters < 1:
-        raise ValueError(f"filters={filters}: at least 1")
+    whole(1, filters=filters)
     if downsample not in ("stride", "pool"):
         raise ValueError(f"downsample={downsample!r}: give 'stride' or 'pool'")
     if conv not in ("auto", "patches", "lax"):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 
 
@@ -30,8 +31,7 @@ def mlp(widths: Sequence[int], *, dropout: float = 0.0) -> Model:
     """
     if not widths or any(w < 1 for w in widths):
         raise ValueError(f"widths={tuple(widths)}: give at least one layer, each at least 1 wide")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+    within("[0, 1)", dropout=dropout)
     return from_linen(_Mlp(tuple(widths), dropout))
 
 

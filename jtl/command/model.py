@@ -165,7 +165,7 @@ def _loaded(
 ) -> Pretrained:
     path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
     if arch is None and (not path.is_dir() or described(path) is None):
-        found = [fit for fit in fits(path, read(path)) if not fit.misfits and not fit.absent]
+        found = [fit for fit in fits(path, read(path)) if not fit.mismatched and not fit.absent]
         if not found:
             raise ValueError(f"no network that jtl knows fits all of {weights!r}: give --arch, or see `jtl inspect`")
         arch = found[0].name

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jtl.checked import integer
 from jtl.data.pipeline import Dataset, composed, distinct
 
 
@@ -164,6 +165,8 @@ def _places(name: str, y: Any, names: tuple[str, ...] | None) -> Any:
 
 def labels_of(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | None) -> np.ndarray:
     """Labels as int32, or targets and soft labels as float32; see `arrays` for what it refuses."""
+    if ignore is not None and not integer(ignore):
+        raise ValueError(f"ignore={ignore!r}: give an integer label, as -100")
     y = numbers(name, _places(name, y, names))
     if y.dtype.kind == "f":
         if names is not None and y.ndim > 1 and y.shape[-1] != len(names):

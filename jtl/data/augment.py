@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
+from jtl import checked
 from jtl._tracing import scope
 from jtl.data.geometry import Composed, Geometric, Photometric, images_only
 from jtl.data.resized_crop import resized_crop as resized_crop
@@ -50,8 +51,7 @@ def flip(probability: float = 0.5, *, vertical: bool = False) -> Augment:
       >>> augment.flip(1.0)(jax.random.key(0), jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1)).ravel().tolist()
       [2.0, 1.0]
     """
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability is {probability}; it must be in [0, 1]")
+    checked.within("[0, 1]", probability=probability)
 
     def draw(key: Key, x: Any) -> Array:
         images_only(x)
@@ -75,7 +75,8 @@ def crop(size: int, padding: int = 0) -> Augment:
     """A window [size, size] at a uniformly random place of the image with `padding` zeros around it.
 
     Raises:
-      ValueError: for a size below 1 or a negative padding; when it is applied, for a window that does not fit.
+      ValueError: for a size or padding that is no integer of at least 1 or 0; when it is applied, for a window that
+        does not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -83,8 +84,8 @@ def crop(size: int, padding: int = 0) -> Augment:
       >>> augment.crop(8, padding=1)(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
       (2, 8, 8, 3)
     """
-    if size < 1 or padding < 0:
-        raise ValueError(f"size is {size} and padding {padding}; they must be at least 1 and 0")
+    checked.whole(1, size=size)
+    checked.whole(0, padding=padding)
 
     def draw(key: Key, x: Any) -> Array:
         images_only(x)
@@ -119,8 +120,7 @@ def rotate(degrees: float) -> Augment:
       >>> augment.rotate(15)(jax.random.key(0), jnp.ones((2, 4, 4, 3))).shape
       (2, 4, 4, 3)
     """
-    if not 0 <= degrees < np.inf:  # with the bounds the other way round every draw is the same
-        raise ValueError(f"degrees is {degrees}; give the largest angle, 0 or more and finite")
+    checked.within("[0, inf)", degrees=degrees)  # with the bounds the other way round every draw is the same
 
     def draw(key: Key, x: Any) -> Array:
         images_only(x)
@@ -197,8 +197,7 @@ def noise(std: float) -> Augment:
       >>> augment.noise(0.1)(jax.random.key(0), jnp.ones((2, 4, 4, 3))).shape
       (2, 4, 4, 3)
     """
-    if not 0 <= std < np.inf:
-        raise ValueError(f"std is {std}; give a finite number, 0 or more")
+    checked.within("[0, inf)", std=std)
 
     def apply(key: Key, x: Images) -> Images:
         if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -219,7 +218,8 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
       std: likewise, positive.
 
     Raises:
-      ValueError: for another number of channels, or floats above `BRIGHTEST`.
+      ValueError: for numbers that are not finite, a deviation that is not positive; when it is applied, for another
+        number of channels, or floats above `BRIGHTEST`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -227,8 +227,10 @@ def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
       >>> augment.normalise([0.5], [0.5])(jax.random.key(0), jnp.array([0.0, 1.0]).reshape(2, 1, 1, 1)).ravel().tolist()
       [-1.0, 1.0]
     """
-    if not len(mean) or len(mean) != len(std) or not all(s > 0 for s in std):
-        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, not empty, std positive")
+    if not len(mean) or len(mean) != len(std):
+        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} must be equally long, not empty")
+    checked.within("(-inf, inf)", **checked.each("mean", mean))
+    checked.positive(**checked.each("std", std))
     shape = (1, 1, 1, len(mean))
 
     def apply(key: Key | None, x: Images) -> Images:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.checked import within
 from jtl.data.pipeline import Dataset, Source
 
 
@@ -40,8 +41,7 @@ def balanced(data: Dataset, labels: Any, *, power: float = 0.0) -> Dataset:
     y = np.asarray(labels)
     if y.dtype.kind not in "iu" or y.shape != (data.size,):
         raise ValueError(f"labels of {y.dtype} and shape {y.shape}: give one integer for each of {data.size} examples")
-    if not 0 <= power <= 1:
-        raise ValueError(f"power={power}: the exponent of the class counts lies in [0, 1]")
+    within("[0, 1]", power=power)
     if not data.shuffle:
         raise ValueError("balanced draws at random, and this data set has shuffle=False, as for evaluation")
     order = np.argsort(y, kind="stable")

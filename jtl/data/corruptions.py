@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import UInt8
 
+from jtl.checked import integer, whole
+
 NAMES = ("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur", "contrast", "brightness", "jpeg")
 
 
@@ -27,7 +29,8 @@ def corrupt(
       seed: of the noises; the same seed gives the same noise.
 
     Raises:
-      ValueError: for another name or severity, or images of another type or shape.
+      ValueError: for another name or severity, a seed that is no integer of at least 0, or images of another type or
+        shape.
 
     Example:
       >>> import numpy as np, jtl
@@ -39,8 +42,9 @@ def corrupt(
     """
     if name not in NAMES:
         raise ValueError(f"name={name!r}: there are {', '.join(NAMES)}")
-    if not isinstance(severity, int | np.integer) or severity not in range(1, 6):
+    if not integer(severity) or severity not in range(1, 6):
         raise ValueError(f"severity={severity!r}: an integer, 1 to 5")
+    whole(0, seed=seed)
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images are {images.dtype} {list(images.shape)}: give uint8 [rows, height, width, 3]")

@@ -1,5 +1,6 @@
 """A data set whose batches are drawn on the device, each from its step."""
 
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,7 +58,7 @@ class Drawn:
 
     def __getitem__(self, step: int) -> Batch:
         """The episodes of a step, on the device; of several processes each has its own tasks."""
-        if step < 0:
+        if (step := operator.index(step)) < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         index, count = processes(self.process_index, self.process_count)
         if self._tasks % count:

@@ -45,6 +45,9 @@ def sample(
     Returns:
       {"support": {"x": [tasks, way * shot, ...], "y": int32 [tasks, way * shot]}, "query": likewise}; class by class.
 
+    Raises:
+      ValueError: for numbers that are no integers of at least 1.
+
     Example:
       >>> import jax, jax.numpy as jnp, jtl
       >>> keys = jax.random.split(jax.random.key(0), 5)
@@ -52,6 +55,7 @@ def sample(
       >>> tasks["support"]["y"][0].tolist(), tasks["query"]["x"].shape
       ([0, 1, 2], (5, 6, 2))
     """
+    checked.whole(1, way=way, shot=shot, query=query)
     return _sampled(keys, x, x.shape, x.dtype, way, shot, query, rotations, augment)
 
 
@@ -119,7 +123,8 @@ def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np
     """Disjoint random sets of class indices, as `split_classes(1623, (1100, 100, 423))` for Omniglot.
 
     Raises:
-      ValueError: if a size is not positive or they add up to more than there are classes.
+      ValueError: for sizes that are no integers of at least 1 or add up to more than there are classes, and a seed
+        that is no integer of at least 0.
 
     Example:
       >>> import jtl
@@ -127,8 +132,10 @@ def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np
       >>> sorted([*train.tolist(), *test.tolist()])
       [0, 1, 2, 3, 4]
     """
-    if min(sizes) < 1 or sum(sizes) > classes:
-        raise ValueError(f"sizes {tuple(sizes)} must be positive and add up to at most {classes} classes")
+    checked.whole(1, classes=classes, **checked.each("sizes", sizes))
+    checked.whole(0, seed=seed)
+    if sum(sizes) > classes:
+        raise ValueError(f"sizes {tuple(sizes)} must add up to at most {classes} classes")
     order = np.random.default_rng(seed).permutation(classes)
     return tuple(np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1]))
 

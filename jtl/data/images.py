@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.checked import whole
 from jtl.data.error_notes import noted
 from jtl.data.pipeline import Source
 from jtl.preprocess import pixels
@@ -19,7 +20,7 @@ def change_of(size: int | None, transform: Transform | None) -> Transform:
     """What an image goes through: `transform`, or a resize of the short side to `size` and a crop of the middle square.
 
     Raises:
-      ValueError: where not exactly one is given, or a size below 1.
+      ValueError: where not exactly one is given, or a size that is no integer of at least 1.
     """
     if (size is None) == (transform is None):
         told = "none is" if size is None else "both are"
@@ -27,10 +28,11 @@ def change_of(size: int | None, transform: Transform | None) -> Transform:
             f"give either size or transform, and {told} given: a size in pixels, or a function, for pretrained"
             " weights jtl.preprocess.image.transform(known.preprocessing)"
         )
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size}; give at least 1 pixel")
-    side = size
-    return transform or (lambda image, rng: pixels.short_side_crop(image, side or 0))
+    if transform is not None:
+        return transform
+    whole(1, size=size)
+    side = size or 0
+    return lambda image, rng: pixels.short_side_crop(image, side)
 
 
 def images(

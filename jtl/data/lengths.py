@@ -1,5 +1,6 @@
 """Batches of tokenized texts of similar length: few shapes, and little padding."""
 
+import operator
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jtl import checked
 from jtl.data.arrays import arrays
 from jtl.data.pipeline import Dataset
 from jtl.typing import Batch
@@ -63,8 +65,7 @@ def by_length(
       >>> sorted(rows[step]["x"]["ids"].shape for step in range(len(rows)))
       [(2, 16), (2, 64)]
     """
-    if shortest < 1:
-        raise ValueError(f"shortest={shortest}: give at least 1 token")
+    checked.whole(1, shortest=shortest)
     mask = np.asarray(x["mask"]) if "mask" in x else None
     if mask is None or mask.ndim != 2:
         told = f"x has {sorted(x)}" if mask is None else f"x['mask'] has shape {mask.shape}"
@@ -148,7 +149,7 @@ class ByLength:
         """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
-        epoch, place = divmod(int(step), len(self))
+        epoch, place = divmod(operator.index(step), len(self))
         index, length, real = self._epochs(epoch)[place]
         process, local = self.whole._share()
         mine = slice(process * local, (process + 1) * local)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl.checked import positive, whole
 from jtl.data.geometry import one_array
 from jtl.typing import Key
 
@@ -167,6 +168,6 @@ def _same(x: Array, y: Array) -> None:
         raise ValueError(f"{len(x)} examples and {len(y)} labels; they must be as many")
 
 
-def _check(alpha: float, classes: int) -> None:
-    if not 0 < alpha < float("inf") or classes < 2:
-        raise ValueError(f"alpha={alpha}, classes={classes}: alpha is positive and finite, and classes at least 2")
+def _check(alpha: Any, classes: Any) -> None:
+    positive(alpha=alpha)
+    whole(2, classes=classes)

@@ -1,5 +1,6 @@
 """One data set for all sources: Grain shuffles, slices, pads and batches by the step alone."""
 
+import operator
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from jtl import checked
 from jtl.data.processes import processes
 from jtl.typing import Batch
 
@@ -221,7 +223,8 @@ class Dataset:
       process_count: likewise.
 
     Raises:
-      ValueError: for a batch size that is not positive, that the processes cannot share, or that leaves no step.
+      ValueError: for a batch size that is no integer of at least 1, that the processes cannot share, or that leaves no
+        step.
 
     Example:
       >>> import numpy as np, jtl
@@ -240,10 +243,8 @@ class Dataset:
     process_count: int | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
+        checked.whole(1, batch_size=self.batch_size)
+        checked.whole(0, seed=self.seed)
         if self.source.size < 1:
             raise ValueError("the data set has no examples")
         if len(self) == 0:
@@ -278,7 +279,7 @@ class Dataset:
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         # Read here and not by Grain, which adds a note on its own filters to every ValueError of a file.
-        rows = self._rows[int(step)]
+        rows = self._rows[operator.index(step)]
         examples = np.array([row[0] for row in rows])
         draws = [(self.seed, epoch, position) for _, epoch, position, _ in rows]
         return {**self.source.read(examples, draws), "mask": np.array([row[3] for row in rows])}

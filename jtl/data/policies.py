@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jtl.checked import whole
 from jtl.data.appearance import LUMA
 from jtl.data.augment import Augment
 from jtl.data.geometry import Composed, Geometric, images_only
@@ -41,8 +42,10 @@ def rand_augment(operations: int = 2, magnitude: int = 9, bins: int = 31) -> Aug
     Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search space, 2019, arXiv
     1909.13719.
     """
-    if operations < 1 or bins < 2 or not 0 <= magnitude < bins:
-        raise ValueError(f"operations={operations}, magnitude={magnitude}, bins={bins}: at least 1, in [0, bins), 2")
+    whole(1, operations=operations)
+    whole(2, bins=bins)
+    if not 0 <= magnitude < bins:
+        raise ValueError(f"magnitude={magnitude}: lies in [0, bins), and bins={bins}")
 
     def one(key: Key, shape: tuple[int, ...]) -> tuple[Any, Any]:
         of_name, of_sign = jax.random.split(key)
@@ -72,8 +75,7 @@ def trivial_augment(bins: int = 31) -> Augment:
 
     Müller and Hutter, TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation, 2021, arXiv 2103.10158.
     """
-    if bins < 2:
-        raise ValueError(f"bins={bins}: the ranges are divided into at least 2 steps")
+    whole(2, bins=bins)
 
     def one(key: Key, shape: tuple[int, ...]) -> tuple[Any, Any]:
         of_name, of_size, of_sign = jax.random.split(key, 3)

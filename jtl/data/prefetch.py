@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jtl.checked import whole
 from jtl.data.error_notes import noted
 from jtl.data.thread_settings import settings_here
 
@@ -38,7 +39,7 @@ def prefetch(
       threads: how many batches are read at once.
 
     Raises:
-      ValueError: if ahead or threads is less than 1, or start_step is negative.
+      ValueError: where ahead or threads is no integer of at least 1, or start_step is negative.
 
     Example:
       >>> import numpy as np, jtl
@@ -46,9 +47,9 @@ def prefetch(
       >>> [batch["x"].tolist() for batch in jtl.data.prefetch(data, stop_step=2)]
       [[[0.0], [1.0]], [[2.0], [3.0]]]
     """
-    if ahead < 1 or threads < 1 or start_step < 0:
-        raise ValueError(f"need ahead >= 1, threads >= 1, start_step >= 0; got {ahead}, {threads}, {start_step}")
-
+    whole(1, ahead=ahead, threads=threads)
+    if start_step < 0:
+        raise ValueError(f"start_step={start_step}: must be at least 0")
     settings = settings_here()
 
     def load(step: int) -> Any:

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from jtl.checked import whole
+
 
 def processes(index: int | None, count: int | None) -> tuple[int, int]:
     """The index and the number of processes: as given, or jax's where neither is given.
 
     Raises:
-      ValueError: for one without the other, or an index that no process has.
+      ValueError: for one without the other, what is no integer, or an index that no process has.
     """
     if (index is None) != (count is None):
         raise ValueError("give process_index and process_count together, or neither")
@@ -15,7 +17,9 @@ def processes(index: int | None, count: int | None) -> tuple[int, int]:
         import jax  # asked only now: a program may call jax.distributed.initialize after it made its data
 
         return jax.process_index(), jax.process_count()
-    if not 0 <= index < count:
+    whole(0, process_index=index)
+    whole(1, process_count=count)
+    if index >= count:
         raise ValueError(f"process_index is {index}; with {count} processes it must be in [0, {count})")
     return index, count
 

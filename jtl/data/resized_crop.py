@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jtl.checked import whole
 from jtl.data.geometry import Geometric, images_only
 from jtl.typing import Key
 
@@ -29,7 +30,8 @@ def resized_crop(
       ratio: smallest and largest width by height.
 
     Raises:
-      ValueError: for a size below 1, or bounds that are not positive and in order, or an area above 1.
+      ValueError: for a size that is no integer of at least 1, bounds that are not positive and in order, or an area
+        above 1.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -37,8 +39,7 @@ def resized_crop(
       >>> augment(jax.random.key(0), np.zeros((2, 32, 24, 3), np.uint8)).shape
       (2, 16, 16, 3)
     """
-    if size < 1:
-        raise ValueError(f"size={size}: give at least 1 pixel")
+    whole(1, size=size)
     if not 0 < area[0] <= area[1] <= 1:
         raise ValueError(f"area={area}: give the smallest and the largest share of the image, in (0, 1]")
     if not 0 < ratio[0] <= ratio[1] < float("inf"):
@@ -47,7 +48,7 @@ def resized_crop(
     def draw(key: Key, x: Any) -> Int[Array, "batch 4"]:
         images_only(x)
         height, width = x.shape[1:3]
-        whole = jnp.asarray(_middle(height, width, ratio))
+        middle = jnp.asarray(_middle(height, width, ratio))
 
         def one(key: Key) -> Array:
             keys = jax.random.split(key, 3)
@@ -59,7 +60,7 @@ def resized_crop(
             chosen = sides[jnp.argmax(fit)]
             room = jnp.maximum(jnp.array([height, width]) - chosen + 1, 1)
             at = jax.random.randint(keys[2], (2,), 0, room)
-            return jnp.where(fit.any(), jnp.concatenate([at, chosen]), whole)
+            return jnp.where(fit.any(), jnp.concatenate([at, chosen]), middle)
 
         return jax.vmap(one)(jax.random.split(key, len(x)))
 

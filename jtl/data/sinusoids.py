@@ -22,12 +22,16 @@ def sample_sinusoids(keys: PRNGKey[Array, " tasks"], *, shot: int, query: int) -
     Returns:
       {"support": {"x": [tasks, shot, 1], "y": [tasks, shot, 1]}, "query": likewise}, float32.
 
+    Raises:
+      ValueError: for numbers that are no integers of at least 1.
+
     Example:
       >>> import jax, jtl
       >>> tasks = jtl.data.sample_sinusoids(jax.random.split(jax.random.key(0), 3), shot=5, query=10)
       >>> tasks["support"]["x"].shape, tasks["query"]["y"].shape
       ((3, 5, 1), (3, 10, 1))
     """
+    whole(1, shot=shot, query=query)
 
     def one(key: Key) -> Batch:
         a, p, x = jax.random.split(key, 3)
@@ -74,7 +78,7 @@ class sinusoids(Drawn):
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
-        whole(1, shot=shot, query=query)
+        whole(1, shot=shot, query=query)  # at once, not when the first batch is drawn
 
         def draw(keys: Array, source: None) -> Batch:
             del source

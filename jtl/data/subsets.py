@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jtl.checked import whole
 from jtl.data.pipeline import Dataset, Source
 
 
@@ -60,9 +61,9 @@ def split(
 
     Raises:
       TypeError: for another kind of data.
-      ValueError: for shares that are not positive or leave nothing to train on, labels or groups of another length, a
-        class or groups too few to be in every part, a class that groups leave out of training; for balanced data, and
-        data whose labels cannot be seen.
+      ValueError: for shares that are not positive or leave nothing to train on, a seed that is no integer of at least
+        0, labels or groups of another length, a class or groups too few to be in every part, a class that groups leave
+        out of training; for balanced data, and data whose labels cannot be seen.
 
     Example:
       >>> import numpy as np, jtl
@@ -75,13 +76,14 @@ def split(
     wanted = dict(shares)
     if not wanted or "train" in wanted or not all(s > 0 for s in wanted.values()) or not sum(wanted.values()) < 1:
         raise ValueError(f"shares={wanted}: positive numbers below 1 together, of other parts than 'train'")
+    whole(0, seed=seed)
     draw = np.random.default_rng(seed)
     y = _one_each(_labels(data.source) if labels is None else labels, data.size, "labels")
     if groups is not None:
         marks = _one_each(groups, data.size, "groups")
-        whole = [np.flatnonzero(marks == value) for value in dict.fromkeys(marks.tolist())]
-        _enough(f"there are {len(whole)} groups", len(whole), wanted)
-        taken = dealt(whole, wanted, draw)
+        found = [np.flatnonzero(marks == value) for value in dict.fromkeys(marks.tolist())]
+        _enough(f"there are {len(found)} groups", len(found), wanted)
+        taken = dealt(found, wanted, draw)
         absent = sorted(set(y.tolist()) - set(y[taken["train"]].tolist()))
         if absent:
             raise ValueError(

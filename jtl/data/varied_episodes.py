@@ -133,7 +133,7 @@ def sample_varied(
     within_groups: bool = False,
     augment: Augment | None = None,
 ) -> Batch:
-    """Episodes with one key each; pure, to be jitted. See `varied_episodes`, which checks the arguments.
+    """Episodes with one key each; pure, to be jitted. `varied_episodes` checks too whether the source has so many.
 
     Args:
       keys: one a task, [tasks].
@@ -159,6 +159,7 @@ def sample_varied(
       ((4, 3), (4, 6, 2))
     """
     (least, ways), (few, shots) = _range("way", way), _range("shot", shot)
+    checked.whole(1, query=query, largest=largest)
     source = jax.tree.map(jnp.asarray, source)  # arrays of the host cannot be indexed by what is drawn
 
     def one(key: Key) -> Batch:

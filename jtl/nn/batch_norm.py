@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl import ops
+from jtl.checked import within
 
 
 class BatchNorm(nn.Module):
@@ -30,6 +31,11 @@ class BatchNorm(nn.Module):
     momentum: float = 0.1
     eps: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    def __post_init__(self):
+        super().__post_init__()
+        within("[0, 1]", momentum=self.momentum)
+        within("[0, inf)", eps=self.eps)
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch *positions channels"], train: bool) -> Array:

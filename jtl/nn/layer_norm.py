@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import within
+
 
 class LayerNorm(nn.Module):
     """`y = γ (x − μ) / √(σ² + ε) + β`, mean and variance over the last axis of each row, in float32 at least.
@@ -22,6 +24,10 @@ class LayerNorm(nn.Module):
     """
 
     eps: float = 1e-6
+
+    def __post_init__(self):
+        super().__post_init__()
+        within("[0, inf)", eps=self.eps)
 
     @nn.compact
     def __call__(self, x: Float[Array, "*dims channels"]) -> Float[Array, "*dims channels"]:

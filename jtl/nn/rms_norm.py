@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import within
+
 
 class RMSNorm(nn.Module):
     """`y = γ x / √(mean(x²) + ε)`, the mean over the last axis of each row, in float32 at least.
@@ -16,6 +18,10 @@ class RMSNorm(nn.Module):
     """
 
     eps: float = 1e-6
+
+    def __post_init__(self):
+        super().__post_init__()
+        within("[0, inf)", eps=self.eps)
 
     @nn.compact
     def __call__(self, x: Float[Array, "*dims channels"]) -> Float[Array, "*dims channels"]:

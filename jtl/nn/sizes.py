@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeVar
 
+from jtl.checked import whole, within
+
 _Word = TypeVar("_Word", bound=str)
 
 
@@ -45,13 +47,12 @@ def one_of(name: str, value: _Word, known: Collection[str]) -> _Word:
 
 
 def check_size(size: Size, **rates: float) -> None:
-    """Refuses heads that do not divide the width, and rates that are no probability.
+    """Refuses measures that are no integers of at least 1, heads that do not divide the width, and no probabilities.
 
     Raises:
       ValueError: naming it and its value.
     """
+    whole(1, **size._asdict())
     if size.width % size.heads:
         raise ValueError(f"width={size.width} is no multiple of heads={size.heads}")
-    for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+    within("[0, 1)", **rates)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jtl.checked import whole
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.sizes import Size, check_size
 from jtl.nn.text_inputs import beyond, refuse
@@ -44,6 +45,9 @@ class TextTower(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         check_size(self.size, attention_dropout=self.attention_dropout)
+        whole(1, vocabulary=self.vocabulary, positions=self.positions)
+        if self.projection is not None:
+            whole(1, projection=self.projection)
 
     @nn.compact
     def __call__(self, x: dict[str, Any], train: bool) -> dict[str, Array]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jtl.checked import whole, within
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.layers import Conv, check_images
 from jtl.nn.sizes import Size, check_size
@@ -18,11 +19,12 @@ from jtl.ops import row_major
 
 
 def check_grid(image: int, patch: int) -> None:
-    """Refuses patches that do not fill the image.
+    """Refuses what is no integer of at least 1, and patches that do not fill the image.
 
     Raises:
       ValueError: naming both.
     """
+    whole(1, image=image, patch=patch)
     if image % patch:
         raise ValueError(f"image={image} is no multiple of patch={patch}")
 
@@ -78,6 +80,11 @@ class VisionTransformer(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         check_size(self.size, dropout=self.dropout, attention_dropout=self.attention_dropout, drop_path=self.drop_path)
+        whole(0, registers=self.registers)
+        if self.projection is not None:
+            whole(1, projection=self.projection)
+        if self.layer_scale is not None:
+            within("(-inf, inf)", layer_scale=self.layer_scale)
         if self.image < self.patch:
             raise ValueError(f"image={self.image} holds no patch of patch={self.patch}")
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jtl.model import Model, Variables
 from jtl.params import flatten, unflatten
+from jtl.paths import local
 from jtl.peft.attach import Adapter, attach
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
 from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
@@ -42,13 +43,13 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the outputs is cut.
 
     Args:
-      directory: holds `adapter_config.json` and `adapter_model.safetensors`.
+      directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
       pretrained: of `jtl.load`; the names are those of transformers' network, or of timm's.
 
     Raises:
       ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
         name or shape the network has no place for, NaN, and for VeRA saved without its random matrices
-        (`save_projection=False`), which torch alone could draw.
+        (`save_projection=False`), which torch alone could draw; for the address of an object store.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -70,7 +71,7 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
       >>> print(jtl.peft.summary(jtl.peft.load(folder / "adapter", pretrained).variables))
       1 adapted modules, 48 adapter parameters, 0.025 of all 1942
     """
-    folder = Path(directory)
+    folder = local(directory, "directory")
     config = read_json(folder / CONFIG, dict)
     if config is None:
         raise ValueError(f"{folder / CONFIG}: there is no such file")
@@ -135,7 +136,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     Raises:
       ValueError: for an adapter without a PEFT counterpart, parameters of the backbone beside the adapters that are not
         those of `pretrained` and would be lost, a network that has neither a head nor logits, and adapters
-        of one layer of PEFT that differ where it has one value, as OFT's.
+        of one layer of PEFT that differ where it has one value, as OFT's; for the address of an object store.
 
     Example:
       >>> import jtl
@@ -143,6 +144,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     """
     from safetensors.numpy import save_file
 
+    folder = local(directory, "directory")
     if not adapter.config:
         raise ValueError("this adapter has no counterpart in PEFT; save its parameters with jtl.Checkpoints")
     check_names(pretrained)
@@ -160,7 +162,6 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
             head = export({"head": variables.params["head"]}, table_of(pretrained))
             tensors |= {f"{PREFIX}{name}": np.ascontiguousarray(value) for name, value in head.items()}
             config["modules_to_save"] = sorted({name.rpartition(".")[0] for name in head})
-    folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))

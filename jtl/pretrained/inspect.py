@@ -34,7 +34,7 @@ class Fit(NamedTuple):
       name: of the network; "" where a `config.json` describes it.
       named: tensors of the file that have a name of it.
       absent: parameters of it that the file has not, head aside; None where shapes were not looked at.
-      misfits: tensors of another shape.
+      mismatched: tensors of another shape.
     """
 
     family: str
@@ -43,7 +43,7 @@ class Fit(NamedTuple):
     name: str
     named: int
     absent: int | None = None
-    misfits: int | None = None
+    mismatched: int | None = None
 
 
 class _Hits(NamedTuple):
@@ -115,12 +115,12 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
     family = f"{best.family}, by the names of {best.naming}"
     network = f", {best.name}" if best.name else " of its config.json"
     told = f"{best.named} of {len(tensors)} tensors have a name of {family}{network}"
-    if best.misfits == 0 and best.absent == 0 and best.named == len(tensors):
+    if best.mismatched == 0 and best.absent == 0 and best.named == len(tensors):
         arch = f", arch={best.name!r}" if best.name else ""
         return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})"]
     said = [told]
-    if best.misfits is not None and best.absent is not None:
-        said.append(f"{best.misfits} have another shape than there, {best.absent} of its parameters are absent")
+    if best.mismatched is not None and best.absent is not None:
+        said.append(f"{best.mismatched} have another shape than there, {best.absent} of its parameters are absent")
     others = dict.fromkeys(f.name or f.family for f in found[1:4])
     return ["; ".join(said), *([f"Next: {', '.join(others)}"] if others else [])]
 
@@ -151,9 +151,9 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
     looked = []
     for fit in alike[:TRIED]:
         looked.append(_with_shapes(fit, tensors))
-        if not looked[-1].misfits and not looked[-1].absent:
+        if not looked[-1].mismatched and not looked[-1].absent:
             break
-    looked.sort(key=lambda fit: (fit.misfits or 0) + (fit.absent or 0))
+    looked.sort(key=lambda fit: (fit.mismatched or 0) + (fit.absent or 0))
     seen = {fit.name for fit in looked}
     return looked + [fit for *_, fit in ranked if fit.name not in seen]
 
@@ -172,8 +172,8 @@ def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:
     wanted = outline(family, fit.config)
     given = _given(tensors, tables(family, fit.config)[fit.naming])
     body = {path: shape for path, shape in given.items() if not path.startswith("head/")}
-    misfits = sum(wanted.get(path) != shape for path, shape in body.items())
-    return fit._replace(absent=sum(path not in body for path in wanted), misfits=misfits)
+    mismatched = sum(wanted.get(path) != shape for path, shape in body.items())
+    return fit._replace(absent=sum(path not in body for path in wanted), mismatched=mismatched)
 
 
 def _given(tensors: Tensors, rules: Sequence[Rule]) -> Mapping[str, Any]:

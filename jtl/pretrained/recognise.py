@@ -274,7 +274,7 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
     names = list(names)
     found: dict[str, int] = {}
     for kind, table in tables.items():
-        found[kind] = _known(names, table)
+        found[kind] = Rules(table).known(names)
         if found[kind] == len(names):
             break  # no other matches more
     kind = max(found, key=found.__getitem__)
@@ -293,9 +293,9 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 
     None where fewer than half of those that begin so have one.
     """
-    begun, names = beginnings(names), names[:LOOKED]
+    begun, names, rules = beginnings(names), names[:LOOKED], Rules(table)
     found = {
-        prefix: _known([name.removeprefix(prefix) for name in names if name.startswith(prefix)], table)
+        prefix: rules.known(name.removeprefix(prefix) for name in names if name.startswith(prefix))
         for prefix, _ in begun.most_common(PREFIXES)
     }
     best = max(found, key=found.__getitem__, default="")
@@ -305,12 +305,6 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 def beginnings(names: Sequence[str]) -> Counter[str]:
     """How many of the first names begin with "module.", "module.encoder.", ..."""
     return Counter(name[: dot.end()] for name in names[:LOOKED] for dot in islice(re.finditer(r"\.", name), DEPTH))
-
-
-def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
-    """The number of names that have a rule."""
-    rules = Rules(table)
-    return sum(rules.first(name) is not None for name in names)
 
 
 def _near(names: Iterable[str]) -> str:

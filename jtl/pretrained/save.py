@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,10 +27,11 @@ from jtl.pretrained.head import WORD, read_of, with_reads
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import OWN, architecture, tables
 from jtl.pretrained.recognise import of_processor, preprocessing_of
-from jtl.pretrained.swap import CannotSwap, replace_folder
+from jtl.replace import CannotSwap, replace_file, replace_folder
 from jtl.weights.formats.hub import PROMPTS
 from jtl.weights.formats.orbax import newest
 from jtl.weights.formats.read import NAMES
+from jtl.weights.formats.sealed import checksum
 from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rule
 
@@ -153,9 +153,7 @@ def save_description(folder: Path, pretrained: Pretrained) -> None:
         copy(pretrained.tokenizer, folder)
     for name, text in texts.items():
         if not (folder / name).is_file():
-            fresh = folder / f"{name}.new"
-            fresh.write_text(text, encoding="utf-8")
-            os.replace(fresh, folder / name)
+            replace_file(folder / name, text.encode())
 
 
 def _no_classes(family: Family) -> str | None:
@@ -309,10 +307,6 @@ def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:
 def _sum(path: Path) -> int | None:
     """A checksum of a file; None where it is gone."""
     try:
-        with path.open("rb") as file:
-            found = 0
-            while part := file.read(1 << 20):
-                found = zlib.crc32(part, found)
-            return found
+        return checksum(path)[1]
     except FileNotFoundError:
         return None

@@ -1,7 +1,7 @@
 """Names of tensors without what wrappers of modules add: `torch.compile`, FSDP, DataParallel."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.lazy_tensors import Tensors
@@ -27,15 +27,11 @@ def unwrapped(tensors: Tensors, table: Sequence[Rule] = ()) -> Tensors:
     tensors = _without(tensors, _NEVER_OWN)
     if not table or not any(map(_MODULE.search, tensors)):
         return tensors
+    rules = Rules(table)
     plain = {_MODULE.sub("", name) for name in tensors}
-    if len(plain) < len(tensors) or _known(plain, table) <= _known(tensors, table):
+    if len(plain) < len(tensors) or rules.known(plain) <= rules.known(tensors):
         return tensors
     return _without(tensors, _MODULE)
-
-
-def _known(names: Iterable[str], table: Sequence[Rule]) -> int:
-    rules = Rules(table)
-    return sum(rules.first(name) is not None for name in names)
 
 
 def _without(tensors: Tensors, words: re.Pattern[str]) -> Tensors:

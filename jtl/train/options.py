@@ -3,14 +3,12 @@
 import functools
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jtl.checked import integer
+from jtl.checked import integer, real
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -78,8 +76,7 @@ def of_step(microbatch: Any, dtype: Any, clip: Any, ema: Any, frozen: Any) -> No
 
 
 def _number(value: Any, name: str) -> None:
-    scalar = isinstance(value, Real) or (isinstance(value, np.ndarray | jax.Array) and value.ndim == 0)
-    if isinstance(value, bool) or not scalar:
+    if not real(value):
         raise TypeError(f"{name}={value!r} is of type {type(value).__name__}: give a number")
 
 

@@ -1,7 +1,6 @@
 """Records of a run's metrics: JSON lines, TensorBoard."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jtl.extras import NotInstalled
 from jtl.paths import local
+from jtl.replace import replace_file
 
 
 @runtime_checkable
@@ -43,10 +43,8 @@ class JsonLines:
         """Opens the file behind the rows up to this step."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_json_lines(self.path) if row["step"] <= step] if self.path.exists() else []
-        fresh = self.path.with_name(self.path.name + ".new")
         with _named(self.path):
-            fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(fresh, self.path)
+            replace_file(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115  (closed by close)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:

@@ -64,7 +64,7 @@ def v2(*measures):
         (lambda: backbones.vgg(11, dropout=1.0), "dropout=1.0"),
         (lambda: backbones.alexnet(widths=(8, 8)), r"widths=\(8, 8\)"),
         (lambda: unwrap(backbones.efficientnet)("b8"), "size='b8': give one of"),
-        (lambda: backbones.efficientnet((0, 1)), "factors must be positive"),
+        (lambda: backbones.efficientnet((0, 1)), "width=0: must be positive"),
         (lambda: unwrap(backbones.efficientnet)("b0", padding="half"), "padding='half'"),
         (lambda: unwrap(backbones.efficientnet_v2)("b4"), "size='b4': give one of"),
         (lambda: unwrap(backbones.efficientnet_v2)("s", padding="half"), "padding='half': give 'torch' or 'same'"),

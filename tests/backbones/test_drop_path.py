@@ -108,7 +108,7 @@ def test_a_dropped_branch_leaves_the_shortcut_of_its_example():
     "made", [backbones.resnet18, backbones.mobilenet_v2, lambda **options: backbones.mobilenet_v3("small", **options)]
 )
 def test_a_probability_outside_its_range_raises(made):
-    with pytest.raises(ValueError, match=r"drop_path=1\.0: the probability lies in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"drop_path=1\.0: must be a number in \[0, 1\)"):
         made(drop_path=1.0)
 
 

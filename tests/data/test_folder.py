@@ -79,7 +79,7 @@ def test_faults_of_the_structure_are_raised_at_once(root, tmp_path):
             data.folder(root, batch_size=1, **{"size": 4, **options})
 
     refused("give either size or transform", size=None)
-    refused("size is 0; give at least 1 pixel", size=0)
+    refused("size=0: must be an integer of at least 1", size=0)
     refused("class 'ants' is there 2 times", classes=["ants", "bees", "ants"])
     (root / "ants" / "z.png").symlink_to(root / "gone.png")
     refused("z.png' is a link to '.*gone.png', which is not there")

@@ -71,8 +71,8 @@ def test_the_processes_rows_together_are_the_global_batch(count):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 4, "seed": -1}, "seed is -1"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 4, "seed": -1}, "seed=-1"),
         ({"batch_size": 20, "drop_last": True}, "10 examples are fewer than batch_size 20"),
         ({"batch_size": 4, "process_index": 3, "process_count": 2}, "process_index is 3"),
         ({"batch_size": 5, "process_index": 0, "process_count": 2}, "batch_size 5 does not divide by 2"),

@@ -99,7 +99,7 @@ def test_closing_early_ends_the_threads_and_reads_no_further():
     assert max(read) <= 3
 
 
-@pytest.mark.parametrize("options", [{"ahead": 0}, {"threads": 0}, {"start_step": -1}])
-def test_bad_options(options):
-    with pytest.raises(ValueError, match="need ahead >= 1"):
-        data.prefetch([], **options)
+@pytest.mark.parametrize(("name", "value"), [("ahead", 0), ("threads", 0), ("start_step", -1)])
+def test_bad_options(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: must be"):
+        data.prefetch([], **{name: value})

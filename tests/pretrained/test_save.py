@@ -14,13 +14,13 @@ from loading import channels_first, close, images
 from PIL import Image
 from safetensors.numpy import load_file
 
+from jtl import replace
 from jtl.methods.finetune.finetune import finetune, predictor
 from jtl.model import Variables
 from jtl.preprocess.image import Preprocessing
-from jtl.pretrained import swap
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
-from jtl.pretrained.swap import CannotSwap
+from jtl.replace import CannotSwap
 from jtl.train.step import make_step
 from jtl.weights import WeightNameError
 
@@ -284,9 +284,9 @@ def test_the_old_network_or_the_new_one_is_there_at_any_time(exchange, tmp_path,
         return watching
 
     if exchange:
-        monkeypatch.setattr(swap, "_exchange", watched(swap._exchange))
+        monkeypatch.setattr(replace, "_exchange", watched(replace._exchange))
     else:  # between its two renames the folder is away, and returns where the second fails
-        monkeypatch.setattr(swap, "_exchange", lambda *_: False)
+        monkeypatch.setattr(replace, "_exchange", lambda *_: False)
     with monkeypatch.context() as during:
         for name in ("fsync", "link"):
             during.setattr(os, name, watched(getattr(os, name)))
@@ -310,7 +310,7 @@ def test_a_failed_second_rename_returns_the_old_network(tmp_path, monkeypatch):
             raise PermissionError("not allowed")
         rename(source, target)
 
-    monkeypatch.setattr(swap, "_exchange", lambda *_: False)
+    monkeypatch.setattr(replace, "_exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", refused)
     monkeypatch.setattr("jtl.pretrained.save._in_place", lambda *_: pytest.fail("as it should"))
     with pytest.raises(pytest.fail.Exception, match="as it should"):

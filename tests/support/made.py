@@ -122,3 +122,11 @@ def listed_photos(root: Path) -> None:
 def files(path: Path) -> dict[str, bytes]:
     """The files of a folder by name."""
     return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def blobs(examples=60, width=5, classes=3, seed=0):
+    """Features [examples, width] around one centre a class, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, examples)
+    centres = rng.normal(size=(classes, width))
+    return (centres[y] + rng.normal(size=(examples, width))).astype(np.float32), y

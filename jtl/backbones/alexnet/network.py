@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import HiddenLayers
 from jtl.nn.layers import Conv, check_images
@@ -44,8 +45,7 @@ def alexnet(*, widths: Sequence[int] = (64, 192, 384, 256, 256), hidden: int = 4
     """
     if len(widths) != len(_LAYERS) or any(width < 1 for width in widths):
         raise ValueError(f"widths={tuple(widths)}: give the channels of {len(_LAYERS)} convolutions")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+    within("[0, 1)", dropout=dropout)
     return from_linen(_AlexNet(tuple(widths), hidden, dropout))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jtl.backbones.bit import names as maps
-from jtl.backbones.bit.network import bit
+from jtl.backbones.bit.network import DEPTHS, bit
 from jtl.backbones.config import Config, Depths, DropRate, Whole, Widths, read
 from jtl.backbones.family import Family, changed, picture
 from jtl.model import Model
@@ -13,7 +13,6 @@ from jtl.nn.conv_blocks import rounded
 from jtl.preprocess.image import HALF, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
-_DEPTHS = {"50": [3, 4, 6, 3], "101": [3, 4, 23, 3], "152": [3, 8, 36, 3]}
 _WORDS = {name: name for name in ("channels", "stem_chs", "drop_path_rate")} | {"in_chans": "num_channels"}
 
 
@@ -41,8 +40,8 @@ def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     found = re.fullmatch(r"resnetv2_(50|101|152)x(\d)_bit", name)
     if not found:
         return None
-    depth, factor = found[1], int(found[2])
-    config = {"depths": _DEPTHS[depth], "channels": [256, 512, 1024, 2048], "stem_chs": 64}
+    depth, factor = int(found[1]), int(found[2])
+    config = {"depths": list(DEPTHS[depth]), "channels": [256, 512, 1024, 2048], "stem_chs": 64}
     config = changed(config, changes, _WORDS)
     # transformers has no factor.
     widths = [rounded(width * factor) for width in read(Widths, "channels", config.pop("channels"))]

@@ -6,13 +6,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import whole, within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import rounded
 from jtl.nn.layers import Conv, DropPath, check_images, drop_path_rates
 from jtl.nn.pooling import max_pool
 from jtl.ops import computed_once
 
-_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _STANDARD = 1e-8  # ε of the kernels' variance
 
 
@@ -55,15 +56,13 @@ def bit(
     Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019, arXiv 1903.10520.
     """
     if isinstance(depth, int):
-        if depth not in _DEPTHS:
-            raise ValueError(f"depth={depth}: give one of {sorted(_DEPTHS)}, or (blocks, channels) of each stage")
-        depth = [(blocks, 256 << i) for i, blocks in enumerate(_DEPTHS[depth])]
+        if depth not in DEPTHS:
+            raise ValueError(f"depth={depth}: give one of {sorted(DEPTHS)}, or (blocks, channels) of each stage")
+        depth = [(blocks, 256 << i) for i, blocks in enumerate(DEPTHS[depth])]
     if not depth or any(blocks < 1 or width < 1 for blocks, width in depth):
         raise ValueError(f"depth={depth}: each stage has at least one block and one channel")
-    if factor < 1 or stem < 1 or groups < 1:
-        raise ValueError(f"factor={factor}, stem={stem}, groups={groups}: give at least 1 of each")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    whole(1, factor=factor, stem=stem, groups=groups)
+    within("[0, 1)", drop_path=drop_path)
     stages = tuple((blocks, rounded(width * factor)) for blocks, width in depth)
     first = rounded(stem * factor)
     for width in (first, *(width for _, width in stages), *(rounded(width / 4) for _, width in stages)):

@@ -5,6 +5,7 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Float
 
+from jtl.checked import whole
 from jtl.model import Model, from_linen
 from jtl.nn.sizes import Size, one_of
 from jtl.nn.text_tower import TextTower
@@ -115,6 +116,8 @@ def clip_text(
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """
+    if end is not None:
+        whole(0, end=end)
     net = TextTower(
         size,
         vocabulary,

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.layers import Conv, DropPath, check_images, drop_path_rates
@@ -69,8 +70,7 @@ def convnext(
     stages = _SIZES[size] if isinstance(size, str) else tuple((blocks, width) for blocks, width in size)
     if not stages or any(blocks < 1 or width < 1 for blocks, width in stages):
         raise ValueError(f"size={size!r}: each stage has at least one block and one channel")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    within("[0, 1)", drop_path=drop_path)
     if overlap is not None and (overlap < 1 or patch != 4):
         raise ValueError(
             f"overlap={overlap}, patch={patch}: give at least one channel, and patch=4, the steps of the two"

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.checked import positive, within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, InvertedResidual, Padding, Squeeze, Style, by_resolution, rounded
 from jtl.nn.layers import check_images
@@ -100,12 +101,10 @@ def efficientnet(
     if isinstance(size, str) and size not in SCALES:
         raise ValueError(f"size={size!r}: give one of {list(SCALES)}, or factors on channels and blocks")
     width, depth = SCALES[size] if isinstance(size, str) else size
-    if not (width > 0 and depth > 0):
-        raise ValueError(f"size={size!r}: factors must be positive")
+    positive(width=width, depth=depth)
     if isinstance(padding, str) and padding not in ("torch", "same"):
         raise ValueError(f"padding={padding!r}: give 'torch', 'same' or numbers of blocks")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    within("[0, 1)", drop_path=drop_path)
     pads = padding if isinstance(padding, str) else tuple(padding)
     scaled = tuple(
         stage._replace(channels=rounded(stage.channels * width), repeats=math.ceil(stage.repeats * depth))

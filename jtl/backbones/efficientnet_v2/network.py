@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, FusedResidual, InvertedResidual, Padding, Squeeze, Style, by_resolution
 from jtl.nn.layers import check_images
@@ -119,8 +120,7 @@ def efficientnet_v2(
             raise ValueError(f"expansion={stage.expansion}: it is 1 in blocks of the kind 'conv', which do not project")
     if padding not in ("torch", "same"):
         raise ValueError(f"padding={padding!r}: give 'torch' or 'same'")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    within("[0, 1)", drop_path=drop_path)
     pad = "SAME" if padding == "same" else None
     return from_linen(_EfficientNetV2(measures, pad, Style(nn.silu, eps, momentum), drop_path))
 

@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.checked import whole
 from jtl.model import Model, from_linen
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.sizes import Size, check_size, sized
@@ -73,8 +74,7 @@ def gpt2(
     """
     size = sized(size, _SIZES)
     check_size(size, embedding_dropout=embedding_dropout, dropout=dropout, attention_dropout=attention_dropout)
-    if vocabulary < 1 or positions < 1:
-        raise ValueError(f"vocabulary={vocabulary}, positions={positions}: give at least 1 of each")
+    whole(1, vocabulary=vocabulary, positions=positions)
     return from_linen(
         _Gpt2(size, vocabulary, positions, eps, embedding_dropout, dropout, attention_dropout, tied, causal)
     )

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import positive
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, Style
 from jtl.nn.layers import check_images
@@ -91,8 +92,7 @@ def inception_v3(
 
     Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2015, arXiv 1512.00567.
     """
-    if not width > 0:
-        raise ValueError(f"width={width}: give a positive factor")
+    positive(width=width)
     if len(depths) != 3 or not all(1 <= depth <= len(stage) for depth, stage in zip(depths, STAGES, strict=True)):
         raise ValueError(f"depths={tuple(depths)}: give up to {tuple(map(len, STAGES))}, and at least 1 of each")
     stages = tuple(stage[:depth] for stage, depth in zip(STAGES, depths, strict=True))

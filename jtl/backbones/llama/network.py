@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jtl.checked import whole
 from jtl.model import Model, from_linen
 from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.layers import Dense
@@ -100,8 +101,7 @@ def llama(
     head = width // size.heads
     if head % 2 or head < 2:
         raise ValueError(f"heads of width {head} cannot be rotated, which takes an even width: change width or heads")
-    if vocabulary < 1:
-        raise ValueError(f"vocabulary={vocabulary}: give at least 1")
+    whole(1, vocabulary=vocabulary)
     return from_linen(_Llama(size, vocabulary, rotary, parts, groups, head, eps, attention_dropout))
 
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jtl.checked import positive, within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, InvertedResidual, Style, by_resolution, rounded
 from jtl.nn.layers import check_images
@@ -53,12 +54,9 @@ def mobilenet_v2(
 
     Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, arXiv 1801.04381.
     """
-    if not width > 0:
-        raise ValueError(f"width={width}: must be positive")
-    if not depth > 0:
-        raise ValueError(f"depth={depth}: must be positive")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    positive(width=width)
+    positive(depth=depth)
+    within("[0, 1)", drop_path=drop_path)
     return from_linen(_MobileNetV2(width, depth, same_padding, Style(_relu6, eps, momentum), drop_path))
 
 

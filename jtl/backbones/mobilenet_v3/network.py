@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jtl.checked import positive, within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, HiddenLayers, InvertedResidual, Squeeze, Style, by_resolution, rounded
 from jtl.nn.layers import check_images
@@ -110,10 +111,8 @@ def mobilenet_v3(
     """
     if isinstance(size, str) and size not in ROWS:
         raise ValueError(f"size={size!r}: give one of {list(ROWS)}, or rows")
-    if not width > 0:
-        raise ValueError(f"width={width}: must be positive")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    positive(width=width)
+    within("[0, 1)", drop_path=drop_path)
     if scaling not in ("torchvision", "timm"):
         raise ValueError(f"scaling={scaling!r}: give 'torchvision' or 'timm'")
     name = size if isinstance(size, str) else "large"

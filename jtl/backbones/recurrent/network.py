@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.layers import Dense
 from jtl.nn.text_inputs import check_texts
@@ -76,8 +77,7 @@ def recurrent(
         raise ValueError(f"cell={cell!r}: give one of {list(_CELLS)}")
     if vocabulary < 1 or min(size) < 1:
         raise ValueError(f"vocabulary={vocabulary}, {size}: all are at least 1")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+    within("[0, 1)", dropout=dropout)
     return from_linen(_Recurrent(cell, size, vocabulary, bidirectional, dropout))
 
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jtl.backbones.resnet.blocks import Kind, Stage, Stem
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.layers import check_images, drop_path_rates
 
@@ -113,8 +114,7 @@ def resnet(
         )
     if groups < 1 or kind.inner(width) < 1:
         raise ValueError(f"groups={groups}, width_per_group={width_per_group}: no channels at width={width}")
-    if not 0 <= drop_path < 1:
-        raise ValueError(f"drop_path={drop_path}: the probability lies in [0, 1)")
+    within("[0, 1)", drop_path=drop_path)
     return from_linen(_ResNet(blocks, width, stem == "cifar", (first, second) if three else None, kind, drop_path))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jtl.checked import positive, within
 from jtl.model import Model, from_linen
 from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.layers import Conv, Dense, check_images, drop_path_rates
@@ -79,14 +80,13 @@ def swin(
     stages = tuple((blocks, heads) for blocks, heads in stages)
     if not stages or min(width, window, patch, *(number for stage in stages for number in stage)) < 1:
         raise ValueError(f"size={size!r}, window={window}, patch={patch}: give positive numbers for at least one stage")
+    positive(mlp_ratio=mlp_ratio)
     for i, (_, heads) in enumerate(stages):
         if width * 2**i % heads:
             raise ValueError(f"stage{i + 1}: width={width * 2**i} is no multiple of heads={heads}")
         if int(mlp_ratio * width) < 1:
             raise ValueError(f"mlp_ratio={mlp_ratio}: a perceptron has at least one hidden unit")
-    for name, rate in {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}.items():
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name}={rate}: the probability lies in [0, 1)")
+    within("[0, 1)", dropout=dropout, attention_dropout=attention_dropout, drop_path=drop_path)
     return from_linen(
         _Swin(width, stages, window, patch, full_windows, mlp_ratio, eps, dropout, attention_dropout, drop_path)
     )

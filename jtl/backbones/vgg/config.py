@@ -6,15 +6,14 @@ from typing import Annotated
 from jtl.backbones.config import Config, DropRate, Range, Whole, Widths
 from jtl.backbones.family import Family, by_preset, picture
 from jtl.backbones.vgg import names as maps
-from jtl.backbones.vgg.network import vgg
+from jtl.backbones.vgg.network import DEPTHS, vgg
 from jtl.preprocess.image import IMAGENET, Preprocessing
 from jtl.weights.mapping.rules import Rule
 
-_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _PRESETS = {
     f"vgg{depth}{suffix}": {"depths": depths, "batch_norm": bool(suffix)}
     for suffix in ("", "_bn")
-    for depth, depths in _DEPTHS.items()
+    for depth, depths in DEPTHS.items()
 }
 
 

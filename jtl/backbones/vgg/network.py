@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 
+from jtl.checked import within
 from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, HiddenLayers, Style
 from jtl.nn.layers import Conv, check_images
 from jtl.nn.pooling import max_pool, mean_to
 
-_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
 _SIDE = 7  # of the map that the first dense layer sees
 
@@ -50,15 +51,14 @@ def vgg(
     Simonyan and Zisserman, Very Deep Convolutional Networks, 2014, arXiv 1409.1556.
     """
     if isinstance(depth, int):
-        if depth not in _DEPTHS:
-            raise ValueError(f"depth={depth}: give one of {sorted(_DEPTHS)}, or (convolutions, channels) of each stage")
-        stages = tuple(zip(_DEPTHS[depth], _WIDTHS, strict=True))
+        if depth not in DEPTHS:
+            raise ValueError(f"depth={depth}: give one of {sorted(DEPTHS)}, or (convolutions, channels) of each stage")
+        stages = tuple(zip(DEPTHS[depth], _WIDTHS, strict=True))
     else:
         stages = tuple((count, width) for count, width in depth)
     if not stages or any(count < 1 or width < 1 for count, width in stages):
         raise ValueError(f"depth={depth}: each stage has at least one convolution and one channel")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: the probability lies in [0, 1)")
+    within("[0, 1)", dropout=dropout)
     return from_linen(_VGG(stages, batch_norm, hidden, dropout, momentum))
 
 

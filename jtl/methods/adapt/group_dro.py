@@ -59,7 +59,7 @@ def group_dro(
     Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, 2019, arXiv 1911.08731.
     """
     names = checked(domains)
-    if not rate > 0:
+    if not 0 < rate < jnp.inf:
         raise ValueError(f"rate={rate}: the rate of the weights must be positive")
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:

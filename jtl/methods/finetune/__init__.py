@@ -21,9 +21,9 @@ from jtl.methods.finetune.finetune import evaluation as evaluation
 from jtl.methods.finetune.finetune import finetune as finetune
 from jtl.methods.finetune.finetune import predictor as predictor
 from jtl.methods.finetune.l2_sp import l2_sp as l2_sp
-from jtl.methods.finetune.on_features import k_means as k_means
+from jtl.methods.finetune.nearest import k_means as k_means
+from jtl.methods.finetune.nearest import neighbours as neighbours
 from jtl.methods.finetune.on_features import logistic_regression as logistic_regression
-from jtl.methods.finetune.on_features import neighbours as neighbours
 from jtl.methods.finetune.on_features import ridge as ridge
 from jtl.methods.finetune.sentence_pairs import class_pairs as class_pairs
 from jtl.methods.finetune.sentence_pairs import sentence_pairs as sentence_pairs

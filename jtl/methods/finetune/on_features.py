@@ -1,4 +1,4 @@
-"""Classifiers on features that a frozen backbone gave: logistic regression, ridge, neighbours and k-means."""
+"""Linear classifiers on features that a frozen backbone gave: logistic regression and ridge."""
 
 import warnings
 from collections.abc import Sequence
@@ -33,20 +33,6 @@ class Linear(NamedTuple):
     def __call__(self, x: Float[ArrayLike, "batch width"]) -> Array:
         """Logits or predictions, [batch, outputs]."""
         return jnp.asarray(x) @ self.kernel + self.bias[None]
-
-
-class Clusters(NamedTuple):
-    """What k-means found.
-
-    Attributes:
-      centres: [k, width].
-      labels: [examples], the nearest centre of each example.
-      inertia: the sum of squared distances to it.
-    """
-
-    centres: Any
-    labels: Any
-    inertia: float
 
 
 def logistic_regression(
@@ -90,17 +76,17 @@ def logistic_regression(
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020,
     appendix A.3.
     """
-    x, y = _examples(x), _labels(y, classes)
+    x, y = checked_examples(x), checked_labels(y, classes)
     penalties = [float(p) for p in np.ravel(np.asarray(penalty))]
     if not penalties or not all(p > 0 and np.isfinite(p) for p in penalties):
         raise ValueError(f"penalty={penalty}: each penalty is positive and finite")
     if (len(penalties) > 1) != (validation is not None):
         raise ValueError(f"{len(penalties)} penalties, validation={'given' if validation else None}: give both or none")
-    _same_length(x, y)
+    check_lengths(x, y)
     held = None
     if validation is not None:
-        held = _examples(validation[0]), _labels(validation[1], classes)
-        _same_length(*held)
+        held = checked_examples(validation[0]), checked_labels(validation[1], classes)
+        check_lengths(*held)
     best: tuple[float, Any] = (-1.0, None)
     with jax.enable_x64(True):  # in float32 the logits are off by percents where λ is small against the features
         wide, rows = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(y))
@@ -189,8 +175,8 @@ def ridge(
 
     Hoerl and Kennard, Ridge Regression: Biased Estimation for Nonorthogonal Problems, 1970.
     """
-    x, y = _examples(x), _examples(y, "targets")
-    _same_length(x, y)
+    x, y = checked_examples(x), checked_examples(y, "targets")
+    check_lengths(x, y)
     if not (penalty > 0 and np.isfinite(penalty)):
         raise ValueError(f"penalty={penalty}: it is positive and finite")
     middle, target = x.mean(0), y.mean(0)
@@ -202,121 +188,12 @@ def ridge(
     return Linear(kernel, target - middle @ kernel, float(penalty))
 
 
-def neighbours(
-    x: Float[ArrayLike, "examples width"],
-    y: Int[ArrayLike, "examples"],
-    query: Float[ArrayLike, "queries query_width"],
-    k: int,
-    *,
-    classes: int,
-    chunk: int = 1024,
-) -> Array:
-    """The share of each class among the k nearest examples of every query, `p_c = Σ_{i in N_k} 1[y_i = c] / k`.
-
-    Nearest is by Euclidean distance.
-
-    Normalise features to length 1 first, and the order is that of cosine similarity.
-
-    Args:
-      x: features of the examples.
-      y: their labels in [0, classes).
-      query: features.
-      k: how many neighbours, at most the number of examples.
-      classes: how many.
-      chunk: how many queries at once; the result does not depend on it.
-
-    Returns:
-      [queries, classes], rows that sum to 1.
+def checked_examples(x: Any, what: str = "features") -> Array:
+    """The rows as float32 at least.
 
     Raises:
-      ValueError: for k or labels out of range, features that are not finite, and other lengths or widths.
-
-    Example:
-      >>> import numpy as np
-      >>> from jtl.methods.finetune import neighbours
-      >>> x = np.array([[0.0], [1.0], [5.0]], np.float32)
-      >>> neighbours(x, np.array([0, 1, 1]), np.array([[0.1]], np.float32), 2, classes=2).tolist()
-      [[0.5, 0.5]]
-
-    Cover and Hart, Nearest Neighbor Pattern Classification, 1967.
+      ValueError: for no rows, another number of axes, or NaN and infinity.
     """
-    x, y, query = _examples(x), _labels(y, classes), _examples(query, "query")
-    _same_length(x, y)
-    if not 1 <= k <= len(x):
-        raise ValueError(f"k={k}: it is at least 1 and at most the number of examples, {len(x)}")
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk}: it is at least 1")
-    if query.shape[1] != x.shape[1]:
-        raise ValueError(f"query has width {query.shape[1]}, the examples {x.shape[1]}; they must be the same")
-    parts = [_votes(x, y, query[i : i + chunk], k, classes) for i in range(0, len(query), chunk)]
-    return jnp.concatenate(parts)
-
-
-@partial(jax.jit, static_argnums=(3, 4))
-def _votes(x: Array, y: Array, query: Array, k: int, classes: int) -> Array:
-    nearest = jax.lax.top_k(-_distances(query, x), k)[1]
-    return jax.nn.one_hot(y[nearest], classes).mean(1)
-
-
-def k_means(
-    x: Float[ArrayLike, "examples width"], start: Float[ArrayLike, "k start_width"], max_steps: int = 300
-) -> Clusters:
-    """Lloyd's iterations from given centres until no label changes; `Σ_i min_j ‖x_i − c_j‖²` never rises.
-
-    A centre that loses all its examples stays where it is.
-
-    Args:
-      x: features.
-      start: the first centres, as k of the examples, or the class means of a source for labels of a target.
-      max_steps: of the iterations.
-
-    Raises:
-      ValueError: for features or centres that are not finite, or of another width; for max_steps below 1.
-
-    Example:
-      >>> import numpy as np
-      >>> from jtl.methods.finetune import k_means
-      >>> found = k_means(np.array([[0.0], [1.0], [9.0]], np.float32), np.array([[0.0], [5.0]], np.float32))
-      >>> found.centres.tolist(), found.labels.tolist(), float(found.inertia)
-      ([[0.5], [9.0]], [0, 0, 1], 0.5)
-
-    Lloyd, Least Squares Quantization in PCM, 1982.
-    """
-    x, start = _examples(x), _examples(start, "start")
-    if start.shape[1] != x.shape[1]:
-        raise ValueError(f"start has width {start.shape[1]}, the examples {x.shape[1]}; they must be the same")
-    if max_steps < 1:
-        raise ValueError(f"max_steps={max_steps}: it is at least 1")
-    centres, labels, inertia = _lloyd(x, start.astype(x.dtype), max_steps)
-    return Clusters(centres, labels, float(inertia))
-
-
-@partial(jax.jit, static_argnums=2)
-def _lloyd(x: Array, start: Array, max_steps: int) -> tuple[Array, Array, Array]:
-    def nearest(centres: Array) -> Array:
-        return _distances(x, centres).argmin(1)
-
-    def step(carry: Any) -> Any:
-        centres, labels, _, i = carry
-        of = jax.nn.one_hot(labels, len(start), dtype=x.dtype)
-        counts = of.sum(0)[:, None]
-        centres = jnp.where(counts > 0, (of.T @ x) / jnp.maximum(counts, 1), centres)
-        found = nearest(centres)
-        return centres, found, (found != labels).any(), i + 1
-
-    first = (start, nearest(start), jnp.array(True), 0)
-    centres, labels, _, _ = jax.lax.while_loop(lambda c: c[2] & (c[3] < max_steps), step, first)
-    return centres, labels, ((x - centres[labels]) ** 2).sum()
-
-
-def _distances(a: Array, b: Array) -> Array:
-    """Squared distances without the common part ‖a‖² of a row, around the mean of b because float32 cancels."""
-    middle = b.mean(0)[None]
-    a, b = a - middle, b - middle
-    return (b**2).sum(1)[None] - 2 * jnp.matmul(a, b.T, precision="highest")
-
-
-def _examples(x: Any, what: str = "features") -> Array:
     x = jnp.asarray(x)
     if x.ndim != 2 or not len(x):
         raise ValueError(f"{what} have the shape {x.shape}; give at least one row, [examples, width]")
@@ -326,7 +203,12 @@ def _examples(x: Any, what: str = "features") -> Array:
     return x
 
 
-def _labels(y: Any, classes: int) -> Array:
+def checked_labels(y: Any, classes: int) -> Array:
+    """The labels as an array.
+
+    Raises:
+      ValueError: for labels outside [0, classes).
+    """
     y = jnp.asarray(y)
     if classes < 1:
         raise ValueError(f"classes={classes}: it is at least 1")
@@ -335,6 +217,11 @@ def _labels(y: Any, classes: int) -> Array:
     return y
 
 
-def _same_length(x: Array, y: Array) -> None:
+def check_lengths(x: Array, y: Array) -> None:
+    """Refuses features and labels of another number of rows.
+
+    Raises:
+      ValueError: naming both.
+    """
     if len(x) != len(y):
         raise ValueError(f"{len(x)} rows of features and {len(y)} of labels; they must be as many")

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from jtl.pretrained.swap import replace_folder
+from jtl.replace import replace_folder
 from jtl.train.checkpoint import manifest
 from jtl.train.checkpoint.checkpoints import Checkpoints
 

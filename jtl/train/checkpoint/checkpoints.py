@@ -21,7 +21,7 @@ from jtl.train.checkpoint.commands import beginning, same_command
 from jtl.train.checkpoint.fingerprint import fingerprints, together
 from jtl.train.checkpoint.network_files import described_beside
 from jtl.train.checkpoint.processes import agreed, anywhere, meet
-from jtl.train.checkpoint.retention import Shelf, log
+from jtl.train.checkpoint.retention import Retention, log
 from jtl.train.state import State, with_averages
 from jtl.weights.formats import orbax_arrays
 from jtl.weights.formats.errors import WeightFileError
@@ -73,8 +73,8 @@ class Checkpoints:
         recipe: str = "",
         network: Pretrained | None = None,
     ):
-        self._shelf = Shelf(directory, keep)
-        self.directory, self.every, self.recipe = self._shelf.directory, every, recipe
+        self._retention = Retention(directory, keep)
+        self.directory, self.every, self.recipe = self._retention.directory, every, recipe
         if every is not None and every < 1:
             raise ValueError(f"every={every}: at least one step lies between saves")
         if glob.has_magic(str(self.directory)):
@@ -87,15 +87,15 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all finished checkpoints, in order."""
-        return self._shelf.steps()
+        return self._retention.steps()
 
     def best(self) -> int | None:
         """The step of the highest score, the first of equal ones; None where none was scored."""
-        return next(iter(self._shelf.ranked()), None)
+        return next(iter(self._retention.ranked()), None)
 
     def path(self, step: int) -> Path:
         """The folder of a step."""
-        return self._shelf.path(step)
+        return self._retention.path(step)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -160,14 +160,14 @@ class Checkpoints:
             leaves = {name: jnp.asarray(leaf) for name, leaf in arrays.named(state).items()}
             if step == self._here and self._holds(step, leaves):
                 if score is not None and jax.process_index() == 0:
-                    self._shelf.seal(step, manifest.read(self.path(step)) | {"score": score, "metrics": numbers})
+                    self._retention.seal(step, manifest.read(self.path(step)) | {"score": score, "metrics": numbers})
                 meet(f"jtl score {step}")
                 return
             if self._network is not None:
                 described_beside(self.directory, self._network, arrays.described(leaves))
                 self._network = None  # once
             if jax.process_index() == 0:
-                self._shelf.clear(step)
+                self._retention.clear(step)
             meet(f"jtl save {step}")
             frozen = arrays.frozen(leaves, trains)
             content = {
@@ -300,19 +300,19 @@ class Checkpoints:
         """Writes parameters that do not change, where the directory does not hold them; returns their folder's name."""
         about, prints = arrays.described(leaves), fingerprints(leaves)
         name = f"frozen_{together(prints, about)}"
-        if not agreed(jax.process_index() == 0 and self._shelf.holds(name)):
+        if not agreed(jax.process_index() == 0 and self._retention.holds(name)):
             try:
                 arrays.write_later(self.directory / name, leaves).result()
             except Exception as failure:  # of Orbax, which has no error of its own for a file that cannot be written
                 raise manifest.NotSaved(f"saving {name} into {self.directory} failed: {failure!r}") from failure
             if jax.process_index() == 0:
-                self._shelf.seal_frozen(name, {"leaves": about, "fingerprints": prints})
+                self._retention.seal_frozen(name, {"leaves": about, "fingerprints": prints})
             meet(f"jtl saved {name}")
         return name
 
     def _holds(self, step: int, leaves: dict[str, jax.Array]) -> bool:
         """Whether a step's folder is there with these values; otherwise, a removed or another one, it is written."""
-        if not agreed(jax.process_index() == 0 and step in self._shelf.steps()):
+        if not agreed(jax.process_index() == 0 and step in self._retention.steps()):
             return False
         prints, same = fingerprints(leaves), False
         try:
@@ -326,7 +326,7 @@ class Checkpoints:
         return not anywhere(not same)
 
     def _same_frozen(self, about: dict[str, Any], leaves: dict[str, Any]) -> None:
-        stored = self._shelf.frozen(about).get("fingerprints", {})
+        stored = self._retention.frozen(about).get("fingerprints", {})
         with jax.transfer_guard("allow"):
             prints = fingerprints({name: leaf for name, leaf in leaves.items() if name in stored})
         other = [name.removeprefix("params/") for name, value in prints.items() if value != stored[name]]
@@ -352,7 +352,7 @@ class Checkpoints:
         try:
             response.result()
             if jax.process_index() == 0:
-                self._shelf.seal(content["step"], content)
+                self._retention.seal(content["step"], content)
         except BaseException as failure:
             self._failure = failure  # raised by wait(), in the thread that asked for the save
 
@@ -361,7 +361,7 @@ class Checkpoints:
         step, failure = -1, None
         if jax.process_index() == 0:
             try:
-                step = self._shelf.intact(wanted)
+                step = self._retention.intact(wanted)
             except (FileNotFoundError, manifest.Damaged) as error:
                 failure = error
         step = agreed(step)
@@ -383,7 +383,7 @@ class Checkpoints:
             failure = failure or manifest.Damaged(f"{self.path(step)}: another process cannot read it")
             if isinstance(wanted, int):
                 raise failure
-            self._shelf.unreadable(step, failure)
+            self._retention.unreadable(step, failure)
 
     def _load(self, step: int, about: dict[str, Any], shapes: dict[str, Any], *, part: bool = False) -> dict[str, Any]:
         with jax.transfer_guard("allow"):
@@ -393,7 +393,7 @@ class Checkpoints:
             return jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=places)({n: found[n] for n in shapes})
 
     def _read(self, step: int, about: dict[str, Any], shapes: dict[str, Any], **options: bool) -> dict[str, Any]:
-        apart = self._shelf.frozen(about)["leaves"]
+        apart = self._retention.frozen(about)["leaves"]
         here, there = ({n: s for n, s in shapes.items() if (n in apart) == frozen} for frozen in (False, True))
         found = orbax_arrays.load(self.path(step), here, **options)
         return found | (orbax_arrays.load(self.directory / about["frozen"], there, **options) if there else {})

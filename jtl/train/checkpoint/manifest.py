@@ -1,12 +1,12 @@
 """The manifest that makes a folder a checkpoint: written last, with a checksum of every file."""
 
 import json
-import os
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from jtl.replace import replace_file
 from jtl.weights.formats.sealed import MANIFEST as NAME
 from jtl.weights.formats.sealed import checksum, fault, seal
 
@@ -29,12 +29,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     """
     body = {**content, "files": {name: list(checksum(folder / name)) for name in _files(folder)}}
     text = json.dumps({"crc32": seal(body), **body}, indent=1)
-    fresh = folder / f"{NAME}.new"
-    with open(fresh, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, folder / NAME)
+    replace_file(folder / NAME, text.encode())
 
 
 def read(folder: Path) -> dict[str, Any]:

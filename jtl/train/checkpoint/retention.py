@@ -14,7 +14,7 @@ from jtl.weights.formats.sealed import FROZEN
 log = logging.getLogger("jtl.checkpoint")
 
 
-class Shelf:
+class Retention:
     """A directory of folders `step_00000040`, each a checkpoint once it has a manifest.
 
     Beside them stand folders `frozen_…`, each with parameters that the steps which name it have in common.

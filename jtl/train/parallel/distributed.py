@@ -2,6 +2,8 @@
 
 import jax
 
+from jtl.checked import whole
+
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     """Joins this process with the others; call it before anything else touches jax.
@@ -29,8 +31,11 @@ def initialize(coordinator: str | None = None, processes: int | None = None, pro
             f"coordinator={coordinator!r}, processes={processes}, process={process}: give all three,"
             " or none on a cluster that jax knows"
         )
-    if processes is not None and process is not None and not 0 <= process < processes:
-        raise ValueError(f"process={process} of processes={processes}: it lies from 0 to {processes - 1}")
+    if processes is not None and process is not None:
+        whole(1, processes=processes)
+        whole(0, process=process)
+        if process >= processes:
+            raise ValueError(f"process={process} of processes={processes}: it lies from 0 to {processes - 1}")
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise ValueError(f"coordinator={coordinator!r}: 'host:port', as '10.0.0.1:8476'")
     if jax.distributed.is_initialized():

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jtl.checked import whole, within
 from jtl.model import Variables
 from jtl.params import flatten, match, unflatten
 from jtl.train.parallel.consistency import agree, checksums
 from jtl.train.parallel.place import place
 from jtl.train.state import State
 from jtl.train.step import Step
-from jtl.typing import Batch
+from jtl.typing import Batch, Params
 
 Rule = Callable[[tuple[int, ...], Mesh], PartitionSpec]
 """From a parameter's shape to how it is cut."""
@@ -30,16 +31,17 @@ def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | Non
       devices: which devices; all by default.
 
     Raises:
-      ValueError: where data·fsdp is not the number of devices.
+      ValueError: for numbers that are no integers of at least 1, or whose product is not the number of devices.
 
     Example:
       >>> import jax, jtl
       >>> dict(jtl.mesh(devices=jax.devices()[:1]).shape)
       {'data': 1, 'fsdp': 1}
     """
+    whole(1, fsdp=fsdp, **{} if data is None else {"data": data})
     devices = list(jax.devices() if devices is None else devices)
     data = len(devices) // fsdp if data is None else data
-    if data * fsdp != len(devices) or data < 1:
+    if data * fsdp != len(devices):
         raise ValueError(f"a mesh of data={data} x fsdp={fsdp} does not cover {len(devices)} devices")
     return jax.make_mesh((data, fsdp), ("data", "fsdp"), devices=devices, axis_types=(AxisType.Auto,) * 2)
 
@@ -76,11 +78,15 @@ def fsdp(min_bytes: int = 1 << 20) -> Rule:
     Args:
       min_bytes: what is smaller, in float32 bytes, stays whole on every device.
 
+    Raises:
+      ValueError: for a number of bytes that is negative or not finite.
+
     Example:
       >>> import jax, jtl
       >>> tuple(jtl.fsdp(min_bytes=0)((6, 4), jtl.mesh(devices=jax.devices()[:1])))
       ('fsdp',)
     """
+    within("[0, inf)", min_bytes=min_bytes)
 
     def rule(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         parts = mesh.shape["fsdp"]
@@ -102,8 +108,7 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
       rules: first match wins, over parameter paths. Optimizer state and averages follow their parameter.
     """
     mesh = automatic(mesh)
-    by_path = flatten(match(rules, state.params))
-    specs = {path: by_path[path](leaf.shape, mesh) for path, leaf in flatten(state.params).items()}
+    specs = _specs(state.params, rules, mesh)
     shapes = {path: leaf.shape for path, leaf in flatten(state.params).items()}
 
     def place(keys, leaf):
@@ -138,15 +143,19 @@ def variables_sharding(
     mesh = automatic(mesh)
 
     def where(variables: Variables) -> Variables:
-        rule = flatten(match(rules, variables.params))
-        params = {path: rule[path](leaf.shape, mesh) for path, leaf in flatten(variables.params).items()}
         whole = NamedSharding(mesh, PartitionSpec())
         return Variables(
-            unflatten({path: NamedSharding(mesh, spec) for path, spec in params.items()}),
+            unflatten({p: NamedSharding(mesh, spec) for p, spec in _specs(variables.params, rules, mesh).items()}),
             jax.tree.map(lambda _: whole, variables.stats),
         )
 
     return where
+
+
+def _specs(params: Params, rules: Sequence[tuple[str, Rule]], mesh: Mesh) -> dict[str, PartitionSpec]:
+    """How each parameter is cut, by its path."""
+    rule = flatten(match(rules, params))
+    return {path: rule[path](leaf.shape, mesh) for path, leaf in flatten(params).items()}
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -15,29 +15,12 @@ from jtl.weights.formats.errors import WeightFileError, in_file, show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.formats.source import ByteSource
 from jtl.weights.formats.torch_pickle import MAX_PICKLE, Machine
-from jtl.weights.formats.torch_state_dict import find_tensors, replace_tensors
+from jtl.weights.formats.torch_state_dict import find_tensors
 from jtl.weights.formats.torch_tensors import Kind, Storage
 from jtl.weights.formats.zip import Archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little")
-
-
-def read_torch_tree(path: Path) -> object:
-    """What `torch.save` was given: dicts, lists, tuples, numbers and text, with NumPy arrays for tensors.
-
-    Tensors that share a storage are read once each, so they share nothing here.
-
-    Args:
-      path: the file, of either format.
-
-    Raises:
-      WeightFileError: the file is damaged, or holds anything else than data; the error names it.
-    """
-    source = ByteSource(path)
-    with in_file(path):
-        tree, starts = _parse(source)
-        return replace_tensors(tree, lambda view: view.read(source, starts), budget=4 * source.size + (64 << 20))
 
 
 def read_torch(path: Path, within: str | None = None) -> Tensors:

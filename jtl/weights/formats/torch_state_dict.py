@@ -1,14 +1,13 @@
-"""Nested data from a PyTorch file: where the state dict is, and tensors put in place.
+"""Nested data from a PyTorch file: where the state dict is.
 
 Parts of the data may be shared (a list that holds one list ten times, and so on, thirty deep, would be
 endless if written out), so each object is visited once; and it may contain itself, so the depth is bounded.
 """
 
-from collections.abc import Callable, Iterator
-from math import prod
+from collections.abc import Iterator
 
 from jtl.weights.formats.errors import WeightFileError, show
-from jtl.weights.formats.torch_tensors import Kind, TensorView
+from jtl.weights.formats.torch_tensors import TensorView
 
 MAX_DEPTH = 64
 WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "weights", "net", "module")
@@ -71,44 +70,3 @@ def _tensor_dicts(tree: object) -> Iterator[tuple[Place, dict[str, TensorView]]]
             yield place, views
         inner = [((*place, k), v) for k, v in node.items() if isinstance(k, str) and isinstance(v, dict)]
         waiting.extend(reversed(inner))
-
-
-def replace_tensors(tree: object, read: Callable[[TensorView], object], budget: int) -> object:
-    """`tree` with every tensor read.
-
-    Args:
-      tree: nested dicts, lists and tuples.
-      read: what replaces a tensor.
-      budget: the most bytes that all tensors together may take.
-
-    Raises:
-      WeightFileError: nested too deeply (or in itself), or more bytes than the budget.
-    """
-    done: dict[int, object] = {}
-    spent = 0
-
-    def visit(node: object, depth: int) -> object:
-        nonlocal spent
-        if isinstance(node, Kind):
-            return node.dtype
-        if not isinstance(node, (dict, list, tuple)):
-            return node
-        if id(node) in done:
-            return done[id(node)]
-        if depth > MAX_DEPTH:
-            raise WeightFileError(f"nests its data more than {MAX_DEPTH} deep")
-        if isinstance(node, TensorView):
-            spent += prod(node.shape) * node.dtype.itemsize
-            if spent > budget:
-                raise WeightFileError(f"its tensors take more than {budget} bytes together; it repeats its storages")
-            result = read(node)
-        elif isinstance(node, dict):
-            result = {k: visit(v, depth + 1) for k, v in node.items()}
-        elif isinstance(node, list):
-            result = [visit(v, depth + 1) for v in node]
-        else:
-            result = tuple(visit(v, depth + 1) for v in node)
-        done[id(node)] = result
-        return result
-
-    return visit(tree, 0)

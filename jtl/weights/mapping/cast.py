@@ -13,7 +13,7 @@ from jtl.weights.mapping.transforms import Transform
 BLOCK = 128  # numbers of the last axis copied at once: transposed ones then come from the cache
 
 
-def misfit(array: np.ndarray, leaf: Any) -> str:
+def mismatch(array: np.ndarray, leaf: Any) -> str:
     """The reason why an array cannot be the parameter `leaf` (anything with `shape` and `dtype`); "" if it can."""
     if array.shape != tuple(leaf.shape):
         return f"the model has shape {tuple(leaf.shape)}, the file gives {array.shape}"

@@ -14,9 +14,9 @@ from jtl.params import flatten, unflatten
 from jtl.weights.formats.errors import WeightNameError
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.mapping.arena import Slabs
-from jtl.weights.mapping.cast import filled, misfit, own
+from jtl.weights.mapping.cast import filled, mismatch, own
 from jtl.weights.mapping.coverage import Coverage, Loaded
-from jtl.weights.mapping.mismatch import Misfits, near
+from jtl.weights.mapping.mismatch import Mismatch, near
 from jtl.weights.mapping.rules import Rule, Rules
 
 READERS = 4  # threads at most: while one waits for the file another transposes; each holds one tensor
@@ -118,8 +118,8 @@ def convert(
     missing = [path for path in wanted if path not in sources and path not in kept]
     if missing or unexpected or problems:
         used = set(sources.values())
-        misfits = Misfits(missing, [path for path in wanted if path in sources], unexpected, used, problems)
-        raise WeightNameError(misfits.message(list(tensors), reinit, unused))
+        raised = Mismatch(missing, [path for path in wanted if path in sources], unexpected, used, problems)
+        raise WeightNameError(raised.message(list(tensors), reinit, unused))
     return unflatten({path: values.get(path, leaf) for path, leaf in wanted.items()}), coverage
 
 
@@ -153,7 +153,7 @@ def _taken(
         if path not in wanted:
             continue
         leaf = wanted[path]
-        problem = misfit(part, leaf)
+        problem = mismatch(part, leaf)
         if problem:
             yield f"  {path}: {problem}; from {name} {value.shape}, {rule.transform.name}"
             continue

@@ -21,7 +21,7 @@ XVECTOR = r"(?:projector|tdnn|classifier|objective|feature_extractor)\..*"
 SCALES = r".*(?<!logit)_scale(?:_inv)?|(?:.*\.)?(?:SCB|(?:nested_)?(?:absmax|quant_map)|quant_state\..*|qzeros|scales)"
 
 
-class Misfits(NamedTuple):
+class Mismatch(NamedTuple):
     """Of a file and a model.
 
     Args:

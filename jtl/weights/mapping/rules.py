@@ -1,7 +1,7 @@
 """A table of rules from a file's names to a model's paths, and its lookup."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -81,6 +81,10 @@ class Rules:
             if text in name and (match := pattern.fullmatch(name)):
                 return rule, tuple("".join(_text(part, match) for part in path) for path in paths)
         return None
+
+    def known(self, names: Iterable[str]) -> int:
+        """How many of these names have a rule."""
+        return sum(self.first(name) is not None for name in names)
 
 
 @cache  # the networks of a family share most of their tables

@@ -255,7 +255,7 @@ def test_computes_in_the_dtype_of_its_parameters(key):
         ({"size": backbones.Size(8, 1, 4, 8), "parts": backbones.LlamaParts(groups=3)}, "heads=4 of.*groups=3"),
         ({"size": backbones.Size(10, 1, 4, 8)}, "width=10.*heads=4"),
         ({"size": backbones.Size(12, 1, 4, 8)}, "width 3 cannot be rotated, which takes an even width"),
-        ({"size": backbones.Size(8, 1, 4, 8), "vocabulary": 0}, "vocabulary=0: give at least 1"),
+        ({"size": backbones.Size(8, 1, 4, 8), "vocabulary": 0}, "vocabulary=0: must be an integer of at least 1"),
         ({"size": backbones.Size(8, 1, 4, 8), "attention_dropout": 1.0}, "attention_dropout=1.0"),
     ],
 )

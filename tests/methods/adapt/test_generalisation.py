@@ -154,6 +154,7 @@ def test_eight_devices_step_as_one(key, which):
         (lambda: irm("ab"), "domains='ab'"),
         (lambda: vrex(("a", "a")), "domains="),
         (lambda: group_dro(network(backbone=dense(4), head=top(3)), NAMES, rate=0.0), "rate=0.0"),
+        (lambda: group_dro(network(backbone=dense(4), head=top(3)), NAMES, rate=float("inf")), "rate=inf"),
         (lambda: vrex(("a", "z"))({}, {}, views(), None, 0), "no labels of 'z'"),
         (lambda: irm(NAMES)({}, {}, views(n=(6, 1, 2)), None, 0), "'b' has 1 rows"),
     ],

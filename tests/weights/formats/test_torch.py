@@ -14,7 +14,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is the reference here")
 
 from jtl.weights import WeightFileError, read
-from jtl.weights.formats.torch import read_torch_tree
+from jtl.weights.formats.source import ByteSource
+from jtl.weights.formats.torch import _parse
 
 OLD_ZIP = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 DTYPES = [
@@ -104,13 +105,13 @@ def test_nested_data_comes_back_as_it_was(tmp_path, zipped):
         "state_dict": {"w": torch.arange(3)},
     }
     path = save(saved, tmp_path / "x.pt", zipped)
-    tree = read_torch_tree(path)
+    tree, _ = _parse(ByteSource(path))
     for key in ("epoch", "best", "none", "flags"):
         assert tree[key] == saved[key]
     assert tree["shape"] == (2, 3)
-    assert tree["dtype"].name == "bfloat16"
+    assert tree["dtype"].dtype.name == "bfloat16"
     assert tree["device"] == "cpu"
-    np.testing.assert_array_equal(tree["optimizer"]["state"][0]["exp_avg"], [1, 1])
+    assert tree["optimizer"]["state"][0]["exp_avg"].shape == (2,)
     assert tree["optimizer"]["param_groups"] == [{"lr": 0.1}]
     np.testing.assert_array_equal(read(path)["w"], [0, 1, 2])
 
@@ -184,7 +185,7 @@ def test_settings_beside_the_weights_are_passed_over(tmp_path, zipped, protocol)
     path, save_as = tmp_path / "x.pth", {"_use_new_zipfile_serialization": zipped, "pickle_protocol": protocol}
     torch.save({"state_dict": {"w": torch.arange(3)}, "epoch": 3, **noted}, path, **save_as)
     np.testing.assert_array_equal(read(path)["w"], [0, 1, 2])
-    tree = read_torch_tree(path)
+    tree, _ = _parse(ByteSource(path))
     assert isinstance(tree, dict)
     assert tree["epoch"] == 3
     assert {type(tree[name]).__name__ for name in noted} == {"Inert"}

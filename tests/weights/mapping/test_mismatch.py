@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from loading import follow
 
 from jtl.weights import Rule, WeightNameError, convert
-from jtl.weights.mapping.mismatch import DEEP, Misfits, branches
+from jtl.weights.mapping.mismatch import DEEP, Mismatch, branches
 
 NAMES = st.lists(st.lists(st.sampled_from(["a", "b", "a+", "[0]"]), min_size=1, max_size=4).map(".".join), unique=True)
 
@@ -48,10 +48,10 @@ def wanted(**head):
 )
 def test_scales_are_not_to_be_left_out(name):
     """By the names of FP8's, bitsandbytes' and GPTQ's files."""
-    said = Misfits([], ["backbone/kernel"], {f"mlp.up.{name}": f"mlp.up.{name}"}, {"mlp.up.weight"}, [])
+    said = Mismatch([], ["backbone/kernel"], {f"mlp.up.{name}": f"mlp.up.{name}"}, {"mlp.up.weight"}, [])
     last = said.message(["mlp.up.weight"], (), ()).splitlines()[-1]
     assert last == f"'mlp.up.{name}' scales quantised weights, which are not read: give those from before"
-    said = Misfits([], ["backbone/kernel"], {"logit_scale": "logit_scale"}, {"mlp.up.weight"}, [])
+    said = Mismatch([], ["backbone/kernel"], {"logit_scale": "logit_scale"}, {"mlp.up.weight"}, [])
     assert said.message(["mlp.up.weight"], (), ()).endswith("unused=('logit_scale',)")
 
 

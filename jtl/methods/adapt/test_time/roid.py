@@ -55,7 +55,7 @@ def roid(
     Marsden et al., Universal Test-time Adaptation through Weight Ensembling, Diversity Weighting, and Prior Correction,
     2024, arXiv 2306.00650.
     """
-    if not temperature > 0:
+    if not 0 < temperature < jnp.inf:
         raise ValueError(f"temperature={temperature}: it is positive")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum={momentum}: it lies in [0, 1]")

@@ -250,6 +250,7 @@ def test_the_likelihood_ratio_still_learns_from_certain_rows():
         (lambda: cotta(NET, lambda k, x: x, confident=2), "confident=2"),
         (lambda: cotta(NET, lambda k, x: x, confident=0.5, views=0), "views=0"),
         (lambda: roid(NET, None, temperature=0), "temperature=0"),
+        (lambda: roid(NET, None, temperature=float("inf")), "temperature=inf"),
     ],
 )
 def test_numbers_out_of_range_are_named(make, message):

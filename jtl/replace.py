@@ -1,9 +1,10 @@
-"""Replaces the files of a folder all at once: a process that is killed leaves the old ones or the new ones."""
+"""Replaces a file, or the files of a folder, all at once: a process that is killed leaves what was or what is new."""
 
 import ctypes
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,33 @@ from tempfile import mkdtemp
 
 class CannotSwap(OSError):
     """The folder itself cannot be renamed, as one where a file system is mounted, or whose parent is read-only."""
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file, never a part of it: into one beside it, flushed to the disk, which then takes its name.
+
+    Args:
+      path: of the file, in a folder that is there.
+      content: all of it.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> from jtl.replace import replace_file
+      >>> path = Path(tempfile.mkdtemp()) / "x"
+      >>> replace_file(path, b"new")
+      >>> path.read_bytes()
+      b'new'
+    """
+    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")  # of this writer alone: others may write the same
+    try:
+        with open(fresh, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def replace_folder(folder: Path, fill: Callable[[Path], None], stale: Collection[str] = ()) -> None:

@@ -1,0 +1,118 @@
+"""Numbers that public functions refuse where they are given: NaN and infinity, bools, and counts that are none."""
+
+from functools import partial
+from inspect import unwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jaxtyping import TypeCheckError
+
+import jtl
+from jtl import backbones, data, heads, optim
+from jtl.data import appearance, augment, mixing, policies
+from jtl.data.processes import processes
+from jtl.nn.sizes import check_size
+from jtl.train.parallel import distributed
+
+NAN, INF = float("nan"), float("inf")
+COUNT = (NAN, INF, -1, 1.5, True)
+NUMBER = (NAN, INF, True)
+"""A count must be an integer; any number must be finite. In tests alone the types of arguments are checked too: the
+functions are called without that, and what they call refuses it by its type."""
+
+
+def named(call):
+    return call.args[0].__name__ if isinstance(call, partial) else call.__qualname__
+
+
+def built(make, x, **numbers):
+    """Builds a network with these numbers, and asks for the shapes of its parameters, which builds its layers."""
+    return jax.eval_shape(unwrap(make)(**numbers).init, jax.random.key(0), x)
+
+
+X, Y, PHOTO = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1]), np.zeros((1, 4, 4, 3), np.uint8)
+TEXTS = {"ids": np.ones((4, 32), int), "mask": np.ones((4, 32), bool)}
+FEW = {"way": 2, "shot": 1, "query": 1}
+BOTH = {"mean": NUMBER, "std": (0.0, *NUMBER)}
+SIZE, IMAGE = backbones.Size(8, 1, 2, 16), jnp.zeros((1, 32, 32, 3))
+TOKENS = {"ids": jnp.zeros((1, 4), jnp.int32), "mask": jnp.ones((1, 4), bool)}
+MOBILE = dict.fromkeys(("width", "depth", "eps", "momentum", "drop_path"), NUMBER)
+DINO = {"layer_scale": NUMBER, "registers": COUNT}
+TEXT = {"end": COUNT, "projection": (0, *COUNT), "vocabulary": COUNT, "positions": COUNT}
+VIT = {"patch": COUNT, "image": COUNT, "eps": NUMBER, "dropout": NUMBER, "attention_dropout": NUMBER}
+PARAMS = {"stem": jnp.zeros(2), "block1": jnp.zeros(2)}
+CASES = [
+    (optim.layer_decay, {"params": PARAMS, "order": ["stem", "block1"]}, {"rate": NUMBER}),
+    (optim.annealed, {"learning_rate": 1.0, "total_steps": 9}, {"gain": NUMBER, "power": NUMBER, "total_steps": COUNT}),
+    (optim.warmup_cosine, {"learning_rate": 1.0, "total_steps": 9}, {"warmup": NUMBER, "total_steps": COUNT}),
+    (optim.one_cycle, {"learning_rate": 1.0, "total_steps": 9}, {"start": NUMBER, "end": NUMBER, "total_steps": COUNT}),
+    (optim.steps, {"learning_rate": 1.0, "at": [9]}, {"warmup": (0.1, *COUNT), "factor": NUMBER}),
+    (lambda step: unwrap(optim.steps)(1.0, [step, 9]), {}, {"step": COUNT}),
+    (lambda step: unwrap(optim.restarted)(optax.sgd(1.0), [step, 9]), {}, {"step": COUNT}),
+    (lambda height: unwrap(optim.bit_hyper_rule)(9, (height, 9)), {}, {"height": COUNT}),
+    (optim.bit_hyper_rule, {"examples": 9, "size": (9, 9)}, {"examples": COUNT, "learning_rate": NUMBER}),
+    (heads.linear, {"classes": 3}, {"classes": COUNT, "dropout": NUMBER}),
+    (heads.per_position, {"classes": 3}, {"classes": COUNT, "dropout": NUMBER}),
+    (heads.averaged, {}, {"classes": COUNT}),
+    (lambda width: unwrap(heads.mlp)(3, (width,)), {}, {"width": COUNT}),
+    (heads.cosine, {"classes": 3}, {"temperature": NUMBER}),
+    (data.arrays, {"x": X, "batch_size": 2}, {"batch_size": COUNT, "seed": COUNT}),
+    (data.arrays, {"x": X, "y": Y, "batch_size": 2}, {"ignore": (NAN, INF, 0.5, True)}),
+    (lambda step: data.arrays(X, batch_size=2)[step], {}, {"step": (1.5, NAN, INF)}),
+    (lambda step: data.sinusoids(shot=1, query=1, tasks=2)[step], {}, {"step": (1.5, NAN, INF)}),
+    (processes, {"index": 0, "count": 1}, {"index": COUNT, "count": (0, *COUNT)}),
+    (data.balanced, {"data": data.arrays(X, batch_size=2), "labels": Y}, {"power": NUMBER}),
+    (data.corrupt, {"images": PHOTO, "name": "contrast", "severity": 1}, {"severity": COUNT, "seed": (None, *COUNT)}),
+    (data.split, {"data": data.arrays(X, batch_size=2), "shares": {"val": 0.5}}, {"seed": (None, *COUNT)}),
+    (data.split_classes, {"classes": 9, "sizes": (3, 3)}, {"classes": COUNT, "seed": (None, *COUNT)}),
+    (lambda size: unwrap(data.split_classes)(9, (size, 2)), {}, {"size": COUNT}),
+    (data.sample, {"keys": None, "x": X, **FEW}, dict.fromkeys(FEW, (0, *COUNT))),
+    (data.sample_varied, {"keys": None, "source": None, **FEW, "largest": 4}, {"query": (0, *COUNT), "largest": COUNT}),
+    (data.sample_sinusoids, {"keys": None, "shot": 1, "query": 1}, {"shot": (0, *COUNT), "query": (0, *COUNT)}),
+    (data.by_length, {"x": TEXTS, "batch_size": 2}, {"shortest": COUNT, "seed": COUNT}),
+    (data.prefetch, {"dataset": []}, {"ahead": COUNT, "threads": COUNT}),
+    (data.files, {"paths": [], "batch_size": 2}, {"size": COUNT}),
+    (augment.flip, {}, {"probability": NUMBER}),
+    (augment.crop, {"size": 4}, {"size": COUNT, "padding": COUNT}),
+    (augment.rotate, {}, {"degrees": NUMBER}),
+    (augment.noise, {}, {"std": NUMBER}),
+    (lambda mean, std: unwrap(augment.normalise)([mean], [std]), {"mean": 0.5, "std": 1.0}, BOTH),
+    (augment.resized_crop, {"size": 4}, {"size": COUNT}),
+    (appearance.jitter, {"brightness": 0.1}, {"brightness": NUMBER, "contrast": NUMBER, "saturation": NUMBER}),
+    (appearance.erase, {}, {"probability": NUMBER, "value": NUMBER, "ratio": ((0.3, INF), (NAN, 1.0))}),
+    (appearance.spec_augment, {"frequency": 2, "time": 2}, {"frequency": COUNT, "time": COUNT, "value": NUMBER}),
+    (appearance.spec_augment, {"frequency": 2, "time": 2}, {"frequency_masks": COUNT, "time_masks": COUNT}),
+    (mixing.mixup, {"alpha": 0.1, "classes": 3}, {"alpha": NUMBER, "classes": (1, *COUNT)}),
+    (mixing.cutmix, {"alpha": 0.1, "classes": 3}, {"alpha": NUMBER, "classes": (1, *COUNT)}),
+    (policies.rand_augment, {}, {"operations": COUNT, "bins": COUNT, "magnitude": (NAN, INF, -1)}),
+    (policies.trivial_augment, {}, {"bins": COUNT}),
+    (partial(built, backbones.conv4, IMAGE), {"filters": 8}, {"filters": COUNT, "momentum": NUMBER}),
+    (partial(built, backbones.resnet, IMAGE), {"depth": [1], "width": 8}, {"momentum": NUMBER, "drop_path": NUMBER}),
+    (partial(built, backbones.mobilenet_v2, IMAGE), {"width": 0.1, "depth": 0.1}, MOBILE),
+    (partial(built, backbones.vit, IMAGE), {"size": SIZE, "patch": 8, "image": 32}, VIT),
+    (partial(built, backbones.dinov2, IMAGE), {"size": SIZE, "patch": 8, "image": 32}, DINO),
+    (partial(built, backbones.clip_text, None), {"size": SIZE}, TEXT),
+    (partial(built, backbones.llama, TOKENS), {"size": SIZE, "vocabulary": 9}, {"vocabulary": COUNT, "eps": NUMBER}),
+    (lambda number: check_size(SIZE._replace(depth=number)), {}, {"number": COUNT}),
+    (jtl.mesh, {}, {"data": COUNT, "fsdp": (0, *COUNT)}),
+    (jtl.fsdp, {}, {"min_bytes": NUMBER}),
+    (distributed.initialize, {"coordinator": "x:1", "processes": 2, "process": 0}, {"process": COUNT}),
+    (distributed.initialize, {"coordinator": "x:1", "processes": 2, "process": 0}, {"processes": COUNT}),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "bad"),
+    [
+        pytest.param(call, given, {name: value}, id=f"{named(call)}-{name}={value}")
+        for call, given, names in CASES
+        for name, values in names.items()
+        for value in values
+    ],
+)
+def test_a_number_that_is_none_is_refused(call, given, bad):
+    with pytest.raises((ValueError, TypeError, TypeCheckError), match=r"must|give|lie|integer|Type-check"):
+        unwrap(call)(**{**given, **bad})
