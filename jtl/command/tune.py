@@ -230,7 +230,7 @@ def _below(
     """The best variables by the validation accuracy, of equal ones by the loss: of a step, of the start, or their mean.
 
     The mean of the weights before and after training is often more accurate than both on other data than the training's
-    (Wortsman et al., Robust fine-tuning of zero-shot models, 2022, arXiv 2109.01903).
+    (Wortsman et al., Robust fine-tuning of zero-shot models, 2021, arXiv 2109.01903).
     """
     net, (data, objective, trained) = loaded.network, training
     val = splits["val"]
