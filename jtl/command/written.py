@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jtl.replace import replace_file
+
 
 def write_whole(file: Path, text: str) -> None:
     r"""Writes a text, never half of it, even where the process is killed.
@@ -17,12 +19,11 @@ def write_whole(file: Path, text: str) -> None:
       text: its content.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    straight = file.exists() and not file.is_file()
-    file = file if straight else file.resolve()  # a link stays one
-    part = file if straight else file.with_name(f"{file.name}.part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-    if part != file:
-        part.replace(file)
+    content = text.encode("utf-8", errors="backslashreplace")
+    if file.exists() and not file.is_file():
+        file.write_bytes(content)
+    else:
+        replace_file(file.resolve(), content)  # a link stays one
 
 
 def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:

@@ -32,7 +32,7 @@ def test_names_that_are_not_utf_8_are_written_with_escapes(tmp_path):
     page = Page(LATIN)
     assert r"caf\udce9" in page.write(tmp_path / "page.html").read_text(encoding="utf-8")
     assert bars({LATIN: (1, 0)}, tmp_path / "bars.png").exists()
-    assert sorted(path.name for path in tmp_path.rglob("*.part")) == []
+    assert sorted(path.name for path in tmp_path.rglob("*.new")) == []
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
@@ -41,7 +41,7 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pathlib.Path.replace", killed)
+    monkeypatch.setattr("os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "a.csv", "after")
     assert (tmp_path / "a.csv").read_text() == "before"

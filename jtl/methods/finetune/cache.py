@@ -1,8 +1,6 @@
 """A cache on disk of what a frozen network computes, keyed by everything that the result depends on."""
 
 import hashlib
-import os
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from jtl.model import Variables
 from jtl.params import flatten
 from jtl.paths import local
+from jtl.replace import replace_file
 
 _SEAL = hashlib.sha256().digest_size
 
@@ -107,9 +106,7 @@ class Cache:
     def _write(path: Path, key: bytes, made: Any) -> None:
         body = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(made))
         path.parent.mkdir(exist_ok=True)
-        fresh = path.with_suffix(f".{uuid.uuid4().hex}.part")
-        fresh.write_bytes(_digest(key, body) + body)
-        os.replace(fresh, path)
+        replace_file(path, _digest(key, body) + body)
 
 
 def compiled(run: Callable[[Any, Any], Any], variables: Variables, cache: str | Path | None) -> Callable[[Any], Any]:

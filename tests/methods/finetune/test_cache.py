@@ -134,7 +134,7 @@ def test_damage_is_told_and_put_right(variables, tmp_path):
 KILLED = """
 import os, sys
 import jax, numpy as np
-from jtl.methods.finetune import cache, extract
+from jtl.methods.finetune import extract
 from tests.methods.finetune.test_cache import BODY, X, batches
 write, left = os.replace, [2]
 def replace(a, b):
@@ -142,7 +142,7 @@ def replace(a, b):
         os._exit(9)  # behind the bytes, before the name
     left[0] -= 1
     write(a, b)
-cache.os.replace = replace
+os.replace = replace
 extract(BODY, BODY.init(jax.random.key(0), X[0]), batches(), cache=sys.argv[1])
 """
 
@@ -153,7 +153,7 @@ def test_a_killed_run_resumes_behind_its_last_batch(variables, tmp_path, monkeyp
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=env, cwd=root, check=False)
     assert ended.returncode == 9
     assert len(files(tmp_path)) == 2
-    assert len(list(tmp_path.rglob("*.part"))) == 1
+    assert len(list(tmp_path.rglob("*.new"))) == 1
     computed = counted(monkeypatch)
     found, _ = extract(BODY, variables, batches(), cache=tmp_path)  # another process finds what the killed one named
     assert len(computed) == 1
