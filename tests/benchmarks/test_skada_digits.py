@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+import jtl
 from benchmarks import skada_digits
+from jtl._tracing.eval_shape import shapes
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,11 @@ def test_images_of_mnist_are_normalised_and_those_of_usps_have_a_border(real_dat
     assert (len(y), x.dtype, y.dtype) == (100, np.float32, np.int32)
 
 
+def test_the_network_has_the_parameters_of_pytorch_s_example():
+    made = shapes(skada_digits.network().init, jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(made.params)) == 1_199_882
+
+
 def test_the_rate_is_seven_tenths_after_an_epoch():
     tx = skada_digits.optimizer(2)
     weight, moved = np.ones(1, np.float32), []
@@ -42,9 +49,12 @@ def test_the_rate_is_seven_tenths_after_an_epoch():
         np.testing.assert_allclose(moved[i], change * 0.7 ** (i // 2), rtol=1e-6)
 
 
-def test_a_short_run_writes_its_rows(tmp_path):
+def test_a_short_run_writes_its_rows(tmp_path, monkeypatch):
+    small = jtl.network(backbone=jtl.backbones.conv4(2), head=jtl.heads.linear(10))
+    monkeypatch.setattr(skada_digits, "network", lambda: small)
+    monkeypatch.setattr(skada_digits, "BATCH", 16)
     path = tmp_path / "skada.json"
-    given = ["--source", "usps", "--epochs", "1", "--rows", "1700", "--methods", "source", "mcc", "--json", str(path)]
+    given = ["--source", "usps", "--epochs", "1", "--rows", "110", "--methods", "source", "mcc", "--json", str(path)]
     skada_digits.main(given)
     skada_digits.main(given)  # all results are there: nothing runs
     found = json.loads(path.read_text())
