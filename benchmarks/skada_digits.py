@@ -65,7 +65,9 @@ def network() -> jtl.Model:
 def images(name: str, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The training images of a set, float32 [rows, 28, 28, 1], and their labels."""
     if name == "mnist":
-        x, y = shot_digits.mnist()[0]
+        count = min(rows or 60_000, 60_000)
+        data = jtl.data.tfds("mnist", "train", base.find(None, "tfds"), batch_size=count, shuffle=False)[0]
+        x, y = np.asarray(data["x"]).reshape(-1, 28, 28, 1), np.asarray(data["y"])
     else:
         kept = np.load(base.find(None, "usps.npz"))
         x, y = np.pad(kept["x_train"], ((0, 0), (6, 6), (6, 6)))[..., None], kept["y_train"]
