@@ -4,41 +4,17 @@ import json
 import logging
 import os
 import shutil
-from inspect import unwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from saved_states import make, same
 
 from jtl.params import flatten
-from jtl.train import Checkpoints, State, fsdp, mesh
+from jtl.train import Checkpoints, fsdp, mesh
 from jtl.train.checkpoint import arrays, manifest
 from jtl.train.parallel.sharding import state_sharding
-
-
-def make(step=0, width=8):
-    key = jax.random.key(step + 7)
-
-    def draw(i, *shape):
-        return jax.random.normal(jax.random.fold_in(key, i), shape)
-
-    params = {"backbone": {"kernel": draw(0, 16, width)}, "head": {"bias": draw(1, 3).astype(jnp.bfloat16)}}
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(1e-3, 0.0, 9)))
-    opt = jax.tree.map(lambda a: a + 1, tx.init(params))
-    stats = {"backbone": {"mean": draw(2, 4), "seen": jnp.int32(step)}}
-    return State(jnp.int32(step), params, stats, (opt,), key, {"head": {"bias": draw(3, 3)}})
-
-
-def same(a, b):
-    def raw(s):
-        return s._replace(key=jax.random.key_data(s.key))
-
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(raw(a)), jax.tree.leaves(raw(b)), strict=True):
-        assert x.dtype == y.dtype
-        assert np.array_equal(x, y)
 
 
 @pytest.fixture(scope="module")
@@ -286,48 +262,6 @@ def test_an_unfinished_save_does_not_count_and_is_cleared_away(copy):
     saver.save(make(5))
     saver.wait()
     assert sorted(p.name for p in copy.iterdir()) == ["step_00000001", "step_00000002", "step_00000005"]
-
-
-def test_the_last_k_and_the_best_are_kept(tmp_path):
-    saver = Checkpoints(tmp_path, keep=2)
-    for step, score in enumerate([0.1, 0.9, 0.3, 0.9, 0.2]):
-        unwrap(Checkpoints.save)(saver, make(step), score=jnp.float32(score), metrics={"accuracy": jnp.float32(score)})
-    saver.wait()
-    assert (saver.steps(), saver.best()) == ([1, 3, 4], 1)
-    with pytest.raises(ValueError, match="score=nan cannot be compared"):
-        saver.save(make(5), score=float("nan"))
-
-
-def test_a_score_that_comes_later_is_written_to_the_state(tmp_path):
-    first = Checkpoints(tmp_path)
-    first.save(make(4))
-    first.wait()
-    saver = Checkpoints(tmp_path)
-    saver.save(saver.restore(make()), score=0.5, metrics={"accuracy": 0.5})
-    assert saver.about(step="best")["metrics"] == {"accuracy": 0.5}
-    same(Checkpoints(tmp_path).restore(make()), make(4))
-
-
-def test_a_state_of_the_same_step_with_other_values_is_written(tmp_path):
-    saver = Checkpoints(tmp_path)
-    saver.save(make(4))
-    other = make(4)._replace(params=jax.tree.map(lambda a: a + 1, make(4).params))
-    saver.save(other, score=0.5)
-    same(saver.restore(make()), other)
-    assert saver.best() == 4
-    wider = make(4, width=5)
-    saver.save(wider)
-    same(saver.restore(make(width=5)), wider)
-
-
-def test_the_same_state_is_not_written_twice(tmp_path, monkeypatch):
-    saver = Checkpoints(tmp_path)
-    saver.save(make(4))
-    saver.wait()
-    monkeypatch.setattr(arrays, "write_later", lambda *_: pytest.fail("it was written again"))
-    saver.save(make(4))
-    saver.save(make(4), score=0.5)
-    assert saver.best() == 4
 
 
 @pytest.mark.parametrize("harm", ["removed", "manifest", "arrays"])
