@@ -1,20 +1,25 @@
 """Checks of numbers that several rooms are called with; each error names the number and its value."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-Interval: TypeAlias = Literal["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)", "[0, inf)", "[1, inf)", "(-inf, inf)"]
+Interval: TypeAlias = Literal[
+    "[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)", "[0, inf)", "[0, inf]", "[1, inf)", "[1, inf]", "(-inf, inf)"
+]
 INSIDE = {
     "[0, 1]": lambda value: 0 <= value <= 1,
     "[0, 1)": lambda value: 0 <= value < 1,
     "(0, 1]": lambda value: 0 < value <= 1,
     "(0, 1)": lambda value: 0 < value < 1,
     "[0, inf)": lambda value: 0 <= value < np.inf,
+    "[0, inf]": lambda value: value >= 0,
+    "[1, inf]": lambda value: value >= 1,
     "[1, inf)": lambda value: 1 <= value < np.inf,
     "(-inf, inf)": lambda value: -np.inf < value < np.inf,
 }
@@ -69,6 +74,23 @@ def positive(**numbers: Any) -> None:
             raise ValueError(f"{name}={value}: must be positive and finite")
 
 
+def seed_of(seed: Any) -> None:
+    """Refuses what is no seed of NumPy's generators: an integer of at least 0, or a sequence of such.
+
+    None is refused too, because nobody could draw the same again.
+
+    Raises:
+      ValueError: naming the seed.
+
+    Example:
+      >>> from jtl.checked import seed_of
+      >>> seed_of(0)
+      >>> seed_of([0, 2])
+    """
+    several = isinstance(seed, Sequence) and not isinstance(seed, str)
+    whole(0, **(each("seed", seed) if several else {"seed": seed}))
+
+
 def each(name: str, values: Iterable[Any]) -> dict[str, Any]:
     """The numbers of a sequence by their places, for the checks above.
 
@@ -82,13 +104,15 @@ def each(name: str, values: Iterable[Any]) -> dict[str, Any]:
 
 
 def integer(value: Any) -> bool:
-    """Whether it is an integer, of Python or numpy; a bool is none.
+    """Whether it is an integer, of Python, or an array without axes; a bool is none.
 
     Example:
       >>> from jtl.checked import integer
       >>> integer(2), integer(2.0), integer(True)
       (True, False, False)
     """
+    if isinstance(value, np.ndarray | Array) and not isinstance(value, Tracer):
+        return value.ndim == 0 and np.issubdtype(value.dtype, np.integer)
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -100,6 +124,6 @@ def real(value: Any) -> bool:
       >>> real(0.5), real(2), real(True), real("2")
       (True, True, False, False)
     """
-    if isinstance(value, np.ndarray | Array):
-        return value.ndim == 0 and value.dtype != np.bool_
+    if isinstance(value, np.ndarray | Array | np.generic):  # ml_dtypes' bfloat16 is a number too
+        return value.ndim == 0 and (np.issubdtype(value.dtype, np.integer) or jnp.issubdtype(value.dtype, np.floating))
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -169,7 +169,7 @@ def annealed(learning_rate: float | Array, total_steps: int, gain: float = 10.0,
       [0.01, 0.00166]
     """
     within("[0, inf)", learning_rate=learning_rate, gain=gain, power=power)
-    whole(1, total_steps=total_steps)
+    within("[1, inf)", total_steps=total_steps)
 
     def schedule(step: Any) -> Array:
         p = jnp.clip(jnp.asarray(step, jnp.float32) / total_steps, 0.0, 1.0)
@@ -197,7 +197,7 @@ def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -
       [0.0, 0.5, 1.0, 0.0]
     """
     within("[0, inf)", learning_rate=learning_rate)
-    whole(1, total_steps=total_steps)
+    within("[1, inf)", total_steps=total_steps)
     within("[0, 1)", warmup=warmup)
     rise = int(total_steps * warmup)
     return optax.warmup_cosine_decay_schedule(0.0 if rise else learning_rate, learning_rate, rise, total_steps)
@@ -228,9 +228,9 @@ def one_cycle(
     1708.07120.
     """
     within("[0, inf)", learning_rate=learning_rate)
-    whole(1, total_steps=total_steps)
+    within("[1, inf)", total_steps=total_steps)
     within("(0, 1)", rise=rise)
-    within("[1, inf)", start=start, end=end)
+    within("[1, inf]", start=start, end=end)
     peak = rise * total_steps - 1
     if not 0 < peak < total_steps - 1:
         raise ValueError(f"total_steps={total_steps}, rise={rise}: more than one step rises, and one falls")
@@ -316,8 +316,13 @@ def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.Grad
 
 
 def _increasing(least: int, at: Sequence[Any]) -> None:
-    if not at or not all(map(integer, at)) or at[0] < least or any(b <= a for a, b in pairwise(at)):
+    if not at or not all(map(_step, at)) or at[0] < least or any(b <= a for a, b in pairwise(at)):
         raise ValueError(f"at={list(at)}: give increasing steps, integers of at least {least}")
+
+
+def _step(at: Any) -> bool:
+    """Whether it numbers a step; 500.0 does, because half of a run is often written so."""
+    return integer(at) or (real(at) and float(at).is_integer())
 
 
 class HyperRule(NamedTuple):

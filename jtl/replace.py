@@ -31,7 +31,9 @@ def replace_file(path: Path, content: bytes) -> None:
       >>> path.read_bytes()
       b'new'
     """
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")  # of this writer alone: others may write the same
+    fresh = path.with_name(
+        f"{path.name[:64]}.{uuid.uuid4().hex}.new"
+    )  # of this writer alone: others may write the same
     try:
         with open(fresh, "wb") as file:
             file.write(content)

@@ -20,6 +20,7 @@ from jtl.train.parallel import distributed
 NAN, INF = float("nan"), float("inf")
 COUNT = (NAN, INF, -1, 1.5, True)
 NUMBER = (NAN, INF, True)
+STEPS, START = (NAN, INF, -1, True), (NAN, 0.5, True)
 """A count must be an integer; any number must be finite. In tests alone the types of arguments are checked too: the
 functions are called without that, and what they call refuses it by its type."""
 
@@ -35,6 +36,7 @@ def built(make, x, **numbers):
 
 X, Y, PHOTO = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1]), np.zeros((1, 4, 4, 3), np.uint8)
 TEXTS = {"ids": np.ones((4, 32), int), "mask": np.ones((4, 32), bool)}
+KEYS, BANK = jax.random.split(jax.random.key(0), 2), data.bank(np.zeros((9, 2)), np.arange(9) % 3)
 FEW = {"way": 2, "shot": 1, "query": 1}
 BOTH = {"mean": NUMBER, "std": (0.0, *NUMBER)}
 SIZE, IMAGE = backbones.Size(8, 1, 2, 16), jnp.zeros((1, 32, 32, 3))
@@ -46,9 +48,9 @@ VIT = {"patch": COUNT, "image": COUNT, "eps": NUMBER, "dropout": NUMBER, "attent
 PARAMS = {"stem": jnp.zeros(2), "block1": jnp.zeros(2)}
 CASES = [
     (optim.layer_decay, {"params": PARAMS, "order": ["stem", "block1"]}, {"rate": NUMBER}),
-    (optim.annealed, {"learning_rate": 1.0, "total_steps": 9}, {"gain": NUMBER, "power": NUMBER, "total_steps": COUNT}),
-    (optim.warmup_cosine, {"learning_rate": 1.0, "total_steps": 9}, {"warmup": NUMBER, "total_steps": COUNT}),
-    (optim.one_cycle, {"learning_rate": 1.0, "total_steps": 9}, {"start": NUMBER, "end": NUMBER, "total_steps": COUNT}),
+    (optim.annealed, {"learning_rate": 1.0, "total_steps": 9}, {"gain": NUMBER, "power": NUMBER, "total_steps": STEPS}),
+    (optim.warmup_cosine, {"learning_rate": 1.0, "total_steps": 9}, {"warmup": NUMBER, "total_steps": STEPS}),
+    (optim.one_cycle, {"learning_rate": 1.0, "total_steps": 9}, {"start": START, "end": START, "total_steps": STEPS}),
     (optim.steps, {"learning_rate": 1.0, "at": [9]}, {"warmup": (0.1, *COUNT), "factor": NUMBER}),
     (lambda step: unwrap(optim.steps)(1.0, [step, 9]), {}, {"step": COUNT}),
     (lambda step: unwrap(optim.restarted)(optax.sgd(1.0), [step, 9]), {}, {"step": COUNT}),
@@ -69,9 +71,9 @@ CASES = [
     (data.split, {"data": data.arrays(X, batch_size=2), "shares": {"val": 0.5}}, {"seed": (None, *COUNT)}),
     (data.split_classes, {"classes": 9, "sizes": (3, 3)}, {"classes": COUNT, "seed": (None, *COUNT)}),
     (lambda size: unwrap(data.split_classes)(9, (size, 2)), {}, {"size": COUNT}),
-    (data.sample, {"keys": None, "x": X, **FEW}, dict.fromkeys(FEW, (0, *COUNT))),
-    (data.sample_varied, {"keys": None, "source": None, **FEW, "largest": 4}, {"query": (0, *COUNT), "largest": COUNT}),
-    (data.sample_sinusoids, {"keys": None, "shot": 1, "query": 1}, {"shot": (0, *COUNT), "query": (0, *COUNT)}),
+    (data.sample, {"keys": KEYS, "x": np.zeros((3, 5, 2)), **FEW}, dict.fromkeys(FEW, (0, *COUNT))),
+    (data.sample_varied, {"keys": KEYS, "source": BANK, **FEW, "largest": 4}, {"query": (0, *COUNT), "largest": COUNT}),
+    (data.sample_sinusoids, {"keys": KEYS, "shot": 1, "query": 1}, {"shot": (0, *COUNT), "query": (0, *COUNT)}),
     (data.by_length, {"x": TEXTS, "batch_size": 2}, {"shortest": COUNT, "seed": COUNT}),
     (data.prefetch, {"dataset": []}, {"ahead": COUNT, "threads": COUNT}),
     (data.files, {"paths": [], "batch_size": 2}, {"size": COUNT}),
@@ -98,7 +100,7 @@ CASES = [
     (partial(built, backbones.llama, TOKENS), {"size": SIZE, "vocabulary": 9}, {"vocabulary": COUNT, "eps": NUMBER}),
     (lambda number: check_size(SIZE._replace(depth=number)), {}, {"number": COUNT}),
     (jtl.mesh, {}, {"data": COUNT, "fsdp": (0, *COUNT)}),
-    (jtl.fsdp, {}, {"min_bytes": NUMBER}),
+    (jtl.fsdp, {}, {"min_bytes": (NAN, -1, True)}),
     (distributed.initialize, {"coordinator": "x:1", "processes": 2, "process": 0}, {"process": COUNT}),
     (distributed.initialize, {"coordinator": "x:1", "processes": 2, "process": 0}, {"processes": COUNT}),
 ]
@@ -116,3 +118,30 @@ CASES = [
 def test_a_number_that_is_none_is_refused(call, given, bad):
     with pytest.raises((ValueError, TypeError, TypeCheckError), match=r"must|give|lie|integer|Type-check"):
         unwrap(call)(**{**given, **bad})
+
+
+THREE = [np.int32(3), np.array(3), jnp.int32(3)]
+"""What a maximum of labels is, as NumPy or jax gives it."""
+
+
+@pytest.mark.parametrize("three", THREE, ids=lambda three: type(three).__name__)
+def test_whole_numbers_of_arrays_are_taken(three):
+    """As on plain integers: what is computed from data seldom is one."""
+    x = jnp.ones((2, 5))
+    for make in (heads.linear, lambda width: heads.mlp(3, (width,))):
+        found = unwrap(make)(three).init(jax.random.key(0), x).params
+        wanted = unwrap(make)(3).init(jax.random.key(0), x).params
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    rates = [unwrap(optim.warmup_cosine)(1.0, total)(2) for total in (three, 3, 3.0)]
+    assert rates[0] == rates[1] == rates[2]
+
+
+def test_numbers_of_other_kinds_are_taken():
+    assert float(unwrap(optim.steps)(jnp.bfloat16(0.5), [500.0, 750.0])(600)) == pytest.approx(0.05)
+    assert float(unwrap(optim.one_cycle)(1.0, 10, end=INF)(9)) == 0
+    mean = jnp.array([0.1, 0.2, 0.3])
+    erased = unwrap(appearance.erase)(1.0, value=mean)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    assert set(map(tuple, np.unique(np.reshape(erased, (-1, 3)), axis=0).tolist())) == {(1, 1, 1), tuple(mean.tolist())}
+    first, again, other = (unwrap(data.split_classes)(9, (3, 3), seed=seed) for seed in ([1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)

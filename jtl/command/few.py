@@ -33,7 +33,7 @@ from jtl.methods.meta.update_rules import from_optax
 from jtl.model import Variables
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.save import save
-from jtl.weights.formats.orbax import newest
+from jtl.weights.formats.orbax import holds
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def told(without: int, with_steps: int, of: int) -> str:
 def _refuse_recipe(place: Path) -> None:
     """Refuses checkpoints that do not say their network, as those of a recipe."""
     for folder in (place, place / "checkpoints"):
-        if newest(folder) is not None and not (folder / "config.json").is_file():
+        if holds(folder) and not (folder / "config.json").is_file():
             raise ValueError(
                 f"{str(folder)!r} holds checkpoints that do not say their network, as those of a recipe: start from"
                 " weights, a run of `jtl finetune`, or checkpoints of jtl.Checkpoints(..., network=loaded). What was"

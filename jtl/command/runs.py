@@ -14,7 +14,7 @@ def saved(run: Path) -> Path | None:
       FileNotFoundError: where there is no such folder.
       ValueError: for a run that has checkpoints and is not finished, or whose `run.json` is damaged.
     """
-    from jtl.weights.formats.orbax import newest
+    from jtl.weights.formats.orbax import holds
 
     run = run.expanduser()
     if not run.exists():
@@ -24,12 +24,12 @@ def saved(run: Path) -> Path | None:
         )
     if read(run) is not None:
         return run / "model"
-    if newest(run / "checkpoints") is not None:
+    if holds(run / "checkpoints"):
         raise ValueError(
             f"{str(run)!r} holds a run without a saved network, because it was not finished or is a recipe's: give its"
             f" checkpoints, {str(run / 'checkpoints')!r}, or start the run again to finish it"
         )
-    weights = (run / "model.safetensors").is_file() or newest(run) is not None
+    weights = (run / "model.safetensors").is_file() or holds(run)
     return run if weights and (run / "config.json").is_file() else None
 
 

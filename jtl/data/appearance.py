@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from jtl import checked
@@ -85,7 +87,8 @@ def erase(
     Zhong et al., Random Erasing Data Augmentation, 2017, arXiv 1708.04896.
     """
     checked.within("[0, 1]", probability=probability)
-    checked.within("(-inf, inf)", value=value)
+    if not isinstance(value, Tracer):
+        checked.within("(-inf, inf)", **checked.each("value", np.ravel(value)))
     if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1] < float("inf"):
         raise ValueError(f"scale={scale}, ratio={ratio}: bounds must be sorted, in (0, 1], and positive and finite")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import UInt8
 
-from jtl.checked import integer, whole
+from jtl.checked import integer, seed_of
 
 NAMES = ("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur", "contrast", "brightness", "jpeg")
 
@@ -44,7 +44,7 @@ def corrupt(
         raise ValueError(f"name={name!r}: there are {', '.join(NAMES)}")
     if not integer(severity) or severity not in range(1, 6):
         raise ValueError(f"severity={severity!r}: an integer, 1 to 5")
-    whole(0, seed=seed)
+    seed_of(seed)
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images are {images.dtype} {list(images.shape)}: give uint8 [rows, height, width, 3]")

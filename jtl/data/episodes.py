@@ -133,7 +133,7 @@ def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np
       [0, 1, 2, 3, 4]
     """
     checked.whole(1, classes=classes, **checked.each("sizes", sizes))
-    checked.whole(0, seed=seed)
+    checked.seed_of(seed)
     if sum(sizes) > classes:
         raise ValueError(f"sizes {tuple(sizes)} must add up to at most {classes} classes")
     order = np.random.default_rng(seed).permutation(classes)

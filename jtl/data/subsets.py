@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jtl.checked import whole
+from jtl.checked import seed_of
 from jtl.data.pipeline import Dataset, Source
 
 
@@ -76,7 +76,7 @@ def split(
     wanted = dict(shares)
     if not wanted or "train" in wanted or not all(s > 0 for s in wanted.values()) or not sum(wanted.values()) < 1:
         raise ValueError(f"shares={wanted}: positive numbers below 1 together, of other parts than 'train'")
-    whole(0, seed=seed)
+    seed_of(seed)
     draw = np.random.default_rng(seed)
     y = _one_each(_labels(data.source) if labels is None else labels, data.size, "labels")
     if groups is not None:

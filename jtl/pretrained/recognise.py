@@ -20,7 +20,7 @@ from jtl.pretrained.spare import between
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.hub import ADAPTER, OPEN_CLIP_FILE
 from jtl.weights.formats.json import read_json
-from jtl.weights.formats.orbax import newest
+from jtl.weights.formats.orbax import holds
 from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.mapping.rules import Rule, Rules
 
@@ -54,7 +54,7 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
     if arch is None:
         config = None if folder is None else described(folder)
         if config is None:
-            if folder is not None and newest(folder) is not None:
+            if folder is not None and holds(folder):
                 raise ValueError(
                     f"{folder} holds checkpoints that do not say their network: give its variables by"
                     " jtl.Checkpoints(folder).variables(), or train with jtl.Checkpoints(folder, network=loaded)"

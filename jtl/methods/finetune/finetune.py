@@ -31,9 +31,8 @@ def finetune(
 
     An element is an example, a token, a frame or a pixel: whatever the loss gives a value for. Its weight is the
     row's `mask`, times the batch's `weights` where there are any, times 0 where its label is `ignore`. The step decides
-    which parameters are trained: `make_step(..., trainable=select("head/.*"))` trains the head alone.
-    Pre-training is the same
-    from random weights.
+    which parameters are trained: `make_step(..., trainable=select("head/.*"))` trains the head alone. Pre-training is
+    the same from random weights.
 
     Args:
       net: `jtl.network(backbone=..., head=...)`.

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from jtl.selection.validators.predictions import _probabilities
+from jtl.selection.validators.predictions import probabilities
 
 
 def soft_neighbourhood_density(logits: Float[np.ndarray, "..."], temperature: float = 0.05, block: int = 1000) -> float:
@@ -28,7 +28,7 @@ def soft_neighbourhood_density(logits: Float[np.ndarray, "..."], temperature: fl
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: it is positive")
-    p = _probabilities(logits)[0]
+    p = probabilities(logits)[0]
     if len(p) < 2:
         raise ValueError("one row has no neighbour: give at least two")
     p /= np.linalg.norm(p, axis=1, keepdims=True)

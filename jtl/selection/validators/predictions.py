@@ -16,7 +16,7 @@ def certainty(logits: Float[np.ndarray, "..."]) -> float:
       >>> round(jtl.selection.validators.certainty(np.zeros((3, 2), np.float32)), 4)
       -0.6931
     """
-    p, logp = _probabilities(logits)
+    p, logp = probabilities(logits)
     return float(np.sum(p * logp, axis=1).mean())
 
 
@@ -28,7 +28,7 @@ def diversity(logits: Float[np.ndarray, "..."]) -> float:
       >>> round(jtl.selection.validators.diversity(np.array([[50.0, 0.0], [0.0, 50.0]])), 4)
       0.6931
     """
-    mean = _probabilities(logits)[0].mean(0)
+    mean = probabilities(logits)[0].mean(0)
     return float(-np.sum(mean * np.log(np.maximum(mean, 1e-300))))
 
 
@@ -56,7 +56,7 @@ def nuclear_norm(logits: Float[np.ndarray, "..."]) -> float:
 
     Cui et al., Towards Discriminability and Diversity: Batch Nuclear-norm Maximization, 2020, arXiv 2003.12237.
     """
-    p = _probabilities(logits)[0]
+    p = probabilities(logits)[0]
     return float(np.linalg.svd(p, compute_uv=False).sum() / np.sqrt(len(p) * min(p.shape)))
 
 
@@ -75,7 +75,7 @@ def accuracy(logits: Float[np.ndarray, "..."], y: Shaped[np.ndarray, " rows"]) -
     return float((z.argmax(1) == labels(y, len(z))).mean())
 
 
-def _probabilities(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def probabilities(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Softmax and its logarithm in float64, of finite logits [rows, classes]."""
     z = rows("logits", logits)
     z = z - z.max(1, keepdims=True)

@@ -11,7 +11,7 @@ from jtl.model import Model, Variables
 from jtl.selection.checked import labels
 from jtl.selection.validators import clustering, density, importance, predictions, reverse
 from jtl.selection.validators.mixval import mixval
-from jtl.selection.validators.predictions import _probabilities
+from jtl.selection.validators.predictions import probabilities
 from jtl.train.collect import collector
 from jtl.typing import Aux
 
@@ -136,6 +136,6 @@ def _mixed(net: Model) -> Callable[[Variables, Any], float]:
 
 
 def _losses(there: dict[str, Any]) -> np.ndarray:
-    _, logp = _probabilities(there["output"])
+    _, logp = probabilities(there["output"])
     y = labels(there["y"], len(logp), classes=logp.shape[1])
     return -logp[np.arange(len(y)), y]

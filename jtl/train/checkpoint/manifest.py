@@ -1,6 +1,7 @@
 """The manifest that makes a folder a checkpoint: written last, with a checksum of every file."""
 
 import json
+import stat
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,11 +67,14 @@ def verify(folder: Path) -> dict[str, Any]:
 def stamp(folder: Path) -> dict[Path, tuple[int, ...]] | None:
     """What tells that no file of a folder was written or replaced since: the number, size and times of each.
 
-    None where one is so young that a write after this call may leave its times as they are, or goes away meanwhile.
+    None where one is so young that a write after this call may leave its times as they are, or goes away meanwhile,
+    and where one is a link, because what a linked folder holds is not looked at.
     """
     try:
-        found = {path: path.stat() for path in folder.rglob("*")}
+        found = {path: path.lstat() for path in folder.rglob("*")}
     except OSError:
+        return None
+    if any(stat.S_ISLNK(one.st_mode) for one in found.values()):
         return None
     if any(one.st_mtime_ns > time.time_ns() - YOUNG for one in found.values()):
         return None

@@ -86,7 +86,7 @@ def fsdp(min_bytes: int = 1 << 20) -> Rule:
       >>> tuple(jtl.fsdp(min_bytes=0)((6, 4), jtl.mesh(devices=jax.devices()[:1])))
       ('fsdp',)
     """
-    within("[0, inf)", min_bytes=min_bytes)
+    within("[0, inf]", min_bytes=min_bytes)
 
     def rule(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         parts = mesh.shape["fsdp"]

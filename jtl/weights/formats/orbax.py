@@ -28,6 +28,11 @@ def newest(folder: Path) -> Path | None:
     return next(iter(_candidates(folder)), None)
 
 
+def holds(folder: Path) -> bool:
+    """Whether a folder has finished checkpoints in it; one that is a checkpoint itself has none."""
+    return newest(folder) not in (None, folder)
+
+
 def read_checkpoint(folder: Path) -> Tensors:
     """`backbone/...`, `head/...` and `stats/...` of one checkpoint; the optimizer's state is left.
 

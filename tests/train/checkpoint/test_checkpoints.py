@@ -188,6 +188,20 @@ def test_damage_after_a_first_look_is_seen(copy, harm, times):
     assert saver.about()["step"] == 2
 
 
+def test_damage_in_a_linked_folder_is_seen(copy, tmp_path):
+    """As where arrays were moved to another disk: the link itself does not change with what it shows."""
+    step = copy / "step_00000003"
+    place = next(path for path in sorted(step.iterdir()) if path.is_dir())
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    aged(copy)
+    os.utime(place, (1e9, 1e9), follow_symlinks=False)
+    saver = Checkpoints(copy)
+    assert saver.about()["step"] == 3
+    harm_flip(step)
+    assert saver.about()["step"] == 2
+
+
 def test_a_young_file_is_read_again(copy, read_in_full):
     aged(copy)
     (copy / "step_00000003" / "arrays" / "_CHECKPOINT_METADATA").touch()
