@@ -120,20 +120,10 @@ def test_a_number_that_is_none_is_refused(call, given, bad):
         unwrap(call)(**{**given, **bad})
 
 
-THREE = [np.int32(3), np.array(3), jnp.int32(3)]
-"""What a maximum of labels is, as NumPy or jax gives it."""
-
-
-@pytest.mark.parametrize("three", THREE, ids=lambda three: type(three).__name__)
-def test_whole_numbers_of_arrays_are_taken(three):
-    """As on plain integers: what is computed from data seldom is one."""
-    x = jnp.ones((2, 5))
-    for make in (heads.linear, lambda width: heads.mlp(3, (width,))):
-        found = unwrap(make)(three).init(jax.random.key(0), x).params
-        wanted = unwrap(make)(3).init(jax.random.key(0), x).params
-        jax.tree.map(np.testing.assert_array_equal, found, wanted)
-    rates = [unwrap(optim.warmup_cosine)(1.0, total)(2) for total in (three, 3, 3.0)]
-    assert rates[0] == rates[1] == rates[2]
+@pytest.mark.parametrize("three", [np.int32(3), np.array(3), jnp.int32(3), 3.0], ids=lambda three: type(three).__name__)
+def test_a_number_of_steps_may_be_computed(three):
+    rates = [unwrap(optim.warmup_cosine)(1.0, total)(2) for total in (three, 3)]
+    assert rates[0] == rates[1]
 
 
 def test_numbers_of_other_kinds_are_taken():
