@@ -98,7 +98,7 @@ CASES = [
     (partial(built, backbones.dinov2, IMAGE), {"size": SIZE, "patch": 8, "image": 32}, DINO),
     (partial(built, backbones.clip_text, None), {"size": SIZE}, TEXT),
     (partial(built, backbones.llama, TOKENS), {"size": SIZE, "vocabulary": 9}, {"vocabulary": COUNT, "eps": NUMBER}),
-    (lambda number: check_size(SIZE._replace(depth=number)), {}, {"number": COUNT}),
+    (lambda depth: check_size(SIZE._replace(depth=depth)), {}, {"depth": COUNT}),
     (jtl.mesh, {}, {"data": COUNT, "fsdp": (0, *COUNT)}),
     (jtl.fsdp, {}, {"min_bytes": (NAN, -1, True)}),
     (distributed.initialize, {"coordinator": "x:1", "processes": 2, "process": 0}, {"process": COUNT}),
@@ -116,7 +116,8 @@ CASES = [
     ],
 )
 def test_a_number_that_is_none_is_refused(call, given, bad):
-    with pytest.raises((ValueError, TypeError, TypeCheckError), match=r"must|give|lie|integer|Type-check"):
+    told = "|".join([*bad, "as an integer", "Type-check"])  # the argument's name, or Python's own words of an index
+    with pytest.raises((ValueError, TypeError, TypeCheckError), match=told):
         unwrap(call)(**{**given, **bad})
 
 
