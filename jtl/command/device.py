@@ -1,16 +1,55 @@
-"""The device that a run uses."""
+"""The devices that a run trains on."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
+
+from jtl.train import mesh
 
 
-def tell_first(say: Callable[[str], Any]) -> None:
-    """Tells that a run uses the first device alone, where there are others.
+def training_mesh(batch: int, devices: int | None, say: Callable[[str], Any]) -> Mesh:
+    """The mesh of the first devices of this machine, each of which trains on an equal part of a batch.
 
     Args:
-      say: is told.
+      batch: examples per step, of each domain.
+      devices: how many; None: as `number_of` chooses.
+      say: is told how many are used if the machine has several.
+
+    Raises:
+      ValueError: for a number that the machine does not have, or that does not divide the batch.
     """
-    if (count := jax.device_count()) > 1:
-        say(f"{count} devices, of which this run uses the first: jtl.fit trains on all of them, in Python")
+    there = jax.devices()
+    count = number_of(batch, len(there), there[0].platform, devices)
+    if len(there) > 1:
+        say(f"{count} of {len(there)} devices train, with {batch // count} of {batch} examples per step on each")
+    return mesh(devices=there[:count])
+
+
+def number_of(batch: int, there: int, platform: str, devices: int | None = None) -> int:
+    """How many devices train: as many accelerators as divide the batch, or one CPU device.
+
+    The devices of one CPU share its cores, so several of them are used only on request.
+
+    Args:
+      batch: examples per step.
+      there: how many devices the machine has.
+      platform: their kind, as jax names it.
+      devices: how many are asked for; None: the default.
+
+    Raises:
+      ValueError: for a number that the machine does not have, or that does not divide the batch.
+
+    Example:
+      >>> from jtl.command.device import number_of
+      >>> number_of(32, 8, "gpu"), number_of(20, 8, "gpu"), number_of(32, 8, "cpu")
+      (8, 5, 1)
+    """
+    divide = [n for n in range(1, there + 1) if batch % n == 0]
+    if devices is not None and devices not in divide:
+        raise ValueError(
+            f"devices={devices}: a batch of {batch} examples on {there} devices can be split over"
+            f" {', '.join(map(str, divide))}; give one of these, or another batch"
+        )
+    return devices or (1 if platform == "cpu" else divide[-1])

@@ -55,6 +55,8 @@ class Settings(RunSettings):
         ten to twenty evaluations in a run, and one per step if it has fewer steps.
       balanced: weigh classes by the inverse of their frequency.
       seed: the seed of the split and of all other randomness.
+      devices: train ways "last" and "all" on so many devices, each on an equal part of the batch; None: on all
+        accelerators that divide it, or on one CPU device.
     """
 
     data: Annotated[
@@ -77,10 +79,11 @@ class Settings(RunSettings):
     patience: int = 5
     balanced: bool = False
     seed: int = 0
+    devices: int | None = None
 
     def __post_init__(self) -> None:
         self.check()
-        for name in ("size", "steps", "batch", "patience"):
+        for name in ("size", "steps", "batch", "patience", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
@@ -94,6 +97,11 @@ class Settings(RunSettings):
                     f"{name}={getattr(self, name)} with ways='head': the head alone is fitted to its optimum, so it has"
                     " none; give ways='last' or 'all'"
                 )
+        if self.ways == "head" and self.devices is not None:
+            raise ValueError(
+                f"devices={self.devices} with ways='head': the head alone is fitted on one device; give ways='last' or"
+                " 'all', or omit devices"
+            )
         if self.ways == "head" and self.steps is not None:
             raise ValueError(
                 f"steps={self.steps} with ways='head': the head alone is fitted to its optimum, without steps; give"
@@ -111,7 +119,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     _write(folder / DONE, content)
 
 
-def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps")) -> None:
+def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps", "devices")) -> None:
     """Writes the settings of a run that begins to train into `settings.json` of its folder.
 
     A run that is killed leaves it beside its checkpoints, which do not say the weights that the run began with, and
@@ -135,7 +143,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:
+def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "devices")) -> None:
     """Refuses a folder that cannot be written, before anything is computed, and one with a run of other settings.
 
     That run would be replaced; more steps may go on from it. A folder among the examples is refused too.
