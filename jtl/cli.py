@@ -321,6 +321,10 @@ def _mistakes(*kinds: type[Exception]) -> Any:
     except BrokenPipeError:
         raise
     except Exception as error:  # all kinds, because those of `_explained` are imported where there is an error alone
+        from jtl.command.device import out_of_memory, smaller
+
+        if out_of_memory(error):
+            raise Mistake(smaller(error)) from error
         if not isinstance(error, (*kinds, *_explained())):
             raise
         raise Mistake(str(error)) from error

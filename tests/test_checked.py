@@ -55,5 +55,5 @@ def test_a_whole_number_may_be_an_array_without_axes(three):
 def test_a_string_is_shown_as_one():
     with pytest.raises(ValueError, match="shot='1': must be an integer"):
         whole(1, shot="1")
-    with pytest.raises(ValueError, match="rate='0.1': must be positive"):
+    with pytest.raises(ValueError, match=r"rate='0\.1': must be positive"):
         positive(rate="0.1")

@@ -1,4 +1,4 @@
-"""The devices that a run trains on."""
+"""The devices that a run trains on, and the error of one whose memory is full."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,3 +53,20 @@ def number_of(batch: int, there: int, platform: str, devices: int | None = None)
             f" {', '.join(map(str, divide))}; give one of these, or another batch"
         )
     return devices or (1 if platform == "cpu" else divide[-1])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine for a CPU device, had too little memory.
+
+    Example:
+      >>> from jtl.command.device import out_of_memory
+      >>> out_of_memory(ValueError("no"))
+      False
+    """
+    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
+
+
+def smaller(error: BaseException) -> str:
+    """What to do about a full memory, and the first line of what jax says."""
+    first = str(error).strip().partition("\n")[0]
+    return f"the device has too little memory: give a smaller --batch, or --size for images; jax says: {first}"
