@@ -1,4 +1,4 @@
-"""How well a search ranks what is relevant, over all queries on the host."""
+"""How well a search ranks the relevant items, over all queries on the host."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ def retrieval(scores: Any, relevant: Any, *, k: int = 10) -> dict[str, float]:
     Items are ranked by falling score, of equal ones the first first. A query without a relevant item does not count.
 
     Args:
-      scores: [queries, items], as `queries @ items.T` of embeddings of length 1.
-      relevant: [queries, items], 0 for what is not relevant; 1, or a larger gain, for what is.
-      k: of how many items; at least 1.
+      scores: [queries, items], such as `queries @ items.T` of embeddings of length 1.
+      relevant: [queries, items], 0 for irrelevant items; 1, or a larger gain, for relevant items.
+      k: the number of items to look at; at least 1.
 
     Raises:
-      ValueError: for shapes that differ, a NaN, a negative gain, a k below 1, or no relevant item at all.
+      ValueError: for shapes that differ, a NaN, a negative gain, `k` below 1, or no relevant item at all.
 
     Example:
       >>> import jtl
