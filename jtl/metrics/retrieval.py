@@ -9,8 +9,9 @@ def retrieval(scores: Any, relevant: Any, *, k: int = 10) -> dict[str, float]:
     """Recall at k, the mean reciprocal rank and nDCG at k, each a mean over the queries.
 
     `recall@k` is the share of the relevant items that are among the first k, `mrr` is `1 / rank` of the first relevant
-    item, and `ndcg@k = Σ_{r≤k} g_r / log₂(r + 1)` over that of the best order, with g the gain of the item at rank r.
-    Items are ranked by falling score, of equal ones the first first. A query without a relevant item does not count.
+    item, and `ndcg@k` is `Σ_{r≤k} g_r / log₂(r + 1)` over the same sum for the best order, with g_r the gain of the
+    item at rank r. Items are ranked by falling score; equal scores keep their order. A query without a relevant item
+    does not count.
 
     Args:
       scores: [queries, items], such as `queries @ items.T` of embeddings of length 1.
