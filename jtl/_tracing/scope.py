@@ -93,7 +93,7 @@ def noting(notes: set[str]) -> AbstractContextManager[None]:
 
 
 def note(what: str) -> None:
-    """Records what the traced function does, if a caller asked by `noting`."""
+    """Records what the traced function does, if a caller asked for it by `noting`."""
     notes = _NOTES.get()
     if notes is not None:
         notes.add(what)

@@ -12,7 +12,7 @@ from jtl.params import flatten, unflatten
 from jtl.typing import Key
 
 SLIVER = 1e-3
-"""In pixels: a box of smaller width or height counts as empty, such as a rotation in float32 leaves at the border."""
+"""In pixels: a box of smaller width or height counts as empty; a rotation in float32 leaves some at the border."""
 
 
 @dataclass(frozen=True)

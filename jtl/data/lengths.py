@@ -37,12 +37,12 @@ def by_length(
     Buckets have `shortest`, twice that, four times, ... tokens, up to the length of the rows. In each epoch, the texts
     are drawn in another order and batched bucket by bucket; texts of a bucket that do not fill a batch go into the next
     longer bucket. So an epoch has `ceil(examples / batch_size)` steps, each text once, and at most one partial batch,
-    as with `jtl.data.arrays`. The batches of all buckets are mixed. The step has as many batch shapes as there are
-    buckets; `jtl.fit` compiles it for each when it first occurs.
+    as with `jtl.data.arrays`. The batches of all buckets are mixed. There are as many batch shapes as buckets;
+    `jtl.fit` compiles the step for each at its first batch.
 
     Args:
-      x: tokenized texts, such as from `jtl.preprocess.text.tokenizer`: `mask` [texts, length], true where there is a
-        token, and other arrays; arrays [texts, length, ...] are cut.
+      x: tokenized texts, such as those from `jtl.preprocess.text.tokenizer`: `mask` [texts, length], true where there
+        is a token, and other arrays; arrays [texts, length, ...] are cut.
       y: labels, as in `jtl.data.arrays`. Integers [texts, length, ...] that are `ignore` at padding are labels of
         tokens, such as tags, and are cut too; so are booleans that are False there. Floats are labels of texts.
       batch_size: the number of rows of the global batch.

@@ -12,8 +12,8 @@ def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
     """Makes a data set of pairs of a source and a target batch.
 
     Each domain cycles through its own epochs, so sizes and batch sizes may differ. An epoch of the pair, `len(pair)`,
-    is that of the longer domain. A shuffled target, such as from `arrays`, `folder` or `by_length`, is reshuffled with
-    a seed derived from its own, so that equal seeds do not pair the same source and target rows in every epoch.
+    is that of the longer domain. A shuffled target, such as one from `arrays`, `folder` or `by_length`, is reshuffled
+    with a seed derived from its own, so that equal seeds do not pair the same source and target rows in every epoch.
 
     Args:
       source: a data set of {"x", "y", "mask"}.

@@ -13,8 +13,8 @@ def several(labels: Literal["same", "own"] = "same", /, **sets: Any) -> "Several
     """Makes a data set with one batch of every given set at each step, by name, for `jtl.tasks.together`.
 
     Each set goes through its own epochs, so sizes and batch sizes may differ. An epoch of the whole is that of the
-    longest set. A shuffled set, such as from `arrays`, `folder` or `by_length`, is reshuffled with a seed derived from
-    its own and its name, so that sets of equal seeds and sizes do not always pair the same rows.
+    longest set. A shuffled set, such as one from `arrays`, `folder` or `by_length`, is reshuffled with a seed derived
+    from its own and its name, so that sets of equal seeds and sizes do not always pair the same rows.
 
     Args:
       labels: "same" if a label must mean one class in all sets that name their classes, which is checked; sets without
@@ -26,7 +26,7 @@ def several(labels: Literal["same", "own"] = "same", /, **sets: Any) -> "Several
       A data set of {name: batch}.
 
     Raises:
-      ValueError: for no data set; with "same", for the first label that means two classes, as if a folder lacks one.
+      ValueError: for no data set; with "same", for the first label that means two classes, as when a folder lacks one.
 
     Example:
       >>> import numpy as np, jtl

@@ -14,7 +14,7 @@ def subset(data: Any, rows: Any) -> Dataset:
     """The data set of some examples, in the order given.
 
     Args:
-      data: a `Dataset`, such as from `jtl.data.arrays` or `folder`.
+      data: a `Dataset`, such as one from `jtl.data.arrays` or `folder`.
       rows: the indices of the examples, integers in [0, data.size).
 
     Raises:
@@ -51,9 +51,9 @@ def split(
     Copies of an example may end up in two parts unless they are in one group.
 
     Args:
-      data: a `Dataset`, such as from `jtl.data.arrays` or `folder`.
-      shares: the share of each class's examples (or of all groups) for each part, such as `{"val": 0.15, "test":
-        0.15}`; every part gets at least one.
+      data: a `Dataset`, such as one from `jtl.data.arrays` or `folder`.
+      shares: the share of each class's examples (or of all groups) for every part, each at least one example or group;
+        for example `{"val": 0.15, "test": 0.15}`.
       seed: the seed of the draw.
       labels: integers, one per example; None for those of the data. Without labels, and for the targets of a
         regression, all examples are drawn as one class.

@@ -84,11 +84,11 @@ def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) ->
 
 
 def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
-    """Reads all examples of a data set once into a `Bank`, such as a folder of images or a table of texts.
+    """Reads all examples of a data set, such as a folder of images or a table of texts, once into a `Bank`.
 
     Args:
-      dataset: `len(dataset)` batches of {"x", "y", "mask"}, such as from `jtl.data.arrays`, `folder` or `tfds`; x is an
-        array or a dict of arrays. For data of `by_length` the uncut rows are read.
+      dataset: `len(dataset)` batches of {"x", "y", "mask"}, such as those from `jtl.data.arrays`, `folder` or `tfds`; x
+        is an array or a dict of arrays. For data of `by_length` the uncut rows are read.
       groups: as in `bank`.
 
     Raises:

@@ -12,8 +12,8 @@ def auroc(scores: Any, y: Any) -> float:
     and negatives.
 
     Args:
-      scores: [rows] or [rows, 1], of the positive class, for labels 0 and 1; [rows, classes] for integer labels; [rows,
-        labels] for several labels per row.
+      scores: [rows] or [rows, 1], of the positive class, for labels 0 and 1; [rows, classes] for integer labels; for
+        several labels per row, [rows, labels].
       y: integer labels [rows], or 0 and 1 [rows, labels], with -1 for unknown labels, which do not count.
 
     Raises:

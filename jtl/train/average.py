@@ -39,7 +39,7 @@ def average_start(params: Params) -> Average:
 
 
 def average_add(average: Average, params: Params) -> Average:
-    """`m ← m + (θ − m)/(n + 1)`: after n calls the mean of all n. Call it, for example, once per epoch.
+    """`m ← m + (θ − m)/(n + 1)`: after n calls the mean of all n. Call it once per epoch, at the end of a cycle.
 
     Example:
       >>> import jax.numpy as jnp, jtl

@@ -15,8 +15,8 @@ class Refresh(NamedTuple):
     Args:
       run: `run(state) -> state`, of the same shapes and types; a function of the state alone, so that a resumed run
         ends with the same bits. It may compile programs of its own.
-      every: the period in steps: `run` is called before step 0 and after every `every` steps, also if the run is
-        resumed at one.
+      every: the period in steps: `run` is called before step 0 and after every `every` steps, also when a run resumes
+        at such a step.
 
     Example:
       >>> import jtl

@@ -99,9 +99,8 @@ def make_step(
         optimizer.
       tx: an optimizer, or one for each group of parameters. Optimizers that take `value`, `grad`, `value_fn` or
         `grad_fn`, such as `optax.lbfgs` and `optax.contrib.sam(..., opaque_mode=True)`, are given them. These functions
-        use the same batch and key, do not change statistics, and cast the float32 parameters that they are given to
-        `dtype`.
-      trainable: disjoint masks of the parameters of each optimizer (`select(...)`); None if a single optimizer has all.
+        use the same batch and key, do not change statistics, and cast float32 parameters to `dtype`.
+      trainable: disjoint masks of the parameters of each optimizer (`select(...)`); None for all, with one optimizer.
       microbatch: the number of parts into which a batch is split, to save memory. Batch statistics are then
         those of each part, and running statistics move once per part.
       dtype: the dtype to compute in (`jnp.bfloat16`): parameters are cast to it in the forward pass; they and their

@@ -17,7 +17,7 @@ from jtl.typing import Batch
 
 
 def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[State, Any], tuple[State, dict]]:
-    """The same step under `jax.pmap`, one part of the batch per device: of all processes, or only `devices`.
+    """The same step under `jax.pmap`, one part of the batch per device, on all devices or only on `devices`.
 
         run, state = jtl.pmap_step(step), jtl.replicated(state)
         state, metrics = run(state, jtl.split_batch(batch))
