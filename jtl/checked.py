@@ -1,4 +1,4 @@
-"""Checks of numbers that several rooms are called with; each error names the number and its value."""
+"""Checks of numeric arguments, used throughout jtl; each error names the number and its value."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -23,11 +23,11 @@ INSIDE = {
     "[1, inf)": lambda value: 1 <= value < np.inf,
     "(-inf, inf)": lambda value: -np.inf < value < np.inf,
 }
-"""What lies in an interval; NaN lies in none."""
+"""Whether a value lies in an interval; NaN lies in none."""
 
 
 def whole(least: int, **numbers: Any) -> None:
-    """Refuses what is no integer, or less than the least that makes sense.
+    """Refuses a value that is not an integer, or is less than `least`.
 
     Raises:
       ValueError: naming the first such number and its value.
@@ -42,7 +42,7 @@ def whole(least: int, **numbers: Any) -> None:
 
 
 def within(interval: Interval, **numbers: Any) -> None:
-    """Refuses what is no number in an interval, as NaN, which is in none; a number that jax traces is let pass.
+    """Refuses a value that is not a number in an interval; NaN is in none. A number that jax traces is not checked.
 
     Raises:
       ValueError: naming the first such number and its value.
@@ -60,7 +60,7 @@ def within(interval: Interval, **numbers: Any) -> None:
 
 
 def positive(**numbers: Any) -> None:
-    """Refuses what is no number above 0, infinity and NaN; a number that jax traces is let pass.
+    """Refuses a value that is not a finite number above 0; a number that jax traces is not checked.
 
     Raises:
       ValueError: naming the first such number and its value.
@@ -75,9 +75,9 @@ def positive(**numbers: Any) -> None:
 
 
 def seed_of(seed: Any) -> None:
-    """Refuses what is no seed of NumPy's generators: an integer of at least 0, or a sequence of such.
+    """Refuses a value that is not a seed for NumPy's generators: an integer of at least 0, or a sequence of them.
 
-    None is refused too, because nobody could draw the same again.
+    None is refused too, because nobody could draw the same numbers again.
 
     Raises:
       ValueError: naming the seed.
@@ -92,7 +92,7 @@ def seed_of(seed: Any) -> None:
 
 
 def each(name: str, values: Iterable[Any]) -> dict[str, Any]:
-    """The numbers of a sequence by their places, for the checks above.
+    """The numbers of a sequence, named by their places, for the checks above.
 
     Example:
       >>> from jtl.checked import each, whole
@@ -104,7 +104,7 @@ def each(name: str, values: Iterable[Any]) -> dict[str, Any]:
 
 
 def integer(value: Any) -> bool:
-    """Whether it is an integer, of Python, or an array without axes; a bool is none.
+    """Whether a value is an integer: of Python, of NumPy, or as an array without axes; a bool is not.
 
     Example:
       >>> from jtl.checked import integer
@@ -117,7 +117,7 @@ def integer(value: Any) -> bool:
 
 
 def real(value: Any) -> bool:
-    """Whether it is a number, of Python, or an array without axes; a bool is none.
+    """Whether a value is a real number: of Python, of NumPy, or as an array without axes; a bool is not.
 
     Example:
       >>> from jtl.checked import real

@@ -2,4 +2,4 @@
 
 
 class NotInstalled(ModuleNotFoundError):
-    """Raised where an optional library is not installed; the message says how to install it."""
+    """Raised if an optional library is not installed; the message says how to install it."""

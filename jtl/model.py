@@ -17,11 +17,11 @@ from jtl.reads import Read
 from jtl.typing import Key, Output, Params, Stats
 
 ADAPTER = "adapter"
-"""Under this name stand the parameters of a model that belong to interceptors and not to its modules."""
+"""The name under which a model holds the parameters of interceptors, which belong to none of its modules."""
 
 
 class Variables(NamedTuple):
-    """The variables of a network: parameters change by gradient, statistics without one."""
+    """The variables of a network: parameters change by gradient, statistics without a gradient."""
 
     params: Params
     stats: Stats
@@ -34,10 +34,10 @@ class Model(NamedTuple):
       init: `init(key, x) -> Variables` from one example batch (shapes matter, values do not).
       apply: `apply(variables, x, *, train, key) -> (output, stats)`; with `train=False` the statistics come
         back as they were, and no key is needed.
-      reads: what it takes of a backbone's features, where it is a head.
-      parts: the backbone and the heads by name, where it is a `network`.
-      classes: the names of the output's classes in their order, where they are known, as of `jtl.load` or of a task's
-        head; data whose classes have names are then matched by name.
+      reads: the features of the backbone that it takes, if it is a head.
+      parts: the backbone and the heads by name, if it is a `network`.
+      classes: the names of the output's classes in their order, if they are known, as for `jtl.load` or a task's head;
+        data whose classes have names are then matched by name.
     """
 
     init: Callable[..., Variables]
@@ -50,14 +50,15 @@ class Model(NamedTuple):
 def from_linen(module: Any) -> Model:
     """Converts a flax.linen module to a `Model`.
 
-    The module is called as `module(x, train=...)`. Its "params" are the parameters, its "batch_stats" the
-    statistics, and it draws from the random stream "dropout". Floating inputs are cast to the dtype of the
-    parameters: a model computes in the dtype of its parameters, so mixed precision is a cast of those. Parameters under
-    `adapter/` are of interceptors (`jtl.transform.intercept`): the module neither sees them nor takes their dtype.
-    Flax's own BatchNorm sees the whole batch under `pmap` too.
+    The module is called as `module(x, train=...)`. Its "params" are the parameters, its "batch_stats" the statistics,
+    and it draws from the random stream "dropout". Floating inputs are cast to the dtype of the parameters: a model
+    computes in that dtype, so casting the parameters gives mixed precision. Parameters under `adapter/` belong to
+    interceptors (`jtl.transform.intercept`): the module neither sees them nor takes their dtype. Flax's own BatchNorm
+    sees the whole batch under `pmap` too.
 
     Raises:
-      ValueError: at init, where the module makes a collection that jtl would not carry along, or parameters `adapter`.
+      ValueError: at init, if the module makes a collection that jtl would not carry along, or parameters named
+        `adapter`.
 
     Example:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, jtl
@@ -74,7 +75,7 @@ def from_linen(module: Any) -> Model:
         def run(key: Key, x: Any) -> Any:
             return dict(module.init({"params": key, "dropout": key}, x, train=False))
 
-        made = pruned(run, key, x)  # flax computes the outputs too, each operation compiled for itself
+        made = pruned(run, key, x)  # flax computes the outputs too, and compiles each operation separately
         params, stats = made.pop("params", {}), made.pop("batch_stats", {})
         if made:
             raise ValueError(
@@ -111,9 +112,9 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
     """Converts a flax.nnx module to a `Model`.
 
     Args:
-      build: `build(rngs) -> module`, as a class whose only missing argument is `rngs`. The module is called as
-        `module(x)`; its `train()` and `eval()` set the mode. `nnx.Param` are parameters, every other variable
-        is a statistic (the counters of random streams are not: keys are given at every call).
+      build: `build(rngs) -> module`, such as a class whose only missing argument is `rngs`. The module is called as
+        `module(x)`; its `train()` and `eval()` set the mode. `nnx.Param` are parameters, every other variable is a
+        statistic (the counters of random streams are not: keys are given at every call).
 
     Example:
       >>> import jtl
@@ -131,7 +132,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
         return Variables(_named(nnx.to_pure_dict(params)), _named(nnx.to_pure_dict(stats)))
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
-        # Only the structure is wanted here: no array is made, and under jit this runs while tracing.
+        # Only the structure is needed here: no array is made, and under jit this runs while tracing.
         module = nnx.eval_shape(lambda: build(nnx.Rngs(params=0, dropout=0)))
         (module.train if train else module.eval)()
         if train and scope.any_frozen():
@@ -161,7 +162,7 @@ def from_nnx(build: Callable[[Any], Any]) -> Model:
 
 @contextmanager
 def _told(x: Any) -> Iterator[None]:
-    """Flax's error of a parameter whose shape does not fit the input, with the input's shape and what it should be."""
+    """Adds to flax's error about a parameter that does not fit the input the input's shape and the expected layout."""
     from flax.errors import ScopeParamShapeError
 
     try:
@@ -177,11 +178,11 @@ def _told(x: Any) -> Iterator[None]:
 
 
 _EVALUATION = {"train": False, "use_running_average": True, "deterministic": True}
-"""What says to a module of jtl, to flax's BatchNorm and to its Dropout that this is evaluation."""
+"""The arguments that put a module of jtl, flax's BatchNorm and flax's Dropout into evaluation mode."""
 
 
 def _frozen_evaluates(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-    """A module of which no parameter is trained runs as in evaluation, so that its running statistics stay."""
+    """Runs a module without trained parameters in evaluation mode, so that its running statistics stay."""
     module = context.module
     if not scope.frozen(module.path):
         return run(*args, **kwargs)
@@ -200,7 +201,7 @@ def _frozen_evaluates(run: Callable, args: tuple, kwargs: dict, context: Any) ->
 
 @contextmanager
 def _set_for_a_call(module: Any, values: dict[str, Any]) -> Iterator[None]:
-    """Attributes of a bound module, which is frozen, as they are for one call alone."""
+    """Sets attributes of a bound module, whose dataclass is frozen, for one call only."""
     before = {name: getattr(module, name) for name in values}
     for name, value in values.items():
         object.__setattr__(module, name, value)
@@ -212,7 +213,7 @@ def _set_for_a_call(module: Any, values: dict[str, Any]) -> Iterator[None]:
 
 
 def _over_devices(run: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-    """Flax's BatchNorm over all devices' rows, where a mapped batch is traced; any other method as it is."""
+    """Runs flax's BatchNorm over the rows of all devices if a mapped batch is traced; any other method unchanged."""
     from flax.linen import BatchNorm
 
     norm, axis = context.module, ops.batch_axis()
@@ -226,8 +227,8 @@ def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Mode
     """The model with a preprocessing function applied to its inputs, on the device, in training and evaluation.
 
     Args:
-      model: any.
-      change: `change(None, x) -> x`, as `data.augment.normalise(mean, std)`, which takes uint8 images.
+      model: any model.
+      change: `change(None, x) -> x`, such as `data.augment.normalise(mean, std)`, which takes uint8 images.
 
     Example:
       >>> import jtl
@@ -245,7 +246,7 @@ def preprocessed(model: Model, change: Callable[[Key | None, Any], Any]) -> Mode
 
 
 def evaluated(model: Model) -> Model:
-    """The model always in evaluation mode: running statistics are used and not updated, and dropout is off.
+    """The model, always in evaluation mode: running statistics are used and not updated, and dropout is off.
 
     Its gradients are those of evaluation mode.
 
@@ -265,7 +266,7 @@ def evaluated(model: Model) -> Model:
 
 
 def cast_floating(tree: Any, dtype: Any) -> Any:
-    """Every floating leaf as `dtype`; integers, booleans and keys as they are."""
+    """Casts every floating leaf to `dtype`; integers, booleans and keys stay as they are."""
 
     def cast(a):
         return a.astype(dtype) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a
@@ -274,12 +275,12 @@ def cast_floating(tree: Any, dtype: Any) -> Any:
 
 
 def upcast(tree: Any) -> Any:
-    """Every leaf of a floating type of less than 32 bits as float32, for sums of many small numbers."""
+    """Casts every floating leaf of fewer than 32 bits to float32, for sums of many small numbers."""
     return jax.tree.map(lambda a: cast_floating(a, jnp.promote_types(a.dtype, jnp.float32)), tree)
 
 
 def dtype_of(params: Params) -> Any:
-    """The floating dtype of a tree of parameters: float32 where there are none."""
+    """The floating dtype of a tree of parameters; float32 if it has no floating leaves."""
     found = [leaf.dtype for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.result_type(*found) if found else jnp.float32
 
@@ -293,11 +294,11 @@ def _named(tree: Any) -> Any:
 
 
 def _drawn(key: Key, path: Any, like: Any) -> Any:
-    """The state of a random stream at the start of a call: a key of its own by its path, and a count of 0."""
+    """The state of a random stream at the start of a call: its own key, derived from its path, and a count of 0."""
     if not jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jnp.zeros(like.shape, like.dtype)
     own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
-    return jax.random.split(own, like.shape) if like.shape else own  # layers stacked by nnx.vmap have a key each
+    return jax.random.split(own, like.shape) if like.shape else own  # layers stacked by nnx.vmap have one key each
 
 
 def _fill(nnx: Any, state: Any, values: Any) -> None:

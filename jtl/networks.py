@@ -15,9 +15,9 @@ class Outputs(NamedTuple):
     """The outputs of a network; inside `jit` an output that is not read costs nothing.
 
     Args:
-      output: of the head; of several heads a dict by name; of none the features.
-      features: of the backbone, by name.
-      read: what the head was given; of several heads a dict by name.
+      output: the output of the head; with several heads a dict by name; with none the features.
+      features: the features of the backbone, by name.
+      read: the input of the head; with several heads a dict by name.
     """
 
     output: Any
@@ -28,17 +28,18 @@ class Outputs(NamedTuple):
 def network(*, backbone: Model, **heads: Model) -> Model:
     """A backbone and the heads on it, as ONE model whose parameters are one tree.
 
-    `apply(variables, x, train=..., key=...)` gives `(Outputs, stats)`. Each part initialises from a stream of its own
-    name, so adding a part does not change the others, and each head is given what it reads.
+    `apply(variables, x, train=..., key=...)` returns `(Outputs, stats)`. Each part is initialised from a random stream
+    with its own name, so adding a part does not change the others. Each head is given the features that it reads.
 
     Args:
-      backbone: its parameters stand under `backbone/`.
-      **heads: each under its own name. Of one head, whatever its name, `Outputs.output` is its output, and the names
-        of its classes, where it has any, are the network's; of several it is a dict by name.
+      backbone: the backbone; its parameters are under `backbone/`.
+      **heads: the heads; the parameters of each are under its name. With one head, whatever its name, `Outputs.output`
+        is its output, and its class names, if it has any, are the network's; with several it is a dict by name.
 
     Raises:
       ValueError: at init and when called, for a head that reads a feature which the backbone does not return.
-      TypeError: likewise, for a backbone that does not return a dict of features, as a flax module of an array.
+      TypeError: likewise, for a backbone that does not return a dict of features, such as a flax module that returns an
+        array.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -85,10 +86,10 @@ def network(*, backbone: Model, **heads: Model) -> Model:
 
 
 def called(net: Model, variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Outputs, Stats]:
-    """What a network of a backbone and heads gives.
+    """Calls a network of a backbone and heads.
 
     Raises:
-      TypeError: for a model of another kind, as a whole classifier of flax.
+      TypeError: for a model of another kind, such as a whole flax classifier.
     """
     found, stats = net.apply(variables, x, train=train, key=key)
     if not isinstance(found, Outputs):
@@ -103,7 +104,7 @@ def called(net: Model, variables: Variables, x: Any, *, train: bool, key: Key | 
 
 
 def joined(made: dict[str, Variables]) -> Variables:
-    """Variables of parts as one tree, each under its name; statistics only where a part has any."""
+    """Joins the variables of parts into one tree, each under its name; statistics only for parts that have any."""
     return Variables({n: v.params for n, v in made.items()}, {n: v.stats for n, v in made.items() if v.stats})
 
 
@@ -111,7 +112,7 @@ def part(variables: Variables, name: str) -> Variables:
     """One part of the tree, by its top-level name, as a model's own variables.
 
     Raises:
-      ValueError: where there are no parameters of that name.
+      ValueError: if there are no parameters of that name.
 
     Example:
       >>> import jtl
@@ -135,7 +136,7 @@ def parts_of(net: Model) -> dict[str, Model]:
 
 
 def _own(variables: Variables, name: str, model: Model, x: Any) -> Variables:
-    """A part's own variables; it may be missing from the tree where it has no parameters, as `heads.identity()`."""
+    """A part's own variables; a part without parameters, such as `heads.identity()`, may be missing from the tree."""
     if name in variables.params or jax.eval_shape(model.init, jax.random.key(0), x).params:
         return part(variables, name)
     return Variables({}, variables.stats.get(name, {}))

@@ -1,4 +1,4 @@
-"""Small operations that several rooms need: gradient reversal, means of tokens, the collectives of a pmapped batch."""
+"""Small operations that several packages need: gradient reversal, means of tokens, collectives for a pmapped batch."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from jtl.typing import Key
 
 HUGE = 1e18
-"""Half as many digits as float32 holds: the square of a larger number is infinite."""
+"""About the square root of the largest float32: the square of a much larger number is infinite."""
 BATCH_AXIS = "batch"
 """The axis name under which `jtl.train.parallel.pmap.pmap_step` maps."""
 
@@ -49,7 +49,7 @@ reverse_gradient.defvjp(_reverse_forward, _reverse_backward)
 
 
 def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "batch tokens"]) -> Array:
-    """The mean of each row's tokens, [batch, width]; 0 where it has none. Sums are float32 at least, rounded once.
+    """The mean of each row's tokens, [batch, width]; 0 for a row without any. Sums in float32 at least, rounded once.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -63,7 +63,7 @@ def mean_of_tokens(x: Float[Array, "batch tokens width"], mask: Bool[Array, "bat
 
 
 def kept(mask: Any, rows: int) -> Bool[Array, "rows"]:
-    """Which rows count: those where a mask is above 0, and all where it is None.
+    """Which rows count: those where a mask is above 0; all if the mask is None.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -74,14 +74,14 @@ def kept(mask: Any, rows: int) -> Bool[Array, "rows"]:
 
 
 def without_masked(tree: Any, mask: Any) -> Any:
-    """A tree of arrays [batch, ...] with zeros for floats that a mask leaves out and that cannot be computed with.
+    """A tree of arrays [batch, ...] in which NaN and huge floats of masked-out rows are replaced by zeros.
 
-    A NaN in a row that does not count would still be in every gradient, because 0 · NaN is NaN. Ordinary numbers stay,
+    A NaN in a row that does not count would still reach every gradient, because 0 · NaN is NaN. Ordinary numbers stay,
     because the rows that fill up a batch are real examples, and batch normalisation sees them.
 
     Args:
-      tree: integers and booleans stay as they are.
-      mask: of leading dimensions of the arrays; None for all ones.
+      tree: arrays; integers and booleans stay as they are.
+      mask: [batch], or more of the leading dimensions of the arrays; None for all ones.
 
     Example:
       >>> import jax.numpy as jnp
@@ -96,19 +96,19 @@ def without_masked(tree: Any, mask: Any) -> Any:
     def clean(a: Any) -> Any:
         a = jnp.asarray(a)
         if not jnp.issubdtype(a.dtype, jnp.floating) or a.shape[: kept.ndim] != kept.shape:
-            return a  # another shape than the mask's is told where it is used
+            return a  # a shape other than the mask's is reported where the array is used
         counts = kept.reshape(kept.shape + (1,) * (a.ndim - kept.ndim))
-        return jnp.where(counts | (jnp.abs(a) < HUGE), a, jnp.zeros_like(a))  # NaN is not below anything
+        return jnp.where(counts | (jnp.abs(a) < HUGE), a, jnp.zeros_like(a))  # NaN is below nothing
 
     return jax.tree.map(clean, tree)
 
 
 def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The identity, forward and backward, of a value that is stored rather than computed again by all who read it.
+    """The identity, forward and backward, for a value that must be stored and not computed again by each reader.
 
-    For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader, so a
-    residual stream is summed up anew, from all blocks before, by each that reads it, and its gradient, from all blocks
-    after, for each weight: time grows with the square of the depth. Elsewhere than on a CPU this is nothing at all.
+    For the sum at the end of a residual block. XLA's CPU backend fuses cheap operations into every reader. So each
+    reader of a residual stream sums it up again from all earlier blocks, and each weight sums up its gradient again
+    from all later blocks: time grows with the square of the depth. On other devices than CPUs it does nothing.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -120,20 +120,20 @@ def computed_once(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _divided(x: Array) -> Array:
-    """By one, for jax 0.10, whose barriers are gone before the fusions are made, but not before constants are folded.
+    """Divides by one, for jax 0.10, which removes barriers after it folds constants but before it fuses operations.
 
-    A division counts as too dear to be made again. It is by no scalar, as a loop would divide by that outside, once,
-    and multiply within.
+    XLA considers a division too expensive to compute again. The divisor is not a scalar, because a loop would compute
+    a scalar's reciprocal once, outside, and multiply inside.
     """
     return x / jax.lax.optimization_barrier(jnp.ones(x.shape, x.dtype))
 
 
 def row_major(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The identity, forward and backward, of an array whose memory XLA lays out in the order of its axes.
+    """The identity, forward and backward, for an array that XLA must lay out in memory in the order of its axes.
 
-    For tokens of which few are used. XLA's GPU backend lays out what a product reads as that product likes it: the
-    gradient of a head's weights sums over the batch, so the class tokens have the batch last, and with them all tokens
-    of all blocks, which are then turned for each product and each normalisation.
+    For tokens of which few are used. XLA's GPU backend chooses the layout that suits the product that reads an array.
+    The gradient of a head's weights sums over the batch, so the class tokens, and with them all tokens of all blocks,
+    get the batch as their last axis; they are then transposed for each product and each normalisation.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -151,7 +151,7 @@ def _laid_out(x: Array) -> Array:
 def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., Array]) -> Array:
     """`cpu(*args)` in a program compiled for a CPU, `default(*args)` in any other.
 
-    Where CPUs are not the default backend it is always `default`, without the time to trace the other.
+    If the default backend is not the CPU, it is always `default`, and no time is spent on tracing the other function.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -164,10 +164,10 @@ def by_platform(*args: Array, cpu: Callable[..., Array], default: Callable[..., 
 
 
 def batch_axis() -> str | None:
-    """The name of the mapped batch axis where one is being traced, else None; None within `apart()` too.
+    """The name of the mapped batch axis if one is being traced, else None; None within `apart()` too.
 
-    Under `jit` on a mesh an operation sees the global batch by itself. Under `pmap` it sees one device's
-    part, and what needs the whole batch (BatchNorm, MMD) has to ask for it: by this name.
+    Under `jit` on a mesh an operation sees the global batch anyway. Under `pmap` it sees one device's part, and an
+    operation on the whole batch (BatchNorm, MMD) has to ask for it by this name.
 
     Example:
       >>> import jtl
@@ -188,7 +188,7 @@ _apart: ContextVar[bool] = ContextVar("jtl_apart", default=False)
 
 @contextmanager
 def apart() -> Generator[None, None, None]:
-    """What is traced within sees its own rows alone under pmap too: a task is no part of the other devices' tasks.
+    """While entered, what is traced sees only its own rows under pmap too: tasks on other devices are separate tasks.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -206,7 +206,7 @@ def apart() -> Generator[None, None, None]:
 
 
 def batch_sum(tree: Any) -> Any:
-    """The sum of every leaf over the devices of a mapped batch; itself where there are none.
+    """The sum of every leaf over the devices of a mapped batch; the leaf itself if no batch is mapped.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -218,7 +218,7 @@ def batch_sum(tree: Any) -> Any:
 
 
 def device_key(key: Key) -> Key:
-    """A key of this device's own under pmap, where equal keys would draw the same for every device's rows.
+    """A key of this device's own under pmap, because equal keys would draw the same numbers on every device.
 
     Example:
       >>> import jax, jtl
@@ -231,7 +231,7 @@ def device_key(key: Key) -> Key:
 
 
 def gather(x: Array) -> Array:
-    """All devices' rows of `x`, in the devices' order: what a loss on the whole batch must see.
+    """The rows of `x` of all devices, in the devices' order, for a loss on the whole batch.
 
     Args:
       x: [batch, ...], this device's rows. Under jit, or on one device, it is returned as it is.

@@ -24,11 +24,11 @@ def scale(table: Table) -> optax.GradientTransformation:
     the head at 1e-2. Decoupled weight decay is part of the update and scales with it, as a rate would.
 
     Args:
-      table: `(regex, factor)` over the trainable parameters' paths; a factor may be a function of the step.
+      table: `(regex, factor)` over the trainable parameters' paths; a factor may also be a function of the step.
 
     Raises:
-      ValueError: for a factor that is no finite number of at least 0; at init, for parameters that no rule matches or
-        rules that match none (`jtl.params.match`).
+      ValueError: for a factor that is not a finite number of at least 0; at init, for parameters that no rule matches
+        or rules that match no parameter (`jtl.params.match`).
 
     Example:
       >>> import jax.numpy as jnp, jtl, optax
@@ -63,9 +63,10 @@ def layer_decay(params: Params, order: list[str], rate: float) -> list[tuple[str
     """Layer-wise rates: `rate^(L − l)` for layer l of L, the last one at 1.
 
     Args:
-      params: the trainable parameters; every pattern of `order` must match some, and all must be matched.
-      order: patterns from the input to the output, as `["backbone/stem/.*", "backbone/block1/.*", "head/.*"]`.
-      rate: the factor between neighbours, in (0, 1]; .65 to .75 for a ViT.
+      params: the trainable parameters; every pattern of `order` must match at least one, and every parameter must be
+        matched.
+      order: patterns from the input to the output, such as `["backbone/stem/.*", "backbone/block1/.*", "head/.*"]`.
+      rate: the factor between neighbouring layers, in (0, 1]; .65 to .75 for a ViT.
 
     Returns:
       A table for `scale`.
@@ -88,20 +89,20 @@ def layer_decay(params: Params, order: list[str], rate: float) -> list[tuple[str
 
 
 def layer_order(params: Params, top: str) -> list[str]:
-    """The layers of a network for `layer_decay`, from the input: the stem, each block, the heads.
+    """The layers of a network for `layer_decay`, from input to output: the stem, each block, the heads.
 
-    Blocks are `backbone/block<i>` or `backbone/stage<s>/block<i>`. What stands beside the blocks of a stage, as its
-    downsampling, belongs to the stage's first block; everything else of the backbone, as patches and positions, to the
-    stem; what stands outside of the backbone, to the last layer. So timm groups its ViT, DeiT, Swin and BiT with
-    `top="block"`, its ConvNeXt with `top="head"`; its ResNet has no top.
+    Blocks are `backbone/block<i>` or `backbone/stage<s>/block<i>`. Other parameters of a stage, such as its
+    downsampling, belong to the stage's first block; all other parameters of the backbone, such as patch and position
+    embeddings, belong to the stem; parameters outside the backbone belong to the last layer. This is how timm groups
+    ViT, DeiT, Swin and BiT (`top="block"`) and ConvNeXt (`top="head"`); a ResNet has no top.
 
     Args:
-      params: of a network (`jtl.network`), the trainable ones.
-      top: where `backbone/norm`, `backbone/top` and `backbone/final` belong, as a ViT's last norm: "block", the last
-        one, or "head".
+      params: the trainable parameters of a network (`jtl.network`).
+      top: the layer of `backbone/norm`, `backbone/top` and `backbone/final`, such as a ViT's last norm: "block", the
+        last block, or "head".
 
     Returns:
-      Patterns for `layer_decay`, disjoint.
+      Disjoint patterns for `layer_decay`.
 
     Raises:
       ValueError: for a backbone without blocks of these names, or another `top`.
@@ -141,9 +142,9 @@ def layer_order(params: Params, top: str) -> list[str]:
 
 
 def decayed(params: Params) -> Tree:
-    """The usual mask of weight decay: matrices and kernels decay, biases, norms and scales do not.
+    """The usual mask for weight decay: matrices and kernels decay; biases, norms and scales do not.
 
-    A leaf decays where it has at least two dimensions. Give it to optax: `optax.adamw(1e-3, mask=decayed)`.
+    A leaf decays if it has at least two dimensions. Pass the function to optax: `optax.adamw(1e-3, mask=decayed)`.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -154,12 +155,12 @@ def decayed(params: Params) -> Tree:
 
 
 def annealed(learning_rate: float | Array, total_steps: int, gain: float = 10.0, power: float = 0.75) -> Schedule:
-    """The rate that DANN anneals: `η₀ (1 + gain·p)^(−power)` with `p = step / total_steps`.
+    """The annealed learning rate of DANN: `η₀ (1 + gain·p)^(−power)` with `p = step / total_steps`.
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818, section 5.2.
 
     Raises:
-      ValueError: for a number of steps that is no integer of at least 1, or another number that is negative or not
+      ValueError: for a number of steps that is not an integer of at least 1, or another number that is negative or not
         finite.
 
     Example:
@@ -179,15 +180,15 @@ def annealed(learning_rate: float | Array, total_steps: int, gain: float = 10.0,
 
 
 def warmup_cosine(learning_rate: float, total_steps: int, warmup: float = 0.1) -> Callable[[Any], Any]:
-    """A linear rise over a share of the run, then a cosine to zero: what most fine-tuning uses.
+    """A linear rise over a share of the run, then a cosine decay to zero: the usual schedule for fine-tuning.
 
     Args:
       learning_rate: the peak.
-      total_steps: of the run.
-      warmup: the share of the run that rises, in [0, 1).
+      total_steps: the length of the run.
+      warmup: the share of the run over which the rate rises, in [0, 1).
 
     Raises:
-      ValueError: for a share outside [0, 1), a number of steps that is no integer of at least 1, or a rate that is
+      ValueError: for a share outside [0, 1), a number of steps that is not an integer of at least 1, or a rate that is
         negative or not finite.
 
     Example:
@@ -210,10 +211,10 @@ def one_cycle(
 
     Args:
       learning_rate: η, the peak.
-      total_steps: of the run; the last one is `total_steps − 1`.
-      rise: the share of the run that rises, in (0, 1).
-      start: the peak over the first rate, at least 1.
-      end: the first rate over the last one, at least 1.
+      total_steps: the length of the run; the last step is `total_steps − 1`.
+      rise: the share of the run over which the rate rises, in (0, 1).
+      start: the ratio of the peak to the first rate, at least 1.
+      end: the ratio of the first rate to the last, at least 1.
 
     Raises:
       ValueError: for a number out of range, or a run too short to rise and fall.
@@ -248,16 +249,17 @@ def one_cycle(
 
 
 def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: int = 0) -> Schedule:
-    """A staircase: `η · factor^k` after k of the steps, behind a linear rise from 0 over the first `warmup` steps.
+    """A staircase: `η · factor^k` after k of the steps `at`, with a linear rise from 0 over the first `warmup` steps.
 
     Args:
       learning_rate: η.
-      at: increasing steps, from each of which on the rate is lower.
-      factor: in (0, 1).
-      warmup: how many steps rise, at most the first of `at`; that of `warmup_cosine` is a share of the run.
+      at: increasing steps; from each of them on the rate is lower.
+      factor: the factor of each drop, in (0, 1).
+      warmup: the number of steps over which the rate rises, at most `at[0]`; the `warmup` of `warmup_cosine` is a share
+        of the run.
 
     Raises:
-      ValueError: for steps that are no integers or do not increase, and a factor or warmup out of range.
+      ValueError: for steps that are not integers or do not increase, or a factor or warmup out of range.
 
     Example:
       >>> import jtl
@@ -281,17 +283,17 @@ def steps(learning_rate: float, at: Sequence[int], factor: float = 0.1, warmup: 
 
 
 def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.GradientTransformation:
-    """An optimizer that is re-initialised at some steps: its moments, and the count that its schedules follow.
+    """An optimizer that is re-initialised at given steps: its moments, and the count that its schedules follow.
 
-    For a loss that changes abruptly, as that of `jtl.alignments.irm` does when its weight jumps: the moments of the old
-    loss would distort the length of the first steps on the new one.
+    For a loss that changes abruptly, as `jtl.alignments.irm` does when its weight jumps: the moments of the old loss
+    would distort the length of the first steps on the new one.
 
     Args:
       tx: an optimizer.
-      at: increasing steps, counted from 0; each is the first of a new start.
+      at: increasing steps, counted from 0; each is the first step after a restart.
 
     Raises:
-      ValueError: for no steps, steps that are no integers or do not increase, or one below 1.
+      ValueError: for an empty `at`, steps that are not integers or do not increase, or a step below 1.
 
     Example:
       >>> import jtl, optax
@@ -321,17 +323,17 @@ def _increasing(least: int, at: Sequence[Any]) -> None:
 
 
 def _step(at: Any) -> bool:
-    """Whether it numbers a step; 500.0 does, because half of a run is often written so."""
+    """Whether a value is a step number; 500.0 is one, because half of a run often comes out as a float."""
     return integer(at) or (real(at) and float(at).is_integer())
 
 
 class HyperRule(NamedTuple):
-    """What the rule of BiT says for a data set.
+    """The hyperparameters that BiT's rule sets for a data set.
 
     Attributes:
-      total_steps: of the run, at a batch of 512.
-      schedule: of the learning rate of SGD with momentum .9, without weight decay.
-      mixup: α of `jtl.data.mixing.mixup`; 0 for none.
+      total_steps: the length of the run, at a batch size of 512.
+      schedule: the learning rate for SGD with momentum .9 and no weight decay.
+      mixup: α of `jtl.data.mixing.mixup`; 0 for no mixup.
       resize: the side to which training images are scaled.
       crop: the side of the random crop.
     """
@@ -344,19 +346,20 @@ class HyperRule(NamedTuple):
 
 
 def bit_hyper_rule(examples: int, size: tuple[int, int], learning_rate: float = 0.003) -> HyperRule:
-    """The rule of BiT, which sets a run of fine-tuning by the number of examples and the size of the images.
+    """BiT's rule, which sets the hyperparameters of fine-tuning by the number of examples and the size of the images.
 
-    Below 20 000 examples 500 steps without mixup, below 500 000 10 000 steps, else 20 000, both with mixup .1. The rate
-    rises over 100 steps in the smallest case, over 500 in the others, and is divided by 10 three times. Images of fewer
-    than 96² pixels are scaled to 160 and cropped to 128, others to 512 and 480.
+    A run has 500 steps without mixup below 20 000 examples; 10 000 steps below 500 000 examples and 20 000 steps
+    otherwise, both with mixup .1. The rate rises over 100 steps in the first case and over 500 in the others, and is
+    divided by 10 three times. Images of fewer than 96² pixels are scaled to 160 and cropped to 128, others to 512 and
+    480.
 
     Args:
-      examples: of the training set.
-      size: height and width of its images.
-      learning_rate: at a batch of 512.
+      examples: the number of training examples.
+      size: height and width of the images.
+      learning_rate: the peak, at a batch size of 512.
 
     Raises:
-      ValueError: for numbers of examples or pixels that are no integers of at least 1.
+      ValueError: for numbers of examples or pixels that are not integers of at least 1.
 
     Example:
       >>> import jtl
@@ -371,7 +374,7 @@ def bit_hyper_rule(examples: int, size: tuple[int, int], learning_rate: float = 
     total = 500 if small else 10_000 if examples < 500_000 else 20_000
     warmup = 100 if small else 500
     lower = [200, 300, 400] if small else [total * share // 10 for share in (3, 6, 9)]
-    # The authors divide behind these steps, not at them.
+    # The authors divide after these steps, not at them.
     schedule = steps(learning_rate, [step + 1 for step in lower], 0.1, warmup)
     resize, crop = (160, 128) if size[0] * size[1] < 96 * 96 else (512, 480)
     return HyperRule(total, schedule, 0.0 if small else 0.1, resize, crop)

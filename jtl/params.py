@@ -1,6 +1,6 @@
-"""Rules over parameter paths: a list of (regex, value) for everything that names parameters.
+"""Rules over parameter paths: a list of (regex, value) wherever parameters are named.
 
-A path is the keys of the tree joined by slashes: `backbone/stage1/block1/conv1/kernel`. A rule applies where
+A path is the keys of the tree joined by slashes: `backbone/stage1/block1/conv1/kernel`. A rule applies if
 its regex matches the whole path, and the first rule that applies wins.
 """
 
@@ -16,7 +16,7 @@ Table = Sequence[tuple[str, Any]]
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
-    """A nested dict as `path -> leaf`, in the order of the tree.
+    """Flattens a nested dict to `path -> leaf`, in the order of the tree.
 
     Raises:
       ValueError: for a name with a slash, which separates the names of a path.
@@ -64,7 +64,7 @@ def match(table: Table, params: Params) -> Tree:
     """The value of the first rule that matches each path, as a tree like `params`.
 
     Raises:
-      TypeError: for parameters that are no nested dict with strings as keys.
+      TypeError: for parameters that are not a nested dict with strings as keys.
       ValueError: for a rule whose regex matches no path at all, with the nearest paths; for paths that no rule
         matches; for a regex that does not compile.
 
@@ -94,7 +94,8 @@ def select(*patterns: str) -> Mask:
     `select("head/.*")` trains the head alone, `select(".*")` everything.
 
     Raises:
-      ValueError: for no patterns; when the mask is applied, for one that matches nothing, with the nearest paths.
+      ValueError: if no pattern is given; when the mask is applied, for a pattern that matches nothing, with the nearest
+        paths.
 
     Example:
       >>> import jtl
@@ -113,11 +114,11 @@ def select(*patterns: str) -> Mask:
 
 
 def counted(params: Params, learns: Mapping[str, bool]) -> str:
-    """How many parameters there are, how many of them are trained, and which share that is.
+    """A line that says how many parameters there are, how many of them are trained, and what share that is.
 
     Args:
-      params: nested dict, arrays or shapes.
-      learns: of each path, whether it is trained.
+      params: nested dict of arrays or shapes.
+      learns: for each path, whether the parameter is trained.
 
     Example:
       >>> import jax.numpy as jnp
@@ -139,8 +140,8 @@ def split(params: Params, mask: Mask | Tree) -> tuple[Params, Params]:
       mask: `select(...)`, or a tree of booleans like `params`.
 
     Raises:
-      TypeError: for parameters that are no nested dict with strings as keys.
-      ValueError: where the tree of booleans does not have the paths of `params`.
+      TypeError: for parameters that are not a nested dict with strings as keys.
+      ValueError: if the tree of booleans does not have the paths of `params`.
 
     Example:
       >>> import jtl
@@ -161,7 +162,7 @@ def merge(a: Params, b: Params) -> Params:
     """Joins two trees with disjoint leaves; undoes `split`.
 
     Raises:
-      ValueError: where both hold the same path.
+      ValueError: if both hold the same path.
 
     Example:
       >>> import jtl
@@ -179,10 +180,11 @@ _NONE = object()
 
 
 def _named(params: Params) -> dict[str, Any]:
-    """`flatten` of parameters, each of which has a path: a batch may hold a list, parameters may not.
+    """`flatten` for parameters, each of which must have a path: a batch may hold a list, parameters may not.
 
     Raises:
-      TypeError: for a key that is no string, which a path would make one, or a list or tuple, which no path goes into.
+      TypeError: for a key that is not a string, because a path would turn it into one; for a list or tuple, because
+        no path leads into it.
       ValueError: for a name with a slash.
     """
 
@@ -216,14 +218,14 @@ def _some(paths: Sequence[str], most: int = 8) -> str:
 def _nearest(pattern: str, paths: Sequence[str]) -> str:
     prefixes = sorted({path.rsplit("/", i)[0] for path in paths for i in range(path.count("/") + 1)})
     whole = pattern.rstrip("/")
-    if whole in prefixes:  # the name of a module, which holds parameters and is none
+    if whole in prefixes:  # the name of a module, which holds parameters but is not one
         return f"{whole!r} is a module: give {whole + '/.*'!r} for the parameters under it"
     near = difflib.get_close_matches(re.sub(r"[\\.*+?()|^$\[\]]", "", pattern), prefixes, n=4, cutoff=0.3)
     return (f"the nearest are {_some(near)}" if near else f"there are {_some(paths)}") + _within(whole, prefixes)
 
 
 def _within(pattern: str, prefixes: Sequence[str]) -> str:
-    """What the module holds that a pattern begins with: the nearest by spelling need not be the blocks in it."""
+    """Names the parts of the module that a pattern begins with; the nearest paths by spelling may lie elsewhere."""
     module = pattern
     while "/" in module:
         module = module.rsplit("/", 1)[0]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # pathlib makes gs:/bucket of gs://bucket; C: is of one letter
+_REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # pathlib turns gs://bucket into gs:/bucket; C: has one letter
 
 
 def local(path: str | Path, name: str) -> Path:
@@ -11,10 +11,10 @@ def local(path: str | Path, name: str) -> Path:
 
     Args:
       path: as the user gives it.
-      name: of the argument, for the error.
+      name: the name of the argument, for the error.
 
     Raises:
-      ValueError: for the address of an object store or a server, which would make a folder `gs:` here; or no path.
+      ValueError: for an empty path, or the address of an object store or a server, which would make a folder `gs:`.
 
     Example:
       >>> from jtl.paths import local

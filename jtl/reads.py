@@ -1,4 +1,4 @@
-"""The features that a head reads: one vector a row, or whole tokens, maps and frames."""
+"""The features that a head reads: one vector per row, or whole tokens, maps and frames."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ class Read:
     """Which features a head takes, and in which form; it is saved with a network.
 
     Args:
-      names: of the backbone's features.
-      form: "vector" is one vector a row: maps [b, h, w, c] and sequences [b, n, d] are averaged over their positions
-        (of texts over their tokens, of sounds over their frames, so padding changes nothing), and several features
-        stand side by side, [b, dim]. "whole" is the feature as it is; of several features a dict by name.
-      masked: a "whole" sequence comes as `Masked`, with the mask of its input.
+      names: the names of the backbone's features.
+      form: "vector" is one vector per row: maps [b, h, w, c] and sequences [b, n, d] are averaged over their positions
+        (texts over their tokens, sounds over their frames, so padding changes nothing), and several features are
+        concatenated, [b, dim]. "whole" is the feature as it is; several features are a dict by name.
+      masked: a "whole" sequence is passed as `Masked`, with the mask of its input.
 
     Raises:
-      ValueError: for no names, another form, or a masked vector.
+      ValueError: if there are no names, for another form, or for a masked vector.
     """
 
     names: tuple[str, ...] = ("pooled",)
@@ -53,11 +53,11 @@ class Read:
         """The input of a head.
 
         Args:
-          features: by name; `frames` [b, n] tells which positions are of a sound.
-          x: the input that they are of; the `mask` [b, n] of a text tells its tokens.
+          features: the backbone's features by name; `frames` [b, n] marks the positions that belong to a sound.
+          x: the input of the backbone; the `mask` [b, n] of a text marks its tokens.
 
         Raises:
-          TypeError: for what has no names, as an array, or the output of a whole network in place of its backbone's.
+          TypeError: if features have no names: for an array, or for the output of a network and not of its backbone.
           ValueError: for a name that the backbone does not return, or a sequence without a mask.
         """
         if isinstance(features, Array):
@@ -90,7 +90,7 @@ class Read:
 
 
 def reads(names: str | Sequence[str]) -> Read:
-    """One vector a row of one feature, or of several, side by side: what `linear` and the other classifiers read.
+    """One vector per row, of one feature or of several concatenated: for `linear` and the other classifiers.
 
     Example:
       >>> from jtl.reads import reads
@@ -104,8 +104,8 @@ def whole(*names: str, masked: bool = False) -> Read:
     """Features as they are: the tokens of a text [b, n, d], the map of an image [b, h, w, c], the frames of a sound.
 
     Args:
-      names: of the features; the head is given a dict where there are several.
-      masked: give sequences as `Masked`.
+      names: the names of the features; with several the head is given a dict.
+      masked: pass sequences as `Masked`.
 
     Example:
       >>> from jtl.reads import whole
@@ -116,12 +116,12 @@ def whole(*names: str, masked: bool = False) -> Read:
 
 
 def positions(shape: tuple[int, ...], features: Mapping[str, Any], x: Any) -> Array | None:
-    """The mask [batch, positions] of tokens or frames that values of this shape are of; None where there is none.
+    """The mask [batch, positions] of the tokens or frames that values of this shape belong to; None if there is none.
 
     Args:
-      shape: of values [batch, positions, dim]; of other values there is no mask.
-      features: of a backbone; "frames" is the mask of a sound's frames.
-      x: the input; "mask" is that of a text's tokens.
+      shape: the shape of values [batch, positions, dim]; other values have no mask.
+      features: the features of a backbone; "frames" is the mask of a sound's frames.
+      x: the input; "mask" is the mask of a text's tokens.
 
     Example:
       >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Replaces a file, or the files of a folder, all at once: a process that is killed leaves what was or what is new."""
+"""Replaces a file, or the files of a folder, all at once: a killed process leaves either the old or the new ones."""
 
 import ctypes
 import os
@@ -12,15 +12,15 @@ from tempfile import mkdtemp
 
 
 class CannotSwap(OSError):
-    """The folder itself cannot be renamed, as one where a file system is mounted, or whose parent is read-only."""
+    """The folder itself cannot be renamed, such as a mount point, or a folder whose parent is read-only."""
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file, never a part of it: into one beside it, flushed to the disk, which then takes its name.
+    """Writes a whole file or nothing: into a new file next to it, flushed to the disk, which then takes its name.
 
     Args:
-      path: of the file, in a folder that is there.
-      content: all of it.
+      path: the path of the file, in a folder that exists.
+      content: the whole content.
 
     Example:
       >>> import tempfile
@@ -47,17 +47,18 @@ def replace_file(path: Path, content: bytes) -> None:
 def replace_folder(folder: Path, fill: Callable[[Path], None], stale: Collection[str] = ()) -> None:
     """Puts new files into a folder, in one step.
 
-    They are written into a folder beside it, together with links to what stays, and flushed to the disk; then the two
-    folders exchange their names, which Linux and macOS do as one operation. On other systems, and on file systems that
-    lack it, the old folder is renamed first: who is killed between the two renames finds it beside, in `.partial-…`.
+    The files are written into a folder next to it, together with links to the files that stay, and flushed to the disk.
+    Then the two folders exchange their names, which Linux and macOS do as one operation. On other systems, and on file
+    systems without that operation, the old folder is renamed first: if the process is killed between the two renames,
+    the old folder is left next to its place, in `.partial-…`.
 
     Args:
-      folder: created if it does not exist, of a resolved path.
+      folder: a resolved path; created if it does not exist.
       fill: writes the new files into the folder that it is given.
       stale: names of old files that do not stay.
 
     Raises:
-      CannotSwap: nothing was written, or it was removed again.
+      CannotSwap: if the folder cannot be replaced; what was written is removed again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -104,7 +105,7 @@ def _into_place(new: Path, folder: Path, old: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two folders in one operation; False where the system or the file system has none."""
+    """Exchanges two folders in one operation; False if the system or the file system cannot."""
     paths = [os.fsencode(path) for path in (one, other)]
     try:
         system = ctypes.CDLL(None, use_errno=True)
@@ -117,7 +118,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _link(old: Path, new: Path, stale: Collection[str]) -> None:
-    """What the new folder lacks, as links to the same files."""
+    """Links the files that the new folder lacks to those of the old one."""
     for entry in os.scandir(old):
         to = new / entry.name
         if entry.name in stale or (to.exists() and not entry.is_dir(follow_symlinks=False)):
@@ -141,10 +142,10 @@ def _flush(path: Path) -> None:
         return
     try:
         opened = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folder, and nobody what is not his
+    except OSError:  # Windows opens no folders, and no system opens files without permission
         return
     try:
-        with suppress(OSError):  # some file systems flush no folder
+        with suppress(OSError):  # some file systems cannot flush a folder
             os.fsync(opened)
     finally:
         os.close(opened)

@@ -15,8 +15,8 @@ def stream(key: Key, name: str, step: Any = None) -> Key:
 
     Args:
       key: the root key of the run.
-      name: the stream, as "dropout" or "augment".
-      step: an integer or a traced scalar; None gives the stream's root.
+      name: the stream, such as "dropout" or "augment".
+      step: an integer or a traced scalar; None for the stream's root.
 
     Example:
       >>> import jax, jtl

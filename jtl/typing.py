@@ -1,4 +1,4 @@
-"""The few types that every room shares."""
+"""The few types that all of jtl shares."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -11,7 +11,7 @@ Tree: TypeAlias = Any
 Params: TypeAlias = dict[str, Any]
 """Nested dict of parameters, one tree for the whole method: `backbone/...`, `head/...`, `critic/...`."""
 Stats: TypeAlias = dict[str, Any]
-"""Nested dict of what changes without a gradient: running statistics, moving averages, queues."""
+"""Nested dict of the values that change without a gradient: running statistics, moving averages, queues."""
 Batch: TypeAlias = Mapping[str, Any]
 Key: TypeAlias = PRNGKeyArray
 Step: TypeAlias = jaxtyping.Scalar
@@ -22,12 +22,12 @@ Schedule: TypeAlias = Callable[[Any], Any]
 
 
 class Aux(NamedTuple):
-    """What an objective returns beside its loss.
+    """What an objective returns in addition to its loss.
 
     Args:
-      stats: the new statistics, the same tree as the objective was given.
+      stats: the new statistics, a tree like the one that the objective was given.
       metrics: name -> `jtl.Mean` or `jtl.Sums`, which add up over batches.
-      outputs: name -> a tree of arrays with one row an example, for `jtl.collect`; a train step leaves them out, so
+      outputs: name -> a tree of arrays with one row per example, for `jtl.collect`; a train step leaves them out, so
         they cost nothing there.
     """
 
@@ -37,4 +37,4 @@ class Aux(NamedTuple):
 
 
 Mask: TypeAlias = Callable[[Params], Tree]
-"""Which parameters learn: from parameters to a tree of booleans (`jtl.params.select`)."""
+"""Which parameters are trained: a function from parameters to a tree of booleans (`jtl.params.select`)."""

@@ -1,1 +1,1 @@
-"""Tools on traces: shapes without values, and operations that nothing needs."""
+"""Tools for traces: shapes without values, removal of unneeded operations, and context known while tracing."""

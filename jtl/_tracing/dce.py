@@ -12,13 +12,13 @@ from jax.interpreters.partial_eval import dce_jaxpr
 def pruned(make: Callable[..., Any], *args: Any) -> Any:
     """`make(*args)`, bit-equal, without the operations that its results do not need.
 
-    What is left runs one operation at a time, as it would have: one jitted program is as quick, but rounds otherwise.
-    Under a trace `make` is simply called, as whoever traces leaves out what is not needed; and so it is with what is no
-    array, of which `make` knows better what is wrong with it.
+    The remaining operations run one at a time, as they would have: one jitted program is as fast, but rounds
+    differently. Under a trace `make` is simply called, because the outer trace removes unneeded operations itself. It
+    is also simply called if an argument is not an array, because `make` then raises the better error.
 
     Args:
       make: a function that `jax.jit` could take.
-      args: trees of arrays.
+      *args: trees of arrays.
     """
     if any(isinstance(leaf, Tracer) or not valid_jaxtype(leaf) for leaf in jax.tree.leaves(args)):
         return make(*args)

@@ -1,4 +1,4 @@
-"""The output shapes of a function of networks; of modules with equal shapes only the first is traced."""
+"""The output shapes of a function that calls networks; of several similar modules only the first is traced."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,18 @@ import numpy as np
 
 
 def shapes(make: Callable[..., Any], *args: Any) -> Any:
-    """`jax.eval_shape(make, *args)`, in which of all flax modules with equal shapes only the first is traced.
+    """`jax.eval_shape(make, *args)`, which traces only the first of several similar flax modules.
 
-    Modules are alike where class, fields and the shapes of what they are called on agree: then so do the shapes of
-    their variables and results. Of a ViT-B it takes a tenth of the time.
+    Modules are similar if their classes, fields and input shapes agree: then the shapes of their variables and results
+    agree too. For a ViT-B this takes a tenth of the time.
 
     Args:
-      make: as the `init` of a network; what it calls under a `jax.jit` of its own holds no modules.
-      args: arrays, or their shapes.
+      make: a function such as the `init` of a network; functions that it calls under their own `jax.jit` hold no
+        modules.
+      *args: arrays, or their shapes.
     """
 
-    def fresh(*args: Any) -> Any:  # a trace is kept by its function, and this one must serve nobody else
+    def fresh(*args: Any) -> Any:  # jax caches traces by function, and nobody else may use this trace
         return make(*args)
 
     with nn.intercept_methods(_first_of_its_kind()):
@@ -51,12 +52,12 @@ def _first_of_its_kind() -> Callable[..., Any]:
 
 
 def _kind(context: Any, args: Any, kwargs: Any) -> Any:
-    """The key under which modules with equal shapes are grouped; None for what cannot be compared."""
+    """The key by which similar modules are grouped; None for a module that cannot be compared."""
     module = context.module
     fields = {name: getattr(module, name) for name in module.__dataclass_fields__ if name not in ("parent", "name")}
     leaves, tree = jax.tree.flatten((args, kwargs))
     if any(isinstance(leaf, nn.Module) for leaf in jax.tree.leaves((fields, leaves))):
-        return None  # it brings variables of its own
+        return None  # the inner module has variables of its own
     inputs = tuple((a.shape, a.dtype) if isinstance(a, jax.Array) else (type(a), a) for a in leaves)
     kind = (type(module), context.method_name, tuple(fields.items()), inputs, tree)
     try:

@@ -32,27 +32,27 @@ def _set(variable: ContextVar, value: Any) -> Iterator[None]:
 def within(name: str) -> AbstractContextManager[None]:
     """While entered, `path` ends with the name of this part.
 
-    A model that calls others with `params[name]` as their parameters enters it, so that an interceptor knows which of
-    them it sees.
+    A model that calls other models with `params[name]` as their parameters enters it, so that an interceptor knows
+    which of them it sees.
     """
     return _set(_PATH, (*_PATH.get(), name))
 
 
 def training(trains: Mapping[str, bool]) -> AbstractContextManager[None]:
-    """While entered, `frozen` says of which modules no parameter is trained.
+    """While entered, `frozen` knows the modules of which no parameter is trained.
 
     Args:
-      trains: whether each parameter is trained, by its path.
+      trains: for each path, whether the parameter is trained.
     """
     some = {module for path, learns in trains.items() if learns for module in modules_of(path)}
     return _set(_TRAINS, (trains, frozenset(module for path in trains for module in modules_of(path)) - some))
 
 
 def in_place(prefix: str) -> AbstractContextManager[None]:
-    """While entered, the parameters below a path stand in the place of those of the same names without it.
+    """While entered, the parameters below `prefix` replace those of the same names without it.
 
     Args:
-      prefix: ends with a slash.
+      prefix: a path that ends with a slash.
     """
     trains, _ = _TRAINS.get()
     own = {path.removeprefix(prefix): learns for path, learns in trains.items() if path.startswith(prefix)}
@@ -62,7 +62,7 @@ def in_place(prefix: str) -> AbstractContextManager[None]:
 def nothing_frozen() -> AbstractContextManager[None]:
     """While entered, every module runs in the mode that it is called in.
 
-    Adapting to a task, and the judgement after it, are done again after training, where nobody knows what was frozen.
+    Adaptation to a task and the evaluation after it run again after training, when nobody knows what was frozen.
     """
     return training({})
 
@@ -83,41 +83,41 @@ def without_dropout() -> AbstractContextManager[None]:
 
 
 def quiet() -> bool:
-    """Whether modules are to run without dropout in training mode too."""
+    """Whether modules should run without dropout even in training mode."""
     return _QUIET.get()
 
 
 def noting(notes: set[str]) -> AbstractContextManager[None]:
-    """While entered, `note` adds to this set: what a function did that was traced."""
+    """While entered, `note` adds to this set what a traced function did."""
     return _set(_NOTES, notes)
 
 
 def note(what: str) -> None:
-    """Tells whoever traces this, if anybody asked, what is done."""
+    """Records what the traced function does, if a caller asked for it by `noting`."""
     notes = _NOTES.get()
     if notes is not None:
         notes.add(what)
 
 
 def rounded(full: Any, low: Any) -> AbstractContextManager[None]:
-    """While entered, `unrounded` knows the leaves of the tree `full` by those of the tree `low`, its cast."""
+    """While entered, `unrounded` finds the leaves of the tree `full` by those of `low`, its cast to lower precision."""
     pairs = zip(jax.tree.leaves(low), jax.tree.leaves(full), strict=True)
-    return _set(_FULL, {id(a): (a, b) for a, b in pairs})  # with `a` kept alive, so that no other has its id
+    return _set(_FULL, {id(a): (a, b) for a, b in pairs})  # with `a` kept alive, so that no other array gets its id
 
 
 def unrounded(tree: Any) -> Any:
-    """The tree with the full-precision leaf in place of each that a step has cast; any other leaf stays as it is.
+    """The tree with full-precision leaves in place of those that a step has cast; any other leaf stays as it is.
 
-    Leaves are known by identity: those that an objective computes itself, as after an inner step, are its own.
+    Leaves are found by identity: leaves that an objective computes itself, as after an inner step, stay as they are.
     """
     known = _FULL.get()
     return jax.tree.map(lambda a: known[id(a)][1] if id(a) in known else a, tree)
 
 
 def rounded_again(before: Any, after: Any) -> AbstractContextManager[None]:
-    """While entered, `unrounded` knows the leaves of `after` as it knew those of `before`, the same numbers.
+    """While entered, `unrounded` finds the leaves of `after` as it found those of `before`, with the same numbers.
 
-    For an objective that differentiates by itself, which makes new leaves of the parameters that it was given. The
+    For an objective that differentiates by itself, which turns the parameters that it was given into new leaves. The
     gradient reaches these through the full-precision leaf too.
     """
 

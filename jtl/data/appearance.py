@@ -14,23 +14,23 @@ from jtl.data.geometry import Photometric, images_only
 from jtl.typing import Key
 
 LUMA = (0.299, 0.587, 0.114)
-"""The weights of red, green and blue in grey (ITU-R BT.601)."""
+"""The weights of red, green and blue in a grey image (ITU-R BT.601)."""
 
 
 def jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> Augment:
     """Colour jitter of float images in [0, 1]: brightness, then contrast, then saturation.
 
-    Each is a blend `f·x + (1−f)·z` with f uniform in [max(0, 1−s), 1+s] for every example, cut off to [0, 1]: z is
+    Each is a blend `f·x + (1−f)·z`, clipped to [0, 1], with f uniform in [max(0, 1−s), 1+s] for every example: z is
     black for brightness, the mean of the grey image for contrast, and the grey image for saturation.
 
     Args:
-      brightness: s >= 0.
+      brightness: the strength s >= 0.
       contrast: likewise.
       saturation: likewise; needs 3 channels.
 
     Raises:
-      ValueError: for strengths that are negative or not finite, or all of 0; while tracing, for saturation without 3
-        channels, or other dtypes.
+      ValueError: for strengths that are negative or not finite, or all 0; while tracing, for saturation without 3
+        channels, or images that are not floating.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -70,10 +70,10 @@ def erase(
     ratio: tuple[float, float] = (0.3, 3.3),
     value: float = 0.0,
 ) -> Augment:
-    """Sets a random rectangle to a value, each example with this probability. Labels stay as they are.
+    """Sets a random rectangle to a value, in each example with this probability. Labels stay as they are.
 
     The share of the area is uniform in `scale`, the ratio of width to height log-uniform in `ratio`; sides longer than
-    the image's are cut to these. Put it behind `normalise`, whose mean is 0.
+    the image's are cut to fit. Put it after `normalise`, whose result has mean 0.
 
     Raises:
       ValueError: for a probability or bounds out of range.
@@ -105,7 +105,7 @@ def erase(
 
 
 def _rectangles(key: Key, x: Any, scale: tuple[float, float], ratio: tuple[float, float]) -> tuple[Array, ...]:
-    """Top, left, height and width of one in each image, [batch], in pixels and parts of them."""
+    """Top, left, height and width of one rectangle in each image, [batch], in pixels and fractions of pixels."""
     height, width = x.shape[1:3]
     of_area, of_ratio, of_place = jax.random.split(key, 3)
     area = height * width * jax.random.uniform(of_area, (len(x),), minval=scale[0], maxval=scale[1])
@@ -121,18 +121,18 @@ def spec_augment(
 ) -> Augment:
     """Masks bands of spectrograms [batch, time, bands]: the widths are uniform in 0 … F and 0 … T, the places uniform.
 
-    Without the time warping of the paper, which changes little by its own table 5.
+    The paper's time warping is left out, because it changes little according to its table 5.
 
     Args:
       frequency: F, at most the number of bands.
       time: T, at most the number of frames.
-      frequency_masks: how many bands of frequencies.
-      time_masks: how many spans of time.
-      value: of what is masked; 0 is the mean of normalised spectrograms.
+      frequency_masks: the number of masked bands of frequencies.
+      time_masks: the number of masked spans of time.
+      value: the value of masked numbers; 0 is the mean of normalised spectrograms.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 0, or no mask at all; while tracing, for another rank or
-        too wide masks.
+      ValueError: for numbers that are not integers of at least 0, or no mask at all; while tracing, for another rank or
+        masks that may be too wide.
 
     Example:
       >>> import jax, jax.numpy as jnp

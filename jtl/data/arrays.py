@@ -24,30 +24,30 @@ def arrays(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
-    """Data set of arrays in memory.
+    """Makes a data set of arrays in memory.
 
     Args:
       x: [examples, ...], or a dict of such arrays. 64-bit numbers are read as 32-bit ones.
-      y: labels, [examples, ...] of integers, or of floats (soft labels, targets of a regression), or None; of names
-        among `classes`, whose places there are the labels; or a dict of arrays of numbers, among which booleans may
-        stand too, as {"start", "end", "allowed"} of a span in a text.
-      batch_size: rows of the global batch.
-      seed: of the order.
-      shuffle: with another order each epoch; False for evaluation.
-      drop_last: leave the last partial batch out instead of padding it.
+      y: labels [examples, ...]: integers, floats (soft labels, targets of a regression), or names from `classes`, whose
+        places there are the labels; or a dict of arrays of numbers or booleans, such as {"start", "end", "allowed"} for
+        a span in a text; or None.
+      batch_size: the number of rows of the global batch.
+      seed: the seed of the order.
+      shuffle: whether to use another order in each epoch; False for evaluation.
+      drop_last: leave out the last partial batch instead of padding it.
       classes: the number of classes or their names; labels must then lie in [0, classes). Not for a dict of labels.
-      ignore: an integer label that may stand beside them, as -100 or 255, for elements that do not count.
+      ignore: an additional integer label, such as -100 or 255, for elements that do not count.
       process_index: see `Dataset`.
       process_count: see `Dataset`.
 
     Returns:
-      a `Dataset` of {"x", "y", "mask"}; y is int32 or float32.
+      A `Dataset` of {"x", "y", "mask"}; y is int32 or float32.
 
     Raises:
-      ValueError: lengths that differ, no examples, NaN, numbers too large for 32 bits, masked ones, labels out of
-        range, soft labels of another number of classes, a class that is there twice; the first bad row is named. For
-        classes beside a dict of labels.
-      TypeError: arrays that are not of numbers, as names without `classes`.
+      ValueError: for lengths that differ, no examples, NaN, numbers too large for 32 bits, masked numbers, labels out
+        of range, soft labels of another number of classes, or a class that is listed twice; the first bad row is named.
+        Also for `classes` with a dict of labels.
+      TypeError: for arrays that do not hold numbers, such as names without `classes`.
 
     Example:
       >>> import numpy as np, jtl
@@ -79,7 +79,7 @@ def arrays(
 
 
 def names_of(classes: int | np.integer | Sequence[str] | None) -> tuple[str, ...] | None:
-    """The names of classes that are given by name or number; None where they are not; see `arrays` for the rest."""
+    """The names of classes that are given by name or number; None if none are given; see `arrays` for the rest."""
     if classes is None:
         return None
     names = distinct([str(i) for i in range(int(classes))] if isinstance(classes, int | np.integer) else classes)
@@ -122,7 +122,7 @@ def numbers(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name} has dtype {value.dtype}; it must be an array of numbers")
     if value.ndim == 0:
         raise ValueError(f"{name} is a scalar; it must have a leading axis of examples")
-    inexact = jnp.issubdtype(value.dtype, np.inexact)  # bfloat16 too, of which numpy does not know it
+    inexact = jnp.issubdtype(value.dtype, np.inexact)  # bfloat16 too, which numpy does not know to be inexact
     if not inexact and value.dtype.itemsize < 8:
         return value
     for start in range(0, len(value), 4096):  # in parts, for arrays mapped from disk
@@ -146,7 +146,7 @@ def _part(name: str, value: Any, ignore: int | None) -> np.ndarray:
 
 
 def _places(name: str, y: Any, names: tuple[str, ...] | None) -> Any:
-    """Labels that are names as the places of these among the classes; others as they are."""
+    """Names as their places among the classes; other labels as they are."""
     given = np.asarray(y)
     objects = given.dtype == object and given.size and all(isinstance(v, str) for v in given.flat)
     if given.dtype.kind not in "UT" and not objects:

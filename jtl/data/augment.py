@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions `(key, x) -> x` of a batch of images [batch, height, width, channels].
 
-Each constructor returns such a function; every example draws for itself. They work under `jit` and `vmap`, and know
-how labels that lie in the image move (`jtl.data.geometry`).
+Each constructor returns such a function; every example has its own random draw. The functions work under `jit` and
+`vmap`, and can move label maps and boxes with the image (`jtl.data.geometry`).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ from jtl.typing import Key
 Augment: TypeAlias = Callable[[Any, Any], Any]
 Images: TypeAlias = Shaped[Array | np.ndarray, "_batch _height _width _channels"]
 BRIGHTEST = 4.0
-"""Float images lie in [0, 1], with noise a little outside; a larger number is of another scale."""
+"""Float images lie in [0, 1], or with noise a little outside; a larger number is on another scale."""
 
 
 def compose(*augments: Augment) -> Augment:
-    """The functions one after another, each with a key of its own (`fold_in(key, place)`).
+    """Applies the functions one after another, each with a key of its own (`fold_in(key, place)`).
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -40,7 +40,7 @@ def compose(*augments: Augment) -> Augment:
 
 
 def flip(probability: float = 0.5, *, vertical: bool = False) -> Augment:
-    """Mirrors left and right, or where it is vertical up and down, each example with this probability.
+    """Mirrors left and right, or up and down if `vertical`, each example with this probability.
 
     Raises:
       ValueError: for a probability outside [0, 1].
@@ -72,11 +72,11 @@ def flip(probability: float = 0.5, *, vertical: bool = False) -> Augment:
 
 
 def crop(size: int, padding: int = 0) -> Augment:
-    """A window [size, size] at a uniformly random place of the image with `padding` zeros around it.
+    """Crops a window [size, size] at a uniformly random place of the image with `padding` zeros around it.
 
     Raises:
-      ValueError: for a size or padding that is no integer of at least 1 or 0; when it is applied, for a window that
-        does not fit.
+      ValueError: for a size that is not an integer of at least 1, or a padding that is not an integer of at least 0;
+        when it is applied, for a window that does not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -143,7 +143,7 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Array:
 
     Args:
       x: [batch, height, width, channels].
-      degrees: the angle of each, [batch].
+      degrees: the angle of each image, [batch].
 
     Example:
       >>> import jax.numpy as jnp
@@ -165,7 +165,7 @@ def rotate_by(x: Images, degrees: Float[Array | np.ndarray, "batch"]) -> Array:
 
 
 def _sources(angle: Any, height: int, width: int) -> list[Array]:
-    """Row and column [height, width] that each pixel of an image turned by this angle comes from."""
+    """The row and column [height, width] from which each pixel of an image rotated by this angle comes."""
     rows, columns = jnp.meshgrid(
         jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
     )
@@ -174,7 +174,7 @@ def _sources(angle: Any, height: int, width: int) -> list[Array]:
 
 
 def _nearest_turned(x: Images, degrees: Float[Array, "batch"], fill: Any) -> Array:
-    """`rotate_by` that takes the nearest pixel's numbers as they are."""
+    """Like `rotate_by`, but takes the numbers of the nearest pixel as they are."""
 
     def one(image: Any, angle: Any) -> Any:
         rows, columns = (jnp.round(at).astype(jnp.int32) for at in _sources(angle, *image.shape[:2]))
@@ -189,7 +189,7 @@ def noise(std: float) -> Augment:
 
     Raises:
       ValueError: for a deviation that is negative or not finite.
-      TypeError: when it is applied, for images that are not of floats.
+      TypeError: when it is applied, for images that are not floating.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -208,17 +208,17 @@ def noise(std: float) -> Augment:
 
 
 def normalise(mean: Sequence[float], std: Sequence[float]) -> Augment:
-    """(x / 255 - mean) / std for integer images, (x - mean) / std for float ones in [0, 1] and for bool ones.
+    """(x / 255 - mean) / std for integer images, (x - mean) / std for float images in [0, 1] and for bool images.
 
     The key is not used. Floats of 0 to 255 would be taken for very bright images: above `BRIGHTEST` they are refused,
-    or inside `jit`, where values are not known, they become NaN, with which training stops.
+    or, inside `jit`, where values are not known, they become NaN, which stops training.
 
     Args:
-      mean: one number a channel.
-      std: likewise, positive.
+      mean: one number per channel.
+      std: one positive number per channel.
 
     Raises:
-      ValueError: for numbers that are not finite, a deviation that is not positive; when it is applied, for another
+      ValueError: for numbers that are not finite, or a deviation that is not positive; when it is applied, for another
         number of channels, or floats above `BRIGHTEST`.
 
     Example:

@@ -11,21 +11,21 @@ from jtl.data.pipeline import Dataset, Source
 
 
 def balanced(data: Dataset, labels: Any, *, power: float = 0.0) -> Dataset:
-    """The data set in which a row is of class c with probability `n_c^q / Σ n^q`, drawn with replacement.
+    """The data set in which a row has class c with probability `n_c^q / Σ n^q`, drawn with replacement.
 
     q = 0 is class-balanced sampling, 1/2 square-root sampling, 1 the frequencies of the data. A row is a function of
     the seed, the epoch and its place, so a resumed run and several processes draw the same. An epoch has as many rows
-    as before; rare examples are read repeatedly: give the host's or the device's augmentation something to do.
+    as before. Examples of rare classes are read repeatedly, so use augmentation on the host or on the device.
 
     Args:
-      data: of `jtl.data.arrays` or another `Dataset`, shuffled.
-      labels: of all its examples in their order, integers.
+      data: a shuffled `Dataset`, such as one from `jtl.data.arrays`.
+      labels: integer labels of all its examples, in their order.
       power: q in [0, 1].
 
     Raises:
-      TypeError: for data whose batches choose their own rows, as those of `by_length`.
-      ValueError: for labels that are not integers, one for each example, a power out of range, or a data set without
-        shuffle, whose order is meant.
+      TypeError: for data whose batches choose their own rows, such as those of `by_length`.
+      ValueError: for labels that are not one integer per example, a power out of range, or a data set without shuffle,
+        because its order is intended.
 
     Example:
       >>> import numpy as np, jtl
@@ -55,7 +55,7 @@ class _Balanced:
     order: np.ndarray
     counts: np.ndarray
     power: float
-    drawn = True  # rows are not those that are asked for
+    drawn = True  # the rows read are not those that are asked for
 
     @property
     def size(self) -> int:
@@ -66,7 +66,7 @@ class _Balanced:
         return self.source.classes
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        del index  # what is drawn is a function of the place alone
+        del index  # the draw is a function of the place alone
         first = np.cumsum(self.counts) - self.counts
         ends = np.cumsum(self.counts**self.power)
         chosen = []

@@ -9,9 +9,9 @@ class ClassSplit(NamedTuple):
     """Labels of disjoint sets of classes.
 
     Args:
-      train: for meta-training.
-      val: for choosing.
-      test: for the result.
+      train: the classes for meta-training.
+      val: the classes for model selection.
+      test: the classes for the final result.
     """
 
     train: np.ndarray
@@ -28,7 +28,7 @@ SUPERCLASS = _labels(
     "19 8 8 15 13 14 17 18 10 16 4 17 4 2 0 17 4 18 17 10 3 2 12 12 16 12 1 9 19 2 10 0 1 16 12 9 13 15 "
     "13 16 19 2 4 6 19 5 5 8 19 18 1 2 15 6 0 17 8 14 13"
 )
-"""The superclass of each of CIFAR-100's labels, which are in the order of their names."""
+"""The superclass of each of CIFAR-100's labels; labels are in the alphabetical order of their names."""
 
 
 def cifar_fs() -> ClassSplit:
@@ -47,7 +47,7 @@ def cifar_fs() -> ClassSplit:
 
 
 def fc100() -> ClassSplit:
-    """FC100: 60, 20 and 20 of CIFAR-100's classes, by 12, 4 and 4 superclasses, so that they have less in common.
+    """FC100: 60, 20 and 20 of CIFAR-100's classes, from 12, 4 and 4 superclasses, so that parts have less in common.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""Corruptions of small images, in five severities, by the definitions of CIFAR-10-C."""
+"""Corruptions of small images, in five severities, as defined by CIFAR-10-C."""
 
 import io
 from collections.abc import Callable
@@ -16,21 +16,21 @@ def corrupt(
 ) -> UInt8[np.ndarray, "rows height width 3"]:
     """Corrupts images of about 32x32 pixels.
 
-    With x in [0, 1], clipped to it after the corruption: `gaussian_noise` adds N(0, σ²), σ .04 .06 .08 .09 .10;
-    `shot_noise` is Poisson(c x) / c, c 500 250 100 75 50; `impulse_noise` makes a share .01 .02 .03 .05 .07 of the
-    numbers black or white; `gaussian_blur` has σ .4 .6 .7 .8 1 pixels; `contrast` is m + c (x − m) about each channel's
-    mean m, c .75 .5 .4 .3 .15; `brightness` adds .05 .1 .15 .2 .3 to the value of HSV; `jpeg` compresses at quality 80
-    65 58 50 40.
+    With x in [0, 1], to which the result is clipped: `gaussian_noise` adds N(0, σ²), σ .04 .06 .08 .09 .10;
+    `shot_noise` is Poisson(c x) / c, c 500 250 100 75 50; `impulse_noise` sets a share .01 .02 .03 .05 .07 of the
+    numbers to 0 or 1; `gaussian_blur` has σ .4 .6 .7 .8 1 pixels; `contrast` is m + c (x − m) about each channel's mean
+    m, c .75 .5 .4 .3 .15; `brightness` adds .05 .1 .15 .2 .3 to the V of HSV; `jpeg` compresses at quality 80 65 58 50
+    40.
 
     Args:
-      images: not changed.
+      images: the images, which are not changed in place.
       name: one of `NAMES`.
       severity: 1 to 5.
-      seed: of the noises; the same seed gives the same noise.
+      seed: the seed of the noise; the same seed gives the same noise.
 
     Raises:
-      ValueError: for another name or severity, a seed that is no integer of at least 0, or images of another type or
-        shape.
+      ValueError: for another name or severity, a seed that is not an integer of at least 0, or images of another type
+        or shape.
 
     Example:
       >>> import numpy as np, jtl
@@ -86,7 +86,7 @@ def _contrast(x: np.ndarray, i: int, draw: np.random.Generator) -> np.ndarray:
 
 
 def _brightness(x: np.ndarray, i: int, draw: np.random.Generator) -> np.ndarray:
-    """In HSV a change of the value scales all channels alike; black becomes grey."""
+    """Changes the value in HSV, which scales all channels alike; black becomes grey."""
     del draw
     value = x.max(3, keepdims=True)
     new = np.clip(value + (0.05, 0.1, 0.15, 0.2, 0.3)[i], 0, 1)

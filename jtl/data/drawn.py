@@ -1,4 +1,4 @@
-"""A data set whose batches are drawn on the device, each from its step."""
+"""A data set whose batches are drawn on the device, each as a function of its step."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -14,18 +14,18 @@ from jtl.typing import Batch
 
 
 class Drawn:
-    """Batches `draw(keys, source)` with one key for each task, compiled once.
+    """Batches `draw(keys, source)` with one key per task, compiled once.
 
     Args:
-      draw: pure, from keys [tasks] and the source to a batch with a leading axis of tasks.
+      draw: a pure function from keys [tasks] and the source to a batch with a leading axis of tasks.
       source: a tree of arrays to draw from; put on the device once.
-      tasks: of the global batch; the processes share them.
-      seed: step s draws from `rng.stream(key(seed), "episodes", s)`.
+      tasks: the number of tasks in the global batch; the processes share them.
+      seed: the seed; step s draws from `rng.stream(key(seed), "episodes", s)`.
       steps: the value of `len`, because an epoch has no meaning here.
-      process: index and count of the processes; None asks jax when the first batch is drawn.
+      process: this process's index and the number of processes; None asks jax when the first batch is drawn.
 
     Raises:
-      ValueError: for tasks or steps that are no integers of at least 1, or a process that is none.
+      ValueError: for tasks or steps that are not integers of at least 1, or an invalid process.
     """
 
     classes = None
@@ -41,7 +41,7 @@ class Drawn:
     ) -> None:
         whole(1, tasks=tasks, steps=steps)
         if process != (None, None):
-            processes(*process)  # wrong ones are told at once
+            processes(*process)  # wrong ones are refused at once
         self._steps, self._tasks = steps, tasks
         self.process_index, self.process_count = process
         self._source, self._key = jax.device_put(source), jax.random.key(seed)
@@ -53,18 +53,18 @@ class Drawn:
         self._batch = jax.jit(batch, static_argnames="local")
 
     def __len__(self) -> int:
-        """The number of steps that was asked for."""
+        """The number of steps that was given."""
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        """The episodes of a step, on the device; of several processes each has its own tasks."""
+        """The episodes of a step, on the device; with several processes each has its own tasks."""
         if (step := operator.index(step)) < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         index, count = processes(self.process_index, self.process_count)
         if self._tasks % count:
             raise ValueError(f"{self._tasks} tasks do not divide by {count} processes")
         local = self._tasks // count
-        # put explicitly, for loops that run under transfer_guard("disallow")
+        # an explicit put, for loops that run under transfer_guard("disallow")
         at, first = jax.device_put((np.uint32(step), np.int32(index * local)))
         return self._batch(self._key, at, first, self._source, local=local)
 

@@ -27,26 +27,26 @@ def sample(
     rotations: bool = False,
     augment: Augment | None = None,
 ) -> Batch:
-    """Episodes with one key each; pure, to be jitted.
+    """Draws episodes, with one key each; a pure function, to be jitted.
 
     Classes are drawn without replacement from all classes, then shot + query of each class's examples without
     replacement, so support and query are disjoint. Labels are the places 0..way-1.
 
     Args:
-      keys: one a task, [tasks].
+      keys: one per task, [tasks].
       x: examples by class, [classes, per_class, ...].
-      way: classes of an episode.
-      shot: labelled examples of each.
-      query: examples of each to be judged on.
-      rotations: turns by 0, 90, 180, 270 degrees of axes 2 and 3 make four classes of each; class c + classes * k is
-        class c turned k times.
-      augment: applied to all images of a task, `(key, [way * (shot + query), ...]) -> ...`; one that normalises, say.
+      way: the number of classes of an episode.
+      shot: the number of labelled examples of each class.
+      query: the number of examples of each class for evaluation.
+      rotations: whether rotations by 0, 90, 180, 270 degrees, of axes 2 and 3, make four classes of each; class c +
+        classes * k is class c rotated k times.
+      augment: applied to all images of a task, `(key, [way * (shot + query), ...]) -> ...`; it may also normalise.
 
     Returns:
       {"support": {"x": [tasks, way * shot, ...], "y": int32 [tasks, way * shot]}, "query": likewise}; class by class.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 1.
+      ValueError: for numbers that are not integers of at least 1.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -70,7 +70,7 @@ def _sampled(
     rotations: bool,
     augment: Augment | None,
 ) -> Batch:
-    """`sample` of examples [classes, per_class, ...] of this shape and type, or of their `packed` words."""
+    """`sample` for examples [classes, per_class, ...] of this shape and type, or for their `packed` words."""
     classes, per_class, *shape = whole
     turns = 4 if rotations else 1
 
@@ -100,19 +100,19 @@ def _sampled(
 
 
 def _draw(key: Key, shape: tuple[int, ...], count: int) -> Array:
-    """Indices along the last axis without replacement: those of the largest of random numbers.
+    """Draws indices along the last axis without replacement: the places of the largest of random numbers.
 
-    As floats, which XLA's CPU backend need not sort to find the largest: the order of positive ones is that of their
-    bits, and from 0x00800000 to infinity they are normal numbers.
+    The numbers are floats, because XLA's CPU backend finds the largest floats without sorting all: positive floats are
+    ordered like their bits, and those from 0x00800000 to infinity are normal numbers.
     """
     words = (jax.random.bits(key, shape, jnp.uint32) >> 2) + 0x00800000
     return jax.lax.top_k(jax.lax.bitcast_convert_type(words, jnp.float32), count)[1]
 
 
 def packed(x: np.ndarray) -> np.ndarray:
-    """Bytes by class, [classes, per_class, ...], as words of four; anything else, or of no whole words, as it is.
+    """Packs bytes by class, [classes, per_class, ...], into 4-byte words; arrays that do not fit stay as they are.
 
-    XLA's CPU backend gathers element by element, so a quarter of them is several times as fast.
+    XLA's CPU backend gathers element by element, so a quarter of the elements is several times as fast.
     """
     if x.dtype.itemsize != 1 or x.dtype == bool or not x.size or x[0, 0].size % 4:
         return x
@@ -120,11 +120,11 @@ def packed(x: np.ndarray) -> np.ndarray:
 
 
 def split_classes(classes: int, sizes: Sequence[int], seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Disjoint random sets of class indices, as `split_classes(1623, (1100, 100, 423))` for Omniglot.
+    """Disjoint random sets of class indices, such as `split_classes(1623, (1100, 100, 423))` for Omniglot.
 
     Raises:
-      ValueError: for sizes that are no integers of at least 1 or add up to more than there are classes, and a seed
-        that is no integer of at least 0.
+      ValueError: for sizes that are not integers of at least 1 or add up to more than there are classes, or a seed that
+        is not an integer of at least 0.
 
     Example:
       >>> import jtl
@@ -145,11 +145,11 @@ class episodes(Drawn):
 
     Args:
       x: examples by class, [classes, per_class, ...]; put on the device once.
-      way: classes of an episode.
-      shot: labelled examples of each.
-      query: examples of each to be judged on.
-      tasks: episodes of the global batch; the processes share them.
-      seed: of the draws; step s draws from `rng.stream(key(seed), "episodes", s)`.
+      way: the number of classes of an episode.
+      shot: the number of labelled examples of each class.
+      query: the number of examples of each class for evaluation.
+      tasks: the number of episodes in the global batch; the processes share them.
+      seed: the seed of the draws; step s draws from `rng.stream(key(seed), "episodes", s)`.
       steps: the value of `len`, because an epoch has no meaning here.
       rotations: see `sample`.
       augment: see `sample`.
@@ -157,10 +157,10 @@ class episodes(Drawn):
       process_count: likewise.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 1, too few classes or examples, classes of unequal size,
-        NaN and numbers too large for 32 bits (of arrays that are not on the device yet), a process that is none, or
-        tasks that the processes cannot share.
-      TypeError: for an array that is not of numbers.
+      ValueError: for numbers that are not integers of at least 1, too few classes or examples, classes of unequal size,
+        NaN or numbers too large for 32 bits (in arrays that are not on the device yet), an invalid process, or tasks
+        that the processes cannot share.
+      TypeError: for an array that does not hold numbers.
 
     Example:
       >>> import numpy as np, jtl

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def noted(doing: str) -> Generator[None, None, None]:
-    """Adds to any exception raised within, an interrupt too, a note of what was being done."""
+    """Adds a note of what was being done to any exception raised within, including an interrupt."""
     try:
         yield
-    except BaseException as error:  # of any kind, as the code within is not ours; it is raised again
+    except BaseException as error:  # of any kind, because the code within is not ours; it is raised again
         error.add_note(f"while {doing}")
         raise

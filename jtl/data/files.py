@@ -1,4 +1,4 @@
-"""Files of images with labels of any kind, as a table lists them."""
+"""Image files with labels of any kind, as a table lists them."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from jtl.data.pipeline import Dataset
 from jtl.paths import local
 
 SHOWN = 10
-"""Files that a message lists."""
+"""The number of files that a message lists."""
 
 
 def files(
@@ -33,29 +33,29 @@ def files(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
-    """Data set of images whose files are listed, and which are read when they are asked for.
+    """Makes a data set of listed image files, which are read on demand.
 
     Args:
-      paths: of the images, as a column of a table; relative ones begin in the working directory.
-      y: labels, [files] or [files, ...], as of `arrays`: integers, floats (the targets of `jtl.tasks.regression`), or
+      paths: the paths of the images, such as a column of a table; relative paths start at the working directory.
+      y: labels, [files] or [files, ...], as in `arrays`: integers, floats (the targets of `jtl.tasks.regression`), or
         rows of 0 and 1 (`jtl.tasks.multi_label`); None for images without labels.
-      batch_size: rows of the global batch.
-      size: as of `folder`; give it or `transform`.
-      transform: as of `folder`.
-      mode: as of `folder`.
-      classes: the number of classes or their names, as of `arrays`.
-      ignore: an integer label that may stand beside them, as of `arrays`.
-      seed: of the order and the transform.
-      shuffle: with another order each epoch; False for evaluation.
-      drop_last: leave the last partial batch out instead of padding it.
+      batch_size: the number of rows of the global batch.
+      size: as in `folder`; give either it or `transform`.
+      transform: as in `folder`.
+      mode: as in `folder`.
+      classes: the number of classes or their names, as in `arrays`.
+      ignore: an additional integer label, as in `arrays`.
+      seed: the seed of the order and the transform.
+      shuffle: whether to use another order in each epoch; False for evaluation.
+      drop_last: leave out the last partial batch instead of padding it.
       process_index: see `Dataset`.
       process_count: see `Dataset`.
 
     Raises:
-      FileNotFoundError: for files that are not there: how many, and the first ten.
-      TypeError: for one path in place of a list, and labels that are no numbers.
-      ValueError: for no files, one that is no image, labels of another length; else as `folder` of images and `arrays`
-        of labels.
+      FileNotFoundError: for missing files, with their number and the first ten.
+      TypeError: for one path in place of a list, or labels that are not numbers.
+      ValueError: for no files, a file that is not an image, or labels of another length; for images also as in
+        `folder`, for labels as in `arrays`.
 
     Example:
       >>> import pathlib, tempfile, jtl

@@ -15,9 +15,9 @@ PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Folders of these names, in any case, hold these parts of a data set, not its classes."""
+"""Folders with these names, in upper or lower case, hold these parts of a data set, not its classes."""
 LEFT = ("Thumbs.db", "desktop.ini", "__MACOSX")
-"""What Windows leaves in folders of images, and macOS in archives of them."""
+"""Files that Windows leaves in folders of images, and macOS in archives of them."""
 
 
 def folder(
@@ -35,31 +35,31 @@ def folder(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
-    """Data set of class folders of images, or of images without labels.
+    """Makes a data set of class folders of images, or of images without labels.
 
     Args:
-      root: the folder of class folders; labels follow their sorted names. Hidden files are passed over,
-        and those that systems leave (`LEFT`).
-      batch_size: rows of the global batch.
-      size: resize the short side to it and crop the middle square; or give `transform`, for pretrained weights
-        `jtl.preprocess.image.transform(preprocessing)`.
-      transform: `(pixels, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
-        What it raises has a note that names the file.
-      mode: "L", "RGB" or "RGBA" converts every image; None demands the same channel count of all.
-      classes: the names to expect, in the order of labels, as those of the training set. One without images need
-        not have a folder.
-      labels: False for all images in the folder and the folders in it, whatever these are called: batches have no `y`.
-      seed: of the order and the transform.
-      shuffle: with another order each epoch; False for evaluation.
-      drop_last: leave the last partial batch out instead of padding it.
+      root: the folder of class folders; labels follow their sorted names. Hidden files, and files that operating
+        systems leave (`LEFT`), are skipped.
+      batch_size: the number of rows of the global batch.
+      size: the length to which the short side is resized before the middle square is cropped; or give `transform`, for
+        pretrained weights `jtl.preprocess.image.transform(preprocessing)`.
+      transform: `(pixels, rng) -> array`, all of one shape; the generator depends only on seed, epoch and row. Its
+        errors get a note that names the file.
+      mode: "L", "RGB" or "RGBA" converts every image; None requires all images to have the same number of channels.
+      classes: the class names to expect, in the order of labels, such as those of the training set. A class without
+        images need not have a folder.
+      labels: False to read all images in the folder and its subfolders, whatever their names, into batches without `y`.
+      seed: the seed of the order and the transform.
+      shuffle: whether to use another order in each epoch; False for evaluation.
+      drop_last: leave out the last partial batch instead of padding it.
       process_index: see `Dataset`.
       process_count: see `Dataset`.
 
     Raises:
-      FileNotFoundError: if root is no folder.
-      ValueError: at once for a class folder that is unexpected, or empty though `classes` is not given, and
-        for a file that is no image or in no class folder; at reading for a file that does not decode or has another
-        channel count. The file is named.
+      FileNotFoundError: if `root` is not a folder.
+      ValueError: at once for an unexpected class folder, for an empty one if `classes` is not given, and for a file
+        that is not an image or not in a class folder; at reading for a file that does not decode or has another number
+        of channels. The file is named.
 
     Example:
       >>> import pathlib, tempfile, jtl
@@ -96,8 +96,8 @@ def scan(
     Args:
       root: the folder.
       classes: the names to expect.
-      suffixes: of the files that may be there.
-      what: to call such a file in messages.
+      suffixes: the allowed suffixes of files.
+      what: the word for such a file in messages.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{str(root)!r} is not a folder; it must hold one folder of {what}s per class")
@@ -132,7 +132,7 @@ def scan(
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        if name not in found:  # of the expected classes some may be absent: a test set need not have all
+        if name not in found:  # some expected classes may be absent: a test set need not have all
             continue
         inside = visible(places[name])
         if not inside and expected is None:
@@ -154,18 +154,18 @@ def scan(
 
 
 def inside(place: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files of a folder and its folders with these suffixes, in order, without what `scan` passes over."""
+    """The files with these suffixes in a folder and its subfolders, in order, without those that `scan` skips."""
     return [file for file in below(place) if file.suffix.lower() in suffixes]
 
 
 def below(place: Path) -> list[Path]:
-    """The files of a folder and its folders, in order, without what `scan` passes over."""
+    """The files in a folder and its subfolders, in order, without those that `scan` skips."""
     found = sorted(file for file in place.rglob("*") if file.is_file())
     return [file for file in found if all(_seen(part) for part in file.relative_to(place).parts)]
 
 
 def visible(place: Path) -> list[Path]:
-    """The entries of a folder in order, without what `scan` passes over."""
+    """The entries of a folder in order, without those that `scan` skips."""
     return [entry for entry in sorted(place.iterdir()) if _seen(entry.name)]
 
 

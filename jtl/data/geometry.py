@@ -1,4 +1,4 @@
-"""Augmentations that move label maps and boxes with the image; one that cannot is refused."""
+"""Augmentations that move label maps and boxes with the image; functions that cannot are refused."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jtl.params import flatten, unflatten
 from jtl.typing import Key
 
 SLIVER = 1e-3
-"""In pixels: a box of a smaller width or height is empty, as a rotation in float32 leaves some at the border."""
+"""In pixels: a box of smaller width or height counts as empty; a rotation in float32 leaves some at the border."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Photometric:
     """An augmentation that leaves every pixel in its place, and so all labels as they are.
 
     Args:
-      name: for messages.
+      name: its name, for messages.
       change: `change(key, x) -> x`.
 
     Example:
@@ -49,8 +49,8 @@ class Geometric:
     Points are (x, y) in pixels: the pixel [row, column] covers x from column to column + 1 and y from row to row + 1.
 
     Args:
-      name: for messages.
-      draw: `draw(key, x) -> drawn`, what is random, one for each example.
+      name: its name, for messages.
+      draw: `draw(key, x) -> drawn`, the random numbers of each example.
       move: `move(drawn, x, fill=0, nearest=False) -> x` [batch, height', width', channels]. Pixels from outside the
         image are `fill`; with `nearest` every other number is one of the image's.
       points: `points(drawn, xy [batch, n, 2], height, width) -> [batch, n, 2]`: where points of the image go.
@@ -116,7 +116,7 @@ class Geometric:
 
 @dataclass(frozen=True)
 class Composed:
-    """Augmentations one after another, each with a key of its own (`fold_in(key, place)`)."""
+    """Augmentations applied one after another, each with a key of its own (`fold_in(key, place)`)."""
 
     parts: tuple[Callable[[Any, Any], Any], ...]
 
@@ -139,21 +139,22 @@ class Composed:
 def moved_together(
     augment: Callable[[Any, Any], Any], key: Any, x: Any, labels: Any, fills: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """Images and the labels that lie in them, moved alike; the images as `augment(key, x)` gives them.
+    """Moves images and their label maps and boxes alike; the images are those of `augment(key, x)`.
 
-    Label maps take the nearest label. Boxes [batch, n, 4] become the smallest ones around their moved corners, cut off
-    at the image's borders. Those that are left without area, as those that had none, become `0, 0, 0, 0`, and beside
-    them, in the same dict, `classes` [batch, n] become -1 and `weights` [batch, n] 0.
+    Label maps take the nearest label. Boxes [batch, n, 4] become the smallest boxes around their moved corners, cut off
+    at the image's borders. Boxes without area become `0, 0, 0, 0`; if the same dict has `classes` [batch, n] or
+    `weights` [batch, n], theirs become -1 and 0.
 
     Args:
-      augment: a `Photometric`, a `Geometric`, or a `Composed` of such.
-      key: of the augmentation.
+      augment: a `Photometric`, a `Geometric`, or a `Composed` of these.
+      key: the key of the augmentation.
       x: [batch, height, width, channels].
-      labels: by name, trees of which those parts move that `spatial` names.
+      labels: trees by name, in which the parts that `spatial` finds move.
       fills: by the same names, the label of pixels from outside the image.
 
     Raises:
-      ValueError: for another function, by its name; for a map that needs a fill and has none, or does not hold it.
+      ValueError: for another function, with its name; for a map that needs a fill and has none, or whose type cannot
+        hold it.
     """
     if not isinstance(augment, Photometric | Geometric | Composed):
         name = getattr(augment, "__qualname__", type(augment).__name__)
@@ -165,7 +166,7 @@ def moved_together(
 
 
 def moves(augment: Callable[[Any, Any], Any]) -> bool:
-    """Whether an augmentation may move pixels; a function that does not say so may."""
+    """Whether an augmentation may move pixels; an unknown function may."""
     if isinstance(augment, Composed):
         return any(moves(part) for part in augment.parts)
     return not isinstance(augment, Photometric)
@@ -174,11 +175,11 @@ def moves(augment: Callable[[Any, Any], Any]) -> bool:
 def spatial(labels: Any, x: Any) -> tuple[list[str], list[str]]:
     """The paths of the maps and of the boxes in a tree of labels.
 
-    Boxes are [batch, n, 4] and named `boxes`. Maps are [batch, height, width, ...] of the image's height and width.
-    What has two dimensions or fewer belongs to rows, as classes do, and so does everything where x is no image.
+    Boxes are [batch, n, 4] and named `boxes`. Maps are [batch, height, width, ...] with the image's height and width.
+    Labels with two dimensions or fewer, such as classes, belong to rows, and so do all labels if `x` is not an image.
 
     Raises:
-      ValueError: for labels of more dimensions that are neither.
+      ValueError: for labels with more dimensions that are neither.
     """
     maps: list[str] = []
     boxes: list[str] = []
@@ -199,10 +200,10 @@ def spatial(labels: Any, x: Any) -> tuple[list[str], list[str]]:
 
 
 def one_array(name: str, x: Any) -> Any:
-    """The input as it is; one of several arrays is refused, because only some of them may be changed.
+    """The input as it is; a dict of several arrays is refused, because only some of them may be changed.
 
     Raises:
-      TypeError: for a dict, as of sounds and their mask.
+      TypeError: for a dict, such as one of sounds and their mask.
     """
     if isinstance(x, Mapping):
         raise TypeError(
@@ -213,12 +214,12 @@ def one_array(name: str, x: Any) -> Any:
 
 
 def images_only(x: Any) -> None:
-    """Refuses what is no batch of images.
+    """Refuses arrays that are not a batch of images.
 
     Raises:
-      ValueError: for another number of axes than four.
+      ValueError: for a number of axes other than four.
     """
-    if x.ndim != 4:  # another axis would be taken for the width
+    if x.ndim != 4:  # another axis would be mistaken for the width
         raise ValueError(
             f"images of shape {x.shape}: give [batch, height, width, channels]; a task's images are augmented by"
             " episodes(augment=...), or as the inner objective's"

@@ -1,4 +1,4 @@
-"""Files of images as a source: read, resized and cropped when they are asked for."""
+"""Image files as a source: read, resized and cropped on demand."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def change_of(size: int | None, transform: Transform | None) -> Transform:
-    """What an image goes through: `transform`, or a resize of the short side to `size` and a crop of the middle square.
+    """The transform of an image: `transform`, or a resize of the short side to `size` and a crop of the middle square.
 
     Raises:
-      ValueError: where not exactly one is given, or a size that is no integer of at least 1.
+      ValueError: unless exactly one is given, or for a size that is not an integer of at least 1.
     """
     if (size is None) == (transform is None):
         told = "none is" if size is None else "both are"
@@ -42,17 +42,17 @@ def images(
     transform: Transform,
     mode: str | None,
 ) -> Source:
-    """The source of some files.
+    """The source that reads image files.
 
     Args:
-      classes: the names of the labels, where they have any.
-      files: at least one.
-      labels: [files, ...]; None where there are none.
-      transform: of each image; see `change_of`.
-      mode: to convert all images; None demands the channel count of the first.
+      classes: the names of the labels, if they have any.
+      files: the files, at least one.
+      labels: [files, ...]; None if there are none.
+      transform: the transform of each image; see `change_of`.
+      mode: the mode to convert all images to; None requires the number of channels of the first.
 
     Raises:
-      ValueError: for a first file that does not decode, where `mode` is not given.
+      ValueError: for a first file that does not decode, if `mode` is not given.
     """
     return _Images(classes, files, labels, transform, mode, None if mode else pixels.decode(files[0]).shape[2])
 
@@ -67,7 +67,7 @@ class _Images:
     channels: int | None
 
     def __repr__(self) -> str:
-        """In short, because a notebook shows a data set by all that it holds."""
+        """A short form, because a notebook would otherwise show everything that a data set holds."""
         if self.labels is None:
             return f"<{len(self.files)} files without labels>"
         if self.classes is None:

@@ -16,7 +16,7 @@ from jtl.data.pipeline import Dataset
 from jtl.typing import Batch
 
 SHORTEST = 16
-"""Tokens of the shortest bucket; each next one is twice as long."""
+"""The number of tokens of the shortest bucket; each following bucket is twice as long."""
 
 
 def by_length(
@@ -32,31 +32,31 @@ def by_length(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> "ByLength":
-    """Data set of tokenized texts whose batches are cut to the bucket of their longest text.
+    """Makes a data set of tokenized texts whose batches are cut to the bucket of their longest text.
 
-    Buckets are `shortest`, twice that, four times, ... tokens, up to the length of the rows. Each epoch, the texts are
-    drawn in another order and batched bucket by bucket; the rest of a bucket that fills no batch goes into the next
-    longer one, so an epoch has `ceil(examples / batch_size)` steps, each text once, and at most one partial batch, as
-    with `jtl.data.arrays`. The batches of all buckets are mixed. A compiled step takes as many shapes as there are
-    buckets, which `jtl.fit` compiles when they come.
+    Buckets have `shortest`, twice that, four times, ... tokens, up to the length of the rows. In each epoch, the texts
+    are drawn in another order and batched bucket by bucket; texts of a bucket that do not fill a batch go into the next
+    longer bucket. So an epoch has `ceil(examples / batch_size)` steps, each text once, and at most one partial batch,
+    as with `jtl.data.arrays`. The batches of all buckets are mixed. There are as many batch shapes as buckets;
+    `jtl.fit` compiles the step for each at its first batch.
 
     Args:
-      x: tokenized texts, as `jtl.preprocess.text.tokenizer` gives them: `mask` [texts, length], true where there is a
-        token, and other arrays; those of [texts, length, ...] are cut.
-      y: labels, as `jtl.data.arrays` takes them. Integers of [texts, length, ...], which are `ignore` at padding, are
-        of tokens, as tags, and are cut too; so are booleans that are False there. Floats are of texts.
-      batch_size: rows of the global batch.
-      seed: of the order.
-      shuffle: with another order each epoch; False for evaluation: from short to long.
+      x: tokenized texts, such as those from `jtl.preprocess.text.tokenizer`: `mask` [texts, length], true where there
+        is a token, and other arrays; arrays [texts, length, ...] are cut.
+      y: labels, as in `jtl.data.arrays`. Integers [texts, length, ...] that are `ignore` at padding are labels of
+        tokens, such as tags, and are cut too; so are booleans that are False there. Floats are labels of texts.
+      batch_size: the number of rows of the global batch.
+      seed: the seed of the order.
+      shuffle: whether to use another order in each epoch; False for evaluation, from short to long.
       classes: the number of classes or their names.
-      ignore: an integer label that may stand beside them.
-      shortest: tokens of the shortest bucket.
+      ignore: an additional integer label, for elements that do not count.
+      shortest: the number of tokens of the shortest bucket.
       process_index: see `Dataset`.
       process_count: see `Dataset`.
 
     Raises:
-      ValueError: without a mask [texts, length], for a bucket below 1, labels as wide as the texts that do not say
-        which they are, places of tokens (`start`, `end`) beside padding on the left, and as `arrays` does.
+      ValueError: without a mask [texts, length], for a bucket below 1, labels as wide as the texts that may belong to
+        tokens or to texts, places of tokens (`start`, `end`) with padding on the left, and as in `arrays`.
 
     Example:
       >>> import numpy as np, jtl
@@ -84,9 +84,9 @@ class ByLength:
     Args:
       whole: the uncut rows, and how they are batched.
       buckets: the length that each text is cut to, [texts].
-      left: whether padding stands before the text.
+      left: whether padding comes before the text.
       longest: the length of the uncut rows.
-      of_tokens: for each array of labels whether they are of tokens, and cut; a tree as the labels.
+      of_tokens: for each array of labels, whether they belong to tokens and are cut; a tree like the labels.
     """
 
     whole: Dataset
@@ -97,17 +97,17 @@ class ByLength:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The data set that it is made of."""
+        """The data set of which it is made."""
         return (self.whole,)
 
     @property
     def size(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return self.whole.size
 
     @property
     def batch_size(self) -> int:
-        """Rows of the global batch."""
+        """The number of rows of the global batch."""
         return self.whole.batch_size
 
     @property
@@ -117,24 +117,24 @@ class ByLength:
 
     @property
     def order(self) -> np.ndarray:
-        """The number of the text at each place of an epoch without shuffle, int [texts].
+        """The index of the text at each place of an epoch without shuffle, int [texts].
 
-        `outputs[np.argsort(rows.order)]` are outputs that were collected from `rows`, in the order of the texts.
+        `outputs[np.argsort(rows.order)]` puts outputs that were collected from `rows` in the order of the texts.
 
         Raises:
-          ValueError: of data that are shuffled, whose epochs have orders of their own.
+          ValueError: for shuffled data, because each epoch has another order.
         """
         if self.whole.shuffle:
             raise ValueError("the data are shuffled: each epoch has another order; give by_length shuffle=False")
         return np.concatenate([rows[:real] for rows, _, real in self._epochs(0)])
 
     def reseeded(self, name: str) -> "ByLength":
-        """As `Dataset.reseeded`."""
+        """Like `Dataset.reseeded`."""
         return replace(self, whole=self.whole.reseeded(name))
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """The lengths that a batch may have, by which `jtl.fit` knows that shapes differ on purpose."""
+        """The lengths that a batch may have; they tell `jtl.fit` that shapes differ on purpose."""
         return tuple(sorted(set(self.buckets.tolist())))
 
     def __len__(self) -> int:
@@ -146,7 +146,7 @@ class ByLength:
         return (self[step] for step in range(len(self)))
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
+        """The batch of a step: NumPy arrays of this process's rows, with `mask` bool [rows]."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         epoch, place = divmod(operator.index(step), len(self))
@@ -165,10 +165,10 @@ class ByLength:
 
     @cached_property
     def _epochs(self) -> Callable[[int], list[tuple[np.ndarray, int, int]]]:
-        return lru_cache(maxsize=4)(self._planned)  # the epochs of the batches that are read ahead
+        return lru_cache(maxsize=4)(self._planned)  # the epochs of batches that are read ahead
 
     def _planned(self, epoch: int) -> list[tuple[np.ndarray, int, int]]:
-        """The batches of an epoch: (examples, length, how many of them are no copies)."""
+        """The batches of an epoch: (examples, length, number of examples that are not filling)."""
         draw = np.random.default_rng((zlib.crc32(b"by_length"), self.whole.seed, epoch))
         order = draw.permutation(self.size) if self.whole.shuffle else np.arange(self.size)
         found, rest, batch = [], order[:0], self.batch_size
@@ -183,7 +183,7 @@ class ByLength:
 
 
 def _of_tokens(y: Any, extents: np.ndarray, left: bool, longest: int, ignore: int | None) -> Any:
-    """For each array of labels whether they are of tokens."""
+    """For each array of labels, whether they belong to tokens."""
     if left and isinstance(y, Mapping) and (places := sorted({"start", "end"} & y.keys())):
         raise ValueError(
             f"y has {places}, places of tokens, and the texts are padded on the left, where they are cut: pad them on"
@@ -210,7 +210,7 @@ def _of_tokens(y: Any, extents: np.ndarray, left: bool, longest: int, ignore: in
 
 
 def bucket(count: int, longest: int, shortest: int = SHORTEST) -> int:
-    """The first of `shortest`, twice that, four times ... that has room for so many tokens; `longest` at most."""
+    """The first of `shortest`, twice that, four times ... that has room for `count` tokens; at most `longest`."""
     length = shortest
     while length < count:
         length *= 2
@@ -218,7 +218,7 @@ def bucket(count: int, longest: int, shortest: int = SHORTEST) -> int:
 
 
 def extent(mask: np.ndarray) -> tuple[np.ndarray, bool]:
-    """How far each row of a mask [rows, length] reaches, and whether padding stands before the text, not behind."""
+    """How far each row of a mask [rows, length] reaches, and whether padding comes before the text, not after it."""
     mask = np.asarray(mask, bool)
     left = bool((~mask[:, 0] & mask[:, -1]).any())
     first = (mask if left else mask[:, ::-1]).argmax(1)

@@ -18,23 +18,23 @@ Mix: TypeAlias = Callable[..., tuple[Array, Array]]
 def mixup(alpha: float, classes: int) -> Mix:
     """Convex combinations of examples and of their labels, `λ x_i + (1−λ) x_π(i)` with `λ ~ Beta(α, α)`.
 
-    Every example draws a λ of its own; π is one permutation of the batch.
+    Every example draws its own λ; π is one permutation of the batch.
 
     Args:
       alpha: α > 0; 0.1 to 0.4 on images.
-      classes: how many, for labels that are integers.
+      classes: the number of classes, for integer labels.
 
     Returns:
       `mix(key, x, y, mask=None) -> (x, y)`: x is floating, and y are distributions [batch, classes], as
       `jtl.losses.cross_entropy` takes them. Integer images 0 to 255 become floats in [0, 1], which
-      `jtl.data.augment.normalise` in the network takes alike: mixing before it and behind it is the same. Give integer
-      images only to a network that normalises inside (`jtl.preprocessed`): another one would see 0 to 1 in training and
-      0 to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are not mixed
-      with those that it keeps.
+      `jtl.data.augment.normalise` in the network treats alike: mixing before or after it is the same. Give integer
+      images only to a network that normalises inside (`jtl.preprocessed`): any other would see 0 to 1 in training and 0
+      to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are not mixed with
+      those that it keeps.
 
     Raises:
-      ValueError: for an α or classes out of range; while tracing, for labels of another shape, or integers that are no
-        images, as tokens.
+      ValueError: for α or classes out of range; while tracing, for labels of another shape, or integers that are not
+        images, such as tokens.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -60,20 +60,20 @@ def cutmix(alpha: float, classes: int) -> Mix:
     """Pastes a rectangle of another example; labels mix by the area that it covers.
 
     Its sides are `√(1−λ)` of the image's with `λ ~ Beta(α, α)`, its centre is uniform, and it is cut off at the
-    borders: the share of the label is that of the pixels that were in fact pasted. Every example draws for itself; the
-    pairing is one permutation of the batch.
+    borders: the share of a label is the share of the pixels that were actually pasted. Every example has its own draw;
+    the pairing is one permutation of the batch.
 
     Args:
       alpha: α > 0; 1 in the paper.
-      classes: how many, for labels that are integers.
+      classes: the number of classes, for integer labels.
 
     Returns:
-      `mix(key, x, y, mask=None) -> (x, y)`: images [batch, height, width, channels] of their dtype, and distributions
-      [batch, classes]. y may be integers [batch] or distributions. Rows
-      that the mask leaves out are not mixed with those that it keeps.
+      `mix(key, x, y, mask=None) -> (x, y)`: images [batch, height, width, channels] in their own dtype, and
+      distributions [batch, classes]. y may be integers [batch] or distributions. Rows that the mask leaves out are not
+      mixed with those that it keeps.
 
     Raises:
-      ValueError: for an α or classes out of range; while tracing, for images or labels of another shape.
+      ValueError: for α or classes out of range; while tracing, for images or labels of another shape.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -104,7 +104,7 @@ def cutmix(alpha: float, classes: int) -> Mix:
 def soft(y: Any, classes: int) -> Array:
     """Labels as distributions [batch, classes] in float32: integers one-hot, distributions as they are.
 
-    An integer outside [0, classes) becomes NaN, with which training stops, because its value is not known inside `jit`.
+    An integer outside [0, classes) becomes NaN, which stops training, because its value is not known inside `jit`.
 
     Raises:
       ValueError: for labels of another shape.
@@ -125,10 +125,10 @@ def soft(y: Any, classes: int) -> Array:
 
 
 def _draws(key: Key, alpha: float, batch: int, mask: Any) -> tuple[Array, Array]:
-    """Shares, and a permutation of the rows that a mask keeps among themselves."""
+    """The shares, and a permutation that maps the rows that a mask keeps to themselves."""
     of_share, of_order = jax.random.split(key)
     left_out = jnp.zeros(batch, bool) if mask is None else jnp.logical_not(jnp.asarray(mask) > 0)
-    shuffled = jnp.argsort(jax.random.uniform(of_order, (batch,)) + 2.0 * left_out)  # both lists begin with those kept
+    shuffled = jnp.argsort(jax.random.uniform(of_order, (batch,)) + 2.0 * left_out)  # both begin with the kept rows
     order = jnp.zeros(batch, jnp.int32).at[jnp.argsort(left_out)].set(shuffled.astype(jnp.int32))
     return jax.random.beta(of_share, alpha, alpha, (batch,)), order
 

@@ -22,23 +22,24 @@ TEST = (
     "ULOG",
 )
 GURMUKHI = tuple(f"Gurmukhi/character{i}" for i in (42, 43, 44, 45))
-"""The only alphabet that is divided; its other 41 characters train."""
+"""Test characters of the only alphabet that is divided; its other 41 characters are for training."""
 
 
 def omniglot_vinyals(names: Sequence[str] | np.ndarray) -> ClassSplit:
-    """Omniglot's split by Vinyals et al.: 1,028 characters to train, 172 to choose by, 423 to test, by alphabets.
+    """Omniglot's split by Vinyals et al., by alphabets: 1,028 characters to train, 172 to validate, 423 to test.
 
-    It is the split of Matching and Prototypical networks; that of MAML is `split_classes(1623, (1100, 100, 423))`,
-    characters at random, so that a test character's alphabet is known.
+    It is the split of Matching and Prototypical networks. MAML's is `split_classes(1623, (1100, 100, 423))`, which
+    draws characters at random, so that training may have seen a test character's alphabet.
 
     Args:
-      names: of the classes in the order of the data, each ending in `Alphabet/characterNN`, as the folders of Omniglot.
+      names: the names of the classes in the order of the data, each ending in `Alphabet/characterNN`, as Omniglot's
+        folders.
 
     Returns:
       Indices of classes.
 
     Raises:
-      ValueError: where the names are not those of all 1,623 characters, once each.
+      ValueError: if the names are not those of all 1,623 characters, once each.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""Two domains side by side for adaptation."""
+"""Pairs of batches from two domains, for adaptation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from jtl.typing import Batch
 
 
 def pair(source: Any, target: Any, *, target_labels: bool = False) -> "Pair":
-    """Pairs of a source and a target batch.
+    """Makes a data set of pairs of a source and a target batch.
 
     Each domain cycles through its own epochs, so sizes and batch sizes may differ. An epoch of the pair, `len(pair)`,
-    is that of the longer domain. A target that is shuffled, as of `arrays`, `folder` or `by_length`, is reshuffled
+    is that of the longer domain. A shuffled target, such as one from `arrays`, `folder` or `by_length`, is reshuffled
     with a seed derived from its own, so that equal seeds do not pair the same source and target rows in every epoch.
 
     Args:
       source: a data set of {"x", "y", "mask"}.
-      target: a data set; its labels are taken out.
-      target_labels: keep the target's labels (for an oracle, or semi-supervised work).
+      target: a data set; its labels are removed.
+      target_labels: whether to keep the target's labels (for an oracle, or semi-supervised learning).
 
     Returns:
-      a data set of {"source": batch, "target": batch}; size is the longer domain's, classes are the source's.
+      A data set of {"source": batch, "target": batch}; its size is the longer domain's, its classes are the source's.
 
     Raises:
       ValueError: with target_labels, for a label that means another class in the target.
@@ -48,12 +48,12 @@ class Pair:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The data sets that it is made of."""
+        """The data sets of which it is made."""
         return self.source, self.target
 
     @property
     def size(self) -> int:
-        """Examples of the longer domain."""
+        """The number of examples of the longer domain."""
         return (self.source if len(self.source) >= len(self.target) else self.target).size
 
     @property
@@ -66,7 +66,7 @@ class Pair:
         return max(len(self.source), len(self.target))
 
     def __getitem__(self, step: int) -> Batch:
-        """Both domains' batches of a step."""
+        """The batches of both domains at a step."""
         target = self.target[step]
         if not self.target_labels:
             target = {name: value for name, value in target.items() if name != "y"}

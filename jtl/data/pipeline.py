@@ -1,4 +1,4 @@
-"""One data set for all sources: Grain shuffles, slices, pads and batches by the step alone."""
+"""One data set for all sources: it shuffles (by Grain), slices, pads and batches as a function of the step."""
 
 import operator
 import unicodedata
@@ -24,8 +24,8 @@ def distinct(classes: Sequence[str]) -> tuple[str, ...]:
     """The names of classes in Unicode's composed form; a label is an index into them.
 
     Raises:
-      TypeError: for one string, whose letters would be the names, or what is no list.
-      ValueError: for a name that is there twice: two labels would be one class.
+      TypeError: for one string, whose letters would be the names, or a value that is not a list.
+      ValueError: for a name that is listed twice, because two labels would be one class.
     """
     if isinstance(classes, str):
         raise TypeError(f"classes is the string {classes[:50]!r}; give a list of names")
@@ -42,29 +42,29 @@ def same_labels(known: Any, other: Any, told: tuple[str, str]) -> None:
     """Refuses a data set whose labels mean other classes than those of the training data; see `same_classes`.
 
     Args:
-      known: the data set that is learned from.
-      other: the one with the same labels.
-      told: what to call both in the message.
+      known: the training data.
+      other: a data set that should have the same labels.
+      told: the names of both in the message.
 
     Raises:
-      ValueError: naming the first label of two classes.
+      ValueError: naming the first label that means two classes.
     """
     same_classes(getattr(known, "classes", None), getattr(other, "classes", None), told)
 
 
 def same_classes(known: Sequence[str] | None, other: Sequence[str] | None, told: tuple[str, str]) -> None:
-    """Refuses labels that mean other classes than those which are known.
+    """Refuses labels that mean other classes than the known ones.
 
-    Folders give labels by their sorted names: where one lacks a class, all labels behind it move up. Names of which
-    none is in common, as those of numbers and words, may be the same classes, and are let pass; so are none.
+    Labels of folders follow their sorted names: if a folder is missing, all later labels move up. Lists without a
+    common name, such as numbers and words, may mean the same classes and are accepted; so are missing names.
 
     Args:
       known: the names of the classes.
-      other: those of the same labels.
-      told: what to call both in the message.
+      other: the names that should be the same.
+      told: the names of both in the message.
 
     Raises:
-      ValueError: naming the first label of two classes.
+      ValueError: naming the first label that means two classes.
     """
     ours, theirs = ([composed(name) for name in names or ()] for names in (known, other))
     if not set(ours) & set(theirs):
@@ -79,18 +79,18 @@ def same_classes(known: Sequence[str] | None, other: Sequence[str] | None, told:
 
 
 def matched(data: Any, classes: Sequence[str] | None, told: str) -> Any:
-    """Data whose labels are those of `classes`, matched by name.
+    """The data with labels in the order of `classes`, matched by name.
 
     Args:
-      data: a data set; one without names, or without a name in common, as of numbers and words, is taken as it is.
-      classes: the names of the network's classes; None where they are not known.
-      told: what to call the data in a message.
+      data: a data set; without class names, or without a name in common (numbers and words), it is returned as it is.
+      classes: the names of the network's classes; None if they are not known.
+      told: the name of the data in a message.
 
     Raises:
-      ValueError: for a class of the data that the network does not have, where others have the same names.
+      ValueError: for a class of the data that the network does not have, if they have others in common.
     """
     theirs = getattr(data, "classes", None)
-    if classes is not None and theirs is not None:  # the names in a file of weights are as its author's system has them
+    if classes is not None and theirs is not None:  # a file of weights has the names as its author's system spells them
         classes, theirs = [composed(name) for name in classes], [composed(name) for name in theirs]
     if classes is None or theirs is None or not set(theirs) & set(classes) or tuple(theirs) == tuple(classes):
         return data
@@ -104,12 +104,12 @@ def matched(data: Any, classes: Sequence[str] | None, told: str) -> Any:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """A data set whose labels are given in another order of the classes.
+    """A data set with its labels in another order of the classes.
 
-    Integer labels change their values. Labels with a column for each class, which are soft labels [..., classes] and
-    several labels a row [rows, classes] of 0 and 1, change their columns. A class that the data lack has 0 in soft
-    labels and -1, not known, among several. Integers [rows, classes] are several labels a row where the first batch
-    has no other number than 0 and 1, or one to ignore below them.
+    Integer labels change their values. Labels with one column per class, which are soft labels [..., classes] and
+    several labels per row, [rows, classes] of 0 and 1, change their columns. For a class that the data lack, soft
+    labels get 0, and several labels per row get -1 for unknown. Integers [rows, classes] count as several labels per
+    row if the first batch has only 0 and 1, or negative numbers to ignore.
 
     Args:
       data: a data set whose batches have `y`.
@@ -117,8 +117,8 @@ class Relabelled:
       places: the new label of each old one.
 
     Raises:
-      ValueError: when a batch is read whose labels are of neither kind, as those of several views, or of another kind
-        than those of the first.
+      ValueError: when a batch is read whose labels are of neither kind, such as those of several views, or of another
+        kind than those of the first.
     """
 
     data: Any
@@ -127,7 +127,7 @@ class Relabelled:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The data set that it is made of."""
+        """The data set of which it is made."""
         return (self.data,)
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class Relabelled:
         return len(self.data)
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step; labels outside of the old classes, as one to ignore, stay."""
+        """The batch of a step; labels outside the old classes, such as one to ignore, stay."""
         batch = dict(self.data[step])
         y = np.asarray(batch.get("y"))
         whole, columns = np.issubdtype(y.dtype, np.integer), y.ndim > 1 and y.shape[-1] == len(self.places)
@@ -188,7 +188,7 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of the labels, where they have any."""
+        """The names of the labels, or None."""
         ...
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
@@ -196,10 +196,10 @@ class Source(Protocol):
 
         Args:
           index: the examples' indices, int [rows].
-          draws: one tuple of integers a row that seeds what is random about it (`np.random.default_rng(draw)`).
+          draws: one tuple of integers per row, which seeds its random numbers (`np.random.default_rng(draw)`).
 
         Returns:
-          a dict of arrays with leading axis rows, "x" and where there are labels "y".
+          A dict of arrays with leading axis rows: "x", and "y" if there are labels.
         """
         ...
 
@@ -208,23 +208,23 @@ class Source(Protocol):
 class Dataset:
     """Batches of a source as a function of the step.
 
-    Step s belongs to epoch s // len(dataset). With shuffle, the epoch's order is Grain's permutation under a seed
-    made of (seed, epoch). Of each global batch, process k of P has rows [k B/P, (k+1) B/P), so that the processes'
-    rows together, in order, are the batch that one process would have read. The last partial batch is filled up with
-    real examples of the same epoch, whose `mask` is False.
+    Step s belongs to epoch s // len(dataset). With shuffle, the epoch's order is Grain's permutation with a seed made
+    of (seed, epoch). Of each global batch, process k of P has rows [k B/P, (k+1) B/P), so that the rows of all
+    processes, in order, are the batch that one process would have read. The last partial batch is filled up with real
+    examples of the same epoch, whose `mask` is False.
 
     Args:
-      source: where examples come from.
-      batch_size: rows of the global batch; the processes share it.
-      seed: of the order, and of the host's random crops.
-      shuffle: False for evaluation.
-      drop_last: leave the last partial batch out.
+      source: the source of the examples.
+      batch_size: the number of rows of the global batch; the processes share it.
+      seed: the seed of the order, and of random transforms on the host.
+      shuffle: whether to use another order in each epoch; False for evaluation.
+      drop_last: leave out the last partial batch.
       process_index: None asks jax when the first batch is read.
       process_count: likewise.
 
     Raises:
-      ValueError: for a batch size that is no integer of at least 1, that the processes cannot share, or that leaves no
-        step.
+      ValueError: for a batch size that is not an integer of at least 1, that the processes cannot share, or that leaves
+        no step; for a seed that is not an integer of at least 0.
 
     Example:
       >>> import numpy as np, jtl
@@ -252,11 +252,11 @@ class Dataset:
                 f"drop_last leaves no batch: {self.size} examples are fewer than batch_size {self.batch_size}"
             )
         if self.process_index is not None or self.process_count is not None:
-            self._share()  # wrong ones are told at once
+            self._share()  # wrong ones are refused at once
 
     @property
     def size(self) -> int:
-        """How many examples there are."""
+        """The number of examples."""
         return self.source.size
 
     @property
@@ -265,7 +265,7 @@ class Dataset:
         return self.source.classes
 
     def reseeded(self, name: str) -> "Dataset":
-        """The same examples in an order of its own, by a seed made of this one and a name; as it is without shuffle."""
+        """The same examples in another order, with a seed made of this one and a name; unchanged without shuffle."""
         return replace(self, seed=zlib.crc32(f"{name}/{self.seed}".encode())) if self.shuffle else self
 
     def __len__(self) -> int:
@@ -275,7 +275,7 @@ class Dataset:
         return -(-self.size // self.batch_size)
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of a step: numpy arrays of this process's rows, with `mask` bool [rows]."""
+        """The batch of a step: NumPy arrays of this process's rows, with `mask` bool [rows]."""
         if step < 0:
             raise IndexError(f"step is {step}; steps count from 0")
         # Read here and not by Grain, which adds a note on its own filters to every ValueError of a file.
@@ -297,7 +297,7 @@ class Dataset:
 
     @cached_property
     def _rows(self) -> Any:
-        """Of each step (example, epoch, place in the epoch, whether it counts) of this process's rows."""
+        """For each step, (example, epoch, place in the epoch, whether it counts) for each of this process's rows."""
         from grain import MapDataset
 
         index, local = self._share()

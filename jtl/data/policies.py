@@ -18,20 +18,20 @@ MOVES = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
 
 def rand_augment(operations: int = 2, magnitude: int = 9, bins: int = 31) -> Augment:
-    """RandAugment: `operations` operations one after another, each uniform over the 14, at one magnitude.
+    """RandAugment: `operations` operations one after another, each drawn uniformly from the 14, at one magnitude.
 
-    Images are uint8 of 3 channels. The operations, their ranges and the rounding are torchvision's: shear to .3,
+    Images are uint8 with 3 channels. The operations, their ranges and the rounding are torchvision's: shear to .3,
     translation to 150/331 of the side, rotation to 30°, brightness, colour, contrast and sharpness to 1 ± .9, posterize
-    to 4 bits, solarize from 255 to 0, autocontrast, equalize; signs are random. Moved images take the nearest pixel
-    and 0 from outside; with `jtl.augmented` label maps and boxes move along, operation by operation.
+    to 4 bits, solarize from 255 to 0, autocontrast, equalize; signs are random. Moved images take the nearest pixel, or
+    0 outside the image; with `jtl.augmented`, label maps and boxes move along, operation by operation.
 
     Args:
       operations: N, at least 1.
       magnitude: M in [0, bins).
-      bins: into how many steps the range of each operation is divided, at least 2.
+      bins: the number of steps into which the range of each operation is divided, at least 2.
 
     Raises:
-      ValueError: for numbers out of range; while tracing, for images that are not uint8 of 3 channels.
+      ValueError: for numbers out of range; while tracing, for images that are not uint8 with 3 channels.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -56,16 +56,16 @@ def rand_augment(operations: int = 2, magnitude: int = 9, bins: int = 31) -> Aug
 
 
 def trivial_augment(bins: int = 31) -> Augment:
-    """TrivialAugment (wide): one operation for each image, uniform over the 14, at a uniform magnitude.
+    """TrivialAugment (wide): one operation for each image, drawn uniformly from the 14, at a uniform magnitude.
 
-    As `rand_augment`, with the wide ranges: shear to .99, translation to 32 pixels, rotation to 135°, brightness,
+    Like `rand_augment`, with the wide ranges: shear to .99, translation to 32 pixels, rotation to 135°, brightness,
     colour, contrast and sharpness to 1 ± .99, posterize to 2 bits.
 
     Args:
-      bins: into how many steps the range of each operation is divided, at least 2.
+      bins: the number of steps into which the range of each operation is divided, at least 2.
 
     Raises:
-      ValueError: for fewer bins; while tracing, for images that are not uint8 of 3 channels.
+      ValueError: for fewer bins; while tracing, for images that are not uint8 with 3 channels.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -87,7 +87,7 @@ def trivial_augment(bins: int = 31) -> Augment:
 
 
 def operate(image: UInt8[Array, "height width 3"], place: Int[Array, ""], value: Float[Array, ""]) -> Array:
-    """The operation at a place of `NAMES` on one image, with its magnitude in that operation's own unit.
+    """Applies the operation at a place in `NAMES` to one image, with a magnitude in that operation's own unit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,7 +102,7 @@ def operate(image: UInt8[Array, "height width 3"], place: Int[Array, ""], value:
 
 
 def _policy(name: str, one: Callable[[Key, tuple[int, ...]], tuple[Any, Any]]) -> Geometric:
-    """One operation for each image, by `one(key, shape of the image) -> (place, magnitude)`."""
+    """The augmentation by one operation per image, drawn by `one(key, shape of the image) -> (place, magnitude)`."""
 
     def draw(key: Key, x: Any) -> tuple[Array, Array]:
         images_only(x)
@@ -114,7 +114,7 @@ def _policy(name: str, one: Callable[[Key, tuple[int, ...]], tuple[Any, Any]]) -
 
     def move(drawn: tuple[Array, Array], x: Any, fill: Any = 0, nearest: bool = False) -> Array:
         x = jnp.asarray(x)
-        if nearest:  # a label map, whose numbers are no colours
+        if nearest:  # a label map, whose numbers are not colours
             return jax.vmap(lambda image, place, value: _moved(image, place, value, fill))(x, *drawn)
         return jax.vmap(operate)(x, *drawn)
 
@@ -125,7 +125,7 @@ def _policy(name: str, one: Callable[[Key, tuple[int, ...]], tuple[Any, Any]]) -
 
 
 def _ranged(place: Any, share: Any, sign: Any, shape: tuple[int, ...], wide: bool) -> tuple[Any, Any]:
-    """The operation's place in `NAMES` and its magnitude, of a share in [0, 1] of its range."""
+    """The operation's place in `NAMES` and its magnitude, for a share in [0, 1] of its range."""
     height, width = shape[:2]
     shear, turn, change, bits = (0.99, 135.0, 0.99, 6) if wide else (0.3, 30.0, 0.9, 4)
     x, y = (32.0, 32.0) if wide else (150 / 331 * width, 150 / 331 * height)
@@ -138,7 +138,7 @@ def _ranged(place: Any, share: Any, sign: Any, shape: tuple[int, ...], wide: boo
 
 
 def _moved(image: Array, place: Any, value: Any, fill: Any = 0) -> Array:
-    """One gather for all operations that move pixels: `source = A (p − c) + c − t` of each pixel p of the result."""
+    """One gather for all operations that move pixels: `source = A (p − c) + c − t` for each pixel p of the result."""
     height, width = image.shape[:2]
     (xx, xy, yx, yy), (cx, cy), (tx, ty) = _affine(place, value, height, width)
     x, y = jnp.arange(width)[None] + 0.5 - cx, jnp.arange(height)[:, None] + 0.5 - cy  # centres lie at halves
@@ -209,7 +209,7 @@ def _autocontrast(image: Array, value: Any) -> Array:
     x = image.astype(jnp.float32)
     low, high = x.min((0, 1), keepdims=True), x.max((0, 1), keepdims=True)
     scale = 255 / jnp.maximum(high - low, 1)
-    stretched = jnp.clip((x - low) * scale + 1e-3, 0, 255)  # a product that is whole may round below it
+    stretched = jnp.clip((x - low) * scale + 1e-3, 0, 255)  # a whole product may round to a little less
     return jnp.where(high > low, stretched.astype(jnp.uint8), image)
 
 
@@ -241,4 +241,4 @@ CHANGES: tuple[tuple[str, Callable[[Array, Any], Array]], ...] = (
 """Operations that change colours, with `change(image, magnitude)`."""
 
 NAMES = (*MOVES, *(name for name, _ in CHANGES))
-"""Of the operations, in the order of their places."""
+"""The names of the operations, in the order of their places."""

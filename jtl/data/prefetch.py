@@ -1,4 +1,4 @@
-"""Batches on the device before they are asked for."""
+"""Loads batches onto the device ahead of time."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -24,22 +24,22 @@ def prefetch(
 ) -> Generator[Any, None, None]:
     """Iterator over `put(dataset[step])` for step = start_step, start_step + 1, ...
 
-    Threads read and put batches while earlier ones are in use; the order is that of the steps. `put` moves
-    explicitly, so the iterator works under `jax.transfer_guard("disallow")`. An exception of the data set is raised
-    at the step it belongs to, with a note that names it, after the batches before it. `close()` (or leaving the
-    generator) waits for reads under way and ends the threads. The threads have the caller's settings of jax, as of
-    `with jax.enable_x64(True)` or `jax.default_device`, but for transfer guards.
+    Threads read and put batches while earlier ones are in use; batches come in the order of the steps. `put` moves
+    explicitly, so the iterator works under `jax.transfer_guard("disallow")`. An exception of the data set is raised at
+    its step, after the batches before it, with a note that names the step. `close()` (or leaving the generator) waits
+    for reads under way and ends the threads. The threads have the caller's jax settings, such as `jax.enable_x64(True)`
+    or `jax.default_device`, except transfer guards.
 
     Args:
-      dataset: anything with `dataset[step]`, which threads may call at once.
+      dataset: anything with `dataset[step]`, which several threads may call at the same time.
       start_step: the first step.
-      put: host batch -> device batch, as `functools.partial(jax.device_put, device=sharding)`.
-      stop_step: the first step that is not wanted; None goes on for ever.
-      ahead: batches kept ready beyond the one in use.
-      threads: how many batches are read at once.
+      put: host batch -> device batch, such as `functools.partial(jax.device_put, device=sharding)`.
+      stop_step: the step before which to stop; None never stops.
+      ahead: the number of batches kept ready in addition to the one in use.
+      threads: the number of batches read at the same time.
 
     Raises:
-      ValueError: where ahead or threads is no integer of at least 1, or start_step is negative.
+      ValueError: if `ahead` or `threads` is not an integer of at least 1, or `start_step` is negative.
 
     Example:
       >>> import numpy as np, jtl

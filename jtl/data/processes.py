@@ -6,10 +6,10 @@ from jtl.checked import whole
 
 
 def processes(index: int | None, count: int | None) -> tuple[int, int]:
-    """The index and the number of processes: as given, or jax's where neither is given.
+    """The index of this process and the number of processes: as given, or jax's if neither is given.
 
     Raises:
-      ValueError: for one without the other, what is no integer, or an index that no process has.
+      ValueError: for one without the other, a number that is not an integer, or an index that no process has.
     """
     if (index is None) != (count is None):
         raise ValueError("give process_index and process_count together, or neither")
@@ -25,9 +25,9 @@ def processes(index: int | None, count: int | None) -> tuple[int, int]:
 
 
 def shared(data: Any) -> bool:
-    """Whether a batch of a data set is one process's share of the rows; False for one that does not say so.
+    """Whether a batch of a data set is one process's share of the rows; False if the data set does not tell.
 
-    A data set made of others, as pairs of domains, says so by its `parts`.
+    For a data set made of others, such as pairs of domains, its `parts` tell.
     """
     if hasattr(data, "process_count"):
         return processes(data.process_index, data.process_count)[1] > 1

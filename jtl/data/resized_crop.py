@@ -11,26 +11,27 @@ from jtl.data.geometry import Geometric, images_only
 from jtl.typing import Key
 
 TRIES = 10
-"""Windows that are drawn for an image; the first that fits is taken, as in torchvision."""
+"""The number of windows drawn for an image; the first that fits is taken, as in torchvision."""
 
 
 def resized_crop(
     size: int, area: tuple[float, float] = (0.35, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> Geometric:
-    """A window of random area, shape and place, resized to [size, size] bilinearly, with antialiasing.
+    """Crops a window of random area, shape and place, and resizes it to [size, size] bilinearly, with antialiasing.
 
-    The window is round(√(a r)) pixels wide and round(√(a / r)) high: a is uniform in `area` times the image's, log r
-    uniform in the logarithms of `ratio`. The first of ten that fits into the image is taken. Where none does, it is the
-    largest in the middle whose shape is within `ratio`. Each example draws for itself, and integers are rounded.
+    The window is round(√(a r)) pixels wide and round(√(a / r)) high: a is uniform in `area` times the image's area, and
+    log r uniform between the logarithms of `ratio`. The first of ten windows that fits into the image is taken. If none
+    does, it is the largest window in the middle whose shape is within `ratio`. Each example has its own draw, and
+    integers are rounded.
 
     Args:
-      size: of the result, in pixels.
-      area: smallest and largest share of the image. The default keeps most objects in sight, for fine-tuning on few
-        images; training from random weights usually has (0.08, 1).
-      ratio: smallest and largest width by height.
+      size: the side of the result, in pixels.
+      area: smallest and largest share of the image's area. The default keeps most objects in sight, for fine-tuning on
+        few images; training from random weights usually has (0.08, 1).
+      ratio: smallest and largest ratio of width to height.
 
     Raises:
-      ValueError: for a size that is no integer of at least 1, bounds that are not positive and in order, or an area
+      ValueError: for a size that is not an integer of at least 1, bounds that are not positive and in order, or an area
         above 1.
 
     Example:
@@ -86,7 +87,7 @@ def resized_crop(
 
 
 def _middle(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The largest window in the middle whose width by height is within the bounds."""
+    """The largest window in the middle whose ratio of width to height is within the bounds."""
     high, wide = height, width
     if width / height < ratio[0]:
         high = max(1, min(height, round(width / ratio[0])))
@@ -96,15 +97,15 @@ def _middle(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, i
 
 
 def _resized(image: Float[Array, "height width channels"], window: Int[Array, "4"], size: int) -> Array:
-    """One window by two matrix products, one for each direction."""
+    """Resizes one window by two matrix products, one for each direction."""
     rows = _weights(image.shape[0], window[0], window[2], size).astype(image.dtype)
     columns = _weights(image.shape[1], window[1], window[3], size).astype(image.dtype)
-    # An accelerator's default rounds float32 products, and so pixels, to 8 or 11 bits.
+    # By default an accelerator rounds float32 products, and so pixels, to 8 or 11 bits.
     return jnp.einsum("ih,hwc,jw->ijc", rows, image, columns, precision="highest")
 
 
 def _weights(length: int, start: Any, extent: Any, size: int) -> Float[Array, "size length"]:
-    """What each pixel of the result takes from each of a row: a triangle as wide as a pixel of the coarser grid."""
+    """The weight of each pixel of a row in each pixel of the result: a triangle over two pixels of the coarser grid."""
     scale = extent / size
     centres = start + (jnp.arange(size) + 0.5) * scale
     at = jnp.arange(length)

@@ -1,4 +1,4 @@
-"""Several data sets side by side, for multi-task training."""
+"""Batches of several data sets at each step, for multi-task training."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -10,23 +10,23 @@ from jtl.typing import Batch
 
 
 def several(labels: Literal["same", "own"] = "same", /, **sets: Any) -> "Several":
-    """A batch of every data set at each step, by the names of the sets: what `jtl.tasks.together` learns from.
+    """Makes a data set with one batch of every given set at each step, by name, for `jtl.tasks.together`.
 
-    Each set goes through its own epochs, so sizes and batch sizes may differ. An epoch of them all is that of the
-    longest. A set that is shuffled, as of `arrays`, `folder` or `by_length`, is reshuffled with a seed derived from its
-    own and its name, so that sets of equal seeds and sizes do not pair the same rows for ever.
+    Each set goes through its own epochs, so sizes and batch sizes may differ. An epoch of the whole is that of the
+    longest set. A shuffled set, such as one from `arrays`, `folder` or `by_length`, is reshuffled with a seed derived
+    from its own and its name, so that sets of equal seeds and sizes do not always pair the same rows.
 
     Args:
-      labels: "same" where a label means one class in all sets that name their classes, which is checked; sets without
-        names, or without a name in common, are taken to be of other tasks. "own" where each set has a head of its own,
-        and classes of one name may have other labels.
+      labels: "same" if a label must mean one class in all sets that name their classes, which is checked; sets without
+        names, or without a name in common, are taken to belong to different tasks. "own" if each set has its own head,
+        so that classes of the same name may have different labels.
       **sets: data sets by name.
 
     Returns:
       A data set of {name: batch}.
 
     Raises:
-      ValueError: for no data set; with "same" labels for the first label of two classes, as where a folder lacks one.
+      ValueError: for no data set; with "same", for the first label that means two classes, as when a folder lacks one.
 
     Example:
       >>> import numpy as np, jtl
@@ -53,11 +53,11 @@ class Several:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The data sets that it is made of."""
+        """The data sets of which it is made."""
         return tuple(self.sets.values())
 
     def __len__(self) -> int:
-        """Steps per epoch of the longest."""
+        """Steps per epoch of the longest set."""
         return max(map(len, self.sets.values()))
 
     def __getitem__(self, step: int) -> Batch:
@@ -70,7 +70,7 @@ class Several:
 
 
 def _check_labels(sets: Mapping[str, Any]) -> None:
-    """Refuses two sets in which a label means two classes; of two, the one of fewer may lack the last ones."""
+    """Refuses two sets in which a label means two classes; the set with fewer classes may lack the last ones."""
     named = [(name, one) for name, one in sets.items() if getattr(one, "classes", None) is not None]
     for pair in itertools.combinations(named, 2):
         (less, fewer), (more, known) = sorted(pair, key=lambda one: len(one[1].classes))

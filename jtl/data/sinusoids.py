@@ -12,18 +12,18 @@ from jtl.typing import Batch, Key
 
 
 def sample_sinusoids(keys: PRNGKey[Array, " tasks"], *, shot: int, query: int) -> Batch:
-    """Tasks with one key each, `y = a sin(x − p)`: a in [0.1, 5], p in [0, π], x in [−5, 5], all uniform; to be jitted.
+    """Draws tasks `y = a sin(x − p)`, one per key: a in [0.1, 5], p in [0, π], x in [−5, 5], all uniform; to be jitted.
 
     Args:
-      keys: one a task, [tasks].
-      shot: points of the support set.
-      query: points of the query set.
+      keys: one per task, [tasks].
+      shot: the number of points of the support set.
+      query: the number of points of the query set.
 
     Returns:
       {"support": {"x": [tasks, shot, 1], "y": [tasks, shot, 1]}, "query": likewise}, float32.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 1.
+      ValueError: for numbers that are not integers of at least 1.
 
     Example:
       >>> import jax, jtl
@@ -48,16 +48,16 @@ class sinusoids(Drawn):
     """Data set of sinusoid regression tasks: `sinusoids(shot=10, query=10, tasks=25)[step]`.
 
     Args:
-      shot: points of the support set.
-      query: points of the query set.
-      tasks: of the global batch; the processes share them.
-      seed: of the draws.
-      steps: what `len` says.
+      shot: the number of points of the support set.
+      query: the number of points of the query set.
+      tasks: the number of tasks in the global batch; the processes share them.
+      seed: the seed of the draws.
+      steps: the value of `len`, because an epoch has no meaning here.
       process_index: None asks jax when the first batch is drawn.
       process_count: likewise.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 1, or a process that is none.
+      ValueError: for numbers that are not integers of at least 1, or an invalid process.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""Some rows of a data set, and splits drawn by a seed."""
+"""Subsets of a data set, and splits drawn with a seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ def subset(data: Any, rows: Any) -> Dataset:
     """The data set of some examples, in the order given.
 
     Args:
-      data: of `jtl.data.arrays`, `folder` or another `Dataset`.
-      rows: which, integers in [0, data.size).
+      data: a `Dataset`, such as one from `jtl.data.arrays` or `folder`.
+      rows: the indices of the examples, integers in [0, data.size).
 
     Raises:
       TypeError: for another kind of data.
-      ValueError: for rows that are no integers in that range, and for none; for balanced data.
+      ValueError: for rows that are not integers in that range, for no rows, or for balanced data.
 
     Example:
       >>> import numpy as np, jtl
@@ -44,26 +44,27 @@ def split(
     labels: Any = None,
     groups: Any = None,
 ) -> dict[str, Dataset]:
-    """Parts of a data set by name, drawn within each class; what is left is "train".
+    """Splits a data set into named parts, drawn within each class; the remaining examples are "train".
 
-    The rows of a part depend on the labels, the groups, the shares and the seed alone, so that two data sets of the
-    same files, one with an augmentation and one without, are split alike. The parts but "train" are not shuffled.
-    Copies of an example may be in two parts: give equal ones one group.
+    The rows of a part depend only on the labels, the groups, the shares and the seed, so that two data sets of the same
+    files, one with an augmentation and one without, are split alike. The parts other than "train" are not shuffled.
+    Copies of an example may end up in two parts unless they are in one group.
 
     Args:
-      data: of `jtl.data.arrays`, `folder` or another `Dataset`.
-      shares: of the examples of each class that go into each part, as `{"val": 0.15, "test": 0.15}`; at least one.
-      seed: of the draw.
-      labels: integers, one an example; None for those of the data. Without labels, and with those of a regression, all
-        examples are drawn as of one class.
-      groups: one value an example, as its speaker or patient; a group is whole in one part, and is drawn whatever its
-        labels are.
+      data: a `Dataset`, such as one from `jtl.data.arrays` or `folder`.
+      shares: the share of each class's examples (or of all groups) for every part, each at least one example or group;
+        for example `{"val": 0.15, "test": 0.15}`.
+      seed: the seed of the draw.
+      labels: integers, one per example; None for those of the data. Without labels, and for the targets of a
+        regression, all examples are drawn as one class.
+      groups: one value per example, such as its speaker or patient. A group is never split between parts, and groups
+        are drawn regardless of their labels.
 
     Raises:
       TypeError: for another kind of data.
-      ValueError: for shares that are not positive or leave nothing to train on, a seed that is no integer of at least
-        0, labels or groups of another length, a class or groups too few to be in every part, a class that groups leave
-        out of training; for balanced data, and data whose labels cannot be seen.
+      ValueError: for shares that are not positive or leave nothing to train on, a seed that is not an integer of at
+        least 0, labels or groups of another length, too few examples of a class or too few groups for every part, or a
+        class that the groups leave out of training; for balanced data, or data whose labels are only known when read.
 
     Example:
       >>> import numpy as np, jtl
@@ -102,7 +103,7 @@ def split(
 
 
 def dealt(groups: Sequence[np.ndarray], shares: Mapping[str, float], draw: np.random.Generator) -> dict[str, list[int]]:
-    """The examples of whole groups that are drawn for each part, at least one group each; the others are "train"."""
+    """The examples of each part, drawn in whole groups, at least one group per part; the others are "train"."""
     taken: dict[str, list[int]] = {}
     left = [groups[i] for i in draw.permutation(len(groups))]
     for part, share in shares.items():
@@ -133,7 +134,7 @@ class _Rows:
 
 
 def _labels(source: Any) -> np.ndarray:
-    """One integer an example; zeros where the source has no such labels, which are then drawn as one class."""
+    """One integer per example; zeros if the source has no such labels, so that all are drawn as one class."""
     found = getattr(source, "labels", None)
     found = getattr(source, "y", None) if found is None else found
     if isinstance(found, str):

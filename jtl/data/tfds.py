@@ -25,30 +25,30 @@ def tfds(
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> Dataset:
-    """Data set of TensorFlow Datasets, prepared in the array_record format.
+    """Makes a data set from TensorFlow Datasets, prepared in the array_record format.
 
     Args:
-      name: as "mnist" or "mnist:3.0.1".
-      split: as "train", a part of one, "train[:10%]", or several, "train+test".
-      data_dir: where prepared data sets lie; None is TFDS's default.
-      batch_size: rows of the global batch.
-      download: prepare the data set if it is not there; where it holds images, TFDS itself needs TensorFlow for
-        that. Without it nothing touches the network.
-      transform: `(x, rng) -> array`, all of one shape; the generator depends on seed, epoch and row alone.
-      seed: of the order and the transform.
-      shuffle: with another order each epoch; False for evaluation.
-      drop_last: leave the last partial batch out instead of padding it.
+      name: the name, such as "mnist" or "mnist:3.0.1".
+      split: the split, such as "train", a part of one, "train[:10%]", or several, "train+test".
+      data_dir: the folder of prepared data sets; None for TFDS's default.
+      batch_size: the number of rows of the global batch.
+      download: whether to prepare the data set if it is missing; for images TFDS itself needs TensorFlow for that. If
+        False, nothing touches the network.
+      transform: `(x, rng) -> array`, all of one shape; the generator depends only on seed, epoch and row.
+      seed: the seed of the order and the transform.
+      shuffle: whether to use another order in each epoch; False for evaluation.
+      drop_last: leave out the last partial batch instead of padding it.
       process_index: see `Dataset`.
       process_count: see `Dataset`.
 
     Returns:
-      a `Dataset` of {"x", "y", "mask"}: the two features that TFDS names as supervised.
+      A `Dataset` of {"x", "y", "mask"}: the two features that TFDS names as supervised.
 
     Raises:
-      ImportError: where TFDS cannot prepare the data set without TensorFlow.
-      FileNotFoundError: if the data set is not prepared in data_dir; says which are.
-      ValueError: for a split that is not there (says which are), or a data set without an (input, label) pair.
-      TypeError: at reading, for inputs or labels that are no numbers, as texts without a transform.
+      ImportError: if TFDS cannot prepare the data set without TensorFlow.
+      FileNotFoundError: if the data set is not prepared in `data_dir`; lists those that are.
+      ValueError: for a missing split (lists those that exist), or a data set without an (input, label) pair.
+      TypeError: at reading, for inputs or labels that are not numbers, such as texts without a transform.
 
     Example:
       >>> import jtl
@@ -67,7 +67,7 @@ def tfds(
                 f"what is prepared is read without"
             ) from error
     else:
-        # only what lies on disk: the plain builder would fall back on code and start to download
+        # only data on disk: the plain builder would fall back on its code and start to download
         try:
             found = read_only_builder.builder_from_files(
                 name.partition(":")[0], data_dir=data_dir, version=name.partition(":")[2] or None

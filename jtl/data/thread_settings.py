@@ -1,4 +1,4 @@
-"""jax's settings of the calling thread in another one: `with jax.enable_x64(True)` holds in its own thread alone."""
+"""Carries jax's settings to other threads: `with jax.enable_x64(True)` holds only in the thread that enters it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,14 +18,14 @@ SETTINGS = (
     "numpy_rank_promotion",
     "threefry_partitionable",
 )
-"""Those that decide which numbers jax computes, where, and what it refuses.
+"""The settings that decide which numbers jax computes, where, and what it refuses.
 
 Transfer guards are not among them: a loop that forbids transfers has its batches made and put in other threads.
 """
 
 
 def settings_here() -> Callable[[], AbstractContextManager[None]]:
-    """A function that, called in another thread, gives a context with the settings of the thread that called this.
+    """A function that, called in another thread, returns a context with the settings of the thread that called this.
 
     Example:
       >>> from concurrent.futures import ThreadPoolExecutor
@@ -45,7 +45,7 @@ def settings_here() -> Callable[[], AbstractContextManager[None]]:
     def same() -> Iterator[None]:
         with ExitStack() as contexts:
             for name, value in wanted.items():
-                if _value(name) != value:  # to set what is set already would compile functions anew
+                if _value(name) != value:  # setting an equal value again would recompile functions
                     contexts.enter_context(getattr(jax, name)(value))
             yield
 

@@ -1,4 +1,4 @@
-"""Episodes of classes of unequal size, with ways and shots that vary, within groups of classes, by masks."""
+"""Episodes with masks: for classes of unequal size, varying ways and shots, and draws within groups of classes."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,9 +23,10 @@ class Bank(NamedTuple):
     """Examples of classes of any size, to be drawn from on the device; made by `bank`.
 
     Args:
-      x: examples, class by class, [examples, ...], in their own type: uint8 images stay so; or a dict of such.
-      first: where the examples of each class begin, [classes].
-      count: how many it has, [classes].
+      x: examples, class by class, [examples, ...], in their own type (uint8 images stay uint8); or a dict of such
+        arrays.
+      first: the index of the first example of each class, [classes].
+      count: the number of examples of each class, [classes].
       group: the group of each class, [classes].
     """
 
@@ -36,16 +37,16 @@ class Bank(NamedTuple):
 
 
 def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
-    """Examples with labels as a `Bank`; labels without examples, as those of another split, are left out.
+    """Makes a `Bank` of examples with labels; labels without examples, such as those of another split, are left out.
 
     Args:
-      x: [examples, ...], or a dict of such, as the ids and masks of texts.
+      x: [examples, ...], or a dict of such arrays, such as the ids and masks of texts.
       y: integer labels [examples], 0 or more.
-      groups: the group of each label, [labels], as the alphabet of a character; None for one group of all.
+      groups: the group of each label, [labels], such as the alphabet of a character; None for one group of all.
 
     Raises:
-      ValueError: for no examples, lengths that differ, negative labels, or groups that are not one a label.
-      TypeError: for what is no array of numbers, or labels that are no integers.
+      ValueError: for no examples, lengths that differ, negative labels, or groups that are not one per label.
+      TypeError: for examples that are not arrays of numbers, or labels that are not integers.
 
     Example:
       >>> import numpy as np, jtl
@@ -83,16 +84,16 @@ def bank(x: Any, y: Any, *, groups: Sequence[int] | np.ndarray | None = None) ->
 
 
 def bank_of(dataset: Any, *, groups: Sequence[int] | np.ndarray | None = None) -> Bank:
-    """All examples of a data set as a `Bank`, read once, as those of a folder of images or a table of texts.
+    """Reads all examples of a data set, such as a folder of images or a table of texts, once into a `Bank`.
 
     Args:
-      dataset: `len(dataset)` batches of {"x", "y", "mask"}, as of `jtl.data.arrays`, `folder` or `tfds`; x is an
-        array or a dict of arrays. Of texts by length the uncut rows are read.
+      dataset: `len(dataset)` batches of {"x", "y", "mask"}, such as those from `jtl.data.arrays`, `folder` or `tfds`; x
+        is an array or a dict of arrays. For data of `by_length` the uncut rows are read.
       groups: as in `bank`.
 
     Raises:
-      TypeError: for a data set of single examples, as PyTorch's have them, in place of batches.
-      ValueError: where the data set leaves examples out, as with `drop_last`, or belongs to one of several processes.
+      TypeError: for a data set of single examples in place of batches, as in PyTorch.
+      ValueError: if the data set leaves examples out, as with `drop_last`, or belongs to one of several processes.
 
     Example:
       >>> import numpy as np, jtl
@@ -133,22 +134,22 @@ def sample_varied(
     within_groups: bool = False,
     augment: Augment | None = None,
 ) -> Batch:
-    """Episodes with one key each; pure, to be jitted. `varied_episodes` checks too whether the source has so many.
+    """Draws episodes, with one key each; pure, to be jitted. `varied_episodes` also checks that the source suffices.
 
     Args:
-      keys: one a task, [tasks].
-      source: of `bank`.
-      way: classes of an episode, or the least and the most, each number as likely as every other.
-      shot: labelled examples of a class, likewise.
-      query: examples of each class to be judged on.
+      keys: one per task, [tasks].
+      source: the result of `bank`.
+      way: the number of classes of an episode, or the least and the most, drawn uniformly.
+      shot: the number of labelled examples of a class, likewise.
+      query: the number of examples of each class for evaluation.
       largest: the number of examples of the largest class.
-      balanced: one number of shots for all classes of an episode; else each class draws its own.
-      within_groups: the classes of an episode are of one group, each group as likely as every other.
-      augment: as in `sample`; it sees rows that do not count too.
+      balanced: whether all classes of an episode have the same number of shots; else each class draws its own.
+      within_groups: whether all classes of an episode are from one group, drawn uniformly.
+      augment: as in `sample`; it also sees rows that do not count.
 
     Returns:
-      {"support": {"x": [tasks, ways * shots, ...], "y", "mask"}, "query": likewise}, of the most ways and shots; class
-      by class. Rows that are not there have the mask False, and x is 0 there, in every array of a dict.
+      {"support": {"x": [tasks, ways * shots, ...], "y", "mask"}, "query": likewise}, with room for the most ways and
+      shots; class by class. Absent rows have mask False and x 0, in every array of a dict.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -198,13 +199,13 @@ def sample_varied(
 
 
 def _among(key: Key, allowed: Array, count: int) -> Array:
-    """Places along the last axis without replacement: `count` of the allowed ones, and then others."""
+    """Draws `count` places along the last axis without replacement: allowed ones first, then others."""
     words = (jax.random.bits(key, allowed.shape, jnp.uint32) >> 2) + 0x00800000  # positive floats, as in `_draw`
     return jax.lax.top_k(jnp.where(allowed, jax.lax.bitcast_convert_type(words, jnp.float32), 0), count)[1]
 
 
 def _range(name: str, given: Any) -> tuple[int, int]:
-    """The least and the most of an integer, or of a pair of them.
+    """The least and the most, from an integer or a pair of them.
 
     Raises:
       ValueError: for anything else, and for a least below 1 or above the most.
@@ -219,27 +220,28 @@ def _range(name: str, given: Any) -> tuple[int, int]:
 class varied_episodes(Drawn):
     """Data set of episodes that vary: `varied_episodes(bank(x, y), way=(5, 20), shot=(1, 5), query=10, tasks=8)[step]`.
 
-    Every batch has the shape of the most ways and shots, and masks say what is there: one compiled program serves all.
-    Prototypes, ridge regression and losses count by masks; BatchNorm does not, and sees the zeros of absent rows.
+    Every batch has the shape of the most ways and shots, and masks mark the rows that exist, so one program serves all.
+    Prototypes, ridge regression and losses use the masks; BatchNorm does not, and sees the zeros of absent rows.
 
     Args:
-      source: of `bank`; put on the device once, and drawn from there.
-      way: classes of an episode, or the least and the most.
-      shot: labelled examples of each, or the least and the most; fewer of a class that has not so many beside its
-        queries.
-      query: examples of each to be judged on.
-      tasks: episodes of the global batch; the processes share them.
-      seed: of the draws.
-      steps: what `len` says.
-      balanced: one number of shots for all classes of an episode; False draws one for each class.
-      within_groups: the classes of an episode are of one group, as characters of one alphabet.
+      source: the result of `bank`; put on the device once, and drawn from there.
+      way: the number of classes of an episode, or the least and the most.
+      shot: the number of labelled examples of each class, or the least and the most; a class with too few examples in
+        addition to its queries gives fewer.
+      query: the number of examples of each class for evaluation.
+      tasks: the number of episodes in the global batch; the processes share them.
+      seed: the seed of the draws.
+      steps: the value of `len`, because an epoch has no meaning here.
+      balanced: whether all classes of an episode have the same number of shots; else each class draws its own.
+      within_groups: whether all classes of an episode are from one group, such as characters of one alphabet.
       augment: `(key, x) -> x` on all images of a task.
       process_index: None asks jax when the first batch is drawn.
       process_count: likewise.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 1, ranges that are no pair of them, classes too small for
-        the fewest shots and the queries, groups of fewer classes than the least way, or a process that is none.
+      ValueError: for numbers that are not integers of at least 1 or pairs of them, classes too small for the fewest
+        shots and the queries, groups with fewer classes than the least way, a most that no class or group allows, or an
+        invalid process.
 
     Example:
       >>> import numpy as np, jtl

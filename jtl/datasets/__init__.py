@@ -1,4 +1,4 @@
-"""Public data sets for the recipes and benchmarks, fetched where there is a network: `python -m jtl.datasets`."""
+"""Public data sets for the recipes and benchmarks, fetched if there is a network: `python -m jtl.datasets`."""
 
 from jtl.datasets.catalogue import CATALOGUE as CATALOGUE
 from jtl.datasets.catalogue import Entry as Entry

@@ -16,7 +16,7 @@ from jtl.datasets.fetch import fetch
 
 
 def main(given: list[str] | None = None) -> int:
-    """Lists the data sets, or fetches those that are named; returns the exit status."""
+    """Lists the data sets, or fetches the named ones; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m jtl.datasets", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -12,10 +12,10 @@ class Entry(NamedTuple):
     """A data set.
 
     Args:
-      files: to fetch.
-      write: `write(files, folder)` writes what the recipes read.
-      holds: in words.
-      terms: whose it is, and how it may be used.
+      files: the files to fetch.
+      write: `write(files, folder)` writes the files that the recipes read.
+      holds: the content, in words.
+      terms: the authors, and the terms of use.
     """
 
     files: tuple[File, ...]
@@ -67,4 +67,4 @@ CATALOGUE = {
         "Hull, A Database for Handwritten Text Recognition Research, 1994",
     ),
 }
-"""By the name on the command line."""
+"""The data sets by their names on the command line."""

@@ -1,4 +1,4 @@
-"""Files as their authors give them, as the recipes read them."""
+"""Converts the authors' files to the files that the recipes read."""
 
 import bz2
 import shutil
@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 QUESTIONS = ("DESC", "ENTY", "ABBR", "HUM", "LOC", "NUM")
-"""The coarse classes of TREC by their labels: descriptions, entities, abbreviations, people, places, numbers."""
+"""TREC's coarse classes in the order of labels: descriptions, entities, abbreviations, people, places, numbers."""
 
 
 def usps(files: Sequence[Path], folder: Path) -> None:
-    """`usps.npz`, uint8 images [rows, 16, 16] and labels 0 to 9, of LIBSVM's text files with numbers in [-1, 1]."""
+    """Writes `usps.npz`, uint8 images [rows, 16, 16] and labels 0 to 9, from LIBSVM's text of numbers in [-1, 1]."""
     arrays = {}
     for split, file in zip(("train", "test"), files, strict=True):
         rows = [line.split() for line in bz2.decompress(file.read_bytes()).decode("ascii").splitlines()]
@@ -28,7 +28,7 @@ def usps(files: Sequence[Path], folder: Path) -> None:
 
 
 def trec(files: Sequence[Path], folder: Path) -> None:
-    """`text/trec/train.tsv` and `test.tsv`, a question and its coarse class a line, of the authors' Latin-1 files."""
+    """Writes `text/trec/train.tsv` and `test.tsv`, one question and its coarse class per line, from Latin-1 files."""
     place = folder / "text" / "trec"
     place.mkdir(parents=True, exist_ok=True)
     for split, file in zip(("train", "test"), files, strict=True):
@@ -40,7 +40,7 @@ def trec(files: Sequence[Path], folder: Path) -> None:
 
 
 def hymenoptera(files: Sequence[Path], folder: Path) -> None:
-    """`hymenoptera/train` and `val`, with folders of ants and bees, of the tutorial's zip."""
+    """Writes `hymenoptera/train` and `val`, with folders of ants and bees, from the tutorial's zip."""
     with zipfile.ZipFile(files[0]) as archive:
         for name in archive.namelist():
             parts = Path(name).parts
@@ -51,7 +51,7 @@ def hymenoptera(files: Sequence[Path], folder: Path) -> None:
 
 
 def spoken_digits(files: Sequence[Path], folder: Path) -> None:
-    """`speech/spoken_digits.zip` with the recordings alone, of the repository's zip."""
+    """Writes `speech/spoken_digits.zip` with only the recordings, from the repository's zip."""
     place = folder / "speech"
     place.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(files[0]) as archive, zipfile.ZipFile(place / "spoken_digits.zip", "w") as out:
@@ -61,7 +61,7 @@ def spoken_digits(files: Sequence[Path], folder: Path) -> None:
 
 
 def cifar_resnet(files: Sequence[Path], folder: Path) -> None:
-    """`cifar_resnet/`, the weights as they are."""
+    """Copies the weights into `cifar_resnet/`, unchanged."""
     place = folder / "cifar_resnet"
     place.mkdir(parents=True, exist_ok=True)
     for file in files:

@@ -1,4 +1,4 @@
-"""A file of a network, checked and put in its place."""
+"""Fetches a file from the network and checks it."""
 
 import hashlib
 import shutil
@@ -15,9 +15,9 @@ class File(NamedTuple):
     """A file to fetch.
 
     Args:
-      url: where it lies.
-      digest: how its checksum begins, in hexadecimal, after the name of the function, as "md5:ec16"; None where its
-        authors give none, so that the archive's own checks are all there is.
+      url: its address.
+      digest: the name of a hash function and the first hexadecimal digits of the checksum, such as "md5:ec16"; None if
+        the authors publish none, so that only the archive's own checks apply.
     """
 
     url: str
@@ -30,10 +30,10 @@ class File(NamedTuple):
 
 
 def fetch(file: File, folder: Path) -> Path:
-    """The file in a folder; a broken connection leaves nothing there.
+    """Fetches the file into a folder; a broken connection leaves nothing there.
 
     Raises:
-      OSError: where the address cannot be reached or ends early, by its name.
+      OSError: if the address cannot be reached or the file ends early; the address is named.
       ValueError: for another checksum; the file is not kept.
     """
     folder.mkdir(parents=True, exist_ok=True)

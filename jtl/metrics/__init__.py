@@ -1,4 +1,4 @@
-"""Metrics as pure functions: one value per example, sums that add up over batches, or numbers of all rows at once."""
+"""Metrics as pure functions: one value per example, sums that add up over batches, or numbers of all rows."""
 
 from jtl.metrics.calibration import calibration_error
 from jtl.metrics.classification import accuracy, confusion_matrix, top_k

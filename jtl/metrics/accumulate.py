@@ -1,4 +1,4 @@
-"""Additive sums, whose result does not depend on microbatches, masks, devices or the batch size."""
+"""Sums that add up, so that a result does not depend on microbatches, masks, devices or the batch size."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Shaped
 from jtl.typing import Scalar
 
 TOTAL = "loss"
-"""The name under which the total of an objective is reported, and that of a loss of one term."""
+"""The name under which an objective's total is reported, and the name of the term of a loss with only one."""
 
 
 class Mean(NamedTuple):
@@ -28,22 +28,22 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Array:
-        """`total / count`, and 0 where nothing was counted."""
+        """`total / count`; 0 if nothing was counted."""
         return jnp.where(self.count > 0, self.total / jnp.maximum(self.count, 1e-30), 0.0)
 
     def scale(self, factor: ArrayLike) -> "Mean":
-        """The mean times a factor: the count stays."""
+        """The mean times a factor; the count stays."""
         return Mean(self.total * factor, self.count)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Sums:
-    """Any tree of sums, with the function that turns those of a whole data set into the result.
+    """Any tree of sums, with the function that turns the sums of a whole data set into the result.
 
     Args:
       values: a tree of arrays; the trees of parts of a data set are added up.
-      finish: from the tree to a number, an array, or a dict of these by name.
+      finish: a function from the tree to a number, an array, or a dict of these by name.
     """
 
     values: Any
@@ -58,12 +58,12 @@ class Sums:
 class Metric(NamedTuple):
     """A metric that is not a mean of one value per element, such as F1: sums over elements, and a `finish`.
 
-    A plain function `metric(outputs, y) -> values` is one too: its values are averaged.
+    A plain function `metric(outputs, y) -> values` is a metric too: its values are averaged.
 
     Args:
       sums: `sums(outputs, y, weights) -> tree` of arrays. `weights` is None, or an array whose axes are the leading
-        ones of `y`; an element of weight 0 must not count, even where it is NaN.
-      finish: from the added trees to a number, an array, or a dict of these by name.
+        ones of `y`; an element of weight 0 must not count, even if it is NaN.
+      finish: a function from the added trees to a number, an array, or a dict of these by name.
     """
 
     sums: Callable[[Any, Any, Any], Any]
@@ -77,15 +77,15 @@ Loss: TypeAlias = Any
 def mean(values: Shaped[ArrayLike, "..."], mask: Any = None, weights: Any = None) -> Mean:
     """Sums one value per element over the elements that a mask keeps, under weights.
 
-    `total = Σ_i m_i w_i v_i`, `count = Σ_i m_i w_i`. A value of weight 0 does not count, even where it is NaN.
+    `total = Σ_i m_i w_i v_i`, `count = Σ_i m_i w_i`. A value of weight 0 does not count, even if it is NaN.
 
     Args:
       values: one value per example [batch], or per element [batch, ...].
-      mask: bool or float weights of the leading dimensions of `values`, as one a row; None for all ones.
-      weights: the same, as one an element; 0 for padding and for labels to ignore.
+      mask: bool or float weights over leading dimensions of `values`, such as one per row; None for all ones.
+      weights: likewise, such as one per element; 0 for padding and for labels to ignore.
 
     Raises:
-      ValueError: where the shape of either is not a leading part of the shape of the values.
+      ValueError: if the shape of either is not a leading part of the shape of the values.
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,10 +103,10 @@ def mean(values: Shaped[ArrayLike, "..."], mask: Any = None, weights: Any = None
 
 
 def element_weights(shape: tuple[int, ...], mask: Any, weights: Any) -> Array | None:
-    """The product of a mask and of weights, of as few leading dimensions as either needs; None where there is neither.
+    """The product of a mask and of weights, with as few leading dimensions as both need; None if both are None.
 
     Raises:
-      ValueError: where the shape of either is not a leading part of `shape`.
+      ValueError: if the shape of either is not a leading part of `shape`.
     """
     given = [(name, jnp.asarray(w)) for name, w in (("mask", mask), ("weights", weights)) if w is not None]
     for name, w in given:
@@ -122,10 +122,10 @@ def measure(metric: Callable | Metric, outputs: Any, y: Any, weights: Any = None
     """A metric of one batch, as sums that add up over batches.
 
     Args:
-      metric: a function of one value per element, or a `Metric`.
-      outputs: of the network.
-      y: labels.
-      weights: None, or of the leading axes of `y`.
+      metric: a function that returns one value per element, or a `Metric`.
+      outputs: the outputs of the network.
+      y: the labels.
+      weights: None, or weights over leading axes of `y`.
     """
     if isinstance(metric, Metric):
         return Sums(metric.sums(outputs, y, weights), metric.finish)
@@ -133,7 +133,7 @@ def measure(metric: Callable | Metric, outputs: Any, y: Any, weights: Any = None
 
 
 def as_terms(loss: Loss) -> dict[str, Mean]:
-    """Any loss as a dict of `Mean`: a scalar counts once, so equal parts of a batch weigh the same."""
+    """Any loss as a dict of `Mean`: a scalar has count 1, so equal parts of a batch weigh the same."""
     if isinstance(loss, Mean):
         return {"loss": loss}
     if isinstance(loss, Mapping):
@@ -142,7 +142,7 @@ def as_terms(loss: Loss) -> dict[str, Mean]:
 
 
 def as_sums(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Every metric of an objective as `Mean` or `Sums`: a scalar counts once."""
+    """Every metric of an objective as `Mean` or `Sums`: a scalar has count 1."""
     return {name: m if isinstance(m, Sums) else _as_mean(m) for name, m in metrics.items()}
 
 
@@ -150,7 +150,7 @@ def distinct(terms: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     """Checks that neither a metric nor one of several terms takes the name of the total.
 
     Raises:
-      ValueError: with the names, where one is "loss".
+      ValueError: with the names, if one of them is "loss".
     """
     for kind, names in (("term", terms if len(terms) > 1 else ()), ("metric", metrics)):
         if TOTAL in names:
@@ -175,7 +175,7 @@ def total(loss: Loss) -> Scalar:
 
 
 def values(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of every `Mean` and `Sums`; those of a `Sums` that has several become `name/result`."""
+    """The result of every `Mean` and `Sums`; if a `Sums` has several results, they are named `name/result`."""
     found: dict[str, Any] = {}
     for name, m in as_sums(sums).items():
         result = m.value
@@ -184,7 +184,7 @@ def values(sums: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def added(a: Any, b: Any) -> Any:
-    """Two parts' sums, added on the host in float64."""
+    """Adds the sums of two parts, on the host and in float64."""
     leaves, tree = jax.tree.flatten(a)  # by leaves: another trace may have made another, equal `finish`
     sums = [np.add(x, y, dtype=np.float64) for x, y in zip(leaves, jax.tree.leaves(b), strict=True)]
     return jax.tree.unflatten(tree, sums)

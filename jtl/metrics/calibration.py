@@ -13,15 +13,15 @@ from jtl.metrics.elements import judged, known, spread
 def calibration_error(bins: int = 15) -> Metric:
     """The expected calibration error, `Σ_b n_b/n |accuracy_b − confidence_b|` over bins of equal width.
 
-    A bin holds the elements whose largest probability lies in ((b − 1)/bins, b/bins]. An element whose label is
-    no class does not count.
+    A bin holds the elements whose largest probability lies in ((b − 1)/bins, b/bins]. An element whose label is not a
+    class does not count.
 
     Args:
-      bins: how many.
+      bins: the number of bins.
 
     Returns:
       A metric of logits [batch, ..., classes] and integer y [batch, ...]; its sums are, for each bin, the weight, the
-      confidence and how many are right.
+      confidence and the number of right elements.
 
     Raises:
       ValueError: for fewer than 1 bin; labels that are not integers.

@@ -25,11 +25,11 @@ def entropy(logits: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
 def diversity(
     logits: Float[Array, "batch classes"], mask: Shaped[ArrayLike, " batch"] | None = None
 ) -> Float[Array, ""]:
-    """The entropy of the mean prediction, `H(mean_i p_i)` in nats: low where all rows are given one class.
+    """The entropy of the mean prediction, `H(mean_i p_i)` in nats: low if all rows are given one class.
 
     Args:
       logits: unnormalised.
-      mask: rows to count; NaN in other rows has no effect. With no row the result is 0.
+      mask: rows to count; NaN in other rows has no effect. Without any row the result is 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -44,7 +44,7 @@ def diversity(
 def mean_prediction(
     logits: Float[Array, "batch classes"], mask: Shaped[ArrayLike, " batch"] | None = None
 ) -> Float[Array, " classes"]:
-    """The mean of the rows' probabilities, over the rows that a mask keeps; zeros where it keeps none.
+    """The mean of the rows' probabilities, over the rows that a mask keeps; zeros if it keeps none.
 
     Example:
       >>> import jax.numpy as jnp

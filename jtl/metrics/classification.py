@@ -12,15 +12,15 @@ from jtl.metrics.elements import judged, known
 def accuracy(
     logits: Float[ArrayLike, "*batch classes"], y: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """`1[argmax_c z_c = y]`. Of equal logits the first counts; NaN where a logit is NaN.
+    """`1[argmax_c z_c = y]` for each element. Of equal logits the first counts; NaN if a logit is NaN.
 
     Args:
       logits: [..., classes].
-      y: integer labels [...], or distributions over classes [..., classes], as mixup makes them, of which the largest
-        entry is the label. Where such a row is no distribution, as of a regression, the accuracy is NaN.
+      y: integer labels [...], or distributions over classes [..., classes], as mixup makes them; the class of the
+        largest entry is the label. If such a row is not a distribution, as in a regression, the accuracy is NaN.
 
     Raises:
-      ValueError: for labels whose shape does not fit, or one number for each example that is no integer.
+      ValueError: for labels whose shape does not fit, or labels [...] that are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -37,15 +37,15 @@ def top_k(
     y: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"],
     k: int = 5,
 ) -> Float[Array, "*batch"]:
-    """1 where the label's logit is among the k largest, else 0. Of equal logits the first count; NaN as in `accuracy`.
+    """1 if the label's logit is among the k largest, else 0. Of equal logits the first count; NaN as in `accuracy`.
 
     Args:
       logits: [..., classes].
-      y: integer labels [...], or distributions, as of `accuracy`.
+      y: integer labels [...], or distributions, as in `accuracy`.
       k: at least 1, at most the number of classes.
 
     Raises:
-      ValueError: for a k out of range, or labels whose shape does not fit.
+      ValueError: for `k` out of range, or labels as in `accuracy`.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -70,12 +70,12 @@ def confusion_matrix(
 
     Args:
       predicted: integer classes, any shape.
-      y: the true ones, the same shape. A pair outside [0, classes) is not counted.
-      classes: how many there are.
-      mask: which examples count, those where it is positive; None for all.
+      y: the true classes, of the same shape. A pair with a class outside [0, classes) is not counted.
+      classes: the number of classes.
+      mask: examples count if it is positive; None for all.
 
     Raises:
-      ValueError: for classes that are no integers, or shapes that differ.
+      ValueError: for classes that are not integers, or shapes that differ.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -95,7 +95,7 @@ def confusion_matrix(
 
 
 def _integers(name: str, value: ArrayLike) -> Array:
-    """Classes as int32: in the eight bits of a label file, `row * classes + column` would wrap around."""
+    """Classes as int32: in the eight bits of some label files, `row * classes + column` would wrap around."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise ValueError(f"{name} has dtype {value.dtype}: give integer classes, as jnp.argmax(logits, -1)")
@@ -103,7 +103,7 @@ def _integers(name: str, value: ArrayLike) -> Array:
 
 
 def _hard(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Any]:
-    """Labels as integers, of distributions the class of the largest entry, and which of them say a class."""
+    """Labels as integers, for distributions the class of the largest entry, and which labels are valid."""
     y = jnp.asarray(y)
     if y.shape != jnp.shape(logits) or y.shape[-1] < 2 or not jnp.issubdtype(y.dtype, jnp.floating):
         return y, True
@@ -111,5 +111,5 @@ def _hard(logits: ArrayLike, y: ArrayLike) -> tuple[Array, Any]:
 
 
 def _judged(logits: Array, right: Array, known: Any) -> Array:
-    """NaN of no label, and of NaN logits: XLA's argmax of them is 0, which would be right where the label is 0."""
+    """NaN for invalid labels and for NaN logits: XLA's argmax of NaN is 0, which would be right if the label is 0."""
     return jnp.where(jnp.isnan(logits).any(-1) | ~jnp.asarray(known), jnp.nan, right.astype(jnp.float32))

@@ -20,15 +20,15 @@ def confusion(classes: int) -> Metric:
     """The confusion matrix of a data set: row i, column j counts the elements of class i that are predicted as j.
 
     Args:
-      classes: how many.
+      classes: the number of classes.
 
     Returns:
-      A metric of outputs [batch, ..., classes] and integer y [batch, ...]; its result is the matrix, of which a weight
-      counts as many times as it says. An element whose label is no class does not count. Where a logit of one that
-      counts is NaN, the matrix is, and so is every number of it.
+      A metric of outputs [batch, ..., classes] and integer y [batch, ...]; its result is the matrix, in which an
+      element counts as many times as its weight says. An element whose label is not a class does not count. If a logit
+      of an element that counts is NaN, so is the whole matrix, and every number computed from it.
 
     Raises:
-      ValueError: for fewer than 1 class; outputs of another number, or labels that are not integers.
+      ValueError: for fewer than 1 class; outputs with another number of classes, or labels that are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -62,16 +62,16 @@ def recall(classes: int, average: Average = "macro") -> Metric:
 def f1(classes: int, average: Average = "macro") -> Metric:
     """`2 TP / (2 TP + FP + FN)` of each class, averaged.
 
-    A ratio 0/0 is 0, as scikit-learn's `zero_division=0`. "macro" is the mean over the classes that are true or
-    predicted somewhere, as scikit-learn's where it is not told the labels; "weighted" weighs each class by its true
-    elements; "micro" counts all classes together, which is the accuracy; "none" gives one number a class.
+    A ratio 0/0 is 0, as with scikit-learn's `zero_division=0`. "macro" is the mean over the classes that are true or
+    predicted somewhere, as in scikit-learn without `labels`; "weighted" weights each class by the number of its true
+    elements; "micro" counts all classes together, which is the accuracy; "none" returns one number per class.
 
     Args:
-      classes: how many.
-      average: of the above.
+      classes: the number of classes.
+      average: one of the above.
 
     Raises:
-      ValueError: for another average.
+      ValueError: for fewer than 1 class, or another average.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -96,7 +96,7 @@ def balanced_accuracy(classes: int) -> Metric:
 
 
 def matthews(classes: int) -> Metric:
-    """The correlation of predicted and true classes, φ or R_K, in [-1, 1]; 0 where either has one class alone.
+    """The correlation of predicted and true classes, φ or R_K, in [-1, 1]; 0 if either has only one class.
 
     Example:
       >>> import jtl
@@ -108,7 +108,7 @@ def matthews(classes: int) -> Metric:
 
 
 def cohen_kappa(classes: int) -> Metric:
-    """Agreement beyond chance, `(p_o − p_e) / (1 − p_e)`; 0 where chance alone agrees always.
+    """Agreement beyond chance, `(p_o − p_e) / (1 − p_e)`; 0 if `p_e` is 1.
 
     Example:
       >>> import jtl
@@ -120,7 +120,7 @@ def cohen_kappa(classes: int) -> Metric:
 
 
 def macro_f1(matrix: Matrix) -> Array:
-    """The mean over classes of `2 TP / (2 TP + FP + FN)`; classes neither true nor predicted do not count.
+    """The mean over classes of `2 TP / (2 TP + FP + FN)`; classes that are neither true nor predicted do not count.
 
     Args:
       matrix: a confusion matrix, rows true, columns predicted.
@@ -140,17 +140,17 @@ def _counter(classes: int) -> Callable[[Any, Any, Any], Array]:
     def sums(outputs: Any, y: Any, weights: Any) -> Array:
         logits, y = judged(outputs, y, classes)
         w = spread(weights, y.shape)
-        # one_hot of a label that is no class is all zeros
+        # one_hot of a label that is not a class is all zeros
         true, predicted = (jax.nn.one_hot(a.reshape(-1), classes) for a in (y, logits.argmax(-1)))
         weighted = true * w.reshape(-1, 1)
-        nan = jnp.isnan(logits).any(-1).reshape(-1)  # of such logits the argmax is 0, as of a prediction
+        nan = jnp.isnan(logits).any(-1).reshape(-1)  # the argmax of such logits is 0, like a prediction
         return jnp.where((nan & (weighted != 0).any(1)).any(), jnp.nan, weighted.T @ predicted)
 
     return sums
 
 
 def _nan_of_nan(finish: Callable) -> Callable:
-    """Without it a comparison with NaN, which is false, would make a rate 0."""
+    """Makes the result NaN if the matrix has a NaN: comparisons with NaN are false, which would make a rate 0."""
 
     @functools.wraps(finish)
     def result(*args: Any) -> Array:
@@ -161,7 +161,7 @@ def _nan_of_nan(finish: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class _Rate:
-    """A rate of a confusion matrix; equal ones are equal, so that programs of equal metrics are one."""
+    """A rate of a confusion matrix; compared by value, so that equal metrics share one compiled program."""
 
     rate: str
     average: Average

@@ -12,7 +12,7 @@ class Boxes(NamedTuple):
     Args:
       boxes: [boxes, 4] in pixels, x0, y0, x1, y1.
       classes: int [boxes].
-      scores: [boxes], the confidence of detected ones; ones for true ones.
+      scores: [boxes], the confidence of detected boxes; ones for true boxes.
     """
 
     boxes: np.ndarray
@@ -21,7 +21,7 @@ class Boxes(NamedTuple):
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union, `|a ∩ b| / |a ∪ b|`, of every box of two sets, [n, 4] and [m, 4] to [n, m].
+    """Intersection over union, `|a ∩ b| / |a ∪ b|`, of every pair of boxes from two sets: [n, 4] and [m, 4] to [n, m].
 
     Example:
       >>> import numpy as np
@@ -43,20 +43,21 @@ def mean_average_precision(
 ) -> dict[str, float]:
     """The area under the precision-recall curve of ranked detections, averaged over classes and thresholds.
 
-    Detections of a class are taken by falling score, over all images. One is right where the true box of its image and
-    class that it overlaps most is not taken yet and has at least the threshold's overlap. Precision at a recall is its
-    maximum from there on, and is summed up at every step of recall, as in PASCAL VOC from 2010 on.
+    The detections of a class are taken in order of falling score, over all images. Of the true boxes of its image and
+    class, consider the one that a detection overlaps most. The detection is right if this box is not taken yet and the
+    overlap reaches the threshold. Precision at a recall is its maximum from there on, and is summed up at every step of
+    recall, as in PASCAL VOC from 2010 on.
 
     Args:
-      predicted: of each image.
-      true: of each image; the classes that occur here count, the others do not.
+      predicted: the detections of each image.
+      true: the true boxes of each image; only the classes that occur here count.
       iou: thresholds in (0, 1]; COCO's are `np.arange(0.5, 1, 0.05)`.
 
     Returns:
-      "map", and "map/<threshold>" of each.
+      "map", and one "map/<threshold>" per threshold.
 
     Raises:
-      ValueError: for other numbers of images, no true box at all, a score that is NaN, or thresholds out of range.
+      ValueError: for different numbers of images, no true box at all, a score that is NaN, or thresholds out of range.
 
     Example:
       >>> import numpy as np, jtl

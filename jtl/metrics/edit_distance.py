@@ -18,13 +18,13 @@ def edit_distance(
     Args:
       a: integers [rows, n], ended by `pad`.
       b: integers [rows, m], likewise.
-      pad: what follows the last element; it is none itself.
+      pad: the number that follows the last element; it is not an element itself.
 
     Returns:
       int32 [rows].
 
     Raises:
-      ValueError: for other numbers of rows, or what is no integers [rows, n].
+      ValueError: for different numbers of rows, or arrays that are not integers [rows, n].
 
     Example:
       >>> import jax.numpy as jnp
@@ -45,7 +45,7 @@ def edit_distance(
     def element(costs: Array, one: Array) -> tuple[Array, None]:
         replaced = costs[:, :-1] + (one[:, None] != b)
         some = jnp.minimum(costs + 1, jnp.pad(replaced, ((0, 0), (1, 0)), constant_values=b.shape[1] + a.shape[1] + 1))
-        # Insertions cost 1 a step along the row: the least of all places before, by a running minimum.
+        # Insertions cost 1 per step along the row: a running minimum finds the cheapest place to start from.
         new = lax.cummin(some - place, axis=1) + place
         return jnp.where((one == pad)[:, None], costs, new), None
 
@@ -59,13 +59,13 @@ def error_rate(*, pad: int = 0) -> Metric:
     """`Σ_i d(ŷ_i, y_i) / Σ_i |y_i|`, d the edit distance: the character or word error rate.
 
     Args:
-      pad: what ends the sequences.
+      pad: the number that ends a sequence.
 
     Returns:
       A metric of predicted sequences [batch, n] and y [batch, m], rows of integers, and weights [batch].
 
     Raises:
-      ValueError: while tracing, for other numbers of rows, or weights that are not one for each row.
+      ValueError: while tracing, for different numbers of rows, or weights that are not one per row.
 
     Example:
       >>> import jax.numpy as jnp, jtl

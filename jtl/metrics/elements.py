@@ -1,4 +1,4 @@
-"""Outputs, labels and weights of elements, checked to fit each other."""
+"""Outputs, labels and weights of elements, and the checks that they fit each other."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Arr
     """Logits [..., classes] and the integer labels [...] of their elements.
 
     Raises:
-      ValueError: for labels of another shape or of no integers, or outputs of another number of classes.
+      ValueError: for labels of another shape or that are not integers, or outputs with another number of classes.
 
     Example:
       >>> import numpy as np
@@ -34,10 +34,10 @@ def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Arr
 
 
 def spread(weights: Any, shape: tuple[int, ...]) -> Array:
-    """One weight for each element, float32: ones for None, and those of the leading axes for all behind them.
+    """One weight per element, float32: ones for None; weights over leading axes are repeated along the others.
 
     Raises:
-      ValueError: for weights whose shape is not a leading part of the elements'.
+      ValueError: for weights whose shape is not a leading part of `shape`.
 
     Example:
       >>> import numpy as np
@@ -52,7 +52,7 @@ def spread(weights: Any, shape: tuple[int, ...]) -> Array:
 
 
 def known(y: Any, classes: int) -> Any:
-    """Where a label is a class; others, as -100 of padding, do not count.
+    """Whether each label is a class; other labels, such as -100 for padding, do not count.
 
     Example:
       >>> import numpy as np

@@ -13,7 +13,7 @@ from jtl.metrics.elements import judged, known, spread
 
 
 class _Spans(NamedTuple):
-    """Where entities begin [rows, words], of which type, and where each ends; of use at beginnings alone."""
+    """Where entities begin [rows, words], their types, and where they end; types and ends count only at beginnings."""
 
     begins: Array
     types: Array
@@ -21,22 +21,23 @@ class _Spans(NamedTuple):
 
 
 def entity_f1(tags: Sequence[str]) -> Metric:
-    """Micro-averaged precision, recall and F1 of entities: one is right where its words and its type are.
+    """Micro-averaged precision, recall and F1 of entities: one is right if its words and its type are.
 
-    `F1 = 2 TP / (predicted + true)`, 0 where there are none. An entity of type t begins at B-t, or at an I-t that does
-    not follow a word of t, and goes on over the I-t that follow (the conlleval convention, seqeval's default).
-    Tokens of weight 0, and those whose label is no tag, are passed over, so that the pieces of a word do not part an
-    entity. All three are NaN where a logit of another token is.
+    `F1 = 2 TP / (predicted + true)`, 0 if there are no entities. An entity of type t begins at B-t, or at an I-t that
+    does not follow a word of t, and extends over the I-t that follow (the conlleval convention, seqeval's default).
+    Tokens of weight 0, and tokens whose label is not a tag, are skipped, so that the pieces of a word do not split an
+    entity. All three are NaN if a logit of any other token is.
 
     Args:
-      tags: "O", and "B-t" and "I-t" of the types t, by their numbers.
+      tags: "O", and "B-t" and "I-t" for each type t, in the order of the classes.
 
     Returns:
       A metric of outputs [batch, tokens, tags] and y [batch, tokens], with the results `precision`, `recall`, `f1`. Its
       sums are `right`, `predicted` and `true`, each by type.
 
     Raises:
-      ValueError: for another tag; outputs of another number, or labels that are not integers.
+      ValueError: for a tag of another form, or no type; outputs of another number of tags, or labels that are not
+        integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -61,7 +62,7 @@ def entity_f1(tags: Sequence[str]) -> Metric:
     def sums(outputs: Any, y: Any, weights: Any) -> dict[str, Array]:
         logits, y = judged(outputs, y, len(names))
         kept = (spread(weights, y.shape) > 0) & known(y, len(names))
-        order = jnp.argsort(~kept, axis=1, stable=True)  # the words that count side by side, in their order
+        order = jnp.argsort(~kept, axis=1, stable=True)  # moves the words that count to the front, in their order
         count = kept.sum(1, keepdims=True)
 
         def spans(labels: Array) -> _Spans:
@@ -70,7 +71,7 @@ def entity_f1(tags: Sequence[str]) -> Metric:
             kind = jnp.where(there, jnp.asarray(types)[jnp.where(there, words, 0)], -1)
             return _spans(kind, jnp.asarray(first)[jnp.where(there, words, 0)] & there)
 
-        nan = (jnp.isnan(logits).any(-1) & kept).any()  # of such logits the argmax is 0
+        nan = (jnp.isnan(logits).any(-1) & kept).any()  # the argmax of such logits is 0
         true, found = spans(y), spans(logits.argmax(-1))
         right = true.begins & found.begins & (true.types == found.types) & (true.ends == found.ends)
         counts = {"right": (right, true), "predicted": (found.begins, found), "true": (true.begins, true)}

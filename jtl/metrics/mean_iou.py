@@ -13,18 +13,19 @@ from jtl.metrics.elements import judged, known, spread
 def mean_iou(classes: int) -> Metric:
     """The mean over classes of `TP / (TP + FP + FN)`, counted over all pixels of the data.
 
-    Classes that are neither true nor predicted anywhere do not count. It is NaN where a logit of a pixel that counts
+    Classes that are neither true nor predicted anywhere do not count. The mean is NaN if a logit of a pixel that counts
     is.
 
     Args:
-      classes: how many.
+      classes: the number of classes.
 
     Returns:
-      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix and how
-      many pixels that count have a NaN, both integers, so that they are exact for many pixels.
+      A metric of outputs [batch, ..., classes] and y [batch, ...]; its sums are a confusion matrix and the number of
+      pixels that count and have a NaN. Both are integers, so that they are exact for many pixels. A pixel counts if its
+      weight is positive.
 
     Raises:
-      ValueError: for fewer than 1 class; outputs of another number, or labels that are not integers.
+      ValueError: for fewer than 1 class; outputs with another number of classes, or labels that are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -41,7 +42,7 @@ def mean_iou(classes: int) -> Metric:
     def sums(outputs: Any, y: Any, weights: Any) -> tuple[Array, Array]:
         logits, y = judged(outputs, y, classes)
         kept = spread(weights, y.shape) > 0
-        nan = jnp.isnan(logits).any(-1) & known(y, classes) & kept  # of such logits the argmax is 0
+        nan = jnp.isnan(logits).any(-1) & known(y, classes) & kept  # the argmax of such logits is 0
         return confusion_matrix(logits.argmax(-1), y, classes, kept), nan.sum(dtype=jnp.int32)
 
     return Metric(sums, _of_numbers)

@@ -1,4 +1,4 @@
-"""Metrics of all rows at once, on the host, for the result of `jtl.collect`: they are not sums over batches."""
+"""Metrics over all rows at once, on the host, for the result of `jtl.collect`: they are not sums over batches."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ import numpy as np
 
 
 def auroc(scores: Any, y: Any) -> float:
-    """The area under the ROC curve, `P(s⁺ > s⁻) + P(s⁺ = s⁻) / 2` of a positive's and a negative's score.
+    """The area under the ROC curve, `P(s⁺ > s⁻) + P(s⁺ = s⁻) / 2` for a positive's score s⁺ and a negative's s⁻.
+
+    With several classes or labels, the area of each against the rest is averaged over those that have both positives
+    and negatives.
 
     Args:
-      scores: [rows] or [rows, 1] of the positive class for labels 0 and 1; [rows, classes] for integer labels, of which
-        the area of each class against the others is averaged over the classes that are true somewhere and somewhere
-        not; [rows, labels] for several labels a row, of which that of each is averaged likewise.
-      y: integer labels [rows], or 0 and 1 [rows, labels], and there -1 for what is not known and does not count.
+      scores: [rows] or [rows, 1], of the positive class, for labels 0 and 1; [rows, classes] for integer labels; for
+        several labels per row, [rows, labels].
+      y: integer labels [rows], or 0 and 1 [rows, labels], with -1 for unknown labels, which do not count.
 
     Raises:
-      ValueError: for shapes that do not fit, a score that is NaN, a label that is no class, or no class of which there
-        are both positives and negatives.
+      ValueError: for shapes that do not fit, a score that is NaN, a label that is not a class, or if no class has both
+        positives and negatives.
 
     Example:
       >>> import jtl
@@ -32,11 +34,11 @@ def average_precision(scores: Any, y: Any) -> float:
     """`Σ_k (recall_k − recall_{k−1}) precision_k` over the distinct scores, from the highest.
 
     Args:
-      scores: as in `auroc`; of several labels a row the result is their mean average precision.
+      scores: as in `auroc`; with several labels per row the result is their mean average precision.
       y: likewise.
 
     Raises:
-      ValueError: as `auroc`.
+      ValueError: as in `auroc`.
 
     Example:
       >>> import jtl
@@ -50,7 +52,7 @@ def pearson(a: Any, b: Any) -> float:
     """The linear correlation of two columns, `Σ (a − ā)(b − b̄) / √(Σ (a − ā)² Σ (b − b̄)²)`, in [-1, 1].
 
     Raises:
-      ValueError: for shapes that differ, a NaN, or a column of one value alone.
+      ValueError: for shapes that differ, a NaN, or a constant column.
 
     Example:
       >>> import jtl
@@ -72,7 +74,7 @@ def spearman(a: Any, b: Any) -> float:
     """The correlation of the ranks of two columns, `pearson(r(a), r(b))`; equal values have the mean of their ranks.
 
     Raises:
-      ValueError: as `pearson`.
+      ValueError: as in `pearson`.
 
     Example:
       >>> import jtl
@@ -93,7 +95,7 @@ def _no_nan(what: str, *arrays: np.ndarray) -> None:
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
-    """From 1; equal values have the mean of their ranks."""
+    """Ranks from 1; equal values have the mean of their ranks."""
     _, place, count = np.unique(x, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return (last - (count - 1) / 2)[place.reshape(x.shape)]
@@ -106,7 +108,7 @@ def _one_against_rest(scores: Any, y: Any, judge: Any) -> float:
         raise ValueError(f"scores of shape {scores.shape} beside y of shape {y.shape}: give one row of each")
     _no_nan("a score", scores)
     columns = scores if scores.ndim == 2 else scores[:, None]
-    one = columns.shape[1] == 1  # of the positive class, which is 1
+    one = columns.shape[1] == 1  # the scores of the positive class, which is 1
     _labels(np.where(several & (y == -1), 0, y), 2 if one or several else columns.shape[1])
     true = y if several else y[:, None] == (1 if one else np.arange(columns.shape[1]))
     pairs = [(s[t >= 0], t[t >= 0] > 0) for s, t in zip(columns.T, true.T, strict=True)]
@@ -117,7 +119,7 @@ def _one_against_rest(scores: Any, y: Any, judge: Any) -> float:
 
 
 def _labels(y: np.ndarray, count: int) -> None:
-    """Names the first label that is none of 0 … count − 1: it would be a negative of every class."""
+    """Refuses a label outside 0 … count − 1, naming the first: it would be a negative of every class."""
     bad = np.argwhere(~((y >= 0) & (y < count) & (y == np.floor(y))))
     if len(bad):
         at = tuple(map(int, bad[0]))
@@ -133,6 +135,6 @@ def _area(scores: np.ndarray, positive: np.ndarray) -> float:
 def _average(scores: np.ndarray, positive: np.ndarray) -> float:
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], np.cumsum(positive[order])
-    last = np.r_[np.flatnonzero(np.diff(scores)), len(scores) - 1]  # of each distinct score
+    last = np.r_[np.flatnonzero(np.diff(scores)), len(scores) - 1]  # the last place of each distinct score
     recall, precision = hits[last] / hits[-1], hits[last] / (last + 1)
     return float((np.diff(np.r_[0.0, recall]) * precision).sum())

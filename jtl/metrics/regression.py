@@ -12,17 +12,17 @@ from jtl.metrics.elements import spread
 def r2(centre: float = 0.0) -> Metric:
     """The coefficient of determination, `1 − Σ (y − ŷ)² / Σ (y − ȳ)²`, over all numbers of the data.
 
-    `Σ (y − ȳ)²` is `Σ (y − c)² − (Σ (y − c))² / n`, which loses as many digits in float32 as `(ȳ − c)²` is times the
-    variance: give a centre c near the mean where that is far from 0 beside the spread.
+    `Σ (y − ȳ)²` is computed as `Σ (y − c)² − (Σ (y − c))² / n`. In float32 its relative error grows with `(ȳ − c)²`
+    over the variance: if the mean is far from 0 compared to the spread, give a centre c near the mean.
 
     Args:
       centre: c, in units of y.
 
     Returns:
-      A metric of predictions and y of one shape; NaN where all y are equal, as nothing is there to explain.
+      A metric of predictions and y of one shape; NaN if all y are equal, because there is nothing to explain.
 
     Raises:
-      ValueError: while it counts, for predictions of another shape than y.
+      ValueError: while it sums, for predictions of another shape than y.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -47,6 +47,6 @@ def r2(centre: float = 0.0) -> Metric:
 
 def _explained(sums: dict[str, Any]) -> Array:
     n, y, square, error = (sums[name] for name in ("n", "y", "square", "error"))
-    spread = square - y * y / (n + (n == 0))  # before jax rounds the host's float64
+    spread = square - y * y / (n + (n == 0))  # while the host's sums are float64, which jax rounds
     spread, error = jnp.asarray(spread, jnp.float32), jnp.asarray(error, jnp.float32)
     return jnp.where(spread > 0, 1 - error / jnp.where(spread > 0, spread, 1.0), jnp.nan)

@@ -1,4 +1,4 @@
-"""How well a search ranks what is relevant, over all queries on the host."""
+"""How well a search ranks the relevant items, over all queries on the host."""
 
 from typing import Any
 
@@ -9,16 +9,17 @@ def retrieval(scores: Any, relevant: Any, *, k: int = 10) -> dict[str, float]:
     """Recall at k, the mean reciprocal rank and nDCG at k, each a mean over the queries.
 
     `recall@k` is the share of the relevant items that are among the first k, `mrr` is `1 / rank` of the first relevant
-    item, and `ndcg@k = Σ_{r≤k} g_r / log₂(r + 1)` over that of the best order, with g the gain of the item at rank r.
-    Items are ranked by falling score, of equal ones the first first. A query without a relevant item does not count.
+    item, and `ndcg@k` is `Σ_{r≤k} g_r / log₂(r + 1)` over the same sum for the best order, with g_r the gain of the
+    item at rank r. Items are ranked by falling score; equal scores keep their order. A query without a relevant item
+    does not count.
 
     Args:
-      scores: [queries, items], as `queries @ items.T` of embeddings of length 1.
-      relevant: [queries, items], 0 for what is not relevant; 1, or a larger gain, for what is.
-      k: of how many items; at least 1.
+      scores: [queries, items], such as `queries @ items.T` of embeddings of length 1.
+      relevant: [queries, items], 0 for irrelevant items; 1, or a larger gain, for relevant items.
+      k: the number of items to look at; at least 1.
 
     Raises:
-      ValueError: for shapes that differ, a NaN, a negative gain, a k below 1, or no relevant item at all.
+      ValueError: for shapes that differ, a NaN, a negative gain, `k` below 1, or no relevant item at all.
 
     Example:
       >>> import jtl

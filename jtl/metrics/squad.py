@@ -10,19 +10,19 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def squad(predicted: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The share of answers that are right, and the mean F1 of their words, each by the best of the true answers.
+    """The share of right answers, and the mean F1 of their words; each is compared with the best-matching true answer.
 
     Texts are compared in lower case, without punctuation and English articles.
 
     Args:
-      predicted: a text for each question; "" for no answer.
-      answers: the true ones of each; none where there is no answer, for which only "" is right.
+      predicted: one text per question; "" for no answer.
+      answers: the true answers of each question; an empty list if it has no answer, for which only "" is right.
 
     Returns:
       {"exact", "f1"}, in [0, 1].
 
     Raises:
-      ValueError: for other numbers of predictions and of questions, or none.
+      ValueError: for different numbers of predictions and questions, or none.
 
     Example:
       >>> import jtl

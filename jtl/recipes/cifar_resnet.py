@@ -1,12 +1,13 @@
-"""Published CIFAR-10 weights to CIFAR-100 with 10, 50 and 100 images a class, beside training from scratch.
+"""Published CIFAR-10 weights to CIFAR-100 with 10, 50 and 100 images per class, and training from scratch.
 
     jtl train cifar_resnet --data FOLDER        (or JTL_DATA; it holds cifar_resnet/, cifar10.npz and cifar100.npz)
     jtl eval runs/cifar_resnet/fine-tuning-100/checkpoints
     jtl predict runs/cifar_resnet/fine-tuning-100/checkpoints IMAGE...
 
-Expect, in percent of CIFAR-100's 3,000 test images here, one seed (jax 0.10.2, two hours on one core, pauses included):
+Expect these accuracies in percent on the file's 3,000 test images of CIFAR-100, for one seed (jax 0.10.2, two hours on
+one core, pauses included):
 
-    images a class       10     50     100
+    images per class     10     50     100
     from scratch         15.3   22.3   20.9
     feature extraction   20.9   26.0   27.6
     fine-tuning          29.9   46.8   49.3
@@ -42,17 +43,17 @@ MOVED = augment.compose(augment.flip(), augment.crop(32, 4))
 
 @dataclass(frozen=True)
 class Recipe:
-    """Three ways from the same images, the last two from ResNet-20's published weights.
+    """Three ways to learn from the same images, the last two from ResNet-20's published weights.
 
     Args:
-      out: where everything goes, a folder for each run.
-      data: the folder of real data; None: the environment's JTL_DATA.
+      out: the folder for all output, with one folder per run.
+      data: the folder of real data; None for the environment's JTL_DATA.
       seed: the root of all randomness.
-      weights: the file, in the data folder.
-      shots: labelled images of each of the 100 classes, at most 100.
-      scratch: from random weights.
-      head: a linear layer on the frozen network's features.
-      tune: everything, from the published weights.
+      weights: the file of weights, in the data folder.
+      shots: the numbers of labelled images of each of the 100 classes, at most 100.
+      scratch: the run from random weights.
+      head: the run of a linear layer on the frozen network's features.
+      tune: the run of all layers, from the published weights.
     """
 
     out: Path = Path("runs/cifar_resnet")
@@ -70,7 +71,7 @@ class Recipe:
             raise ValueError(f"shots={self.shots}: numbers of images from 1 to 100, which is all there are of a class")
 
     def train(self) -> dict[str, Any]:
-        """Runs all of it and prints test accuracies on CIFAR-100."""
+        """Runs all three ways and prints test accuracies on CIFAR-100."""
         text, known = base.command("cifar_resnet", self), self._known()
         files = base.stored(self.data, "cifar100.npz")
         fresh = self._fresh(known)
@@ -137,7 +138,7 @@ class Recipe:
 
 
 def _seen(known: Pretrained) -> Model:
-    """The network of images as they are in the files."""
+    """The backbone for images as they are in the files: it normalises them itself."""
     assert isinstance(known.preprocessing, Preprocessing)
     return model.preprocessed(known.backbone, augment.normalise(known.preprocessing.mean, known.preprocessing.std))
 
@@ -152,6 +153,6 @@ def _batches(x: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _some(y: np.ndarray, shot: int, seed: int) -> np.ndarray:
-    """Rows of `shot` images of each class; more are the same and others."""
+    """Rows of `shot` images of each class; a larger `shot` takes the same rows and more."""
     order = np.random.default_rng(seed).permutation(len(y))
     return np.concatenate([order[y[order] == c][:shot] for c in np.unique(y)])

@@ -1,13 +1,13 @@
 """Transfer on scikit-learn's real handwritten digits, three ways, ten seeds: `jtl demo`, or `jtl train digits`.
 
 (a) Fine-tuning: a network of upright digits learns digits turned by 25° from one labelled image of each.
-(b) Adaptation: labelled upright digits, and turned ones without a label; of DANN and MCC the one with the better
+(b) Adaptation: labelled upright digits, and turned ones without labels; of DANN and MCC the one with the better
     class clustering, a score without labels; the last step's network is judged.
-(c) Meta-learning: three unseen digits, the ink of each image bright or dark by a coin, learned on tasks of 0-6.
+(c) Meta-learning: three unseen digits, the ink of each image bright or dark at random, learned on tasks of 0-6.
     The classifier learned to tell the training classes of 0-6 apart; a new head on its body learns the task.
 
-Expect, in percent of test images right and over ten seeds (jax 0.10.2 on two CPU cores, 2 minutes), mean and deviation,
-and the paired gain with its 95 % interval:
+Expect these test accuracies in percent, mean and deviation over ten seeds, and the paired gain with its 95 % interval
+(jax 0.10.2 on two CPU cores, 2 minutes):
 
     (a) as pre-trained         55.2 ± 3.8
         from scratch           52.5 ± 4.6
@@ -23,17 +23,17 @@ and the paired gain with its 95 % interval:
         classifier, 5-shot     76.7 ± 2.8    +1.2 ± 1.8, not shown
         MAML, 5-shot           78.2 ± 1.8    +2.7 ± 1.4
 
-Over the classifier MAML gains 6.8 ± 1.7 points with one image of each digit; with five 1.5 ± 3.0, which shows no gain.
-These numbers were tuned on `--seed 0`. With `--seed 1`, which played no part in it, all claimed gains held: +9.4 ± 2.2,
-+17.7 ± 3.6 and +17.5 ± 3.5 in (a), +28.1 ± 6.9 in (b), MAML's +9.1 ± 1.9 and +3.6 ± 0.9 in (c); the classifier's
-+0.6 ± 0.7 and -0.4 ± 1.2 are none. The angle and the noise of (a) were chosen among about ten pairs, by the results on
-seed 0: turned by 45° little transfers.
+MAML gains 6.8 ± 1.7 points over the classifier with one image of each digit; with five, 1.5 ± 3.0, which shows no gain.
+These settings were tuned on `--seed 0`. With `--seed 1`, which was not used for tuning, all claimed gains held:
++9.4 ± 2.2, +17.7 ± 3.6 and +17.5 ± 3.5 in (a), +28.1 ± 6.9 in (b), MAML's +9.1 ± 1.9 and +3.6 ± 0.9 in (c); the
+classifier's +0.6 ± 0.7 and -0.4 ± 1.2 show no gain. The angle and the noise of (a) were chosen among about ten pairs,
+by the results on seed 0: with digits turned by 45°, little transfers.
 
-Why noise, and why the ink: on clean upright images of 8x8 pixels little is left to transfer. Scratch has the best of
-three learning rates in (a) and in (c), and there ten times the inner steps that MAML is trained with. In (b) the
-baseline sees no row of the target, not even in BatchNorm. MCC became a candidate after target labels of one seed had
-shown it ahead of DANN, so the choice between the two is free of labels, and the choice of the two is not.
-The command exits with 1, and says which, where the interval of a claimed gain does not lie above zero.
+Noise and ink are there because clean upright images of 8x8 pixels leave little to transfer. Training from scratch has
+the best of three learning rates in (a) and in (c), and in (c) ten times the inner steps that MAML is trained with. In
+(b) the baseline sees no row of the target, not even in BatchNorm. MCC became a candidate after target labels of one
+seed had shown it ahead of DANN, so the choice between the two uses no labels, but the choice of these two did.
+If the interval of a claimed gain is not above zero, the command says which, and exits with 1.
 """
 
 import json
@@ -65,15 +65,15 @@ class Recipe:
     """The three stages.
 
     Args:
-      out: where table, figures, numbers, the example image and the checkpoint go.
-      seeds: runs of everything.
-      seed: of the first; it is the root of all randomness.
-      backbone: of stage (a).
-      shift_backbone: of stage (b).
-      few_backbone: of stage (c), without batch statistics, which a task of three images would not give well.
-      transfer: stage (a).
-      shift: stage (b).
-      few: stage (c).
+      out: the folder of the table, figures, numbers, the example image and the checkpoint.
+      seeds: the number of runs of everything.
+      seed: the root of all randomness.
+      backbone: the backbone of stage (a).
+      shift_backbone: the backbone of stage (b).
+      few_backbone: the backbone of stage (c), without batch statistics, because three images estimate them badly.
+      transfer: the settings of stage (a).
+      shift: the settings of stage (b).
+      few: the settings of stage (c).
     """
 
     out: Path = Path("runs/digits")
@@ -152,7 +152,7 @@ class Recipe:
         digits_pictures.adaptation(seen, self.out / "features.png")
         counts = metrics.confusion_matrix(tuned.predicted, np.tile(tuned.y, (self.seeds, 1)), len(CLASSES))
         report.confusion(counts, CLASSES, self.out / "confusion.png", title="fine-tuned, all seeds")
-        # of an earlier run of this recipe alone
+        # only images of an earlier run of this recipe
         for old in self.out.glob("digit_*.png") if check_own(self.out / "checkpoints", "digits") else ():
             old.unlink()
         right = int((tuned.predicted[0] == tuned.y).argmax())

@@ -1,9 +1,10 @@
-"""MAML on Omniglot: learn a start from which one labelled image of each of five characters is enough.
+"""MAML on Omniglot: learn initial weights from which one labelled image of each of five characters is enough.
 
     jtl train omniglot_maml --data FOLDER        (or JTL_DATA; it holds omniglot28.npz)
     jtl eval runs/omniglot_maml/checkpoints
 
-Expect, in percent of 600 test tasks normalised by the queries and by the support set, one seed (jax 0.10.2, two cores):
+Expect these accuracies in percent on 600 test tasks, normalised by the queries or by the support set, for one seed
+(jax 0.10.2, two cores):
 
     iterations                                              queries  support
     1,500 (--stage.steps 1500; 3 CPU minutes)                  92.3     89.6
@@ -11,8 +12,8 @@ Expect, in percent of 600 test tasks normalised by the queries and by the suppor
     12,000 (--stage.steps 12000; 24 minutes)                   97.8     96.1
     6,000 at 1e-3 from `conv4`'s default start                  94.3     92.0
 
-After 400 iterations the present start is ahead of that default by 4.6 ± 1.2 points (95 %, three paired seeds), and a
-rate of 2e-3 of 1e-3 by 3.0 (one seed), both on validation characters.
+After 400 iterations the present initialisation is ahead of that default by 4.6 ± 1.2 points (95 %, three paired seeds),
+and a rate of 2e-3 is ahead of 1e-3 by 3.0 (one seed), both on validation characters.
 """
 
 from dataclasses import dataclass, field
@@ -39,23 +40,24 @@ from jtl.train.state import variables
 
 @dataclass(frozen=True)
 class Recipe:
-    """One meta-training on 1,100 characters and their turns by 90°, 100 to choose the checkpoint, 423 to test.
+    """One meta-training on 1,100 characters and their rotations by 90°; 100 choose the checkpoint, 423 are the test.
 
     Args:
-      out: where everything goes.
-      data: the folder of real data; None: the environment's JTL_DATA.
+      out: the folder for all output.
+      data: the folder of real data; None for the environment's JTL_DATA.
       seed: the root of all randomness, and of the split.
-      backbone: momentum 1 keeps the statistics of the support set for the inductive test. Its kernels start by their
-        inputs, not as `conv4`'s by their outputs.
-      rule: how the inner loop steps; .4 on a mean over rows.
-      way: classes of a task.
-      shot: labelled images of each.
-      query: images of each to be judged on.
-      inner_steps: of the inner loop in training.
-      test_steps: of it in tests; three after one in training, as the paper has it (Finn et al., 2017, 1703.03400).
+      backbone: the backbone; momentum 1 keeps the statistics of the support set for the inductive test. Its kernels are
+        initialised by the number of their inputs, and `conv4`'s default by that of their outputs.
+      rule: the update rule of the inner loop; .4 on a mean over rows.
+      way: the number of classes of a task.
+      shot: the number of labelled images of each class.
+      query: the number of images of each class for evaluation.
+      inner_steps: the steps of the inner loop in training.
+      test_steps: the steps of the inner loop in tests; three after one in training, as in the paper (Finn et al., 2017,
+        1703.03400).
       order: 2, or 1 for first-order MAML.
-      test_tasks: how many.
-      stage: a batch is of tasks.
+      test_tasks: the number of test tasks.
+      stage: the settings of meta-training; a batch is one of tasks.
     """
 
     out: Path = Path("runs/omniglot_maml")
@@ -98,7 +100,7 @@ class Recipe:
         return {"failed": [] if chance else ["MAML does not beat chance on new characters"], **found}
 
     def network(self) -> base.Network:
-        """The start of the inner loop; its classes are new in each task."""
+        """The network from which the inner loop starts; its classes are new in each task."""
         key = rng.stream(jax.random.key(self.seed), "weights")
         tasks = {"x": np.zeros((1, 1, 28, 28, 1), np.float32), "y": np.zeros((1, 1), np.int32)}
         fresh = self._objective(1).init(key, {"support": tasks, "query": tasks})

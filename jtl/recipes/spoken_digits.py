@@ -5,13 +5,13 @@
     jtl predict runs/spoken_digits/checkpoints SOUND...
 
 Each of the six speakers in turn is new: a small network is pre-trained on the clips 5-49 of the other five, learns from
-one clip of each digit, and is judged on the new speaker's clips 0-4, the official test. Expect, in percent, mean and
-deviation over the six speakers, each the mean of three draws of the clips (jax 0.10.2, nine minutes on two busy
-cores): from scratch 44.8 ± 12.8, the other speakers' network as it is 67.7 ± 8.1, feature extraction 79.9 ± 7.5,
-fine-tuning 82.0 ± 8.9.
+one clip of each digit, and is judged on the new speaker's clips 0-4, the official test set. Expect these accuracies in
+percent, mean and deviation over the six speakers, each the mean of three draws of the clips: from scratch 44.8 ± 12.8,
+the other speakers' network as it is 67.7 ± 8.1, feature extraction 79.9 ± 7.5, fine-tuning 82.0 ± 8.9 (jax 0.10.2, nine
+minutes on two busy cores).
 
-From scratch it is steadier without statistics of the batch: with them it got 50.7 on the first three speakers, one draw
-(51.3 with three times the rate, 51.3 with 400 steps), and 12 on the fourth.
+Training from scratch is steadier without batch statistics: with them, and one draw, it reached 50.7 on the first three
+speakers (51.3 with three times the rate, 51.3 with 400 steps), and 12 on the fourth.
 """
 
 import time
@@ -48,11 +48,11 @@ HEAD = heads.linear(10)
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of one kind of run.
+    """The settings of one kind of run.
 
     Args:
-      steps: of Adam, its rate falling as a cosine to nought.
-      learning_rate: the first.
+      steps: the steps of Adam, whose rate falls as a cosine to zero.
+      learning_rate: the first rate.
     """
 
     steps: int
@@ -67,19 +67,19 @@ class Recipe:
     """Each speaker in turn is new: pre-training on the others, then three ways to learn from a few clips.
 
     Args:
-      out: where the table and the fine-tuned network of the first new speaker go.
-      data: the folder of real data; None: the environment's JTL_DATA.
+      out: the folder of the table and the fine-tuned network of the first new speaker.
+      data: the folder of real data; None for the environment's JTL_DATA.
       seed: the root of all randomness.
-      speakers: how many are left out in turn, from the first on.
-      shot: clips of each digit from the new speaker.
-      draws: of those clips, each with runs of its own, whose accuracies are averaged.
-      batch: clips of a step of pre-training.
-      shift: each time a clip is seen, it begins up to so many frames of 10 ms later.
-      backbone: the network.
-      pretrain: on the other speakers.
-      scratch: from random weights on the few clips; as both others without statistics of their batch.
-      extract: the last layer alone.
-      tune: all layers.
+      speakers: the number of speakers that are left out in turn, from the first on.
+      shot: the number of clips of each digit from the new speaker.
+      draws: the number of draws of those clips, each with its own runs, whose accuracies are averaged.
+      batch: the number of clips of a pre-training step.
+      shift: a clip begins later by a random number of frames of 10 ms below this, drawn each time it is seen.
+      backbone: the backbone.
+      pretrain: pre-training on the other speakers.
+      scratch: training from random weights on the few clips; like `extract` and `tune`, without batch statistics.
+      extract: training of the last layer only.
+      tune: training of all layers.
     """
 
     out: Path = Path("runs/spoken_digits")
@@ -129,7 +129,7 @@ class Recipe:
                 accuracy[name].append(float(np.mean(right)))
                 if name == "fine-tuning" and new == 0:
                     self._save(states[0], text)
-        # Gains are told over the last baseline that a way must beat.
+        # Gains are reported over the last baseline that a way must beat.
         pairs = {"other speakers alone": ("fine-tuning",), "from scratch": ("feature extraction", "fine-tuning")}
         title = f"{self.shot} clip{'s' if self.shot > 1 else ''} of each digit"
         found = Comparison(title, pairs, {k: np.array(v) for k, v in accuracy.items()}, {})
@@ -160,7 +160,7 @@ class Recipe:
     def _run(
         self, objective: Objective, of: Numbers, trainable: str = ".*", batch: int | None = None
     ) -> Callable[[Variables, Key, Batch], State]:
-        """A whole run as one program, compiled once for all speakers: of random batches, or of all clips each step."""
+        """A whole run as one program, compiled once for all speakers: on random batches, or all clips in each step."""
         schedule = optax.cosine_decay_schedule(of.learning_rate, of.steps)
         step = make_step(objective, optax.adam(schedule), trainable=select(trainable))
 
@@ -175,7 +175,7 @@ class Recipe:
         return jax.jit(run)
 
     def _shifted(self, key: Key, x: Any) -> Any:
-        """What runs over the end, silence as a rule, comes first."""
+        """Shifts clips later in time; frames beyond the end, usually silence, move to the beginning."""
         frames = jax.random.randint(key, (len(x),), 0, self.shift)
         return jax.vmap(lambda picture, by: jnp.roll(picture, by, 0))(x, frames)
 

@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: the mean of the parameters of several steps, and the running statistics anew."""
+"""Stochastic weight averaging: the mean of the parameters of several steps, and new running statistics for it."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ class Average(NamedTuple):
     """A mean of parameters.
 
     Args:
-      taken: how many parameters are in it.
-      mean: in float32 at least.
+      taken: the number of parameter trees in the mean.
+      mean: the mean, in float32 at least.
     """
 
     taken: Array
@@ -26,7 +26,7 @@ class Average(NamedTuple):
 
 
 def average_start(params: Params) -> Average:
-    """The mean of no parameters; give the trainable ones, or all.
+    """An empty mean of parameters like these; give the trainable parameters, or all.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -39,7 +39,7 @@ def average_start(params: Params) -> Average:
 
 
 def average_add(average: Average, params: Params) -> Average:
-    """`m ← m + (θ − m)/(n + 1)`: after n calls the mean of all n. Call it once an epoch, at the end of a cycle.
+    """`m ← m + (θ − m)/(n + 1)`: after n calls the mean of all n. Call it once per epoch, at the end of a cycle.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -57,10 +57,10 @@ def average_add(average: Average, params: Params) -> Average:
 
 
 def average_finish(average: Average, variables: Variables) -> Variables:
-    """The variables with the mean of the parameters that it holds, in their own types; the statistics as they were.
+    """The variables with averaged parameters in place of their own, in their own types; the statistics as they were.
 
     Raises:
-      ValueError: where nothing was added, or a parameter is not one of the variables'.
+      ValueError: if nothing was added, or the variables lack a parameter of the average.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -79,22 +79,22 @@ def average_finish(average: Average, variables: Variables) -> Variables:
 
 
 def refreshed_statistics(net: Model, variables: Variables, batches: Iterable[Any], key: Key) -> Variables:
-    """The variables with the running statistics of `net` computed anew: the mean of those of whole batches.
+    """The variables with the running statistics of `net` computed anew: the mean of the statistics of each batch.
 
-    Averaged parameters need it where there is BatchNorm, because its statistics are those of other parameters. As
-    `torch.optim.swa_utils.update_bn`; every batch weighs the same, so leave a smaller last one out.
+    Averaged parameters need this if there is BatchNorm, because its statistics belong to other parameters. Like
+    `torch.optim.swa_utils.update_bn`; every batch weighs the same, so leave out a smaller last one.
 
     Args:
       net: a network.
-      variables: its own, as of `average_finish`.
-      batches: of inputs x, of the training data.
-      key: of dropout, which is on, as in training.
+      variables: its variables, such as those from `average_finish`.
+      batches: batches of inputs x from the training data.
+      key: the key for dropout, which is on, as in training.
 
     Returns:
       The variables; statistics that no forward pass moves stay.
 
     Raises:
-      ValueError: for no batch, or a network without running statistics.
+      ValueError: if there is no batch, or for a network without running statistics.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""What a message on a NaN says of the labels and the images of a batch."""
+"""What an error message about a NaN says about the labels and the images of a batch."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from jtl.typing import Params
 
 
 def labels_of(batch: Any, params: Params) -> str:
-    """The least and the largest integer label of a batch, and how many outputs the head has.
+    """The smallest and the largest integer label of a batch, and how many outputs the head has.
 
     Args:
-      batch: a tree with labels `y`, also of several views.
-      params: of the network; biases below `head/` say how many outputs it has.
+      batch: a tree with labels `y`, possibly one for each of several views.
+      params: the parameters of the network; the bias below `head/` tells how many outputs the head has.
 
     Returns:
-      As "(y lies in [1, 3], the head has 3 outputs)"; empty where there are no integer labels.
+      For example "(y lies in [1, 3], the head has 3 outputs)"; empty if neither is known.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np
@@ -39,13 +39,13 @@ def labels_of(batch: Any, params: Params) -> str:
 
 
 def bright_images(batch: Any) -> str:
-    """Which float images of a batch reach beyond what `jtl.data.augment.normalise` takes, so that it makes them NaN.
+    """Names float images of a batch that `jtl.data.augment.normalise` turns into NaN, because they are too bright.
 
     Args:
-      batch: a tree; float arrays of four axes at or below `x` are images. Those on other processes are not looked at.
+      batch: a tree; float arrays with four axes at or below `x` are images. Arrays on other processes are skipped.
 
     Returns:
-      As "x reaches 255: ..."; empty where there are none.
+      For example "x reaches 255: ..."; empty if there are none.
 
     Example:
       >>> import numpy as np

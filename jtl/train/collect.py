@@ -29,20 +29,20 @@ def collect(
     """Iterates over a data set once and collects the rows of an objective's `Aux.outputs`.
 
     Args:
-      objective: in evaluation mode, as `evaluation(net)`, whose outputs are `output`, `read` and `y`.
+      objective: an objective in evaluation mode, such as `evaluation(net)`, whose outputs are `output`, `read` and `y`.
       variables: the parameters and statistics.
-      data: `len(data)` batches; in a run of several processes each gives its own rows.
-      only: the names that are wanted; what is not costs nothing. None for all.
-      mesh: where to run; None: where the parameters are.
-      key: root of the randomness of an objective that draws any.
+      data: `len(data)` batches; with several processes each passes its own rows.
+      only: the names to collect; other outputs cost nothing. None for all.
+      mesh: the devices to run on; None for those that hold the parameters.
+      key: the root key for an objective that draws random numbers.
 
     Returns:
-      Name -> tree of NumPy arrays [examples, ...], in the order of the batches, in every process all rows. Rows that
+      Name -> tree of NumPy arrays [examples, ...], in the order of the batches; every process gets all rows. Rows that
       the batch's `mask` leaves out are dropped.
 
     Raises:
-      ValueError: for an objective without outputs, a name that it does not have, an output that has not one row for
-        each of the batch's, one of a shape that differs from batch to batch, or where there is no batch.
+      ValueError: for an objective without outputs, a name that it does not have, an output without exactly one row for
+        each row of the batch, an output whose shape differs from batch to batch, or if there is no batch.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -57,7 +57,7 @@ def collect(
 
 
 def collector(objective: Objective | Callable, *, only: Sequence[str] | None = None) -> Callable[..., dict[str, Any]]:
-    """`collect` with the objective given: compiled at the first call and used again after."""
+    """`collect` for a given objective: compiled at the first call and reused afterwards."""
     objective = as_objective(objective)
 
     def run(variables, batch, key, index):
@@ -85,15 +85,15 @@ def predict(net: Model, variables: Variables, data: Any, *, mesh: Mesh | None = 
 
     Args:
       net: `jtl.network(backbone=..., head=...)`.
-      variables: its own.
-      data: batches of `{"x", "mask"}`, mask optional; rows that it leaves out are dropped.
-      mesh: where to run; None: where the parameters are.
+      variables: the variables of the network.
+      data: batches of `{"x", "mask"}`; the mask is optional, and rows that it leaves out are dropped.
+      mesh: the devices to run on; None for those that hold the parameters.
 
     Returns:
       NumPy arrays [examples, ...] in the order of the batches; a dict by name for a network of several heads.
 
     Raises:
-      ValueError: where there is no batch.
+      ValueError: if there is no batch.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Evaluation: the sums of an objective's means over a whole data set."""
+"""Evaluation: an objective's loss and metrics over a whole data set."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -29,18 +29,18 @@ class Validation:
     """What `fit` evaluates, how often, and which metric decides.
 
     Args:
-      objective: in evaluation mode, as `methods.finetune.evaluation(...)`.
+      objective: an objective in evaluation mode, such as `methods.finetune.evaluation(...)`.
       data: a data set; each evaluation goes through all of it.
-      every: steps between evaluations; None: an epoch of the training data.
-      watch: the number that selects the best checkpoint and decides early stopping; for a metric with several results,
-        `name/result`.
-      mode: "min" or "max", which is better; it may be omitted only for "loss".
-      patience: stop after so many evaluations in a row without a new best; None never does.
-      also: functions of the variables, each a dict of more numbers by name, as those that need all rows at once
+      every: the number of steps between evaluations; None for an epoch of the training data.
+      watch: the name of the number that selects the best checkpoint and decides early stopping; `name/result` for a
+        metric with several results.
+      mode: "min" if smaller is better, "max" if larger is; it may be omitted only for "loss".
+      patience: stop after this many evaluations in a row without a new best; None for no early stopping.
+      also: functions of the variables that return more numbers by name, such as metrics that need all rows at once
         (`jtl.collect`).
 
     Raises:
-      ValueError: for numbers below 1, another mode, or none where one is needed.
+      ValueError: for numbers below 1, another mode, or no mode when one is needed.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -66,10 +66,10 @@ class Validation:
             raise ValueError(f"every={self.every}, patience={self.patience}: both are at least 1")
 
     def score(self, found: dict[str, float]) -> float:
-        """The watched number, negated where lower is better.
+        """The watched number, negated if lower is better.
 
         Raises:
-          ValueError: where the objective has no such number, or where it is an array.
+          ValueError: if the objective has no such number, or it is an array.
         """
         if self.watch not in found:
             raise ValueError(f"watch={self.watch!r}: the validation objective gives {sorted(found)}")
@@ -84,22 +84,23 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates on a data set: `Σ_batches total / Σ_batches count` of the loss and of every metric.
 
-    Sums are added in float64, over the rows that masks keep, so the batch size, a padded last batch and the
-    number of devices do not change what is computed.
+    Sums are added in float64, over the rows that masks keep, so the batch size, a padded last batch and the number of
+    devices do not change the results.
 
     Args:
-      objective: in evaluation mode; its statistics are dropped.
+      objective: an objective in evaluation mode; its statistics are dropped.
       variables: the parameters and statistics.
-      data: `len(data)` batches, `data[0]` on.
-      mesh: where to run; None: where the parameters are.
-      key: root of the randomness of an objective that draws any.
+      data: `len(data)` batches, from `data[0]` on.
+      mesh: the devices to run on; None for those that hold the parameters.
+      key: the root key for an objective that draws random numbers.
 
     Returns:
-      "loss", its terms where there are several, and the metrics: floats, and arrays for metrics that are.
+      "loss", its terms if there are several, and the metrics: floats, or arrays for metrics that are arrays.
 
     Raises:
-      ValueError: where there is no batch, where processes have other numbers of batches or rows, for a metric, or one
-        of several terms, of the name "loss" (while tracing), or for data that processes share and a mesh of one.
+      ValueError: if there is no batch; if processes have different numbers of batches or rows; for a metric, or one of
+        several terms, named "loss" (while tracing); for data split between processes and a mesh that does not span
+        them.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -113,7 +114,7 @@ def evaluate(
 
 
 def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
-    """`evaluate` with the objective given: compiled at the first call and used again after.
+    """`evaluate` for a given objective: compiled at the first call and reused afterwards.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -141,7 +142,7 @@ def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
             sums = new if sums is None else accumulate.added(sums, new)
         terms, metrics = sums  # pyright: ignore[reportGeneralTypeIssues]  # there is at least one batch
         losses = {n: float(total / count) if count > 0 else 0.0 for n, (total, count) in terms.items()}
-        with jax.transfer_guard("allow"):  # what finishes a metric may compute by jax
+        with jax.transfer_guard("allow"):  # a metric's `finish` may compute with jax
             return {"loss": sum(losses.values()), **(losses if len(losses) > 1 else {}), **_results(metrics)}
 
     return evaluation
@@ -159,13 +160,13 @@ def _results(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
-    """`through(variables, data, mesh=..., key=...)` yields `(run(variables, batch, key, index), batch)` of each batch.
+    """`through(variables, data, mesh=..., key=...)` yields `(run(variables, batch, key, index), batch)` for each batch.
 
-    Results are whole on every device and come as NumPy arrays, read only after the next batch was handed to the
-    devices. `run` is compiled once per mesh and shape of a batch.
+    Results are replicated over the devices and returned as NumPy arrays; each is read only after the next batch was
+    handed to the devices. `run` is compiled once per mesh and batch shape.
     """
     compiled: dict[Mesh, Callable] = {}
-    notes: set[str] = set()  # of what was traced
+    notes: set[str] = set()  # made while `run` is traced
 
     def through(
         variables: Variables, data: Any, *, mesh: Mesh | None = None, key: Any = None
@@ -208,7 +209,7 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
 
 
 def _read(found: Any, batch: Any, normalised: bool) -> Any:
-    """What was computed of a batch, as NumPy arrays; refuses a NaN that images of another range have made."""
+    """The results of a batch as NumPy arrays; refuses a NaN that comes from images of another range."""
     found = jax.device_get(found)
     if normalised and any(jnp.issubdtype(a.dtype, jnp.floating) and np.isnan(a).any() for a in jax.tree.leaves(found)):
         with jax.transfer_guard("allow"):

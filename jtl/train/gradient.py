@@ -19,14 +19,14 @@ def gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, m
 
     Args:
       loss: `loss(trained, stats, batch, key) -> (loss, Aux)`.
-      trained: what to differentiate by.
-      stats: statistics before.
+      trained: the parameters to differentiate by.
+      stats: the statistics before the step.
       batch: this device's rows.
-      key: of the step.
+      key: the key of the step.
       microbatch: the number of parts into which the batch is split.
 
     Returns:
-      `(grads, stats, terms, metrics)`; grads in the types of `trained`.
+      `(grads, stats, terms, metrics)`; the gradients have the types of `trained`.
     """
     differentiate = jax.grad(_summed(loss), has_aux=True)
     if microbatch == 1:
@@ -56,8 +56,8 @@ def gradient(loss: Callable, trained: Any, stats: Any, batch: Batch, key: Key, m
 def differentiable(value_and_grad: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
     """The value as a function whose derivative is the gradient that is computed with it.
 
-    Differentiated as it stands, a sum over devices would have the derivative of each device's own, and microbatches
-    would be kept for it.
+    Differentiated directly, a sum over devices would have each device's own derivative, and the microbatches would be
+    kept in memory for the backward pass.
     """
 
     @jax.custom_jvp
@@ -78,7 +78,7 @@ def _summed(loss: Callable) -> Callable:
 
     def summed(trained, stats, batch, key, counts):
         out, aux = loss(trained, stats, batch, key)
-        # Another tree, shape or type would make the state another, and every step a new program.
+        # Another tree, shape or type would change the state's, and every step would be a new program.
         chex.assert_trees_all_equal_shapes_and_dtypes(aux.stats, stats, custom_message="statistics of an objective")
         terms = accumulate.as_terms(out)
         counts = counts or {name: ops.batch_sum(jax.lax.stop_gradient(t.count)) for name, t in terms.items()}

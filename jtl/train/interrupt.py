@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C as a request to stop after the step."""
+"""SIGTERM, SIGHUP and Ctrl-C as requests to stop after the current step."""
 
 import signal
 import threading
@@ -18,11 +18,11 @@ class StopRequest:
 
     A terminal that is closed sends SIGHUP; a process that ignores it, as under `nohup`, goes on ignoring it.
 
-    Signals can be caught in the main thread alone; in another one this does nothing. The handlers found are
-    put back at the end.
+    Signals can be caught only in the main thread; in other threads this does nothing. The previous handlers are
+    restored at the end.
 
     Args:
-      mesh: of the run; where it spans processes they agree: one that is asked stops all, after the same step.
+      mesh: the mesh of the run; if it spans processes, a request to one stops all of them, after the same step.
     """
 
     def __init__(self, mesh: Mesh):
@@ -53,10 +53,10 @@ class StopRequest:
         self._name = signal.Signals(number).name
 
     def asked(self) -> str | None:
-        """The signal's name where the run should stop now; with several processes, one call after it arrived."""
+        """The signal's name if the run should stop now; with several processes, one call after it arrived."""
         if jax.process_count() == 1:
             return self._name
-        # All call this at each step. The answer to one call is read at the next: no step waits for it.
+        # All processes call this at each step. The answer to one call is read at the next, so no step waits for it.
         with jax.transfer_guard("allow"):
             flags = jax.make_array_from_process_local_data(self._rows, np.full(self._local, self._name is not None))
         before, self._answer = self._answer, self._any(flags)

@@ -32,7 +32,7 @@ from jtl.train.step import Step
 
 
 class NonFiniteLoss(FloatingPointError):
-    """Raised where a loss or a parameter became infinite or NaN."""
+    """Raised if a loss or a parameter became infinite or NaN."""
 
 
 class Moment(NamedTuple):
@@ -40,7 +40,7 @@ class Moment(NamedTuple):
 
     Args:
       step: the step whose metrics were read.
-      metrics: of that step, floats (arrays for metrics that are).
+      metrics: the metrics of that step, as floats (arrays for metrics that are arrays).
       state: the current state, which is one step later unless an evaluation or a save is due. The next step
         overwrites its buffers: copy what you keep.
     """
@@ -54,11 +54,11 @@ class Fitted(NamedTuple):
     """The result of `fit`.
 
     Args:
-      state: after the last step.
+      state: the state after the last step.
       history: rows `{"step", "split": "train" | "validation", "loss", ...}` of the steps that this call took.
       best: the step of the best validation, or None.
       stopped: "steps" or "patience".
-      compile_seconds: what compiling the step took; 0 where no step was left to take.
+      compile_seconds: the time that compiling the step took; 0 if no step was left to take.
     """
 
     state: State
@@ -90,35 +90,35 @@ def fit(
     and started again with the same arguments ends with the same bits. The metrics of a step are read after
     the next one was handed to the devices, so the devices never wait for the host.
 
-    SIGTERM, SIGHUP and Ctrl-C end the step, save, and raise `SystemExit(0)`, where there are checkpoints to save to.
-    A second Ctrl-C interrupts at once.
+    If there are checkpoints, SIGTERM, SIGHUP and Ctrl-C finish the step, save, and raise `SystemExit(0)`. A second
+    Ctrl-C interrupts at once.
 
     Args:
       step: from `make_step`.
       state: from `step.init`; it is copied, so it stays usable.
       data: `data[step]` is this process's rows of a batch; `len(data)` is the number of steps in an epoch.
-      steps: the total number, which includes those of earlier runs.
-      mesh: from `mesh(...)`; None: all devices, over which a batch must divide.
+      steps: the total number of steps, including those of earlier runs.
+      mesh: from `mesh(...)`; None for all devices. A batch must divide over it.
       rules: how parameters are sharded over the mesh.
       validation: what to evaluate, and how often. It sees the moving averages if the step keeps any.
-      checkpoints: where to save: at its own intervals, after each validation, and at the end. What no phase
-        trains is written once. A save in flight is finished even if an error ends the run.
-      refresh: what changes the state between steps.
+      checkpoints: where to save: at its own intervals, after each validation, and at the end. Parameters that no phase
+        trains are written once. A save in flight is finished even if an error ends the run.
+      refresh: a function that changes the state between steps.
       records: where to write every step's numbers: `JsonLines(path)`, `TensorBoard(directory)`.
       hooks: called with a `Moment` after the metrics of each step are read, in every process.
-      progress: whether to show progress on standard output, which begins with the numbers of trained and of all
+      progress: whether to show progress on standard output; it begins with the numbers of trained and of all
         parameters.
 
     Raises:
       NonFiniteLoss: naming the step, the first bad parameter and the last good checkpoint; also if only the last update
         made the state non-finite, which no loss has seen.
-      ValueError: for a batch that does not divide over the devices, or of other shapes than the first, for no data,
-        for a label that means another class in the validation's or in the network, for fewer steps than were already
-        taken, or where the checkpoints are another run's: of another objective, optimizer, data, key, or other frozen
-        parameters.
-      TypeError: for steps that are no whole number, or data that are no data set.
-      NotClaimed: a RuntimeError, where another run holds the checkpoints' folder.
-      NotSaved: a RuntimeError, where a checkpoint could not be written, as on a full disk.
+      ValueError: for a batch that does not divide over the devices, or whose shapes differ from the first's; for no
+        data; for a label that means another class in the validation data or in the network; for fewer steps than were
+        already taken; if the checkpoints belong to another run: with another objective, optimizer, data, key, or other
+        frozen parameters.
+      TypeError: for steps that are not a whole number, or data that are not a data set.
+      NotClaimed: a RuntimeError, if another run holds the checkpoints' folder.
+      NotSaved: a RuntimeError, if a checkpoint could not be written, as on a full disk.
       SystemExit: with 0, after a signal.
 
     Example:
@@ -222,7 +222,7 @@ class _Run:
         """Restores the best score from the checkpoints, so that early stopping resumes.
 
         Returns:
-          Whether the validation of this step is still to be done: a signal came, and only the state was saved.
+          Whether the validation of this step is still due, because a signal came and only the state was saved.
         """
         if self.validation is not None:
             self.evaluate = evaluator(self.validation.objective)
@@ -266,7 +266,7 @@ class _Run:
         return Fitted(state, self.history, self.best, stopped, compiled.seconds)
 
     def following(self, batches: Any, pending: tuple[int, Any] | None, state: State, now: int) -> Any:
-        """The next batch; where it cannot be read, the numbers of the step before it are read first."""
+        """The next batch; if it cannot be read, the metrics of the step before it are read first."""
         try:
             return next(batches)
         except Exception:  # of any kind: it is raised again, unless the step before it has a NaN
@@ -275,7 +275,7 @@ class _Run:
             raise
 
     def due(self, now: int) -> bool:
-        """Whether this step ends with an evaluation or a save, for which its numbers must be known."""
+        """Whether this step ends with an evaluation or a save, for which its metrics must be known."""
         return now == self.steps or self.validates(now) or self.saves(now)
 
     def validates(self, now: int) -> bool:
@@ -370,7 +370,7 @@ class _Run:
 
 
 def _more(validation: Validation, variables: Variables, found: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a validation's other functions."""
+    """The numbers that the functions of `Validation.also` return."""
     more: dict[str, float] = {}
     for function in validation.also:
         values = function(variables)
@@ -382,5 +382,5 @@ def _more(validation: Validation, variables: Variables, found: dict[str, Any]) -
 
 
 def numbers_of(values: dict[str, Any]) -> dict[str, float]:
-    """Those that are one number: arrays, as a confusion matrix, are shown and written nowhere but in the history."""
+    """The values that are one number: arrays, such as a confusion matrix, are kept only in the history."""
     return {name: value for name, value in values.items() if isinstance(value, float)}

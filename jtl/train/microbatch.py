@@ -1,4 +1,4 @@
-"""A batch in equal parts."""
+"""Division of a batch into equal parts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Checks of the options of a step and of a run, where they are given."""
+"""Checks of the options of a step and of a run, at the time they are given."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 
 
 def counts_steps(fit: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`fit`, with an error of its own for `epochs=`, which other libraries have."""
+    """`fit`, with a helpful error for `epochs=`, which other libraries have."""
 
     @functools.wraps(fit)
     def checked(*args: _P.args, **named: _P.kwargs) -> _R:
@@ -30,15 +30,15 @@ def counts_steps(fit: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def at_least_one(value: Any, name: str, what: str) -> None:
-    """Refuses what is no whole number of at least 1.
+    """Refuses a value that is not a whole number of at least 1.
 
     Args:
       value: the number.
-      name: of the option.
-      what: it is, for the error of a number that is too small.
+      name: the name of the option.
+      what: the text of the error for a number that is too small.
 
     Raises:
-      TypeError: for another type, as 2.0.
+      TypeError: for another type, such as a float.
       ValueError: for a number below 1.
 
     Example:
@@ -54,10 +54,10 @@ def at_least_one(value: Any, name: str, what: str) -> None:
 
 
 def of_step(microbatch: Any, dtype: Any, clip: Any, ema: Any, frozen: Any) -> None:
-    """Refuses options of `make_step` that are of another type, or out of range.
+    """Refuses options of `make_step` that have another type, or are out of range.
 
     Raises:
-      TypeError: for what is no number.
+      TypeError: for a value that is not a number.
       ValueError: for numbers out of range, or a dtype in which a network does not compute.
     """
     at_least_one(microbatch, "microbatch", "the number of parts of a batch is at least 1")
@@ -90,5 +90,5 @@ def _floating(dtype: Any) -> None:
         raise ValueError(
             f"dtype={found.name}: parameters cast to it have no gradient, so nothing would be trained; {right}"
         )
-    if dtype is not float and jax.dtypes.canonicalize_dtype(found) != found:  # `float` is what jax makes of it
+    if dtype is not float and jax.dtypes.canonicalize_dtype(found) != found:  # jax decides what `float` is
         raise ValueError(f"dtype={found.name}: jax would compute in float32, because jax_enable_x64 is off; {right}")

@@ -1,4 +1,4 @@
-"""Batches on the mesh before they are asked for, all of one shape."""
+"""Loads batches onto the mesh ahead of time, all of one shape."""
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
@@ -19,14 +19,15 @@ def feed(data: Any, steps: range, mesh: Mesh, *, fixed: bool = True) -> Generato
 
     Args:
       data: `data[step]` is a batch, this process's rows.
-      steps: which, without gaps.
+      steps: the steps to load, without gaps.
       mesh: where the batches go.
-      fixed: all batches must have the shapes of the first, as a compiled step takes no others. Data with `lengths`, as
-        those of `jtl.data.by_length`, may have any of these in the place of one; so may data made of such.
+      fixed: whether all batches must have the shapes of the first, because a compiled step takes no others. In data
+        with `lengths`, as from `jtl.data.by_length`, the second axis may have any of these lengths; likewise in data
+        whose parts have `lengths`.
 
     Raises:
-      ValueError: for a batch of other shapes, where they are to be fixed.
-      TypeError: for a batch that is no dict.
+      ValueError: for a batch of other shapes, if they are to be fixed.
+      TypeError: for a batch that is not a dict.
       Exception: whatever `data[step]` raises, with a note that names the step.
     """
 
@@ -54,7 +55,7 @@ def _lengths(data: Any) -> frozenset[int]:
 
 
 def rows(batch: Any) -> dict[str, int]:
-    """The number of rows of a batch on the mesh that are this process's; all processes have equally many."""
+    """The number of rows of a batch on the mesh that belong to this process; all processes have the same number."""
     return {f"rows of {path!r}": leaf.shape[0] // jax.process_count() for path, leaf in flatten(batch).items()}
 
 

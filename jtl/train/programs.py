@@ -1,4 +1,4 @@
-"""The compiled programs of a run, one for each phase."""
+"""The compiled programs of a run, one for each phase and length of batches."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jtl.train.state import State
 
 
 class Programs:
-    """The program of each phase and length of batches, compiled when its first step comes."""
+    """The program of each phase and length of batches, compiled at its first step."""
 
     def __init__(self, program: Callable, display: Silent, mesh: Mesh):
         self.program, self.display, self.mesh = program, display, mesh

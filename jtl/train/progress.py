@@ -9,29 +9,29 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Silent:
-    """Shows nothing."""
+    """Shows nothing; the base class of the displays."""
 
     def begin(self, at: int) -> None:
         """Called when the loop starts after step `at`."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Called when a step's metrics were read."""
+        """Called after a step's metrics were read."""
 
     def say(self, text: str) -> None:
         """Prints one permanent line."""
 
     def end(self) -> None:
-        """Called at the end of the loop, also where it failed."""
+        """Called at the end of the loop, even if it failed."""
 
 
 class Lines(Silent):
-    """Plain lines: the first step, the last one, and one every ten seconds between.
+    """Prints plain lines: for the first step, the last step, and one every ten seconds in between.
 
     Args:
-      steps: of the whole run.
-      epoch: steps an epoch.
-      seconds: between lines.
-      clock: seconds, as `time.monotonic`.
+      steps: the number of steps of the whole run.
+      epoch: the number of steps per epoch.
+      seconds: the time between lines.
+      clock: a function that returns seconds, such as `time.monotonic`.
     """
 
     def __init__(self, steps: int, epoch: int, seconds: float = 10.0, clock: Callable[[], float] = time.monotonic):
@@ -91,7 +91,7 @@ class Bar(Silent):
 
 
 def progress(steps: int, epoch: int) -> Silent:
-    """A bar where standard output is a terminal, else lines."""
+    """A bar if standard output is a terminal, else lines."""
     console = Console()
     return Bar(steps, epoch, console) if console.is_terminal else Lines(steps, epoch)
 

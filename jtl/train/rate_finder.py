@@ -1,4 +1,4 @@
-"""The learning-rate range test: a short run whose rate rises, and what its loss says."""
+"""The learning-rate range test: a short run with a rising rate, and the rates that its loss suggests."""
 
 import math
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from jtl.typing import Key, Mask
 
 SMOOTHING = 0.9
 DIVERGED = 4.0
-"""The test ends where the smoothed loss is so many times its lowest value."""
+"""The test ends when the smoothed loss is more than this many times its lowest value."""
 
 
 class Rates(NamedTuple):
     """The result of `lr_find`.
 
     Args:
-      rates: of each step, rising.
-      losses: of each step, before it was taken.
-      smoothed: their exponential mean, without the bias of its start.
-      steepest: the rate at which the smoothed loss falls fastest over the logarithm of the rate; None where it never
+      rates: the rate of each step, rising.
+      losses: the loss of each step, before its update.
+      smoothed: the exponential mean of the losses, corrected for the bias of its start.
+      steepest: the rate at which the smoothed loss falls fastest over the logarithm of the rate; None if it never
         falls.
-      tenth: a tenth of the rate of the lowest smoothed loss; None where that is the first one.
+      tenth: a tenth of the rate of the lowest smoothed loss; None if that is the first one.
     """
 
     rates: np.ndarray
@@ -52,20 +52,20 @@ def lr_find(
 ) -> Rates:
     """Takes steps whose rate rises from `low` to `high`, `η_t = low (high / low)^(t / (steps − 1))`.
 
-    It ends early where the loss is not finite, or its mean has grown to `DIVERGED` times its lowest. The mean of the
-    losses is `m_t = β m_{t−1} + (1 − β) ℓ_t` over `1 − β^{t+1}`, with β = 0.9. The variables stay as they are.
+    It ends early if the loss is not finite, or its mean exceeds `DIVERGED` times its lowest value. The mean of the
+    losses is `m_t / (1 − β^{t+1})` with `m_t = β m_{t−1} + (1 − β) ℓ_t` and β = 0.9. The variables stay as they are.
 
     Args:
-      objective: as of `jtl.make_step`.
-      variables: where to start.
+      objective: as in `jtl.make_step`.
+      variables: the start of the run.
       data: batches `data[0]`, `data[1]` ..., of one shape.
-      key: of the run.
-      optimizer: from a schedule to an optax optimizer.
-      trainable: what is trained; None for all.
+      key: the key of the run.
+      optimizer: a function from a schedule to an optax optimizer.
+      trainable: the parameters to train; None for all.
       low: the first rate.
       high: the last rate.
-      steps: at most.
-      clip: as of `jtl.make_step`.
+      steps: the largest number of steps.
+      clip: as in `jtl.make_step`.
 
     Raises:
       ValueError: for rates that do not rise, fewer than 2 steps, or a first loss that is not finite.

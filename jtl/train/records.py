@@ -16,19 +16,19 @@ class Record(Protocol):
     """The interface of a record, to which `fit` writes metrics in process 0 only."""
 
     def start(self, step: int) -> None:
-        """Before the first step; `step` steps were taken before, by a run that this one goes on with."""
+        """Called before the first step; `step` steps were taken before, by a run that this one resumes."""
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """The metrics of a step; split is "train" or "validation"."""
+        """Called with the metrics of a step; `split` is "train" or "validation"."""
 
     def close(self) -> None:
-        """After the last step, also where the run fails."""
+        """Called after the last step, even if the run fails."""
 
 
 class JsonLines:
-    """One JSON object a line: `{"step": 3, "split": "train", "loss": 0.5}`.
+    """One JSON object per line: `{"step": 3, "split": "train", "loss": 0.5}`.
 
-    A resumed run drops what the killed run wrote after the checkpoint, so each step is recorded once.
+    A resumed run drops the lines that the killed run wrote after the checkpoint, so each step is recorded once.
 
     Example:
       >>> import tempfile, jtl
@@ -40,7 +40,7 @@ class JsonLines:
         self._file: Any = None
 
     def start(self, step: int) -> None:
-        """Opens the file behind the rows up to this step."""
+        """Opens the file to append after the rows up to this step; later rows are dropped."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_json_lines(self.path) if row["step"] <= step] if self.path.exists() else []
         with _named(self.path):
@@ -51,7 +51,7 @@ class JsonLines:
         """Writes one line.
 
         Raises:
-          OSError: it cannot be written, as on a full disk; the file is named.
+          OSError: if it cannot be written, as on a full disk; the file is named.
         """
         with _named(self.path):
             self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
@@ -65,7 +65,7 @@ class JsonLines:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Names the file in the error of a write: the system says "No space left on device" alone."""
+    """Names the file in the error of a write: the system says only "No space left on device"."""
     try:
         yield
     except OSError as error:
@@ -76,7 +76,7 @@ class TensorBoard:
     """TensorBoard event files, through tensorboardX; tags are `train/loss`, `validation/accuracy`.
 
     Raises:
-      NotInstalled: a ModuleNotFoundError, without tensorboardX, naming the extra that brings it.
+      NotInstalled: a ModuleNotFoundError, if tensorboardX is missing, naming the extra that installs it.
 
     Example:
       >>> import tempfile, jtl
@@ -92,7 +92,7 @@ class TensorBoard:
         self._make, self.directory, self._writer = SummaryWriter, local(directory, "directory"), None
 
     def start(self, step: int) -> None:
-        """Starts an event file; what an earlier run wrote after this step is hidden."""
+        """Starts an event file; events that an earlier run wrote after this step are hidden."""
         self._writer = self._make(str(self.directory), purge_step=step + 1)
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
@@ -108,10 +108,10 @@ class TensorBoard:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    r"""The rows of a `JsonLines` file; a last line that a killed process left half written is passed over.
+    r"""The rows of a `JsonLines` file; a last line that a killed process left half written is skipped.
 
     Raises:
-      ValueError: for any other line that is not JSON, by its number.
+      ValueError: for any other line that is not JSON, with its number.
 
     Example:
       >>> import pathlib, tempfile, jtl

@@ -10,12 +10,13 @@ from jtl.train.state import State, copied
 
 
 class Refresh(NamedTuple):
-    """A function of the state that runs between steps: new pseudo-labels, an optimizer that starts again.
+    """A function of the state that runs between steps, such as for new pseudo-labels, or a restart of an optimizer.
 
     Args:
       run: `run(state) -> state`, of the same shapes and types; a function of the state alone, so that a resumed run
         ends with the same bits. It may compile programs of its own.
-      every: it runs before step 0 and after each `every` steps. A run that is resumed there runs it too.
+      every: the period in steps: `run` is called before step 0 and after every `every` steps, also when a run resumes
+        at such a step.
 
     Example:
       >>> import jtl
@@ -27,7 +28,7 @@ class Refresh(NamedTuple):
 
 
 def refreshed(refresh: Refresh, state: State) -> State:
-    """The state of a refresh, in buffers of its own where the step expects them."""
+    """The state after a refresh, in buffers of its own with the shardings that the step expects."""
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
     with jax.transfer_guard("allow"):
         found = refresh.run(state)

@@ -1,4 +1,4 @@
-"""The averages that a schedule-free optimizer is evaluated at, as the moving averages of a state."""
+"""The averaged parameters at which a schedule-free run is evaluated, as the moving averages of a state."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ def schedule_free_averages(opt: Any, params: Params) -> Params:
     """`x = (y − (1 − β₁) z) / β₁` of the parameters y that `optax.contrib.schedule_free` trains, in float32 at least.
 
     Args:
-      opt: the optimizers' state, in which schedule-free ones may stand at any depth.
-      params: y, and what other optimizers train.
+      opt: the state of the optimizers; states of schedule-free optimizers may be nested at any depth.
+      params: y, and the parameters of other optimizers.
 
     Returns:
-      x of the parameters that schedule-free optimizers own: an empty dict where there are none. Before the first
-      update it is y to the bit.
+      x for the parameters that schedule-free optimizers own; an empty dict if there are none. Before the first update x
+      is bit-equal to y.
 
     Example:
       >>> import jax.numpy as jnp, optax

@@ -18,9 +18,9 @@ class State(NamedTuple):
       params: one nested dict of all parameters, trained and frozen.
       stats: running statistics and whatever else changes without a gradient.
       opt: one optimizer state per group of parameters, for its trainable leaves alone.
-      key: the root key; keys of a step are folded from it, it never changes.
-      ema: moving averages of the trainable leaves, or those of a schedule-free optimizer, float32 also of bfloat16
-        ones, or an empty dict.
+      key: the root key; the keys of a step are folded from it, and it never changes.
+      ema: moving averages of the trainable leaves, or the averages of a schedule-free optimizer, in float32 even for
+        bfloat16 leaves; an empty dict if the run keeps none.
     """
 
     step: Any
@@ -32,13 +32,13 @@ class State(NamedTuple):
 
 
 def copied(tree: Any) -> Any:
-    """Every leaf in a buffer of its own: a donated state must not take its caller's arrays with it."""
+    """Copies every leaf to a buffer of its own: donating a state must not delete its caller's arrays."""
 
     def copy(leaf):
         if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = jnp.array(jax.random.key_data(leaf), copy=True)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        return jnp.array(leaf, jnp.result_type(leaf), copy=True)  # a weak type would compile the second step anew
+        return jnp.array(leaf, jnp.result_type(leaf), copy=True)  # a weak type would make the second step compile again
 
     return jax.tree.map(copy, tree)
 
@@ -59,9 +59,9 @@ def unshared(state: State) -> State:
 
 
 def averaged(state: State) -> Params:
-    """The parameters with their moving averages, rounded to their types, in place, where the run keeps any.
+    """The parameters, replaced by their moving averages if the run keeps any, rounded to their types.
 
-    `jtl.Variables(jtl.averaged(state), state.stats)` is what `Validation` judges.
+    `Validation` evaluates `jtl.Variables(jtl.averaged(state), state.stats)`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -76,7 +76,7 @@ def averaged(state: State) -> Params:
 
 
 def with_averages(params: Params, averages: Params) -> Params:
-    """Parameters with moving averages of some of them, rounded to their types, in place."""
+    """Parameters of which some are replaced by their moving averages, rounded to their types."""
     leaves = flatten(params)
     return unflatten({**leaves, **{path: a.astype(leaves[path].dtype) for path, a in flatten(averages).items()}})
 
@@ -84,7 +84,7 @@ def with_averages(params: Params, averages: Params) -> Params:
 def variables(state: State) -> Variables:
     """The state's parameters and statistics, as models take them.
 
-    With `make_step(..., ema=...)` these are the last parameters. `Validation` judges their moving averages:
+    With `make_step(..., ema=...)` these are the last parameters. `Validation` evaluates their moving averages:
     `jtl.Variables(jtl.averaged(state), state.stats)`.
 
     Example:
@@ -100,9 +100,9 @@ def variables(state: State) -> Variables:
 
 
 def infinite(state: State) -> list[str]:
-    """The paths of the arrays of a state that hold NaN or infinity: parameters first, as `head/out/kernel`.
+    """The paths of the arrays of a state that hold NaN or infinity: parameters first, such as `head/out/kernel`.
 
-    Statistics stand under `stats/`, the optimizer's state under `opt/` and moving averages under `ema/`.
+    Statistics are under `stats/`, the optimizer's state under `opt/` and moving averages under `ema/`.
     """
     found = jax.device_get(_finite(state))
     bad = [path for path, finite in found.items() if not finite]

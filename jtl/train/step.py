@@ -1,4 +1,4 @@
-"""The one train step: any objective, any optimizer, any part of the parameters."""
+"""The one train step: for any objective, any optimizer and any part of the parameters."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -36,9 +36,9 @@ class Step:
       init: `init(variables, key) -> State`; copies its arguments, so that donating the state leaves them alive.
       phases: the first step of each phase, and its `update(state, batch) -> (state, metrics)`. Metrics are over the
         global batch; their names are those of the phase.
-      masks: which parameters each group's optimizer owns.
-      classes: the names of the classes that labels mean, of each objective that knows them; `jtl.fit` refuses data
-        whose labels mean others.
+      masks: the mask of the parameters that each group's optimizer owns.
+      classes: the class names of each objective that knows them, in the order of the labels; `jtl.fit` refuses data
+        whose labels mean other classes.
     """
 
     init: Callable[[Variables, Key], State]
@@ -47,7 +47,7 @@ class Step:
     classes: tuple[tuple[str, ...], ...] = ()
 
     def at(self, step: int) -> Update:
-        """The update of the phase that a step belongs to; the host chooses, so each phase is a program of its own."""
+        """The update of the phase that a step belongs to; the host chooses it, so each phase is a separate program."""
         return next(update for start, update in reversed(self.phases) if step >= start)
 
     @property
@@ -55,7 +55,7 @@ class Step:
         """The only phase's update.
 
         Raises:
-          ValueError: where there are several phases.
+          ValueError: if there are several phases.
         """
         if len(self.phases) > 1:
             starts = [start for start, _ in self.phases]
@@ -86,36 +86,37 @@ def make_step(
     """Makes the train step of an objective, or of several that take turns.
 
     Only the trainable leaves are differentiated and only they have optimizer state: frozen leaves come out
-    bit-unchanged and their gradient is never computed, and a module of which no parameter is trained runs as in
-    evaluation, so that its running statistics stay too. Turns run in order inside one program, each on the parameters
-    that the one before left (alternating adversarial training). After the last turn each objective's `commit` is
-    called once, on parameters of full precision.
+    bit-unchanged and their gradient is never computed. A module of which no parameter is trained runs in evaluation
+    mode, so that its running statistics stay too. Turns run in order inside one program, each on the parameters that
+    the previous one left (alternating adversarial training). After the last turn each objective's `commit` is called
+    once, on parameters of full precision.
 
     The loss is `Σ_terms Σ_i total_i / Σ_i count_i` over microbatches and devices i: sums over counts, so
     neither microbatches nor masks nor the number of devices change it.
 
     Args:
-      objective: one, `Turn`s, or `Phase`s of them. A sequence of objectives takes turns, each with its own optimizer.
-      tx: an optimizer, or one for each group of parameters. Those that want `value`, `grad`, `value_fn` or `grad_fn`,
-        as `optax.lbfgs` and `optax.contrib.sam(..., opaque_mode=True)` do, are given them. These functions take the
-        same batch and key; they leave statistics alone, and a function of float32 parameters casts them to `dtype`.
-      trainable: the parameters of each optimizer (`select(...)`), disjoint; None: of the only one, all.
+      objective: an objective, `Turn`s, or `Phase`s of them. The objectives of a sequence take turns, each with its own
+        optimizer.
+      tx: an optimizer, or one for each group of parameters. Optimizers that take `value`, `grad`, `value_fn` or
+        `grad_fn`, such as `optax.lbfgs` and `optax.contrib.sam(..., opaque_mode=True)`, are given them. These functions
+        use the same batch and key, do not change statistics, and cast float32 parameters to `dtype`.
+      trainable: disjoint masks of the parameters of each optimizer (`select(...)`); None for all, with one optimizer.
       microbatch: the number of parts into which a batch is split, to save memory. Batch statistics are then
         those of each part, and running statistics move once per part.
-      dtype: compute in this dtype (`jnp.bfloat16`): parameters are cast on the way in, they and their gradients
-        stay float32, and so does everything that `jtl.losses` computes.
-      clip: a turn's gradient is clipped to this global norm; the norm before clipping is in the metrics.
-      ema: decay of a moving average of the trainable leaves, in [0, 1). None: of a schedule-free optimizer
-        (`optax.contrib.schedule_free`) the averages x that it is to be evaluated at; of others there is none.
-      frozen: "evaluation", or "training" where frozen modules are to run as in training: BatchNorm then normalises by
-        the batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen.
-        It has no effect on objectives over tasks (`jtl.meta`), which adapt again after training: see there.
+      dtype: the dtype to compute in (`jnp.bfloat16`): parameters are cast to it in the forward pass; they and their
+        gradients stay float32, and so does everything that `jtl.losses` computes.
+      clip: the global norm to which each turn's gradient is clipped; the norm before clipping is in the metrics.
+      ema: decay of a moving average of the trainable leaves, in [0, 1). None for no average, except that for a
+        schedule-free optimizer (`optax.contrib.schedule_free`) the state keeps the averages x at which it is evaluated.
+      frozen: "evaluation", or "training" if frozen modules should run as in training: BatchNorm then normalises by the
+        batch and its running statistics move, and dropout is on. Parameters that another phase trains are frozen. It
+        has no effect on objectives over tasks (`jtl.meta`), which adapt again after training: see there.
 
     Raises:
-      ValueError: for counts of objectives, optimizers and masks that differ, numbers out of range, or a dtype that is
+      ValueError: for different numbers of objectives, optimizers and masks, numbers out of range, or a dtype that is
         not floating or needs `jax_enable_x64`; at `init`, for masks that overlap, masks of which none selects a
         parameter, or variables without parameters.
-      TypeError: for what is no objective, no optimizer, no mask or no number.
+      TypeError: for an argument that is not an objective, optimizer, mask or number.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -133,7 +134,7 @@ def make_step(
 
     def init(variables: Any, key: Any) -> State:
         _check(variables, key)
-        # Without the empty parts, which do not come back from `merge`: every step gives the tree that it got.
+        # Without empty dicts, which `merge` drops: every step must return the tree that it was given.
         params, stats, key = copied((unflatten(flatten(variables.params)), variables.stats, key))
         if not owners(params, masks):
             raise ValueError(
@@ -233,7 +234,7 @@ def _wanted(tx: optax.GradientTransformation, value: Any, grad: Any, again: Call
     value_at = differentiable(again)
 
     def value_fn(part: Any, grad_fn: Any = None) -> Any:
-        del grad_fn  # a line search hands on what it does not take itself
+        del grad_fn  # a line search passes on arguments that it does not take itself
         return value_at(part)
 
     extra = {"value": value, "grad": grad, "value_fn": value_fn, "grad_fn": lambda part, turn=None: again(part)[1]}
@@ -263,7 +264,7 @@ def _committed(objective: Any, stats: Any, params: Params) -> Any:
 
 
 def _clipped(grads: Any, limit: float) -> tuple[Any, Any]:
-    """The gradient clipped to the norm `limit`, and its norm before."""
+    """The gradient clipped to the norm `limit`, and its norm before clipping."""
     wide = upcast(grads)  # float16 does not hold the square of 256
     norm = optax.tree.norm(wide)
     factor = limit / jnp.maximum(norm, limit)

@@ -16,20 +16,21 @@ from jtl.typing import Key
 def relative_gradients(
     objective: Objective | Callable, variables: Variables, batches: Iterable[Any], parts: Sequence[str], key: Key
 ) -> dict[str, float]:
-    """`mean_batches ‖g‖/‖w‖` of each part of the parameters, the part of the largest first.
+    """`mean_batches ‖g‖/‖w‖` of each part of the parameters, the largest first.
 
-    Train the first one or few: `trainable=select(*list(found)[:2], "head/.*")`.
+    Train the first part or the first few: `trainable=select(*list(found)[:2], "head/.*")`.
 
     Args:
-      objective: as of `finetune`.
+      objective: an objective, such as `finetune(net)`.
       variables: the start of the training, with a head that fits the task.
-      batches: labelled ones of the training data.
-      parts: patterns, as `["backbone/stem/.*", "backbone/stage1/.*"]`; a parameter belongs to the first that matches,
-        others are left out.
-      key: of the objective.
+      batches: labelled batches of the training data.
+      parts: patterns, such as `["backbone/stem/.*", "backbone/stage1/.*"]`; a parameter belongs to the first that
+        matches, and parameters without a match are left out.
+      key: the key of the objective.
 
     Raises:
-      ValueError: for no batch or part, a pattern that matches nothing, or a part whose parameters are all 0.
+      ValueError: if there is no batch or part, for a pattern that matches nothing, or a part whose parameters are all
+        0.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

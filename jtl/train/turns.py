@@ -16,13 +16,13 @@ class Turn:
     """An objective, and the groups of parameters that it moves.
 
     Args:
-      objective: what is minimised; a bare loss function is one.
+      objective: the objective to minimise; a bare loss function is one too.
       by: the groups, by the place of their optimizers in the `tx` of `make_step`. Only these are differentiated.
-      repeat: how often in a row, on the same batch, in a scan.
-      name: goes before its metrics, as `name/loss`; empty for the turn's number.
+      repeat: how many times in a row the turn is taken, on the same batch, in a scan.
+      name: the prefix of its metrics, as in `name/loss`; if empty, the turn's number.
 
     Raises:
-      ValueError: for no groups, a group that is there twice, or a repeat below 1.
+      ValueError: for no groups, a group that is listed twice, or `repeat` below 1.
 
     Example:
       >>> import jtl
@@ -47,12 +47,12 @@ class Turn:
 class Phase:
     """Turns that are taken from a step on, until the next phase begins.
 
-    All phases of a run share one `State`. What a phase does not train keeps its bits, and the optimizer state of a
-    group that was never trained is as it was initialised.
+    All phases of a run share one `State`. Parameters that a phase does not train keep their bits, and the optimizer
+    state of a group that was never trained is as it was initialised.
 
     Args:
       start: the first step of the phase, counted from 0.
-      turns: as the first argument of `make_step`.
+      turns: like the first argument of `make_step`.
 
     Raises:
       ValueError: for a negative start.
@@ -77,10 +77,10 @@ def as_phases(given: Any, groups: int) -> tuple[tuple[int, tuple[Turn, ...]], ..
 
     Args:
       given: an objective, a turn, a sequence of them, or a sequence of phases.
-      groups: how many optimizers there are.
+      groups: the number of optimizers.
 
     Raises:
-      ValueError: for phases that are out of order or do not start at 0, or turns of groups that are not there.
+      ValueError: for phases that are out of order or do not start at 0, or turns of groups that do not exist.
     """
     listed = _listed(given)
     if not any(isinstance(one, Phase) for one in listed):
@@ -94,7 +94,7 @@ def as_phases(given: Any, groups: int) -> tuple[tuple[int, tuple[Turn, ...]], ..
 
 
 def _listed(given: Any) -> tuple:
-    """One item or several as a list; an objective, like an optimizer, is itself a tuple."""
+    """One item or several as a tuple; objectives and optimizers are tuples themselves, and count as one item."""
     several = isinstance(given, list | tuple) and not isinstance(given, Objective | optax.GradientTransformation)
     return tuple(given) if several else (given,)
 
@@ -119,13 +119,13 @@ def groups_of(tx: Any, trainable: Any) -> tuple[tuple[optax.GradientTransformati
     """One optimizer and one mask per group.
 
     Raises:
-      ValueError: for numbers of masks and optimizers that differ.
-      TypeError: for what is no optimizer or no mask.
+      ValueError: for different numbers of masks and optimizers.
+      TypeError: for a value that is not an optimizer or not a mask.
     """
     txs = _listed(tx)
     for one in txs:
         if not isinstance(one, optax.GradientTransformation):
-            wrapper = hasattr(one, "gradient_transformation")  # as optax.MultiSteps
+            wrapper = hasattr(one, "gradient_transformation")  # such as optax.MultiSteps
             right = "its .gradient_transformation()" if wrapper else "one of optax, as optax.adam(1e-3)"
             raise TypeError(f"tx={one!r} is no optimizer: give {right}")
     masks = (select(".*"),) if trainable is None else _listed(trainable)
@@ -144,7 +144,7 @@ def owners(params: Params, masks: Sequence[Mask]) -> dict[str, int]:
     """The group that owns each trainable parameter, by path.
 
     Raises:
-      ValueError: for a parameter that two groups own, by its path.
+      ValueError: for a parameter that two groups own, with its path.
     """
     found: dict[str, int] = {}
     for i, mask in enumerate(masks):

@@ -19,12 +19,12 @@ class Network(NamedTuple):
     """A recipe's network, for `jtl describe` and `jtl predict`.
 
     Args:
-      variables: of fresh weights.
-      net: from images or texts to logits.
-      trainable: which parameters the run's last stage trains.
-      learning_rate: its rate, or a table of them.
-      classes: their names; empty where the classes are new in every task.
-      read: from a file, or a text where `texts` says so, to one input of the network.
+      variables: the variables with fresh weights.
+      net: the network from images or texts to logits.
+      trainable: the parameters that the run's last stage trains.
+      learning_rate: the rate of that stage, or a table of rates.
+      classes: the names of the classes; empty if the classes are new in every task.
+      read: a function from a file, or from a text if `texts`, to one input of the network.
       texts: whether `read` takes texts.
     """
 
@@ -38,15 +38,15 @@ class Network(NamedTuple):
 
 
 class Recipe(Protocol):
-    """What `jtl` asks of a recipe: a frozen dataclass with these methods. All its fields have defaults."""
+    """What `jtl` needs from a recipe: a frozen dataclass with these methods. All its fields have defaults."""
 
     @property
     def out(self) -> Path:
-        """The folder of the run's files; checkpoints lie in `checkpoints`."""
+        """The folder of the run's files; checkpoints are in its folder `checkpoints`."""
         ...
 
     def train(self) -> dict[str, Any]:
-        """Runs the recipe and returns its results, numbers by name; `failed` lists the claims that did not hold."""
+        """Runs the recipe and returns its results as numbers by name; `failed` lists the claims that did not hold."""
         ...
 
     def network(self) -> Network:
@@ -62,7 +62,7 @@ def data_root(given: Path | None) -> Path:
     """The folder of real data: as given, else the environment's `JTL_DATA`.
 
     Raises:
-      FileNotFoundError: where neither names a folder.
+      FileNotFoundError: if neither names a folder.
     """
     named = given if given is not None else os.environ.get("JTL_DATA")
     if named is None:
@@ -77,7 +77,7 @@ def find(given: Path | None, name: str) -> Path:
     """One file of the data folder.
 
     Raises:
-      FileNotFoundError: naming the file and what is there instead.
+      FileNotFoundError: naming the missing file and what is there instead.
     """
     root = data_root(given)
     if not (root / name).exists():
@@ -87,16 +87,16 @@ def find(given: Path | None, name: str) -> Path:
 
 
 def stored(given: Path | None, name: str, *keys: str) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file of the data folder, which is closed again; without keys, all."""
+    """Reads arrays from an .npz file of the data folder; without keys, all of them."""
     with np.load(find(given, name)) as file:
         return {key: file[key] for key in keys or file.files}
 
 
 def positive(**numbers: float) -> None:
-    """Refuses a number of a recipe that is not above zero, or infinite.
+    """Refuses a number of a recipe that is infinite or not above zero.
 
     Raises:
-      ValueError: naming it and its value.
+      ValueError: naming the number and its value.
     """
     for name, value in numbers.items():
         if not 0 < value < float("inf"):
@@ -104,24 +104,24 @@ def positive(**numbers: float) -> None:
 
 
 def seeded(seed: int) -> None:
-    """Refuses a seed below zero, which is none for NumPy.
+    """Refuses a seed below zero, which NumPy does not take.
 
     Raises:
-      ValueError: naming it.
+      ValueError: naming the seed.
     """
     if seed < 0:
         raise ValueError(f"seed={seed}: must be 0 or more")
 
 
 def command(name: str, recipe: Any) -> str:
-    """The command that makes this run again: the recipe's name, and what differs from its defaults.
+    """The command that repeats this run: the recipe's name, and the options that differ from its defaults.
 
     Args:
-      name: of a recipe of jtl, or the path of its file.
+      name: the name of a recipe of jtl, or the path of a recipe's file.
       recipe: a frozen dataclass whose fields all have defaults.
 
     Raises:
-      ValueError: for a changed field that no option can set, as a network.
+      ValueError: for a changed field that no option can set, such as a network.
     """
     return shlex.join(["jtl", "train", name, *_changed(recipe, type(recipe)(), "")])
 

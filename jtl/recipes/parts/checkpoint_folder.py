@@ -13,11 +13,11 @@ def check_own(folder: Path, name: str) -> bool:
     """Whether a folder holds checkpoints of this recipe, which a new run may replace.
 
     Args:
-      folder: need not exist.
-      name: of the recipe.
+      folder: the folder, which need not exist.
+      name: the name of the recipe.
 
     Raises:
-      FileExistsError: it holds those of another run.
+      FileExistsError: if it holds checkpoints of another run.
     """
     saved = Checkpoints(folder)
     for step in saved.steps():
@@ -29,10 +29,10 @@ def check_own(folder: Path, name: str) -> bool:
 
 
 def replace_checkpoint(folder: Path, state: Any, recipe: str) -> None:
-    """Saves a state as the folder's only checkpoint; the ones before go once it is written.
+    """Saves a state as the folder's only checkpoint; earlier ones are removed once it is written.
 
     Raises:
-      FileExistsError: as of `check_own`.
+      FileExistsError: as in `check_own`.
     """
     check_own(folder, shlex.split(recipe)[2])
     stale = [path.name for path in folder.glob("*_*") if path.name.startswith(("step_", "frozen_"))]

@@ -12,11 +12,11 @@ class Comparison(NamedTuple):
     """The accuracies of several ways to one end.
 
     Args:
-      title: what was tried.
+      title: the experiment in words.
       pairs: baseline -> the names that are claimed to beat it.
       accuracy: name -> [seeds], in [0, 1].
       curves: name -> training losses [seeds, steps].
-      others: as `pairs`, of names whose gain is told and not claimed: further baselines, which may be the better.
+      others: like `pairs`, for names whose gain is reported but not claimed: further baselines, which may be better.
     """
 
     title: str
@@ -26,12 +26,12 @@ class Comparison(NamedTuple):
     others: dict[str, tuple[str, ...]] = {}
 
     def over(self) -> dict[str, str]:
-        """The baseline of every name whose gain is told."""
+        """The baseline of every name whose gain is reported."""
         return {name: base for told in (self.pairs, self.others) for base, names in told.items() for name in names}
 
 
 class Gain(NamedTuple):
-    """A mean over seeds and the half width of its 95 % interval, in points; infinite where one seed was run."""
+    """A mean over seeds and the half width of its 95 % interval, in points; infinite if only one seed was run."""
 
     mean: float
     half: float
@@ -42,7 +42,7 @@ class Gain(NamedTuple):
         return self.mean - self.half > 0
 
     def text(self) -> str:
-        """As `+16.0 ± 3.1`; a gain whose interval includes zero says so."""
+        """The gain as text, `+16.0 ± 3.1`, or `not shown: ...` if the interval includes zero."""
         interval = f"{self.mean:+.1f} ± {self.half:.1f}" if np.isfinite(self.half) else f"{self.mean:+.1f}, one seed"
         return interval if self.shown else f"not shown: {interval}"
 
@@ -58,7 +58,7 @@ def interval(values: Any) -> Gain:
 
 
 def gains(comparison: Comparison) -> dict[str, Gain]:
-    """The paired gain of every way that has a baseline: seed by seed over it."""
+    """The paired gain, seed by seed, of every way that has a baseline."""
     accuracy = comparison.accuracy
     return {
         name: interval(np.asarray(accuracy[name]) - np.asarray(accuracy[base]))
@@ -83,7 +83,7 @@ def table(comparisons: Sequence[Comparison], seeds: int) -> Table:
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """The largest claimed gain whose interval lies above zero, in one line; empty where there is none."""
+    """The largest claimed gain whose interval lies above zero, in one line; empty if there is none."""
     found = [
         (gains(one)[name], name, base, one.title)
         for one in comparisons
@@ -98,7 +98,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
 
 
 def failures(comparisons: Sequence[Comparison]) -> list[str]:
-    """The claims that do not hold, in words: ways whose gain's interval does not lie above zero."""
+    """The claims that do not hold, in words: ways whose gain has an interval that is not above zero."""
     return [
         f"{comparison.title}: the gain of {name} over {base} is {gains(comparison)[name].text()}"
         for comparison in comparisons

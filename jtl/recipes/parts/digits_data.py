@@ -15,10 +15,10 @@ SIDE = 8
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """Images [1797, 8, 8, 1] in [0, 1], ink bright, and labels [1797]; the writers follow one another.
+    """Images [1797, 8, 8, 1] in [0, 1], with bright ink, and labels [1797]; rows are ordered by writer.
 
     Raises:
-      NotInstalled: a ModuleNotFoundError, without scikit-learn, naming the extra that brings it.
+      NotInstalled: a ModuleNotFoundError, if scikit-learn is missing, naming the extra that installs it.
     """
     try:
         from sklearn.datasets import load_digits
@@ -35,31 +35,31 @@ def support(y: np.ndarray, classes: range, shot: int, seed: int) -> np.ndarray:
 
 
 def by_class(x: np.ndarray, y: np.ndarray, classes: range) -> np.ndarray:
-    """The examples class by class, [classes, per_class, ...]: as many of each as the rarest has."""
+    """The examples class by class, [classes, per_class, ...]: as many of each class as the rarest class has."""
     rows = [np.flatnonzero(y == c) for c in classes]
     fewest = min(map(len, rows))
     return np.stack([x[r[:fewest]] for r in rows])
 
 
 def ink(key: Key, x: Any) -> Any:
-    """Images in [0, 1] as [-1, 1], the ink of each bright or dark by a coin."""
+    """Maps images from [0, 1] to [-1, 1], the ink of each bright or dark at random."""
     side = jax.random.rademacher(key, (len(x), 1, 1, 1), jnp.float32)
     return side * (2 * x - 1)
 
 
 def noisy(key: Key, x: Any, std: float) -> Any:
-    """Images in [0, 1] as [-1, 1], each pixel with Gaussian noise of deviation `std` before."""
+    """Maps images from [0, 1] to [-1, 1], after adding Gaussian noise of deviation `std` to each pixel."""
     return 2 * (x + std * jax.random.normal(key, x.shape)) - 1
 
 
 def read(path: Path) -> np.ndarray:
-    """An image file as a network's input [8, 8, 1] in [-1, 1]: grey, resized, ink bright."""
+    """Reads an image file as a network's input [8, 8, 1] in [-1, 1]: grey, resized, with bright ink."""
     image = pixels.resize(pixels.decode(path, "L"), (SIDE, SIDE)).astype(np.float32)
     return image / 127.5 - 1
 
 
 def write(image: Any, path: Path, scale: int = 16) -> Path:
-    """An image [8, 8, 1] as a PNG, black at -1 and white at 1, each pixel `scale` times as large."""
+    """Writes an image [8, 8, 1] as a PNG, black at -1 and white at 1, each pixel `scale` times as large."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)

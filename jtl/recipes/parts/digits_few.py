@@ -1,4 +1,4 @@
-"""Stage (c): MAML and a classifier, both of digits 0-6, against training from scratch, on digits 7, 8, 9."""
+"""Stage (c): MAML and a classifier, both trained on digits 0-6, against training from scratch, on digits 7, 8, 9."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,24 +33,24 @@ QUERY = 10
 
 @dataclass(frozen=True)
 class Few:
-    """Numbers of stage (c).
+    """Settings of stage (c).
 
     Args:
-      shots: labelled images of each class of a task, one row of the table each.
-      way: classes of a task; three are unseen.
-      tasks: of a meta-step.
-      steps: meta-steps, and steps of the classifier.
-      inner_lr: of the inner loop.
-      inner_steps: in training.
-      test_steps: inner steps in the test.
-      learning_rate: of the meta-step.
-      batch: images of a step of the classifier.
-      classifier_lr: peak of its cosine schedule.
-      scratch_lr: of training from scratch by Adam, the best of 1e-3, 3e-3, 1e-2, and of a new head on the classifier,
-        where 1e-2 and 3e-2 are within a point.
-      scratch_steps: of these, many more than MAML takes.
-      test_tasks: tasks of unseen digits per seed.
-      optimizer: from a rate to an optax optimizer.
+      shots: numbers of labelled images of each class of a task, one row of the table for each.
+      way: the number of classes of a task; only three digits are unseen.
+      tasks: the number of tasks in a meta-step.
+      steps: the number of meta-steps, and of steps of the classifier.
+      inner_lr: the learning rate of the inner loop.
+      inner_steps: the number of inner steps in training.
+      test_steps: the number of inner steps in the test.
+      learning_rate: the learning rate of the meta-step.
+      batch: the number of images in a step of the classifier.
+      classifier_lr: the peak of the classifier's cosine schedule.
+      scratch_lr: the rate of training from scratch by Adam, the best of 1e-3, 3e-3, 1e-2, and of a new head on the
+        classifier, for which 1e-2 and 3e-2 are within a point.
+      scratch_steps: the number of steps of these two, many more than MAML takes.
+      test_tasks: the number of tasks of unseen digits per seed.
+      optimizer: a function from a rate to an optax optimizer.
     """
 
     shots: tuple[int, ...] = (1, 5)
@@ -83,11 +83,11 @@ class Few:
 def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> Comparison:
     """One meta-training per number of shots, and one classifier; all ways get the same test tasks and the same network.
 
-    Of the classifier the body is kept, and a new head learns from a task's few images.
+    The body of the classifier is kept, and a new head learns from a task's few images.
 
-    In every task each image is bright ink on dark or dark on bright, by a coin: pixels alone mislead, and that
-    a digit is the same in both is something to learn on other digits. Digits 0-6 upright, turned by ±90° and
-    mirrored are 42 classes to draw tasks from, and for the classifier to tell apart (a 6 turned by 180° would be a 9).
+    In every task the ink of each image is at random bright on dark or dark on bright: pixels alone mislead, and that a
+    digit is the same in both can be learned from other digits. Digits 0-6 upright, turned by ±90° and mirrored are 42
+    classes to draw tasks from, and for the classifier to tell apart (a 6 turned by 180° would be a 9).
     """
     seen = digits_data.by_class(x, y, SEEN)
     seen = np.concatenate([np.rot90(way, k, (2, 3)) for way in (seen, seen[:, :, :, ::-1]) for k in (0, 1, 3)])
@@ -129,7 +129,7 @@ def run(body: Model, options: Few, x: np.ndarray, y: np.ndarray, keys: Keys) -> 
 def _classifier(
     body: Model, options: Few, seen: np.ndarray, begin: Variables, keys: Keys
 ) -> tuple[Variables, dict[str, Any]]:
-    """Learns to tell the seen classes; its body, below the new head that every way begins with."""
+    """Trains a classifier of the seen classes; returns its body below every way's initial head, and metrics."""
     net = network(backbone=body, head=heads.linear(len(seen)))
     data = {"x": seen.reshape(-1, *seen.shape[2:]), "y": np.repeat(np.arange(len(seen)), seen.shape[1])}
     fresh = jax.vmap(lambda k: net.init(rng.stream(k, "few classifier"), data["x"][:1]))(keys)

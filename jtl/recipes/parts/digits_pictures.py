@@ -1,4 +1,4 @@
-"""The demo's pictures: what it saw and reached, and features before and after adaptation."""
+"""The demo's figures: test images and accuracies, and features before and after adaptation."""
 
 import textwrap
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ GREY, BLUE, PALE = "#9aa0a6", "#1f77b4", "#a6c8e0"
 
 
 def summary(stages: Sequence[Comparison], images: Any, labels: Any, path: Path) -> Path:
-    """Draws test images above one bar a way: mean accuracy over seeds with its 95 % interval.
+    """Draws test images above one bar per way: mean accuracy over seeds with its 95 % interval.
 
-    A bar is blue, and its paired gain above it, where the gain's interval lies above zero; baselines are grey.
+    If the interval of a paired gain is above zero, the bar is blue and has the gain above it; baselines are grey.
 
     Args:
-      stages: of the demo.
+      stages: the stages of the demo.
       images: [images, 8, 8, 1], of which the first of each class is drawn.
       labels: [images].
-      path: of the PNG.
+      path: the path of the PNG.
 
     Returns:
       The path.
@@ -57,13 +57,13 @@ def summary(stages: Sequence[Comparison], images: Any, labels: Any, path: Path) 
 
 
 def adaptation(seen: Seen, path: Path) -> Path:
-    """Draws features of test images before and after adaptation, upright and turned, by their first two directions.
+    """Draws features of upright and turned test images before and after adaptation, in their first two directions.
 
-    The directions are the principal ones of a panel's features; colours are the digits.
+    The directions are the principal components of a panel's features; colours are the digits.
 
     Args:
-      seen: of stage (b).
-      path: of the PNG.
+      seen: the features of stage (b).
+      path: the path of the PNG.
 
     Returns:
       The path.

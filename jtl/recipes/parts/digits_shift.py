@@ -28,15 +28,15 @@ from jtl.typing import Key
 
 @dataclass(frozen=True)
 class Shift:
-    """Numbers of stage (b).
+    """Settings of stage (b).
 
     Args:
-      degrees: by how much the target's digits are turned.
-      steps: of all runs; the last step's network is judged.
-      batch: images of each domain in a step.
-      learning_rate: of all runs.
-      weight: the largest λ of DANN's reversed gradient; that of MCC is its paper's, 1.
-      optimizer: from a rate to an optax optimizer.
+      degrees: the angle by which the target's digits are turned.
+      steps: the number of steps of each run; the last step's network is judged.
+      batch: the number of images of each domain in a step.
+      learning_rate: the learning rate of all runs.
+      weight: the largest λ of DANN's reversed gradient; MCC's is 1, as in its paper.
+      optimizer: a function from a rate to an optax optimizer.
     """
 
     degrees: float = 25.0
@@ -51,7 +51,7 @@ class Shift:
 
 
 class Seen(NamedTuple):
-    """The first seed's features of test images, upright and turned, and their labels: way -> [images, width]."""
+    """The first seed's features of test images, upright and turned, way -> [images, width], and their labels."""
 
     upright: dict[str, np.ndarray]
     turned: dict[str, np.ndarray]
@@ -61,9 +61,10 @@ class Seen(NamedTuple):
 def run(body: Model, options: Shift, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[Comparison, Seen]:
     """Source: the first half of the writers, labelled. Target: the next quarter turned, without labels.
 
-    All ways see the same batches of the source and take the same steps; DANN and MCC see the target too. Of these two
-    that one is shown whose mean class clustering on the target's training rows is higher, the score that was fixed on
-    other data. The last quarter, turned, is the test. No target label is used, not even to choose a step or a way.
+    All ways see the same batches of the source and take the same number of steps; DANN and MCC see the target too. Of
+    these two, the one with the higher mean class clustering on the target's training rows is shown; this score was
+    chosen on other data. The last quarter, turned, is the test. No target label is used, not even to choose a step or a
+    way.
     """
     half, last = len(x) // 2, 3 * len(x) // 4
     target = np.asarray(augment.rotate_by(x, np.full(len(x), options.degrees, np.float32)))

@@ -30,20 +30,20 @@ LAST = "backbone/stage[234]/.*|head/.*"
 
 @dataclass(frozen=True)
 class Transfer:
-    """Numbers of stage (a).
+    """Settings of stage (a).
 
     Args:
-      degrees: by how much the new images are turned.
-      shot: labelled new images of each digit.
-      noise: its standard deviation, black to white being 1.
-      pretrain_steps: on upright digits.
-      pretrain_batch: images of a pre-training step.
-      pretrain_lr: peak of its cosine schedule.
-      steps: with the few new images, in each way.
-      scratch_lr: of training from scratch; 3e-4 and 3e-3 get no further.
-      head_lr: of the head on frozen features.
-      tune_lr: of pre-trained layers.
-      optimizer: from a rate to an optax optimizer.
+      degrees: the angle by which the new images are turned.
+      shot: the number of labelled new images of each digit.
+      noise: the standard deviation of the noise, with 1 from black to white.
+      pretrain_steps: the number of steps on upright digits.
+      pretrain_batch: the number of images in a pre-training step.
+      pretrain_lr: the peak of the cosine schedule of pre-training.
+      steps: the number of steps with the few new images, in each way.
+      scratch_lr: the rate of training from scratch; 3e-4 and 3e-3 are no better.
+      head_lr: the rate of the head on frozen features.
+      tune_lr: the rate of pre-trained layers.
+      optimizer: a function from a rate to an optax optimizer.
     """
 
     degrees: float = 25.0
@@ -112,18 +112,18 @@ def run(body: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys
 
 
 def views(options: Transfer, x: np.ndarray) -> np.ndarray:
-    """The images as learning and test see them: turned, each in one noise, once and for all."""
+    """The images for learning and test: turned, each with one fixed draw of noise."""
     turned = augment.rotate_by(x, np.full(len(x), options.degrees, np.float32))
     return np.asarray(digits_data.noisy(jax.random.key(0), turned, options.noise))
 
 
 def held_out(y: np.ndarray) -> np.ndarray:
-    """Which images test: those of the last quarter of the writers."""
+    """Which images are the test: those of the last quarter of the writers."""
     return np.arange(len(y)) >= 3 * len(y) // 4
 
 
 def pretrain(net: Model, options: Transfer, x: np.ndarray, y: np.ndarray, keys: Keys) -> tuple[dict, Variables]:
-    """Classifies upright digits in fresh noise."""
+    """Trains a classifier of upright digits with fresh noise in each step; returns its metrics and variables."""
     begin = jax.vmap(lambda k: net.init(rng.stream(k, "pretrain"), x[:1]))(keys)
     rate = optax.cosine_decay_schedule(options.pretrain_lr, options.pretrain_steps)
     step = make_step(finetune(net), options.optimizer(rate))

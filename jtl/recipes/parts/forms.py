@@ -25,9 +25,9 @@ class Plan(NamedTuple):
     """What a form minimises on batches `{"source": {"x", "y"}, "target": {"x"}}`.
 
     Args:
-      turns: as the first argument of `make_step`.
-      groups: which parameters each optimizer owns.
-      init: draws the parameters.
+      turns: like the first argument of `make_step`.
+      groups: the masks of the parameters that each optimizer owns.
+      init: a function that draws the parameters.
     """
 
     turns: Any
@@ -51,7 +51,7 @@ def joint(net: Model, steps: int, weight: float) -> Plan:
 def alternated(net: Model, steps: int, weight: float) -> Plan:
     """A critic and the network against it take turns; in the last quarter of the steps the head learns alone.
 
-    Both phases have one state. The second leaves the bits of the backbone, of its running statistics and of the critic.
+    Both phases share one state. The second does not change a bit of the backbone, its running statistics or the critic.
     """
     last = classifier_begins(steps)
     ramp = weight_schedule(last)
@@ -67,7 +67,7 @@ def classifier_begins(steps: int) -> int:
 
 
 def mapped(net: Model) -> Plan:
-    """ADDA: a critic, and an encoder of the target against it; the source's encoder and the classifier stay."""
+    """ADDA: a critic, and an encoder of the target against it; the source's encoder and the classifier are fixed."""
     critic, encoder = adda(net, heads.mlp(1, (128,)))
     return Plan([critic, encoder], (select("critic/.*"), select("backbone/.*")), critic.init)
 
@@ -85,11 +85,11 @@ def coral_classifier(
     Each domain is standardised by its own means and deviations, as the authors of CORAL do.
 
     Args:
-      source: features [rows, width].
+      source: features [rows, width] of the source.
       y: labels of the source.
-      target: features that the map and the target's moments are made from.
+      target: features of the target, from which the map and the target's moments are computed.
       others: name -> features of the target to classify.
-      classes: how many.
+      classes: the number of classes.
 
     Returns:
       name -> the standardised features and their logits.

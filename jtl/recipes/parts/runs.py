@@ -1,4 +1,4 @@
-"""One run of `fit` in a recipe: its numbers, its files, and the objectives around it."""
+"""One run of `fit` in a recipe: its settings and its files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from jtl.typing import Key, Mask
 
 
 def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """Adam on a warm-up and a cosine."""
+    """Adam with a warm-up and a cosine schedule."""
     return optax.adam(optim.warmup_cosine(learning_rate, steps))
 
 
@@ -33,11 +33,11 @@ class TrainRun:
     """One run of `fit`.
 
     Args:
-      steps: of training.
-      batch: rows of a step.
-      learning_rate: the peak.
-      every: steps between checkpoints.
-      optimizer: from (learning_rate, steps) to an optax optimizer.
+      steps: the number of training steps.
+      batch: the number of rows in a step.
+      learning_rate: the peak of the learning rate.
+      every: the number of steps between checkpoints.
+      optimizer: a function from (learning_rate, steps) to an optax optimizer.
     """
 
     steps: int
@@ -64,13 +64,13 @@ class TrainRun:
         """Trains from `variables`, or resumes from the checkpoints under `out`; plots its learning curve.
 
         Args:
-          objective: what to minimise; turns or phases too.
-          variables: where to start.
+          objective: the objective to minimise, or turns or phases.
+          variables: the variables at the start.
           data: a data set.
           out: the stage's folder; `checkpoints`, `metrics.jsonl` and `curve.png` go there.
           text: the command, kept with the checkpoints.
-          key: of the run.
-          trainable: which parameters learn; several for turns, each with an optimizer of its own.
+          key: the key of the run.
+          trainable: the parameters to train; several masks for turns, each with its own optimizer.
           validation: what to evaluate, and how often.
         """
         out = local(out, "out")

@@ -24,15 +24,15 @@ def train_seeds(
     """Trains one run per seed.
 
     Args:
-      step: from `make_step`.
-      variables: of all seeds, a leading axis of seeds on every leaf.
-      keys: one a seed, [seeds].
-      data: arrays, a leading axis of seeds on each; `tiled` puts it there.
-      batch: `batch(data, key) -> batch` of one seed, at the key of a step.
-      steps: how many.
+      step: the step from `make_step`.
+      variables: the variables of all seeds, with a leading axis of seeds on every leaf.
+      keys: one per seed, [seeds].
+      data: arrays with a leading axis of seeds, such as `tiled` adds.
+      batch: `batch(data, key) -> batch` for one seed, with the key of a step.
+      steps: the number of steps.
 
     Returns:
-      The last states, a leading axis of seeds, and the metrics [seeds, steps].
+      The last states, with a leading axis of seeds, and the metrics [seeds, steps].
     """
 
     def run(variables: Variables, key: Key, data: Any) -> tuple[State, dict[str, Any]]:
@@ -45,16 +45,16 @@ def train_seeds(
 
 
 def tiled(tree: Any, seeds: int) -> Any:
-    """The same arrays for every seed: [...] as [seeds, ...]."""
+    """Repeats arrays for every seed: [...] becomes [seeds, ...]."""
     return jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a), (seeds, *jnp.shape(a))), tree)
 
 
 def drawn(data: dict[str, Any], key: Key, size: int) -> dict[str, Any]:
-    """A batch of rows, with replacement."""
+    """Draws a batch of rows, with replacement."""
     rows = jax.random.randint(key, (size,), 0, len(next(iter(data.values()))))
     return {name: value[rows] for name, value in data.items()}
 
 
 def one(tree: Any, seed: int = 0) -> Any:
-    """One seed's part."""
+    """The part of one seed."""
     return jax.tree.map(lambda a: a[seed], tree)

@@ -16,14 +16,14 @@ from jtl.preprocess.audio_spec import LogMel
 FILE = "speech/spoken_digits.zip"
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 HEARD = LogMel(rate=8000, mels=40, window=200, hop=80, seconds=1)
-"""25 ms every 10 ms; a second of each clip, most of which are half as long."""
+"""Windows of 25 ms every 10 ms, over one second of each clip; most clips are half as long."""
 SHAPE = (HEARD.seconds * HEARD.rate // HEARD.hop, HEARD.mels, 1)
 TEST = 5
-"""Clips 0 to 4 of each speaker and digit test, as the data set's authors have it."""
+"""Clips 0 to 4 of each speaker and digit are the test set, as defined by the data set's authors."""
 
 
 class Clips(NamedTuple):
-    """All clips: pictures [clips, 100, 40, 1], digits, speakers by number, and whether they test."""
+    """All clips: pictures [clips, 100, 40, 1], digits, speakers by number, and whether they are in the test set."""
 
     x: np.ndarray
     y: np.ndarray
@@ -51,5 +51,5 @@ def load(path: Path) -> Clips:
 
 
 def read(path: Path) -> np.ndarray:
-    """A sound file as the network takes it, [100, 40, 1]."""
+    """Reads a sound file as the network takes it, [100, 40, 1]."""
     return audio.inputs(HEARD, [path])[0][..., None]

@@ -1,4 +1,4 @@
-"""A pretrained encoder of texts beside a bag of words, both on the same few labelled examples."""
+"""A pretrained text encoder against a bag of words, both on the same few labelled examples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,10 +39,10 @@ class Rows(NamedTuple):
 
 
 def read(path: Path) -> Rows:
-    """The lines `text<TAB>label` of a file.
+    """Reads the lines `text<TAB>label` of a file.
 
     Raises:
-      ValueError: for a line of another form; it is named.
+      ValueError: for a line of another form, with its number.
     """
     texts, labels = [], []
     lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
@@ -56,10 +56,10 @@ def read(path: Path) -> Rows:
 
 
 def drawn(rows: Rows, size: int, seed: int) -> Rows:
-    """As many of the rows, at random.
+    """Draws `size` of the rows at random.
 
     Raises:
-      ValueError: where there are fewer.
+      ValueError: if there are fewer.
     """
     if size > len(rows.texts):
         raise ValueError(f"{size} examples of {len(rows.texts)}: there are no more")
@@ -71,14 +71,14 @@ def bag_of_words(train: Rows, test: Rows) -> dict[str, float]:
     """Test accuracy of a logistic regression on TF-IDF of words and pairs of words, logarithmic in their counts.
 
     Raises:
-      NotInstalled: a ModuleNotFoundError, without scikit-learn, naming the extra that brings it.
+      NotInstalled: a ModuleNotFoundError, if scikit-learn is missing, naming the extra that installs it.
     """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ModuleNotFoundError as error:
         raise NotInstalled("the bag of words is scikit-learn's: pip install 'jtl[demo]'", name="sklearn") from error
-    # Every sign between blanks is a word: "?" and "n't" tell. C = 10 and 100 test alike on both sets, and above C = 1.
+    # Anything between blanks is a word: "?" and "n't" help. C = 10 and 100 are equally good on both sets and beat 1.
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
     found = LogisticRegression(C=30, max_iter=1000).fit(words.fit_transform(train.texts), train.labels)
     return {"accuracy": float(found.score(words.transform(test.texts), test.labels))}
@@ -93,7 +93,7 @@ def probe(
     decay: float = 0.05,
     loss: Callable = losses.cross_entropy,
 ) -> Variables:
-    """A linear head on features that are computed once: logistic regression with a penalty, all rows in each step."""
+    """Trains a linear head on features computed once: logistic regression with a penalty, on all rows in each step."""
     net, key = network(backbone=identity(), head=heads.linear(classes)), jax.random.key(0)
     tx = optax.chain(optax.add_decayed_weights(decay), optax.adam(optim.warmup_cosine(1e-2, steps)))
     step = make_step(finetune(net, loss), tx)
@@ -110,13 +110,13 @@ class Texts:
     """The ways to classify texts, for several numbers of labelled examples; a recipe says which texts.
 
     Args:
-      out: where everything goes, a folder for each number of examples.
-      data: the folder of real data; None: the environment's JTL_DATA.
-      weights: of the encoder, as `jtl.load` and `jtl.preprocess.text.tokenizer` take them.
-      seed: the root of all randomness, and of which examples are drawn.
-      sizes: how many examples to learn from.
-      length: tokens of a text; a longer one is cut.
-      tune: fine-tuning of all but the words' embeddings, from the head of feature extraction.
+      out: the folder for all output, with one folder per number of examples.
+      data: the folder of real data; None for the environment's JTL_DATA.
+      weights: the weights of the encoder, as for `jtl.load` and `jtl.preprocess.text.tokenizer`.
+      seed: the root of all randomness, including the draw of examples.
+      sizes: the numbers of examples to learn from.
+      length: the number of tokens of a text; longer texts are cut.
+      tune: fine-tuning of all parameters except word embeddings, from the head of feature extraction.
     """
 
     name: ClassVar[str]
@@ -138,7 +138,7 @@ class Texts:
         base.positive(length=self.length, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
 
     def train(self) -> dict[str, Any]:
-        """Runs every way on every number of examples, on the same ones, and prints test accuracies."""
+        """Runs every way on every number of examples, each on the same examples, and prints test accuracies."""
         command, loaded = base.command(self.name, self), self._loaded()
         train, test = self._rows("train"), self._rows("test")
         print("features of the test set", flush=True)
@@ -207,12 +207,12 @@ class Texts:
 
 
 def _on_features(loaded: Pretrained) -> Model:
-    """The head alone, on features that were computed before."""
+    """The head alone, as a network on precomputed features."""
     return network(backbone=identity(), head=heads.reading(loaded.head, "pooled"))
 
 
 def failures(found: dict[str, dict[str, Any]]) -> list[str]:
-    """The claims that do not hold: where a way does not beat the bag of words."""
+    """The claims that do not hold: ways that do not beat the bag of words."""
     return [
         f"{way} does not beat a bag of words on {size}"
         for size, ways in found.items()

@@ -19,7 +19,7 @@ def named(state: State) -> dict[str, Any]:
 
 
 def described(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Shape and type of each leaf, as a manifest has them."""
+    """Shape and type of each leaf, as a manifest stores them."""
     return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in leaves.items()}
 
 
@@ -27,7 +27,7 @@ def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
     """Checks that a checkpoint's leaves are those of a state.
 
     Raises:
-      ValueError: for leaves of other names, shapes or types, named with both.
+      ValueError: for leaves with other names, shapes or types; both sides are named.
     """
     hint = "; parameters alone are restored by variables()"
     for name, leaf in wanted.items():
@@ -45,7 +45,7 @@ def frozen(leaves: Mapping[str, Any], trains: Mapping[str, bool] | None) -> dict
     """The parameters among a state's leaves that a run does not train.
 
     Raises:
-      ValueError: where `trains` is of other parameters.
+      ValueError: if `trains` is about other parameters.
     """
     if trains is None:
         return {}
@@ -57,9 +57,9 @@ def frozen(leaves: Mapping[str, Any], trains: Mapping[str, bool] | None) -> dict
 
 
 def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
-    """Copies arrays off the devices and writes them in the background; `result()` waits for that."""
+    """Copies arrays off the devices and writes them in the background; `result()` waits until they are written."""
     context = ocp.Context()
-    # Where a parent is renamed while Orbax makes them in the background, its threads hold the process for minutes.
+    # If a parent is renamed while Orbax makes folders in the background, its threads block the process for minutes.
     context.async_options.create_directories_asynchronously = False
     with context:
         numbers = grouped({name: raw(leaf) for name, leaf in leaves.items()})
@@ -67,11 +67,11 @@ def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
 
 
 def raw(leaf: Any) -> Any:
-    """A key as its numbers, all else as it is."""
+    """A key as its numbers; any other leaf as it is."""
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape that `load` reads for a leaf of a state."""
+    """The shape, type and sharding that `load` reads for a leaf of a state."""
     numbers = jax.eval_shape(raw, leaf)
     return jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=leaf.sharding)

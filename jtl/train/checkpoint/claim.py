@@ -12,19 +12,19 @@ NAME = "lock"
 
 
 class NotClaimed(RuntimeError):
-    """Raised where a run cannot have its folder to itself."""
+    """Raised if a run cannot have its folder to itself."""
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """While entered, no other process or thread can enter it for this folder.
 
-    The operating system holds the lock (`flock`) and drops it when the process ends, however it ends, so nothing is
-    left over to be removed by hand. Where there are no such locks, as on Windows and on some network file systems, a
-    line in the log "jtl.checkpoint" says that the folder is not protected.
+    The operating system holds the lock (`flock`) and releases it when the process ends, however it ends, so nothing is
+    left to be removed by hand. If there are no such locks, as on Windows and on some network file systems, a warning in
+    the log "jtl.checkpoint" says that the folder is not protected.
 
     Raises:
-      NotClaimed: a RuntimeError, where another run has it, with its process and host.
+      NotClaimed: a RuntimeError, if another run has it, with its process and host.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / NAME, "a+") as file:
@@ -37,7 +37,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _locked(file: TextIO, folder: Path) -> bool:
-    """Locks the file; False where the system has no such locks."""
+    """Locks the file; False if the system has no such locks."""
     try:
         import fcntl
     except ImportError:

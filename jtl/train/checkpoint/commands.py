@@ -1,17 +1,17 @@
-"""Whether two texts of commands, as checkpoints keep them, begin the same run."""
+"""Whether two commands, as checkpoints store them, start the same run."""
 
 import shlex
 
 NAMING = 3
-"""Words that name a run, as `jtl finetune photos`; the options behind them are compared by what they make."""
+"""How many words name a run, as in `jtl finetune photos`; later options are compared by their effect."""
 
 
 def same_command(old: str, new: str) -> bool:
     """Whether two commands have the same first three words, as a shell reads them.
 
     Args:
-      old: of a checkpoint; before commands were quoted, a path with a space stood in it as it is.
-      new: of the run that would resume, quoted.
+      old: the command of a checkpoint; older versions stored a path with a space unquoted.
+      new: the command of the run that would resume, quoted.
 
     Example:
       >>> same_command("jtl finetune my photos", "jtl finetune 'my photos'")
@@ -35,5 +35,5 @@ def beginning(command: str) -> str:
 def _words(command: str) -> list[str]:
     try:
         return shlex.split(command)
-    except ValueError:  # an apostrophe in a text that is not quoted
+    except ValueError:  # an apostrophe in an unquoted text
         return command.split()

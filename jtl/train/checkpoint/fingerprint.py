@@ -17,9 +17,9 @@ _SEEDS = (0x9E3779B9, 0x7F4A7C15, 0xF39CC060, 0x5CEDC834)  # any four different 
 def fingerprints(leaves: Mapping[str, jax.Array]) -> dict[str, str]:
     """128 bits of each array, as hexadecimal digits; no array leaves its devices.
 
-    Each is `Σ_i mix(word_i ^ mix(i + seed)) mod 2³²` of four seeds, over the words of the array's bits. A sum of
-    integers does not depend on its order, so it is the same on any number of devices. It tells a changed array from an
-    unchanged one; it is no protection from a forger.
+    A fingerprint is `Σ_i mix(word_i ^ mix(i + seed)) mod 2³²` for four seeds, over the words of the array's bits. A sum
+    of integers does not depend on its order, so it is the same on any number of devices. It tells a changed array from
+    an unchanged one, but does not protect against forgery.
     """
     found = {name: _placed(raw(leaf)) for name, leaf in leaves.items()}
     return {name: "".join(f"{int(part):08x}" for part in parts) for name, parts in jax.device_get(found).items()}
@@ -32,7 +32,7 @@ def together(prints: Mapping[str, str], about: Mapping[str, Any]) -> str:
 
 
 def _placed(leaf: jax.Array) -> jax.Array:
-    """The fingerprint where every process can read it."""
+    """Computes the fingerprint in a sharding that every process can read."""
     sharding = leaf.sharding
     if isinstance(sharding, jax.NamedSharding):
         return jax.jit(_fingerprint, out_shardings=jax.NamedSharding(sharding.mesh, jax.P()))(leaf)
@@ -49,7 +49,7 @@ def _fingerprint(leaf: jax.Array) -> jax.Array:
 
 
 def _words(leaf: jax.Array) -> jax.Array:
-    """The bits of an array as numbers of 32 bits: two of a number of 64, one of a shorter one."""
+    """The bits of an array as 32-bit words: two for a 64-bit number, one for a shorter one."""
     if jnp.iscomplexobj(leaf):
         leaf = jnp.stack([leaf.real, leaf.imag], -1)
     if leaf.dtype == bool:
@@ -61,7 +61,7 @@ def _words(leaf: jax.Array) -> jax.Array:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """A one-to-one function of 32 bits in which each bit of x moves about half of those of the result."""
+    """A one-to-one function of 32 bits in which each bit of x flips about half of the bits of the result."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return x ^ (x >> np.uint32(16))

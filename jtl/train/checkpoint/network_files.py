@@ -1,4 +1,4 @@
-"""The description of a run's network beside its checkpoints, and the network that both make together."""
+"""The description of a run's network, stored next to its checkpoints so that both together can be loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from jtl.pretrained.save import save_description
 
 
 def described_beside(directory: Path, network: Pretrained, leaves: Mapping[str, Any]) -> None:
-    """Writes the description, in process 0, once the network is known to be that of the state.
+    """Checks that the network is that of the state, and writes its description, in process 0.
 
     Args:
-      directory: of the checkpoints.
-      network: what `jtl.load` gave.
-      leaves: shape and type of every leaf of the state, as a manifest has them.
+      directory: the directory of the checkpoints.
+      network: the result of `jtl.load`.
+      leaves: shape and type of every leaf of the state, as a manifest stores them.
 
     Raises:
       ValueError: for a parameter of the network that the state lacks, or has in another shape.

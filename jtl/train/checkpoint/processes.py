@@ -6,7 +6,7 @@ from jax.experimental import multihost_utils
 
 
 def agreed(number: int) -> int:
-    """The value of process 0."""
+    """The number that process 0 passes, in every process."""
     if jax.process_count() == 1:
         return number
     with jax.transfer_guard("allow"):
@@ -14,7 +14,7 @@ def agreed(number: int) -> int:
 
 
 def anywhere(here: bool) -> bool:
-    """Whether it is so in any process."""
+    """Whether `here` is true in any process."""
     if jax.process_count() == 1:
         return here
     with jax.transfer_guard("allow"):

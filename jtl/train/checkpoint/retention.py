@@ -17,14 +17,14 @@ log = logging.getLogger("jtl.checkpoint")
 class Retention:
     """A directory of folders `step_00000040`, each a checkpoint once it has a manifest.
 
-    Beside them stand folders `frozen_…`, each with parameters that the steps which name it have in common.
+    Next to them are folders `frozen_…`, each with frozen parameters that the steps which name it share.
 
     Args:
-      directory: need not exist yet.
-      keep: how many of the newest `prune` leaves, beside the best.
+      directory: the directory, which need not exist yet.
+      keep: how many of the newest checkpoints to keep, in addition to the best.
 
     Raises:
-      ValueError: for a directory that is itself one checkpoint or the address of a bucket, or keep below 1.
+      ValueError: for a directory that is itself one checkpoint or the address of a bucket, or `keep` below 1.
     """
 
     def __init__(self, directory: str | Path, keep: int):
@@ -32,7 +32,7 @@ class Retention:
         self._damaged: set[int] = set()
         self._unreadable: dict[int, manifest.Damaged] = {}  # intact by their checksums
         self._verified: set[str] = set()  # frozen folders that this process wrote, or read in full
-        self._stamps: dict[Path, Any] = {}  # of folders that were read in full since the last save
+        self._stamps: dict[Path, Any] = {}  # stamps of folders that were read in full since the last save
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the newest checkpoint is kept")
         if _step_of(self.directory) is not None:
@@ -48,7 +48,7 @@ class Retention:
         return sorted(step for step in found if step is not None)
 
     def ranked(self) -> list[int]:
-        """The steps that have a score, the highest first, the earlier of equal ones first."""
+        """The steps that have a score, the highest score first; of equal scores the earlier step first."""
         scores: dict[int, float] = {}
         for step in self.steps():
             if step not in self._damaged:
@@ -61,13 +61,13 @@ class Retention:
         return sorted(scores, key=lambda step: (-scores[step], step))
 
     def clear(self, step: int) -> None:
-        """An empty folder for a step, in place of what a killed save, or a damaged one, left there."""
+        """Makes an empty folder for a step, in place of the remains of a killed save or of a damaged checkpoint."""
         _emptied(self.path(step))
         self._damaged.discard(step)
         self._unreadable.pop(step, None)
 
     def holds(self, name: str) -> bool:
-        """Whether a frozen folder is there and intact; where it is not, an empty one is made in its place."""
+        """Whether a frozen folder exists and is intact; if not, an empty one is made in its place."""
         folder = self.directory / name
         if name in self._verified and (folder / manifest.NAME).is_file():
             return True
@@ -88,18 +88,18 @@ class Retention:
         self._verified.add(name)
 
     def frozen(self, about: dict[str, Any]) -> dict[str, Any]:
-        """The manifest of the frozen folder that a step's manifest names; one without leaves where it names none."""
+        """The manifest of the frozen folder that a step's manifest names; one without leaves if it names none."""
         name = about.get("frozen")
         return {"leaves": {}} if name is None else manifest.read(self.directory / name)
 
     def seal(self, step: int, content: dict[str, Any]) -> None:
         """Seals a folder, and removes those that are neither among the newest nor the best.
 
-        Damaged ones were reported and stay, but do not take the place of a good one. Frozen folders go with the last
-        step that names them.
+        Damaged ones were reported and stay, but do not take the place of a good one. A frozen folder is removed with
+        the last step that names it.
         """
         manifest.write(self.path(step), content)
-        self._stamps.clear()  # disks lose what was written without telling: a long run reads it again
+        self._stamps.clear()  # disks lose data silently, so a long run reads all files again
         intact = [step for step in self.steps() if step not in self._damaged]
         kept = {step, *intact[-self.keep :], *self.ranked()[:1], *self._damaged}
         for folder in self.directory.glob("step_*"):
@@ -111,7 +111,7 @@ class Retention:
     def _prune_frozen(self) -> None:
         try:
             named = {manifest.read(self.path(step)).get("frozen") for step in self.steps()}
-        except manifest.Damaged:  # it may name any of them, so all stay
+        except manifest.Damaged:  # it may name any frozen folder, so all stay
             return
         for folder in self.directory.glob("frozen_*"):
             if FROZEN.fullmatch(folder.name) and folder.name not in named:
@@ -119,11 +119,11 @@ class Retention:
                 _removed(folder)
 
     def intact(self, wanted: int | str) -> int:
-        """The newest or the best step whose files are those that were written, or a given one.
+        """The newest or the best step whose files are those that were written, or a given step, verified.
 
         Raises:
-          FileNotFoundError: where there is none.
-          manifest.Damaged: where a given step is.
+          FileNotFoundError: if there is none.
+          manifest.Damaged: if a given step is damaged.
         """
         steps = self.steps()
         if not steps:
@@ -155,7 +155,7 @@ class Retention:
         raise FileNotFoundError(f"no {wanted} checkpoint in {self.directory}: {what}")
 
     def unreadable(self, step: int, damage: manifest.Damaged) -> None:
-        """Reports a step that is intact but cannot be read; `intact` passes over it from now on."""
+        """Reports a step that is intact but cannot be read; `intact` skips it from now on."""
         self._unreadable[step] = damage
         self._report(step, damage)
 
@@ -168,7 +168,7 @@ class Retention:
             self._verified.add(name)
 
     def _whole(self, folder: Path) -> dict[str, Any]:
-        """The manifest of a folder, after its files were read; not again where none was touched since."""
+        """The manifest of a folder, after verifying its files; files that were not touched since are not read again."""
         now = manifest.stamp(folder)
         if now is not None and self._stamps.get(folder) == now:
             return manifest.read(folder)
@@ -193,5 +193,5 @@ def _emptied(folder: Path) -> None:
 
 def _removed(folder: Path) -> None:
     if folder.is_dir():
-        (folder / manifest.NAME).unlink(missing_ok=True)  # first, so that no half folder counts
+        (folder / manifest.NAME).unlink(missing_ok=True)  # first, so that a half-removed folder does not count
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Checks that processes agree: if they differ, they would train apart or hang."""
+"""Checks that processes agree: if they did not, their copies would diverge, or they would hang."""
 
 import zlib
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ def agree(mesh: Mesh, what: str, numbers: Mapping[str, int]) -> None:
     """Compares numbers of all processes, which call this together.
 
     Args:
-      mesh: of the run; where it does not span all processes, which then run by themselves, nothing is compared.
-      what: the sentence that goes before the name and the processes' numbers.
-      numbers: as many in each process, in [0, 2³²).
+      mesh: the mesh of the run; if it does not span all processes, each runs on its own and nothing is compared.
+      what: the beginning of the error message, before the name and the processes' numbers.
+      numbers: numbers in [0, 2³²), equally many in each process.
 
     Raises:
       ValueError: in every process, naming the first number that differs.
@@ -34,7 +34,7 @@ def agree(mesh: Mesh, what: str, numbers: Mapping[str, int]) -> None:
 
 
 def summed(mesh: Mesh, numbers: np.ndarray) -> np.ndarray:
-    """The sum of an array of uint32 over all processes, modulo 2³²; of a mesh of this process alone its own."""
+    """The sum of an array of uint32 over all processes, modulo 2³²; the array itself if the mesh does not span them."""
     if not _together(mesh):
         return numbers
     with jax.transfer_guard("allow"):
@@ -43,7 +43,7 @@ def summed(mesh: Mesh, numbers: np.ndarray) -> np.ndarray:
 
 
 def sees_all(mesh: Mesh, data: Any) -> None:
-    """Checks that what runs in one process alone is not given its share of the rows for all of them.
+    """Checks that a run in one process alone is not given only that process's share of the rows.
 
     Raises:
       ValueError: for data that processes share, and a mesh that does not span all processes.
@@ -63,7 +63,7 @@ def _together(mesh: Mesh) -> bool:
 
 
 def checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
-    """A checksum of each array that lies in this process alone; those that span processes are one already."""
+    """A checksum of each array that lies in this process alone; arrays that span processes cannot differ."""
     if jax.process_count() == 1:
         return {}
     raw = {

@@ -6,20 +6,20 @@ from jtl.checked import whole
 
 
 def initialize(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-    """Joins this process with the others; call it before anything else touches jax.
+    """Joins this process with the others; call it before anything else uses jax.
 
-    After it `jax.devices()` are those of all processes, meshes span them, and each process loads its own
-    slice of each batch. On Slurm, on TPU pods and on other clusters that jax knows, call it with no argument.
-    On CPUs the processes talk through gloo.
+    Afterwards `jax.devices()` are the devices of all processes, meshes span them, and each process loads its own slice
+    of each batch. On Slurm, on TPU pods and on other clusters that jax knows, call it without arguments. On CPUs the
+    processes communicate through gloo.
 
     Args:
-      coordinator: "host:port" of process 0, reachable from all.
-      processes: how many there are.
-      process: which one this is, from 0.
+      coordinator: "host:port" of process 0, reachable from all processes.
+      processes: the number of processes.
+      process: the number of this process, from 0.
 
     Raises:
       ValueError: for some but not all arguments, a process number out of range, or an address without a port.
-      RuntimeError: where jax was used before, or the others cannot be reached.
+      RuntimeError: if jax was used before, or the others cannot be reached.
 
     Example:
       >>> import jtl

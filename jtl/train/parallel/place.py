@@ -1,4 +1,4 @@
-"""Arrays onto the devices of all processes."""
+"""Placement of arrays on the devices of all processes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def place(tree: Any, where: Any) -> Any:
     """`jax.device_put`, also for typed keys, onto shardings that span processes.
 
     Args:
-      tree: arrays; those of this process alone must have the same values in every process.
+      tree: arrays; an array that does not span processes must have the same values in every process.
       where: a sharding for all leaves, or a tree of them.
     """
 

@@ -1,4 +1,4 @@
-"""The step under `jax.pmap`: one state per device, side by side, one part of the batch for each."""
+"""The step under `jax.pmap`: one copy of the state and one part of the batch per device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,18 +17,18 @@ from jtl.typing import Batch
 
 
 def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[State, Any], tuple[State, dict]]:
-    """The same step under `jax.pmap`, one part of the batch per device, of all processes unless `devices` says which.
+    """The same step under `jax.pmap`, one part of the batch per device, on all devices or only on `devices`.
 
         run, state = jtl.pmap_step(step), jtl.replicated(state)
         state, metrics = run(state, jtl.split_batch(batch))
         state = jtl.unreplicated(state)
 
-    Gradients, counts and BatchNorm statistics are summed over the devices, and losses on the whole batch
-    gather it, so the result is that of `jit_step`. What is random each device draws for itself. The state is donated.
+    Gradients, counts and BatchNorm statistics are summed over the devices, and losses on the whole batch gather it, so
+    the result is that of `jit_step`. Each device draws its own random numbers. The state is donated.
 
     Returns:
-      A step on states from `replicated` and batches from `split_batch`; its metrics are those of one device,
-      as all devices have the same.
+      A step on states from `replicated` and batches from `split_batch`; its metrics are those of one device, because
+      all devices have the same.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -51,10 +51,10 @@ def pmap_step(step: Step, devices: Sequence[Any] | None = None) -> Callable[[Sta
 
 
 def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
-    """The state once on each of this process's devices, along a new first axis, as `pmap_step` takes it.
+    """Copies the state to each of this process's devices, along a new first axis, for `pmap_step`.
 
     Raises:
-      ValueError: for a state that differs from process to process, whose copies would train apart.
+      ValueError: for a state that differs between processes, because its copies would diverge.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -84,11 +84,11 @@ def replicated(state: State, devices: Sequence[Any] | None = None) -> State:
 def unreplicated(tree: Any) -> Any:
     """The first device's copy of a replicated tree: the inverse of `replicated`.
 
-    The copy is taken where it lies: `a[0]` of an array on many devices is a program of all of them, with an
+    The copy is read on its device: `a[0]` of an array on many devices would be a program on all of them, with an
     all-reduce, for every leaf of the tree.
 
     Raises:
-      ValueError: for a leaf that is not one part per device.
+      ValueError: for a leaf that does not have one part per device.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -113,7 +113,7 @@ def unreplicated(tree: Any) -> Any:
 
 
 def split_batch(batch: Batch, devices: Sequence[Any] | None = None) -> Any:
-    """Rows [batch, ...] of this process as [devices, batch/devices, ...], over its own devices.
+    """Splits rows [batch, ...] of this process into [devices, batch/devices, ...], over its own devices.
 
     Raises:
       ValueError: for rows that do not divide over the devices.

@@ -17,7 +17,7 @@ from jtl.train.step import Step
 from jtl.typing import Batch, Params
 
 Rule = Callable[[tuple[int, ...], Mesh], PartitionSpec]
-"""From a parameter's shape to how it is cut."""
+"""A function from a parameter's shape and a mesh to the parameter's sharding."""
 
 
 def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -26,12 +26,12 @@ def mesh(*, data: int | None = None, fsdp: int = 1, devices: Sequence[Any] | Non
     Batches are sharded over both axes, parameters over `fsdp` if a rule says so.
 
     Args:
-      data: how many groups of devices; None takes as many as there are devices for.
-      fsdp: over how many devices each group cuts its parameters.
-      devices: which devices; all by default.
+      data: the number of groups of devices; None for as many as there are devices for.
+      fsdp: the number of devices in each group, over which it shards its parameters.
+      devices: the devices of the mesh; all by default.
 
     Raises:
-      ValueError: for numbers that are no integers of at least 1, or whose product is not the number of devices.
+      ValueError: for numbers that are not integers of at least 1, or whose product is not the number of devices.
 
     Example:
       >>> import jax, jtl
@@ -76,7 +76,7 @@ def fsdp(min_bytes: int = 1 << 20) -> Rule:
     """The rule that shards a parameter over the mesh's `fsdp` axis, along its largest divisible dimension.
 
     Args:
-      min_bytes: what is smaller, in float32 bytes, stays whole on every device.
+      min_bytes: a smaller parameter, counted in float32 bytes, stays whole on every device.
 
     Raises:
       ValueError: for a number of bytes that is negative or not finite.
@@ -113,7 +113,7 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
 
     def place(keys, leaf):
         names = [str(k.key) for k in keys if isinstance(k, jax.tree_util.DictKey)]
-        # Optimizers of several groups (multi_transform, muon) have the group's name before the path.
+        # Optimizers with several groups (multi_transform, muon) put the group's name before the path.
         paths = ("/".join(names[i:]) for i in range(len(names)))
         path = next((path for path in paths if path in specs), "")
         follows = shapes.get(path) == leaf.shape
@@ -127,14 +127,14 @@ def state_sharding(state: State, mesh: Mesh, rules: Sequence[tuple[str, Rule]] =
 def variables_sharding(
     mesh: Mesh, rules: Sequence[tuple[str, Rule]] = ((".*", replicate),)
 ) -> Callable[[Variables], Variables]:
-    """The shardings of a network's variables by the rules of `jit_step`, for `jtl.load(..., sharding=)`.
+    """The shardings of a network's variables, by rules as in `jit_step`, for `jtl.load(..., sharding=)`.
 
     Args:
       mesh: made by `mesh(...)`.
       rules: first match wins, over parameter paths. Statistics are whole on every device.
 
     Returns:
-      From variables, or their shapes, to the sharding of each leaf.
+      A function from variables, or their shapes, to the sharding of each leaf.
 
     Example:
       >>> import jax, jtl
@@ -153,7 +153,7 @@ def variables_sharding(
 
 
 def _specs(params: Params, rules: Sequence[tuple[str, Rule]], mesh: Mesh) -> dict[str, PartitionSpec]:
-    """How each parameter is cut, by its path."""
+    """How each parameter is sharded, by its path."""
     rule = flatten(match(rules, params))
     return {path: rule[path](leaf.shape, mesh) for path, leaf in flatten(params).items()}
 
@@ -164,10 +164,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Batch, mesh: Mesh) -> Any:
-    """The rows of one process as its part of the global batch on the mesh.
+    """Puts the rows of one process on the mesh, as its part of the global batch.
 
     Raises:
-      TypeError: for what is no array.
+      TypeError: for a list or tuple in place of an array.
       ValueError: for no rows, or rows that do not divide over the devices of this process.
 
     Example:
@@ -188,7 +188,7 @@ def put_batch(batch: Batch, mesh: Mesh) -> Any:
     sharding = batch_sharding(mesh)
 
     def put(rows):
-        if isinstance(rows, jax.Array) and sharding.is_fully_addressable:  # no way round by the host
+        if isinstance(rows, jax.Array) and sharding.is_fully_addressable:  # no detour through the host
             return jax.device_put(rows, sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(rows))
 
@@ -200,14 +200,14 @@ def jit_step(
 ) -> tuple[Callable[[State, Any], tuple[State, dict]], State]:
     """Compiles a step over a mesh and places the state on it.
 
-    The state is donated: each step writes over the one before.
+    The state is donated: each step overwrites the previous state.
 
     Returns:
       The compiled step, which takes batches from `put_batch`, and the state on the mesh.
 
     Raises:
-      ValueError: for a state that differs from process to process, whose copies would train apart; for a step of
-        several phases, each of which is a program of its own (`jit_phases`).
+      ValueError: for a state that differs between processes, because its copies would diverge; for a step of several
+        phases, each of which is a separate program (`jit_phases`).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
