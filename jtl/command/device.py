@@ -7,10 +7,10 @@ import jax
 
 
 def tell_first(say: Callable[[str], Any]) -> None:
-    """Tells that a run uses the first device alone, where there are others.
+    """Reports that a run uses only the first device, if there are several.
 
     Args:
-      say: is told.
+      say: is called with the message.
     """
     if (count := jax.device_count()) > 1:
         say(f"{count} devices, of which this run uses the first: jtl.fit trains on all of them, in Python")
