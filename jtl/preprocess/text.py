@@ -66,7 +66,7 @@ class Tokenizer:
         try:
             found = self.backend.encode_batch_fast(rows)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+            if type(error).__name__ != "PanicException":  # a panic of Rust, which is not an Exception
                 raise
             raise ValueError(f"the tokenizer gave up on these texts: {str(error)[:200]}") from error
         shape = (len(rows), self.length)

@@ -194,7 +194,7 @@ def of_processor(folder: Path) -> dict[str, Any] | None:
 
 
 def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
-    """Reads a `preprocessor_config.json`, or such a part of another file, for a network of `model_type` `kind`."""
+    """Reads a `preprocessor_config.json`, or the same part of another file, for a network of `model_type` `kind`."""
     # Of networks of sounds, some files lack the name of the feature extractor, and some the sampling rate.
     if "sampling_rate" in config or config.get("feature_extractor_type") in audio_spec.EXTRACTORS:
         return audio_spec.from_transformers(config)
