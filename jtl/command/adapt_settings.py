@@ -37,7 +37,7 @@ class AdaptSettings(RunSettings):
       weight: the weight of the alignment loss; None: 1, but 0.05 for afn and 0.3 for the pseudo-labels of shot.
       watch: the score that chooses the checkpoint. The methods im, bnm and shot maximise "im" or "bnm" themselves, so
         these scores cannot compare them with other methods. "mixval" is for images and sounds. "oracle" is the accuracy
-        by the target's labels: it shows the result of a perfect choice, and the report marks it.
+        by the target's labels: it shows the result of a perfect choice, and the report says that labels were used.
       labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.
       ways: what is trained: the last stage and the head, or everything.
       text: the column of the texts of a table.

@@ -75,7 +75,7 @@ def distinct(first: np.ndarray) -> np.ndarray:
 
 
 def halves(y: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
-    """Assigns each example to half 0 or 1, alternating within a class, so that both halves have a class of two or more.
+    """Assigns the examples of a class to half 0 or 1 by turns, so that both halves have every class of two or more.
 
     Args:
       y: labels [examples].

@@ -64,7 +64,7 @@ def crossed_head(
       features: the features of the examples that the head reads.
       examples: the examples to fit the head on.
       seed: the seed of the folds.
-      balanced: weigh classes by the inverse of their frequency.
+      balanced: whether to weight classes by the inverse of their frequency.
     """
     count, dealt = len(examples.classes), folds(examples, FOLDS, seed)
     weights = class_weights(examples)[examples.labels] if balanced else None

@@ -10,7 +10,7 @@ def end_at_once(code: int) -> NoReturn:
     """Ends the process without Python's own shutdown, once pending checkpoints are on disk.
 
     Threads of XLA may still compile or compute after Ctrl-C. Python does not wait for them at shutdown, because they
-    are not its own, and frees what they use: some processes crashed with a segmentation fault.
+    are not its own, and frees what they use, so some processes would crash with a segmentation fault.
 
     Args:
       code: the exit status.

@@ -219,7 +219,7 @@ def inputs_of(
 
     Args:
       loaded: the network.
-      weights: the source of its weights, for messages.
+      weights: the source of its weights and tokenizer.
       kind: the kind of the examples.
       items: the examples that decide the length of texts and sounds.
       size: side of the images in pixels; None for the network's own.

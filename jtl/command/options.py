@@ -1,4 +1,4 @@
-"""The options of a recipe, as a shell gives them."""
+"""The options of a recipe, as a shell passes them."""
 
 import dataclasses
 from pathlib import Path

@@ -42,7 +42,7 @@ class Settings(RunSettings):
         head's penalty is chosen by five-fold cross-validation, or by the validation examples if they are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
-      file: the column of the paths of images or sounds, for a table of files; they begin in the table's folder.
+      file: the column of the paths of images or sounds, for a table of files; relative to the table's folder.
       group: keeps each group in one split: a table's column, or a regex that is searched in the file names, such as
         "_(.*)_" for the speaker in `7_george_3.wav`.
       arch: the network's name, if the weight file does not give it and its tensor names fit several networks.
@@ -53,7 +53,7 @@ class Settings(RunSettings):
       find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`) instead of `learning_rate`.
       patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss; there are
         ten to twenty evaluations in a run, and one per step if it has fewer steps.
-      balanced: weigh classes by the inverse of their frequency.
+      balanced: weight classes by the inverse of their frequency.
       seed: the seed of the split and of all other randomness.
     """
 

@@ -21,7 +21,7 @@ def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
     If examples have groups, whole groups are drawn, so that no speaker or patient is in two splits.
 
     Raises:
-      ValueError: for too few examples of a class, or groups, to be in every split.
+      ValueError: for too few examples of a class, or too few groups, to fill every split.
     """
     whole = found.get("train", found.get("all"))
     assert whole is not None

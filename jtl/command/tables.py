@@ -100,7 +100,7 @@ def places(path: Path, lines: Sequence[int]) -> str:
 
 
 def _nothing(value: Any) -> bool:
-    """Returns whether a cell is empty; NaN is too, because pandas writes a missing number so."""
+    """Returns whether a cell is empty; NaN counts as empty, because pandas writes missing numbers so."""
     return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
 
 

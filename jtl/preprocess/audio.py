@@ -92,9 +92,9 @@ def length(file: str | Path | bytes, rate: int) -> int:
     """Returns the number of samples that `read` would return, without resampling; the file is decoded and checked.
 
     Raises:
-      FileNotFoundError: as `read`.
-      ValueError: as `read`.
-      NotInstalled: as `read`.
+      FileNotFoundError: as in `read`.
+      ValueError: as in `read`.
+      NotInstalled: as in `read`.
 
     Example:
       >>> import tempfile, numpy as np, soundfile
@@ -163,7 +163,7 @@ def duration(file: str | Path) -> float:
 
     Raises:
       ValueError: if the file does not decode, naming it.
-      NotInstalled: as `read`.
+      NotInstalled: as in `read`.
 
     Example:
       >>> import tempfile, numpy as np, soundfile

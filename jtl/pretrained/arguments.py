@@ -10,7 +10,7 @@ def check_arguments(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
     """Refuses invalid classes (a number or names), image sizes, numbers of stages or floating types.
 
     Raises:
-      TypeError, ValueError: naming the argument, its value and what would be right.
+      TypeError, ValueError: naming the argument, its value and valid ones.
     """
     if isinstance(classes, str):
         raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")

@@ -220,7 +220,7 @@ def _timm(config: Mapping[str, Any]) -> Found:
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")
             images = image.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
-            made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
+            made = {**made, "architecture": name, "model_args": dict(changes)}  # so that `save` can name it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(whole)} is not known{_near(names)}; `jtl models` lists all, as jtl models 'resnet*'")
 
