@@ -38,7 +38,7 @@ def whole(least: int, **numbers: Any) -> None:
     """
     for name, value in numbers.items():
         if not integer(value) or value < least:
-            raise ValueError(f"{name}={value}: must be an integer of at least {least}")
+            raise ValueError(f"{name}={_shown(value)}: must be an integer of at least {least}")
 
 
 def within(interval: Interval, **numbers: Any) -> None:
@@ -56,7 +56,7 @@ def within(interval: Interval, **numbers: Any) -> None:
     """
     for name, value in numbers.items():
         if not isinstance(value, Tracer) and not (real(value) and INSIDE[interval](value)):
-            raise ValueError(f"{name}={value}: must be a number in {interval}")
+            raise ValueError(f"{name}={_shown(value)}: must be a number in {interval}")
 
 
 def positive(**numbers: Any) -> None:
@@ -71,7 +71,7 @@ def positive(**numbers: Any) -> None:
     """
     for name, value in numbers.items():
         if not isinstance(value, Tracer) and not (real(value) and 0 < value < np.inf):
-            raise ValueError(f"{name}={value}: must be positive and finite")
+            raise ValueError(f"{name}={_shown(value)}: must be positive and finite")
 
 
 def seed_of(seed: Any) -> None:
@@ -127,3 +127,8 @@ def real(value: Any) -> bool:
     if isinstance(value, np.ndarray | Array | np.generic):  # ml_dtypes' bfloat16 is a number too
         return value.ndim == 0 and (np.issubdtype(value.dtype, np.integer) or jnp.issubdtype(value.dtype, np.floating))
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """A string in quotes, so that "1" is not read as a number."""
+    return repr(value) if isinstance(value, str) else str(value)

@@ -322,6 +322,10 @@ def _mistakes(*kinds: type[Exception]) -> Any:
     except BrokenPipeError:
         raise
     except Exception as error:  # all kinds, because `_explained` imports its kinds only after an error
+        from jtl.command.device import out_of_memory, smaller
+
+        if out_of_memory(error):
+            raise Mistake(smaller(error)) from error
         if not isinstance(error, (*kinds, *_explained())):
             raise
         raise Mistake(str(error)) from error

@@ -1,8 +1,9 @@
 """A transfer method as three pure functions: init, loss and commit."""
 
+import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,8 @@ def _unchanged(stats: Stats, params: Params) -> Stats:
     return stats
 
 
-class Objective(NamedTuple):
+@dataclasses.dataclass(frozen=True)  # no tuple, because `jax.jit` takes no weak reference to one
+class Objective:
     """A transfer method: what a step minimises, how its variables are initialised, and what happens after an update.
 
     Args:
@@ -107,7 +109,7 @@ def on(inner: Objective | Callable, change: Callable[[Any, Key], Any]) -> Object
     def init(key: Key, batch: Any, given: Variables = NONE) -> Variables:
         return inner.init(key, change(batch, key), given)
 
-    return inner._replace(loss=run, init=init)
+    return dataclasses.replace(inner, loss=run, init=init)
 
 
 def init_of(net: Model) -> Callable[..., Variables]:

@@ -50,3 +50,10 @@ def test_a_whole_number_may_be_an_array_without_axes(three):
     for bad in (np.array(3.0), jnp.array([3]), np.array(True)):
         with pytest.raises(ValueError, match="classes="):
             whole(1, classes=bad)
+
+
+def test_a_string_is_shown_as_one():
+    with pytest.raises(ValueError, match="shot='1': must be an integer"):
+        whole(1, shot="1")
+    with pytest.raises(ValueError, match=r"rate='0\.1': must be positive"):
+        positive(rate="0.1")

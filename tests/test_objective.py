@@ -8,6 +8,8 @@ import pytest
 from nets import batch, parts
 
 from jtl.methods.adapt.adapt import adapt
+from jtl.methods.finetune.finetune import finetune
+from jtl.metrics.accumulate import as_terms, total
 from jtl.model import Variables
 from jtl.objective import Objective, as_objective, on
 from jtl.train.step import make_step
@@ -51,6 +53,17 @@ def test_a_loss_with_aux_is_passed_on(key):
     )
     assert float(value) == 2
     assert aux.stats == {"n": 1}
+
+
+def test_an_objective_is_compiled_as_it_is_called(key):
+    rows = batch(n=8)
+    net, _, variables = parts(key, rows["x"])
+    objective = finetune(net)
+    for _ in range(2):
+        loss, aux = jax.jit(objective)(variables.params, variables.stats, rows, key, 0)
+    expected, other = objective(variables.params, variables.stats, rows, key, 0)
+    np.testing.assert_allclose(*(total(as_terms(found)) for found in (loss, expected)), rtol=1e-6)
+    assert aux.metrics.keys() == other.metrics.keys()
 
 
 def test_an_objective_on_changed_batches_keeps_all_else(key):

@@ -14,7 +14,6 @@ from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import column_of, target_of
 from jtl.command.adapt_training import FREE, Training
-from jtl.command.device import tell_first
 from jtl.command.file_tables import hint
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
@@ -98,7 +97,6 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     items = (*own, *target.examples.items)
     inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
-    tell_first(say)
     before = fitted_head(loaded, inputs, splits, say)
     told = [*labels.notes(train.names), *shared(splits)]
     notes = [*(f"source: {note}" for note in told), *(f"target: {note}" for note in target.notes)]

@@ -50,6 +50,7 @@ class AdaptSettings(RunSettings):
       learning_rate: the peak for the backbone; the head and critics use ten times as much.
       scored: how many examples of the target, drawn at random, the score reads.
       seed: the seed of the split and of all other randomness.
+      devices: see `jtl finetune`.
     """
 
     source: Annotated[
@@ -76,13 +77,14 @@ class AdaptSettings(RunSettings):
     learning_rate: float = 1e-4
     scored: int = 1000
     seed: int = 0
+    devices: int | None = None
 
     def __post_init__(self) -> None:
         self.check()
         for name, kind in (("method", Method), ("watch", Watch), ("ways", Literal["last", "all"])):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r}: there are {', '.join(get_args(kind))}")
-        for name in ("size", "steps", "batch", "scored"):
+        for name in ("size", "steps", "batch", "scored", "devices"):
             value = getattr(self, name)
             if value is not None and value < (2 if name in ("batch", "scored") else 1):
                 raise ValueError(f"{name}={value}: give at least {2 if name in ('batch', 'scored') else 1}")

@@ -15,6 +15,7 @@ from jtl import optim, rng
 from jtl.command import adaptations
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_target import Target
+from jtl.command.device import training_mesh
 from jtl.command.model import Inputs, side_of
 from jtl.command.settings import begin
 from jtl.command.source import Examples
@@ -30,13 +31,13 @@ from jtl.params import flatten, unflatten
 from jtl.pretrained.folded import folded
 from jtl.pretrained.load import Pretrained
 from jtl.selection.validators.watch import ORACLE, label_free
-from jtl.train import Checkpoints, JsonLines, Refresh, Turn, Validation, fit, make_step, mesh, read_json_lines
+from jtl.train import Checkpoints, JsonLines, Refresh, Turn, Validation, fit, make_step, read_json_lines
 from jtl.train.state import variables as variables_of
 from jtl.typing import Mask
 
 SHOWN = ("im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy")
 """The scores in every report."""
-FREE = ("out",)
+FREE = ("out", "devices")
 """Settings that may differ when a run resumes. Steps may not, because the schedules of weights depend on them."""
 BODY = 0.1
 """The learning rate of the backbone relative to that of head and critics, as in Ganin et al. and Long et al."""
@@ -69,11 +70,12 @@ class Training:
         self.own = trained_by(settings.ways, loaded.variables)
         stats = flatten(loaded.variables.stats) if folded(loaded.variables) else {}
         self.fixed = {path.rpartition("/")[0] for path in stats}
-        self.key, self.one = jax.random.key(settings.seed), mesh(devices=jax.devices()[:1])
+        self.key = jax.random.key(settings.seed)
         size, examples = min(settings.scored, len(target.examples)), target.examples
         rows = np.sort(np.random.default_rng(settings.seed).permutation(len(examples))[:size])
         y = rows if target.labels is None else target.labels[rows]
         self.batch = min(settings.batch, max(len(splits["train"]), len(examples)))  # further rows would be empty
+        self.mesh = training_mesh(self.batch, settings.devices, say)
         options = {"batch_size": self.batch, "shuffle": False}
         looked = jtl.data.arrays(inputs.read([examples.items[i] for i in rows]), y, **options)
         self.held = jtl.data.arrays(inputs.read(splits["val"].items), splits["val"].labels, **options)
@@ -155,7 +157,7 @@ class Training:
         begin(self.settings, saver, free=FREE)
         state = step.init(variables, rng.stream(self.key, "run"))
         done = fit(
-            step, state, data, steps=self.steps, mesh=self.one, validation=validation, checkpoints=saver,
+            step, state, data, steps=self.steps, mesh=self.mesh, validation=validation, checkpoints=saver,
             refresh=refresh, records=[JsonLines(folder / "metrics.jsonl")],
         )  # fmt: skip
         return done.state, saver

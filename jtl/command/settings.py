@@ -55,6 +55,8 @@ class Settings(RunSettings):
         ten to twenty evaluations in a run, and one per step if it has fewer steps.
       balanced: weight classes by the inverse of their frequency.
       seed: the seed of the split and of all other randomness.
+      devices: train ways "last" and "all" on this many devices, each with an equal part of the batch; None: as many
+        accelerators as divide it, or one CPU device.
     """
 
     data: Annotated[
@@ -77,10 +79,11 @@ class Settings(RunSettings):
     patience: int = 5
     balanced: bool = False
     seed: int = 0
+    devices: int | None = None
 
     def __post_init__(self) -> None:
         self.check()
-        for name in ("size", "steps", "batch", "patience"):
+        for name in ("size", "steps", "batch", "patience", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
@@ -94,6 +97,11 @@ class Settings(RunSettings):
                     f"{name}={getattr(self, name)} with ways='head': the head alone is fitted to its optimum, so it has"
                     " none; give ways='last' or 'all'"
                 )
+        if self.ways == "head" and self.devices is not None:
+            raise ValueError(
+                f"devices={self.devices} with ways='head': the head alone is fitted on one device; give ways='last' or"
+                " 'all', or omit devices"
+            )
         if self.ways == "head" and self.steps is not None:
             raise ValueError(
                 f"steps={self.steps} with ways='head': the head alone is fitted to its optimum, without steps; give"
@@ -111,7 +119,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
     _write(folder / DONE, content)
 
 
-def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps")) -> None:
+def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps", "devices")) -> None:
     """Writes the settings into `settings.json` of the run's folder when training begins.
 
     A killed run leaves this file next to its checkpoints, which do not record the initial weights. `refuse_another`
@@ -135,7 +143,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
     write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps")) -> None:
+def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "devices")) -> None:
     """Refuses a folder that cannot be written, lies among the examples, or holds a run with other settings.
 
     It is called before anything is computed. A run with other settings would be replaced; only those in `free` may

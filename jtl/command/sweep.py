@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.command.device import out_of_memory, smaller
 from jtl.command.grid import Point, name_of, points, words_of
 from jtl.command.settings import writable
 from jtl.command.written import write_table, write_whole
@@ -66,7 +67,7 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
     """Executes the runs that are missing, and returns the rows of all runs; `sweep.json` in `out` keeps them.
 
     A run that fails does not end the sweep: it gets a row without numbers. A diverged run is not repeated, because it
-    would diverge again. A refused run is, because the cause, such as data that do not fit, may have been removed.
+    would diverge again. A run that was refused, or ran out of memory, is, because the cause may have been removed.
 
     Args:
       command: the words of the command, without the options of the grid.
@@ -109,9 +110,12 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
         row: dict[str, Any] = {"settings": point, "numbers": {}}
         try:
             row["numbers"] = execute([*command, *words, "--out", str(out / name_of(point))])
-        except (NonFiniteLoss, ValueError, OSError) as error:
-            row["diverged" if isinstance(error, NonFiniteLoss) else "refused"] = str(error)
-            print(f"run {i + 1} failed: {error}", flush=True)
+        except Exception as error:
+            if not (full := out_of_memory(error)) and not isinstance(error, NonFiniteLoss | ValueError | OSError):
+                raise
+            why = smaller(error) if full else str(error)
+            row["diverged" if isinstance(error, NonFiniteLoss) else "refused"] = why
+            print(f"run {i + 1} failed: {why}", flush=True)
         rows.append({**row, "seconds": round(time.perf_counter() - began, 2)})
         write_whole(file, json.dumps({"command": list(command), "rows": rows}, indent=1) + "\n")
     return [next(row for row in rows if row["settings"] == point) for point in wanted]

@@ -14,7 +14,7 @@ import jtl.data
 from jtl import losses, metrics, optim, rng
 from jtl.command import labels, passes, source
 from jtl.command import settings as files
-from jtl.command.device import tell_first
+from jtl.command.device import training_mesh
 from jtl.command.file_tables import hint
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
@@ -43,7 +43,6 @@ from jtl.train import (
     fit,
     lr_find,
     make_step,
-    mesh,
     read_json_lines,
 )
 from jtl.typing import Mask
@@ -126,7 +125,6 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             notes.append(f"{part}: {note}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
-    tell_first(say)
     read, seen = passes.features(loaded, inputs), {}
     for part in ("train", "val"):
         say(f"features of {part}")
@@ -245,7 +243,7 @@ def _below(
     steps = settings.steps or max(50, 10 * len(data))
     tx = _optimizer(optim.warmup_cosine(rate, steps))
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
-    one = mesh(devices=jax.devices()[:1])
+    spread = training_mesh(settings.batch, settings.devices, say)
     judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
     every = between(steps, len(data))
     # Not the loss alone: it grows with confidence even while the accuracy no longer falls.
@@ -255,12 +253,12 @@ def _below(
     key = rng.stream(jax.random.key(settings.seed), "run")
     record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)
-    fit(step, state, data, steps=steps, mesh=one, validation=validation, checkpoints=saver, records=[record])
+    fit(step, state, data, steps=steps, mesh=spread, validation=validation, checkpoints=saver, records=[record])
     history = read_json_lines(record.path)  # the whole history of a resumed run, not only the steps of this call
     start, best = loaded.variables, saver.variables(step="best")
     mean = jax.tree.map(lambda a, b: ((np.asarray(a) + np.asarray(b)) / 2).astype(a.dtype), start, best)
     found = {"head": start, settings.ways: best, f"the mean of {settings.ways} and head": mean}
-    scores = {name: evaluate(judge, one_of, held, mesh=one) for name, one_of in found.items()}
+    scores = {name: evaluate(judge, one_of, held, mesh=spread) for name, one_of in found.items()}
     told = ", ".join(f"{score['accuracy']:.3f} of {name}" for name, score in scores.items())
     say(f"validation accuracy {told}; the best step is {saver.about(step='best')['step']}")
     chosen = max(scores, key=lambda name: scores[name][RANK])

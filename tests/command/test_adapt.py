@@ -129,7 +129,7 @@ def test_the_oracle_is_called_one(made, tmp_path, capsys):
     assert cli.main(_words(made, "night", "shot", tmp_path / "run", "--watch", "oracle")) == 0
     said = capsys.readouterr().out
     assert "ORACLE" in said
-    assert "8 devices, of which this run uses the first" in said
+    assert "1 of 8 devices train, with" in said
     page = (tmp_path / "run" / "report.html").read_text()
     assert "chosen by the labels of the target" in page
     about = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_more_steps_and_another_is_refused(made, run, tmp_pat
     assert "holds another run, then -> now: learning_rate 0.001 -> 0.002, seed 0 -> 1; give --out" in told
     assert (again / "run.json").read_text() == before
     assert cli.main([*words, "--steps", "6", "--learning-rate", "0.001"]) == 0
-    assert "8 devices, of which this run uses the first" in capsys.readouterr().out
+    assert "1 of 8 devices train, with" in capsys.readouterr().out
     assert "training and validation loss by step" in (again / "report.html").read_text()
     assert json.loads((again / "run.json").read_text())["test"] == json.loads(before)["test"]
 

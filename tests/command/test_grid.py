@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,6 +36,8 @@ def _execute(words):
     rate = float(words[words.index("--learning-rate") + 1])
     if rate == 2:
         raise FileNotFoundError("no such weights")
+    if rate == 3:
+        jnp.zeros(1 << 50)  # more bytes than any machine has
     if rate > 1:
         raise NonFiniteLoss(f"the loss of {rate} is nan")
     if rate == 1 and "--seed" in words and words[words.index("--seed") + 1] == "1":
@@ -63,6 +66,16 @@ def test_a_run_that_fails_does_not_end_the_sweep(tmp_path, capsys):
     ]  # fmt: skip
     assert sweep.run(["train", "x"], grid, tmp_path, execute) == rows
     assert len(seen) == 3  # what diverged would diverge again
+
+
+def test_a_run_without_memory_is_told_and_tried_again(tmp_path, capsys):
+    grid = ["learning_rate=3,0.5"]
+    rows = sweep.run(["train", "x"], grid, tmp_path, _execute)
+    assert "run 1 failed: the device has too little memory: give a smaller --batch" in capsys.readouterr().out
+    assert ["refused" in row for row in rows] == [True, False]
+    seen = []
+    sweep.run(["train", "x"], grid, tmp_path, lambda words: seen.append(words) or {"accuracy": 1.0})
+    assert len(seen) == 1
 
 
 def test_a_run_that_was_refused_is_tried_again(tmp_path):

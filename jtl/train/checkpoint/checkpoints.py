@@ -31,11 +31,10 @@ class Checkpoints:
     """The checkpoints of one run, each a folder `step_00000040` of one directory.
 
     A folder is a valid checkpoint once it has its manifest, which is written last: a process that is killed in the
-    middle of a save leaves the earlier checkpoints intact.
-    Parameters that the run does not train are written once, into a
-    folder `frozen_…` of the same directory, which the steps name. In a run of several processes all of them call
-    `save`, `wait` and `restore`, on one shared directory. As a context manager it waits for the last save at the end,
-    also where an error ends it.
+    middle of a save leaves the earlier checkpoints intact. Parameters that the run does not train are written once,
+    into a folder `frozen_…` of the same directory, which the steps name. In a run of several processes, all of them
+    call `save`, `wait` and `restore` on one shared directory. As a context manager it waits for the last save, even
+    if an error ends it.
 
     Args:
       directory: created if it does not exist.
@@ -197,11 +196,7 @@ class Checkpoints:
             meet(f"jtl saved {self._here}")
 
     def restore(
-        self,
-        like: State,
-        *,
-        step: int | Literal["newest", "best"] = "newest",
-        trains: Mapping[str, bool] | None = None,
+        self, like: State, *, step: int | Literal["newest", "best"] = "newest", trains: Mapping[str, bool] | None = None
     ) -> State:
         """A whole state, bit for bit, where the leaves of `like` lie: on any device count or sharding.
 
@@ -240,7 +235,7 @@ class Checkpoints:
     def variables(
         self, *, step: int | Literal["newest", "best"] = "newest", sharding: Any = None, averages: bool = True
     ) -> Variables:
-        """Parameters and statistics alone: no state to compare with is needed.
+        """Parameters and statistics alone, without a state to compare with.
 
         Args:
           step: which one.
@@ -275,10 +270,11 @@ class Checkpoints:
     def same_run(self, run: Mapping[str, str]) -> None:
         """Checks that a run is the one whose newest checkpoint is here.
 
-        A checkpoint without a description, as one saved by hand, is let pass.
+        A checkpoint without a description, such as one saved by hand, passes. If other versions of jtl, jax, flax or
+        optax wrote it, what these alone may have changed in the description is a warning in the log "jtl.checkpoint".
 
         Args:
-          run: what defines the run (`identity.described`); that its schedules are longer now is no difference.
+          run: what defines the run (`identity.described`); a schedule that is longer now is not a difference.
 
         Raises:
           AnotherRun: a ValueError, with what differs.
@@ -288,7 +284,9 @@ class Checkpoints:
         if old and new and not same_command(old, new):
             what = f"{beginning(old)} -> {beginning(new)}"
         elif jax.process_index() == 0 and about.get("run") is not None:  # others have other rows of the first batch
-            what = identity.told(identity.differences(about["run"], run))
+            what, why = identity.compared(about["run"], run, updated=about.get("versions") != manifest.versions())
+            if why:
+                log.warning("%s: %s", self.path(about["step"]), why)
         if agreed(int(bool(what))):
             raise identity.AnotherRun(
                 f"the run in {self.directory} is another one, so it cannot be resumed here; then -> now:"

@@ -86,11 +86,17 @@ def refreshing(refresh: Any) -> dict[str, str]:
     return found
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs in two descriptions, a line each; that a schedule is longer now is no difference.
+def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: bool = False) -> list[str]:
+    """What differs in two descriptions, one line per difference; a schedule that is longer now is not one.
 
-    Nor is a validation where there was none, or none where there was one; nor a refresh, where a checkpoint is from
-    before refreshes were described.
+    Neither is a validation that only one of them has, nor a refresh, if the checkpoint is older than their description.
+
+    Args:
+      before: of the checkpoint.
+      now: of the run that would resume.
+      updated: another version of a library wrote the checkpoint. What the libraries alone may have changed is then left
+        out: the names of their functions, and parts of the step that only one of the two descriptions has. A number, an
+        array, a function of the user, the data or the key that differs stays a difference.
 
     Example:
       >>> from jtl.train.checkpoint.identity import differences
@@ -106,9 +112,34 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
             continue
         old, new = before.get(path, "absent"), now.get(path, "absent")
         longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)
-        if old != new and not longer:
+        if old != new and not longer and not (updated and _of_libraries(path, old, new)):
             lines.append(f"{path}: {old} -> {new}")
     return lines
+
+
+def compared(before: Mapping[str, str], now: Mapping[str, str], *, updated: bool) -> tuple[str, str]:
+    """Why a run is another one, and what is only reported because an update of a library may explain it; or "".
+
+    Args:
+      before: of the checkpoint.
+      now: of the run that would resume.
+      updated: as of `differences`.
+    """
+    what, lines = differences(before, now, updated=updated), differences(before, now)
+    if what or not lines:
+        return told(what), ""
+    return "", (
+        "other versions of jtl or of the libraries below it wrote this checkpoint. It is taken as one of this run,"
+        f" although the run's description differs, as it may after an update; then -> now: {told(lines)}"
+    )
+
+
+def _of_libraries(path: str, old: str, new: str) -> bool:
+    """Whether another version of a library may describe the same step so."""
+    if not path.startswith(("step", "refresh/run")):
+        return False
+    named = all(text.split(".")[0] in LIBRARIES and "." in text for text in (old, new))
+    return named or "absent" in (old, new) or old.startswith("as step") or new.startswith("as step")
 
 
 def _of_schedule(path: str, texts: Mapping[str, str]) -> bool:

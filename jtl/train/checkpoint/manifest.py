@@ -1,5 +1,7 @@
 """The manifest that makes a folder a checkpoint: written last, with a checksum of every file."""
 
+import functools
+import hashlib
 import json
 import stat
 import time
@@ -81,13 +83,18 @@ def stamp(folder: Path) -> dict[Path, tuple[int, ...]] | None:
     return {path: (one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for path, one in found.items()}
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """The versions that a checkpoint is written by."""
+    """The versions that a checkpoint is written by; `jtl sources` tells two states of jtl of one version apart."""
     try:
         own = version("jtl")
     except PackageNotFoundError:  # run from a checkout that is not installed
         own = "not installed"
-    return {name: version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")} | {"jtl": own}
+    package, sources = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sources.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    found = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")}
+    return found | {"jtl": own, "jtl sources": sources.hexdigest()[:12]}
 
 
 def _files(folder: Path) -> list[str]:

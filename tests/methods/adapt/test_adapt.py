@@ -1,5 +1,7 @@
 """Views of any number, alignments that own parameters, and several labelled sources."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -70,7 +72,7 @@ def test_what_alignments_commit_is_committed(key):
         return {"zero": mean(jnp.zeros(1))}, Aux(stats)
 
     counter = Objective(nothing, commit=lambda stats, params: {**stats, "steps": stats["steps"] + 1})
-    objective = adapt(net, alignments=[counter, counter._replace(loss=lambda p, s, v, k, n: ({}, Aux(s)))])
+    objective = adapt(net, alignments=[counter, replace(counter, loss=lambda p, s, v, k, n: ({}, Aux(s)))])
     assert objective.commit({"steps": 0}, variables.params) == {"steps": 2}
 
 

@@ -1,5 +1,7 @@
 """A view of the same examples under an augmentation."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def test_the_term_is_that_of_a_batch_with_the_view():
     variables = objective.init(KEY, ROWS, start)
     seen = []
     given = second_view(
-        inner._replace(loss=lambda p, s, batch, key, step: seen.append(batch) or inner.loss(p, s, batch, key, step)),
+        replace(inner, loss=lambda p, s, batch, key, step: seen.append(batch) or inner.loss(p, s, batch, key, step)),
         louder,
     )
     terms, _ = given.loss(variables.params, {}, ROWS, KEY, 3)

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import pytest
 from nets import batch, dense
 
 import jtl
-from jtl.train.checkpoint.identity import described, differences
+from jtl.train.checkpoint import manifest
+from jtl.train.checkpoint.identity import AnotherRun, described, differences
 
 X, Y = batch(n=24)["x"], batch(n=24)["y"]
 
@@ -97,6 +99,51 @@ def test_a_run_with_other_settings_is_refused_and_more_steps_are_not(tmp_path):
     with pytest.raises(ValueError, match="jtl train one -> jtl train two"):
         run(tmp_path, recipe="jtl train two", steps=4)
     assert int(run(tmp_path, recipe="jtl train one --steps 4", steps=4).state.step) == 4
+
+
+def written_by_another(folder, change):
+    """Rewrites the newest manifest as another version of jtl would have written it."""
+    path = jtl.Checkpoints(folder).path(2)
+    about = manifest.read(path)
+    about["versions"]["jtl sources"] = "000000000000"
+    about["run"] = change(about["run"])
+    del about["files"]
+    manifest.write(path, about)
+
+
+def renamed(texts):
+    """Names of jtl's functions and of what they close over are others, as after a refactoring."""
+    return {
+        path.replace("/loss/", "/run/"): re.sub(r"^jtl\.[\w.]+", "jtl.elsewhere.function", text)
+        for path, text in texts.items()
+    }
+
+
+def test_a_run_goes_on_after_an_update_of_the_library_and_says_so(tmp_path, caplog):
+    """A refactoring of jtl made every older checkpoint another run."""
+    run(tmp_path)
+    written_by_another(tmp_path, renamed)
+    assert int(run(tmp_path, steps=4).state.step) == 4
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "jtl.checkpoint"]
+    assert "other versions of jtl" in said
+    assert "jtl.elsewhere.function -> jtl." in said
+
+
+@pytest.mark.parametrize("name", ["rate", "data", "labels", "order", "seed", "clip", "ema", "class names", "dropout"])
+def test_an_update_of_the_library_explains_no_other_setting(first, name):
+    lines = differences(renamed(first) if name in ("rate", "data") else first, run(**CHANGES[name]), updated=True)
+    assert lines
+    assert len(lines) < 20
+
+
+def test_the_same_versions_explain_nothing(tmp_path):
+    run(tmp_path)
+    path = jtl.Checkpoints(tmp_path).path(2)
+    about = manifest.read(path)
+    del about["files"]
+    manifest.write(path, about | {"run": renamed(about["run"])})
+    with pytest.raises(AnotherRun, match=r"jtl\.elsewhere\.function -> jtl\."):
+        run(tmp_path, steps=4)
 
 
 def test_a_longer_schedule_is_the_same_run():
