@@ -1,6 +1,6 @@
 """The command `jtl`: runs recipes, evaluates them, predicts, and describes networks and weight files.
 
-Only what a command needs is imported, when it is needed: `jtl --help` does not wait for jax.
+Each command imports what it needs when it needs it, so `jtl --help` does not wait for jax.
 """
 
 import ast
@@ -25,7 +25,7 @@ from jtl.command.options import expanded
 
 RECIPES = Path(__file__).parent / "recipes"
 OWN = "runs of `jtl finetune`, `jtl adapt` and `jtl adapt-few`, and folders of jtl.save"
-"""What says its network, its classes and its inputs, for messages."""
+"""The folders that describe their network, classes and inputs, for messages."""
 
 
 class Mistake(Exception):
@@ -36,15 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      0, or 1 where a claim of the recipe did not hold or a run of a sweep failed, or 2 for a mistake of the user, or as
-      a shell has it 130 after Ctrl-C, and 141 where what reads the output ended before it.
+      The exit status: 0; 1 if a claim of the recipe did not hold or a run of a sweep failed; 2 for a mistake of the
+      user; and, following shells, 130 after Ctrl-C and 141 if the reader of the output ended first.
     """
-    if argv is None:  # the process is the command's own
+    if argv is None:  # the process belongs to the command
         keep_freed_memory()
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # of names that are not UTF-8
+            sys.stdout.reconfigure(errors="backslashreplace")  # for names that are not UTF-8
     given = list(sys.argv[1:] if argv is None else argv)
-    # A recipe has options of its own, known once it is loaded: what follows its name is theirs.
+    # A recipe has its own options, known once it is loaded: the words after its name belong to it.
     known = {"demo": 1, "train": 2, "describe": 2}.get(given[0] if given else "", len(given))
     if known == 2 and len(given) > 1 and given[1].startswith("-"):
         known = len(given)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = given.index("--")
     given, options = given[:known], given[known:]
     options = options[1:] if options[:1] == ["--"] else options
-    # Of each command what reads its arguments and what it does with them; both have the same names.
+    # For each command, the parser of its arguments and its action, which takes arguments of the same names.
     commands: dict[str, tuple[Callable, Callable[..., int]]] = {
         "demo": (parsers.demo, lambda: _train("digits", options, "jtl demo")),
         "train": (parsers.train, lambda recipe: _train(recipe, options, f"jtl train {recipe}")),
@@ -75,13 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Python would flush what is left when it ends, and fail again.
+        # Python would flush the rest at exit, and fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Mistake as mistake:
         print(f"jtl: {mistake}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before or after training, which saves; see `jtl.fit`
+    except KeyboardInterrupt:  # before or after training, which saves on an interrupt; see `jtl.fit`
         print("jtl: interrupted", file=sys.stderr)
         if argv is None:
             end_at_once(130)
@@ -91,10 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(given: list[str], commands: dict[str, Callable]) -> tuple[str, dict[str, Any]]:
-    """The name of the command, and its arguments by their names."""
+    """Returns the name of the command, and its arguments by name."""
     parsers.train.__doc__ = "Run a recipe; `jtl train RECIPE --help` lists its options.\n\n" + _listed()
     readers = {name: _named(name, parser) for name, parser in commands.items()}
-    # Alone, because tyro would name the options of other commands for a misspelt one.
+    # The command alone, because tyro would suggest options of other commands for a misspelt one.
     if given and given[0] in readers:
         return tyro.cli(readers[given[0]], args=given[1:], prog=f"jtl {given[0]}")
     return tyro.extras.subcommand_cli_from_dict(
@@ -106,7 +106,7 @@ def _parse(given: list[str], commands: dict[str, Callable]) -> tuple[str, dict[s
 
 
 def _named(name: str, parser: Callable) -> Callable[..., tuple[str, dict[str, Any]]]:
-    """The parser, which returns the name of its command and its arguments by their names."""
+    """Wraps a parser so that it returns the name of its command, and its arguments by name."""
 
     @functools.wraps(parser)
     def read(*positional: Any, **options: Any) -> tuple[str, dict[str, Any]]:
@@ -118,7 +118,7 @@ def _named(name: str, parser: Callable) -> Callable[..., tuple[str, dict[str, An
 
 
 def _listed() -> str:
-    """Every recipe with the first line of its docstring; read, not imported."""
+    """Lists every recipe with the first line of its docstring, without importing it."""
     paths = sorted(RECIPES.glob("[!_]*.py"))
     first = [(ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0] for path in paths]
     return "\n\n".join(["Recipes:", *(f"{path.stem}: {line}" for path, line in zip(paths, first, strict=True))])
@@ -137,12 +137,12 @@ def _train(name: str, options: list[str], prog: str) -> int:
 
 
 def _recipe(words: list[str]) -> Any:
-    """The result of a recipe; the words are its name and its options. The sweep tells the errors of its training."""
+    """Runs a recipe by its name and options, and returns its result; the sweep reports errors of the training."""
     return _load(words[0], words[1:], f"jtl train {words[0]}").train()
 
 
 def _told(run: Callable[..., int]) -> Callable[..., int]:
-    """A command whose errors are the user's to correct."""
+    """Wraps a command so that its errors are reported as the user's mistakes."""
 
     def command(**values: Any) -> int:
         with _mistakes(ValueError, OSError):
@@ -242,9 +242,10 @@ def _inspect(file: Path, rows: int, within: str | None, prefix: str) -> int:
 
 
 def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]:
-    """The recipe of a run, what its best checkpoint holds, or the newest where none was scored, and its step.
+    """Returns a run's recipe, the variables of its best checkpoint (the newest if none was scored), and its step.
 
-    A file that the checkpoint names is not run: somebody else may have written it. The user names it, as `code`.
+    A recipe file that the checkpoint names is not run, because somebody else may have written it; the user must name it
+    as `code`.
     """
     from jtl.command.saved_network import chosen
     from jtl.train import Checkpoints
@@ -276,7 +277,7 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
 
 
 def _load(name: str, options: list[str], prog: str) -> Any:
-    """A recipe with the options of the command in place of its defaults."""
+    """Loads a recipe, with the options of the command in place of its defaults."""
     module = _module(name)
     kind = getattr(module, "Recipe", None)
     if kind is None:
@@ -295,7 +296,7 @@ def _module(name: str) -> Any:
         path = Path(name)
         if not path.is_file():
             raise Mistake(f"the recipe file {name!r} does not exist")
-        own = f"recipe {path.stem}"  # no name of another module: a recipe may be in random.py
+        own = f"recipe {path.stem}"  # cannot be another module's name: a recipe may be in random.py
         spec = importlib.util.spec_from_file_location(own, path)
         if spec is None or spec.loader is None:
             raise Mistake(f"Python cannot load {name!r}")
@@ -320,7 +321,7 @@ def _mistakes(*kinds: type[Exception]) -> Any:
         yield
     except BrokenPipeError:
         raise
-    except Exception as error:  # all kinds, because those of `_explained` are imported where there is an error alone
+    except Exception as error:  # all kinds, because `_explained` imports its kinds only after an error
         from jtl.command.device import out_of_memory, smaller
 
         if out_of_memory(error):
@@ -331,7 +332,7 @@ def _mistakes(*kinds: type[Exception]) -> Any:
 
 
 def _explained() -> tuple[type[Exception], ...]:
-    """Errors of every command whose messages say what the user can do."""
+    """Returns the errors of any command whose messages say what the user can do."""
     from jtl.extras import NotInstalled
     from jtl.train import NonFiniteLoss
     from jtl.train.checkpoint.claim import NotClaimed

@@ -1,4 +1,4 @@
-"""What the commands do and print; nothing heavy is imported before it is used."""
+"""The actions of the commands, and their output; nothing heavy is imported before it is used."""
 
 import shlex
 import sys
@@ -15,7 +15,7 @@ from jtl.paths import local
 
 
 def _tell(folder: Path) -> None:
-    """Says which checkpoint of a run is used; beside the results, which another program may read."""
+    """Prints to stderr which checkpoint of a run is used, because another program may read the results in stdout."""
     from jtl.command.saved_network import chosen
     from jtl.train.checkpoint.checkpoints import Checkpoints
 
@@ -24,13 +24,13 @@ def _tell(folder: Path) -> None:
 
 
 def _note(notes: Sequence[str]) -> None:
-    """Says what the user should know of the examples, beside the results."""
+    """Prints notes on the examples to stderr, apart from the results."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
 def _predicting(run: Path) -> str:
-    """The command to copy into a shell, but for the examples."""
+    """Returns the command that predicts, to be copied into a shell and completed by examples."""
     return shlex.join(["jtl", "predict", str(run)])
 
 
@@ -84,18 +84,18 @@ def sweep(
     command: list[str],
     recipe: Callable[[list[str]], Any],
 ) -> int:
-    """Runs a grid and prints its ranking; 1 where a run failed.
+    """Runs a grid and prints its ranking; returns 1 if a run failed.
 
     Args:
       out: the sweep's folder.
       grid: options and their values.
-      by: the number that ranks.
-      low: whether a low one is good.
+      by: the name of the number that ranks the runs.
+      low: whether lower is better.
       command: the words after `--`.
-      recipe: from the words after `train` to what the recipe's `train()` returns.
+      recipe: a function from the words after `train` to the result of the recipe's `train()`.
 
     Raises:
-      ValueError: for a command that is not swept, a ranking that is not known, or where all runs failed.
+      ValueError: for a command that cannot be swept, an unknown ranking, or if all runs failed.
     """
     from jtl.command import sweep
     from jtl.command.sweep_commands import execute, favoured, ranking
@@ -118,14 +118,14 @@ def features(
 
     Args:
       inputs: files or folders, or one table.
-      weights: of the network.
+      weights: the weights of the network.
       out: the file to write.
-      text: the column of a table of texts.
-      file: the column of a table of files.
-      **options: others of `inference.features`.
+      text: the column of texts, for a table of texts.
+      file: the column of paths, for a table of files.
+      **options: further options of `inference.features`.
 
     Raises:
-      ValueError: for no inputs, or several tables, or a column of texts and one of files.
+      ValueError: for no inputs, for several tables, or for both a column of texts and a column of files.
     """
     from jtl.command import inference
 
@@ -144,9 +144,9 @@ def rank(*, data: Path, models: tuple[str, ...], **options: Any) -> int:
     """Prints the transferability scores of several networks.
 
     Args:
-      data: labelled.
-      models: their weights.
-      **options: of `jtl.command.rank.rank`.
+      data: labelled data.
+      models: the weights of the networks.
+      **options: options of `jtl.command.rank.rank`.
     """
     from jtl.command import rank as ranking
     from jtl.report.tables import show
@@ -161,10 +161,10 @@ def rank(*, data: Path, models: tuple[str, ...], **options: Any) -> int:
 
 
 def export(*, run: Path, out: Path | None, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
-    """Writes a saved network for another library; without a folder into `export-FORMAT` of the run's.
+    """Writes a saved network for another library; without `out`, into `export-FORMAT` in the run's folder.
 
     Raises:
-      ValueError: where the folder is no run and no saved network.
+      ValueError: if the folder is neither a run nor a saved network.
     """
     from jtl.command import inference
 
@@ -185,12 +185,12 @@ def evaluate(*, folder: Path, data: Path | None, **columns: str | None) -> int:
     """Prints the scores of a saved network.
 
     Args:
-      folder: of it.
-      data: labelled.
+      folder: the folder of the network.
+      data: labelled data.
       **columns: `text`, `label` and `file` of `inference.judge`.
 
     Raises:
-      ValueError: where no data are given.
+      ValueError: if no data are given.
     """
     from jtl.command import inference
 
@@ -206,17 +206,17 @@ def evaluate(*, folder: Path, data: Path | None, **columns: str | None) -> int:
 
 
 def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, **columns: str | None) -> int:
-    """Prints the predictions of a saved network, and writes them where asked.
+    """Prints the predictions of a saved network, and writes them to a file if asked.
 
     Args:
-      folder: of it.
-      inputs: examples.
-      top: how many classes to name for each.
+      folder: the folder of the network.
+      inputs: the examples.
+      top: how many classes to name for each example.
       csv: the file to write; None for none.
       **columns: `text` and `file` of `inference.predict`.
 
     Raises:
-      ValueError: for a file to write that is a folder, or lies where nothing can be written.
+      ValueError: if `csv` is a folder, or lies where nothing can be written.
     """
     from jtl.command import inference
 
@@ -235,7 +235,7 @@ def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None
 
 
 def ranked(items: Sequence[Any], shares: Any, classes: Sequence[str], top: int) -> None:
-    """Prints the likeliest classes of each example."""
+    """Prints the most probable classes of each example."""
     for given, share in zip(items, shares, strict=True):
         best = sorted(range(len(share)), key=lambda i: -share[i])[:top]
         print(f"{given}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best))

@@ -1,4 +1,4 @@
-"""Adaptation of pretrained weights from a labelled to an unlabelled folder or table, from files to a saved network."""
+"""Adapts pretrained weights from a labelled to an unlabelled folder or table, from files to a saved network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from jtl.pretrained.save import save
 from jtl.selection.validators.watch import MEAN_WEIGHT, ORACLE
 
 FAR = 0.5
-"""A mean of the weights of `label_free` below it, or above 1 / 0.5, is told."""
+"""A mean importance weight of `label_free` below this, or above its inverse, is reported."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Adapted:
     """The result of `run`.
 
     Args:
-      folder: of the run: `model/`, `report.html`, `run.json`, and what training wrote.
-      loaded: the network with the weights that are saved.
-      before: the variables with which training began: pretrained, with a head that was fitted on the source.
-      inputs: from files or texts to input.
-      scores: label-free scores before and after, by name.
-      chosen: the step whose checkpoint was kept; 0 where none had a better score than the weights before.
+      folder: the run's folder: `model/`, `report.html`, `run.json`, and the files that training wrote.
+      loaded: the network with the saved weights.
+      before: the variables before training: pretrained, with a head that was fitted on the source.
+      inputs: converts files or texts to the network's input.
+      scores: label-free scores by name, under "before" and "after" adaptation.
+      chosen: the step whose checkpoint was kept; 0 if no step had a better score than the weights before.
       source: the accuracy on the source's test examples, before and after.
-      target: scores on the target's labels, before and after; None where they were not asked for.
+      target: scores by the target's labels, before and after; None if they were not requested.
       history: the numbers of every step and validation.
       splits: the source's examples.
-      unlabelled: the target's.
-      notes: what the user should know of data and weights.
+      unlabelled: the target's examples.
+      notes: notes for the user about the data and the weights.
     """
 
     folder: Path
@@ -68,12 +68,12 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     """Fits a head on the source, adapts, chooses the checkpoint by a score, and saves.
 
     Args:
-      settings: of the run.
-      say: is told of progress.
+      settings: the run's settings.
+      say: is called with progress messages.
 
     Raises:
-      FileNotFoundError: for data or weights that are not there.
-      ValueError: for data or weights that do not fit, in words.
+      FileNotFoundError: for data or weights that do not exist.
+      ValueError: for data or weights that do not fit.
     """
     files.refuse_another(settings, FREE)
     names = {"text": settings.text, "label": settings.label}

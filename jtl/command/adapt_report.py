@@ -14,15 +14,15 @@ from jtl.selection.validators.watch import ORACLE
 
 SHOWN = 12
 FEATURES = 300
-"""Examples of each domain whose features are drawn."""
+"""How many examples of each domain have their features plotted."""
 
 
 def write(settings: AdaptSettings, adapted: Adapted) -> Path:
     """Writes `report.html` into the run's folder.
 
     Args:
-      settings: of the run.
-      adapted: its result.
+      settings: the run's settings.
+      adapted: the run's result.
     """
     watched = ORACLE if settings.oracle else settings.watch
     before, after = (adapted.scores[when] for when in ("before", "after"))
@@ -55,7 +55,7 @@ def write(settings: AdaptSettings, adapted: Adapted) -> Path:
 
 
 def _features(page: Page, adapted: Adapted) -> None:
-    """What the head reads, of both domains, before and after."""
+    """Plots the features that the head reads, for both domains, before and after."""
     parts, panels = {"source": adapted.splits["test"], "target": adapted.unlabelled}, {}
     for title, variables in (("before", adapted.before), ("after", adapted.loaded.variables)):
         read = passes.features(adapted.loaded._replace(variables=variables), adapted.inputs)
@@ -68,7 +68,7 @@ def _features(page: Page, adapted: Adapted) -> None:
 
 
 def _labelled(page: Page, adapted: Adapted) -> None:
-    """The target by its labels, which chose nothing unless the report says ORACLE."""
+    """Shows the scores by the target's labels, which were used for no choice unless the report says ORACLE."""
     assert adapted.target is not None
     before, after = adapted.target
     page.heading("The target by its labels")
@@ -84,7 +84,7 @@ def _labelled(page: Page, adapted: Adapted) -> None:
 
 
 def _examples(page: Page, adapted: Adapted) -> None:
-    """Predictions on some of the target's examples."""
+    """Shows predictions on some of the target's examples."""
     items = _some(adapted.unlabelled.items, SHOWN)
     shares = softmax(passes.logits(adapted.loaded, adapted.inputs)(items))
     classes = adapted.unlabelled.classes
@@ -94,5 +94,5 @@ def _examples(page: Page, adapted: Adapted) -> None:
 
 
 def _some(items: tuple, count: int) -> list:
-    """Examples at equal distances."""
+    """Returns up to `count` evenly spaced items."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]

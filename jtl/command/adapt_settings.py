@@ -1,4 +1,4 @@
-"""The settings of one adaptation between two folders or tables; light, because `jtl --help` reads it."""
+"""The settings of one adaptation between two folders or tables; light, because `jtl --help` imports it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,41 +17,40 @@ Watch = Literal[
     "mixval", "oracle",
 ]  # fmt: skip
 LOW = ("iw_risk", "dev", "devn")
-"""Scores of which a low one is good."""
+"""The scores for which lower is better."""
 
 
 @dataclass(frozen=True)
 class AdaptSettings(RunSettings):
     """Adapt pretrained weights from a labelled folder or table to an unlabelled one; writes a report.
 
-    The checkpoint is chosen by a score that reads no label of the target. The source is split by `seed` within each
-    class where it has no folders `train/`, `val/` and `test/`; training uses all of the target, or its `train/`.
+    The checkpoint is chosen by a score that reads no label of the target. If the source has no folders `train/`, `val/`
+    and `test/`, it is split by `seed` within each class; training uses the whole target, or its `train/`.
 
     Args:
-      source: as the data of `jtl finetune`.
-      target: a folder of images or sounds, in class folders or not, or a table of texts or files; or of `train/` and
-        `test/`.
-      weights: as of `jtl finetune`.
+      source: see the data of `jtl finetune`.
+      target: a folder of images or sounds, in class folders or not; or a table of texts or files; or a folder with
+        `train/` and `test/`.
+      weights: see `jtl finetune`.
       method: "source" is fine-tuning without the target, the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
-      weight: of the alignment; None: 1, but 0.05 for afn and 0.3 for the pseudo-labels of shot.
+      weight: the weight of the alignment loss; None: 1, but 0.05 for afn and 0.3 for the pseudo-labels of shot.
       watch: the score that chooses the checkpoint. The methods im, bnm and shot maximise "im" or "bnm" themselves, so
-        these scores cannot compare them with other methods.
-        "mixval" is for images and sounds. "oracle" is the accuracy by the
-        target's labels, which shows what a perfect choice would be, and the report says so.
+        these scores cannot compare them with other methods. "mixval" is for images and sounds. "oracle" is the accuracy
+        by the target's labels: it shows the result of a perfect choice, and the report says that labels were used.
       labelled: add a table of the accuracy on the target, whose folders or labels must then name classes of the source.
-      ways: what is trained: the last stage and the head, or all.
+      ways: what is trained: the last stage and the head, or everything.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
-      file: as of `jtl finetune`; of two domains one may be a table of files and the other a folder.
-      arch: as of `jtl finetune`.
+      file: see `jtl finetune`; one domain may be a table of files and the other a folder.
+      arch: see `jtl finetune`.
       size: side of the images in pixels; None: the weights' own.
-      steps: of training; None: ten epochs of the larger domain, at least 50 steps.
-      batch: rows of each domain in a step.
+      steps: training steps; None: ten epochs of the larger domain, but at least 50 steps.
+      batch: examples of each domain per step.
       learning_rate: the peak for the backbone; the head and critics use ten times as much.
-      scored: rows of the target, drawn at random, that the score reads.
-      seed: of the split and of all randomness.
-      devices: as of `jtl finetune`.
+      scored: how many examples of the target, drawn at random, the score reads.
+      seed: the seed of the split and of all other randomness.
+      devices: see `jtl finetune`.
     """
 
     source: Annotated[

@@ -1,4 +1,4 @@
-"""The unlabelled examples that `jtl adapt` learns from."""
+"""Reads the unlabelled examples that `jtl adapt` learns from."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from jtl.command.source import Examples
 
 
 class Target(NamedTuple):
-    """The target.
+    """The target domain.
 
     Args:
-      examples: what is learned from; the labels are the numbers of the rows.
-      judged: labelled examples for the final table; None where it is not asked for.
-      labels: of `examples`, for the oracle alone.
-      notes: what the user should know of the folder.
+      examples: the examples to learn from; their `labels` are row numbers.
+      judged: labelled examples for the final table; None if it is not requested.
+      labels: the labels of `examples`, for the oracle alone; None if they are not requested.
+      notes: notes for the user about the folder.
     """
 
     examples: Examples
@@ -27,10 +27,10 @@ class Target(NamedTuple):
 
 
 def column_of(settings: AdaptSettings, domain: Path) -> str | None:
-    """The column of files of a domain's table; None of texts, and of a folder beside a domain that is a table.
+    """Returns the column of files of a domain's table; None for texts, and for a folder whose partner is a table.
 
     Raises:
-      ValueError: for a column of files where no domain is a table.
+      ValueError: for a column of files if neither domain is a table.
     """
     domains = [one.expanduser() for one in (settings.source, settings.target)]
     if settings.file is not None and all(one.is_dir() and not source.in_tables(one) for one in domains):
@@ -42,12 +42,12 @@ def column_of(settings: AdaptSettings, domain: Path) -> str | None:
 
 
 def target_of(settings: AdaptSettings, train: Examples) -> Target:
-    """The examples of the target; its labels are read only where they are asked for.
+    """Reads the examples of the target; its labels are read only if they are requested.
 
     Raises:
-      FileNotFoundError: where there is nothing.
+      FileNotFoundError: if the target does not exist.
       ValueError: for the source itself, a target of another kind, a single file or example, or a target without labels
-        where they are asked for.
+        if they are requested.
     """
     path = settings.target.expanduser()
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The training of an adaptation: batches of both domains, what is trained, and the checkpoint that a score chooses."""
+"""Trains an adaptation: batches of both domains, the trained parameters, and the choice of the checkpoint."""
 
 import re
 import shlex
@@ -36,23 +36,23 @@ from jtl.train.state import variables as variables_of
 from jtl.typing import Mask
 
 SHOWN = ("im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy")
-"""Scores that each report has."""
+"""The scores in every report."""
 FREE = ("out", "devices")
-"""Settings that may differ in a run that resumes: more steps are another schedule of the methods' weights."""
+"""Settings that may differ when a run resumes. Steps may not, because the schedules of weights depend on them."""
 BODY = 0.1
-"""The rate of the backbone over that of head and critics, as Ganin et al. and Long et al. have it."""
+"""The learning rate of the backbone relative to that of head and critics, as in Ganin et al. and Long et al."""
 
 
 class Training:
     """The parts of a run's training that its stages share.
 
     Args:
-      settings: of the run.
+      settings: the run's settings.
       loaded: the network, with a head that is fitted on the source.
-      inputs: from files or texts to input.
+      inputs: converts files or texts to the network's input.
       splits: the source's examples.
-      target: the target's.
-      say: is told of progress.
+      target: the target's examples.
+      say: is called with progress messages.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Training:
         size, examples = min(settings.scored, len(target.examples)), target.examples
         rows = np.sort(np.random.default_rng(settings.seed).permutation(len(examples))[:size])
         y = rows if target.labels is None else target.labels[rows]
-        self.batch = min(settings.batch, max(len(splits["train"]), len(examples)))  # rows beyond them would be empty
+        self.batch = min(settings.batch, max(len(splits["train"]), len(examples)))  # further rows would be empty
         self.mesh = training_mesh(self.batch, settings.devices, say)
         options = {"batch_size": self.batch, "shuffle": False}
         looked = jtl.data.arrays(inputs.read([examples.items[i] for i in rows]), y, **options)
@@ -87,12 +87,12 @@ class Training:
         self.steps = settings.steps or max(50, 10 * len(self.pairs))
 
     def batches(self, examples: Examples, margin: bool = True) -> Dataset:
-        """Random batches, or all rows in order as evaluation sees them."""
+        """Returns random batches, or, without margin, all rows in order as in evaluation."""
         rows = Rows(self.inputs, examples, MARGIN if margin and self.side is not None else 1.0)
         return Dataset(rows, self.batch, seed=self.settings.seed, shuffle=margin)
 
     def run(self) -> tuple[Variables, dict[str, dict[str, float]], int, list[dict[str, Any]]]:
-        """The best variables by the score, the scores before and after, the step, and the history."""
+        """Trains; returns the best variables by the score, the scores before and after, the step, and the history."""
         settings, start = self.settings, self.loaded.variables
         name, scores = settings.method, {"before": self.look(self.loaded.variables)}
         folder = settings.folder
@@ -126,7 +126,7 @@ class Training:
     def chosen(
         self, scores: dict[str, Any], found: dict[str, float], adapted: Callable[[], Variables], step: int
     ) -> tuple[Variables, dict[str, dict[str, float]], int]:
-        """What was adapted where its score is better than before, else the variables before and step 0."""
+        """Returns the adapted variables if their score is better than before; else those before, and step 0."""
         sign = -1 if self.watched in LOW else 1
         if sign * scores["before"][self.watched] >= sign * found[self.watched]:
             return self.loaded.variables, {**scores, "after": scores["before"]}, 0
@@ -135,7 +135,7 @@ class Training:
     def fit(
         self, objective: Any, groups: Sequence[tuple[str, ...]], data: Any, start: Variables, folder: Path, refresh: Any
     ) -> tuple[Any, Checkpoints]:
-        """Trains one stage; it resumes from its checkpoints."""
+        """Trains one stage, resuming from its checkpoints."""
         if self.splits["train"].kind == "images":
             windows = () if self.side is None else (augment.crop(self.side),)
             moved = augment.compose(augment.flip(), *windows)
@@ -163,7 +163,7 @@ class Training:
         return done.state, saver
 
     def trained(self, group: Sequence[str]) -> Mask:
-        """A group's part of what is trained: stages of `--ways`, and everything that no pretrained network has."""
+        """Returns the mask of a group's trained parameters: those of `--ways`, and all that are not pretrained."""
         patterns = (*self.own, r"(?!backbone/|head/).*")
 
         def among(path: str, patterns: Sequence[str]) -> bool:
@@ -179,7 +179,7 @@ class Training:
         return mask
 
     def optimizer(self, mask: Mask, variables: Variables) -> optax.GradientTransformation:
-        """AdamW, slower for the backbone."""
+        """Returns AdamW with a lower learning rate for the backbone."""
         trained = {path for path, own in flatten(mask(variables.params)).items() if own}
         table = [("backbone/.*", 1.0), (".*", 1.0 / BODY)]
         table = [rule for rule in table if any(p.startswith("backbone/") == (rule[1] == 1.0) for p in trained)]
@@ -187,7 +187,7 @@ class Training:
         return optax.chain(optax.adamw(rate, weight_decay=1e-4, mask=optim.decayed), optim.scale(table))
 
     def own_part(self, variables: Variables) -> Variables:
-        """Without critics, second heads and pseudo-labels."""
+        """Returns the variables without critics, second heads and pseudo-labels."""
         own = self.loaded.variables
         return Variables(
             {name: variables.params[name] for name in own.params}, {name: variables.stats[name] for name in own.stats}

@@ -1,4 +1,4 @@
-"""Adaptation methods by the names that `jtl adapt` takes, each with its weight."""
+"""The adaptation methods by their names in `jtl adapt`, with their weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
@@ -16,11 +16,11 @@ from jtl.train.turns import Turn
 
 
 class Plan(NamedTuple):
-    """What a step of a method minimises.
+    """The objective of a training step, and its optimizers.
 
     Args:
-      objective: one, or turns.
-      groups: patterns of the parameters of each optimizer.
+      objective: one objective, or a list of turns.
+      groups: for each optimizer, patterns of the parameters that it updates.
     """
 
     objective: Any
@@ -31,14 +31,14 @@ WEIGHTS: Mapping[str, float] = {
     "dann": 1.0, "cdan": 1.0, "cdan_e": 1.0, "mcc": 1.0, "coral": 1.0, "mmd": 1.0, "jmmd": 1.0, "afn": 0.05,
     "bnm": 1.0, "im": 1.0,
 }  # fmt: skip
-"""λ of each alignment, the defaults of `jtl.alignments`; of critics and kernels the largest, which λ grows to."""
+"""λ of each alignment, the defaults of `jtl.alignments`; for critics and kernels, the value that λ grows to."""
 NAMES: tuple[str, ...] = get_args(Method)
 AFTER_SOURCE = ("ada_bn", "shot")
-"""Methods that begin with the weights that were fine-tuned on the source, and then see the target alone."""
+"""Methods that start from weights fine-tuned on the source, and then see the target alone."""
 SHOT_WEIGHT = 0.3
 _INFORMATION = ("im", "certainty", "diversity")
 MAXIMISED: Mapping[str, tuple[str, ...]] = {"im": _INFORMATION, "shot": _INFORMATION, "bnm": ("bnm",)}
-"""Label-free scores that a method's loss maximises on the target, so that they favour it whatever its predictions."""
+"""Label-free scores that a method's loss maximises on the target, so they favour it whatever its predictions."""
 _ALIGNMENTS: Mapping[str, Callable[[Any, Read], Objective]] = {
     "dann": lambda weight, reads: dann(_critic(reads), weight),
     "cdan": lambda weight, reads: cdan(_critic(reads), weight),
@@ -55,19 +55,20 @@ _RAMPED = ("dann", "cdan", "cdan_e", "mmd", "jmmd")
 
 
 def plan(name: str, net: Model, classes: int, steps: int, weight: float | None = None) -> Plan:
-    """What a step of a method minimises; of those of `AFTER_SOURCE` it is the source's part.
+    """Returns the plan of a method; for the methods of `AFTER_SOURCE`, that of their training on the source.
 
-    Critics, kernels and the second head read what the network's head reads, as the mean over a text's tokens.
+    Critics, kernels and the second head read the same features as the network's head, such as the mean over a text's
+    tokens.
 
     Args:
       name: one of `NAMES`.
       net: `jtl.network(backbone=..., head=...)`.
-      classes: of the network; the second head of "mcd" is a linear one.
-      steps: of the run; the weight of a critic or a kernel grows with them.
-      weight: λ; None: that of `WEIGHTS`, of SHOT `SHOT_WEIGHT`.
+      classes: the number of classes; the second head of "mcd" is linear.
+      steps: the steps of the run; the weight of a critic or a kernel grows over them.
+      weight: λ; None for the value in `WEIGHTS`.
 
     Raises:
-      ValueError: for another name, a weight of a method that has none, or a head that reads several features where
+      ValueError: for an unknown name, a weight for a method that has none, or a head that reads several features if
         the method aligns one.
     """
     if name not in NAMES:
@@ -88,7 +89,7 @@ def plan(name: str, net: Model, classes: int, steps: int, weight: float | None =
 
 
 def first(objective: Any) -> Objective:
-    """The objective that initialises the parameters: of turns the first one's."""
+    """Returns the objective that initialises the parameters: the first, if there are turns."""
     return objective[0].objective if isinstance(objective, list) else objective
 
 

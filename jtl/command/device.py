@@ -1,4 +1,4 @@
-"""The devices that a run trains on, and the error of one whose memory is full."""
+"""The devices that a run trains on, and the error of a device that runs out of memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from jtl.train import mesh
 
 
 def training_mesh(batch: int, devices: int | None, say: Callable[[str], Any]) -> Mesh:
-    """The mesh of the first devices of this machine, each of which trains on an equal part of a batch.
+    """Returns a mesh of the first devices of this machine, each of which trains on an equal part of a batch.
 
     Args:
       batch: examples per step, of each domain.
-      devices: how many; None: as `number_of` chooses.
-      say: is told how many are used if the machine has several.
+      devices: the number of devices; None for the choice of `number_of`.
+      say: is called with the number of devices in use if the machine has several.
 
     Raises:
       ValueError: for a number that the machine does not have, or that does not divide the batch.
@@ -28,15 +28,15 @@ def training_mesh(batch: int, devices: int | None, say: Callable[[str], Any]) ->
 
 
 def number_of(batch: int, there: int, platform: str, devices: int | None = None) -> int:
-    """How many devices train: as many accelerators as divide the batch, or one CPU device.
+    """Returns how many devices train: as many accelerators as divide the batch, or one CPU device.
 
     The devices of one CPU share its cores, so several of them are used only on request.
 
     Args:
       batch: examples per step.
-      there: how many devices the machine has.
+      there: the number of devices of the machine.
       platform: their kind, as jax names it.
-      devices: how many are asked for; None: the default.
+      devices: the requested number; None for the default.
 
     Raises:
       ValueError: for a number that the machine does not have, or that does not divide the batch.
@@ -56,7 +56,7 @@ def number_of(batch: int, there: int, platform: str, devices: int | None = None)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine for a CPU device, had too little memory.
+    """Returns whether the error says that a device, or the machine for a CPU device, ran out of memory.
 
     Example:
       >>> from jtl.command.device import out_of_memory
@@ -67,6 +67,6 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def smaller(error: BaseException) -> str:
-    """What to do about a full memory, and the first line of what jax says."""
+    """Returns a message on how to use less memory, with the first line of jax's message."""
     first = str(error).strip().partition("\n")[0]
     return f"the device has too little memory: give a smaller --batch, or --size for images; jax says: {first}"

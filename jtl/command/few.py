@@ -1,4 +1,4 @@
-"""New classes from a few labelled examples of each: a head from the mean pretrained features of each class."""
+"""Learns new classes from a few labelled examples of each: the head is made of the mean features of each class."""
 
 import shlex
 from collections.abc import Callable
@@ -41,14 +41,14 @@ class Few:
     """The result of `run`.
 
     Args:
-      loaded: the network with the weights that are saved.
+      loaded: the network with the saved weights.
       support: the labelled examples.
-      first: of each of them the place of the first one that equals it, [examples].
-      held_out: softmax of each of them by prototypes of the others that do not equal it, [examples, classes]; NaN where
-        its class has no other.
+      first: for each labelled example, the index of the first equal one, [examples].
+      held_out: the softmax of each labelled example by prototypes of the others, without its copies,
+        [examples, classes]; NaN if its class has no other.
       query: the examples to predict.
-      shares: their softmax, [examples, classes].
-      notes: what the user should know.
+      shares: the softmax of each query, [queries, classes].
+      notes: notes for the user.
     """
 
     loaded: Pretrained
@@ -61,9 +61,9 @@ class Few:
 
     @property
     def right(self) -> np.ndarray:
-        """Of the examples that are not alone in their class, whether the others predict it: bool [judged].
+        """Whether the other examples predict the class of each example that is not alone in it, bool [judged].
 
-        Of equal examples the first alone is judged.
+        Of equal examples only the first is judged.
         """
         judged = ~np.isnan(self.held_out[:, 0]) & distinct(self.first)
         return self.held_out[judged].argmax(1) == self.support.labels[judged]
@@ -73,14 +73,13 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     """Learns the classes, saves the network, and predicts the queries.
 
     Args:
-      settings: of the run.
-      say: is told of progress.
+      settings: the run's settings.
+      say: is called with progress messages.
 
     Raises:
-      FileNotFoundError: for a support set, weights or queries that are not there.
-      ValueError: for what does not fit, in words: fine-tuning of anything but images, queries of another kind or
-        a table of files as a query, an
-        example that lies in two classes, the checkpoints of a recipe.
+      FileNotFoundError: for a support set, weights or queries that do not exist.
+      ValueError: for fine-tuning on anything but images, queries of another kind, a table of files as a query, an
+        example that is in two classes, or the checkpoints of a recipe.
     """
     files.refuse_another(settings, free=("out", "query"))
     found = source.read(settings.support, text=settings.text, label=settings.label, file=settings.file)
@@ -148,7 +147,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
 
 
 def _told_copies(support: Examples, first: np.ndarray) -> list[str]:
-    """A note where there are copies."""
+    """Returns a note on copies among the examples, if there are any."""
     again = np.flatnonzero(~distinct(first))
     if not len(again):
         return []
@@ -162,11 +161,11 @@ def _told_copies(support: Examples, first: np.ndarray) -> list[str]:
 def _tuner(
     settings: FewShot, loaded: Pretrained, inputs: Inputs, support: Examples, scale: float, key: Any
 ) -> Callable[[np.ndarray], Variables]:
-    """From a mask of the support set to the variables after fine-tuning on it, augmented as its own queries (P>M>F)."""
+    """Returns a function that fine-tunes on a masked support set, whose augmented examples are its queries (P>M>F)."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
     moved = () if side is None else (augment.crop(side, padding=side // 8),)
     net = loaded.network
-    # In evaluation mode: so few images have poor statistics of a batch.
+    # In evaluation mode, because so few images have poor batch statistics.
     plain = prototypes(net, train=False)
 
     def tuned(variables: Variables, batch: Any, scale: Any, key: Any) -> Variables:
@@ -197,7 +196,7 @@ def _by_halves(
     features: np.ndarray,
     tuned: Callable[[np.ndarray], Variables],
 ) -> dict[str, int]:
-    """How many examples the other half of the support set names right, without the steps and with them."""
+    """Counts the examples that the other half of the support set classifies right, without and with the steps."""
     half, y, way = halves(support.labels, first), support.labels, len(support.classes)
 
     def right(z: np.ndarray, known: np.ndarray) -> int:
@@ -215,7 +214,7 @@ def _by_halves(
 
 
 def told(without: int, with_steps: int, of: int) -> str:
-    """Whether the steps help, in words."""
+    """Says whether the steps help."""
     found = f"of {of} examples, the other half of them names {without} right without the steps and {with_steps} with"
     if with_steps < without:
         return f"{found}: the steps do harm here; run again without --steps"
@@ -225,7 +224,7 @@ def told(without: int, with_steps: int, of: int) -> str:
 
 
 def _refuse_recipe(place: Path) -> None:
-    """Refuses checkpoints that do not say their network, as those of a recipe."""
+    """Refuses checkpoints that do not describe their network, such as those of a recipe."""
     for folder in (place, place / "checkpoints"):
         if holds(folder) and not (folder / "config.json").is_file():
             raise ValueError(
@@ -237,7 +236,7 @@ def _refuse_recipe(place: Path) -> None:
 
 
 def _queries(given: tuple[str, ...], kind: str, column: str) -> tuple[list[Any], list[str]]:
-    """The examples to predict, and what the user should know of the folders that hold them."""
+    """Returns the examples to predict, and notes for the user about the folders that hold them."""
     if not given:
         return [], []
     if kind == "texts":

@@ -1,23 +1,23 @@
-"""A head from the mean features of each class, and how well examples are named by the others; in NumPy."""
+"""Computes a head from the mean features of each class, and how well it predicts held-out examples; in NumPy."""
 
 import numpy as np
 
 from jtl.command.scores import softmax
 
 SCALES = 2.0 ** np.arange(0, 8.5, 0.5)
-"""Candidates for the logit of the cosine 1, at a feature of mean norm."""
+"""Candidates for the logit at cosine 1, for a feature of mean norm."""
 ONE_SHOT = 10.0
-"""It, where no class has a second example to choose it by: where that of P>M>F (2204.07305) and Meta-Baseline
-(2003.04390) starts."""
+"""The scale if no class has a second example to choose it by: the initial scale of P>M>F (arXiv 2204.07305) and
+Meta-Baseline (arXiv 2003.04390)."""
 
 
 def closed_form(z: np.ndarray, y: np.ndarray, way: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel [width, way] and bias [way] whose logits are `s z · c_k / ‖c_k‖`, c_k the mean of class k.
+    """Returns kernel [width, way] and bias [way] whose logits are `s z · c_k / ‖c_k‖`, with c_k the mean of class k.
 
-    Which is the largest depends on the cosine alone; on pretrained features it is more accurate than the distance.
+    The largest logit depends on the cosine alone, which is more accurate than the distance on pretrained features.
 
     Args:
-      z: features [examples, width]; each class has one or more.
+      z: features [examples, width]; each class has at least one example.
       y: labels [examples].
       way: the number of classes.
       scale: s.
@@ -29,21 +29,21 @@ def closed_form(z: np.ndarray, y: np.ndarray, way: int, scale: float) -> tuple[n
 
 
 def held_out(z: np.ndarray, y: np.ndarray, way: int, first: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-    """The scale of the logits, and the logits of each example by the prototypes of all others, [examples, way].
+    """Returns the scale of the logits, and the logits of each example by the prototypes of all others, [examples, way].
 
-    The scale is that of the lowest cross-entropy of these logits, with targets `(n + 1) / (n + 2)` in place of 1
-    (Platt, Probabilistic Outputs for Support Vector Machines, 1999), so that it is finite where all are right. An
-    example that is alone in its class has NaN, because without it the class has no prototype. An example is left out
-    with all its copies, and of copies the first alone counts in the scale.
+    The scale minimises the cross-entropy of these logits, with targets `(n + 1) / (n + 2)` instead of 1 (Platt,
+    Probabilistic Outputs for Support Vector Machines, 1999), so that it stays finite if all are right. An example that
+    is alone in its class gets NaN, because the class has no prototype without it. An example is left out with all its
+    copies, and only the first of several copies counts for the scale.
 
     Args:
       z: features [examples, width].
       y: labels [examples].
       way: the number of classes.
-      first: of each example the place of the first one that equals it, [examples]; None where all differ.
+      first: for each example, the index of the first equal one, [examples]; None if all differ.
 
     Raises:
-      ValueError: for features that are not finite, or where the means of all classes have one direction.
+      ValueError: for features that are not finite, or if the means of all classes have the same direction.
     """
     if not np.isfinite(z).all():
         raise ValueError(f"the features of example {int(np.argmin(np.isfinite(z).all(1)))} are not finite")
@@ -70,16 +70,16 @@ def held_out(z: np.ndarray, y: np.ndarray, way: int, first: np.ndarray | None = 
 
 
 def distinct(first: np.ndarray) -> np.ndarray:
-    """Which examples equal none before them, bool [examples]."""
+    """Returns which examples differ from all earlier ones, bool [examples]."""
     return first == np.arange(len(first))
 
 
 def halves(y: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
-    """The half of each example, 0 or 1: those of a class by turns, so that both have every class of two or more.
+    """Assigns the examples of a class to half 0 or 1 by turns, so that both halves have every class of two or more.
 
     Args:
       y: labels [examples].
-      first: as in `held_out`; copies are in one half.
+      first: see `held_out`; copies are in the same half.
     """
     first = np.arange(len(y)) if first is None else first
     found = np.zeros(len(y), int)

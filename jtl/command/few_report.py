@@ -1,4 +1,4 @@
-"""The report of learning from a few examples, as one HTML page."""
+"""The report on learning from a few examples, as one HTML page."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from jtl.command.few_settings import FewShot
 from jtl.report.page import Page
 
 SHOWN = 60
-"""Examples of a section; of more there is a note."""
+"""The most examples in a section; a note gives the number of the others."""
 
 
 def write(settings: FewShot, few: Few) -> Path:
     """Writes `report.html` into the run's folder.
 
     Args:
-      settings: of the run.
-      few: its result.
+      settings: the run's settings.
+      few: the run's result.
     """
     support, classes = few.support, few.support.classes
     page = Page(f"{settings.support.name}: {len(classes)} classes from {len(support)} examples")

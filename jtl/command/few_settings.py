@@ -1,4 +1,4 @@
-"""The settings of learning new classes from a few examples; light, because `jtl --help` reads it."""
+"""The settings for learning new classes from a few examples; light, because `jtl --help` imports it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from jtl.command.run_settings import RunSettings
 class FewShot(RunSettings):
     """Learn new classes from a few labelled examples of each, in seconds; `jtl predict` then names them.
 
-    An example gets the class whose mean features are at the smallest angle; with `--steps` the network is first
+    An example is assigned the class whose mean features are at the smallest angle; with `--steps` the network is first
     fine-tuned on the examples (P>M>F). The report shows the prediction of each example from the others.
 
     Args:
@@ -26,13 +26,13 @@ class FewShot(RunSettings):
       steps: fine-tuning steps on the support set, with random flips and crops; images only. They may reduce the
         accuracy: a note says how many examples of each half of the support set are classified right from the other
         half, without and with the steps.
-      learning_rate: of fine-tuning, by Adam.
-      text: the column of the texts of tables, of the support set and of queries.
+      learning_rate: the learning rate of fine-tuning, with Adam.
+      text: the column of texts in tables, both of the support set and of queries.
       label: the column of the labels of a table.
-      file: the column of the paths of images or sounds, where the support set is a table of files.
+      file: the column of the paths of images or sounds, if the support set is a table of files.
       arch: the network's name, if the weight file does not give it and its tensor names fit several networks.
       size: side of the images in pixels; None: the weights' own.
-      seed: of fine-tuning.
+      seed: the seed of fine-tuning.
     """
 
     weights: Annotated[

@@ -1,4 +1,4 @@
-"""Images and sounds whose files a table lists, a path in each row."""
+"""Images and sounds whose files a table lists, one path per row."""
 
 import os
 import shlex
@@ -13,19 +13,19 @@ SOUNDS = (".wav", ".flac")
 CODED = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aiff", ".aif")
 Kind = Literal["images", "sounds", "texts"]
 SHOWN = 10
-"""Files that a message lists."""
+"""The most files that a message lists."""
 
 
 def suffixes_of(kind: str) -> tuple[str, ...]:
-    """Of the files that hold images, or sounds."""
+    """Returns the suffixes of files that hold images or sounds."""
     return SOUNDS if kind == "sounds" else SUFFIXES
 
 
 def kind_of(files: Iterable[Path], holder: Path) -> Kind:
-    """The kind of some files by their suffixes: sounds where one is a sound, else images.
+    """Returns the kind of some files by their suffixes: sounds if one of them is a sound, else images.
 
     Raises:
-      ValueError: for sounds that are not decoded.
+      ValueError: for sounds in a format that jtl does not decode.
     """
     kinds = {file.suffix.lower() for file in files}
     if coded := sorted(kinds & set(CODED)):
@@ -37,16 +37,16 @@ def kind_of(files: Iterable[Path], holder: Path) -> Kind:
 
 
 def listed(path: Path, column: str, rows: Sequence[Row]) -> tuple[Kind, tuple[Path, ...]]:
-    """The kind of the files that a table names, and their paths.
+    """Returns the kind of the files that a table names, and their paths.
 
     Args:
-      path: of the table; relative paths begin in its folder.
-      column: of the paths.
-      rows: of the table.
+      path: the table; relative paths are relative to its folder.
+      column: the column of paths.
+      rows: the rows of the table.
 
     Raises:
-      FileNotFoundError: for files that are not there: how many, and the first ten with their lines.
-      ValueError: for a file of another kind than the others, or that is no image and no sound.
+      FileNotFoundError: for missing files, naming their number, and the first ten with their lines.
+      ValueError: for a file of another kind than the others, or one that is neither an image nor a sound.
     """
     files = tuple(path.parent / str(row[column]).strip() for row in rows)
     lost = [(row.place, file) for row, file in zip(rows, files, strict=True) if not os.path.isfile(file)]
@@ -71,10 +71,10 @@ def refuse_two_labels(path: Path, places: Sequence[str], files: Sequence[Path], 
     """Refuses a table that gives a file two labels.
 
     Args:
-      path: of the table.
-      places: of its rows, as "line 2".
-      files: that they name.
-      labels: that they give.
+      path: the table.
+      places: where each row stands, such as "line 2".
+      files: the file of each row.
+      labels: the label of each row.
 
     Raises:
       ValueError: naming both lines.
@@ -90,13 +90,13 @@ def refuse_two_labels(path: Path, places: Sequence[str], files: Sequence[Path], 
 
 
 def hint(kind: str, items: Sequence[Any], path: Path, column: str) -> str:
-    """What a message on a table's texts adds where these are names of files; "" where they are not.
+    """Returns a hint for a message about a table's texts, if these are names of files; else "".
 
     Args:
-      kind: of the examples.
+      kind: the kind of the examples.
       items: the examples.
-      path: of the table, or of a folder of tables.
-      column: of the texts.
+      path: the table, or a folder of tables.
+      column: the column of texts.
     """
     path = path.expanduser()
     folder = path if path.is_dir() else path.parent

@@ -1,4 +1,4 @@
-"""Where the folder of a run lies; light, because `jtl --help` reads it."""
+"""The location of a run's folder; light, because `jtl --help` imports it."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from jtl.paths import local
 
 
 def stem(data: Path) -> str:
-    """The name of data, without a suffix; of "." and ".." that of the folder which they mean.
+    """Returns the name of the data without a suffix; "." and ".." are resolved to the folder that they mean.
 
     Example:
       >>> stem(Path("pets/photos/cats/..")), stem(Path("reviews.csv"))
@@ -18,21 +18,21 @@ def stem(data: Path) -> str:
 
 
 def folder_of(out: Path | None, name: str) -> Path:
-    """The run's folder: `--out`, else `runs/` and a name."""
+    """Returns the run's folder: `--out`, else `runs/` and a name."""
     return Path("runs") / name if out is None else local(out, "--out")
 
 
 def refuse_among(folder: Path, data: Sequence[Path]) -> None:
     """Refuses a run's folder that lies among the examples, where the next command would take it for a class.
 
-    It may lie beside the folders `train/`, `val/` and `test/` of split data, and hidden folders are passed over.
+    It may lie next to the folders `train/`, `val/` and `test/` of split data, and hidden folders are ignored.
 
     Args:
-      folder: of the run.
-      data: folders of examples; tables are let pass.
+      folder: the run's folder.
+      data: folders of examples; tables are ignored.
 
     Raises:
-      ValueError: naming both, and a folder outside.
+      ValueError: naming both folders, and one outside the data.
     """
     from jtl.command.source import parts_of
 

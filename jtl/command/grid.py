@@ -1,4 +1,4 @@
-"""The points of a grid of options: their words, and the folder of each run."""
+"""The points of a grid of options, the command-line words of each, and the folder of its run."""
 
 import hashlib
 import itertools
@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 
 Point = dict[str, str]
 FLAGS = {"true": True, "false": False}
-"""Values of an option that is a flag, in any case."""
+"""The values of an option that is a flag, in upper or lower case."""
 
 
 def points(grid: Sequence[str]) -> list[Point]:
-    """All combinations of a grid's values, in order.
+    """Returns all combinations of a grid's values, in order.
 
     Args:
-      grid: each an option with its values, as `method=mcc,dann`; those of a flag are `true` and `false`.
+      grid: options, each with its values, such as `method=mcc,dann`; the values of a flag are `true` and `false`.
 
     Raises:
-      ValueError: for no option, one without values, one that is there twice, or two values that mean the same.
+      ValueError: for no option, an option without values, a duplicate option, or two values that mean the same.
 
     Example:
       >>> from jtl.command.grid import points
@@ -45,7 +45,7 @@ def points(grid: Sequence[str]) -> list[Point]:
 
 
 def _meaning(value: str) -> str | float:
-    """What an option takes a value for, so that `0` and `00`, `1e-4` and `0.0001`, `a` and `a/` are one."""
+    """Normalises a value, so that `0` and `00`, `1e-4` and `0.0001`, or `a` and `a/` are equal."""
     if value.lower() in FLAGS:
         return value.lower()
     try:
@@ -55,7 +55,7 @@ def _meaning(value: str) -> str | float:
 
 
 def words_of(point: Mapping[str, str]) -> list[str]:
-    """The words of a point of the grid.
+    """Returns the command-line words of a point of the grid.
 
     Example:
       >>> words_of({"learning_rate": "0.1", "balanced": "false"})
@@ -72,11 +72,11 @@ def words_of(point: Mapping[str, str]) -> list[str]:
 
 
 def refuse_twice(command: Sequence[str], options: Sequence[str]) -> None:
-    """Refuses a command that names an option which the sweep sets for each run; one of both would be lost.
+    """Refuses a command that names an option of the grid, or `--out`, because the sweep sets these for each run.
 
     Args:
-      command: its words.
-      options: of the grid.
+      command: the words of the command.
+      options: the options of the grid.
 
     Raises:
       ValueError: naming the option.
@@ -92,10 +92,10 @@ def refuse_twice(command: Sequence[str], options: Sequence[str]) -> None:
 
 
 def name_of(point: Mapping[str, str]) -> str:
-    """The name of the folder of a point's run.
+    """Returns the name of the folder for a point's run.
 
-    A value with a slash, as a path, is no name of a folder, and a long one may not be. So it is written without, and
-    a digest of the values tells `a/b` from `a_b`.
+    A name with a slash, or a very long one, cannot name a folder. It is shortened, with `_` for slashes, and a digest
+    of the values tells `a/b` from `a_b`.
 
     Example:
       >>> name_of({"method": "mcc", "seed": "0"})

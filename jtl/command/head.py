@@ -1,4 +1,4 @@
-"""The head of a run: fitted on features that are computed once, with a penalty that held-out examples choose."""
+"""Fits the head of a run on features that are computed once, with a penalty that held-out examples choose."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,21 +22,21 @@ from jtl.train import evaluate
 
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 STANDARDISED = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Those of standardised features, for folds."""
+"""The penalties for standardised features, which cross-validation tries."""
 FOLDS = 5
 MANY = 5000
-"""Of so many examples one split chooses a penalty as well as folds do, in less time."""
+"""Above this many examples, one split chooses a penalty as well as folds do, in less time."""
 
 
 class Crossed(NamedTuple):
-    """A head whose penalty was chosen by cross-validation, and which was fitted on all of its examples.
+    """A head whose penalty was chosen by cross-validation, and which was then fitted on all of its examples.
 
     Args:
-      variables: the network's, with this head.
-      penalty: that was chosen.
-      folds: how many there were.
-      examples: that it was fitted on.
-      logits: of each of them by a head that was fitted without its fold, [examples, classes].
+      variables: the network's variables, with this head.
+      penalty: the chosen penalty.
+      folds: the number of folds.
+      examples: the examples that it was fitted on.
+      logits: for each example, the logits of a head that was fitted without its fold, [examples, classes].
     """
 
     variables: Variables
@@ -47,7 +47,7 @@ class Crossed(NamedTuple):
 
     @property
     def told(self) -> str:
-        """How it was fitted."""
+        """How the head was fitted, in words."""
         return (
             f"its penalty {self.penalty:g} was chosen by {self.folds} folds of {len(self.examples)} examples, and it"
             " was fitted again on all of them"
@@ -57,14 +57,14 @@ class Crossed(NamedTuple):
 def crossed_head(
     loaded: Pretrained, features: np.ndarray, examples: Examples, seed: int, balanced: bool = False
 ) -> Crossed:
-    """A head by logistic regression with the penalty of the lowest held-out loss of `FOLDS` folds.
+    """Fits a head by logistic regression, with the penalty that has the lowest held-out loss over `FOLDS` folds.
 
     Args:
       loaded: the network.
-      features: of the examples, what its head reads.
-      examples: that all may be fitted on.
-      seed: of the folds.
-      balanced: weigh classes by the inverse of their frequency.
+      features: the features of the examples that the head reads.
+      examples: the examples to fit the head on.
+      seed: the seed of the folds.
+      balanced: whether to weight classes by the inverse of their frequency.
     """
     count, dealt = len(examples.classes), folds(examples, FOLDS, seed)
     weights = class_weights(examples)[examples.labels] if balanced else None
@@ -76,7 +76,7 @@ def crossed_head(
 
 
 def fitted_head(loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples], say: Any) -> Variables:
-    """The weights with a head fitted on features of `train`, its penalty chosen by the loss on `val`."""
+    """Returns the variables with a head fitted on features of `train`, its penalty chosen by the loss on `val`."""
     read, features = passes.features(loaded, inputs), {}
     for name in ("train", "val"):
         say(f"features of {name}")
@@ -87,7 +87,7 @@ def fitted_head(loaded: Pretrained, inputs: Inputs, splits: dict[str, Examples],
 def head_by(
     loaded: Pretrained, features: dict[str, np.ndarray], splits: dict[str, Examples], balanced: bool = False
 ) -> Variables:
-    """`fitted_head` on features of both splits that are there already."""
+    """Does the same as `fitted_head`, with features of both splits that are already computed."""
     count, best, lowest = len(splits["train"].classes), None, float("inf")
     judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
     data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
@@ -102,7 +102,7 @@ def head_by(
 
 
 def loss(examples: Examples, balanced: bool) -> Callable:
-    """Cross-entropy, where asked for with classes weighed by the inverse of their frequency."""
+    """Returns the cross-entropy, if `balanced` with classes weighted by the inverse of their frequency."""
     if not balanced:
         return losses.cross_entropy
     weights = class_weights(examples)
@@ -110,6 +110,6 @@ def loss(examples: Examples, balanced: bool) -> Callable:
 
 
 def class_weights(examples: Examples) -> np.ndarray:
-    """Of each class, its mean over examples 1: the inverse of how frequent it is."""
+    """Returns a weight per class, the inverse of its frequency; the mean over the examples is 1."""
     count = np.bincount(examples.labels, minlength=len(examples.classes))
     return np.asarray(len(examples) / (len(count) * np.maximum(count, 1)), np.float32)

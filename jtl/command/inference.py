@@ -1,4 +1,4 @@
-"""What is done with a saved network: predictions, scores on labelled data, features, and files for other libraries."""
+"""Uses of a saved network: predictions, scores on labelled data, features, and export to other libraries."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ class Predicted(NamedTuple):
 
     Args:
       items: the examples.
-      shares: of each class, [examples, classes].
-      classes: their names.
-      notes: what the user should know of the examples.
-      beside: of each example of a table the other cells of its row, by their columns.
+      shares: the probability of each class, [examples, classes].
+      classes: the names of the classes.
+      notes: notes for the user about the examples.
+      beside: for each example, the other cells of its table row by column; empty if it is not from a table.
     """
 
     items: list[Any]
@@ -43,18 +43,18 @@ class Predicted(NamedTuple):
 
 
 def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, file: str | None = None) -> Predicted:
-    """The share of each class for some examples.
+    """Predicts the probability of each class for some examples.
 
     Args:
-      folder: of a saved network.
-      inputs: files or folders of images or sounds, or tables of such files; for a network of texts a text each, or
-        files of them, one a line, or tables.
-      text: the column of tables; None for that of the table that the network was trained on, else "text".
-      file: the column of tables of files; None for that of the table that the network was trained on.
+      folder: the folder of a saved network.
+      inputs: files or folders of images or sounds, or tables of such files; for a text network, texts, files with one
+        text per line, or tables.
+      text: the column of texts in tables; None for the column that the network was trained on, else "text".
+      file: the column of paths in tables; None for the column that the network was trained on.
 
     Raises:
-      ValueError: for an output that is not finite, naming the example, a table without the column, naming its own, and
-        a table of other files, a column of files for a network of texts, or one of texts for another.
+      ValueError: for an output that is not finite, naming the example; a table without the column, naming its columns;
+        a table of files of another kind; a column of files for a network of texts, or of texts for another network.
     """
     loaded, kind = opened(folder)
     items: list[Any]
@@ -76,7 +76,7 @@ def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, fil
 
 
 def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], list[Mapping[str, Any]], list[str]]:
-    """The files that are given and those of tables, in the order of the inputs; the other cells of rows; a note."""
+    """Returns given files and those of tables, in the order of the inputs; the other cells of their rows; and notes."""
     items: list[Any] = []
     beside: list[Mapping[str, Any]] = []
     suffixes = source.suffixes_of(kind)
@@ -101,7 +101,7 @@ def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], l
 
 
 class Judged(NamedTuple):
-    """The scores of a network, and what the user should know of the examples."""
+    """The scores of a network, and notes for the user about the examples."""
 
     scores: Scores
     notes: list[str]
@@ -110,14 +110,14 @@ class Judged(NamedTuple):
 def judge(
     folder: Path, data: Path, *, text: str | None = None, label: str | None = None, file: str | None = None
 ) -> Judged:
-    """Scores on labelled data, matched by the classes' names; of split data the part `test/`, else `val/`.
+    """Scores a network on labelled data, matched by class names; if the data are split, on `test/`, else `val/`.
 
     Args:
-      folder: of a saved network.
+      folder: the folder of a saved network.
       data: a folder or a table.
-      text: the column of a table's texts; None for that of the table that the network was trained on, else "text".
-      label: likewise of its labels.
-      file: likewise of the paths of images or sounds that it lists.
+      text: the column of texts in a table; None for the column that the network was trained on, else "text".
+      label: the column of labels; None for the column that the network was trained on, else "label".
+      file: the column of paths of images or sounds; None for the column that the network was trained on.
     """
     loaded, kind = opened(folder)
     own = columns(folder, text=text, label=label, file=file)
@@ -139,7 +139,7 @@ def judge(
 
 
 class Extracted(NamedTuple):
-    """The shape of the features that were written, and what the user should know of the examples."""
+    """The shape of the features that were written, and notes for the user about the examples."""
 
     rows: int
     width: int
@@ -158,25 +158,25 @@ def features(
     cache: Path | None = None,
     file: str | None = None,
 ) -> Extracted:
-    """Writes the features of images, sounds or texts into an .npz, `features` [rows, width] and `inputs`.
+    """Writes the features of images, sounds or texts into an .npz file, as `features` [rows, width] and `inputs`.
 
     Args:
-      weights: of the network.
+      weights: the weights of the network.
       inputs: files or folders of images or of sounds; or one table of texts or files, whose labels are not needed.
       out: the file to write.
-      arch: the network, where the weights do not say it.
-      size: of images.
-      text: the column of a table of texts; None for images and sounds.
-      layers: features of the backbone by name, side by side; none for what a head reads.
+      arch: the name of the network, if the weights do not specify it.
+      size: side of the images in pixels; None for the network's own.
+      text: the column of texts, for a table of texts; None for images and sounds.
+      layers: names of backbone features to concatenate; empty for the features that the head reads.
       cache: a folder that keeps the features of each batch; see `jtl.finetuning.Cache`.
-      file: the column of a table of files.
+      file: the column of paths, for a table of files.
 
     Raises:
-      ValueError: for images and sounds at once, a table without `text` or `file`, or a file to write that is no .npz.
+      ValueError: for a mix of images and sounds, a table without `text` or `file`, or an `out` that is not .npz.
     """
     key = jax.random.key(0)
     out = local(out, "--out")
-    if out.suffix != ".npz" or out.is_dir():  # NumPy would write another file, of this name and .npz
+    if out.suffix != ".npz" or out.is_dir():  # NumPy would append .npz and write another file
         raise ValueError(f"--out {str(out)!r}: give the .npz file to write, as {str(out / 'features.npz')!r}")
     writable(out.parent, f"--out {str(out)!r}: the folder")
     if text is not None:
@@ -208,7 +208,7 @@ def features(
 
 
 def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> None:
-    """Writes a saved network in the files of another library."""
+    """Writes a saved network in the file format of another library."""
     writable(local(out, "OUT"), "OUT")
     save(out, whole(folder), format=format)
 
@@ -220,17 +220,17 @@ def write_csv(
     classes: Sequence[str],
     beside: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """A row for each example: it, the cells beside it, the predicted class, its share, and the share of each class.
+    """Writes one row per example: input, its other table cells, the predicted class, its share, and all shares.
 
-    Readers take columns by their names. So a column of the table that is called as one of these, `share` say, becomes
-    `column share`, and the column of a class that is called as any before, `input` say, `class input`.
+    Column names are made unique, because readers select columns by name. A table column that has the name of another
+    column, such as `share`, becomes `column share`; a class with a name in use, such as `input`, becomes `class input`.
 
     Args:
-      path: of the file.
+      path: the file to write.
       items: the examples.
-      shares: of each class, [examples, classes].
-      classes: their names.
-      beside: of each example the other cells of its row by their columns; None where there are none.
+      shares: the probability of each class, [examples, classes].
+      classes: the names of the classes.
+      beside: for each example, the other cells of its table row by column; None if there are none.
     """
     beside = [{} for _ in items] if beside is None else beside
     columns, own = list(dict.fromkeys(name for row in beside for name in row)), ["input", "prediction", "share"]
@@ -245,7 +245,7 @@ def write_csv(
 
 
 def _free(name: str, kind: str, taken: set[str]) -> str:
-    """The name, behind its kind where it is taken; it is taken afterwards."""
+    """Returns the name, prefixed by its kind if it is taken, and marks it as taken."""
     while name in taken:
         name = f"{kind} {name}"
     taken.add(name)
@@ -253,7 +253,7 @@ def _free(name: str, kind: str, taken: set[str]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A cell as a .csv holds it; what is nested in a .jsonl is JSON."""
+    """Returns a cell as text for a .csv; nested values of a .jsonl become JSON."""
     if value is None:
         return ""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)

@@ -1,4 +1,4 @@
-"""Files and texts that are given to a command."""
+"""The files and texts given to a command."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ from jtl.command.tables import TABLES, rows
 
 
 class Text(NamedTuple):
-    """A text that was given.
+    """A text given to a command.
 
     Args:
-      text: itself.
-      beside: the other cells of its row by their columns; empty where it is of no table.
+      text: the text itself.
+      beside: the other cells of its table row by column; empty if it is not from a table.
     """
 
     text: str
@@ -21,10 +21,10 @@ class Text(NamedTuple):
 
 
 def files(inputs: Sequence[str]) -> list[Path]:
-    """Each as a path.
+    """Returns the inputs as paths.
 
     Raises:
-      ValueError: for one that is no file.
+      ValueError: for an input that is not a file.
     """
     paths = [Path(os.path.expanduser(given)) for given in inputs]
     for path in paths:
@@ -36,28 +36,28 @@ def files(inputs: Sequence[str]) -> list[Path]:
 
 
 def texts(inputs: Sequence[str], column: str = "text") -> list[str]:
-    """The texts of `texts_in_tables` alone."""
+    """Returns the texts of `texts_in_tables`, without the other cells."""
     return [one.text for one in texts_in_tables(inputs, column)]
 
 
 def texts_in_tables(
     inputs: Sequence[str], column: str = "text", options: str = "--text", mark: str | None = None
 ) -> list[Text]:
-    """Each as it is, or the lines of the file that it names; of a table the texts of one column, with their rows.
+    """Returns each input as a text, or the lines of the file that it names, or one column of the table that it names.
 
     Args:
-      inputs: texts, or files.
-      column: of tables.
-      options: of the command that name the column, for messages.
-      mark: what is first tried between the cells of a table; see `jtl.command.tables.rows`.
+      inputs: texts, files or tables.
+      column: the column of texts in tables.
+      options: the options of the command that name the column, for messages.
+      mark: the cell separator to try first; see `jtl.command.tables.rows`.
 
     Raises:
-      FileNotFoundError: for what is called as a table or a .txt file and is not there: a name that is mistyped.
-      ValueError: for a file that is no text, a folder, a table without the column, or where there is no text at all.
+      FileNotFoundError: for an input with the suffix of a table or a .txt file that does not exist: a mistyped name.
+      ValueError: for a file that is not text, a folder, a table without the column, or if there is no text at all.
     """
     found: list[Text] = []
     for given in inputs:
-        path = os.path.expanduser(given)  # no Path: that of "" is the working directory
+        path = os.path.expanduser(given)  # not a Path: Path("") is the working directory
         suffix, there = Path(path).suffix.lower(), os.path.isfile(path)
         if os.path.isdir(path):
             raise ValueError(f"{given!r} is a folder, and the network takes texts: give a text, a file or a table")
@@ -72,7 +72,7 @@ def texts_in_tables(
                 found.append(Text(str(row[column]), {name: cell for name, cell in row.items() if name != column}))
             continue
         try:
-            # Windows begins a file with a mark; a line ends where an editor says so, not at every separator of Unicode.
+            # Windows puts a byte order mark first. Lines end at "\n" as in editors, not at every Unicode separator.
             lines = Path(path).read_text("utf-8-sig").split("\n") if there else [given]
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the file {given!r} is no text in UTF-8: {error}") from error

@@ -1,4 +1,4 @@
-"""What the labels of a table show: numbers to predict, several labels in one, or two spellings of a class."""
+"""Detects suspicious labels: numbers to predict, several labels in one, or two spellings of a class."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 FEW = 20
-"""Whole numbers that are as many as this may be classes of one example each, as the digits are in one-shot learning."""
+"""Up to this many whole numbers may be classes of one example each, like the digits in one-shot learning."""
 MARKS = "|;,"
-"""What stands between several labels in one cell."""
+"""Possible separators of several labels in one cell."""
 
 
 def refuse_numbers(labels: Sequence[str], path: Path) -> None:
-    """Refuses numbers most of which are different, as those of a regression: each would be a class of its own.
+    """Refuses numbers most of which differ, like regression targets, because each would be a class of its own.
 
     Args:
-      labels: of all examples.
-      path: of their table.
+      labels: the labels of all examples.
+      path: their table.
 
     Raises:
       ValueError: naming the task that predicts numbers.
@@ -34,7 +34,7 @@ def refuse_numbers(labels: Sequence[str], path: Path) -> None:
 
 
 def notes(labels: Sequence[str]) -> list[str]:
-    """What the user should know of the labels of all examples of a table, or of a folder's.
+    """Returns notes for the user about the labels of all examples of a table or a folder.
 
     Example:
       >>> notes(["red", "round", "red|round", "round"])[0].split(":")[0]
@@ -61,7 +61,7 @@ def notes(labels: Sequence[str]) -> list[str]:
 
 
 def alike(classes: Sequence[str]) -> tuple[str, str] | None:
-    """Two classes that differ by upper and lower case alone; None where there are none.
+    """Returns two classes that differ only by upper and lower case; None if there are none.
 
     Example:
       >>> alike(("cat", "dog", "Cat"))
@@ -75,7 +75,7 @@ def alike(classes: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _numbers(names: Sequence[str] | set[str]) -> list[Decimal] | None:
-    """The names as numbers; None where one of them is none."""
+    """Returns the names as numbers; None if one of them is not a number."""
     try:
         found = [Decimal(name) for name in names]
     except InvalidOperation:
@@ -88,7 +88,7 @@ def _fractions(numbers: Sequence[Decimal]) -> bool:
 
 
 def _mark(labels: Sequence[str]) -> str | None:
-    """What stands between the parts of labels, most of which recur in other labels; None where there are no such."""
+    """Returns the separator of labels whose parts mostly recur in other labels; None if there is none."""
     names = set(labels)
     for mark in MARKS:
         parts = {name: {part.strip() for part in name.split(mark)} for name in names}

@@ -1,4 +1,4 @@
-"""The pretrained network of a run: which it is, and from files or texts to its input."""
+"""The pretrained network of a run, and the conversion of files or texts to its input."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 
 LONGEST = 128
-"""Tokens of the longest text; more of it is not read."""
+"""The most tokens of a text that are read; a longer text is cut."""
 SECONDS = 10.0
-"""The longest sound; more of it is not heard."""
+"""The most seconds of a sound that are read; a longer sound is cut."""
 STEP = 16
 """Texts are padded to a multiple of this many tokens."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """From files or texts to the input of a network.
+    """Converts files or texts to the input of a network.
 
     Args:
-      preprocessing: of images.
+      preprocessing: the preprocessing of images.
       tokens: the tokenizer of texts.
       sound: the preprocessing of sounds.
-      seconds: to which sounds are cut or padded; None where `sound` says it.
+      seconds: the length to which sounds are cut or padded; None if `sound` specifies it.
     """
 
     preprocessing: Preprocessing | None = None
@@ -45,7 +45,7 @@ class Inputs:
     seconds: float | None = None
 
     def note(self, items: Sequence[Any]) -> str | None:
-        """On examples of which only the beginning is used, and images that are stored turned; None where none are."""
+        """Returns a note on examples that are cut, or on images that are stored rotated; None if there are none."""
         if self.tokens is not None:
             limit = self.tokens.length
             many, most = sum(count > limit for count in self.tokens.counts(list(items))), f"{limit} tokens"
@@ -60,15 +60,15 @@ class Inputs:
         return f"{many} of {len(items)} {what} are longer than {most}: the rest of these is not used" if many else None
 
     def notes(self, items: Sequence[Any]) -> list[str]:
-        """The note, where there is one."""
+        """Returns a list with the note, or an empty list."""
         return [] if (note := self.note(items)) is None else [note]
 
     def read(self, items: Sequence[Any], *, margin: float = 1.0) -> Any:
-        """The input of some examples: floats [rows, side, side, 3], ids and masks of texts, or waves.
+        """Reads the input of some examples: floats [rows, side, side, 3], ids and masks of texts, or waves.
 
         Args:
           items: files, or texts.
-          margin: images are this much larger than in evaluation, so that random windows of them can be taken.
+          margin: images are larger by this factor than in evaluation, so that random windows can be cut from them.
         """
         if self.tokens is not None:
             return self.tokens(list(items))
@@ -86,13 +86,13 @@ class Inputs:
 
 
 def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """`(x / 255 - mean) / std` of uint8 images, float32 [rows, height, width, channels], by NumPy.
+    """Computes `(x / 255 - mean) / std` of uint8 images in NumPy, float32 [rows, height, width, channels].
 
-    The bits are those of `jtl.data.augment.normalise`, as XLA multiplies by reciprocals too; no device takes part, so
-    that reading does not wait for a training step.
+    The result is bitwise equal to that of `jtl.data.augment.normalise`, because XLA multiplies by reciprocals too. No
+    device is involved, so reading does not wait for a training step.
 
     Raises:
-      ValueError: for another number of channels, or a `std` that is not positive.
+      ValueError: if the numbers of channels differ, or a `std` is not positive.
     """
     rows, height, width, channels = images.shape
     if not channels == len(mean) == len(std) or not all(s > 0 for s in std):
@@ -106,13 +106,13 @@ def normalised(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) 
 
 
 def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
-    """One file, resized and cropped, uint8 [height, width, channels].
+    """Reads one image, resized and cropped, uint8 [height, width, channels].
 
     Args:
-      file: of the image.
+      file: the image file.
       how: the preprocessing of evaluation.
-      margin: the result is this much larger than in evaluation, and shows at least as much of the image. Where the
-        crop leaves no such margin, as with most transformers of images, the image is resized to more.
+      margin: the result is larger by this factor than in evaluation, and shows at least as much of the image. If the
+        crop leaves no such margin, as with most vision transformers, the image is resized to a larger size.
     """
     seen = pixels.decode(file, "L" if len(how.mean) == 1 else "RGB")
     if margin > 1 and (side := side_of(how)) is not None:
@@ -126,7 +126,7 @@ def image(file: Path, how: Preprocessing, margin: float = 1.0) -> np.ndarray:
 
 
 def side_of(how: Preprocessing) -> int | None:
-    """The side of the square that the network sees; None where it is no square, or not the same for all images."""
+    """Returns the side of the square that the network sees; None if it is not a square, or varies between images."""
     if how.crop is not None:
         return how.crop
     edges = (how.size,) * 2 if isinstance(how.size, int) else how.size
@@ -145,13 +145,13 @@ def pretrained(
 ) -> Pretrained:
     """Loads weights with a new head for these classes; None keeps the file's own head.
 
-    A file that does not say which network it is for is recognised by its names and shapes. Position embeddings are
+    If a file does not say which network it is for, its tensor names and shapes decide. Position embeddings are
     interpolated to images of another size. `hint` ends the message on inputs of another kind.
 
     Raises:
-      FileNotFoundError: where there are no such weights.
-      ValueError: where no network, or more than one, fits the file, it takes inputs of another kind, or a parameter
-        holds NaN or infinity, which maximum pooling and a threshold may hide from all that follows.
+      FileNotFoundError: if there are no such weights.
+      ValueError: if no network fits the file, the network takes inputs of another kind, or a parameter holds NaN or
+        infinity, which maximum pooling and thresholds may hide from all later checks.
     """
     loaded = _loaded(weights, classes, arch, kind, key, size, hint)
     for path, leaf in flatten({"params": loaded.variables.params, "stats": loaded.variables.stats}).items():
@@ -194,7 +194,7 @@ def _refuse_other(loaded: Pretrained, weights: str, kind: str, hint: str) -> Non
 
 
 def kind_of(loaded: Pretrained) -> Literal["images", "sounds", "texts"] | None:
-    """What a network takes, by its family's example: tokens, pictures, waves or spectrograms; None for several."""
+    """Returns the kind of input that a network takes, judged by its family's example; None for several kinds."""
     example = FAMILIES[loaded.config.model_type].example(loaded.config)
     if isinstance(example, Mapping):
         return "texts" if "ids" in example else "sounds" if "wave" in example else None
@@ -212,22 +212,22 @@ def inputs_of(
     seconds: float | None = None,
     checked: bool = False,
 ) -> tuple[Inputs, Pretrained]:
-    """How examples become input, and the network with the preprocessing that is used, which a save keeps.
+    """Returns the converter of examples to input, and the network with its preprocessing updated, for saving.
 
-    To a network of waves without masks, padding is silence that it hears: its output depends on the length of the rows.
-    So this length is that of the run, and not of the examples at hand.
+    A network of waves without masks hears padding as silence, so its output depends on the length of the rows. That
+    length is therefore the one of the run, not of the examples at hand.
 
     Args:
       loaded: the network.
-      weights: where it comes from.
-      kind: of the examples.
+      weights: the source of its weights and tokenizer.
+      kind: the kind of the examples.
       items: the examples that decide the length of texts and sounds.
-      size: of images.
-      others: examples that are read too and do not belong to the run, as queries: texts and masked sounds are not cut
-        by the length of `items`.
-      seconds: the length of sounds in the run that made the network, for one without masks; None for the longest
-        item's.
-      checked: the images have gone through `refuse_broken`, which is not done again.
+      size: side of the images in pixels; None for the network's own.
+      others: other examples to be read, such as queries, which do not belong to the run: their texts and masked sounds
+        are not cut to the length of `items`.
+      seconds: for a network without masks, the length of sounds in the run that made the network; None for the length
+        of the longest item.
+      checked: whether the images have already passed `refuse_broken`.
 
     Raises:
       ValueError: for images and a network of texts, or the other way round; for images that cannot be read.

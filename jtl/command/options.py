@@ -1,4 +1,4 @@
-"""The options of a recipe, as a shell gives them."""
+"""The options of a recipe, as a shell passes them."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ from jtl.paths import local
 
 
 def expanded(recipe: Any) -> Any:
-    """The recipe with its paths on this machine: a shell leaves the ~ of --out=~/runs as it is."""
+    """Returns the recipe with ~ in its paths expanded, because a shell does not expand it in --out=~/runs."""
     if not dataclasses.is_dataclass(recipe) or isinstance(recipe, type):
         return recipe
     given = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}

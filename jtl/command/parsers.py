@@ -1,6 +1,6 @@
-"""What follows the names of the commands, and their help; light, because `jtl --help` reads it.
+"""The arguments and the help of the commands; light, because `jtl --help` imports it.
 
-A function's parameters are the arguments of a command, which `jtl.cli` hands to its action by their names.
+A function's parameters are the arguments of a command; `jtl.cli` passes them to its action by name.
 """
 
 import dataclasses
@@ -33,26 +33,26 @@ Run = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class Finetune(Settings):
-    """The settings as they are read."""
+    """The unchecked settings, as tyro reads them."""
 
     def __post_init__(self) -> None:
-        """Checks nothing: `checked` does, outside tyro, which would tell an error by a name of its own."""
+        """Checks nothing: `checked` does so outside tyro, which would report an error under a name of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapt(AdaptSettings):
-    """The settings as they are read."""
+    """The unchecked settings, as tyro reads them."""
 
     def __post_init__(self) -> None:
-        """As above."""
+        """Checks nothing, like `Finetune`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Few(FewShot):
-    """The settings as they are read."""
+    """The unchecked settings, as tyro reads them."""
 
     def __post_init__(self) -> None:
-        """As above."""
+        """Checks nothing, like `Finetune`."""
 
 
 def demo() -> None:
@@ -64,22 +64,22 @@ def train(recipe: Which) -> None:
 
 
 def finetune(settings: OmitArgPrefixes[Finetune]) -> None:
-    """That of `Settings`, set below."""
+    """Has the docstring of `Settings`, set below."""
 
 
 def adapt(settings: OmitArgPrefixes[Adapt]) -> None:
-    """That of `AdaptSettings`, set below."""
+    """Has the docstring of `AdaptSettings`, set below."""
 
 
 def adapt_few(settings: OmitArgPrefixes[Few]) -> None:
-    """That of `FewShot`, set below."""
+    """Has the docstring of `FewShot`, set below."""
 
 
 finetune.__doc__, adapt.__doc__, adapt_few.__doc__ = Settings.__doc__, AdaptSettings.__doc__, FewShot.__doc__
 
 
 def checked(settings: Any) -> Any:
-    """The settings that tyro has read of `finetune`, `adapt` or `adapt-few`, after the command's own checks.
+    """Returns the settings that tyro read for `finetune`, `adapt` or `adapt-few`, checked by the command itself.
 
     Raises:
       ValueError: as `Settings`, `AdaptSettings` and `FewShot` do.
@@ -102,9 +102,10 @@ def sweep(
     fails does not end the sweep: it ranks last, and the exit status is 1.
 
     Args:
-      out: the folder of the sweep; each run has a folder in it.
-      grid: options and their values, as `method=mcc,dann seed=0,1,2`, of a flag `balanced=true,false`.
-      by: the number that ranks; None: the score that `jtl adapt` watches, or the validation accuracy of `jtl finetune`.
+      out: the folder of the sweep; each run has a subfolder in it.
+      grid: options and their values, such as `method=mcc,dann seed=0,1,2`; for a flag, `balanced=true,false`.
+      by: the number that ranks the runs; None: the score that `jtl adapt` watches, or the validation accuracy of
+        `jtl finetune`.
       low: lower is better; set automatically for the scores of `jtl adapt`.
     """
 
@@ -124,16 +125,17 @@ def features(
     """Extract features of images, sounds or texts with pretrained weights, into an .npz file.
 
     Args:
-      inputs: files or folders of images or sounds, labelled or not; with --text or --file one table.
+      inputs: files or folders of images or sounds, labelled or not; with --text or --file, one table.
       weights: a weight file, a folder, a run's folder, `hf:org/name` or `timm:name`.
       out: the file to write.
-      arch: as of `jtl finetune`.
-      size: as of `jtl finetune`.
-      text: the column of a table of texts.
-      layers: names of backbone features, averaged over positions and concatenated; by default what the head reads.
+      arch: see `jtl finetune`.
+      size: see `jtl finetune`.
+      text: the column of texts, for a table of texts.
+      layers: names of backbone features, averaged over positions and concatenated; by default the features that the
+        head reads.
       cache: a folder that keeps the features of each batch: a killed command resumes, and a second one on the same
         weights, preprocessing and inputs does not run the network again.
-      file: the column of the paths of a table of images or sounds.
+      file: the column of paths, for a table of images or sounds.
     """
 
 
@@ -156,16 +158,16 @@ def rank(
     """Rank pretrained weights for labelled data by LogME, H-score, TransRate, NCE and LEEP, without training.
 
     Args:
-      data: of split data `train` is used.
+      data: if the data are split, `train` is used.
       models: weight files, folders, `hf:org/name` or `timm:name`.
       by: the score that orders the table.
-      text: a table's column of texts.
-      label: a table's column of labels.
-      size: side of images in pixels; None: each network's own.
-      per_class: at most this many examples of each class, drawn by the seed.
-      seed: of that draw.
-      cache: as of `jtl features`.
-      file: as of `jtl finetune`.
+      text: the column of texts in a table.
+      label: the column of labels in a table.
+      size: side of the images in pixels; None: each network's own.
+      per_class: use at most this many examples of each class, drawn by the seed.
+      seed: the seed of that draw.
+      cache: see `jtl features`.
+      file: see `jtl finetune`.
     """
 
 
@@ -178,8 +180,8 @@ def export(
     """Export the network of a run in the format of another library.
 
     Args:
-      run: the folder of a run of `jtl finetune` or `jtl adapt`, or one that `jtl.save` wrote.
-      out: the folder to write; None: `export-FORMAT` in that of the run.
+      run: the folder of a run of `jtl finetune` or `jtl adapt`, or a folder that `jtl.save` wrote.
+      out: the folder to write; None: `export-FORMAT` in the run's folder.
       format: transformers', timm's, torchvision's, or jtl's own.
     """
 
@@ -196,13 +198,13 @@ def evaluate(
     """Evaluate a saved network on labelled data, or a recipe's checkpoint on its test set.
 
     Args:
-      run: the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, one that `jtl.save` wrote, or that of
-        a recipe's checkpoints.
+      run: the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, a folder that `jtl.save` wrote, or the
+        folder of a recipe's checkpoints.
       data: a folder of class folders, or a table; not for a recipe.
       recipe: the .py file of the run's recipe, whose code is executed; not needed for jtl's own recipes.
-      text: a table's column of texts; by default the one of the run, else "text".
-      label: a table's column of labels; likewise, else "label".
-      file: a table's column of the paths of images or sounds; the run's own where it is not given.
+      text: the column of texts in a table; by default the run's column, else "text".
+      label: the column of labels in a table; by default the run's column, else "label".
+      file: the column of paths in a table of images or sounds; by default the run's column.
     """
 
 
@@ -216,30 +218,30 @@ def predict(
     text: str | None = None,
     file: str | None = None,
 ) -> None:
-    """Predicts the classes of images, sounds or texts with a checkpoint.
+    """Predict the classes of images, sounds or texts with a saved network or a recipe's checkpoint.
 
     Args:
-      run: as of `jtl eval`.
+      run: see `jtl eval`.
       inputs: files or folders of images or sounds, or tables of these; for a text network, texts, files with one text
         per line, or tables.
-      top: how many classes to name for each.
-      recipe: the .py file of the run's recipe, which is run; a recipe of jtl need not be named.
+      top: how many classes to name for each input.
+      recipe: the .py file of the run's recipe, whose code is executed; not needed for jtl's own recipes.
       csv: also write the shares (probabilities) of all classes to this file, with the other columns of a table; not for
         a recipe.
-      text: the column of tables of texts; the run's own where it is not given, else "text".
-      file: the column of tables of images or sounds; likewise.
+      text: the column of texts in tables; by default the run's column, else "text".
+      file: the column of paths in tables of images or sounds; by default the run's column.
     """
 
 
 def describe(recipe: Which) -> None:
-    """Prints a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
+    """Print a recipe's network as a table: every parameter, whether it is trained, and its learning rate."""
 
 
 def models(pattern: Annotated[Positional[str], arg(metavar="[PATTERN]")] = "*", /) -> None:
     """List the networks whose weights jtl reads, with sizes, costs and naming schemes.
 
     Args:
-      pattern: a pattern of names or families, such as "vit_*" or "resnet"; the default lists all of them.
+      pattern: a pattern of names or families, such as "vit_*" or "resnet"; the default lists all networks.
     """
 
 
@@ -250,11 +252,11 @@ def inspect(
     within: str | None = None,
     prefix: str = "",
 ) -> None:
-    """Prints the tensors of a weight file, and the family whose names they have.
+    """Print the tensors of a weight file, and the network family whose naming scheme they follow.
 
     Args:
       file: a weight file, or a folder with one.
       rows: how many tensors to list.
-      within: in a PyTorch file with several dicts of tensors, the place of the one to look at.
-      prefix: what the names of the network's tensors begin with.
+      within: the path of the dict to inspect, for a PyTorch file with several dicts of tensors.
+      prefix: the prefix of the names of the network's tensors.
     """

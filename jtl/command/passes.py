@@ -1,4 +1,4 @@
-"""One pass of a network over examples, in batches of few shapes, so with few compilations."""
+"""Runs a network over examples, in batches of few shapes, so that there are few compilations."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -18,16 +18,16 @@ from jtl.reads import Read
 
 
 def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32) -> Any:
-    """`run(x)` of every example, an array [rows, ...] or a tree of such.
+    """Computes `run(x)` for every example, an array [rows, ...] or a tree of such arrays.
 
-    Texts of similar length share a batch, which is cut to 16, 32, 64 ... tokens: what padding would be computed for
-    longer ones is saved, and there is one compilation for each length.
+    Texts of similar length share a batch, which is cut to 16, 32, 64 ... tokens. This saves computation on padding, and
+    needs one compilation per length.
 
     Args:
-      run: of a batch's input, a jitted function.
-      inputs: from examples to input.
+      run: a jitted function of a batch's input.
+      inputs: converts examples to input.
       items: files or texts.
-      batch: rows of a batch; the last one is filled up with copies, which are dropped.
+      batch: rows per batch; the last batch is filled up with copies, whose results are dropped.
     """
     if not len(items):
         raise ValueError("there are no examples to run the network on")
@@ -44,7 +44,7 @@ def through(run: Callable, inputs: Inputs, items: Sequence[Any], batch: int = 32
 
 
 def shortened(x: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Some rows of tokenized texts, without the padding that all of them have beyond their bucket's length."""
+    """Returns some rows of tokenized texts, without the padding that all of them have beyond their bucket's length."""
     longest = x["mask"].shape[1]
     reached, left = extent(x["mask"])
     length = bucket(int(reached[rows].max()), longest)
@@ -53,7 +53,7 @@ def shortened(x: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarra
 
 
 def logits(loaded: Pretrained, inputs: Inputs) -> Callable[[Sequence[Any]], np.ndarray]:
-    """A function of examples: the network's outputs [rows, classes] in evaluation mode."""
+    """Returns a function from examples to the network's outputs [rows, classes] in evaluation mode."""
     run = _logits(loaded.backbone, loaded.head)
     return lambda items: through(compiled(run, loaded.variables, None), inputs, items)
 
@@ -61,13 +61,13 @@ def logits(loaded: Pretrained, inputs: Inputs) -> Callable[[Sequence[Any]], np.n
 def features(
     loaded: Pretrained, inputs: Inputs, read: Read | None = None, cache: Path | None = None
 ) -> Callable[[Sequence[Any]], np.ndarray]:
-    """A function of examples: what the head reads of the backbone, [rows, width].
+    """Returns a function from examples to the backbone features that the head reads, [rows, width].
 
     Args:
       loaded: the network.
-      inputs: from examples to its input.
-      read: other features than the head's.
-      cache: a folder that keeps them; see `jtl.finetuning.Cache`.
+      inputs: converts examples to its input.
+      read: the features to return; None for those that the head reads.
+      cache: a folder that keeps the features; see `jtl.finetuning.Cache`.
     """
     run = _features(loaded.backbone, loaded.head.reads if read is None else read)
     own = part(loaded.variables, "backbone")
@@ -77,7 +77,7 @@ def features(
 def with_logits(
     loaded: Pretrained, inputs: Inputs, cache: Path | None = None
 ) -> Callable[[Sequence[Any]], dict[str, np.ndarray]]:
-    """A function of examples: `features`, what the head reads, and `logits`, its outputs, by one pass."""
+    """Returns a function from examples to both `features`, which the head reads, and `logits`, in one pass."""
 
     def run(variables: Variables, x: Any) -> Any:
         found = loaded.network.apply(variables, x, train=False)[0]
@@ -86,7 +86,7 @@ def with_logits(
     return lambda items: through(compiled(run, loaded.variables, cache), inputs, items)
 
 
-# jax compiles a function once for equal shapes, so a network with other weights must come as the same function.
+# jax caches compilations by function, so networks that differ only in their weights must share one function.
 @lru_cache(maxsize=8)
 def _logits(backbone: Model, head: Model) -> Callable[[Variables, Any], Any]:
     net = network(backbone=backbone, head=head)

@@ -1,4 +1,4 @@
-"""Whether files of images can be read, told of all at once and before anything is computed."""
+"""Checks that image files can be read; all errors are reported at once, before anything is computed."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,17 +8,17 @@ from jtl.preprocess import pixels
 
 SHOWN = 10
 END = b"\xff\xd9"
-"""The last bytes of a whole JPEG."""
+"""The last bytes of a complete JPEG."""
 
 
 def refuse_broken(files: Sequence[Path]) -> None:
-    """Refuses images that cannot be read. Headers and checksums are read, and pixels only where these are in doubt.
+    """Refuses images that cannot be read. Headers and checksums are read, and pixels only if those raise a doubt.
 
     Args:
-      files: of images.
+      files: the image files.
 
     Raises:
-      ValueError: naming the first ten of them, with what is wrong, and how many there are.
+      ValueError: naming the first ten broken images with their errors, and the number of broken images.
     """
     with ThreadPoolExecutor() as pool:  # pixels are decoded outside of Python's lock
         wrong = [why for why in pool.map(_checked, dict.fromkeys(files)) if why is not None]
@@ -31,19 +31,19 @@ def refuse_broken(files: Sequence[Path]) -> None:
 
 
 def _checked(file: Path) -> str | None:
-    """Why an image cannot be read; None where it can."""
+    """Returns why an image cannot be read; None if it can."""
     return _wrong(file) if _doubtful(file) else None
 
 
 def _doubtful(file: Path) -> bool:
-    """Whether an image may not be read: it is for `_wrong` to say, since readers forgive some damage."""
+    """Returns whether an image may be unreadable; `_wrong` decides, because readers tolerate some damage."""
     from PIL import Image as pil
 
     try:
         with pil.open(file, formats=pixels.FORMATS) as image:
             jpeg, fits = image.format in ("JPEG", "MPO"), image.width * image.height <= pixels.MAX_PIXELS
             kept = not image.mode.startswith(("I", "F"))
-            image.verify()  # reads the checksums of PNG, and nothing of JPEG
+            image.verify()  # reads the checksums of a PNG, and nothing of a JPEG
     except (OSError, SyntaxError, ValueError, pil.DecompressionBombError, pil.DecompressionBombWarning):
         return True
     return not fits or not kept or (jpeg and not _ended(file))
@@ -56,7 +56,7 @@ def _ended(file: Path) -> bool:
 
 
 def _wrong(file: Path) -> str | None:
-    """Why an image is not read; None where it is."""
+    """Decodes an image, and returns why that fails; None if it succeeds."""
     try:
         pixels.decode(file, "RGB")
     except ValueError as error:

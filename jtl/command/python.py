@@ -1,4 +1,4 @@
-"""The commands from Python."""
+"""The commands as Python functions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Saved:
-    """What a run left in its folder."""
+    """The saved network of a finished run."""
 
     folder: Path
 
     def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, float]]:
-        """The share of each class, by its name, for each example.
+        """Predicts the probability of each class, by name, for each example.
 
         Args:
-          inputs: files or folders of images or sounds; for a network of texts a text each, or files of
-            them; or tables with the column that the run was trained on.
+          inputs: files or folders of images or sounds; for a text network, texts or files of texts, one per line; or
+            tables with the column that the run was trained on.
         """
         from jtl.command import inference
 
@@ -28,7 +28,7 @@ class _Saved:
         return [dict(zip(found.classes, map(float, row), strict=True)) for row in found.shares]
 
     def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
-        """Writes the network in the files of another library."""
+        """Writes the network in the file format of another library."""
         from jtl.command import inference
 
         inference.export(self.folder / "model", Path(out), format)
@@ -39,11 +39,11 @@ class Run(_Saved):
     """A run of `finetune_files`.
 
     Args:
-      folder: with `model/`, `report.html`, `run.json`, and what training wrote.
-      validation: scores on examples that the network was not fitted on, as `run.json` says which: `accuracy`,
-        `by_class()`, `matrix`, `mistakes()`.
-      test: scores on the test examples, which chose nothing.
-      notes: what the user should know of data and weights.
+      folder: the run's folder, with `model/`, `report.html`, `run.json`, and the files that training wrote.
+      validation: scores on examples that the network was not fitted on; `run.json` says which. They have `accuracy`,
+        `by_class()`, `matrix` and `mistakes()`.
+      test: scores on the test examples, which were used for no choice.
+      notes: notes for the user about the data and the weights.
     """
 
     validation: "Scores"
@@ -59,18 +59,18 @@ def finetune_files(
     say: Callable[[str], Any] = print,
     **settings: Any,
 ) -> Run:
-    """Fine-tunes pretrained weights on a folder or a table, as the command `jtl finetune`; writes a report.
+    """Fine-tunes pretrained weights on a folder or a table, like the command `jtl finetune`; writes a report.
 
     Args:
-      data: a folder of class folders of images or sounds, or a table of texts, or with `file` of images or sounds;
-        split, or to be split.
+      data: a folder of class folders of images or sounds, or a table of texts, or, with `file`, a table of images or
+        sounds; already split, or to be split.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
-      say: is told of progress.
-      **settings: options of the command by their names, as `ways="all"`, `size=160`, `text="review"`, `file="path"`.
+      say: is called with progress messages.
+      **settings: options of the command by name, such as `ways="all"`, `size=160`, `text="review"`, `file="path"`.
 
     Raises:
-      FileNotFoundError: for data or weights that are not there.
+      FileNotFoundError: for data or weights that do not exist.
       ValueError: for data or weights that do not fit, or a setting out of range.
       TypeError: for a setting that the command does not have.
 
@@ -112,12 +112,12 @@ class AdaptedRun(_Saved):
     """A run of `adapt_files`.
 
     Args:
-      folder: with `model/`, `report.html`, `run.json`, and what training wrote.
-      scores: label-free scores on the target, by name: "before" adaptation and "after".
-      chosen: the step whose weights were kept; 0 for those before adaptation.
+      folder: the run's folder, with `model/`, `report.html`, `run.json`, and the files that training wrote.
+      scores: label-free scores on the target by name, under "before" and "after" adaptation.
+      chosen: the step whose weights were kept; 0 for the weights before adaptation.
       source: the accuracy on the source's test examples, before and after.
       target: scores on the target by its labels, before and after; None without `labelled=True`.
-      notes: what the user should know of data and weights.
+      notes: notes for the user about the data and the weights.
     """
 
     scores: dict[str, dict[str, float]]
@@ -137,23 +137,24 @@ def adapt_files(
     say: Callable[[str], Any] = print,
     **settings: Any,
 ) -> AdaptedRun:
-    """Adapts pretrained weights from a labelled folder or table to an unlabelled one, as `jtl adapt`; writes a report.
+    """Adapts pretrained weights from labelled to unlabelled data, like the command `jtl adapt`; writes a report.
 
     No label of the target is read unless `labelled=True` asks for a table at the end, or `watch="oracle"` chooses the
-    checkpoint by them, which the report says.
+    checkpoint by them; the report then says so.
 
     Args:
-      source: a folder of class folders of images or sounds, or a table of texts, or with `file` of images or sounds.
+      source: a folder of class folders of images or sounds, or a table of texts, or, with `file`, a table of images or
+        sounds.
       target: a folder or a table; labels are not needed.
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
-      method: as `--method` of the command, as "mcc" or "dann"; "source" is the baseline.
+      method: a value of the command's `--method`, such as "mcc" or "dann"; "source" is the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
-      say: is told of progress.
-      **settings: options of the command by their names, as `watch="snd"`, `ways="all"`, `steps=500`.
+      say: is called with progress messages.
+      **settings: options of the command by name, such as `watch="snd"`, `ways="all"`, `steps=500`.
 
     Raises:
-      FileNotFoundError: for data or weights that are not there.
-      ValueError: for data or weights that do not fit, a method that is none, or a setting out of range.
+      FileNotFoundError: for data or weights that do not exist.
+      ValueError: for data or weights that do not fit, an unknown method, or a setting out of range.
       TypeError: for a setting that the command does not have.
 
     Example:

@@ -1,4 +1,4 @@
-"""Which of several pretrained networks suits a data set: scores of their features, without training."""
+"""Ranks pretrained networks for a data set by scores of their features, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,11 +27,11 @@ class Ranked(NamedTuple):
     """The scores of one network.
 
     Args:
-      model: as it was given.
-      width: of its features.
-      scores: `nce` and `leep` are None where it has no classifier of its own.
-      note: why it has none.
-      told: what the user should know of the examples, as that it reads only the beginning of some; None for nothing.
+      model: its weights, as they were given.
+      width: the width of its features.
+      scores: its scores; `nce` and `leep` are None if it has no classifier of its own.
+      note: why it has no classifier; "" if it has one.
+      told: a note for the user about the examples, for example that only the beginning of some is read; else None.
     """
 
     model: str
@@ -54,23 +54,23 @@ def rank(
     cache: Path | None = None,
     file: str | None = None,
 ) -> list[Ranked]:
-    """Networks in the order of a score of their features, the best first; of split data on the part `train`.
+    """Ranks networks by a score of their features, the best first; if the data are split, on `train`.
 
     Args:
       data: a folder of class folders, or a table of texts or files.
-      models: weights, as of `jtl finetune`; of a run's folder its network.
+      models: weights, as for `jtl finetune`; a run's folder stands for its network.
       by: the score that orders them, a name of `Scores`; networks without it come last.
-      text: a table's column of texts.
-      label: a table's column of labels.
-      size: side of images in pixels; None for each network's own.
+      text: the column of texts in a table.
+      label: the column of labels in a table.
+      size: side of the images in pixels; None for each network's own.
       per_class: at most this many examples of each class, drawn by the seed; None for all.
-      seed: of the draw.
+      seed: the seed of the draw.
       cache: a folder that keeps the features; see `jtl.finetuning.Cache`.
-      file: a table's column of the paths of images or sounds.
+      file: the column of paths in a table of images or sounds.
 
     Raises:
-      FileNotFoundError: for data or weights that are not there.
-      ValueError: for no models, or one given twice, an unknown score, fewer than one example a class, a column of texts
+      FileNotFoundError: for data or weights that do not exist.
+      ValueError: for no models, a model given twice, an unknown score, `per_class` below 1, or both a column of texts
         and one of files; for data or weights that do not fit, naming the model.
     """
     if not models or len(set(models)) < len(models):
@@ -88,7 +88,7 @@ def rank(
     if per_class is not None:
         examples = examples.rows(_drawn(examples.labels, per_class, seed))
     if examples.kind == "images":
-        refuse_broken(examples.items)  # here, because an error below is told as one of a model
+        refuse_broken(examples.items)  # here, because errors below are attributed to a model
     more = hint(examples.kind, examples.items, data, text)
     ranked = []
     for model in models:
@@ -105,7 +105,7 @@ def rank(
 
 
 def table(ranked: Sequence[Ranked]) -> Table:
-    """The scores as a table."""
+    """Returns the scores as a table."""
     rows = [(one.model, str(one.width), *(_number(getattr(one.scores, name)) for name in NAMES)) for one in ranked]
     return Table("transferability, higher is better", ("model", "width", *NAMES.values()), rows)
 
@@ -134,11 +134,11 @@ def _ranked(model: str, examples: Examples, size: int | None, cache: Path | None
 
 
 def _loaded(model: str, kind: str, size: int | None, more: str) -> tuple[Pretrained, str]:
-    """A network with its own classifier; where it has none, why not."""
+    """Loads a network, with its own classifier if it has one; else also returns why it has none."""
     key = jax.random.key(0)
     try:
         loaded = pretrained(model, None, arch=None, kind=kind, key=key, size=size, hint=more)
-    except ValueError as error:  # weights without a head fit with a new one; others raise again below
+    except ValueError as error:  # weights without a head load with a new one; others raise again
         loaded = pretrained(model, ("a", "b"), arch=None, kind=kind, key=key, size=size, hint=more)
         return loaded, f"it does not load with a classifier of its own: {str(error).splitlines()[0]}"
     if jax.tree.leaves(loaded.variables.params.get("head", {})):

@@ -22,8 +22,8 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     """Writes `report.html` into the run's folder.
 
     Args:
-      settings: of the run.
-      tuned: its result.
+      settings: the run's settings.
+      tuned: the run's result.
     """
     page, test = Page(f"{settings.data.name}: {100 * tuned.test.accuracy:.1f} % on the test examples"), tuned.test
     page.say(f"{100 * test.accuracy:.1f} %", "big")
@@ -56,7 +56,7 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     page.heading("Parameters")
     variables = tuned.loaded.variables
     trained = select(*trained_by(settings.ways, variables))
-    rate = () if settings.ways == "head" else tuned.learning_rate  # a head alone is fitted by another optimizer
+    rate = () if settings.ways == "head" else tuned.learning_rate  # another optimizer fits the head alone
     told = describe(
         variables.params, trained, learning_rate=rate, stats=variables.stats, frozen_stats=folded(variables)
     )
@@ -66,7 +66,7 @@ def write(settings: Settings, tuned: Tuned) -> Path:
 
 
 def _curves(page: Page, tuned: Tuned) -> None:
-    """Training and validation loss by step, on one axis; and the range test of the rate, where there was one."""
+    """Plots training and validation loss by step on one axis, and the learning-rate range test if there was one."""
     if tuned.rates is not None:
         page.heading("Learning rate")
         seen = tuned.rates
@@ -89,7 +89,7 @@ def _curves(page: Page, tuned: Tuned) -> None:
 
 
 def _examples(page: Page, tuned: Tuned) -> None:
-    """The most certain mistakes, and some predictions."""
+    """Shows the most confident mistakes, and some predictions."""
     test, items = tuned.test, tuned.splits["test"].items
     wrong = test.mistakes()
 

@@ -1,4 +1,4 @@
-"""What the settings of all runs share; light, because `jtl --help` reads it."""
+"""The base class of all runs' settings; light, because `jtl --help` imports it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ from jtl.paths import local
 
 
 class RunSettings:
-    """The base of the settings of one run; the fields are those of each command, in the order of its `--help`."""
+    """The base of the settings of one run; each command defines the fields, in the order of its `--help`."""
 
     def check(self: Any) -> None:
-        """Checks the fields that the settings of all runs have.
+        """Checks the fields that all settings have.
 
         Raises:
-          ValueError: for a folder in a bucket, a column of texts and one of files, or a number out of its range.
+          ValueError: for a folder in a bucket, for both a column of texts and one of files, or a number out of range.
         """
         if self.out is not None:
             local(self.out, "--out")  # refuses the address of a bucket
@@ -24,7 +24,7 @@ class RunSettings:
             raise ValueError(f"seed={self.seed}: give 0 or more")
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as JSON has them."""
+        """Returns the settings as JSON-compatible values."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
@@ -35,12 +35,12 @@ def _plain(value: Any) -> Any:
 
 
 def one_column(text: str | None, file: str | None, names: tuple[str, str] = ("--text ", "--file ")) -> None:
-    """Refuses a column of texts beside one of files.
+    """Refuses a column of texts together with a column of files.
 
     Args:
-      text: the column of texts; None where it is not given.
-      file: likewise.
-      names: what stands before both in the message.
+      text: the column of texts; None if it is not given.
+      file: the column of files; None if it is not given.
+      names: the prefixes of both in the message.
 
     Raises:
       ValueError: naming both.

@@ -1,4 +1,4 @@
-"""Folders of runs as weights; light, because `jtl --help` reads it."""
+"""Finds the weights in folders of runs; light, because `jtl --help` imports it."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ from jtl.command.settings import read
 
 
 def saved(run: Path) -> Path | None:
-    """The saved network of a run of `jtl finetune` or `jtl adapt`, or of a folder of weights; None for anything else.
+    """Returns the folder of a run's saved network, or `run` itself if it holds a described network; else None.
 
-    That is one that `jtl.save` wrote, or checkpoints beside their network's description (`Checkpoints(network=...)`).
+    A run is one of `jtl finetune`, `jtl adapt` or `jtl adapt-few`. A described network is one that `jtl.save` wrote, or
+    checkpoints with their network's description (`Checkpoints(network=...)`).
 
     Raises:
-      FileNotFoundError: where there is no such folder.
-      ValueError: for a run that has checkpoints and is not finished, or whose `run.json` is damaged.
+      FileNotFoundError: if there is no such folder.
+      ValueError: for an unfinished run with checkpoints, or a damaged `run.json`.
     """
     from jtl.weights.formats.orbax import holds
 
@@ -34,10 +35,10 @@ def saved(run: Path) -> Path | None:
 
 
 def weights_of(given: str) -> str:
-    """What to load for `--weights`: of a run's folder its saved network, else what is given.
+    """Returns the source to load for `--weights`: for a run's folder its saved network, else `given`.
 
     Raises:
-      ValueError: for the folder of a run that is not finished.
+      ValueError: for the folder of an unfinished run.
     """
     place = Path(given).expanduser()
     if not place.is_dir() or (place / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""The network of a saved run: its weights, the columns of its tables, and how its examples become input."""
+"""The network of a saved run: its weights, the columns of its tables, and the conversion of examples to its input."""
 
 import logging
 import re
@@ -22,10 +22,10 @@ log = logging.getLogger("jtl.command")
 
 
 def opened(folder: Path) -> tuple[Pretrained, str]:
-    """A saved network, or that of checkpoints that say it, and the kind of its inputs.
+    """Loads a saved network, also from checkpoints that describe it, and returns it with the kind of its inputs.
 
     Raises:
-      ValueError: where it has no classifier, or does not say what its inputs go through.
+      ValueError: if it has no names of classes, or does not say how its inputs are preprocessed.
     """
     loaded = whole(folder)
     if loaded.labels is None:
@@ -40,10 +40,10 @@ def opened(folder: Path) -> tuple[Pretrained, str]:
 
 
 def whole(folder: Path) -> Pretrained:
-    """A saved network; of a run's checkpoints the best one, or the newest where none was scored.
+    """Loads a saved network; from a run's checkpoints the best one, or the newest if none was scored.
 
-    Of a run that keeps moving averages these are taken, because its validation judged them. What a method trained
-    beside the backbone and the head, as a critic, is left.
+    If a run keeps moving averages, these are taken, because its validation judged them. Other parts that a method
+    trained next to the backbone and the head, such as a critic, are left out.
     """
     saver = Checkpoints(folder)
     if not saver.steps():
@@ -56,7 +56,7 @@ def whole(folder: Path) -> Pretrained:
 
 
 def chosen(saver: Checkpoints) -> str:
-    """Which checkpoint of a run is used, and which of its parameters; "" where there is none.
+    """Says which checkpoint of a run is used, and which of its parameters; "" if there is none.
 
     Example:
       >>> import tempfile, jtl
@@ -73,14 +73,14 @@ def chosen(saver: Checkpoints) -> str:
 
 
 class Columns(NamedTuple):
-    """The columns of tables, and what stands between their cells.
+    """The columns of tables, and the cell separator.
 
     Args:
-      text: of the texts.
-      label: of the labels.
-      file: of the paths of images or sounds; None where it is not known.
-      mark: what a run's tables had; None where it is not known.
-      option: `--text` or `--file`, and what the run had there, for messages.
+      text: the column of texts.
+      label: the column of labels.
+      file: the column of paths of images or sounds; None if unknown.
+      mark: the cell separator of the run's tables; None if unknown.
+      option: `--text` or `--file`, with the column that the run used, for messages.
     """
 
     text: str
@@ -91,16 +91,16 @@ class Columns(NamedTuple):
 
 
 def columns(folder: Path, *, text: str | None = None, label: str | None = None, file: str | None = None) -> Columns:
-    """The columns that are given, else those of the tables that the network was trained on, else "text" and "label".
+    """Returns the given columns, else those of the tables that the network was trained on, else "text" and "label".
 
     Args:
-      folder: of a saved network; where it is that of a run, what the run read stands in `run.json` beside it.
-      text: None where it is not given.
-      label: likewise.
-      file: likewise.
+      folder: the folder of a saved network; if a run saved it, `run.json` next to it names the run's columns.
+      text: the column of texts; None if it is not given.
+      label: the column of labels; None if it is not given.
+      file: the column of paths; None if it is not given.
 
     Raises:
-      ValueError: for a column of texts and one of files.
+      ValueError: for both a column of texts and one of files.
     """
     one_column(text, file)
     about = about_run(folder)
@@ -112,17 +112,17 @@ def columns(folder: Path, *, text: str | None = None, label: str | None = None, 
 
 
 def about_run(folder: Path) -> dict[str, Any]:
-    """What the run of a saved network wrote into `run.json`; empty where there is no run."""
+    """Returns the content of `run.json` of a saved network's run; empty if there is no run."""
     if folder.name not in ("model", "checkpoints"):
         return {}
     try:
         return read(folder.parent) or {}
-    except ValueError as error:  # it may be of another program, beside a network that no run wrote
+    except ValueError as error:  # another program may have written it
         log.warning("%s; until then a table's columns are 'text' and 'label', unless others are named", error)
         return {}
 
 
 def inputs_as_saved(loaded: Pretrained, folder: Path, kind: str, items: Sequence[Any]) -> tuple[Inputs, Pretrained]:
-    """How examples become input as they did in the run that saved the network."""
+    """Returns `inputs_of` with the settings of the run that saved the network."""
     seconds = about_run(folder).get("seconds") if kind == "sounds" else None
     return inputs_of(loaded, str(folder), kind, items, None, seconds=seconds)

@@ -13,9 +13,9 @@ class Scores:
 
     Args:
       shares: the softmax of each example, [examples, classes].
-      labels: [examples].
-      matrix: the confusion matrix, rows true, columns predicted.
-      classes: their names.
+      labels: the true classes, [examples].
+      matrix: the confusion matrix: rows are the true classes, columns the predicted ones.
+      classes: the names of the classes.
     """
 
     shares: np.ndarray
@@ -25,11 +25,11 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """The share of examples whose largest output is the label's."""
+        """The share of examples whose largest output is that of their label."""
         return float(np.trace(self.matrix) / max(self.matrix.sum(), 1))
 
     def by_class(self) -> list[tuple[str, float, float, float, int]]:
-        """(class, precision, recall, F1, examples); 0 where nothing is there to be counted."""
+        """Returns (class, precision, recall, F1, examples) of each class; a ratio without examples is 0."""
         right, said, true = np.diag(self.matrix), self.matrix.sum(0), self.matrix.sum(1)
         precision, recall = right / np.maximum(said, 1), right / np.maximum(true, 1)
         f1 = 2 * right / np.maximum(said + true, 1)
@@ -37,7 +37,7 @@ class Scores:
         return [(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns]
 
     def confused(self) -> list[tuple[str, str, int, float]]:
-        """Pairs of (true class, predicted class, examples, share of the true class), the most frequent first."""
+        """Returns pairs (true class, predicted class, examples, share of the true class), the most frequent first."""
         off = self.matrix - np.diag(np.diag(self.matrix))
         order = np.argsort(-off.reshape(-1), kind="stable")[: np.count_nonzero(off)]
         pairs = [divmod(int(i), len(self.classes)) for i in order]
@@ -47,12 +47,12 @@ class Scores:
         ]
 
     def mistakes(self) -> list[int]:
-        """The examples that are predicted wrong, the most certain first."""
+        """Returns the indices of wrong predictions, the most confident first."""
         wrong = np.flatnonzero(self.shares.argmax(1) != self.labels)
         return wrong[np.argsort(-self.shares[wrong].max(1), kind="stable")].tolist()
 
     def numbers(self) -> dict[str, Any]:
-        """All scores, as JSON has them."""
+        """Returns all scores as JSON-compatible values."""
         rows = [
             dict(zip(("class", "precision", "recall", "f1", "examples"), row, strict=True)) for row in self.by_class()
         ]
@@ -60,11 +60,11 @@ class Scores:
 
 
 def interval(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval of a share by the number of examples, `(p + z²/2n ± z sqrt(p(1−p)/n + z²/4n²)) / (1 + z²/n)`.
+    """Returns Wilson's interval of a proportion, `(p + z²/2n ± z sqrt(p(1−p)/n + z²/4n²)) / (1 + z²/n)`.
 
     Args:
-      right: how many examples are right.
-      of: how many there are.
+      right: the number of correct examples.
+      of: the number of examples, n; p is `right / of`.
       z: the normal quantile; 1.96 for 95 percent.
 
     Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
@@ -75,10 +75,10 @@ def interval(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def shares(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits [examples, classes].
+    """Returns the softmax of logits [examples, classes].
 
     Raises:
-      ValueError: for an output that is not finite, by its row.
+      ValueError: for an output that is not finite, naming its row.
     """
     if not np.isfinite(logits).all():
         raise ValueError(f"the network's output of example {int(np.argmin(np.isfinite(logits).all(1)))} is not finite")
@@ -86,16 +86,16 @@ def shares(logits: np.ndarray) -> np.ndarray:
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
-    """`exp(z_c) / Σ_k exp(z_k)` along the last axis; NaN where a row has NaN."""
+    """Returns `exp(z_c) / Σ_k exp(z_k)` along the last axis; a row with a NaN becomes NaN."""
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def scored(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Scores:
-    """Scores of logits [examples, classes].
+    """Computes the scores of logits [examples, classes].
 
     Raises:
-      ValueError: for an output that is not finite, by its row.
+      ValueError: for an output that is not finite, naming its row.
     """
     found = shares(logits)
     matrix = np.zeros((len(classes),) * 2, np.int64)

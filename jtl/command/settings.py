@@ -1,4 +1,4 @@
-"""The settings of one fine-tuning of a folder or a table; light, because `jtl --help` reads it."""
+"""The settings of one fine-tuning on a folder or a table; light, because `jtl --help` imports it."""
 
 import dataclasses
 import json
@@ -15,11 +15,11 @@ from jtl.command.run_settings import RunSettings
 from jtl.command.written import write_whole
 
 EXAMPLES = ("data", "source", "target", "support")
-"""The settings of all commands that name examples."""
+"""The settings, of any command, that name examples."""
 DONE, BEGUN = "run.json", "settings.json"
-"""A run's file of settings and results, and that of settings alone, which is there once training begins."""
+"""A run's file of settings and results, and its file of settings alone, which is written when training begins."""
 CHECKPOINTS = ("checkpoints", "source/checkpoints")
-"""The folders of what a run that was killed resumes from."""
+"""The folders from which a killed run resumes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Settings(RunSettings):
         head's penalty is chosen by five-fold cross-validation, or by the validation examples if they are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
-      file: the column of the paths of images or sounds, for a table of files; they begin in the table's folder.
+      file: the column of the paths of images or sounds, for a table of files; relative to the table's folder.
       group: keeps each group in one split: a table's column, or a regex that is searched in the file names, such as
         "_(.*)_" for the speaker in `7_george_3.wav`.
       arch: the network's name, if the weight file does not give it and its tensor names fit several networks.
@@ -53,10 +53,10 @@ class Settings(RunSettings):
       find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`) instead of `learning_rate`.
       patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss; there are
         ten to twenty evaluations in a run, and one per step if it has fewer steps.
-      balanced: weigh classes by the inverse of their frequency.
+      balanced: weight classes by the inverse of their frequency.
       seed: the seed of the split and of all other randomness.
-      devices: train ways "last" and "all" on so many devices, each on an equal part of the batch; None: on all
-        accelerators that divide it, or on one CPU device.
+      devices: train ways "last" and "all" on this many devices, each with an equal part of the batch; None: as many
+        accelerators as divide it, or one CPU device.
     """
 
     data: Annotated[
@@ -115,24 +115,24 @@ class Settings(RunSettings):
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Writes `run.json` of a run's folder."""
+    """Writes `run.json` into a run's folder."""
     _write(folder / DONE, content)
 
 
 def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps", "devices")) -> None:
-    """Writes the settings of a run that begins to train into `settings.json` of its folder.
+    """Writes the settings into `settings.json` of the run's folder when training begins.
 
-    A run that is killed leaves it beside its checkpoints, which do not say the weights that the run began with, and
-    `refuse_another` compares it with the run that would resume from them.
+    A killed run leaves this file next to its checkpoints, which do not record the initial weights. `refuse_another`
+    compares it with the settings of a run that would resume from them.
 
     Args:
-      settings: of the run, a dataclass with `folder` and `as_json`.
-      saver: of the run's checkpoints; no other run can claim them meanwhile.
-      free: as of `refuse_another`.
+      settings: the run's settings, a dataclass with `folder` and `as_json`.
+      saver: the run's `jtl.Checkpoints`; no other run can claim them meanwhile.
+      free: see `refuse_another`.
 
     Raises:
-      NotClaimed: a RuntimeError, where another run trains there.
-      ValueError: where another run has left checkpoints there since this one looked.
+      NotClaimed: a RuntimeError, if another run trains there.
+      ValueError: if another run has left checkpoints there since this one checked.
     """
     with saver.claimed():
         refuse_another(settings, free)
@@ -144,16 +144,17 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "devices")) -> None:
-    """Refuses a folder that cannot be written, before anything is computed, and one with a run of other settings.
+    """Refuses a folder that cannot be written, lies among the examples, or holds a run with other settings.
 
-    That run would be replaced; more steps may go on from it. A folder among the examples is refused too.
+    It is called before anything is computed. A run with other settings would be replaced; only those in `free` may
+    differ, such as the steps, because a run can be continued with more.
 
     Args:
-      settings: of the run, a dataclass with `folder` and `as_json`.
-      free: the names of those that may differ.
+      settings: the run's settings, a dataclass with `folder` and `as_json`.
+      free: the names of settings that may differ.
 
     Raises:
-      ValueError: naming what differs, or that it is of another command, or why nothing can be written there.
+      ValueError: naming the settings that differ, another command's run, or why nothing can be written there.
     """
     from jtl.weights.formats.orbax import newest
 
@@ -176,12 +177,12 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "device
 
 
 def writable(folder: Path, option: str = "--out") -> None:
-    """Checks that a folder can be made and written, by making one where it would lie and taking that away again.
+    """Checks that a folder can be created and written, by creating a temporary one at its place.
 
-    Permissions do not tell: a file system may be read-only, full, or take no files at all, as /proc.
+    Permissions are not enough to decide: a file system may be read-only, full, or accept no files at all, like /proc.
 
     Raises:
-      ValueError: naming the option, and the file that stands in the folder's way, or where nothing can be written.
+      ValueError: naming the option, and the file that is in the way, or the place where nothing can be written.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
@@ -197,11 +198,11 @@ def writable(folder: Path, option: str = "--out") -> None:
 
 
 def read(folder: Path, name: str = DONE) -> dict[str, Any] | None:
-    """The content of `run.json`; None where the folder is not a finished run of this command.
+    """Reads `run.json`; returns None if the folder does not hold a finished run.
 
     Args:
-      folder: of the run.
-      name: of the file; `settings.json` has the settings alone, of a run that has begun to train.
+      folder: the run's folder.
+      name: the file to read; `settings.json` has the settings alone, of a run that has begun to train.
 
     Raises:
       ValueError: for a file that no run wrote, or that is damaged.
@@ -213,7 +214,7 @@ def read(folder: Path, name: str = DONE) -> dict[str, Any] | None:
         found = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
             raise ValueError("it has no settings")
-    except ValueError as error:  # of JSON and of UTF-8 too
+    except ValueError as error:  # raised for wrong JSON and for wrong UTF-8
         raise ValueError(
             f"{str(file)!r} is not as a run of jtl writes it: {error}; give another folder, or delete the file"
         ) from error

@@ -1,4 +1,4 @@
-"""What the data are: a folder of images or sounds by class, or a table of texts or files; already split or not."""
+"""Reads the data: a folder of images or sounds by class, or a table of texts or files; already split or not."""
 
 import re
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class Examples:
     """Examples of one split.
 
     Args:
-      kind: of all.
+      kind: the kind of all examples.
       items: files of images or sounds, or texts.
-      labels: int32 [examples].
-      classes: the names that labels mean.
-      groups: of each example, as its speaker; None where they have none.
+      labels: int32 [examples], indices into `classes`.
+      classes: the names of the classes.
+      groups: the group of each example, such as its speaker; None if they have no groups.
     """
 
     kind: Kind
@@ -41,18 +41,18 @@ class Examples:
 
     @property
     def names(self) -> list[str]:
-        """The class of each."""
+        """The class name of each example."""
         return [self.classes[i] for i in self.labels]
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Examples":
-        """Some of them."""
+        """Returns the examples at some indices."""
         groups = None if self.groups is None else tuple(self.groups[i] for i in index)
         items = tuple(self.items[i] for i in index)
         return replace(self, items=items, labels=self.labels[np.asarray(index, int)], groups=groups)
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """The examples of several splits of the same data, one after another."""
+    """Concatenates the examples of several splits of the same data."""
     groups = None if parts[0].groups is None else tuple(group for part in parts for group in part.groups or ())
     items, labels = (
         tuple(item for part in parts for item in part.items),
@@ -70,23 +70,23 @@ def read(
     group: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> dict[str, Examples]:
-    """The examples of a folder or a table, by split; under "all" where they are not split yet.
+    """Reads the examples of a folder or a table by split; under "all" if they are not split yet.
 
     Args:
-      path: of a folder of class folders, or of splits with class folders, or of tables that are named as splits; or of
-        a .csv, .tsv, .jsonl or .parquet file.
-      text: a table's column of texts.
-      label: a table's column of labels.
-      file: a table's column of paths, of images or sounds; None for a table of texts, and for folders of files.
-      group: a table's column of groups; of files a regex that is found in their names, whose first parenthesis, or
-        whole match, is the group.
-      classes: the names to expect; None for those that are found.
+      path: a folder of class folders, of splits with class folders, or of tables named as splits; or a .csv, .tsv,
+        .jsonl or .parquet file.
+      text: the column of texts in a table.
+      label: the column of labels in a table.
+      file: the column of paths in a table of images or sounds; None for a table of texts, and for folders of files.
+      group: the column of groups in a table; for folders, a regex that is searched in the file names, whose first
+        parenthesis, or else whole match, is the group.
+      classes: the expected class names; None for those that are found.
 
     Raises:
-      FileNotFoundError: where there is nothing, or not what a table lists.
-      ValueError: for a table without these columns or with a row that lacks one, a file of another kind, with two
-        labels or without a group, a folder of files where `file` asks for a table, fewer than two classes, a split that
-        is there twice or is empty, or splits of other classes than `train`.
+      FileNotFoundError: if the path, or a file that a table lists, does not exist.
+      ValueError: for a table that lacks one of these columns or has a row without a value; a file of another kind, with
+        two labels or without a group; a folder of files if `file` asks for a table; fewer than two classes; a split
+        that is duplicate or empty; or splits with other classes than `train`.
     """
     path = path.expanduser()
     if not path.exists():
@@ -118,14 +118,14 @@ def read(
 
 
 def parts_of(root: Path, tables: bool = False) -> dict[str, Path]:
-    """The folders or tables of a folder that are named as splits; none of what is no folder.
+    """Returns the folders or tables in a folder that are named as splits; nothing if `root` is not a folder.
 
     Args:
       root: the folder.
-      tables: of the tables alone: folders beside them hold the files that these list.
+      tables: whether to look for tables alone, because the folders next to them hold the files that they list.
 
     Raises:
-      ValueError: for a split that is there twice, or a folder of another name with files beside a folder to train on.
+      ValueError: for a duplicate split, or a folder of another name that holds files next to the training folder.
     """
     found: dict[str, Path] = {}
     for place in sorted(root.iterdir()) if root.is_dir() else []:
@@ -153,10 +153,10 @@ def parts_of(root: Path, tables: bool = False) -> dict[str, Path]:
 
 
 def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The images among files and folders, in order; or the sounds, by their suffixes.
+    """Returns the images among files and folders, in order; or the sounds, depending on `suffixes`.
 
     Raises:
-      FileNotFoundError: for a path that is not there, or where there is no such file.
+      FileNotFoundError: if a path does not exist, or no such file is found.
     """
     found = [file for place in places for file in files_in(place, suffixes)]
     refuse_none(found, places, suffixes)
@@ -164,10 +164,10 @@ def files_of(places: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[
 
 
 def files_in(place: str, suffixes: Sequence[str]) -> list[Path]:
-    """A file that is given, or those of a folder by their suffixes, of which there may be none.
+    """Returns the given file, or the files in a folder with these suffixes, possibly none.
 
     Raises:
-      FileNotFoundError: for a path that is not there.
+      FileNotFoundError: for a path that does not exist.
     """
     path = Path(place).expanduser()
     if not path.exists():
@@ -176,15 +176,15 @@ def files_in(place: str, suffixes: Sequence[str]) -> list[Path]:
 
 
 def refuse_none(found: Sequence[Path], places: Sequence[str], suffixes: Sequence[str]) -> None:
-    """Refuses places that hold no file of these suffixes.
+    """Refuses places that hold no file with these suffixes.
 
     Args:
       found: the files that they hold.
       places: files and folders.
-      suffixes: of what was looked for.
+      suffixes: the suffixes that were looked for.
 
     Raises:
-      FileNotFoundError: where nothing is found.
+      FileNotFoundError: if nothing was found.
     """
     if not found:
         what = "sound" if tuple(suffixes) == SOUNDS else "image"
@@ -192,11 +192,11 @@ def refuse_none(found: Sequence[Path], places: Sequence[str], suffixes: Sequence
 
 
 def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """A note on the files of given folders that `files_of` passes over; none where it takes all.
+    """Returns a note on the files in folders that `files_of` skips; an empty list if it takes all.
 
     Args:
       places: files and folders.
-      suffixes: of the files that are taken.
+      suffixes: the suffixes of the files that are taken.
     """
     folders = [place for place in (Path(given).expanduser() for given in places) if place.is_dir()]
     kinds = [file.suffix.lower() for folder in folders for file in below(folder)]
@@ -207,13 +207,13 @@ def passed_over(places: Sequence[str], suffixes: Sequence[str]) -> list[str]:
 
 
 def in_tables(path: Path) -> bool:
-    """Whether data are a table, or a folder of tables that are named as splits."""
+    """Returns whether the data are a table, or a folder of tables named as splits."""
     path = path.expanduser()
     return path.is_file() or bool(parts_of(path, tables=True))
 
 
 def mark(path: Path, text: str, label: str, file: str | None = None) -> str | None:
-    """What stands between the cells of a table, of split ones of that to train on; None of files and other tables.
+    """Returns the cell separator of a table, the one to train on if split; None for folders and other tables.
 
     Example:
       >>> import tempfile
@@ -228,12 +228,12 @@ def mark(path: Path, text: str, label: str, file: str | None = None) -> str | No
 
 
 def column(path: Path, name: str) -> list[str]:
-    """The texts of a table's column; see `jtl.command.tables.rows` for what it refuses."""
+    """Reads the texts of a table's column; see `jtl.command.tables.rows` for the errors."""
     return [str(row[name]) for row in rows(path, (name,), "--text")]
 
 
 def paths(path: Path, column: str) -> tuple[Kind, tuple[Path, ...]]:
-    """The kind of the files that a table lists, and their paths; see `listed` and `rows` for what is refused."""
+    """Returns the kind of the files that a table lists, and their paths; see `listed` and `rows` for the errors."""
     path = path.expanduser()
     return listed(path, column, rows(path, (column,), "--file"))
 

@@ -1,4 +1,4 @@
-"""Train, validation and test: as they are given, or drawn by a seed."""
+"""The splits for training, validation and test, as they are given, or drawn by a seed."""
 
 import hashlib
 from pathlib import Path
@@ -11,17 +11,17 @@ from jtl.data.subsets import dealt
 
 SHARES = {"val": 0.15, "test": 0.15}
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
-"""Copies make the scores of the later one too good: training has seen them, or the choice of the network."""
+"""Pairs of splits. Copies make the scores of the later one too good, because training or the choice used them."""
 
 
 def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
-    """Train, validation and test: as given, and what is not given drawn from `train`.
+    """Returns the three splits as given; missing ones are drawn from `train`.
 
     Examples are drawn within each class, and equal ones (the same bytes, or the same text) go into the same split.
-    Where examples have groups, whole groups are drawn: no speaker or patient is in two splits.
+    If examples have groups, whole groups are drawn, so that no speaker or patient is in two splits.
 
     Raises:
-      ValueError: for too few examples of a class, or groups, to be in every split.
+      ValueError: for too few examples of a class, or too few groups, to fill every split.
     """
     whole = found.get("train", found.get("all"))
     assert whole is not None
@@ -69,13 +69,13 @@ def _by_group(whole: Examples, wanted: dict[str, float], draw: np.random.Generat
 
 
 def folds(examples: Examples, count: int, seed: int) -> np.ndarray:
-    """The fold of each example, int [examples], for cross-validation: at most `count`, of nearly equal sizes.
+    """Assigns each example to one of at most `count` folds for cross-validation, of nearly equal sizes, int [examples].
 
-    Each class is dealt over the folds; equal examples (the same bytes, or the same text) are in one fold. Where
-    examples have groups, these are dealt, whole.
+    Each class is distributed over the folds; equal examples (the same bytes, or the same text) are in one fold. If
+    examples have groups, whole groups are distributed.
 
     Raises:
-      ValueError: where all examples are equal, or of one group.
+      ValueError: if all examples are equal, or of one group.
     """
     whole = np.array(examples.groups or [fingerprint(item) for item in examples.items])
     draw, found, dealt = np.random.default_rng(seed), {}, 0
@@ -90,7 +90,7 @@ def folds(examples: Examples, count: int, seed: int) -> np.ndarray:
 
 
 def shared(splits: dict[str, Examples]) -> list[str]:
-    """What splits have in common that should be in one of them alone, as where they were given: a note each.
+    """Returns notes on examples and groups that are in more than one split, as given splits may have.
 
     Example:
       >>> part = lambda *texts: Examples("texts", texts, np.zeros(len(texts), np.int32), ("a", "b"))
@@ -107,7 +107,7 @@ def shared(splits: dict[str, Examples]) -> list[str]:
 
 
 def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, list[Any]]]:
-    """Examples that stand in two splits: (split, later split, examples of the later)."""
+    """Returns the examples that are in two splits: (split, later split, examples of the later)."""
     marks = {name: [fingerprint(item) for item in part.items] for name, part in splits.items()}
     found = []
     for a, b in PAIRS:
@@ -117,16 +117,16 @@ def repeated(splits: dict[str, Examples]) -> list[tuple[str, str, list[Any]]]:
 
 
 def groups_in_both(splits: dict[str, Examples]) -> list[tuple[str, str, list[str]]]:
-    """The groups that stand in two splits: (split, later split, groups)."""
+    """Returns the groups that are in two splits: (split, later split, groups)."""
     found = [(a, b, set(splits[a].groups or ()) & set(splits[b].groups or ())) for a, b in PAIRS]
     return [(a, b, sorted(both)) for a, b, both in found if both]
 
 
 def copies(examples: Examples) -> np.ndarray:
-    """Of each example the place of the first one that equals it (the same bytes, or the same text), int [examples].
+    """Returns for each example the index of the first equal one (the same bytes, or the same text), int [examples].
 
     Raises:
-      ValueError: where equal examples are of two classes; it names both.
+      ValueError: if equal examples are of two classes, naming both.
 
     Example:
       >>> copies(Examples("texts", ("x", "y", "x "), np.zeros(3, np.int32), ("a", "b"))).tolist()
@@ -148,11 +148,11 @@ def copies(examples: Examples) -> np.ndarray:
 
 
 def named(item: Any) -> str:
-    """A file by its path, or the beginning of a text, in quotation marks."""
+    """Returns a file's path, or the beginning of a text, in quotation marks."""
     return repr(str(item) if isinstance(item, Path) else str(item)[:60])
 
 
 def fingerprint(item: Any) -> str:
-    """A hash of a file's bytes, or of a text without the space around it."""
+    """Returns a hash of a file's bytes, or of a text without surrounding white space."""
     content = item.read_bytes() if isinstance(item, Path) else str(item).strip().encode()
     return hashlib.sha256(content).hexdigest()

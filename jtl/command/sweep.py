@@ -1,4 +1,4 @@
-"""Many runs of one command over a grid of its options, ranked by a number of each run."""
+"""Runs one command over a grid of its options, and ranks the runs by one of their numbers."""
 
 import json
 import shlex
@@ -19,17 +19,17 @@ from jtl.report.page import Page
 from jtl.train.loop import NonFiniteLoss
 
 Execute = Callable[[list[str]], dict[str, float]]
-"""From the words of a command, as `["adapt", "a/", "b/", "--out", ...]`, to the numbers of the run."""
+"""A function from the words of a command, such as `["adapt", "a/", "b/", "--out", ...]`, to the numbers of the run."""
 
 
 class Rank(NamedTuple):
     """The runs that differ only in their seed.
 
     Args:
-      settings: of the grid, without the seed.
-      values: the number by which the sweep is ranked, one a seed whose run was finished.
-      numbers: all numbers, their mean over these seeds.
-      seconds: mean of a run.
+      settings: the settings of the grid, without the seed.
+      values: the number by which the sweep is ranked, one per seed whose run finished.
+      numbers: the mean of every number over these seeds.
+      seconds: the mean duration of a run.
       failed: how many runs failed.
     """
 
@@ -41,12 +41,12 @@ class Rank(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Over seeds; NaN where no run was finished."""
+        """The mean of `values` over seeds; NaN if no run finished."""
         return float(np.mean(self.values)) if self.values else float("nan")
 
     @property
     def half(self) -> float:
-        """Half the width of Student's 95 % interval over seeds; 0 for one seed, which has none."""
+        """Half the width of Student's 95 % interval over seeds; 0 for a single seed, which has no interval."""
         from scipy.special import stdtrit
 
         n = len(self.values)
@@ -59,28 +59,28 @@ class Rank(NamedTuple):
 
 
 def told(settings: Mapping[str, str]) -> str:
-    """As `method=mcc, learning_rate=1e-4`."""
+    """Formats settings, such as `method=mcc, learning_rate=1e-4`."""
     return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute) -> list[dict[str, Any]]:
-    """Runs what was not run before, and returns all rows; `sweep.json` in `out` keeps them.
+    """Executes the runs that are missing, and returns the rows of all runs; `sweep.json` in `out` keeps them.
 
-    A run that fails does not end the sweep: it has a row without numbers. One that diverged is not run again, because
-    it would do the same; one that was refused, or found too little memory, is, because its cause may be gone.
+    A run that fails does not end the sweep: it gets a row without numbers. A diverged run is not repeated, because it
+    would diverge again. A run that was refused, or ran out of memory, is, because the cause may have been removed.
 
     Args:
-      command: its words without the options of the grid.
-      grid: as of `points`.
-      out: the folder of the sweep, with one of each run.
-      execute: runs one.
+      command: the words of the command, without the options of the grid.
+      grid: see `points`.
+      out: the folder of the sweep, with a subfolder for each run.
+      execute: executes one run.
 
     Returns:
-      Rows `{"settings", "numbers", "seconds"}` of the grid's points, in order; one that failed has no numbers, and
-      the error's message as `diverged` or `refused`.
+      Rows `{"settings", "numbers", "seconds"}` of the grid's points, in order; a failed one has no numbers, and the
+      error's message as `diverged` or `refused`.
 
     Raises:
-      ValueError: for a grid that is none, or a folder with a sweep of another command.
+      ValueError: for an invalid grid, or a folder with a sweep of another command.
     """
     wanted, file = points(grid), out / "sweep.json"
     writable(out, "OUT")
@@ -122,25 +122,25 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
 
 
 def failure(row: Mapping[str, Any]) -> str | None:
-    """Why a run has no numbers; None where it has."""
+    """Returns why a run has no numbers; None if it has."""
     return row.get("diverged", row.get("refused"))
 
 
 def failures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The settings of the runs that failed, and why."""
+    """Returns the settings of the failed runs, each with the reason."""
     return [(told(row["settings"]), why) for row in rows if (why := failure(row)) is not None]
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> list[Rank]:
-    """Runs that differ in their seed together, the best mean first; those of which one failed come last.
+    """Groups runs that differ only in their seed, and ranks them, the best mean first; groups with failures come last.
 
     Args:
-      rows: of `run`.
+      rows: the result of `run`.
       by: the name of a number.
-      low: whether a low number is good.
+      low: whether lower is better.
 
     Raises:
-      ValueError: where a run has no such number, or it is NaN in all settings, or no run was finished.
+      ValueError: if a run has no such number, the number is NaN in all settings, or no run finished.
     """
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -160,7 +160,7 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> lis
         found.append(Rank(dict(settings), values, numbers, float(np.mean([row["seconds"] for row in own])), failed))
     if all(np.isnan(rank.mean) for rank in found):
         raise ValueError(f"--by {by!r}: it is no number (NaN) in any setting, so nothing can be ranked by it")
-    # A run that went wrong is last: no order of numbers has a place for NaN.
+    # Settings with failures come last, and NaN after these, because NaN has no place in an order.
     return sorted(found, key=lambda r: (bool(np.isnan(r.mean)), r.failed > 0, r.mean if low else -r.mean))
 
 
@@ -175,12 +175,12 @@ def write(
     """Prints the ranking, and writes `sweep.html` and `sweep.csv`; returns the page.
 
     Args:
-      ranks: the best first.
-      by: the number that ranks them.
+      ranks: the ranking, the best first.
+      by: the name of the number that ranks.
       out: the sweep's folder.
-      command: that was run.
-      note: what a reader should know of the ranking.
-      failed: the runs that failed, and why, as `failures` has them.
+      command: the words of the command that was run.
+      note: a note for the reader about the ranking.
+      failed: the failed runs, each with the reason, as `failures` returns them.
     """
     others = [name for name in ranks[0].numbers if name != by and all(name in rank.numbers for rank in ranks)]
     columns = ("settings", by, *others, "seeds", "seconds", *["failed"] * bool(failed))

@@ -1,4 +1,4 @@
-"""The commands that `jtl sweep` runs, and the numbers of their runs."""
+"""The commands that `jtl sweep` runs, and the numbers that their runs return."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ from jtl.selection.validators.watch import ORACLE
 
 COMMANDS = ("adapt", "finetune", "train")
 FINETUNED = ("validation accuracy", "test accuracy")
-"""The numbers of a run of `jtl finetune`; the first ranks."""
+"""The numbers of a run of `jtl finetune`; the first ranks the runs by default."""
 
 
 def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
-    """The name of the number that ranks the runs.
+    """Returns the name of the number that ranks the runs.
 
     Raises:
-      ValueError: for no command, one that is not swept, no recipe, an option that the grid has too, or a number that
-        must be named, or that runs lack.
-      SystemExit: for words that the command does not take, at any point of the grid.
+      ValueError: for no command, a command that cannot be swept, no recipe, an option that the grid has too, a missing
+        `by` that has no default, or a number that the runs do not have.
+      SystemExit: for words that the command does not accept, at any point of the grid.
     """
     if not command or command[0] not in COMMANDS:
         given = " ".join(command)
@@ -31,7 +31,7 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
         raise ValueError(f"{' '.join(command)!r} after --: name a recipe or a .py file, as -- train digits")
     options = points(grid)
     refuse_twice(command[1:], list(options[0]))
-    if command[0] == "train":  # whose options the recipe knows
+    if command[0] == "train":  # only the recipe knows its options
         if by is None:
             raise ValueError("--by: name the number of the recipe's result that ranks the runs")
         return by
@@ -41,7 +41,7 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
     if command[0] == "adapt" and by is None and watched != {None}:
         raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
     kind = parsers.Finetune if command[0] == "finetune" else parsers.Adapt
-    # A mistake in an option ends the sweep before all runs.
+    # A mistake in an option ends the sweep before the first run.
     runs = [parsers.checked(_parsed(kind, [*command[1:], *words_of(point)])) for point in options]
     if by is not None:
         return by
@@ -49,11 +49,11 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
 
 
 def favoured(ranks: Sequence[Rank], by: str) -> str | None:
-    """A note on the methods of a ranking that maximise the score which ranks them; None where there is none.
+    """Returns a note on the methods of a ranking that maximise the ranking score themselves; None if there are none.
 
     Args:
-      ranks: of a sweep of `adapt`.
-      by: the score.
+      ranks: the ranking of a sweep of `adapt`.
+      by: the score that ranks.
     """
     methods = {rank.settings["method"] for rank in ranks if "method" in rank.settings}
     names = sorted(name for name in methods if by in adaptations.MAXIMISED.get(name, ()))
@@ -64,10 +64,10 @@ def favoured(ranks: Sequence[Rank], by: str) -> str | None:
 
 
 def execute(recipe: Callable[[list[str]], Any]) -> Execute:
-    """The function that runs the words of a command and returns the numbers of the run.
+    """Returns the function that runs the words of a command and returns the numbers of the run.
 
     Args:
-      recipe: from the words after `train` to a recipe's result.
+      recipe: a function from the words after `train` to the recipe's result.
     """
 
     def run(words: list[str]) -> dict[str, float]:
@@ -94,7 +94,7 @@ def execute(recipe: Callable[[list[str]], Any]) -> Execute:
 
 
 def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, float]:
-    """The numbers of a nested result, by their path, as `dann/accuracy`.
+    """Returns the numbers of a nested result by path, such as `dann/accuracy`.
 
     Example:
       >>> from jtl.command.sweep_commands import flat

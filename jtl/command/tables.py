@@ -1,4 +1,4 @@
-"""Tables of texts or of names of files: .csv, .tsv, .jsonl and .parquet, as rows."""
+"""Reads tables of texts or of file names, .csv, .tsv, .jsonl and .parquet, as rows."""
 
 import csv
 import json
@@ -12,22 +12,22 @@ from jtl.extras import NotInstalled
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 MARKS = {".csv": ",;\t", ".tsv": "\t"}
-"""What may stand between the cells of a line, by the kind of table."""
+"""The possible cell separators of each kind of table."""
 FILES = ("file", "files", "filename", "file_name", "filepath", "path", "image", "photo", "audio", "sound")
-"""Columns of these names, in any case, may hold the paths of images or sounds."""
+"""Names of columns, in upper or lower case, that may hold the paths of images or sounds."""
 SHOWN = 300
-"""Characters of a row that a message shows."""
+"""The most characters of a row that a message shows."""
 LONGEST = 1 << 24
-"""Characters of the longest cell of a table."""
+"""The most characters of a cell."""
 CLOSED = 'is a quotation mark not closed? A text that begins with one is written as """Yes"", he said"'
 
 
 class Row(dict[str, Any]):
-    """The cells of a row by their columns.
+    """The cells of a row by column.
 
     Args:
-      cells: them.
-      line: of the file, the first of the row's; of a .parquet, which has no lines, its number from 1.
+      cells: the cells by column.
+      line: the number of the row's first line in the file; for a .parquet, the number of the row, from 1.
       what: "line" or "row", for messages.
     """
 
@@ -38,22 +38,22 @@ class Row(dict[str, Any]):
 
 
 def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = None) -> list[Row]:
-    """The rows of a table, each of which has these columns.
+    """Reads the rows of a table, each of which has these columns.
 
-    A .csv whose first line names them all between semicolons or tabs, as spreadsheets of many countries write it, is
-    read by that mark. Names of columns are taken without the space around them.
+    The cells of a .csv may also be separated by semicolons or tabs, as spreadsheets in many countries write them; the
+    separator is the one by which the first line names all these columns. White space around column names is removed.
 
     Args:
-      path: of the file.
-      columns: that are wanted, by name; none of them empty in any row.
-      options: of the command that name them, for messages.
-      mark: what stood between the cells of the tables before, which is tried first; None for the usual order.
+      path: the file.
+      columns: the names of the required columns, which must not be empty in any row.
+      options: the options of the command that name them, for messages.
+      mark: the cell separator of the tables read before, which is tried first; None for the usual order.
 
     Raises:
-      FileNotFoundError: where there is no such file.
-      ValueError: for a table of another kind or without rows, a column that it does not have or has twice, an empty
-        cell, a row of more cells than there are columns, as where a comma within a text is not quoted, or a cell that
-        begins with a quotation mark and does not end with the next.
+      FileNotFoundError: if there is no such file.
+      ValueError: for a table of another kind or without rows; a column that is missing or occurs twice; an empty cell;
+        a row with more cells than there are columns, for example because a comma within a text is not quoted; or a cell
+        that begins with a quotation mark and does not end with the next.
       NotInstalled: a ModuleNotFoundError, for a .parquet without pyarrow.
     """
     path = path.expanduser()
@@ -64,7 +64,7 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
         raise ValueError(f"{str(path)!r} has no rows")
     for name in columns:
         if name not in found[0]:
-            examples = name == columns[0] and "--text" in options  # and no column of labels or groups
+            examples = name == columns[0] and "--text" in options  # not a column of labels or groups
             files = [other for other in found[0] if other.lower() in FILES and examples]
             raise ValueError(
                 f"{str(path)!r} has no column {name!r}; its columns are {list(found[0])}: give {options}"
@@ -87,7 +87,7 @@ def rows(path: Path, columns: Sequence[str], options: str, mark: str | None = No
 
 
 def places(path: Path, lines: Sequence[int]) -> str:
-    """The first of these lines of a table and how many others there are, as the subject of a message.
+    """Names the first of some lines of a table and the number of the others, as the subject of a message.
 
     Example:
       >>> places(Path("films.csv"), [3]), places(Path("films.parquet"), [2, 5, 6])
@@ -100,16 +100,16 @@ def places(path: Path, lines: Sequence[int]) -> str:
 
 
 def _nothing(value: Any) -> bool:
-    """Whether a cell is empty; as pandas writes it, a missing number is NaN."""
+    """Returns whether a cell is empty; NaN counts as empty, because pandas writes missing numbers so."""
     return value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip()
 
 
 def mark_of(path: Path, columns: Sequence[str]) -> str | None:
-    """What stands between the cells of a table with these columns; None where its kind has no such mark.
+    """Returns the cell separator of a table with these columns; None if its kind has none.
 
     Args:
-      path: of the file.
-      columns: that its first line names.
+      path: the file.
+      columns: column names in its first line.
     """
     kind = path.suffix.lower()
     if kind not in MARKS:
@@ -119,7 +119,7 @@ def mark_of(path: Path, columns: Sequence[str]) -> str | None:
 
 
 def _mark(first: str, columns: Sequence[str], marks: str) -> str:
-    """The mark by which the first line names these columns; else that by which it names most, for the message."""
+    """Returns the separator by which the first line names these columns; else the one with the most names."""
     fits = (mark for mark in marks if set(columns) <= set(_names(first, mark)))
     return next(fits, max(marks, key=lambda mark: len(_names(first, mark))))
 
@@ -147,7 +147,7 @@ def _read(path: Path, columns: Sequence[str], mark: str | None) -> list[Row]:
 def _separated(path: Path, file: TextIO, columns: Sequence[str], marks: str) -> list[Row]:
     mark = _mark(file.readline(), columns, marks)
     file.seek(0)
-    before = csv.field_size_limit(LONGEST)  # which is of the process; 131,072 without this
+    before = csv.field_size_limit(LONGEST)  # a setting of the whole process; 131,072 by default
     try:
         return _rows(path, csv.reader(file, delimiter=mark, strict=True), columns, mark)
     finally:
@@ -159,7 +159,7 @@ def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[Row
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
         raise ValueError(f"{str(path)!r} has the column {twice[0]!r} {names.count(twice[0])} times: {names}")
-    keys = [name if name not in names[:i] else f"{name}.{i}" for i, name in enumerate(names)]  # each column is kept
+    keys = [name if name not in names[:i] else f"{name}.{i}" for i, name in enumerate(names)]  # no column is lost
     wide: list[tuple[int, list[str]]] = []
     for first, cells in _numbered(path, lines):
         if mark == "\t" and any("\n" in cell and mark in cell for cell in cells):
@@ -179,7 +179,7 @@ def _rows(path: Path, lines: Any, columns: Sequence[str], mark: str) -> list[Row
 
 
 def _numbered(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each row, with the number of its first line."""
+    """Yields the cells of each row, with the number of its first line."""
     while True:
         first = lines.line_num + 1
         try:
@@ -217,7 +217,7 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _objects(path: Path, lines: Sequence[tuple[int, str]]) -> list[Row]:
-    """The rows of numbered lines of JSON."""
+    """Parses numbered lines of JSON as rows."""
     found, wrong = [], []
     for number, line in lines:
         try:

@@ -48,10 +48,10 @@ from jtl.train import (
 from jtl.typing import Mask
 
 MARGIN = 256 / 224
-"""Training sees random windows of images that are this much larger than the network's input."""
+"""Training takes random windows from images that are larger than the network's input by this factor."""
 CLIP = 1.0
 RANK = "accuracy, then loss"
-"""Of few validation examples many steps have the same accuracy, and the first of these has hardly learned."""
+"""With few validation examples, many steps have the same accuracy, and the first of these has hardly learned."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,19 @@ class Tuned:
     """The result of `run`.
 
     Args:
-      folder: of the run: `model/`, `report.html`, `run.json`, and what training wrote.
-      loaded: the network with the weights that are saved.
+      folder: the run's folder: `model/`, `report.html`, `run.json`, and the files that training wrote.
+      loaded: the network with the saved weights.
       validation: scores on examples that these weights were not fitted on; `judged` says which.
       judged: the examples of `validation`, in words.
-      test: scores on the test examples, which chose nothing.
-      history: the numbers of every step and validation below the head.
-      chosen: which weights are kept: "head" where no step below the head was better on the validation examples,
-        `--ways`, or the mean of both.
-      splits: the examples.
-      head: where its penalty was chosen by cross-validation and it is the head that is saved, how; else None.
-      notes: what the user should know of data and weights.
+      test: scores on the test examples, which were used for no choice.
+      history: the numbers of every training step and validation; empty if the head alone is trained.
+      chosen: the weights that are kept: "head" if no training step beyond the head was better on the validation
+        examples, else `--ways`, or the mean of both.
+      splits: the examples of each split.
+      head: how the saved head was fitted, if cross-validation chose its penalty; else None.
+      notes: notes for the user about the data and the weights.
       learning_rate: the peak that was used.
-      rates: the range test of the rate, where it was asked for.
+      rates: the range test of the learning rate; None if it was not requested.
     """
 
     folder: Path
@@ -91,16 +91,16 @@ class Tuned:
 def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     """Fine-tunes, chooses by the validation examples, tests once, and saves.
 
-    The head is fitted first, on features that are computed once; the other ways go on from there, because a random head
-    would distort what was pretrained (Kumar et al., 2022, arXiv 2202.10054).
+    The head is fitted first, on features that are computed once. The other ways continue from it, because a random head
+    would distort the pretrained features (Kumar et al., 2022, arXiv 2202.10054).
 
     Args:
-      settings: of the run.
-      say: is told of progress.
+      settings: the run's settings.
+      say: is called with progress messages.
 
     Raises:
-      FileNotFoundError: for data or weights that are not there.
-      ValueError: for data or weights that do not fit, in words.
+      FileNotFoundError: for data or weights that do not exist.
+      ValueError: for data or weights that do not fit.
     """
     files.refuse_another(settings)
     names = {"text": settings.text, "label": settings.label, "file": settings.file, "group": settings.group}
@@ -134,9 +134,9 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         rows, examples = np.concatenate([seen[part] for part in parts]), joined([splits[part] for part in parts])
         return crossed_head(loaded, rows, examples, settings.seed, settings.balanced)
 
-    # What was given to validate on is not fitted on; what was drawn is, unless it judges the steps below the head.
+    # A given validation split is never fitted on. A drawn one is, unless it judges the steps that train the backbone.
     folds = "val" not in given and len(train) + len(splits["val"]) <= MANY
-    folds = folds and len(set(train.groups or "ab")) > 1  # folds are of whole groups
+    folds = folds and len(set(train.groups or "ab")) > 1  # a fold holds whole groups
     head = crossed("train", *(["val"] if settings.ways == "head" else [])) if folds else None
     start = head_by(loaded, seen, splits, settings.balanced) if head is None else head.variables
     best, history, chosen, rates, rate = start, [], "head", None, settings.learning_rate
@@ -144,7 +144,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         if folded(loaded.variables):
             notes.append("batch normalisation is folded into these weights: its statistics stay as they are")
         loaded = loaded._replace(variables=start)
-        rows = replace(settings, batch=min(settings.batch, len(train)))  # more of a batch would be empty
+        rows = replace(settings, batch=min(settings.batch, len(train)))  # further rows of a batch would be empty
         data, objective, trained = _training(rows, loaded, inputs, train)
         if settings.find_rate:
             key = rng.stream(jax.random.key(settings.seed), "rate")
@@ -193,7 +193,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
 def _training(
     settings: Settings, loaded: Pretrained, inputs: Inputs, train: Examples
 ) -> tuple[Dataset | ByLength, Objective, Mask]:
-    """The batches, the objective, and what is trained."""
+    """Returns the batches, the objective, and the mask of trained parameters."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
     if train.kind == "texts":
         data = _texts(inputs, train, settings, shuffle=True)
@@ -207,7 +207,7 @@ def _training(
 
 
 def _texts(inputs: Inputs, rows: Examples, settings: Settings, *, shuffle: bool) -> ByLength:
-    """Batches of texts of similar length, which are tokenized once."""
+    """Returns batches of texts of similar length, which are tokenized once."""
     options = {"batch_size": settings.batch, "seed": settings.seed, "classes": rows.classes}
     return jtl.data.by_length(inputs.read(rows.items), rows.labels, shuffle=shuffle, **options)
 
@@ -225,10 +225,14 @@ def _below(
     rate: float,
     say: Any,
 ) -> tuple[Variables, list[dict[str, Any]], str]:
-    """The best variables by the validation accuracy, of equal ones by the loss: of a step, of the start, or their mean.
+    """Trains, and returns the best of three: the start, the best step, and the mean of both.
 
-    The mean of the weights before and after training is often more accurate than both on other data than the training's
-    (Wortsman et al., Robust fine-tuning of zero-shot models, 2021, arXiv 2109.01903).
+    The best has the highest validation accuracy, with ties broken by the loss. The mean of the weights before and after
+    training is often more accurate than both on data unlike the training data (Wortsman et al., Robust fine-tuning of
+    zero-shot models, 2021, arXiv 2109.01903).
+
+    Returns:
+      The variables, the history, and the name of the choice.
     """
     net, (data, objective, trained) = loaded.network, training
     val = splits["val"]
@@ -242,7 +246,7 @@ def _below(
     spread = training_mesh(settings.batch, settings.devices, say)
     judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
     every = between(steps, len(data))
-    # Not the loss alone: it grows with certainty long after the accuracy has stopped to fall.
+    # Not the loss alone: it grows with confidence even while the accuracy no longer falls.
     validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
     recipe = shlex.join(["jtl", "finetune", str(settings.data)])
     saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=recipe, network=loaded)
@@ -250,7 +254,7 @@ def _below(
     record = JsonLines(settings.folder / "metrics.jsonl")
     state = step.init(loaded.variables, key)
     fit(step, state, data, steps=steps, mesh=spread, validation=validation, checkpoints=saver, records=[record])
-    history = read_json_lines(record.path)  # of a resumed run all of it, not only what this call took
+    history = read_json_lines(record.path)  # the whole history of a resumed run, not only the steps of this call
     start, best = loaded.variables, saver.variables(step="best")
     mean = jax.tree.map(lambda a, b: ((np.asarray(a) + np.asarray(b)) / 2).astype(a.dtype), start, best)
     found = {"head": start, settings.ways: best, f"the mean of {settings.ways} and head": mean}
@@ -262,9 +266,9 @@ def _below(
 
 
 def between(steps: int, epoch: int) -> int:
-    """The steps from one evaluation to the next: an epoch, where that gives ten to twenty evaluations in a run.
+    """Returns the steps between evaluations: one epoch, if that gives ten to twenty evaluations per run.
 
-    Patience counts evaluations: of five examples an epoch is one step, and a run would stop within its warm-up.
+    Patience counts evaluations. With five examples, one epoch is one step, so a run would stop during its warm-up.
 
     Example:
       >>> between(600, 60), between(50, 1), between(1000, 200)
@@ -274,12 +278,12 @@ def between(steps: int, epoch: int) -> int:
 
 
 def ranked(z: Any, y: Any) -> Any:
-    """Of each example, a number whose mean is larger for a higher accuracy, and of equal ones for a lower loss."""
+    """Returns one number per example whose mean rises with the accuracy, with ties broken by the lower loss."""
     return metrics.accuracy(z, y) - 1e-3 * losses.cross_entropy(z, y)
 
 
 def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:
-    """Patterns of what is trained: the head, and the last stage or block, or all."""
+    """Returns patterns of the trained parameters: the head, the head with the last stage or block, or all."""
     if ways == "all":
         return (".*",)
     if ways == "head":
@@ -298,12 +302,12 @@ def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Rows:
-    """A source of examples that are read when they are asked for.
+    """A data source that reads examples only when they are needed.
 
     Args:
-      inputs: from files or texts to input.
-      examples: their labels are the batches' `y`.
-      margin: images are so much larger than in evaluation, for random windows.
+      inputs: converts files or texts to the network's input.
+      examples: the examples; their labels are the batches' `y`.
+      margin: images are larger by this factor than in evaluation, for random windows.
     """
 
     inputs: Inputs
@@ -312,16 +316,16 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """How many."""
+        """The number of examples."""
         return len(self.examples)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the classes."""
         return self.examples.classes
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-        """A batch."""
+        """Reads one batch."""
         del draws
         some = self.examples.rows(index)
         return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.labels}

@@ -1,4 +1,4 @@
-"""Files that are written whole; light, because `jtl --help` reads it."""
+"""Writes files completely or not at all; light, because `jtl --help` imports it."""
 
 import csv
 import io
@@ -10,20 +10,20 @@ from jtl.replace import replace_file
 
 
 def write_whole(file: Path, text: str) -> None:
-    r"""Writes a text, never half of it, even where the process is killed.
+    r"""Writes a text completely or not at all, even if the process is killed.
 
-    A name that is not UTF-8, which Python reads as surrogates, is written with `\udc..`, as JSON has it too.
+    Surrogates, by which Python reads names that are not UTF-8, are written as `\udc..`, as in JSON.
 
     Args:
-      file: to write; a device or a pipe, as /dev/stdout, is written straight.
-      text: its content.
+      file: the file to write; a device or a pipe, such as /dev/stdout, is written directly.
+      text: the content.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     content = text.encode("utf-8", errors="backslashreplace")
     if file.exists() and not file.is_file():
         file.write_bytes(content)
     else:
-        replace_file(file.resolve(), content)  # a link stays one
+        replace_file(file.resolve(), content)  # a symbolic link stays one
 
 
 def write_table(file: Path, rows: Iterable[Sequence[Any]]) -> None:

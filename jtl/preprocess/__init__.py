@@ -1,4 +1,4 @@
-"""From files of images, sounds and texts to the arrays that a network takes, as in its pretraining."""
+"""Converts files of images, sounds and texts to the arrays that a network takes, as in its pretraining."""
 
 from etils import epy
 

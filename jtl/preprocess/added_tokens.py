@@ -1,4 +1,4 @@
-"""Added tokens: those of a network beside its vocabulary, and the files that name them."""
+"""Added tokens, which a network has in addition to its vocabulary, and the files that name them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,13 @@ from jtl.weights.formats.json import read_json
 
 
 def told(folder: Path) -> dict[str, Any]:
-    """A folder's `tokenizer_config.json`, with what older repositories say in files of its side.
+    """Reads a folder's `tokenizer_config.json`, completed by the other files in which older repositories keep settings.
 
-    `special_tokens_map.json` names tokens that the config does not, `added_tokens.json` gives the ids of those that are
-    no words of the vocabulary, and `config.json` may name the tokenizer's class.
+    `special_tokens_map.json` names tokens that the config does not, `added_tokens.json` holds the ids of tokens outside
+    the vocabulary, and `config.json` may name the tokenizer's class.
 
     Raises:
-      ValueError: a file is damaged; it is named.
+      ValueError: if a file is damaged, naming it.
     """
     config = read_json(folder / "tokenizer_config.json", dict) or {}
     for name, value in (read_json(folder / "special_tokens_map.json", dict) or {}).items():
@@ -33,15 +33,15 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 def add(path: Path, backend: Any, config: Mapping[str, Any]) -> None:
-    """Gives a `tokenizers.Tokenizer` the tokens of `added_tokens_decoder` and of `additional_special_tokens`.
+    """Adds the tokens of `added_tokens_decoder` and of `additional_special_tokens` to a `tokenizers.Tokenizer`.
 
     Args:
-      path: of the vocabulary, for messages.
-      backend: to be changed.
-      config: what `told` gave.
+      path: the vocabulary, for messages.
+      backend: the tokenizer, which is changed in place.
+      config: the result of `told`.
 
     Raises:
-      ValueError: where a token would get another id than the file says, or is no token.
+      ValueError: if a token would get another id than the file specifies, or is not a token.
     """
     from tokenizers import AddedToken
 
@@ -60,7 +60,7 @@ def add(path: Path, backend: Any, config: Mapping[str, Any]) -> None:
                 f"{path}: {show(content(token))} is to have the id {place}; the vocabulary gives it "
                 f"{backend.get_vocab_size() if found is None else found}"
             )
-        if place not in known:  # a tokenizer.json says itself how its tokens are found
+        if place not in known:  # for its own tokens, a tokenizer.json specifies how they are matched
             one = AddedToken(content(token), special=special, normalized=usual, **sides)
             (backend.add_special_tokens if special else backend.add_tokens)([one])
     for name in ("additional_special_tokens", "extra_special_tokens"):
@@ -71,7 +71,7 @@ def add(path: Path, backend: Any, config: Mapping[str, Any]) -> None:
 
 
 def content(token: Any) -> str:
-    """A token's text, which a config may give as an object of its properties."""
+    """Returns a token's text, which a config may hold within an object of its properties."""
     text = token.get("content") if isinstance(token, Mapping) else token
     if not isinstance(text, str) or not text:
         raise ValueError(f"a special token is {show(text)}: give its text")

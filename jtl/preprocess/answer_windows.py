@@ -1,4 +1,4 @@
-"""Questions and texts as windows of tokens, for extractive question answering."""
+"""Turns questions and texts into windows of tokens, for extractive question answering."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from jtl.preprocess.text import Tokenizer, uncut
 
 
 class Windows(NamedTuple):
-    """What decoding needs of each window.
+    """The data of each window that decoding needs.
 
     Args:
-      question: int [windows], the number of the question.
+      question: int [windows], the index of the question.
       context: bool [windows, tokens], the tokens of the text.
-      offsets: int [windows, tokens, 2], where the tokens of the text begin and end in it, in characters.
-      cls: int [windows], the first token, which stands for "no answer".
+      offsets: int [windows, tokens, 2], where each token begins and ends in the text, in characters.
+      cls: int [windows], the position of the first token, which stands for "no answer".
       contexts: the text of each question.
     """
 
@@ -30,22 +30,23 @@ class Windows(NamedTuple):
 def answer_windows(
     tokenizer: Tokenizer, questions: Sequence[Question], *, stride: int = 64
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Windows]:
-    r"""Each question beside its text; a text that is too long comes in several windows that overlap.
+    r"""Pairs each question with its text; a text that is too long is split into overlapping windows.
 
-    The answer that is learned is a question's first. A window that does not hold all of it, and a question without
+    The label is a question's first answer. A window that does not hold all of it, or belongs to a question without
     answers, is labelled with the first token, [CLS].
 
     Args:
-      tokenizer: from `jtl.preprocess.text.tokenizer`; its length is that of a window.
+      tokenizer: from `jtl.preprocess.text.tokenizer`; its length is the length of a window.
       questions: from `jtl.preprocess.squad.read`.
-      stride: tokens of the text that a window shares with the one before.
+      stride: how many tokens of the text a window shares with the previous one.
 
     Returns:
       (x, y, windows): the input of a text backbone; `{"start", "end", "allowed"}`, the labels of `jtl.tasks.qa`, where
-      `allowed` are the text's tokens and [CLS]; and what its decoding needs.
+      `allowed` marks the text's tokens and [CLS]; and the data for decoding.
 
     Raises:
-      ValueError: for no questions, or a window that has no room for the text beside a question and the stride.
+      ValueError: for no questions, a tokenizer with a prompt, or a window that has no room for the text next to the
+        longest question and the stride.
 
     Example:
       >>> import pathlib, tempfile
@@ -57,13 +58,13 @@ def answer_windows(
       >>> y["start"].tolist(), y["end"].tolist()
       ([6], [6])
 
-    Devlin et al., BERT, 2018, arXiv 1810.04805 (windows in the code that goes with it).
+    Devlin et al., BERT, 2018, arXiv 1810.04805 (windows: in its published code).
     """
     if not questions:
         raise ValueError("questions=[]: give at least one")
     if tokenizer.prompt.text:
         raise ValueError(f"the tokenizer has the prompt {tokenizer.prompt.text!r}: make it with prompt=''")
-    # A copy, because truncation is a state of the backend, and the tokenizer's own is another.
+    # A copy, because truncation is a state of the backend, and the tokenizer must keep its own.
     backend = uncut(tokenizer.backend)
     special = backend.num_special_tokens_to_add(True)
     longest = max(len(e.ids) for e in backend.encode_batch([q.question for q in questions], add_special_tokens=False))
@@ -95,7 +96,7 @@ def answer_windows(
 
 
 def _row(question: Question, encoding: Any) -> tuple[np.ndarray, np.ndarray, tuple[int, int] | None]:
-    """Which tokens are of the text, where they stand in it, and the tokens of the answer where it is all there."""
+    """Returns which tokens are of the text, their offsets, and the answer's tokens if the window holds all of it."""
     context = np.array([part == 1 for part in encoding.sequence_ids])
     offsets = np.array(encoding.offsets, np.int32)
     if not question.answers:

@@ -1,4 +1,4 @@
-"""Sounds on the host: reads, resamples, pads, and computes the inputs of a pretrained network."""
+"""Reads, resamples and pads sounds on the host, and computes the inputs of a pretrained network."""
 
 import io
 import math
@@ -15,28 +15,28 @@ from jtl.preprocess.audio_spec import RATES, LogMel, Waves
 from jtl.preprocess.spectrogram import log_mel
 
 Wave = Float32[np.ndarray, "_samples"]
-BLOCK = 1 << 14  # frames read at a time: a header may claim any number
-CHUNKS = 1000  # of a wav file that are looked at for its samples
-UNKNOWN = 0x7FFF0000  # bytes of samples; a header that tells as many or more does not know
+BLOCK = 1 << 14  # frames read at a time, because a header may claim any number
+CHUNKS = 1000  # of a wav file that are searched for its samples
+UNKNOWN = 0x7FFF0000  # bytes of samples; a header with this size or more does not know it
 
 
 def inputs(preprocessing: Waves | LogMel, sounds: Sequence[Any], *, seconds: float | None = None) -> Any:
-    """The input of a network of sounds.
+    """Returns the input of a network of sounds.
 
     Args:
       preprocessing: `jtl.load(...).preprocessing`.
       sounds: paths of wav or flac files, their bytes, or waves [samples] at the network's sampling rate.
-      seconds: the length of every row, for one shape, compiled once; longer sounds are cut. None for the longest
-        sound's. A network of log-mel pictures has a length of its own.
+      seconds: the length of every row, so that one shape is compiled once; longer sounds are cut. None for the length
+        of the longest sound. A network of log-mel spectrograms has a fixed length, so give None.
 
     Returns:
       For `Waves` {"wave": float32 [sounds, samples], "mask": bool, true where there is sound (everywhere, for a
       network that was trained without masks)}; for `LogMel` float32 [sounds, frames, mels].
 
     Raises:
-      FileNotFoundError: a file is not there.
-      ValueError: a file does not decode, a sound is empty or no number, or the length is none.
-      TypeError: for what is neither a path nor bytes nor a wave.
+      FileNotFoundError: if a file does not exist.
+      ValueError: if a file does not decode, a sound is empty or not finite, or the length is invalid.
+      TypeError: for a sound that is neither a path nor bytes nor a wave.
 
     Example:
       >>> import numpy as np
@@ -65,16 +65,16 @@ def inputs(preprocessing: Waves | LogMel, sounds: Sequence[Any], *, seconds: flo
 
 
 def read(file: str | Path | bytes, rate: int) -> Wave:
-    """The samples of a wav or flac file, the mean of its channels, in [-1, 1], float32 [samples].
+    """Reads the samples of a wav or flac file, averaged over its channels, in [-1, 1], float32 [samples].
 
     Args:
       file: a path, or the file's bytes.
-      rate: samples a second; another rate of the file is resampled.
+      rate: samples per second of the result; a file with another rate is resampled.
 
     Raises:
-      FileNotFoundError: naming the path.
-      ValueError: the file does not decode, is cut off, or holds no sound; the path is named.
-      NotInstalled: a ModuleNotFoundError, without soundfile, naming the extra that brings it.
+      FileNotFoundError: if there is no such file, naming the path.
+      ValueError: if the file does not decode, is truncated, or holds no sound, naming the path.
+      NotInstalled: a ModuleNotFoundError, if soundfile is missing, naming the extra that installs it.
 
     Example:
       >>> import tempfile, numpy as np, soundfile
@@ -89,12 +89,12 @@ def read(file: str | Path | bytes, rate: int) -> Wave:
 
 
 def length(file: str | Path | bytes, rate: int) -> int:
-    """The number of samples that `read` gives, without resampling; the whole file is decoded, and checked as there.
+    """Returns the number of samples that `read` would return, without resampling; the file is decoded and checked.
 
     Raises:
-      FileNotFoundError: as `read`.
-      ValueError: as `read`.
-      NotInstalled: as `read`.
+      FileNotFoundError: as in `read`.
+      ValueError: as in `read`.
+      NotInstalled: as in `read`.
 
     Example:
       >>> import tempfile, numpy as np, soundfile
@@ -110,7 +110,7 @@ def length(file: str | Path | bytes, rate: int) -> int:
 
 
 def _decoded(file: str | Path | bytes) -> tuple[Wave, int]:
-    """The samples of a file at its own sampling rate, and this rate."""
+    """Returns the samples of a file at its own sampling rate, and this rate."""
     soundfile = _soundfile()
     name = "the sound" if isinstance(file, bytes) else f"sound {str(file)!r}"
     file = file if isinstance(file, bytes) else local(file, "file")
@@ -141,7 +141,7 @@ def _soundfile() -> Any:
 
 
 def _lacking(raw: io.BufferedIOBase) -> int:
-    """How many bytes of a wav file's samples are missing at its end, which libsndfile takes for a shorter sound."""
+    """Counts the bytes missing at the end of a wav file's samples; libsndfile would read a shorter sound."""
     whole = raw.seek(0, io.SEEK_END)
     raw.seek(0)
     head = raw.read(12)
@@ -152,18 +152,18 @@ def _lacking(raw: io.BufferedIOBase) -> int:
             break
         size, here = int.from_bytes(chunk[4:], "little"), raw.tell()
         if chunk[:4] == b"data":
-            # What was written into a pipe does not know its size, and tells the largest.
+            # A file that was written into a pipe does not know its size, and claims the largest.
             return max(size - (whole - here), 0) if size < UNKNOWN else 0
         raw.seek(here + size + size % 2)
     return 0
 
 
 def duration(file: str | Path) -> float:
-    """The seconds of a wav or flac file, by its header alone.
+    """Returns the duration of a wav or flac file in seconds, by its header alone.
 
     Raises:
-      ValueError: the file does not decode; it is named.
-      NotInstalled: as `read`.
+      ValueError: if the file does not decode, naming it.
+      NotInstalled: as in `read`.
 
     Example:
       >>> import tempfile, numpy as np, soundfile
@@ -181,10 +181,10 @@ def duration(file: str | Path) -> float:
 
 
 def resample(wave: Wave, before: int, after: int) -> Wave:
-    """The same sound with `after` samples a second in place of `before`, by a polyphase filter.
+    """Resamples a sound from `before` to `after` samples per second, by a polyphase filter.
 
     Raises:
-      ValueError: for a rate that no sound has.
+      ValueError: for a rate out of range.
 
     Example:
       >>> import numpy as np
@@ -199,7 +199,7 @@ def resample(wave: Wave, before: int, after: int) -> Wave:
 
 
 def _factors(before: int, after: int) -> tuple[int, int]:
-    """By how much one sampling rate is multiplied and divided to become another, in lowest terms."""
+    """Returns the factor and the divisor that turn one sampling rate into another, in lowest terms."""
     for rate in (before, after):
         if not RATES[0] <= rate <= RATES[1]:
             raise ValueError(f"a sampling rate of {rate} Hz: give one from {RATES[0]} to {RATES[1]}")
@@ -208,11 +208,11 @@ def _factors(before: int, after: int) -> tuple[int, int]:
 
 
 def pad(waves: Sequence[Wave], samples: int) -> dict[str, np.ndarray]:
-    """Waves as rows of one length: longer ones are cut, shorter ones followed by zeros.
+    """Returns waves as rows of one length: longer ones are cut, shorter ones padded with zeros.
 
     Args:
-      waves: any number.
-      samples: of a row.
+      waves: any number of waves.
+      samples: the length of a row.
 
     Returns:
       {"wave": float32 [waves, samples], "mask": bool [waves, samples], true where there is sound}.
@@ -236,7 +236,7 @@ def pad(waves: Sequence[Wave], samples: int) -> dict[str, np.ndarray]:
 
 
 def normalise(wave: Wave) -> Wave:
-    """`(x − μ) / √(σ² + 10⁻⁷)`, each sound by itself, as wav2vec2 has it: to be done before padding.
+    """Computes `(x − μ) / √(σ² + 10⁻⁷)` of one sound, as in wav2vec2; to be done before padding.
 
     Example:
       >>> import numpy as np

@@ -1,4 +1,4 @@
-"""The preprocessing of sounds, which comes with the weights."""
+"""The preprocessing of sounds, as specified with the weights."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ RATES = (1000, 768000)
 
 
 EXTRACTORS = ("Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
-"""Those of transformers that are read."""
+"""The feature extractors of transformers that are read."""
 
 
 class Waves(NamedTuple):
-    """A network that takes the sound as it is: `jtl.preprocess.audio.inputs(preprocessing, sounds)` makes its input.
+    """The preprocessing for a network of raw waves; `jtl.preprocess.audio.inputs` applies it.
 
     Args:
-      rate: samples a second.
-      normalise: each sound to mean 0 and variance 1.
-      masked: whether the network was trained to leave padding out; else padding is silence to it.
+      rate: samples per second.
+      normalise: whether each sound is normalised to mean 0 and variance 1.
+      masked: whether the network was trained to ignore padding; else it treats padding as silence.
     """
 
     rate: int = 16000
@@ -28,14 +28,14 @@ class Waves(NamedTuple):
 
 
 class LogMel(NamedTuple):
-    """A network that takes log-mel pictures: `jtl.preprocess.audio.inputs(preprocessing, sounds)` makes its input.
+    """The preprocessing for a network of log-mel spectrograms; `jtl.preprocess.audio.inputs` applies it.
 
     Args:
-      rate: samples a second.
-      mels: bands of frequency.
-      window: of the Fourier transform, in samples.
-      hop: from one frame to the next, in samples.
-      seconds: the length of every sound; shorter ones are followed by silence, longer ones cut.
+      rate: samples per second.
+      mels: the number of frequency bands.
+      window: the window of the Fourier transform, in samples.
+      hop: the distance between frames, in samples.
+      seconds: the length of every sound; shorter sounds are padded with silence, longer ones cut.
     """
 
     rate: int = 16000
@@ -46,10 +46,10 @@ class LogMel(NamedTuple):
 
 
 def from_transformers(config: Mapping[str, Any]) -> Waves | LogMel:
-    """The preprocessing of a `preprocessor_config.json`; without a name of `EXTRACTORS`, one with frames is Whisper's.
+    """Reads the preprocessing of a `preprocessor_config.json`; one with frames is Whisper's if it names no extractor.
 
     Raises:
-      ValueError: for an entry that is none of the usual.
+      ValueError: for an unknown or invalid entry.
     """
     kind = config.get("feature_extractor_type")
     if kind is not None and kind not in EXTRACTORS:
@@ -76,7 +76,7 @@ def from_transformers(config: Mapping[str, Any]) -> Waves | LogMel:
 
 
 def to_transformers(preprocessing: Waves | LogMel) -> dict[str, Any]:
-    """A `preprocessor_config.json` that transformers reads."""
+    """Returns a `preprocessor_config.json` for transformers."""
     common = {"sampling_rate": preprocessing.rate, "padding_side": "right", "padding_value": 0.0}
     if isinstance(preprocessing, Waves):
         return {

@@ -1,4 +1,4 @@
-"""Texts as rows of characters, for speech recognition."""
+"""Converts texts to rows of character numbers, for speech recognition."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Alphabet:
-    """Characters by number, from 1 on; 0 is the blank of CTC and pads.
+    """Numbers for characters, from 1 on; 0 is the blank of CTC, and padding.
 
     Args:
-      characters: each once; the place of one, from 1 on, is its number.
+      characters: each character once; its position, counted from 1, is its number.
 
     Raises:
-      ValueError: for no characters, or one that is there twice.
+      ValueError: for no characters, or a character that occurs twice.
 
     Example:
       >>> from jtl.preprocess.characters import Alphabet
@@ -32,11 +32,11 @@ class Alphabet:
         return len(self.characters)
 
     def ids(self, texts: Sequence[str], length: int | None = None) -> np.ndarray:
-        """Numbers of the texts' characters, int32 [texts, length], 0 after the last.
+        """Returns the numbers of the texts' characters, int32 [texts, length], with 0 after the last.
 
         Args:
-          texts: any number.
-          length: of every row; None for the longest text's.
+          texts: any number of texts.
+          length: characters per row; None for the length of the longest text.
 
         Raises:
           ValueError: for a character that is not in the alphabet, or a text that is too long.
@@ -55,12 +55,12 @@ class Alphabet:
         return found
 
     def texts(self, ids: np.ndarray) -> list[str]:
-        """The texts of rows of numbers [texts, length]; 0 is no character."""
+        """Returns the texts of rows of numbers [texts, length]; 0 is skipped."""
         return ["".join(self.characters[i - 1] for i in row if i > 0) for row in np.asarray(ids).tolist()]
 
 
 def alphabet(texts: Iterable[str]) -> Alphabet:
-    """All characters of texts, in the order of their code points.
+    """Returns the alphabet of all characters in some texts, in the order of their code points.
 
     Example:
       >>> from jtl.preprocess.characters import alphabet

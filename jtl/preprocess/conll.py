@@ -1,25 +1,25 @@
-"""Files of tagged sentences: a word and its tag a line, an empty line between sentences."""
+"""Reads files of tagged sentences: one word and its tag per line, and an empty line between sentences."""
 
 from pathlib import Path
 
 from jtl.paths import local
 
 DOCUMENT = "-DOCSTART-"
-"""What begins the line before a document's sentences, as CoNLL 2003 has it."""
+"""The beginning of the line before a document's sentences, as in CoNLL 2003."""
 
 
 def read(path: str | Path) -> tuple[list[list[str]], list[list[str]]]:
-    r"""Words and tags of the sentences of a file in CoNLL columns; lines between documents are no sentences.
+    r"""Reads the words and tags of each sentence from a file in CoNLL columns; lines between documents are skipped.
 
     Args:
-      path: of a UTF-8 file. The first column, before a tab or a space, is the word, the last one the tag.
+      path: a UTF-8 file. Columns are separated by tabs or spaces; the first is the word, the last is the tag.
 
     Returns:
-      (words, tags), a list for each sentence.
+      (words, tags), one list per sentence in each.
 
     Raises:
-      FileNotFoundError: no file is there.
-      ValueError: for a line of one column, by its number.
+      FileNotFoundError: if there is no such file.
+      ValueError: for a line with one column, naming its number.
 
     Example:
       >>> import pathlib, tempfile

@@ -1,4 +1,4 @@
-"""The preprocessing of images, which comes with the weights."""
+"""The preprocessing of images, as specified with the weights."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,21 +12,21 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-_CORNER = "crop_corner"  # jtl's word in a `preprocessor_config.json`, whose other readers pass over it
+_CORNER = "crop_corner"  # jtl's own entry in a `preprocessor_config.json`; other readers ignore it
 
 
 class Preprocessing(NamedTuple):
-    """From uint8 images of any size to what the network was trained on: resize, crop the centre, normalise.
+    """Converts uint8 images of any size to the network's input: resize, crop the centre, normalise.
 
-    `transform` makes a function of the first two steps, and `jtl.data.augment.normalise(mean, std)` one of the last.
+    `transform` returns a function for the first two steps, and `jtl.data.augment.normalise(mean, std)` for the last.
 
     Args:
-      size: of the short side in pixels, or (height, width); None leaves images as they are.
-      crop: side of the square cut out of the centre; None for no crop.
+      size: the size of the short side in pixels, or (height, width); None leaves images as they are.
+      crop: the side of the square cut out of the centre; None for no crop.
       interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
-      mean: per channel, of values in [0, 1].
-      std: per channel.
-      corner: how the crop's place is rounded, "round" as by torchvision and timm or "floor" as by transformers.
+      mean: the mean of each channel, for values in [0, 1].
+      std: the standard deviation of each channel.
+      corner: how the crop's position is rounded, "round" as in torchvision and timm, or "floor" as in transformers.
     """
 
     size: int | tuple[int, int] | None
@@ -38,20 +38,20 @@ class Preprocessing(NamedTuple):
 
 
 def transform(preprocessing: Any) -> Callable[..., pixels.Image]:
-    """The resizing and cropping of a preprocessing as a `transform` of `jtl.data.folder`.
+    """Returns the resizing and cropping of a preprocessing as a `transform` for `jtl.data.folder`.
 
-    Where only the short side has a size and no crop is said, the middle square is cut out, so that images have one
-    shape. What `jtl predict` does with a file is this and the normalisation.
+    If only the short side has a size and there is no crop, the centre square is cut out, so that all images have the
+    same shape. `jtl predict` applies this transform, and then the normalisation.
 
     Args:
       preprocessing: `jtl.load(...).preprocessing`.
 
     Returns:
-      A function of an image, uint8 [height, width, channels] with 1, 3 or 4 channels, and of a generator that it
-      ignores; it raises a ValueError for what is none.
+      A function of an image, uint8 [height, width, channels] with 1, 3 or 4 channels, and of a random generator that it
+      ignores; it raises a ValueError for anything else.
 
     Raises:
-      ValueError: for None, or the preprocessing of another kind of network.
+      ValueError: if `preprocessing` is None, or belongs to another kind of network.
 
     Example:
       >>> import numpy as np
@@ -79,14 +79,14 @@ def transform(preprocessing: Any) -> Callable[..., pixels.Image]:
 
 
 def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preprocessing:
-    """The preprocessing of a `preprocessor_config.json`, completed by the defaults of its image processor.
+    """Reads the preprocessing of a `preprocessor_config.json`, completed by the defaults of its image processor.
 
     Args:
       config: of ViT's, DeiT's, CLIP's, SigLIP's, ConvNeXt's, BiT's, EfficientNet's or MobileNetV2's image processor.
-      kind: the network's `model_type`, which says whose processor it is where the file does not.
+      kind: the network's `model_type`, which determines the processor if the file does not name it.
 
     Raises:
-      ValueError: for a processor, a size, a filter or a scale of values that is none of the usual.
+      ValueError: for an unknown or invalid processor, size, filter or scale.
 
     Example:
       >>> from jtl.preprocess import image
@@ -111,7 +111,7 @@ def from_transformers(config: Mapping[str, Any], kind: str = "vit") -> Preproces
 
 
 def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of values in [0, 1] that do what the file does to the numbers 0 to 255 in several steps."""
+    """Returns mean and deviation for values in [0, 1] that equal the file's several steps on the numbers 0 to 255."""
     factor = config["rescale_factor"] if config["do_rescale"] else 1
     if type(factor) not in (int, float) or not 1e-6 <= factor <= 1:
         raise ValueError(f"rescale_factor={show(factor)}: give a number from 1e-6 to 1")
@@ -121,13 +121,13 @@ def _scale(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, .
     if config["do_normalize"]:
         mean, std = _channels(config, "image_mean"), _channels(config, "image_std")
     again = (1.0,) * len(std)
-    if config["include_top"]:  # EfficientNet's classifiers were trained on images divided by the deviation twice
+    if config["include_top"]:  # EfficientNet's classifiers were trained with two divisions by the deviation
         again = _channels(config, "image_std")
     return tuple((m + offset) / wide for m in mean), tuple(s * t / wide for s, t in zip(std, again, strict=True))
 
 
 def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
-    """A `preprocessor_config.json` that transformers reads, which rounds the crop's corner down whatever it says.
+    """Returns a `preprocessor_config.json` for transformers, which rounds the crop's corner down whatever it says.
 
     Example:
       >>> from jtl.preprocess import image
@@ -160,12 +160,12 @@ def to_transformers(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
-    """The preprocessing of timm's `pretrained_cfg`; `usual` is the family's default.
+    """Reads the preprocessing of timm's `pretrained_cfg`; `usual` is the family's default.
 
     timm resizes the short side (both sides: "squash") to `image / crop_pct` and cuts the image out of the centre.
 
     Raises:
-      ValueError: for an entry that is none of the usual.
+      ValueError: for an unknown or invalid entry.
 
     Example:
       >>> from jtl.preprocess import image
@@ -191,19 +191,19 @@ def from_timm(config: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
 
 
 def _usual(crop: int | None) -> pixels.Corner:
-    """Of transformers, which cuts nothing out where it is not told."""
+    """Returns the default corner for transformers' configs; without a crop it has no effect."""
     return "round" if crop is None else "floor"
 
 
 def to_timm(preprocessing: Preprocessing, channels: int) -> dict[str, Any]:
-    """Entries of timm's `pretrained_cfg`; timm rounds the crop's corner to the nearest whatever `preprocessing` says.
+    """Returns entries of timm's `pretrained_cfg`; timm rounds the crop's corner to nearest in any case.
 
     Args:
-      preprocessing: what the weights need.
-      channels: of the images.
+      preprocessing: the preprocessing of the weights.
+      channels: the number of channels of the images.
 
     Raises:
-      ValueError: timm always resizes, and cuts out squares.
+      ValueError: if timm cannot express it, because timm always resizes, and cuts out squares.
 
     Example:
       >>> from jtl.preprocess import image
@@ -246,7 +246,7 @@ def _channels(config: Mapping[str, Any], name: str) -> tuple[float, ...]:
 
 
 def _size(size: Any, name: str = "size", square: bool = True) -> int | tuple[int, int]:
-    """`square` tells what a number alone says: both sides, or the short one."""
+    """Reads a size; `square` decides whether a single number means both sides, or the short one."""
     if type(size) is int:
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
     names = set(size) if isinstance(size, Mapping) else None

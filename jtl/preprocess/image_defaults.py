@@ -1,4 +1,4 @@
-"""What each of transformers' image processors does where a `preprocessor_config.json` leaves it out."""
+"""The defaults of transformers' image processors, for entries that a `preprocessor_config.json` leaves out."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "EfficientNet": {"size": 346, "crop_size": 289, "resample": 3, **_HALF, "include_top": True},
     "MobileNetV2": {**_CLIP, "size": 256, "resample": 2, **_HALF},
 }
-"""Entries by the class's name; those that are the same for all are not in it."""
+"""Default entries by the name of the processor's class, without those that all classes share."""
 _OF_FAMILY = {
     "clip": "CLIP",
     "clip_vision_model": "CLIP",
@@ -52,19 +52,19 @@ _COMMON = {
     "do_normalize": True,
     "include_top": False,
 }
-_STEPS = {"rescale_offset", "include_top"}  # beside those whose names begin with do_
+_STEPS = {"rescale_offset", "include_top"}  # in addition to those whose names begin with do_
 _HARMLESS = {"do_convert_rgb", "do_reduce_labels"}
 
 
 def completed(config: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
-    """The processor's name and its config with every entry, a null of a step being false.
+    """Returns the processor's name, and its config with all entries; steps that are null become false.
 
     Args:
       config: a `preprocessor_config.json`.
-      kind: the network's `model_type`, which says whose processor it is where the file does not.
+      kind: the network's `model_type`, which determines the processor if the file does not name it.
 
     Raises:
-      ValueError: for a processor that is not known, or one that does to images what jtl does not.
+      ValueError: for an unknown processor, or a step that jtl does not have.
     """
     said = config.get("image_processor_type") or config.get("feature_extractor_type")
     name = _name(said) if said else _OF_FAMILY.get(kind, "ViT")
@@ -81,5 +81,5 @@ def completed(config: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]
 
 
 def _name(said: Any) -> str:
-    """`CLIP` of CLIPFeatureExtractor, CLIPImageProcessor and CLIPImageProcessorFast."""
+    """Returns `CLIP` for CLIPFeatureExtractor, CLIPImageProcessor and CLIPImageProcessorFast."""
     return re.sub(r"(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "", said) if isinstance(said, str) else ""

@@ -1,10 +1,10 @@
-"""Maps of labels, one a pixel, at another size."""
+"""Resizes maps of labels, with one label per pixel."""
 
 import numpy as np
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Nearest-neighbour resizing: each pixel has the label of the pixel that its centre falls on.
+    """Resizes by nearest neighbour: each pixel gets the label of the pixel on which its centre falls.
 
     Args:
       labels: integers [..., height, width].
@@ -14,7 +14,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       The same dtype, [..., *size].
 
     Raises:
-      ValueError: for a size below 1, or labels that are no integers.
+      ValueError: for a size below 1, or labels that are not integers [..., height, width].
 
     Example:
       >>> import numpy as np

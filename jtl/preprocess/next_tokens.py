@@ -1,4 +1,4 @@
-"""Labels of language modelling: the token after each token."""
+"""Labels for language modelling: the token after each token."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ import numpy as np
 
 
 def next_tokens(ids: Any, mask: Any, *, prompt: Any = None, ignore: int = -100) -> np.ndarray:
-    """`y_t = x_{t+1}` wherever both are tokens of the text.
+    """Returns the labels `y_t = x_{t+1}` wherever both are tokens of the text.
 
     Args:
       ids: [texts, tokens].
-      mask: [texts, tokens], true where there is a token; padding may stand on either side.
-      prompt: [texts], how many of each text's first tokens are not to be learned: the answer alone is then. None for 0.
+      mask: [texts, tokens], true where there is a token; padding may be on either side.
+      prompt: [texts], how many of each text's first tokens are not learned, so that only the answer is. None for 0.
       ignore: the label where there is nothing to predict.
 
     Returns:
       int32 [texts, tokens].
 
     Raises:
-      ValueError: where ids and mask differ in shape.
+      ValueError: if ids and mask differ in shape, or are not [texts, tokens].
 
     Example:
       >>> import numpy as np

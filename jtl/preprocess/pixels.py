@@ -1,4 +1,4 @@
-"""Images on the host: decode, resize, crop, as functions of uint8 arrays [height, width, channels]."""
+"""Decodes, resizes and crops images on the host, as uint8 arrays [height, width, channels]."""
 
 import io
 import math
@@ -12,27 +12,27 @@ from jtl.paths import local
 
 Image = UInt8[np.ndarray, "_height _width _channels"]
 Corner = Literal["round", "floor"]
-"""How half a pixel before a crop of the centre is rounded: by torchvision to the nearest, or down by transformers."""
+"""How the corner of a centre crop is rounded: to the nearest pixel as in torchvision, or down as in transformers."""
 MODES = (None, "L", "RGB", "RGBA")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-"""Pillow's names of what is decoded; others start programs (EPS: Ghostscript) or parsers that hardly anybody needs."""
+"""Pillow's names of the formats that are decoded. Others run programs (EPS: Ghostscript) or rarely needed parsers."""
 ORIENTATION = 0x0112
-"""EXIF's number of it."""
+"""The EXIF tag of an image's orientation."""
 MAX_PIXELS = 1 << 26
-"""Of an image that is decoded or made by `resize`: 67 million, 200 MB in RGB; one of 60 million fits."""
+"""The most pixels of an image that is decoded, or made by `resize`: 67 million, 200 MB in RGB; 60 megapixels fit."""
 
 
 def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
-    """The pixels of an image file, uint8 [height, width, channels]; the stored orientation is not applied.
+    """Reads the pixels of an image file, uint8 [height, width, channels]; the stored orientation is not applied.
 
     Args:
       file: a path, or the file's bytes.
-      mode: "L", "RGB" or "RGBA" converts; None takes L, RGB and RGBA files as they are.
+      mode: "L", "RGB" or "RGBA" to convert to; None takes L, RGB and RGBA files as they are.
 
     Raises:
-      ValueError: for a file that is of none of `FORMATS`, does not decode, has more than `MAX_PIXELS` pixels, or,
-        without mode, has another pixel format; the path is named.
+      ValueError: if the file has none of `FORMATS`, does not decode, has more than `MAX_PIXELS` pixels, or, without
+        mode, has another pixel format, naming the path.
 
     Example:
       >>> import io
@@ -70,7 +70,7 @@ def decode(file: str | Path | bytes, mode: str | None = None) -> Image:
 
 
 def turned(file: str | Path) -> bool:
-    """Whether an image's stored orientation (EXIF) differs from that of its pixels; only its header is read.
+    """Returns whether an image's stored orientation (EXIF) differs from that of its pixels; only the header is read.
 
     Example:
       >>> import tempfile
@@ -91,16 +91,16 @@ def turned(file: str | Path) -> bool:
 
 
 def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bilinear") -> Image:
-    """Resizes with antialias (pillow's filters, as torchvision's Resize does on PIL images).
+    """Resizes with antialiasing, by Pillow's filters, like torchvision's Resize on PIL images.
 
     Args:
       image: [height, width, channels].
-      size: the short side, the long one being int(size * long / short) as in torchvision; or (height, width).
+      size: the short side, with the long side int(size * long / short) as in torchvision; or (height, width).
       interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
-      ValueError: for what is no such image; for a size below 1, or one of more than `MAX_PIXELS` pixels, as of a narrow
-        image enlarged by its short side; or another interpolation.
+      ValueError: for anything but such an image; a size below 1, or of more than `MAX_PIXELS` pixels, for example if a
+        narrow image is enlarged by its short side; or an unknown interpolation.
 
     Example:
       >>> import numpy as np
@@ -133,10 +133,10 @@ def resize(image: Image, size: int | tuple[int, int], interpolation: str = "bili
 
 
 def check(image: Any) -> None:
-    """Refuses what is no image as `decode` gives one.
+    """Refuses anything but an image as `decode` returns it.
 
     Raises:
-      ValueError: naming its shape and number type.
+      ValueError: naming its shape and dtype.
 
     Example:
       >>> import numpy as np
@@ -150,16 +150,16 @@ def check(image: Any) -> None:
 
 
 def center_crop(image: Image, size: int, corner: Corner = "round") -> Image:
-    """The middle square [size, size, channels].
+    """Cuts out the centre square [size, size, channels].
 
     Args:
-      image: at least as large.
-      size: of its side.
-      corner: where it begins: "round" at round((side - size) / 2), as in torchvision and timm, "floor" at
+      image: at least as large as the square.
+      size: the side of the square.
+      corner: where the square begins: "round" at round((side - size) / 2), as in torchvision and timm, "floor" at
         ⌊(side - size) / 2⌋, as in transformers.
 
     Raises:
-      ValueError: for a square that does not fit.
+      ValueError: if the square does not fit.
 
     Example:
       >>> import numpy as np
@@ -173,7 +173,7 @@ def center_crop(image: Image, size: int, corner: Corner = "round") -> Image:
 
 
 def random_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """A square [size, size, channels] whose corner is uniform over all places where it fits.
+    """Cuts out a square [size, size, channels] whose corner is uniform over all places where it fits.
 
     Example:
       >>> import numpy as np
@@ -186,7 +186,7 @@ def random_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
 
 
 def short_side_crop(image: Image, size: int, interpolation: str = "bilinear") -> Image:
-    """`resize` of the short side to `size`, then `center_crop`.
+    """Applies `resize` of the short side to `size`, then `center_crop`.
 
     Example:
       >>> import numpy as np

@@ -1,4 +1,4 @@
-"""The words that networks of sentence-transformers want before a text, as E5 and BGE do."""
+"""Reads the prompts that networks of sentence-transformers, such as E5 and BGE, expect before a text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from jtl.weights.formats.json import read_json
 
 
 class Prompt(NamedTuple):
-    """What stands before every text.
+    """A prompt before every text.
 
     Args:
-      text: "" for nothing.
-      counted: whether its tokens count in the embedding; else they are seen, but not pooled.
+      text: the prompt; "" for none.
+      counted: whether its tokens are pooled into the embedding; else the network sees them, but they are not pooled.
     """
 
     text: str = ""
@@ -22,14 +22,14 @@ class Prompt(NamedTuple):
 
 
 def read_prompt(folder: Path, name: str | None) -> Prompt:
-    """One of the prompts of a folder's `config_sentence_transformers.json`, as `encode` takes it.
+    """Reads one of the prompts in a folder's `config_sentence_transformers.json`, like `encode`.
 
     Args:
-      folder: need not have such a file.
-      name: of the prompt; None for the `default_prompt_name`, "" for none.
+      folder: the folder, which need not have such a file.
+      name: the name of the prompt; None for the `default_prompt_name`, "" for none.
 
     Raises:
-      ValueError: for a name that the file has not, or a file that is damaged.
+      ValueError: for a name that is not in the file, or a damaged file.
     """
     path = folder / PROMPTS
     told = read_json(path, dict) or {}

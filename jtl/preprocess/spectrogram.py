@@ -6,26 +6,26 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 HIGHEST = 8000.0
-"""The upper end of the bands in hertz, as Whisper has it; half the sampling rate where that is less."""
+"""The upper end of the bands in hertz, as in Whisper; half the sampling rate if that is less."""
 
 
 def log_mel(
     wave: Float32[np.ndarray, "_samples"], *, rate: int = 16000, mels: int = 80, window: int = 400, hop: int = 160
 ) -> Float32[np.ndarray, "_frames _mels"]:
-    """Whisper's log-mel spectrogram, `(max(log₁₀ max(E, 10⁻¹⁰), m − 8) + 4) / 4` with m the largest logarithm.
+    """Computes Whisper's log-mel spectrogram, `(max(log₁₀ max(E, 10⁻¹⁰), m − 8) + 4) / 4`, m the largest logarithm.
 
-    E are the energies of a Hann window, moved by `hop` over the sound and its mirror images at both ends, in
-    triangular bands (`mel_filters`). Equal to transformers' WhisperFeatureExtractor.
+    E are the energies in triangular bands (`mel_filters`) of Hann windows, which move by `hop` over the sound, extended
+    by its mirror images at both ends. The result equals that of transformers' WhisperFeatureExtractor.
 
     Args:
       wave: at least `hop` samples.
-      rate: samples a second.
-      mels: number of bands.
-      window: its length in samples.
+      rate: samples per second.
+      mels: the number of bands.
+      window: the length of the window in samples.
       hop: samples from one frame to the next; there are `samples // hop` frames.
 
     Raises:
-      ValueError: for a sound that has not one frame.
+      ValueError: for a sound without a single frame.
 
     Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision, 2022, arXiv 2212.04356.
     """
@@ -41,11 +41,11 @@ def log_mel(
 
 @lru_cache(maxsize=8)
 def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_frequencies _mels"]:
-    """Triangles of area 1 whose corners lie evenly on Slaney's scale, in linear steps to 1 kHz and then in ratios.
+    """Returns triangles of area 1 with corners spaced evenly on Slaney's scale, linear to 1 kHz and logarithmic above.
 
     Args:
-      mels: how many.
-      rate: samples a second.
+      mels: the number of bands.
+      rate: samples per second.
       window: samples of the Fourier transform.
 
     Slaney, Auditory Toolbox, 1998.
@@ -56,11 +56,11 @@ def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_freq
     up = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     down = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
     filters = np.maximum(0, np.minimum(up, down)) * (2 / (corners[2:] - corners[:-2]))
-    filters.flags.writeable = False  # it is kept for the next call
+    filters.flags.writeable = False  # the cache returns it again
     return filters
 
 
-_KNEE, _STEP = 1000.0, 27 / np.log(6.4)  # hertz; mels for each factor e above the knee, which is at 15 mels
+_KNEE, _STEP = 1000.0, 27 / np.log(6.4)  # hertz; mels per factor of e above the knee, which is at 15 mels
 
 
 def _mel(hertz: float) -> float:

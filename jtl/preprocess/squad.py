@@ -1,4 +1,4 @@
-"""Files of questions on texts, in SQuAD's format."""
+"""Reads files of questions on texts, in SQuAD's format."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ class Question(NamedTuple):
     """A question on a text.
 
     Args:
-      id: of the question, in its file.
-      question: its text.
+      id: the id of the question in its file.
+      question: the question itself.
       context: the text that it is about.
-      answers: texts that answer it, each a part of the context; none where the context holds no answer.
-      starts: where each begins in the context, in characters.
+      answers: answers, each a part of the context; empty if the context holds no answer.
+      starts: where each answer begins in the context, in characters.
     """
 
     id: str
@@ -28,16 +28,16 @@ class Question(NamedTuple):
 
 
 def read(path: str | Path) -> list[Question]:
-    """The questions of a file.
+    """Reads the questions of a file.
 
     Args:
-      path: of a JSON file, `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}`. A
-        question without `answers`, as test files have them, has none.
+      path: a JSON file, `{"data": [{"paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}`. Questions
+        may lack `answers`, as in test files.
 
     Raises:
-      FileNotFoundError: no file is there.
-      ValueError: for a file of another form, or an answer that does not stand where it is said to; the message names
-        the file and the question.
+      FileNotFoundError: if there is no such file.
+      ValueError: for a file of another form, or an answer that is not at its `answer_start`, naming the file and the
+        question.
 
     Example:
       >>> import json, pathlib, tempfile
@@ -54,7 +54,7 @@ def read(path: str | Path) -> list[Question]:
     file = local(path, "path")
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON or of UTF-8
+    except ValueError as error:  # wrong JSON or wrong UTF-8
         raise ValueError(f"{path} is no JSON file: {error}") from error
     found = []
     for article in _entry(whole, "data", list, f"{path}"):
@@ -74,10 +74,10 @@ def read(path: str | Path) -> list[Question]:
 
 
 def _entry(holder: Any, name: str, kind: type[_Kind], where: str) -> _Kind:
-    """An entry of an object of the file.
+    """Returns an entry of an object in the file.
 
     Raises:
-      ValueError: where there is none, or it is of another type.
+      ValueError: if the entry is missing, or has another type.
     """
     value = holder.get(name) if isinstance(holder, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):

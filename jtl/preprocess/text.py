@@ -1,4 +1,4 @@
-"""Texts to token ids, by the tokenizer that comes with the weights."""
+"""Converts texts to token ids, with the tokenizer that comes with the weights."""
 
 import json
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Tokenizer:
 
     Args:
       backend: a `tokenizers.Tokenizer` that truncates and pads to `length`.
-      length: of every row, special tokens included.
+      length: tokens per row, special tokens included.
       config: the `tokenizer_config.json`.
-      prompt: what is put before each text.
+      prompt: the prompt that is put before each text.
     """
 
     backend: Any
@@ -33,24 +33,24 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """The number of ids."""
+        """The number of token ids."""
         return self.backend.get_vocab_size()
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The input of a text backbone, as transformers' tokenizers make it with `truncation=True`.
+        """Returns the input of a text backbone, like transformers' tokenizers with `truncation=True`.
 
         Args:
-          texts: any number; one that is too long is cut, of a pair the longer one.
-          pairs: the second text of each.
+          texts: any number of texts; one that is too long is cut, and of a pair the longer text is.
+          pairs: the second text of each pair; None for single texts.
 
         Returns:
           {"ids": int32 [texts, length], "mask": bool, true where there is a token, "types": int32, 1 for the second
-          text where the tokenizer tells them apart}; and "prompt", true for the tokens of a prompt that do not count.
+          text if the tokenizer distinguishes them}; and, if the prompt is not pooled, "prompt", true for its tokens.
 
         Raises:
-          TypeError: for what is no sequence of strings.
-          ValueError: for pairs that are not as many as texts, half of a character (a surrogate alone), or texts on
-            which the tokenizer's pattern gives up.
+          TypeError: if the argument is not a sequence of strings.
+          ValueError: if the number of pairs differs from that of texts, pairs are given to a tokenizer with a prompt, a
+            text holds half of a character (a lone surrogate), or the tokenizer's pattern gives up on the texts.
         """
         _check("texts", texts)
         if pairs is None:
@@ -66,7 +66,7 @@ class Tokenizer:
         try:
             found = self.backend.encode_batch_fast(rows)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # Rust's, which is no Exception
+            if type(error).__name__ != "PanicException":  # a panic of Rust, which is not an Exception
                 raise
             raise ValueError(f"the tokenizer gave up on these texts: {str(error)[:200]}") from error
         shape = (len(rows), self.length)
@@ -80,18 +80,18 @@ class Tokenizer:
         return made
 
     def types(self, found: Sequence[Any]) -> np.ndarray:
-        """Of encodings int32 [texts, length], 1 for the second text; 0 where `model_input_names` leaves them out."""
+        """Returns the types, int32 [texts, length], 1 for the second text; all 0 if `model_input_names` omits them."""
         told = np.array([e.type_ids for e in found], np.int32)
         return told if tokenizers.tells_parts(self.config) else np.zeros_like(told)
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, special ones and the prompt's included, before it is cut or padded."""
+        """Counts the tokens of each text, with special and prompt tokens, before it is cut or padded."""
         _check("texts", texts)
         backend = uncut(self.backend)
         return [len(found.ids) for found in backend.encode_batch_fast([self.prompt.text + text for text in texts])]
 
     def _before(self, mask: np.ndarray) -> np.ndarray:
-        """The tokens of the prompt, and the special ones before it, as sentence-transformers counts them."""
+        """Marks the tokens of the prompt, and the special ones before it, as sentence-transformers counts them."""
         encoded = uncut(self.backend).encode(self.prompt.text)
         count = len(encoded.ids) - bool(encoded.special_tokens_mask[-1])
         return mask & (np.cumsum(mask, 1) <= count)
@@ -100,7 +100,7 @@ class Tokenizer:
         """Writes `tokenizer.json` and `tokenizer_config.json`, for transformers and `tokenizer` to read.
 
         Args:
-          directory: created if it does not exist; that of `jtl.save`, for a whole network.
+          directory: created if it does not exist; may be the folder of `jtl.save`, for a whole network.
         """
         folder = local(directory, "directory")
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,21 +113,21 @@ class Tokenizer:
 
 
 def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: str | None = None) -> Tokenizer:
-    r"""The tokenizer of a pretrained network.
+    r"""Loads the tokenizer of a pretrained network.
 
     Args:
-      source: what `jtl.load` takes: a folder or `hf:org/name`, with a `tokenizer.json`, a `vocab.txt` (WordPiece: BERT,
-        DistilBERT, MiniLM) or a `vocab.json` beside its `merges.txt` (GPT-2, RoBERTa, CLIP), and beside them a
-        `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, which go before a tokenizer.json;
-        or such a `.json` or `.txt` by itself; or the `tokenizer` of what `jtl.load` gave.
-      length: tokens of every row, special ones included: one shape, compiled once.
-      prompt: the name of a prompt in a `config_sentence_transformers.json`, as "query", whose text is put before each;
-        None for the default one that the file names, as `encode` of sentence-transformers does, "" for none.
+      source: a source as for `jtl.load`: a folder or `hf:org/name`, with a `tokenizer.json`, a `vocab.txt` (WordPiece:
+        BERT, DistilBERT, MiniLM) or a `vocab.json` with its `merges.txt` (GPT-2, RoBERTa, CLIP), and optionally a
+        `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, which override a tokenizer.json;
+        or such a `.json` or `.txt` by itself; or `jtl.load(...).tokenizer`.
+      length: tokens per row, special ones included, so that one shape is compiled once.
+      prompt: the name of a prompt in a `config_sentence_transformers.json`, such as "query", whose text is put before
+        each text; None for the default that the file names, as in `encode` of sentence-transformers; "" for none.
 
     Raises:
-      FileNotFoundError: no such file is there.
-      ValueError: a file is damaged, lacks a token, or `length` has no room for one beside the special ones; or there
-        is none: the network's weights had no tokenizer beside them.
+      FileNotFoundError: if there is no such file.
+      ValueError: if a file is damaged or lacks a token; if `length` has no room for a token in addition to the special
+        ones; or if `source` is None, because the network's weights came without a tokenizer.
 
     Example:
       >>> import pathlib, tempfile
@@ -158,7 +158,7 @@ def tokenizer(source: str | Path | Vocabulary | None, *, length: int, prompt: st
 
 
 def uncut(backend: Any) -> Any:
-    """A copy that neither cuts nor pads.
+    """Returns a copy that neither truncates nor pads.
 
     Example:
       >>> from tokenizers import Tokenizer, models

@@ -1,4 +1,4 @@
-"""The tokenizer's files, which come with the weights and are saved with the network."""
+"""The files of a tokenizer, which come with the weights and are saved with the network."""
 
 import shutil
 from pathlib import Path
@@ -13,8 +13,8 @@ class Vocabulary(NamedTuple):
     """The tokenizer of a network as files, for `jtl.preprocess.text.tokenizer` and for transformers.
 
     Args:
-      folder: where they lie; they are read when they are needed.
-      files: their names.
+      folder: the folder of the files, which are read when they are needed.
+      files: the names of the files.
     """
 
     folder: Path
@@ -22,7 +22,7 @@ class Vocabulary(NamedTuple):
 
 
 def vocabulary(folder: Path) -> Vocabulary | None:
-    """The tokenizer's files of a folder; None where it holds no vocabulary."""
+    """Returns the tokenizer's files in a folder; None if it holds no vocabulary."""
     files = tuple(name for name in FILES if (folder / name).is_file())
     return Vocabulary(folder, files) if _VOCABULARIES & set(files) else None
 
@@ -31,7 +31,7 @@ def copy(source: Vocabulary, folder: Path) -> None:
     """Copies the files into another folder.
 
     Raises:
-      FileNotFoundError: they are no longer where they were when the network was loaded.
+      FileNotFoundError: if a file is no longer where it was when the network was loaded.
     """
     gone = [name for name in source.files if not (source.folder / name).is_file()]
     if gone:

@@ -1,8 +1,8 @@
-"""Bounds on what a tokenizer.json may ask for: its patterns, and how far it makes a text grow.
+"""Bounds the work that a tokenizer.json may cause: by its patterns, and by how far it makes a text grow.
 
-The library that runs it has no limit of its own: `(a+)+$` takes time that is exponential in the text, and replacements
-of "a" by "aa", thirty times, make a gigabyte of one letter, some of it while the file is read. A time limit would need
-another process for each call. So patterns are bounded by their form before the file is read, which costs nothing later.
+The library that runs it has no limits: `(a+)+$` takes time exponential in the text, and thirty replacements of "a" by
+"aa" make a gigabyte from one letter, partly while the file is read. A time limit would need another process for each
+call. Instead, patterns are restricted in their form before the file is read, which costs nothing later.
 """
 
 import re
@@ -16,28 +16,28 @@ from jtl.weights.formats.source import ByteSource
 
 MAX_FILE = 128 << 20  # bytes; vocabularies of 256,000 pieces take 35 million
 MAX_PATTERN = 10_000  # characters
-MAX_STEPS = 100  # components that a text goes through
-MAX_GROWTH = 64  # times, by all replacements one after the other
-MAX_UNBOUNDED, MAX_VARIABLE = 3, 16  # repetitions that a match may try one within the other
+MAX_STEPS = 100  # components that a text passes through
+MAX_GROWTH = 64  # the factor by which all replacements in sequence may lengthen a text
+MAX_UNBOUNDED, MAX_VARIABLE = 3, 16  # repetitions in sequence, whose combinations a match may try
 STEPS = ("normalizer", "pre_tokenizer", "decoder")
 
-# As Oniguruma's Ruby syntax has them: what it would end elsewhere (\c(, comments of (?x)) is not among them.
+# Parts of Oniguruma's Ruby syntax, without those that could end elsewhere there (\c(, comments in (?x)).
 _ESCAPE = re.compile(
     r"\\(?:[pP]\{\^?\w+\}|x\{[0-9A-Fa-f ]+\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|[dDwWsSbBAzZGhHntrfvae0]|[\W_])"
 )
 _GROUP = re.compile(r"\((?:\?(?:[:=!>]|<[=!]|[im]*(?:-[im]+)?:|<[A-Za-z_]\w*>))?")
 _FLAGS = re.compile(r"\(\?[im]*(?:-[im]+)?\)")
-_REPEAT = re.compile(r"[*+?][?+]?|(?:\{\d+(?:,\d*)?\}|\{,\d+\})\??")  # {1,2}+ repeats once more
+_REPEAT = re.compile(r"[*+?][?+]?|(?:\{\d+(?:,\d*)?\}|\{,\d+\})\??")  # {1,2}+ is a repeated repetition
 
 
 def check_limits(path: Path) -> None:
-    """Refuses a tokenizer.json that could take time or memory without measure.
+    """Refuses a tokenizer.json that could take unbounded time or memory.
 
     Args:
-      path: of the file.
+      path: the file.
 
     Raises:
-      ValueError: it is too large, no JSON, or has a pattern or replacements that are not bounded; the file is named.
+      ValueError: if the file is too large, is not JSON, or has an unbounded pattern or replacement, naming the file.
     """
     source = ByteSource(path)
     with in_file(path):
@@ -64,15 +64,15 @@ def _check_steps(name: str, tree: Any) -> None:
         if isinstance(added, str):
             string = pattern.get("String") if isinstance(pattern, dict) else None
             growth *= max(1.0, len(added.encode()) / max(len(string.encode()), 1) if isinstance(string, str) else 0.0)
-            if not isinstance(string, str):  # a regex may match one character, and what is between two
+            if not isinstance(string, str):  # a regex may match every character, and every gap
                 growth *= 1 + len(added)
-    # One replacement by a longer word is usual; what grows without measure are replacements of replacements.
+    # One replacement by a longer word is common; only replacements of replacements grow without bound.
     if growth > MAX_GROWTH:
         raise WeightFileError(f"its {name} can make a text {growth:.3g} times as long; at most {MAX_GROWTH} is read")
 
 
 def _dicts(tree: Any) -> Iterator[dict[str, Any]]:
-    """All objects of a JSON tree, which its reader has bounded in depth."""
+    """Yields all objects of a JSON tree, whose depth its reader has bounded."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -82,13 +82,13 @@ def _dicts(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuses a regular expression whose matches may take time that is not bounded by a low power of the text.
+    """Refuses a regular expression whose matching time is not bounded by a low power of the text's length.
 
-    What is repeated may itself have neither a choice nor a repetition of variable length; at most `MAX_UNBOUNDED`
-    repetitions without an end follow each other; nothing refers back to what was matched.
+    A repeated part must contain neither a choice nor a repetition of variable length; at most `MAX_UNBOUNDED` unbounded
+    repetitions may follow each other; and back-references are not allowed.
 
     Raises:
-      WeightFileError: for such a pattern, or one that cannot be followed; it is shown with the reason.
+      WeightFileError: for such a pattern, or one that cannot be parsed, naming it with the reason.
     """
     if len(pattern) > MAX_PATTERN:
         raise WeightFileError(f"a pattern of {len(pattern)} characters; at most {MAX_PATTERN} are read")
@@ -105,11 +105,11 @@ def check_pattern(pattern: str) -> None:
 
 
 class _Unbounded(Exception):
-    """Why a pattern is refused."""
+    """The reason why a pattern is refused."""
 
 
 def _branches(pattern: str, at: int, depth: int) -> tuple[int, int, int, int]:
-    """(end, endless repetitions, other repetitions of variable length, choices), the most of all alternatives."""
+    """Returns (end, endless repetitions, other variable repetitions, choices), the maximum over all alternatives."""
     if depth > 20:
         raise _Unbounded("nests more than 20 groups")
     most, now, choices = (0, 0), (0, 0), 0
@@ -160,7 +160,7 @@ def _escape_end(pattern: str, at: int) -> int:
 
 
 def _class_end(pattern: str, at: int) -> int:
-    """Behind a class of characters, in which others may lie."""
+    """Returns the position after a class of characters, which may contain further classes."""
     depth = 0
     while at < len(pattern):
         if pattern[at] == "\\":

@@ -1,4 +1,4 @@
-"""Readers of a pretrained network's tokenizer files."""
+"""Reads a pretrained network's tokenizer files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -60,20 +60,20 @@ _READ_AS = {
     ),
     "a vocab.json with its merges.txt": ("GPT2", "Roberta", "CLIP", "Longformer", "Bart"),
 }
-"""Whose tokenizers cut texts as is done here, by what they are made of."""
+"""The models whose tokenizers are read, by the files that define them."""
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 HOLDS = "a tokenizer.json, a vocab.txt, or a vocab.json beside its merges.txt"
 
 
 def read(path: Path) -> tuple[Any, dict[str, Any]]:
-    """A `tokenizers.Tokenizer` and what a `tokenizer_config.json` says of it, with all that the file left out.
+    """Returns a `tokenizers.Tokenizer`, and its `tokenizer_config.json` completed by the defaults.
 
     Args:
-      path: a folder that holds one of `HOLDS`, or such a file by any name: `.json` or `.txt`.
+      path: a folder that holds one of `HOLDS`, or such a file by any name with the suffix `.json` or `.txt`.
 
     Raises:
-      FileNotFoundError: nothing of these is there.
-      ValueError: a file is damaged or lacks a token; it is named.
+      FileNotFoundError: if none of these files exists.
+      ValueError: if a file is damaged or lacks a token, naming it.
     """
     folder = path if path.is_dir() else path.parent
     given = told(folder)
@@ -90,10 +90,10 @@ def read(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def pad_of(backend: Any, config: Mapping[str, Any]) -> str:
-    """The token that fills texts up.
+    """Returns the padding token.
 
     Raises:
-      ValueError: where none is named nor usual.
+      ValueError: if no token is named, and the vocabulary has none of the usual ones.
     """
     named = config.get("pad_token") or (backend.padding or {}).get("pad_token")
     for token in (content(named),) if named else _PADS:
@@ -103,19 +103,19 @@ def pad_of(backend: Any, config: Mapping[str, Any]) -> str:
 
 
 def splits_special(config: Mapping[str, Any]) -> bool:
-    """Whether the name of a special token that stands in a text is cut as other words are.
+    """Returns whether the name of a special token within a text is split like any other word.
 
     Raises:
-      ValueError: for what is neither true nor false.
+      ValueError: if `split_special_tokens` is neither true nor false.
     """
     return config.get("split_special_tokens") is not None and _flag(config, "split_special_tokens")
 
 
 def tells_parts(config: Mapping[str, Any]) -> bool:
-    """Whether the network is told which tokens are of a second text.
+    """Returns whether the network takes token types, which mark the tokens of a second text.
 
     Raises:
-      ValueError: for `model_input_names` that are no names.
+      ValueError: if `model_input_names` is not a list of names.
     """
     named = config.get("model_input_names")
     if named is None:
@@ -128,7 +128,7 @@ def tells_parts(config: Mapping[str, Any]) -> bool:
 def _whole(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     import tokenizers
 
-    if path.stat().st_size:  # `_read` says that it is empty
+    if path.stat().st_size:  # `_read` reports an empty file
         check_limits(path)
     backend = _read(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
     add(path, backend, given)
@@ -137,7 +137,7 @@ def _whole(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _changed(backend: Any, given: Mapping[str, Any]) -> None:
-    """What the config of a BERT, a GPT-2 or a RoBERTa says goes before its tokenizer.json, as transformers has it."""
+    """Lets the config of a BERT, a GPT-2 or a RoBERTa override its tokenizer.json, as transformers does."""
     from tokenizers import normalizers, pre_tokenizers
 
     if given.get("tokenizer_class") in _ANY:
@@ -182,7 +182,7 @@ def _wordpiece(path: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Byte-level BPE of GPT-2 and RoBERTa; RoBERTa adds tokens around a text, GPT-2 does not."""
+    """Reads the byte-level BPE of GPT-2 and RoBERTa; RoBERTa adds tokens around a text, GPT-2 does not."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     _readable(path, given, "a vocab.json with its merges.txt")
@@ -212,7 +212,7 @@ def _bytes(path: Path, merges: Path, given: dict[str, Any]) -> tuple[Any, dict[s
 
 
 def _clip(path: Path, model: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """CLIP's BPE: lower case, words split by a pattern, the last piece of each marked by `</w>`.
+    """Reads CLIP's BPE: lower case, words split by a pattern, the last piece of each word marked by `</w>`.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, arXiv 2103.00020.
     """
@@ -252,7 +252,7 @@ def _stem(kind: Any) -> str:
 
 
 def _special(path: Path, backend: Any, config: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Tokens that are found in a text before it is cut."""
+    """Adds the special tokens, which are matched in a text before it is split."""
     from tokenizers import AddedToken
 
     for name in names:
@@ -277,6 +277,6 @@ def _read(path: Path, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's, when it gives up
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # a panic of Rust
             raise
         raise ValueError(f"{path}: cannot be read as a tokenizer: {str(error)[:200]}") from error

@@ -1,4 +1,4 @@
-"""Sentences given as lists of words, with one label a word."""
+"""Tokenizes sentences given as lists of words, with one label per word."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,20 @@ from jtl.preprocess.text import Tokenizer
 
 
 def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    r"""Cuts words into tokens and tells where each word begins.
+    r"""Cuts words into tokens, and returns where each word begins.
 
     Args:
       tokenizer: from `jtl.preprocess.text.tokenizer`.
       sentences: lists of words.
 
     Returns:
-      The input of a text backbone, as the tokenizer gives it, and `words` int32 [sentences, tokens]: the number of the
-      word that begins at a token; -1 at the other pieces of a word, special tokens and padding. Words that were cut
-      off, or hold nothing but characters that the tokenizer drops, begin nowhere.
+      The input of a text backbone, as the tokenizer returns it, and `words` int32 [sentences, tokens]: the index of the
+      word that begins at a token; -1 at other pieces of a word, special tokens and padding. Words that were cut off, or
+      consist of characters that the tokenizer drops, begin nowhere.
 
     Raises:
-      TypeError: for a sentence that is a string and not a list of words.
-      ValueError: for a tokenizer whose words begin with a space, but not the first of a text.
+      TypeError: for a sentence that is a string instead of a list of words.
+      ValueError: for a tokenizer that puts a space before each word except the first of a text.
 
     Example:
       >>> import pathlib, tempfile
@@ -61,25 +61,25 @@ def words(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> tuple[dic
 
 
 def _pieces(backend: Any, text: str) -> str:
-    """What is left of a text for the vocabulary, in one."""
+    """Returns a text as the vocabulary sees it, its pieces joined."""
     text = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
     cut = backend.pre_tokenizer
     return text if cut is None else "".join(piece for piece, _ in cut.pre_tokenize_str(text))
 
 
 def word_labels(begins: np.ndarray, labels: Sequence[Sequence[int]], *, ignore: int = -100) -> np.ndarray:
-    """The label of each word at the token where it begins.
+    """Places the label of each word at the token where the word begins.
 
     Args:
       begins: the second result of `words`.
-      labels: a number for each word of each sentence.
-      ignore: what the other tokens bear.
+      labels: one number for each word of each sentence.
+      ignore: the label of all other tokens.
 
     Returns:
       int32 [sentences, tokens].
 
     Raises:
-      ValueError: where labels are fewer than words, or sentences differ in number.
+      ValueError: if a sentence has fewer labels than words, or the numbers of sentences differ.
 
     Example:
       >>> import numpy as np

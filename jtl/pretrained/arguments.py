@@ -1,4 +1,4 @@
-"""Checks of the arguments of `jtl.load`."""
+"""Checks the arguments of `jtl.load`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 
 def check_arguments(classes: Any, image: Any, stages: Any, dtype: Any) -> None:
-    """Refuses an invalid number or names of classes, image size, number of stages or floating type.
+    """Refuses invalid classes (a number or names), image sizes, numbers of stages or floating types.
 
     Raises:
-      TypeError, ValueError: naming the argument, its value and what would be right.
+      TypeError, ValueError: naming the argument, its value and valid ones.
     """
     if isinstance(classes, str):
         raise TypeError(f"classes={classes!r} is a string; give a number or a tuple of names")

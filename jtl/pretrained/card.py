@@ -1,4 +1,4 @@
-"""A model card: the origin of the weights, their training and their metrics."""
+"""Writes a model card: the origin of the weights, their training and their metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ class Card:
     """The parts of a model card that only its author knows.
 
     Args:
-      title: of the page.
-      data: what it was trained and tested on, with its source and licence; Markdown.
-      recipe: how to make it again: the command, or the steps; Markdown.
-      metrics: name -> number, on what `data` says; a NumPy or jax scalar is one.
-      base: the repository whose weights it started from, as "google/vit-base-patch16-224".
-      license: as the Hub has it: "apache-2.0".
-      tags: besides the family's name.
+      title: the title of the page.
+      data: the data for training and testing, with their source and licence, in Markdown.
+      recipe: how to reproduce the weights: the command, or the steps, in Markdown.
+      metrics: name -> number, measured on `data`; NumPy and jax scalars are numbers too.
+      base: the repository of the initial weights, such as "google/vit-base-patch16-224".
+      license: the licence under the Hub's name, such as "apache-2.0".
+      tags: tags in addition to the family's name.
 
     Raises:
-      ValueError: title, data or recipe say nothing.
-      TypeError: a metric is no single number, or tags are one string.
+      ValueError: if title, data or recipe is empty.
+      TypeError: if a metric is not a single number, or tags is a string.
 
     Example:
       >>> import jtl
@@ -51,13 +51,13 @@ class Card:
 
 
 def readme(card: Card, family: str, library: str, labels: Sequence[str] | None) -> str:
-    """The text of `README.md`: a header of YAML that the Hub reads, and the page.
+    """Returns the text of `README.md`: a YAML header that the Hub reads, and the page.
 
     Args:
-      card: what the caller says.
-      family: of the network, as "vit".
-      library: that loads the files.
-      labels: of the classes.
+      card: the caller's parts of the page.
+      family: the network's family, such as "vit".
+      library: the library that loads the files.
+      labels: the names of the classes; None if they have none.
     """
     from huggingface_hub import ModelCardData
 
@@ -75,5 +75,5 @@ def readme(card: Card, family: str, library: str, labels: Sequence[str] | None) 
 
 
 def _line(text: str) -> str:
-    """A name within a line of Markdown: a line break in it would end that."""
+    """Returns a name without line breaks, which would end its line of Markdown."""
     return " ".join(text.split())

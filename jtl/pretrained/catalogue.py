@@ -17,11 +17,11 @@ class Line(NamedTuple):
     """One network.
 
     Args:
-      family: as transformers' `model_type`.
-      name: of timm or torchvision, to give as `arch=`; "" for a family that is read by its `config.json` alone.
-      parameters: of the backbone.
-      flops: of one example through the backbone, two for each multiplication with its addition.
-      shape: of that example.
+      family: the family, as transformers' `model_type`.
+      name: the name in timm or torchvision, for `arch=`; "" for a family that is read only with a `config.json`.
+      parameters: the number of parameters of the backbone.
+      flops: floating-point operations of the backbone for one example, two per multiplication with its addition.
+      shape: the shape of that example.
       sources: the naming schemes in which its files are read.
     """
 
@@ -34,18 +34,18 @@ class Line(NamedTuple):
 
 
 def names() -> list[tuple[str, str]]:
-    """(family, name) of every network, without what it costs."""
+    """Returns (family, name) of every network, without its cost."""
     return [(kind, name) for kind, family in FAMILIES.items() for name in presets(family) or [""]]
 
 
 def lines(pattern: str = "*") -> Iterator[Line]:
-    """Every network whose name or family matches, lazily: to count one takes a second.
+    """Yields every network whose name or family matches, lazily, because counting one takes a second.
 
     Args:
-      pattern: as of file names: "vit_*", "resnet".
+      pattern: a pattern as for file names: "vit_*", "resnet".
 
     Raises:
-      ValueError: none fits.
+      ValueError: if no network matches.
     """
     wanted = [(k, n) for k, n in names() if fnmatch.fnmatchcase(n, pattern) or fnmatch.fnmatchcase(k, pattern)]
     if not wanted:
@@ -56,7 +56,7 @@ def lines(pattern: str = "*") -> Iterator[Line]:
 
 def _line(kind: str, name: str) -> Line:
     family = FAMILIES[kind]
-    # Where names do not say whose, the sizes are the same; only numbers such as epsilons differ.
+    # For any naming scheme the sizes are the same; only numbers such as epsilons differ.
     config = family.complete(family.named(name, {}) or {})
     backbone, example = family.backbone(config), _example(family, name, config)
     shape = "x".join(map(str, max((a.shape[1:] for a in jax.tree.leaves(example)), key=len)))
@@ -66,7 +66,7 @@ def _line(kind: str, name: str) -> Line:
 
 
 def _example(family: Family, name: str, config: Config) -> jax.ShapeDtypeStruct | dict:
-    """One input, images in the size that the weights are used with."""
+    """Returns one example input; images have the size that the weights are used with."""
     example = family.example(config)
     if not isinstance(example, jax.ShapeDtypeStruct) or len(example.shape) != 4:
         return example
@@ -78,7 +78,7 @@ def _example(family: Family, name: str, config: Config) -> jax.ShapeDtypeStruct 
 
 
 def table(found: Iterator[Line]) -> Iterator[str]:
-    """Lines of text, each as soon as it is known."""
+    """Formats networks as lines of text, each as soon as it is known."""
     form = "{:14}  {:32}  {:>12}  {:>8}  {:>11}  {}"
     yield form.format("family", "name", "parameters", "GFLOPs", "of one", "read from")
     for line in found:

@@ -1,4 +1,4 @@
-"""A network of images with another number of channels than its weights were made for."""
+"""Adapts an image network to another number of channels than that of its weights."""
 
 import math
 from typing import Any
@@ -11,14 +11,14 @@ from jtl.preprocess.image import Preprocessing
 
 
 def repeat_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The first kernel, [..., in, out], for another number of channels, as timm does it.
+    """Converts the first kernel, [..., in, out], to another number of channels, as timm does.
 
-    For one channel the sum, so that a grey image gives what its copy in every channel gave. Else the channels are
-    repeated, k'_c = k_(c mod n) n / m for n channels before and m after, so that outputs keep their scale.
+    For one channel, channels are summed, so that a grey image has the same output as its copies in all channels before.
+    Otherwise they are repeated, k'_c = k_(c mod n) n / m for n channels before and m after, to keep the outputs' scale.
 
     Args:
-      kernel: of a convolution.
-      channels: how many there will be.
+      kernel: the kernel of a convolution.
+      channels: the new number of channels.
     """
     before = kernel.shape[-2]
     if channels == before:
@@ -31,10 +31,10 @@ def repeat_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def rechannelled(family: Family, config: Config, channels: int) -> Config:
-    """The config for another number of channels.
+    """Returns the config with another number of channels.
 
     Raises:
-      ValueError: for a number below 1, or a network without images or with a number that is fixed.
+      ValueError: for a number out of range, a network that takes no images, or one whose number of channels is fixed.
     """
     if type(channels) is not int or not 1 <= channels <= 1 << 12:
         raise ValueError(f"in_chans={channels!r}: give a whole number from 1 to {1 << 12}")
@@ -51,7 +51,7 @@ def rechannelled(family: Family, config: Config, channels: int) -> Config:
 
 
 def same_scale(images: Any, channels: int) -> Any:
-    """Mean and deviation of another number of channels: the average of those there were, as timm has it."""
+    """Sets mean and deviation for another number of channels to their averages over the old channels, as timm does."""
     if not isinstance(images, Preprocessing) or len(images.mean) == channels:
         return images
     mean, std = (math.fsum(values) / len(values) for values in (images.mean, images.std))

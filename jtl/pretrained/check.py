@@ -1,4 +1,4 @@
-"""Checks that variables are those of a network, so that a saved network can be loaded again."""
+"""Checks that variables belong to a network, so that a saved network can be loaded again."""
 
 from typing import Any
 
@@ -16,19 +16,19 @@ SHOWN = 8
 
 
 def check_variables(family: Family, config: Config, variables: Any) -> Variables:
-    """The variables, where they have the paths and shapes of the network that the config describes.
+    """Returns the variables if they have the paths and shapes of the network that the config describes.
 
-    Without it a head on other features, a linear layer without a bias or a state of `pmap_step` would be written, and
-    no library could read them, or PyTorch's would draw anew what is missing.
+    Without this check a head on other features, a linear layer without a bias, or a state of `pmap_step` could be
+    saved. No library could load them, or PyTorch's would re-initialise the missing parameters.
 
     Args:
-      family: of the network.
-      config: its own.
-      variables: to be saved; of a head as many classes as it has.
+      family: the network's family.
+      config: the network's config.
+      variables: the variables to be saved; their head may have any number of classes.
 
     Raises:
-      TypeError: for what is no `Variables`, as a whole state.
-      WeightNameError: naming parts that are too many, and paths that are missing, unknown or of another shape.
+      TypeError: for anything but `Variables`, such as a whole training state.
+      WeightNameError: naming surplus parts, and paths that are missing, unknown or of another shape.
     """
     if not isinstance(variables, tuple) or len(variables) != 2:
         raise TypeError(
@@ -36,7 +36,7 @@ def check_variables(family: Family, config: Config, variables: Any) -> Variables
             " jtl.variables(state), with its moving averages jtl.Variables(jtl.averaged(state), state.stats)"
         )
     params, stats = variables
-    params = {"head": {}, **params}  # a network without a head may lack the word too
+    params = {"head": {}, **params}  # a network without a head may lack this key
     others = sorted(params.keys() - {"backbone", "head"})
     if others:
         raise WeightNameError(
@@ -71,17 +71,17 @@ def check_variables(family: Family, config: Config, variables: Any) -> Variables
 
 
 def check_head(family: Family, pretrained: Any, params: Any) -> None:
-    """Refuses the parameters of another head than the network's, whose file would be another network than the caller's.
+    """Refuses parameters of a head other than the network's, because their file would describe another network.
 
-    Nothing is traced where they have the shapes that the network came with.
+    Nothing is traced if they have the shapes of the loaded variables.
 
     Args:
-      family: of the network.
-      pretrained: the network, as of `jtl.load`.
-      params: to be saved; without a head they are of the backbone alone.
+      family: the network's family.
+      pretrained: the network, as `jtl.load` returns it.
+      params: the parameters to be saved; an empty head stands for the backbone alone.
 
     Raises:
-      WeightNameError: naming the shapes of both.
+      WeightNameError: naming the shapes of both heads.
     """
     given = _shapes(params["head"])
     if not given or given == _shapes(pretrained.variables.params.get("head", {})):

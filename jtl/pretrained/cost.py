@@ -1,4 +1,4 @@
-"""The cost of a network, from its shapes alone: nothing is computed or compiled."""
+"""Computes the cost of a network from its shapes alone, without running or compiling it."""
 
 import math
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from jtl.model import Model
 
 
 def parameters(model: Model, example: Any) -> int:
-    """The number of parameters.
+    """Returns the number of parameters.
 
     Args:
-      model: any.
+      model: any model.
       example: shapes and types of a batch.
     """
     made = shapes(model.init, jax.random.key(0), example)
@@ -23,9 +23,10 @@ def parameters(model: Model, example: Any) -> int:
 
 
 def flops(model: Model, example: Any) -> int:
-    """Floating-point operations of its products, Σ 2 m n k over matrix products and convolutions, in one evaluation.
+    """Counts floating-point operations, Σ 2 m n k over matrix products and convolutions, in one evaluation.
 
-    All else (normalisations, activations, sums) is linear in the size of the features and left out, as is usual.
+    All other operations (normalisations, activations, sums) are left out, as is usual, because they are linear in the
+    size of the features.
 
     Args:
       model: a backbone; only what `pooled` needs is counted.
@@ -36,7 +37,7 @@ def flops(model: Model, example: Any) -> int:
     def run(variables: Any, x: Any) -> Any:
         return model.apply(variables, x, train=False)[0]["pooled"]
 
-    program = jax.make_jaxpr(run)(made, example).jaxpr  # computes every feature, as a language model's logits
+    program = jax.make_jaxpr(run)(made, example).jaxpr  # computes every feature, even a language model's logits
     return _of(dce_jaxpr(program, [True] * len(program.outvars))[0])
 
 
@@ -57,7 +58,7 @@ def _product(step: Any) -> int:
 
 
 def _inner(step: Any) -> Iterator[tuple[int, Any]]:
-    """The programs within a step, and how often each runs; of a branch the last, which no platform is special to."""
+    """Yields the programs within a step, and how often each runs; of branches the last, the platforms' default."""
     times = step.params.get("length", 1) if step.primitive.name == "scan" else 1
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in step.params:

@@ -1,4 +1,4 @@
-"""The number of blocks of a network, by its config and by a file's parameters."""
+"""Compares the number of blocks in a network's config with a file's tensors."""
 
 import re
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from jtl.backbones.family import Config, Family
 from jtl.weights.formats.errors import WeightNameError
 
-PER_TENSOR = 4  # so many blocks for each tensor, and the network is not even traced to list what is missing
-_BLOCK = re.compile(r".*/(?:block|layer|stage\d+/conv)\d+(?=/)")  # a stage of a VGG is of convolutions
+PER_TENSOR = 4  # with more blocks per tensor, the network is not even traced to list the missing ones
+_BLOCK = re.compile(r".*/(?:block|layer|stage\d+/conv)\d+(?=/)")  # a stage of a VGG consists of convolutions
 
 
 def blocks_of(paths: Iterable[str]) -> set[str]:
-    """The paths of the blocks that parameters belong to: `backbone/block1` of `backbone/block1/norm1/scale`."""
+    """Returns the blocks that parameters belong to: `backbone/block1` for `backbone/block1/norm1/scale`."""
     return {found[0].removeprefix("stats/") for path in paths if (found := _BLOCK.match(path))}
 
 
@@ -19,9 +19,9 @@ def check_depth(family: Family, config: Config, tensors: int) -> None:
     """Refuses a config whose network has far more blocks than the file.
 
     Args:
-      family: of the network.
-      config: of the network.
-      tensors: how many the file has.
+      family: the network's family.
+      config: the network's config.
+      tensors: the number of tensors in the file.
 
     Raises:
       WeightNameError: naming both numbers.

@@ -1,4 +1,4 @@
-"""Weights whose batch normalisation was folded into the convolutions before it."""
+"""Detects weights whose batch normalisation was folded into the convolutions before it."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from jtl.params import flatten
 
 
 def folded(variables: Variables) -> bool:
-    """Whether the running statistics say nothing, because batch normalisation was folded into the convolutions.
+    """Returns whether the running statistics are meaningless, because batch normalisation was folded into convolutions.
 
-    Such weights have mean 0 and one constant variance everywhere; in training mode the batch's statistics would undo
-    what was learned, so they stay frozen. Weights that were never trained have that too, and one
-    constant scale and shift in each normalisation.
+    Such weights have mean 0 and one constant variance everywhere. Their statistics must stay frozen, because in
+    training mode the batch statistics would undo the pretraining. Weights that were never trained have such statistics
+    too, but also one constant scale and shift in each normalisation, so they do not count.
     """
     stats = flatten(variables.stats)
     means = [np.asarray(leaf) for path, leaf in stats.items() if path.endswith("mean")]

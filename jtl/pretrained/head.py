@@ -1,4 +1,4 @@
-"""The head of a loaded network, and what it reads."""
+"""The head of a loaded network, and the features that it reads."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,24 +9,24 @@ from jtl.model import Model
 from jtl.reads import Read, reads
 
 WORD = "jtl_reads"
-"""The entry of a config that says what the head reads, where that is not the pooled features."""
+"""The entry of a config that names the features that the head reads, if these are not the pooled ones."""
 
 
 def head_of(family: Family, config: Config, classes: int) -> Model:
-    """The family's head, on the features that the config says.
+    """Returns the family's head, on the features that the config names.
 
     Raises:
-      ValueError: for an entry that is no `Read`.
+      ValueError: for an entry that is not a `Read`.
     """
     head = family.head(config, classes)
     return reading(head, read_of(config)) if WORD in config.extra else head
 
 
 def read_of(config: Config) -> Read:
-    """The features that the head of a config reads.
+    """Returns the features that the head of a config reads.
 
     Raises:
-      ValueError: for an entry that is no `Read`, with its value.
+      ValueError: for an entry that is not a `Read`, naming its value.
     """
     given: Any = config.extra.get(WORD, {})
     try:
@@ -36,7 +36,7 @@ def read_of(config: Config) -> Read:
 
 
 def with_reads(config: Config, given: Reads) -> Config:
-    """The config of a network whose head reads other features."""
+    """Returns the config with the features that the head reads replaced."""
     read = given if isinstance(given, Read) else reads(given)
     rest = {name: value for name, value in config.extra.items() if name != WORD}
     said = {} if read == Read() else {WORD: {**asdict(read), "names": list(read.names)}}

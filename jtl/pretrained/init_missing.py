@@ -1,4 +1,4 @@
-"""Initial values of parameters that a file lacks, equal to those of `jtl.network(...).init`."""
+"""Initialises the parameters that a file lacks, to the values of `jtl.network(...).init`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,21 +24,21 @@ def drawn(
     wanted: Mapping[str, Any],
     where: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Initial values of some parameters; under jit, so that no other is computed.
+    """Returns initial values of some parameters, computed under jit, so that no others are computed.
 
     Args:
-      key: of `network.init`; None for `jax.random.key(0)`.
-      backbone: its parameters stand under `backbone/`.
-      head: its parameters stand under `head/`; alone it is drawn without a trace of the backbone.
+      key: the key for `network.init`; None for `jax.random.key(0)`.
+      backbone: the backbone, whose parameters are under `backbone/`.
+      head: the head, whose parameters are under `head/`; for its parameters alone, the backbone is not traced.
       example: shapes and types of an input.
-      paths: of those drawn.
-      wanted: path -> shape and type, of all.
+      paths: the paths of the parameters to initialise.
+      wanted: path -> shape and type, for all parameters.
       where: path -> sharding; None for NumPy arrays.
     """
     if not paths:
         return {}
     key = jax.random.key(0) if key is None else key
-    # A head on something else than a vector is initialised on what the backbone gives.
+    # A head on anything but a vector is initialised on the output of the backbone.
     alone = all(path.startswith("head/") for path in paths) and head.reads.form == "vector"
 
     def some(key: Key, x: Any) -> dict[str, jax.Array]:

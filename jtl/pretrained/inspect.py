@@ -1,4 +1,4 @@
-"""Prints the tensors of a weight file, and the family whose names they have."""
+"""Describes the tensors of a weight file, and finds the network whose names they have."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,20 +21,20 @@ from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
 from jtl.weights.mapping.rules import Rule, Rules, needed
 
-TRIED = 12  # networks whose shapes are looked at, of those whose names fit best
+TRIED = 12  # how many of the networks whose names fit best have their shapes compared
 
 
 class Fit(NamedTuple):
     """How well a network's names fit a file.
 
     Args:
-      family: its `model_type`.
+      family: the network's `model_type`.
       naming: the naming scheme.
-      config: of the network.
-      name: of the network; "" where a `config.json` describes it.
-      named: tensors of the file that have a name of it.
-      absent: parameters of it that the file has not, head aside; None where shapes were not looked at.
-      mismatched: tensors of another shape.
+      config: the network's config.
+      name: the network's name; "" if a `config.json` describes it.
+      named: how many tensors of the file have a name of the network.
+      absent: how many of its parameters, without the head, the file lacks; None if shapes were not compared.
+      mismatched: how many of the file's parameters have another shape; None if shapes were not compared.
     """
 
     family: str
@@ -47,12 +47,12 @@ class Fit(NamedTuple):
 
 
 class _Hits(NamedTuple):
-    """What a name table makes of a file.
+    """How many names of a file a name table matches.
 
     Args:
-      named: tensors of the file that have a rule.
-      unmet: rules of parameters that no tensor has.
-      blocks: how many the tensors' parameters belong to.
+      named: how many tensors of the file have a rule.
+      unmet: how many rules of parameters match no tensor.
+      blocks: how many blocks the matched parameters belong to.
     """
 
     named: int
@@ -61,18 +61,18 @@ class _Hits(NamedTuple):
 
 
 def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, prefix: str = "") -> str:
-    """What a weight file holds, as text; only its headers are read.
+    """Returns a description of a weight file as text; only headers are read.
 
     Args:
-      path: a file or a folder, as `read` takes it.
+      path: a file or a folder, as for `jtl.load`.
       rows: how many tensors to list.
-      within, prefix: as of `jtl.load`.
+      within, prefix: see `jtl.load`.
 
     Raises:
-      FileNotFoundError: the path does not exist.
-      WeightFileError: the file is damaged, malicious or of another kind.
-      WeightNameError: no name begins with the prefix.
-      ValueError: rows below 0.
+      FileNotFoundError: if the path does not exist.
+      WeightFileError: if the file is damaged, malicious or of another kind.
+      WeightNameError: if no name begins with the prefix.
+      ValueError: if `rows` is below 0.
     """
     if rows < 0:
         raise ValueError(f"rows={rows}: at least 0")
@@ -89,7 +89,7 @@ def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, pref
     ]
     lines += [f"{show(key, 40)}: {show(text)}" for key, text in list(tensors.metadata.items())[:10]]
     listed = [("tensor", "shape", "type")]
-    # Counters of batches, which some files begin with, say little of a network.
+    # Scalars come last, because batch counters, with which some files begin, say little about a network.
     for name, entry in sorted(entries.items(), key=lambda item: item[1].shape == ())[:rows]:
         listed.append((_plain(name), "x".join(map(str, entry.shape)) or "scalar", entry.dtype.name))
     if rows and entries:
@@ -100,7 +100,7 @@ def inspect(path: str | Path, rows: int = 40, *, within: str | None = None, pref
 
 
 def _plain(name: str) -> str:
-    """A name as it is, unless it would break the table."""
+    """Returns a name as it is, or escaped if it would break the table."""
     return name if name.isprintable() and len(name) <= 100 else show(name)
 
 
@@ -126,7 +126,7 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
 
 
 def fits(path: Path, tensors: Tensors) -> list[Fit]:
-    """The networks with names of the file, the best first: that of a `config.json` beside it, or the known ones."""
+    """Returns the networks with names of the file, the best first: that of its `config.json`, or all known networks."""
     if path.is_dir() and described(path) is not None:
         found = recognise(path, None)
         networks = [("", found.family, found.entries)]
@@ -146,7 +146,7 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
                 fit = Fit(completed.model_type, naming, completed, name, named)
                 ranked.append((-named, unmet, abs(count - family.count_blocks(whole)), fit))
     ranked.sort(key=lambda entry: entry[:3])
-    # Networks of the same names and depth differ by their shapes.
+    # Networks with the same names and depth differ in their shapes.
     alike = [entry[3] for entry in ranked if entry[:3] == ranked[0][:3]]
     looked = []
     for fit in alike[:TRIED]:
@@ -160,7 +160,7 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
 
 def _hits(names: Iterable[str], rules: Sequence[Rule]) -> _Hits:
     together = "\n".join(names)
-    known = Rules([rule for rule in rules if needed(rule.pattern) in together])  # compiles what can match alone
+    known = Rules([rule for rule in rules if needed(rule.pattern) in together])  # compiles only rules that can match
     found = [first for name in names if (first := known.first(name))]
     met = {rule.pattern for rule, _ in found}
     unmet = sum(bool(rule.paths) and rule.pattern not in met for rule in rules)
@@ -177,7 +177,7 @@ def _with_shapes(fit: Fit, tensors: Tensors) -> Fit:
 
 
 def _given(tensors: Tensors, rules: Sequence[Rule]) -> Mapping[str, Any]:
-    """The shapes that a file gives to parameters: its transforms run on arrays without memory of their own."""
+    """Returns the shapes that a file's tensors have as parameters, by transforms of arrays that take no memory."""
     known = Rules(rules)
     given: dict[str, Any] = {}
     for name in tensors:
@@ -187,7 +187,7 @@ def _given(tensors: Tensors, rules: Sequence[Rule]) -> Mapping[str, Any]:
         entry = tensors.entry(name)
         try:
             parts = rule.transform.forward(np.broadcast_to(np.zeros((), entry.dtype), entry.shape))
-        except ValueError:  # not of that layout: a shape that fits nothing
+        except ValueError:  # another layout: a shape that fits nothing
             parts = [None] * len(paths)
         for path, part in zip(paths, [parts] if isinstance(parts, np.ndarray) else parts, strict=True):
             given[path] = getattr(part, "shape", None)

@@ -54,20 +54,20 @@ POSITION = "backbone/position"
 
 
 class Pretrained(NamedTuple):
-    """A network with its weights, and what it needs to be used.
+    """A network with its weights, and everything needed to use it.
 
     Args:
-      backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` gives the features by name.
-      head: the classifier on the pooled features, a linear layer, or the mean of a distilled DeiT's two; the identity
-        where the file has none and none was asked for.
-      variables: parameters under `backbone/` and `head/`, running statistics, as NumPy arrays or by `sharding`.
-      preprocessing: how images or sounds are preprocessed; None if no file beside the weights says it.
-      labels: the names of the head's classes; None where nothing says them.
-      config: the measures of the network, by the names of transformers' `config.json`.
+      backbone: `backbone.apply(part(variables, "backbone"), x, train=...)` returns the features by name.
+      head: the classifier on the pooled features: a linear layer, or the mean of the two of a distilled DeiT; the
+        identity if the file has no head and none was requested.
+      variables: parameters under `backbone/` and `head/`, and running statistics, as NumPy arrays or by `sharding`.
+      preprocessing: the preprocessing of images or sounds; None if no file with the weights specifies it.
+      labels: the names of the head's classes; None if they are unknown.
+      config: the sizes and options of the network, under the names of transformers' `config.json`.
       naming: the naming scheme of the file.
       report: how every tensor of the file and every parameter was used.
-      tokenizer: the files that say how texts are cut into tokens, which `jtl.preprocess.text.tokenizer` reads; None
-        where there are none beside the weights.
+      tokenizer: the files of the tokenizer, which `jtl.preprocess.text.tokenizer` reads; None if the weights came
+        without one.
     """
 
     backbone: Model
@@ -81,7 +81,7 @@ class Pretrained(NamedTuple):
     tokenizer: Vocabulary | None = None
 
     def __repr__(self) -> str:
-        """A line: the arrays alone would fill a book."""
+        """Returns one line, because the arrays would fill a book."""
         count = sum(leaf.size for leaf in jax.tree.leaves(self.variables.params))
         there = jax.tree.leaves(self.variables.params.get("head", {}))
         head = "a head whose classes have no names" if there else "no head"
@@ -112,48 +112,50 @@ def load(
     sharding: Where | None = None,
     key: Key | None = None,
 ) -> Pretrained:
-    """Reads a pretrained network.
+    """Loads a pretrained network.
 
     Every tensor of the file and every parameter of the network is accounted for: loaded, re-initialised on
-    request or unused on request; anything else raises. A head for other classes is
+    request or unused on request; anything else raises. For a head with other classes, call
     `load(..., classes=("ants", "bees"), reinit=("head/.*",))`.
 
     Args:
-      source: a weight file (safetensors, PyTorch's .pth/.pt/.th/.bin, .npz), a folder with one beside its
-        `config.json` (of OpenCLIP: `open_clip_config.json`), the folder of `jtl.Checkpoints`, `hf:org/name` or
-        `timm:name` (the Hub's local cache first; with `HF_HUB_OFFLINE` set the network is never touched).
+      source: a weight file (safetensors, PyTorch's .pth/.pt/.th/.bin, .npz), a folder with such a file and its
+        `config.json` (for OpenCLIP: `open_clip_config.json`), the folder of `jtl.Checkpoints`, `hf:org/name` or
+        `timm:name` (from the Hub's local cache if possible; with `HF_HUB_OFFLINE` set, the internet is never used).
       arch: the network, if no `config.json` describes it: a name such as "resnet50", "vit_base_patch16_224" or
         "cifar_resnet20", or a mapping like such a `config.json`.
-      classes: how many, or their names; None as in the file, which may have no head. A number of classes for a head
-        that is re-initialised leaves them without names.
+      classes: the number of classes, or their names; None keeps the file's, which may have no head. If a head is
+        re-initialised with a number of classes, they have no names.
       image: side of the images in pixels, if it differs from the weights': `preprocessing` resizes and crops to it in
-        proportion, and the position embeddings of a ViT are interpolated. A network without them, as a convolutional
-        one, takes images of any size as it is.
-      in_chans: channels of the images, if they differ from the weights': the first kernel is summed for
-        one, and else repeated and rescaled.
-      stages: read only the first ones, up to the feature `stageN`: blocks of a transformer, stages of a ResNet,
-        ConvNeXt or Swin, of which the head, and a last normalisation, then have another width and are re-initialised by
-        `reinit`.
-      reads: the features that the head reads, where these are not the pooled ones, as "mean" or ("stage3", "stage4");
-        or a `jtl.reads.Read`. A head of another width is re-initialised by `reinit`.
-      within: in a PyTorch file with several dicts of tensors, the path of the one to read, as "teacher" or
+        proportion, and the position embeddings of a ViT are interpolated. A network without these, such as a
+        convolutional one, takes images of any size as it is.
+      in_chans: channels of the images, if they differ from the weights': the first kernel is summed for one channel,
+        and otherwise repeated and rescaled.
+      stages: read only the first stages, up to the feature `stageN`: blocks of a transformer, or stages of a ResNet,
+        ConvNeXt or Swin. In the latter, the head and a last normalisation then have another width, and must be
+        re-initialised by `reinit`.
+      reads: the features that the head reads, if not the pooled ones, such as "mean" or ("stage3", "stage4"); or a
+        `jtl.reads.Read`. A head of another width must be re-initialised by `reinit`.
+      within: for a PyTorch file with several dicts of tensors, the path of the one to read, such as "teacher" or
         "ema/state_dict".
-      prefix: what the names of the network's tensors begin with, as "model." in a LightningModule's checkpoint; those
-        of others are unused. What wrappers add (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) need not be said.
-      reinit: regexes on paths that are re-initialised.
-      unused: regexes on names of the file that are not read.
-      dtype: of the parameters, whatever the file's.
+      prefix: the prefix of the names of the network's tensors, such as "model." in a LightningModule's checkpoint;
+        other tensors are unused. Prefixes of wrappers (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) may be
+        omitted.
+      reinit: regexes on paths of parameters that are re-initialised.
+      unused: regexes on names of tensors in the file that are not read.
+      dtype: the type of the parameters, whatever the file's.
       sharding: None for NumPy arrays in this process; `jtl.variables_sharding(mesh, rules)`, or any other function
         from the variables' shapes to their shardings, for jax arrays on the mesh: each device's slices are read
-        from the file straight away, and no process holds more than those of its devices. One `Sharding` for all.
-      key: for what is re-initialised; None for `jax.random.key(0)`.
+        directly from the file, and no process holds more than those of its devices. Or one `Sharding` for all.
+      key: the key for re-initialised parameters; None for `jax.random.key(0)`.
 
     Raises:
-      FileNotFoundError: the path does not exist.
-      WeightFileError: the file is damaged, malicious or of another kind.
-      WeightNameError: the file and the network do not fit; all names are listed.
-      ValueError: the network is not named, not known, or a variant that jtl does not have; or its weights are
-        quantised.
+      FileNotFoundError: if the path does not exist.
+      WeightFileError: if the file is damaged, malicious or of another kind.
+      WeightNameError: if the file and the network do not fit, listing all names.
+      ValueError: if an argument is out of range; if the network is not named, unknown, or a variant that jtl does not
+        have; or if its weights are quantised.
+      TypeError: for `classes` or `stages` of another type.
 
     Example:
       >>> import json, tempfile, jax, jtl, numpy as np
@@ -232,7 +234,7 @@ def load(
     tree, report = convert(tensors, table, unflatten(wanted), reinit=reinit, unused=unused, finish=finish)
     report.unused.extend(name for name in held if not name.startswith(prefix))
     if isinstance(classes, int) and "head/out/kernel" in report.reinit:
-        labels = None  # as many new classes as the file's are others nevertheless
+        labels = None  # new classes are others, even if as many as the file's
     leaves = flatten(tree)
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
@@ -250,7 +252,7 @@ def load(
 def _resized(
     side: int, family: Family, config: Any, images: Any, table: Sequence[Rule], kind: str
 ) -> tuple[Config, Any, list[Rule]]:
-    """All that depends on the size of the images, as the file's own library has it."""
+    """Adapts everything that depends on the size of the images, as the file's own library does."""
     if hasattr(config, "vision_config"):
         raise ValueError(f"image={side}: this {config.model_type} has two towers, and keeps the size of its images")
     if not any(rule.path == POSITION for known in family.tables(config).values() for rule in known):
@@ -264,7 +266,7 @@ def _resized(
             )
         return config, _scaled(images, side), list(table)
     count, kernel = side // config.patch_size, _kernel(kind, config)
-    table = [Rule(POSITION, POSITION), *table] if kind == OWN else table  # whose one rule is of all paths
+    table = [Rule(POSITION, POSITION), *table] if kind == OWN else table  # jtl's table has one rule for all paths
     rules = [
         rule._replace(transform=interpolated(count, rule.transform, kernel)) if rule.path == POSITION else rule
         for rule in table
@@ -274,7 +276,7 @@ def _resized(
 
 
 def _scaled(images: Preprocessing, side: int) -> Preprocessing:
-    """The preprocessing that resizes and crops to `side` as the given one to its own size."""
+    """Returns the preprocessing that resizes and crops to `side`, in proportion to the given one."""
     if images.size and images.crop:
         sizes = np.rint(np.multiply(images.size, side / images.crop)).astype(int).tolist()
         return images._replace(size=sizes if isinstance(sizes, int) else tuple(sizes), crop=side)
@@ -282,7 +284,7 @@ def _scaled(images: Preprocessing, side: int) -> Preprocessing:
 
 
 def _kernel(kind: str, config: Config) -> Kernel:
-    """How the library that a file is of resizes its position embeddings; timm's, of own files with a name of timm's."""
+    """Returns the kernel by which a file's library resizes positions; timm's for jtl's files with a name of timm."""
     model = config.model_type
     if kind == "timm" or model == "dinov2_with_registers" or (kind == OWN and "architecture" in config.extra):
         return "antialiased"
@@ -304,5 +306,5 @@ def _classes(classes: int | Sequence[str] | None, tensors: Any, table: Sequence[
 
 
 def _dtype(path: str, dtype: Any) -> Any:
-    """Statistics are float32 at least, whatever the network computes in."""
+    """Returns the type of a parameter; statistics are float32 at least, whatever the network computes in."""
     return jnp.promote_types(dtype, jnp.float32) if path.startswith("stats/") else jnp.dtype(dtype)

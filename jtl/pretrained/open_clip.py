@@ -1,4 +1,4 @@
-"""OpenCLIP's config beside its weights, translated to transformers' config."""
+"""Translates the config that OpenCLIP stores with its weights to transformers' config."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -7,16 +7,16 @@ from typing import Any, ClassVar, Literal
 from jtl.backbones.config import Config, Depth, Ratio, Vocabulary, Whole, read
 from jtl.preprocess.image import OPENAI, Preprocessing, from_timm
 
-_SAME = {"pos_embed_type": "learnable", "block_type": "default", "proj_type": "linear"}  # said of every network
+_SAME = {"pos_embed_type": "learnable", "block_type": "default", "proj_type": "linear"}  # the same for every network
 _IDLE = {"patch_dropout", "output_tokens", "pad_id", "eos_id"}
 _IDLE |= {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 
 
 class _Part(Config):
-    """A part of `model_cfg`; an entry that makes another network is refused."""
+    """A part of `model_cfg`; an entry that changes the network is refused."""
 
     same: ClassVar[Mapping[str, Any]] = {}
-    """Entries that are no field, with the only value that is read, besides null and false."""
+    """Entries that are not fields, each with the only accepted value apart from null and false."""
 
     @classmethod
     def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ class _Tower(_Part):
     mlp_ratio: Ratio = 4.0
 
     def entries(self, heads: int, act: str) -> dict[str, Any]:
-        """In transformers' words."""
+        """Returns the entries under transformers' names."""
         return {
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,
@@ -75,13 +75,13 @@ class _Model(_Part, model_type="model_cfg"):
 
 
 def config_of(said: Mapping[str, Any]) -> dict[str, Any]:
-    """CLIP's config in transformers' format.
+    """Returns CLIP's config in transformers' format.
 
     Args:
       said: an `open_clip_config.json`: {"model_cfg": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}, ...}.
 
     Raises:
-      ValueError: for a network whose towers are not CLIP's two transformers, and for what is no measure.
+      ValueError: for a network whose towers are not CLIP's two transformers, or an invalid size.
     """
     model: _Model = read(_Model, "model_cfg", said.get("model_cfg", {}))
     vision, text = model.vision_cfg, model.text_cfg
@@ -98,7 +98,7 @@ def config_of(said: Mapping[str, Any]) -> dict[str, Any]:
             **text.entries(text.heads, act),
             "vocab_size": text.vocab_size,
             "max_position_embeddings": text.context_length,
-            "eos_token_id": 2,  # by which transformers means OpenCLIP's way: the largest number ends a text
+            "eos_token_id": 2,  # makes transformers do as OpenCLIP does: the largest id ends a text
         },
     }
 
@@ -114,13 +114,13 @@ class _Images(Config):
 
 
 def preprocessing_of(said: Mapping[str, Any], side: int) -> Preprocessing:
-    """The preprocessing of images: their short side is resized to `side`, or both sides are ("squash").
+    """Returns the preprocessing of images: their short side is resized to `side`, or both sides are ("squash").
 
     Raises:
-      ValueError: for a `preprocess_cfg` that says what jtl does not do.
+      ValueError: for a `preprocess_cfg` that jtl does not support.
     """
     images: _Images = read(_Images, "preprocess_cfg", said.get("preprocess_cfg", {}))
-    # "random" is how training augments; else it is OpenCLIP's usual.
+    # "random" is for augmentation in training; evaluation uses OpenCLIP's default.
     interpolation = "bicubic" if images.interpolation == "random" else images.interpolation
     mode = {"shortest": "center", "squash": "squash"}[images.resize_mode]
     timm = {**images.extra, "interpolation": interpolation, "input_size": (3, side, side)}

@@ -1,4 +1,4 @@
-"""The parameters and statistics of a family's network before there are any: their paths and shapes."""
+"""The paths and shapes of a network's parameters and statistics, without their values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from jtl.networks import network as whole
 from jtl.params import flatten
 from jtl.pretrained.head import head_of
 
-KEPT = 64  # outlines; one is some hundred small objects
+KEPT = 64  # outlines; one takes some hundred small objects
 
 
 @dataclass(frozen=True)
 class _Network:
-    """Networks are equal where all that shapes depend on is."""
+    """The key of the cache: networks are equal if everything is equal that their shapes depend on."""
 
     family: Family
     config: Config
@@ -26,18 +26,18 @@ class _Network:
 
 
 def outline(family: Family, config: Config, classes: int | None = None) -> Mapping[str, tuple[int, ...]]:
-    """Path to shape, in the order of the tree: all under `backbone/`, `head/` and `stats/`.
+    """Maps each path under `backbone/`, `head/` and `stats/` to its shape, in the order of the tree.
 
-    A network is traced once in a process, however often files of it are read: of a ViT-B that takes nearly as long as
-    reading its bytes.
+    A network is traced once per process, however often its files are read, because tracing a ViT-B takes nearly as long
+    as reading its bytes.
 
     Args:
-      family: the network's.
-      config: its own.
-      classes: of the head; None for none.
+      family: the network's family.
+      config: the network's config.
+      classes: the number of classes of the head; None for no head.
 
     Raises:
-      ValueError: the network is a variant that jtl's is not.
+      ValueError: if the network is a variant that jtl does not have.
     """
     return _traced(_Network(family, config, classes))
 

@@ -1,4 +1,4 @@
-"""Position embeddings for images of another size."""
+"""Interpolates position embeddings for images of another size."""
 
 import math
 from typing import Literal
@@ -13,15 +13,15 @@ Kernel = Literal["bicubic", "antialiased", "linear", "offset"]
 
 
 def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic") -> Transform:
-    """A square of position embeddings, [1, n², d], or after those of one or two tokens, for `side²` patches.
+    """Returns a transform of n² position embeddings, [1, n², d] with 0 to 2 further tokens first, to `side²` patches.
 
     Args:
-      side: how many patches there shall be in a row.
-      of: from the file's layout.
-      kernel: "bicubic" as transformers' `interpolate_pos_encoding`; "antialiased", bicubic too, as timm's
-        `resample_abs_pos_embed` and, in DINOv2 with registers alone, transformers; "linear" with corners on corners,
-        as the JAX code of ViT and big_vision zoom; or "offset", "bicubic" by a scale of (side + 0.1) / n, as DINOv2's
-        own code has it without registers.
+      side: the new number of patches per row.
+      of: the transform from the file's layout.
+      kernel: "bicubic", as in transformers' `interpolate_pos_encoding`; "antialiased", also bicubic, as in timm's
+        `resample_abs_pos_embed` and, for DINOv2 with registers only, in transformers; "linear" with aligned corners, as
+        the zoom in the JAX code of ViT and big_vision; or "offset", bicubic by a scale of (side + 0.1) / n, as in
+        DINOv2's own code without registers.
     """
 
     def forward(x: np.ndarray) -> np.ndarray:
@@ -39,13 +39,13 @@ def interpolated(side: int, of: Transform = identity, kernel: Kernel = "bicubic"
         return np.asarray(vision_transformer.interpolated(wide, (side, side), kernel == "antialiased"))
 
     def inverse(x: np.ndarray) -> np.ndarray:
-        return of.inverse(x)  # what was interpolated is written as it is
+        return of.inverse(x)  # interpolated embeddings are written as they are
 
     return Transform(f"{of.name}, interpolated to {side}x{side}", forward, inverse)
 
 
 def _scaled(x: np.ndarray, old: int, side: int) -> np.ndarray:
-    """Bicubic as torch's `interpolate(scale_factor=(side + 0.1) / old)`: place i is at (i + 1/2) / scale - 1/2."""
+    """Resizes like torch's bicubic `interpolate(scale_factor=(side + 0.1) / old)`: i is at (i + 1/2) / scale - 1/2."""
     first, width = x.shape[1] - old * old, x.shape[2]
     square, scale = x[:, first:].reshape(1, old, old, width), np.full(2, (side + 0.1) / old, np.float32)
     new = jax.image.scale_and_translate(
@@ -55,7 +55,7 @@ def _scaled(x: np.ndarray, old: int, side: int) -> np.ndarray:
 
 
 def _zoomed(x: np.ndarray, old: int, side: int) -> np.ndarray:
-    """Linear along both axes: place i of the new row is at i (old - 1) / (side - 1) of the old one."""
+    """Resizes linearly along both axes: place i of the new row is at i (old - 1) / (side - 1) of the old row."""
     first = x.shape[1] - old * old
     shares = np.stack([np.interp(np.linspace(0, old - 1, side), range(old), row) for row in np.eye(old)], 1)
     square = np.einsum("ir,jc,rcd->ijd", shares, shares, x[0, first:].reshape(old, old, -1), optimize=True)

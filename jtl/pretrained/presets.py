@@ -1,4 +1,4 @@
-"""The named networks of a family, and the name of a given network."""
+"""Lists the named networks of a family, and finds the name of a network."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,19 +8,19 @@ from jtl.backbones.registry import Config, Family
 from jtl.weights.mapping.rules import Rule
 
 OWN = "jtl"
-"""The naming of jtl's own files: the paths themselves."""
+"""The naming scheme of jtl's own files: the paths themselves."""
 
-_FREE = ({"img_size": "image_size"}, {"in_chans": "num_channels"})  # timm's words for what any network may change
+_FREE = ({"img_size": "image_size"}, {"in_chans": "num_channels"})  # timm's names of options that any network has
 
 
 def tables(family: Family, config: Config) -> dict[str, Sequence[Rule]]:
-    """The family's name tables, and jtl's own."""
+    """Returns the family's name tables, and jtl's own."""
     own = [Rule(rf"{part}/(.+)", rf"{part}/\1") for part in ("backbone", "head", "stats")]
     return {**family.tables(config), OWN: own}
 
 
 def presets(family: Family) -> list[str]:
-    """The names that the family lists, `vit_{tiny,small}_patch{16,...}` written out, those with "..." left out."""
+    """Returns the names that the family lists: `vit_{tiny,small}_patch{16,...}` expanded, without those with "..."."""
     found = []
     for pattern in re.split(r",\s*(?![^{]*\})", family.names):
         found += [name for name in _alternatives(pattern) if "..." not in name and family.named(name, {}) is not None]
@@ -37,18 +37,18 @@ def _alternatives(pattern: str) -> Iterator[str]:
 
 
 def architecture(family: Family, config: Config, naming: str) -> tuple[str, dict[str, Any]]:
-    """A network's name and timm's `model_args`, from which it is rebuilt.
+    """Returns a network's name and timm's `model_args`, from which it can be rebuilt.
 
     Args:
-      family: of the network.
-      config: its own; `architecture` and `model_args` in `extra` are tried first.
-      naming: whose defaults hold.
+      family: the network's family.
+      config: the network's config; `architecture` and `model_args` in its `extra` are tried first.
+      naming: the naming scheme of the library whose defaults hold.
 
     Raises:
-      ValueError: where no name gives these measures; the nearest is told with what differs.
+      ValueError: if no named network has these sizes, naming the nearest with the differences.
     """
     given = config.extra.get("architecture"), config.extra.get("model_args") or {}
-    # What the config leaves open, a library has by its own default.
+    # A library fills entries that the config leaves open with its own defaults.
     names, entries = [given, *((n, {}) for n in presets(family))], family.complete(config.to_dict(), naming).to_dict()
     if naming == "timm":
         names = [(name, changes) for name, changes in names if name not in family.torchvision]
@@ -73,7 +73,7 @@ def _complete(family: Family, name: Any, changes: dict[str, Any], naming: str) -
         return None
     try:
         made = family.named(name, changes)
-    except ValueError:  # a word that this family has not
+    except ValueError:  # an option that this family lacks
         return None
     return None if made is None else family.complete(made, naming)
 

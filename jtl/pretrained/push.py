@@ -8,7 +8,7 @@ from jtl.weights.formats.hub import is_repository
 from jtl.weights.formats.read import NAMES, read
 
 PARTIAL = [".partial-*"]
-"""What a save leaves that was killed."""
+"""The temporary files that a killed save leaves behind."""
 
 
 def push(
@@ -24,19 +24,19 @@ def push(
 
     Args:
       repo: `org/name`.
-      folder: with weights in it; all of its files go up, but what a killed save left, and replace those of the same
-        names.
-      private: whether a repository that is made now is seen by its owner alone; None leaves it to the Hub.
-      message: of the commit.
+      folder: a folder with weights. All of its files, except leftovers of a killed save, are uploaded, and replace
+        those of the same names.
+      private: whether a newly created repository is private; None leaves it to the Hub's default.
+      message: the commit message.
 
     Returns:
-      The address of the commit.
+      The URL of the commit.
 
     Raises:
-      ValueError: for a name that is no repository's, or an empty message.
-      FileNotFoundError: the folder is absent, or holds no weights by the names that are looked for on the Hub.
-      WeightFileError: what it holds would not be read back.
-      ConnectionError: `HF_HUB_OFFLINE` is set, or the Hub refused, or it was not reached.
+      ValueError: for an invalid name of a repository, or an empty message.
+      FileNotFoundError: if the folder does not exist, or holds no weights under a name that is looked for on the Hub.
+      WeightFileError: if the weights could not be read back.
+      ConnectionError: if `HF_HUB_OFFLINE` is set, or the Hub refuses or cannot be reached.
 
     Example:
       >>> import jtl
@@ -55,7 +55,7 @@ def push(
         raise ValueError("message: a commit needs one")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; give the one that jtl.save wrote")
-    read(folder)  # headers alone
+    read(folder)  # only headers
     if not any((folder / name).exists() for name in NAMES):
         raise FileNotFoundError(
             f"{folder} holds none of {', '.join(NAMES)}, which jtl.load takes from the Hub; jtl.save writes one"
@@ -66,6 +66,6 @@ def push(
     try:
         hub.create_repo(repo, private=private, exist_ok=True)
         commit = hub.upload_folder(repo_id=repo, folder_path=folder, commit_message=message, ignore_patterns=PARTIAL)
-    except Exception as error:  # the HTTP library below, whose errors have no base but this, changes with versions
+    except Exception as error:  # the HTTP library below varies with versions, and its errors share no other base
         raise ConnectionError(f"{folder} was not pushed to {repo}: {type(error).__name__}: {error}") from error
     return str(commit.commit_url)

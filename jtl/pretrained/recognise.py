@@ -1,4 +1,4 @@
-"""Recognises the network of a file, and its naming scheme."""
+"""Recognises a file's network and naming scheme."""
 
 import re
 from collections import Counter
@@ -25,14 +25,14 @@ from jtl.weights.formats.read import NAMES, SUFFIXES
 from jtl.weights.mapping.rules import Rule, Rules
 
 CONFIGS = ("config.json", OPEN_CLIP_FILE)
-"""What tells the network: OpenCLIP's own words serve where there are no others."""
+"""The files that describe the network; OpenCLIP's own file is used only if there is no other."""
 
-LOOKED, DEPTH, PREFIXES = 2000, 4, 40  # names, dots of each and beginnings that are looked at
-_SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # network and names alike, but for the usual vocabulary
+LOOKED, DEPTH, PREFIXES = 2000, 4, 40  # the most names, dots per name, and prefixes that are tried
+_SAME = {"xlm-roberta": "roberta", "camembert": "roberta"}  # same network and names, but another default vocabulary
 
 
 class Found(NamedTuple):
-    """A family, the entries of a config that are known so far, and what comes with the weights."""
+    """A family, the config entries that are known so far, and the preprocessing and labels of the weights."""
 
     family: Family
     entries: Mapping[str, Any]
@@ -41,15 +41,15 @@ class Found(NamedTuple):
 
 
 def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Found:
-    """The family and the measures.
+    """Finds the family and the config of a network.
 
     Args:
       folder: may hold `config.json`, of transformers or timm, and `preprocessor_config.json` or
         `processor_config.json`; or OpenCLIP's `open_clip_config.json`.
-      arch: a name of timm or torchvision, or a mapping as such a `config.json`; it goes before the folder's.
+      arch: a name of timm or torchvision, or a mapping like such a `config.json`; it overrides the folder's.
 
     Raises:
-      ValueError: where nothing says which network it is, or something says one that jtl does not know.
+      ValueError: if nothing names the network, or its name is unknown to jtl.
     """
     if arch is None:
         config = None if folder is None else described(folder)
@@ -78,15 +78,15 @@ def recognise(folder: Path | None, arch: str | Mapping[str, Any] | None) -> Foun
 
 
 def refuse_name(source: str | Path) -> None:
-    """Says what to give where weights are named by their network alone, as timm's `create_model` takes them.
+    """Refuses weights that are named by their network alone, as in timm's `create_model`.
 
     Raises:
-      FileNotFoundError: for a name of a network that is no path.
+      FileNotFoundError: for a name of a network that is not a path, naming a valid source.
     """
     name = str(source)
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or Path(name).exists():
         return
-    if Path(name).suffix.lower() in (*SUFFIXES, ".h5", ".onnx", ".msgpack"):  # a file that is not there
+    if Path(name).suffix.lower() in (*SUFFIXES, ".h5", ".onnx", ".msgpack"):  # a missing file
         return
     tag = name.split(".")[0]
     family = next((family for family in FAMILIES.values() if family.named(tag, {}) is not None), None)
@@ -102,10 +102,10 @@ def refuse_name(source: str | Path) -> None:
 
 
 def refuse_adapter(path: Path) -> None:
-    """Says what a folder of PEFT is, which holds adapters and no network.
+    """Refuses a folder of PEFT, which holds an adapter and not a network.
 
     Raises:
-      ValueError: naming the network that it is of, and what reads it.
+      ValueError: naming the network that the adapter belongs to, and the function that loads the adapter.
     """
     if not path.is_dir() or any((path / name).exists() for name in NAMES):
         return
@@ -120,10 +120,10 @@ def refuse_adapter(path: Path) -> None:
 
 
 def refuse_quantised(config: Mapping[str, Any]) -> None:
-    """Says of a config that its weights are integers or narrow floats with scales beside them, which are not read.
+    """Refuses the config of quantised weights: integers or narrow floats with scales, which are not read.
 
     Raises:
-      ValueError: naming the method.
+      ValueError: naming the quantisation method.
     """
     told = config.get("quantization_config")
     if told:
@@ -135,16 +135,16 @@ def refuse_quantised(config: Mapping[str, Any]) -> None:
 
 
 def refuse_adapted(path: Path, names: Sequence[str]) -> None:
-    """Says what to do with a network that has adapters of `jtl.peft` beside its modules, as the checkpoints of a run.
+    """Refuses a network with adapters of `jtl.peft` in addition to its modules, such as the checkpoints of a run.
 
-    Without them its modules are those before the run.
+    Without the adapters, its modules have their values from before the run.
 
     Args:
-      path: of the weights.
-      names: of the tensors that are to be read.
+      path: the weights.
+      names: the names of the tensors to be read.
 
     Raises:
-      ValueError: where an adapter is among them.
+      ValueError: if an adapter is among them, naming a way to load it.
     """
     found = [name for name in names if name.startswith("backbone/adapter/")]
     if found:
@@ -158,7 +158,7 @@ def refuse_adapted(path: Path, names: Sequence[str]) -> None:
 
 
 def described(folder: Path) -> dict[str, Any] | None:
-    """The description of a network in a folder; None where there is none."""
+    """Reads the description of a network in a folder; returns None if there is none."""
     found = (read_json(folder / name, dict) for name in CONFIGS)
     return next((config for config in found if config is not None), None)
 
@@ -175,14 +175,14 @@ def _transformers(config: Mapping[str, Any], folder: Path | None) -> Found:
     if not isinstance(names, Mapping) or not all(re.fullmatch(r"\d{1,9}", str(k)) for k in names):
         raise ValueError(f"id2label={show(str(names))}: give numbers of classes and their names")
     numbers = {int(k): str(name) for k, name in names.items()}
-    # Where a class has no name, or one is of no class, no name can be trusted to be the right class's.
+    # If a class lacks a name, or a name lacks a class, none of the names can be trusted.
     labels = tuple(numbers[i] for i in range(len(names))) if numbers.keys() == set(range(len(names))) else ()
     found = None if inputs is None else preprocessing_of(inputs, kind)
     return Found(FAMILIES[kind], config, found, labels or None)
 
 
 def of_processor(folder: Path) -> dict[str, Any] | None:
-    """What images or sounds go through by the file that has the tokenizer's settings too; it goes before their own."""
+    """Returns the preprocessing in `processor_config.json`, which overrides `preprocessor_config.json`; else None."""
     path = folder / "processor_config.json"
     both = read_json(path, dict) or {}
     for name in ("image_processor", "feature_extractor"):
@@ -194,8 +194,8 @@ def of_processor(folder: Path) -> dict[str, Any] | None:
 
 
 def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Waves | LogMel:
-    """What a `preprocessor_config.json`, or such a part of another file, says for a network of `model_type` `kind`."""
-    # Some files of networks of sounds do not name their feature extractor, and some not their sampling rate.
+    """Reads a `preprocessor_config.json`, or the same part of another file, for a network of `model_type` `kind`."""
+    # Of networks of sounds, some files lack the name of the feature extractor, and some the sampling rate.
     if "sampling_rate" in config or config.get("feature_extractor_type") in audio_spec.EXTRACTORS:
         return audio_spec.from_transformers(config)
     return image.from_transformers(config, kind)
@@ -203,7 +203,7 @@ def preprocessing_of(config: Mapping[str, Any], kind: str) -> Preprocessing | Wa
 
 def _timm(config: Mapping[str, Any]) -> Found:
     whole = config["architecture"]
-    names = dict.fromkeys((whole, whole.split(".")[0]))  # timm's tag after the dot names the weights; others have none
+    names = dict.fromkeys((whole, whole.split(".")[0]))  # timm's tag after the dot names the weights; others lack it
     given, args = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
     for entry, value in (("pretrained_cfg", given), ("model_args", args)):
         if not isinstance(value, Mapping):
@@ -220,24 +220,24 @@ def _timm(config: Mapping[str, Any]) -> Found:
             if labels is not None and not isinstance(labels, (list, tuple)):
                 raise ValueError(f"label_names={show(labels)}: give a list of names")
             images = image.from_timm(given, usual) if given and isinstance(usual, Preprocessing) else usual
-            made = {**made, "architecture": name, "model_args": dict(changes)}  # by which `save` names it
+            made = {**made, "architecture": name, "model_args": dict(changes)}  # so that `save` can name it
             return Found(family, made, images, None if labels is None else tuple(map(str, labels)))
     raise ValueError(f"arch={show(whole)} is not known{_near(names)}; `jtl models` lists all, as jtl models 'resnet*'")
 
 
 _POOLS: dict[str, str] = dict.fromkeys(("vit", "deit", "deit3", "timm_clip"), "token")
-_FREELY = {"dinov2", "dinov2_with_registers"}  # whose config has a pooling
+_FREELY = {"dinov2", "dinov2_with_registers"}  # their config has an entry for the pooling
 
 
 def _pool(kind: str, name: str) -> str:
-    """The word of timm for the pooling of a network."""
+    """Returns timm's name for the pooling of a network."""
     if kind == "timm_siglip":
         return "avg" if "_gap_" in name else "map"
     return _POOLS.get(kind, "avg")
 
 
 def _check_pool(kind: str, name: str, config: Mapping[str, Any], args: Mapping[str, Any]) -> None:
-    """Refuses another pooling than the network's own: its head would see other features, without an error."""
+    """Refuses a pooling other than the network's own, because the head would silently see other features."""
     own = args.get("global_pool") or "token" if kind in _FREELY else _pool(kind, name)
     for where, given in (("", config), ("model_args ", args)):
         pool = given.get("global_pool") or own
@@ -246,11 +246,11 @@ def _check_pool(kind: str, name: str, config: Mapping[str, Any], args: Mapping[s
 
 
 def _changes(family: Family, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """The `model_args` that make another network; timm's `save_for_hf` writes what does not, too."""
+    """Returns the `model_args` that change the network; timm's `save_for_hf` writes others too."""
     kept = dict(args)
     if family.config.model_type not in _FREELY:
         kept.pop("global_pool", None)
-    classes = kept.pop("num_classes", 0)  # the file's head tells
+    classes = kept.pop("num_classes", 0)  # the file's head determines it
     if type(classes) is not int or classes < 0:
         raise ValueError(f"model_args num_classes={show(classes)}: give a number of classes")
     size = kept.get("img_size")
@@ -259,24 +259,24 @@ def _changes(family: Family, name: str, args: Mapping[str, Any]) -> dict[str, An
             raise ValueError(f"model_args img_size={show(str(size))}: only squares are read, as 224 or [224, 224]")
         kept["img_size"] = size[0]
     if type(kept.get("in_chans")) is int and kept["in_chans"] == 3:
-        kept.pop("in_chans")  # as every network has it, of families without the word too
+        kept.pop("in_chans")  # the default of every network, also in families without this option
     return kept
 
 
 def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
-    """The table whose rules match most of a file's names; the first of those that match as many.
+    """Returns the naming scheme whose rules match most of a file's names; the first if several match as many.
 
-    A classifier without the layer before it is of tokens or frames: it makes no file one with a head.
+    A classifier without the layer before it is one of tokens or frames, and does not make a file one with a head.
 
     Raises:
-      WeightNameError: where none matches any.
+      WeightNameError: if no rule matches any name.
     """
     names = list(names)
     found: dict[str, int] = {}
     for kind, table in tables.items():
         found[kind] = Rules(table).known(names)
         if found[kind] == len(names):
-            break  # no other matches more
+            break  # no other can match more
     kind = max(found, key=found.__getitem__)
     if not found[kind]:
         some = ", ".join(map(show, names[:5]))
@@ -289,9 +289,9 @@ def naming(names: Iterable[str], tables: Mapping[str, Sequence[Rule]]) -> str:
 
 
 def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
-    """What most names that have a rule have before it, as "model.".
+    """Returns the prefix, such as "model.", after which most names have a rule.
 
-    None where fewer than half of those that begin so have one.
+    Returns None if fewer than half of the names with that prefix have one.
     """
     begun, names, rules = beginnings(names), names[:LOOKED], Rules(table)
     found = {
@@ -303,7 +303,7 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
 
 
 def beginnings(names: Sequence[str]) -> Counter[str]:
-    """How many of the first names begin with "module.", "module.encoder.", ..."""
+    """Counts how many of the first names begin with each prefix, such as "module." and "module.encoder."."""
     return Counter(name[: dot.end()] for name in names[:LOOKED] for dot in islice(re.finditer(r"\.", name), DEPTH))
 
 

@@ -1,4 +1,4 @@
-"""Saves a fine-tuned network in files that PyTorch libraries load, or in jtl's own format."""
+"""Saves a network in files that PyTorch libraries load, or in jtl's own format."""
 
 import json
 import os
@@ -38,10 +38,10 @@ from jtl.weights.mapping.rules import Rule
 FORMATS = {"hf": "transformers", "timm": "timm", "torchvision": "torchvision", "jtl": OWN}
 """The naming scheme of each format."""
 INPUTS = ("preprocessor_config.json", "processor_config.json")
-"""Where `jtl.load` finds the preprocessing beside a config of transformers."""
+"""The files in which `jtl.load` finds the preprocessing next to a config of transformers."""
 WEIGHTS = "model.safetensors"
 MODULES = ("modules.json", "sentence_bert_config.json", PROMPTS)
-"""What makes a folder one of sentence-transformers, beside its tokenizer."""
+"""The files, in addition to its tokenizer's, that make a folder one of sentence-transformers."""
 
 
 def save(
@@ -52,31 +52,31 @@ def save(
     format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
     card: Card | None = None,
 ) -> None:
-    """Writes a network as a folder of `model.safetensors`, `config.json` and what came with the weights.
+    """Writes a network as a folder of `model.safetensors`, `config.json` and the files that came with the weights.
 
-    That is the preprocessing of images and sounds, and the tokenizer's files, where they are known.
+    These are the preprocessing of images and sounds, and the tokenizer's files, if they are known.
 
-    `jtl.load(directory)` reads each format; so do transformers' `from_pretrained`, timm's
-    `create_model("local-dir:...")`, and torchvision's networks by `load_state_dict`.
+    `jtl.load(directory)` reads every format. Transformers' `from_pretrained`, timm's `create_model("local-dir:...")`,
+    and torchvision's networks, by `load_state_dict`, each read their own.
 
     Args:
-      directory: created if it does not exist; an earlier save in it is replaced atomically: a process that is killed
-        leaves the old one or the new one (if the folder itself can be renamed, which a mount point cannot).
-      pretrained: what `jtl.load` gave.
-      variables: the variables after training; None for those that were loaded. If their head is not the one of
-        `jtl.load`, give it too, `pretrained._replace(head=...)`: the features that it reads are a part of the network.
+      directory: created if it does not exist. An earlier save in it is replaced atomically: a killed process leaves
+        either the old or the new one (if the folder itself can be renamed, which a mount point cannot).
+      pretrained: the network, as `jtl.load` returns it.
+      variables: the variables after training; None for the loaded ones. If their head is not the one of `jtl.load`,
+        give the head too, `pretrained._replace(head=...)`, because the features that it reads are part of the network.
       format: the naming scheme: transformers' ("hf"), timm's, torchvision's, or jtl's own paths, which any network has.
-      card: what to write as `README.md`; None leaves what is there.
+      card: the contents of `README.md`; None leaves an existing file as it is.
 
     Raises:
-      ValueError: that library has no such network, no way to leave the head out or to say what it reads, or the
-        labels do not fit it.
-      TypeError: the variables are none, but a whole state.
-      WeightNameError: they are not those of the network or of its head, or a parameter has no name in that format.
-      FileExistsError: the folder holds other weights, which would be read in place of these, or another preprocessing,
-        or it cannot be renamed and another process saved into it at the same time.
-      NotADirectoryError: it is a file.
-      FileNotFoundError: the tokenizer's files are no longer where they were loaded from.
+      ValueError: if the format is unknown; that library has no such network, or cannot leave the head out or express
+        the features that it reads; or the labels do not fit the head.
+      TypeError: if `variables` is not `Variables`, but for example a whole training state.
+      WeightNameError: if the variables do not fit the network or its head, or a parameter has no name in that format.
+      FileExistsError: if the folder holds other weights, which would be read instead of these, or another
+        preprocessing; or it cannot be renamed, and another process saved into it at the same time.
+      NotADirectoryError: if `directory` is a file.
+      FileNotFoundError: if the tokenizer's files are no longer where they were loaded from.
 
     Example:
       >>> import json, tempfile, jax, jtl, numpy as np
@@ -126,16 +126,16 @@ def save(
 
 
 def save_description(folder: Path, pretrained: Pretrained) -> None:
-    """Writes what a run's checkpoints do not hold of a network beside them, so that `jtl.load` of the folder reads all.
+    """Writes a network's description next to a run's checkpoints, so that `jtl.load` of the folder needs nothing else.
 
-    That is the config with the names of the classes, the preprocessing, and the tokenizer's files.
+    The description is the config with the names of the classes, the preprocessing, and the tokenizer's files.
 
     Args:
-      folder: of the checkpoints; a description of the same network that is there already is left.
-      pretrained: the network; of its parameters the shapes alone are looked at.
+      folder: the folder of the checkpoints; an existing description of the same network is left as it is.
+      pretrained: the network; only the shapes of its parameters are used.
 
     Raises:
-      ValueError: the folder holds the description of another network, or the labels do not fit the head.
+      ValueError: if the folder holds the description of another network, or the labels do not fit the head.
     """
     family = FAMILIES[pretrained.config.model_type]
     pretrained = pretrained._replace(config=with_reads(pretrained.config, pretrained.head.reads))
@@ -157,7 +157,7 @@ def save_description(folder: Path, pretrained: Pretrained) -> None:
 
 
 def _no_classes(family: Family) -> str | None:
-    """Transformers' classifier of images, which has the identity in place of a layer of no classes."""
+    """Returns transformers' image classifier, which replaces a layer of zero classes by the identity; else None."""
     kind = family.architecture or ""
     return kind if "ForImageClassification" in kind else None
 
@@ -165,7 +165,7 @@ def _no_classes(family: Family) -> str | None:
 def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dict[str, np.ndarray]:
     tensors = export({**names_dinov2.carried(params, table), "stats": stats}, table)
     if format != "jtl":
-        # PyTorch counts the batches of a normalisation but computes nothing from the count.
+        # PyTorch's batch normalisation counts batches, but the count affects no result.
         names = [name for name in tensors if name.endswith("running_mean")]
         tensors |= {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64) for name in names}
     if format == "torchvision":
@@ -191,12 +191,12 @@ def _texts(
         texts["config.json"] = _of_timm(FORMATS[format], family, pretrained, params, labels)
     else:
         left = {"num_labels", "torch_dtype", "id2label", "label2id"}
-        left |= {"architecture", "model_args"} if format == "hf" else set()  # timm's words
+        left |= {"architecture", "model_args"} if format == "hf" else set()  # timm's entries
         config = {k: v for k, v in pretrained.config.to_dict().items() if k not in left}
         count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
         if format == "hf":
             named = (family.classifier if params["head"] else family.bare)(pretrained.config)
-            config |= {"architectures": [named or family.architecture]}  # of no classes, where there is no head
+            config |= {"architectures": [named or family.architecture]}  # with zero classes if there is no head
             labels = labels or tuple(f"LABEL_{i}" for i in range(count))
         if labels is not None:
             config["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -255,7 +255,7 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], 
     if newest(folder) is not None:
         raise FileExistsError(f"{folder} holds checkpoints, which jtl.load would read; give another folder")
     copies = () if tokenizer is None else tokenizer.files
-    stale = {*FILES, *MODULES} - set(copies) if copies else set()  # of an earlier save, whose tokenizer was another
+    stale = {*FILES, *MODULES} - set(copies) if copies else set()  # of an earlier save with another tokenizer
 
     def fill(place: Path) -> None:
         if tokenizer is not None:
@@ -271,9 +271,9 @@ def _write(folder: Path, tensors: dict[str, np.ndarray], texts: dict[str, str], 
 
 
 def _in_place(folder: Path, fill: Callable[[Path], None], names: Sequence[str], stale: Collection[str]) -> None:
-    """File by file, into a folder that cannot be renamed."""
+    """Saves file by file into a folder that cannot be renamed."""
     folder.mkdir(parents=True, exist_ok=True)
-    # First everything in a folder apart: a full disk leaves an earlier save as it was.
+    # Everything is first written to a temporary folder, so that a full disk leaves an earlier save as it was.
     apart = Path(mkdtemp(prefix=".partial-", dir=folder))
     try:
         fill(apart)
@@ -286,16 +286,16 @@ def _in_place(folder: Path, fill: Callable[[Path], None], names: Sequence[str], 
 
 
 def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:
-    """Removes earlier weights first and adds the new ones last, so that a killed process leaves no mix of two."""
+    """Removes earlier weights first and adds the new ones last, so that a killed process leaves no mix of both."""
     sums = {name: _sum(apart / name) for name in names}
-    with suppress(FileNotFoundError):  # there were none, or another process takes them
+    with suppress(FileNotFoundError):  # there were none, or another process takes them away
         os.replace(folder / WEIGHTS, apart / "earlier.safetensors")
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         os.replace(apart / name, folder / name)
     shutil.rmtree(apart)
-    # Of two processes that put files here in turns, the one that ends last sees those of the other; where both are of
-    # one network, as on the hosts of a pod, there is nothing to say.
+    # If two processes write files here in turns, the one that ends last sees files of the other. If both save the same
+    # network, as on the hosts of a pod, that is no error.
     others = [name for name in names if _sum(folder / name) not in (sums[name], None)]
     if others:
         raise FileExistsError(
@@ -305,7 +305,7 @@ def _move(apart: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def _sum(path: Path) -> int | None:
-    """A checksum of a file; None where it is gone."""
+    """Returns a checksum of a file; None if it is gone."""
     try:
         return checksum(path)[1]
     except FileNotFoundError:

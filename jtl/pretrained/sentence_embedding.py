@@ -1,4 +1,4 @@
-"""Networks of sentence-transformers: a transformer, and the modules that make one embedding of its tokens."""
+"""Loads networks of sentence-transformers: a transformer, and modules that turn its tokens into one embedding."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,21 +24,21 @@ _MODES = {word: _WORDS.get(word, f"pooling_mode_{word}") for word in POOLINGS}
 
 
 def embedder(source: str | Path, **options: Any) -> Pretrained:
-    """A network of sentence-transformers whose `pooled` is the embedding that its modules make of a text.
+    """Loads a network of sentence-transformers whose `pooled` is the embedding that its modules compute for a text.
 
-    The prompt that such a network wants before a text is the tokenizer's: `jtl.preprocess.text.tokenizer`.
+    Every method of jtl therefore sees that embedding; `jtl.load` reads the transformer alone, which has its own
+    `pooled`. If the network expects a prompt before a text, `jtl.preprocess.text.tokenizer` adds it.
 
-    So every method of jtl sees that embedding; `jtl.load` reads the transformer alone, whose `pooled` is its own.
-    What is saved with "hf" is read by sentence-transformers again, and with a head on it "jtl" is the format.
+    Sentence-transformers reads what `jtl.save` writes as "hf"; with a head on the embedding, use the format "jtl".
 
     Args:
       source: a folder with a `modules.json`, or `hf:org/name`.
-      **options: of `jtl.load`, but `arch`.
+      **options: options of `jtl.load`, except `arch`.
 
     Raises:
-      FileNotFoundError: the path does not exist, or no `modules.json`.
-      ValueError: for modules other than a transformer, a pooling and a normalisation, a pooling that is not known, or
-        a network that is none of texts as BERT or Llama.
+      FileNotFoundError: if the path or its `modules.json` does not exist.
+      ValueError: for modules other than a transformer, a pooling and a normalisation, an unknown pooling, or a network
+        that is not one of texts, such as BERT or Llama.
 
     Example:
       >>> from jtl.pretrained.sentence_embedding import embedder
@@ -80,14 +80,14 @@ def embedder(source: str | Path, **options: Any) -> Pretrained:
 
 
 def _pooling(path: Path) -> list[str]:
-    """The ways of a `1_Pooling/config.json`, which is of the first versions' form or of the sixth's."""
+    """Returns the poolings of a `1_Pooling/config.json`, in the form of the first versions or of version 6."""
     config = read_json(path, dict)
     if config is None:
         raise FileNotFoundError(f"{path} does not exist, and modules.json names it")
     given = config.get("pooling_mode")
     if given is None:
         on = [mode for mode, value in config.items() if mode.startswith("pooling_mode_") and value]
-        # The first versions had an order of their own, the sixth takes the list's.
+        # The first versions had a fixed order; version 6 uses the order of the list.
         given = [word for word, mode in _MODES.items() if mode in on] + [m for m in on if m not in _MODES.values()]
     modes = [given] if isinstance(given, str) else given
     if not isinstance(modes, list) or not modes or not all(mode in POOLINGS for mode in modes):

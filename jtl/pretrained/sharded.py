@@ -1,4 +1,4 @@
-"""Loads weights directly onto a mesh: no process holds more of them than its devices do."""
+"""Loads weights directly onto a mesh, so that no process holds more of them than its devices do."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,18 +12,18 @@ from jtl.params import flatten, unflatten
 from jtl.weights.mapping.cast import own
 
 Where = Sharding | Callable[[Variables], Variables]
-"""One place for all, or from the shapes of all to a tree of places."""
+"""One sharding for all variables, or a function from all shapes to a tree of shardings."""
 
 
 def places(where: Where, shapes: Mapping[str, Any]) -> dict[str, Sharding]:
-    """The place of each path.
+    """Returns the sharding of each path.
 
     Args:
-      where: as `jtl.variables_sharding(mesh, rules)`.
+      where: a sharding, or a function such as `jtl.variables_sharding(mesh, rules)`.
       shapes: path -> shape and type.
 
     Raises:
-      ValueError: for paths that get no sharding.
+      ValueError: naming paths that get no sharding.
     """
     if isinstance(where, Sharding):
         return dict.fromkeys(shapes, where)
@@ -38,7 +38,7 @@ def places(where: Where, shapes: Mapping[str, Any]) -> dict[str, Sharding]:
 
 
 def put(array: np.ndarray, dtype: Any, place: Sharding) -> jax.Array:
-    """An array on its devices; each slice is copied once from `array`, which may be a view of a file."""
+    """Puts an array on its devices; each slice is copied once from `array`, which may be a view of a file."""
     copies: dict[str, np.ndarray] = {}
 
     def part(index: Any) -> np.ndarray:

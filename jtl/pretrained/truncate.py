@@ -1,4 +1,4 @@
-"""Truncated networks: only the first stages."""
+"""Truncates networks to their first stages."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,26 +7,26 @@ from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import tables
 from jtl.weights.mapping.rules import Rule, Rules
 
-_TOLD_AGAIN = {"stage_names", "out_features", "out_indices"}  # in transformers' configs, of all stages
+_TOLD_AGAIN = {"stage_names", "out_features", "out_indices"}  # entries of transformers' configs that list all stages
 
 
 def shortened(
     family: Family, config: Config, kind: str, stages: int, names: Iterable[str]
 ) -> tuple[Config, Sequence[Rule], list[str]]:
-    """What is read where only `stage1` to `stageN` are wanted.
+    """Reduces a network to `stage1` to `stageN`.
 
     Args:
-      family: of the network.
-      config: complete.
-      kind: the file's naming.
-      stages: how many.
-      names: of the file.
+      family: the network's family.
+      config: the complete config.
+      kind: the naming scheme of the file.
+      stages: the number of stages, N.
+      names: the tensor names of the file.
 
     Returns:
-      The smaller network's config and name table, and the names that belong to the rest.
+      The smaller network's config and name table, and the tensor names that belong to the rest.
 
     Raises:
-      ValueError: the network has fewer, or is not read in part.
+      ValueError: if the network has fewer stages, or cannot be read in part.
     """
     model = config.model_type
     if not family.depth:
@@ -46,7 +46,7 @@ def shortened(
 
     def rest(name: str) -> bool:
         found = before.first(name)
-        # A counter of the rest has a rule, but no path.
+        # A batch counter of the rest has a rule, but no path.
         return found is not None and (not dropped.isdisjoint(found[1]) or after.first(name) is None)
 
     return short, table, [name for name in names if rest(name)]

@@ -1,4 +1,4 @@
-"""Names of tensors without what wrappers of modules add: `torch.compile`, FSDP, DataParallel."""
+"""Removes from tensor names what module wrappers add: `torch.compile`, FSDP, DataParallel."""
 
 import re
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ _MODULE = re.compile(r"(?:(?<=\.)|^)module\.")
 
 
 def unwrapped(tensors: Tensors, table: Sequence[Rule] = ()) -> Tensors:
-    """The tensors by the names that they had before their modules were wrapped.
+    """Returns the tensors under the names that they had before their modules were wrapped.
 
-    `_orig_mod.` (torch.compile), `_fsdp_wrapped_module.` and `_checkpoint_wrapped_module.` go wherever they stand.
-    `module.` (DataParallel), which may be a module's own name, goes where more names are then in the table.
+    `_orig_mod.` (torch.compile), `_fsdp_wrapped_module.` and `_checkpoint_wrapped_module.` are always removed.
+    `module.` (DataParallel) may be a module's own name, so it is removed only if more names then match the table.
 
     Args:
-      tensors: of a file.
-      table: the rules of the names that are looked for.
+      tensors: the tensors of a file.
+      table: the rules of the expected names.
 
     Raises:
-      WeightNameError: where two tensors would have one name.
+      WeightNameError: if two tensors would get the same name.
     """
     tensors = _without(tensors, _NEVER_OWN)
     if not table or not any(map(_MODULE.search, tensors)):

@@ -1,4 +1,4 @@
-"""Networks made from two towers: each tower alone, and a zero-shot classifier from class names."""
+"""Makes networks from two towers: each tower alone, and a zero-shot classifier from class names."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from jtl.pretrained.load import Pretrained
 
 
 def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
-    """The image tower and the text tower of CLIP or SigLIP, each as a network of its own without a head.
+    """Returns the image tower and the text tower of CLIP or SigLIP, each as a network without a head.
 
     Args:
-      loaded: what `jtl.load` gave for both, or with its `variables` those of training.
+      loaded: the result of `jtl.load` for both towers, possibly with `variables` replaced by trained ones.
 
     Raises:
       ValueError: for a network without two towers.
@@ -39,19 +39,19 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
 
 
 def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str] | None = None) -> Pretrained:
-    """A zero-shot image classifier: the image tower, normalised, and a linear head of text embeddings, `z = s W x + b`.
+    """Makes a zero-shot image classifier: the normalised image tower with a linear head, `z = s W x + b`.
 
-    W are the texts' embeddings, so the logits are those of the two towers, and both the head and the tower can be
-    trained further as any other network.
+    The rows of W are the texts' embeddings, so the logits equal those of the two towers. The head and the tower can be
+    trained further like any other network.
 
     Args:
-      loaded: what `jtl.load` gave for CLIP or SigLIP.
-      texts: {"ids", "mask"}, [classes, tokens], or [classes, templates, tokens] for several texts of each class,
+      loaded: the result of `jtl.load` for CLIP or SigLIP.
+      texts: {"ids", "mask"}, each [classes, tokens], or [classes, templates, tokens] for several texts per class,
         whose embeddings are averaged.
-      labels: the classes' names.
+      labels: the names of the classes.
 
     Raises:
-      ValueError: for a network without two towers, or another number of labels than of classes.
+      ValueError: for a network without two towers, or if the numbers of labels and classes differ.
 
     Example:
       >>> import jtl

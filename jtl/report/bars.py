@@ -1,4 +1,4 @@
-"""A ranking as horizontal bars."""
+"""Draws a ranking as dots with horizontal error bars."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,13 +7,13 @@ from jtl.report.figures import blank, save, short
 
 
 def bars(values: Mapping[str, tuple[float, float]], path: str | Path, *, xlabel: str = "", title: str = "") -> Path:
-    """Draws a dot a name with half the width of its interval, the first name above.
+    """Draws one dot per name with an error bar, the first name at the top.
 
     Args:
-      values: name -> (value, half width); a half width of 0 draws no interval.
-      path: of the PNG.
-      xlabel: below the axis.
-      title: above it.
+      values: name -> (value, half the width of its interval); a half width of 0 draws no bar.
+      path: the PNG file to write.
+      xlabel: the label of the horizontal axis.
+      title: the title above the figure.
 
     Returns:
       The path.

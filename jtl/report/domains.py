@@ -1,4 +1,4 @@
-"""Features of several domains, before and after, as points of a plane."""
+"""Draws features of several domains, such as before and after adaptation, as points in a plane."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +12,15 @@ COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728")
 
 
 def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: int = 500, seed: int = 0) -> Path:
-    """Draws features by their first two principal directions, a panel each, a colour for each domain.
+    """Draws features along their first two principal directions, in one panel per title and one colour per domain.
 
-    The directions are those of all rows of a panel, each domain with the same number of rows.
+    The directions are computed from all rows of a panel, with the same number of rows for each domain.
 
     Args:
       panels: title -> name of the domain -> features [rows, width].
-      path: of the PNG.
-      rows: at most so many of each domain, drawn at random.
-      seed: of the draw.
+      path: the PNG file to write.
+      rows: at most this many rows of each domain, drawn at random.
+      seed: the seed of the draw.
 
     Returns:
       The path.
@@ -54,7 +54,7 @@ def domains(panels: Mapping[str, Mapping[str, Any]], path: str | Path, *, rows: 
 
 
 def plane(named: Mapping[str, Any], rows: int = 500, seed: int = 0) -> dict[str, np.ndarray]:
-    """The coordinates [rows, 2] of each domain along the first two principal directions of all.
+    """Returns the coordinates [rows, 2] of each domain along the first two principal directions of all domains.
 
     Raises:
       ValueError: for a domain without rows or with numbers that are not finite, or widths that differ.

@@ -1,4 +1,4 @@
-"""Figures as PNG files, drawn without a display."""
+"""Draws figures as PNG files, without a display."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,31 +9,30 @@ import numpy as np
 from jtl.paths import local
 
 LEGIBLE = 60
-"""Up to so many classes a confusion matrix has room for numbers."""
+"""Up to this many classes, a confusion matrix has room for numbers."""
 NAMED = 150
-"""Up to so many classes it has room for their names, in small print."""
+"""Up to this many classes, a confusion matrix has room for their names, in small print."""
 LONG = 32
-"""Characters of the longest name that is drawn whole; longer ones leave no room for what they name."""
+"""The most characters of a name that is drawn in full; longer names would leave no room for the figure."""
 
 
 def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: str = "") -> Path:
     """Draws a confusion matrix: rows are the true classes, columns the predicted ones.
 
-    A cell's shade is the square root of its share of its row, so that few mistakes among many examples are seen; its
-    number is the count; more than `LEGIBLE` classes have no numbers, more than `NAMED` no names, for which there is no
-    room.
+    A cell's shade is the square root of its share of its row, so that few mistakes among many examples are visible; its
+    number is the count. Matrices of more than `LEGIBLE` classes have no numbers, and of more than `NAMED` no names.
 
     Args:
-      matrix: [classes, classes] of counts, as `jtl.metrics.confusion_matrix` gives them.
-      classes: their names.
-      path: of the PNG.
-      title: above it.
+      matrix: counts [classes, classes], as `jtl.metrics.confusion_matrix` returns them.
+      classes: the names of the classes.
+      path: the PNG file to write.
+      title: the title above the figure.
 
     Returns:
       The path.
 
     Raises:
-      ValueError: where the matrix is not square, has not as many rows as there are names, or none, or is not finite.
+      ValueError: if the matrix is not square, is empty, is not finite, or its size differs from the number of names.
 
     Example:
       >>> import tempfile, jtl
@@ -63,7 +62,7 @@ def confusion(matrix: Any, classes: Sequence[str], path: str | Path, *, title: s
 
 
 def counted(matrix: Any, classes: Sequence[str]) -> np.ndarray:
-    """A confusion matrix as an array; see `confusion` for what it refuses."""
+    """Checks a confusion matrix and returns it as an array; see `confusion` for the errors."""
     counts = np.asarray(matrix)
     if counts.shape != (len(classes),) * 2 or not len(classes):
         raise ValueError(f"a matrix of shape {counts.shape} for {len(classes)} classes; it must be square, a row each")
@@ -73,7 +72,7 @@ def counted(matrix: Any, classes: Sequence[str]) -> np.ndarray:
 
 
 def short(name: str, most: int = LONG) -> str:
-    """A name as it can be drawn: without its middle where it is long, and with escapes of what is not UTF-8.
+    """Shortens a name for drawing: a long one loses its middle, and what is not UTF-8 is escaped.
 
     Example:
       >>> short("photographs", 7)
@@ -84,7 +83,7 @@ def short(name: str, most: int = LONG) -> str:
 
 
 def shares(matrix: Any) -> np.ndarray:
-    """Each row of a confusion matrix over its sum; a row of zeros stays."""
+    """Divides each row of a confusion matrix by its sum; a row of zeros stays zero."""
     counts = np.asarray(matrix, np.float64)
     return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
@@ -99,26 +98,26 @@ def curves(
     x: Any = None,
     xlabel: str = "step",
 ) -> Path:
-    """Draws learning curves, one line a name; where there are several runs, their mean in a band of one deviation.
+    """Draws learning curves, one line per name; several runs become their mean, in a band of one standard deviation.
 
-    On a logarithmic axis the band ends at the lowest run, so it stays above zero where the runs do.
+    On a logarithmic axis the band ends at the lowest run, so it stays above zero if the runs do.
 
     Args:
       series: name -> values [steps] or [runs, steps].
-      path: of the PNG.
-      title: above it.
-      ylabel: beside it.
-      log: a logarithmic vertical axis.
-      x: the horizontal axis, a number for each value of a series, drawn logarithmically, as learning rates; None for
-        the number of the step.
-      xlabel: below it.
+      path: the PNG file to write.
+      title: the title above the figure.
+      ylabel: the label of the vertical axis.
+      log: whether the vertical axis is logarithmic.
+      x: positions on the horizontal axis, one per value of a series, drawn logarithmically, such as learning rates;
+        None for the number of the step.
+      xlabel: the label of the horizontal axis.
 
     Returns:
       The path.
 
     Raises:
-      ValueError: for no series, one that is neither [steps] nor [runs, steps], of another length than x, or without
-        a number above zero for a logarithmic axis.
+      ValueError: for no series, or a series that is neither [steps] nor [runs, steps], differs from x in length, or has
+        no number above zero on a logarithmic axis.
 
     Example:
       >>> import tempfile, jtl
@@ -159,15 +158,15 @@ def curves(
 
 
 def legend(axes: Any, drawn: Sequence[Any], names: Sequence[str], **options: Any) -> None:
-    """A legend of names as they are: with `$` and without an underscore's meaning, both of which matplotlib reads."""
+    """Adds a legend with names as they are, although matplotlib gives `$` and a leading underscore a meaning."""
     for text in axes.legend(drawn, [short(name) for name in names], **options).get_texts():
         text.set_parse_math(False)
 
 
 def blank(size: tuple[float, float]) -> Any:
-    """A figure of so many inches, width before height.
+    """Returns an empty figure of a size (width, height) in inches.
 
-    Not pyplot's: that picks a display, and keeps every figure alive.
+    It does not use pyplot, which would choose a display, and keep every figure alive.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -178,7 +177,7 @@ def blank(size: tuple[float, float]) -> Any:
 
 
 def save(figure: Any, path: str | Path) -> Path:
-    """Writes a figure as PNG; returns where."""
+    """Writes a figure as PNG and returns its path."""
     path = local(path, "path")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, format="png")

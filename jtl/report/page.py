@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: pictures are within it."""
+"""Builds a report as one self-contained HTML page, with embedded pictures."""
 
 import base64
 import html
@@ -39,16 +39,16 @@ summary { cursor: pointer; } .wide { overflow: auto; max-height: 46rem; }
 AUDIO = {".wav": "audio/wav", ".flac": "audio/flac"}
 NUMBERS = (int, float, np.integer, np.floating)
 SOFTWARE = ("jtl", "jax", "flax", "optax", "numpy")
-"""The libraries whose versions a page tells."""
+"""The libraries whose versions a page lists."""
 HEARD = 1 << 20
-"""Bytes of the largest sound that is put into a page; of larger ones there is the name."""
+"""The most bytes of a sound that is embedded into a page; a larger sound is shown by its name alone."""
 
 
 class Page:
-    """Sections of a page, one after another; all text is escaped.
+    """An HTML page, built section by section; all text is escaped.
 
     Args:
-      title: of the page.
+      title: the title of the page.
 
     Example:
       >>> from jtl.report.page import Page
@@ -63,20 +63,20 @@ class Page:
         self.title, self._parts = title, [f"<h1>{html.escape(title)}</h1>"]
 
     def heading(self, text: str) -> None:
-        """A section begins."""
+        """Begins a section."""
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def say(self, text: str, kind: str = "") -> None:
-        """A paragraph; `kind` is "big" or "note"."""
+        """Adds a paragraph; `kind` is "big", "note" or ""."""
         self._parts.append(f"<p class='{kind}'>{html.escape(text)}</p>")
 
     def code(self, text: str, summary: str = "") -> None:
-        """Lines in columns; with a summary they are unfolded by a click on it."""
+        """Adds preformatted lines; with a summary, they are folded until it is clicked."""
         lines = f"<pre>{html.escape(text)}</pre>"
         self._parts.append(f"<details><summary>{html.escape(summary)}</summary>{lines}</details>" if summary else lines)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table; numbers stand right."""
+        """Adds a table; columns of numbers are right-aligned."""
         numeric = [all(isinstance(row[i], NUMBERS) for row in rows) for i in range(len(columns))]
         kinds = [" class='n'" if n else "" for n in numeric]
         head = "".join(f"<th{k}>{html.escape(str(c))}</th>" for k, c in zip(kinds, columns, strict=True))
@@ -86,21 +86,21 @@ class Page:
         self._parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>")
 
     def environment(self, settings: Mapping[str, Any]) -> None:
-        """A section with a run's settings, the first device, and the versions of Python and of the libraries."""
+        """Adds a section with a run's settings, the first device, and the versions of Python and of the libraries."""
         self.heading("Settings and environment")
         self.table(("setting", "value"), [(name, str(value)) for name, value in settings.items()])
         rows = [("Python", platform.python_version()), ("device", jax.devices()[0].device_kind)]
         self.table(("software", "version"), [*rows, *((name, version(name)) for name in SOFTWARE)])
 
     def matrix(self, counts: Any, classes: Sequence[str]) -> None:
-        """A confusion matrix: a row for each true class, a column for each predicted one.
+        """Adds a confusion matrix: one row per true class, one column per predicted class.
 
-        A cell's shade is the square root of its share of the row, so that a single mistake among many examples is seen.
-        Names stay in view where the matrix is larger than the page.
+        A cell's shade is the square root of its share of the row, so that one mistake among many examples is visible.
+        Names stay in view if the matrix is larger than the page.
 
         Args:
           counts: [classes, classes].
-          classes: their names.
+          classes: the names of the classes.
 
         Raises:
           ValueError: as `jtl.report.confusion` does.
@@ -123,14 +123,14 @@ class Page:
         self._parts.append(f"<div class='wide'>{table}</div>")
 
     def figure(self, draw: Callable[[Path], Any], told: str) -> None:
-        """A picture that `draw(path)` writes as PNG; `told` says what it shows to those who cannot see it."""
+        """Adds a picture that `draw(path)` writes as PNG; `told` is its alternative text."""
         with tempfile.TemporaryDirectory() as folder:
             draw(Path(folder) / "figure.png")
             content = (Path(folder) / "figure.png").read_bytes()
         self._parts.append(f"<img alt='{html.escape(told, quote=True)}' src='{_inline(content, 'png')}'>")
 
     def cards(self, items: Sequence[tuple[Any, str, bool]]) -> None:
-        """Examples with what is said of each: (an image's or a sound's file, or a text; words; whether it is right)."""
+        """Adds examples, each (the file of an image or a sound, or a text; a caption; whether it is right)."""
         cards = []
         for item, words, right in items:
             said = f"<span class='{'' if right else 'wrong'}'>{html.escape(words)}</span>"
@@ -144,14 +144,14 @@ class Page:
         self._parts.append(f"<div class='cards'>{''.join(cards)}</div>")
 
     def text(self) -> str:
-        """The whole page."""
+        """Returns the HTML of the whole page."""
         head = f"<meta charset='utf-8'><title>{html.escape(self.title)}</title><style>{STYLE}</style>"
         return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(self._parts)}</body></html>"
 
     def write(self, path: Path) -> Path:
-        """Writes the page; returns where."""
+        """Writes the page and returns its path."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.text(), encoding="utf-8", errors="backslashreplace")  # of names that are not UTF-8
+        path.write_text(self.text(), encoding="utf-8", errors="backslashreplace")  # for names that are not UTF-8
         return path
 
 
@@ -163,14 +163,14 @@ def _cell(count: int, depth: float, told: str) -> str:
 
 
 def _player(file: Path, kind: str) -> str:
-    """An element that plays a sound; nothing for one that is too large to be in the page."""
+    """Returns an element that plays a sound; "" if the sound is too large to embed."""
     if file.stat().st_size > HEARD:
         return ""
     return f"<audio controls src='data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}'></audio>"
 
 
 def thumbnail(file: Path, side: int = 160) -> str:
-    """A small JPEG of an image as a `data:` address."""
+    """Returns a small JPEG of an image as a `data:` URL."""
     import io
 
     from PIL import Image

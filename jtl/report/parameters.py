@@ -1,4 +1,4 @@
-"""A model's parameters as a table: shapes, which are trained, and their learning rates."""
+"""Describes a model's parameters in a table: shapes, whether they are trained, and learning rates."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ def describe(
     stats: Stats | None = None,
     frozen_stats: bool = False,
 ) -> str:
-    """Prints as a table: path, shape, count, whether it learns, its rate; statistics below, totals last.
+    """Returns a table of path, shape, count, trainability and learning rate; then statistics, and totals last.
 
     Args:
-      params: nested dict, arrays or shapes.
-      trainable: `select(...)`.
-      learning_rate: one rate for all that learns, or a table `(regex, rate)` over the trainable paths.
-      stats: running statistics, listed with whether they are frozen.
-      frozen_stats: what was given to the objective.
+      params: a nested dict of arrays or shapes.
+      trainable: the mask of trainable parameters, `select(...)`.
+      learning_rate: one rate for all trainable parameters, or a table `(regex, rate)` over their paths.
+      stats: running statistics, which are listed too.
+      frozen_stats: whether the statistics are frozen, as given to the objective.
 
     Returns:
       Lines of text.
@@ -68,5 +68,5 @@ def _count(shape: Sequence[int]) -> int:
 
 
 def _counted(path: str) -> list[tuple[int, str]]:
-    """A key that sorts `block2` before `block10`, and all else as texts are."""
+    """Returns a key that sorts `block2` before `block10`, and everything else alphabetically."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path)]

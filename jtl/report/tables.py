@@ -1,4 +1,4 @@
-"""Tables: the same rows as Markdown, as plain text, and as a rich table on a terminal."""
+"""Formats tables as Markdown, as plain text, or as a rich table on a terminal."""
 
 import sys
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from jtl.weights.mapping.coverage import table as aligned
 
 
 class Spread(NamedTuple):
-    """The mean of several runs and their sample standard deviation (0 for one run)."""
+    """The mean of several runs and their sample standard deviation (0 for a single run)."""
 
     mean: float
     std: float
 
     def percent(self) -> str:
-        """As `93.1 ± 0.8`, in percent."""
+        """Formats both in percent, such as `93.1 ± 0.8`."""
         return f"{100 * self.mean:.1f} ± {100 * self.std:.1f}"
 
 
@@ -29,10 +29,10 @@ class Table(NamedTuple):
 
 
 def spread(values: Any) -> Spread:
-    """`mean = Σ v / n`, `std = sqrt(Σ (v − mean)² / (n − 1))`.
+    """Computes `mean = Σ v / n` and `std = sqrt(Σ (v − mean)² / (n − 1))`.
 
     Raises:
-      ValueError: for no values, or one that is not finite.
+      ValueError: for no values, or a value that is not finite.
 
     Example:
       >>> import jtl
@@ -46,7 +46,7 @@ def spread(values: Any) -> Spread:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, its bars escaped, its columns aligned for those who read the source.
+    """Formats a table in Markdown, with `|` in cells escaped, and columns aligned for readers of the source.
 
     Example:
       >>> import jtl
@@ -64,13 +64,13 @@ def markdown(table: Table) -> str:
 
 
 def plain(table: Table) -> str:
-    """The table in aligned columns, for logs and pipes."""
+    """Formats a table in aligned columns, for logs and pipes."""
     _check(table)
     return f"{table.title}\n{aligned(_lines(table))}"
 
 
 def show(table: Table, file: Any = None) -> None:
-    """Prints the table: with rich on a terminal, in plain lines elsewhere.
+    """Prints a table, with rich on a terminal, and in plain lines elsewhere.
 
     Example:
       >>> import jtl
@@ -89,7 +89,7 @@ def show(table: Table, file: Any = None) -> None:
     from rich.text import Text
 
     _check(table)
-    # As text: rich would take a name as [PAD] for a style, and leave it out.
+    # As `Text`, because rich would take a name such as [PAD] for a style and drop it.
     drawn = Rich(title=Text(table.title), title_justify="left")
     for name in table.columns:
         drawn.add_column(Text(name))
@@ -105,5 +105,5 @@ def _check(table: Table) -> None:
 
 
 def _lines(table: Table) -> list[list[str]]:
-    """The names of the columns and the rows, a line each whatever their cells hold."""
+    """Returns the names of the columns and the rows, with line breaks within cells removed."""
     return [[" ".join(cell.splitlines()) for cell in row] for row in (table.columns, *table.rows)]

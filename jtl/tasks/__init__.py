@@ -1,4 +1,4 @@
-"""Tasks: for each a head, a loss, metrics and the decoding of predictions, as one `Task`."""
+"""Tasks, each with a head, a loss, metrics and the decoding of predictions, as one `Task`."""
 
 from jtl.tasks.causal_lm import causal_lm
 from jtl.tasks.classification import classification

@@ -12,7 +12,7 @@ from jtl.reads import whole
 from jtl.tasks.task import Task
 
 IGNORE = -100
-"""The label of positions after which no token is to be predicted: padding, the last token, a prompt."""
+"""The label of positions after which no token is predicted: padding, the last token, a prompt."""
 
 
 def causal_lm(
@@ -21,19 +21,19 @@ def causal_lm(
     bias: bool = False,
     reads: Reads | None = None,
 ) -> Task:
-    """`−log p(x_{t+1} | x_1 … x_t)` at every position that has a next token, averaged over these positions.
+    """Makes a language-modelling task: `−log p(x_{t+1} | x_1 … x_t)`, averaged over positions with a next token.
 
-    Labels come from `jtl.preprocess.next_tokens.next_tokens`: that of a position is the token that follows it.
+    Labels come from `jtl.preprocess.next_tokens.next_tokens`: the label of a position is the token that follows it.
 
     Args:
-      vocabulary: how many ids there are; None for a backbone that computes its own `logits`, as one whose output
-        weights are those of its embeddings.
-      bias: whether the head has one.
-      reads: what the head reads; None for `last`, or where there is no vocabulary for `logits`, at every token.
+      vocabulary: the number of token ids; None for a backbone that computes its own `logits`, for example because its
+        output weights are tied to its embeddings.
+      bias: whether the head has a bias.
+      reads: the features that the head reads; None for `last` at every token, or without a vocabulary, `logits`.
 
     Returns:
       A task with labels y [batch, tokens], and metrics "accuracy" and "perplexity", `exp` of the mean loss.
-      `decode(output, mask)` gives the likeliest next id after each row's last token, [rows].
+      `decode(output, mask)` returns the most probable next id after each row's last token, [rows].
 
     Example:
       >>> import numpy as np, jtl

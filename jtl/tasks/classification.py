@@ -1,4 +1,4 @@
-"""One class for each example."""
+"""Classification: one class per example."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,21 +15,21 @@ from jtl.tasks.task import Task
 def classification(
     classes: int | np.integer | Sequence[str], *, smoothing: float = 0.0, dropout: float = 0.0, reads: Reads = "pooled"
 ) -> Task:
-    """Softmax cross-entropy of a linear head: `−log p_y`, `p = softmax(W x + b)`.
+    """Makes a classification task: softmax cross-entropy of a linear head, `−log p_y`, `p = softmax(W x + b)`.
 
     Args:
-      classes: their names, by which a network with this head matches the labels of data, or how many.
-      smoothing: share of the target spread over all classes in training and evaluation alike.
-      dropout: of the features, in training.
-      reads: what the head reads.
+      classes: the names of the classes, by which a network with this head matches the labels of data; or their number.
+      smoothing: the share of the target that is spread over all classes, both in training and evaluation.
+      dropout: the dropout rate of the features in training.
+      reads: the features that the head reads.
 
     Returns:
-      A task with labels y [batch] of integers and metric "accuracy". `decode(output)` gives the names, a list, or of
-      classes without names their numbers [rows].
+      A task with integer labels y [batch] and metric "accuracy". `decode(output)` returns a list of names, or class
+      numbers [rows] if the classes have no names.
 
     Raises:
-      ValueError: for no classes, or a name that is there twice.
-      TypeError: for one string in place of names.
+      ValueError: for no classes, or a duplicate name.
+      TypeError: for a single string instead of names.
 
     Example:
       >>> import numpy as np, jtl

@@ -1,4 +1,4 @@
-"""Speech to characters by connectionist temporal classification."""
+"""Speech recognition by characters, with connectionist temporal classification."""
 
 from typing import Any
 
@@ -20,19 +20,21 @@ def ctc(
     dropout: float = 0.0,
     reads: Reads = whole("last", masked=True),
 ) -> Task:
-    """`−log p(y | x)`, the probability of all ways to spread the characters over the frames, blanks between them.
+    """Makes a CTC task: the loss is `−log p(y | x)`, where p sums over all alignments of characters with frames.
 
-    Number 0 is the blank, and pads the labels too: `alphabet.ids(texts)` gives such labels.
+    Number 0 is the blank, which may occur between characters, and also pads the labels: `alphabet.ids(texts)` returns
+    such labels.
 
     Args:
-      alphabet: `jtl.preprocess.characters.Alphabet("abc ")`.
-      dropout: of the features, in training.
-      reads: frames as `Masked`: the sounds need a mask.
+      alphabet: the characters, such as `jtl.preprocess.characters.Alphabet("abc ")`.
+      dropout: the dropout rate of the features in training.
+      reads: the features that the head reads, frames as `Masked`: the sounds need a mask.
 
     Returns:
-      A task with labels y [batch, characters]; its loss is in nats a sound. The metric "cer" is the edit distance of
-      the best path to the label, over the label's characters; "too_long" is the share of sounds whose label does not
-      fit in their frames, from which nothing is learned. `decode(output)` gives the text of the best path.
+      A task with labels y [batch, characters]; its loss is in nats per sound. The metric "cer" is the edit distance
+      between the best path and the label, divided by the label's characters; "too_long" is the share of sounds whose
+      label does not fit in their frames, from which nothing is learned. `decode(output)` returns the texts of the best
+      paths.
 
     Example:
       >>> import numpy as np, jtl
@@ -57,17 +59,17 @@ def ctc(
 
 
 def ctc_loss(output: Masked, y: Any) -> Array:
-    """CTC's loss of each row, `−log p(y | x)`, in nats, in float32 (float64 where the logits are).
+    """Computes the CTC loss of each row, `−log p(y | x)`, in nats, in float32 (float64 if the logits are).
 
-    A label that does not fit in its frames, one for each character and one between two that are equal, has no path:
-    its loss is 0 and has no gradient, as with torch's `zero_infinity=True`.
+    A label needs one frame per character, and one between two equal characters. If it does not fit in its frames, it
+    has no path: its loss is 0 and has no gradient, as with torch's `zero_infinity=True`.
 
     Args:
-      output: logits [batch, frames, 1 + characters] and which frames are of the sound.
-      y: integers [batch, characters], 0 for padding after them.
+      output: logits [batch, frames, 1 + characters], and the mask of the frames that belong to the sound.
+      y: integers [batch, characters], 0 for padding at the end.
 
     Returns:
-      [batch]; NaN where a label lies outside the alphabet, or has a 0 before its end.
+      [batch]; NaN for a label that has a number outside the alphabet, or a 0 before its end.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -86,7 +88,7 @@ def ctc_loss(output: Masked, y: Any) -> Array:
 
 
 def _too_long(output: Masked, y: Any) -> Array:
-    """1 for each row whose label does not fit in its frames, else 0."""
+    """Returns 1 for each row whose label does not fit in its frames, else 0."""
     y = jnp.asarray(y)
     least = (y != 0).sum(-1) + ((y[:, 1:] == y[:, :-1]) & (y[:, 1:] != 0)).sum(-1)
     return (least > (jnp.asarray(output.mask) > 0).sum(-1)).astype(jnp.float32)
@@ -95,11 +97,11 @@ def _too_long(output: Masked, y: Any) -> Array:
 def best_path(
     logits: Float[Array, "batch frames characters"], mask: Bool[Array, "batch frames"]
 ) -> Integer[Array, "batch frames"]:
-    """The likeliest character of every frame, `argmax_c z_tc`, repeats collapsed and blanks dropped, 0 after the last.
+    """Returns the most probable character of every frame, `argmax_c z_tc`, without repeats and blanks, padded with 0.
 
     Args:
       logits: [batch, frames, 1 + characters].
-      mask: which frames are of the sound.
+      mask: which frames belong to the sound.
 
     Example:
       >>> import jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Boxes of objects in an image, by one dense stage without anchors."""
+"""Detection of objects in an image as boxes, by one dense stage without anchors."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ from jtl.reads import whole
 from jtl.tasks import boxes as geometry
 from jtl.tasks.task import Task
 
-_PRIOR = 0.01  # of an object at a cell before training, so that the many empty cells do not drown the few others
+_PRIOR = 0.01  # initial probability of an object at a cell; a larger one would let the many empty cells dominate
 
 
 def detection(
@@ -29,26 +29,28 @@ def detection(
     overlap: float = 0.5,
     reads: Reads = whole("last"),
 ) -> Task:
-    """Every cell of a map gives a probability of each class, and a box: the offset of its centre and its sides.
+    """Makes a detection task: every cell of a map predicts the probability of each class, and a box.
 
-    `L = Σ_cells focal(p, class) / n + Σ_objects (1 − GIoU(box, target)) / n` of each image, where n cells are to detect
-    an object: those in its box and near its centre, and the one that holds the centre. The smallest of several objects
-    counts.
+    A box is predicted by the offset of its centre and its sides. The loss of an image is
+    `L = Σ_cells focal(p, class) / n + Σ_objects (1 − GIoU(box, target)) / n`, where n is the number of cells that must
+    detect an object: cells in its box and near its centre, and the cell that holds the centre. If a cell has several
+    objects, the smallest counts.
 
     Args:
-      classes: how many.
-      stride: pixels a cell of the finest map that the head reads.
+      classes: the number of classes.
+      stride: pixels per cell of the finest map that the head reads.
       width: channels of the decoder.
-      score: the least probability of a box that is decoded, where `decode` is not told another.
-      overlap: the largest intersection over union of two decoded boxes of a class.
-      reads: one map or several, as `whole("stage3", "stage4")`.
+      score: the least probability of a decoded box, unless `decode` is given another.
+      overlap: the largest intersection over union of two decoded boxes of the same class.
+      reads: one map or several, such as `whole("stage3", "stage4")`.
 
     Returns:
       A task with labels {"boxes": [batch, boxes, 4] in pixels x0, y0, x1, y1, "classes": int [batch, boxes]}; images
-      with fewer boxes are padded by class -1 (`jtl.data.arrays(..., ignore=-1)`), or boxes without area. Its terms are
-      "class" and "box", NaN for an image with a class that is none. `decode(output)` gives `jtl.metrics.Boxes` of each
-      image, `jtl.tasks.true_boxes(y)` the true ones, and `jtl.metrics.mean_average_precision` compares them: give it
-      `decode(output, score=0.01)`, because a precision-recall curve ends at the least score.
+      with fewer boxes are padded with class -1 (`jtl.data.arrays(..., ignore=-1)`), or with boxes without area. Its
+      loss terms are "class" and "box", NaN for an image with an unknown class. `decode(output)` returns the
+      `jtl.metrics.Boxes` of each image, `jtl.tasks.true_boxes(y)` the true ones, and
+      `jtl.metrics.mean_average_precision` compares both: give it `decode(output, score=0.01)`, because a
+      precision-recall curve ends at the least score.
 
     Raises:
       ValueError: for numbers out of range.
@@ -82,15 +84,16 @@ def detection(
 
 
 def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
-    """The terms "class", `Σ_cells focal / n`, and "box", `Σ_objects (1 − GIoU) / n`, of each image; see `detection`.
+    """Computes the loss terms of each image, "class", `Σ_cells focal / n`, and "box", `Σ_objects (1 − GIoU) / n`.
 
     Args:
       output: {"classes": logits [batch, h, w, classes], "boxes": [batch, h, w, 4]}.
-      y: {"boxes": [batch, boxes, 4], "classes": int [batch, boxes]}.
-      stride: pixels a cell.
+      y: {"boxes": [batch, boxes, 4], "classes": int [batch, boxes]}; see `detection`.
+      stride: pixels per cell.
 
     Returns:
-      NaN for an image with a class beyond the last one, or a NaN in a box that is no padding.
+      {"class": [batch], "box": [batch]}; NaN for an image with a class beyond the last one, or a NaN in a box that is
+      not padding.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -116,7 +119,7 @@ def detection_loss(output: Any, y: Any, stride: int) -> dict[str, Array]:
 
 
 def boxes_of(output: Any, stride: int, score: float, overlap: float) -> list[Boxes]:
-    """The boxes of each image that are likely enough, without those that overlap a likelier one of their class."""
+    """Returns the boxes of each image of at least probability `score`, after non-maximum suppression."""
     logits, raw, cells = _cells(output, stride)
     placed = np.asarray(geometry.placed(raw, cells, stride))
     found = []
@@ -130,7 +133,7 @@ def boxes_of(output: Any, stride: int, score: float, overlap: float) -> list[Box
 
 
 def true_boxes(y: Any) -> list[Boxes]:
-    """The labels of a data set, as `jtl.collect` gives them, without their padding.
+    """Returns the labels of a data set, as `jtl.collect` returns them, as boxes without padding.
 
     Example:
       >>> import numpy as np, jtl
@@ -151,7 +154,7 @@ def _check(score: float, overlap: float) -> None:
 
 
 def _cells(output: Any, stride: int) -> tuple[Array, Array, np.ndarray]:
-    """Logits [batch, cells, classes], raw boxes [batch, cells, 4], and the cells' centres."""
+    """Returns logits [batch, cells, classes], raw boxes [batch, cells, 4], and the cells' centres."""
     logits, raw = jnp.asarray(output["classes"]), jnp.asarray(output["boxes"])
     batch, height, width, classes = logits.shape
     cells = geometry.centres(height, width, stride)
@@ -168,7 +171,7 @@ class _Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        del train  # nothing in it differs
+        del train  # training and evaluation do not differ
         x = FusedMaps(self.width, name="fused")(x)
         rare = nn.initializers.constant(-math.log((1 - _PRIOR) / _PRIOR))
         small = nn.initializers.normal(0.01)

@@ -1,4 +1,4 @@
-"""Any number of labels for each example."""
+"""Multi-label classification: any number of labels per example."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from jtl.metrics.elements import spread
 from jtl.tasks.task import Task
 
 IGNORE = -1
-"""The label that is not known."""
+"""The value of an unknown label."""
 
 
 def multi_label(
@@ -27,24 +27,25 @@ def multi_label(
     dropout: float = 0.0,
     reads: Reads = "pooled",
 ) -> Task:
-    """Sigmoid cross-entropy of a linear head for labels that do not exclude each other, averaged over known labels.
+    """Makes a multi-label task: sigmoid cross-entropy of a linear head, averaged over known labels.
 
     Args:
-      labels: their names, by which a network with this head matches the columns of data, or how many.
-      threshold: the probability in (0, 1) from which on a label is predicted; a number, or one for each label.
-      positive_weights: of each label's positives in the loss, as of `jtl.losses.binary_cross_entropy`.
-      dropout: of the features, in training.
-      reads: what the head reads.
+      labels: the names of the labels, by which a network with this head matches the columns of data; or their number.
+      threshold: the least probability, in (0, 1), at which a label is predicted; one number, or one per label.
+      positive_weights: the weight of each label's positives in the loss, as in `jtl.losses.binary_cross_entropy`.
+      dropout: the dropout rate of the features in training.
+      reads: the features that the head reads.
 
     Returns:
-      A task with labels y [batch, labels] of 0 and 1, and -1 for what is not known (`jtl.data.arrays(..., ignore=-1)`).
+      A task with labels y [batch, labels] of 0 and 1, and -1 for unknown ones (`jtl.data.arrays(..., ignore=-1)`).
       Metric "f1" has "each", the F1 of each label, and "macro", the mean over the labels that are true or predicted
-      somewhere. `decode(output)` gives lists of names, or of labels without names bool [rows, labels]. The mean average
-      precision of all rows is `jtl.metrics.average_precision(output, y)`.
+      somewhere. `decode(output)` returns lists of names, or bool [rows, labels] if the labels have no names. The mean
+      average precision of all rows is `jtl.metrics.average_precision(output, y)`.
 
     Raises:
-      ValueError: for no labels, a name that is there twice, or a threshold out of range or not one for each label.
-      TypeError: for one string in place of names.
+      ValueError: for no labels, a duplicate name, or a threshold that is out of range or of another number than one or
+        one per label.
+      TypeError: for a single string instead of names.
 
     Example:
       >>> import numpy as np, jtl

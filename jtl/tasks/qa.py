@@ -12,7 +12,7 @@ from jtl.preprocess.answer_windows import Windows
 from jtl.reads import whole
 from jtl.tasks.task import Task
 
-_RULED_OUT = -1e9  # finite: a row without any allowed token, as padding, has a gradient of 0 and not NaN
+_RULED_OUT = -1e9  # finite, so that a row without any allowed token, such as padding, has gradient 0 instead of NaN
 
 
 def qa(
@@ -22,24 +22,25 @@ def qa(
     dropout: float = 0.0,
     reads: Reads = whole("last"),
 ) -> Task:
-    """Two softmaxes over the tokens of a text, `p(start)` and `p(end)`; the loss is `(−log p(start) − log p(end)) / 2`.
+    """Makes an extractive question-answering task, with softmaxes p(start) and p(end) over the tokens of a text.
 
-    Tokens that cannot bound an answer (of the question, special ones, padding) are ruled out. `[CLS]` stays: it stands
-    for "no answer in this window". Inputs and labels come from `jtl.preprocess.answer_windows.answer_windows`.
+    The loss is `(−log p(start) − log p(end)) / 2`. Tokens that cannot bound an answer (of the question, special ones,
+    padding) are ruled out. `[CLS]` stays: it stands for "no answer in this window". Inputs and labels come from
+    `jtl.preprocess.answer_windows.answer_windows`.
 
     Args:
-      longest: tokens of the longest answer that is decoded.
-      unanswerable: decode "" where "no answer" scores above every span in every window of the question.
-      dropout: of the features, in training.
-      reads: tokens [batch, tokens, dim].
+      longest: the most tokens of a decoded answer.
+      unanswerable: whether to decode "" if "no answer" scores above every span in every window of the question.
+      dropout: the dropout rate of the features in training.
+      reads: the features that the head reads, [batch, tokens, dim].
 
     Returns:
       A task with labels {"start": [batch], "end": [batch], "allowed": bool [batch, tokens]} and metric "exact", the
-      share of windows whose start and end are both the likeliest. `decode(output, windows)` gives the text of each
-      question's best answer, over all its windows, whose exact match and F1 are `jtl.metrics.squad`.
+      share of windows whose most probable start and end are both right. `decode(output, windows)` returns the text of
+      each question's best answer over all its windows; `jtl.metrics.squad` computes their exact match and F1.
 
     Raises:
-      ValueError: for a longest answer without tokens.
+      ValueError: if `longest` is below 1.
 
     Example:
       >>> import numpy as np, jtl
@@ -61,7 +62,7 @@ def qa(
 
 
 def span_loss(output: Array, y: Any) -> Array:
-    """`(−log p(start) − log p(end)) / 2` of each row, over the allowed tokens.
+    """Computes `(−log p(start) − log p(end)) / 2` of each row, over the allowed tokens.
 
     Args:
       output: logits [batch, tokens, 2] of start and end.
@@ -78,29 +79,29 @@ def span_loss(output: Array, y: Any) -> Array:
 
 
 def exact(output: Array, y: Any) -> Array:
-    """1 where the likeliest start and the likeliest end are both right; NaN where a logit of an allowed token is."""
+    """Returns 1 if the most probable start and end are both right, else 0; NaN if an allowed token's logit is NaN."""
     start, end = _ruled(output, y)
     right = (start.argmax(-1) == y["start"]) & (end.argmax(-1) == y["end"])
-    nan = (jnp.isnan(start) | jnp.isnan(end)).any(-1)  # of such logits the argmax is 0, which stands for "no answer"
+    nan = (jnp.isnan(start) | jnp.isnan(end)).any(-1)  # their argmax would be 0, which stands for "no answer"
     return jnp.where(nan, jnp.nan, right.astype(jnp.float32))
 
 
 def _ruled(output: Array, y: Any) -> tuple[Array, Array]:
-    output = output.astype(jnp.promote_types(output.dtype, jnp.float32))  # of float16 it would be −∞
+    output = output.astype(jnp.promote_types(output.dtype, jnp.float32))  # in float16, `_RULED_OUT` would be −∞
     logits = jnp.where(jnp.asarray(y["allowed"])[:, :, None], output, _RULED_OUT)
     return logits[..., 0], logits[..., 1]
 
 
 def best_span(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[int, int, float]:
-    """The span `argmax_{s ≤ e < s + longest} z_s + z'_e` of the highest sum of logits, start and end included.
+    """Returns the span with the highest sum of logits, `argmax_{s ≤ e < s + longest} z_s + z'_e`, ends included.
 
     Args:
-      logits: [tokens, 2] of start and end.
-      context: bool [tokens], which may bound the span.
-      longest: its largest number of tokens.
+      logits: [tokens, 2], of start and end.
+      context: bool [tokens], the tokens that may bound the span.
+      longest: the most tokens of the span.
 
     Returns:
-      The first and the last token, and the score; (0, 0, −inf) where no token may.
+      The first and the last token, and the score; (0, 0, −inf) if no token may bound the span.
 
     Example:
       >>> import numpy as np, jtl
@@ -117,7 +118,7 @@ def best_span(logits: np.ndarray, context: np.ndarray, longest: int) -> tuple[in
 
 
 def answers(output: np.ndarray, windows: Windows, longest: int, unanswerable: bool) -> list[str]:
-    """The best answer of every question, over its windows; "" where it has none that is allowed."""
+    """Returns every question's best answer over its windows; "" if no span is allowed, or "no answer" is better."""
     best: list[tuple[float, str]] = [(-np.inf, "")] * len(windows.contexts)
     nothing = np.full(len(windows.contexts), np.inf)
     for logits, context, offsets, question, cls in zip(

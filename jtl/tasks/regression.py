@@ -1,4 +1,4 @@
-"""Numbers for each example."""
+"""Regression: one or more numbers per example."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,25 +25,25 @@ def regression(
     dropout: float = 0.0,
     reads: Reads = "pooled",
 ) -> Task:
-    """A linear head for targets in any units: it learns `(y − centre) / scale`.
+    """Makes a regression task for targets in any units: a linear head learns `(y − centre) / scale`.
 
     Args:
-      outputs: how many numbers an example has.
+      outputs: how many numbers each example has.
       loss: `losses.mse`, `losses.huber`, or any `loss(prediction, target) -> values`, in scaled units; with
         `elementwise=True` some numbers of an example may be left out by `weights` or `ignore`.
-      centre: of the targets, as the mean of those in the training data; a number, or one for each output.
-      scale: of the targets, as their standard deviation, above 0; likewise.
-      dropout: of the features, in training.
-      reads: what the head reads.
+      centre: the centre of the targets, such as their mean in the training data; one number, or one per output.
+      scale: the scale of the targets, such as their standard deviation, above 0; one number, or one per output.
+      dropout: the dropout rate of the features in training.
+      reads: the features that the head reads.
 
     Returns:
-      A task with targets y [batch, outputs], or [batch] of one, and metrics "rmse" and "mae", in the units of y, over
-      all outputs, and "r2", the mean over outputs of `jtl.metrics.r2`. `decode(output)` gives predictions in these
-      units, of the shape of y. Other metrics see the output in scaled units.
+      A task with targets y [batch, outputs], or [batch] for one output; with metrics "rmse" and "mae" over all outputs,
+      in the units of y, and "r2", the mean of `jtl.metrics.r2` over outputs. `decode(output)` returns predictions in
+      the units of y, [rows, outputs], or [rows] for one output. Other metrics see the output in scaled units.
 
     Raises:
-      ValueError: for a centre or scale that is not finite or not one for each output, or a scale that is not above 0;
-        while tracing, for targets of another shape.
+      ValueError: for a centre or scale that is not finite, or of another number than one or one per output; for a scale
+        that is not above 0; while tracing, for targets of another shape.
 
     Example:
       >>> import numpy as np, jtl

@@ -1,4 +1,4 @@
-"""A class for each pixel."""
+"""Semantic segmentation: one class per pixel."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from jtl.reads import whole
 from jtl.tasks.task import Task
 
 IGNORE = 255
-"""The label of pixels that do not count, as borders of objects."""
+"""The label of pixels that do not count, such as borders of objects."""
 
 
 def segmentation(
@@ -23,22 +23,22 @@ def segmentation(
     width: int = 64,
     reads: Reads = whole("last"),
 ) -> Task:
-    """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every pixel i whose label is not 255.
+    """Makes a segmentation task: softmax cross-entropy, `−mean_i log p_i(y_i)`, over pixels i whose label is not 255.
 
-    The head gives logits at the resolution of the finest map that it reads. Loss and metric resize them bilinearly to
-    the label's size.
+    The head outputs logits at the resolution of the finest map that it reads. Loss and metrics resize them bilinearly
+    to the label's size.
 
     Args:
-      classes: how many, at most 255.
+      classes: the number of classes, at most 255.
       width: channels of the decoder.
-      reads: one map or several, as `whole("stage2", "stage4")`.
+      reads: one map or several, such as `whole("stage2", "stage4")`.
 
     Returns:
-      A task with labels y [batch, height, width] of integers, and metrics "accuracy" of pixels and "iou", the mean
-      over classes of intersection over union. `decode(output, size)` gives classes [rows, height, width].
+      A task with integer labels y [batch, height, width], and metrics "accuracy" of pixels and "iou", the mean
+      intersection over union of the classes. `decode(output, size)` returns classes [rows, height, width].
 
     Raises:
-      ValueError: for more classes than there are labels.
+      ValueError: for more than 255 classes.
 
     Example:
       >>> import numpy as np, jtl

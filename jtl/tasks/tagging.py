@@ -1,4 +1,4 @@
-"""A tag for each word of a sentence: named entities, parts of speech."""
+"""Tagging of each word of a sentence: named entities, parts of speech."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,27 +21,26 @@ def tagging(
     dropout: float = 0.0,
     reads: Reads = whole("last"),
 ) -> Task:
-    """Softmax cross-entropy, `−mean_i log p_i(y_i)`, over every token i that has a tag.
+    """Makes a tagging task: softmax cross-entropy, `−mean_i log p_i(y_i)`, over every token i that has a tag.
 
     Inputs and labels come from `jtl.preprocess.words.words` and `word_labels`: the first token of a word has the word's
     tag, and the others have -100.
 
     Args:
-      tags: their names, as "O", "B-person", "I-person"; the label of a token is the place of its tag. A network with
-        this head matches the labels of data by them.
-      dropout: of the features, in training.
-      reads: tokens [batch, tokens, dim].
+      tags: the names of the tags, such as "O", "B-person", "I-person"; a token's label is the index of its tag. By
+        these names a network with this head matches the labels of data.
+      dropout: the dropout rate of the features in training.
+      reads: the features that the head reads, [batch, tokens, dim].
 
     Returns:
-      A task with labels y [batch, tokens], metrics "accuracy" of tags and, where the tags mark entities (B-, I-),
-      "entity" with `precision`, `recall` and `f1` of whole entities. `decode(output, words)` gives for each row the
-      tags of its words, where `words` [rows, tokens] holds the number of the word that begins at a token, or -1. A
-      word without a token, as one of characters that the tokenizer drops, gets "O", or the first tag where there is
-      no "O".
+      A task with labels y [batch, tokens], metric "accuracy" of tags and, if the tags mark entities (B-, I-), "entity"
+      with `precision`, `recall` and `f1` of whole entities. `decode(output, words)` returns for each row the tags of
+      its words, where `words` [rows, tokens] holds the index of the word that begins at a token, or -1. A word without
+      a token, for example if the tokenizer drops all its characters, gets "O", or the first tag if there is no "O".
 
     Raises:
-      ValueError: for a tag that is there twice.
-      TypeError: for one string in place of names.
+      ValueError: for a duplicate tag.
+      TypeError: for a single string instead of names.
 
     Example:
       >>> import numpy as np, jtl

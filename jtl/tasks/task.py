@@ -11,10 +11,10 @@ class Task(NamedTuple):
     """A head with its loss, its metrics and the decoding of its output.
 
     Args:
-      head: from features to outputs; it stands in a network by any name.
-      loss: `loss(output, y) -> values`, one per element, or a dict of such.
+      head: the model from features to outputs; in a network it may have any name.
+      loss: `loss(output, y) -> values`, one per element, or a dict of such terms.
       metrics: name -> function of (output, y) or `jtl.Metric`.
-      decode: `decode(output, ...) -> predictions`, on the host, of what `jtl.predict` gives.
+      decode: `decode(output, ...) -> predictions`, on the host, for the outputs of `jtl.predict`.
       ignore: the label of elements that do not count; None for none.
 
     Example:
@@ -33,5 +33,5 @@ class Task(NamedTuple):
 
     @property
     def supervision(self) -> dict[str, Any]:
-        """Loss, metrics and ignored label, as arguments of `finetune`, `features`, `evaluation` and `adapt`."""
+        """The loss, metrics and ignored label, as arguments of `finetune`, `features`, `evaluation` and `adapt`."""
         return {"loss": self.loss, "metrics": self.metrics, "ignore": self.ignore}

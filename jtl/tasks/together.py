@@ -1,4 +1,4 @@
-"""Several tasks at once."""
+"""Multi-task training with fixed weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,24 +11,23 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
 def together(weights: Mapping[str, float] | None = None, /, **objectives: Objective | Callable) -> Objective:
-    """The weighted sum of several tasks' losses, `Σ_k w_k L_k(batch_k)`, on one tree of parameters.
+    """Returns the weighted sum of several tasks' losses, `Σ_k w_k L_k(batch_k)`, on one tree of parameters.
 
-    Two networks that share a backbone and have heads of different names share its parameters: `backbone/` is
-    initialised once, by the first task, and each adds its own head. Tasks go through the backbone one after the other,
-    so running statistics move by each of them.
+    Networks with the same backbone and heads of different names share the backbone's parameters: `backbone/` is
+    initialised once, by the first task, and each task adds its own head. Tasks pass through the backbone one after the
+    other, so each of them updates the running statistics.
 
     Args:
-      weights: of the tasks whose weight is not 1, by name.
-      **objectives: each on its own part of the batch.
+      weights: by name, the weights of tasks whose weight is not 1.
+      **objectives: the objectives by task name, each on its own part of the batch.
 
     Returns:
-      An objective on batches `{task: batch}` (`jtl.data.several`). Terms and metrics begin with the task, as
-      `tags/accuracy`; a task's only term is called after it. It has no `outputs`, since tasks have other rows: collect
-      each task by its own objective.
+      An objective on batches `{task: batch}` (`jtl.data.several`). Names of terms and metrics begin with the task, such
+      as `tags/accuracy`; a single term has the name of its task. It has no `outputs`, because the tasks' rows differ:
+      collect each task by its own objective.
 
     Raises:
-      ValueError: for no objectives, or a weight of a task that is not there; while tracing, for a batch that lacks a
-        task.
+      ValueError: for no objectives, or a weight of an unknown task; while tracing, for a batch that lacks a task.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Several tasks at once, whose weights are learned."""
+"""Multi-task training with learned weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,20 +15,21 @@ PARAMETER = "log_variances"
 
 
 def uncertainty_weighted(**objectives: Objective | Callable) -> Objective:
-    """Several tasks weighted by the variance that each learns, `Σ_k exp(−s_k) L_k + s_k / 2` with `s_k = log σ_k²`.
+    """Weights several tasks by learned variances, `Σ_k exp(−s_k) L_k + s_k / 2` with `s_k = log σ_k²`.
 
-    At the minimum over s_k the weight is `1 / (2 L_k)`. The s_k are parameters, `log_variances/<task>`, 0 at the start:
-    name them where `trainable` selects. This is the form for cross-entropy; for a regression let L_k be half the
-    squared error.
+    At the minimum over s_k the weight is `1 / (2 L_k)`. The s_k are parameters, `log_variances/<task>`, initially 0:
+    `trainable` must select them. This is the form for cross-entropy; for a regression let L_k be half the squared
+    error.
 
     Args:
-      **objectives: as of `together`, each on its own part of the batch. Their losses must not be negative.
+      **objectives: the objectives by task name, as in `together`; their losses must not be negative.
 
     Returns:
-      An objective on batches `{task: batch}`; terms as `together` names them, and `log_variances` for `Σ s_k / 2`.
+      An objective on batches `{task: batch}`; its terms have the names of `together`, and `log_variances` is
+      `Σ s_k / 2`.
 
     Raises:
-      ValueError: for no objectives, or a task called `log_variances`; at init, for given ones of other tasks.
+      ValueError: for no objectives, or a task named `log_variances`; at init, for given `log_variances` of other tasks.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
