@@ -24,7 +24,7 @@ class Soup(NamedTuple):
 
 
 def interpolate(a: Tree, b: Tree, share: float) -> Tree:
-    """WiSE-FT: `(1 − s) a + s b`, leaf by leaf, computed in float32 and kept in the dtype of a.
+    """WiSE-FT: `(1 − s) a + s b`, leaf by leaf, in the dtype of a (float32 for integers), computed in at least float32.
 
     Args:
       a: parameters, or `jtl.Variables`, of the pretrained network.

@@ -39,13 +39,13 @@ def cdan(
     and both domains count the same.
 
     Args:
-      critic: a model from `features · classes` numbers, or d, to one logit [batch, 1] that the row is from the source.
-        Its `reads` determines f; None for `heads.mlp(1, (256, 256))`.
+      critic: a model from `features · classes` numbers, or d, to one logit [batch, 1], positive for source rows. Its
+        `reads` determines f; None for `heads.mlp(1, (256, 256))`.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
       entropy: whether to weight rows by the classifier's confidence. With microbatches the means are those of each
         part.
-      randomised: d; None for 1024 if `features · classes` exceeds 4096, and for the full product otherwise. name: name
-        of the critic's parameters, of its terms and, as `<name>_map`, of R_f and R_g in the statistics.
+      randomised: d; None for 1024 if `features · classes` exceeds 4096, and for the full product otherwise.
+      name: name of the critic's parameters, of its terms and, as `<name>_map`, of R_f and R_g in the statistics.
 
     Returns:
       An alignment with the metrics of `dann`.

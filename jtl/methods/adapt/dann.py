@@ -54,8 +54,8 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
     learning rate.
 
     Args:
-      critic: a model from the features that it reads, by default `pooled`, to one logit [batch, 1] that a row is from
-        the source; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it.
+      critic: a model from the features that it reads, by default `pooled`, to one logit [batch, 1], positive for source
+        rows; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
       name: name of the critic's parameters and of its terms.
 

@@ -16,7 +16,7 @@ from jtl.typing import Schedule
 def entropy(weight: float | Schedule = 1.0, *, view: str = "target", name: str = "entropy") -> Objective:
     """The alignment `λ mean_i H(p_i)`, `H(p) = −Σ_c p_c log p_c`, of the predictions of the unlabelled domain.
 
-    Used alone, it also has its minimum if all rows are assigned one class; `information_maximisation` has not.
+    Used alone, it is also minimal if all rows are assigned one class, unlike `information_maximisation`.
 
     Args:
       weight: λ, a number or a function of the step.

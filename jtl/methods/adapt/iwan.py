@@ -85,7 +85,7 @@ def source_weights(logits: Float[Array, " rows"], mask: Any = None) -> Float[Arr
     """`(1 − D_i) / mean_j (1 − D_j)`, D = σ(z), over the rows that count, held constant; 0 for the others.
 
     Args:
-      logits: z, the logits of source rows that a row is from the source.
+      logits: z, the first critic's logits of source rows, positive for "source".
       mask: [rows], or None for all rows.
 
     Example:

@@ -26,7 +26,7 @@ def jmmd(
     """The alignment `λ MMD²` of JAN, whose kernel is the product of kernels of several layers and of the predictions.
 
     A feature's kernel is `Σ_α exp(−d² / (2 α m))` as in `mmd`. The kernel of the predictions `p = softmax(z)` is
-    `exp(−‖p − q‖² / (2 σ²))`; σ = 0.92 corresponds to the bandwidth `2 σ²` = 1.68 in the authors' code.
+    `exp(−‖p − q‖² / (2 σ²))`; σ = 0.92 is approximately the bandwidth `2 σ²` = 1.68 of the authors' code.
 
     Args:
       weight: λ, a number or a function of the step.

@@ -35,7 +35,7 @@ def mean_teacher(
       net: the network that `adapt` trains.
       weight: λ, a number or a function of the step.
       momentum: m, in [0, 1).
-      student: the view that learns.
+      student: the view on which the network learns.
       teacher: the view, of the same examples in the same order, that the teacher predicts; it may be the student's.
       name: name of the term, and of the teacher in the statistics.
 

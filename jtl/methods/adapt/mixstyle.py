@@ -67,7 +67,7 @@ def draws(key: Key, alpha: float, n: int) -> tuple[Array, Array]:
 
 
 def restyled(f: Float[Array, "batch height width channels"], share: Array, order: Array) -> Array:
-    """`f` with mixed statistics, of the same dtype.
+    """`f` with mixed statistics, in the same dtype.
 
     Args:
       f: feature maps.

@@ -98,7 +98,7 @@ def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
     """A function of a state for `Refresh`: `γ_c = q_c / max_k q_k`, q the mean of `softmax(net(x))` over the target.
 
     Args:
-      net: the network of `pada`, run as in evaluation.
+      net: the network of `pada`, run in evaluation mode.
       target: batches `{"x", "mask"}`; `len(target)` of them are one epoch.
 
     Raises:

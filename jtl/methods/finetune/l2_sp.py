@@ -30,8 +30,7 @@ def l2_sp(weight: float | Schedule, *, head: float | Schedule = 0.0, name: str =
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
 
     Raises:
-      ValueError: for a weight that is negative or not finite; at init, if there is no backbone, or where `name` is
-        taken.
+      ValueError: for a weight that is negative or not finite; at init, if there is no backbone, or if `name` is taken.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -23,8 +23,8 @@ MEMORY = "inner"
 """The name, in the statistics, of an update rule's memory that is kept across tasks."""
 
 RULED_OUT = -1e9
-"""Replaces the bias −∞ of a class that a closed form rules out in inner steps, which may decay, square or compare it:
-−∞ − (−∞) is NaN, and with this bias the probability is exactly 0 too."""
+"""Replaces, in inner steps, the bias −∞ of a class that a closed form rules out. Steps may decay, square or compare
+biases, and −∞ − (−∞) is NaN; with this bias the probability is exactly 0 too."""
 
 
 class Adapt(NamedTuple):

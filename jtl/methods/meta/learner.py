@@ -1,4 +1,4 @@
-"""From a meta-trained network to a predictor of new classes."""
+"""Turns a meta-trained network into a predictor of new classes."""
 
 from collections.abc import Callable
 from typing import Any

@@ -34,8 +34,8 @@ def multi_step(adapt: Adapt, judge: Objective | Callable, weights: Schedule, *, 
       The same kind of objective as `meta`; its metrics are those after the last inner step.
 
     Raises:
-      ValueError: for a way to adapt that has no steps, or another `spread`; while tracing, for another number of
-        weights than steps, or a metric that is not one number per task.
+      ValueError: for a way to adapt that has no steps, or another `spread`; while tracing, if there is not one weight
+        per inner step, or for a metric that is not one number per task.
 
     Example:
       >>> import jtl

@@ -22,7 +22,7 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
     With `optax.sgd(ε)` in the outer loop, a step is Reptile's `θ ← θ + ε mean_tasks (θ_K − θ)`. The published runs use
     Adam with β1 = 0 in the inner loop and keep its second moments across tasks: `from_optax(optax.adam(1e-3, b1=0.0))`
     and `adapt_to(..., order=1, across_tasks=True)`. The tasks of a batch then run one after the other. The moments are
-    statistics, so they are saved in checkpoints.
+    statistics, so they are saved in checkpoints and a resumed run has them.
 
     Args:
       adapt: the training on a task's examples, `adapt_to(...)`; the rule's own parameters get no gradient.

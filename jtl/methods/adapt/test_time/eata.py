@@ -96,7 +96,7 @@ def fisher_information(
     Args:
       net: the network.
       variables: variables of the source model.
-      batches: unlabelled inputs from the source's distribution, arrays [batch, ...]; the authors use 2,000 rows in
+      batches: unlabelled inputs close to the source distribution, arrays [batch, ...]; the authors use 2,000 rows in
         batches of 64.
       trainable: the parameters that will be adapted.
 
