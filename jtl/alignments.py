@@ -1,3 +1,3 @@
-"""Alignments of domains and what goes with them: `jtl.methods.adapt` under the name that users import from."""
+"""Domain alignments and related functions: `jtl.methods.adapt` under the name that users import."""
 
 from jtl.methods.adapt import *

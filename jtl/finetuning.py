@@ -1,3 +1,3 @@
-"""Regularisers and losses of fine-tuning: `jtl.methods.finetune` under the name that users import from."""
+"""Regularisers and losses for fine-tuning: `jtl.methods.finetune` under the name that users import."""
 
 from jtl.methods.finetune import *

@@ -1,9 +1,10 @@
 """Heads: small models from features to outputs, [batch, dim] to [batch, classes].
 
-Each says what it reads by `reads=`: `pooled` unless told otherwise, `"mean"`, `("stage3", "stage4")` side by side, or a
-`jtl.reads.Read`, as `whole("last")` for every token, frame or pixel.
+`reads=` names the features that a head reads: by default `pooled`; `"mean"`; `("stage3", "stage4")` side by side; or a
+`jtl.reads.Read` such as `whole("last")`, for every token, frame or pixel.
 
-The last layer is `out` in each, so `head/out/kernel` names it whichever head is used; `averaged` has one more.
+The last layer of each head is called `out`, so `head/out/kernel` names it whichever head is used; `averaged` has a
+second one.
 """
 
 from collections.abc import Sequence
@@ -22,11 +23,11 @@ Reads: TypeAlias = Read | str | Sequence[str]
 
 
 def reading(model: Model, reads: Reads) -> Model:
-    """The model as a head that reads other features.
+    """Returns the model as a head that reads other features.
 
     Args:
-      model: any.
-      reads: names of features, for one vector a row; or a `Read`.
+      model: any model.
+      reads: names of features, read as one vector per row; or a `Read`.
 
     Example:
       >>> from jtl import heads
@@ -37,7 +38,7 @@ def reading(model: Model, reads: Reads) -> Model:
 
 
 def identity(*, reads: Reads = "pooled") -> Model:
-    """No head: the output is the features, `z = x`; no parameters. For embeddings.
+    """A head without parameters whose output is the features, `z = x`; for embeddings.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -55,10 +56,10 @@ def linear(
     """An affine map, `z = W x + b`.
 
     Args:
-      classes: size of the output; also the number of targets of a regressor.
+      classes: size of the output: the number of classes, or of a regressor's targets.
       dropout: probability of dropping a feature in training.
-      zero_init: start with W = 0, so that every class starts as likely as every other.
-      bias: whether there is b.
+      zero_init: start with W = 0, so that all classes are equally likely at the start.
+      bias: whether to add b.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -84,11 +85,11 @@ def per_position(
       classes: size of the output.
       dropout: probability of dropping a feature in training.
       zero_init: start with W = 0.
-      bias: whether there is b.
-      reads: one whole feature; where it comes as `Masked`, the output is `Masked` too.
+      bias: whether to add b.
+      reads: one whole feature; if it is `Masked`, so is the output.
 
     Raises:
-      ValueError: for no classes or a dropout outside [0, 1); when called on several features.
+      ValueError: for fewer than one class or a dropout outside [0, 1); when called, for several features.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -102,15 +103,15 @@ def per_position(
 
 
 def averaged(classes: int, *, reads: Reads = "pooled") -> Model:
-    """The mean of two affine maps, each of one half of the features, `z = (W x + b + W' x' + b') / 2`.
+    """The mean of two affine maps, one for each half of the features, `z = (W x + b + W' x' + b') / 2`.
 
-    For the tokens of a distilled DeiT, the class token's `out` and the distillation token's `distilled`.
+    It is for a distilled DeiT: `out` maps the class token and `distilled` maps the distillation token.
 
     Args:
       classes: size of the output.
 
     Raises:
-      ValueError: for no classes; when called on features of an odd width.
+      ValueError: for fewer than one class; when called, for features of an odd width.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -136,7 +137,7 @@ def mlp(
       zero_init: start the last layer at 0.
 
     Raises:
-      ValueError: for sizes that are no integers of at least 1, or a dropout outside [0, 1).
+      ValueError: for sizes that are not integers of at least 1, or a dropout outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -152,9 +153,9 @@ def cosine(classes: int, *, temperature: float = 0.1, dropout: float = 0.0, read
     """Cosine similarity with one direction per class, `z_c = cos(x, w_c) / τ`.
 
     Args:
-      classes: how many.
-      temperature: τ > 0; logits lie in [−1/τ, 1/τ]. The authors' code takes 0.1 for more than 200 classes and 0.5 for
-        up to 200, as for a few-shot task (Baseline++).
+      classes: number of classes.
+      temperature: τ > 0; logits lie in [−1/τ, 1/τ]. The authors' code uses 0.1 for more than 200 classes and 0.5 for
+        200 or fewer, such as a few-shot task (Baseline++).
       dropout: probability of dropping a feature in training.
 
     Raises:
@@ -246,5 +247,5 @@ class _Directions(nn.Module):
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
-    # The summand keeps the derivative of a zero vector finite.
+    # The 1e-12 keeps the derivative at a zero vector finite.
     return x * jax.lax.rsqrt(jnp.square(x).sum(axis, keepdims=True) + 1e-12)

@@ -1,3 +1,3 @@
-"""Meta-learners and update rules: `jtl.methods.meta` under the name that users import from."""
+"""Meta-learners and update rules: `jtl.methods.meta` under the name that users import."""
 
 from jtl.methods.meta import *

@@ -1,6 +1,6 @@
-"""Losses, one value per example; the objective reduces them (`jtl.metrics.accumulate.mean`).
+"""Losses, with one value per example; the objective averages them (`jtl.metrics.accumulate.mean`).
 
-Everything is computed in float32 (float64 where the input is), whatever the network computed in.
+Everything is computed in float32 (float64 for float64 inputs), whatever dtype the network computed in.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
 ROUNDING = 1e-3
-"""How far a probability may lie outside [0, 1], because a mixture of labels is rounded in float32."""
+"""How far a probability may lie outside [0, 1], because mixed labels are rounded in float32."""
 
 
 def cross_entropy(
@@ -24,17 +24,17 @@ def cross_entropy(
 ) -> Float[Array, "*batch"]:
     """Softmax cross-entropy, `−Σ_c w_c ((1−s) y_c + s/C) log p_c`.
 
-    Weights and smoothing mean what they mean in `torch.nn.functional.cross_entropy(reduction="none")`. A mean
-    over examples therefore divides by their number; torch's weighted mean divides by `Σ_i w_{y_i}`.
+    Weights and smoothing have the same meaning as in `torch.nn.functional.cross_entropy(reduction="none")`. The mean
+    over examples therefore divides by their number, whereas torch's weighted mean divides by `Σ_i w_{y_i}`.
 
     Args:
       logits: [..., classes].
       y: integer labels [...], or distributions over classes [..., classes].
       smoothing: s in [0, 1], the share of the target spread evenly over all classes.
-      class_weights: w, [classes]; None for ones.
+      class_weights: w, [classes]; None for all ones.
 
     Returns:
-      One value in nats per example, [...]; NaN where a label lies outside [0, classes).
+      One value per example, in nats, [...]; NaN if a label lies outside [0, classes).
 
     Raises:
       ValueError: for a smoothing outside [0, 1], or labels or weights whose shape does not fit the logits.
@@ -70,16 +70,16 @@ def focal(
     gamma: float = 2.0,
     class_weights: Float[ArrayLike, "classes"] | None = None,
 ) -> Float[Array, "*batch"]:
-    """Softmax focal loss, `−w_y (1 − p_y)^γ log p_y`, which reduces the weight of well-classified examples.
+    """Softmax focal loss, `−w_y (1 − p_y)^γ log p_y`, which down-weights well-classified examples.
 
     Args:
       logits: [..., classes].
       y: integer labels [...].
-      gamma: γ >= 0; 0 is cross-entropy.
-      class_weights: w (the paper's α), [classes]; None for ones.
+      gamma: γ >= 0; 0 gives cross-entropy.
+      class_weights: w (the paper's α), [classes]; None for all ones.
 
     Returns:
-      One value in nats per example, [...]; NaN where a label lies outside [0, classes).
+      One value per example, in nats, [...]; NaN if a label lies outside [0, classes).
 
     Raises:
       ValueError: for a γ that is negative or not finite, or labels or weights whose shape does not fit the logits.
@@ -96,10 +96,10 @@ def focal(
         raise ValueError(f"gamma={gamma}: the focusing exponent is at least 0, and finite")
     logits, y = _wide(logits), _labels(y)
     _check_shape(y, logits.shape[:-1])
-    some = jnp.clip(y, 0, logits.shape[-1] - 1)  # of what a mask leaves out the gradient is then no NaN
+    some = jnp.clip(y, 0, logits.shape[-1] - 1)  # so that a masked-out label gives no NaN gradient
     log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, some)
     weights = jnp.take(_weights(class_weights, logits).reshape(-1), some)
-    # The floor keeps the derivative finite where p_y is 1 and γ < 1.
+    # The floor keeps the derivative finite if p_y is 1 and γ < 1.
     miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
     return _of_classes(-weights * miss**gamma * log_p, logits, y)
 
@@ -113,19 +113,19 @@ def logit_adjusted(
 ) -> Float[Array, "*batch"]:
     """Cross-entropy of adjusted logits, `−log softmax(z + τ log π)_y`: rare classes get a larger margin.
 
-    Predict with the plain logits: they then answer for classes that are equally frequent.
+    Predict with the unadjusted logits: they are then the logits for equally frequent classes.
 
     Args:
       logits: z, [..., classes].
       y: integer labels [...].
-      counts: of the examples of each class in the training data; `π = counts / Σ counts`.
-      tau: τ >= 0; 0 is cross-entropy.
+      counts: number of training examples of each class; `π = counts / Σ counts`.
+      tau: τ >= 0; 0 gives cross-entropy.
 
     Returns:
-      One value in nats per example, [...]; NaN where a label lies outside [0, classes).
+      One value per example, in nats, [...]; NaN if a label lies outside [0, classes).
 
     Raises:
-      ValueError: for a τ that is negative or not finite, counts that are not positive, or not one for each class.
+      ValueError: for a τ that is negative or not finite, counts that are not positive, or not one count per class.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -145,13 +145,13 @@ def logit_adjusted(
 
 
 def class_weights(counts: Sequence[float] | np.ndarray, beta: float | None = None) -> Float[Array, "classes"]:
-    """Weights of classes for `cross_entropy` or `focal`, whose mean over the examples is 1.
+    """Class weights for `cross_entropy` or `focal`, whose mean over the examples is 1.
 
-    `w_c ∝ 1/n_c`, or of the effective numbers of examples `w_c ∝ (1−β)/(1−β^{n_c})`.
+    `w_c ∝ 1/n_c`, or, from the effective number of examples, `w_c ∝ (1−β)/(1−β^{n_c})`.
 
     Args:
-      counts: n, of the examples of each class in the training data, at least 1.
-      beta: β in [0, 1), as .999; 0 gives ones; None: 1/n.
+      counts: n, the number of training examples of each class, at least 1.
+      beta: β in [0, 1), such as .999; 0 gives all ones; None gives 1/n.
 
     Raises:
       ValueError: for counts below 1, or a β out of range.
@@ -179,22 +179,22 @@ def binary_cross_entropy(
     positive_weights: Float[ArrayLike, "*labels"] | None = None,
     elementwise: bool = False,
 ) -> Float[Array, "batch ..."]:
-    """Sigmoid cross-entropy for labels that do not exclude each other, averaged over the labels.
+    """Sigmoid cross-entropy for labels that are not mutually exclusive, averaged over the labels.
 
     `−mean_l [ w_l y_l log σ(z_l) + (1 − y_l) log σ(−z_l) ]`.
 
     Args:
       logits: z, [batch, labels], or [batch] for one label.
-      y: 0 or 1 or a probability each, the same shape.
-      positive_weights: w, [labels], as torch's `pos_weight`; None for ones.
-      elementwise: one value for each label in place of their mean, so that some may be missing:
-        `finetune(net, partial(binary_cross_entropy, elementwise=True), ignore=-1)`, or weights for each label.
+      y: each entry 0, 1 or a probability; the same shape as the logits.
+      positive_weights: w, [labels], like torch's `pos_weight`; None for all ones.
+      elementwise: return one value per label instead of their mean. Some labels may then be missing,
+        `finetune(net, partial(binary_cross_entropy, elementwise=True), ignore=-1)`, or each label may have a weight.
 
     Returns:
-      One value in nats per example, [batch], or per label, [batch, labels]; NaN where a label lies outside [0, 1].
+      One value in nats per example, [batch], or per label, [batch, labels]; NaN if a label lies outside [0, 1].
 
     Raises:
-      ValueError: where the shapes differ, as `mse` and `huber` do, or for weights that are not one for each label.
+      ValueError: if the shapes differ (also in `mse` and `huber`), or if there is not one weight per label.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -222,18 +222,18 @@ def dice(
     *,
     ignore: int | None = None,
 ) -> Float[Array, "batch"]:
-    """Soft Dice loss of segmentations, `1 − mean_c 2 Σ_i p_ic g_ic / (Σ_i p_ic² + Σ_i g_ic²)`, p = softmax(z).
+    """Soft Dice loss for segmentation, `1 − mean_c 2 Σ_i p_ic g_ic / (Σ_i p_ic² + Σ_i g_ic²)`, p = softmax(z).
 
-    g is 1 where a pixel is of a class, else 0; the mean is over the classes that the example has.
+    g_ic is 1 if pixel i belongs to class c, else 0; the mean is over the classes that occur in the example.
 
     Args:
-      logits: z, [batch, ..., classes], at the size of the labels.
+      logits: z, [batch, ..., classes], at the resolution of the labels.
       y: integer labels [batch, ...].
-      ignore: the label of pixels that do not count. `finetune(ignore=...)` weighs one value per pixel, and this loss
-        has one value per example.
+      ignore: the label of pixels that do not count. `finetune(ignore=...)` cannot be used instead, because it weights
+        one value per pixel, and this loss has one value per example.
 
     Returns:
-      One value per example in [0, 1], [batch], 0 where no pixel counts; NaN where a label lies outside [0, classes).
+      One value in [0, 1] per example, [batch], 0 if no pixel counts; NaN if a label lies outside [0, classes).
 
     Raises:
       ValueError: for labels whose shape does not fit the logits.
@@ -266,8 +266,8 @@ def mse(
 
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
-      y: the same shape.
-      elementwise: as of `binary_cross_entropy`, [batch, outputs].
+      y: targets, of the same shape.
+      elementwise: return one value per output, [batch, outputs], instead of their mean.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -284,16 +284,16 @@ def huber(
     delta: float = 1.0,
     elementwise: bool = False,
 ) -> Float[Array, "batch ..."]:
-    """Huber's loss, the mean over outputs of `d²/2` where `d = |ŷ − y| <= δ` and `δ (d − δ/2)` beyond.
+    """Huber loss, the mean over outputs of `d²/2` if `d = |ŷ − y| <= δ`, else `δ (d − δ/2)`.
 
     Args:
       prediction: ŷ, [batch, outputs], or [batch] for one output.
-      y: the same shape.
+      y: targets, of the same shape.
       delta: δ > 0, in units of y.
-      elementwise: as of `binary_cross_entropy`, [batch, outputs].
+      elementwise: return one value per output, [batch, outputs], instead of their mean.
 
     Raises:
-      ValueError: where δ is not positive.
+      ValueError: if δ is not positive.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -306,7 +306,7 @@ def huber(
 
 
 def _of_classes(values: Array, logits: Array, y: Array) -> Array:
-    """NaN for a label that is no class: -1 would count as the last one, and one too large as none at all."""
+    """NaN for a label that is not a class: otherwise -1 would mean the last class, and one too large none at all."""
     return jnp.where((y >= 0) & (y < logits.shape[-1]), values, jnp.nan)
 
 
@@ -316,7 +316,7 @@ def _wide(x: ArrayLike) -> Array:
 
 
 def _labels(y: ArrayLike) -> Array:
-    """Integer labels as int32: a number of classes that eight bits do not hold would wrap around beside them."""
+    """Integer labels as int32: with 8-bit labels, a number of classes that 8 bits cannot hold would wrap around."""
     y = jnp.asarray(y)
     return y.astype(jnp.int32) if jnp.issubdtype(y.dtype, jnp.integer) else y
 
@@ -335,7 +335,7 @@ def _check_shape(y: Array, wanted: tuple[int, ...]) -> None:
 
 
 def _weights(class_weights: ArrayLike | None, logits: Array) -> Array:
-    """Class weights with as many dimensions as the logits, so that no rank is promoted silently."""
+    """Class weights with as many dimensions as the logits, so that JAX never promotes ranks silently."""
     classes = logits.shape[-1]
     w = jnp.ones(classes) if class_weights is None else jnp.asarray(class_weights)
     if w.shape != (classes,):

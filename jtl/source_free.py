@@ -1,3 +1,3 @@
-"""Source-free adaptation: `jtl.methods.adapt.source_free` under the name that users import from."""
+"""Source-free adaptation: `jtl.methods.adapt.source_free` under the name that users import."""
 
 from jtl.methods.adapt.source_free import *

@@ -1,1 +1,1 @@
-"""One file an idea; each is a function that returns an objective or an alignment."""
+"""Transfer methods, one per file; each is a function that returns an objective or an alignment."""

@@ -1,4 +1,4 @@
-"""Terms that are added to a loss: objectives on views, in an order that their names and draws depend on."""
+"""Terms that are added to a loss: objectives on views. Their order matters for their names and random draws."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ class Added(NamedTuple):
     """The terms of an objective.
 
     Args:
-      terms: on views in place of a batch.
-      kind: what one is called, in the error and as the name of its stream of draws.
+      terms: objectives on views instead of a batch.
+      kind: what a term is called in error messages; also the name of its random stream.
     """
 
     terms: tuple[Objective, ...]
@@ -25,10 +25,10 @@ class Added(NamedTuple):
     def to(
         self, loss: dict[str, Mean], aux: Aux, params: Params, views: Views, key: Key | None, step: Any
     ) -> tuple[dict[str, Mean], Aux]:
-        """A loss and what comes with it, and those of the terms; each sees the statistics of the one before.
+        """The loss and its `Aux`, joined with those of the terms; each term sees the statistics of the one before.
 
         Raises:
-          ValueError: where two use one name.
+          ValueError: if two of them use the same name.
         """
         for i, term in enumerate(self.terms):
             own = None if key is None else rng.stream(key, self.kind, i)
@@ -41,7 +41,7 @@ class Added(NamedTuple):
         return loss, aux
 
     def init(self, key: Key, views: Views, given: Variables) -> Variables:
-        """The given variables, and what each term needs besides."""
+        """The given variables, and whatever else each term needs."""
         for term in self.terms:
             given = term.init(key, views, given)
         return given
@@ -54,9 +54,9 @@ class Added(NamedTuple):
 
 
 def added(terms: Sequence[Objective | Callable], kind: str) -> Added:
-    """Objectives or bare functions as terms to add.
+    """Makes terms to add from objectives or bare functions.
 
     Raises:
-      TypeError: for what is no function.
+      TypeError: if one of them is not callable.
     """
     return Added(tuple(map(as_objective, terms)), kind)

@@ -12,25 +12,28 @@ from jtl.typing import Batch, Key
 def augmented(
     objective: Objective | Callable, augment: Callable[[Key, Any], Any], *, ignore: int | None = None
 ) -> Objective:
-    """The objective on batches whose `x` is augmented; evaluation uses another objective and is not changed.
+    """The objective on batches whose `x` is augmented; evaluation uses another objective and is not affected.
 
-    What is drawn is a function of the run's key and the step. In a batch of parts (source and target, support and
-    query) each part draws for itself.
+    The random draws are a function of the run's key and the step. In a batch of parts (source and target, support and
+    query) each part is augmented independently.
 
-    Labels that lie in the image move with it: of `y`, an array or a tree, and of `weights`, those that are maps [batch,
-    height, width, ...] of the image's height and width, and boxes [batch, n, 4] in pixels `x0, y0, x1, y1` by the name
-    `boxes`. Maps take the nearest label, and weights of pixels from outside are 0. Boxes become the smallest ones
-    around their moved corners, cut off at the borders; those that are left without area become `0, 0, 0, 0`, and beside
-    them, in the same dict, `classes` -1 and `weights` 0. All other labels stay.
+    Labels that refer to places in the image move with it. In `y`, an array or a tree, and in `weights`, these are maps
+    [batch, height, width, ...] of the image's height and width, and boxes [batch, n, 4] in pixels `x0, y0, x1, y1`
+    under the name `boxes`. Maps take the nearest label, and the weight of a pixel from outside the image is 0. A box
+    becomes the smallest one around its moved corners, clipped at the borders. A box that is left without area becomes
+    `0, 0, 0, 0`; in the same dict its entry in `classes` becomes -1 and its entry in `weights` 0. All other labels stay
+    as they are.
 
     Args:
-      objective: any.
-      augment: `augment(key, x) -> x`, as those of `jtl.data.augment`.
-      ignore: the label that pixels from outside the image get in label maps, as `finetune(..., ignore=255)` leaves out.
+      objective: any objective.
+      augment: `augment(key, x) -> x`, like those of `jtl.data.augment`.
+      ignore: the label that pixels from outside the image get in label maps, such as the one that
+        `finetune(..., ignore=255)` leaves out.
 
     Raises:
-      ValueError: while tracing, for a batch that holds no `x`; for maps or boxes and an augmentation that cannot move
-        them, by its name; for maps of another size than the image; for a map without `ignore` where it is needed.
+      ValueError: while tracing, for a batch that has no `x`; for maps or boxes if the augmentation, which the message
+        names, cannot move them; for maps whose size differs from the image's; for a map without `ignore` if it is
+        needed.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Test-time augmentation: predictions averaged over augmented views of an input."""
+"""Test-time augmentation: averages predictions over augmented views of an input."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,16 +12,16 @@ from jtl.typing import Key
 
 
 def augmented_predictor(net: Model, augments: Sequence[Callable[[Key, Any], Any]]) -> Callable[..., Array]:
-    """`predict(variables, x, key) -> log p`, `p = mean_k softmax(net(a_k(x)))` over the views a_k.
+    """Returns `predict(variables, x, key) -> log p` with `p = mean_k softmax(net(a_k(x)))` over the views a_k.
 
-    The result is as good as logits: its argmax and its `cross_entropy` are those of p.
+    The result can be used like logits: its argmax and its `cross_entropy` are those of p.
 
     Args:
       net: a classifier with one head.
-      augments: one for each view, as of `jtl.data.augment`; `lambda key, x: x` is the image itself.
+      augments: one augmentation per view, like those of `jtl.data.augment`; `lambda key, x: x` keeps the image.
 
     Raises:
-      ValueError: for no view; while tracing, for an output that is no array.
+      ValueError: if there is no view; while tracing, for an output that is not an array.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -12,17 +12,19 @@ from jtl.typing import Batch, Key
 def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
     """The objective on batches whose `x` and `y` are mixed across examples; y becomes distributions [batch, classes].
 
-    What is drawn is a function of the run's key and the step. Rows that the batch's mask leaves out are mixed with none
-    of the others. Evaluation uses another objective and is not changed. The metrics of the objective see the mixed
-    labels: `jtl.metrics.accuracy`, the default, is against their largest entry, and of a metric that needs integers
-    `finetune(net, metrics={})` leaves it out. With microbatches each part mixes within itself.
+    The random draws are a function of the run's key and the step. Rows that the batch's mask leaves out are not mixed
+    with any others. Evaluation uses another objective and is not affected. The metrics of the objective see the mixed
+    labels: `jtl.metrics.accuracy`, the default, compares with their largest entry; a metric that needs integer labels
+    must be left out, as in `finetune(net, metrics={})`. With microbatches, each part mixes within itself.
 
     Args:
-      objective: on batches `{"x", "y", "mask"}`, whose loss takes distributions, as `jtl.losses.cross_entropy` does.
-      mix: as `jtl.data.mixing.mixup(0.2, classes)`.
+      objective: an objective on batches `{"x", "y", "mask"}` whose loss accepts distributions, as
+        `jtl.losses.cross_entropy` does.
+      mix: for instance `jtl.data.mixing.mixup(0.2, classes)`.
 
     Raises:
-      ValueError: while tracing, for a batch without `x` or `y`, or with `weights`, which belong to single examples.
+      ValueError: while tracing, for a batch without `x` or `y`, or with `weights`, because a weight belongs to a single
+        example.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

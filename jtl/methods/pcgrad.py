@@ -19,20 +19,22 @@ from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
 
 
 def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Objective:
-    """The objective whose gradient is the sum of its terms' gradients, each without what conflicts with another.
+    """The objective whose gradient is the sum of its terms' gradients, each without the parts that conflict with
+    others.
 
-    For each term i and the others j in random order: where `g_i·g_j < 0`, `g_i ← g_i − (g_i·g_j / ‖g_j‖²) g_j`, with
-    the unchanged g_j. The value and the metrics are those of the objective. Each part of a batch that is divided
-    (`microbatch`) is projected by itself.
+    For each term i and the other terms j in random order: if `g_i·g_j < 0`, `g_i ← g_i − (g_i·g_j / ‖g_j‖²) g_j`, with
+    the original g_j. The value and the metrics are those of the objective. With microbatches (`microbatch`) the
+    gradients of each part are projected separately.
 
     Args:
-      objective: its loss is a dict of at least two terms, as of `finetune(net, terms=...)`, of `adapt`, or of a loss
-        that returns a dict.
-      trainable: the mask that the step is given, because products are over those parameters; None for all.
+      objective: an objective whose loss is a dict of at least two terms, such as that of `finetune(net, terms=...)`, of
+        `adapt`, or of a loss function that returns a dict.
+      trainable: the mask that is passed to the step, because the inner products are over those parameters; None for all
+        parameters.
 
     Raises:
-      ValueError: while tracing, for a loss of one term, without a key, or under `pmap`, where the gradient of a term is
-        not known on one device (use `jit_step`).
+      ValueError: while tracing, for a loss of one term, without a key, or under `pmap`, because one device does not
+        know the whole gradient of a term (use `jit_step`).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -65,7 +67,7 @@ def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Ob
         grads = projected([pullback(at)[0] for at in one], rng.stream(key, "pcgrad"))
         loss = {}
         for (name, term), g in zip(terms.items(), grads, strict=True):
-            # The value of the term, and in place of its own gradient the projected one.
+            # The value of the term, with the projected gradient in place of its own.
             count = jax.lax.stop_gradient(term.count)
             moved = jax.tree.map(lambda p, d: jnp.vdot(d, p - jax.lax.stop_gradient(p)), upcast(own), upcast(g))
             slope = functools.reduce(operator.add, jax.tree.leaves(moved))
@@ -76,7 +78,7 @@ def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Ob
 
 
 def projected(grads: Sequence[Any], key: Key) -> list[Any]:
-    """Each of the trees without its conflicts with the others, whose order is random for each.
+    """Each gradient without the parts that conflict with the others, which are taken in a random order for each.
 
     Example:
       >>> import jax, jax.numpy as jnp

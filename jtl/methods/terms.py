@@ -1,4 +1,4 @@
-"""What terms of a loss share: weights, what a term keeps, the rows of a view, squared distances."""
+"""Helpers that terms of a loss share: weights, a term's own statistics, the rows of a view, squared distances."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
 def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str) -> Objective:
-    """The objective `weight · value(views)` on views, as one term of that name.
+    """The objective `weight · value(views)` on views, as one term called `name`.
 
     Raises:
       ValueError: for a weight that is negative or not finite.
@@ -31,17 +31,17 @@ def on_views(value: Callable[[Views], Any], weight: float | Schedule, name: str)
 
 
 def weighted(value: Any, weight: float | Schedule, step: Any) -> Any:
-    """A scalar or a `Mean` times a number or a function of the step."""
+    """Multiplies a scalar or a `Mean` by a number or a function of the step."""
     return as_terms(value)["loss"].scale(at_step(weight, step))
 
 
 def at_step(weight: float | Schedule, step: Any) -> Any:
-    """The weight of a step: a number is that of every step."""
+    """The weight at a step; a number is the weight at every step."""
     return weight(step) if callable(weight) else weight
 
 
 def checked(weight: float | Schedule, name: str, option: str = "weight") -> None:
-    """Raises where a weight is a number that no term can have."""
+    """Raises if a weight is a number that no term can have."""
     if not callable(weight) and not 0 <= weight < float("inf"):
         raise ValueError(
             f"{name}: {option}={weight}; give a finite number that is not negative, or a function of steps"
@@ -49,18 +49,18 @@ def checked(weight: float | Schedule, name: str, option: str = "weight") -> None
 
 
 def whole(part: Mean) -> Array:
-    """A mean over the rows of all devices, as one number; 0 where there are none."""
+    """A mean over the rows of all devices, as one number; 0 if there are none."""
     total, count = ops.batch_sum((part.total, part.count))
     return Mean(total, count).value
 
 
 def with_own(given: Variables, name: str, value: Any) -> Variables:
-    """The variables with what a term keeps of its own, in the statistics under its name.
+    """The variables with a term's own value added to the statistics under its name.
 
-    The arrays are copied, because a step gives its state's memory away, and each array only once.
+    The arrays are copied, because a step donates the memory of its state, and an array can be donated only once.
 
     Raises:
-      ValueError: where the name is taken.
+      ValueError: if the name is taken.
     """
     if name in given.stats:
         raise ValueError(f"{name}: the statistics already hold {name!r}; give the term another name")
@@ -71,23 +71,23 @@ def view_of(views: Views, of: str, who: str) -> View:
     """A view by its name.
 
     Raises:
-      ValueError: where the batch has no such view.
+      ValueError: if the batch has no such view.
     """
     needs(views, (of,), who)
     return views[of]
 
 
 def features_of(views: Views, of: str, feature: str, who: str) -> tuple[Array, Array]:
-    """As `row_features`, of the rows of the other pmapped devices too: for what is no sum over rows."""
+    """Like `row_features`, with the rows of the other pmapped devices too, for terms that are not sums over rows."""
     f, kept = row_features(views, of, feature, who)
     return ops.gather(f), ops.gather(kept)
 
 
 def row_features(views: Views, of: str, feature: str, who: str) -> tuple[Array, Array]:
-    """A feature [batch, width] of the rows of a view, zeros in those that do not count, and which ones count.
+    """A feature [batch, width] of a view's rows, with zeros in rows that do not count, and which rows count.
 
     Raises:
-      ValueError: for a view or feature that is missing, or of another rank.
+      ValueError: for a missing view or feature, or a feature of another rank.
     """
     view = view_of(views, of, who)
     f = view.features.get(feature)
@@ -98,16 +98,16 @@ def row_features(views: Views, of: str, feature: str, who: str) -> tuple[Array, 
 
 
 def logits_of(views: Views, of: str, who: str) -> tuple[Array, Array]:
-    """As `row_logits`, of the rows of the other pmapped devices too: for what is no sum over rows."""
+    """Like `row_logits`, with the rows of the other pmapped devices too, for terms that are not sums over rows."""
     z, kept = row_logits(views, of, who)
     return ops.gather(z), ops.gather(kept)
 
 
 def row_logits(views: Views, of: str, who: str) -> tuple[Array, Array]:
-    """The output [batch, classes] of the rows of a view, zeros in those that do not count, and which ones count.
+    """The output [batch, classes] of a view's rows, with zeros in rows that do not count, and which rows count.
 
     Raises:
-      ValueError: for a view that is missing, or an output of another form.
+      ValueError: for a missing view, or an output that is not such an array.
     """
     view = view_of(views, of, who)
     z = view.output
@@ -121,7 +121,7 @@ def paired_logits(views: Views, weak: str, strong: str, who: str) -> tuple[Array
     """The logits of two views of the same examples, and which rows count in both.
 
     Raises:
-      ValueError: for a view that is missing, or views of two sizes.
+      ValueError: for a missing view, or views that differ in size.
     """
     (p, mp), (q, mq) = row_logits(views, weak, who), row_logits(views, strong, who)
     if p.shape != q.shape:
@@ -133,15 +133,15 @@ def labels_of(views: Views, of: str, who: str) -> Array:
     """The integer labels [batch] of all rows of a view.
 
     Raises:
-      ValueError: where the view has none.
+      ValueError: if the view has none.
     """
     return ops.gather(classes_of_rows(view_of(views, of, who).y, who, of))
 
 
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
-    """Rows in float32 at least, zeros in those left out, and which rows count, bool [batch].
+    """The rows in at least float32, with zeros in masked rows, and which rows count, bool [batch].
 
-    Zeros, because a NaN that is multiplied by 0 would still be in every gradient.
+    Masked rows become zeros, because a NaN multiplied by 0 would still reach every gradient.
     """
     f = jnp.asarray(f)
     f = f.astype(jnp.promote_types(f.dtype, jnp.float32))
@@ -154,18 +154,18 @@ def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
 
 
 def mean_row(f: Array, kept: Array) -> Array:
-    """The mean of the rows that count; 0 where there are none."""
+    """The mean of the rows that count; 0 if there are none."""
     return jnp.where(kept[:, None], f, 0.0).sum(0) / jnp.maximum(kept.sum(), 1)
 
 
 def squared_distances(a: Array, b: Array) -> Array:
-    """`‖a_i − b_j‖²`, [rows of a, rows of b], through one matrix product, so without an array of three dimensions."""
-    same = jnp.matmul(a, b.T, precision="highest")  # differences of large products: no reduced precision
+    """`‖a_i − b_j‖²`, [rows of a, rows of b], by one matrix product and thus without a three-dimensional array."""
+    same = jnp.matmul(a, b.T, precision="highest")  # full precision, because large products cancel
     return jnp.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * same, 0.0)
 
 
 def own_squared_distances(f: Array) -> Array:
-    """`‖f_i − f_j‖²`, [rows, rows]: as `squared_distances(f, f)`, with one matrix product less in the gradient."""
+    """`‖f_i − f_j‖²`, [rows, rows]: equals `squared_distances(f, f)`, with one matrix product fewer in the gradient."""
     lengths = (f**2).sum(1)
     return jnp.maximum(lengths[:, None] + lengths[None] - 2 * _gram(f), 0.0)
 
@@ -183,7 +183,7 @@ def _gram_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
 
 
 def from_top(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
-    """Each row less its largest logit, a constant: with a large offset the differences of logits lose their digits.
+    """Each row minus its largest logit, held constant: with a large offset, differences of logits would lose digits.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What a term of a loss sees of a network's pass: its inputs, features and output, by the name of the data."""
+"""What a term of a loss sees of a forward pass: inputs, features and outputs, by the name of the data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -12,11 +12,11 @@ class View(NamedTuple):
 
     Args:
       features: the backbone's features by name.
-      output: of the head, as logits [batch, classes].
+      output: the head's output, such as logits [batch, classes].
       x: the input.
-      y: labels [batch], or None where the domain has none.
+      y: labels [batch], or None if the domain has none.
       mask: [batch] bool, or None for all rows.
-      rows: what else the batch says of each row, as its `domain`.
+      rows: the batch's other entries per row, such as `domain`.
     """
 
     features: dict[str, Any]
@@ -28,20 +28,20 @@ class View(NamedTuple):
 
 
 Views: TypeAlias = dict[str, View]
-"""By the names of the batch: `source`, `target`, and any others, as a second source or a strong augmentation."""
+"""Views by name in the batch: `source`, `target`, and others such as a second source or a strong augmentation."""
 
 
 def needs(parts: Mapping[str, Any], names: Sequence[str], who: str, kind: str = "view") -> None:
-    """Refuses views, or a batch of them, that lack one.
+    """Raises if views, or a batch of them, lack a required one.
 
     Args:
-      parts: by name.
-      names: of those that are needed.
-      who: needs them.
-      kind: what one of them is called in the message.
+      parts: the views by name.
+      names: names of the required views.
+      who: what requires them.
+      kind: what a view is called in the message.
 
     Raises:
-      ValueError: naming the first that is missing, and those there are.
+      ValueError: naming the first missing view, and those there are.
     """
     missing = [name for name in names if name not in parts]
     if missing:
@@ -49,15 +49,15 @@ def needs(parts: Mapping[str, Any], names: Sequence[str], who: str, kind: str = 
 
 
 def classes_of_rows(y: Any, who: str, of: str = "source") -> Array:
-    """Labels that are one class a row, int [batch].
+    """Returns labels as one class per row, int [batch].
 
     Args:
-      y: of a view.
-      who: needs them.
+      y: a view's labels.
+      who: what requires them, for the message.
       of: the view's name, for the message.
 
     Raises:
-      ValueError: for none, and for others, as those of mixed batches.
+      ValueError: if there are no labels, or other labels, such as those of mixed batches.
     """
     given = None if y is None else jnp.asarray(y)
     if given is None or given.ndim != 1 or not jnp.issubdtype(given.dtype, jnp.integer):

@@ -1,4 +1,4 @@
-"""Choosing: which pretrained model (`ranking`), which checkpoint without labels (`validators`), which average."""
+"""Model selection: ranks pretrained models (`ranking`), scores checkpoints without labels (`validators`), averages."""
 
 from jtl.selection import ranking as ranking
 from jtl.selection import validators as validators

@@ -1,19 +1,19 @@
-"""The arrays of a score, checked and in float64."""
+"""Checks the arrays of a score and converts them to float64."""
 
 import numpy as np
 
 
 def rows(name: str, given: object, count: int | None = None) -> np.ndarray:
-    """A matrix [rows, columns] in float64.
+    """Returns a matrix [rows, columns] in float64.
 
     Args:
-      name: of the array, for messages.
+      name: name of the array, for messages.
       given: the array.
-      count: how many rows it must have; None for any number above zero.
+      count: number of rows that it must have; None for any number above zero.
 
     Raises:
-      ValueError: for another rank, no rows or columns, another number of rows, or values that are not finite: NaN has
-        no largest logit, and would count as the first class.
+      ValueError: for another rank, no rows or columns, another number of rows, or values that are not finite, because a
+        row of NaN has no largest logit and would count as the first class.
     """
     x = np.asarray(given, np.float64)
     if x.ndim != 2 or 0 in x.shape:
@@ -27,16 +27,16 @@ def rows(name: str, given: object, count: int | None = None) -> np.ndarray:
 
 
 def labels(y: object, count: int, name: str = "y", classes: int | None = None) -> np.ndarray:
-    """One integer for each row.
+    """Returns labels as one integer per row.
 
     Args:
       y: the labels.
-      count: of the rows.
-      name: of the array, for messages.
-      classes: labels are below it; None for integers of any size.
+      count: number of rows.
+      name: name of the array, for messages.
+      classes: number of classes, which labels must be below; None for any integers.
 
     Raises:
-      ValueError: for labels that are no integers, not one for each row, or outside [0, classes).
+      ValueError: for labels that are not integers, not one per row, or outside [0, classes).
     """
     given = np.asarray(y)
     if given.shape != (count,) or not np.issubdtype(given.dtype, np.integer):
@@ -52,16 +52,16 @@ def labels(y: object, count: int, name: str = "y", classes: int | None = None) -
 
 
 def numbered(y: object, count: int, name: str = "y") -> tuple[np.ndarray, int]:
-    """Labels numbered anew from 0 without gaps, and how many classes occur; see `labels` for what it refuses."""
+    """Labels renumbered from 0 without gaps, and the number of classes that occur; raises as `labels` does."""
     found, index = np.unique(labels(y, count, name), return_inverse=True)
     return index.reshape(-1), len(found)
 
 
 def two_classes(y: object, count: int) -> tuple[np.ndarray, int]:
-    """As `numbered`, for scores that compare classes.
+    """Like `numbered`, for scores that compare classes.
 
     Raises:
-      ValueError: where fewer than two classes occur.
+      ValueError: if fewer than two classes occur.
     """
     index, classes = numbered(y, count)
     if classes < 2:

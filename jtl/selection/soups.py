@@ -1,4 +1,4 @@
-"""Averages of parameters: WiSE-FT between two networks, and the greedy soup of many."""
+"""Averages of parameters: WiSE-FT for two networks, and the greedy soup for many."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +13,9 @@ class Soup(NamedTuple):
     """The result of `greedy_soup`.
 
     Args:
-      average: of the candidates that were taken.
-      taken: their places in the given sequence, in the order in which they were taken.
-      score: of the average.
+      average: the average of the candidates that were taken.
+      taken: their indices in the given sequence, in the order in which they were taken.
+      score: the score of the average.
     """
 
     average: Any
@@ -24,15 +24,15 @@ class Soup(NamedTuple):
 
 
 def interpolate(a: Tree, b: Tree, share: float) -> Tree:
-    """WiSE-FT: `(1 − s) a + s b`, leaf by leaf, computed in float32 and kept in the dtype of a.
+    """WiSE-FT: `(1 − s) a + s b`, leaf by leaf, in the dtype of a (float32 for integers), computed in at least float32.
 
     Args:
       a: parameters, or `jtl.Variables`, of the pretrained network.
       b: those of the fine-tuned network, with the same tree, as after fine-tuning a zero-shot classifier.
-      share: s in [0, 1]; 0 is a, 1 is b.
+      share: s in [0, 1]; 0 gives a, 1 gives b.
 
     Raises:
-      ValueError: for a share outside [0, 1], or trees or shapes that differ, by the first path.
+      ValueError: for a share outside [0, 1], or trees or shapes that differ, naming the first path.
 
     Example:
       >>> import jtl
@@ -48,14 +48,14 @@ def interpolate(a: Tree, b: Tree, share: float) -> Tree:
 
 
 def greedy_soup(candidates: Sequence[Tree], score: Callable[[Tree], float]) -> Soup:
-    """Averages parameters greedily: best first, each next one is kept if the average does not get worse with it.
+    """Averages parameters greedily: from best to worst, each candidate is kept if it does not make the average worse.
 
     On the validation data the soup is never worse than the best candidate. Running statistics of BatchNorm cannot be
-    averaged: average the parameters only, and let `score` recompute the statistics.
+    averaged: average only the parameters, and let `score` recompute the statistics.
 
     Args:
-      candidates: parameters of networks fine-tuned from one start, at least one.
-      score: from parameters to a validation score, higher is better.
+      candidates: the parameters of one or more networks that were fine-tuned from the same start.
+      score: a function from parameters to a validation score; higher is better.
 
     Raises:
       ValueError: for no candidates, trees that differ, or a score that is NaN.

@@ -1,4 +1,4 @@
-"""Domain adaptation: a supervised loss on the source and any sum of alignments; `jtl.alignments` is this package."""
+"""Domain adaptation: a supervised loss on the source plus any sum of alignments; `jtl.alignments` is this package."""
 
 from jtl.methods.adapt.adamatch import adamatch as adamatch
 from jtl.methods.adapt.adapt import adapt as adapt

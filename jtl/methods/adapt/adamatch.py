@@ -32,27 +32,29 @@ def adamatch(
 ) -> Objective:
     """The objective `½ Σ_{weak, strong} mean_s CE(z, y) + μ mean_t 1[max ỹ ≥ c] CE(z_strong, argmax ỹ)`.
 
-    The source's logits are drawn between two passes, `z = z' + u (z'' − z')`: z' of the source and the target together,
-    z'' of the source alone, u uniform for each number. A target row's `ỹ ∝ p q_s / q_t` has the source's distribution
-    of classes, q the moving averages of both domains' mean predictions on weak views. `c = τ mean_s max p` follows how
-    certain the source is. ỹ and c have no gradient. Running statistics are those of the pass over all views.
+    The source's logits are drawn between those of two passes, `z = z' + u (z'' − z')`: z' from the source and the
+    target together, z'' from the source alone, and u uniform for each logit. `ỹ ∝ p q_s / q_t` aligns a target row's
+    prediction p to the source's class distribution, with q_s and q_t the moving averages of each domain's mean
+    prediction on its weak view. The threshold `c = τ mean_s max p` follows the confidence on the source. ỹ and c have
+    no gradient. Running statistics are those of the pass over all views.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      weight: μ, a number or a function of the step; the paper's grows as `½ − ½ cos(min(π, 2π t/T))`.
+      weight: μ, a number or a function of the step; the paper uses `½ − ½ cos(min(π, 2π t/T))`.
       threshold: τ, in [0, 1].
-      momentum: of the moving averages, which start uniform. The authors' code takes for q_t the mean of the last 128
-        batches instead.
-      metrics: on the weak view of the source.
-      name: of the term, and of the averages in the statistics. Under microbatches they move once for each part.
+      momentum: momentum of the moving averages, which start uniform. The authors' code uses the mean of the last 128
+        batches as q_t instead.
+      metrics: metrics on the weak view of the source.
+      name: name of the term, and of the averages in the statistics. With microbatches the averages are updated once per
+        part.
 
     Returns:
-      An objective on batches of the views `source` and `target`, weak augmentations, and `source_strong` and `strong`,
-      strong ones of the same examples in the same order; only `source` has labels, integers [batch].
+      An objective on batches with four views: `source` and `target` are weak augmentations, and `source_strong` and
+      `strong` are strong ones of the same examples in the same order. Only `source` has labels, integers [batch].
 
     Raises:
-      ValueError: for a weight, threshold or momentum out of range; while tracing, for a view that is missing, or views
-        of two sizes.
+      ValueError: for a weight, threshold or momentum out of range; while tracing, for a missing view, or views that
+        differ in size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -125,7 +127,7 @@ def adamatch(
 def aligned_labels(
     p: Float[Array, "rows classes"], source: Float[Array, " classes"], target: Float[Array, " classes"]
 ) -> Float[Array, "rows classes"]:
-    """`ỹ_c ∝ p_c q_s,c / q_t,c`, each row summing to 1, with 1e-6 added to both q as the authors do.
+    """`ỹ_c ∝ p_c q_s,c / q_t,c`, each row summing to 1, with 1e-6 added to q_s and q_t as in the authors' code.
 
     Args:
       p: predictions on the target.
@@ -145,7 +147,7 @@ def aligned_labels(
 
 
 def _moved(old: Array, p: Array, mask: Any, momentum: float) -> Array:
-    """The moving average, towards the mean row of all devices; as it is where no row counts."""
+    """The moving average, updated with the mean row of all devices; unchanged if no row counts."""
     p, kept = clean(p, mask)
     total, count = ops.batch_sum((p.sum(0), kept.sum()))
     now = total / jnp.maximum(count, 1)

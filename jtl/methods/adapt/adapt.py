@@ -30,28 +30,29 @@ def adapt(
 ) -> Objective:
     """The objective `Σ_labelled mean ℓ(net(x), y) + Σ_k alignment_k(views)`.
 
-    All views go through the network in one pass, so BatchNorm sees the target's rows too. The baseline without
-    adaptation is therefore `finetune` on the source alone, and not this objective without alignments.
+    All views pass through the network together, so BatchNorm sees the target's rows too. The baseline without
+    adaptation is therefore `finetune` on the source alone, not this objective without alignments.
 
     Args:
       net: `jtl.network(backbone=..., head=...)`.
-      loss: one value per element, as of `finetune`.
-      alignments: each an objective on views in place of a batch, as `dann(critic)`, or a bare function of that kind;
-        the names of their terms and metrics must differ.
-      labelled: the views whose labels are learned from; several sources have a term each.
-      metrics: on the first labelled view.
-      ignore: as of `finetune`.
-      own_norms: views with normalisation layers of their own (Chang et al., Domain-Specific Batch Normalization, 2019,
-        arXiv 1906.03950): each passes alone, the others together, by the network's. With `("source",)` the network's
-        layers and running statistics become those of the target, and `of_domain` gives the source's.
+      loss: one value per element, as in `finetune`.
+      alignments: objectives on views instead of a batch, such as `dann(critic)`, or bare functions with the same
+        arguments; the names of their terms and metrics must differ.
+      labelled: the views whose labels are used; each of several sources has its own term.
+      metrics: metrics on the first labelled view.
+      ignore: as in `finetune`.
+      own_norms: views with their own normalisation layers (Chang et al., Domain-Specific Batch Normalization, 2019,
+        arXiv 1906.03950). Each of these views has a pass of its own; all others pass together through the network's
+        layers. With `("source",)` the network's layers and running statistics become those of the target, and
+        `of_domain` returns the source's.
 
     Returns:
-      An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}, ...}` of any number of views,
+      An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}, ...}` with any number of views,
       which may differ in size.
 
     Raises:
-      ValueError: while tracing, where two alignments use one name, or where a labelled view is missing.
-      TypeError: while tracing, for a net of another kind, as a whole classifier of flax.
+      ValueError: while tracing, if two alignments use the same name, or if a labelled view is missing.
+      TypeError: while tracing, for a net of another kind, such as a whole flax classifier.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

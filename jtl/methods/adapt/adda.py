@@ -1,4 +1,4 @@
-"""Adversarial discriminative adaptation: an encoder of the target learns to pass for a frozen one of the source."""
+"""Adversarial discriminative adaptation: a target encoder learns to be indistinguishable from a frozen source one."""
 
 from typing import Any
 
@@ -20,22 +20,22 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 def adda(net: Model, critic: Model | None = None, *, name: str = "critic") -> tuple[Objective, Objective]:
     """Adversarial discriminative adaptation, as two objectives: the critic's, then the target encoder's.
 
-    The critic minimises `½ mean_source −log D(f_0) + ½ mean_target −log(1 − D(f))` on features held constant, where
-    f_0 is the encoder of the source, in evaluation mode and frozen. The encoder minimises the loss with inverted
-    labels, `mean_target −log D(f)`, which does not vanish where the critic is sure. Nothing is learned from labels:
-    train the network on the source first, and give it to `init`; the head stays as it is.
+    The critic minimises `½ mean_source −log D(f_0) + ½ mean_target −log(1 − D(f))` on features held constant, with f_0
+    the source encoder, frozen and in evaluation mode. The target encoder minimises the loss with inverted labels,
+    `mean_target −log D(f)`, whose gradient does not vanish when the critic is confident. Nothing is learned from
+    labels: train the network on the source first and give its variables to `init`; the head stays as it is.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)`; its backbone becomes the encoder of the target.
-      critic: from the features that it reads to one logit [batch, 1]; None for `heads.mlp(1, (256, 256))`.
-      name: where the critic's parameters stand, and f_0 in the statistics, as `source_encoder`.
+      net: `jtl.network(backbone=..., head=...)`; its backbone becomes the target encoder.
+      critic: a model from the features that it reads to one logit [batch, 1]; None for `heads.mlp(1, (256, 256))`.
+      name: name of the critic's parameters; f_0 is kept in the statistics as `source_encoder`.
 
     Returns:
       The critic's objective, with the metrics `<name>_accuracy` and `<name>_a_distance`, and the encoder's, for
       `make_step([critic, encoder], [tx, tx], trainable=[select("critic/.*"), select("backbone/.*")])`.
 
     Raises:
-      ValueError: at init, where no trained backbone is given.
+      ValueError: at init, if no trained backbone is given.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Adaptive feature norm: the norms of features grow step by step, in both domains."""
+"""Adaptive feature norm: makes the norms of features grow step by step, in both domains."""
 
 from typing import Any
 
@@ -18,20 +18,21 @@ def afn(
 ) -> Objective:
     """The alignment `λ mean_i (‖f_i‖ − sg ‖f_i‖ − Δ)²` over the rows of `source` and `target` together.
 
-    sg stops the gradient, so the value is always `λ Δ²`, and the gradient `−2 λ Δ f_i / ‖f_i‖` for each row: watch the
-    accuracy and not this term. It is the stepwise variant; dropout and the layer it reads are up to the network.
+    sg stops the gradient, so the value is always `λ Δ²`, and the gradient of each row is `−2 λ Δ f_i / ‖f_i‖`: watch
+    the accuracy and not this term. It is the paper's stepwise variant; the network determines the dropout and the layer
+    that is read.
 
     Args:
       weight: λ, a number or a function of the step; the paper uses 0.05.
-      growth: Δ > 0, by which norms should grow.
+      growth: Δ > 0, the amount by which norms should grow.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight or growth; while tracing, for a view or feature that is missing.
+      ValueError: for an invalid weight or growth; while tracing, for a missing view or feature.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""A model beside a network that reads the network's features: how a critic or a second head is initialised."""
+"""Initialises a model that reads a network's features alongside its head, such as a critic or a second head."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from jtl.typing import Key
 
 
 def beside(net: Model, model: Model, name: str) -> Callable[[Key, Any], Variables]:
-    """The `init(key, x)` of a network together with a model on its features, whose variables stand under a name."""
+    """The `init(key, x)` of a network and of a model on its features, whose variables are stored under `name`."""
     own = named(model, name)
 
     def init(key: Key, x: Any) -> Variables:
@@ -26,16 +26,16 @@ def beside(net: Model, model: Model, name: str) -> Callable[[Key, Any], Variable
 
 
 def named(model: Model, name: str) -> Callable[[Key, Any], Variables]:
-    """The `init(key, x)` of a model whose variables stand under a name, from a key of its own."""
+    """The `init(key, x)` of a model whose variables are stored under `name` and drawn from a key of its own."""
     return lambda key, x: joined({name: model.init(rng.stream(key, name), x)})
 
 
 def read_by(model: Model, features: Any, x: Any) -> Any:
-    """Zeros in the shapes of what a model reads, to initialise on.
+    """Zeros in the shape of what a model reads, to initialise it with.
 
     Args:
-      model: says what it reads.
-      features: of the backbone, or their shapes.
+      model: the model, whose `reads` is used.
+      features: the backbone's features, or their shapes.
       x: the input, or its shapes.
     """
     shapes = jax.eval_shape(model.reads, features, x)

@@ -1,4 +1,4 @@
-"""An alignment of other views than `source` and `target`: of a second source, of several together, of two sources."""
+"""Applies an alignment to views other than `source` and `target`: a second source, joined sources, or two sources."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,20 +19,21 @@ def between(
     source: str | Sequence[str] = "source",
     target: str | Sequence[str] = "target",
 ) -> Objective:
-    """The alignment of the views that are named here, in the place of those called `source` and `target`.
+    """The alignment applied to the views named here, in place of those called `source` and `target`.
 
-    With several sources `Σ_s d(D_s, D_t)` is a sum of such terms, and `d(∪_s D_s, D_t)` one term of joined views.
+    With several sources, `Σ_s d(D_s, D_t)` is a sum of such terms, and `d(∪_s D_s, D_t)` is one term on joined views.
 
     Args:
-      alignment: any for `adapt`. Two of a kind need two names, as `coral(name="coral_second")`.
-      source: a view of the batch; of several views the rows stand one behind the other.
+      alignment: any alignment for `adapt`. Two of the same kind need different names, such as
+        `coral(name="coral_second")`.
+      source: a view of the batch; several views are concatenated.
       target: likewise.
 
     Returns:
       An alignment for `adapt`. It sees the other views of the batch under their own names.
 
     Raises:
-      ValueError: where no view is named; while tracing, for a view that is missing.
+      ValueError: if no view is named; while tracing, for a missing view.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -63,7 +64,7 @@ def between(
 
 
 def _own_norms_of(params: Params, named: Mapping[str, Sequence[str]]) -> Params:
-    """The parameters with the domains that have norms of their own under the names that the alignment knows."""
+    """The parameters, with each domain's own normalisation layers under the name that the alignment uses."""
     if NAME not in params:
         return params
     own = {name: layers for name, layers in params[NAME].items() if name not in named}
@@ -76,7 +77,7 @@ def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _joined(views: Sequence[View]) -> View:
-    """One view of the rows of several; what one of them does not say of its rows, as labels, none says."""
+    """One view with the rows of several; entries that one of them lacks, such as labels, are left out."""
     if len(views) == 1:
         return views[0]
     features = {n: _rows([v.features[n] for v in views]) for n in views[0].features}

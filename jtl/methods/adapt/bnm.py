@@ -1,4 +1,4 @@
-"""Batch nuclear-norm maximisation: predictions on the target become certain and remain diverse."""
+"""Batch nuclear-norm maximisation: makes predictions on the target certain while they remain diverse."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ def bnm(weight: float | Schedule = 1.0, *, view: str = "target", name: str = "bn
 
     Args:
       weight: λ, a number or a function of the step.
-      view: whose predictions.
-      name: of the term.
+      view: the view whose predictions are used.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight; while tracing, for a view that is missing.
+      ValueError: for an invalid weight; while tracing, for a missing view.
 
     Example:
       >>> import jtl
@@ -42,10 +42,11 @@ def bnm(weight: float | Schedule = 1.0, *, view: str = "target", name: str = "bn
 
 
 def bnm_loss(logits: Float[ArrayLike, "rows classes"], mask: Any = None) -> Array:
-    """`−‖P‖_* / B`, P the B predictions that a mask keeps; 0 where it keeps none.
+    """`−‖P‖_* / B`, with P the B predictions that the mask keeps; 0 if it keeps none.
 
-    The gradient of the norm is `U Vᵀ` of the singular vectors with values above rounding, exact where P has full rank,
-    and the smallest subgradient where it has not; that of an SVD would divide by differences of singular values.
+    The gradient of the norm is `U Vᵀ`, over the singular vectors whose values are above rounding errors. It is exact if
+    P has full rank, and otherwise the smallest subgradient. The gradient through an SVD would instead divide by
+    differences of singular values.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Batch spectral penalisation: no few directions may dominate the features of a domain."""
+"""Batch spectral penalisation: keeps a few directions from dominating the features of a domain."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ from jtl.typing import Schedule
 def bsp(weight: float | Schedule = 1e-4, *, k: int = 1, feature: str = "pooled", name: str = "bsp") -> Objective:
     """The alignment `λ Σ_{i ≤ k} σ²_i(F_s) + σ²_i(F_t)`, the k largest squared singular values of each domain.
 
-    It is used beside an adversarial alignment, `dann`, whose features it keeps discriminable.
+    It is used together with an adversarial alignment such as `dann`, and keeps the features discriminable.
 
     Args:
-      weight: λ, a number or a function of the step. The authors' code has 1e-4, as here, and the example of
-        their library tllib 2e-4.
-      k: how many singular values, at least 1.
+      weight: λ, a number or a function of the step. The authors' code uses 1e-4, as here; the example in their library
+        tllib uses 2e-4.
+      k: number of singular values, at least 1.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight or k; while tracing, for a view or feature that is missing.
+      ValueError: for an invalid weight or k; while tracing, for a missing view or feature.
 
     Example:
       >>> import jtl
@@ -44,16 +44,16 @@ def bsp(weight: float | Schedule = 1e-4, *, k: int = 1, feature: str = "pooled",
 
     def value(views: Views) -> Array:
         (fs, ms), (ft, mt) = (features_of(views, of, feature, name) for of in ("source", "target"))
-        # A domain without rows is no shift, and then the other is left alone too.
+        # Without rows of one domain there is no shift, so the other domain is not penalised either.
         return jnp.where(ms.any() & mt.any(), largest(fs, ms, k) + largest(ft, mt, k), 0.0)
 
     return on_views(value, weight, name)
 
 
 def largest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -> Array:
-    """The sum of the k largest squared singular values of the rows that a mask keeps; of all where k is more.
+    """The sum of the k largest squared singular values of the rows that a mask keeps; of all if there are fewer.
 
-    Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors, exact, and finite where values are equal.
+    Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors: exact, and finite for equal singular values.
 
     Example:
       >>> import jax.numpy as jnp

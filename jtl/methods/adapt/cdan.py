@@ -1,4 +1,4 @@
-"""Conditional adversarial alignment: the critic sees the features together with the classifier's answer."""
+"""Conditional adversarial alignment: the critic sees the features together with the classifier's predictions."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 LARGEST = 4096
-"""The largest number of products of a feature and a class that the critic is given as they are."""
+"""The largest number of feature-class products that the critic receives without a randomised map."""
 RANDOM = 1024
-"""The size of the randomised map above that."""
+"""The output size of the randomised map, which is used above that number."""
 
 
 def cdan(
@@ -31,19 +31,21 @@ def cdan(
     randomised: int | None = None,
     name: str = "critic",
 ) -> Objective:
-    """The alignment of `dann` with the critic on `f ⊗ g`: features by class probabilities, g = softmax(output).
+    """The alignment of `dann` with the critic on `f ⊗ g`: features times class probabilities, g = softmax(output).
 
     The gradient is reversed through f and stops at g. The randomised map `(R_f f) ⊙ (R_g g) / √d` with fixed Gaussian
-    R has the same inner products in expectation, in d numbers. With `entropy` (CDAN+E) a row weighs `1 + e^(−H(g))`,
-    detached and divided by its domain's mean over the batch, so certain rows count more and both domains the same.
+    R_f and R_g preserves inner products in expectation, with d numbers per row. With `entropy` (CDAN+E) a row has the
+    weight `1 + e^(−H(g))`, detached and divided by its domain's mean over the batch. Confident rows then count more,
+    and both domains count the same.
 
     Args:
-      critic: from `features · classes` numbers, or d, to one logit [batch, 1]: that a row is of the source. Its `reads`
-        says which f; None for `heads.mlp(1, (256, 256))`.
+      critic: a model from `features · classes` numbers, or d, to one logit [batch, 1], positive for source rows. Its
+        `reads` determines f; None for `heads.mlp(1, (256, 256))`.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
-      entropy: weigh rows by how certain the classifier is. Under microbatches the means are those of each part.
-      randomised: d; None for 1024 where `features · classes` exceeds 4096 and the whole product elsewhere.
-      name: where the critic's parameters stand, and R in the statistics, as `<name>_map`; also the name of its terms.
+      entropy: whether to weight rows by the classifier's confidence. With microbatches the means are those of each
+        part.
+      randomised: d; None for 1024 if `features · classes` exceeds 4096, and for the full product otherwise.
+      name: name of the critic's parameters, of its terms and, as `<name>_map`, of R_f and R_g in the statistics.
 
     Returns:
       An alignment with the metrics of `dann`.
@@ -103,7 +105,7 @@ def cdan(
 
 
 def together(f: Float[Array, "batch features"], g: Float[Array, "batch classes"], fixed: Any = None) -> Array:
-    """`f ⊗ g` as one vector a row, [batch, features · classes]; with a map `(R_f f) ⊙ (R_g g) / √d`, [batch, d].
+    """`f ⊗ g` as one vector per row, [batch, features · classes], or with a map `(R_f f) ⊙ (R_g g) / √d`, [batch, d].
 
     Args:
       f: features.

@@ -1,4 +1,4 @@
-"""Deep CORAL: the covariances of the features of two domains become equal."""
+"""Deep CORAL: makes the feature covariances of two domains equal."""
 
 from typing import Any
 
@@ -12,22 +12,22 @@ from jtl.typing import Schedule
 
 
 def coral(weight: float | Schedule = 1.0, *, feature: str = "pooled", name: str = "coral") -> Objective:
-    """The alignment `λ ‖C_s − C_t‖²_F / (4 d²)` of the covariances of a feature of width d in `source` and `target`.
+    """The alignment `λ ‖C_s − C_t‖²_F / (4 d²)`, C the covariances of a feature of width d in `source` and `target`.
 
-    This is the paper's formula. Some libraries give other multiples of it, or add the difference of the means, and
-    their weights do not carry over. With microbatches it is the mean of
-    the term of each part, with devices that of the whole batch.
+    This is the paper's formula. Some libraries compute other multiples of it, or add the difference of the means, so
+    their weights do not carry over. With microbatches the term is the mean over the parts; with several devices it is
+    that of the whole batch.
 
     Args:
       weight: λ, a number or a function of the step.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight; while tracing, for a view or feature that is missing.
+      ValueError: for an invalid weight; while tracing, for a missing view or feature.
 
     Example:
       >>> import jtl
@@ -50,7 +50,7 @@ def coral_loss(
     source_mask: Any = None,
     target_mask: Any = None,
 ) -> Array:
-    """`‖C_s − C_t‖²_F / (4 d²)`, `C = Σ_i (f_i − f̄)(f_i − f̄)ᵀ / (n − 1)`; 0 where a domain has fewer than two rows.
+    """`‖C_s − C_t‖²_F / (4 d²)`, `C = Σ_i (f_i − f̄)(f_i − f̄)ᵀ / (n − 1)`; 0 if a domain has fewer than two rows.
 
     Example:
       >>> import jax.numpy as jnp

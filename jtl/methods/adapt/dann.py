@@ -1,4 +1,4 @@
-"""Domain-adversarial training: a critic classifies domains, and the features are trained against it."""
+"""Domain-adversarial training: a critic classifies domains, and the features are trained to fool it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,12 +24,12 @@ DOMAINS = ("source", "target")
 
 
 def weight_schedule(total_steps: int, gain: float = 10.0) -> Schedule:
-    """DANN's λ over a run: `2 / (1 + exp(−gain·p)) − 1` with `p = step / total_steps`, held at 1 after the end.
+    """DANN's λ over a run: `2 / (1 + exp(−gain·p)) − 1` with `p = step / total_steps`; p is held at 1 after the end.
 
     Ganin et al., Domain-Adversarial Training of Neural Networks, 2016, arXiv 1505.07818, section 5.2.
 
     Raises:
-      ValueError: where the run has no steps.
+      ValueError: if the run has no steps.
 
     Example:
       >>> import jtl
@@ -49,20 +49,20 @@ def weight_schedule(total_steps: int, gain: float = 10.0) -> Schedule:
 def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: str = "critic") -> Objective:
     """The alignment `½ mean_source −log D(R_λ f) + ½ mean_target −log(1 − D(R_λ f))`.
 
-    `R_λ` reverses the gradient: the critic D learns at its full rate whatever λ is, the features get −λ times
-    its gradient. Both domains weigh the same, whatever their sizes. Give the critic a learning rate of its own
-    with `optim.scale`.
+    `R_λ` reverses the gradient: the critic D learns at its full rate whatever λ is, and the features get −λ times its
+    gradient. Both domains have the same weight, whatever their sizes. Use `optim.scale` to give the critic its own
+    learning rate.
 
     Args:
-      critic: from the features that it reads, `pooled` unless it says otherwise, to one logit [batch, 1]: that a row is
-        of the source; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it.
+      critic: a model from the features that it reads, by default `pooled`, to one logit [batch, 1], positive for source
+        rows; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
-      name: where the critic's parameters stand; also the name of its terms.
+      name: name of the critic's parameters and of its terms.
 
     Returns:
-      An alignment with the metrics `<name>_accuracy`, how often the critic is right, 0.5 when it is fooled;
+      An alignment with three metrics: `<name>_accuracy`, how often the critic is right, 0.5 when it is fooled;
       `<name>_a_distance`, the proxy A-distance `2 (1 − 2ε)` with ε the mean of the critic's two error rates, 0 when it
-      is fooled and where a domain has no rows; and `<name>_weight`, the λ of this step.
+      is fooled or a domain has no rows; and `<name>_weight`, the λ of this step.
 
     Example:
       >>> import jtl
@@ -82,10 +82,10 @@ def weighed(
     """The alignment of `dann`, with a weight for each row.
 
     Args:
-      critic: as of `dann`.
-      weight: as of `dann`.
-      name: as of `dann`.
-      rows: from the views to the weights of `judge`; None for ones.
+      critic: as in `dann`.
+      weight: as in `dann`.
+      name: as in `dann`.
+      rows: a function from the views to the weights of `judge`; None for all ones.
     """
     checked(weight, name)
     model = default_critic() if critic is None else critic
@@ -115,9 +115,9 @@ def alternating(
 ) -> tuple[Objective, Objective]:
     """Alternating adversarial training, as two objectives: first the critic is updated, then the network against it.
 
-    The critic's turn minimises its loss on features that are held constant (train `select("critic/.*")`). The
-    network's turn minimises `mean_source ℓ − λ·L_critic` with the critic held constant
-    (`select("backbone/.*", "head/.*")`), so it answers the critic of this step, not of the one before.
+    The critic's turn minimises its loss on features that are held constant (train `select("critic/.*")`). The network's
+    turn minimises `mean_source ℓ − λ·L_critic` with the critic held constant (`select("backbone/.*", "head/.*")`), so
+    it responds to the critic of this step, not of the one before.
 
     Returns:
       The critic's objective and the network's, for `make_step([critic, network], [tx, tx], trainable=[...])`.
@@ -155,7 +155,7 @@ def alternating(
 
 
 def default_critic() -> Model:
-    """The critic of whoever gives none: two hidden layers of 256, one logit."""
+    """The critic that is used if none is given: two hidden layers of width 256 and one logit."""
     return heads.mlp(1, (256, 256))
 
 
@@ -169,20 +169,20 @@ def judge(
     key: Key,
     weights: Mapping[str, Array] | None = None,
 ) -> tuple[dict[str, Mean], Aux]:
-    """The critic's loss on rows of both domains, each domain's mean counting half, and how often it is right.
+    """The critic's loss on rows of both domains, each domain's mean counting half, and how often the critic is right.
 
     Args:
-      critic: to one logit [batch, 1].
-      name: where its parameters stand; also the name of the terms and metrics.
-      params: of everything.
-      stats: of everything.
-      views: for their masks.
-      read: what the critic is given of `source` and of `target`; both go through it in one pass.
-      key: of its dropout.
-      weights: of the rows of each domain [batch], detached; None for ones.
+      critic: a model with one logit [batch, 1].
+      name: name of its parameters and of the terms and metrics.
+      params: all parameters.
+      stats: all statistics.
+      views: the views, for their masks.
+      read: the critic's input for `source` and `target`; both go through it in one pass.
+      key: key for its dropout.
+      weights: weights of the rows of each domain [batch], detached; None for all ones.
 
     Raises:
-      ValueError: for a critic that gives anything but one logit a row.
+      ValueError: for a critic whose output is not one logit per row.
     """
     masks = {d: views[d].mask for d in DOMAINS}
     rows = [ops.without_masked(read[d], masks[d]) for d in DOMAINS]
@@ -215,6 +215,6 @@ def _read(critic: Model, view: View) -> Any:
 
 
 def domain_loss(logits: Array, label: ArrayLike) -> Array:
-    """`−y log σ(z) − (1 − y) log(1 − σ(z))`, one value a row."""
+    """`−y log σ(z) − (1 − y) log(1 − σ(z))`, one value per row."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return jax.nn.softplus(logits) - label * logits

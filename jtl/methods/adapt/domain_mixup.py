@@ -1,4 +1,4 @@
-"""Mixup across domains: inputs between a source and a target row have labels between theirs."""
+"""Mixup across domains: mixtures of a source and a target row get mixtures of their labels."""
 
 from typing import Any
 
@@ -21,22 +21,22 @@ def domain_mixup(
 ) -> Objective:
     """The alignment `λ mean_i CE(net(b_i x_s,i + (1 − b_i) x_t,i), b_i y_s,i + (1 − b_i) p_t,i)`, `b_i ~ Beta(α, α)`.
 
-    p_t are the network's predictions on the target's rows, held constant. Row i of the source is mixed with row i of
-    the target. The mixed rows pass alone; running statistics move with the pass over the views only.
+    p_t,i is the network's prediction for row i of the target, held constant. Row i of the source is mixed with row i of
+    the target. The mixed rows have a forward pass of their own, which does not update running statistics.
 
     Args:
-      net: the network that `adapt` trains, with logits [batch, classes] and inputs that are one floating array.
+      net: the network that `adapt` trains, with logits [batch, classes]; its input is one floating-point array.
       weight: λ, a number or a function of the step.
-      alpha: α > 0; small ones keep near one of the domains, 1 is uniform.
-      shared: one b for all rows of a step.
-      name: of the term.
+      alpha: α > 0; small values keep mixtures close to one of the domains, 1 is uniform.
+      shared: whether all rows of a step share one b.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt`, for a source with integer labels; rows of negative labels do not count.
+      An alignment for `adapt`, for a source with integer labels; rows with negative labels do not count.
 
     Raises:
-      ValueError: for a weight or α out of range; while tracing, for a view that is missing, domains of two sizes,
-        labels or inputs of another form, or a domain in `own_norms`.
+      ValueError: for a weight or α out of range; while tracing, for a missing view, domains that differ in size, labels
+        or inputs of another form, or a domain in `own_norms`.
 
     Example:
       >>> import jtl

@@ -16,18 +16,18 @@ from jtl.typing import Schedule
 def entropy(weight: float | Schedule = 1.0, *, view: str = "target", name: str = "entropy") -> Objective:
     """The alignment `λ mean_i H(p_i)`, `H(p) = −Σ_c p_c log p_c`, of the predictions of the unlabelled domain.
 
-    Alone it is also at its minimum where all rows are given one class: `information_maximisation` is not.
+    Used alone, it is also minimal if all rows are assigned one class, unlike `information_maximisation`.
 
     Args:
       weight: λ, a number or a function of the step.
-      view: whose predictions.
-      name: of the term.
+      view: the view whose predictions are used.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight; while tracing, for a view that is missing.
+      ValueError: for an invalid weight; while tracing, for a missing view.
 
     Example:
       >>> import jtl
@@ -47,18 +47,18 @@ def entropy(weight: float | Schedule = 1.0, *, view: str = "target", name: str =
 def information_maximisation(
     weight: float | Schedule = 1.0, *, view: str = "target", name: str = "information"
 ) -> Objective:
-    """The alignment `λ (mean_i H(p_i) − H(mean_i p_i))`: certain for each row, diverse over the batch.
+    """The alignment `λ (mean_i H(p_i) − H(mean_i p_i))`: predictions certain for each row, diverse over the batch.
 
     Args:
       weight: λ, a number or a function of the step.
-      view: whose predictions.
-      name: of the term.
+      view: the view whose predictions are used.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight; while tracing, for a view that is missing.
+      ValueError: for an invalid weight; while tracing, for a missing view.
 
     Example:
       >>> import jtl
@@ -77,7 +77,7 @@ def information_maximisation(
 
 
 def information_loss(logits: Float[ArrayLike, "rows classes"], mask: Any = None) -> Array:
-    """`mean_i H(p_i) − H(mean_i p_i)` in nats, minus the mutual information of row and class; 0 without rows.
+    """`mean_i H(p_i) − H(mean_i p_i)` in nats, the negative mutual information of row and class; 0 without rows.
 
     Example:
       >>> import jax.numpy as jnp

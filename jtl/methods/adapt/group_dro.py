@@ -1,4 +1,4 @@
-"""Distributionally robust training over several labelled domains: those with the largest loss weigh most."""
+"""Distributionally robust training over several labelled domains: those with the largest loss get most weight."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,22 +27,22 @@ def group_dro(
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     name: str = "group_dro",
 ) -> Objective:
-    """The objective `Σ_d q_d R_d` over labelled domains, `R_d` the mean loss of a domain, `q_d ∝ q_d e^{η R_d}`.
+    """The objective `Σ_d q_d R_d` over labelled domains, with `R_d` a domain's mean loss and `q_d ∝ q_d e^{η R_d}`.
 
-    The weights q start equal, are updated before they are used, and stand in the statistics. A domain without rows in
-    a batch counts as of loss 0. Under microbatches q is updated once for each part.
+    The weights q start equal, are updated before they are used, and are kept in the statistics. A domain without rows
+    in a batch counts as having loss 0. With microbatches q is updated once per part.
 
     Args:
       net: `jtl.network(backbone=..., head=...)`.
       domains: the views' names, two or more.
       loss: one value per row.
       rate: η > 0.
-      metrics: of each domain, as of `finetune`; they are reported as `<domain>/<metric>`.
-      name: where q stands in the statistics.
+      metrics: metrics of each domain, as in `finetune`; they are reported as `<domain>/<metric>`.
+      name: name of q in the statistics.
 
     Returns:
-      An objective on batches `{domain: {"x", "y", "mask"}, ...}`, with a term for each domain, and its weight and its
-      loss as the metrics `<domain>/weight` and `<domain>/risk`.
+      An objective on batches `{domain: {"x", "y", "mask"}, ...}`. Each domain has a term, and its weight and its loss
+      are the metrics `<domain>/weight` and `<domain>/risk`.
 
     Raises:
       ValueError: for fewer than two domains, or a rate that is not positive; while tracing, for a domain that is
@@ -68,7 +68,7 @@ def group_dro(
         risks = {d: risk_of(views, d, loss) for d in names}
         now = jax.lax.stop_gradient(jnp.stack([whole(risks[d]) for d in names]))
         q = jax.nn.softmax(jnp.log(stats[name]) + rate * now.astype(stats[name].dtype))
-        q = jnp.maximum(q, jnp.finfo(q.dtype).tiny)  # a weight of 0 would stay 0 for ever
+        q = jnp.maximum(q, jnp.finfo(q.dtype).tiny)  # a weight of 0 would stay 0 forever
         terms = {d: risks[d].scale(q[i]) for i, d in enumerate(names)}
         found: dict[str, Any] = {}
         for i, d in enumerate(names):

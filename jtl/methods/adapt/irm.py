@@ -1,4 +1,4 @@
-"""Invariant risk minimisation over several labelled domains: one classifier is to be optimal in each."""
+"""Invariant risk minimisation over several labelled domains: one classifier should be optimal in each."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,15 +24,15 @@ def irm(
 ) -> Objective:
     """The term `λ Σ_d g_d g'_d` of IRMv1, `g = ∂/∂w mean ℓ(w z, y)` at w = 1 over the even rows, g' over the odd ones.
 
-    The product of two halves is an unbiased estimate of the squared derivative; the square of one batch's is not. It
-    may be negative. Added to `adapt(net, labelled=domains)` this is the paper's objective, a sum over domains.
+    The product over two halves is an unbiased estimate of the squared derivative, unlike the square over one batch. It
+    may be negative. Added to `adapt(net, labelled=domains)`, this gives the paper's objective, a sum over domains.
 
     Args:
       domains: the views' names, two or more.
-      weight: λ, a number or a function of the step. Common is 1 for some hundred steps, then a large number from an
-        optimizer that starts anew, because its moments are those of another loss: `jtl.optim.restarted`.
-      loss: one value per row, as of `adapt`.
-      name: of the term.
+      weight: λ, a number or a function of the step. A common choice is 1 for some hundred steps and then a large
+        number. The optimizer should then restart, because its moments are those of another loss: `jtl.optim.restarted`.
+      loss: one value per row, as in `adapt`.
+      name: name of the term.
 
     Returns:
       An alignment with the metric `<name>_weight`, the λ of this step.

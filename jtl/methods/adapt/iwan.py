@@ -1,4 +1,4 @@
-"""Importance-weighted adversarial nets: a first critic finds the source rows that the target has too."""
+"""Importance-weighted adversarial nets: a first critic finds the source rows that resemble the target."""
 
 from typing import Any
 
@@ -26,18 +26,18 @@ def iwan(
     entropy_weight: float = 0.0,
     name: str = "critic",
 ) -> Objective:
-    """The alignment of `dann` whose source rows weigh `w_i = (1 − D(f_i)) / mean_j (1 − D(f_j))`, D a first critic.
+    """The alignment of `dann` with weighted source rows, `w_i = (1 − D(f_i)) / mean_j (1 − D(f_j))`, D a first critic.
 
-    D learns to tell the domains apart on features that are held constant, so `1 − D` is small on source rows unlike
-    any of the target, as those of classes that the target lacks. w has no gradient. The paper freezes the source's
-    encoder and adapts one of the target; here both domains share one, which learns from the source's labels too.
+    D learns to tell the domains apart on features that are held constant, so `1 − D` is small on source rows unlike any
+    target row, such as those of classes that the target lacks. w has no gradient. The paper freezes a source encoder
+    and adapts a target encoder; here both domains share one, which also learns from the source's labels.
 
     Args:
-      critic: D_0, from the features that it reads to one logit [batch, 1]; None for `heads.mlp(1, (256, 256))`.
-      first: D, the same.
+      critic: D_0, a model from the features that it reads to one logit [batch, 1]; None for `heads.mlp(1, (256, 256))`.
+      first: D, likewise.
       weight: λ of the reversed gradient, a number or a function of the step.
-      entropy_weight: γ of the term `γ mean_target H(p)`; 0 for none.
-      name: where D_0 stands; D stands at `<name>_first`.
+      entropy_weight: γ of the term `γ mean_target H(p)`; 0 for no such term.
+      name: name of the parameters of D_0; those of D are called `<name>_first`.
 
     Returns:
       An alignment with the metrics of `dann` for both critics.
@@ -85,8 +85,8 @@ def source_weights(logits: Float[Array, " rows"], mask: Any = None) -> Float[Arr
     """`(1 − D_i) / mean_j (1 − D_j)`, D = σ(z), over the rows that count, held constant; 0 for the others.
 
     Args:
-      logits: z of source rows, for being of the source.
-      mask: [rows], or None for all.
+      logits: z, the first critic's logits of source rows, positive for "source".
+      mask: [rows], or None for all rows.
 
     Example:
       >>> import jax.numpy as jnp

@@ -34,24 +34,25 @@ def deep_jdot(
 ) -> Objective:
     """The alignment `λ Σ_ij γ_ij C_ij`, `C_ij = α ‖f_i − f_j‖² + β ℓ(y_i, z_j)`, γ the optimal plan, held constant.
 
-    ℓ is the cross-entropy of target row j with the label of source row i. The plan is Sinkhorn's, which is regularised
-    by its entropy, where the paper solves for the exact one on batches of 500 rows.
+    ℓ is the cross-entropy of target row j with the label of source row i. The plan is Sinkhorn's, regularised by its
+    entropy, whereas the paper computes the exact plan on batches of 500 rows.
 
     Args:
       weight: λ, a number or a function of the step.
       feature_cost: α; the paper uses 0.001 on digits. It depends on the width and scale of the features.
       label_cost: β; the paper uses 0.0001 on digits.
-      regularisation: ε over the mean of C. Smaller is nearer to the exact plan, and needs more iterations.
-      iterations: of Sinkhorn.
+      regularisation: ε divided by the mean of C. A smaller value is closer to the exact plan and needs more iterations.
+      iterations: number of Sinkhorn iterations.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt`, for a source with integer labels; rows of negative labels do not count. Its metric
+      An alignment for `adapt`, for a source with integer labels; rows with negative labels do not count. Its metric
       `<name>_plan_error` is `Σ_i |Σ_j γ_ij − 1/n|`, 0 for a plan that has converged, at most 2.
 
     Raises:
-      ValueError: for numbers out of range; while tracing, for a view or feature that is missing, or other labels.
+      ValueError: for numbers out of range; while tracing, for a missing view or feature, or labels that are not
+        integers.
 
     Example:
       >>> import jtl
@@ -75,7 +76,7 @@ def deep_jdot(
         ms &= y >= 0
         # A label beyond the classes gives NaN, not the cost of another class.
         cross_entropy = -jnp.take(jax.nn.log_softmax(z).T, jnp.maximum(y, 0), axis=0, mode="fill", fill_value=jnp.nan)
-        centre = jax.lax.stop_gradient(mean_row(fs, ms))[None]  # of no effect but on the rounding of distances
+        centre = jax.lax.stop_gradient(mean_row(fs, ms))[None]  # affects only the rounding of distances
         cost = feature_cost * squared_distances(fs - centre, ft - centre) + label_cost * cross_entropy
         plan, error = sinkhorn(cost, ms, mt, regularisation=regularisation, iterations=iterations)
         value = jnp.where(ms[:, None] & mt[None], plan * cost, 0.0).sum()
@@ -92,20 +93,21 @@ def sinkhorn(
     regularisation: float = 0.05,
     iterations: int = 100,
 ) -> tuple[Array, Array]:
-    """The plan of `min_γ Σ γ_ij C_ij + ε Σ γ_ij log γ_ij` between uniform weights of the rows that masks keep.
+    """The plan of `min_γ Σ γ_ij C_ij + ε Σ γ_ij log γ_ij` between uniform weights on the rows that the masks keep.
 
-    In log space, so no small ε underflows. The plan has no gradient: by the envelope theorem that of `Σ γ_ij C_ij` at a
-    fixed plan is the gradient of the regularised minimum at a fixed ε. It is 0 where a domain has no row.
+    It is computed in log space, so a small ε does not underflow. The plan has no gradient: by the envelope theorem, the
+    gradient of `Σ γ_ij C_ij` at a fixed plan is that of the regularised minimum at a fixed ε. The plan is 0 if a domain
+    has no rows.
 
     Args:
       cost: C.
       source_mask: rows of C that count.
-      target_mask: columns that count.
-      regularisation: ε over the mean of |C|.
-      iterations: each scales the rows, then the columns, so the columns' sums are exact at the end.
+      target_mask: columns of C that count.
+      regularisation: ε divided by the mean of |C|.
+      iterations: each iteration scales the rows, then the columns, so the columns' sums are exact at the end.
 
     Returns:
-      γ, and `Σ_i |Σ_j γ_ij − 1/n|`, by which the rows' sums are still wrong.
+      γ, and `Σ_i |Σ_j γ_ij − 1/n|`, the remaining error of the rows' sums.
 
     Raises:
       ValueError: for a regularisation or iterations that are not positive.

@@ -1,4 +1,4 @@
-"""JMMD: the joint distributions of features and predictions of two domains become equal."""
+"""JMMD: makes the joint distributions of features and predictions equal in two domains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,25 +23,25 @@ def jmmd(
     features: Sequence[str] = ("pooled",),
     name: str = "jmmd",
 ) -> Objective:
-    """The alignment `λ MMD²` of JAN: its kernel is the product of those of several layers and of the predictions.
+    """The alignment `λ MMD²` of JAN, whose kernel is the product of kernels of several layers and of the predictions.
 
-    A feature's kernel is `Σ_α exp(−d² / (2 α m))` as of `mmd`. That of the predictions `p = softmax(z)` is
-    `exp(−‖p − q‖² / (2 σ²))`: σ = 0.92 is what the authors' code calls a bandwidth of 1.68, `2 σ²`.
+    A feature's kernel is `Σ_α exp(−d² / (2 α m))` as in `mmd`. The kernel of the predictions `p = softmax(z)` is
+    `exp(−‖p − q‖² / (2 σ²))`; σ = 0.92 is approximately the bandwidth `2 σ²` = 1.68 of the authors' code.
 
     Args:
       weight: λ, a number or a function of the step.
-      estimator: "unbiased" leaves out pairs of a row with itself and may be negative; "biased" counts them.
+      estimator: "unbiased" leaves out pairs of a row with itself and may be negative; "biased" includes them.
       scales: α.
       sigma: σ > 0.
       features: names of the backbone's features, each [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight, estimator, σ or scales, or without features; while tracing, for a view or feature
-        that is missing.
+      ValueError: for an invalid weight, estimator, σ or scales, or without features; while tracing, for a missing view
+        or feature.
 
     Example:
       >>> import jtl
@@ -73,21 +73,21 @@ def jmmd_loss(
     scales: Sequence[float] = (0.5, 1.0, 2.0),
     sigma: float = 0.92,
 ) -> Array:
-    """The squared MMD with the product of the kernels of pairs (source, target) of features and of predictions.
+    """The squared MMD whose kernel is the product of the kernels of the features and of the predictions.
 
-    It is 0 where a domain has no row, for "unbiased" where it has fewer than two.
+    It is 0 if a domain has no rows, and for "unbiased" if it has fewer than two.
 
     Args:
-      features: pairs of arrays [batch, width].
-      logits: of the source and the target.
+      features: pairs (source, target) of arrays [batch, width].
+      logits: logits of the source and of the target.
       source_mask: rows of the source that count.
-      target_mask: those of the target.
+      target_mask: rows of the target that count.
       estimator: "unbiased" or "biased".
-      scales: of the features' kernels.
-      sigma: of the predictions' kernel.
+      scales: α of the features' kernels.
+      sigma: σ of the predictions' kernel.
 
     Raises:
-      ValueError: for a bad estimator, σ or scales.
+      ValueError: for an invalid estimator, σ or scales.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""LMMD: the mean embeddings of each class in two domains become equal."""
+"""LMMD: makes the mean embeddings of each class equal in two domains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,21 +21,22 @@ def lmmd(
     feature: str = "pooled",
     name: str = "lmmd",
 ) -> Objective:
-    """The alignment `λ · lmmd_loss` of DSAN: an MMD for each class, with the target's predictions for its labels.
+    """The alignment `λ · lmmd_loss` of DSAN: an MMD for each class, with predictions as the target's labels.
 
-    Early predictions are wrong, so give a weight that grows from 0, as `weight_schedule(total_steps)`.
+    Early predictions are wrong, so use a weight that grows from 0, such as `weight_schedule(total_steps)`.
 
     Args:
       weight: λ, a number or a function of the step.
-      scales: α of the kernel, as of `mmd`.
+      scales: α of the kernel, as in `mmd`.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt`, for a source with integer labels; rows of negative labels do not count.
+      An alignment for `adapt`, for a source with integer labels; rows with negative labels do not count.
 
     Raises:
-      ValueError: for a bad weight or scales; while tracing, for a view or feature that is missing, or other labels.
+      ValueError: for an invalid weight or scales; while tracing, for a missing view or feature, or labels that are not
+        integers.
 
     Example:
       >>> import jtl
@@ -66,18 +67,19 @@ def lmmd_loss(
 ) -> Array:
     """`mean_c Σ_ij a_ic a_jc k(s_i, s_j) + Σ_ij b_ic b_jc k(t_i, t_j) − 2 Σ_ij a_ic b_jc k(s_i, t_j)`.
 
-    a_ic is 1 over the number of source rows of class c, b_jc the target's probability of c over its sum, a constant for
-    the gradient. Pairs of a row with itself count, so it is never negative. The mean is over the classes that a source
-    row has and that some target row is predicted as, which is the authors' code; it is 0 where there is no such class.
+    a_ic is 1 over the number of source rows of class c if row i is of class c, else 0. b_jc is target row j's
+    probability of c divided by its sum over rows, held constant. Pairs of a row with itself count, so the loss is never
+    negative. As in the authors' code, the mean is over the classes that occur both as a source label and as a target
+    prediction; the loss is 0 if there is no such class.
 
     Args:
       source: features.
       target: features.
-      labels: of the source; negative ones do not count.
-      logits: of the target.
+      labels: labels of the source; rows with negative ones do not count.
+      logits: logits of the target.
       source_mask: rows of the source that count.
-      target_mask: those of the target.
-      scales: α of the kernel, as of `mmd`.
+      target_mask: rows of the target that count.
+      scales: α of the kernel, as in `mmd`.
 
     Raises:
       ValueError: for scales that are not positive.

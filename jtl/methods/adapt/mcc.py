@@ -1,4 +1,4 @@
-"""Minimum class confusion: predictions on the target mix up classes as little as possible."""
+"""Minimum class confusion: makes predictions on the target confuse classes as little as possible."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ def mcc(
     Args:
       weight: λ, a number or a function of the step.
       temperature: T > 0, by which logits are divided.
-      view: whose logits.
-      name: of the term.
+      view: the view whose logits are used.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight or temperature; while tracing, for a view that is missing.
+      ValueError: for an invalid weight or temperature; while tracing, for a missing view.
 
     Example:
       >>> import jtl
@@ -48,7 +48,7 @@ def mcc(
 def mcc_loss(logits: Float[ArrayLike, "rows classes"], mask: Any = None, *, temperature: float = 2.5) -> Array:
     """`(1/K) Σ_j Σ_{k≠j} C_jk / Σ_l C_jl`, `C = Σ_i w_i p_i p_iᵀ`, `p = softmax(z / T)`, `w ∝ 1 + exp(−H(p))`.
 
-    The weights are constants for the gradient; their scale cancels in the rows of C. In [0, 1]; 0 without rows.
+    The weights are held constant; their scale cancels in the rows of C. The loss lies in [0, 1]; it is 0 without rows.
 
     Example:
       >>> import jax.numpy as jnp

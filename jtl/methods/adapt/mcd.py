@@ -1,4 +1,4 @@
-"""Maximum classifier discrepancy: two heads find target rows that they disagree on, and the features remove these."""
+"""Maximum classifier discrepancy: two heads are made to disagree on target rows, and the features to prevent it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,22 +26,23 @@ def mcd(
 ) -> tuple[Objective, Objective, Objective]:
     """Maximum classifier discrepancy, as three objectives that take turns on one batch.
 
-    With d the mean over target rows of `mean_c |softmax(h_1 f)_c − softmax(h_2 f)_c|` and `L = Σ_k mean_source
-    ℓ(h_k f, y)`, they minimise: L, by all parameters; `L − d`, by the two heads; d, by the backbone, k = 4 times in
-    the paper. Two heads that start alike have no discrepancy, so each is drawn from a key of its own.
+    Let d be the mean over target rows of `mean_c |softmax(h_1 f)_c − softmax(h_2 f)_c|`, and
+    `L = Σ_k mean_source ℓ(h_k f, y)`. The first objective, for all parameters, minimises L; the second, for the two
+    heads, `L − d`; the third, for the backbone, d, four times per step in the paper. Two heads with equal
+    initialisation would have no discrepancy, so each is drawn from its own key.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)`; its head is the first.
-      second: another head of as many classes, as a rule of the same kind.
+      net: `jtl.network(backbone=..., head=...)`; its head is the first head.
+      second: another head with as many classes, usually of the same kind.
       loss: one value per row.
-      name: where the second head's parameters stand.
+      name: name of the second head's parameters.
 
     Returns:
-      The objectives of the three turns on batches `{"source": {"x", "y"}, "target": {"x"}}`. All have the same `init`,
-      and the terms `first` and `<name>` (L) and `discrepancy` (−d or d) where they are minimised.
+      The objectives of the three turns on batches `{"source": {"x", "y"}, "target": {"x"}}`. All have the same `init`.
+      Their terms are `first` and `<name>` (L) and `discrepancy` (−d or d), each in the objectives that minimise it.
 
     Raises:
-      ValueError: while tracing, where the source has no labels or the outputs of the heads differ in shape.
+      ValueError: while tracing, if the source has no labels or the outputs of the heads differ in shape.
 
     Example:
       >>> import jtl, optax
@@ -97,7 +98,7 @@ def mcd(
 
 
 def discrepancy(first: Float[Array, "batch classes"], second: Float[Array, "batch classes"]) -> Float[Array, "batch"]:
-    """`mean_c |softmax(z)_c − softmax(z')_c|`, one value a row; the gradient is 0 where both agree exactly.
+    """`mean_c |softmax(z)_c − softmax(z')_c|`, one value per row; the gradient is 0 if both agree exactly.
 
     Args:
       first: z, the logits of one head.

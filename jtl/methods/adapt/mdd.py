@@ -1,4 +1,4 @@
-"""Margin disparity discrepancy: a second head disagrees with the classifier on the target, the features prevent it."""
+"""Margin disparity discrepancy: a second head disagrees with the classifier on the target; the features prevent it."""
 
 from typing import Any
 
@@ -29,23 +29,23 @@ def mdd(
 ) -> Objective:
     """The alignment `γ mean_source −log p'_ŷ + mean_target −log(1 − p'_ŷ)` with `p' = softmax(h'(R_λ f))`.
 
-    ŷ is the class that the classifier predicts for the row itself. The adversary h' learns to agree with it on the
-    source and to disagree on the target; `R_λ` reverses the gradient, so the features make that impossible.
+    ŷ is the class that the classifier predicts for the row. The adversary h' learns to agree with it on the source and
+    to disagree on the target; `R_λ` reverses the gradient, so the features learn to make that impossible.
 
     Args:
-      adversary: from the features that it reads to as many logits as the classifier has, [batch, classes]; None for
-        `heads.mlp(classes, (256,))`.
+      adversary: a model from the features that it reads to as many logits as the classifier has, [batch, classes]; None
+        for `heads.mlp(classes, (256,))`.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
-      gamma: γ > 0, log of which is the margin.
-      name: where the adversary's parameters stand; also the name of its terms.
+      gamma: γ > 0; the margin is log γ.
+      name: name of the adversary's parameters and of its terms.
 
     Returns:
-      An alignment with the metrics `<name>_agreement`, how often both predict the same class for a row of the target,
-      and `<name>_weight`, the λ of this step.
+      An alignment with the metrics `<name>_agreement`, how often both predict the same class for a target row, and
+      `<name>_weight`, the λ of this step.
 
     Raises:
       ValueError: for a γ that is not positive; while tracing, for fewer than two classes, or an adversary whose output
-        is not that of the classifier in shape.
+        does not have the shape of the classifier's.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -113,6 +113,6 @@ def disagreement(logits: Float[Array, "batch classes"], y: Integer[Array, "batch
     """
     z = from_top(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     mine = jax.nn.one_hot(y, z.shape[1], dtype=bool)
-    # Not the difference of both logarithms: of a small one no digits would be left.
+    # Not the difference of the two logarithms, because a small difference would have no digits left.
     own = jnp.where(mine, z, 0.0).sum(-1)
     return jax.nn.softplus(own - jax.nn.logsumexp(jnp.where(mine, -jnp.inf, z), axis=-1))

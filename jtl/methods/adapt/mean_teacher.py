@@ -26,25 +26,25 @@ def mean_teacher(
     teacher: str = "target",
     name: str = "teacher",
 ) -> Objective:
-    """The alignment `λ mean_i (1/K) Σ_c (p_ic − p'_ic)²`, p' of the teacher `θ' ← m θ' + (1 − m) θ` after each step.
+    """The alignment `λ mean_i (1/K) Σ_c (p_ic − p'_ic)²`, p' from a teacher, `θ' ← m θ' + (1 − m) θ` after each step.
 
-    The teacher starts at the parameters of `init`, so no early average is biased. It is kept in the statistics under
-    `name`, and predicts in training mode, by its own dropout and by the batch statistics of its view.
+    The teacher starts at the parameters of `init`, so early averages are not biased. It is kept in the statistics under
+    `name`. It predicts in training mode, with its own dropout and with the batch statistics of its view.
 
     Args:
       net: the network that `adapt` trains.
       weight: λ, a number or a function of the step.
       momentum: m, in [0, 1).
-      student: the view that learns.
-      teacher: the view of the same examples in the same order that the teacher predicts; both may be one.
-      name: of the term, and of the teacher in the statistics.
+      student: the view on which the network learns.
+      teacher: the view, of the same examples in the same order, that the teacher predicts; it may be the student's.
+      name: name of the term, and of the teacher in the statistics.
 
     Returns:
       An alignment for `adapt` with the metric `<name>_agrees`, how often both predict the same class.
 
     Raises:
-      ValueError: for a weight or momentum out of range, for a model that is no network; at init, where `name` is taken;
-        while tracing, for a view that is missing, views of two sizes, or a teacher's view in `own_norms`.
+      ValueError: for a weight or momentum out of range, or a model that is not a network; at init, if `name` is taken;
+        while tracing, for a missing view, views that differ in size, or a teacher's view in `own_norms`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

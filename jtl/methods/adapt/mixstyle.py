@@ -1,4 +1,4 @@
-"""MixStyle: feature maps take on statistics between those of two examples."""
+"""MixStyle: feature maps take on a mixture of the statistics of two examples."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ from jtl.transform.intercept import Call, on_outputs
 from jtl.typing import Key
 
 EPS = 1e-6
-"""Added to variances, as by the authors."""
+"""Added to variances, as in the authors' code."""
 
 
 def mixstyle(backbone: Model, at: str, *, alpha: float = 0.1, probability: float = 0.5) -> Model:
     """The backbone whose feature maps at some modules are `γ (f − μ(f)) / σ(f) + β` in training.
 
-    `γ = λ σ(f) + (1 − λ) σ(f')` and `β = λ μ(f) + (1 − λ) μ(f')`, the mean and deviation over the positions of each
-    example and channel, f' those of another example of the batch, and `λ ~ Beta(α, α)` for each example. The
-    statistics have no gradient. A step does it with the given probability, at each module for itself. It has no
-    parameters; in evaluation, and where no key is given, it is the backbone itself.
+    `γ = λ σ(f) + (1 − λ) σ(f')` and `β = λ μ(f) + (1 − λ) μ(f')`, with μ and σ the mean and standard deviation over the
+    positions of each example and channel, f' the map of another example of the batch, and `λ ~ Beta(α, α)` for each
+    example. The statistics have no gradient. Each step mixes with the given probability, drawn separately for each
+    module. There are no parameters; in evaluation, or without a key, the result is the backbone itself.
 
     Args:
       backbone: a model of flax.linen modules.
-      at: a regular expression of the modules' paths, as `stage[12]`; the authors take early stages.
+      at: a regular expression for the modules' paths, such as `stage[12]`; the authors use early stages.
       alpha: α > 0.
-      probability: in [0, 1].
+      probability: the probability of mixing, in [0, 1].
 
     Raises:
-      ValueError: for an α or probability out of range; when called, where no module is of that path; while tracing, for
-        an output that is no map [batch, height, width, channels].
+      ValueError: for an α or probability out of range; when called, if no module has such a path; while tracing, for an
+        output that is not a map [batch, height, width, channels].
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -61,18 +61,18 @@ def mixstyle(backbone: Model, at: str, *, alpha: float = 0.1, probability: float
 
 
 def draws(key: Key, alpha: float, n: int) -> tuple[Array, Array]:
-    """`λ ~ Beta(α, α)` of each example, and whose statistics it is mixed with."""
+    """`λ ~ Beta(α, α)` for each example, and the index of the example whose statistics it is mixed with."""
     a, b = jax.random.split(key)
     return jax.random.beta(a, alpha, alpha, (n,)), jax.random.permutation(b, n)
 
 
 def restyled(f: Float[Array, "batch height width channels"], share: Array, order: Array) -> Array:
-    """`f` with mixed statistics, of the same dtype.
+    """`f` with mixed statistics, in the same dtype.
 
     Args:
       f: feature maps.
       share: λ, [batch].
-      order: the other example of each, [batch].
+      order: index of the example that each is mixed with, [batch].
 
     Example:
       >>> import jax.numpy as jnp

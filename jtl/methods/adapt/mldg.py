@@ -1,4 +1,4 @@
-"""Meta-learning domain generalisation: a gradient step on some domains is to help the others."""
+"""Meta-learning domain generalisation: a gradient step on some domains should also help the others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,8 +32,8 @@ def mldg(
 ) -> Objective:
     """The objective `F(θ) + β G(θ − α ∇F(θ))`, F the mean loss of some domains, G that of the others.
 
-    Each step draws which domains are held out. Both passes take the rows of all domains, so BatchNorm sees the same
-    batch in both; running statistics are those of the first. A domain without rows counts as of loss 0.
+    Each step draws which domains are held out. Both passes use the rows of all domains, so BatchNorm sees the same
+    batch in both; running statistics are those of the first. A domain without rows counts as having loss 0.
 
     Args:
       net: `jtl.network(backbone=..., head=...)`.
@@ -41,19 +41,19 @@ def mldg(
       loss: one value per row.
       inner_lr: α.
       weight: β.
-      held_out: how many domains are in G; the others are in F.
-      order: 2 differentiates through ∇F, 1 takes it as a constant.
-      adapted: the parameters that the inner step changes; None for all. Give it what the train step trains.
-      metrics: of each domain, as of `finetune`; they are reported as `<domain>/<metric>`.
+      held_out: number of domains in G; the others are in F.
+      order: 2 differentiates through ∇F, 1 holds it constant.
+      adapted: the parameters that the inner step changes, which should be those that the train step trains; None for
+        all.
+      metrics: metrics of each domain, as in `finetune`; they are reported as `<domain>/<metric>`.
 
     Returns:
       An objective on batches `{domain: {"x", "y", "mask"}, ...}` with the terms `<domain>/train` and
-      `<domain>/held_out`. With
-      microbatches the inner step is that of each part.
+      `<domain>/held_out`. With microbatches, each part has its own inner step.
 
     Raises:
-      ValueError: for fewer than two domains, a rate or weight that is not positive, no domain on one of the sides, or
-        another order; while tracing, for a domain that is missing or has no labels.
+      ValueError: for fewer than two domains, a rate or weight that is not positive, F or G without a domain, or another
+        order; while tracing, for a domain that is missing or has no labels.
 
     Example:
       >>> import jtl
@@ -74,7 +74,7 @@ def mldg(
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         out = jax.random.permutation(rng.stream(key, "mldg"), jnp.arange(len(names)) < held_out)
-        out = ops.gather(out[None])[0]  # devices have keys of their own, and hold out the same domains
+        out = ops.gather(out[None])[0]  # devices have different keys, but must hold out the same domains
         part, rest = (params, {}) if adapted is None else split(params, adapted)
 
         def risks(part: Params) -> tuple[dict[str, Mean], Any]:
@@ -83,14 +83,14 @@ def mldg(
 
         def of_train(part: Params) -> tuple[Any, Any]:
             found, aux = risks(part)
-            # This device's share of the sum, and the gradients are summed over devices: exact under pmap too.
+            # This device's share of the mean; gradients are summed over devices, so they are exact under pmap too.
             share = jnp.stack([m.total / jnp.maximum(ops.batch_sum(m.count), 1e-30) for m in found.values()])
             return jnp.where(out, 0.0, share).sum() / (len(names) - held_out), (found, aux)
 
         (_, (found, (views, new))), slope = jax.value_and_grad(of_train, has_aux=True)(part)
         slope = ops.batch_sum(slope)
         slope = jax.lax.stop_gradient(slope) if order == 1 else slope
-        # In float32 at least: to 8 bits of bfloat16 such a step would be lost.
+        # In at least float32, because such a step would be lost in the 8 bits of bfloat16.
         after, _ = risks(jax.tree.map(lambda p, g: p - inner_lr * g, upcast(part), upcast(slope)))
         terms = {}
         for i, d in enumerate(names):

@@ -1,4 +1,4 @@
-"""MK-MMD: the mean embeddings of two domains in a space of several Gaussian kernels become equal."""
+"""MK-MMD: makes the mean embeddings of two domains equal under several Gaussian kernels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,26 +23,27 @@ def mmd(
     feature: str = "pooled",
     name: str = "mmd",
 ) -> Objective:
-    """The alignment `λ MMD²` of a feature in `source` and `target`, as DAN has it for one layer.
+    """The alignment `λ MMD²` of a feature between `source` and `target`, DAN's term for one layer.
 
-    The kernel is `k(a, b) = Σ_α exp(−‖a − b‖² / (2 α m))` with m the mean squared distance of all pairs of rows that
-    count, of either domain, a constant for the gradient. DAN has one such term for each of several layers: give
-    several alignments with a `feature` and `name` each.
+    The kernel is `k(a, b) = Σ_α exp(−‖a − b‖² / (2 α m))` with m the mean squared distance over all pairs of rows that
+    count, from both domains, held constant. DAN has one such term for each of several layers: pass several alignments,
+    each with its own `feature` and `name`.
 
     Args:
       weight: λ, a number or a function of the step.
-      estimator: "unbiased" leaves out pairs of a row with itself and may be negative; "biased" counts them and is
-        never negative; "linear" averages over neighbours in the batch, each row once, in time linear in the batch.
+      estimator: "unbiased" leaves out pairs of a row with itself and may be negative; "biased" includes them and is
+        never negative; "linear" averages over neighbours in the batch, using each row once, in time linear in the batch
+        size.
       scales: α.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`.
 
     Raises:
-      ValueError: for a bad weight, an unknown estimator or scales that are not positive; while tracing, for a view or
-        feature that is missing.
+      ValueError: for an invalid weight, an unknown estimator or scales that are not positive; while tracing, for a
+        missing view or feature.
 
     Example:
       >>> import jtl
@@ -69,9 +70,9 @@ def mmd_loss(
     estimator: str = "unbiased",
     scales: Sequence[float] = (0.5, 1.0, 2.0),
 ) -> Array:
-    """`E k(s, s') + E k(t, t') − 2 E k(s, t)` by the estimator of that name, with the kernel of `mmd`.
+    """`E k(s, s') + E k(t, t') − 2 E k(s, t)` by the given estimator, with the kernel of `mmd`.
 
-    It is 0 where a domain has no row, for "unbiased" and "linear" where it has fewer than two.
+    It is 0 if a domain has no rows, and for "unbiased" and "linear" if it has fewer than two.
 
     Raises:
       ValueError: for an unknown estimator, or scales that are not positive.
@@ -95,7 +96,7 @@ def mmd_loss(
 
 
 def bandwidth(f: Array, kept: Array) -> Array:
-    """The mean of `‖f_i − f_j‖²` over all pairs i, j of rows that count, as a constant; 1 where it would be 0.
+    """The mean of `‖f_i − f_j‖²` over all pairs i, j of rows that count, held constant; 1 if it would be 0.
 
     `= 2 mean_i ‖f_i − f̄‖²`, in linear time.
     """
@@ -113,7 +114,7 @@ def kernel(squared: Array, m: Array, scales: Sequence[float]) -> Array:
 def discrepancy(
     k: Float[Array, "all all"], source: Bool[Array, " rows"], target: Bool[Array, " others"], estimator: str
 ) -> Array:
-    """The squared MMD of a kernel matrix of both domains, source first, over the rows that count."""
+    """The squared MMD from a kernel matrix of both domains, source first, over the rows that count."""
     n = source.shape[0]
     ss, tt, st = k[:n, :n], k[n:, n:], k[:n, n:]
     self_pairs = estimator == "biased"
@@ -159,6 +160,6 @@ def _check(estimator: str, scales: Sequence[float]) -> None:
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Raises for scales of a kernel that are not positive, or none."""
+    """Raises if a kernel has no scales, or scales that are not positive."""
     if not scales or not all(0 < alpha < float("inf") for alpha in scales):
         raise ValueError(f"scales={tuple(scales)}: give positive numbers")

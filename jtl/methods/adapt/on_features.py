@@ -1,4 +1,4 @@
-"""Adaptation of extracted features, without training: subspace alignment, CORAL's map, and the proxy A-distance."""
+"""Adaptation of extracted features without training: subspace alignment, CORAL's map, and the proxy A-distance."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from jtl.methods.finetune.on_features import logistic_regression
 def subspace_alignment(
     source: Float[ArrayLike, "rows width"], target: Float[ArrayLike, "others columns"], dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The source as `(X_s − μ_s) P_s P_sᵀ P_t` and the target as `(X_t − μ_t) P_t`, P the d first principal axes.
+    """The source as `(X_s − μ_s) P_s P_sᵀ P_t` and the target as `(X_t − μ_t) P_t`, P the first d principal axes.
 
-    Fit any classifier to the first (`jtl.finetuning.logistic_regression`) and use it on the second.
+    Fit any classifier to the first array (`jtl.finetuning.logistic_regression`) and use it on the second.
 
     Args:
       source: features.
       target: features.
-      dim: d, at most the width and either domain's rows less one.
+      dim: d, at most the width, and less than the number of rows of either domain.
 
     Returns:
       Features [rows, d] and [others, d], float64.
 
     Raises:
-      ValueError: for features that are not finite matrices of one width, or a dimension out of range.
+      ValueError: for features that are not finite matrices of equal width, or a dimension out of range.
 
     Example:
       >>> import numpy as np, jtl
@@ -48,9 +48,9 @@ def subspace_alignment(
 def coral_map(
     source: Float[ArrayLike, "rows width"], target: Float[ArrayLike, "others columns"], ridge: float = 1.0
 ) -> np.ndarray:
-    """The source whitened and coloured as the target, `X_s (C_s + r I)^{−1/2} (C_t + r I)^{1/2}`.
+    """The source, whitened and re-coloured like the target, `X_s (C_s + r I)^{−1/2} (C_t + r I)^{1/2}`.
 
-    The covariances divide by n − 1. Means stay, as the authors do it on standardised features.
+    The covariances divide by n − 1. Means are not subtracted; the authors standardise the features first.
 
     Args:
       source: features.
@@ -58,10 +58,10 @@ def coral_map(
       ridge: r > 0; 1 in the paper.
 
     Returns:
-      Features [rows, width] of the source, float64; the target's stay as they are.
+      Features [rows, width] of the source, float64; those of the target need no change.
 
     Raises:
-      ValueError: for features that are not finite matrices of one width, fewer than two rows, or a ridge that is not
+      ValueError: for features that are not finite matrices of equal width, fewer than two rows, or a ridge that is not
         positive.
 
     Example:
@@ -86,20 +86,20 @@ def proxy_a_distance(
     penalty: float = 1.0,
     seed: int = 0,
 ) -> float:
-    """The proxy A-distance `2 (1 − 2 ε)` of features, ε the error of telling their domains apart on held-out rows.
+    """The proxy A-distance `2 (1 − 2 ε)` of features, ε the error of a domain classifier on held-out rows.
 
     A logistic regression with the penalty `λ/2 ‖W‖²` is fitted to a random half of each domain, standardised, and ε is
-    the mean of its two error rates on the other halves: 0 where the domains cannot be told apart, 2 where they always
-    can. It is not below 0, because an error above a half is a chance.
+    the mean of its two error rates on the other halves. The distance is 0 if the domains cannot be told apart, and 2 if
+    they always can. It is never below 0, because an error rate above one half is due to chance.
 
     Args:
       source: features.
       target: features.
       penalty: λ.
-      seed: of the halves.
+      seed: seed for the random halves.
 
     Raises:
-      ValueError: for features that are not finite matrices of one width, or fewer than four rows of a domain.
+      ValueError: for features that are not finite matrices of equal width, or a domain with fewer than four rows.
 
     Example:
       >>> import numpy as np, jtl

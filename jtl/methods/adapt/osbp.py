@@ -1,4 +1,4 @@
-"""Open-set adaptation by backpropagation: target rows are known or unknown, and the features decide which."""
+"""Open-set adaptation by backpropagation: the features learn which target rows are of unknown classes."""
 
 from typing import Any
 
@@ -22,21 +22,22 @@ from jtl.typing import Aux, Key, Params, Schedule, Stats
 def osbp(net: Model, weight: float | Schedule = 1.0, *, threshold: float = 0.5, name: str = "unknown") -> Objective:
     """The alignment `mean_target −t log p_u(R_λ f) − (1 − t) log(1 − p_u(R_λ f))`, p_u that of the last class.
 
-    The head pulls every target row's p_u to t; `R_λ` reverses the gradient, so the features push it to 0 (a known
-    class) or to 1. The source has no rows of the last class, which stands for all that it does not know.
+    The head pulls every target row's p_u towards t; `R_λ` reverses the gradient, so the features push it to 0 (a known
+    class) or to 1. The last class stands for all classes unknown to the source, which has no rows of it.
 
     Args:
-      net: the network that is adapted, of one head with one output more than the source has classes.
+      net: the network that is adapted, with a single head that has one output more than the source has classes.
       weight: λ, a number or a function of the step.
       threshold: t in (0, 1).
-      name: of the term.
+      name: name of the term.
 
     Returns:
-      An alignment with the metrics `<name>_rate`, the share of target rows that are predicted unknown, and
+      An alignment with the metrics `<name>_rate`, the share of target rows that are predicted as unknown, and
       `<name>_weight`, the λ of this step.
 
     Raises:
-      ValueError: for a threshold outside (0, 1), a network of several heads; while tracing, for fewer than two outputs.
+      ValueError: for a threshold outside (0, 1), or a network with several heads; while tracing, for fewer than two
+        outputs.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""Domain-specific batch normalisation: each domain has scales, biases and statistics of its own."""
+"""Domain-specific batch normalisation: each domain has its own scales, biases and statistics."""
 
 from collections.abc import Iterable
 
@@ -15,18 +15,18 @@ from jtl.params import flatten, split, unflatten
 from jtl.typing import Batch, Key, Params, Stats
 
 NAME = "own_norms"
-"""Where the parameters and statistics of such domains stand, each below the domain's name."""
+"""The key of the parameters and statistics of such domains, with one entry per domain name."""
 
 
 def look_apart(
     net: Model, domains: tuple[str, ...], params: Params, stats: Stats, batch: Batch, key: Key | None
 ) -> tuple[Views, Stats]:
-    """As `look`, with a pass of its own for each of some domains, by its own normalisation layers.
+    """Like `look`, with a separate pass for each of `domains` through its own normalisation layers.
 
-    All other views pass together, by the network's own layers.
+    All other views pass together through the network's own layers.
 
     Raises:
-      ValueError: for a domain that is no view, or where no other view is left.
+      ValueError: for a domain that is not a view, or if no other view is left.
     """
     missing, rest = sorted(set(domains) - set(batch)), {n: part for n, part in batch.items() if n not in domains}
     if missing:
@@ -37,7 +37,7 @@ def look_apart(
     own = {}
     for domain in domains:
         seen = of_domain(Variables(params, stats), domain)
-        with scope.in_place(f"{NAME}/{domain}/"):  # a layer is frozen where the domain's own parameters are
+        with scope.in_place(f"{NAME}/{domain}/"):  # a layer is frozen if the domain's own parameters are
             more, moved = look(net, seen.params, seen.stats, {domain: batch[domain]}, key)
         views |= more
         own[domain] = {name: moved[name] for name in parts_of(net) if name in moved}
@@ -45,22 +45,22 @@ def look_apart(
 
 
 def with_own_norms(net: Model, variables: Variables, domains: tuple[str, ...]) -> Variables:
-    """The variables with a copy of the normalisation layers for each of some domains that has none yet.
+    """The variables with a copy of the normalisation layers for each domain that has none yet.
 
     Raises:
-      ValueError: where the network has no normalisation layer.
+      ValueError: if the network has no normalisation layer.
     """
     parts = [name for name in parts_of(net) if name in variables.params]
     layers, _ = split({name: variables.params[name] for name in parts}, norms)
     running = {name: variables.stats[name] for name in parts if name in variables.stats}
-    # Copies, because a step gives its state's memory away, and each array only once.
+    # Copies, because a step donates the memory of its state, and an array can be donated only once.
     params = {d: jax.tree.map(jnp.array, layers) for d in domains} | variables.params.get(NAME, {})
     stats = {d: jax.tree.map(jnp.array, running) for d in domains} | variables.stats.get(NAME, {})
     return Variables({**variables.params, NAME: params}, {**variables.stats, NAME: stats})
 
 
 def refuse_own(params: Params, names: Iterable[str], who: str) -> None:
-    """Refuses domains with normalisation layers of their own, for a term that predicts by the network's.
+    """Raises if a domain has its own normalisation layers, for a term that predicts with the network's layers.
 
     Raises:
       ValueError: naming the first such domain.
@@ -74,14 +74,14 @@ def refuse_own(params: Params, names: Iterable[str], who: str) -> None:
 
 
 def of_domain(variables: Variables, domain: str) -> Variables:
-    """The variables of a network as a domain sees them that has normalisation layers of its own, to predict there.
+    """The variables with which to predict on a domain that has its own normalisation layers.
 
     Args:
-      variables: of an objective of `adapt(..., own_norms=...)`. As they are, they are those of all other views.
-      domain: its name.
+      variables: variables of `adapt(..., own_norms=...)`, which themselves serve to predict on all other views.
+      domain: the domain's name.
 
     Raises:
-      ValueError: where the domain has none.
+      ValueError: if the domain has no such layers.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

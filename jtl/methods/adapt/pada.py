@@ -1,4 +1,4 @@
-"""Partial adaptation: source classes that the target seems to lack weigh little, in both losses."""
+"""Partial adaptation: source classes that the target seems to lack have little weight, in both losses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from jtl.objective import NONE, Objective
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
 
 NAME = "class_weights"
-"""Where γ stands in the statistics."""
+"""The name of γ in the statistics."""
 
 
 def pada(
@@ -31,27 +31,27 @@ def pada(
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     name: str = "critic",
 ) -> Objective:
-    """The objective `Σ_i γ_{y_i} ℓ_i / Σ_i γ_{y_i}` on the source, plus `dann` whose source rows weigh `γ_{y_i}`.
+    """The objective `Σ_i γ_{y_i} ℓ_i / Σ_i γ_{y_i}` on the source, plus `dann` with weights `γ_{y_i}` of source rows.
 
-    `γ_c = q_c / max_k q_k`, with q the mean prediction on the target, so classes that only the source has leave both
-    losses. γ is 1 at the start and stands in the statistics as `class_weights`; `class_weights(net, target)`
-    renews it, every 500 steps in the paper.
+    `γ_c = q_c / max_k q_k`, with q the mean prediction on the target, so classes that only the source has drop out of
+    both losses. γ is 1 at the start and is kept in the statistics as `class_weights`; `class_weights(net, target)`
+    updates it, every 500 steps in the paper.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      critic: as of `dann`.
+      critic: as in `dann`.
       loss: one value per row.
       weight: λ of the reversed gradient, a number or a function of the step.
-      alignments: further ones, as of `adapt`.
-      metrics: on the source.
-      name: as of `dann`.
+      alignments: further alignments, as in `adapt`.
+      metrics: metrics on the source.
+      name: as in `dann`.
 
     Returns:
       An objective on batches `{"source": {"x", "y", "mask"}, "target": {"x", "mask"}}`, for
       `fit(..., refresh=Refresh(class_weights(net, target), every=500))`.
 
     Raises:
-      ValueError: while tracing, for a source without integer labels, or with weights of its own.
+      ValueError: while tracing, for a source without integer labels, or with its own weights.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -95,14 +95,14 @@ def pada(
 
 
 def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
-    """The function of a state for `Refresh`: `γ_c = q_c / max_k q_k`, q the mean of `softmax(net(x))` over the target.
+    """A function of a state for `Refresh`: `γ_c = q_c / max_k q_k`, q the mean of `softmax(net(x))` over the target.
 
     Args:
-      net: the network of `pada`, run as in evaluation.
+      net: the network of `pada`, run in evaluation mode.
       target: batches `{"x", "mask"}`; `len(target)` of them are one epoch.
 
     Raises:
-      ValueError: when run, where no row of the target counts.
+      ValueError: when run, if no row of the target counts.
 
     Example:
       >>> import jtl, numpy as np
@@ -121,7 +121,7 @@ def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
         own = {n: part for n, part in state.stats.items() if n != NAME}
         total, count = 0.0, 0
         for i in range(len(target)):
-            batch = target[i]  # once: each time its files are read
+            batch = target[i]  # once, because each access reads its files
             p = np.asarray(predict(Variables(state.params, own), batch["x"]), np.float64)
             mask = batch.get("mask")
             p = p if mask is None else p[np.asarray(mask) > 0]

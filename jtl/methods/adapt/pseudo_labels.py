@@ -1,4 +1,4 @@
-"""Self-training: confident predictions on the target are its labels, those of a weak view for a strong one too."""
+"""Self-training: confident predictions serve as the target's labels, for the same view or for a strong view."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ def pseudo_labels(
     Args:
       weight: λ, a number or a function of the step.
       threshold: τ, in [0, 1].
-      view: the unlabelled one.
-      name: of the term.
+      view: the unlabelled view.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt` with the metric `<name>_confident`, the fraction of rows that learn.
+      An alignment for `adapt` with the metric `<name>_confident`, the fraction of rows that are confident.
 
     Raises:
-      ValueError: for a weight or threshold out of range; while tracing, for a view that is missing.
+      ValueError: for a weight or threshold out of range; while tracing, for a missing view.
 
     Example:
       >>> import jtl
@@ -53,21 +53,21 @@ def fixmatch(
 ) -> Objective:
     """The alignment `λ mean_i 1[max_c p_ic ≥ τ] · −log q_iŷ`: the strong view q learns the weak view's `ŷ_i`.
 
-    p is held constant. The mean is over all rows, confident or not, so the term grows while confidence does.
+    p is held constant. The mean is over all rows, confident or not, so the term grows as confidence does.
 
     Args:
       weight: λ, a number or a function of the step.
       threshold: τ, in [0, 1].
-      weak: the view that labels come from.
-      strong: the view of the same examples in the same order, under a strong augmentation, that learns them.
-      name: of the term.
+      weak: the view whose predictions become labels.
+      strong: the strongly augmented view, of the same examples in the same order, that is trained on these labels.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt` with the metric `<name>_confident`, the fraction of rows that learn.
+      An alignment for `adapt` with the metric `<name>_confident`, the fraction of rows that are confident.
 
     Raises:
-      ValueError: for a weight or threshold out of range; while tracing, for a view that is missing, or views of two
-        sizes.
+      ValueError: for a weight or threshold out of range; while tracing, for a missing view, or views that differ in
+        size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -96,7 +96,7 @@ def fixmatch(
 def fixmatch_loss(
     weak: Float[ArrayLike, "rows classes"], strong: Float[ArrayLike, "rows classes"], *, threshold: float = 0.95
 ) -> Array:
-    """`1[max_c softmax(weak)_c ≥ τ] · −log softmax(strong)_ŷ` of each row of logits, the weak ones held constant.
+    """`1[max_c softmax(weak)_c ≥ τ] · −log softmax(strong)_ŷ` for each row of logits, with `weak` held constant.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""RSD: the subspaces that two domains' features span become equal, for regression, whose scale must stay."""
+"""RSD: makes two domains' features span equal subspaces; for regression, because it keeps the features' scale."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from jtl.objective import Objective
 from jtl.typing import Schedule
 
 SMALL = 1e-6
-"""A singular value below this share of the largest is none."""
+"""A singular value below this share of the largest counts as zero."""
 
 
 def rsd(
@@ -22,16 +22,16 @@ def rsd(
 
     Args:
       weight: λ, a number or a function of the step; the authors use 1e-3.
-      mismatch: β, the weight of the bases' mismatch; theirs is 0.01.
-      feature: the name of the backbone's feature, [batch, width], of more width than rows: as many rows as the width
-        span everything in both domains.
-      name: of the term.
+      mismatch: β, the weight of the bases' mismatch; the authors use 0.01.
+      feature: the name of the backbone's feature, [batch, width]. Its width must exceed the number of rows, because
+        otherwise the rows span the whole space in both domains.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt`. With microbatches it is the mean of the term of each part.
+      An alignment for `adapt`. With microbatches it is the mean over the parts.
 
     Raises:
-      ValueError: for a bad weight or mismatch; while tracing, for a view or feature that is missing.
+      ValueError: for an invalid weight or mismatch; while tracing, for a missing view or feature.
 
     Example:
       >>> import jtl
@@ -60,16 +60,16 @@ def rsd_loss(
 ) -> Array:
     """`Σ_i sin θ_i + β ‖ |P| − |Q| ‖_F`, θ the angles between the subspaces that the rows of two domains span.
 
-    With orthonormal bases from `F_sᵀ = U_s Σ_s V_sᵀ`, and of the target alike, `U_sᵀ U_t = P cos(Θ) Qᵀ`. There are as
-    many angles as the smaller dimension of both; 0 where a domain has no rows. Derivatives of singular vectors, which
-    do not exist at equal singular values, are smooth there: for `1 / gap`, of the squares of a and b, they have
-    `gap / (gap² + ε² (a² + b²)²)` with ε² the precision of the numbers.
+    With orthonormal bases from `F_sᵀ = U_s Σ_s V_sᵀ`, and likewise for the target, `U_sᵀ U_t = P cos(Θ) Qᵀ`. There are
+    as many angles as the smaller of the two dimensions; the loss is 0 if a domain has no rows. The derivatives of
+    singular vectors do not exist at equal singular values, so they are smoothed: for singular values a and b with
+    `gap = a² − b²`, `1 / gap` is replaced by `gap / (gap² + ε² (a² + b²)²)`, with ε² the machine precision.
 
     Args:
-      source: features, zeros or not, of any scale: the subspace alone counts.
+      source: features of any scale, because only the subspace matters; rows may be zero.
       target: features.
       source_mask: rows of the source that count.
-      target_mask: those of the target.
+      target_mask: rows of the target that count.
       mismatch: β.
 
     Example:
@@ -98,7 +98,7 @@ def rsd_loss(
 
 
 def _basis(f: Array) -> tuple[Array, Array]:
-    """An orthonormal basis of the span of rows, [width, min(width, rows)] with zeros beyond it, and its dimension."""
+    """An orthonormal basis of the rows' span, padded with zeros to [width, min(width, rows)], and its dimension."""
     u, s, _ = _svd(f.T)
     there = s > SMALL * jnp.maximum(s[0], SMALL)
     return u * jax.lax.stop_gradient(there.astype(u.dtype))[None], there.sum()
@@ -116,11 +116,11 @@ def _along(primals: Any, tangents: Any) -> Any:
     (a,), (da,) = primals, tangents
     u, s, v = _svd(a)
     top = jnp.where(s[0] > 0, s[0], 1.0)
-    w = s / top  # of a unit scale, so that ε has one meaning
+    w = s / top  # scaled to at most 1, so that ε is relative
     square = w**2
     gap, size = square[None] - square[:, None], jnp.maximum(square[None] + square[:, None], SMALL**2)
-    # A gap of equal values is of the size of rounding errors. It is measured by the values: that of a small one and of
-    # the zeros of masked rows is small too, and exact.
+    # The gap of equal values is a rounding error, relative to the size of these values: the gap between a small value
+    # and the zeros of masked rows is small too, but exact.
     f = gap / (gap**2 + jnp.finfo(s.dtype).eps * size**2) / top
     inverse = w / (w**2 + SMALL**2) / top
     dp = u.T @ da @ v

@@ -1,4 +1,4 @@
-"""A second view of the same examples, made on the device: the strong augmentation that self-training reads."""
+"""Makes a second view of the same examples on the device: the strong augmentation that self-training uses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,19 +12,19 @@ from jtl.typing import Batch, Key
 def second_view(
     objective: Objective | Callable, augment: Callable[[Key, Any], Any], *, of: str = "target", name: str = "strong"
 ) -> Objective:
-    """The objective on batches with one view more: the examples of a view in the same order, augmented.
+    """The objective on batches with an additional view: the examples of a view in the same order, augmented.
 
-    What is drawn is a function of the run's key and the step. Give weak augmentations of all views outside:
-    `augmented(second_view(objective, strong), weak)` augments strongly what is weakly augmented, as FixMatch does.
+    The random draws are a function of the run's key and the step. Apply weak augmentations of all views outside:
+    `augmented(second_view(objective, strong), weak)` strongly augments the weakly augmented view, as FixMatch does.
 
     Args:
-      objective: of `adapt`, with alignments that read the view.
-      augment: `augment(key, x) -> x`, as those of `jtl.data.augment`.
-      of: the view whose `x` and `mask` are taken.
-      name: of the new view.
+      objective: an objective of `adapt`, with alignments that use the new view.
+      augment: `augment(key, x) -> x`, like those of `jtl.data.augment`.
+      of: the view whose `x` and `mask` are used.
+      name: name of the new view.
 
     Raises:
-      ValueError: while tracing, for a batch without the view `of`, or with one of the new name.
+      ValueError: while tracing, for a batch without the view `of`, or with a view that already has the new name.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -18,7 +18,7 @@ def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None
     """One pass over the rows of all domains in training mode, so that BatchNorm sees them together.
 
     Raises:
-      TypeError: for a model that is no `jtl.network(backbone=..., head=...)`.
+      TypeError: for a model that is not a `jtl.network(backbone=..., head=...)`.
       ValueError: for a batch without views, or views whose inputs differ in structure or in the shape of a row.
     """
     names = sorted(name for name, part in batch.items() if isinstance(part, Mapping) and "x" in part)

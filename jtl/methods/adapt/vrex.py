@@ -20,17 +20,17 @@ def vrex(
     loss: Callable = losses.cross_entropy,
     name: str = "vrex",
 ) -> Objective:
-    """The term `β Var_d R_d` over labelled domains d, `R_d` the mean loss of a domain; `Var` divides by their number.
+    """The term `β Var_d R_d` over labelled domains d, `R_d` a domain's mean loss; `Var` divides by their number.
 
-    Added to `adapt(net, labelled=domains)` this is the paper's `β Var_d R_d + Σ_d R_d`. A domain without rows in a
-    batch is left out. Under microbatches it is the variance within each part.
+    Added to `adapt(net, labelled=domains)`, this gives the paper's `β Var_d R_d + Σ_d R_d`. A domain without rows in a
+    batch is left out. With microbatches it is the variance within each part.
 
     Args:
       domains: the views' names, two or more.
-      weight: β, a number or a function of the step. Common is 1 for some hundred steps, then a large number from an
-        optimizer that starts anew, because its moments are those of another loss.
-      loss: one value per row, as of `adapt`.
-      name: of the term.
+      weight: β, a number or a function of the step. A common choice is 1 for some hundred steps and then a large
+        number. The optimizer should then restart, because its moments are those of another loss: `jtl.optim.restarted`.
+      loss: one value per row, as in `adapt`.
+      name: name of the term.
 
     Returns:
       An alignment with the metric `<name>_weight`, the β of this step.
@@ -63,10 +63,10 @@ def vrex(
 
 
 def checked(domains: Sequence[str]) -> tuple[str, ...]:
-    """The names of domains as a tuple.
+    """Returns the names of domains as a tuple.
 
     Raises:
-      ValueError: for fewer than two, or one that is there twice.
+      ValueError: for fewer than two names, or a name that occurs twice.
     """
     if isinstance(domains, str) or len(set(domains)) < max(2, len(domains)):
         raise ValueError(f"domains={domains!r}: give the names of two labelled views or more, each once")
@@ -74,10 +74,10 @@ def checked(domains: Sequence[str]) -> tuple[str, ...]:
 
 
 def labelled(views: Views, domain: str) -> View:
-    """A view with labels, and its output with zeros where a masked row cannot be computed with.
+    """A view with labels, with zeros in its output for masked rows that cannot be computed with.
 
     Raises:
-      ValueError: for a view that is missing or has no labels.
+      ValueError: for a missing view or has no labels.
     """
     if domain not in views or views[domain].y is None:
         raise ValueError(f"the batch has no labels of {domain!r}, only views {sorted(views)}")
@@ -92,5 +92,5 @@ def risk_of(views: Views, domain: str, loss: Callable) -> Mean:
 
 
 def counted(view: View) -> Any:
-    """The product of a view's mask and weights; None where it has neither."""
+    """The product of a view's mask and weights; None if it has neither."""
     return element_weights(jnp.shape(view.y), view.mask, view.rows.get("weights"))

@@ -1,4 +1,4 @@
-"""Wasserstein alignment: a critic with a gradient penalty estimates the distance of the domains, features shrink it."""
+"""Wasserstein alignment: a critic with a gradient penalty estimates the domains' distance; the features shrink it."""
 
 from typing import Any
 
@@ -28,26 +28,26 @@ def wdgrl(
 ) -> Objective:
     """The alignment `−mean_source c(R_λ f) + mean_target c(R_λ f) + γ mean_h (‖∇_h c(h)‖ − 1)²`.
 
-    `R_λ` reverses the gradient: the critic maximises the difference of its means, which is Wasserstein's distance
-    where its slope is at most 1, and the features minimise it. The penalty is taken at the detached features of both
-    domains and at one random point between each pair of a source and a target row; it trains the critic alone. One
-    step moves both; the paper moves the critic several times a step, so give it a larger learning rate with
-    `optim.scale`. A batch whose target rows are all masked moves the source's mean alone, which has no bound: it is for
-    the last batch of a target, not for every one.
+    `R_λ` reverses the gradient: the critic maximises the difference of its means, which is the Wasserstein distance if
+    the critic's slope is at most 1, and the features minimise it. The penalty is computed at the detached features of
+    both domains and at one random point between each pair of a source and a target row; it trains the critic alone. One
+    step updates both; the paper updates the critic several times per step, so use `optim.scale` to give it a larger
+    learning rate. A batch whose target rows are all masked moves only the source's mean, which is unbounded: this is
+    harmless for the last batch of a target, but not for every batch.
 
     Args:
-      critic: from features [batch, width] to one number [batch, 1], each row on its own (no BatchNorm); None for
-        `heads.mlp(1, (256, 256))`.
+      critic: a model from features [batch, width] to one number [batch, 1], each row on its own (no BatchNorm); None
+        for `heads.mlp(1, (256, 256))`.
       weight: λ, a number or a function of the step.
       penalty: γ > 0.
-      name: where the critic's parameters stand; also the name of its terms.
+      name: name of the critic's parameters and of its terms.
 
     Returns:
-      An alignment with the metrics `<name>_distance`, the difference of the means, 0 where a domain has no rows, and
+      An alignment with the metrics `<name>_distance`, the difference of the means, 0 if a domain has no rows, and
       `<name>_weight`, the λ of this step.
 
     Raises:
-      ValueError: for a penalty that is not positive; for a critic with running statistics, or of more than one output.
+      ValueError: for a penalty that is not positive; for a critic with running statistics or with several outputs.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -116,14 +116,14 @@ def wdgrl(
 def between(
     f: Float[Array, "n width"], g: Float[Array, "m width"], f_mask: Any, g_mask: Any, key: Key
 ) -> tuple[Array, Array]:
-    """Source rows, target rows and a random point between each pair of the shorter domain's; and which of them count.
+    """Source rows, target rows and a random point between each pair of a source and a target row; and which count.
 
     Args:
       f: the source's features.
       g: the target's features.
       f_mask: [n], or None for all rows.
       g_mask: [m], or None for all rows.
-      key: of the points.
+      key: key for the random points.
     """
     pairs = min(len(f), len(g))
     u = jax.random.uniform(key, (pairs, 1), f.dtype)

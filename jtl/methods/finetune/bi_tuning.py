@@ -1,4 +1,4 @@
-"""Bi-Tuning: two contrastive terms beside the supervised loss, of the classifier and of a projection."""
+"""Bi-Tuning: adds two contrastive terms to the supervised loss, one on the classifier and one on a projection."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,27 +28,27 @@ def bi_tuning(
 ) -> Objective:
     """The terms `<name>_classes` (contrastive cross-entropy) and `<name>_rows` (categorical contrastive learning).
 
-    The first takes the classifier's vector of each class as query and the features of the batch as keys
-    (`contrastive.against_prototypes`), all of length 1; the second compares projections of rows by their labels
-    (`contrastive.supervised_contrastive`). The keys are the rows of the batch, of all devices, in place of the paper's
-    queues of a momentum encoder (`bi_tuning_queue`): take batches in which each class has several rows. The projection
-    stands in the parameters under `<name>/kernel`; prediction does not read it. With microbatches each part compares
-    its own rows.
+    The first uses the classifier's vector of each class as query and the batch's features as keys
+    (`contrastive.against_prototypes`), all normalised to length 1. The second compares projections of rows by their
+    labels (`contrastive.supervised_contrastive`). The keys are the rows of the batch on all devices, instead of the
+    paper's queues of a momentum encoder (`bi_tuning_queue`), so use batches in which each class has several rows. The
+    projection is stored in the parameters under `<name>/kernel`; prediction does not use it. With microbatches each
+    part compares its own rows.
 
     Args:
-      weight: of both terms, a number or a function of the step.
-      width: of the projection.
+      weight: weight of both terms, a number or a function of the step.
+      width: output width of the projection.
       temperature: T > 0.
       feature: the name of the backbone's feature, [batch, width].
       kernel: the path of the linear classifier's kernel [width of the feature, classes].
-      name: of the terms and the parameters.
+      name: name of the terms and the parameters.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is no class, as one
-      to `ignore`, do not count.
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is not a class,
+      such as one to `ignore`, do not count.
 
     Raises:
-      ValueError: for numbers out of range; while tracing, for a feature that is no matrix, or a kernel that is
+      ValueError: for numbers out of range; while tracing, for a feature that is not a matrix, or a kernel that is
         missing or does not fit it.
 
     Example:
@@ -100,7 +100,7 @@ def bi_tuning(
 
 
 def vectors_of(features: Mapping[str, Any], feature: str, name: str) -> Any:
-    """One vector a row of this name; the error says which there are."""
+    """The feature of this name, one vector per row; the error lists the available features."""
     f = features.get(feature)
     if f is None or f.ndim != 2:
         shapes = {n: jnp.shape(a) for n, a in features.items()}

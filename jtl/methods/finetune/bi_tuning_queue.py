@@ -1,4 +1,4 @@
-"""Bi-Tuning with the keys of a momentum encoder, in a queue for each class."""
+"""Bi-Tuning with the keys of a momentum encoder, kept in one queue per class."""
 
 from typing import Any
 
@@ -35,34 +35,34 @@ def bi_tuning_queue(
 ) -> Objective:
     """The terms `<name>_rows` and `<name>_classes` of Bi-Tuning, with the paper's momentum encoder and queues.
 
-    Row i of class c has the own key k_i of the encoder `θ' ← m θ' + (1 − m) θ`, and the queues hold the last K keys of
-    each class, of former steps. With P the keys of c in the queues and Q all of them,
+    Row i of class c has its own key k_i from the encoder `θ' ← m θ' + (1 − m) θ`, and the queues hold the last K keys
+    of each class from earlier steps. With P the keys of class c in the queues and Q all keys,
 
         rows:     −1/(1+|P|) Σ_{k ∈ {k_i} ∪ P} log exp(z_i·k/T) / Σ_{k' ∈ {k_i} ∪ Q} exp(z_i·k'/T),
 
-    where z is the projection of the features, and k that of the encoder's. In the term of classes the products are
-    those of the class's vector `[w_c, b_c]`, a constant, with `[f_i, 1]` of the row and with the `[f', 1]` of the
-    queues. All are of length 1. The authors' queues start with random keys; here places that are still empty do not
-    count. Key and query are of the same input. With microbatches each part finds the keys of the ones before.
+    where z is the projection of the network's features and k that of the encoder's. In `<name>_classes` the products
+    are those of the class's vector `[w_c, b_c]`, held constant, with the row's `[f_i, 1]` and with the `[f', 1]` in the
+    queues. All vectors have length 1. The authors' queues start with random keys; here empty places do not count. Key
+    and query come from the same input. With microbatches each part sees the keys of the parts before it.
 
     Args:
       net: the network that is trained.
-      weight: of both terms, a number or a function of the step.
-      width: of the projection, whose kernel is the parameter `<name>/kernel`.
-      size: K, how many keys of each class are kept.
+      weight: weight of both terms, a number or a function of the step.
+      width: output width of the projection, whose kernel is the parameter `<name>/kernel`.
+      size: K, the number of keys that are kept per class.
       momentum: m, in [0, 1).
       temperature: T > 0.
       feature: the name of the backbone's feature, [batch, width].
-      head: the path of the linear classifier, with `kernel` [width of the feature, classes] and perhaps `bias`.
-      name: of the terms, the parameters, and the statistics with encoder and queues.
+      head: the path of the linear classifier, with `kernel` [width of the feature, classes] and optionally `bias`.
+      name: name of the terms, of the parameters, and of the statistics with the encoder and the queues.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is no class, as one
-      to `ignore`, do not count.
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is not a class,
+      such as one to `ignore`, do not count.
 
     Raises:
-      ValueError: for numbers out of range; at init, where `name` is taken, and for a classifier that is missing; while
-        tracing, for a feature that is no matrix.
+      ValueError: for numbers out of range; at init, if `name` is taken or the classifier is missing; while tracing, for
+        a feature that is not a matrix.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -106,7 +106,7 @@ def bi_tuning_queue(
         x = ops.without_masked(view.x, view.mask)
         dropout = None if key is None else rng.stream(key, name)
         variables = Variables(averaged["backbone"], stats.get("backbone", {}))
-        with scope.within("backbone"):  # frozen modules run as those of the queries do
+        with scope.within("backbone"):  # frozen modules run as they do for the queries
             seen = backbone.apply(variables, x, train=key is not None, key=dropout)[0]
         z, h = both(params, vectors_of(view.features, feature, name))
         z_key, h_key = jax.lax.stop_gradient(both(averaged, vectors_of(seen, feature, name)))
@@ -156,7 +156,7 @@ def _against_keys(
     c: Int[Array, "batch"],
     places: Bool[Array, "classes size"],
 ) -> Float[Array, "batch"]:
-    """`−mean_{own and keys of class c} log softmax` over the own score and those of all places that are filled."""
+    """`−mean_{own and keys of class c} log softmax` over the own score and the scores of all filled places."""
     scores = jnp.where(places[None], others, -jnp.inf)
     whole = jax.nn.logsumexp(jnp.concatenate([own[:, None], scores.reshape(len(own), -1)], 1), axis=1)
     positive = (c[:, None] == jnp.arange(len(places))[None])[..., None] & places[None]
@@ -171,12 +171,12 @@ def _pushed(
     c: Int[Array, "batch"],
     kept: Bool[Array, "batch"],
 ) -> dict[str, Any]:
-    """The queues with the rows that are kept, where the oldest keys of a class give way; `count` is of all so far."""
+    """The queues with the kept rows in place of the oldest keys of each class; `count` counts all keys so far."""
     classes, size = state["rows"].shape[:2]
     mine = (c[:, None] == jnp.arange(classes)[None]) & kept[:, None]
     before = (jnp.cumsum(mine, 0) - mine)[jnp.arange(len(c)), c]
     more = mine.sum(0, dtype=state["count"].dtype)
-    last = kept & (before >= more[c] - size)  # of more than K rows of a class the last K
+    last = kept & (before >= more[c] - size)  # if a class has more than K rows, the last K
     place = jnp.where(last, c, classes), (state["count"][c] + before) % size
     return {
         **state,

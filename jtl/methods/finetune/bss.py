@@ -16,21 +16,21 @@ from jtl.typing import Schedule
 def bss(weight: float | Schedule = 1e-3, *, k: int = 1, feature: str = "pooled", name: str = "bss") -> Objective:
     """The term `η Σ_{i ≤ k} σ²_{−i}(F)`, the k smallest squared singular values of the features of a batch.
 
-    Rows that a mask leaves out do not count; rows of several views, and of all devices, count together. With
-    microbatches it is the mean over the parts, each with its own singular values.
+    Rows that a mask leaves out do not count; the rows of all views and all devices form one matrix. With microbatches
+    it is the mean over the parts, each with its own singular values.
 
     Args:
       weight: η, a number or a function of the step.
-      k: how many singular values are suppressed, at least 1.
+      k: number of singular values to suppress, at least 1.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
 
     Raises:
-      ValueError: for a weight that is negative or not finite, a k below 1; while tracing, for a feature that is missing
-        or no matrix.
+      ValueError: for a weight that is negative or not finite, or a k below 1; while tracing, for a feature that is
+        missing or not a matrix.
 
     Example:
       >>> import jtl
@@ -52,15 +52,15 @@ def bss(weight: float | Schedule = 1e-3, *, k: int = 1, feature: str = "pooled",
 
 
 def smallest(f: Float[ArrayLike, "batch width"], mask: Any = None, k: int = 1) -> Array:
-    """The sum of the k smallest squared singular values of the rows that a mask keeps; of all where k is more.
+    """The sum of the k smallest squared singular values of the rows that a mask keeps; of all if there are fewer.
 
-    Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors, exact, and finite where values are equal.
+    Its gradient is that of `Σ ‖u_iᵀ F‖²` at fixed left singular vectors: exact, and finite for equal singular values.
     """
     f = jnp.asarray(f)
     kept = ops.kept(mask, len(f))
     f = jnp.where(kept[:, None], f, 0.0)
     u = jnp.linalg.svd(jax.lax.stop_gradient(f), full_matrices=False)[0]
-    # In descending order; a row left out adds a 0 at the end, which is no value.
+    # In descending order; a masked row adds a 0 at the end, which must not count.
     squares = (jnp.matmul(u.T, f, precision="highest") ** 2).sum(1)
     there = jnp.minimum(kept.sum(), squares.shape[0])
     place = jnp.arange(squares.shape[0])

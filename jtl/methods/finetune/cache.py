@@ -1,4 +1,4 @@
-"""A cache on disk of what a frozen network computes, keyed by everything that the result depends on."""
+"""A cache on disk for the outputs of a frozen network, keyed by everything that the result depends on."""
 
 import hashlib
 import warnings
@@ -18,22 +18,22 @@ _SEAL = hashlib.sha256().digest_size
 
 
 class Cache:
-    """`run(variables, x)` as a function of x whose results stay in a folder, a file for each batch.
+    """`run(variables, x)` as a function of x, with results kept in a folder, one file per batch.
 
-    The name of a file is a SHA-256 of the program as jax lowers it (the network, preprocessing inside it, and which
-    features are read), the kind of device, the names, types and bits of all variables, and those of x. A change of any
-    of these is another name, so an old result is never taken for a new one; another version of jax, which may write the
-    program in other words, computes again. A file is renamed into place when it is complete, so a killed run resumes
-    after its last batch. A damaged file causes a warning and is computed again. Nothing is deleted.
+    The name of a file is a SHA-256 of the program as lowered by JAX (the network, preprocessing inside it, and the
+    choice of features), the kind of device, the names, dtypes and bits of all variables, and those of x. If any of
+    these changes, so does the name, so an old result is never mistaken for a new one. Another version of JAX may lower
+    the program differently and then computes again. A file is renamed into place when it is complete, so a killed run
+    resumes after its last batch. A damaged file causes a warning and is computed again. Nothing is deleted.
 
     Args:
-      folder: of the cache, made where it does not exist; several networks and data sets may share it.
-      run: `(variables, x) -> arrays`, a pure function of its arguments that can be compiled, the same in every call.
-      variables: of the network.
+      folder: the folder of the cache, created if it does not exist; several networks and data sets may share it.
+      run: `(variables, x) -> arrays`, a pure, compilable function of its arguments.
+      variables: variables of the network.
 
     Attributes:
-      hits: how many batches were read from the folder.
-      misses: how many were computed.
+      hits: number of batches that were read from the folder.
+      misses: number of batches that were computed.
 
     Raises:
       ValueError: for a path that is a file.
@@ -76,7 +76,7 @@ class Cache:
             self.hits += 1
             return found
         self.misses += 1
-        self._variables = jax.device_put(self._variables)  # once: a call copies NumPy arrays each time
+        self._variables = jax.device_put(self._variables)  # once, because each call would copy NumPy arrays
         made = jax.tree.map(np.asarray, self._run(self._variables, x))
         self._write(path, key, made)
         return made
@@ -110,13 +110,13 @@ class Cache:
 
 
 def compiled(run: Callable[[Any, Any], Any], variables: Variables, cache: str | Path | None) -> Callable[[Any], Any]:
-    """`run(variables, x)` as a compiled function of x, whose results are kept in a folder where one is given.
+    """`run(variables, x)` as a compiled function of x, whose results are kept in a folder if one is given.
 
-    It holds the variables on the device. The same `run` is compiled once for all variables of the same shapes.
+    The function holds the variables on the device. `run` is compiled once for all variables of equal shapes.
     """
     if cache is not None:
         return Cache(cache, run, variables)
-    jitted, placed = jax.jit(run), jax.device_put(variables)  # once: a call copies NumPy arrays each time
+    jitted, placed = jax.jit(run), jax.device_put(variables)  # once, because each call would copy NumPy arrays
     return lambda x: jitted(placed, x)
 
 
@@ -125,7 +125,7 @@ def _named(kind: str, tree: Any) -> dict[str, Any]:
 
 
 def _content(leaves: dict[Any, Any]) -> Any:
-    """Name, type, shape and bits of each array."""
+    """Yields the name, dtype, shape and bits of each array."""
     for name, leaf in sorted(leaves.items()):
         array = np.asarray(leaf)
         yield f"{name} {array.dtype} {array.shape}".encode()
@@ -133,7 +133,7 @@ def _content(leaves: dict[Any, Any]) -> Any:
 
 
 def _digest(*parts: Any) -> bytes:
-    """SHA-256 of parts, each behind its length, so that no two lists of parts are the same bytes."""
+    """SHA-256 of parts, each preceded by its length, so that different lists of parts never give the same bytes."""
     found = hashlib.sha256()
     for part in parts:
         found.update(len(part).to_bytes(8, "little"))

@@ -1,4 +1,4 @@
-"""Co-Tuning: the head of the pretrained classes is trained too, on what each new class is in their terms."""
+"""Co-Tuning: also trains the pretrained head, on the source classes that correspond to each new class."""
 
 from typing import Any
 
@@ -27,28 +27,28 @@ def co_tuning(
     head: str = "source",
     name: str = "co_tuning",
 ) -> Objective:
-    """The term `−λ mean_i Σ_s p(s given y_i) log q_i(s)` with `q = softmax(z/T)` of the head of the source classes.
+    """The term `−λ mean_i Σ_s p(s given y_i) log q_i(s)` with `q = softmax(z/T)` from the head of the source classes.
 
-    The network keeps the pretrained head beside the new one: `network(backbone=..., head=new, source=old)`, and the
-    supervised loss reads the new one, as in the example.
+    The network keeps the pretrained head in addition to the new one, `network(backbone=..., head=new, source=old)`, and
+    the supervised loss reads the new one, as in the example.
 
     Args:
-      relationship: `p(s given t)`, rows that sum to 1, as `category_relationship` gives them; kept in the statistics.
+      relationship: `p(s given t)`, rows that sum to 1, as `category_relationship` returns; kept in the statistics.
       weight: λ, a number or a function of the step.
-      temperature: T > 0, that of the relationship. The authors' code has 1 here, because ImageNet's head is nearly
-        calibrated. A head that is overconfident on the new data is else trained to flatten its predictions first, which
-        costs the features much where steps are few.
+      temperature: T > 0, the temperature of the relationship. The authors' code uses 1, because ImageNet's head is
+        nearly calibrated. With a wrong T, a head that is overconfident on the new data first learns to flatten its
+        predictions, which damages the features if there are few steps.
       head: the name of the pretrained head.
-      name: of the term.
+      name: name of the term.
 
     Returns:
-      A term for `finetune(net, loss, terms)`, or an alignment for `adapt`, where it is of the view `source` alone: a
-      target's labels are not read. Rows whose label is no class, as one to `ignore`, do not count.
+      A term for `finetune(net, loss, terms)`, or an alignment for `adapt`. In `adapt` it uses the view `source` alone
+      and does not read a target's labels. Rows whose label is not a class, such as one to `ignore`, do not count.
 
     Raises:
-      ValueError: for a weight that is negative or not finite, a temperature that is not positive, rows that are no
-        distributions; at init, where `name` is taken; while tracing, where there is no view `source` with labels, or
-        the network has no such head, or one of another number of classes.
+      ValueError: for a weight that is negative or not finite, a temperature that is not positive, or rows that are not
+        distributions; at init, if `name` is taken; while tracing, if there is no view `source` with labels, or if the
+        network has no such head or one with another number of classes.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -77,7 +77,7 @@ def co_tuning(
             has = jax.tree.map(jnp.shape, view.output)
             raise ValueError(f"{name}: 'source' needs a head {head!r} of {table.shape[1]} classes, and has {has}")
         y = jnp.asarray(view.y)
-        if y.shape[1:] == table.shape[:1]:  # distributions, as of mixed batches
+        if y.shape[1:] == table.shape[:1]:  # distributions, such as those of mixed batches
             inside, target = None, jnp.matmul(y.astype(table.dtype), stats[name], precision="highest")
         else:
             inside = (y >= 0) & (y < table.shape[0])
@@ -102,24 +102,25 @@ def category_relationship(
 ) -> Array:
     """The relationship `p(s given t)` of source classes s to each new class t.
 
-    Directly, the mean of the calibrated predictions `softmax(z/T)` over the examples of t. With validation data in the
-    reverse way: a logistic regression `p(t given s)` from those predictions, whose penalty is that of the least
-    cross-entropy on the validation data (the authors' code takes accuracy, in which strong penalties tie with weak
-    ones), and Bayes' rule, `p(s given t) ∝ p(t given s) p(s)` with p(s) the mean prediction.
+    Without validation data it is computed directly, as the mean of the calibrated predictions `softmax(z/T)` over the
+    examples of t. With validation data it is computed in reverse: a logistic regression on those predictions gives
+    `p(t given s)`, and Bayes' rule `p(s given t) ∝ p(t given s) p(s)` with p(s) the mean prediction. The penalty of the
+    regression is that of the lowest cross-entropy on the validation data; the authors' code uses accuracy, in which
+    strong penalties tie with weak ones.
 
     Args:
-      logits: of the pretrained network's own head on the new training data.
+      logits: logits of the pretrained network's own head on the new training data.
       y: the new labels in [0, classes).
-      classes: how many new ones.
-      temperature: T > 0 of the calibration (`calibrated_temperature` on validation data of the source); give
-        `co_tuning` the same one.
-      validation: logits and labels held out of the training data, for the reverse way.
+      classes: number of new classes.
+      temperature: T > 0, the calibration temperature (`calibrated_temperature` on validation data of the source); use
+        the same one in `co_tuning`.
+      validation: logits and labels held out of the training data, for the reverse computation.
 
     Returns:
       [classes, source classes], rows that sum to 1.
 
     Raises:
-      ValueError: for a temperature that is not positive, lengths that differ, or a class without an example.
+      ValueError: for a temperature that is not positive, lengths that differ, or a class without examples.
 
     Example:
       >>> import numpy as np, jtl
@@ -142,7 +143,7 @@ def category_relationship(
     held = jax.nn.softmax(jnp.asarray(validation[0]) / temperature)
     fits = [logistic_regression(p, y, penalty, classes=classes) for penalty in PENALTIES]
     fitted = min(fits, key=lambda fit: float(cross_entropy(fit(held), np.asarray(validation[1])).mean()))
-    given_source = jax.nn.softmax(fitted.kernel + fitted.bias[None])  # of a certain source class
+    given_source = jax.nn.softmax(fitted.kernel + fitted.bias[None])  # for certainty about one source class
     joint = (given_source * jnp.concatenate([p, held]).mean(0)[:, None]).T
     return joint / joint.sum(1, keepdims=True)
 
@@ -153,7 +154,7 @@ def calibrated_temperature(
     """The temperature `T = argmin −mean_i log softmax(z_i / T)_{y_i}` in [1/most, most].
 
     Raises:
-      ValueError: where there is not one label a row, or for a `most` of 1 or less.
+      ValueError: if there is not one label per row, or for a `most` of 1 or less.
 
     Example:
       >>> import numpy as np, jtl
@@ -174,7 +175,7 @@ def calibrated_temperature(
 
 @jax.jit
 def _halved(z: Any, y: Any, low: Any, high: Any) -> tuple[Any, Any]:
-    """The bounds of the `log 1/T` of least loss, 40 times halved."""
+    """Bounds on the `log 1/T` of lowest loss, after halving their interval 40 times."""
 
     def slope(log_beta: Any) -> Any:  # in 1/T the loss is convex, so its slope changes sign once
         beta = jnp.exp(log_beta)

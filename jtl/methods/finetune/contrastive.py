@@ -1,4 +1,4 @@
-"""Contrastive losses over the rows of a batch: supervised by labels, and of pairs with in-batch negatives."""
+"""Contrastive losses over the rows of a batch: supervised by labels, or on pairs with in-batch negatives."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jtl import ops
 
 
 def unit_rows(x: Float[ArrayLike, "rows width"]) -> Float[Array, "rows width"]:
-    """Rows of length 1 in float32 at least; a row of zeros stays, with a gradient of 0."""
+    """Rows scaled to length 1, in at least float32; a row of zeros stays zero, with gradient 0."""
     x = jnp.asarray(x)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     squared = (x**2).sum(-1, keepdims=True)
@@ -25,21 +25,21 @@ def supervised_contrastive(
     *,
     temperature: float = 0.07,
 ) -> tuple[Array, Array]:
-    """`−mean_{j ∈ P(i)} log exp(z_i·z_j/T) / Σ_{a ≠ i} exp(z_i·z_a/T)`, P(i) the other rows of the label of i.
+    """`−mean_{j ∈ P(i)} log exp(z_i·z_j/T) / Σ_{a ≠ i} exp(z_i·z_a/T)`, P(i) the other rows with the label of i.
 
     z is normalised to length 1 first. Rows that the mask leaves out are in no sum, and their values are 0.
 
     Args:
       z: embeddings.
       y: labels.
-      mask: which rows count; None for all.
+      mask: which rows count; None for all rows.
       temperature: T > 0.
 
     Returns:
-      One value in nats per row, and which rows have one: those that count and have another row of their label.
+      One value in nats per row, and which rows have a value: those that count and share their label with another row.
 
     Raises:
-      ValueError: for a temperature that is not positive, or labels that are not one a row.
+      ValueError: for a temperature that is not positive, or if there is not one label per row.
 
     Example:
       >>> import jax.numpy as jnp
@@ -69,13 +69,13 @@ def against_prototypes(
     *,
     temperature: float = 0.07,
 ) -> tuple[Array, Array]:
-    """`−mean_{j: y_j = c} log exp(w_c·z_j/T) / Σ_a exp(w_c·z_a/T)` of each class c, over the rows of the batch.
+    """`−mean_{j: y_j = c} log exp(w_c·z_j/T) / Σ_a exp(w_c·z_a/T)` for each class c, over the rows of the batch.
 
-    The contrastive cross-entropy of Bi-Tuning: a class's vector w_c is the query, rows are the keys. Neither is
-    normalised here.
+    This is the contrastive cross-entropy of Bi-Tuning: a class's vector w_c is the query, and the rows are the keys.
+    Neither is normalised here.
 
     Returns:
-      One value in nats per class, and which classes have one: those that have rows.
+      One value in nats per class, and which classes have a value: those that have rows.
     """
     z, y, w = jnp.asarray(z), jnp.asarray(y), jnp.asarray(prototypes)
     if not temperature > 0 or y.shape != z.shape[:1] or w.shape[1:] != z.shape[1:]:
@@ -101,14 +101,14 @@ def in_batch_negatives(
 ) -> Float[Array, "pairs"]:
     """Multiple negatives ranking, `−log exp(s cos(a_i, p_i)) / Σ_j exp(s cos(a_i, p_j))`, one value per pair.
 
-    The positives of all other pairs are the negatives: no two pairs of a batch should mean the same.
+    The positives of all other pairs are the negatives, so no two pairs of a batch should mean the same.
 
     Args:
-      anchor: embeddings a, as of questions.
-      positive: embeddings p, as of their answers.
-      mask: which pairs count; None for all. Those left out are no negatives, and their values are 0.
+      anchor: embeddings a, such as those of questions.
+      positive: embeddings p, such as those of their answers.
+      mask: which pairs count; None for all pairs. The others are not negatives either, and their values are 0.
       scale: s > 0, the inverse of a temperature.
-      symmetric: the mean of this and of the same with a and p exchanged.
+      symmetric: average this loss and the same loss with a and p exchanged.
 
     Raises:
       ValueError: for a scale that is not positive, or shapes that differ.
@@ -136,7 +136,7 @@ def in_batch_negatives(
 def _mean_of_positives(scores: Array, positives: Array, candidates: Array, kept: Array) -> tuple[Array, Array]:
     count = positives.sum(1)
     there = kept & (count > 0)
-    some = candidates | ~there[:, None]  # a row without candidates would have log 0
+    some = candidates | ~there[:, None]  # a row without candidates would give log 0
     log_p = scores - jax.nn.logsumexp(jnp.where(some, scores, -jnp.inf), axis=1, keepdims=True)
     values = -jnp.where(positives, log_p, 0.0).sum(1) / jnp.maximum(count, 1)
     return jnp.where(there, values, 0.0), there

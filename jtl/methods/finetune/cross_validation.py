@@ -1,4 +1,4 @@
-"""Logistic regression on features whose penalty is chosen by cross-validation."""
+"""Logistic regression on features, with a penalty chosen by cross-validation."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ from jaxtyping import ArrayLike, Float, Int
 from jtl.methods.finetune.on_features import FLOOR, Linear, minimise
 
 NEAR = 1e-10
-"""How far above its minimum the objective may be: by strong convexity in W at most about `‖gradient‖² / 2λ`.
+"""How far above its minimum the objective may be, which is at most about `‖gradient‖² / 2λ` by strong convexity in W.
 
-Held-out losses move with the distance to the minimum, the root of it: they are right to a few 1e-6, less than `EQUAL`.
+Held-out losses change with W's distance to the minimum, and thus with the square root of this number: they are accurate
+to a few 1e-6, less than `EQUAL`.
 """
 EQUAL = 1e-5
-"""Held-out losses that differ by no more are equal."""
+"""Held-out losses that differ by no more than this count as equal."""
 SPREAD = 0.1
-"""Of the mean standard deviation, added to each: a feature that is nearly constant must not decide."""
+"""The share of the mean standard deviation added to each, so that a nearly constant feature does not dominate."""
 
 
 class CrossValidated(NamedTuple):
-    """A classifier, and what chose its penalty.
+    """A classifier, and the results by which its penalty was chosen.
 
     Attributes:
-      fitted: on all examples, with the penalty that was chosen.
-      losses: of each penalty, the mean cross-entropy of all examples, each by a classifier that did not see its fold.
-      logits: these classifiers' at the chosen penalty, [examples, classes].
+      fitted: the classifier, fitted on all examples with the chosen penalty.
+      losses: for each penalty, the mean held-out cross-entropy, with each example predicted without its own fold.
+      logits: the held-out logits at the chosen penalty, [examples, classes].
     """
 
     fitted: Linear
@@ -49,28 +50,28 @@ def cross_validated(
 ) -> CrossValidated:
     """Minimises `Σ_i s_i CE(x_i W + b, y_i) / Σ_i s_i + λ/2 ‖W‖²` with the λ of the lowest held-out cross-entropy.
 
-    For each fold and each λ a classifier is fitted on the other folds and predicts this one. Every example is predicted
-    once, so the choice rests on all of them. The classifier is fitted again on all examples with the λ that was chosen,
-    of equal ones (to 1e-5 in the loss) the largest. The mean in place of a sum keeps the meaning of λ when the number
-    of examples grows from some folds to all: it is `penalty / examples` of `logistic_regression`. The bias is not
-    penalised.
+    For each fold and each λ, a classifier is fitted on the other folds and predicts this fold. Every example is
+    predicted once, so the choice is based on all examples. The classifier is then fitted on all examples with the
+    chosen λ; of equally good ones (to 1e-5 in the loss), the largest is chosen. The loss is a mean rather than a sum,
+    so that λ means the same with all examples as with some folds: it is `penalty / examples` of `logistic_regression`.
+    The bias is not penalised.
 
     Args:
       x: features.
       y: labels in [0, classes).
-      folds: the fold of each example, any whole numbers; examples that belong together, as those of one speaker, must
-        have the same.
-      penalties: each λ > 0.
-      classes: how many.
-      weights: s, not negative, in the fits and in the held-out loss; None for 1.
-      standardise: penalise `Σ_j d_j² ‖W_j‖²`, d_j being the standard deviation of feature j plus a tenth of the mean
-        one, times the number for which `Σ_j ((x_ij − x̄_j) / d_j)²` is 1 in the mean over examples. So neither the scale
-        of a feature nor that of all of them matters, and the same penalties fit every network.
-      max_steps: of L-BFGS for each fit. Where they do not suffice, a RuntimeWarning says so.
+      folds: the fold of each example, any integers; examples that belong together, such as those of one speaker, must
+        be in the same fold.
+      penalties: the values of λ to try, each positive.
+      classes: number of classes.
+      weights: s, not negative, used in the fits and in the held-out loss; None for all ones.
+      standardise: penalise `Σ_j d_j² ‖W_j‖²` instead. d_j is proportional to the standard deviation of feature j plus a
+        tenth of the mean standard deviation, scaled such that `Σ_j ((x_ij − x̄_j) / d_j)²` averages to 1 over examples.
+        The scale of the features, single or all, then does not matter, and the same penalties suit every network.
+      max_steps: the largest number of L-BFGS steps for each fit; a RuntimeWarning tells if they do not suffice.
 
     Raises:
-      ValueError: for fewer than two folds or two examples, labels, penalties or weights out of range, features that are
-        not finite, and other lengths.
+      ValueError: for fewer than two folds, labels, penalties or weights out of range, features that are not finite, or
+        lengths that differ.
 
     Example:
       >>> import numpy as np
@@ -87,13 +88,13 @@ def cross_validated(
     if not lambdas or not all(p > 0 and np.isfinite(p) for p in lambdas):
         raise ValueError(f"penalties={penalties}: give at least one; each is positive and finite")
     order, names = sorted(lambdas, reverse=True), np.unique(folds)
-    middle = x.mean(0, dtype=np.float64)  # the bias is free, so the minimum stays; L-BFGS finds it in fewer steps
+    middle = x.mean(0, dtype=np.float64)  # with a free bias the minimum is the same, and L-BFGS needs fewer steps
     spread = x.std(0, dtype=np.float64)
     size = spread + SPREAD * spread.mean() if standardise else np.ones_like(spread)
     size = np.where(size > 0, size, 1)
     norm = float(np.sqrt(((spread / size) ** 2).sum())) or 1.0
     size = size * norm
-    unit = 1.0 if standardise else norm**2  # of the penalty, on features of the norm 1
+    unit = 1.0 if standardise else norm**2  # unit of the penalty on features scaled to norm 1
     found = {p: np.zeros((len(x), classes)) for p in order}
     with jax.enable_x64(True):
         wide, rows = jnp.asarray((x - middle) / size, jnp.float64), jnp.asarray(y)
@@ -114,7 +115,7 @@ def cross_validated(
         start = jnp.zeros((x.shape[1] + 1, classes), jnp.float64)
         for name in names:
             w, held = start, folds == name
-            for p in order:  # each fit starts at the last one
+            for p in order:  # each fit starts from the previous one
                 w = fit(w, np.where(held, 0.0, weights), p)
                 found[p][held] = np.asarray(wide)[held] @ np.asarray(w[:-1]) + np.asarray(w[-1])
         losses = {p: _cross_entropy(z, y, weights) for p, z in found.items()}

@@ -1,4 +1,4 @@
-"""DELTA: features stay near the pretrained network's, each channel by how much the task needs it."""
+"""DELTA: keeps features near the pretrained network's, each channel weighted by its importance for the task."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -33,26 +33,25 @@ def delta(
 ) -> Objective:
     """The term `λ mean_i Σ_f C_f Σ_c a_fc ½ mean_p (F_ic(p) − F⁰_ic(p))²` over features f, channels c and positions p.
 
-    Tokens and frames that are padding are no positions.
+    Padding tokens and frames do not count as positions.
 
-    The weights a of a feature sum to 1 over its C channels. The teacher is the network before training; it runs as in
-    evaluation, and its variables stand in the statistics under `name`. The paper adds `β/2 ‖w_head‖²`: give that as
-    weight decay of the head.
+    The weights a of a feature sum to 1 over its C channels. The teacher is the network before training; it runs in
+    evaluation mode, and its variables are kept in the statistics under `name`. The paper adds `β/2 ‖w_head‖²`: use
+    weight decay on the head for that.
 
     Args:
       teacher: the network itself (`jtl.network`).
-      variables: before training.
-      attention: the weights [channels] of each feature by its name, as `channel_attention` gives them; None for equal
-        ones.
+      variables: the network's variables before training.
+      attention: the weights [channels] of each feature by name, as `channel_attention` returns; None for equal weights.
       weight: λ, a number or a function of the step.
-      name: of the term and of the teacher in the statistics.
+      name: name of the term and of the teacher in the statistics.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
 
     Raises:
-      ValueError: for a weight that is negative or not finite, no features, negative attention; at init, where `name` is
-        taken; while tracing, for a feature that is missing or of another number of channels.
+      ValueError: for a weight that is negative or not finite, no features, negative attention; at init, if `name` is
+        taken; while tracing, for a feature that is missing or has another number of channels.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -99,7 +98,7 @@ def distance(
     attention: Any = None,
     kept: Any = None,
 ) -> Float[Array, "batch"]:
-    """`C Σ_c a_c ½ mean_p (F_c(p) − F⁰_c(p))²` of each row, over kept positions; without attention a = 1/C."""
+    """`C Σ_c a_c ½ mean_p (F_c(p) − F⁰_c(p))²` for each row, over kept positions; without attention, a = 1/C."""
     f, start = jnp.asarray(f), jnp.asarray(start)
     if f.shape != start.shape:
         raise ValueError(f"the feature has shape {f.shape}, the teacher's {start.shape}: they must be equal")
@@ -120,22 +119,22 @@ def channel_attention(
     temperature: float = 5.0,
     loss: Callable = losses.cross_entropy,
 ) -> Array:
-    """The attention `a = softmax(Δ/T)`, Δ_c the rise of the loss where channel c of a module's output is set to 0.
+    """The attention `a = softmax(Δ/T)`, Δ_c the increase of the loss if channel c of a module's output is set to 0.
 
     Args:
-      net: a network whose head was trained on the frozen backbone, on the new task.
-      variables: its own.
-      batches: of `{"x", "y", "mask"}`, the mask optional.
-      module: the path of a module in the backbone, as `stage4/block2`, whose output is the feature.
-      channels: of that output.
+      net: a network whose head was trained for the new task on the frozen backbone.
+      variables: the network's variables.
+      batches: batches `{"x", "y", "mask"}`, the mask optional.
+      module: the path of a module in the backbone, such as `stage4/block2`, whose output is the feature.
+      channels: number of channels of that output.
       temperature: T > 0.
-      loss: as of `finetune`.
+      loss: as in `finetune`.
 
     Returns:
-      [channels], of the sum 1.
+      The weights [channels], which sum to 1.
 
     Raises:
-      ValueError: for a module that is not there, a temperature that is not positive, or no batch.
+      ValueError: for a missing module, a temperature that is not positive, or no labelled row.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

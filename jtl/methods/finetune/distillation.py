@@ -1,4 +1,4 @@
-"""Distillation from a teacher network; with the network's own start in that place, learning without forgetting."""
+"""Distillation from a teacher network; with the network's own start as teacher it is learning without forgetting."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,28 +29,28 @@ def distillation(
 ) -> Objective:
     """The term `λ T² mean_i KL(softmax(t_i/T) ‖ softmax(z_i/T))` of the teacher's logits t and the network's z.
 
-    The teacher runs as in evaluation and gets no gradient; its variables stand in the statistics under `name`.
-    Learning without forgetting is this term with the network itself before training as teacher, on the head of the
-    old classes: `distillation(net, start, head="old")`, and a loss on the head of the new ones. Logits have their
-    classes on the last axis: [batch, classes], or [batch, positions, classes], of which padding does not count. Spans,
-    several labels and regression have none: give `loss`.
+    The teacher runs in evaluation mode and gets no gradient; its variables are kept in the statistics under `name`.
+    Learning without forgetting is this term on the head of the old classes, with the network before training as
+    teacher, `distillation(net, start, head="old")`, plus a loss on the head of the new classes. Logits have classes on
+    their last axis: [batch, classes], or [batch, positions, classes], for which padding does not count. The outputs for
+    spans, multiple labels and regression have no such axis: use `loss`.
 
     Args:
-      teacher: `jtl.network(backbone=..., head=...)`, of the same classes.
-      variables: the teacher's.
+      teacher: `jtl.network(backbone=..., head=...)` with the same classes.
+      variables: the teacher's variables.
       weight: λ, a number or a function of the step.
-      temperature: T > 0; the factor T² keeps the gradient's size whatever T is.
-      head: which head, where network and teacher have several.
-      loss: `loss(z, t)`, one value an example or an element, in the place of `T² KL`, as `jtl.losses.mse` for
-        regression; `temperature` is not used then.
-      name: of the term.
+      temperature: T > 0; the factor T² makes the size of the gradient independent of T.
+      head: which head to use if network and teacher have several.
+      loss: `loss(z, t)`, one value per example or element, instead of `T² KL`; for instance `jtl.losses.mse` for
+        regression. `temperature` is then ignored.
+      name: name of the term.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
 
     Raises:
-      ValueError: for a weight that is negative or not finite, a temperature that is not positive; at init, where `name`
-        is taken; while tracing, for logits of different shapes or of one class, or where `head` does not fit the heads.
+      ValueError: for a weight that is negative or not finite, a temperature that is not positive; at init, if `name`
+        is taken; while tracing, for logits of different shapes or of one class, or if `head` does not fit the heads.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -69,7 +69,7 @@ def distillation(
         del params, key
         sums = []
         for view in views.values():
-            x = ops.without_masked(view.x, view.mask)  # a NaN of the teacher's would be in the gradient
+            x = ops.without_masked(view.x, view.mask)  # a NaN from the teacher would reach the gradient
             target = teacher.apply(Variables(**stats[name]), x, train=False, key=None)[0].output
             z, kept = _of(view.output, head, "network")
             t = jax.lax.stop_gradient(_of(target, head, "teacher")[0])
@@ -93,7 +93,7 @@ def divergence(
     """`T² KL(softmax(t/T) ‖ softmax(z/T))` in nats, one value per example, or per element.
 
     Raises:
-      ValueError: where the shapes differ, and for one class.
+      ValueError: if the shapes differ, or if there is only one class.
     """
     z, t = jnp.asarray(logits), jnp.asarray(target)
     if z.shape != t.shape:
@@ -107,7 +107,7 @@ def divergence(
 
 
 def _of(output: Any, head: str | None, whose: str) -> tuple[Any, Any]:
-    """One head's output, and the mask that comes with it or None."""
+    """One head's output, and its mask or None."""
     if isinstance(output, dict) != (head is not None) or (isinstance(output, dict) and head not in output):
         heads = sorted(output) if isinstance(output, dict) else "one head"
         raise ValueError(f"distillation: head={head!r}, and the {whose} has {heads}: name one of several, none of one")

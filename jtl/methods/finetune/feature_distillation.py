@@ -1,4 +1,4 @@
-"""Distillation of features: the network's feature is led to a teacher's, through a learned map where widths differ."""
+"""Distillation of features: trains a feature to match a teacher's, through a learned map if their widths differ."""
 
 from typing import Any
 
@@ -28,26 +28,26 @@ def feature_distillation(
 ) -> Objective:
     """The term `λ mean_i mean_e ½ (r(f_i) − t_i)²_e` over the elements e of a feature f and of the teacher's, t.
 
-    Tokens and frames that are padding do not count.
+    Padding tokens and frames do not count.
 
-    r is the identity, or with `project` a learned linear map of the last axis under `<name>/kernel`. The teacher runs
-    as in evaluation and gets no gradient; its variables stand in the statistics under `name`.
+    r is the identity, or with `project` a learned linear map of the last axis, stored under `<name>/kernel`. The
+    teacher runs in evaluation mode and gets no gradient; its variables are kept in the statistics under `name`.
 
     Args:
       teacher: a network (`jtl.network`).
-      variables: the teacher's.
+      variables: the teacher's variables.
       weight: λ, a number or a function of the step.
       feature: the name of the network's feature, [batch, ..., channels].
-      of_teacher: the name of the teacher's; None for the same.
+      of_teacher: the name of the teacher's feature; None for the same name.
       project: whether r is learned, for a feature of another width.
-      name: of the term and of what it keeps.
+      name: name of the term, of its kernel, and of the teacher in the statistics.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`; all rows of all views count.
 
     Raises:
-      ValueError: for a weight that is negative or not finite; at init, where `name` is taken; while tracing, for a
-        feature that is missing, or shapes that differ.
+      ValueError: for a weight that is negative or not finite; at init, if `name` is taken; while tracing, for a missing
+        feature, or shapes that differ.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -87,16 +87,16 @@ def feature_distillation(
 
 def teacher_feature(teacher: Model, kept: Any, view: View, feature: str, name: str) -> Array:
     """A feature of a frozen teacher on the rows of a view, without gradient."""
-    x = ops.without_masked(view.x, view.mask)  # a NaN of the teacher's would be in the gradient
+    x = ops.without_masked(view.x, view.mask)  # a NaN from the teacher would reach the gradient
     features = teacher.apply(Variables(**kept), x, train=False, key=None)[0].features
     return jax.lax.stop_gradient(feature_of(features, feature, f"{name}, teacher"))
 
 
 def feature_of(features: dict[str, Any], feature: str, who: str) -> Array:
-    """A feature by its name.
+    """A feature by name.
 
     Raises:
-      ValueError: where the backbone has no such array.
+      ValueError: if the backbone has no such array.
     """
     if getattr(features.get(feature), "ndim", 0) < 2:
         shapes = {n: jnp.shape(f) for n, f in features.items() if hasattr(f, "shape")}
@@ -107,10 +107,10 @@ def feature_of(features: dict[str, Any], feature: str, who: str) -> Array:
 def half_squares(
     f: Float[ArrayLike, "batch *shape"], t: Float[ArrayLike, "..."], kept: Any = None
 ) -> Float[Array, "batch"]:
-    """`mean_e ½ (f − t)²_e` of each row, over the positions [batch, positions] that are kept, or all.
+    """`mean_e ½ (f − t)²_e` for each row, over all positions or those that `kept` [batch, positions] selects.
 
     Raises:
-      ValueError: where the shapes differ.
+      ValueError: if the shapes differ.
     """
     f, t = jnp.asarray(f), jnp.asarray(t)
     if f.shape != t.shape:

@@ -23,16 +23,16 @@ def features(
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     ignore: int | None = None,
 ) -> Objective:
-    """The objective of heads on a frozen backbone, which runs as in evaluation.
+    """The objective of training heads on a frozen backbone, which runs in evaluation mode.
 
-    The gradient stops below the heads whatever the step's mask says, so it is never computed. A regressor is a
-    head with a regression loss (`losses.mse`) and its own metrics.
+    The gradient stops below the heads whatever the step's mask is, so the backbone's gradient is never computed. A
+    regressor is a head with a regression loss (`losses.mse`) and its own metrics.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)`; give the step `trainable=select("head/.*")`.
-      loss: as of `finetune`.
-      metrics: as of `finetune`.
-      ignore: as of `finetune`.
+      net: `jtl.network(backbone=..., head=...)`; pass `trainable=select("head/.*")` to the step.
+      loss: as in `finetune`.
+      metrics: as in `finetune`.
+      ignore: as in `finetune`.
 
     Example:
       >>> import jtl
@@ -54,19 +54,19 @@ def extract(
 
     Args:
       backbone: a model.
-      variables: its own (`jtl.part(variables, "backbone")`).
-      batches: of `{"x", "y", "mask"}`, the last two optional; rows that the mask leaves out are dropped.
-      read: which features, as a head says it; None for `pooled`. Several layers are read by their names:
+      variables: the backbone's variables (`jtl.part(variables, "backbone")`).
+      batches: batches `{"x", "y", "mask"}`, the last two optional; rows that the mask leaves out are dropped.
+      read: which features to read, as for a head; None for `pooled`. Several layers are read by name:
         `jtl.reads.reads(("stage3", "stage4"))` side by side, `jtl.reads.whole("stage3", "stage4")` as a dict.
-      cache: a folder that keeps the features, so that a second call, or one after a kill, does not run the backbone on
-        the same batches again; see `jtl.finetuning.Cache` for what makes a batch the same. None keeps nothing.
+      cache: a folder that keeps the features, so that a later call, also after a killed run, does not run the backbone
+        on the same batches again; see `jtl.finetuning.Cache` for when batches are the same. None keeps nothing.
 
     Returns:
-      What is read, as features [examples, dim], and labels [examples, ...], or None where there are none, in the order
-      of the batches.
+      The features that are read, [examples, dim], and the labels [examples, ...], or None if there are none, in the
+      order of the batches.
 
     Raises:
-      ValueError: where there is no batch, and for a cache that is a file.
+      ValueError: if there is no batch, or if the cache is a file.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

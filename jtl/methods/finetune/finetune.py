@@ -29,30 +29,30 @@ def finetune(
 ) -> Objective:
     """The objective of supervised training: `Σ_i w_i ℓ(net(x)_i, y_i) / Σ_i w_i` over elements i.
 
-    An element is an example, a token, a frame or a pixel: whatever the loss gives a value for. Its weight is the
-    row's `mask`, times the batch's `weights` where there are any, times 0 where its label is `ignore`. The step decides
-    which parameters are trained: `make_step(..., trainable=select("head/.*"))` trains the head alone. Pre-training is
-    the same from random weights.
+    An element is an example, a token, a frame or a pixel: anything for which the loss returns a value. Its weight is
+    the row's `mask`, times the batch's `weights` if there are any, times 0 if its label is `ignore`. The step decides
+    which parameters are trained: `make_step(..., trainable=select("head/.*"))` trains only the head. Pre-training uses
+    the same objective from random weights.
 
     Args:
       net: `jtl.network(backbone=..., head=...)`.
-      loss: `loss(output, y) -> values` [batch, ...], one per element, or a dict of such, whose means add up.
-      terms: what is added to the loss, each an objective on views in place of a batch, as `jtl.finetuning.bss()`, or
-        a bare function of that kind. Its only view is `source`, the whole batch. The loss is then reported as
-        `supervised` beside them; the names of their terms and metrics must differ.
-      metrics: name -> `metric(output, y) -> values`, or a `jtl.Metric`. For a regressor give its own, or {}: the
-        accuracy of a regression with outputs of the shape of its labels is NaN.
-      ignore: the label of elements that do not count, as -100 for tokens or 255 for pixels.
-      frozen_stats: run the backbone as in evaluation: running statistics are used and stay, no dropout.
+      loss: `loss(output, y) -> values` [batch, ...], one per element, or a dict of such values, whose means are added.
+      terms: terms that are added to the loss: objectives on views instead of a batch, such as `jtl.finetuning.bss()`,
+        or bare functions with the same arguments. Their only view is `source`, the whole batch. The loss itself is then
+        reported as `supervised`; the names of the terms and of their metrics must differ.
+      metrics: a dict from names to `metric(output, y) -> values` or a `jtl.Metric`. A regressor needs other metrics, or
+        {}: the default accuracy is NaN for outputs that have the shape of the labels.
+      ignore: the label of elements that do not count, such as -100 for tokens or 255 for pixels.
+      frozen_stats: run the backbone in evaluation mode: running statistics are used and not updated; no dropout.
 
     Returns:
       An objective on batches `{"x", "y", "mask", "weights"}`, the last two optional. `y` may be a tree; `mask` is
-      [batch]; `weights` has the leading axes of the loss's values, and is a dict where these are one. For
-      `jtl.collect` it has `output`, `read` (what the head was given) and `y`.
+      [batch]; `weights` has the leading axes of the loss's values, and is a dict if these are. For `jtl.collect`, the
+      objective outputs `output`, `read` (the input of the head) and `y`.
 
     Raises:
-      ValueError: while tracing, where two terms use one name.
-      TypeError: while tracing, for a net of another kind, as a whole classifier of flax.
+      ValueError: while tracing, if two terms use the same name.
+      TypeError: while tracing, for a net of another kind, such as a whole flax classifier.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -85,7 +85,7 @@ def evaluation(
 
 
 def predictor(net: Model) -> Callable:
-    """`predict(variables, x) -> output` in evaluation mode.
+    """Returns `predict(variables, x) -> output`, which runs in evaluation mode.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -157,7 +157,7 @@ def judged(
     if not isinstance(weights, Mapping):
         kept = mask if weights is None else element_weights(jnp.shape(weights), mask, weights)
         return value, {name: measure(metric, output, y, kept) for name, metric in metrics.items()}
-    # Labels are a tree: a plain function of them gives one value a row, and only a `Metric` can use weights by name.
+    # Labels are a tree: a plain metric returns one value per row, and only a `Metric` can use weights by name.
     kept = {name: element_weights(jnp.shape(w), mask, w) for name, w in weights.items()}
     return value, {
         name: measure(metric, output, y, kept if isinstance(metric, Metric) else mask)
@@ -166,7 +166,7 @@ def judged(
 
 
 def _weights(y: Any, given: Any, ignore: int | None) -> Any:
-    """Weights of elements: those of the batch, and 0 where an integer label is the one to ignore."""
+    """Weights of elements: those of the batch, but 0 for the label to ignore."""
     if ignore is None:
         return given
     if isinstance(y, Mapping):
@@ -182,7 +182,7 @@ def _frozen(net: Model) -> Model:
 
 
 def frozen_backbone(net: Model) -> Model:
-    """The network whose backbone runs as in evaluation and gets no gradient."""
+    """The network whose backbone runs in evaluation mode and gets no gradient."""
     parts = parts_of(_frozen(net))
     backbone = parts["backbone"]
 

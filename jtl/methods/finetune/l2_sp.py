@@ -17,21 +17,20 @@ from jtl.typing import Aux, Key, Params, Schedule, Stats
 def l2_sp(weight: float | Schedule, *, head: float | Schedule = 0.0, name: str = "l2_sp") -> Objective:
     """The term `α/2 ‖w − w⁰‖²` on the backbone plus `β/2 ‖w‖²` on everything else.
 
-    The starting point w⁰ is what the backbone holds at `init`, so give `init` the loaded parameters. It is kept in the
-    statistics under `name`. With `make_step(dtype=)` the term is of the parameters before the cast. Turn the
-    optimizer's weight decay off: it would pull towards zero besides.
+    The starting point w⁰ is the backbone's parameters at `init`, so pass the loaded parameters to `init`. It is kept in
+    the statistics under `name`. With `make_step(dtype=)` the term uses the parameters before the cast. Turn off the
+    optimizer's weight decay, because it would additionally pull towards zero.
 
     Args:
-      weight: α, a number or a function of the step; the paper searches .001 to .1.
-      head: β, on the parameters outside `backbone/`, the same.
-      name: of the term.
+      weight: α, a number or a function of the step; the paper searches from .001 to .1.
+      head: β, for the parameters outside `backbone/`, a number or a function of the step.
+      name: name of the term.
 
     Returns:
       A term for `finetune(net, loss, terms)` or an alignment for `adapt`.
 
     Raises:
-      ValueError: for a weight that is negative or not finite; at init, where there is no backbone, or where `name` is
-        taken.
+      ValueError: for a weight that is negative or not finite; at init, if there is no backbone, or if `name` is taken.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -51,9 +50,9 @@ def l2_sp(weight: float | Schedule, *, head: float | Schedule = 0.0, name: str =
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del views, key
         start = flatten(stats[name])
-        # Rounded by `make_step(dtype=)`, w would often be w⁰ after small steps.
+        # If rounded by `make_step(dtype=)`, w would often equal w⁰ after small steps.
         flat = flatten(scope.unrounded(params))
-        # Where w is of half precision itself, w⁰ is rounded likewise, so that the term is 0 at the start.
+        # If w itself has half precision, w⁰ is rounded likewise, so that the term is 0 at the start.
         moved = [_squared(w, start[path].astype(w.dtype)) for path, w in flat.items() if path in start]
         rest = [_squared(w, jnp.zeros_like(w)) for path, w in flat.items() if path not in start]
         return {name: 0.5 * (at_step(weight, step) * sum(moved) + at_step(head, step) * sum(rest))}, Aux(stats)

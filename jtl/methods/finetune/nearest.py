@@ -1,4 +1,4 @@
-"""Neighbours and clusters of features that a frozen backbone gave: k nearest ones and k-means."""
+"""Neighbours and clusters of features from a frozen backbone: k nearest neighbours and k-means."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ from jtl.methods.finetune.on_features import check_lengths, checked_examples, ch
 
 
 class Clusters(NamedTuple):
-    """What k-means found.
+    """The result of k-means.
 
     Attributes:
       centres: [k, width].
-      labels: [examples], the nearest centre of each example.
-      inertia: the sum of squared distances to it.
+      labels: [examples], the index of each example's nearest centre.
+      inertia: the sum of squared distances to the nearest centres.
     """
 
     centres: Any
@@ -35,23 +35,23 @@ def neighbours(
 ) -> Array:
     """The share of each class among the k nearest examples of every query, `p_c = Σ_{i in N_k} 1[y_i = c] / k`.
 
-    Nearest is by Euclidean distance.
+    Distances are Euclidean.
 
-    Normalise features to length 1 first, and the order is that of cosine similarity.
+    With features normalised to length 1 first, the order is that of cosine similarity.
 
     Args:
       x: features of the examples.
       y: their labels in [0, classes).
-      query: features.
-      k: how many neighbours, at most the number of examples.
-      classes: how many.
-      chunk: how many queries at once; the result does not depend on it.
+      query: features of the queries.
+      k: number of neighbours, at most the number of examples.
+      classes: number of classes.
+      chunk: number of queries to process at once; the result does not depend on it.
 
     Returns:
       [queries, classes], rows that sum to 1.
 
     Raises:
-      ValueError: for k or labels out of range, features that are not finite, and other lengths or widths.
+      ValueError: for k or labels out of range, features that are not finite, or lengths or widths that differ.
 
     Example:
       >>> import numpy as np
@@ -83,17 +83,17 @@ def _votes(x: Array, y: Array, query: Array, k: int, classes: int) -> Array:
 def k_means(
     x: Float[ArrayLike, "examples width"], start: Float[ArrayLike, "k start_width"], max_steps: int = 300
 ) -> Clusters:
-    """Lloyd's iterations from given centres until no label changes; `Σ_i min_j ‖x_i − c_j‖²` never rises.
+    """Lloyd's iterations from given centres until no label changes; `Σ_i min_j ‖x_i − c_j‖²` never increases.
 
     A centre that loses all its examples stays where it is.
 
     Args:
       x: features.
-      start: the first centres, as k of the examples, or the class means of a source for labels of a target.
-      max_steps: of the iterations.
+      start: the initial centres, such as k of the examples, or a source's class means to label a target.
+      max_steps: the largest number of iterations.
 
     Raises:
-      ValueError: for features or centres that are not finite, or of another width; for max_steps below 1.
+      ValueError: for features or centres that are not finite or differ in width; for max_steps below 1.
 
     Example:
       >>> import numpy as np
@@ -132,7 +132,7 @@ def _lloyd(x: Array, start: Array, max_steps: int) -> tuple[Array, Array, Array]
 
 
 def _distances(a: Array, b: Array) -> Array:
-    """Squared distances without the common part ‖a‖² of a row, around the mean of b because float32 cancels."""
+    """Squared distances minus each row's constant ‖a‖², relative to the mean of b to limit cancellation in float32."""
     middle = b.mean(0)[None]
     a, b = a - middle, b - middle
     return (b**2).sum(1)[None] - 2 * jnp.matmul(a, b.T, precision="highest")

@@ -1,4 +1,4 @@
-"""Linear classifiers on features that a frozen backbone gave: logistic regression and ridge."""
+"""Linear models on features from a frozen backbone: logistic regression and ridge regression."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 TOLERANCE = 1e-5
-"""How far from the minimum an entry of W may be: by strong convexity, at most about `|gradient| / λ` of the sum."""
+"""How far an entry of W may be from the minimum: at most about `|gradient| / λ`, by the sum's strong convexity."""
 FLOOR = 1e-10
-"""The gradient of the mean objective that float64 reaches whatever the penalty."""
+"""The gradient of the mean objective that float64 can reach for every penalty."""
 
 
 class Linear(NamedTuple):
@@ -23,7 +23,7 @@ class Linear(NamedTuple):
     Attributes:
       kernel: [width, outputs].
       bias: [outputs].
-      penalty: with which it was fitted.
+      penalty: the penalty with which it was fitted.
     """
 
     kernel: Any
@@ -46,24 +46,25 @@ def logistic_regression(
 ) -> Linear:
     """Minimises `Σ_i CE(x_i W + b, y_i) + λ/2 ‖W‖²` by L-BFGS; the bias is not penalised.
 
-    λ is the inverse of scikit-learn's C. Of several penalties, the one of the highest accuracy on the validation data
-    is taken, and of equal ones the largest; each fit starts at the result of the last one. It is fitted in float64,
-    whatever the features are, and the result is of their type.
+    λ is the inverse of scikit-learn's C. Of several penalties, the one with the highest validation accuracy is chosen,
+    and of equally good ones the largest; each fit starts from the result of the previous one. The fit runs in float64
+    whatever dtype the features have, and the result has their dtype.
 
     Args:
       x: features.
       y: labels in [0, classes).
       penalty: λ > 0, or several to choose from.
-      classes: how many.
-      validation: features and labels to choose on; needed exactly where there are several penalties.
-      max_steps: of L-BFGS for each penalty. Where they do not suffice, a RuntimeWarning says so.
+      classes: number of classes.
+      validation: features and labels on which to choose the penalty; required for several penalties and not allowed for
+        one.
+      max_steps: the largest number of L-BFGS steps for each penalty; a RuntimeWarning tells if they do not suffice.
 
     Returns:
-      The map from features to logits, with the penalty that was chosen.
+      The map from features to logits, with the chosen penalty.
 
     Raises:
-      ValueError: for labels or penalties out of range, features that are not finite, no examples, and several penalties
-        without validation data or the other way round.
+      ValueError: for labels or penalties out of range, features that are not finite, no examples, or several penalties
+        without validation data or vice versa.
 
     Example:
       >>> import numpy as np
@@ -88,7 +89,7 @@ def logistic_regression(
         held = checked_examples(validation[0]), checked_labels(validation[1], classes)
         check_lengths(*held)
     best: tuple[float, Any] = (-1.0, None)
-    with jax.enable_x64(True):  # in float32 the logits are off by percents where λ is small against the features
+    with jax.enable_x64(True):  # in float32 the logits would be off by percents for a small λ
         wide, rows = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(y))
         w, ones = jnp.zeros((x.shape[1] + 1, classes), jnp.float64), jnp.ones(len(x), jnp.float64)
         for p in sorted(penalties, reverse=True):
@@ -115,16 +116,16 @@ def logistic_regression(
 def minimise(
     w: Array, x: Array, y: Array, weights: Array, penalty: Any, enough: Any, max_steps: int
 ) -> tuple[Array, Array]:
-    """Minimises `(Σ_i s_i CE(x_i W + b, y_i) + λ/2 ‖W‖²) / Σ_i s_i` by L-BFGS, and gives its largest slope there too.
+    """Minimises `(Σ_i s_i CE(x_i W + b, y_i) + λ/2 ‖W‖²) / Σ_i s_i` by L-BFGS; also returns the largest slope there.
 
     Args:
-      w: where it starts, W above b, [width + 1, classes].
+      w: the start, W stacked above b, [width + 1, classes].
       x: features.
       y: labels.
-      weights: s of each example; one of 0 is as if it were not there.
+      weights: s of each example; an example with weight 0 has no effect.
       penalty: λ.
-      enough: the slope at which it stops.
-      max_steps: after which it stops too.
+      enough: the largest slope at which it stops.
+      max_steps: the largest number of steps.
     """
     total = weights.sum()
 
@@ -142,7 +143,7 @@ def minimise(
         slope = jnp.abs(optax.tree_utils.tree_get(state, "grad")).max()
         return w + moved, state, slope, jnp.abs(moved).max(), i + 1
 
-    def goes_on(carry: Any) -> Array:  # an update of 0 is where float64 ends
+    def goes_on(carry: Any) -> Array:  # an update of 0 means that float64 allows no progress
         return (carry[2] > enough) & (carry[3] > 0) & (carry[4] < max_steps)
 
     start = (w, solver.init(w), jnp.array(jnp.inf, w.dtype), jnp.array(jnp.inf, w.dtype), 0)
@@ -155,8 +156,8 @@ def ridge(
 ) -> Linear:
     """Minimises `‖x W + b − y‖² + λ‖W‖²` in closed form; the bias is not penalised.
 
-    Solved in the smaller of the two dimensions, `(XᵀX + λI)⁻¹XᵀY = Xᵀ(XXᵀ + λI)⁻¹Y` on centred data. For a classifier,
-    give y as one-hot rows, 1 and −1.
+    It is solved in the smaller of the two dimensions, `(XᵀX + λI)⁻¹XᵀY = Xᵀ(XXᵀ + λI)⁻¹Y` on centred data. For a
+    classifier, pass one row per example as y, with 1 for its class and −1 for the others.
 
     Args:
       x: features.
@@ -164,7 +165,7 @@ def ridge(
       penalty: λ > 0.
 
     Raises:
-      ValueError: for a penalty that is not positive, features or targets that are not finite, and other lengths.
+      ValueError: for a penalty that is not positive, features or targets that are not finite, or lengths that differ.
 
     Example:
       >>> import numpy as np
@@ -189,10 +190,10 @@ def ridge(
 
 
 def checked_examples(x: Any, what: str = "features") -> Array:
-    """The rows as float32 at least.
+    """Returns the rows in at least float32.
 
     Raises:
-      ValueError: for no rows, another number of axes, or NaN and infinity.
+      ValueError: for no rows, another number of axes, or NaN or infinity.
     """
     x = jnp.asarray(x)
     if x.ndim != 2 or not len(x):
@@ -204,7 +205,7 @@ def checked_examples(x: Any, what: str = "features") -> Array:
 
 
 def checked_labels(y: Any, classes: int) -> Array:
-    """The labels as an array.
+    """Returns the labels as an array.
 
     Raises:
       ValueError: for labels outside [0, classes).
@@ -218,10 +219,10 @@ def checked_labels(y: Any, classes: int) -> Array:
 
 
 def check_lengths(x: Array, y: Array) -> None:
-    """Refuses features and labels of another number of rows.
+    """Raises if features and labels differ in their number of rows.
 
     Raises:
-      ValueError: naming both.
+      ValueError: naming both numbers.
     """
     if len(x) != len(y):
         raise ValueError(f"{len(x)} rows of features and {len(y)} of labels; they must be as many")

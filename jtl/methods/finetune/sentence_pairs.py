@@ -17,23 +17,23 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 def sentence_pairs(
     backbone: Model, *, scale: float = 20.0, symmetric: bool = False, feature: str = "pooled"
 ) -> Objective:
-    """The objective of pairs with in-batch negatives: `−log exp(s cos(a_i, p_i)) / Σ_j exp(s cos(a_i, p_j))`.
+    """The objective for pairs with in-batch negatives: `−log exp(s cos(a_i, p_i)) / Σ_j exp(s cos(a_i, p_j))`.
 
-    With microbatches the negatives are those of each part; under `pmap` they are of all devices.
+    With microbatches the negatives are those of the same part; under `pmap` they are those of all devices.
 
     Args:
-      backbone: gives the embedding, as `jtl.backbones.sentences(...)` or that of
+      backbone: the model of the embedding, such as `jtl.backbones.sentences(...)` or that of
         `jtl.pretrained.sentence_embedding.embedder`.
       scale: s > 0.
-      symmetric: the mean with anchors and positives exchanged.
+      symmetric: average with the loss in which anchors and positives are exchanged.
       feature: the name of the embedding, [batch, width].
 
     Returns:
       An objective on batches `{"x": {"anchor": ..., "positive": ...}, "mask"}`, the mask optional, with the metric
-      `accuracy`, how often the own positive is the nearest. Its parameters stand under `backbone/`.
+      `accuracy`, how often an anchor's own positive is the nearest. Its parameters are stored under `backbone/`.
 
     Raises:
-      ValueError: while tracing, for another batch, or an embedding that is no matrix.
+      ValueError: while tracing, for another kind of batch, or an embedding that is not a matrix.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -59,17 +59,17 @@ def sentence_pairs(
 
 
 def similar_pairs(backbone: Model, *, feature: str = "pooled") -> Objective:
-    """SetFit's objective on pairs of sentences: `(cos(a_i, b_i) − y_i)²`, y = 1 for two of one class and 0 for others.
+    """SetFit's objective on pairs of sentences: `(cos(a_i, b_i) − y_i)²`, y = 1 for two of the same class, else 0.
 
     Args:
-      backbone: as of `sentence_pairs`.
+      backbone: as in `sentence_pairs`.
       feature: the name of the embedding, [batch, width].
 
     Returns:
-      An objective on batches `{"x": {"first": ..., "second": ...}, "y", "mask"}`, as of `class_pairs`.
+      An objective on batches `{"x": {"first": ..., "second": ...}, "y", "mask"}`, with pairs from `class_pairs`.
 
     Raises:
-      ValueError: while tracing, for another batch, or an embedding that is no matrix.
+      ValueError: while tracing, for another kind of batch, or an embedding that is not a matrix.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -91,12 +91,12 @@ def similar_pairs(backbone: Model, *, feature: str = "pooled") -> Objective:
 
 
 class Pairs(NamedTuple):
-    """Places of examples.
+    """Indices of paired examples.
 
     Args:
       first: [pairs].
-      second: [pairs], of which none is its own first.
-      same: 1 where both are of one class, else 0, [pairs] float32.
+      second: [pairs], always different from `first`.
+      same: 1 if both are of the same class, else 0, [pairs] float32.
     """
 
     first: np.ndarray
@@ -105,15 +105,15 @@ class Pairs(NamedTuple):
 
 
 def class_pairs(y: Any, rounds: int, seed: int = 0) -> Pairs:
-    """SetFit's pairs: in each round every example has one other of its class and one of another class.
+    """SetFit's pairs: in each round every example is paired with one of its own class and one of another class.
 
     Args:
-      y: labels, integers [examples]; each class has at least two examples, and there are two classes.
-      rounds: R, the iterations of the paper, 20 by its default; there are 2 R pairs for each example.
-      seed: of the draws.
+      y: labels, integers [examples], of at least two classes with at least two examples each.
+      rounds: R, the paper's iterations, by default 20 there; there are 2 R pairs per example.
+      seed: seed for the random pairs.
 
     Raises:
-      ValueError: for no rounds, one class, or a class of one example.
+      ValueError: for fewer than one round, fewer than two classes, or a class with one example.
 
     Example:
       >>> import numpy as np, jtl

@@ -1,4 +1,4 @@
-"""StochNorm: in training each channel is normalised by the batch's or by the running statistics, at random."""
+"""StochNorm: in training, each channel is randomly normalised by the batch's or by the running statistics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +16,13 @@ from jtl.transform.intercept import Call, intercepted
 def stoch_norm(model: Model, p: float = 0.5) -> Model:
     """The model whose BatchNorm is, in training, `s y_batch + (1 − s) y_running` with s ~ Bernoulli(p) per channel.
 
-    p = 1 is BatchNorm in training, p = 0 normalises as in evaluation. The running statistics that are used are those
-    before the step, and they move in every case. Evaluation is not changed. The weights are those of the model.
+    p = 1 is BatchNorm in training; p = 0 normalises as in evaluation. The running statistics in use are those before
+    the step, and they are always updated. Evaluation does not change. The parameters are those of the model.
 
     Args:
-      model: a backbone, or a network (`jtl.network`), of whose parts the backbone is changed; its BatchNorm is
+      model: a backbone, or a network (`jtl.network`), of which only the backbone is changed. Its BatchNorm must be
         `jtl.nn.batch_norm`.
-      p: the probability of the batch's statistics, in [0, 1].
+      p: the probability of using the batch's statistics, in [0, 1].
 
     Raises:
       ValueError: for p out of range; when called, for a model without BatchNorm, or in training without a key.

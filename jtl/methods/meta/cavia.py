@@ -1,4 +1,4 @@
-"""CAVIA: a task is a small context vector beside the input; only it changes in the inner loop."""
+"""CAVIA: a task is represented by a small context vector, an extra input; only it changes in the inner loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,21 +14,21 @@ from jtl.params import flatten, select, unflatten
 from jtl.typing import Batch, Key, Output, Params, Stats
 
 CONTEXT = "context"
-"""Where the context stands among a backbone's parameters."""
+"""The name of the context among a backbone's parameters."""
 
 
 def with_context(backbone: Model, size: int) -> Model:
-    """The backbone of inputs beside which the same context vector stands in every row, `[x, c]`, c from 0.
+    """The backbone with one context vector appended to the input of every row, `[x, c]`, where c starts at 0.
 
-    Of images the context is `size` more channels of the input, the same in every pixel. The paper's network for images
-    takes it otherwise: a learned layer makes of it a scale and a shift of each channel behind a convolution (FiLM).
+    For images, the context is `size` more input channels, constant over the pixels. The paper's network for images uses
+    it differently: a learned layer turns it into a scale and a shift of each channel after a convolution (FiLM).
 
     Args:
-      backbone: any that takes one array of floats, [batch, ..., channels].
+      backbone: a backbone whose input is one array of floats, [batch, ..., channels].
       size: length of the context.
 
     Raises:
-      ValueError: for a size that is no integer of at least 1, or inputs that are no array of floats.
+      ValueError: for a size that is not an integer of at least 1, or an input that is not an array of floats.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -62,19 +62,19 @@ def with_context(backbone: Model, size: int) -> Model:
 def cavia(inner: Objective | Callable, rule: UpdateRule, *, steps: int, order: int = 2) -> Adapt:
     """The inner loop on the context alone: `c_0 = 0, c_k = rule(φ, ∇_c L_support(θ, c_{k−1}), c_{k−1})`.
 
-    Every task starts from a context of 0, whatever stands in the parameters, so the outer loop has no gradient for it.
+    Every task starts from a context of 0, whatever value the parameters hold, so the outer loop has no gradient for it.
 
     Args:
       inner: an objective on a network whose backbone is `with_context(...)`.
-      rule: how the context steps; the paper's rate is 1.0.
-      steps: inner steps; the paper takes 2.
-      order: 2, or 1 to take inner gradients as constants.
+      rule: the update rule of the context; the paper's learning rate is 1.0.
+      steps: number of inner steps; the paper uses 2.
+      order: 2, or 1 to hold inner gradients constant.
 
     Returns:
       An `Adapt`, for `meta(cavia(...), judge)`.
 
     Raises:
-      ValueError: as `adapt_to`; at init for a network without a context.
+      ValueError: as in `adapt_to`; at init, for a network without a context.
 
     Example:
       >>> import jtl

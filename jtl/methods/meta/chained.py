@@ -1,4 +1,4 @@
-"""Several ways to adapt, one after the other."""
+"""Several ways to adapt, applied one after the other."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from jtl.typing import Batch, Key, Params, Stats
 
 
 def chained(*adapts: Adapt) -> Adapt:
-    """Adapts to a task in several ways in turn: each starts from the parameters that the one before left.
+    """Adapts to a task in several ways in turn: each starts from the parameters that the previous one returned.
 
     `chained(prototypes(net), adapt_to(inner, rule, steps=5))` is ProtoMAML; `chained(new_head(net), adapt_to(inner,
-    from_optax(adam), steps=100, adapted=select("head/.*")))` is a linear probe, Baseline++ with
-    `heads.cosine(way, temperature=0.5)`. A class that prototypes rule out by a bias of −∞ keeps probability 0 in the
-    steps that follow, by one of −10⁹.
+    from_optax(adam), steps=100, adapted=select("head/.*")))` is a linear probe, and with `heads.cosine(way,
+    temperature=0.5)` it is Baseline++. A class that prototypes rule out by a bias of −∞ keeps probability 0 in the
+    steps that follow, because the bias is replaced by −10⁹.
 
     Args:
-      *adapts: at least two; at most one with parameters of its own (under `rule/` or `per_step/`).
+      *adapts: at least two, of which at most one has its own parameters (under `rule/` or `per_step/`).
 
     Raises:
-      ValueError: for fewer than two; at init where two have parameters of their own.
+      ValueError: for fewer than two; at init, if two have their own parameters.
 
     Example:
       >>> import jtl

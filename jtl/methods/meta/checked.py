@@ -1,4 +1,4 @@
-"""Checks of the numbers that rules and ways to adapt are made with; arrays and traced numbers are not looked at."""
+"""Checks of numbers that update rules and ways to adapt are given; arrays and traced numbers are not checked."""
 
 import math
 from numbers import Real
@@ -8,7 +8,7 @@ from jtl.checked import whole as whole
 
 
 def positive(**numbers: Any) -> None:
-    """Refuses a number that is not positive and finite.
+    """Raises if a number is not positive and finite.
 
     Raises:
       ValueError: naming the first such number and its value.
@@ -19,7 +19,7 @@ def positive(**numbers: Any) -> None:
 
 
 def rate(inner_lr: Any) -> None:
-    """Refuses a learning rate that is negative or not finite; 0 stays on the spot.
+    """Raises if a learning rate is negative or not finite; 0, which changes nothing, is allowed.
 
     Raises:
       ValueError: naming its value.

@@ -1,4 +1,4 @@
-"""iMAML: the gradient of a regularised inner problem's solution, whatever the way to it was."""
+"""iMAML: the gradient of a regularised inner problem's solution, independent of the path that led to it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,15 +30,15 @@ def implicit(
 ) -> Adapt:
     """The solution `φ*(θ) = argmin_φ L_support(φ) + λ/2 ‖φ − θ‖²`, with the gradient `(I + H/λ)⁻¹ ∂/∂φ` for θ.
 
-    The solution is approached by `steps` steps of a rule from θ. Nothing of them is kept for the backward pass, which
-    solves with H, the Hessian of the support loss at φ*, by conjugate gradients. What is not adapted, ψ, has the
-    gradient `−∂²L/∂ψ∂φ (H + λI)⁻¹ ∂/∂φ`. Both hold at a solution: where the steps end before it they are
-    approximations.
+    The solution is approached by `steps` steps of an update rule from θ. The backward pass needs nothing from these
+    steps: it solves a system with H, the Hessian of the support loss at φ*, by conjugate gradients. The parameters that
+    are not adapted, ψ, have the gradient `−∂²L/∂ψ∂φ (H + λI)⁻¹ ∂/∂φ`. Both gradients are exact at a solution, and
+    approximate if the steps end before it.
 
     Args:
       inner: the objective on the support set.
-      rule: how the solution is approached, as `fixed_rate(α)` or `from_optax(...)`; its parameters get no gradient.
-      steps: inner steps; 16 to 25 in the paper.
+      rule: the update rule, such as `fixed_rate(α)` or `from_optax(...)`; its parameters get no gradient.
+      steps: number of inner steps; 16 to 25 in the paper.
       strength: λ > 0; 2.0 in the paper's runs on Omniglot.
       solves: iterations of conjugate gradients; 5 in the paper. H + λI must be positive definite.
       adapted: which parameters are φ; None for all.
@@ -47,7 +47,8 @@ def implicit(
       An `Adapt`; its statistics are those of the last inner step, and get no gradient.
 
     Raises:
-      ValueError: for steps or solves that are no integers of at least 1, or a strength that is not positive and finite.
+      ValueError: for steps or solves that are not integers of at least 1, or a strength that is not positive and
+        finite.
 
     Example:
       >>> import jtl
@@ -66,7 +67,7 @@ def implicit(
     def support_loss(fast: Params, slow: Params, stats: Stats, support: Batch, key: Key, step: Any) -> Any:
         return accumulate.total(inner(merge(fast, slow), stats, support, key, step)[0])
 
-    # Everything is an argument: a key or a tracer that a custom derivative closes over is an error.
+    # Everything is an argument, because a custom derivative must not close over a key or a tracer.
     @jax.custom_vjp
     def solve(start: Params, slow: Params, phi: Any, stats: Stats, support: Batch, key: Key, step: Any) -> tuple:
         def regularised(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
@@ -91,7 +92,7 @@ def implicit(
             hessian = jax.jvp(lambda p: gradient(p, slow, stats, support, key, step), (end,), (v,))[1]
             return jax.tree.map(lambda h, a: h + strength * a, hessian, v)
 
-        # As in `over_tasks`, also where what calls for the gradient is mapped over devices or freezes modules.
+        # As in `over_tasks`, also if the caller of the gradient is mapped over devices or freezes modules.
         with ops.apart(), scope.nothing_frozen():
             v = conjugate_gradients(along, slopes[0], solves)
             cross = jax.vjp(lambda s: gradient(end, s, stats, support, key, step), slow)[1](v)[0]
@@ -111,12 +112,12 @@ def implicit(
 
 
 def conjugate_gradients(product: Any, b: Any, iterations: int) -> Any:
-    """`A⁻¹ b` of a positive definite A by so many iterations from 0; a residual of 0 stays there.
+    """`A⁻¹ b` for a positive definite A, by a number of iterations from 0; once the residual is 0, it stays there.
 
     Args:
-      product: `product(v) -> A v`, of trees.
+      product: `product(v) -> A v`, on trees.
       b: a tree.
-      iterations: how many; as many as there are numbers solve it exactly.
+      iterations: number of iterations; as many as b has entries solve the system exactly.
 
     Example:
       >>> import jax.numpy as jnp

@@ -16,15 +16,15 @@ from jtl.params import flatten, merge, select, split, unflatten
 from jtl.typing import Batch, Key, Mask, Params, Stats
 
 RULE = "rule"
-"""Where the parameters of the adaptation itself stand, as an update rule's, beside `backbone/` and `head/`."""
+"""The name, next to `backbone/` and `head/`, of the adaptation's own parameters, such as those of an update rule."""
 STEPS = "per_step"
-"""Where parameters stand that have a value for each inner step, [steps, ...], under their own paths."""
+"""The name of parameters that have one value per inner step, [steps, ...], kept under their own paths."""
 MEMORY = "inner"
-"""Where the statistics hold the memory of an update rule that is kept across tasks."""
+"""The name, in the statistics, of an update rule's memory that is kept across tasks."""
 
 RULED_OUT = -1e9
-"""The bias −∞ of a class that a closed form rules out, in inner steps that decay, square or compare it: −∞ less −∞ is
-NaN, and with this one the probability is exactly 0 too."""
+"""Replaces, in inner steps, the bias −∞ of a class that a closed form rules out. Steps may decay, square or compare
+biases, and −∞ − (−∞) is NaN; with this bias the probability is exactly 0 too."""
 
 
 class Adapt(NamedTuple):
@@ -32,11 +32,11 @@ class Adapt(NamedTuple):
 
     Args:
       run: `run(params, stats, support, key, step) -> (params, stats)`, for one task's support set.
-      init: `init(key, support, given=Variables({}, {})) -> Variables`: `given`, and what adapting needs besides.
-      each: `each(params, stats, support, key, step, judge, begin=False) -> (params, stats, found)`, as `run`, and what
-        `judge(params, stats)` gives after each inner step, stacked; with `begin` before the first too, with the
-        statistics of a pass over the support set there. The parameters come back in the precision in which steps add
-        up. None where there are no steps.
+      init: `init(key, support, given=Variables({}, {})) -> Variables`: `given`, and whatever else adapting needs.
+      each: `each(params, stats, support, key, step, judge, begin=False) -> (params, stats, found)`; like `run`, but it
+        also returns the stacked results of `judge(params, stats)` after each inner step. With `begin` there is also a
+        result before the first step, with the statistics of a pass over the support set. The parameters are returned in
+        the precision in which steps accumulate. None if there are no steps.
     """
 
     run: Callable[[Params, Stats, Batch, Key, Any], tuple[Params, Stats]]
@@ -61,35 +61,37 @@ def adapt_to(
 ) -> Adapt:
     """The inner loop: `θ_k = rule(φ, ∇_θ L_support(θ_{k−1}), θ_{k−1})`, k = 1 … steps.
 
-    Use it by itself after meta-training, with as many steps as wanted, to adapt to a new task. Between the steps
-    parameters are float32 (float64 where they are) whatever the objective computes in, so that small ones add up.
+    After meta-training, use it by itself to adapt to a new task, with any number of steps. Between steps, parameters
+    are kept in float32 (float64 if they are float64) whatever the objective computes in, so that small updates
+    accumulate.
 
     A pattern selects what the inner loop adapts: all parameters (MAML), `select("head/.*")` (ANIL),
-    `select("backbone/.*")` (BOIL), adapters alone. All other parameters are held constant in the inner loop and trained
-    in the outer one.
+    `select("backbone/.*")` (BOIL), or only adapters. All other parameters are held constant in the inner loop and
+    trained in the outer loop.
 
     Args:
-      inner: any objective; it is given the support set as its batch.
+      inner: any objective; its batch is the support set.
       rule: `fixed_rate(α)`, `learned_rate()` or any other `UpdateRule`.
-      steps: how many inner steps; with 0 the parameters come back as they are.
-      order: 2 differentiates through the inner gradients, 1 takes them as constants (first-order MAML).
+      steps: number of inner steps; with 0 the parameters are returned unchanged.
+      order: 2 differentiates through the inner gradients, 1 holds them constant (first-order MAML).
       adapted: which parameters the inner loop changes; None for all.
-      per_step: which parameters have a value of their own for each inner step, learned by the outer loop and not
-        adapted, as `select(".*/norm/.*")` in MAML++; pass k and the judgement after it use the k-th, and passes beyond
-        the last use that one. None for no parameters.
-      across_tasks: the rule's memory, as Adam's moments, starts where the task before left it; it stands in the
-        statistics, under `inner`. For `reptile`, which takes tasks in order; `meta` leaves the memory as it is.
-      remat: keep of each inner step its parameters alone for the backward pass, and compute the rest again there: less
-        memory with many steps, for another forward and backward pass of each.
+      per_step: which parameters have one value per inner step, learned by the outer loop and not adapted, such as
+        `select(".*/norm/.*")` in MAML++. Pass k and the judgement after it use the k-th value; later passes use the
+        last value. None for no parameters.
+      across_tasks: start the rule's memory, such as Adam's moments, from where the previous task left it; the memory is
+        kept in the statistics under `inner`. It is for `reptile`, which runs tasks in order; `meta` leaves the memory
+        unchanged.
+      remat: keep only the parameters of each inner step for the backward pass, and recompute the rest there: less
+        memory with many steps, at the cost of another forward and backward pass for each.
 
     Returns:
-      An `Adapt`: `adapt(params, stats, support, key, step) -> (params, stats)`. The statistics that come back are those
-      of the last pass over the support set.
+      An `Adapt`: `adapt(params, stats, support, key, step) -> (params, stats)`. The returned statistics are those of
+      the last pass over the support set.
 
     Raises:
-      ValueError: for steps that are no integer of 0 or more, an order other than 1 and 2, per-step parameters without
-        steps; at init for `across_tasks` with a rule that has no memory; when called, for `per_step` or `across_tasks`
-        on variables that did not come from `init`.
+      ValueError: for steps that are not an integer of at least 0, an order other than 1 and 2, or per-step parameters
+        without steps; at init, for `across_tasks` with a rule that has no memory; when called, for `per_step` or
+        `across_tasks` with variables that did not come from `init`.
 
     Example:
       >>> import jtl
@@ -133,8 +135,8 @@ def adapt_to(
 
         def slopes(fast, stats, key, k):
             (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(fast, stats, key, k)
-            # A loss may be NaN with a finite gradient, as cross-entropy of a label that is no class; nobody reads it.
-            # One leaf carries the NaN into all that the network computes, and the smallest costs least.
+            # A loss may be NaN with a finite gradient, as for a label that is not a class, and would go unnoticed.
+            # One leaf suffices to carry the NaN into all that the network computes; the smallest costs least.
             leaves, tree = jax.tree.flatten(grads)
             least = min(range(len(leaves)), key=lambda i: leaves[i].size)
             leaves[least] = jnp.where(jnp.isnan(value), jnp.nan, leaves[least])
@@ -153,7 +155,7 @@ def adapt_to(
             return (fast, stats, memory), judge(whole(fast, k), stats)
 
         first = judge(whole(start, 0), loss(start, stats, jax.random.fold_in(key, 0), 0)[1]) if begin else None
-        taken = jax.checkpoint(body, prevent_cse=False) if remat else body  # in a scan there is nothing to be merged
+        taken = jax.checkpoint(body, prevent_cse=False) if remat else body  # not needed inside a scan
         (fast, stats, memory), found = jax.lax.scan(taken, (start, stats, memory), jnp.arange(steps))
         if begin:
             found = jax.tree.map(lambda a, rest: jnp.concatenate([a[None], rest]), first, found)
@@ -187,27 +189,27 @@ def adapt_to(
 
 
 def begun(given: Params) -> Params:
-    """Parameters as inner steps start from them: of full precision, and `RULED_OUT` in place of a bias of −∞."""
+    """The parameters at the start of the inner steps: in full precision, and with `RULED_OUT` for a bias of −∞."""
 
     def finite(a: Any) -> Any:
-        # Biases alone: a pass over the kernels of each task would cost 5 % of a step.
+        # Only biases, because a pass over the kernels of each task would cost 5 % of a step.
         return jnp.where(a == -jnp.inf, RULED_OUT, a) if a.ndim == 1 else a
 
     return jax.tree.map(finite, upcast(given))
 
 
 def start_of(params: Params) -> Params:
-    """The network's parameters before the first inner step: without those of the adaptation itself."""
+    """The network's parameters before the first inner step, without the adaptation's own parameters."""
     return merge(_without(params), jax.tree.map(lambda a: a[0], params.get(STEPS, {})))
 
 
 def own_of(params: Params) -> Params:
-    """The parameters of the adaptation itself."""
+    """The adaptation's own parameters."""
     return {name: params[name] for name in (RULE, STEPS) if name in params}
 
 
 def with_own(params: Params, own: Params) -> Params:
-    """A network's parameters and those of the adaptation; per-step ones take the place of those they are for."""
+    """A network's parameters and the adaptation's own; per-step parameters replace those of the same path."""
     taken = flatten(own.get(STEPS, {}))
     return {**unflatten({path: a for path, a in flatten(params).items() if path not in taken}), **own}
 
@@ -217,7 +219,7 @@ def _without(params: Params) -> Params:
 
 
 def _memory(rule: UpdateRule, phi: Any, start: Params, stats: Stats) -> tuple[Any, Stats]:
-    """The memory that the task before left, and the statistics without it."""
+    """The memory that the previous task left, and the statistics without it."""
     if MEMORY not in stats:
         raise ValueError(f"across_tasks=True, but the statistics {sorted(stats)} hold no {MEMORY!r}: use adapt.init")
     fresh = rule.start(phi, start)
@@ -226,6 +228,6 @@ def _memory(rule: UpdateRule, phi: Any, start: Params, stats: Stats) -> tuple[An
 
 
 def _named(memory: Any) -> dict[str, Any]:
-    """Any tree as a dict, `0.mu.head.out.kernel`, because statistics are nested dicts."""
+    """Any tree as a dict with keys like `0.mu.head.out.kernel`, because statistics are nested dicts."""
     paths = jax.tree_util.tree_flatten_with_path(memory)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}

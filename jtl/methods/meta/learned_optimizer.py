@@ -1,4 +1,4 @@
-"""A small network as the update rule of an inner loop, the same for every parameter."""
+"""A small network as the update rule of an inner loop, shared by all parameters."""
 
 from typing import Any
 
@@ -17,22 +17,22 @@ SCALES = (1.0, 1e2, 1e4)
 def learned_optimizer(inner_lr: float, *, width: int = 16, momentum: float = 0.9) -> UpdateRule:
     """`θ_i ← θ_i − α (g_i + f(φ, g_i, m_i))` with a two-layer network f that all parameters i share.
 
-    f reads `arcsinh(s g_i)` and `arcsinh(s m_i)` at scales s of 1, 100 and 10,000, where m is the running mean
-    `m ← β m + (1 − β) g` of the task's gradients. Its hidden layer is drawn at random and its output layer
-    starts at 0, so the rule starts as gradient descent at the rate α. The paper's f is a recurrent network; here the
-    running mean is the memory.
+    f reads `arcsinh(s g_i)` and `arcsinh(s m_i)` at scales s of 1, 100 and 10,000, with m the running mean
+    `m ← β m + (1 − β) g` of the task's gradients. Its hidden layer is drawn at random and its output layer starts at 0,
+    so the rule starts as gradient descent with learning rate α. The paper's f is a recurrent network; here the running
+    mean is the memory.
 
     Args:
       inner_lr: α.
-      width: units of the hidden layer; every adapted parameter has so many activations at each inner step.
+      width: units of the hidden layer; every single adapted parameter needs as many activations in each inner step.
       momentum: β in [0, 1).
 
     Returns:
       A rule with the parameters `hidden` {kernel [6, width], bias [width]} and `out` [width].
 
     Raises:
-      ValueError: for a rate that is not positive and finite, a width that is no integer of at least 1, or a momentum
-        outside [0, 1).
+      ValueError: for a learning rate that is not positive and finite, a width that is not an integer of at least 1, or
+        a momentum outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""From a meta-trained network to a predictor of new classes."""
+"""Turns a meta-trained network into a predictor of new classes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,25 +17,25 @@ Predictor = Callable[[Any], Any]
 def learner(
     net: Model, adapt: Adapt, variables: Variables, *, transductive: bool = False, key: Key | None = None
 ) -> Callable[[Batch], Predictor]:
-    """`learn(support) -> predict`, `predict(x) -> outputs`: adapts to the examples of a task, then predicts.
+    """Returns `learn(support) -> predict`, which adapts to the examples of a task; then `predict(x) -> outputs`.
 
-    Both are compiled once for each shape. Adapting goes through `adapt` alone, as in meta-training and with more inner
-    steps if that has more.
+    Both are compiled once for each shape. `adapt` alone determines how `learn` adapts: as in meta-training, or with
+    more inner steps if it has more.
 
     Args:
       net: the network that was trained.
-      adapt: how it adapts, `adapt_to(...)`, `prototypes(net)` or any other.
-      variables: the trained ones, with the parameters of the adaptation where it has any.
-      transductive: normalise queries by the statistics of the batch that they come in, as the published results of
-        MAML do. Otherwise by running statistics: with BatchNorm of momentum 1 those of the support set.
-      key: root of the randomness of adapting, as a head drawn for each task; None for key 0.
+      adapt: how it adapts: `adapt_to(...)`, `prototypes(net)` or any other `Adapt`.
+      variables: the trained variables, with the adaptation's own parameters if it has any.
+      transductive: normalise queries by the statistics of their own batch, as in the published results of MAML.
+        Otherwise they are normalised by running statistics, which for BatchNorm of momentum 1 are the support set's.
+      key: key for randomness in adapting, such as a head that is drawn for each task; None for key 0.
 
     Returns:
-      `learn`, which takes {"x", "y", "mask", "weights"}, the last two optional.
+      `learn`, whose argument is {"x", "y", "mask", "weights"}, the last two optional.
 
     Raises:
-      ValueError: by `learn`, for labels out of range, labels that are not one a row, a support set of which no row
-        counts, and, where the adapter reads classes, labels that are no integers.
+      ValueError: in `learn`, for labels out of range, if there is not one label per row, if no row of the support set
+        counts, or if `adapt` reads classes and the labels are not integers.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

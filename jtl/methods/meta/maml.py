@@ -19,28 +19,29 @@ from jtl.typing import Aux, Batch, Key, Mask, Params, Stats
 def meta(adapt: Adapt, judge: Objective | Callable, *, spread: Spread = None) -> Objective:
     """The meta-objective `mean_tasks L_query(adapt(θ, support))`, for any way to adapt.
 
-    It is an objective like any other, so the one step trains θ and the parameters of the adaptation together. On a CPU
-    the tasks run one after the other and their gradients are added up on the way, which needs one task's memory and is
-    several times as fast for networks whose adapted weights differ by task; on other platforms they run side by side.
-    Neither changes the result. Over several devices each has its own tasks, and gradients are reduced once a step.
+    It is an objective like any other, so one step trains θ and the adaptation's own parameters together. On a CPU the
+    tasks run one after the other and their gradients are accumulated, which needs the memory of one task and is several
+    times as fast for networks whose adapted weights differ between tasks; on other platforms they run in parallel.
+    Neither changes the result. Each of several devices has its own tasks, and gradients are reduced once per step.
 
-    Modules whose parameters are frozen run as all others, in the mode of `adapt` and of `judge`, because adapting after
-    training knows of no frozen ones. `finetune(net, frozen_stats=True)` keeps a backbone's running statistics, in both.
+    Modules whose parameters are frozen run like all others, in the mode of `adapt` and of `judge`, because adaptation
+    after training knows of no frozen modules. `finetune(net, frozen_stats=True)` keeps a backbone's running statistics
+    in both.
 
     Args:
-      adapt: from a task's support set to its parameters, as `adapt_to(...)`.
+      adapt: the way from a task's support set to its parameters, such as `adapt_to(...)`.
       judge: the objective on the query set, at the adapted parameters.
-      spread: how the tasks of a device run: "vmap", side by side; "scan", one after the other; a number, so many side
-        by side and the next after them, in less memory than all; None: "scan" where the platform is a CPU while
-        tracing, else "vmap". With `make_step(..., microbatch=n)` it is about the tasks of a part.
+      spread: how the tasks of a device run: "vmap", all in parallel; "scan", one after the other; a number, so many in
+        parallel at a time, which needs less memory than "vmap"; None, "scan" if the platform is a CPU while tracing,
+        else "vmap". With `make_step(..., microbatch=n)` it applies to the tasks of each part.
 
     Returns:
-      An objective on batches `{"support": {...}, "query": {...}}` whose leaves have a leading axis of tasks.
-      Statistics come back as they went in: those of one task mean nothing to the next. For `jtl.collect` it has the
-      loss and each metric of every task, [tasks]; these are constants.
+      An objective on batches `{"support": {...}, "query": {...}}` whose leaves have a leading axis of tasks. Statistics
+      are returned unchanged, because one task's statistics mean nothing to the next. For `jtl.collect`, the objective
+      outputs the loss and each metric of every task, [tasks], held constant.
 
     Raises:
-      ValueError: for another `spread`; while tracing, for a metric that is not one number a task.
+      ValueError: for another `spread`; while tracing, for a metric that is not one number per task.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -72,7 +73,7 @@ def meta(adapt: Adapt, judge: Objective | Callable, *, spread: Spread = None) ->
 
 
 def initialise(adapt: Adapt, judge: Objective) -> Callable[..., Variables]:
-    """The `init` of an objective over tasks: what adapting and judging need, on the first task's shapes."""
+    """The `init` of an objective over tasks: initialises what `adapt` and `judge` need, on the first task's shapes."""
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         support, query = jax.tree.map(lambda a: a[0], sets(batch))
@@ -98,16 +99,16 @@ def maml(
 
     Args:
       inner: the objective of the inner loop, on the support set.
-      rule: how the inner loop steps.
-      steps: inner steps.
+      rule: the update rule of the inner loop.
+      steps: number of inner steps.
       order: 2, or 1 for first-order MAML.
-      adapted: which parameters the inner loop changes; None for all (ANIL: the head's alone).
-      outer: the objective on the query set; None is `inner`. With a BatchNorm of momentum 1, `inner` normalises a
-        query by its own batch (transductive) and `evaluation(...)` by the support set's (inductive).
+      adapted: which parameters the inner loop changes; None for all (ANIL: only the head's).
+      outer: the objective on the query set; None for `inner`. With a BatchNorm of momentum 1, `inner` normalises
+        queries by their own batch (transductive), and `evaluation(...)` by the support set (inductive).
       spread: as in `meta`.
 
     Returns:
-      As `meta`.
+      The same kind of objective as `meta`.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""Heads that compare with the support set itself: Matching networks, Relation networks, SimpleShot."""
+"""Heads that compare queries with the support set: Matching networks, Relation networks, SimpleShot."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from jtl.objective import init_of
 from jtl.typing import Batch, Key, Output, Params, Stats
 
 SUPPORT, MEMBER = "support", "member"
-"""Where such a head finds the features of the support set, and the weight of each row in each class."""
+"""Names under which such a head finds the support set's features, and the weight of each row in each class."""
 
 
 def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
@@ -24,14 +24,14 @@ def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
 
     Args:
       net: a network whose head is `matching()`, `relation(...)` or `nearest_mean()`.
-      way: classes of a task; labels lie in [0, way). A class without support gets no probability.
+      way: number of classes of a task; labels lie in [0, way). A class without support gets probability 0.
       train: as in `prototypes`.
 
     Returns:
       An `Adapt` that has no parameters of its own.
 
     Raises:
-      ValueError: for a way that is no integer of at least 1, or a network that has not exactly one head.
+      ValueError: for a way that is not an integer of at least 1, or a network that does not have exactly one head.
 
     Example:
       >>> import jtl
@@ -55,14 +55,14 @@ def memorise(net: Model, *, way: int, train: bool = True) -> Adapt:
 def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:
     """Attention over the support set: `p(k | x) = Σ_{i: y_i = k} a_i`, `a = softmax_i(cos(z, z_i) / τ)`.
 
-    Its outputs are logits, `log Σ_{i: y_i = k} exp(cos(z, z_i) / τ)`; it has no parameters. For `memorise`.
+    Its outputs are logits, `log Σ_{i: y_i = k} exp(cos(z, z_i) / τ)`; it has no parameters. Use it with `memorise`.
 
     Args:
       temperature: τ > 0.
       reads: which features are compared.
 
     Raises:
-      ValueError: for a temperature that is not positive and finite; when called without a memory.
+      ValueError: for a temperature that is not positive and finite; when called, without a memory.
 
     Example:
       >>> import jtl
@@ -88,14 +88,14 @@ def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:
 
 
 def relation(module: Model, *, reads: Reads = "pooled") -> Model:
-    """A learned comparison: logits `g([Σ_{i: y_i = k} z_i, z])` of each class k. For `memorise`.
+    """A learned comparison: logits `g([Σ_{i: y_i = k} z_i, z])` for each class k. Use it with `memorise`.
 
     Args:
-      module: g, from two features side by side, [n, ..., 2 d], to [n, 1]; a network on maps if `reads` gives maps.
-      reads: which features are compared; `jtl.reads.whole("last")` for maps, as the paper has it.
+      module: g, from two concatenated features, [n, ..., 2 d], to [n, 1]; a network on maps if `reads` selects maps.
+      reads: which features are compared; `jtl.reads.whole("last")` for maps, as in the paper.
 
     Raises:
-      ValueError: when called without a memory, or for a module of another number of outputs.
+      ValueError: when called, without a memory, or for a module with another number of outputs.
 
     Example:
       >>> import jtl
@@ -126,7 +126,7 @@ def relation(module: Model, *, reads: Reads = "pooled") -> Model:
 
 
 def relation_error(logits: Float[Array, "rows way"], y: Integer[Array, "rows"]) -> Float[Array, "rows"]:
-    """The squared error of Relation networks, `Σ_k (σ(r_k) − 1[y = k])²`, one value a row; NaN where y is no class.
+    """The squared error of Relation networks, `Σ_k (σ(r_k) − 1[y = k])²`, one value per row; NaN if y is not a class.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -143,15 +143,15 @@ def relation_error(logits: Float[Array, "rows way"], y: Integer[Array, "rows"]) 
 def nearest_mean(*, normalise: bool = True, reads: Reads = "pooled") -> Model:
     """SimpleShot: logits `−‖u(z) − c_k‖²`, `u(z) = (z − m) / ‖z − m‖`, c_k the mean of u over the support of class k.
 
-    For `memorise(..., train=False)` on a backbone that was trained by plain classification. m is the mean of the base
-    classes' features, `head/centre`: 0 until `centred` sets it.
+    Use it with `memorise(..., train=False)` on a backbone that was trained by plain classification. m is the mean of
+    the base classes' features, `head/centre`: 0 until `centred` sets it.
 
     Args:
-      normalise: False leaves lengths as they are, `u(z) = z − m`.
+      normalise: False keeps lengths as they are, `u(z) = z − m`.
       reads: which features are compared.
 
     Raises:
-      ValueError: when called without a memory.
+      ValueError: when called, without a memory.
 
     Example:
       >>> import jtl
@@ -181,12 +181,12 @@ def nearest_mean(*, normalise: bool = True, reads: Reads = "pooled") -> Model:
 
 
 def centred(net: Model, variables: Variables, features: Float[Array, "rows features"]) -> Variables:
-    """The variables with `centre = mean_i f_i`, of a `nearest_mean` head, over features of the base classes.
+    """The variables with a `nearest_mean` head's `centre = mean_i f_i` over features of the base classes.
 
     Args:
-      net: whose head it is.
-      variables: its own.
-      features: what the head reads of base examples, as `jtl.collect(...)` gives it under `read`.
+      net: the network with that head.
+      variables: the network's variables.
+      features: what the head reads for base examples, which `jtl.collect(...)` returns under `read`.
 
     Raises:
       ValueError: for a head without a centre, or features of another width.
@@ -212,7 +212,7 @@ def centred(net: Model, variables: Variables, features: Float[Array, "rows featu
 
 
 def unit(x: Float[Array, "rows features"]) -> Float[Array, "rows features"]:
-    """Rows of length 1; a zero row stays, with a finite derivative."""
+    """Rows scaled to length 1; a row of zeros stays zero, with a finite derivative."""
     return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Meta-Curvature: an update rule that multiplies each gradient by learned matrices, one for each of its modes."""
+"""Meta-Curvature: an update rule that multiplies each gradient by learned matrices, one per mode."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ from jtl.typing import Key, Params, Tree
 def meta_curvature(inner_lr: float) -> UpdateRule:
     """`θ ← θ − α M(g)`, where M multiplies the gradient along each of its modes by a learned square matrix.
 
-    A gradient has the modes out (the last axis), in (the one before) and space (all others together):
-    `M(G) = G ×_out M_o ×_in M_i ×_space M_s`; of a matrix it is `M_iᵀ G M_o`, of a vector `g M_o`. Every matrix starts
-    at I, so that the rule starts as gradient descent. A layer of width n keeps n² numbers: of wide layers adapt the
-    head alone, or use `learned_rate`.
+    A gradient has the modes out (the last axis), in (the second to last) and space (all others together):
+    `M(G) = G ×_out M_o ×_in M_i ×_space M_s`; for a matrix it is `M_iᵀ G M_o`, for a vector `g M_o`. Every matrix
+    starts at I, so the rule starts as gradient descent. A layer of width n needs n² numbers: if layers are wide, adapt
+    only the head, or use `learned_rate`.
 
     Args:
       inner_lr: α; fixed, because the matrices scale it.
 
     Returns:
-      A rule whose parameters are, for each leaf that it adapts, `out` [o, o], and where there are such axes
-      `in` [i, i] and `space` [s, s].
+      A rule whose parameters are, for each leaf that it adapts, `out` [o, o] and, if there are such axes, `in` [i, i]
+      and `space` [s, s].
 
     Raises:
-      ValueError: for a rate that is not positive and finite.
+      ValueError: for a learning rate that is not positive and finite.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Meta-transfer learning: scale and shift a frozen pre-trained network, and adapt its classifier alone."""
+"""Meta-transfer learning: learns to scale and shift a frozen pre-trained network, and adapts only its classifier."""
 
 import re
 from typing import Any
@@ -14,22 +14,24 @@ from jtl.typing import Key, Output, Stats
 
 
 def scaled_and_shifted(model: Model, pattern: str) -> Model:
-    """The model whose kernels are `W ⊙ s` and whose outputs there are shifted by δ, s from 1 and δ from 0.
+    """The model whose chosen modules have kernels `W ⊙ s` and outputs shifted by δ; s starts at 1 and δ at 0.
 
-    s has a value for each pair of input and output channels, so that a 3x3 kernel has one for nine weights; δ one for
-    each output channel. Meta-transfer learning freezes what was pre-trained, learns these in the outer loop,
-    `trainable=select("backbone/adapter/.*", "head/.*")`, and adapts `select("head/.*")` in the inner one. BatchNorm
-    normalises by the batch, in training and in tests; by what was pre-trained with `finetune(net, frozen_stats=True)`.
+    s has one value per pair of input and output channels, so a 3x3 kernel has one value for nine weights; δ has one per
+    output channel. Meta-transfer learning freezes the pre-trained parameters, learns s and δ in the outer loop,
+    `trainable=select("backbone/adapter/.*", "head/.*")`, and adapts `select("head/.*")` in the inner loop. BatchNorm
+    normalises by the batch, in training and in testing; with `finetune(net, frozen_stats=True)` it normalises by the
+    pre-trained statistics.
 
     Args:
-      model: of `from_linen`, a backbone; its chosen modules have a `kernel` and add no more than a bias to its product.
-      pattern: of whole module paths, as `stage./conv`; where parameters are `stage1/conv/kernel`.
+      model: a backbone from `from_linen`; each chosen module has a `kernel` and adds at most a bias to its product.
+      pattern: a regular expression for whole module paths, such as `stage./conv` for the parameters
+        `stage1/conv/kernel`.
 
     Returns:
       A model with the parameters `adapter/<module path>/scale` [in, out] and `shift` [out].
 
     Raises:
-      ValueError: at init or when called, where the pattern matches no module, or one without a kernel.
+      ValueError: at init or when called, if the pattern matches no module, or one without a kernel.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""MAML++'s multi-step loss: the query set is judged after every inner step, less and less before the last."""
+"""MAML++'s multi-step loss: judges the query set after every inner step, with less and less weight before the last."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,22 +20,22 @@ from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
 def multi_step(adapt: Adapt, judge: Objective | Callable, weights: Schedule, *, spread: Spread = None) -> Objective:
     """The meta-objective `mean_tasks Σ_k w_k L_query(θ_k)` over the inner steps k = 1 … K.
 
-    MAML++ is this with rates per tensor and step, normalisation per step, and a first phase of first order:
-    `adapt_to(inner, per_step_rates(0.1, steps=5), steps=5, per_step=select(".*/norm/.*"))`, and of its objectives of
-    orders 1 and 2 `[Phase(0, first), Phase(10_000, second)]`.
+    MAML++ uses this with learning rates per tensor and step, normalisation per step, and a first phase of first order:
+    `adapt_to(inner, per_step_rates(0.1, steps=5), steps=5, per_step=select(".*/norm/.*"))`, and the phases
+    `[Phase(0, first), Phase(10_000, second)]` of its objectives of order 1 and 2.
 
     Args:
-      adapt: `adapt_to(...)` of at least one step.
+      adapt: `adapt_to(...)` with at least one step.
       judge: the objective on the query set.
-      weights: from the step of training to w, [K]: `annealed_weights(...)`.
+      weights: a function from the training step to w, [K], such as `annealed_weights(...)`.
       spread: as in `meta`.
 
     Returns:
-      As `meta`; its metrics are those after the last inner step.
+      The same kind of objective as `meta`; its metrics are those after the last inner step.
 
     Raises:
-      ValueError: for a way to adapt that has no steps, or another `spread`; while tracing, for weights of another
-        number, or a metric that is not one number a task.
+      ValueError: for a way to adapt that has no steps, or another `spread`; while tracing, if there is not one weight
+        per inner step, or for a metric that is not one number per task.
 
     Example:
       >>> import jtl
@@ -77,16 +77,17 @@ def multi_step(adapt: Adapt, judge: Objective | Callable, weights: Schedule, *, 
 
 
 def annealed_weights(steps: int, *, over: int) -> Schedule:
-    """Weights of K inner steps at step t of training: from 1/K each to almost all on the last.
+    """Weights of K inner steps at training step t: they go from 1/K each to almost all weight on the last.
 
     `w_k = max(1/K − t/(K T), 0.03/K)` for k < K and `w_K = 1 − Σ_{k<K} w_k`.
 
     Args:
       steps: K.
-      over: T, the steps of training over which the earlier weights fall; the paper takes 15 of its 100 to 150 epochs.
+      over: T, the number of training steps over which the earlier weights fall; the paper uses 15 of its 100 to 150
+        epochs.
 
     Raises:
-      ValueError: where either is no integer of at least 1.
+      ValueError: if either is not an integer of at least 1.
 
     Example:
       >>> import jtl

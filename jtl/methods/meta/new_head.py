@@ -1,4 +1,4 @@
-"""A head that is initialised for each task: what fine-tuning a pre-trained network on few examples starts from."""
+"""A head that is initialised for each task, from which fine-tuning a pre-trained network on few examples starts."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from jtl.typing import Batch, Key, Params, Stats
 def new_head(net: Model) -> Adapt:
     """The network with a head that is drawn for each task, because its classes are new.
 
-    It comes before gradient steps. On a network trained on other classes, the linear probe is `chained(new_head(net),
-    adapt_to(inner, rule, steps=100, adapted=select("head/.*")))`, and Baseline++ is that with `heads.cosine(way,
-    temperature=0.5)`, the scale 2 of the authors' code.
+    Gradient steps follow it. On a network trained on other classes, the linear probe is
+    `chained(new_head(net), adapt_to(inner, rule, steps=100, adapted=select("head/.*")))`, and Baseline++ is the same
+    with `heads.cosine(way, temperature=0.5)`, which is the scale 2 of the authors' code.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)`, the head of as many classes as a task has.
+      net: `jtl.network(backbone=..., head=...)`, whose head has as many classes as a task.
 
     Returns:
-      An `Adapt`; its `init` drops a head that is given, which may have other classes.
+      An `Adapt`; its `init` drops a given head, which may have other classes.
 
     Raises:
-      ValueError: for a network that has not exactly one head.
+      ValueError: for a network that does not have exactly one head.
 
     Example:
       >>> import jtl

@@ -1,4 +1,4 @@
-"""Results over episodes, as the few-shot literature gives them: a mean with its 95 % interval."""
+"""Results over episodes, as the few-shot literature reports them: a mean with its 95 % confidence interval."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,9 +22,9 @@ class Estimate(NamedTuple):
     """A mean over episodes.
 
     Args:
-      mean: of the values.
-      interval: half the width of the 95 % interval of the mean, `1.96 s / √n`.
-      episodes: n.
+      mean: the mean of the values.
+      interval: half the width of the mean's 95 % confidence interval, `1.96 s / √n`.
+      episodes: n, the number of episodes.
     """
 
     mean: np.ndarray
@@ -36,7 +36,7 @@ def estimate(values: Num[ArrayLike, "episodes ..."]) -> Estimate:
     """The mean of one value per episode, and `1.96 s / √n` with s² the unbiased variance between episodes.
 
     Raises:
-      ValueError: for fewer than two episodes, which have no interval.
+      ValueError: for fewer than two episodes, which have no confidence interval.
 
     Example:
       >>> import numpy as np, jtl
@@ -60,23 +60,23 @@ def over_episodes(
     spread: Spread = None,
     key: Key | None = None,
 ) -> dict[str, Estimate]:
-    """Adapts to every episode of a data set, and judges it by one or several objectives.
+    """Adapts to every episode of a data set, and judges the result by one or several objectives.
 
-    Compiled once for the same `adapt` and judges: make them before a loop that evaluates again and again.
+    It is compiled once for the same `adapt` and judges: if you evaluate repeatedly in a loop, create them before it.
 
     Args:
-      adapt: `adapt_to(...)`, `prototypes(net)` or any other.
-      judges: on the query sets, by name: {"transductive": finetune(net), "inductive": evaluation(net)} are the two ways
-        to normalise, and both should be reported.
-      variables: the trained ones.
-      data: episodes, `len(data)` batches; 600 episodes or more are usual.
-      metric: of the judges, or "loss".
+      adapt: `adapt_to(...)`, `prototypes(net)` or any other `Adapt`.
+      judges: objectives on the query sets, by name. {"transductive": finetune(net), "inductive": evaluation(net)} are
+        the two ways to normalise, and both should be reported.
+      variables: the trained variables.
+      data: episodes, in `len(data)` batches; 600 episodes or more are usual.
+      metric: the name of a metric of the judges, or "loss".
       spread: as in `meta`.
-      key: root of all randomness; None for key 0.
+      key: key for all randomness; None for key 0.
 
     Returns:
-      The estimate of each judge, with arrays [K + 1]: after 0 … K inner steps where `adapt` takes steps (at 0 with the
-      statistics of the support set), and of one entry for any other adaptation.
+      The estimate for each judge. If `adapt` takes steps, its arrays are [K + 1], after 0 … K inner steps (at 0 with
+      the statistics of the support set); for any other adaptation they have one entry.
 
     Raises:
       ValueError: for no judges, a metric that a judge does not have, or fewer than two episodes.
@@ -109,7 +109,7 @@ def over_episodes(
 
 @functools.lru_cache(maxsize=8)
 def _compiled(adapt: Adapt, judges: tuple[tuple[str, Objective | Callable], ...], metric: str, spread: Spread) -> Any:
-    """`run(variables, batch, key, index)`, what every judge finds of each episode; one function for equal arguments."""
+    """`run(variables, batch, key, index)`, each judge's value per episode; the same function for equal arguments."""
     objectives = {name: as_objective(judge) for name, judge in judges}
 
     @jax.jit

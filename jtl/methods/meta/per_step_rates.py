@@ -1,4 +1,4 @@
-"""An update rule with a learned rate for each tensor and each inner step."""
+"""An update rule with a learned learning rate for each tensor and each inner step."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from jtl.typing import Key, Params, Tree
 
 
 def per_step_rates(inner_lr: float, *, steps: int) -> UpdateRule:
-    """Learned rates per tensor l and inner step k: `θ_l ← θ_l − α_{l,k} g_l`.
+    """Learned learning rates per tensor l and inner step k: `θ_l ← θ_l − α_{l,k} g_l`.
 
-    A rate may become negative: nothing constrains it, as in the paper's code. Steps after the last one that has a rate
-    take that one again, so that a longer inner loop at test time is defined.
+    A learning rate may become negative: as in the paper's code, nothing constrains it. Steps beyond `steps` use the
+    last rate again, so that the inner loop may be longer at test time.
 
     Args:
-      inner_lr: where every rate starts.
-      steps: how many inner steps have rates of their own: those of `adapt_to` in training.
+      inner_lr: the initial value of every learning rate.
+      steps: number of inner steps with their own rates: those of `adapt_to` in training.
 
     Returns:
-      A rule whose parameters are a tree like those it adapts, each leaf [steps].
+      A rule whose parameters are a tree like the one that it adapts, with leaves [steps].
 
     Raises:
-      ValueError: for steps that are no integer of at least 1, or a rate that is negative or not finite.
+      ValueError: for steps that are not an integer of at least 1, or a learning rate that is negative or not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

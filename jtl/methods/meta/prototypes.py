@@ -15,22 +15,23 @@ from jtl.typing import Batch, Key, Params, Stats
 
 
 def prototypes(net: Model, *, train: bool = True) -> Adapt:
-    """The head at which logits are `−‖z − c_k‖² + ‖z‖²`, c_k the mean of the support features of class k.
+    """Sets the head so that logits are `−‖z − c_k‖² + ‖z‖²`, c_k the mean of the support features of class k.
 
-    That is a linear one, `head/out` with the columns `2 c_k` and the biases `−‖c_k‖²`, so gradient steps may follow
-    (ProtoMAML is `chained(prototypes(net), adapt_to(...))`), and `‖z‖²`, the same for all classes, changes no
-    probability. A class without support has the bias −∞, that is probability 0.
+    This head is linear, `head/out` with the columns `2 c_k` and the biases `−‖c_k‖²`, so gradient steps may follow
+    (ProtoMAML is `chained(prototypes(net), adapt_to(...))`). `‖z‖²` is the same for all classes and thus changes no
+    probability. A class without support has the bias −∞ and thus probability 0.
 
     Args:
-      net: `jtl.network(backbone=..., head=jtl.heads.linear(way))`; what the head reads is what is averaged.
-      train: run the support set as in training: BatchNorm by the statistics of the set. False: by running ones.
+      net: `jtl.network(backbone=..., head=jtl.heads.linear(way))`; the features that the head reads are averaged.
+      train: whether to run the support set in training mode, in which BatchNorm uses the statistics of the set, and not
+        in evaluation mode, in which it uses running statistics.
 
     Returns:
-      An `Adapt` that has no parameters of its own. The support set's `mask` and `weights` count as a loss counts them.
+      An `Adapt` that has no parameters of its own. The support set's `mask` and `weights` are used as in a loss.
 
     Raises:
-      ValueError: for a network of several heads; while tracing, for a head that has no layer `out` with a bias, and
-        labels that are not one integer a row.
+      ValueError: for a network that does not have exactly one head; while tracing, for a head that is not one layer
+        `out` with a bias, or labels that are not one integer per row.
 
     Example:
       >>> import jtl
@@ -59,7 +60,7 @@ def head_of(net: Model) -> str:
     """The name of a network's only head.
 
     Raises:
-      ValueError: where it has none, or several.
+      ValueError: if it has none or several.
     """
     heads = [name for name in parts_of(net) if name != "backbone"]
     if len(heads) != 1:
@@ -82,13 +83,13 @@ def linear_layer(params: Params, head: str) -> tuple[Array, Array]:
 def read_support(
     net: Model, params: Params, stats: Stats, support: Batch, key: Key, way: int, *, train: bool
 ) -> tuple[Float[Array, "rows *features"], Float[Array, "rows way"], Stats]:
-    """What the head reads of the support set, the weight of each row in each class, and the new statistics.
+    """What the head reads for the support set, the weight of each row in each class, and the new statistics.
 
-    Rows that mask or weights leave out go in as zeros and come out as zeros, so that NaN in them goes nowhere. The
-    weights of a row whose label lies outside [0, way) are NaN.
+    Rows that the mask or the weights leave out are zeros in the input and in the result, so that a NaN in them has no
+    effect. The weights of a row whose label lies outside [0, way) are NaN.
 
     Raises:
-      ValueError: for labels that are not one integer a row.
+      ValueError: for labels that are not one integer per row.
     """
     x, y = support["x"], jnp.asarray(support["y"])
     if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
@@ -112,7 +113,7 @@ def read_support(
 
 
 def present(member: Float[Array, "rows way"]) -> Bool[Array, " way"]:
-    """Which classes have support; all where none has, because logits that are all −∞ give NaN."""
+    """Which classes have support; all if none has, because logits that are all −∞ give NaN."""
     found = (member > 0).any(0)
     return found | ~found.any()
 

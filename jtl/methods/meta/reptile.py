@@ -1,4 +1,4 @@
-"""Reptile: move the start towards where each task's training leads, without the gradient of that training."""
+"""Reptile: moves the start towards the result of each task's training, without differentiating that training."""
 
 from typing import Any
 
@@ -19,23 +19,23 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
     """The surrogate `mean_tasks ½ ‖θ − θ_K‖²` with θ_K held constant, whose gradient is `mean_tasks (θ − θ_K)`.
 
-    With `optax.sgd(ε)` outside, a step is Reptile's `θ ← θ + ε mean_tasks (θ_K − θ)`. The published runs use Adam with
-    β1 = 0 inside and keep its second moments across tasks: `from_optax(optax.adam(1e-3, b1=0.0))` and
-    `adapt_to(..., order=1, across_tasks=True)`. The tasks of a batch then run one after the other, and the moments are
-    statistics, so they are saved and a run resumes with them.
+    With `optax.sgd(ε)` in the outer loop, a step is Reptile's `θ ← θ + ε mean_tasks (θ_K − θ)`. The published runs use
+    Adam with β1 = 0 in the inner loop and keep its second moments across tasks: `from_optax(optax.adam(1e-3, b1=0.0))`
+    and `adapt_to(..., order=1, across_tasks=True)`. The tasks of a batch then run one after the other. The moments are
+    statistics, so they are saved in checkpoints and a resumed run has them.
 
     Args:
       adapt: the training on a task's examples, `adapt_to(...)`; the rule's own parameters get no gradient.
-      spread: as in `meta`; with a memory kept across tasks leave it None.
+      spread: as in `meta`; it must be None with a memory across tasks.
 
     Returns:
       An objective on batches `{"support": {...}}` whose leaves have a leading axis of tasks. Its metric `distance` is
-      `‖θ − θ_K‖`. Judge by `meta(adapt, judge)` on batches with queries.
+      `‖θ − θ_K‖`. To evaluate, use `meta(adapt, judge)` on batches with queries.
 
     Raises:
-      ValueError: for another `spread`; while tracing, for a memory across tasks with a `spread`, or under pmap, where
-        each device would have another; for parameters that belong to inner steps (`per_step`), which would never learn;
-        for ways to adapt other than `adapt_to` in half precision.
+      ValueError: for another `spread`; while tracing, for a memory across tasks with a `spread` or under pmap, because
+        the devices' memories would differ; for per-step parameters (`per_step`), which would never learn; in half
+        precision, for ways to adapt other than `adapt_to`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -57,7 +57,7 @@ def reptile(adapt: Adapt, *, spread: Spread = None) -> Objective:
         return {"loss": square / 2}, {"distance": jnp.sqrt(jax.lax.stop_gradient(square))}
 
     def trained(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
-        """θ_K in full precision: of rounded parameters the difference to θ is mostly that of the rounding."""
+        """θ_K in full precision, because the difference between rounded parameters would be mostly rounding error."""
         _refuse_per_step(params)
         if adapt.each is not None:
             return adapt.each(params, stats, support, key, step, lambda params, stats: ())[:2]

@@ -1,4 +1,4 @@
-"""Ridge regression as the head of a task, in closed form and differentiated through."""
+"""Ridge regression as the head of a task, in a closed form that is differentiated through."""
 
 from typing import Any
 
@@ -17,21 +17,21 @@ from jtl.typing import Batch, Key, Params, Stats
 def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool = True) -> Adapt:
     """R2D2: logits `α z W + β` with `W = argmin ‖√w (Z W − Y)‖² + λ ‖W‖²`, Z the support features, Y one-hot labels.
 
-    `W = Zᵀ (Z Zᵀ + λ I)⁻¹ Y` where there are fewer examples than features, else `(Zᵀ Z + λ I)⁻¹ Zᵀ Y`. λ, α and β are
-    learned by the outer loop, λ and α by their logarithms; they stand under `rule/`. A class without support has the
-    bias −∞, that is probability 0.
+    `W = Zᵀ (Z Zᵀ + λ I)⁻¹ Y` if there are fewer examples than features, else `(Zᵀ Z + λ I)⁻¹ Zᵀ Y`. λ, α and β are
+    learned by the outer loop, λ and α through their logarithms; they are stored under `rule/`. A class without support
+    has the bias −∞ and thus probability 0.
 
     Args:
       net: `jtl.network(backbone=..., head=jtl.heads.linear(way))`; its head becomes `α W` and β.
-      strength: where λ starts; positive.
-      scale: where α starts; positive.
+      strength: initial value of λ; positive.
+      scale: initial value of α; positive.
       train: as in `prototypes`.
 
     Returns:
       An `Adapt` with the parameters `rule/log_strength`, `rule/log_scale`, `rule/bias`.
 
     Raises:
-      ValueError: for numbers that are not positive and finite, and as `prototypes`.
+      ValueError: for numbers that are not positive and finite, and as in `prototypes`.
 
     Example:
       >>> import jtl
@@ -48,7 +48,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
         phi, params = params[RULE], start_of(params)
         kernel, bias = linear_layer(params, head)
         z, member, stats = read_support(net, params, stats, support, key, kernel.shape[-1], train=train)
-        root = jnp.where(member == 0, 0, jnp.sqrt(jnp.where(member == 0, 1, member)))  # finite slopes at 0
+        root = jnp.where(member == 0, 0, jnp.sqrt(jnp.where(member == 0, 1, member)))  # finite derivative at 0
         rows = root.sum(1, keepdims=True) * z
         w = jnp.exp(phi["log_scale"]).astype(z.dtype) * solution(
             rows, root, jnp.exp(phi["log_strength"]).astype(z.dtype)
@@ -69,7 +69,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
 def solution(
     z: Float[Array, "rows features"], y: Float[Array, "rows way"], strength: Float[Array, ""]
 ) -> Float[Array, "features way"]:
-    """`argmin_W ‖z W − y‖² + λ ‖W‖²`, by the smaller of its two systems of equations.
+    """`argmin_W ‖z W − y‖² + λ ‖W‖²`, from the smaller of its two systems of equations.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Fine-tuning a learner on its support set alone: the set as support, and augmented as its own queries."""
+"""Fine-tuning a learner on its support set alone: the set is the support, and its augmentation the queries."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +11,16 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
 def self_supported(adapt: Adapt, judge: Objective | Callable, augment: Callable[[Key, Any], Any]) -> Objective:
-    """The objective `L_{a(S)}(adapt(θ, S))`: of a learner that is judged on its augmented support set a(S).
+    """The objective `L_{a(S)}(adapt(θ, S))`: a learner is judged on its augmented support set a(S).
 
-    With it as the inner objective a backbone is fine-tuned at test time, which is P>M>F: a pre-trained backbone,
-    `meta(prototypes(net), judge)`, and at test `chained(adapt_to(self_supported(prototypes(net), judge, augment), rule,
-    steps=50), prototypes(net))`.
+    As an inner objective it fine-tunes a backbone at test time. This gives P>M>F: a pre-trained backbone, meta-training
+    with `meta(prototypes(net), judge)`, and at test time `chained(adapt_to(self_supported(prototypes(net), judge,
+    augment), rule, steps=50), prototypes(net))`.
 
     Args:
-      adapt: from the support set to the head, as `prototypes(net)`.
+      adapt: the way from the support set to the head, such as `prototypes(net)`.
       judge: the objective on the augmented set, with the labels of the support set.
-      augment: `augment(key, x) -> x`, as those of `jtl.data.augment`, with a new random draw at each inner step.
+      augment: `augment(key, x) -> x`, like those of `jtl.data.augment`, with a new random draw at each inner step.
 
     Returns:
       An objective on support sets.

@@ -1,4 +1,4 @@
-"""How the tasks of a batch are spread: side by side, one after the other, or in chunks."""
+"""How the tasks of a batch are run: in parallel, one after the other, or in chunks."""
 
 import contextvars
 import math
@@ -19,11 +19,11 @@ from jtl.model import upcast
 from jtl.typing import Batch
 
 Spread = str | int | None
-"""Of a device's tasks "vmap": all side by side; "scan": one after the other; a number: so many; None: by platform."""
+"""How a device runs tasks: "vmap", all in parallel; "scan", one by one; so many at a time; None, by platform."""
 
 
 def check(spread: Spread) -> None:
-    """Refuses what is no way to spread tasks."""
+    """Raises if a value is not a way to spread tasks."""
     if spread is None or spread in ("vmap", "scan"):
         return
     if isinstance(spread, bool) or not isinstance(spread, int) or spread < 1:
@@ -37,27 +37,27 @@ def sets(batch: Batch, names: Sequence[str] = ("support", "query")) -> tuple[dic
     """The support and the query set of a batch of tasks.
 
     Raises:
-      ValueError: naming the first that is missing, and what the batch has.
+      ValueError: naming the first missing set, and the contents of the batch.
     """
     needs(batch, names, "an objective over tasks", "set")
     return tuple(dict(batch[name]) for name in names)
 
 
 def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tuple[dict[str, Mean], dict, Any]:
-    """The means over tasks of the losses of each, and what is found of each.
+    """The means over tasks of their losses, and the results of each task.
 
-    In a scan the gradient of each task is added up where its loss is computed, so that nothing of one task is kept
-    until the next is done; the gradients of several devices are added once, after the scan.
+    In a scan the gradient of each task is accumulated as soon as its loss is computed, so nothing is kept from one task
+    to the next; the gradients of several devices are added once, after the scan.
 
     Args:
-      task: `task(shared, support, query, i) -> (losses, found)` of one task and its place in the batch; losses are
+      task: `task(shared, support, query, i) -> (losses, found)` for one task and its index in the batch; losses are
         numbers by name.
-      shared: all that tasks share and that the losses may be differentiated by; a tree of arrays.
+      shared: everything that tasks share and with respect to which losses may be differentiated; a tree of arrays.
       batch: {"support", "query"} with a leading axis of tasks.
-      spread: how.
+      spread: how the tasks run.
 
     Returns:
-      The means; and `losses` and `found` of each task, [tasks, ...], as constants.
+      The means; and `losses` and `found` of each task, [tasks, ...], held constant.
     """
     rows = sets(batch)
     tasks = jax.tree.leaves(rows)[0].shape[0]
@@ -69,7 +69,7 @@ def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tup
         with ops.apart(), scope.nothing_frozen():
             return task(*args)
 
-    # As jax arrays: a custom derivative of what is mapped, as iMAML's, takes no NumPy ones.
+    # As JAX arrays, because a custom derivative inside the mapped function, such as iMAML's, takes no NumPy arrays.
     shared, rows = jax.tree.map(jnp.asarray, (shared, (*rows, jnp.arange(tasks))))
     at_once = tasks if spread == "vmap" else devices * (1 if spread == "scan" else int(spread))
     if tasks == 1:  # XLA's CPU backend keeps a batch dimension of one, and its batched products are slow
@@ -86,10 +86,10 @@ def over_tasks(task: Callable, shared: Any, batch: Batch, spread: Spread) -> tup
 
 
 def means(found: dict[str, Any]) -> dict[str, Mean]:
-    """Numbers of each task, [tasks], as means over tasks.
+    """One number per task, [tasks], as a mean over tasks.
 
     Raises:
-      ValueError: for what is not one number a task.
+      ValueError: for values that are not one number per task.
     """
     for name, value in found.items():
         if value.ndim > 1:
@@ -98,16 +98,16 @@ def means(found: dict[str, Any]) -> dict[str, Mean]:
 
 
 def _devices(rows: Any, tasks: int) -> tuple[int, str]:
-    """Over how many devices the tasks of a batch lie, and what these are, as far as it is known while tracing."""
+    """The number of devices that the tasks of a batch are spread over, and their platform, as known while tracing."""
     mesh = jax.typeof(jax.tree.leaves(rows)[0]).sharding.mesh
     platform = getattr(getattr(mesh, "abstract_device", None), "platform", None) or jax.default_backend()
     kinds = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-    devices = math.prod(n for n, kind in kinds if kind == AxisType.Auto)  # one, where each has mapped rows of its own
+    devices = math.prod(n for n, kind in kinds if kind == AxisType.Auto)  # one if each device has its own mapped rows
     return (devices if tasks % devices == 0 else 1), platform
 
 
 def _scanned(task: Callable, at_once: int, devices: int) -> Callable:
-    """`run(shared, rows) -> (sums of losses, (losses, found) of each)`, so many tasks of each device side by side."""
+    """`run(shared, rows) -> (sums of losses, (losses, found) of each)`, with `at_once` tasks in parallel per device."""
 
     def chunk(shared: Any, rows: Any) -> Any:
         if len(rows[2]) == 1:  # as in `over_tasks`
@@ -115,7 +115,7 @@ def _scanned(task: Callable, at_once: int, devices: int) -> Callable:
         return jax.vmap(task, (None, 0, 0, 0))(shared, *rows)
 
     def through(of_chunk: Callable, rows: Any, sums: Any) -> tuple[Any, Any]:
-        """Adds up what `of_chunk` gives first, [devices, ...], and puts in order what it gives second, [tasks, ...]."""
+        """Sums the first results of `of_chunk`, [devices, ...], and puts the second in order, [tasks, ...]."""
         local = len(rows[2]) // devices
         whole = local // at_once * at_once
         # As in microbatches, each device keeps its own tasks.
@@ -143,7 +143,7 @@ def _scanned(task: Callable, at_once: int, devices: int) -> Callable:
         return _totals(each), each
 
     def added(shared: Any, rows: Any, moves: list[int]) -> Any:
-        """Each loss's gradient by some leaves of what is shared, and what `plain` gives."""
+        """Each loss's gradient with respect to some leaves of `shared`, and the result of `plain`."""
         leaves, tree = jax.tree.flatten(shared)
         names = jax.eval_shape(chunk, shared, jax.tree.map(lambda a: a[:1], rows))[0]
 
@@ -164,7 +164,7 @@ def _scanned(task: Callable, at_once: int, devices: int) -> Callable:
         slopes, each = through(of_chunk, rows, zeros)
         return jax.tree.map(lambda a: a.sum(0), slopes), (_totals(each), each)
 
-    # What is traced later, as the derivative of a compiled function, belongs to the task too.
+    # Code that is traced later, such as the derivative of a compiled function, runs in the task's context too.
     context = contextvars.copy_context()
     run = jax.custom_jvp(plain)
 

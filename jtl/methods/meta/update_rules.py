@@ -1,4 +1,4 @@
-"""Update rules of an inner loop: pure functions with learnable parameters, trained by the outer loop."""
+"""Update rules of an inner loop: pure functions whose parameters the outer loop learns."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class UpdateRule(NamedTuple):
     """How an inner loop changes parameters.
 
     Args:
-      init: `init(key, params) -> phi`, the rule's own parameters; they stand under `rule/` beside the model's.
+      init: `init(key, params) -> phi`, the rule's own parameters, which are stored under `rule/` next to the model's.
       start: `start(phi, params) -> memory`, at the beginning of a task.
       step: `step(phi, grads, params, memory) -> (params, memory)`, one inner step.
     """
@@ -29,10 +29,10 @@ def fixed_rate(inner_lr: float) -> UpdateRule:
     """Gradient descent at one fixed learning rate: `θ ← θ − α g`.
 
     Args:
-      inner_lr: α. The original MAML code sums its loss over classes: its .4 in 5-way is 2.0 on a mean.
+      inner_lr: α. The original MAML code sums its loss over classes: its .4 for 5 classes is 2.0 on a mean.
 
     Raises:
-      ValueError: for a rate that is negative or not finite.
+      ValueError: for a learning rate that is negative or not finite.
 
     Example:
       >>> import jtl
@@ -50,13 +50,13 @@ def fixed_rate(inner_lr: float) -> UpdateRule:
 
 
 def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
-    """Meta-SGD: a learned rate for every single parameter, `θ ← θ − α ⊙ g`.
+    """Meta-SGD: a learned learning rate for every single parameter, `θ ← θ − α ⊙ g`.
 
     Args:
-      inner_lr: where every rate starts; 0.1 is sane on mean losses.
+      inner_lr: the initial value of every learning rate; 0.1 is reasonable for mean losses.
 
     Raises:
-      ValueError: for a rate that is negative or not finite.
+      ValueError: for a learning rate that is negative or not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -78,9 +78,9 @@ def learned_rate(inner_lr: float = 0.1) -> UpdateRule:
 
 
 def from_optax(tx: optax.GradientTransformation) -> UpdateRule:
-    """Any optax optimizer as an inner update rule, its state initialised for each task.
+    """Any optax optimizer as an inner update rule, with its state initialised for each task.
 
-    Adam's `√ν` has no derivative where a gradient is exactly 0, as a dead ReLU's: for second-order MAML give it
+    Adam's `√ν` has no derivative at a gradient of exactly 0, such as a dead ReLU's: for second-order MAML, use
     `eps_root=1e-8`.
 
     Example:

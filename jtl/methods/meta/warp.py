@@ -1,4 +1,4 @@
-"""WarpGrad: layers between a network's own that the inner loop goes through and only the outer loop learns."""
+"""WarpGrad: layers inserted into a network that the inner loop passes through and only the outer loop learns."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,21 @@ from jtl.typing import Key
 
 
 def warped(model: Model, pattern: str) -> Model:
-    """The model with a linear map of channels after each module that a regex matches, `y ← y W`, W from I.
+    """The model with a linear map of channels, `y ← y W`, after each module that a regex matches; W starts at I.
 
-    The inner loop leaves W alone, `adapted=select(r"(?!backbone/adapter/).*")`, and the outer loop learns it: so it
-    learns how gradients of the layers before it act. At the start the network is as it was.
+    The inner loop does not adapt W, `adapted=select(r"(?!backbone/adapter/).*")`, and the outer loop learns it. W thus
+    learns how to transform the gradients of the layers before it. At the start the network is unchanged.
 
     Args:
-      model: of `from_linen`, a backbone.
-      pattern: of whole module paths, as `stage./conv`; where parameters are `stage1/conv/kernel`.
+      model: a backbone from `from_linen`.
+      pattern: a regular expression for whole module paths, such as `stage./conv` for the parameters
+        `stage1/conv/kernel`.
 
     Returns:
       A model with the parameters `adapter/<module path>/warp`, [channels, channels].
 
     Raises:
-      ValueError: at init or when called, where the pattern matches no module.
+      ValueError: at init or when called, if the pattern matches no module.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -47,10 +48,10 @@ def warped(model: Model, pattern: str) -> Model:
 
 
 def matched_outputs(model: Model, pattern: str, variables: Variables, x: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shape and type of what each module returns whose path a regex matches.
+    """Shape and dtype of the output of each module whose path a regex matches.
 
     Raises:
-      ValueError: where there is none, or where one returns no array.
+      ValueError: if there is no such module, or if one does not return an array.
     """
     found = {}
 
@@ -66,7 +67,7 @@ def matched_outputs(model: Model, pattern: str, variables: Variables, x: Any) ->
 
 
 def _with_parameters(model: Model, changed: Model, pattern: str, make: Callable[[str, Any], dict[str, Any]]) -> Model:
-    """The changed model, whose `init` adds what `make` gives for each module that the pattern matches."""
+    """The changed model, whose `init` adds the parameters from `make` for each module that the pattern matches."""
 
     def init(key: Key, x: Any) -> Variables:
         made = model.init(key, x)

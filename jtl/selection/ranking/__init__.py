@@ -1,4 +1,4 @@
-"""Transferability scores: how well a model's features suit a data set, without training."""
+"""Transferability scores: how well a model's features suit a data set, computed without training."""
 
 from jtl.selection.ranking.h_score import h_score as h_score
 from jtl.selection.ranking.leep import leep as leep

@@ -7,10 +7,11 @@ from jtl.selection.checked import rows, two_classes
 
 
 def h_score(features: Float[ArrayLike, "examples width"], y: Num[ArrayLike, "_"], *, shrink: bool = True) -> float:
-    """The variance between classes in units of the whole, `tr(cov(f)⁺ cov(E[f | y]))`.
+    """The variance between classes relative to the total variance, `tr(cov(f)⁺ cov(E[f | y]))`.
 
-    With shrinkage, `tr(Σ_δ⁻¹ (1 − δ) cov(E[f | y]))` with `Σ_δ = (1 − δ) cov(f) + δ tr(cov(f))/d · I`, δ of Ledoit and
-    Wolf. Without it the score saturates where examples are few beside features. Both covariances divide by n.
+    With shrinkage it is `tr(Σ_δ⁻¹ (1 − δ) cov(E[f | y]))` with `Σ_δ = (1 − δ) cov(f) + δ tr(cov(f))/d · I` and Ledoit
+    and Wolf's δ. Without shrinkage the score saturates if there are few examples compared with features. Both
+    covariances divide by n.
 
     Args:
       features: f.

@@ -10,14 +10,14 @@ def leep(probabilities: Float[ArrayLike, "examples source"], y: Num[ArrayLike, "
     """The log expected empirical prediction, `mean_i log Σ_z P(y_i | z) θ_iz`, `P(y, z) = 1/n Σ_{i: y_i = y} θ_iz`.
 
     Args:
-      probabilities: θ, the source classifier's distribution over its own classes, each row sums to 1.
+      probabilities: θ, the source classifier's distributions over its own classes; each row sums to 1.
       y: target labels.
 
     Returns:
       A number in nats, at most 0; higher is better.
 
     Raises:
-      ValueError: for rows that are no distributions (give probabilities, not logits), or labels that do not fit them.
+      ValueError: for rows that are not distributions (give probabilities, not logits), or labels that do not fit them.
 
     Example:
       >>> import numpy as np
@@ -44,14 +44,14 @@ def nce(z: Num[ArrayLike, "_"], y: Num[ArrayLike, "_"]) -> float:
     """The negative conditional entropy `−H(Y | Z) = Σ_{y,z} P(y, z) log P(y | z)` of target labels given source labels.
 
     Args:
-      z: source labels, as the class that the source classifier predicts.
+      z: source labels, such as the classes that the source classifier predicts.
       y: target labels.
 
     Returns:
       A number in nats, at most 0; higher is better.
 
     Raises:
-      ValueError: for labels that are no integers, or of different numbers of examples.
+      ValueError: for labels that are not integers, or arrays of different lengths.
 
     Example:
       >>> import numpy as np

@@ -7,26 +7,26 @@ from jaxtyping import ArrayLike, Float, Num
 
 from jtl.selection.checked import rows, two_classes
 
-# The ratio of prior to noise precision is searched this far around the largest squared singular value. Beyond, the
-# evidence is flat, or, where features fit the labels exactly, grows without bound.
+# The ratio of prior to noise precision is searched within this factor of the largest squared singular value. Beyond it,
+# the evidence is flat or, if features fit the labels exactly, grows without bound.
 _RANGE = 1e10
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def logme(features: Float[ArrayLike, "examples width"], y: Num[ArrayLike, "..."]) -> float:
-    """The log evidence of labels under a Bayesian linear model on the features, a mean over examples and outputs.
+    """The log evidence of labels under a Bayesian linear model on the features, averaged over examples and outputs.
 
-    `max_{α,β} log N(y; 0, β⁻¹ I + α⁻¹ F Fᵀ) / n`. For a ratio `t = α/β` the best β is known, which leaves one number
-    to search: `β = n / yᵀ(I + F Fᵀ/t)⁻¹ y`. This holds for fewer examples than features too, where the fixed-point
-    iteration of the authors' code drops a term.
+    It is `max_{α,β} log N(y; 0, β⁻¹ I + α⁻¹ F Fᵀ) / n`. For a given ratio `t = α/β` the best β is
+    `β = n / yᵀ(I + F Fᵀ/t)⁻¹ y`, so only t is searched. This also holds for fewer examples than features, for which the
+    fixed-point iteration of the authors' code drops a term.
 
     Args:
-      features: F, of the pretrained backbone, not centred.
-      y: integer labels, each class against the others; or floating targets of a regression, [examples] or
-        [examples, outputs].
+      features: F, features of the pretrained backbone, not centred.
+      y: integer labels, each class against the others; or floating-point regression targets, [examples] or [examples,
+        outputs].
 
     Returns:
-      A number in nats an example; higher is better. Features that fit the labels exactly get a large finite number,
+      A number in nats per example; higher is better. Features that fit the labels exactly get a large finite number,
       because t stays within 1e±10 times the largest squared singular value.
 
     Raises:
@@ -62,7 +62,7 @@ def logme(features: Float[ArrayLike, "examples width"], y: Num[ArrayLike, "..."]
 
 
 def _evidence(y: np.ndarray, u: np.ndarray, variances: np.ndarray) -> float:
-    """The largest log evidence over the ratio t: a grid, because there may be several maxima, then golden section."""
+    """The largest log evidence over t: by a grid, because there may be several maxima, then by golden section."""
     n = len(y)
     along = (u.T @ y) ** 2
     rest = max(float(y @ y - along.sum()), 0.0)

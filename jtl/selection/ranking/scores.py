@@ -17,10 +17,11 @@ class Scores(NamedTuple):
 
     Args:
       logme: `logme` of the features.
-      h_score: `h_score` of them, with shrinkage.
-      transrate: `transrate` of them, centred and scaled to a total variance of 1, so that models compare.
+      h_score: `h_score` of the features, with shrinkage.
+      transrate: `transrate` of the features, centred and scaled to a total variance of 1 to be comparable between
+        models.
       nce: `nce` of the source classes that the model predicts; None for a model without a classifier.
-      leep: `leep` of its probabilities; None likewise.
+      leep: `leep` of the model's probabilities; None for a model without a classifier.
     """
 
     logme: float
@@ -35,15 +36,15 @@ def scores(
     y: Num[ArrayLike, "_"],
     probabilities: Float[ArrayLike, "examples source"] | None = None,
 ) -> Scores:
-    """Every score of a model's features, and of its own predictions where it has a classifier.
+    """Every score of a model's features, and of its own predictions if it has a classifier.
 
     Args:
-      features: of the pretrained backbone, not centred.
+      features: features of the pretrained backbone, not centred.
       y: integer labels of the target.
-      probabilities: of the source classes; None for a model without a classifier.
+      probabilities: probabilities of the source classes; None for a model without a classifier.
 
     Raises:
-      ValueError: as of each score.
+      ValueError: as in each score.
 
     Example:
       >>> import numpy as np

@@ -1,4 +1,4 @@
-"""TransRate: the mutual information of features and labels, by coding rates."""
+"""TransRate: the mutual information of features and labels, estimated by coding rates."""
 
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
@@ -7,15 +7,15 @@ from jtl.selection.checked import rows, two_classes
 
 
 def transrate(features: Float[ArrayLike, "examples width"], y: Num[ArrayLike, "_"], *, epsilon: float = 1e-4) -> float:
-    """How many nats the features lose when the class is known, `R(f) − 1/C Σ_c R(f_c)`.
+    """The coding rate, in nats, that the features lose when the class is known, `R(f) − 1/C Σ_c R(f_c)`.
 
     `R(f) = ½ log det(I + fᵀf / (n ε))`; features are centred over all examples.
 
     Args:
       features: f.
       y: integer labels.
-      epsilon: ε, the squared error of coding, in squared units of the features: scores of several models compare only
-        where their features have one scale.
+      epsilon: ε, the squared coding error, in squared units of the features: scores of several models are comparable
+        only if their features have the same scale.
 
     Returns:
       A number in nats; higher is better.

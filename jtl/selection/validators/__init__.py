@@ -1,4 +1,4 @@
-"""Scores that choose a checkpoint or a method without labels of the target."""
+"""Scores for choosing a checkpoint or a method without target labels."""
 
 from jtl.selection.validators.clustering import adjusted_mutual_information as adjusted_mutual_information
 from jtl.selection.validators.clustering import class_clustering as class_clustering

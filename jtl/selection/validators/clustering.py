@@ -1,4 +1,4 @@
-"""Class clustering: whether the target's features fall into clusters that are the predicted classes."""
+"""Class clustering: whether the clusters of the target's features match the predicted classes."""
 
 from math import lgamma
 
@@ -11,12 +11,11 @@ from jtl.selection.checked import rows as checked
 def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.ndarray, "rows classes"]) -> float:
     """The adjusted mutual information of predicted classes and k-means clusters of normalised features.
 
-    Clusters start at the means of the predicted classes, so the result is a function of the arrays; there are as many
-    clusters as classes that are predicted. Where that is one class there is nothing to agree on, and the result is 0: a
-    network that has collapsed has no good score.
+    Clusters start at the means of the predicted classes, so the result is deterministic; there are as many clusters as
+    predicted classes. If only one class is predicted, the result is 0, so that a collapsed network gets no good score.
 
     Raises:
-      ValueError: for arrays that are not finite, are empty, or have another number of rows each.
+      ValueError: for arrays that are not finite, are empty, or differ in their number of rows.
 
     Example:
       >>> import numpy as np, jtl
@@ -46,12 +45,12 @@ def class_clustering(features: Float[np.ndarray, "rows dim"], logits: Float[np.n
 
 
 def adjusted_mutual_information(a: Shaped[np.ndarray, " rows"], b: Shaped[np.ndarray, " rows"]) -> float:
-    """`(I(a, b) − E I) / ((H(a) + H(b)) / 2 − E I)`, the expectation over random labels of the same counts.
+    """`(I(a, b) − E I) / ((H(a) + H(b)) / 2 − E I)`, with the expectation over random labels with the same counts.
 
-    1 for equal partitions, 0 on average for random ones; two partitions of one part each are equal.
+    It is 1 for equal partitions and 0 on average for random ones; two partitions with a single part each are equal.
 
     Raises:
-      ValueError: for no rows, or another number of them each.
+      ValueError: for no rows, or different numbers of rows.
 
     Example:
       >>> import numpy as np, jtl

@@ -1,4 +1,4 @@
-"""Soft neighbourhood density: whether near rows are predicted alike."""
+"""Soft neighbourhood density: whether rows with similar predictions form dense clusters."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,12 +7,12 @@ from jtl.selection.validators.predictions import probabilities
 
 
 def soft_neighbourhood_density(logits: Float[np.ndarray, "..."], temperature: float = 0.05, block: int = 1000) -> float:
-    """The mean entropy of similarities, `mean_i H(softmax_{j≠i}(cos(p_i, p_j) / T))`; high where clusters are dense.
+    """The mean entropy of similarities, `mean_i H(softmax_{j≠i}(cos(p_i, p_j) / T))`; high if clusters are dense.
 
     Args:
-      logits: of the target's rows, at least two.
+      logits: logits of the target's rows, at least two.
       temperature: T.
-      block: rows that are compared with all others at once; memory is `8 · block · rows` bytes.
+      block: number of rows that are compared with all others at once; the memory is `8 · block · rows` bytes.
 
     Raises:
       ValueError: for fewer than two rows, or a temperature that is not positive.

@@ -1,4 +1,4 @@
-"""The logistic regression that tells the target's rows from the source's."""
+"""The logistic regression that distinguishes target rows from source rows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Classifier(NamedTuple):
     m: int
 
     def logit(self, at: np.ndarray) -> np.ndarray:
-        """`log P(target | f) / P(source | f)` of rows."""
+        """`log P(target | f) / P(source | f)` for each row."""
         return (at - self.middle) / self.scale @ self.w + self.b
 
     def ratio(self, at: np.ndarray) -> np.ndarray:
@@ -25,20 +25,19 @@ class Classifier(NamedTuple):
         return self.n / self.m * np.exp(np.clip(self.logit(at), -500, 500))
 
     def loss(self, source: np.ndarray, target: np.ndarray) -> float:
-        """The sum of the cross-entropies of rows."""
+        """The sum of the cross-entropies over all rows."""
         return float(np.logaddexp(0, self.logit(source)).sum() + np.logaddexp(0, -self.logit(target)).sum())
 
 
 def fitted(source: np.ndarray, target: np.ndarray, penalties: Sequence[float]) -> list[Classifier]:
     """One classifier for each penalty `½ λ ‖w‖²` on standardised features, by Newton's method.
 
-    The weights lie in the span of the rows. So where there are fewer rows than features, as many coordinates as rows
-    are enough.
+    The weights lie in the span of the rows, so with fewer rows than features as many coordinates as rows are enough.
 
     Args:
       source: features [n, dim].
       target: features [m, dim].
-      penalties: λ, from large to small: each fit starts from the one before. Infinity gives w = 0.
+      penalties: λ, from large to small, because each fit starts from the previous one. Infinity gives w = 0.
     """
     x = np.concatenate([source, target])
     middle, scale = x.mean(0), x.std(0)

@@ -1,4 +1,4 @@
-"""Risks on the source, weighted by how likely each row is under the target: IWV, DEV and DEVN."""
+"""Risks on the source, with each row weighted by its density ratio of target to source: IWV, DEV and DEVN."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from jtl.selection.checked import rows
 from jtl.selection.validators.domain_classifier import fitted
 
 PENALTIES = 10.0 ** np.arange(2, -3, -1)
-"""Candidates of λ over the number of features, from large to small."""
+"""Candidates for λ divided by the number of features, from large to small."""
 
 
 def density_ratio(
@@ -23,12 +23,12 @@ def density_ratio(
     Args:
       source: features of the source's training rows.
       target: features of the target's rows.
-      at: features where the ratio is wanted: the source's validation rows. Rows of `source` have too small a ratio
-        here; where there are no others, see `cross_fitted_ratio`.
+      at: features at which to compute the ratio: the source's validation rows. The ratio of rows of `source` itself is
+        too small; if there are no other rows, use `cross_fitted_ratio`.
       penalty: λ.
 
     Raises:
-      ValueError: for features that are not finite or of several widths, or a penalty that is not positive.
+      ValueError: for features that are not finite or differ in width, or a penalty that is not positive.
 
     Example:
       >>> import numpy as np
@@ -46,24 +46,23 @@ def density_ratio(
 def cross_fitted_ratio(
     source: Float[np.ndarray, "n dim"], target: Float[np.ndarray, "m dim"]
 ) -> Float[np.ndarray, " n"]:
-    """The density ratio at each source row, by a classifier that was not fitted on it.
+    """The density ratio at each source row, from a classifier that was not fitted on it.
 
-    A classifier recognises the rows that it was fitted on as the source's; the more features there are, the better. So
-    their ratio falls towards 0 even where the domains are equal.
-    Here each half of both domains is weighed by a classifier of the
-    other half, whose penalty has the lowest log loss there. Among the penalties is infinity, which gives all rows the
-    weight 1: so do domains that nothing tells apart.
+    A classifier recognises the rows that it was fitted on as source rows, the better the more features there are, so
+    their ratio falls towards 0 even if the domains are equal. Here each half of both domains is weighted by a
+    classifier that was fitted on the other half; its penalty is that of the lowest held-out log loss. One of the
+    penalties is infinity, which gives all rows the weight 1, as is right for domains that cannot be told apart.
 
     Args:
       source: features of the source's validation rows, two or more.
       target: features of the target's rows, two or more.
 
     Returns:
-      The weights. Their mean is 1 where the ratio is right, `E w = 1`; near 0 no source row is like the target's, and
-      what the weights give is that of few rows.
+      The weights. If the ratio is right, their mean is 1, `E w = 1`. If it is near 0, no source row resembles the
+      target's, and a weighted score depends on few rows.
 
     Raises:
-      ValueError: for features that are not finite or of several widths, or fewer than two rows.
+      ValueError: for features that are not finite or differ in width, or fewer than two rows.
 
     Example:
       >>> import numpy as np, jtl
@@ -96,7 +95,7 @@ def _features(*given: np.ndarray) -> list[np.ndarray]:
 
 
 def importance_weighted_risk(losses: Float[np.ndarray, " k"], weights: Float[np.ndarray, " k"]) -> float:
-    """The target's risk by the source's rows, `mean_i w_i ℓ_i`; low is good.
+    """The target's risk estimated from source rows, `mean_i w_i ℓ_i`; lower is better.
 
     Example:
       >>> import numpy as np, jtl
@@ -114,15 +113,15 @@ def deep_embedded_validation(
     weights: Float[np.ndarray, "..."],
     normalise: str = "none",
 ) -> float:
-    """DEV: `mean(wℓ) + η mean(w) − η` with `η = −cov(wℓ, w) / var(w)`, a control variate that lowers the variance.
+    """DEV: `mean(wℓ) + η mean(w) − η` with `η = −cov(wℓ, w) / var(w)`, a control variate that reduces the variance.
 
     Args:
-      losses: ℓ of the source's validation rows.
-      weights: w there, as `density_ratio(...)`.
-      normalise: "max" divides the weights by the largest (DEVN).
+      losses: ℓ, the losses of the source's validation rows.
+      weights: w, the weights of these rows, such as `density_ratio(...)`.
+      normalise: "max" divides the weights by the largest one (DEVN); "none" leaves them unchanged.
 
     Returns:
-      The risk; low is good. Where all weights are equal it is `mean(wℓ)`.
+      The risk; lower is better. If all weights are equal it is `mean(wℓ)`.
 
     Raises:
       ValueError: for lengths that differ, fewer than two rows, numbers that are not finite, or negative weights.
@@ -143,7 +142,7 @@ def deep_embedded_validation(
         raise ValueError(f"normalise={normalise!r}: 'none' (DEV) or 'max' (DEVN)")
     weighted = weights * losses
     variance = weights.var(ddof=1)
-    varies = variance > 1e-20 * weights.mean() ** 2  # as a share: the weights of domains far apart are all tiny
+    varies = variance > 1e-20 * weights.mean() ** 2  # relative, because the weights of distant domains are all tiny
     eta = -np.cov(weighted, weights)[0, 1] / variance if varies else 0.0
     return float(weighted.mean() + eta * weights.mean() - eta)
 

@@ -1,4 +1,4 @@
-"""MixVal: whether predictions of mixed inputs are those of their parts."""
+"""MixVal: whether predictions on mixed inputs agree with those on their parts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,22 +9,22 @@ from jtl.selection.checked import rows
 
 
 def mixval(predict: Callable[[Any], Any], x: np.ndarray, *, share: float = 0.55, seed: int = 0) -> dict[str, float]:
-    """The shares of mixed rows `λ x_i + (1 − λ) x_j` that are predicted as x_i is, within and across classes.
+    """The shares of mixed rows `λ x_i + (1 − λ) x_j` that get the same prediction as x_i, within and across classes.
 
-    Each row is mixed once with a random row of its predicted class, and once with one of another.
+    Each row is mixed once with a random row of the same predicted class, and once with a row of another class.
 
     Args:
-      predict: from rows [n, ...] to logits [n, classes].
+      predict: a function from rows [n, ...] to logits [n, classes].
       x: the target's inputs as floats: mix pixels, not token ids.
       share: λ, above 0.5, so that x_i is the larger part.
-      seed: of the pairs.
+      seed: seed for the random pairs.
 
     Returns:
-      "within" and "across", both high for a good model; rank models by the mean of their ranks by the two. A score for
-      which no pair exists (one predicted class) is 0.
+      "within" and "across", both high for a good model; rank models by the mean of their two ranks. A score without any
+      pairs, such as "across" with a single predicted class, is 0.
 
     Raises:
-      ValueError: for a share out of (0.5, 1), inputs of integers, or logits that are not finite or of other rows.
+      ValueError: for a share outside (0.5, 1), integer inputs, or logits that are not finite or do not fit the rows.
 
     Example:
       >>> import numpy as np, jtl

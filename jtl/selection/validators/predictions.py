@@ -7,9 +7,9 @@ from jtl.selection.checked import labels, rows
 
 
 def certainty(logits: Float[np.ndarray, "..."]) -> float:
-    """Minus the mean entropy, `mean_i Σ_c p_ic log p_ic`; high where predictions are certain.
+    """The negative mean entropy, `mean_i Σ_c p_ic log p_ic`; high if predictions are certain.
 
-    A model that gives every row one class has the best score, so look at `information_maximisation` too.
+    A model that assigns every row to one class has the best score, so look at `information_maximisation` too.
 
     Example:
       >>> import numpy as np, jtl
@@ -21,7 +21,7 @@ def certainty(logits: Float[np.ndarray, "..."]) -> float:
 
 
 def diversity(logits: Float[np.ndarray, "..."]) -> float:
-    """The entropy of the mean prediction, `H(mean_i p_i)`; high where all classes are predicted as often.
+    """The entropy of the mean prediction, `H(mean_i p_i)`; high if all classes are predicted equally often.
 
     Example:
       >>> import numpy as np, jtl
@@ -47,7 +47,7 @@ def information_maximisation(logits: Float[np.ndarray, "..."]) -> float:
 
 
 def nuclear_norm(logits: Float[np.ndarray, "..."]) -> float:
-    """The nuclear norm of the predictions, `‖P‖_* / √(N min(N, C))`, in (0, 1]; high where certain and diverse.
+    """The nuclear norm of the predictions, `‖P‖_* / √(N min(N, C))`, in (0, 1]; high if they are certain and diverse.
 
     Example:
       >>> import numpy as np, jtl
@@ -61,10 +61,10 @@ def nuclear_norm(logits: Float[np.ndarray, "..."]) -> float:
 
 
 def accuracy(logits: Float[np.ndarray, "..."], y: Shaped[np.ndarray, " rows"]) -> float:
-    """`mean_i 1[argmax_c z_ic = y_i]`; of the source's validation rows, or as an oracle.
+    """`mean_i 1[argmax_c z_ic = y_i]`, for the source's validation rows, or as an oracle for the target's rows.
 
     Raises:
-      ValueError: for logits that are not finite, or labels that are not one integer a row.
+      ValueError: for logits that are not finite, or labels that are not one integer per row.
 
     Example:
       >>> import numpy as np, jtl
@@ -76,7 +76,7 @@ def accuracy(logits: Float[np.ndarray, "..."], y: Shaped[np.ndarray, " rows"]) -
 
 
 def probabilities(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Softmax and its logarithm in float64, of finite logits [rows, classes]."""
+    """The softmax of finite logits [rows, classes] and its logarithm, in float64."""
     z = rows("logits", logits)
     z = z - z.max(1, keepdims=True)
     logp = z - np.log(np.exp(z).sum(1, keepdims=True))

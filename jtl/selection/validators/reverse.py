@@ -1,4 +1,4 @@
-"""Reverse validation: a classifier of the target's pseudo-labels, tested on the source."""
+"""Reverse validation: a classifier trained on the target's pseudo-labels is tested on the source."""
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,19 +13,19 @@ def reverse_validation(
     y: Shaped[np.ndarray, " n"],
     penalty: float = 1.0,
 ) -> float:
-    """The accuracy on the source of a ridge classifier of the target's features, whose labels are the predictions.
+    """The accuracy on the source of a ridge classifier that is fitted to the target's features and pseudo-labels.
 
     The classifier is `argmin_W ‖X W − Y‖² + λ ‖W‖²` on standardised features with an intercept, Y one-hot.
 
     Args:
       target: features of the target's rows.
-      logits: predictions there.
+      logits: logits of the target's rows, from which the pseudo-labels are taken.
       source: features of the source's validation rows.
-      y: labels there.
+      y: labels of the source's validation rows.
       penalty: λ.
 
     Raises:
-      ValueError: for arrays that are not finite or whose rows or widths do not fit, and labels that are no integers.
+      ValueError: for arrays that are not finite or whose rows or widths do not fit, or labels that are not integers.
 
     Example:
       >>> import numpy as np, jtl

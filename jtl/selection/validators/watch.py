@@ -1,4 +1,4 @@
-"""Label-free scores of a network while it trains."""
+"""Label-free scores of a network during training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ _BOTH = {
     "reverse": lambda t, s: reverse.reverse_validation(t["read"], t["output"], s["read"], s["y"]),
 }
 _WEIGHED = {
-    # Over the mean weight, which is far below 1 for domains far apart: without, these had the lowest risk.
+    # Divided by the mean weight, which is far below 1 for distant domains and would otherwise make their risk lowest.
     "iw_risk": lambda losses, w: importance.importance_weighted_risk(losses, w / w.mean()),
     "dev": lambda losses, w: importance.deep_embedded_validation(losses, w),
     "devn": lambda losses, w: importance.deep_embedded_validation(losses, w, "max"),
@@ -44,18 +44,20 @@ def label_free(
     """A function of variables for `Validation(also=[...])`: scores of a network on an unlabelled target.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)` whose head reads one vector a row.
-      target: batches `{"x", "y", "mask"}` of the target; labels are not read unless `oracle` is.
-      scores: of "certainty", "diversity", "im", "bnm", "snd", "clustering", which read the target alone and are high
-        for a good model, and of "source_accuracy", "reverse" (high), "iw_risk", "dev", "devn" (low), which need
-        `source`. The weights of these three are `cross_fitted_ratio`, that of "iw_risk" over their mean, and
-        "mean_weight" is that mean: far from 1, the score is that of few rows. "mixval", the mean of the two parts of
-        `mixval`, is high too, needs inputs that are arrays of floats, and passes the target forward three times more.
+      net: `jtl.network(backbone=..., head=...)` whose head reads one vector per row.
+      target: batches `{"x", "y", "mask"}` of the target; labels are not read unless `oracle` is set.
+      scores: names of scores. "certainty", "diversity", "im", "bnm", "snd" and "clustering" read only the target and
+        are high for a good model. The others except "mixval" need `source`: "source_accuracy" and "reverse" are high
+        for a good model, "iw_risk", "dev" and "devn" low. The weights of these three come from `cross_fitted_ratio`,
+        for "iw_risk" divided by their mean. This mean is reported as "mean_weight"; if it is far from 1, the scores
+        depend on few rows. "mixval", the mean of the two parts of `mixval`, is high for a good model, needs inputs that
+        are arrays of floats, and takes three more forward passes over the target.
       source: batches of the source's validation rows.
-      oracle: also "ORACLE/accuracy", the accuracy by the target's labels, which a user without labels cannot know.
+      oracle: also report "ORACLE/accuracy", the accuracy by the target's labels, which a user without labels cannot
+        know.
 
     Raises:
-      ValueError: for a score of another name, or one that needs a source where none is given.
+      ValueError: for an unknown score, or one that needs a source if none is given.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -102,7 +104,7 @@ def label_free(
 
 
 def _rows(net: Model) -> Callable:
-    """The rows of an evaluation that does not look at labels."""
+    """An objective for evaluation that outputs rows and does not read labels."""
 
     def run(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> tuple[Any, Aux]:
         del key, step
@@ -114,17 +116,17 @@ def _rows(net: Model) -> Callable:
 
 def _mixed(net: Model) -> Callable[[Variables, Any], float]:
     """The mean of MixVal's two scores on the rows of the target that count."""
-    look = collector(_rows(net), only=("output",))  # on the mesh of the variables, as the other scores
+    look = collector(_rows(net), only=("output",))  # on the mesh of the variables, like the other scores
 
     def run(variables: Variables, target: Any) -> float:
         parts, size = [], 0
         for i in range(len(target)):
-            batch = target[i]  # once: each time its files are read
+            batch = target[i]  # once, because each access reads its files
             x, mask = batch["x"], batch.get("mask")
             if isinstance(x, dict):
                 raise ValueError(f"mixval mixes inputs that are one array; these have {sorted(x)}")
             parts.append(np.asarray(x) if mask is None else np.asarray(x)[np.asarray(mask) > 0])
-            size = size or len(x)  # the first's: all calls have one shape, so that one program is compiled
+            size = size or len(x)  # that of the first batch, so that all calls share one compiled program
 
         def predict(x: np.ndarray) -> np.ndarray:
             full = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, 0)])

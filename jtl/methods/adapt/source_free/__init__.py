@@ -1,4 +1,4 @@
-"""Adaptation to a target without the source's data."""
+"""Adaptation to a target without the source data."""
 
 from jtl.methods.adapt.source_free.nrc import memory as memory
 from jtl.methods.adapt.source_free.nrc import nrc as nrc

@@ -1,4 +1,4 @@
-"""NRC: adapt to a target without the source's data, by agreement of near neighbours."""
+"""NRC: adapts to a target without the source data, by making near neighbours agree."""
 
 from typing import Any
 
@@ -22,22 +22,23 @@ NAME = "nrc"
 def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affinity: float = 0.1) -> Objective:
     """The objective `−mean_i Σ_{k∈N_i} A_ik S_k·p_i − r mean_i Σ_{k∈N_i} Σ_{m∈E_k} S_m·p_i − H(mean_i p_i)`.
 
-    N_i are the K nearest rows of the target by the cosine of features, E_k the M nearest of k. A_ik is 1 where i is
-    among the M nearest of k (reciprocal), else r. S are the predictions of all rows, held constant. Features and
-    predictions of all rows stand in the statistics and are replaced by each batch's; start them with `memory`.
+    N_i are the K target rows nearest to i by the cosine of features, and E_k the M rows nearest to k. A_ik is 1 if i is
+    among the M rows nearest to k (reciprocal neighbours), else r. S_k is the stored prediction of row k, held constant.
+    The statistics keep the features and predictions of all rows; each batch replaces those of its own rows. Initialise
+    them with `memory`.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)` whose head reads one vector a row, with the source's weights.
-      rows: the number of the target's examples.
+      net: `jtl.network(backbone=..., head=...)` whose head reads one vector per row, with the source's weights.
+      rows: number of target examples.
       neighbours: K.
       expanded: M.
       affinity: r.
 
     Returns:
-      An objective on batches `{"x", "y", "mask"}` where y is the ROW of the example, `arange(rows)`, not a label.
+      An objective on batches `{"x", "y", "mask"}` in which y is the ROW of the example, `arange(rows)`, not a label.
 
     Raises:
-      ValueError: for fewer rows than neighbours and the row itself, or numbers below 1.
+      ValueError: if there are not more rows than neighbours, or for numbers of neighbours below 1.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -90,15 +91,16 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
 
 
 def memory(net: Model, variables: Variables, target: Any) -> Variables:
-    """The variables with `f_i / ‖f_i‖` and `p_i = softmax(z_i)` of all rows in evaluation mode, as `nrc` starts.
+    """The variables with `f_i / ‖f_i‖` and `p_i = softmax(z_i)` of all rows in evaluation mode, from which `nrc`
+    starts.
 
     Args:
       net: the network of `nrc`.
-      variables: of its `init`.
-      target: batches `{"x", "y", "mask"}`, y the row of each example; `len(target)` batches hold each row.
+      variables: the variables that the `init` of `nrc` returns.
+      target: batches `{"x", "y", "mask"}`, y the row of each example; `len(target)` batches together hold every row.
 
     Raises:
-      ValueError: where a row of the target is in none of the batches.
+      ValueError: if a row of the target is in none of the batches.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -113,7 +115,7 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
     2110.04202.
     """
     own = Variables(variables.params, {name: part for name, part in variables.stats.items() if name != NAME})
-    own = jax.device_put(own)  # once: a call copies NumPy arrays each time
+    own = jax.device_put(own)  # once, because each call would copy NumPy arrays
 
     @jax.jit
     def add(own: Variables, bank: Any, batch: Any) -> Any:
@@ -138,7 +140,9 @@ def neighbours_of(
     near: int,
     far: int,
 ) -> tuple[Int[Array, "batch near"], Int[Array, "batch near far"], Bool[Array, "batch near"]]:
-    """The nearest rows of each row of a batch, theirs, and whether the row is among theirs; a row is not its own.
+    """Each batch row's nearest rows, the rows nearest to those, and whether these include the batch row.
+
+    A row is not its own neighbour.
 
     Example:
       >>> import jax.numpy as jnp
@@ -161,7 +165,7 @@ def neighbours_of(
 
 
 def _replaced(bank: Any, places: Array, mask: Array, features: Array, predictions: Array) -> Any:
-    """The bank with the rows of a batch; those that the mask leaves out fall outside, where they are dropped."""
+    """The bank with a batch's rows replaced; masked rows get an index out of bounds, so they are dropped."""
     at = jnp.where(mask, places, len(bank["features"]))
     return {
         "features": bank["features"].at[at].set(features, mode="drop"),

@@ -1,17 +1,17 @@
-"""The rows of a target whose every example has a place in the statistics."""
+"""Checks the rows of a target, each of which has an entry in the statistics."""
 
 import numpy as np
 
 
 def refuse_missing(count: int, seen: np.ndarray) -> None:
-    """Refuses an epoch of the target in which not every row is.
+    """Raises if an epoch of the target does not hold every row.
 
     Args:
-      count: of the target's rows.
-      seen: those of the batches.
+      count: number of target rows.
+      seen: the rows of the batches.
 
     Raises:
-      ValueError: naming the first that is missing.
+      ValueError: naming the first missing row.
     """
     missing = np.setdiff1d(np.arange(count), seen)
     if len(missing):

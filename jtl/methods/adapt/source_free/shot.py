@@ -1,4 +1,4 @@
-"""SHOT: adapt to a target without the source's data, the classifier kept and pseudo-labels from centroids."""
+"""SHOT: adapts to a target without the source data, with a fixed classifier and pseudo-labels from centroids."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,18 +23,18 @@ NAME = "shot"
 def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
     """The objective `mean_i H(p_i) − H(mean_i p_i) + β mean_i −log p_i[ŷ_i]`, with ŷ the pseudo-labels of all rows.
 
-    The source's classifier is kept: train `select("backbone/.*")`, and the layers of a bottleneck. The pseudo-labels
-    stand in the statistics, so a run resumes with them; `pseudo_labels` computes them, as
+    The source's classifier stays fixed: train `select("backbone/.*")`, and the layers of a bottleneck. The
+    pseudo-labels are kept in the statistics, so a resumed run has them. `pseudo_labels` computes them, by
     `fit(..., refresh=Refresh(pseudo_labels(net, target), every=...))`. Without a refresh they are -1, and the third
     term is 0 (SHOT-IM).
 
     Args:
-      net: `jtl.network(backbone=..., head=...)` whose head reads one vector a row, with the source's weights.
-      rows: the number of the target's examples.
-      weight: β; the authors use 0.1 for digits and 0.3 else.
+      net: `jtl.network(backbone=..., head=...)` whose head reads one vector per row, with the source's weights.
+      rows: number of target examples.
+      weight: β; the authors use 0.1 for digits and 0.3 otherwise.
 
     Returns:
-      An objective on batches `{"x", "y", "mask"}` where y is the ROW of the example, `arange(rows)`, not a label:
+      An objective on batches `{"x", "y", "mask"}` in which y is the ROW of the example, `arange(rows)`, not a label:
       `jtl.data.arrays(x, np.arange(len(x)), ...)`.
 
     Raises:
@@ -80,17 +80,17 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
 
 
 def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
-    """The function of a state for `Refresh`: it replaces SHOT's pseudo-labels by those of the present network.
+    """A function of a state for `Refresh`, which replaces SHOT's pseudo-labels with those of the current network.
 
-    They are `argmax_c cos([f_i, 1], c_c)` of two rounds of centroids c, as `centroid_labels` finds them.
+    They are `argmax_c cos([f_i, 1], c_c)` with centroids c from two rounds, as in `centroid_labels`.
 
     Args:
       net: the network of `shot`.
       target: batches `{"x", "y", "mask"}` of the target, y the row of each example; `len(target)` batches are one
-        epoch, in which each row must be.
+        epoch, which must hold every row.
 
     Raises:
-      ValueError: when run, where a row of the target is in none of the batches.
+      ValueError: when run, if a row of the target is in none of the batches.
 
     Example:
       >>> import numpy as np, jtl
@@ -131,13 +131,13 @@ def centroid_labels(
 ) -> Int[np.ndarray, " rows"]:
     """SHOT's pseudo-labels: each row's nearest centroid by cosine, in two rounds.
 
-    With `g_i = [f_i; 1] / ‖[f_i; 1]‖`, the first centroids are `c_k = Σ_i p_ik g_i / Σ_i p_ik`, and the rows' labels
-    their nearest; the second are the means of the rows with each label. A class that no row is predicted as has no
-    centroid, and in the second round none that no row is nearest to.
+    With `g_i = [f_i; 1] / ‖[f_i; 1]‖`, the first centroids are `c_k = Σ_i p_ik g_i / Σ_i p_ik`, and each row gets the
+    label of the nearest one. The second centroids are the means of the rows with each label. In the first round a class
+    has no centroid if it is predicted for no row; in the second, if it is the nearest to no row.
 
     Args:
-      features: what the classifier reads.
-      logits: its predictions.
+      features: the features that the classifier reads.
+      logits: its logits.
 
     Example:
       >>> import numpy as np, jtl

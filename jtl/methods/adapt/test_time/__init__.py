@@ -1,4 +1,4 @@
-"""Test-time adaptation: a model that adapts to a stream of unlabelled batches."""
+"""Test-time adaptation: a model adapts to a stream of unlabelled batches."""
 
 from jtl.methods.adapt.test_time.ada_bn import ada_bn as ada_bn
 from jtl.methods.adapt.test_time.cotta import cotta as cotta

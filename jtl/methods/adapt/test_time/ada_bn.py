@@ -16,20 +16,20 @@ from jtl.transform.batch_statistics import of_batch
 def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variables:
     """The variables with BatchNorm's running statistics replaced by the target's, over the rows of all batches.
 
-    `μ = Σ_b n_b μ_b / Σ_b n_b` and `σ² = Σ_b n_b (σ²_b + (μ_b − μ)²) / Σ_b n_b`, n_b the rows of batch b: its order and
-    the size of the batches do not count in the first layer. One pass in training mode, without dropout and stochastic
-    depth. Layer l's statistics are computed with all layers below it normalised by their batch. Parameters are
-    unchanged, and so is every statistic that a pass does not move, as of a frozen BatchNorm. A statistic that is no
-    `var` beside a `mean` is the mean of the batches' own.
+    `μ = Σ_b n_b μ_b / Σ_b n_b` and `σ² = Σ_b n_b (σ²_b + (μ_b − μ)²) / Σ_b n_b`, with n_b the number of rows in batch
+    b. Each batch passes once in training mode, without dropout and stochastic depth, so each layer's statistics are
+    computed with the layers below it normalised by the batch. In the first layer the order and the size of the batches
+    therefore do not matter. Parameters are unchanged, and so is every statistic that a pass does not update, such as
+    that of a frozen BatchNorm. A statistic other than a `var` with a `mean` next to it is averaged over the batches.
 
     Args:
       net: a network with BatchNorm.
-      variables: of the source.
-      batches: unlabelled inputs of the target, arrays [batch, ...]; large and shuffled ones are more exact, because
-        they normalise the layers below.
+      variables: variables of the source model.
+      batches: unlabelled inputs of the target, arrays [batch, ...]; large, shuffled batches are more accurate, because
+        their statistics normalise the layers below.
 
     Raises:
-      ValueError: where there is no batch, or where the network has no running statistics or no pass moves any.
+      ValueError: if there is no batch, if the network has no running statistics, or if no pass updates any.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -44,7 +44,7 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
 
     quiet = without_dropout(net)
     of = jax.jit(lambda variables, x: of_batch(quiet, variables, x, jax.random.key(0)))
-    placed = jax.device_put(variables)  # once: a call copies NumPy arrays each time
+    placed = jax.device_put(variables)  # once, because each call would copy NumPy arrays
     seen, rows, found, share = [], [], variables.stats, variables.stats
     for x in batches:
         found, share = of(placed, x)
@@ -68,7 +68,7 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
 
 
 def _over(seen: list[dict[str, Any]], weights: np.ndarray, path: str) -> Any:
-    """A statistic of all rows from those of each batch: of a variance, with what the means differ by."""
+    """A statistic of all rows from those of the batches; a variance includes the differences of the means."""
 
     def of(path: str) -> np.ndarray:
         return np.stack([found[path] for found in seen])

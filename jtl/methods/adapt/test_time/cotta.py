@@ -27,31 +27,32 @@ def cotta(
 ) -> Objective:
     """The objective `mean_i −Σ_c q_ic log p_ic`: the student's p learns the teacher's q; the logits are the teacher's.
 
-    q is the teacher's prediction, or the mean over augmented views of its logits where the source model's mean
-    confidence `mean_i max_c p⁰_ic` is below `confident`. After each step the teacher is `θ' ← m θ' + (1 − m) θ`.
+    q is the teacher's prediction. If the source model's mean confidence `mean_i max_c p⁰_ic` is below `confident`, the
+    teacher's logits are averaged over augmented views. After each step the teacher is `θ' ← m θ' + (1 − m) θ`.
 
-    Of the authors' code for CIFAR differ: the teacher follows the student after the stochastic restoration, theirs
-    before it; the views are computed only where they are averaged, theirs always. Theirs are 32 views by changes of
-    colour, gamma, rotation, translation, scale, blur, mirroring and noise: `augment` has what is given. As theirs,
-    logits of views are averaged, not probabilities, and a batch is predicted by the teacher before the update.
+    Two things differ from the authors' code for CIFAR: the teacher is updated after the stochastic restoration and not
+    before it, and the views are computed only if they are averaged, not always. Their 32 views change colour, gamma,
+    rotation, translation and scale and add blur, mirroring and noise; here `augment` determines the views. As in their
+    code, the views' logits are averaged, not their probabilities, and the teacher predicts a batch before the update.
 
-    A step passes the batch through the network three times, once back, and `views` times more where they are averaged:
-    35 passes forward with the authors' 32. The views are computed one after another, so memory does not grow with them.
+    A step has three forward passes and one backward pass, and another `views` forward passes if views are averaged: 35
+    forward passes with the authors' 32 views. The views are computed one after another, so memory does not grow with
+    their number.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      augment: `augment(key, x) -> x`, as `jtl.data.augment.flip()`.
-      views: the number of augmented views.
-      confident: the authors use 0.92 for CIFAR-10, 0.72 for CIFAR-100 and 0.1 for ImageNet. It
-        has no default because it depends on the data.
+      augment: `augment(key, x) -> x`, such as `jtl.data.augment.flip()`.
+      views: number of augmented views.
+      confident: the confidence below which views are averaged; the authors use 0.92 for CIFAR-10, 0.72 for CIFAR-100
+        and 0.1 for ImageNet. It has no default because it depends on the data.
       momentum: m.
 
     Returns:
-      A test-time objective. Its stream trains all parameters, with stochastic restoration:
+      A test-time objective. Its stream should train all parameters, with stochastic restoration:
       `stream(cotta(...), tx, trainable=jtl.select(".*"), after=restore(0.01))`.
 
     Raises:
-      ValueError: for views below 1, or a confidence or momentum out of [0, 1].
+      ValueError: for fewer than one view, or a confidence or momentum outside [0, 1].
 
     Example:
       >>> import jtl, optax

@@ -1,4 +1,4 @@
-"""EATA: entropy minimisation on reliable and non-redundant rows, held near the source by Fisher information."""
+"""EATA: entropy minimisation on reliable and non-redundant rows, with a Fisher penalty that keeps the source model."""
 
 import math
 from collections.abc import Iterable
@@ -24,19 +24,19 @@ def eata(
 ) -> Objective:
     """The objective `Σ_{i in S} exp(E_0 − H_i) H_i / |S| + β Σ_j F_j (θ_j − θ⁰_j)²`, with `E_0 = margin · ln C`.
 
-    S are the rows that are reliable, `H_i < E_0`, and not redundant: the cosine of `p_i` and the moving average m of
-    the selected predictions is below `near` in size. `m ← 0.9 m + 0.1 mean_S p`; before the first batch every reliable
+    S are the rows that are reliable, `H_i < E_0`, and not redundant: the absolute cosine of `p_i` and the moving
+    average m of the selected predictions is below `near`. `m ← 0.9 m + 0.1 mean_S p`; in the first batch every reliable
     row is selected. The weight `exp(E_0 − H_i)` has no gradient. Without `fisher` this is ETA.
 
-    As in the authors' code a batch is predicted before the update, and all of it passes forward once, so that rows that
-    are not selected are in the batch's statistics. Of that code differs: a batch without a selected row moves by the
-    Fisher term alone, where theirs takes no step.
+    As in the authors' code, a batch is predicted before the update, and all its rows pass forward once, so rows that
+    are not selected contribute to the batch's statistics. One thing differs from that code: a batch without a selected
+    row takes a step on the Fisher term alone, whereas theirs takes no step.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      fisher: `fisher_information(...)` of the source, and the parameters there.
+      fisher: the result of `fisher_information(...)`: the source's Fisher information and its parameters.
       weight: β; the authors use 2000 for ImageNet and 1 for CIFAR-10.
-      margin: of the reliable rows, as a share of the largest entropy.
+      margin: entropy limit of reliable rows, as a share of the largest possible entropy.
       near: the redundancy threshold ε; the authors use 0.05 for ImageNet and 0.4 for CIFAR-10. It has no
         default because it depends on the number of classes.
 
@@ -44,7 +44,7 @@ def eata(
       A test-time objective with the metric `selected`, the share of rows in S.
 
     Raises:
-      ValueError: for a margin or `near` out of (0, 1].
+      ValueError: for a margin or `near` outside (0, 1].
 
     Example:
       >>> import jtl, optax
@@ -95,15 +95,16 @@ def fisher_information(
 
     Args:
       net: the network.
-      variables: of the source.
-      batches: unlabelled inputs near the source, arrays [batch, ...]; the authors use 2,000 rows in batches of 64.
-      trainable: the parameters that will adapt.
+      variables: variables of the source model.
+      batches: unlabelled inputs close to the source distribution, arrays [batch, ...]; the authors use 2,000 rows in
+        batches of 64.
+      trainable: the parameters that will be adapted.
 
     Returns:
-      F and the parameters, both for these parameters alone: `fisher=` of `eata`.
+      F and the parameters, both restricted to `trainable`, for the argument `fisher` of `eata`.
 
     Raises:
-      ValueError: where there is no batch.
+      ValueError: if there is no batch.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -120,7 +121,7 @@ def fisher_information(
         return -jax.nn.log_softmax(logits.astype(jnp.float32)).max(1).mean()
 
     gradient = jax.jit(jax.grad(loss))
-    placed = jax.device_put((part, rest, variables.stats))  # once: a call copies NumPy arrays each time
+    placed = jax.device_put((part, rest, variables.stats))  # once, because each call would copy NumPy arrays
     total, count = jax.tree.map(jnp.zeros_like, part), 0
     for x in batches:
         total = jax.tree.map(lambda t, g: t + g**2, total, gradient(*placed, x))

@@ -1,4 +1,4 @@
-"""The parameters of normalisation layers, and networks that normalise by the statistics of their batch."""
+"""The parameters of normalisation layers, and networks that normalise with the statistics of their batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from jtl.typing import Params, Tree
 def norms(params: Params) -> Tree:
     """The mask of normalisation layers' scales and biases: BatchNorm, GroupNorm, LayerNorm and RMSNorm.
 
-    A layer is one whose parameters are a vector `scale`, and a `bias` or none, and nothing else.
+    A normalisation layer is one whose only parameters are a vector `scale` and optionally a `bias`.
 
     Args:
       params: a nested dict.
@@ -26,7 +26,7 @@ def norms(params: Params) -> Tree:
       A tree of booleans, for `trainable=`.
 
     Raises:
-      ValueError: where there is no normalisation layer.
+      ValueError: if there is no normalisation layer.
 
     Example:
       >>> import jtl
@@ -48,10 +48,10 @@ def norms(params: Params) -> Tree:
 
 
 def by_batch(net: Model) -> Model:
-    """The network in training mode without dropout, whose running statistics stay as they are.
+    """The network in training mode without dropout, whose running statistics stay unchanged.
 
-    BatchNorm then normalises by the mean and variance of the batch; networks without it compute what they compute in
-    evaluation mode. Dropout, stochastic depth and the like are off, because their noise would be in the predictions.
+    BatchNorm then normalises by the mean and variance of the batch; a network without it gives the same output as in
+    evaluation mode. Dropout, stochastic depth and the like are off, because they would add noise to the predictions.
 
     Args:
       net: any model.
@@ -65,7 +65,7 @@ def by_batch(net: Model) -> Model:
 
     def apply(variables: Any, x: Any, *, train: bool, key: Any = None) -> tuple:
         del train
-        # Dropout layers are skipped; what else draws has a fixed key, so that predictions are a function of x.
+        # Dropout layers are skipped; other random layers get a fixed key, so that predictions are a function of x.
         out, _ = quiet.apply(variables, x, train=True, key=jax.random.key(0) if key is None else key)
         return out, variables.stats
 
@@ -73,7 +73,7 @@ def by_batch(net: Model) -> Model:
 
 
 def without_dropout(net: Model) -> Model:
-    """The network without dropout and stochastic depth, in training mode too."""
+    """The network without dropout and stochastic depth, even in training mode."""
     seen = intercepted(net, _WithoutDropout, "")
 
     def apply(variables: Any, x: Any, *, train: bool, key: Any = None) -> tuple:
@@ -84,7 +84,7 @@ def without_dropout(net: Model) -> Model:
 
 
 class _WithoutDropout:
-    count = 1  # a network without dropout is as good
+    count = 1  # the network need not have dropout layers
 
     def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
         if isinstance(call.module, nn.Dropout | DropPath) and call.method == "__call__":

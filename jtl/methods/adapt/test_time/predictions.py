@@ -1,4 +1,4 @@
-"""What test-time objectives share: the logits of a batch, its mask and the number of classes."""
+"""Helpers that test-time objectives share: the logits of a batch, its mask and the number of classes."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from jtl.typing import Batch, Key, Params, Stats
 def logits_of(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None) -> Any:
     """The logits of a batch, normalised by the batch's statistics.
 
-    Rows that its mask leaves out are in these statistics too, because what fills up a batch are real examples; only
-    where they cannot be computed with are they zeros.
+    Rows that the mask leaves out contribute to these statistics too, because real examples are used to fill up a batch;
+    such rows become zeros only if they cannot be computed with.
 
     Raises:
       ValueError: for an output that is not [batch, classes].
@@ -30,7 +30,7 @@ def logits_of(net: Model, params: Params, stats: Stats, batch: Batch, key: Key |
 
 
 def kept(batch: Batch, rows: int) -> Any:
-    """The mask of a batch as booleans, all True where it has none."""
+    """The mask of a batch as booleans, all True if it has none."""
     return ops.kept(batch.get("mask"), rows)
 
 

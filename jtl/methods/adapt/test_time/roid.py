@@ -27,24 +27,24 @@ def roid(
 ) -> Objective:
     """The objective `mean_i w_i (L_SLR(p_i) + L_SCE(p_i, p̃_i))`, p̃_i the prediction of an augmented view.
 
-    `L_SCE = −½ Σ_c (p_c log p̃_c + p̃_c log p_c)`; L_SLR is `soft_likelihood_ratio`. The weights, which have no gradient,
-    are `w_i = exp(d_i s_i / T)`: d_i is `1 − cos(p_i, m)`, m the moving average of mean predictions, and s_i is `−H_i`,
-    both scaled to [0, 1] over the batch; a row whose d_i is below the batch's mean weighs 0. The output is
-    `log p_i + log π`, π the smoothed mean prediction of the batch (prior correction). The authors' code multiplies the
-    logits by π instead.
+    `L_SCE = −½ Σ_c (p_c log p̃_c + p̃_c log p_c)`; L_SLR is `soft_likelihood_ratio`. The weights, which have no
+    gradient, are `w_i = exp(d_i s_i / T)`: d_i is `1 − cos(p_i, m)`, with m the moving average of mean predictions, and
+    s_i is `−H_i`, both scaled to [0, 1] over the batch. A row whose d_i is below the batch's mean has weight 0. The
+    output is `log p_i + log π`, with π the smoothed mean prediction of the batch (prior correction). The authors' code
+    multiplies the logits by π instead.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      augment: `augment(key, x) -> x`, as `jtl.data.augment.flip()`; None leaves the consistency term out.
+      augment: `augment(key, x) -> x`, such as `jtl.data.augment.flip()`; None leaves the consistency term out.
       temperature: T.
-      momentum: of m, which starts uniform.
+      momentum: momentum of m, which starts uniform.
 
     Returns:
-      A test-time objective with the metrics `selected`, the share of rows that weigh more than 0, and `entropy`; give
-      its stream `after=ensemble(0.99)`.
+      A test-time objective with the metrics `selected`, the share of rows with a positive weight, and `entropy`; its
+      stream should have `after=ensemble(0.99)`.
 
     Raises:
-      ValueError: for a temperature that is not positive, or a momentum out of [0, 1].
+      ValueError: for a temperature that is not positive, or a momentum outside [0, 1].
 
     Example:
       >>> import jtl, optax
@@ -92,9 +92,9 @@ def roid(
 
 
 def soft_likelihood_ratio(logits: Float[Array, "batch classes"], clip: float = 0.99) -> Float[Array, " batch"]:
-    """`−Σ_c p_c log(p_c / (1 − p_c) + 10⁻⁵)` of each row, p clipped to at most `clip`.
+    """`−Σ_c p_c log(p_c / (1 − p_c) + 10⁻⁵)` for each row, with p clipped to at most `clip`.
 
-    Unlike the entropy, its gradient does not vanish where a prediction is certain.
+    Unlike the gradient of the entropy, its gradient does not vanish if a prediction is certain.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -114,7 +114,7 @@ def roid_weights(
     rows: Array,
     temperature: float,
 ) -> Float[Array, " batch"]:
-    """The weights of `roid`'s rows; rows that are False weigh 0.
+    """The weights of the rows in `roid`; rows that are False in `rows` have weight 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -132,7 +132,7 @@ def roid_weights(
 
 
 def _to_unit(values: Array, rows: Array) -> Array:
-    """Values scaled so that the rows' smallest is 0 and the largest 1; 0 where all are equal."""
+    """Values scaled so that the smallest of `rows` is 0 and the largest 1; 0 if all are equal."""
     low, high = jnp.min(values, initial=jnp.inf, where=rows), jnp.max(values, initial=-jnp.inf, where=rows)
     span = jnp.where(high > low, high - low, 1)
     return jnp.where(rows, (values - low) / span, 0)

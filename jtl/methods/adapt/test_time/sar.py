@@ -1,4 +1,4 @@
-"""SAR: entropy minimisation on reliable rows at a flat minimum."""
+"""SAR: sharpness-aware entropy minimisation on reliable rows."""
 
 import math
 from typing import Any
@@ -20,22 +20,23 @@ from jtl.typing import Aux, Batch, Key, Mask, Params, Stats, Tree
 def sar(net: Model, *, trainable: Mask | Tree = norms, radius: float = 0.05, margin: float = 0.4) -> Objective:
     """The objective `mean_{i in S'} H_i(θ + ε)` with `ε = ρ g / ‖g‖`, `g = ∇ mean_{i in S} H_i(θ)`.
 
-    S are the rows with `H_i(θ) < margin · ln C`, and S' those of S that are below it at θ + ε too. ε has no gradient.
-    A batch is predicted before the update, as in the authors' code. That code leaves out the norms of the top layers
-    (those of a ResNet's last stage, of a ViT-B's last three blocks and its final one); here all norms learn by default.
+    S are the rows with `H_i(θ) < margin · ln C`, and S' the rows of S that are below this limit at θ + ε too. ε has no
+    gradient. A batch is predicted before the update, as in the authors' code. That code does not train the
+    normalisation layers at the top (of a ResNet's last stage; of a ViT-B's last three blocks, and its final one); here
+    all normalisation layers are trained by default.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
-      trainable: the parameters that are perturbed: the `trainable` of the stream. Give both a mask without the top
-        layers to learn what the authors' code does.
+      trainable: the parameters that are perturbed, which should be the `trainable` of the stream. Pass both a mask
+        without the top layers to train the same layers as the authors' code.
       radius: ρ.
-      margin: of the reliable rows, as a share of the largest entropy.
+      margin: entropy limit of reliable rows, as a share of the largest possible entropy.
 
     Returns:
-      A test-time objective; give its stream `guard=0.2`, and plain SGD with momentum.
+      A test-time objective; its stream should have `guard=0.2` and plain SGD with momentum.
 
     Raises:
-      ValueError: for a radius that is not positive, or a margin out of (0, 1].
+      ValueError: for a radius that is not positive, or a margin outside (0, 1].
 
     Example:
       >>> import jtl, optax

@@ -20,13 +20,13 @@ class StreamState(NamedTuple):
     """The state of a stream.
 
     Args:
-      variables: the present parameters and statistics.
+      variables: the current parameters and statistics.
       opt: the optimizer's state.
       start: the adapted parameters, the statistics and the optimizer's state at the start, for resets.
-      step: batches seen.
+      step: number of batches seen.
       loss: the moving average that the guard watches; NaN before the first batch and after a reset.
       resets: how often the guard has reset the stream.
-      key: root of the randomness.
+      key: the key from which all randomness is derived.
     """
 
     variables: Variables
@@ -44,7 +44,7 @@ class Stream(NamedTuple):
     Args:
       init: `init(variables, key, batch) -> state`; `batch` is an example of `{"x": ..., "mask": ...}`.
       step: `step(state, batch) -> (state, logits)`; jit it. The logits [batch, classes] are those before the update.
-      reset: `reset(state) -> state`, as at the start, but for the counts and the randomness.
+      reset: `reset(state) -> state`, which returns to the start but keeps the counts and the key.
     """
 
     init: Callable[..., StreamState]
@@ -63,20 +63,22 @@ def stream(
 ) -> Stream:
     """Adapts to a stream of unlabelled batches: each step predicts a batch, then takes one gradient step on it.
 
-    Online adaptation to one shift calls `reset` where the next begins; continual adaptation never does; `episodic`
-    adaptation starts again at every batch, and predicts after the step, because the prediction before it is the
-    source's. A step whose gradient is not finite changes nothing.
+    For online adaptation to one shift, call `reset` when the next shift begins; continual adaptation never resets.
+    `episodic` adaptation restarts at every batch and predicts after the step, because the prediction before it would be
+    the source model's. A step whose gradient is not finite changes nothing.
 
     Args:
-      objective: a test-time objective, as `tent(net)`, whose `Aux.outputs["output"]` are the logits.
+      objective: a test-time objective, such as `tent(net)`, whose `Aux.outputs["output"]` are the logits.
       tx: an optimizer.
-      trainable: which parameters adapt; all others stay bit-equal. By default those of normalisation layers.
-      after: `after(key, params, start) -> params` of the adapted ones, after each update: `restore`, `ensemble`.
-      guard: the stream starts again where the moving average `0.9 m + 0.1 loss` is below this: a model that gives every
-        row one class with certainty has an entropy near 0. Where the objective has a metric `entropy`, as `roid`,
-        whose loss is negative where predictions are certain, the average is of that. None for no guard. SAR's is
-        0.2. A batch without a row that counts, as one of which SAR selects none, leaves the average as it is.
-      episodic: see above.
+      trainable: the parameters to adapt, by default those of normalisation layers; all others stay bit-equal.
+      after: `after(key, params, start) -> params`, applied to the adapted parameters after each update: `restore` or
+        `ensemble`.
+      guard: the stream restarts if the moving average `0.9 m + 0.1 loss` falls below this value, because a model that
+        assigns every row to one class with certainty has an entropy near 0. If the objective has a metric `entropy`,
+        the average is over that metric; `roid` has it, because its loss is negative for certain predictions. A batch in
+        which no row counts, such as one from which SAR selects no row, leaves the average unchanged. SAR uses 0.2; None
+        for no guard.
+      episodic: whether to restart at every batch.
 
     Raises:
       ValueError: while tracing, for an objective without logits, or a guard that is not positive.
@@ -137,7 +139,7 @@ def stream(
             opt,
             state.start,
             state.step + 1,
-            jnp.where(fine & counted, average, state.loss),  # the loss of no row is no loss of 0
+            jnp.where(fine & counted, average, state.loss),  # without rows there is no loss, not a loss of 0
             state.resets,
             state.key,
         )
@@ -161,13 +163,13 @@ def stream(
 
 
 def restore(share: float) -> Callable[[Key, Params, Params], Params]:
-    """CoTTA's stochastic restoration: each adapted number returns to its start with this probability a step.
+    """CoTTA's stochastic restoration: in each step, each adapted number returns to its start with a given probability.
 
     Args:
       share: the probability, in [0, 1].
 
     Raises:
-      ValueError: for a share that is no probability.
+      ValueError: for a share that is not a probability.
 
     Example:
       >>> import jtl
@@ -189,13 +191,13 @@ def restore(share: float) -> Callable[[Key, Params, Params], Params]:
 
 
 def ensemble(momentum: float = 0.99) -> Callable[[Key, Params, Params], Params]:
-    """ROID's weight ensembling: `θ ← m θ + (1 − m) θ_0` after each update, θ_0 the start.
+    """ROID's weight ensembling: `θ ← m θ + (1 − m) θ_0` after each update, with θ_0 the parameters at the start.
 
     Args:
       momentum: m, in [0, 1].
 
     Raises:
-      ValueError: for a momentum out of [0, 1].
+      ValueError: for a momentum outside [0, 1].
 
     Example:
       >>> import jtl

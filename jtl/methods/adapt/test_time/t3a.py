@@ -1,4 +1,4 @@
-"""T3A: the linear head is replaced by the centres of certain features of the stream."""
+"""T3A: replaces the linear head by class centres of the stream's most certain features."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from jtl.typing import Batch
 
 
 class Supports(NamedTuple):
-    """The features that stand for each class, the most certain ones.
+    """The most certain features of each class, which represent it.
 
     Args:
       features: [classes, capacity, width].
-      entropies: [classes, capacity], infinite where there is no feature yet.
+      entropies: [classes, capacity], infinite for places that hold no feature yet.
     """
 
     features: Any
@@ -27,7 +27,8 @@ class T3A(NamedTuple):
 
     Args:
       init: `init(variables) -> supports`.
-      step: `step(variables, supports, batch) -> (supports, logits)`; jit it. The logits count the batch itself.
+      step: `step(variables, supports, batch) -> (supports, logits)`; jit it. The batch's own features are included
+        before it is predicted.
     """
 
     init: Any
@@ -37,24 +38,24 @@ class T3A(NamedTuple):
 def t3a(net: Model, *, capacity: int = 100, kernel: str = "head/out/kernel", bias: str = "head/out/bias") -> T3A:
     """Predicts by `z_c = f · m_c/‖m_c‖`, `m_c = Σ_{s in S_c} s/‖s‖`.
 
-    S_c are the `capacity` least uncertain features that are predicted as class c.
-    S_c starts with the column w_c of the head's kernel. Each batch adds its features by the head's predictions, and the
-    entropy of these predictions ranks them. No parameter changes, so it works with any normalisation.
+    S_c holds the `capacity` features with the lowest entropy among those that the head predicts as class c, and starts
+    with the column w_c of the head's kernel. Each batch adds its features under the head's predictions, ranked by the
+    entropy of these predictions. No parameter changes, so it works with any normalisation.
 
-    As in the authors' code a batch joins before it is predicted, a feature that is left out once never comes back, and
-    the head's bias is in the entropies and labels, and not in the predictions. Theirs gives w_c the class that the head
-    predicts for it, which is c unless another column is much longer; here it is c. Features stay as the source's
-    running statistics make them: where the batch's own statistics repair most, as under corruptions of images, there is
-    little to gain.
+    As in the authors' code, a batch is added before it is predicted, a feature that has been dropped never returns, and
+    the head's bias affects the entropies and labels but not the predictions. Their code assigns w_c to the class that
+    the head predicts for it, which is c unless another column is much longer; here it is always c. Features are
+    normalised by the source's running statistics. If normalising by the batch's statistics repairs most of the shift,
+    as under image corruptions, there is thus little to gain.
 
     Args:
       net: `jtl.network(backbone=..., head=jtl.heads.linear(classes))`.
-      capacity: features kept for each class; the authors try 1, 5, 20, 50, 100 and all.
+      capacity: number of features kept per class; the authors try 1, 5, 20, 50, 100 and all.
       kernel: the path of the head's kernel [width, classes].
       bias: the path of its bias [classes].
 
     Raises:
-      ValueError: for a capacity below 1, or where the network has no such kernel.
+      ValueError: for a capacity below 1, or if the network has no such kernel or bias.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -75,7 +76,7 @@ def t3a(net: Model, *, capacity: int = 100, kernel: str = "head/out/kernel", bia
         weights = _at(variables.params, kernel).T.astype(jnp.float32)
         offset = _at(variables.params, bias).astype(jnp.float32)
         classes, width = weights.shape
-        own = entropy(weights @ weights.T + offset[None])  # a column, taken as a feature, by the head itself
+        own = entropy(weights @ weights.T + offset[None])  # the head's entropy for each column, taken as a feature
         features = jnp.zeros((classes, capacity, width)).at[:, 0].set(weights)
         return Supports(features, jnp.full((classes, capacity), jnp.inf).at[:, 0].set(own))
 
@@ -96,7 +97,7 @@ def t3a(net: Model, *, capacity: int = 100, kernel: str = "head/out/kernel", bia
         there = jnp.isfinite(new.entropies)[..., None]
         lengths = jnp.maximum(jnp.linalg.norm(new.features, axis=2, keepdims=True), 1e-12)
         centres = jnp.sum(jnp.where(there, new.features / lengths, 0), axis=1)
-        # Of length 1: the mean of directions that spread is short, and would lose to classes whose features agree.
+        # Normalised, because the mean of spread directions is short and would lose to classes whose features agree.
         centres = centres / jnp.maximum(jnp.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
         return new, z @ centres.T
 

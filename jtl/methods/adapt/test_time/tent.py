@@ -1,4 +1,4 @@
-"""TENT: entropy minimisation at test time; and prediction by the batch's statistics alone."""
+"""TENT: entropy minimisation at test time; also prediction with the batch's statistics alone."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def tent(net: Model) -> Objective:
       net: `jtl.network(backbone=..., head=...)` with logits [batch, classes].
 
     Returns:
-      An objective on `{"x", "mask"}`, mask optional, for `stream(tent(net), tx)`; its output is the logits.
+      An objective on `{"x", "mask"}`, with optional mask, for `stream(tent(net), tx)`; its output is the logits.
 
     Raises:
       ValueError: while tracing, for an output that is not [batch, classes].
