@@ -28,8 +28,7 @@ def kinds(blocks: Sequence[Parts]) -> dict[Parts, list[int]]:
 
 
 def one_of(numbers: Iterable[int]) -> str:
-    """A regex group that matches only these numbers; if it matched any number, the paths of two stages would
-    overlap."""
+    """A regex group that matches only these numbers; if it matched any, the paths of two stages would overlap."""
     return f"({'|'.join(map(str, numbers))})"
 
 
