@@ -17,8 +17,8 @@ from jtl.selection import validators
 from jtl.train.state import variables as variables_of
 
 VALIDATOR = "clustering"
-"""The score that chooses checkpoints and methods: of those of `Runs`, the one whose order of methods was nearest to the
-order by test accuracy on two of the three pairs of digits, see `digits_adaptation.py`."""
+"""The score that chooses checkpoints and methods: among the scores of `Runs`, it ranked methods most like the test
+accuracy did on two of the three pairs of digits, see `digits_adaptation.py`."""
 OF_TARGET: dict[str, Callable[[Any], float]] = {
     "certainty": lambda t: validators.certainty(t["output"]),
     "im": lambda t: validators.information_maximisation(t["output"]),
@@ -32,7 +32,7 @@ OF_BOTH: dict[str, Callable[[Any, Any], float]] = {
     "dev": lambda t, s: -validators.deep_embedded_validation(_losses(s), _weights(t, s)),
     "devn": lambda t, s: -validators.deep_embedded_validation(_losses(s), _weights(t, s), "max"),
 }
-"""Of the two risks the negative stands here, so that high is good in all."""
+"""The two risks are negated, so that higher is better for all scores."""
 
 
 class Domains(NamedTuple):

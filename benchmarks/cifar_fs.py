@@ -55,10 +55,10 @@ CHOICES: dict[str, tuple[float, ...]] = {
     "meta-transfer": (0.1, 0.5),
     "LoRA-MAML": (0.1, 0.5),
 }
-"""What validation classes choose from: C of the probes, the outer rate of ProtoNet, else the rate of the steps."""
+"""The choices of the validation classes: C of the probes, ProtoNet's outer rate, else the rate of the steps."""
 WHERE = "block3/conv[12]"
 FROM_PROTONET = ("ProtoNet + 5 steps", "P>M>F")
-"""Methods that go on, in tests, from what ProtoNet has learned."""
+"""Methods that start, in tests, from ProtoNet's weights."""
 AUGMENT = jtl.data.augment.compose(jtl.data.augment.flip(), jtl.data.augment.crop(8, padding=1))
 
 

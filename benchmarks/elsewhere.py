@@ -46,7 +46,7 @@ CASES = {
     "minilm": Cell("finetune", "minilm", 512, 64),
     "wav2vec2_base": Cell("finetune", "wav2vec2_base", 32, 80000),
 }
-"""Batches are of one device."""
+"""Batches are per device."""
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
 _BITS = {"pred": 8, "bf16": 16, **{f"{kind}{bits}": bits for kind in "suf" for bits in (8, 16, 32, 64)}}
 _OPERATION = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)")

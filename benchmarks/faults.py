@@ -38,7 +38,7 @@ ALONE = (
     values.labels,
     values.masked,
 )
-"""Faults of which all trials are made in one process."""
+"""Faults whose trials all run in one process."""
 
 
 def campaign(

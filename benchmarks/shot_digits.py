@@ -46,7 +46,7 @@ from jtl.train.state import variables as variables_of
 
 BATCH, RATE, SMOOTHING, WEIGHT = 64, 0.01, 0.1, 0.1
 PUBLISHED = {"mnist": (79.7, 97.9), "usps": (88.0, 98.0)}
-"""The source alone and SHOT in its paper, by the source."""
+"""The paper's accuracies of the source alone and of SHOT, by source."""
 Split = tuple[np.ndarray, np.ndarray]
 
 

@@ -1,7 +1,7 @@
 """MAML on sinusoids: mean squared error after 0, 1, 2, 5 and 10 inner steps, compared with a published run.
 
     python benchmarks/sinusoids.py                     (70,000 iterations, five seeds)
-    python benchmarks/sinusoids.py --first 3           (seeds 3 and 4; what the file has of those before is kept)
+    python benchmarks/sinusoids.py --first 3           (seeds 3 and 4; earlier seeds in the file are kept)
     python benchmarks/sinusoids.py --steps 2000        (another number of iterations; nothing is written)
 
 Two hidden layers of 40 ReLU, He's initialisation in every layer, biases at 0, 25 tasks of 10 points per step, one inner
@@ -41,7 +41,7 @@ from jtl.train.state import variables
 from jtl.train.step import make_step
 
 PUBLISHED = {0: 2.98, 1: 0.339, 2: 0.183, 5: 0.126, 10: 0.098}
-"""Of another implementation with these settings."""
+"""Errors of another implementation with these settings."""
 LARGEST = 100.0
 TASKS, SHOT, RATE = 25, 10, 0.01
 NET = network(backbone=backbones.mlp((40, 40)), head=heads.linear(1))
@@ -113,7 +113,7 @@ def rows(runs: list[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
 
 
 EACH = ("each", "earlier", "trimmed", "median", "diverged")
-"""What a row has of each seed."""
+"""The entries of a row that have one value per seed."""
 
 
 def joined(old: list[dict[str, Any]], new: list[dict[str, Any]], first: int) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ ON_GPU = {
     "minilm": (512, 64),
     "wav2vec2_base": (64, 32000),
 }
-"""Rows of a batch and the size of each, so that a step takes about a second on two cores, or fills a GPU."""
+"""Rows of a batch and their size, such that a step takes about a second on two cores, or fills a GPU."""
 
 
 def cell_for(family: str, backbone: str, options: argparse.Namespace) -> Cell:

@@ -24,7 +24,7 @@ CHANGES = [
     {"half": True},
     {"changed": True},
 ]
-"""What another run of `runs.Small` has otherwise."""
+"""The options in which another run of `runs.Small` differs."""
 
 
 class Thrown(Exception):

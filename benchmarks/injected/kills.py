@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from benchmarks.injected.trials import CONTEXT, PATIENCE, Trial, begin
 
 LAYOUTS = {"1 device": (1, 1), "8 devices": (1, 8), "2 processes": (2, 1)}
-"""Processes, and devices of each."""
+"""The number of processes, and of devices in each."""
 MOMENTS = ("step", "compile", "evaluation", "save", "file", "prune")
 STEPS, EVERY, KEEP = 24, 3, 2
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")

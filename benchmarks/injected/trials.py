@@ -14,9 +14,9 @@ Outcome = Literal["survived", "told", "wrong", "lost"]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["benchmarks.injected.runs"])
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Flags of XLA's: most of the time of a small run is compiling."""
+"""XLA's flags for fast compilation, which takes most of the time of a small run."""
 PATIENCE = 240
-"""Seconds after which a child counts as hanging."""
+"""Seconds after which a child process counts as hanging."""
 
 
 class Trial(NamedTuple):

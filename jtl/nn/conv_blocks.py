@@ -19,8 +19,8 @@ class Style(NamedTuple):
 
     Args:
       activation: activation after a normalisation.
-      eps: of the normalisations.
-      momentum: share of the new batch in the running statistics.
+      eps: epsilon of the normalisations.
+      momentum: weight of the new batch in the running statistics.
     """
 
     activation: Callable[[Array], Array]
@@ -99,10 +99,10 @@ class InvertedResidual(nn.Module):
       inner: channels within the block; there is no expansion if x has as many.
       features: channels of the output.
       kernel: side of the depthwise convolution.
-      stride: of the depthwise convolution.
-      style: of its layers.
+      stride: stride of the depthwise convolution.
+      style: options of its layers.
       squeeze: a squeeze-and-excitation after the depthwise convolution, or None.
-      padding: of the depthwise convolution.
+      padding: padding of the depthwise convolution.
       residual: whether x is added; None adds it if the shapes agree, that is at stride 1 with equal channels.
       drop_path: probability of dropping the branch for an example, in training.
     """
@@ -144,9 +144,9 @@ class FusedResidual(nn.Module):
     Args:
       inner: channels within the block; None for a block without a projection.
       features: channels of the output.
-      stride: of the 3x3 convolution.
-      style: of its layers.
-      padding: of the 3x3 convolution.
+      stride: stride of the 3x3 convolution.
+      style: options of its layers.
+      padding: padding of the 3x3 convolution.
       drop_path: probability of dropping the branch for an example, in training.
     """
 

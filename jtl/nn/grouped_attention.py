@@ -22,7 +22,7 @@ class GroupedAttention(nn.Module):
       bias: whether queries, keys and values have a bias.
       out_bias: whether the output has a bias.
       norm: ε of an RMSNorm on each head's queries and keys before the rotation; None for no normalisation.
-      dropout: of the attention weights, in training.
+      dropout: dropout rate of the attention weights, in training.
 
     Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints, 2023, arXiv
     2305.13245; Dehghani et al., Scaling Vision Transformers to 22 Billion Parameters, 2023, arXiv 2302.05442 (`norm`).

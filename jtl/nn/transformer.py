@@ -34,7 +34,7 @@ class Attention(nn.Module):
     Args:
       heads: number of heads; they share the width of x.
       key_bias: whether keys have a bias; queries, values and the output always have one.
-      dropout: of the attention weights, in training.
+      dropout: dropout rate of the attention weights, in training.
 
     Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762.
     """
@@ -120,7 +120,7 @@ class Block(nn.Module):
       out_dropout: dropout rate after the attention, if it differs from `dropout`.
       drop_path: probability of dropping a branch for an example, in training.
       mlp_dropout: dropout rate within the MLP, in training.
-      attention_dropout: of the attention weights, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
       activation: activation of the MLP.
       gated: whether the MLP is gated.
       key_bias: whether keys have a bias.

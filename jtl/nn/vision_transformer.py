@@ -43,7 +43,7 @@ class VisionTransformer(nn.Module):
       activation: activation of the MLPs.
       gated: whether the MLPs of the blocks are gated.
       layer_scale: initial value of the branches' factors; None omits them.
-      tokens: names of the learned tokens before the patches, each with a position; the first is the class token.
+      tokens: names of the learned tokens before the patches; the first is the class token.
       token_positions: whether those tokens have positions, as the patches have.
       registers: number of tokens after those, without positions.
       mask_token: whether there is the token that replaced masked patches in pretraining. Nothing here reads it; it is

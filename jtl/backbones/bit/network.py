@@ -31,7 +31,7 @@ def bit(
     when they are used, to mean 0 and variance 1 for each output channel.
 
     Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map, normalised; `pooled`, its mean over
-    pixels, `2048 factor` wide. Parameters: `stem/conv/kernel`, `stage1/block1/norm1/scale`,
+    pixels, `2048 factor` wide for the published depths. Parameters: `stem/conv/kernel`, `stage1/block1/norm1/scale`,
     `stage1/block1/conv1/kernel`, ..., `stage1/block1/shortcut/conv/kernel`, ..., `norm/scale`.
 
     Args:
@@ -76,7 +76,7 @@ def _conv(features: int, kernel: int, stride: int = 1, name: str = "conv") -> Co
 
 
 def _norm(groups: int, name: str = "norm") -> nn.GroupNorm:
-    # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
+    # flax's fast variance, E[x²] − E[x]², loses its digits if the mean is large.
     return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=name)
 
 

@@ -48,7 +48,7 @@ def siglip_text(path: str, top: str) -> list[Rule]:
 
 
 def scale() -> list[Rule]:
-    """Rules for the scale that turns two towers' cosines into logits."""
+    """Rules for the scale and the bias, if any, that turn two towers' cosines into logits."""
     return [
         Rule("logit_scale", "backbone/log_scale"),
         Rule("logit_bias", "backbone/bias"),
@@ -56,7 +56,7 @@ def scale() -> list[Rule]:
 
 
 def scale_of_siglip() -> list[Rule]:
-    """Rules for SigLIP's scale and bias, which are stored with an axis."""
+    """The rules of `scale` for SigLIP, which stores both numbers with an axis."""
     return [rule._replace(transform=no_axis) for rule in scale()]
 
 

@@ -33,7 +33,7 @@ def timm(
     norm_first: bool = False,
     hidden: bool = False,
 ) -> list[Rule]:
-    """Of timm's ConvNeXt.
+    """Rules for timm's ConvNeXt.
 
     Args:
       conv_mlp: whether the blocks' dense layers are 1x1 convolutions in the file.

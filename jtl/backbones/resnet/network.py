@@ -65,10 +65,11 @@ def resnet(
       groups: groups of channels in a bottleneck's 3x3 convolution (Xie et al., 2016).
       width_per_group: channels of each of these groups in a stage of width 64, and in proportion in others; 128 in one
         group makes a wide ResNet (Zagoruyko and Komodakis, 2016).
-      avg_down: shortcuts halve the map by the mean of 2x2 pixels, not by every second pixel (He et al., 2018).
-      squeeze: each block's f ends with a squeeze-and-excitation to a sixteenth of its channels (Hu et al., 2017).
-      zero_init: start each block as the identity, with a γ of 0 in its last normalisation (Goyal et al., 2017, arXiv
-        1706.02677; timm's default). Off, as in torchvision.
+      avg_down: whether shortcuts halve the map by the mean of 2x2 pixels, not by every second pixel (He et al., 2018).
+      squeeze: whether each block's f ends with a squeeze-and-excitation to a sixteenth of its channels (Hu et al.,
+        2017).
+      zero_init: whether each block starts as the identity, with a γ of 0 in its last normalisation (Goyal et al., 2017,
+        arXiv 1706.02677; timm's default). Off, as in torchvision.
       drop_path: probability of dropping the last block's f for an example in training; it rises linearly from 0 at the
         first block (Huang et al., 2016, arXiv 1603.09382), as in timm.
       momentum: weight of the new batch in the running statistics.

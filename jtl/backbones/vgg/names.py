@@ -39,8 +39,8 @@ def _features(depths: Sequence[int], normalised: bool) -> list[Rule]:
             path = f"backbone/stage{stage}/conv{i}"
             rules += conv(rf"features\.{at}", f"{path}/conv" if normalised else path, bias=True)
             rules += batch_norm(rf"features\.{at + 1}", f"{path}/norm") if normalised else []
-            at += 3 if normalised else 2  # the activation has a number too
-        at += 1  # so has the pooling
+            at += 3 if normalised else 2  # the activation takes a number too
+        at += 1  # so does the pooling
     return rules
 
 

@@ -199,7 +199,7 @@ def dinov2(
         images they are interpolated.
       eps: epsilon of the layer normalisations.
       registers: number of tokens without a position.
-      mask_token: whether to carry along the token that took the place of patches in pretraining; no output sees it.
+      mask_token: whether to keep the token that replaced masked patches in pretraining; no output sees it.
       layer_scale: initial value of the branches' factors.
       antialias: whether the interpolation filters against aliasing; in transformers it does with registers, and not
         without.

@@ -71,7 +71,7 @@ def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
 
 
 def is_repository(name: str, *, owned: bool = True) -> bool:
-    """Whether `name` can name a repository: `organisation/model`, or also `model` alone if it need not be `owned`."""
+    """Whether `name` can name a repository: `organisation/model`, or `model` alone too unless it must be `owned`."""
     owner = r"[\w.-]+/" if owned else r"(?:[\w.-]+/)?"
     return re.fullmatch(owner + r"[\w.-]+", name, re.ASCII) is not None and ".." not in name
 
