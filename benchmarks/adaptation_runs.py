@@ -1,4 +1,4 @@
-"""One run of an adaptation method, scored without labels every few steps, beside the accuracy on the target."""
+"""One run of an adaptation method, scored without labels every few steps, and its accuracy on the target."""
 
 import json
 import time
@@ -17,8 +17,8 @@ from jtl.selection import validators
 from jtl.train.state import variables as variables_of
 
 VALIDATOR = "clustering"
-"""The score that chooses checkpoints and methods: of those of `Runs`, the one whose order of methods was nearest to the
-order by test accuracy on two of the three pairs of digits, see `digits_adaptation.py`."""
+"""The score that chooses checkpoints and methods: among the scores of `Runs`, it ranked methods most like the test
+accuracy did on two of the three pairs of digits, see `digits_adaptation.py`."""
 OF_TARGET: dict[str, Callable[[Any], float]] = {
     "certainty": lambda t: validators.certainty(t["output"]),
     "im": lambda t: validators.information_maximisation(t["output"]),
@@ -32,16 +32,16 @@ OF_BOTH: dict[str, Callable[[Any, Any], float]] = {
     "dev": lambda t, s: -validators.deep_embedded_validation(_losses(s), _weights(t, s)),
     "devn": lambda t, s: -validators.deep_embedded_validation(_losses(s), _weights(t, s), "max"),
 }
-"""Of the two risks the negative stands here, so that high is good in all."""
+"""The two risks are negated, so that higher is better for all scores."""
 
 
 class Domains(NamedTuple):
     """Arrays of two domains.
 
     Args:
-      source: with labels.
+      source: rows and labels.
       target: the training rows (labels for the oracle alone).
-      test: of the target.
+      test: test rows of the target.
       held: rows of the source that no method learns from, for the scores that read the source.
     """
 
@@ -52,7 +52,7 @@ class Domains(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Numbers of all runs of a benchmark; no target label chose one of them."""
+    """The settings of all runs of a benchmark; no target label chose any of them."""
 
     steps: int
     every: int
@@ -63,13 +63,13 @@ class Setting(NamedTuple):
 
 
 class Runs:
-    """Runs of all methods on one network; compiled programs are shared over seeds and pairs of domains.
+    """Runs of all methods on one network; seeds and pairs of domains share compiled programs.
 
     Args:
       net: the network.
-      classes: of it.
-      setting: of all runs.
-      tx: the optimizer; None: Adam with the rate of the setting.
+      classes: number of its classes.
+      setting: the settings of all runs.
+      tx: the optimizer; None for Adam with the learning rate of the setting.
     """
 
     def __init__(self, net: Any, classes: int, setting: Setting, tx: optax.GradientTransformation | None = None):
@@ -79,13 +79,13 @@ class Runs:
         self.look = jax.jit(self._look)
 
     def run(self, name: str, domains: Domains, seed: int, start: Any = None) -> tuple[dict[str, Any], Any]:
-        """A row of results, and the last step's variables.
+        """Returns a row of results, and the last step's variables.
 
         Args:
-          name: of `adaptations.NAMES`, or "oracle", which learns from the target's labels.
+          name: one of `adaptations.NAMES`, or "oracle", which learns from the target's labels.
           domains: the data.
-          seed: of the weights and of the batches.
-          start: the source's variables, for the methods that begin with them.
+          seed: seed of the weights and of the batches.
+          start: variables trained on the source, for the methods that start from them.
         """
         began, key = time.perf_counter(), jax.random.key(seed)
         if name == "ada_bn":
@@ -134,7 +134,7 @@ class Runs:
         own = start._replace(params={n: start.params[n] for n in ("backbone", "head")})
         state, looks = step.init(objective.init(key, rows[0], own), key), []
         label = jtl.source_free.pseudo_labels(self.net, rows)
-        steps = self.setting.steps // 2  # the source's half of the work was done before
+        steps = self.setting.steps // 2  # the other half of the steps was spent on the source
         for i in range(steps):
             if i % self.setting.every == 0:
                 state = label(state)
@@ -192,15 +192,15 @@ def resumed(
     record: Path,
     minutes: float,
 ) -> list[dict[str, Any]]:
-    """All rows: those that `record` has, and those that are run now, which are added to it; seeds are the outer loop.
+    """Returns the rows in `record` and those of the remaining runs, which it adds; the outer loop is over seeds.
 
     Args:
-      runs: by the shape of an example.
+      runs: makes the `Runs` for a shape of examples.
       pairs: the domains of each pair by name.
       methods: "source" first.
-      seeds: at most so many.
-      record: a file with one result on each line. A benchmark that was stopped skips the results that it holds.
-      minutes: no run is begun after so many.
+      seeds: the largest number of seeds.
+      record: a file with one result per line. A benchmark that is started again skips the results in it.
+      minutes: no run is started after so many minutes.
     """
     began = time.perf_counter()
     rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
@@ -233,11 +233,11 @@ def resumed(
 
 
 def correlations(rows: list[dict[str, Any]], held_out: str) -> list[dict[str, Any]]:
-    """A row for each score: its rank correlation with the test accuracy on each pair but one, and its choices.
+    """Returns one row per score: its rank correlation with the test accuracy on each pair but one, and its choices.
 
     Args:
-      rows: of `resumed`; seeds that lack a method are left out, and so is the oracle, which is no method to choose.
-      held_out: the pair whose gains are told, and whose correlation is not.
+      rows: rows of `resumed`; seeds that lack a method are left out, and so is the oracle, which cannot be chosen.
+      held_out: the pair whose gains are reported and whose correlation is not.
     """
     rows = [row for row in rows if row["method"] != "oracle"]
     pairs = list(dict.fromkeys(row["pair"] for row in rows))

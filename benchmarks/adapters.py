@@ -1,11 +1,11 @@
-"""What a training step of each adapter costs beside full fine-tuning: FLOPs, parameters, optimizer and memory.
+"""The cost of a training step of each adapter, next to full fine-tuning: FLOPs, parameters, optimizer state and memory.
 
     python benchmarks/adapters.py                          # ViT-Ti/16, 8 images of 224 pixels, AdamW
     python benchmarks/adapters.py --size S --batch 8
 
-FLOPs are those that XLA counts in the compiled step; memory is that of the compiled program at its fullest (arguments,
-results, temporaries). The head is trained beside every adapter. Steps of LoRA and of full fine-tuning are timed in
-turns. Weights and images are random, on which nothing here depends. Writes JSON, and a Markdown table made from it.
+FLOPs are those that XLA counts in the compiled step; memory is the peak of the compiled program (arguments, results,
+temporaries). The head is trained with every adapter. Steps of LoRA and of full fine-tuning are timed in turns. Weights
+and images are random, because nothing here depends on them. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse
@@ -33,14 +33,14 @@ TIMED = ("full", "LoRA 8, q and v")
 
 
 class Case(NamedTuple):
-    """A way to fine-tune: a change of the network, and what of it is trained."""
+    """A way to fine-tune: a change of the network, and which part of it is trained."""
 
     change: Callable[[jtl.Model, jtl.Variables], tuple[jtl.Model, jtl.Variables]]
     trainable: Any = ALONE
 
 
 def attached(make: Callable[[int], peft.Adapter]) -> Case:
-    """An adapter, made for a width."""
+    """The case of an adapter that is made for a width."""
 
     def change(net: jtl.Model, variables: jtl.Variables) -> tuple[jtl.Model, jtl.Variables]:
         width = variables.params["backbone"]["norm"]["scale"].shape[0]
@@ -82,7 +82,7 @@ CASES = {
 def measured(
     case: Case, net: jtl.Model, variables: jtl.Variables, batch: dict[str, Any]
 ) -> tuple[dict[str, Any], Program, Any]:
-    """A row of the results, the compiled step and the state it starts from."""
+    """Returns a row of the results, the compiled step and its initial state."""
     net, variables = case.change(net, variables)
     step = jtl.make_step(jtl.finetune(net), optax.adamw(1e-3), trainable=case.trainable)
     state = step.init(variables, jax.random.key(3))

@@ -1,11 +1,11 @@
-"""jtl beside PyTorch: the same network, weights and batch, trained side by side in one run.
+"""jtl against PyTorch: the same network, weights and batch, trained side by side in one run.
 
     python benchmarks/against_torch.py                                    # fine-tuning, DANN and MAML
     python benchmarks/against_torch.py --cases finetune-resnet18 --pairs 15
     python benchmarks/against_torch.py --dtype bfloat16 --compile         # on a GPU; torch's networks compiled too
 
-It stops with an error where the first losses differ. The ratio is torch's time over jtl's, median of the samples'
-ratios: above 1 jtl is the faster. Writes JSON, and a Markdown table made from it. Needs torch, for this alone.
+It stops with an error if the first losses differ. The ratio is torch's time over jtl's, the median of the samples'
+ratios: above 1, jtl is faster. Writes JSON, and a Markdown table made from it. It needs torch, unlike jtl itself.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from jtl.train import jit_step, mesh, put_batch
 
 
 class Case(NamedTuple):
-    """What is compared, on two cores and on a GPU, and the ratio of speeds aimed at on a CPU."""
+    """The cells that are compared, on two cores and on a GPU, and the target for the ratio of speeds on a CPU."""
 
     cpu: Cell
     gpu: Cell
@@ -74,7 +74,7 @@ ON_CPU = (
 
 
 def measure(cell: Cell, aim: float | None, options: argparse.Namespace) -> dict[str, Any]:
-    """One row: both sides' seconds a step, and of the forward pass and the gradient alone."""
+    """Returns one row: both sides' seconds per step, and those of the forward pass and the gradient alone."""
     setup = build(cell)
     where = mesh(devices=jax.devices()[:1])
     run, state = jit_step(setup.step, setup.step.init(setup.variables, jax.random.key(1)), where)
@@ -107,7 +107,7 @@ def measure(cell: Cell, aim: float | None, options: argparse.Namespace) -> dict[
 
 
 def parts(setup: Setup, twin: Twin, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Where the time goes: seconds of the loss alone, and of the loss with its gradient; the optimizer is the rest."""
+    """Splits the time: seconds of the loss alone, and of the loss with its gradient; the optimizer takes the rest."""
     from benchmarks.handwritten import finetune_loss
 
     loss_of = finetune_loss(setup)
@@ -134,7 +134,7 @@ def _repeat(run: Any, arguments: Any) -> Any:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures the cases asked for and writes the results."""
+    """Measures the requested cases and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), help="by default those that suit the device")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -162,7 +162,7 @@ def main(argv: Sequence[str]) -> None:
             cell = cell._replace(batch=options.batch, microbatch=options.batch if cell.microbatch > 1 else 1)
         cell = cell._replace(size=options.size or cell.size)
         rows.append({"case": name, **measure(cell, None if on_gpu() else case.aim, options)})
-        # Written after every case: what was measured before an error or an interrupt is kept.
+        # Written after every case, so that results before an error or an interrupt are kept.
         tables.write({"benchmark": "against_torch", "environment": where, "rows": rows}, path)
         found = rows[-1]["seconds"]
         print(f"{name}: jtl {found['jtl']:.3g} s, torch {found['torch']:.3g} s, {rows[-1]['ratio']:.2f}", flush=True)

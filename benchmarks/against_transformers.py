@@ -1,15 +1,15 @@
-"""jtl beside transformers: published networks at full size, written by transformers and read by `jtl.load`.
+"""jtl against transformers: published networks at full size, written by transformers and read by `jtl.load`.
 
     python benchmarks/against_transformers.py                             # seven networks, forward and train step
     python benchmarks/against_transformers.py --cases vit_b --pairs 15
     python benchmarks/against_transformers.py --devices 2                 # forward passes by a device per core, too
     python benchmarks/against_transformers.py --dtype bfloat16 --compile --fused  # on a GPU
 
-Weights are random and the same on both sides; it stops with an error where the first losses differ. Forward passes are
-in evaluation mode; a train step is cross-entropy and AdamW with nothing dropped. The ratio is torch's time over jtl's,
-median of the samples' ratios: above 1 jtl is the faster. With `--devices N` a forward pass is also timed with its batch
-cut over a mesh of N CPU devices, which wait for each other once and not at every operation. Writes JSON, and a Markdown
-table made from it.
+Weights are random and the same on both sides; it stops with an error if the first losses differ. Forward passes are in
+evaluation mode; a train step is cross-entropy and AdamW without dropout. The ratio is torch's time over jtl's, the
+median of the samples' ratios: above 1, jtl is faster. With `--devices N` a forward pass is also timed with its batch
+split over a mesh of N CPU devices, which synchronise once per pass instead of at every operation. Writes JSON, and a
+Markdown table made from it.
 """
 
 import argparse
@@ -51,12 +51,12 @@ class Case(NamedTuple):
     """One network.
 
     Args:
-      kind: transformers' names, before `Config` and the class with a head.
-      task: what that head is for.
-      measures: of the config, where the library's own defaults are not meant.
-      inputs: `inputs(rng, batch)` gives the same for jtl and for torch.
-      batch: rows on two cores, and on a GPU.
-      aims: the ratios aimed at on a CPU, forward and training.
+      kind: prefix of transformers' class names, before `Config` and in the class with a head.
+      task: the task of that head.
+      measures: entries of the config that differ from the library's defaults.
+      inputs: `inputs(rng, batch)` returns the same inputs for jtl and for torch.
+      batch: rows of a batch on two cores, and on a GPU.
+      aims: target ratios on a CPU, forward and training.
     """
 
     kind: str
@@ -106,8 +106,8 @@ CASES = {
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One row: both sides' seconds of a forward pass and of a train step."""
-    transformers: Any = importlib.import_module("transformers")  # pyright would read all of it
+    """Returns one row: both sides' seconds per forward pass and per train step."""
+    transformers: Any = importlib.import_module("transformers")  # so that pyright does not read all of it
     case, device = CASES[name], "cuda" if on_gpu() else "cpu"
     batch = options.batch or case.batch[on_gpu()]
     rng = np.random.default_rng(0)
@@ -169,7 +169,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _forward(predict: Callable, weights: Any, x: Any, devices: int) -> tuple[Program, Callable[[int], None]]:
-    """A forward pass by that many devices, compiled, and what runs n of them and waits for each."""
+    """Returns a compiled forward pass on that many devices, and a function that runs n of them and waits for each."""
     where = mesh(devices=jax.devices()[:devices])
     held = jax.device_put(weights, NamedSharding(where, PartitionSpec())), put_batch({"x": x}, where)["x"]
     program = compiled(jax.jit(predict), *held)
@@ -193,7 +193,7 @@ class Twin:
         )
 
     def forward(self, n: int) -> float:
-        """`n` passes in evaluation mode; waits for the last."""
+        """Runs `n` passes in evaluation mode; waits for the last."""
         self.net.eval()
         found = torch.zeros(())
         with torch.inference_mode(), self._mixed():
@@ -202,7 +202,7 @@ class Twin:
         return float(found)
 
     def train(self, n: int) -> float:
-        """`n` steps; the last one's loss before it."""
+        """Takes `n` steps; returns the loss before the last one."""
         self.net.train()
         loss = torch.zeros(())
         for _ in range(n):
@@ -222,7 +222,7 @@ def _cast(tree: Any, dtype: Any) -> Any:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures the cases asked for and writes the results."""
+    """Measures the requested cases and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=tuple(CASES))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> None:
     rows = []
     for name in options.cases:
         rows.append(measure(name, options))
-        # Written after every case: what was measured before an error or an interrupt is kept.
+        # Written after every case, so that results before an error or an interrupt are kept.
         tables.write({"benchmark": "against_transformers", "environment": where, "rows": rows}, path)
         ratios = {part: f"{rows[-1][part]['ratio']:.2f}" for part in ("forward", "train")}
         print(f"{name}: {ratios}", flush=True)

@@ -1,10 +1,10 @@
-"""What networks weigh and cost, and what published weights reach here.
+"""The size and cost of networks, and the accuracy of published weights in jtl.
 
     JTL_DATA=FOLDER python benchmarks/backbones.py        (minutes; without JTL_DATA the weights are left out)
 
-The networks are of `jtl models`, which lists more of each family, and so are their numbers, from shapes alone:
-parameters without a head, and the floating-point operations of one example's products, two for each multiplication
-with its addition. Nothing is timed.
+The networks and their numbers are those of `jtl models`, which lists more of each family. The numbers follow from
+shapes alone: parameters without a head, and the floating-point operations of the matrix products for one example, two
+per multiply-add. Nothing is timed.
 """
 
 import os
@@ -40,7 +40,7 @@ SHOWN = [
     "SmolLM2-135M", "Qwen2.5-0.5B", "Qwen3-0.6B", "Mistral-7B-v0.3", "bilstm", "wav2vec2-base", "wav2vec2-large",
     "hubert-base-ls960", "whisper-tiny", "whisper-large-v3",
 ]  # fmt: skip
-"""Of every family the sizes most in use; those read by their `config.json` alone are called as their family is."""
+"""The most used sizes of every family; networks that only a `config.json` describes have their family's name."""
 PUBLISHED = {
     "cifar_resnet20": ("resnet20-12fca82f.th", 91.73),
     "cifar_resnet32": ("resnet32-d509ac18.th", 92.63),
@@ -51,7 +51,7 @@ PUBLISHED = {
 
 
 def row(name: str) -> dict[str, Any]:
-    """One network, by shapes alone: no weight is made."""
+    """The row of one network, from shapes alone: no weights are made."""
     line = next(line for line in lines(name) if line.name in (name, ""))
     return {
         "network": name,
@@ -64,7 +64,7 @@ def row(name: str) -> dict[str, Any]:
 
 
 def right(name: str, folder: Path) -> tuple[int, int]:
-    """How many of CIFAR-10's test images a published network gets right, of how many."""
+    """The number of CIFAR-10's test images that a published network classifies correctly, and their total number."""
     known = load(folder / "cifar_resnet" / PUBLISHED[name][0], arch=name)
     images: Any = known.preprocessing
     backbone = preprocessed(known.backbone, augment.normalise(images.mean, images.std))

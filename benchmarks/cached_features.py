@@ -1,11 +1,11 @@
-"""Ten epochs of a linear head: through the frozen network, and on features that a cache on disk holds.
+"""Ten epochs of a linear head: through the frozen network, and on features from a cache on disk.
 
     python benchmarks/cached_features.py                  # MobileNetV2, the 244 photos of ants and bees at 192 pixels
 
-Real weights and images from `JTL_DATA`. Both sides take the same steps and are compiled before. Through the network one
-epoch is timed and counted ten times, because all are alike. The side of the cache reads it anew: it lowers the program,
-hashes weights and images, reads the files, and trains ten epochs; the middle of three times. Writes JSON, and a
-Markdown table made from it.
+Real weights and images from `JTL_DATA`. Both sides take the same steps and are compiled beforehand. Through the network
+one epoch is timed and multiplied by ten, because all are alike. The other side reads the cache each time: it lowers the
+program, hashes weights and images, reads the files, and trains ten epochs; the result is the median of three runs.
+Writes JSON, and a Markdown table made from it.
 """
 
 import argparse

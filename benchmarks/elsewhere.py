@@ -1,13 +1,14 @@
-"""What XLA makes of a training step for accelerators that are not here: it is compiled, and nothing runs.
+"""Compiles training steps for accelerators that are not at hand; nothing runs.
 
     python benchmarks/elsewhere.py tpu v5e:2x2                              # with libtpu installed
     JAX_PLATFORMS=cpu python benchmarks/elsewhere.py cuda h200.txtpb        # with jax's CUDA plugin, and ptxas
     JAX_PLATFORMS=cpu python benchmarks/elsewhere.py cuda h200.txtpb --fused --cases vit_b
 
-A slice of TPUs is named; a GPU is described by a file of XLA's repository (`xla/backends/gpu/target_config/specs`). The
-steps are those of `step_throughput.py`, in bfloat16 and data-parallel over all devices. Memory is that of one device.
-Traffic is what the operations of a GPU's program read and write: every array counted whenever an operation takes or
-makes it, so what a cache keeps is counted too. A TPU's program copies ahead of time, so there it says nothing.
+A slice of TPUs is given by name; a GPU is described by a file from XLA's repository
+(`xla/backends/gpu/target_config/specs`). The steps are those of `step_throughput.py`, in bfloat16 and data-parallel
+over all devices. Memory is that of one device. Traffic is the number of bytes that the operations of a GPU's program
+read and write: every array counts whenever an operation reads or writes it, even if a cache holds it. For a TPU, whose
+program copies ahead of time, the number means nothing.
 """
 
 import argparse
@@ -45,7 +46,7 @@ CASES = {
     "minilm": Cell("finetune", "minilm", 512, 64),
     "wav2vec2_base": Cell("finetune", "wav2vec2_base", 32, 80000),
 }
-"""Batches are of one device."""
+"""Batches are per device."""
 COLLECTIVES = "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"
 _BITS = {"pred": 8, "bf16": 16, **{f"{kind}{bits}": bits for kind in "suf" for bits in (8, 16, 32, 64)}}
 _OPERATION = re.compile(r"\s*(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\(([^)]*)\)")
@@ -59,7 +60,7 @@ def size(shape: str) -> int:
 
 
 def traffic(program: str) -> tuple[int, int]:
-    """Bytes that the operations of an HLO program's entry read and write, and how many operations these are."""
+    """The bytes that the operations in an HLO program's entry read and write, and the number of these operations."""
     shapes, total, count = {}, 0, 0
     for line in program[program.index("\nENTRY ") :].splitlines():
         if operation := _OPERATION.match(line):
@@ -72,7 +73,7 @@ def traffic(program: str) -> tuple[int, int]:
 
 
 def row(name: str, cell: Cell, devices: Sequence[Any], fused: bool = False) -> dict[str, Any]:
-    """One step, compiled for a mesh of devices, by `cell.batch` rows each."""
+    """The row of one step, compiled for a mesh of devices with `cell.batch` rows each."""
     network, where = NETWORKS[cell.backbone], mesh(devices=devices)
     with ExitStack() as pretended:
         if fused:
@@ -83,7 +84,7 @@ def row(name: str, cell: Cell, devices: Sequence[Any], fused: bool = False) -> d
         batch = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((len(devices) * len(a), *a.shape[1:]), a.dtype), setup.batch
         )
-        if fused:  # jax asks the GPU and the cuDNN at hand
+        if fused:  # jax would ask the local GPU and cuDNN
             check = "jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version"
             pretended.enter_context(mock.patch(check, return_value=91000))
             pretended.enter_context(mock.patch.object(jax, "default_backend", return_value="gpu"))
@@ -113,7 +114,7 @@ def row(name: str, cell: Cell, devices: Sequence[Any], fused: bool = False) -> d
 
 
 def main(argv: list[str]) -> None:
-    """Compiles the cases asked for and writes the results."""
+    """Compiles the requested cases and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("platform", choices=("tpu", "cuda"))
     parser.add_argument("target", help="a slice's name, or a file that describes a GPU")

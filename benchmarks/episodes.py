@@ -1,9 +1,10 @@
-"""How many few-shot episodes a second are sampled: Omniglot's size, from uint8 on the device, in one compiled program.
+"""How many few-shot episodes are sampled per second: Omniglot's size, uint8 on the device, one compiled program.
 
     python benchmarks/episodes.py
 
-Random images [1,100 characters, 20, 28, 28]; 5-way 1-shot with 15 queries, 512 episodes a call. The second row draws
-only which images, of which each is one number; the third draws 2 to 5 ways and 1 to 5 shots within alphabets.
+Random images [1,100 characters, 20, 28, 28]; 5-way 1-shot with 15 queries, 512 episodes per call. The second row has
+single numbers in place of images, so that only the draw is timed; the third draws 2 to 5 ways and 1 to 5 shots within
+alphabets.
 """
 
 import sys
@@ -26,7 +27,7 @@ TASKS, CALLS = 512, 30
 
 
 def rate(dataset: Any, calls: int = CALLS) -> float:
-    """Episodes a second, by the median call after the first."""
+    """Episodes per second, by the median call after the first."""
 
     def seconds(step: int) -> float:
         began = time.perf_counter()
@@ -37,7 +38,7 @@ def rate(dataset: Any, calls: int = CALLS) -> float:
 
 
 def datasets(tasks: int = TASKS) -> dict[str, Callable[[], Any]]:
-    """What is measured, by name."""
+    """The measured data sets by name."""
     x = np.random.default_rng(0).integers(0, 256, (1100, 20, 28, 28), np.uint8)
     y = np.repeat(np.arange(1100), 20)
     groups = np.arange(1100) // 35
@@ -54,7 +55,7 @@ def datasets(tasks: int = TASKS) -> dict[str, Callable[[], Any]]:
 
 
 def main(argv: list[str]) -> None:
-    """Measures, prints and keeps the table."""
+    """Measures, prints and saves the table."""
     where = measure.environment(argv)
     found = [{"name": name, "rate": rate(make())} for name, make in datasets().items()]
     results = {"benchmark": "episodes", "environment": where, "rows": found}

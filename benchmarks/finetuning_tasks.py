@@ -31,14 +31,15 @@ class Way(NamedTuple):
 
     Args:
       net: the network.
-      start: the variables that it starts from; what they lack is initialised by the seed.
-      objective: what it minimises.
+      start: the initial variables; missing ones are initialised by the seed.
+      objective: the objective that it minimises.
       rates: the first learning rates to try.
       trainable: regexes of the trained parameters.
       probed: whether it starts with the probe's head.
-      related: whether the statistics hold Co-Tuning's relationship, which the training examples give.
+      related: whether the statistics hold Co-Tuning's relationship, which is computed from the training examples.
       paired: whether the batches are SetFit's pairs, and a logistic regression on the features is scored.
-      features: nothing is trained, and a logistic regression on these features of x is scored; `rates` are penalties.
+      features: if given, nothing is trained, and a logistic regression on these features of x is scored; `rates` are
+        penalties.
     """
 
     net: jtl.Model
@@ -53,9 +54,9 @@ class Way(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Examples to train on for each number of labels a class, and those to score.
+    """Training examples for each number of labels per class, and test examples.
 
-    `known` is the pretrained backbone, where each draw has one of its own.
+    `known` is the pretrained backbone, if each draw has its own.
     """
 
     train: dict[int, tuple[Any, np.ndarray]]
@@ -64,7 +65,7 @@ class Draw(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A data set and a network: `draw(seed)`, where a negative seed holds training examples out to choose rates."""
+    """A data set and a network: with a negative seed, `draw(seed)` holds out training examples to choose rates."""
 
     classes: int
     draw: Callable[[int], Draw]
@@ -77,7 +78,7 @@ class Task(NamedTuple):
 
 
 class LastStage(nn.Module):
-    """The last stage of a ResNet for small images, as ResNet-20, on the maps that the second one gave."""
+    """The last stage of a ResNet for small images, as ResNet-20, on the maps of the second stage."""
 
     blocks: int = 3
 
@@ -88,7 +89,7 @@ class LastStage(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """The last block of MiniLM, on the tokens that the fifth one gave."""
+    """The last block of MiniLM, on the tokens of the fifth block."""
 
     @nn.compact
     def __call__(self, x: Any, train: bool) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def images() -> Task:
         return finetuning.category_relationship(np.asarray(logits(x)), y, classes=10, temperature=temperature)
 
     for name, weight in (("Co-Tuning", 2.3), ("Co-Tuning, weight 0.5", 0.5)):
-        # Each run puts its own relationship in the place of a flat one.
+        # Each run replaces the flat relationship by its own.
         term = finetuning.co_tuning(np.full((10, 10), 0.1), weight, temperature=temperature)
         ways[name] = Way(
             both,
@@ -162,7 +163,7 @@ def images() -> Task:
 
 
 def texts(folder: Path) -> Task:
-    """TREC's types of questions, for an encoder of sentences."""
+    """TREC's types of questions, for a sentence encoder."""
     known = jtl.load(folder, classes=6, reads=FEATURE, reinit=("head/.*",), key=jax.random.key(0))
     tokens = text.tokenizer(folder, length=16)
     given = {split: read(base.find(None, f"text/trec/{split}.tsv")) for split in ("train", "test")}
@@ -192,7 +193,7 @@ def texts(folder: Path) -> Task:
     pairs = jtl.network(backbone=module)
     ways["SetFit"] = Way(pairs, start, finetuning.similar_pairs(module, feature=FEATURE), LOW, paired=True)
     ways["random last block"] = Way(net, jtl.Variables({}, {}), jtl.finetune(net), LOW)
-    # Nothing that is trained reads the last block's weights in these two.
+    # In these two no trained part reads the last block's weights.
     ways["probe below the last block"] = ways["random last block"]._replace(
         rates=(0.1, 1.0, 10.0), features=jax.jit(lambda x: mean_of_tokens(x["stage5"], x["mask"]))
     )
@@ -212,7 +213,7 @@ def sounds(steps: int = 300) -> Task:
         def body(state: Any, i: Any) -> tuple[Any, None]:
             rows, by = (jax.random.fold_in(key, 2 * i + j) for j in range(2))
             some = jax.random.randint(rows, (64,), 0, len(y))
-            later = jax.random.randint(by, (64,), 0, 30)  # frames of 10 ms; what runs over the end is silence
+            later = jax.random.randint(by, (64,), 0, 30)  # frames of 10 ms; those that wrap around are silence
             moved = jax.vmap(lambda picture, by: jnp.roll(picture, by, 0))(x[some], later)
             return step(state, {"x": moved, "y": y[some]})[0], None
 
@@ -232,7 +233,7 @@ def sounds(steps: int = 300) -> Task:
         train = _nested(clips.x[rows], clips.y[rows], 10, shots)
         return Draw(train, (clips.x[held], clips.y[held]), jax.tree.map(np.asarray, known))
 
-    start = jtl.Variables({"backbone": fresh.params["backbone"]}, fresh.stats)  # each draw puts its own in its place
+    start = jtl.Variables({"backbone": fresh.params["backbone"]}, fresh.stats)  # each draw replaces it by its own
     ways = _whole(net, start, LOW, "pooled")
     convolutions = (r"stage[234]/conv",)
     ways["LoRA"] = _adapter(net, start, MIDDLE, peft.lora(4, convolutions))
@@ -260,21 +261,21 @@ def _adapter(net: Any, start: Any, rates: tuple[float, ...], adapter: Any) -> Wa
 
 
 def _upper(known: Any, name: str) -> jtl.Variables:
-    """The loaded weights of what stands above the part that stays; without a head, which the seed draws."""
+    """The loaded weights above the frozen part, without a head, which the seed draws."""
     own = jtl.part(known.variables, "backbone")
     stats = {"backbone": {name: own.stats[name]}} if name in own.stats else {}
     return jtl.Variables({"backbone": {name: own.params[name]}}, stats)
 
 
 def _below(known: Any, backbone: jtl.Model, x: Any, name: str) -> np.ndarray:
-    """What stays, computed once."""
+    """The outputs of the frozen part, computed once."""
     count = len(jax.tree.leaves(x)[0])
     batches = [{"x": rows_of(x, slice(i, i + 50))} for i in range(0, count, 50)]
     return jtl.extract(backbone, jtl.part(known.variables, "backbone"), batches, whole(name))[0]
 
 
 def _nested(x: Any, y: np.ndarray, classes: int, shots: tuple[int, ...] = SHOTS) -> dict[int, tuple[Any, np.ndarray]]:
-    """The first examples of each class, so that more labels are the same ones and others."""
+    """The first examples of each class, so that a larger number of labels includes the smaller ones."""
     rows = {n: np.concatenate([np.flatnonzero(y == c)[:n] for c in range(classes)]) for n in shots}
     return {n: (rows_of(x, index), y[index]) for n, index in rows.items()}
 

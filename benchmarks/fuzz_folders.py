@@ -26,7 +26,7 @@ from jtl.weights.mapping.export import export
 
 
 def whole() -> dict[str, folders.Folder]:
-    """Folders that load: of transformers, timm and jtl's runs, in one file and several, of every kind of file."""
+    """Folders that load: of transformers, timm and jtl's runs, in one file and in several, with every kind of file."""
     made = {"orbax": _checkpoint()}
     for name, config, naming in [
         ("vit", folders.VIT, "transformers"),
@@ -53,7 +53,7 @@ def whole() -> dict[str, folders.Folder]:
 
 
 def _network(config: dict[str, Any], naming: str) -> tuple[Any, Any, Variables]:
-    """Its family, the whole config, and zeros for variables."""
+    """Returns its family, the complete config, and zeros for variables."""
     family, found, *_ = recognise(None, config)
     full = family.complete(found, naming)
 
@@ -71,7 +71,7 @@ def _tensors(config: dict[str, Any], naming: str) -> folders.Tensors:
 
 
 def _checkpoint() -> folders.Folder:
-    """What a run saves."""
+    """A checkpoint that a run saves."""
     _, _, variables = _network(folders.VIT, "transformers")
     step = make_step(lambda *_: None, optax.sgd(0.1))  # pyright: ignore[reportArgumentType]
     with tempfile.TemporaryDirectory() as run:
@@ -86,13 +86,13 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
 
 
 def tokens(folder: Path) -> None:
-    """Reads a tokenizer and cuts a text."""
+    """Reads a tokenizer and tokenizes a text."""
     backend, _ = tokenizers.read(folder)
     backend.encode("hello you")
 
 
 def cases(seed: int, count: int) -> Iterator[tuple[str, folders.Folder, Callable[[Path], Any]]]:
-    """Labels, files, and what reads them; the first are whole, and labelled so."""
+    """Yields labels, files, and functions that read them; the first are undamaged, and labelled so."""
     loaded = whole()
     every = {**loaded, **folders.TOKENIZERS}
     mutations = tuple(mutation for mutation in fuzzing.MUTATIONS if mutation is not fuzzing.program)
@@ -104,7 +104,7 @@ def cases(seed: int, count: int) -> Iterator[tuple[str, folders.Folder, Callable
 
 
 def write(folder: Path, files: folders.Folder) -> None:
-    """Only these files."""
+    """Writes these files, and removes all others."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
 """Fuzz every reader of weight files, and `jtl.load`: `python benchmarks/fuzz_weights.py 100000 [SEED]`.
 
-Each file must be read, or refused by `WeightFileError` (or `FileNotFoundError` for a named file that is absent); each
-folder be loaded, or refused by a ValueError or FileNotFoundError. All of it as benchmarks/guarded.py has it: within a
-second of processor time (two for a folder, whose config may turn into ResNet-50, which is traced before its tensors are
-missed), in bounded memory, without any effect.
+Each file must be read, or refused by a `WeightFileError` (or `FileNotFoundError` for a named file that is absent); each
+folder must be loaded, or refused by a ValueError or FileNotFoundError. benchmarks/guarded.py enforces the limits: a
+second of processor time (two for a folder, whose config may become that of ResNet-50, which is traced before its
+tensors are missed), bounded memory, and no side effects.
 """
 
 import random
@@ -27,7 +27,7 @@ from jtl.weights import WeightFileError, read
 
 
 def attacks() -> Iterator[tuple[str, bytes]]:
-    """Files made to hurt; none may be read."""
+    """Malicious files; none may be read."""
     text, named, tensor = fuzzing.text, fuzzing.named, fuzzing.tensor
     start = b"\x80\x02"
     programs = {
@@ -96,17 +96,17 @@ def attacks() -> Iterator[tuple[str, bytes]]:
 
 
 def opened(path: Path) -> None:
-    """Reads all that a file holds."""
+    """Reads everything in a file."""
     for value in read(path).values():
         value.sum() if value.dtype.kind in "biuf" else value.tobytes()
 
 
 Case = tuple[str, Path, Callable[[], object], tuple[type[Exception], ...], float]
-"""A label, the folder that may be read, what reads, the exceptions that refuse, and how many seconds it may take."""
+"""A label, the folder that may be read, the reader, the exceptions that mean a refusal, and the limit in seconds."""
 
 
 def files(folder: Path, count: int, seed: int) -> Iterator[Case]:
-    """Single files; each is written when it is asked for."""
+    """Yields single files; each is written when it is requested."""
     case = folder / "case"
     (folder / "whole.safetensors").write_bytes(fuzzing.WHOLE[2][1])
     for label, data in chain(
@@ -119,7 +119,7 @@ def files(folder: Path, count: int, seed: int) -> Iterator[Case]:
 
 
 def checkpoints(folder: Path, count: int, seed: int) -> Iterator[Case]:
-    """Whole folders; their networks must fit too, so any ValueError is a refusal."""
+    """Yields whole folders; their networks must fit too, so any ValueError is a refusal."""
     for label, held, reader in fuzz_folders.cases(seed, count):
         fuzz_folders.write(folder, held)
         yield label, folder, partial(reader, folder), (ValueError, FileNotFoundError), 2.0
@@ -132,7 +132,7 @@ def main(count: int, seed: int) -> None:
         folder = Path(root)
         for label, _, run, *_ in chain(files(folder, 0, seed), checkpoints(folder / "checkpoint", 0, seed)):
             if label.startswith("whole"):
-                run()  # imports what it needs, and jax's threads start
+                run()  # runs the imports, and starts jax's threads
         guarded.limit()
         held = files(folder, count - count // 4, seed), checkpoints(folder / "checkpoint", count // 4, seed)
         for case in chain(*held):

@@ -1,7 +1,7 @@
-"""Runs a reader on hostile input: within a time of the processor's, in bounded memory, and without any effect.
+"""Runs a reader on hostile input: in bounded processor time and memory, and without side effects.
 
-An audit hook ends the process if what is watched imports, executes, starts a process, connects, or opens a file to
-write or outside its folder.
+An audit hook ends the process if the watched code imports, executes code, starts a process, connects, or opens a file
+for writing or outside its folder.
 """
 
 import faulthandler
@@ -14,17 +14,17 @@ from pathlib import Path
 
 from jtl.weights.formats.errors import WeightNameError
 
-MEMORY = 768 << 20  # bytes beyond what the process has when `limit` is called
+MEMORY = 768 << 20  # bytes beyond those of the process when `limit` is called
 FORBIDDEN = ("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.", "marshal.", "exec", "compile", "import")
-ALLOWED = ("os.listdir", "os.scandir", "ctypes.addressof", "socket.__new__")  # an event loop wakes itself by one
+ALLOWED = ("os.listdir", "os.scandir", "ctypes.addressof", "socket.__new__")  # an event loop wakes itself by a socket
 
 watching = ""
 current = ""
-overdue = False  # for an exception may end in a finaliser
+overdue = False  # a flag, because an exception may be lost in a finaliser
 
 
 def limit() -> None:
-    """From here on no more memory than `MEMORY` beyond what is held, and no effects of what `outcome` runs."""
+    """From now on allows at most `MEMORY` more bytes than now, and no side effects of code that `outcome` runs."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     signal.signal(signal.SIGPROF, late)
@@ -35,14 +35,14 @@ def limit() -> None:
 def outcome(
     label: str, folder: Path, run: Callable[[], object], refusals: tuple[type[Exception], ...], seconds: float
 ) -> str:
-    """`read`, or `refused` by one of the exceptions expected; anything else is raised, with the label."""
+    """Returns "read", or "refused" after one of the expected exceptions; anything else is raised, with the label."""
     global watching, current, overdue
     current, watching, overdue = label, str(folder), False
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         run()
     except refusals as error:
-        if len(str(error)) > 5000 and not isinstance(error, WeightNameError):  # which lists all names
+        if len(str(error)) > 5000 and not isinstance(error, WeightNameError):  # that error lists all names
             raise AssertionError(f"{label}: a message of {len(str(error))} characters") from error
         return "refused"
     except BaseException as error:
@@ -56,7 +56,7 @@ def outcome(
 
 
 def guard(event: str, args: tuple) -> None:
-    """End the process at once if a reader does anything but read its case."""
+    """Ends the process at once if a reader does anything but read its case."""
     if not watching:
         return
     bad = event.startswith(FORBIDDEN) and not event.startswith(ALLOWED)
@@ -64,7 +64,7 @@ def guard(event: str, args: tuple) -> None:
         bad = args[0] not in sys.modules and args[0].split(".")[0] not in ("encodings", "numpy")
     if event == "open":
         path, mode = str(args[0]), args[1]
-        shown = path.endswith(".py")  # a traceback or a warning reads the lines that it shows
+        shown = path.endswith(".py")  # a traceback or a warning reads the source lines that it shows
         bad = not (shown or path.startswith(watching)) or (mode is not None and set(str(mode)) & set("wax+"))
     if bad:
         sys.stderr.write(f"FORBIDDEN {event} {args!r} in {current}\n")
@@ -73,7 +73,7 @@ def guard(event: str, args: tuple) -> None:
 
 
 def late(*_: object) -> None:
-    """The processor time of a case is over."""
+    """Is called when the processor time of a case is over."""
     global overdue
     overdue = True
     raise TimeoutError(f"took too long: {current}")

@@ -1,7 +1,7 @@
-"""The same steps as a careful author writes them for one task: plain jax and optax, nothing of jtl but the networks.
+"""The same steps as a careful author writes them for one task: plain jax and optax, using only the networks from jtl.
 
 Each function returns `(state, update)` with `update(state, batch) -> (state, metrics)`, to be jitted with the state
-donated. They do what jtl's steps do: the same losses, the same metrics, the same order of tasks.
+donated. They compute the same as jtl's steps: the same losses, the same metrics, the same order of tasks.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def finetune_loss(setup: Setup) -> Callable:
 
 
 def finetune(setup: Setup) -> tuple[Any, Callable]:
-    """Cross-entropy of head(backbone(x)), everything trained."""
+    """Cross-entropy of head(backbone(x)), with everything trained."""
     loss_of = finetune_loss(setup)
 
     def update(state, batch):
@@ -45,7 +45,7 @@ def finetune(setup: Setup) -> tuple[Any, Callable]:
 
 
 def features(setup: Setup) -> tuple[Any, Callable]:
-    """Cross-entropy of head(backbone(x)), the backbone in evaluation mode and only the head trained."""
+    """Cross-entropy of head(backbone(x)), with the backbone in evaluation mode and only the head trained."""
 
     def update(state, batch):
         params, stats, opt = state
@@ -106,7 +106,7 @@ def dann(setup: Setup) -> tuple[Any, Callable]:
 
 
 def maml(setup: Setup) -> tuple[Any, Callable]:
-    """Second-order MAML, gradients added up task by task in a scan, or all tasks side by side."""
+    """Second-order MAML; gradients are added up task by task in a scan, or all tasks run in parallel."""
     cell = setup.cell
 
     def loss_of(params, stats, part):
@@ -145,7 +145,7 @@ def maml(setup: Setup) -> tuple[Any, Callable]:
 
 
 def _start(setup: Setup) -> tuple[Any, Any]:
-    """Copies of the parameters and of the backbone's statistics: the step may write over them."""
+    """Copies of the parameters and of the backbone's statistics: the step may overwrite them."""
     return jax.tree.map(jnp.copy, (setup.variables.params, setup.variables.stats.get("backbone", {})))
 
 

@@ -1,18 +1,18 @@
-"""Means of a few runs with their intervals."""
+"""Means of a few runs with confidence intervals."""
 
 import statistics
 from collections.abc import Sequence
 
 
 def student(runs: int) -> float:
-    """The 97.5 % quantile of Student's t with one degree of freedom less than runs, which makes a 95 % interval."""
+    """The 97.5 % quantile of Student's t with `runs - 1` degrees of freedom, for a 95 % interval."""
     from scipy.stats import t
 
     return float(t.ppf(0.975, runs - 1))
 
 
 def mean_told(values: Sequence[float], form: str = ".1f", sign: str = "+") -> str:
-    """The mean, and where there are several values its 95 % interval, in words."""
+    """Formats the mean and, if there are several values, its 95 % interval."""
     mean = f"{statistics.mean(values):{sign}{form}}"
     if len(values) < 2:
         return mean

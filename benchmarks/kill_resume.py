@@ -2,9 +2,9 @@
 
     python benchmarks/kill_resume.py 16
 
-Every family trains 40 steps without a stop, once on 1 device and once on 8. Then the same runs are killed, N
-times in all, each time started again in a fresh process, and must end with the state of the first run: every
-bit of parameters, statistics, optimizer, averages and key.
+Every family trains 40 steps without interruption, once on 1 device and once on 8. Then the same runs are killed, N
+times in total, and restarted each time in a fresh process. They must end with the state of the first run: every bit of
+parameters, statistics, optimizer, averages and key.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Kill(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All kills, and the digests of the unbroken and of the killed runs by (devices, family)."""
+    """All kills, and the digests of the uninterrupted and of the killed runs by (devices, family)."""
 
     kills: list[Kill]
     unbroken: dict[tuple[int, str], str]
@@ -43,7 +43,7 @@ class Report(NamedTuple):
 
 
 def campaign(kills: int, *, devices: tuple[int, ...] = (1, 8), seed: int = SEED, folder: Path, say=print) -> Report:
-    """Runs it all; kills go round device counts and families, every other one in the middle of a save."""
+    """Runs everything; kills cycle through device counts and families, every other one in the middle of a save."""
     rng = random.Random(seed)
     cells = list(itertools.product(devices, FAMILIES))
     planned = [(*cells[i % len(cells)], (i + i // len(cells)) % 2 == 1) for i in range(kills)]
@@ -86,7 +86,7 @@ def _finish(devices: int, where: Path, folder: Path) -> dict[tuple[int, str], st
 
 
 def _kill(devices: int, family: str, saving: bool, where: Path, folder: Path, rng: random.Random) -> Kill:
-    """Starts a run, waits for a random step or for a save in flight behind it, and kills."""
+    """Starts a run, waits for a random step, or for a save in flight after it, and kills."""
     directory = where / family
     finished = {int(p.parent.name[5:]) for p in directory.glob("step_*/manifest.json")}
     begun = max(finished, default=0)
@@ -117,7 +117,7 @@ def _unsealed(directory: Path, finished: set[int]) -> int | None:
 
 
 def work(families: list[str], folder: Path) -> None:
-    """The worker: trains each family to the end, or goes on where an earlier one was killed."""
+    """The worker: trains each family to the end, or continues where an earlier worker was killed."""
     import jax
 
     from jtl import train
@@ -128,7 +128,7 @@ def work(families: list[str], folder: Path) -> None:
 
         def tell(moment: Any) -> None:
             print("step", moment.step, flush=True)
-            time.sleep(0.02)  # so that a kill aimed at a step comes near it
+            time.sleep(0.02)  # so that a kill aimed at a step hits near it
 
         state = step.init(variables, jax.random.key(SEED))
         state = train.fit(step, state, data, steps=STEPS, checkpoints=saver, hooks=[tell], progress=False).state
@@ -149,7 +149,7 @@ def digest(state: Any) -> str:
 
 
 def build(family: str) -> tuple[Any, Any, Any]:
-    """A small network of the family: dropout, BatchNorm, averages and clipping take part."""
+    """A small network of the family: with dropout, BatchNorm, averages and clipping."""
     import jax
     import numpy as np
     import optax

@@ -1,12 +1,12 @@
-"""How long `jtl.load` takes beside reading the same bytes, and how much memory: ViT-B/16 from safetensors.
+"""Time and memory of `jtl.load`, next to reading the same bytes: ViT-B/16 from safetensors.
 
     python benchmarks/load_weights.py        (a minute)
 
-The file is written with random numbers, as transformers names them, and lies in the page cache. Reading is NumPy's
-`fromfile` of all of it into new memory. Each process loads once before anything was traced ("first"), then reads and
-loads in turns. Before the turns it writes once to more memory than they use: the host of a virtual machine may back
-pages only when they are first written to, which takes many times as long as what is measured.
-Memory is what the process held at most during the first load beyond what it held before, over the size of the file.
+The file holds random numbers under transformers' names, and is in the page cache. Reading is NumPy's `fromfile` of the
+whole file into new memory. Each process loads once before anything was traced ("first"), then reads and loads in turns.
+Before the turns it writes once to more memory than they use, because the host of a virtual machine may back pages only
+when they are first written to, which takes many times as long as the measured work. Memory is the peak of the process
+during the first load, minus its memory before, divided by the size of the file.
 """
 
 import json
@@ -63,7 +63,7 @@ def clock(run: Callable[[], Any]) -> float:
 
 
 def peak() -> int:
-    """The most memory this process has held, in bytes."""
+    """The peak memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 

@@ -1,4 +1,4 @@
-"""What every benchmark needs: fair timing of several programs in one run, what they cost, and where they ran."""
+"""The tools of every benchmark: fair timing of several programs in one run, their cost, and their environment."""
 
 import datetime
 import os
@@ -17,7 +17,7 @@ PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 
 class Program(NamedTuple):
-    """A compiled step, how long that took, and what XLA says of it."""
+    """A compiled step, its compile time, and XLA's analysis of its cost."""
 
     run: Callable
     compile_seconds: float
@@ -26,12 +26,12 @@ class Program(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Seconds of one step of each program, sample by sample: the i-th samples were taken side by side."""
+    """Seconds per step of each program, sample by sample; the i-th samples were taken side by side."""
 
     seconds: dict[str, list[float]]
 
     def median(self, name: str) -> float:
-        """The middle sample of one program, in seconds a step."""
+        """The median sample of one program, in seconds per step."""
         return statistics.median(self.seconds[name])
 
     def ratio(self, name: str, other: str) -> tuple[float, float, float]:
@@ -46,8 +46,8 @@ class Timing(NamedTuple):
 def compiled(jitted: Any, *args: Any) -> Program:
     """Traces and compiles for these arguments.
 
-    `flops` are XLA's, in which the body of a loop counts once. `memory_bytes` are what the program holds at its
-    fullest: arguments, results that do not write over arguments, and temporaries.
+    `flops` are XLA's, in which the body of a loop counts once. `memory_bytes` is the program's peak: arguments, results
+    that do not overwrite arguments, and temporaries.
     """
     began = time.perf_counter()
     run = jitted.lower(*args).compile()
@@ -58,7 +58,7 @@ def compiled(jitted: Any, *args: Any) -> Program:
 
 
 def chain(run: Callable, state: Any, batch: Any) -> Callable[[int], Any]:
-    """`steps(n)` takes n training steps, each from the state that the one before left, and waits for the last."""
+    """Returns `steps(n)`, which takes n training steps, each from the state the last one left, and waits for them."""
 
     def steps(n: int) -> Any:
         nonlocal state
@@ -73,13 +73,13 @@ def chain(run: Callable, state: Any, batch: Any) -> Callable[[int], Any]:
 def interleaved(
     programs: Mapping[str, Callable[[int], Any]], *, pairs: int, seconds: float, rest: float = 0.0
 ) -> Timing:
-    """Times programs in turns, A B, B A, A B, ..., so that what else the machine does meets all of them alike.
+    """Times programs in turns, A B, B A, A B, ..., so that other load on the machine affects all of them alike.
 
     Args:
-      programs: each takes n steps and waits for them; each has run before.
-      pairs: how many samples of each.
-      seconds: how long a sample lasts at least; every program takes the same number of steps.
-      rest: seconds of idleness before a sample: threads of one library may spin a while after their work.
+      programs: functions that take n steps and wait for them; each has run before.
+      pairs: number of samples of each.
+      seconds: least duration of a sample; every program takes the same number of steps.
+      rest: idle seconds before a sample, because threads of a library may spin for a while after their work.
     """
     slowest = max(_clock(run, 1) for run in programs.values())
     steps = max(1, round(seconds / slowest))
@@ -103,18 +103,18 @@ def on_gpu() -> bool:
 
 
 def peak_flops() -> float | None:
-    """The device's dense bfloat16 FLOP/s, or None where the table has none."""
+    """The device's dense bfloat16 FLOP/s, or None if it is not in the table."""
     kind = jax.devices()[0].device_kind
     return next((peak for name, peak in PEAK_BF16.items() if name in kind), None)
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has held on the device so far; None where the device does not say."""
+    """The peak memory of this process on the device so far; None if the device does not report it."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def environment(argv: Sequence[str]) -> dict[str, Any]:
-    """Where and how a benchmark ran, to stand beside its numbers."""
+    """Where and how a benchmark ran, for its results file."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", f"benchmarks/{Path(argv[0]).name}", *argv[1:]]),

@@ -1,14 +1,14 @@
-"""MAML beside PyTorch: the same conv4, weights and episodes in jtl's compiled step and two ways to write it in torch.
+"""MAML against PyTorch: the same conv4, weights and episodes in jtl's compiled step and two ways to write it in torch.
 
     python benchmarks/meta_against_torch.py                             # 1 and 5 inner steps, 32 tasks, 64 filters
     python benchmarks/meta_against_torch.py --tasks 8 --filters 32 --inner-steps 1
 
 "loop" is the algorithm of learn2learn: a copy of the parameters for each task, `torch.autograd.grad` with
-`create_graph`, and a backward pass a task. "torch.func" is `functional_call`, `grad` and `vmap` over the tasks. 5-way
-1-shot with 15 queries a class, BatchNorm by the batch, second order. It stops with an error where the losses or the
-meta-gradients differ. A ratio is torch's time over jtl's, median of the samples' ratios: above 1 jtl is the faster.
-`memory` is what the process grows by in one step. Writes JSON, and a Markdown table made from it. Needs torch, for this
-alone; on a busy machine set OMP_WAIT_POLICY=passive.
+`create_graph`, and one backward pass per task. "torch.func" is `functional_call`, `grad` and `vmap` over the tasks.
+5-way 1-shot with 15 queries per class, BatchNorm with batch statistics, second order. It stops with an error if the
+losses or the meta-gradients differ. A ratio is torch's time over jtl's, the median of the samples' ratios: above 1, jtl
+is faster. `memory` is the growth of the process in one step. Writes JSON, and a Markdown table made from it. It needs
+torch, unlike jtl itself; on a busy machine set OMP_WAIT_POLICY=passive.
 """
 
 import argparse
@@ -45,11 +45,11 @@ class Torch:
     """Both ways of torch, each with its own copy of the network and its optimizer.
 
     Args:
-      variables: jtl's.
-      batch: jtl's.
-      filters: of the network.
-      inner_steps: of a task.
-      vmapped: `torch.func` instead of the loop.
+      variables: jtl's variables.
+      batch: jtl's batch.
+      filters: number of filters of the network.
+      inner_steps: number of inner steps of a task.
+      vmapped: whether to use `torch.func` instead of the loop.
     """
 
     def __init__(self, variables: jtl.Variables, batch: Any, filters: int, inner_steps: int, vmapped: bool):
@@ -62,18 +62,18 @@ class Torch:
         self.tx = torch.optim.Adam(self.net.parameters(), lr=LR, betas=(BETA, 0.999), fused=True)
 
     def step(self) -> Tensor:
-        """One meta-step; the loss before it."""
+        """Takes one meta-step; returns the loss before it."""
         self.tx.zero_grad(set_to_none=True)
         loss = self._vmapped() if self.vmapped else self._loop()
         self.tx.step()
         return loss
 
     def steps(self, n: int) -> float:
-        """`n` meta-steps."""
+        """Takes `n` meta-steps."""
         return [float(self.step()) for _ in range(n)][-1]
 
     def gradient(self) -> dict[str, np.ndarray]:
-        """The meta-gradient of the first step, out of Adam's first moment."""
+        """The meta-gradient of the first step, from Adam's first moment."""
         named = self.net.named_parameters()
         return {name: self.tx.state[p]["exp_avg"].numpy() / (1 - BETA) for name, p in named}
 
@@ -124,7 +124,7 @@ def episodes(tasks: int, size: int = SIDE) -> dict[str, Any]:
 
 
 def measure(inner_steps: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one number of inner steps: jtl, and each way of torch beside it."""
+    """The rows of one number of inner steps: jtl, and each of torch's ways."""
     net = jtl.network(backbone=jtl.backbones.conv4(options.filters), head=jtl.heads.linear(WAY))
     objective = jtl.maml(jtl.finetune(net), jtl.fixed_rate(INNER_LR), steps=inner_steps, spread=options.spread)
     batch = episodes(options.tasks)
@@ -172,7 +172,7 @@ def measure(inner_steps: int, options: argparse.Namespace) -> list[dict[str, Any
 
 
 def _apart(moments: Any, theirs: dict[str, np.ndarray]) -> float:
-    """The distance of the meta-gradients over the length of torch's."""
+    """The distance of the meta-gradients relative to the norm of torch's."""
     ours = {path.replace("/", "."): np.asarray(a) / (1 - BETA) for path, a in flatten(moments).items()}
     squared = length = 0.0
     for name, g in theirs.items():
@@ -185,12 +185,12 @@ def _apart(moments: Any, theirs: dict[str, np.ndarray]) -> float:
 
 
 def grown(run: Callable[[int], Any]) -> int | None:
-    """By how many bytes the process grows at most in one step; None where the system does not say."""
+    """The peak growth of the process in one step, in bytes; None if the system does not report it."""
     resets = Path("/proc/self/clear_refs")
     if not resets.exists():
         return None
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what this step takes
+    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed before must not hide what this step takes
     resets.write_text("5")
     before = _resident("VmRSS")
     run(1)
@@ -222,7 +222,7 @@ def main(argv: Sequence[str]) -> None:
     rows: list[dict[str, Any]] = []
     for inner_steps in options.inner_steps:
         rows += measure(inner_steps, options)
-        # Written after each: what was measured before an error or an interrupt is kept.
+        # Written after each number of steps, so that results before an error or an interrupt are kept.
         tables.write({"benchmark": "meta_against_torch", "environment": where, "rows": rows}, options.json)
         print(options.json.with_suffix(".md").read_text(), flush=True)
 

@@ -42,7 +42,7 @@ def _by_severity(rows: list[dict[str, Any]], severities: list[int]) -> Table:
 
 def _finetuning(rows: list[dict[str, Any]]) -> Table:
     rows = [row for row in rows if row["accuracies"]]
-    runs = min(len(row["accuracies"]) for row in rows)  # of a run that was stopped within a draw, whole draws
+    runs = min(len(row["accuracies"]) for row in rows)  # complete draws only, if a run was stopped within a draw
     shots = sorted({row["shot"] for row in rows})
     cells: dict[str, dict[int, str]] = {}
     for row in rows:
@@ -75,7 +75,7 @@ def _cached_features(rows: list[dict[str, Any]]) -> Table:
 
 
 def _ranking(rows: list[dict[str, Any]]) -> list[Table]:
-    """Each score's order beside that of fine-tuned networks, and their accuracies; data sets with all networks only."""
+    """Compares each score's order with that of fine-tuned networks; lists accuracies. Only for complete data sets."""
     networks = list(dict.fromkeys(row["network"] for row in rows))
     data = {of: [row for row in rows if row["data"] == of] for of in dict.fromkeys(row["data"] for row in rows)}
     data = {of: part for of, part in data.items() if len(part) == len(networks)}
@@ -119,7 +119,7 @@ def _cell(row: dict[str, Any], part: list[dict[str, Any]]) -> str:
 
 
 def tau(score: list[float], accuracy: list[float]) -> float:
-    """Kendall's tau-b; 0 where one of them does not vary and so orders nothing."""
+    """Kendall's tau-b; 0 if one of them does not vary and so orders nothing."""
     pairs = [(i, j) for i in range(len(score)) for j in range(i)]
     signs = [[_sign(of[i] - of[j]) for i, j in pairs] for of in (score, accuracy)]
     norm = (sum(map(abs, signs[0])) * sum(map(abs, signs[1]))) ** 0.5
@@ -131,7 +131,7 @@ def _sign(value: float) -> int:
 
 
 def _adaptation(rows: list[dict[str, Any]]) -> Table:
-    """A line for each pair of domains and method, then means over pairs; gains are paired by seed."""
+    """One line per pair of domains and method, then means over pairs; gains are paired by seed."""
     score = rows[0].get("validator", "im")
     chosen = {(r["pair"], r["method"], r["seed"]): looked(r["looks"], score) for r in rows}
     seconds = {(r["pair"], r["method"], r["seed"]): r["seconds"] for r in rows}
@@ -176,14 +176,14 @@ def _adaptation(rows: list[dict[str, Any]]) -> Table:
 
 
 def looked(looks: list[dict[str, Any]], score: str) -> dict[str, float]:
-    """The accuracies in percent of three checkpoints of a run: by a score, the last, by the test labels; the score."""
+    """The accuracies in percent of a run's checkpoints: by a score, the last, by the test labels; and the score."""
     best = max(looks, key=lambda look: look[score])
     last, oracle = looks[-1]["accuracy"], max(look["accuracy"] for look in looks)
     return {"chosen": 100 * best["accuracy"], "last": 100 * last, "ORACLE": 100 * oracle, "score": best[score]}
 
 
 def _validators(rows: list[dict[str, Any]]) -> Table:
-    """A line for each score: its rank correlations on the pairs that choose one, and its choice on the last pair."""
+    """One line per score: its rank correlations on the pairs that choose a score, and its choice on the last pair."""
     pairs = list(rows[0]["correlations"])
     shown = [
         (
@@ -251,7 +251,7 @@ def _sentences(rows: list[dict[str, Any]]) -> Table:
 
 
 def _shot(rows: list[dict[str, Any]]) -> Table:
-    """A line for each run of SHOT on digits, beside its paper's numbers."""
+    """One line per run of SHOT on digits, with its paper's numbers."""
     found = []
     for row in rows:
         names = {"mnist": "MNIST to USPS", "usps": "USPS to MNIST"}

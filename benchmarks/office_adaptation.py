@@ -1,14 +1,14 @@
-"""Adaptation between the domains of Office-31 on frozen features of MobileNetV2: each method beside the source alone.
+"""Adaptation between the domains of Office-31 on frozen features of MobileNetV2: each method against the source alone.
 
     python benchmarks/office_adaptation.py
 
-Real photos and ImageNet weights from `JTL_DATA`; the features of each photo at 224 pixels, to which its short side of
-128 is enlarged, are computed once. What is trained is a bottleneck of 256 and a linear head. The whole target is there
-without labels, and is the test, which is the usual protocol. Weights of the alignments are the library's defaults, and
+Real photos and ImageNet weights from `JTL_DATA`; the features of each photo, whose short side of 128 pixels is enlarged
+to 224, are computed once. A bottleneck of 256 and a linear head are trained. The whole target is available without
+labels and is also the test set, which is the usual protocol. Weights of the alignments are the library's defaults, and
 all methods share one learning rate. The checkpoint of each run, and the method that is called best, are chosen by ONE
-label-free score, the one that was fixed on digits (`VALIDATOR` of `adaptation_runs.py`). Beside it stand the last step,
-and the best checkpoint by the target's labels (ORACLE). `probe` is a logistic regression on the frozen features of the
-source, and `source` the bottleneck and head without the target. Writes JSON, and a Markdown table made from it.
+label-free score, which was fixed on digits (`VALIDATOR` of `adaptation_runs.py`). It is compared with the last step,
+and with the best checkpoint by the target's labels (ORACLE). `probe` is a logistic regression on the frozen features of
+the source, and `source` the bottleneck and head without the target. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CLASSES = 31
 
 
 def features(size: int, cache: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Pooled features and labels of each domain; kept in a file where one is named."""
+    """Pooled features and labels of each domain; cached in a file if one is named."""
     if cache is not None and cache.exists():
         kept = np.load(cache)
         return {name: (kept[f"x_{name}"], kept[f"y_{name}"]) for name in DOMAINS}
@@ -89,7 +89,7 @@ def main(given: list[str] | None = None) -> None:
     )
     probes = []
     for pair, seed in itertools.product(PAIRS, range(asked.seeds)):
-        look = probed(of[pair[0]], of[pair[-1]]) if seed == 0 else probes[-1]["looks"][0]  # it draws nothing
+        look = probed(of[pair[0]], of[pair[-1]]) if seed == 0 else probes[-1]["looks"][0]  # it has no randomness
         probes.append({"pair": pair, "method": "probe", "seed": seed, "seconds": 0.0, "looks": [look]})
     rows = sorted(probes + rows, key=lambda row: PAIRS.index(row["pair"]))
     rows = [{**row, "validator": VALIDATOR} for row in rows]

@@ -1,13 +1,14 @@
-"""ProtoNet on Omniglot, trained by 20-way 1-shot episodes: accuracy on new characters.
+"""ProtoNet on Omniglot, trained on 20-way 1-shot episodes: accuracy on new characters.
 
     python benchmarks/omniglot_protonet.py
     python benchmarks/omniglot_protonet.py --steps 200       (another number of episodes; nothing is written)
 
-Conv4 of 64 filters with strides, its last map flattened; 1,100 characters and their turns by 90° to train on, 100 to
-validate, 423 to test, as MAML's split has them. An episode of training has 5 queries a class; Adam, its rate falls as
-a cosine to nought. Of three rates the one with the highest accuracy on 20-way 1-shot episodes of the validation
-characters is kept, and tested once. 600 test episodes of 15 queries a class, normalised by their own batch (support
-and queries apart: transductive) and by the statistics of 1,000 training images (inductive). Data from `JTL_DATA`.
+Conv4 of 64 filters with strides, its last map flattened; 1,100 characters and their rotations by 90° to train on, 100
+to validate, 423 to test, as in MAML's split. A training episode has 5 queries per class; Adam, with a cosine decay of
+its learning rate to 0. Of three learning rates, the one with the highest accuracy on 20-way 1-shot episodes of the
+validation characters is kept, and tested once. 600 test episodes of 15 queries per class, normalised by their own batch
+(support and queries separately: transductive) and by the statistics of 1,000 training images (inductive). Data from
+`JTL_DATA`.
 """
 
 import argparse

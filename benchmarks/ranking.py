@@ -1,22 +1,22 @@
-"""Do transferability scores order networks as probes and fine-tuning do? Kendall's tau on real data sets.
+"""Do transferability scores rank networks as probes and fine-tuning do? Kendall's tau on real data sets.
 
     python benchmarks/ranking.py
     python benchmarks/ranking.py --networks resnet20 mobilenet_v2 --data usps webcam
 
-Networks: ResNet-20, 32, 44 and 56 with their published CIFAR-10 weights, ResNet-20 with random weights, and
-MobileNetV2 with ImageNet's. Data sets: four of ten classes of CIFAR-100, USPS, MNIST-M, ants and bees, and the three
-domains of Office-31, all at 32 pixels, which MobileNetV2 sees enlarged to 64. Few labels, because the scores are for
-that: 20 images a class to score and to train on (8 of Office-31), and at most as many others to test on.
+Networks: ResNet-20, 32, 44 and 56 with their published CIFAR-10 weights, ResNet-20 with random weights, and MobileNetV2
+with ImageNet's. Data sets: four of ten classes of CIFAR-100, USPS, MNIST-M, ants and bees, and the three domains of
+Office-31, all at 32 pixels, enlarged to 64 for MobileNetV2. There are few labels, because the scores are meant for
+that: 20 images per class to score and to train on (8 for Office-31), and at most as many others to test on.
 
 A network's accuracy is that of a logistic regression on its standardised features (`probe`), and that of fine-tuning
-from this head (`tuned`): its last stage, which for MobileNetV2 is all behind the last halving of the map, 30 steps of
-16 images by Adam with a warm-up and a cosine. Statistics of normalisations stay, because MobileNetV2's file has them
-folded in; those of the random network are of the held-out images. The penalty and the rate of each network are the
-best of three and of four on held-out training images of a third ten classes of CIFAR-100. MobileNetV2's file has no
-classifier, so NCE and LEEP order the others.
+from this head (`tuned`): its last stage, which for MobileNetV2 is everything after the last halving of the map, takes
+30 Adam steps of 16 images with a warm-up and a cosine. Statistics of normalisations are fixed, because MobileNetV2's
+file has them folded in; those of the random network are from the held-out images. The penalty and the learning rate of
+each network are the best of three and of four on held-out training images of ten further classes of CIFAR-100.
+MobileNetV2's file has no classifier, so NCE and LEEP rank only the others.
 
-A row is written after each network and data set, and a call goes on where the file ends; `--minutes` stops early. Real
-data from `JTL_DATA`. Writes JSON, and Markdown tables.
+A row is written after each network and data set, and a new call continues where the file ends; `--minutes` stops early.
+Real data from `JTL_DATA`. Writes JSON, and Markdown tables.
 """
 
 import argparse
@@ -47,7 +47,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "mobilenet_v2", "random_resnet20")
 DATA = ("cifar100 a", "usps", "ants and bees", "webcam", "mnist_m", "amazon", "cifar100 b", "dslr")
 DATA += ("cifar100 c", "cifar100 d")
-CLASSES = 31  # the most of a data set; one head for all, so that a network is compiled once
+CLASSES = 31  # the most of any data set; all share one head, so that a network is compiled once
 PENALTIES, RATES = (1.0, 10.0, 100.0), (1e-4, 3e-4, 1e-3, 3e-3)
 FEW = 20
 TOP = r"backbone/(block1[4-7]|top)/.*"
@@ -63,18 +63,18 @@ class Images(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A linear map of features as they are."""
+    """A linear map of unscaled features."""
 
     kernel: np.ndarray
     bias: np.ndarray
 
 
 class Network(NamedTuple):
-    """Below the last stage, above it, and how it is trained.
+    """A network, split below its last stage.
 
     Args:
-      below: pixels -> what the trained part takes, the pooled features, and the logits of the old classes or None.
-      runner: trains it.
+      below: pixels -> inputs of the trained part, pooled features, and logits of the old classes or None.
+      runner: trains the part above.
     """
 
     below: Callable[[np.ndarray], tuple[Any, np.ndarray, np.ndarray | None]]
@@ -88,7 +88,7 @@ def some(labels: np.ndarray, count: int, rng: np.random.Generator, without: Any 
 
 
 def photos(folders: list[Path], few: int) -> Images:
-    """Random photos of a folder for each class, or of one to train on and one to test on."""
+    """Random photos of each class from one folder, or from one to train on and one to test on."""
     rng, found = np.random.default_rng(0), []
     for folder in folders:
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
@@ -103,7 +103,7 @@ def photos(folders: list[Path], few: int) -> Images:
 
 
 def digits(name: str) -> Images:
-    """Of an .npz file of digits, gray or coloured, enlarged to 32 pixels where they have 16."""
+    """Images of an .npz file of digits, gray or coloured, enlarged to 32 pixels if they have 16."""
     files, rng, found = np.load(base.find(None, f"{name}.npz")), np.random.default_rng(0), []
     for split in ("train", "test"):
         rows = some(files[f"y_{split}"], FEW, rng)
@@ -127,7 +127,7 @@ def cifar100(part: int, held: bool = False) -> Images:
 
 
 def data(name: str) -> Images:
-    """A data set by its name; "held" are training images alone."""
+    """A data set by its name; "held" has only training images."""
     if name in ("usps", "mnist_m"):
         return digits(name)
     if name in ("webcam", "amazon", "dslr"):
@@ -179,7 +179,7 @@ def network(name: str, steps: int) -> Network:
 
 
 def probed(f: np.ndarray, y: np.ndarray, held: np.ndarray, y_held: np.ndarray, penalty: float) -> tuple[float, Probe]:
-    """Accuracy and map of a logistic regression on features that are standardised first."""
+    """Accuracy and linear map of a logistic regression on standardised features."""
     mean, std = f.mean(0), np.sqrt(f.var(0) + 1e-3 * f.var(0).mean())
     fit = finetuning.logistic_regression((f - mean[None]) / std[None], y, penalty, classes=CLASSES)
     kernel = np.asarray(fit.kernel) / std[:, None]
@@ -188,7 +188,7 @@ def probed(f: np.ndarray, y: np.ndarray, held: np.ndarray, y_held: np.ndarray, p
 
 
 def judged(net: Network, name: str, images: Images, chosen: dict[str, float] | None) -> dict[str, Any]:
-    """Scores and accuracies on a data set; without choices, the choices: the best on what `images` tests."""
+    """Scores and accuracies on a data set; if nothing is chosen yet, the best choices on the test part of `images`."""
     (x, features, logits), (held, unseen, _) = net.below(images.x), net.below(images.x_test)
     draw = Draw({0: (x, images.y)}, (held, images.y_test))
     if chosen is None:

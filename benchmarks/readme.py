@@ -1,4 +1,4 @@
-"""Measured tables of the README and of docs, made from `results/`: `python benchmarks/readme.py` writes them anew.
+"""Measured tables of the README and of docs, made from `results/`: `python benchmarks/readme.py` rewrites them.
 
 A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a file of `results/` without its ending.
 """
@@ -17,11 +17,11 @@ MARKED = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def filled(text: str, results: Path) -> str:
-    """A page whose marked tables are those of the results.
+    """A page with its marked tables replaced by those of the results.
 
     Raises:
       FileNotFoundError: for a marker that names no result.
-      ValueError: for a page without a marker: there is nothing to keep true.
+      ValueError: for a page without a marker, which has nothing to fill.
     """
     if not MARKED.search(text):
         raise ValueError("the page has no marker such as '<!-- results: NAME -->' ... '<!-- end -->'")
@@ -33,7 +33,7 @@ def filled(text: str, results: Path) -> str:
 
 
 def pages() -> list[Path]:
-    """The pages with markers: of the repository's root, of docs, and this folder's."""
+    """The pages with markers: in the repository's root, in docs, and in this folder."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
     return sorted(path for path in found if MARKED.search(path.read_text()))
 

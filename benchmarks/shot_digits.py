@@ -4,15 +4,15 @@
     python benchmarks/shot_digits.py --source usps --epochs 30 --target-epochs 5 --cache CACHE
 
 Real data from `JTL_DATA`: MNIST's 60,000 and 10,000 images, and the 9,298 of USPS in a random split of 7,438 and 1,860,
-as the paper's file of USPS has them (USPS's own test set is harder). All are of 28x28 pixels: `--frame 28` brings USPS
-to the whole picture, `--frame 20` to 20x20 pixels with a border of 4, as MNIST's images are made. LeNet with a
-bottleneck of 256 (batch normalisation, dropout) and a classifier with weight normalisation; stochastic gradient descent
-with Nesterov momentum, batches of 64, labels smoothed by 0.1 on the source, which is shifted and turned where it is
-USPS; pseudo-labels of weight 0.1, made anew each epoch, on the target.
+as the paper's file of USPS has them (USPS's own test set is harder). All have 28x28 pixels: `--frame 28` resizes USPS
+to the whole picture, `--frame 20` to 20x20 pixels with a border of 4, as in MNIST. LeNet with a bottleneck of 256
+(batch normalisation, dropout) and a classifier with weight normalisation; stochastic gradient descent with Nesterov
+momentum, batches of 64, labels smoothed by 0.1 on the source, which is shifted and rotated if it is USPS; pseudo-labels
+of weight 0.1, recomputed every epoch, on the target.
 
-The last steps of the source and of SHOT are tested, once each: no label of the target chooses anything. The source's
-weights are kept in `CACHE`, and the results of earlier calls in the file. The paper has 30 epochs of everything; the
-table says how many these are.
+The last steps of the source and of SHOT are tested once each: no label of the target chooses anything. The source's
+weights are kept in `CACHE`, and the results of earlier calls in the file. The paper trains 30 epochs throughout; the
+table says how many there are here.
 """
 
 import argparse
@@ -46,12 +46,12 @@ from jtl.train.state import variables as variables_of
 
 BATCH, RATE, SMOOTHING, WEIGHT = 64, 0.01, 0.1, 0.1
 PUBLISHED = {"mnist": (79.7, 97.9), "usps": (88.0, 98.0)}
-"""The source alone and SHOT in its paper, by the source."""
+"""The paper's accuracies of the source alone and of SHOT, by source."""
 Split = tuple[np.ndarray, np.ndarray]
 
 
 class _Pixels(nn.Module):
-    """A 5x5 convolution to 20 channels; of three it sees a fourth of zeros, because XLA's CPU is faster so."""
+    """A 5x5 convolution to 20 channels; three channels get a fourth of zeros, because XLA is then faster on a CPU."""
 
     kernel_init: Any
 
@@ -87,7 +87,7 @@ class _Classifier(nn.Module):
     def __call__(self, x: Any, train: bool) -> Any:
         v = self.param("direction", nn.initializers.xavier_normal(), (x.shape[-1], 10))
         length = jnp.sqrt((v**2).sum(0))
-        g = self.param("length", lambda key: length)  # starts at that of v, so that it starts as a plain one
+        g = self.param("length", lambda key: length)  # starts at v's length, so that the layer starts as a plain one
         return x @ (v * (g / length)[None]) + self.param("bias", nn.initializers.zeros, (10,))[None]
 
 
@@ -106,7 +106,7 @@ def mnist() -> tuple[Split, Split]:
 
 
 def usps(frame: int) -> tuple[Split, Split]:
-    """All images, uint8 [rows, 28, 28, 1], in a random split of the size of the paper's."""
+    """All images, uint8 [rows, 28, 28, 1], in a random split with the sizes of the paper's."""
     kept = np.load(base.find(None, "usps.npz"))
     x, y = (np.concatenate([kept[f"{name}_{part}"] for part in ("train", "test")]) for name in "xy")
     edge = (28 - frame) // 2
@@ -123,17 +123,17 @@ def scaled(x: np.ndarray) -> np.ndarray:
 
 
 def optimizer(steps: int) -> optax.GradientTransformation:
-    """Of both stages."""
+    """The optimizer of both stages."""
     return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(jtl.optim.annealed(RATE, steps), 0.9, nesterov=True))
 
 
 def pretrained(net: jtl.Model, name: str, train: Split, epochs: int, seed: int) -> tuple[Any, float]:
-    """The source's variables after its last step, and the seconds that they took."""
+    """Returns the source's variables after its last step, and the training time in seconds."""
     began, key = time.perf_counter(), jax.random.key(seed)
     data = jtl.data.arrays(scaled(train[0]), train[1], batch_size=BATCH, seed=seed, drop_last=True)
     objective = jtl.finetune(net, lambda z, y: jtl.losses.cross_entropy(z, y, smoothing=SMOOTHING))
     step = jtl.make_step(objective, optimizer(epochs * len(data)))
-    # The paper turns and shifts USPS alone.
+    # The paper rotates and shifts only USPS.
     moved = jtl.data.augment.compose(jtl.data.augment.crop(28, 4), jtl.data.augment.rotate(10))
 
     def run(state: Any, batch: Any) -> Any:
@@ -148,7 +148,7 @@ def pretrained(net: jtl.Model, name: str, train: Split, epochs: int, seed: int) 
 
 
 def adapted(net: jtl.Model, start: Any, x: np.ndarray, epochs: int, seed: int) -> tuple[Any, float]:
-    """SHOT's variables after its last step, and the seconds that they took."""
+    """Returns SHOT's variables after its last step, and the training time in seconds."""
     began, key, rows = time.perf_counter(), jax.random.key(seed), np.arange(len(x))
     data = jtl.data.arrays(scaled(x), rows, batch_size=BATCH, seed=seed)
     whole = jtl.data.arrays(scaled(x), rows, batch_size=512, shuffle=False)
@@ -166,14 +166,14 @@ def adapted(net: jtl.Model, start: Any, x: np.ndarray, epochs: int, seed: int) -
 
 
 def read(net: jtl.Model, variables: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the classifier reads, and its logits."""
+    """The inputs of the classifier, and its logits."""
     look = jax.jit(lambda x: net.apply(variables, x, train=False)[0])
     found = [look(scaled(part)) for part in np.array_split(x, max(1, len(x) // 1000))]
     return np.concatenate([out.read for out in found]), np.concatenate([out.output for out in found])
 
 
 def scores(net: jtl.Model, variables: Any, target: Split, test: Split) -> dict[str, float]:
-    """The label-free score that `adaptation_runs.VALIDATOR` is, and the accuracy on the target's test images."""
+    """The label-free score `adaptation_runs.VALIDATOR`, and the accuracy on the target's test images."""
     features, logits = read(net, variables, target[0][:3000])
     accuracy = (read(net, variables, test[0])[1].argmax(1) == test[1]).mean()
     return {"clustering": validators.class_clustering(features, logits), "accuracy": 100 * float(accuracy)}

@@ -1,15 +1,15 @@
-"""What MAML reaches on sinusoids: mean squared error after 0, 1, 2, 5 and 10 inner steps, beside a published run.
+"""MAML on sinusoids: mean squared error after 0, 1, 2, 5 and 10 inner steps, compared with a published run.
 
     python benchmarks/sinusoids.py                     (70,000 iterations, five seeds)
-    python benchmarks/sinusoids.py --first 3           (seeds 3 and 4; what the file has of those before is kept)
+    python benchmarks/sinusoids.py --first 3           (seeds 3 and 4; earlier seeds in the file are kept)
     python benchmarks/sinusoids.py --steps 2000        (another number of iterations; nothing is written)
 
-Two hidden layers of 40 ReLU, He's initialisation in every layer, biases at 0, 25 tasks of 10 points a step, one inner
-step at a rate of 0.01 in training, Adam at 1e-3 outside; judged on 10 other points of 6,000 new tasks (Finn et al.,
-2017, 1703.03400). More steps than the one of training are not trained for: at this rate they diverge on a few tasks of
-some starts, and one such task decides the mean. So the table has the mean of each seed after 6/7 of the iterations and
-after all, the mean without the worst 0.1 % of tasks, the median task, and how many tasks end above 100, which is more
-than the square of any difference of two sinusoids.
+Two hidden layers of 40 ReLU, He's initialisation in every layer, biases at 0, 25 tasks of 10 points per step, one inner
+step at a rate of 0.01 in training, Adam at 1e-3 outside; evaluated on 10 other points of 6,000 new tasks (Finn et al.,
+2017, 1703.03400). Training is for one inner step only: further steps diverge at this rate on a few tasks of some
+initialisations, and one such task dominates the mean. So the table has the mean of each seed after 6/7 of the
+iterations and after all, the mean without the worst 0.1 % of tasks, the median task, and the number of tasks that end
+above 100, which is more than the square of any difference of two sinusoids.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from jtl.train.state import variables
 from jtl.train.step import make_step
 
 PUBLISHED = {0: 2.98, 1: 0.339, 2: 0.183, 5: 0.126, 10: 0.098}
-"""Of another implementation with these settings."""
+"""Errors of another implementation with these settings."""
 LARGEST = 100.0
 TASKS, SHOT, RATE = 25, 10, 0.01
 NET = network(backbone=backbones.mlp((40, 40)), head=heads.linear(1))
@@ -50,10 +50,10 @@ STEP = make_step(maml(INNER, fixed_rate(RATE), steps=1, spread="vmap"), optax.ad
 
 
 def train(steps: int, seed: int = 0, tests: int = 6000) -> tuple[np.ndarray, np.ndarray]:
-    """Errors [tests, 11] of new tasks after 0 to 10 inner steps, of the start after 6/7 of the steps and after all."""
+    """Errors [tests, 11] on new tasks after 0 to 10 inner steps: after 6/7 of the training steps, and after all."""
     key, found = jax.random.key(seed), []
     start = NET.init(rng.stream(key, "weights"), jnp.zeros((1, 1)))
-    # The head starts by LeCun's variance; He's is twice as large.
+    # The head is initialised with LeCun's variance; He's is twice as large.
     start.params["head"]["out"]["kernel"] *= 2**0.5
     state, last = STEP.init(start, rng.stream(key, "run")), steps // 7
     for count in (steps - last, last):
@@ -72,7 +72,7 @@ def _iterate(state: Any, key: Any, count: int) -> Any:
 
 
 def errors(start: Any, seed: int, tests: int) -> np.ndarray:
-    """Of each of the new tasks, [tests, 11], after 0 to 10 inner steps."""
+    """The errors on each of the new tasks, [tests, 11], after 0 to 10 inner steps."""
     batch = data.sinusoids(shot=SHOT, query=SHOT, tasks=tests, seed=seed)[0]
     return np.asarray(_judge()(start, batch), np.float64)
 
@@ -93,7 +93,7 @@ def _judge() -> Callable:
 
 
 def rows(runs: list[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
-    """The table's rows by the number of inner steps; lists have an entry for each seed."""
+    """The table's rows, by the number of inner steps; lists have one entry per seed."""
     found = []
     for k, value in PUBLISHED.items():
         each = [np.sort(errors[:, k]) for _, errors in runs]
@@ -113,14 +113,14 @@ def rows(runs: list[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
 
 
 EACH = ("each", "earlier", "trimmed", "median", "diverged")
-"""What a row has of each seed."""
+"""The entries of a row that have one value per seed."""
 
 
 def joined(old: list[dict[str, Any]], new: list[dict[str, Any]], first: int) -> list[dict[str, Any]]:
-    """The first seeds of one table, then all seeds of another.
+    """Joins the first seeds of one table and all seeds of another.
 
     Raises:
-      ValueError: where the old table has fewer seeds, or other tasks.
+      ValueError: if the old table has fewer seeds, or other tasks.
     """
     found = []
     for a, b in zip(old, new, strict=True):
@@ -132,7 +132,7 @@ def joined(old: list[dict[str, Any]], new: list[dict[str, Any]], first: int) -> 
 
 
 def main(argv: list[str]) -> None:
-    """Trains, prints the table, and keeps it after each seed where the number of iterations is the published one."""
+    """Trains, prints the table, and saves it after each seed if the number of iterations is the published one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=70_000)
     parser.add_argument("--seeds", type=int, default=5, help="in all")

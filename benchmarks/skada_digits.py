@@ -2,19 +2,18 @@
 
     python benchmarks/skada_digits.py --source usps
     python benchmarks/skada_digits.py --source mnist --epochs 2  # 187 steps an epoch, where USPS has 22
-    python benchmarks/skada_digits.py --source usps --minutes 10 # stops after; the next call goes on
+    python benchmarks/skada_digits.py --source usps --minutes 10 # stops after; the next call continues
 
-Real data from `JTL_DATA`: the 60,000 training images of MNIST and the 7,291 of USPS, a fifth of each held out for
-tests by a random split. Images of USPS get a border of 6 pixels, so that all have 28x28, and each set is normalised by
-the mean and standard deviation that SKADA-Bench takes. The network is that of PyTorch's example of MNIST: two 3x3
-convolutions, and a layer of 128 features between dropouts. Adadelta with a rate of 1, times 0.7 after each epoch of
-the source, 14 epochs, batches of 256 images of each domain (Lalou et al., 2024, arXiv:2407.11676, and its code, skada
-0.4).
+Real data from `JTL_DATA`: the 60,000 training images of MNIST and the 7,291 of USPS, a random fifth of each is held out
+for tests. Images of USPS get a border of 6 pixels, so that all have 28x28, and each set is normalised by SKADA-Bench's
+mean and standard deviation. The network is that of PyTorch's MNIST example: two 3x3 convolutions, and a layer of 128
+features between dropouts. Adadelta with a learning rate of 1, multiplied by 0.7 after each epoch of the source, 14
+epochs, batches of 256 images of each domain (Lalou et al., 2024, arXiv:2407.11676, and its code, skada 0.4).
 
-What differs: the weights of the alignments are the library's defaults, where SKADA-Bench searches them by a score; the
-alignments read the features behind the activation and the dropout; of `--epochs` fewer than 14, the rate falls as fast
-in each. Checkpoints are chosen by the score `adaptation_runs.VALIDATOR`, without labels of the target. Results of
-earlier calls are kept, and the tables have them too. Writes JSON, and Markdown tables made from it.
+Differences: the weights of the alignments are the library's defaults, whereas SKADA-Bench tunes them by a score; the
+alignments read the features after the activation and the dropout; with fewer `--epochs` than 14, the learning rate
+falls as fast per epoch. Checkpoints are chosen by the score `adaptation_runs.VALIDATOR`, without labels of the target.
+Results of earlier calls are kept, and are in the tables too. Writes JSON, and Markdown tables made from it.
 """
 
 import argparse
@@ -45,12 +44,12 @@ METHODS = ("source", "dann", "coral", "mcc", "cdan_e", "mmd", "jmmd", "bnm", "im
 
 
 class _Convolutions(nn.Module):
-    """The network of PyTorch's example of MNIST, to its 128 features."""
+    """The network of PyTorch's MNIST example, up to its 128 features."""
 
     @nn.compact
     def __call__(self, x: Any, train: bool) -> dict[str, Any]:
         for i, features in enumerate((32, 64)):
-            patches = i > 0  # a fifth less time on a CPU, but for one channel
+            patches = i > 0  # a fifth less time on a CPU, except with one channel
             x = nn.relu(Conv(features, 3, padding=0, bias=True, patches=patches, name=f"conv{i + 1}")(x))
         x = nn.Dropout(0.25, deterministic=not train)(max_pool(x)).reshape(len(x), -1)
         x = nn.Dropout(0.5, deterministic=not train)(nn.relu(nn.Dense(128, name="dense")(x)))
@@ -77,7 +76,7 @@ def images(name: str, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def domains(source: str, target: str, rows: int | None = None) -> Domains:
-    """Four fifths of each set to learn from, the others to be tested and, of the source, for scores that read it."""
+    """Four fifths of each set for training, the rest for the test and, of the source, for scores that read it."""
 
     def halves(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
         x, y = images(name, rows)
@@ -89,7 +88,7 @@ def domains(source: str, target: str, rows: int | None = None) -> Domains:
 
 
 def optimizer(epoch: int) -> optax.GradientTransformation:
-    """Adadelta, whose rate falls after each epoch of so many steps."""
+    """Adadelta, whose learning rate falls after each epoch of `epoch` steps."""
     return optax.adadelta(optax.exponential_decay(RATE, epoch, DECAY, staircase=True))
 
 

@@ -1,20 +1,20 @@
-"""Spoken digits of new speakers from one or five clips each: meta-learning beside a classifier and nearest means.
+"""Spoken digits of new speakers from one or five clips each: meta-learning against a classifier and nearest means.
 
     python benchmarks/sound_episodes.py
-    python benchmarks/sound_episodes.py --ways ANIL                (others' rows of the file are kept)
+    python benchmarks/sound_episodes.py --ways ANIL                (rows of other ways are kept)
 
-Free Spoken Digit Dataset from `JTL_DATA`, six speakers in three pairs: of each pair a network learns from the four
-other speakers, so no speaker of a test is known. A small network (conv4 of 32 filters on log-mel pictures), 150 steps
-of Adam at 3e-3, cosine, 75 clips a step, for every way:
+Free Spoken Digit Dataset from `JTL_DATA`, six speakers in three pairs: for each pair a network learns from the four
+other speakers, so no test speaker is known. Every way has a small network (conv4 of 32 filters on log-mel spectrograms)
+and 150 Adam steps of 75 clips at 3e-3 with a cosine:
 
 - not trained + nearest mean: random weights.
-- classifier + nearest mean, + logistic regression: trained to tell the ten digits, then a head on frozen features.
-- ProtoNet: trained by episodes of five digits of one speaker, five clips to learn from and ten to be judged on.
-- ANIL: likewise, five inner steps of the head, of second order; the same steps in the test. Their rate is the better
-  of 0.1 and 1 by the accuracy on the episodes of training of one pair (0.42 and 0.85 after 60 steps).
+- classifier + nearest mean, + logistic regression: trained to classify the ten digits, then a head on frozen features.
+- ProtoNet: trained on episodes of five digits of one speaker, with five clips as support and ten as queries.
+- ANIL: likewise, with five second-order inner steps of the head, and the same steps in the test. Their rate is the
+  better of 0.1 and 1 by the accuracy on the training episodes of one pair (0.42 and 0.85 after 60 steps).
 
-200 test episodes a speaker: five of the ten digits, one or five clips of each to learn from and ten others; every way
-sees the same ones, normalised by statistics of the training speakers. Nothing else was tuned.
+There are 200 test episodes per speaker: five of the ten digits, one or five clips of each as support and ten others as
+queries; every way sees the same ones, normalised by statistics of the training speakers. Nothing else was tuned.
 """
 
 import argparse
@@ -57,13 +57,13 @@ def network(classes: int) -> jtl.Model:
 
 
 def inner_loop(net: jtl.Model, order: int = 2) -> Any:
-    """ANIL's: five steps of the head."""
+    """ANIL's inner loop: five steps of the head."""
     head = jtl.select("head/.*")
     return learners.adapt_to(jtl.finetune(net), jtl.fixed_rate(INNER), steps=5, order=order, adapted=head)
 
 
 def train(way: str, clips: spoken_data.Clips, known: np.ndarray, steps: int) -> jtl.Variables:
-    """What a way learns from the clips of `known` speakers; the statistics are those of 300 of them."""
+    """Trains a way on the clips of `known` speakers; the statistics are those of 300 of these clips."""
     x, y, speaker = (a[known] for a in (clips.x, clips.y, clips.speaker))
     classifier = way.startswith(("not trained", "classifier"))
     net, key = network(10 if classifier else WAY), jax.random.key(0)
@@ -89,7 +89,7 @@ def train(way: str, clips: spoken_data.Clips, known: np.ndarray, steps: int) -> 
 
 
 def episodes(y: np.ndarray, shot: int, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from [5 shot] and to be judged on [50], class by class."""
+    """Support rows [5 shot] and query rows [50], class by class."""
     draw, found = np.random.default_rng(seed), []
     for _ in range(count):
         rows = [draw.permutation(np.flatnonzero(y == c))[: shot + QUERY] for c in draw.choice(10, WAY, replace=False)]
@@ -114,13 +114,13 @@ def accuracy(way: str, learned: jtl.Variables, z: np.ndarray, drawn: list, shot:
     from threadpoolctl import threadpool_limits
 
     head = few.logistic if way.endswith("regression") else few.distance
-    with threadpool_limits(1):  # threads that wait for each other cost more than a fit this small
+    with threadpool_limits(1):  # synchronising threads costs more than a fit this small
         right = [(head(z[a], labels, WAY, z[b]).argmax(1) == true).mean() for a, b in drawn]
     return 100 * float(np.mean(right))
 
 
 def main(given: list[str] | None = None) -> None:
-    """Trains, judges and writes the results after each pair of speakers."""
+    """Trains, evaluates and writes the results after each pair of speakers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--episodes", type=int, default=200)
@@ -129,7 +129,7 @@ def main(given: list[str] | None = None) -> None:
     asked = parser.parse_args(given)
     old = json.loads(asked.json.read_text()) if len(asked.ways) < len(WAYS) else {"rows": [], "minutes": 0}
     kept = {(row["shot"], row["head"]): row["each"] for row in old["rows"] if row["head"] not in asked.ways}
-    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # pairs share their programs
+    jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp())  # pairs share compiled programs
     where, began = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
     clips = spoken_data.load(base.find(None, spoken_data.FILE))
     each: dict[tuple[int, str], list[float]] = {(shot, way): [] for shot in (1, 5) for way in asked.ways}

@@ -1,12 +1,12 @@
-"""How fast jtl's step is, and what share it reaches of a hand-written jit step that does the same work.
+"""The speed of jtl's step, and its share of the speed of a hand-written jit step that does the same work.
 
     python benchmarks/step_throughput.py                                  # every family x mlp, conv4, resnet18, vit_ti
     python benchmarks/step_throughput.py --families finetune --backbones resnet50 convnext_t vit_s bert_base minilm
     python benchmarks/step_throughput.py --families maml --backbones conv4 --pairs 15
     python benchmarks/step_throughput.py --isolate --dtype bfloat16 --backbones resnet50 vit_s vit_b     # on a GPU
 
-Both steps train side by side in one process, sample by sample; the share is the median of the samples' ratios. It
-stops with an error where the two do not compute the same loss. Writes JSON, and a Markdown table made from it.
+Both steps train side by side in one process, sample by sample; the share is the median of the samples' ratios. It stops
+with an error if the two do not compute the same loss. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse
@@ -64,15 +64,15 @@ ON_GPU = {
     "minilm": (512, 64),
     "wav2vec2_base": (64, 32000),
 }
-"""Rows of a batch and the size of each, so that a step takes about a second on two cores, or fills a GPU."""
+"""Rows of a batch and their size, such that a step takes about a second on two cores, or fills a GPU."""
 
 
 def cell_for(family: str, backbone: str, options: argparse.Namespace) -> Cell:
-    """The sizes that a family x backbone is measured at on this device."""
+    """The sizes at which a family x backbone is measured on this device."""
     gpu = on_gpu()
     batch, size = (ON_GPU if gpu else ON_CPU)[backbone]
     cell = Cell(family, backbone, options.batch or batch, options.size or size, dtype=options.dtype)
-    if family == "dann":  # as many rows through the backbone as in the others
+    if family == "dann":  # as many rows go through the backbone as in the other families
         return cell._replace(batch=max(1, cell.batch // 2))
     if family != "maml":
         return cell
@@ -94,7 +94,7 @@ def measure(cell: Cell, pairs: int, seconds: float) -> dict[str, Any]:
     plain = compiled(jax.jit(update, donate_argnums=0), plain_state, plain_batch)
     steps = {"jtl": chain(jtl.run, state, batch), "handwritten": chain(plain.run, plain_state, plain_batch)}
     losses = {name: [float(run(1)["loss"]) for _ in range(2)] for name, run in steps.items()}
-    # Bit-equal is not promised: XLA may add up in another order. bfloat16 has 8 bits of mantissa.
+    # Equal bits are not guaranteed, because XLA may sum in another order. bfloat16 has 8 bits of mantissa.
     tolerance = 1e-4 if cell.dtype == "float32" else 2e-2
     np.testing.assert_allclose(losses["jtl"], losses["handwritten"], rtol=tolerance, err_msg=str(cell))
     timing = interleaved(steps, pairs=pairs, seconds=seconds)
@@ -122,7 +122,7 @@ def measure(cell: Cell, pairs: int, seconds: float) -> dict[str, Any]:
 
 
 def isolated(family: str, backbone: str, argv: Sequence[str]) -> dict[str, Any]:
-    """One cell in a process of its own, whose peak memory on the device is then the cell's."""
+    """Measures one cell in a process of its own, so that the process's peak memory on the device is the cell's."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "cell.json"
         cell = ["--families", family, "--backbones", backbone, "--json", str(out)]
@@ -131,7 +131,7 @@ def isolated(family: str, backbone: str, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures every cell asked for and writes the results."""
+    """Measures every requested cell and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--backbones", nargs="+", choices=tuple(NETWORKS), default=BACKBONES)
@@ -157,7 +157,7 @@ def main(argv: Sequence[str]) -> None:
         if not options.within:
             where["command"] = environment(argv)["command"]
         path = options.json or ROOT / "benchmarks" / "results" / f"step_throughput-{where['backend']}.json"
-        # Written after every cell: what was measured before an error or an interrupt is kept.
+        # Written after every cell, so that results before an error or an interrupt are kept.
         tables.write({"benchmark": "step_throughput", "environment": where, "rows": rows}, path)
         if not options.within:
             print(f"{family} {backbone}: {row['steps_per_second']:.3g} steps/s, share {row['share']:.3f}", flush=True)

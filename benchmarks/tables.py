@@ -1,4 +1,4 @@
-"""Results as Markdown: `python benchmarks/tables.py benchmarks/results/*.json` makes every table anew from its JSON."""
+"""Results as Markdown: `python benchmarks/tables.py benchmarks/results/*.json` remakes every table from its JSON."""
 
 import json
 import sys
@@ -13,10 +13,10 @@ from jtl.report.tables import Table, markdown
 
 
 def write(results: dict[str, Any], path: Path) -> None:
-    """Writes results as JSON, and as a Markdown table beside it.
+    """Writes results as JSON, and next to it as a Markdown table.
 
     Raises:
-      ValueError: for a number that is not finite, which JSON has no way to say.
+      ValueError: for a number that is not finite, which JSON cannot express.
     """
     path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     path.with_suffix(".md").write_text(render(results))

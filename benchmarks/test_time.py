@@ -4,10 +4,10 @@
     python benchmarks/test_time.py --rows 10000 --weights cifar_resnet/resnet56-4bfd9763.th
     python benchmarks/test_time.py --severity 1 2 3 4 5 --rows 400 --json test_time_severities-cpu.json
 
-Real weights and images from `JTL_DATA`. Each seed draws other images and another order of the corruptions, all at the
-same severity, and no method is reset between them. No hyperparameter was chosen on these images. Rates and
-thresholds are the published ones for CIFAR-10, at batches of 200; docs/results.md lists where a setting is not that of
-the authors' code. Gains over the source are paired by seed. Writes JSON, and a Markdown table made from it.
+Real weights and images from `JTL_DATA`. Each seed draws its own images and order of the corruptions, all at the same
+severity, and no method is reset between them. No hyperparameter was chosen on these images. Rates and thresholds are
+the published ones for CIFAR-10, at batches of 200; docs/results.md lists the settings that differ from the authors'
+code. Gains over the source are paired by seed. Writes JSON, and a Markdown table made from it.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from jtl.recipes.parts import base
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOVED = jtl.data.augment.compose(jtl.data.augment.flip(), jtl.data.augment.crop(32, 2))
-ADAM = optax.adam(1e-3)  # TENT's and the later papers' for CIFAR-10, at batches of 200
+ADAM = optax.adam(1e-3)  # the setting of TENT and later papers for CIFAR-10, at batches of 200
 
 
 def methods(net: Any) -> dict[str, tt.Stream]:
-    """By name, in the published order."""
-    sgd = optax.sgd(5e-3, momentum=0.9)  # EATA's for CIFAR-10
+    """The methods by name, in the order of publication."""
+    sgd = optax.sgd(5e-3, momentum=0.9)  # EATA's setting for CIFAR-10
     cotta = tt.cotta(net, MOVED, views=8, confident=0.92)
     return {
         "BN": tt.stream(tt.batch_statistics(net), optax.set_to_zero()),
@@ -126,7 +126,7 @@ def main(given: list[str] | None = None) -> None:
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The old results with the new rows in their place, where the setting and the source's errors are the same."""
+    """Merges new rows into the old results, if the setting and the source's errors are the same."""
     fixed = [name for name in new["setting"] if name != "methods"]
     if any(old["setting"].get(name) != new["setting"][name] for name in fixed):
         raise ValueError(f"the file's setting is {old['setting']}, and this run's {new['setting']}: run all methods")

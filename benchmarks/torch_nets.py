@@ -1,4 +1,4 @@
-"""The same networks in plain torch, and jtl's weights carried over to them.
+"""The same networks in plain torch, and a function that copies jtl's weights to them.
 
 Modules have the names of jtl's parameters, so that a weight's place follows from its path. Images are
 [batch, channels, height, width].
@@ -32,7 +32,7 @@ class Mlp(nn.Module):
 
 
 class Norm(nn.BatchNorm2d):
-    """BatchNorm by the batch; its running statistics stand still where a task's passes must not move them."""
+    """BatchNorm with batch statistics; its running statistics stay fixed if a task's passes must not move them."""
 
     follows = True
 
@@ -154,7 +154,7 @@ class ViT(nn.Module):
 
 
 class Head(nn.Module):
-    """`jtl.heads.mlp`, and with no widths `jtl.heads.linear`."""
+    """`jtl.heads.mlp`, or without widths `jtl.heads.linear`."""
 
     def __init__(self, inputs: int, classes: int, widths: Sequence[int] = ()):
         super().__init__()
@@ -170,7 +170,7 @@ class Head(nn.Module):
 
 
 class Net(nn.Module):
-    """A backbone and what sits on it."""
+    """A backbone with its heads."""
 
     def __init__(
         self, backbone: nn.Module, head: nn.Module, critic: nn.Module | None = None, second: nn.Module | None = None
@@ -185,10 +185,10 @@ class Net(nn.Module):
 def network(
     backbone: str, image: int, classes: int, critic: Sequence[int] | None, outer: bool = False, twice: bool = False
 ) -> Net:
-    """The network that `benchmarks.setups` names so; an outer critic reads features by classes; twice has two heads.
+    """A network by its name in `benchmarks.setups`; an outer critic reads features by classes; twice has two heads.
 
     Raises:
-      ValueError: for a backbone that has no torch twin here.
+      ValueError: for a backbone without a torch twin here.
     """
     sizes = {"vit_ti": (192, 12, 3, 768), "vit_s": (384, 12, 6, 1536), "vit_b": (768, 12, 12, 3072)}
     if backbone == "mlp":
@@ -210,7 +210,7 @@ def carry(params: Any, stats: Any, net: nn.Module) -> None:
     """Copies jtl's weights and running statistics into a torch network.
 
     Raises:
-      ValueError: where a weight of one side has no place on the other.
+      ValueError: if a weight of one side has no place on the other.
     """
     source = {path.replace("/", "."): np.asarray(leaf) for path, leaf in flatten(params).items()}
     source |= {path.replace("/", "."): np.asarray(leaf) for path, leaf in flatten(stats).items()}
@@ -223,7 +223,7 @@ def carry(params: Any, stats: Any, net: nn.Module) -> None:
 
 
 def _take(source: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """The value of a torch tensor, taken out of jtl's."""
+    """Removes the value of a torch tensor from jtl's weights and returns it."""
     place, _, leaf = name.rpartition(".")
     if place.endswith("qkv"):
         parts = [_take(source, f"{place[:-3]}{part}.{leaf}") for part in ("query", "key", "value")]
@@ -240,7 +240,7 @@ def _take(source: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def images(batch: Mapping[str, Any], device: str, layout: torch.memory_format) -> dict[str, Any]:
-    """A batch of jtl's as torch takes it: channels first, labels int64."""
+    """Converts a batch of jtl for torch: channels first, labels int64."""
 
     def convert(name, value):
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The training steps in plain torch, each at torch's own best: fused AdamW, no host sync in a step."""
+"""The training steps in plain torch, each as fast as torch allows: fused AdamW, no host sync in a step."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,10 +15,10 @@ class Twin:
     """The torch side of a setup: the same weights, the same batch.
 
     Args:
-      setup: of jtl.
+      setup: jtl's setup.
       device: "cpu" or "cuda".
       channels_last: the memory layout of images and convolutions.
-      fuse: compile the network with `torch.compile` (not for maml: it does not differentiate twice).
+      fuse: whether to compile the network with `torch.compile` (not for maml, because it does not differentiate twice).
     """
 
     def __init__(self, setup: Setup, device: str, *, channels_last: bool, fuse: bool = False):
@@ -48,7 +48,7 @@ class Twin:
                     module.follows = False
 
     def step(self) -> Tensor:
-        """One step of training; the loss before it."""
+        """Takes one training step; returns the loss before it."""
         if self.cell.family == "mcd":
             return self._mcd()
         self.tx.zero_grad(set_to_none=True)
@@ -58,18 +58,18 @@ class Twin:
         return loss
 
     def forward(self) -> Tensor:
-        """The loss alone, with what a backward pass needs kept."""
+        """Computes the loss alone, keeping what a backward pass needs."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.cell.dtype == "bfloat16"):
             return FORWARD[self.cell.family](self)[0]
 
     def gradient(self) -> Tensor:
-        """The loss and every gradient."""
+        """Computes the loss and every gradient."""
         loss = self.forward()
         loss.backward()
         return loss.detach()
 
     def repeat(self, what: Callable[[], Tensor]) -> Callable[[int], float]:
-        """`steps(n)` does it n times and waits."""
+        """Returns `steps(n)`, which calls `what` n times and waits."""
 
         def steps(n: int) -> float:
             loss = torch.zeros(())
@@ -89,7 +89,7 @@ class Twin:
         y, n = self.batch["source"]["y"], len(self.batch["source"]["y"])
         x = torch.cat([self.batch["source"]["x"], self.batch["target"]["x"]])
         found = self.run(x)
-        # CDAN's critic reads the classes too; plain DANN needs them of the source alone.
+        # CDAN's critic reads the classes too; plain DANN needs them only for the source.
         every = self.net.head(found if self.cell.family == "cdan" else found[:n])
         logits = every[:n]
         weight = 2 / (1 + 2.718281828459045 ** (-10 * min(self.taken / RUN, 1.0))) - 1
@@ -112,9 +112,9 @@ class Twin:
         return F.cross_entropy(logits.float(), y) + value, _accuracy(logits, y)
 
     def _mcd(self) -> Tensor:
-        """Step A by everything, B by the two heads, C by the backbone and repeated; the sum of their last losses.
+        """Step A trains everything, B the two heads, C the backbone, repeatedly; returns the sum of their last losses.
 
-        As tllib's example has it: each step passes both domains forward and all gradients back.
+        As in tllib's example, each step passes both domains forward and all gradients back.
         """
         y, n = self.batch["source"]["y"], len(self.batch["source"]["y"])
         x, second = torch.cat([self.batch["source"]["x"], self.batch["target"]["x"]]), self.net.second
@@ -181,7 +181,7 @@ FORWARD: dict[str, Callable[[Twin], tuple[Tensor, Tensor]]] = {
 
 
 def _squared(f: Tensor) -> Tensor:
-    """Squared distances of rows through one matrix product, around their mean."""
+    """Squared distances of rows by one matrix product, after subtracting their mean."""
     f = f - f.detach().mean(0)
     lengths = f.square().sum(1)
     return (lengths[:, None] + lengths[None] - 2 * f @ f.T).clamp_min(0)

@@ -1,4 +1,4 @@
-"""Full disks, folders that are read-only or moved, and checkpoints whose files are damaged."""
+"""Full disks, read-only or moved folders, and checkpoints with damaged files."""
 
 import errno
 import itertools
@@ -18,7 +18,7 @@ NOBODY = 65534
 
 
 def full(folder: Path, number: int, seed: int) -> list[Trial]:
-    """No file may grow beyond a random size, or a call of the system says that no space is left."""
+    """Limits files to a random size, or makes a system call report that no space is left."""
     from benchmarks.injected import runs
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -53,7 +53,7 @@ def _unwritten(kind: str, what: str, small: Any, place: Path, wanted: str) -> Tr
 
 @contextmanager
 def limited(size: int) -> Iterator[str]:
-    """No file of this process may grow beyond so many bytes."""
+    """Limits the files of this process to `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -64,7 +64,7 @@ def limited(size: int) -> Iterator[str]:
 
 @contextmanager
 def no_space(call: int) -> Iterator[str]:
-    """The `call`-th `os.fsync` or `os.replace`, and those after it, say that no space is left."""
+    """Makes the `call`-th `os.fsync` or `os.replace`, and those after it, report that no space is left."""
     calls, real = [0], {name: getattr(os, name) for name in ("fsync", "replace")}
 
     def failing(name: str) -> Callable:
@@ -87,7 +87,7 @@ def no_space(call: int) -> Iterator[str]:
 
 @contextmanager
 def powerless() -> Iterator[None]:
-    """Without the rights of root, who may write anywhere."""
+    """Drops the privileges of root, who may write anywhere."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)
@@ -99,7 +99,7 @@ def powerless() -> Iterator[None]:
 
 
 def read_only(folder: Path, number: int, seed: int) -> list[Trial]:
-    """A folder that cannot be written: a run in it, or below it, is told so; what is in it is still read."""
+    """Makes a folder read-only: a run in it, or below it, gets an error that says so; its files can still be read."""
     from benchmarks.injected import runs
 
     del seed
@@ -123,7 +123,7 @@ def read_only(folder: Path, number: int, seed: int) -> list[Trial]:
 
 
 def moved(folder: Path, number: int, seed: int) -> list[Trial]:
-    """The folder of a run has another name: after the run, and while it goes on."""
+    """Renames the folder of a run: after the run, and during it."""
     from benchmarks.injected import runs
 
     small, rng, trials = runs.Small(), random.Random(seed), []
@@ -148,7 +148,7 @@ def moved(folder: Path, number: int, seed: int) -> list[Trial]:
             outcome: Outcome = "survived" if same else "wrong"
         except (OSError, RuntimeError) as error:
             outcome, detail = "told" if told(error, str(place)) else "wrong", f"{detail}: {str(error)[:200]}"
-        again = small.fit(there)  # what was saved before is there, and goes on
+        again = small.fit(there)  # resumes from what was saved before
         if again != wanted:
             outcome, detail = "wrong", f"{detail}; other bits where it was moved to"
         trials.append(Trial("moved folder, while it runs", outcome, detail))
@@ -172,10 +172,10 @@ def _flipped(content: bytes, rng: random.Random) -> bytes:
 
 
 def damaged(folder: Path, number: int, seed: int) -> list[Trial]:
-    """Every file of the newest checkpoint, and of what is frozen, in every way; `number` of each kind at most.
+    """Damages the files of the newest checkpoint and the frozen parameters in every way; `number` of each kind at most.
 
-    The run must resume from the checkpoint before the damaged one, and the log must name the damaged folder. Where the
-    frozen parameters are damaged, which all checkpoints share, an error must name them. No reader of the folder may
+    The run must resume from the checkpoint before the damaged one, and the log must name the damaged folder. If the
+    frozen parameters, which all checkpoints share, are damaged, an error must name them. No reader of the folder may
     return numbers that are not those of a checkpoint.
     """
     from benchmarks.injected import runs
@@ -196,7 +196,7 @@ def damaged(folder: Path, number: int, seed: int) -> list[Trial]:
             before = (place / name).read_bytes()
             damage(place / name, rng)
             if (place / name).exists() and (place / name).read_bytes() == before:
-                shutil.rmtree(place)  # zeros that were zeros, or an empty file
+                shutil.rmtree(place)  # the damage changed nothing: zeros were zeros, or the file is empty
                 continue
             trials.append(_resumed(f"damaged checkpoint, {how}", str(name), small, place, heard, wanted, right))
             shutil.rmtree(place)

@@ -1,4 +1,4 @@
-"""Exceptions in hooks, loaders, evaluations and records while saves are in flight, and two runs in a folder."""
+"""Exceptions in hooks, loaders, evaluations and records while saves are in flight, and two runs in one folder."""
 
 import itertools
 import random
@@ -24,11 +24,11 @@ CHANGES = [
     {"half": True},
     {"changed": True},
 ]
-"""What another run of `runs.Small` has otherwise."""
+"""The options in which another run of `runs.Small` differs."""
 
 
 class Thrown(Exception):
-    """The fault."""
+    """The injected fault."""
 
 
 def slow_saves() -> None:
@@ -45,7 +45,7 @@ def slow_saves() -> None:
 
 
 def exceptions(folder: Path, number: int, seed: int) -> list[Trial]:
-    """One raised at a random call of a hook, the loader, the validation or a record; the run is then called again."""
+    """Raises one at a random call of a hook, the loader, the validation or a record; the run is then started again."""
     from benchmarks.injected import runs
 
     slow_saves()
@@ -79,7 +79,7 @@ def exceptions(folder: Path, number: int, seed: int) -> list[Trial]:
 
 
 class Recorded:
-    """A record that is disturbed."""
+    """A record that calls the fault."""
 
     def __init__(self, come: Callable):
         self.write = come
@@ -92,7 +92,7 @@ class Recorded:
 
 
 def another(folder: Path, number: int, seed: int) -> list[Trial]:
-    """Another run's folder: refused with what differs, and the run that it belongs to goes on."""
+    """Starts a run in another run's folder: it is refused with the difference, and the other run can continue."""
     from benchmarks.injected import runs
 
     small, rng, trials = runs.Small(), random.Random(seed), []
@@ -113,7 +113,7 @@ def another(folder: Path, number: int, seed: int) -> list[Trial]:
 
 
 def together(number: int, folder: Path, say: Callable) -> list[Trial]:
-    """Two processes begin the same run in one folder at once: one of them is refused, the other ends as always."""
+    """Starts the same run in one folder in two processes at once: one is refused, the other ends as usual."""
     folder.mkdir()
     trials = []
     begun("undisturbed", folder)
@@ -126,7 +126,7 @@ def together(number: int, folder: Path, say: Callable) -> list[Trial]:
         refused = "another run, process" in texts.get("error", "") and str(folder / str(i)) in texts["error"]
         ended = [path for path in said if path.exists() and "digest" in path.name]
         right = all(path.read_text() == wanted for path in ended)
-        # Where the second begins after the first has ended, it finds nothing left to do.
+        # If the second starts after the first has ended, it finds nothing left to do.
         good = right and ((len(ended) == 1 and refused) or len(ended) == 2)
         trials.append(Trial("two runs in one folder", "told" if good and refused else "survived", str(texts)))
         if not good:
@@ -136,7 +136,7 @@ def together(number: int, folder: Path, say: Callable) -> list[Trial]:
 
 
 def begun(name: str, folder: Path, rank: int = 0, wait: bool = True) -> Any:
-    """One of the processes."""
+    """Starts one of the processes."""
     child = CONTEXT.Process(target=one, args=(folder, name, rank))
     child.start()
     if wait:
@@ -145,7 +145,7 @@ def begun(name: str, folder: Path, rank: int = 0, wait: bool = True) -> Any:
 
 
 def one(folder: Path, name: str, rank: int) -> None:
-    """Runs, and writes the digest or the error."""
+    """Trains, and writes the digest or the error."""
     begin(folder / f"{name}.log{rank}", 1, folder.parent / "compiled")
     from benchmarks.injected import runs
 

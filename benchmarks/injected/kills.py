@@ -1,4 +1,4 @@
-"""SIGKILL at chosen moments and file events of training runs, which are then started again."""
+"""SIGKILL at chosen moments and file events of training runs, which are then restarted."""
 
 import itertools
 import os
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from benchmarks.injected.trials import CONTEXT, PATIENCE, Trial, begin
 
 LAYOUTS = {"1 device": (1, 1), "8 devices": (1, 8), "2 processes": (2, 1)}
-"""Processes, and devices of each."""
+"""The number of processes, and of devices in each."""
 MOMENTS = ("step", "compile", "evaluation", "save", "file", "prune")
 STEPS, EVERY, KEEP = 24, 3, 2
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
@@ -23,7 +23,7 @@ FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.tru
 
 
 class Kill(NamedTuple):
-    """When to kill: before the `number`-th such moment, `delay` seconds after it, in which process."""
+    """When to kill: at the `number`-th moment of a kind, `delay` seconds after it, and in which process."""
 
     moment: str
     number: int
@@ -32,7 +32,7 @@ class Kill(NamedTuple):
 
 
 def campaign(number: int, folder: Path, families: tuple[str, ...], seed: int, say: Callable) -> list[Trial]:
-    """Kills `number` runs at each moment in each layout; families take turns, or each its own where there are fewer."""
+    """Kills `number` runs at each moment in each layout; families take turns."""
     rng, trials = random.Random(seed), []
     for layout in LAYOUTS:
         plan: dict[str, list[str]] = {family: [] for family in families}
@@ -48,7 +48,7 @@ def campaign(number: int, folder: Path, families: tuple[str, ...], seed: int, sa
 
 
 def _chain(layout: str, family: str, moments: list[str], place: Path, rng: random.Random) -> list[Trial]:
-    """Kills one run again and again; where little is left of it, it is finished, compared, and another begun."""
+    """Kills one run repeatedly; when little of it is left, it is finished and compared, and another is started."""
     wanted = _finished(layout, family, place / "undisturbed")
     trials: list[Trial] = []
     pending: list[Trial] = []
@@ -65,7 +65,7 @@ def _chain(layout: str, family: str, moments: list[str], place: Path, rng: rando
             killed = _run(layout, family, folder, kill)
             if killed:
                 break
-            # The moment did not come: the run has ended, and another one is begun.
+            # The moment did not come: the run has ended, and another one is started.
             trials += _compared(layout, family, folder, wanted, pending)
             pending, folder = [], next(folders)
         try:
@@ -95,7 +95,7 @@ def _planned(moment: str, now: int, layout: str, rng: random.Random) -> Kill:
 
 
 def _compared(layout: str, family: str, folder: Path, wanted: str, pending: list[Trial]) -> list[Trial]:
-    """The trials of a run that was killed, which is finished: with other bits all of them are wrong."""
+    """Finishes a killed run and returns its trials: if the bits differ, all of them are wrong."""
     if not pending:
         return []
     try:
@@ -108,7 +108,7 @@ def _compared(layout: str, family: str, folder: Path, wanted: str, pending: list
 
 
 def intact(folder: Path) -> dict[int, float | None]:
-    """The scores of the finished checkpoints by step; a damaged one raises, because none may be."""
+    """The scores of the finished checkpoints by step; raises if one is damaged, which must not happen."""
     from jtl.train.checkpoint import manifest
 
     return {
@@ -133,7 +133,7 @@ def _said(folder: Path) -> str:
 
 
 def _run(layout: str, family: str, folder: Path, kill: Kill | None) -> bool:
-    """Runs until the end, or until the kill; returns whether a process was killed. One that fails raises."""
+    """Runs until the end or the kill; returns whether a process was killed. Raises if a process fails."""
     processes, devices = LAYOUTS[layout]
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -151,7 +151,7 @@ def _run(layout: str, family: str, folder: Path, kill: Kill | None) -> bool:
         if -signal.SIGKILL in codes:
             break
     codes = [process.exitcode for process in running]
-    for process in running:  # as a scheduler does, where one process of several died
+    for process in running:  # as a scheduler does if one process of several died
         process.kill()
         process.join()
     if -signal.SIGKILL in codes:
@@ -235,7 +235,7 @@ def _plant(kill: Kill, folder: Path, validation: Any) -> Callable:
 
 
 def saves(number: int, folder: Path, seed: int, say: Callable) -> list[Trial]:
-    """Kills `jtl.save` over an earlier save at file events: the old one or the new one is there afterwards."""
+    """Kills `jtl.save` at file events while it replaces a save: the old or the new one must be there afterwards."""
     from benchmarks.injected import saved
 
     folder.mkdir()

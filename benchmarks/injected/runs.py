@@ -1,4 +1,4 @@
-"""The runs that faults are injected into; children are forked from a process that imported this."""
+"""The runs that faults are injected into; children are forked from a process that imported this module."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ digest = kill_resume.digest
 
 
 class Slice:
-    """The rows of one process of a data set."""
+    """The rows of a data set for one process."""
 
     def __init__(self, data: Any, process: int, processes: int):
         self.data, self.process, self.processes = data, process, processes
@@ -39,7 +39,7 @@ class Slice:
 
 
 def wandering(params: Any, stats: Any, batch: Any, key: Any, step: Any) -> tuple[Any, Aux]:
-    """A score that goes up and down with the parameters, so that the best checkpoint is now and then another one."""
+    """A score that goes up and down with the parameters, so that the best checkpoint sometimes changes."""
     del key, step
     size = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
     return accumulate.mean(jnp.sin(100 * size) + batch["x"], batch["mask"]), Aux(stats, {})
@@ -61,7 +61,7 @@ class Judged:
 
 
 def validation(**options: Any) -> jtl.Validation:
-    """What a run evaluates, every four steps."""
+    """The validation of a run, every four steps."""
     return jtl.Validation(wandering, Judged(**options), every=4)
 
 
@@ -71,7 +71,7 @@ class Spoiled:
     def __init__(self, data: Any, spoil: Any):
         self.data, self.spoil = data, spoil
 
-    def __getattr__(self, name: str) -> Any:  # its batch size, classes and number of examples
+    def __getattr__(self, name: str) -> Any:  # batch size, classes and number of examples
         return getattr(self.data, name)
 
     def __len__(self) -> int:
@@ -82,21 +82,21 @@ class Spoiled:
 
 
 class Small(NamedTuple):
-    """A small run of its own, with what another run may have otherwise.
+    """A small run, with options in which another run may differ.
 
     Args:
-      seed: of the initialisation, the run and the data.
-      width: of the hidden layer.
+      seed: seed of the initialisation, the run and the data.
+      width: width of the hidden layer.
       rate: the learning rate.
-      momentum: of the optimizer.
-      dropout: of the head.
-      batch: rows of a batch.
+      momentum: momentum of the optimizer.
+      dropout: dropout rate of the head.
+      batch: number of rows of a batch.
       clip: the largest norm of the gradient.
-      ema: decay of the averages.
-      smoothing: of the labels.
-      last: train the head alone.
-      half: compute in bfloat16.
-      changed: one number of the data is another.
+      ema: decay of the moving averages.
+      smoothing: smoothing of the labels.
+      last: whether only the head is trained.
+      half: whether it computes in bfloat16.
+      changed: whether one number of the data is different.
     """
 
     seed: int = 0
@@ -113,7 +113,7 @@ class Small(NamedTuple):
     changed: bool = False
 
     def data(self) -> Any:
-        """Forty rows of five numbers, of three classes."""
+        """Forty rows of five numbers, in three classes."""
         draw = np.random.default_rng(0)
         x = draw.normal(size=(40, 5)).astype(np.float32)
         y = (np.abs(x).sum(1) * 10).astype(np.int32) % 3
@@ -121,7 +121,7 @@ class Small(NamedTuple):
         return jtl.data.arrays(x, y, batch_size=self.batch, seed=0)
 
     def begun(self) -> tuple[Any, State]:
-        """The step, and the state before the first."""
+        """Returns the step function and the initial state."""
         net = jtl.network(
             backbone=jtl.backbones.mlp((self.width,)), head=jtl.heads.linear(3, dropout=self.dropout or 0.0)
         )
@@ -152,7 +152,7 @@ class Small(NamedTuple):
 
 
 class Heard(logging.Handler):
-    """Keeps what the log "jtl.checkpoint" says."""
+    """Keeps the messages of the log "jtl.checkpoint"."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A network that `jtl.save` writes, killed in between; and what is found there."""
+"""Writes a network by `jtl.save`, killed while it writes, and reads what is there."""
 
 import json
 import os
@@ -11,7 +11,7 @@ CONFIG |= {"intermediate_size": 20, "image_size": 8, "patch_size": 4}
 
 
 def write(folder: Path, value: int, event: int | None) -> None:
-    """Saves a network all of whose numbers are `value`, killed before its `event`-th file event."""
+    """Saves a network whose numbers are all `value`; is killed before its `event`-th file event."""
     from benchmarks.injected.trials import begin
 
     begin(folder.with_name(f"{folder.name}.log"), 1, folder.parent.parent / "compiled")
@@ -45,7 +45,7 @@ def write(folder: Path, value: int, event: int | None) -> None:
 
 
 def look(folder: Path) -> str:
-    """The value that all numbers and names of a save have, or what is wrong with it."""
+    """Returns the value that all numbers and names of a save have, or a description of what is wrong."""
     from safetensors.numpy import load_file
 
     try:

@@ -1,4 +1,4 @@
-"""What one injected fault came to, and how a fault is run in a process of its own."""
+"""The outcome of one injected fault, and running a fault in a process of its own."""
 
 import json
 import multiprocessing
@@ -14,19 +14,19 @@ Outcome = Literal["survived", "told", "wrong", "lost"]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["benchmarks.injected.runs"])
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Flags of XLA's: most of the time of a small run is compiling."""
+"""XLA's flags for fast compilation, which takes most of the time of a small run."""
 PATIENCE = 240
-"""Seconds after which a child counts as hanging."""
+"""Seconds after which a child process counts as hanging."""
 
 
 class Trial(NamedTuple):
     """One injected fault.
 
     Args:
-      kind: of the fault.
+      kind: kind of the fault.
       outcome: "survived": resumed, or unchanged, with the same bits as the undisturbed run. "told": an error names the
-        thing, and what was saved is still there. "wrong": other bits or no error. "lost": a finished save is gone.
-      detail: what exactly was tried, and what happened.
+        cause, and all that was saved is still there. "wrong": other bits or no error. "lost": a finished save is gone.
+      detail: the exact trial, and what happened.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Trial(NamedTuple):
 
 
 def told(error: BaseException, *names: str) -> bool:
-    """Whether an error, its notes or its causes name one of these."""
+    """Whether an error, its notes or its causes contain one of these names."""
     texts, one = [], error
     while one is not None:
         texts += [str(one), *getattr(one, "__notes__", [])]
@@ -44,7 +44,7 @@ def told(error: BaseException, *names: str) -> bool:
 
 
 def apart(work: Callable[..., list[Trial]], *args: Any, folder: Path, devices: int = 1) -> list[Trial]:
-    """The trials that `work(folder, *args)` makes in a child process; one that dies or hangs is wrong."""
+    """The trials that `work(folder, *args)` returns in a child process; if it dies or hangs, the trial is wrong."""
     folder.mkdir(parents=True)
     child = CONTEXT.Process(target=_answer, args=(work, args, folder, devices))
     child.start()
@@ -70,7 +70,7 @@ def _answer(work: Callable[..., list[Trial]], args: tuple, folder: Path, devices
 
 
 def begin(log: Path, devices: int, compiled: Path) -> None:
-    """Makes a forked child a fresh process: its output goes into a file, and jax starts with so many devices."""
+    """Turns a forked child into a fresh process: its output goes to a file, and jax starts with `devices` devices."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

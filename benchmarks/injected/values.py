@@ -15,7 +15,7 @@ FROM, ROW = 5, 3
 
 
 def inputs(folder: Path, number: int, seed: int) -> list[Trial]:
-    """One number of one batch is bad: an error, or a state that is finite, saved and resumed with the same bits."""
+    """Spoils one number of one batch: an error, or a finite state that is saved and resumed with the same bits."""
     return [
         _refused(family, "input", rng.choice(VALUES), folder / f"{family}{i}")
         for family, i, rng in _turns(number, seed)
@@ -23,7 +23,7 @@ def inputs(folder: Path, number: int, seed: int) -> list[Trial]:
 
 
 def labels(folder: Path, number: int, seed: int) -> list[Trial]:
-    """One label of one batch is of no class: always an error."""
+    """Sets one label of one batch to no class: this is always an error."""
     return [
         _refused(family, "label", rng.choice(LABELS), folder / f"{family}{i}")
         for family, i, rng in _turns(number, seed)
@@ -31,7 +31,7 @@ def labels(folder: Path, number: int, seed: int) -> list[Trial]:
 
 
 def masked(folder: Path, number: int, seed: int) -> list[Trial]:
-    """A masked row is bad: the bits are those of the run in which it holds zeros."""
+    """Spoils a masked row: the bits must be those of a run in which it holds zeros."""
     trials: list[Trial] = []
     wanted: dict[str, str] = {}
     for family, i, rng in _turns(number, seed):
@@ -95,7 +95,7 @@ def _sound(place: Path) -> bool:
 
 
 def _fitted(family: str, place: Path, spoil: Any) -> tuple[str, Exception | None]:
-    """The digest of a run whose batch `FROM` is spoilt, or the error."""
+    """Returns the digest of a run whose batch `FROM` is spoiled, or the error."""
     import jax
 
     import jtl
@@ -113,21 +113,21 @@ def _fitted(family: str, place: Path, spoil: Any) -> tuple[str, Exception | None
 
 
 def _parts(batch: Any) -> list[Any]:
-    """The dicts of a batch that have rows: the batch, or its views."""
+    """The dicts of a batch that hold rows: the batch itself, or its views."""
     return (
         [batch] if "x" in batch else [batch[name] for name in ("source", "target", "support", "query") if name in batch]
     )
 
 
 def _whole(batch: Any) -> Any:
-    """The batch with masks, because all batches of a run have the same leaves."""
+    """Adds masks to the batch, because all batches of a run have the same leaves."""
     for part in _parts(batch):
         part.setdefault("mask", np.ones(part["y"].shape, bool))
     return batch
 
 
 def _masked(batch: Any, value: float, label: int) -> Any:
-    """The batch with one masked row in each of its parts, whose content is bad."""
+    """The batch with one masked, spoiled row in each of its parts."""
     for part in _parts(batch):
         mask = part["mask"].copy()
         mask[..., 0] = False

@@ -22,7 +22,7 @@ from jtl.weights.formats.errors import show
 
 
 class Range(NamedTuple):
-    """The smallest and the largest value of a number, or length of a list."""
+    """The smallest and largest value of a number, or length of a list."""
 
     least: float
     most: float
@@ -45,14 +45,14 @@ _Own = TypeVar("_Own", bound="Config")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    r"""The measures of a network; a family's config is a subclass whose fields are entries of its `config.json`.
+    r"""The settings of a network; a family's config is a subclass whose fields are the entries of its `config.json`.
 
-    A field is annotated with `int`, `float`, `bool`, `str`, a `Literal`, a tuple of one of them, another config, or one
-    of them or None. `Annotated[..., Range(least, most)]` bounds a number, or the length of a tuple. Whatever way a
-    config is made, every entry is checked first, so that no entry of a file can make a network of any size.
+    A field is annotated with `int`, `float`, `bool`, `str`, a `Literal`, a tuple of one of these, another config, or
+    one of these or None. `Annotated[..., Range(least, most)]` bounds a number, or the length of a tuple. However a
+    config is made, every entry is checked first, so that no file can ask for a network of arbitrary size.
 
     Args:
-      extra: what a `config.json` holds besides, as the names of classes; `to_dict` gives it back.
+      extra: other entries of a `config.json`, such as the names of classes; `to_dict` returns them.
 
     Raises:
       ValueError: for an impossible value, naming the entry, its value and what would be right.
@@ -79,7 +79,7 @@ class Config:
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     def __init_subclass__(cls, model_type: str = "", aliases: Mapping[str, str] | None = None) -> None:
-        """Makes the subclass a frozen dataclass too."""
+        """Makes the subclass a frozen dataclass."""
         cls.model_type, cls.aliases = model_type or cls.model_type, aliases or cls.aliases
         dataclass(frozen=True, kw_only=True)(cls)
 
@@ -97,20 +97,20 @@ class Config:
 
     @classmethod
     def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
-        """`given` with the entries whose default depends on others or on `naming`; a family overrides it."""
+        """Adds to `given` the entries whose default depends on others or on `naming`; a family overrides it."""
         del naming
         return given
 
     @classmethod
     def from_dict(cls: type[_Own], given: Mapping[str, Any], naming: str = "") -> _Own:
-        """The config of a `config.json`, with defaults for what it leaves out.
+        """The config made of a `config.json`, with defaults for missing entries.
 
         Args:
-          given: entries by their names; what is no field becomes `extra`.
+          given: entries by name; those that are not fields go to `extra`.
           naming: the naming scheme of the weights, if it is known: libraries differ in their defaults.
 
         Raises:
-          ValueError: for an impossible value, or one entry by two names with two values.
+          ValueError: for an impossible value, or two different values for one entry under two names.
         """
         given = dict(cls._fill(cls._renamed(given), naming))
         kind = given.pop("model_type", cls.model_type)
@@ -121,7 +121,7 @@ class Config:
         return cls(**cls._read(known), extra=given)
 
     def to_dict(self) -> dict[str, Any]:
-        """The entries as JSON has them, which `from_dict` reads again; one that is None by default is left out."""
+        """The entries as JSON values, which `from_dict` reads again; entries left at a default of None are omitted."""
         made: dict[str, Any] = {"model_type": self.model_type} if self.model_type else {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -130,17 +130,17 @@ class Config:
         return {**made, **self.extra}
 
     def replace(self: _Own, **changes: Any) -> _Own:
-        """A copy with other values, checked as all are.
+        """A copy with other values, which are checked in the same way.
 
         Raises:
           ValueError: for an impossible value.
-          TypeError: for a name that is no field.
+          TypeError: for a name that is not a field.
         """
         return replace(self, **self._read(changes))
 
     @classmethod
     def _read(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Entries as the types of their fields: what checks these types when a config is made sees no list of JSON."""
+        """Converts entries to the types of their fields: a type checker of `__init__` would refuse JSON's lists."""
         kinds = _kinds(cls)
         return {k: read(kinds[k], k, v, of=cls.model_type) if k in kinds else v for k, v in given.items()}
 
@@ -162,7 +162,7 @@ class Config:
 
 
 class TransformerConfig(Config):
-    """The measures that most transformers name alike."""
+    """The entries that most transformers have under the same names."""
 
     hidden_size: Whole = 768
     num_hidden_layers: Depth = 12
@@ -176,12 +176,12 @@ class TransformerConfig(Config):
 
 
 def read(kind: Any, name: str, value: Any, *, of: str = "") -> Any:
-    """`value`, where the annotation `kind` allows it; a list becomes a tuple.
+    """Returns `value` if the annotation `kind` allows it; a list becomes a tuple.
 
     Args:
-      kind: as the annotations of `Config`.
-      name: of the entry, for the message.
-      value: from a file.
+      kind: an annotation, as in `Config`.
+      name: name of the entry, for the message.
+      value: the value, from a file.
       of: the `model_type`, for the message.
 
     Raises:
@@ -208,7 +208,7 @@ def _parts(kind: Any) -> tuple[Any, Range, bool]:
     """The type without its limits, its limits, and whether it may be None."""
     if get_origin(kind) is Annotated:
         limits = [one for one in kind.__metadata__ if isinstance(one, Range)]
-        return kind.__origin__, limits[-1], False  # the outermost is the last
+        return kind.__origin__, limits[-1], False  # the outermost comes last
     choices = [one for one in get_args(kind) if one is not NoneType]
     if len(choices) < len(get_args(kind)):
         return *_parts(choices[0])[:2], True
@@ -236,7 +236,7 @@ def _read(kind: Any, value: Any) -> Any:
 
 
 def _right(kind: Any) -> str:
-    """What is allowed, in words."""
+    """Says in words what is allowed."""
     plain, (least, most), nullable = _parts(kind)
     origin, inner = get_origin(plain), get_args(plain)
     words = {int: f"a whole number from {least} to {most}", float: f"a number from {least} to {most}"}

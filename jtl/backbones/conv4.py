@@ -23,25 +23,26 @@ def conv4(
 ) -> Model:
     """Four blocks of 3x3 convolution, batch normalisation and ReLU, each halving the resolution.
 
-    Features: `stage1` ... `stage4` [batch, h, w, filters]; `last` is `stage4`; `pooled` its mean over pixels.
+    Features: `stage1` ... `stage4` [batch, h, w, filters]; `last` is `stage4`; `pooled`, its mean over pixels.
     Parameters: `stage1/conv/kernel`, `stage1/norm/scale`, `stage1/norm/bias`, ...
 
     Args:
       filters: channels of every block.
-      downsample: by a stride of 2 (MAML on Omniglot) or by 2x2 max-pooling (prototypical networks).
-      flatten: `pooled` is the last map flattened instead, as is usual on miniImageNet.
-      momentum: share of the new batch in the running statistics. 1 keeps those of the last batch: what
-        evaluates queries by the statistics of their support set.
-      conv: patches @ weights, or `lax`'s convolution. "auto" takes patches on a CPU, where second derivatives
-        and weights that differ per task are much the faster for it, and `lax` elsewhere. The weights
-        are the same.
-      kernel_init: of the convolutions. In MAML their size is the size of the first inner steps, because the gradient
-        of a kernel before a normalisation is as many times smaller as the kernel is larger: start images of one
-        channel with `jax.nn.initializers.lecun_normal()`; of the default, by outputs, the first of 32 filters has a
-        fourth of its size.
+      downsample: how each block halves the map: "stride", a stride of 2 (MAML on Omniglot), or "pool", 2x2 max-pooling
+        (prototypical networks).
+      flatten: make `pooled` the flattened last map instead, as is usual on miniImageNet.
+      momentum: weight of the new batch in the running statistics. 1 keeps those of the last batch, so that queries are
+        evaluated with the statistics of their support set.
+      conv: "patches" computes patches @ weights, "lax" is `lax`'s convolution. "auto" uses patches on a CPU, where they
+        make second derivatives and weights that differ per task much faster, and `lax` elsewhere. The weights are the
+        same.
+      kernel_init: initialiser of the kernels. In MAML their scale sets that of the first inner steps, because the
+        gradient of a kernel before a normalisation is inversely proportional to the kernel's scale. For images of one
+        channel use `jax.nn.initializers.lecun_normal()`; the default, which scales by outputs, makes the first kernel
+        of 32 filters a quarter as large.
 
     Raises:
-      ValueError: for a choice that is none, or at init for images too small to be halved four times.
+      ValueError: for an unknown choice, or at init for images too small to be halved four times.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -86,7 +87,7 @@ class _Conv4(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         x = check_images(x, 16 if self.pool else 1)
-        # Asked while tracing, not at import: who imports jtl may still choose a platform.
+        # Asked while tracing, not at import: after importing jtl one may still choose a platform.
         patches = self.conv == "patches" or (self.conv == "auto" and jax.default_backend() == "cpu")
         features = {}
         for i in range(1, 5):

@@ -16,9 +16,9 @@ from jtl.preprocess.image import Preprocessing
 from jtl.weights.mapping.rules import Rule
 
 HEADLESS = "transformers, headless"
-"""The naming of a file of transformers that lacks the layers which only a network with a head needs."""
+"""The naming of a file from transformers without the layers that only a network with a head needs."""
 PLAIN = "transformers, no head"
-"""The naming in which a network without a head is saved, where that is not "transformers"."""
+"""The naming in which a network without a head is saved, if that is not "transformers"."""
 
 
 C = TypeVar("C", bound=Config)
@@ -26,26 +26,26 @@ C = TypeVar("C", bound=Config)
 
 @dataclass(frozen=True)
 class Family(Generic[C]):
-    """One family: pure functions of its config, whichever library a file is from.
+    """One family: pure functions of its config, the same for every library that a file may come from.
 
     Args:
       config: the class of its configs.
-      backbone: of a config.
-      example: shapes and types of one example's input, with a leading axis of 1; a tree where there are several.
-      tables: naming -> name table; of several that fit alike the first is taken, "transformers" is what `save` writes.
-      names: those of timm and torchvision that `named` knows, for messages.
-      named: `named(name, changes)`, the entries of a config, or None for a name of another family; `changes` are
+      backbone: builds the network of a config.
+      example: shapes and types of one example's input, with a leading axis of 1; a tree if there are several inputs.
+      tables: naming -> name table; if several fit equally well, the first is taken. `save` writes "transformers".
+      names: names in timm and torchvision that `named` knows, for messages.
+      named: `named(name, changes)` returns the entries of a config, or None for a name of another family; `changes` are
         timm's `model_args`.
-      usual: the preprocessing of networks known by name; None where their input is text.
-      architecture: transformers' class with a head; None where it has none.
-      bare: transformers' class without a head; None where it has none that is this network.
-      classifier: transformers' class with a head where the config says that it is another than `architecture`.
-      headless: `headless(entries, naming)`, the entries of a file without a classifier.
-      head: `head(config, classes)`, the classifier; each of its layers takes its own part of the pooled features.
-      torchvision: those of `names` that timm does not know.
-      depth: the entries of a config that say how many stages there are, a number or a list of one value for each,
-        the first of them in every config; none where a network is read as a whole only.
-      blocks: how many blocks the network of a config has; None where that is the sum of the first entry of `depth`.
+      usual: the preprocessing of networks known by name; None if their input is text.
+      architecture: transformers' class with a head; None if it has none.
+      bare: transformers' class without a head; None if it has none for this network.
+      classifier: transformers' class with a head, for a config whose class is not `architecture`; else None.
+      headless: `headless(entries, naming)` returns the entries of a file without a classifier.
+      head: `head(config, classes)` builds the classifier; each of its layers takes its own part of the pooled features.
+      torchvision: those of `names` that timm does not have.
+      depth: the entries of a config that say how many stages there are, each a number or a list with one value per
+        stage; the first is in every config. Empty if a network can only be read as a whole.
+      blocks: counts the blocks of a config's network; None if that is the sum of the first entry of `depth`.
     """
 
     config: type[C]
@@ -65,11 +65,11 @@ class Family(Generic[C]):
     blocks: Callable[[C], int] | None = None
 
     def complete(self, entries: Mapping[str, Any], naming: str = "") -> C:
-        """The config of a `config.json`, as `Config.from_dict` reads it."""
+        """The config made of a `config.json`, as by `Config.from_dict`."""
         return self.config.from_dict(entries, naming)
 
     def count_blocks(self, config: C) -> int:
-        """The number of blocks of a config's network, those of two towers together; 0 of a network without blocks.
+        """The number of blocks in a config's network, summed over two towers; 0 for a network without blocks.
 
         Example:
           >>> from jtl.backbones.registry import FAMILIES
@@ -85,12 +85,12 @@ class Family(Generic[C]):
 def by_preset(
     kind: str, presets: Mapping[str, Mapping[str, Any]], words: Mapping[str, str] = MappingProxyType({})
 ) -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None]:
-    """The `named` of a family whose networks are listed by name.
+    """The `named` function of a family whose networks are listed by name.
 
     Args:
       kind: the `model_type`.
       presets: name -> entries that differ from the defaults.
-      words: timm's word -> transformers', of what may be changed.
+      words: timm's name -> transformers' name, for each entry that may be changed.
     """
 
     def named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -100,34 +100,34 @@ def by_preset(
 
 
 def with_head(given: Mapping[str, Any], naming: str, entry: str) -> Mapping[str, Any]:
-    """`given`, where `entry` says whether the layer before a classifier is there, as the file's names tell.
+    """Sets `entry`, whether there is a layer before the classifier, according to the names in the file.
 
-    Files leave the entry as it is: one config is written for networks with a classifier and without.
+    The entry in a file is no guide: the same config is written for networks with and without a classifier.
     """
     known = {HEADLESS: False, "transformers": True}
     return {**given, entry: known[naming]} if naming in known else given
 
 
 def sentence(tokens: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The example of a network of text."""
+    """The example input of a text network."""
     return {name: jax.ShapeDtypeStruct((1, tokens), dtype) for name, dtype in (("ids", jnp.int32), ("mask", jnp.bool_))}
 
 
 def picture(side: int, channels: int) -> jax.ShapeDtypeStruct:
-    """The example of a network of images."""
+    """The example input of an image network."""
     return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    """`config` with timm's `model_args`.
+    """Applies timm's `model_args` to `config`.
 
     Args:
       config: entries of the named network.
-      changes: by timm's words.
-      words: timm's word -> transformers'.
+      changes: new values, by timm's names.
+      words: timm's name -> transformers' name.
 
     Raises:
-      ValueError: for a word that is not known.
+      ValueError: for an unknown name.
     """
     unknown = sorted(set(changes) - set(words))
     if unknown:

@@ -6,10 +6,10 @@ from jtl.model import Model, Variables
 
 
 def identity() -> Model:
-    """The input as its own features, `pooled = last = x`, and no parameters.
+    """A network without parameters whose features are its input: `pooled = last = x`.
 
-    For heads on what `jtl.extract` saw once, which cost no forward pass of the backbone a step. Inputs are
-    [batch, dim].
+    For heads on features that `jtl.extract` computed once: a step then needs no forward pass of the backbone. Inputs
+    are [batch, dim].
 
     Example:
       >>> import jax.numpy as jnp, jtl

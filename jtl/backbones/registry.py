@@ -6,7 +6,7 @@ from typing import Any
 from jtl.backbones.config import Config
 from jtl.backbones.family import Family
 
-_CONFIGS = (  # a line for each module that defines `FAMILIES`; a name is looked up in this order
+_CONFIGS = (  # one line per module that defines `FAMILIES`; a name is looked up in this order
     "resnet.config",
     "resnet.config_variants",
     "bit.config",

@@ -13,7 +13,7 @@ _LOGITS = partial(jnp.einsum, "bqhd,bkhd->bhqk")
 _VALUES = partial(jnp.einsum, "bhqk,bkhd->bqhd")
 
 
-@partial(jax.jit, static_argnames="dropout")  # so that jax derives and lowers once what all blocks share
+@partial(jax.jit, static_argnames="dropout")  # so that jax differentiates and lowers it once for all blocks
 def attend(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch others heads dim"],
@@ -23,15 +23,15 @@ def attend(
     rng: jax.Array | None = None,
     bias: Float[Array, "#batch #heads tokens others"] | None = None,
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`softmax(Q Kᵀ / √d + B) V` for each head, over the others that the mask lets a token see.
+    """`softmax(Q Kᵀ / √d + B) V` for each head, over the tokens that the mask lets a token see.
 
-    `jax.nn.dot_product_attention`, and so the kernel that jax picks for the platform (up to jax 0.12 XLA's own, which
-    stores the weights, on all of them; `jtl.fused_attention` asks for cuDNN's), but for what it cannot do: weights
-    dropped with probability `dropout` where a key `rng` is given, and float64, whose softmax it computes in float32.
-    Nor on a CPU, where there is but one kernel.
+    This is `jax.nn.dot_product_attention`, and so the kernel that jax picks for the platform: up to jax 0.12 it is
+    always XLA's own, which stores the weights (`jtl.fused_attention` asks for cuDNN's). It is not used on a CPU, which
+    has only that kernel, nor for what it cannot do: weights dropped with probability `dropout` if a key `rng` is given,
+    and float64, whose softmax it computes in float32.
 
-    In half precision the derivative is jtl's own: one copy of the weights is stored for it, and that in half
-    precision, where jax's keeps the logits in float32 too, and multiplies by a gradient of them in float32.
+    In half precision the derivative is jtl's own: it stores one copy of the weights, in half precision. jax's stores
+    the logits in float32 too, and multiplies with their gradient in float32.
     """
     kept = None if rng is None else jax.random.bernoulli(rng, 1 - dropout, _shape(query, key))
     if query.dtype in (jnp.bfloat16, jnp.float16):
@@ -66,9 +66,9 @@ def _products(
     dropout: float = 0.0,
     kept: Array | None = None,
 ) -> Array:
-    """Two matrix products for each head, whose operands XLA's CPU backend need not turn, both ways.
+    """Two matrix products for each head, whose operands XLA's CPU backend need not transpose, forwards or backwards.
 
-    Softmax divides last, where there are fewer numbers: `(exp(L − max L) V) / Σ exp(L − max L)`.
+    The softmax's division comes last, where there are fewer numbers: `(exp(L − max L) V) / Σ exp(L − max L)`.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
     query, key, value = query.transpose(0, 2, 1, 3), key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
@@ -82,7 +82,7 @@ def _products(
 
 
 def _seen(logits: Array, mask: Array | None, bias: Array | None) -> Array:
-    """The logits with their bias, and as small as can be where the mask is false."""
+    """The logits with their bias, set to the lowest number where the mask is false."""
     logits = logits if bias is None else logits + bias
     return logits if mask is None else jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
 
@@ -92,26 +92,26 @@ _in_half = jax.custom_jvp(_attended, nondiff_argnums=(0,))
 
 @_in_half.defjvp
 def _derivative(dropout: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    """`Ẏ = Ṗ V + P V̇`, `Ṗ = P (L̇ − Σ P L̇)`: P is the rounded one, and every product, transposed too, of half precision.
+    """`Ẏ = Ṗ V + P V̇`, `Ṗ = P (L̇ − Σ P L̇)`: P and all products, transposed ones too, are in half precision.
 
-    As in kernels of flash attention, which round P and the gradient of L alike before they multiply.
+    As in the kernels of flash attention, which also round P and the gradient of L before they multiply.
     """
     query, key, value, mask, bias, kept = primals
     along_query, along_key, along_value, _, along_bias, _ = tangents
     scale = query.shape[-1] ** -0.5
     logits = _seen(_LOGITS(query, key, preferred_element_type=jnp.float32) * scale, mask, bias)
-    # Stored as it is; else XLA stores in float32 what it is computed from.
+    # Stored as it is; otherwise XLA stores its float32 operand.
     weights = jax.lax.optimization_barrier(jax.nn.softmax(logits).astype(value.dtype))
 
     def dropped(weights: Array) -> Array:
         if kept is None:
             return weights
-        # In half precision 1 − dropout would be another number.
+        # In half precision 1 − dropout would be rounded.
         return jnp.where(kept, weights.astype(jnp.float32) / (1 - dropout), 0).astype(weights.dtype)
 
-    @partial(jax.checkpoint, prevent_cse=False)  # so that it is the weights that are kept for it, as they are
+    @partial(jax.checkpoint, prevent_cse=False)  # so that only the weights are kept, in their dtype
     def along(weights: Array) -> Array:
-        # Scaled in float32: 1 / √d need be no power of two.
+        # Scaled in float32, because 1 / √d need not be a power of two.
         change = (_LOGITS(along_query, key) + _LOGITS(query, along_key)).astype(jnp.float32) * scale
         change = change if bias is None else change + along_bias
         change = change if mask is None else jnp.where(mask, change, 0)

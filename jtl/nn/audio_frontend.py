@@ -15,14 +15,14 @@ from jtl.nn.layers import described
 from jtl.ops import by_platform
 
 TAPS = 16
-"""Of a grouped convolution that are one matrix product: the memory of its stretches."""
+"""The kernel positions that a grouped convolution multiplies at once, which bounds its memory."""
 
 
 class Convolution(NamedTuple):
-    """The measures of a convolution over time.
+    """The dimensions of a convolution over time.
 
     Args:
-      channels: of its output.
+      channels: channels of its output.
       kernel: its length in steps.
       stride: steps from one output to the next.
     """
@@ -40,7 +40,7 @@ class Conv1d(nn.Module):
       kernel: its length.
       stride: steps from one output to the next.
       padding: zeros before and after.
-      bias: whether one is added.
+      bias: whether a bias is added.
     """
 
     features: int
@@ -51,7 +51,7 @@ class Conv1d(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch steps channels"]) -> Array:
-        """[batch, steps, channels] to [batch, steps', features]."""
+        """Maps [batch, steps, channels] to [batch, steps', features]."""
         shape = (self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         y = conv1d(x, kernel.astype(x.dtype), self.stride, self.padding)
@@ -69,8 +69,8 @@ def conv1d(
 ) -> Float[Array, "batch out_steps features"]:
     """The convolution over time, in `channels // inputs` groups of channels that do not see each other.
 
-    `lax`'s, but for what takes XLA's CPU backend five times as long as matrix products: the gradient of many groups,
-    and of steps that do not overlap.
+    It is `lax`'s, except for many groups and for steps that do not overlap: the gradients of these take XLA's CPU
+    backend five times as long as matrix products.
     """
     groups = x.shape[-1] // kernel.shape[1]
     if kernel.shape[0] == stride and padding == (0, 0) and groups == 1:
@@ -89,7 +89,7 @@ def conv1d(
 
 
 def _as_products(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:
-    """Stretches of the sound times stretches of the kernel, `TAPS` long, group by group; none is kept for later."""
+    """Stretches of the sound times stretches of the kernel, `TAPS` long, per group; keeps none for the gradient."""
     batch, (length, inputs, features) = len(x), kernel.shape
     x = jnp.pad(x, ((0, 0), padding, (0, 0)))
     steps, groups = x.shape[1] - length + 1, x.shape[-1] // inputs
@@ -109,14 +109,14 @@ def _as_products(x: Array, kernel: Array, padding: tuple[int, int]) -> Array:
 
 
 def check_waves(x: Any, least: int) -> tuple[Array, Array | None]:
-    """(wave, mask) of an input, each [batch, samples]; no mask where it has none.
+    """Returns (wave, mask) of an input, each [batch, samples]; the mask is None if there is none.
 
     Args:
-      x: {"wave": ..., "mask": ...}, the mask being optional.
-      least: samples that the network needs.
+      x: {"wave": ..., "mask": ...}; the mask is optional.
+      least: number of samples that the network needs.
 
     Raises:
-      ValueError: where it is no dict of them, they are of other numbers or shapes, or too short.
+      ValueError: if the input is not such a dict, its arrays have other dtypes or shapes, or the sounds are too short.
     """
     if not isinstance(x, Mapping) or not {"wave"} <= set(x) <= {"wave", "mask"}:
         raise ValueError(f"the input is {described(x)}: give a dict of 'wave' and, where sounds are padded, 'mask'")
@@ -131,7 +131,7 @@ def check_waves(x: Any, least: int) -> tuple[Array, Array | None]:
 
 
 def samples_of_frame(convolutions: Sequence[Convolution]) -> int:
-    """The receptive field of one frame, the output of all convolutions, in samples."""
+    """The receptive field in samples of one frame, an output of all convolutions."""
     samples = 1
     for _, kernel, stride in reversed(convolutions):
         samples = (samples - 1) * stride + kernel
@@ -141,7 +141,7 @@ def samples_of_frame(convolutions: Sequence[Convolution]) -> int:
 def mask_of_frames(
     mask: Bool[Array, "batch samples"], convolutions: Sequence[Convolution], frames: int
 ) -> Bool[Array, "batch frames"]:
-    """The mask of frames whose receptive field holds no padding; for the shortest sounds it is the first frame."""
+    """The mask of frames whose receptive field holds no padding; at least the first frame, for very short sounds."""
     lengths = mask.sum(1)
     for _, kernel, stride in convolutions:
         lengths = (lengths - kernel) // stride + 1

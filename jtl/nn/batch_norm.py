@@ -13,15 +13,15 @@ from jtl.checked import within
 
 
 class BatchNorm(nn.Module):
-    """`y = γ (x − μ) / √(σ² + ε) + β`, with the batch's μ and σ² in training, else the running ones.
+    """`y = γ (x − μ) / √(σ² + ε) + β`, with the batch's μ and σ² in training, otherwise the running ones.
 
-    The running statistics move as torch's do, `r ← (1 − m) r + m s`, towards the batch's mean and its
-    unbiased variance `σ² n / (n − 1)`. With m = 1 they are those of the last batch. Statistics are float32
-    (float64 for a float64 input) whatever the network computes in. Under `pmap` (axis
-    `jtl.ops.BATCH_AXIS`) they are those of all devices together; under `jit` on a mesh they are so anyway.
+    The running statistics move as torch's do, `r ← (1 − m) r + m s`, towards the batch's mean and its unbiased variance
+    `σ² n / (n − 1)`. With m = 1 they are those of the last batch. Statistics are float32 (float64 for a float64 input)
+    whatever dtype the network computes in. Under `pmap` (axis `jtl.ops.BATCH_AXIS`) they are those of all devices
+    together; under `jit` on a mesh this holds anyway.
 
     Args:
-      momentum: m, the share of the new statistics (flax counts the share of the old ones).
+      momentum: m, the weight of the new statistics (in flax it is the weight of the old ones).
       eps: ε.
       scale_init: the initial γ.
 
@@ -70,7 +70,7 @@ def _along(channels: Array, x: Array) -> Array:
 
 
 def _mean(x: Array, axis: str | None) -> Array:
-    """Over all but the channels, and over the devices of a mapped axis."""
+    """The mean over all axes but the channels, and over the devices of a mapped axis."""
     mean = x.mean(tuple(range(x.ndim - 1)))
     return mean if axis is None else jax.lax.pmean(mean, axis)
 
@@ -80,7 +80,7 @@ def _by_batch(x: Array, scale: Array, bias: Array, eps: float, axis: str | None)
     """y, and the whole batch's mean and biased variance.
 
     The variance is taken around the mean, in a second pass: the one-pass form `E[x²] − E[x]²` loses every digit where
-    the mean is large. The axis is given, as jax may ask for the derivative where another is mapped.
+    the mean is large. The axis is an argument because jax may ask for the derivative where another axis is mapped.
     """
     mean = _mean(x, axis)
     var = _mean(jnp.square(x - _along(mean, x)), axis)
@@ -89,18 +89,18 @@ def _by_batch(x: Array, scale: Array, bias: Array, eps: float, axis: str | None)
 
 
 def _affine(x: Array, factor: Array, shift: Array) -> Array:
-    # Not `(x − μ) factor + β`: XLA's CPU backend would keep x − μ beside x until the gradient is taken.
+    # Not `(x − μ) factor + β`: XLA's CPU backend would keep x − μ in addition to x until the gradient is taken.
     return x * _along(factor, x) + _along(shift, x)
 
 
 @_by_batch.defjvp
 def _derivative(eps: float, axis: str | None, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    """Written so that its transpose sums over the batch twice alone: g, and g (x − μ)."""
+    """Written so that its transpose sums over the batch only twice: g, and g (x − μ)."""
     (x, scale, _), (along_x, along_scale, along_bias) = primals, tangents
     y, mean, var = _by_batch(*primals, eps, axis)
     rate = jax.lax.rsqrt(var + eps)
     of_mean = _mean(along_x, axis)
-    of_var = 2 * _mean((x - _along(mean, x)) * along_x, axis)  # the mean of x − μ is 0: μ's own change moves nothing
+    of_var = 2 * _mean((x - _along(mean, x)) * along_x, axis)  # the mean of x − μ is 0, so a change of μ has no effect
     slope = along_scale * rate - scale * rate**3 * of_var / 2
     shift = along_bias - scale * rate * of_mean - mean * slope
     return (y, mean, var), (_along(scale * rate, x) * along_x + _affine(x, slope, shift), of_mean, of_var)

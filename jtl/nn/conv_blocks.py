@@ -11,16 +11,16 @@ from jtl.nn.batch_norm import BatchNorm
 from jtl.nn.layers import Conv, DropPath
 
 Padding = int | tuple[int, int] | Literal["SAME"] | None
-"""As of `layers.Conv`."""
+"""As for `layers.Conv`."""
 
 
 class Style(NamedTuple):
-    """What the layers of a network have in common.
+    """The options that the layers of a network share.
 
     Args:
-      activation: after a normalisation.
-      eps: of the normalisations.
-      momentum: share of the new batch in the running statistics.
+      activation: activation after a normalisation.
+      eps: epsilon of the normalisations.
+      momentum: weight of the new batch in the running statistics.
     """
 
     activation: Callable[[Array], Array]
@@ -29,13 +29,13 @@ class Style(NamedTuple):
 
 
 def rounded(count: float, unit: int = 8) -> int:
-    """`count` channels as a multiple of `unit`, at least one unit and at most a tenth below."""
+    """Rounds `count` channels to a multiple of `unit`: at least one unit, and at most a tenth below `count`."""
     near = max(unit, int(count + unit / 2) // unit * unit)
     return near + unit if near < 0.9 * count else near
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its normalisation and, mostly, an activation."""
+    """A convolution, its normalisation and, usually, an activation."""
 
     features: int
     kernel: int | tuple[int, int]
@@ -48,7 +48,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Array:
-        """Map to map."""
+        """Maps one feature map to another."""
         x = Conv(
             self.features,
             self.kernel,
@@ -63,12 +63,12 @@ class ConvNorm(nn.Module):
 
 
 class Squeeze(NamedTuple):
-    """The measures of a squeeze-and-excitation.
+    """The options of a squeeze-and-excitation.
 
     Args:
       hidden: width between its two layers.
-      activation: between them.
-      gate: after them, from 0 to 1.
+      activation: activation between them.
+      gate: activation after them, with values from 0 to 1.
     """
 
     hidden: int
@@ -86,7 +86,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
-        """Map to map; parameters `reduce/kernel` [channels, hidden] and `expand/kernel` [hidden, channels]."""
+        """Scales the map; parameters `reduce/kernel` [channels, hidden] and `expand/kernel` [hidden, channels]."""
         hidden, activation, gate = self.squeeze
         y = activation(nn.Dense(hidden, name="reduce")(jnp.mean(x, (1, 2))))
         return x * gate(nn.Dense(x.shape[-1], name="expand")(y)).reshape(x.shape[0], 1, 1, -1)
@@ -96,14 +96,14 @@ class InvertedResidual(nn.Module):
     """`x + project(squeeze(depthwise(expand(x))))`: an inverted residual block.
 
     Args:
-      inner: channels within; there is no expansion where they are those of x.
+      inner: channels within the block; there is no expansion if x has as many.
       features: channels of the output.
       kernel: side of the depthwise convolution.
-      stride: of the depthwise convolution.
-      style: of its layers.
-      squeeze: a squeeze-and-excitation after the depthwise convolution; None for none.
-      padding: of the depthwise convolution.
-      residual: whether x is added; None where it fits, that is at stride 1 with as many channels.
+      stride: stride of the depthwise convolution.
+      style: options of its layers.
+      squeeze: a squeeze-and-excitation after the depthwise convolution, or None.
+      padding: padding of the depthwise convolution.
+      residual: whether x is added; None adds it if the shapes agree, that is at stride 1 with equal channels.
       drop_path: probability of dropping the branch for an example, in training.
     """
 
@@ -119,7 +119,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Array:
-        """Map to map."""
+        """Maps one feature map to another."""
         y = x
         if self.inner != x.shape[-1]:
             y = ConvNorm(self.inner, 1, self.style, name="expand")(y, train)
@@ -137,16 +137,16 @@ class InvertedResidual(nn.Module):
 
 
 class FusedResidual(nn.Module):
-    """`x + project(fused(x))`: a 3x3 convolution in place of an inverted residual's expansion and depthwise one.
+    """`x + project(fused(x))`: a 3x3 convolution replaces an inverted residual's expansion and depthwise convolution.
 
-    x is added where it fits, that is at stride 1 with as many channels.
+    x is added if the shapes agree, that is at stride 1 with equal channels.
 
     Args:
-      inner: channels within; None where there is no projection, and so nothing within.
+      inner: channels within the block; None for a block without a projection.
       features: channels of the output.
-      stride: of the 3x3 convolution.
-      style: of its layers.
-      padding: of the 3x3 convolution.
+      stride: stride of the 3x3 convolution.
+      style: options of its layers.
+      padding: padding of the 3x3 convolution.
       drop_path: probability of dropping the branch for an example, in training.
     """
 
@@ -159,7 +159,7 @@ class FusedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Array:
-        """Map to map."""
+        """Maps one feature map to another."""
         y = ConvNorm(self.inner or self.features, 3, self.style, self.stride, self.padding, name="fused")(x, train)
         if self.inner is not None:
             y = ConvNorm(self.features, 1, self.style, active=False, name="project")(y, train)
@@ -173,7 +173,7 @@ def by_resolution(
     blocks: Sequence[InvertedResidual | FusedResidual],
     train: bool,
 ) -> tuple[Array, dict[str, Array]]:
-    """Runs blocks; `stage1`, `stage2`, ... are the last maps of each resolution, x's own among them."""
+    """Runs blocks; `stage1`, `stage2`, ... are the last map of each resolution, including that of x."""
     maps = []
     for block in blocks:
         if block.stride > 1:
@@ -183,13 +183,13 @@ def by_resolution(
 
 
 class HiddenLayers(nn.Module):
-    """Dense layers with an activation, `hidden1`, `hidden2`, ..., that stand before a classifier.
+    """Dense layers with an activation, `hidden1`, `hidden2`, ..., for use before a classifier.
 
     Args:
-      widths: of the layers.
-      activation: after each.
+      widths: widths of the layers.
+      activation: activation after each layer.
       dropout: probability of dropping a value, in training.
-      before: drop the inputs of a layer, in place of its outputs.
+      before: whether to drop the inputs of a layer, in place of its outputs.
     """
 
     widths: Sequence[int]
@@ -199,7 +199,7 @@ class HiddenLayers(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch inputs"], train: bool) -> Array:
-        """Vector to vector."""
+        """Maps vectors to vectors."""
         for i, width in enumerate(self.widths, 1):
             drop = nn.Dropout(self.dropout, deterministic=not train)
             x = drop(x) if self.before else x

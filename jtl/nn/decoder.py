@@ -1,4 +1,4 @@
-"""Heads that decode maps: from a backbone's maps to one map of outputs."""
+"""Decoder heads: from a backbone's maps to one map of outputs."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from jtl.reads import whole
 
 
 def map_decoder(classes: int, width: int = 64, *, reads: Reads = whole("last")) -> Model:
-    """Maps fused at the finest resolution, then one output at every cell: a small feature pyramid.
+    """A small feature pyramid: fuses maps at the finest resolution and computes one output at every pixel.
 
-    `u = Σ_s resize(W_s f_s)` over the maps that it reads, `z = V relu(conv3x3(u)) + c`. Coarser maps are resized
+    `u = Σ_s resize(W_s f_s)` over the maps f_s that it reads, `z = V relu(conv3x3(u)) + c`. Coarser maps are resized
     bilinearly. Parameters: `fused/lateral_<name>/kernel`, `fused/smooth/kernel`, `out/kernel`.
 
     Args:
       classes: channels of the output.
       width: channels of u.
-      reads: whole maps [batch, h, w, channels], as `whole("stage2", "stage4")`.
+      reads: whole maps [batch, h, w, channels], such as `whole("stage2", "stage4")`.
 
     Raises:
-      ValueError: for sizes below 1; when called on what are no maps.
+      ValueError: for sizes below 1; when called on inputs that are not maps.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -45,7 +45,7 @@ def map_decoder(classes: int, width: int = 64, *, reads: Reads = whole("last")) 
 
 
 class FusedMaps(nn.Module):
-    """Maps projected to one width, summed at the finest resolution, and smoothed by a 3x3 convolution and ReLU.
+    """Projects maps to one width, sums them at the finest resolution, and smooths by a 3x3 convolution and ReLU.
 
     Args:
       width: channels of the result.
@@ -55,7 +55,7 @@ class FusedMaps(nn.Module):
 
     @nn.compact
     def __call__(self, x: Any) -> Float[Array, "batch height width channels"]:
-        """A map, or several by name, to [batch, h, w, width] of the finest."""
+        """Maps one map, or several by name, to [batch, h, w, width] at the finest resolution."""
         maps = {name: jnp.asarray(found) for name, found in (x if isinstance(x, dict) else {"map": x}).items()}
         for name, found in maps.items():
             if found.ndim != 4:
@@ -69,7 +69,7 @@ class FusedMaps(nn.Module):
 
 
 def resized(maps: Float[Array, "batch _ _ channels"], size: tuple[int, int]) -> Float[Array, "batch _ _ channels"]:
-    """Maps [batch, h, w, channels] at another size, bilinearly, as torch's `interpolate(align_corners=False)` does."""
+    """Resizes maps [batch, h, w, channels] bilinearly, as torch's `interpolate(align_corners=False)` does."""
     shape = (maps.shape[0], *size, maps.shape[-1])
     return maps if shape == maps.shape else jax.image.resize(maps, shape, "linear", antialias=False)
 
@@ -80,5 +80,5 @@ class _Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        del train  # nothing in it differs
+        del train  # training makes no difference
         return Conv(self.classes, 1, bias=True, name="out")(FusedMaps(self.width, name="fused")(x))

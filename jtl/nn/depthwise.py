@@ -1,9 +1,8 @@
 """Depthwise convolutions as sums of shifted products, whose gradients are such sums too.
 
-XLA's CPU backend takes tens of times as long for depthwise convolutions as for these, which it fuses into one loop.
-That holds for sums over slices of one array in memory, so what is sliced is `computed_once`. A gradient is what is left
-when a derivative's linear program is run backwards; so the derivatives are written such that backwards they are sums
-over slices.
+XLA's CPU backend takes tens of times as long for depthwise convolutions as for these sums, which it fuses into one
+loop. It does so for slices of one array in memory, so the sliced array is `computed_once`. A gradient is the transpose
+of a derivative's linear program, so the derivatives are written such that their transposes are sums over slices.
 """
 
 from functools import partial, reduce
@@ -31,19 +30,19 @@ def depthwise(
     stride: int,
     borders: Borders,
 ) -> Float[Array, "batch out_height out_width channels"]:
-    """The cross-correlation of each channel with a kernel of its own.
+    """The cross-correlation of each channel with its own kernel.
 
     Args:
       x: images.
       kernel: weights, height first.
-      stride: the same in both directions.
-      borders: zeros added.
+      stride: stride in both directions.
+      borders: zeros added at the borders.
     """
     kh, kw = kernel.shape[:2]
     seen = taps(_padded(x, borders), (kh, kw), stride, ((0, 0), (0, 0)))
     y = reduce(add, (x * w for x, w in zip(seen, _weights(kernel), strict=True)))
-    # A normalisation that comes next would be fused with the last products, as far as it goes, by XLA's library of
-    # reductions, which has all their factors written out first; a choice that is not known yet it does not take.
+    # XLA's library of reductions would fuse a following normalisation with the last products, and for that would first
+    # write out all their factors. It does not fuse across a choice whose condition is unknown.
     return jnp.where(lax.optimization_barrier(jnp.ones((), bool)), y, jnp.zeros_like(y))
 
 
@@ -60,12 +59,12 @@ def _derivative(stride: int, borders: Borders, primals: Any, tangents: Any) -> t
 depthwise.defjvp(_derivative, symbolic_zeros=True)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))  # for its many operations are derived several times over
+@partial(jax.jit, static_argnums=(2, 3, 4))  # because its many operations are differentiated several times
 def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, shape: tuple[int, ...]) -> Array:
-    """A column of the result at a time: what its rows see, times the kernel copied to every row by a matrix product.
+    """One column of the result at a time: its inputs, times the kernel copied to every row by a matrix product.
 
-    Backwards all columns are added up, for one row of the kernel in one loop, and then the rows by that product. (A
-    sum over rows would be fused into that loop, and take five times as long.)
+    The transpose sums over all columns, in one loop for each row of the kernel, and then over the rows by that product.
+    (A sum over rows would be fused into the loop and take five times as long.)
     """
     (kh, kw), (b, h, w, channels) = kernel.shape[:2], shape
     dtype = jnp.result_type(x, kernel)
@@ -84,7 +83,7 @@ def _along_kernel(x: Array, kernel: Array, stride: int, borders: Borders, shape:
 
 @partial(jax.jit, static_argnums=(2, 3, 4))  # as above
 def _along_x(x: Array, kernel: Array, stride: int, borders: Borders, shape: tuple[int, ...]) -> Array:
-    """Each pixel's share in every place that sees it, added up on one canvas, of which the result is a part."""
+    """Adds up each pixel's contributions to all outputs on one canvas, and returns the part that is the result."""
     canvas, part = [], [slice(None)]
     for axis in (0, 1):
         before, side, out = borders[axis][0], kernel.shape[axis], shape[axis + 1]

@@ -1,7 +1,7 @@
-"""Grouped convolutions as fewer and wider ones, which a CPU has in a fraction of the time.
+"""Grouped convolutions as fewer and wider ones, which a CPU computes in a fraction of the time.
 
-Products of a group's few channels leave a CPU's vector units idle. So neighbouring groups are made one block, whose
-kernel is 0 from one group to another: several times the operations, at many times the speed.
+Products of a group's few channels leave a CPU's vector units idle. So neighbouring groups are merged into one block,
+whose kernel is 0 between groups: several times the operations, at many times the speed.
 """
 
 from functools import reduce
@@ -13,17 +13,17 @@ from jaxtyping import Array, Float
 from jtl.nn.depthwise import Borders
 from jtl.nn.patches import taps
 
-WIDE = 32  # channels of a block, at most: of 32, 64 and 128 the fastest
+WIDE = 32  # most channels of a block: the fastest of 32, 64 and 128
 
 
 def blocks_of_groups(
     kernel: Float[Array, "kh kw inputs out_channels"], channels: int
 ) -> Float[Array, "blocks kh kw block_inputs block_outputs"]:
-    """The kernels of as many convolutions of consecutive channels, which together are the grouped one.
+    """The kernels of several convolutions of consecutive channels, which together are the grouped convolution.
 
     Args:
-      kernel: in `channels / inputs` groups.
-      channels: that go in.
+      kernel: kernel in `channels / inputs` groups.
+      channels: number of input channels.
     """
     kh, kw, inputs, out = kernel.shape
     groups = channels // inputs
@@ -41,13 +41,13 @@ def products_of_blocks(
     stride: int,
     borders: Borders,
 ) -> Float[Array, "batch out_height out_width out_channels"]:
-    """The convolutions of `blocks_of_groups`: for each weight's place in the kernel one product for every block.
+    """The convolutions of `blocks_of_groups`: one product for each position in the kernel and each block.
 
     Args:
       x: images.
-      kernels: of each block.
-      stride: the same in both directions.
-      borders: zeros added.
+      kernels: the kernels of all blocks.
+      stride: stride in both directions.
+      borders: zeros added at the borders.
     """
     blocks, kh, kw, inputs, out = kernels.shape
     b, h, w, _ = x.shape

@@ -1,4 +1,4 @@
-"""Causal decoders' attention: several queries share a key, and both are rotated by their places."""
+"""Attention of causal decoders: several query heads share a key head, and both are rotated by position."""
 
 import flax.linen as nn
 import jax
@@ -13,16 +13,16 @@ from jtl.nn.transformer import trunc_normal
 
 
 class GroupedAttention(nn.Module):
-    """`softmax(R(Q) R(K)ᵀ / √d) V` for each head, R the rotation by a token's place.
+    """`softmax(R(Q) R(K)ᵀ / √d) V` for each head, with R the rotation by a token's place.
 
     Args:
-      heads: of the queries.
-      groups: heads of the keys and values; each serves `heads / groups` neighbouring heads of the queries.
-      dim: of a head.
-      bias: whether queries, keys and values have one.
-      out_bias: whether the output has one.
-      norm: ε of an RMSNorm of each head's queries and keys before they are rotated; None for no normalisation.
-      dropout: of the attention weights, in training.
+      heads: number of heads of the queries.
+      groups: number of heads of the keys and values; each serves `heads / groups` neighbouring heads of the queries.
+      dim: width of a head.
+      bias: whether queries, keys and values have a bias.
+      out_bias: whether the output has a bias.
+      norm: ε of an RMSNorm on each head's queries and keys before the rotation; None for no normalisation.
+      dropout: dropout rate of the attention weights, in training.
 
     Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models from Multi-Head Checkpoints, 2023, arXiv
     2305.13245; Dehghani et al., Scaling Vision Transformers to 22 Billion Parameters, 2023, arXiv 2302.05442 (`norm`).
@@ -45,9 +45,9 @@ class GroupedAttention(nn.Module):
         cos: Float[Array, "#batch tokens 1 half"],
         sin: Float[Array, "#batch tokens 1 half"],
     ) -> Float[Array, "batch tokens width"]:
-        """One value per token, from those that the mask lets it see.
+        """Returns one vector per token, from the tokens that the mask lets it see.
 
-        `query` is [width, heads dim], `key` and `value` [width, groups dim], `out` [heads dim, width].
+        Kernels: `query` [width, heads dim], `key` and `value` [width, groups dim], `out` [heads dim, width].
         """
 
         def project(name, heads):
@@ -72,5 +72,5 @@ class GroupedAttention(nn.Module):
         rng: jax.Array | None,
         bias: None,
     ) -> Float[Array, "batch tokens heads dim"]:
-        """`attend` as a method: what `jtl.fused_attention` replaces."""
+        """`attend` as a method, for `jtl.fused_attention` to replace."""
         return attend(query, key, value, mask, self.dropout, rng, bias)

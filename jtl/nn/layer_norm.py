@@ -1,4 +1,4 @@
-"""Layer normalisation, whose gradient reads its input as rarely as it can."""
+"""Layer normalisation, whose gradient reads its input as few times as possible."""
 
 from functools import partial
 from typing import Any
@@ -12,10 +12,9 @@ from jtl.checked import within
 
 
 class LayerNorm(nn.Module):
-    """`y = γ (x − μ) / √(σ² + ε) + β`, mean and variance over the last axis of each row, in float32 at least.
+    """`y = γ (x − μ) / √(σ² + ε) + β`, with mean and variance over the last axis of each row, in float32 at least.
 
-    The variance is taken around the mean: the fast one of flax, E[x²] − E[x]², loses its digits where μ is
-    large.
+    The variance is taken around the mean: flax's fast variance, E[x²] − E[x]², loses its digits if μ is large.
 
     Args:
       eps: ε.
@@ -31,14 +30,14 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*dims channels"]) -> Float[Array, "*dims channels"]:
-        """Normalises every row by itself."""
+        """Normalises each row independently."""
         scale = jnp.asarray(self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32))
         bias = jnp.asarray(self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32))
         return _shared(jnp.asarray(x), scale, bias, self.eps).astype(jnp.result_type(x, scale, bias))
 
 
 def _wide(*arrays: Array) -> list[Array]:
-    """In float32 at least; those of channels with an axis for each of the first one's."""
+    """Casts arrays to float32 at least; gives those over channels as many axes as the first one has."""
     first = arrays[0]
     dtype = jnp.promote_types(first.dtype, jnp.float32)
     return [a.astype(dtype).reshape((1,) * (first.ndim - a.ndim) + a.shape) for a in arrays]
@@ -69,10 +68,10 @@ def _by_row(x: Array, scale: Array, bias: Array, eps: float) -> Array:
 def _derivative(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
     """`Ẋ = r ẋ − mean(r ẋ) − x̂ mean(x̂ r ẋ)`, r being 1 / √(σ² + ε), and `ẏ = γ Ẋ + γ̇ x̂ + β̇`."""
     x, scale, bias = primals
-    # Stored, both; else XLA takes them anew for the gradient, and stores x̂ times it for the one of γ.
+    # Both are stored; otherwise XLA recomputes them for the gradient, and stores x̂ times the cotangent for that of γ.
     mean, rate = jax.lax.optimization_barrier(_moments(x, eps))
 
-    @partial(jax.checkpoint, prevent_cse=False)  # so that x is kept for it as it is, and not as float32
+    @partial(jax.checkpoint, prevent_cse=False)  # so that x is kept in its dtype, not in float32
     def along(x: Array, mean: Array, rate: Array, scale: Array) -> Array:
         wide, along_x, scale, along_scale, along_bias = _wide(x, tangents[0], scale, *tangents[1:])
         normal, change = (wide - mean) * rate, along_x * rate
@@ -82,4 +81,4 @@ def _derivative(eps: float, primals: Any, tangents: Any) -> tuple[Array, Array]:
     return _affine(x, mean, rate, scale, bias), along(x, mean, rate, scale)
 
 
-_shared = jax.jit(_by_row, static_argnums=3)  # so that jax derives and lowers once what all blocks share
+_shared = jax.jit(_by_row, static_argnums=3)  # so that jax differentiates and lowers it once for all blocks

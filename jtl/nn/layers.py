@@ -19,30 +19,30 @@ fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def _last_and_first(x: Array, kernel: Array, dimensions: Any, precision: Any = None) -> Array:
-    """`rows_product` as `nn.Dense` calls it, always over the last axis and the first."""
+    """`rows_product` with the signature that `nn.Dense` calls; always contracts the last axis with the first."""
     del dimensions
     return rows_product(x, kernel, precision=precision)
 
 
 Dense = partial(nn.Dense, dot_general=_last_and_first)
-"""`nn.Dense`, by `rows_product`."""
+"""`nn.Dense` computed by `rows_product`."""
 
 
 class Conv(nn.Module):
-    """A convolution, padded alike on each side as in torch ("SAME" is not, at stride 2).
+    """A convolution, padded alike on each side as in torch ("SAME" would not be, at stride 2).
 
     Args:
       features: channels of the output.
-      kernel: its side; (height, width) where it is no square.
-      stride: the same in both directions.
-      padding: zeros at each border; (before, after) where they differ; "SAME" as TensorFlow pads, so that the map is
-        divided by the stride; None for `kernel // 2`.
-      bias: whether one is added; not before a normalisation.
-      patches: compute it as patches @ weights.
-      kernel_init: of the kernel.
-      depthwise: each channel by itself, with a kernel of its own.
-      groups: of channels, each of which sees its own alone; they divide the channels before and after.
-      standardise: the kernel is used as `standardised(kernel, ε)`, with this ε; None for as it is.
+      kernel: its side, or (height, width) if it is not square.
+      stride: stride in both directions.
+      padding: zeros at each border, or (before, after) if they differ; "SAME" pads as TensorFlow does, so that the
+        map's size is divided by the stride; None for `kernel // 2`.
+      bias: whether a bias is added; not needed before a normalisation.
+      patches: whether to compute it as patches @ weights.
+      kernel_init: initialiser of the kernel.
+      depthwise: whether each channel is convolved separately, with its own kernel.
+      groups: number of groups of channels, each of which sees only its own; divides the channels before and after.
+      standardise: ε with which the kernel is used as `standardised(kernel, ε)`; None uses it as it is.
     """
 
     features: int
@@ -58,7 +58,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
-        """[batch, height, width, channels] to [batch, height', width', features]."""
+        """Maps [batch, height, width, channels] to [batch, height', width', features]."""
         groups = x.shape[-1] if self.depthwise else self.groups
         sides = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         shape = (*sides, x.shape[-1] // groups, self.features)
@@ -76,7 +76,7 @@ class Conv(nn.Module):
 
 
 def standardised(kernel: Float[Array, "*dims features"], eps: float) -> Float[Array, "*dims features"]:
-    """`(W − μ) / √(σ² + ε)`, mean and variance over what goes into each output channel, in float32 at least.
+    """`(W − μ) / √(σ² + ε)`, with mean and variance over the weights of each output channel, in float32 at least.
 
     Qiao et al., Micro-Batch Training with Batch-Channel Normalization and Weight Standardization, 2019, arXiv
     1903.10520.
@@ -90,7 +90,7 @@ def standardised(kernel: Float[Array, "*dims features"], eps: float) -> Float[Ar
 def _borders(
     pad: int | tuple[int, int] | str | None, size: Sequence[int], sides: Sequence[int], stride: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Zeros before and after, along both axes."""
+    """The zeros before and after, along both axes."""
     if isinstance(pad, str):
         rows, columns = lax.padtype_to_pads(size, sides, (stride, stride), pad)
     elif isinstance(pad, tuple):
@@ -101,10 +101,10 @@ def _borders(
 
 
 def check_images(x: ArrayLike, smallest: int = 1) -> Array:
-    """The images as a jax array.
+    """Returns the images as a jax array.
 
     Raises:
-      ValueError: where they are not floating-point [batch, height, width, channels], or too small.
+      ValueError: if they are not floating-point [batch, height, width, channels], or are too small.
     """
     x = jnp.asarray(x)
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -119,7 +119,7 @@ def check_images(x: ArrayLike, smallest: int = 1) -> Array:
 
 
 def described(x: Any) -> str:
-    """What a wrong input is, for messages: the names of a dict, the shape of an array (or tracer), else the class."""
+    """Describes a wrong input, for messages: the names of a dict, the shape of an array (or tracer), else the class."""
     if isinstance(x, Mapping):
         return str(sorted(x))
     return f"of shape {x.shape}" if hasattr(x, "shape") else type(x).__name__
@@ -135,7 +135,7 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """x, or zeros in its place, one draw per example."""
+        """Returns x, with zeros for dropped examples; one draw per example."""
         if not train or self.rate == 0:
             return x
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
@@ -144,7 +144,7 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(last: float, depths: Sequence[int]) -> list[tuple[float, ...]]:
-    """The probabilities of each stage's blocks: growing linearly from 0 at the first block of all to `last`."""
+    """The drop probabilities of each stage's blocks, growing linearly from 0 at the very first block to `last`."""
     count, before = max(sum(depths) - 1, 1), 0
     rates = []
     for depth in depths:
@@ -154,9 +154,9 @@ def drop_path_rates(last: float, depths: Sequence[int]) -> list[tuple[float, ...
 
 
 def drop_layer(key: Key, rate: float, before: Array, after: Array) -> Array:
-    """What comes before a layer in the place of what comes after it, for all examples, with probability `rate`.
+    """Returns the layer's input `before` with probability `rate`, for all examples at once, else its output `after`.
 
-    The layer is computed all the same.
+    The layer is computed in either case.
 
     Fan et al., Reducing Transformer Depth on Demand with Structured Dropout, 2019, arXiv 1909.11556.
     """

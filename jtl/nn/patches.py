@@ -16,13 +16,13 @@ def conv_as_patches(
 ) -> Float[Array, "batch out_height out_width out_channels"]:
     """The cross-correlation that `lax.conv_general_dilated` computes, as a product with unfolded patches.
 
-    XLA's CPU backend is slow where weights differ from task to task and at derivatives of derivatives of
-    convolutions; those of slices and matrix products are slices and matrix products again.
+    XLA's CPU backend is slow at convolutions whose weights differ per task, and at their second derivatives; the
+    derivatives of slices and matrix products are slices and matrix products again.
 
     Args:
       x: images.
       kernel: weights, height first, as in `lax`'s "HWIO".
-      stride: the same in both directions.
+      stride: stride in both directions.
       padding: zeros added at each border.
     """
     kh, kw, channels, out = kernel.shape
@@ -38,7 +38,7 @@ def taps(
     stride: int,
     borders: tuple[tuple[int, int], tuple[int, int]],
 ) -> Iterator[Float[Array, "batch out_height out_width channels"]]:
-    """What each weight of a kernel with these sides sees, row after row: x, padded with zeros, shifted and thinned."""
+    """The inputs of each position in a kernel with these sides, row by row: x, zero-padded, shifted and strided."""
     x = jnp.pad(x, ((0, 0), *borders, (0, 0)))
     b, h, w, channels = x.shape
     rows, columns = (h - sides[0]) // stride + 1, (w - sides[1]) // stride + 1

@@ -9,7 +9,7 @@ from jtl.checked import within
 
 
 class RMSNorm(nn.Module):
-    """`y = γ x / √(mean(x²) + ε)`, the mean over the last axis of each row, in float32 at least.
+    """`y = γ x / √(mean(x²) + ε)`, with the mean over the last axis of each row, in float32 at least.
 
     Args:
       eps: ε.
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*dims channels"]) -> Float[Array, "*dims channels"]:
-        """Normalises every row by itself."""
+        """Normalises each row independently."""
         scale = jnp.asarray(self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32))
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         normal = wide * jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.eps)

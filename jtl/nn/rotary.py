@@ -1,4 +1,4 @@
-"""Rotary position embeddings, and the ways to stretch them to texts longer than those of the pretraining."""
+"""Rotary position embeddings, and ways to stretch them to texts longer than those seen in pretraining."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 
 class Linear(NamedTuple):
-    """All frequencies divided by `factor`.
+    """Divides all frequencies by `factor`.
 
     Chen et al., Extending Context Window of Large Language Models via Positional Interpolation, 2023, arXiv 2306.15595.
     """
@@ -18,9 +18,9 @@ class Linear(NamedTuple):
 
 
 class Dynamic(NamedTuple):
-    """θ grown with a text's length n: `θ (factor n / longest − factor + 1)^(d / (d − 2))` where n is above `longest`.
+    """Grows θ with a text's length n: `θ (factor n / longest − factor + 1)^(d / (d − 2))` if n exceeds `longest`.
 
-    Each text has its own n, its last place and 1, so that its features do not depend on the others of the batch.
+    Each text has its own n, its last place plus 1, so that its features do not depend on other texts in the batch.
 
     Peng et al., YaRN, 2023, arXiv 2309.00071, Section 3.3.
     """
@@ -30,7 +30,7 @@ class Dynamic(NamedTuple):
 
 
 class Llama3(NamedTuple):
-    """Wavelengths above `longest / low` divided in frequency by `factor`, those below `longest / high` kept.
+    """Divides the frequencies of wavelengths above `longest / low` by `factor`, keeps those below `longest / high`.
 
     Those between are interpolated linearly in `longest / wavelength`.
 
@@ -44,14 +44,14 @@ class Llama3(NamedTuple):
 
 
 class Yarn(NamedTuple):
-    """Frequencies of less than `slow` turns in `longest` places divided by `factor`, those of more than `fast` kept.
+    """Divides frequencies of less than `slow` turns in `longest` places by `factor`, keeps those of more than `fast`.
 
     Those between are interpolated linearly in their index, and the rotated vectors are multiplied by `scale`.
 
     Args:
-      factor: of the frequencies.
-      longest: the number of places in the pretraining.
-      scale: of queries and keys each; 0.1 ln(factor) + 1 in the paper.
+      factor: divisor of the frequencies.
+      longest: number of places in pretraining.
+      scale: factor on queries and on keys; 0.1 ln(factor) + 1 in the paper.
       fast: turns, β in the paper.
       slow: turns, α in the paper.
       truncate: whether the limits are rounded to whole indices.
@@ -71,11 +71,11 @@ Scaling = Linear | Dynamic | Llama3 | Yarn
 
 
 class Rotary(NamedTuple):
-    """What turns queries and keys.
+    """The rotation of queries and keys.
 
     Args:
       theta: θ, the base of the wavelengths.
-      scaling: for longer texts; None for none.
+      scaling: scaling for longer texts, or None.
     """
 
     theta: float = 10000.0
@@ -83,13 +83,13 @@ class Rotary(NamedTuple):
 
 
 def frequencies(rotary: Rotary, dim: int) -> np.ndarray:
-    """`θ^(−2i/d)` in radians per place, scaled; [dim / 2] in float64.
+    """`θ^(−2i/d)` in radians per place, after scaling, as float64 [dim / 2].
 
-    `Dynamic` changes nothing here: it depends on the text.
+    `Dynamic` has no effect here, because it depends on the text.
 
     Args:
       rotary: θ and the scaling.
-      dim: of a head, even.
+      dim: width of a head, even.
 
     Example:
       >>> from jtl.nn.rotary import Linear, Rotary, frequencies
@@ -111,7 +111,7 @@ def frequencies(rotary: Rotary, dim: int) -> np.ndarray:
 
 
 def _ramp(scaling: Yarn, theta: float, dim: int) -> np.ndarray:
-    """0 up to the index of `fast` turns, 1 from that of `slow` turns on."""
+    """A ramp from 0, up to the index of `fast` turns, to 1, from the index of `slow` turns on."""
 
     def index(turns: float) -> float:
         return dim * math.log(scaling.longest / (turns * 2 * math.pi)) / (2 * math.log(theta))
@@ -131,9 +131,9 @@ def turns(
 
     Args:
       rotary: θ and the scaling.
-      places: m, whole numbers.
-      dim: of a head, even.
-      dtype: of the queries and keys.
+      places: m, integers.
+      dim: width of a head, even.
+      dtype: dtype of the queries and keys.
     """
     wide = jnp.promote_types(dtype, jnp.float32)
     rates = jnp.asarray(frequencies(rotary, dim), wide)[None, None]
@@ -154,9 +154,9 @@ def rotate(
     cos: Float[Array, "#batch tokens 1 half"],
     sin: Float[Array, "#batch tokens 1 half"],
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`(x cos − x' sin, x' cos + x sin)` of the halves x, x' of each head: channel i turns with channel i + d/2.
+    """`(x cos − x' sin, x' cos + x sin)` for the halves x, x' of each head: channel i is rotated with channel i + d/2.
 
-    Files of other libraries may pair channels 2i and 2i + 1 instead, with their rows in another order.
+    Files of other libraries may pair channels 2i and 2i + 1 instead, with the rows in another order.
 
     Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021, arXiv 2104.09864.
     """

@@ -1,4 +1,4 @@
-"""One embedding of a text's tokens."""
+"""Pooling of a text's tokens into one embedding."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def _root(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
 
 
 def _later(x: _Tokens, pooled: _Mask, mask: _Mask) -> _Rows:
-    """Tokens keep their number in the text where those of a prompt are left out."""
+    """Weights tokens by their number in the text, which stays the same if those of a prompt are left out."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     weights = jnp.where(pooled, counted(mask) + 1, 0)[:, :, None].astype(wide.dtype)
     return ((wide * weights).sum(1) / jnp.maximum(weights.sum(1), 1)).astype(x.dtype)
@@ -60,22 +60,22 @@ POOLINGS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "weightedmean": _later,
     "lasttoken": _last,
 }
-"""Of the tokens, which of them are pooled, and which are there; in the words and the order of sentence-transformers."""
+"""Functions of (tokens, pooled tokens, all tokens), under the names and in the order of sentence-transformers."""
 
 
 def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise: bool = False) -> Model:
-    """A network of texts whose `pooled` is an embedding made of the tokens in `last`.
+    """A text network whose `pooled` is an embedding made from the tokens in `last`.
 
     Args:
-      backbone: as `bert`; it takes {"ids", "mask"}.
+      backbone: a text network such as `bert`, on {"ids", "mask"}.
       pooling: "cls", the first token; "lasttoken", the last; "max", the largest value of each channel; "mean";
         "mean_sqrt_len_tokens", their sum over √n for n tokens; "weightedmean", their mean weighted by 1, 2, ..., n.
-        Several stand side by side in the order given. Padding on either side counts for nothing, nor do tokens where
-        the input's `prompt` is true.
-      normalise: whether the whole has length 1.
+        Several are concatenated in the order given. Padding on either side is ignored, and so are tokens where the
+        input's `prompt` is true.
+      normalise: whether the embedding is scaled to length 1.
 
     Raises:
-      ValueError: for a pooling that is none of these.
+      ValueError: for an unknown pooling.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -104,5 +104,5 @@ def sentences(backbone: Model, *, pooling: Sequence[str] = ("mean",), normalise:
 
 
 def _seen(x: Any) -> Any:
-    """The input of the backbone: it sees a prompt, whose tokens are then not pooled."""
+    """The input of the backbone, which sees a prompt although its tokens are not pooled."""
     return {name: array for name, array in x.items() if name != "prompt"} if isinstance(x, Mapping) else x

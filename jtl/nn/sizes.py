@@ -1,4 +1,4 @@
-"""The measures of a transformer."""
+"""The dimensions of a transformer."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, TypeVar
@@ -9,13 +9,13 @@ _Word = TypeVar("_Word", bound=str)
 
 
 class Size(NamedTuple):
-    """The measures of a transformer.
+    """The dimensions of a transformer.
 
     Args:
-      width: of a token.
+      width: width of a token.
       depth: number of blocks.
-      heads: of the attention; divides the width.
-      hidden: width of the blocks' perceptron.
+      heads: number of attention heads; divides the width.
+      hidden: hidden width of the blocks' MLPs.
     """
 
     width: int
@@ -25,10 +25,10 @@ class Size(NamedTuple):
 
 
 def sized(size: str | Size, known: Mapping[str, Size]) -> Size:
-    """The measures of a name.
+    """The dimensions of a size known by name.
 
     Raises:
-      ValueError: where it is none of the known.
+      ValueError: for an unknown one.
     """
     if isinstance(size, str) and size not in known:
         raise ValueError(f"size={size!r}: give one of {list(known)}, or a Size(width, depth, heads, hidden)")
@@ -36,10 +36,10 @@ def sized(size: str | Size, known: Mapping[str, Size]) -> Size:
 
 
 def one_of(name: str, value: _Word, known: Collection[str]) -> _Word:
-    """The value of an option.
+    """Returns the value of an option if it is known.
 
     Raises:
-      ValueError: where it is none of the known.
+      ValueError: for an unknown one.
     """
     if value not in known:
         raise ValueError(f"{name}={value!r}: give one of {list(known)}")
@@ -47,10 +47,10 @@ def one_of(name: str, value: _Word, known: Collection[str]) -> _Word:
 
 
 def check_size(size: Size, **rates: float) -> None:
-    """Refuses measures that are no integers of at least 1, heads that do not divide the width, and no probabilities.
+    """Refuses sizes that are not integers of at least 1, heads that do not divide the width, and invalid rates.
 
     Raises:
-      ValueError: naming it and its value.
+      ValueError: naming the argument and its value.
     """
     whole(1, **size._asdict())
     if size.width % size.heads:

@@ -15,10 +15,10 @@ class Texts(NamedTuple):
     """A batch of texts.
 
     Args:
-      ids: of the tokens.
+      ids: ids of the tokens.
       mask: true where there is a token.
-      segments: which part of its text a token belongs to; None where the input does not say.
-      places: which position a token has, 0 where there is no token; None where the input does not say.
+      segments: the part of its text that a token belongs to; None if the input does not say.
+      places: the position of a token, 0 where there is no token; None if the input does not say.
     """
 
     ids: Int[Array, "batch tokens"]
@@ -28,18 +28,19 @@ class Texts(NamedTuple):
 
 
 def check_texts(x: Any, reads: Collection[str] = ()) -> Texts:
-    """The arrays of an input, each [batch, tokens].
+    """Checks an input and returns its arrays, each [batch, tokens].
 
-    Every tokenizer gives `types`, so a network without a table of them passes over them. `segments`, which are the
-    same by another name, and `places` are given on purpose, so a network that has none refuses them. Ids and segments
-    below 0 make NaN of their text where a token is, as do those that the network's table has not.
+    Every tokenizer returns `types`, so a network without a table for them ignores them. `segments`, which are the same
+    under another name, and `places` are passed on purpose, so a network that has no use for them refuses them. Ids and
+    segments of tokens that are below 0, or beyond the network's table, turn their text into NaN.
 
     Args:
       x: a dict of `ids` and `mask`, which may have `types` or `segments`, and `places`.
-      reads: those of `types`, `segments` and `places` that the network has.
+      reads: those of `types`, `segments` and `places` that the network uses.
 
     Raises:
-      ValueError: where it is no dict of them, or they are of other numbers or shapes, or the network has none.
+      ValueError: if the input is not such a dict, its arrays have other dtypes or shapes, or the network refuses an
+        entry.
     """
     if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x) <= set(_KNOWN):
         raise ValueError(f"the input is {described(x)}: give a dict of 'ids', 'mask' and, for pairs, 'types'")
@@ -67,7 +68,7 @@ def check_texts(x: Any, reads: Collection[str] = ()) -> Texts:
 
 
 def refuse(x: Mapping[str, Any], reads: Collection[str] = ()) -> None:
-    """Refuses `segments` and `places` of an input where the network has none.
+    """Refuses `segments` and `places` of an input if the network does not use them.
 
     Raises:
       ValueError: naming them.
@@ -78,20 +79,20 @@ def refuse(x: Mapping[str, Any], reads: Collection[str] = ()) -> None:
 
 
 def counted(mask: Bool[Array, "batch tokens"]) -> Int[Array, "batch tokens"]:
-    """The number of tokens before each: 0, 1, ... over the tokens of a text, and 0 where there is none.
+    """The number of tokens before each token: 0, 1, ... over a text, and 0 where there is no token.
 
-    So padding before a text does not move it. transformers' `generate` counts the same way; its networks called
-    without `position_ids` count padding too.
+    So padding before a text does not shift it. transformers' `generate` counts the same way; without `position_ids`
+    transformers' networks count padding too.
     """
     return jnp.where(mask, jnp.cumsum(mask, 1, dtype=jnp.int32) - 1, 0)
 
 
 def last_token(x: Array, mask: Bool[Array, "batch tokens"]) -> Array:
-    """Of [batch, tokens, width] the row of each text's last token, [batch, width]; the first where there is none."""
+    """The row of each text's last token, [batch, width], from [batch, tokens, width]; the first if there is none."""
     final = (mask * jnp.arange(mask.shape[1])[None]).max(1)
     return jnp.take_along_axis(x, final[:, None, None], 1)[:, 0]
 
 
 def beyond(ids: Int[Array, "batch tokens"]) -> Int[Array, "batch tokens"]:
-    """Ids below 0 as ids that no vocabulary has: looked up, -1 would be the last word, and those are NaN."""
+    """Replaces ids below 0 by one beyond every vocabulary, which looks up NaN; -1 would look up the last word."""
     return jnp.where(ids < 0, jnp.iinfo(ids.dtype).max, ids)

@@ -19,16 +19,16 @@ class TextTower(nn.Module):
     """Tokens with positions through pre-norm blocks, a last normalisation, and one token's linear map.
 
     Args:
-      size: its measures.
-      vocabulary: how many tokens there are.
+      size: width, depth, heads and hidden width.
+      vocabulary: number of tokens.
       positions: the longest text in tokens.
-      eps: of the layer normalisations.
-      activation: of the perceptrons.
-      causal: whether a token sees those before it alone, and no padding.
-      pool: which token makes `pooled`: the first that is this number, the one of the largest number, or the last.
-      projection: width of its map.
-      projection_bias: whether that has one.
-      attention_dropout: of the attention weights, in training.
+      eps: epsilon of the layer normalisations.
+      activation: activation of the MLPs.
+      causal: whether a token sees only itself and earlier tokens, and no padding.
+      pool: the token that makes `pooled`: the first with this id, the one with the largest id, or the last.
+      projection: width of the linear map of that token.
+      projection_bias: whether that map has a bias.
+      attention_dropout: dropout rate of the attention weights, in training.
     """
 
     size: Size
@@ -51,7 +51,7 @@ class TextTower(nn.Module):
 
     @nn.compact
     def __call__(self, x: dict[str, Any], train: bool) -> dict[str, Array]:
-        """Features of {"ids", "mask"} by name."""
+        """Returns the features of {"ids", "mask"} by name."""
         refuse(x)
         ids = jnp.asarray(x["ids"])
         if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer) or not 1 <= ids.shape[1] <= self.positions:

@@ -1,4 +1,4 @@
-"""The transformer block that vision, text and speech share."""
+"""The transformer block that vision, text and speech networks share."""
 
 from collections.abc import Callable
 
@@ -13,12 +13,14 @@ from jtl.nn.layers import Dense, DropPath
 from jtl.ops import computed_once
 
 trunc_normal = nn.initializers.truncated_normal(0.02)
-"""Normal of deviation 0.02 cut off at two deviations, as transformers are initialised."""
+"""Normal with standard deviation 0.02, truncated at two deviations: the usual initialisation of transformers."""
 
 
 def exact_gelu(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
-    """`x Φ(x) = x (1 + erf(x / √2)) / 2`, torch's default, in float32 at least; `jax.nn.gelu` by default is its tanh
-    approximation, 5e-4 away, and else goes through erfc, which takes twice the time and keeps more for the gradient.
+    """`x Φ(x) = x (1 + erf(x / √2)) / 2`, torch's default, in float32 at least.
+
+    `jax.nn.gelu` is by default the tanh approximation, off by 5e-4; otherwise it uses erfc, which takes twice the time
+    and keeps more for the gradient.
 
     Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, arXiv 1606.08415.
     """
@@ -30,9 +32,9 @@ class Attention(nn.Module):
     """Multi-head self-attention, `softmax(Q Kᵀ / √d) V` for each head.
 
     Args:
-      heads: how many; they share the width of x.
-      key_bias: whether keys have a bias; queries, values and the output have one.
-      dropout: of the attention weights, in training.
+      heads: number of heads; they share the width of x.
+      key_bias: whether keys have a bias; queries, values and the output always have one.
+      dropout: dropout rate of the attention weights, in training.
 
     Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762.
     """
@@ -50,9 +52,9 @@ class Attention(nn.Module):
         source: Float[Array, "batch others width"] | None = None,
         bias: Float[Array, "#batch #heads tokens others"] | None = None,
     ) -> Float[Array, "batch tokens width"]:
-        """One value per token, from those of the source (x itself where none is given) where the mask is true.
+        """Returns one vector per token, from the tokens of the source (by default x) where the mask is true.
 
-        A bias is added to the logits. `query`, `key`, `value`, `out` are [width, width].
+        `bias` is added to the logits. The kernels of `query`, `key`, `value` and `out` are [width, width].
         """
         width = x.shape[-1]
         source = x if source is None else source
@@ -75,7 +77,7 @@ class Attention(nn.Module):
         rng: jax.Array | None,
         bias: Float[Array, "#batch #heads tokens others"] | None,
     ) -> Float[Array, "batch tokens heads dim"]:
-        """`attend` as a method: what `jtl.fused_attention` replaces."""
+        """`attend` as a method, for `jtl.fused_attention` to replace."""
         return attend(query, key, value, mask, self.dropout, rng, bias)
 
 
@@ -84,9 +86,10 @@ class Mlp(nn.Module):
 
     Args:
       hidden: width between the layers.
-      dropout: after the activation, in training.
-      activation: the exact (erf) GELU where none is given.
-      gated: whether `up` [width, 2 hidden] makes two halves, `activation(first) · second`; SwiGLU with `nn.silu`.
+      dropout: dropout rate after the activation, in training.
+      activation: the activation, by default the exact (erf) GELU.
+      gated: whether `up` [width, 2 hidden] computes two halves, combined as `activation(first) · second`: SwiGLU with
+        `nn.silu`.
 
     Shazeer, GLU Variants Improve Transformer, 2020, arXiv 2002.05202.
     """
@@ -98,7 +101,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Array:
-        """One value per token, as wide as x."""
+        """Returns one vector per token, as wide as x."""
         y = Dense(self.hidden * (2 if self.gated else 1), kernel_init=trunc_normal, name="up")(x)
         first, *second = jnp.split(y, 2, -1) if self.gated else [y]
         y = self.activation(first) * second[0] if self.gated else self.activation(first)
@@ -110,19 +113,19 @@ class Block(nn.Module):
     """`x + attention(norm(x))`, then `x + mlp(norm(x))`; or post-norm, `norm(x + attention(x))`, `norm(x + mlp(x))`.
 
     Args:
-      heads: of the attention.
-      hidden: width of the perceptron.
-      eps: of the normalisations.
-      dropout: after each branch, in training.
-      out_dropout: after the attention where that is not `dropout`.
+      heads: number of attention heads.
+      hidden: hidden width of the MLP.
+      eps: epsilon of the normalisations.
+      dropout: dropout rate after each branch, in training.
+      out_dropout: dropout rate after the attention, if it differs from `dropout`.
       drop_path: probability of dropping a branch for an example, in training.
-      mlp_dropout: within the perceptron, in training.
-      attention_dropout: of the attention weights, in training.
-      activation: of the perceptron.
-      gated: whether the perceptron is.
+      mlp_dropout: dropout rate within the MLP, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      activation: activation of the MLP.
+      gated: whether the MLP is gated.
       key_bias: whether keys have a bias.
-      post_norm: normalise after the sum, as in the first transformer and BERT.
-      layer_scale: start of the factors, one for each channel, of both branches; None for no factors.
+      post_norm: whether to normalise after the sum, as in the first transformer and BERT.
+      layer_scale: initial value of both branches' factors, one for each channel; None for no factors.
 
     Touvron et al., Going deeper with Image Transformers, 2021, arXiv 2103.17239 (the factors).
     """
@@ -148,7 +151,7 @@ class Block(nn.Module):
         train: bool,
         mask: Bool[Array, "#batch #heads #tokens tokens"] | None = None,
     ) -> Array:
-        """Tokens to tokens."""
+        """Maps tokens to tokens."""
         attention = Attention(self.heads, self.key_bias, self.attention_dropout, name="attention")
         mlp = Mlp(self.hidden, self.mlp_dropout, self.activation, self.gated, name="mlp")
         out_dropout = self.dropout if self.out_dropout is None else self.out_dropout
@@ -156,7 +159,7 @@ class Block(nn.Module):
         return self._add(x, lambda y: mlp(y, train), 2, self.dropout, train)
 
     def _attended(self, attention: Attention, x: Array, train: bool, mask: Array | None) -> Array:
-        """What the attention makes of the tokens; another kind of block lets it see others."""
+        """The attention's output for the tokens; subclasses restrict what it sees."""
         return attention(x, train, mask)
 
     def _add(self, x: Array, branch: Callable[[Array], Array], number: int, dropout: float, train: bool) -> Array:

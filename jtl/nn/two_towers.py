@@ -1,4 +1,4 @@
-"""Images and texts in one space."""
+"""Embeddings of images and texts in one space."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from jtl.typing import Key
 
 
 def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
-    """Similarities of images and texts, `s cos(f(image), g(text)) + b`.
+    """A network that computes similarities of images and texts, `s cos(f(image), g(text)) + b`.
 
-    It takes {"image": [images, ...], "text": what the text tower takes}. Features: `image` [images, width] and `text`
-    [texts, width], of length 1; `logits` [images, texts]; `pooled`, the images again. Parameters: `image/...`,
-    `text/...`, `log_scale`, the logarithm of s, and with `bias` `bias`.
+    The input is {"image": [images, ...], "text": the input of the text tower}. Features: `image` [images, width] and
+    `text` [texts, width], scaled to length 1; `logits` [images, texts]; `pooled`, the images again. Parameters:
+    `image/...`, `text/...`, `log_scale`, the logarithm of s, and, if there is one, `bias`.
 
     Args:
-      image: f; its `pooled` is taken.
-      text: g, as wide.
-      bias: whether there is b, which a loss on single pairs needs.
+      image: the image tower f, of which `pooled` is used.
+      text: the text tower g, as wide.
+      bias: whether there is a bias b, which a loss on single pairs needs.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -35,7 +35,7 @@ def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
     def init(key: Key, x: Any) -> Variables:
         made = {"image": image.init(rng.stream(key, "image"), x["image"])}
         made["text"] = text.init(rng.stream(key, "text"), x["text"])
-        # As the papers start: temperatures of 1 / 0.07 and 10, and a bias that most pairs do not fit.
+        # The papers' initial values: scales of 1 / 0.07 and 10, and a bias by which most pairs do not match.
         start = {"log_scale": jnp.log(10.0), "bias": jnp.asarray(-10.0)} if bias else {"log_scale": jnp.log(1 / 0.07)}
         return Variables(
             {n: v.params for n, v in made.items()} | start, {n: v.stats for n, v in made.items() if v.stats}
@@ -58,7 +58,7 @@ def two_towers(image: Model, text: Model, *, bias: bool = False) -> Model:
 
 
 def normalised(model: Model) -> Model:
-    """The model with `pooled` of length 1.
+    """The model with `pooled` scaled to length 1.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -76,5 +76,5 @@ def normalised(model: Model) -> Model:
 
 
 def unit(x: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
-    """Vectors of length 1, `x / |x|`."""
+    """Scales vectors to length 1, `x / |x|`."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

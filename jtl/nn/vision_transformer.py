@@ -19,7 +19,7 @@ from jtl.ops import row_major
 
 
 def check_grid(image: int, patch: int) -> None:
-    """Refuses what is no integer of at least 1, and patches that do not fill the image.
+    """Refuses sides that are not integers of at least 1, and patches that do not fill the image.
 
     Raises:
       ValueError: naming both.
@@ -30,31 +30,31 @@ def check_grid(image: int, patch: int) -> None:
 
 
 class VisionTransformer(nn.Module):
-    """Patches, and tokens beside them, through pre-norm blocks and a last normalisation.
+    """Patches and additional tokens through pre-norm blocks and a last normalisation.
 
     Args:
-      size: its measures.
+      size: width, depth, heads and hidden width.
       patch: side of a patch in pixels.
       image: side of the images in pixels that the position embeddings are for.
-      eps: of the layer normalisations.
-      dropout: after the embedding and both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      drop_path: of the last block's branches; it grows linearly from 0 at the first.
-      activation: of the perceptrons.
-      gated: whether those of the blocks are gated.
-      layer_scale: start of the branches' factors; None for none.
-      tokens: names of the learned tokens that go first, each with a position; the first is the class token.
-      token_positions: whether those have positions, as the patches have.
-      registers: tokens after those that have no position.
-      mask_token: whether there is the token that took the place of patches in pretraining. Nothing here reads it;
-        it is carried from file to file.
-      embed_bias: whether the patches' embedding has one.
+      eps: epsilon of the layer normalisations.
+      dropout: dropout rate after the embedding and both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      drop_path: drop probability of the last block's branches; it rises linearly from 0 at the first block.
+      activation: activation of the MLPs.
+      gated: whether the MLPs of the blocks are gated.
+      layer_scale: initial value of the branches' factors; None omits them.
+      tokens: names of the learned tokens before the patches; the first is the class token.
+      token_positions: whether those tokens have positions, as the patches have.
+      registers: number of tokens after those, without positions.
+      mask_token: whether there is the token that replaced masked patches in pretraining. Nothing here reads it; it is
+        only kept for writing files.
+      embed_bias: whether the patches' embedding has a bias.
       first_norm: whether there is a normalisation before the first block.
-      resample: how position embeddings are interpolated for images of another size: "bicubic", or "antialias",
-        bicubic too; None for no other size.
-      pool: what makes `pooled`: the class token, all of `tokens` side by side, the class token beside the mean of the
-        patches, that mean alone, or a learned query's attention over all tokens.
-      projection: width of a linear map after that, without a bias; None for none.
+      resample: how position embeddings are interpolated for images of another size: "bicubic", or "antialias", which is
+        bicubic too; None refuses other sizes.
+      pool: what makes `pooled`: the class token, all of `tokens` concatenated, the class token concatenated with the
+        mean of the patches, that mean alone, or a learned query's attention over all tokens.
+      projection: width of a linear map after the pooling, without a bias; None omits it.
     """
 
     size: Size
@@ -90,7 +90,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Any, train: bool) -> dict[str, Array]:
-        """Features by name."""
+        """Returns the features by name."""
         x = self._patches(check_images(x, self.patch if self.resample else 1))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if self.first_norm:
@@ -160,13 +160,13 @@ class VisionTransformer(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One vector of many tokens: `y = attention(q, x)` of a learned query q, then `y + mlp(norm(y))`.
+    """Pools tokens into one vector: `y = attention(q, x)` with a learned query q, then `y + mlp(norm(y))`.
 
     Args:
-      heads: of the attention.
-      hidden: width of the perceptron.
-      eps: of the normalisation.
-      activation: of the perceptron.
+      heads: number of attention heads.
+      hidden: hidden width of the MLP.
+      eps: epsilon of the normalisation.
+      activation: activation of the MLP.
 
     Zhai et al., Scaling Vision Transformers, 2021, arXiv 2106.04560.
     """
@@ -178,7 +178,7 @@ class AttentionPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch tokens width"], train: bool) -> Float[Array, "batch width"]:
-        """The attention's output for the learned query."""
+        """Returns the pooled vector."""
         query = self.param("query", trunc_normal, (1, 1, x.shape[-1]), jnp.float32).astype(x.dtype)
         query = jnp.broadcast_to(query, (x.shape[0], 1, x.shape[-1]))
         y = Attention(self.heads, name="attention")(query, train, source=x)
@@ -195,7 +195,7 @@ def stack(
     drop_path: float = 0.0,
     **options,
 ) -> tuple[Array, dict[str, Array]]:
-    """`block1`, `block2`, ... of the module that calls it; the last one's tokens, and all as `stage1`, `stage2`, ..."""
+    """Runs `block1`, `block2`, ... of the calling module; returns the last tokens, and all as `stage1`, ..."""
     features = {}
     for i in range(1, size.depth + 1):
         path = drop_path * (i - 1) / max(size.depth - 1, 1)
@@ -207,13 +207,13 @@ def stack(
 def interpolated(
     position: Float[Array | np.ndarray, "batch tokens width"], grid: tuple[int, int], antialias: bool
 ) -> Float[Array | np.ndarray, "batch others width"]:
-    """A square of position embeddings, after those of at most two tokens, for another grid of patches.
+    """Interpolates a square of position embeddings, after those of at most two tokens, to another grid of patches.
 
-    Bicubic as torch has it: with a = -0.75, or with antialias and a = -0.5.
+    Bicubic as in torch: with a = -0.75, or a = -0.5 with antialiasing.
     """
     count = position.shape[1]
     side = math.isqrt(count)
-    first = count - side * side  # a square and one or two more is no square
+    first = count - side * side  # a square plus one or two is not a square
     if grid == (side, side):
         return position
     wide = jnp.asarray(position).astype(jnp.promote_types(position.dtype, jnp.float32))

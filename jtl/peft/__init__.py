@@ -1,4 +1,4 @@
-"""Parameter-efficient fine-tuning: adapters beside a frozen network, merged, saved and loaded."""
+"""Parameter-efficient fine-tuning: adapters of a frozen network, which are attached, merged, saved and loaded."""
 
 from jtl.peft.attach import Adapter as Adapter
 from jtl.peft.attach import attach as attach

@@ -1,4 +1,4 @@
-"""Adapters beside the modules of a frozen backbone: attached, counted, merged and taken out again."""
+"""Adapters of the modules in a frozen backbone: attached, counted, merged and unmerged."""
 
 import logging
 import re
@@ -29,19 +29,19 @@ class Adapter(NamedTuple):
     """An adapter as pure functions of one module, whose own parameters are `{"kernel": ..., "bias": ...}`.
 
     Args:
-      where: regexes, each of which matches whole paths of modules in the backbone, as `.*/attention/query`.
-      init: `init(key, path, own) -> params` of the adapter of one module.
-      apply: `apply(params, run, x, own, call) -> y`; `run(x)` is what the module computes without it.
-      merge: `merge(params, path, own) -> own`, the module's parameters that compute the same without an adapter.
-      config: what PEFT's `adapter_config.json` says of it; empty where PEFT has no such adapter.
-      shared: constants by name that all modules share and that are no parameters, as VeRA's two matrices.
-      rest: `rest(params, path, own) -> own`, the module's parameters once the adapter's first values are taken out of
-        them, as PiSSA does; None where they stay.
-      takes: `takes(own) -> bool`, whether there can be such an adapter at a module with these parameters.
-      around: `around(backbone, paths) -> backbone` with the adapter at these modules, where that is more than another
-        output of each of them, as tokens that go through all blocks; `apply` is then None.
-      within: regexes each of which must match one of the adapted modules, as those of modules with another rank.
-      unmerge: `unmerge(params, path, own) -> own`, the inverse of `merge`; None where there is none.
+      where: regexes that match whole paths of modules in the backbone, such as `.*/attention/query`.
+      init: `init(key, path, own) -> params`, the parameters of the adapter of one module.
+      apply: `apply(params, run, x, own, call) -> y`; `run(x)` is the module's output without the adapter.
+      merge: `merge(params, path, own) -> own`, parameters of the module that compute the same without an adapter.
+      config: its entries in PEFT's `adapter_config.json`; empty if PEFT has no such adapter.
+      shared: constants by name that all modules share and that are not parameters, such as VeRA's two matrices.
+      rest: `rest(params, path, own) -> own`, the module's parameters after the adapter's first values are subtracted
+        from them, as in PiSSA; None to keep them.
+      takes: `takes(own) -> bool`, whether a module with these parameters can have such an adapter.
+      around: `around(backbone, paths) -> backbone` adds the adapter at these modules if it does more than change their
+        outputs, such as tokens that go through all blocks; `apply` is then None.
+      within: regexes that must each match an adapted module, such as those for modules with another rank.
+      unmerge: `unmerge(params, path, own) -> own`, the inverse of `merge`; None if there is none.
     """
 
     where: tuple[str, ...]
@@ -58,26 +58,26 @@ class Adapter(NamedTuple):
 
 
 def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tuple[Model, Variables]:
-    """The network whose backbone runs with an adapter at every module that the adapter's patterns match.
+    """Adds an adapter at every module of the backbone that the adapter's patterns match.
 
-    The new parameters stand at `backbone/adapter/<module path>/...` (`adapter/...` of a bare backbone) and are trained
-    alone by `jtl.select("backbone/adapter/.*")`. At the start the network computes what it did before, unless the
+    The new parameters are at `backbone/adapter/<module path>/...` (`adapter/...` in a bare backbone); to train only
+    them, use `jtl.select("backbone/adapter/.*")`. At the start the network computes the same as before, unless the
     adapter says otherwise. Other adapters may be attached to other modules afterwards. On a base in bfloat16 or float16
-    the adapter's parameters are float32, and it is computed in the base's dtype. How many parameters are added goes
-    to the logger "jtl.peft" at level INFO; `jtl.fit` begins with how many are trained.
+    the adapter's parameters are float32, and it is computed in the base's dtype. The number of added parameters is
+    logged to "jtl.peft" at level INFO; `jtl.fit` starts by logging how many are trained.
 
     Args:
-      net: of `jtl.network`, or a backbone; its modules are flax's.
-      variables: of `net`; they are not changed.
-      adapter: as `jtl.peft.lora(rank=8, where=(".*/attention/query",))`.
-      key: for the adapter's first values; each module draws from a stream of its own path.
+      net: a network of `jtl.network`, or a backbone, made of flax modules.
+      variables: variables of `net`; they are not changed.
+      adapter: such as `jtl.peft.lora(rank=8, where=(".*/attention/query",))`.
+      key: key for the adapter's initial values; each module draws from a stream for its path.
 
     Returns:
       The network with adapters, and its variables.
 
     Raises:
-      ValueError: for a pattern that matches no module the adapter takes, with the modules there are; for a module that
-        has an adapter already; when called, where a matched module's kernel is not used by a call of that module.
+      ValueError: for a pattern that matches no module that the adapter takes, listing the modules; for a module that
+        already has an adapter; when called, if a matched module's kernel is used without a call of that module.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -108,16 +108,16 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
 
 
 def merge(variables: Variables, adapter: Adapter) -> Variables:
-    """The variables of the network without this adapter, which compute the same: `W + scale · A B` for LoRA.
+    """Merges an adapter into its base: variables that compute the same without it, with `W + scale · A B` for LoRA.
 
-    Pure: to go on with the adapter apart, keep the variables that were given, or see `unmerge`.
+    It is pure: to continue with a separate adapter, keep the variables that you passed, or see `unmerge`.
 
     Args:
-      variables: of a network that `attach` gave.
-      adapter: the one that was attached.
+      variables: variables of a network that `attach` returned.
+      adapter: the adapter that was attached.
 
     Raises:
-      ValueError: where a pattern matches no module, or a matched module has no adapter.
+      ValueError: if a pattern matches no module, or a matched module has no adapter.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -140,22 +140,22 @@ def merge(variables: Variables, adapter: Adapter) -> Variables:
 
 
 def unmerge(variables: Variables, adapter: Adapter, params: Params) -> Variables:
-    """The inverse of `merge`: merged variables and the adapter's parameters give the base with the adapter beside it.
+    """The inverse of `merge`: splits merged variables into the base and the adapter, given the adapter's parameters.
 
-    It is for merged weights that are all that is left of the base, as a file of them: `W = W' − scale · A B` for LoRA.
-    Where the variables that `merge` was given are still there, use those, because they are exact, and the difference is
-    as exact as the dtype of the merged weights, of bfloat16 to 8 bits.
+    Use it if only the merged weights of the base are left, such as a file of them: `W = W' − scale · A B` for LoRA. If
+    you still have the variables that `merge` was given, use those, because they are exact; the difference is only as
+    exact as the dtype of the merged weights, with bfloat16 to 8 bits.
 
     Args:
-      variables: merged ones.
-      adapter: the one that was merged.
-      params: its parameters, the tree at `backbone/adapter` (`adapter` of a bare backbone) before the merge; what it
-        holds of other adapters is not looked at.
+      variables: the merged variables.
+      adapter: the adapter that was merged.
+      params: its parameters, the tree at `backbone/adapter` (`adapter` of a bare backbone) before the merge; parameters
+        of other adapters in it are ignored.
 
     Raises:
-      ValueError: for a module whose parameters are not in `params` or that has an adapter, so is not merged; for an
-        adapter without an inverse, as DoRA, whose merge loses a norm, and bottlenecks and prompts, which do not merge;
-        and for a factor of 0, as IA3 may have learned, because what it multiplied is lost.
+      ValueError: for a module whose parameters are not in `params`, or that has an adapter and so is not merged; for an
+        adapter without an inverse, such as DoRA, whose merge loses a norm, and bottlenecks and prompts, which do not
+        merge; and for a factor of 0, which IA3 may learn, because the numbers that it multiplied are lost.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -192,10 +192,10 @@ def unmerge(variables: Variables, adapter: Adapter, params: Params) -> Variables
 
 
 def summary(variables: Variables) -> str:
-    """One line that says how many modules have adapters, and how many parameters these are.
+    """Returns one line with the number of adapted modules and of adapter parameters.
 
     Raises:
-      ValueError: where there is no adapter.
+      ValueError: if there is no adapter.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -216,10 +216,10 @@ def summary(variables: Variables) -> str:
 
 
 def not_zero(factor: Any, path: str) -> Any:
-    """The factor of a merge that is to be divided out again; inside `jit` it is taken as it is.
+    """Checks the factor of a merge that is to be divided out again, except inside `jit`, and returns it.
 
     Raises:
-      ValueError: where a number of it is 0.
+      ValueError: if one of its numbers is 0.
     """
     if not isinstance(factor, Tracer) and not np.asarray(factor).all():
         places = np.flatnonzero(np.asarray(factor) == 0)
@@ -231,10 +231,10 @@ def not_zero(factor: Any, path: str) -> Any:
 
 
 def patterns(given: Sequence[str], option: str = "where") -> tuple[str, ...]:
-    """Regexes over module paths as a tuple.
+    """Returns regexes over module paths as a tuple.
 
     Raises:
-      ValueError: for one string, whose letters would each be a regex.
+      ValueError: for a single string, whose letters would each be a regex.
     """
     if isinstance(given, str):
         raise ValueError(f"{option}={given!r}: give a tuple of regexes")
@@ -242,10 +242,10 @@ def patterns(given: Sequence[str], option: str = "where") -> tuple[str, ...]:
 
 
 def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] = has_kernel) -> list[str]:
-    """The paths of modules that the patterns match, of those that an adapter takes.
+    """The paths of modules that the patterns match, among those that an adapter takes.
 
     Raises:
-      ValueError: for no pattern, and for patterns that match none, each named, with the modules there are.
+      ValueError: for no pattern, and for patterns without a match; it names them and lists the modules.
     """
     parts = [path.split("/")[:-1] for path in flatten(_without(base))]
     every = dict.fromkeys("/".join(part[: i + 1]) for part in parts for i in range(len(part)))
@@ -261,13 +261,13 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
 
 
 def _wide(leaf: Any) -> Any:
-    """In float32 at least: the small steps of an adapter would be lost in the 8 bits of bfloat16's mantissa."""
+    """Casts to float32 at least, because bfloat16's mantissa of 8 bits would lose an adapter's small steps."""
     low = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
     return leaf.astype(jnp.float32) if low else leaf
 
 
 def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> Params:
-    """The backbone's parameters with the adapter's first values."""
+    """The backbone's parameters with the adapter's initial values."""
     flat = flatten(_without(base))
     made = {}
     for path in paths:
@@ -280,7 +280,7 @@ def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> 
 
 
 def _adapted(backbone: Model, adapter: Adapter, paths: Sequence[str]) -> Model:
-    """The backbone whose modules at these paths run with the adapter, and whose `init` makes its parameters too."""
+    """The backbone with the adapter at these paths; its `init` makes the adapter's parameters too."""
     made = adapter.around(backbone, tuple(paths)) if adapter.around else _beside(backbone, adapter, frozenset(paths))
 
     def init(key: Key, x: Any) -> Variables:
@@ -314,7 +314,7 @@ def _beside(backbone: Model, adapter: Adapter, wanted: frozenset[str]) -> Model:
 
 
 def _backbone(variables: Variables) -> tuple[Params, Callable[[Params], Variables]]:
-    """The backbone's parameters, and how to put others in their place."""
+    """The backbone's parameters, and a function that replaces them."""
     if "backbone" not in variables.params:
         return variables.params, lambda base: variables._replace(params=base)
     params = variables.params

@@ -1,4 +1,4 @@
-"""Many LoRA adapters on one base: swapped by name without a new compilation, and mixed in a batch."""
+"""Many LoRA adapters on one base: swapped by name without recompilation, and mixed in a batch."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from jtl.typing import Key, Output, Params, Stats
 
 
 class Routed(NamedTuple):
-    """A batch whose rows are of several tasks.
+    """A batch whose rows belong to several tasks.
 
     Args:
-      x: what the base is given.
-      adapter: [batch], the number of each row's adapter, as `Bank.rows` gives them; 0 for the base alone.
+      x: the input of the base.
+      adapter: [batch], the number of each row's adapter, as returned by `Bank.rows`; 0 for the base alone.
     """
 
     x: Any
@@ -30,12 +30,13 @@ class Routed(NamedTuple):
 
 @dataclass(frozen=True)
 class Bank:
-    """One base and room for adapters; `bank` makes it. Its arrays' shapes do not depend on what is in it.
+    """One base and room for adapters; `bank` makes it. The shapes of its arrays do not depend on its content.
 
     Args:
       network: takes a `Routed` in place of the base's input.
-      variables: of the network; give them to a compiled function as an argument, so that it is not compiled again.
-      names: of the adapters, in the order of their numbers, from 1 on; "" where there is room.
+      variables: variables of the network; pass them to a compiled function as an argument, so that it is not
+        recompiled.
+      names: names of the adapters, in the order of their numbers, from 1 on; "" for a free slot.
       rank: the highest rank of an adapter.
     """
 
@@ -45,16 +46,16 @@ class Bank:
     rank: int
 
     def put(self, name: str, variables: Variables, adapter: Adapter) -> "Bank":
-        """The bank with an adapter of this name, in place of one of the same name or where there is room.
+        """Returns the bank with this adapter, in place of one of the same name or in a free slot.
 
         Args:
-          name: not empty.
-          variables: of a network with the adapter; its base is not looked at.
-          adapter: `jtl.peft.lora(...)` as it was attached, or as `jtl.peft.load` gives it.
+          name: name of the adapter, not empty.
+          variables: variables of a network with the adapter; its base is ignored.
+          adapter: the `jtl.peft.lora(...)` that was attached, or the adapter that `jtl.peft.load` returned.
 
         Raises:
-          ValueError: for a full bank, a rank above the bank's, a module that the bank has no room at, an adapter that
-            is no LoRA, DoRA and PiSSA among them, and an empty name.
+          ValueError: for a full bank, a rank above the bank's, a module that the bank does not cover, an adapter that
+            is not plain LoRA (DoRA and PiSSA are not), and an empty name.
         """
         if not name:
             raise ValueError("name='': give the adapter a name")
@@ -68,17 +69,17 @@ class Bank:
         return replace(self, variables=self._written(slot + 1, leaves), names=names)
 
     def remove(self, name: str) -> "Bank":
-        """The bank without the adapter of this name.
+        """Returns the bank without the adapter of this name.
 
         Raises:
-          ValueError: where there is none.
+          ValueError: if there is none.
         """
         (slot,) = self.rows([name])
         names = (*self.names[: slot - 1], "", *self.names[slot:])
         return replace(self, variables=self._written(int(slot), {}), names=names)
 
     def rows(self, names: Sequence[str | None]) -> Int[Array, "batch"]:
-        """The numbers of each row's adapter by its name; None for the base alone.
+        """Returns the number of each row's adapter, given the names; None means the base alone.
 
         Raises:
           ValueError: for a name that is not in the bank.
@@ -122,25 +123,25 @@ class Bank:
 
 
 def bank(net: Model, variables: Variables, where: Sequence[str], *, slots: int, rank: int) -> Bank:
-    """One frozen base with room for many LoRA adapters: row i is computed with `W + s A[t] B[t]` of its own adapter t.
+    """One frozen base with room for many LoRA adapters: row i is computed with `W + s A[t] B[t]` of its adapter t.
 
-    An adapter is put in and taken out by its name. All have the shapes of the highest rank, with zeros in the place of
-    what a lower one lacks, so a function that was compiled for the bank runs with any of them. A batch may mix rows of
-    several adapters, and equals running each of them alone. It is for evaluation: train an adapter by `attach`.
+    Adapters are added and removed by name. All have the shapes of the highest rank, with lower ranks padded by zeros,
+    so a function that was compiled for the bank runs with any of them. A batch may mix rows of several adapters, and
+    equals running each of them alone. It is for evaluation: train an adapter by `attach`.
 
     Args:
-      net: of `jtl.network`, or a backbone, without adapters at these modules.
-      variables: of `net`; they are not changed.
-      where: regexes over paths of dense layers, of which an adapter may leave some out.
-      slots: how many adapters there is room for.
-      rank: the highest rank of one.
+      net: a network of `jtl.network`, or a backbone, without adapters at these modules.
+      variables: variables of `net`; they are not changed.
+      where: regexes over paths of dense layers; an adapter may cover only some of them.
+      slots: number of adapters that it has room for.
+      rank: the highest rank of an adapter.
 
     Returns:
       A bank without adapters.
 
     Raises:
       ValueError: for sizes below 1, a pattern that matches no module, and a kernel that is not [in, out]; when called,
-        for an input that is no `Routed`, and in training. Rows whose number the bank has not are NaN.
+        for an input that is not a `Routed`, and in training. Rows with a number outside the bank are NaN.
 
     Chen et al., Punica: Multi-Tenant LoRA Serving, 2023, arXiv 2310.18547; Sheng et al., S-LoRA, 2023, arXiv
     2311.03285.
@@ -183,7 +184,7 @@ def _routed(net: Model, wanted: frozenset[str], top: str) -> Model:
         if rows.ndim != 1 or not jnp.issubdtype(rows.dtype, jnp.integer):
             raise ValueError(f"adapter is {rows.dtype}{rows.shape}: give a number for each row, [batch]")
         stacked = _bank_of(variables)
-        numbers = jnp.where(rows < 0, jnp.iinfo(rows.dtype).max, rows)  # what the bank has not is filled with NaN
+        numbers = jnp.where(rows < 0, jnp.iinfo(rows.dtype).max, rows)  # numbers outside the bank are filled with NaN
 
         class Choosing(OnEach):
             def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:

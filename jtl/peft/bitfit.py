@@ -1,16 +1,16 @@
-"""BitFit: biases are trained, and nothing else of the network."""
+"""BitFit: only the biases of the network are trained."""
 
 from jtl.params import select
 from jtl.typing import Mask
 
 
 def bitfit(*also: str) -> Mask:
-    """BitFit: a mask of trainable parameters that selects every bias, and what the patterns match.
+    """BitFit: a mask of trainable parameters that selects every bias, and every match of the patterns.
 
-    No parameter is added. Give it where `jtl.select(...)` goes.
+    No parameters are added. Use it in place of `jtl.select(...)`.
 
     Args:
-      also: regexes over whole paths, as "head/.*" for a new head, which needs more than its bias.
+      also: regexes over whole paths, such as "head/.*" for a new head, which needs more than its bias.
 
     Returns:
       A mask for `trainable=`.

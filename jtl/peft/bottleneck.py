@@ -1,4 +1,4 @@
-"""Bottleneck adapters: a small perceptron after a module, or beside it."""
+"""Bottleneck adapters: a small MLP after a module, or parallel to it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,17 +20,18 @@ def bottleneck(
     scale: float = 1.0,
     activation: Callable[[Any], Any] = jax.nn.relu,
 ) -> Adapter:
-    """A perceptron `g(h) = s (φ(h D + c) U + e)` after modules, `y + g(y)` of `y = f(x)`, or beside them, `y + g(x)`.
+    """An MLP `g(h) = s (φ(h D + c) U + e)` after modules `y = f(x)`, as `y + g(y)`, or parallel to them, as `y + g(x)`.
 
-    Houlsby's adapters stand after both branches of a transformer's block, `.*/(attention|mlp)`, Pfeiffer's after the
+    Houlsby's adapters come after both branches of a transformer block, `.*/(attention|mlp)`, Pfeiffer's after the
     second one, `.*/mlp`. AdaptFormer is `parallel` to the second one with `scale=0.1`. U and e start at 0, so the
-    network starts as it was.
+    network starts unchanged.
 
     Args:
-      where: regexes over module paths; modules without a kernel of their own, as `.*/mlp`, are matched too.
-      width: of the last axis of what these modules give (and take, where `parallel`), as a transformer's hidden size.
-      inner: between D and U.
-      parallel: whether g is given the module's input and not its output.
+      where: regexes over module paths; modules without a kernel of their own, such as `.*/mlp`, are matched too.
+      width: width of the last axis of these modules' outputs (and inputs, if `parallel`), such as a transformer's
+        hidden size.
+      inner: width between D and U.
+      parallel: whether g is applied to the module's input, not its output.
       scale: s.
       activation: φ.
 
@@ -39,8 +40,8 @@ def bottleneck(
       merged, because it is not linear.
 
     Raises:
-      ValueError: for a width or an inner width below 1, and a scale of 0; when called, where the width is not that of
-        the module; at `merge`.
+      ValueError: for a width or an inner width below 1, and a scale of 0; when called, if the width is not that of the
+        module; at `merge`.
 
     Houlsby et al., Parameter-Efficient Transfer Learning for NLP, 2019, arXiv 1902.00751. Pfeiffer et al.,
     AdapterFusion, 2020, arXiv 2005.00247. Chen et al., AdaptFormer: Adapting Vision Transformers for Scalable Visual

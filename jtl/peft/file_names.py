@@ -13,12 +13,12 @@ from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import tables
 from jtl.weights.mapping.rules import Rule, Rules
 
-TURNED = ("gpt2",)  # whose kernels are [in, out] in transformers
+TURNED = ("gpt2",)  # families whose kernels are [in, out] in transformers
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 ENDINGS = {
     "lora_A.weight": ("a", lambda a: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a.T),
-    "lora_B.weight": ("b", lambda b: b.reshape(b.shape[:2]).T),  # of a convolution [out, rank, 1, 1]
+    "lora_B.weight": ("b", lambda b: b.reshape(b.shape[:2]).T),  # [out, rank, 1, 1] for a convolution
     "lora_magnitude_vector": ("m", np.ravel),
     "ia3_l": ("scale", np.ravel),
     "vera_lambda_d": ("d", np.ravel),
@@ -29,12 +29,12 @@ SHARED = {"base_model.vera_A": "a", "base_model.vera_B": "b"}
 
 
 def naming_of(pretrained: Pretrained) -> str:
-    """Whose names an adapter's file has: timm's where the network's had, else transformers'."""
+    """Whose names an adapter's file uses: timm's if the network's file did, else transformers'."""
     return "timm" if pretrained.naming == "timm" else "transformers"
 
 
 def table_of(pretrained: Pretrained, names: Sequence[str] = ()) -> list[Rule]:
-    """The table of an adapter's names; of those that are given, where timm's and transformers' are known."""
+    """The table of an adapter's names; if both timm's and transformers' are known, the one that fits `names`."""
     known = tables(FAMILIES[pretrained.config.model_type], pretrained.config)
     naming = naming_of(pretrained)
     if names and {"timm", "transformers"} <= known.keys():
@@ -47,7 +47,7 @@ def table_of(pretrained: Pretrained, names: Sequence[str] = ()) -> list[Rule]:
 
 
 def check_names(pretrained: Pretrained) -> None:
-    """Refuses a network whose names in transformers are not known: a body has no prefix there, a classifier has."""
+    """Refuses a network whose names in transformers are unclear: a bare model has no prefix there, a classifier has."""
     if pretrained.variables.params.get("head") or naming_of(pretrained) == "timm":
         return
     family = FAMILIES[pretrained.config.model_type]
@@ -63,7 +63,7 @@ def check_names(pretrained: Pretrained) -> None:
 
 
 def check_kernel(pretrained: Pretrained, module: str, kernel: Any) -> None:
-    """Refuses a layer to which PEFT's update is another."""
+    """Refuses a layer that PEFT would update differently."""
     if kernel.ndim == 4 and pretrained.config.model_type == "bit":
         raise ValueError(
             f"the kernel of {module!r} is standardised after its update, and PEFT adds the update afterwards:"

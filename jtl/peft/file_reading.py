@@ -1,4 +1,4 @@
-"""An adapter from the tensors and the config of PEFT's files."""
+"""Makes an adapter from the tensors and the config of PEFT's files."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from jtl.peft.vera import Projections, vera
 from jtl.pretrained.load import Pretrained
 from jtl.weights.mapping.rules import Rule, Rules
 
-_OTHERS = (  # entries of a config that change what is computed, and that are not read
+_OTHERS = (  # entries of a config that change the computation and that jtl does not read
     "bias",
     "vera_dropout",
     "module_dropout",
@@ -35,19 +35,19 @@ _OTHERS = (  # entries of a config that change what is computed, and that are no
     "kasa_config",
     "monteclora_config",
 )
-_REST = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that take something out of the base's weights
+_REST = ("pissa", "corda", "olora", "loftq", "lora_ga")  # initialisations that subtract from the base's weights
 
 
 class Part(NamedTuple):
     """A leaf of one module's adapter.
 
     Args:
-      module: its path in the backbone.
-      leaf: as `a`.
-      value: in jtl's layout.
-      first: of the module's outputs, in the layer of the file, which may be several modules.
+      module: path of the module in the backbone.
+      leaf: name of the leaf, such as `a`.
+      value: its value, in jtl's layout.
+      first: index of the module's first output in the file's layer, which may be several modules.
       before: whether IA3 scales the module's input.
-      layer: its name in the file.
+      layer: name of the layer in the file.
     """
 
     module: str
@@ -67,7 +67,7 @@ def parts_of(
     params: Mapping[str, Any],
     pretrained: Pretrained,
 ) -> Iterator[Part]:
-    """The leaf that a tensor is, at each of the modules that its layer is."""
+    """Yields the leaf that a tensor holds, for each of the modules that make up its layer."""
     layer = name.removeprefix(PREFIX).removesuffix(f".{ending}")
     _, paths = _paths(rules, f"{layer}.weight", name, params)
     leaf, change = ENDINGS[ending]
@@ -95,14 +95,14 @@ def _paths(rules: Rules, name: str, given: str, params: Mapping[str, Any]) -> tu
 
 
 def own_leaves(rules: Rules, name: str, given: str, tensor: Any, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A parameter of the network itself, as its head's."""
+    """A parameter of the network itself, such as its head's, by path."""
     rule, paths = _paths(rules, name, given, params)
     made = rule.transform.forward(np.asarray(tensor))
     return {path: np.asarray(part) for path, part in zip(paths, made if len(paths) > 1 else [made], strict=True)}
 
 
 def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping[str, Any]) -> Adapter:
-    """The adapter that a config says, at these modules."""
+    """The adapter that a config describes, at these modules."""
     kind, where = config.get("peft_type"), {part.module: re.escape(part.module) for part in parts}
     used = {name: config[name] for name in _OTHERS if config.get(name) not in (None, False, "none", {}, [], 0.0)}
     if used and kind != "IA3":
@@ -154,7 +154,7 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
 
 
 def _by_module(config: Mapping[str, Any], entry: str, parts: Sequence[Part]) -> dict[str, Any]:
-    """The values of a pattern of PEFT by module; the first of its regexes that the end of a layer's name matches."""
+    """The values of a PEFT pattern by module: its first regex that matches the end of the layer's name counts."""
     patterns = config.get(entry) or {}
     found = {}
     for part in parts:

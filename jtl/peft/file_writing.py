@@ -1,4 +1,4 @@
-"""The tensors and the config of PEFT's files from an adapter."""
+"""Makes the tensors and the config of PEFT's files from an adapter."""
 
 import re
 from collections import Counter
@@ -18,16 +18,16 @@ from jtl.typing import Params
 from jtl.weights.mapping.export import named
 
 QUANTISED = ("/codes", "/scales")
-"""What `jtl.peft.quantise` has in place of a kernel."""
+"""Endings of the leaves with which `jtl.peft.quantise` replaces a kernel."""
 
 
 def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config and the tensors by name."""
+    """Returns the config, and the tensors by name."""
     tensors: dict[str, np.ndarray] = {}
     flat, table = flatten(base), table_of(pretrained)
     modules: dict[str, tuple[str, ...]] = {}
     for module in matched(base, adapter.where, adapter.takes):
-        name, paths = named(f"backbone/{module}/kernel", table)[-1]  # of transformers' networks since version 5
+        name, paths = named(f"backbone/{module}/kernel", table)[-1]  # its name in transformers since version 5
         modules[name.removesuffix(".weight")] = tuple(module_of(path) for path in paths)
     inputs, first = adapter.config.get("inputs", ()), adapter.config.get("first", {})
     made, widest, before, scales = {}, [], {}, {}
@@ -63,7 +63,7 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
             if leaf in leaves:
                 value = _as_torch(leaf, leaves[leaf], before[name], image)
                 tensors[f"{PREFIX}{name}.{ending}"] = np.ascontiguousarray(value)
-    if adapter.shared:  # as large as PEFT makes them for these modules
+    if adapter.shared:  # in the size in which PEFT makes them for these modules
         rows, columns = np.max(widest, 0)
         a, b = np.asarray(adapter.shared["a"])[:rows], np.asarray(adapter.shared["b"])[:, :columns]
         tensors |= {name: np.ascontiguousarray((a if leaf == "a" else b).T) for name, leaf in SHARED.items()}
@@ -75,13 +75,13 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
 
 
 def changed(pretrained: Pretrained, variables: Variables, part: str) -> list[str]:
-    """The parameters of a part of the network, without adapters, that are others than those it was loaded with."""
+    """The parameters of a part of the network, adapters aside, that have changed since it was loaded."""
     before, found = flatten(pretrained.variables.params.get(part, {})), []
     for path, leaf in flatten(variables.params.get(part, {})).items():
         if path.startswith(f"{ADAPTER}/"):
             continue
         if path.endswith(QUANTISED):
-            continue  # of a base in few bits, which stands for the one in the file
+            continue  # a quantised base, which stands for the one in the file
         old = before.get(path)
         if old is None or old.shape != leaf.shape or not np.array_equal(np.asarray(old).astype(leaf.dtype), leaf):
             found.append(f"{part}/{path}")
@@ -91,7 +91,7 @@ def changed(pretrained: Pretrained, variables: Variables, part: str) -> list[str
 def _one_scale(
     config: Mapping[str, Any], modules: Sequence[str], parts: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[list[Mapping[str, np.ndarray]], float]:
-    """LoRA's leaves of the modules of one layer, and the scale that all of them then have."""
+    """Rescales LoRA's leaves of the modules of one layer to a common scale; returns them and that scale."""
     scales = [rank_and_scale(config, module)[1] for module, part in zip(modules, parts, strict=True) if part]
     made = [
         {**part, "b": part["b"] * (rank_and_scale(config, module)[1] / scales[0])} if part and len(set(scales)) > 1
@@ -102,7 +102,7 @@ def _one_scale(
 
 
 def _patterns(config: Mapping[str, Any], ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, Any]:
-    """Rank and alpha of most layers, and PEFT's patterns of the others."""
+    """The rank and alpha of most layers, and PEFT's patterns for the others."""
     alphas = {}
     for name, rank in ranks.items():
         alpha = scales[name] * (rank**0.5 if config["use_rslora"] else rank)

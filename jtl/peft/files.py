@@ -1,4 +1,4 @@
-"""Adapters in PEFT's files: `adapter_config.json` beside `adapter_model.safetensors`."""
+"""Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`."""
 
 import json
 from pathlib import Path
@@ -23,12 +23,12 @@ from jtl.weights.mapping.rules import Rules
 
 
 class Loaded(NamedTuple):
-    """A network with the adapters of a file.
+    """A network with the adapters from a file.
 
     Args:
       network: the backbone with adapters, and the head.
-      variables: its parameters; the head is the file's where that has one.
-      adapter: what was attached, for `merge` and `save`.
+      variables: its variables; the head is the file's if it has one.
+      adapter: the attached adapter, for `merge` and `save`.
     """
 
     network: Model
@@ -37,19 +37,20 @@ class Loaded(NamedTuple):
 
 
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
-    """An adapter from a folder of PEFT, on the network that it was trained on; without torch.
+    """Loads an adapter from a PEFT folder onto the network that it was trained on, without torch.
 
-    LoRA, rsLoRA, DoRA, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as GPT-2's `c_attn`
-    or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the outputs is cut.
+    LoRA, rsLoRA, DoRA, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several layers in jtl, such as
+    GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for the input are copied, those for the
+    outputs are split.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
-      pretrained: of `jtl.load`; the names are those of transformers' network, or of timm's.
+      pretrained: the result of `jtl.load`; the file's names are those of transformers' network, or of timm's.
 
     Raises:
-      ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
-        name or shape the network has no place for, NaN, and for VeRA saved without its random matrices
-        (`save_projection=False`), which torch alone could draw; for the address of an object store.
+      ValueError: for another kind of adapter, an entry of the config that jtl does not read, a tensor whose name or
+        shape does not fit the network, NaN, VeRA saved without its random matrices (`save_projection=False`), which
+        only torch could draw, and the address of an object store.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -119,24 +120,24 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
 
 def save(directory: str | Path, pretrained: Pretrained, variables: Variables, adapter: Adapter) -> None:
-    """Writes the adapters and not the base, as PEFT does; `PeftModel.from_pretrained` reads them.
+    """Writes the adapters without the base, as PEFT does; `PeftModel.from_pretrained` reads them.
 
-    The names are those of transformers' classifier, or language model where there is no head, and timm's where the
-    network's file had them. Of a layer that is several here LoRA is written with the sum of their ranks where their A
-    differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`. A
-    head that is not that of `pretrained` any more is written too (`modules_to_save`), and beside prompts every head,
-    because PEFT reads no prompt of a classifier without it.
+    The names are those of transformers' classifier, or of its language model if there is no head, and timm's if the
+    network's file had them. For a layer that is several layers in jtl, LoRA is written with the sum of their ranks if
+    their A differ. Layers whose rank or alpha differs from that of most layers are listed in `rank_pattern` and
+    `alpha_pattern`. A head that differs from that of `pretrained` is written too (`modules_to_save`), and with prompts
+    every head, because PEFT reads no prompt of a classifier without it.
 
     Args:
-      directory: made where it is not there; files of that name in it are written over.
+      directory: created if necessary; existing files of these names are overwritten.
       pretrained: the network without adapters.
-      variables: of the network with adapters.
-      adapter: the one that was attached.
+      variables: variables of the network with adapters.
+      adapter: the adapter that was attached.
 
     Raises:
-      ValueError: for an adapter without a PEFT counterpart, parameters of the backbone beside the adapters that are not
-        those of `pretrained` and would be lost, a network that has neither a head nor logits, and adapters
-        of one layer of PEFT that differ where it has one value, as OFT's; for the address of an object store.
+      ValueError: for an adapter without a PEFT counterpart, other parameters of the backbone that differ from those of
+        `pretrained` and would be lost, a network that has neither a head nor logits, adapters of one PEFT layer that
+        differ although PEFT has one value for all, such as OFT's, and the address of an object store.
 
     Example:
       >>> import jtl

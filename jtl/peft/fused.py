@@ -1,4 +1,4 @@
-"""Adapters of one layer in PEFT's files that is several layers here, as GPT-2's `c_attn`."""
+"""Adapters of a layer in PEFT's files that is several layers in jtl, such as GPT-2's `c_attn`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 
 _OUTPUTS = ("b", "m", "l")
-"""Leaves with one number, or one column, for each output of a layer."""
+"""Leaves with one number or one column for each output of a layer."""
 
 
 def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name: str) -> list[np.ndarray]:
-    """One leaf of a fused layer's adapter as those of its parts: outputs are cut, what is of the input is copied.
+    """Splits one leaf of a fused layer's adapter: values for outputs are split, those for the input are copied.
 
     Args:
-      leaf: as `a`.
-      value: in jtl's layout.
-      widths: of the parts' outputs.
+      leaf: name of the leaf, such as `a`.
+      value: its value, in jtl's layout.
+      widths: widths of the parts' outputs.
       before: whether IA3 scales the input.
-      name: of the layer, for errors.
+      name: name of the layer, for errors.
 
     Raises:
-      ValueError: where the outputs are of another number.
+      ValueError: if the number of outputs differs.
     """
     if leaf not in _OUTPUTS and (leaf != "scale" or before):
         return [value] * len(widths)
@@ -32,18 +32,18 @@ def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name:
 def fuse(
     parts: Sequence[Mapping[str, np.ndarray]], kernels: Sequence[Any], before: bool, name: str
 ) -> dict[str, np.ndarray]:
-    """The adapter of a fused layer that computes what those of its parts do; a part without one stays as it is.
+    """Fuses the adapters of a layer's parts into one that computes the same; a part without an adapter stays as it is.
 
-    Where the parts' A of LoRA differ, `[A1 A2]` and `[[B1 0] [0 B2]]`, whose rank is the sum of theirs.
+    If the parts' A of LoRA differ, the result is `[A1 A2]` and `[[B1 0] [0 B2]]`, whose rank is the sum of theirs.
 
     Args:
-      parts: the leaves of each, none where it has no adapter.
-      kernels: of the parts.
+      parts: the leaves of each part, empty if it has no adapter.
+      kernels: kernels of the parts.
       before: whether IA3 scales the input.
-      name: of the layer, for errors.
+      name: name of the layer, for errors.
 
     Raises:
-      ValueError: for a part that differs where PEFT has one value for all.
+      ValueError: if parts differ in a leaf of which PEFT has one value for all.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -85,7 +85,7 @@ def _same(values: Sequence[np.ndarray]) -> bool:
 
 
 def _unchanged(leaf: str, kernel: np.ndarray) -> np.ndarray:
-    """The leaf of a layer as it is without an adapter."""
+    """The value of a leaf that leaves the layer unchanged."""
     if leaf == "m":
         return np.linalg.norm(kernel, axis=0)
     return (np.zeros if leaf == "l" else np.ones)(kernel.shape[-1], kernel.dtype)

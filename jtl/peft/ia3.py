@@ -14,19 +14,19 @@ from jtl.typing import Key, Params
 def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
     """(IA)³: `y = l ⊙ (x W + b)` for keys and values, `y = (l ⊙ x) W + b` after an activation.
 
-    l starts at 1, so the network starts as it was. Of a convolution each channel has one l.
+    l starts at 1, so the network starts unchanged. In a convolution each channel has its l.
 
     Args:
-      outputs: regexes over paths of modules whose outputs are scaled, as `.*/attention/(key|value)`.
-      inputs: regexes over paths of modules whose inputs are, as `.*/mlp/down`.
+      outputs: regexes over paths of modules whose outputs are scaled, such as `.*/attention/(key|value)`.
+      inputs: regexes over paths of modules whose inputs are scaled, such as `.*/mlp/down`.
 
     Returns:
       An adapter with the parameter `scale`.
 
     Raises:
-      ValueError: for one string in place of several; at `attach`, for a kernel that is neither [in, out] nor [height,
-        width, in, out], and for a module that both match; when called, for a convolution in groups whose input is to be
-        scaled, and for one whose kernel is standardised.
+      ValueError: for a string in place of a sequence; at `attach`, for a kernel that is neither [in, out] nor [height,
+        width, in, out], and for a module that both arguments match; when called, for a grouped convolution whose input
+        is to be scaled, and for a convolution whose kernel is standardised.
 
     Liu et al., Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, 2022, arXiv
     2205.05638.
@@ -78,6 +78,6 @@ def ia3(outputs: Sequence[str], inputs: Sequence[str] = ()) -> Adapter:
 
 
 def _times(x: Any, scale: Any) -> Any:
-    """In the wider of the two dtypes: of bfloat16's 8 bits, a scale near 1 would be 1."""
+    """Multiplies in the wider of the two dtypes, because in bfloat16 a scale near 1 would be rounded to 1."""
     wide = jnp.promote_types(x.dtype, scale.dtype)
     return (x.astype(wide) * scale.astype(wide).reshape((1,) * (x.ndim - 1) + (-1,))).astype(x.dtype)

@@ -28,34 +28,34 @@ def lora(
 ) -> Adapter:
     """LoRA of dense layers: `y = x W + b + s (x A) B` with A [in, rank] and B [rank, out], `s = alpha / rank`.
 
-    A is uniform in ±1/√in and B is 0, so the network starts as it was. The two small products are computed beside the
-    layer, which costs less than `x (W + s A B)`. A convolution has A [height, width, in, rank] and is computed once,
-    with the kernel `W + s A B`, because beside it a second one as large would be needed.
+    A starts uniform in ±1/√in and B at 0, so the network starts unchanged. The two small products are computed in
+    addition to the layer, which costs less than `x (W + s A B)`. A convolution has A [height, width, in, rank] and is
+    computed once, with the kernel `W + s A B`, because a separate convolution would cost as much.
 
     Args:
-      rank: of the update.
-      where: regexes over module paths, as `.*/attention/(query|value)`.
-      alpha: the scale's numerator; None for the rank, that is a scale of 1 (√rank where it is rank-stabilised).
-      rank_stabilised: `s = alpha / √rank` (rsLoRA), with which gradients do not shrink as the rank grows.
+      rank: rank of the update.
+      where: regexes over module paths, such as `.*/attention/(query|value)`.
+      alpha: the scale's numerator; None for the rank, that is a scale of 1 (√rank if it is rank-stabilised).
+      rank_stabilised: whether `s = alpha / √rank` (rsLoRA), so that gradients do not shrink as the rank grows.
       dropout: probability with which an element of the adapter's x is dropped in training.
-      magnitude: DoRA, `y = x W' + b` with `W' = m (W + s A B) / ‖W + s A B‖`, where the norm is of each output's
-        column (of a convolution over height, width and in), a constant to the gradient, and m starts as ‖W‖. With
-        dropout it is the product A B whose x is dropped.
-      start: "pissa" for A and B of the rank largest singular values of W, `s A B = U S V`, that are taken out of the
-        base, which keeps the others: the network starts as it was, and the directions that matter most are trained.
-        A network that was made so is not the pretrained one with an adapter, so its adapter alone is no file of PEFT.
-      ranks: by regex over whole module paths, of the modules whose rank is another; the first that matches counts.
-        These are the `rank_pattern` of a file of PEFT.
-      alphas: likewise of the modules whose alpha is another, its `alpha_pattern`.
+      magnitude: whether to use DoRA, `y = x W' + b` with `W' = m (W + s A B) / ‖W + s A B‖`, where the norm is taken
+        over each output's column (in a convolution over height, width and in) and is constant for the gradient, and m
+        starts as ‖W‖. Dropout applies only to the x of the product with A B.
+      start: "zero" as above; "pissa" starts A and B from the `rank` largest singular values of W, `s A B = U S V`, and
+        subtracts them from the base: the network starts unchanged, and the directions that matter most are trained. The
+        base is then not the pretrained network any more, so its adapter cannot be saved as a PEFT file.
+      ranks: other ranks, by regex over whole module paths, of which the first match counts: the `rank_pattern` of a
+        PEFT file.
+      alphas: other alphas likewise: the `alpha_pattern` of a PEFT file.
 
     Returns:
-      An adapter with the parameters `a`, `b`, and `m` where `magnitude`.
+      An adapter with the parameters `a`, `b`, and `m` if `magnitude`.
 
     Raises:
-      ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive, another start; at
-        `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, for a kernel that is neither
-        [in, out] nor [height, width, in, out], for a convolution with dropout, and for "pissa" with a rank above that
-        of a kernel; when training with dropout without a key.
+      ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive, or an unknown start; at
+        `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, for a kernel that is neither [in,
+        out] nor [height, width, in, out], for a convolution with dropout, and for "pissa" with a rank above that of a
+        kernel; when training with dropout without a key.
 
     Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv 2106.09685. Kalajdzievski, A Rank
     Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv 2312.03732. Liu et al., DoRA: Weight-Decomposed
@@ -145,7 +145,7 @@ def lora(
         if not magnitude:
             return y + update
         ratio = _ratio(params["m"], jax.lax.stop_gradient(_updated(params, own, scale)))
-        wide = jnp.promote_types(y.dtype, ratio.dtype)  # of bfloat16's 8 bits, a ratio near 1 would be 1
+        wide = jnp.promote_types(y.dtype, ratio.dtype)  # in bfloat16 a ratio near 1 would be 1
         ratio = ratio.astype(wide).reshape((1,) * (y.ndim - 1) + (-1,))
         bias = own.get("bias")
         bias = 0 if bias is None else bias.astype(wide).reshape(ratio.shape)
@@ -173,18 +173,18 @@ def lora(
 
 
 def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:
-    """The rank of LoRA at a module and the factor of its update, by the adapter's config."""
+    """The rank of LoRA at a module and the factor of its update, from the adapter's config."""
     rank, alpha = _first(config["ranks"], path, config["r"]), _first(config["alphas"], path, config["lora_alpha"])
     return rank, alpha / (rank**0.5 if config["use_rslora"] else rank)
 
 
 def lora_plus(ratio: float = 16.0) -> Table:
-    """LoRA+: the rate of LoRA's B is `η_B = ratio · η`, η that of everything else that is trained.
+    """LoRA+: the learning rate of LoRA's B is `η_B = ratio · η`, with η that of all other trained parameters.
 
-    For `jtl.optim.scale`, behind an optimizer: `optax.chain(optax.adamw(1e-4), jtl.optim.scale(lora_plus()))`.
+    For `jtl.optim.scale`, after an optimizer: `optax.chain(optax.adamw(1e-4), jtl.optim.scale(lora_plus()))`.
 
     Args:
-      ratio: above 1 in the paper, 16 for instance, and with a smaller rate of A than LoRA's.
+      ratio: above 1, for instance 16, in the paper, which combines it with a smaller learning rate of A than LoRA's.
 
     Raises:
       ValueError: for a ratio that is not positive.
@@ -211,12 +211,12 @@ def _first(patterns: Mapping[str, Any], path: str, otherwise: Any) -> Any:
 
 
 def _ratio(magnitude: Any, kernel: Any) -> Any:
-    """The factor of each output; 1 where its kernel is 0, which has no direction."""
+    """The factor of each output; 1 if its kernel is 0 and so has no direction."""
     norms = _columns(kernel)
     return jnp.where(norms > 0, magnitude / jnp.where(norms > 0, norms, 1), 1)
 
 
 def _columns(kernel: Any) -> Any:
-    """The norm of what each output has of the kernel, with a finite gradient where it is 0."""
+    """The norm of each output's part of the kernel, with a finite gradient where it is 0."""
     squares = (kernel**2).sum(tuple(range(kernel.ndim - 1)))
     return jnp.sqrt(jnp.where(squares > 0, squares, 1)) * (squares > 0)

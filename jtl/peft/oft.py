@@ -13,17 +13,16 @@ from jtl.typing import Key, Params
 
 
 def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapter:
-    """OFT of dense layers: `y = (x R) W + b`, where R is block-diagonal and orthogonal: angles between columns stay.
+    """OFT of dense layers: `y = (x R) W + b`, with R block-diagonal and orthogonal, which keeps angles between columns.
 
-    Each block is Cayley's `R = (I − Q)(I + Q)⁻¹` of a skew-symmetric Q, whose entries above the diagonal are learned.
-    Q starts at 0, so the network starts as it was.
+    Each block is the Cayley transform `R = (I − Q)(I + Q)⁻¹` of a skew-symmetric Q, whose entries above the diagonal
+    are learned. Q starts at 0, so the network starts unchanged.
 
     Args:
-      where: regexes over module paths, as `.*/attention/(query|value)`.
+      where: regexes over module paths, such as `.*/attention/(query|value)`.
       block: side of a block; it divides the width of the input.
-      terms: in place of Cayley's inverse that many terms of a series, `I + 2Q + 2Q² + … + 2Qᵗ⁻² + Qᵗ⁻¹`, which is
-        near an orthogonal matrix while Q is small. It is what PEFT does by default, with 5, and nears the rotation by
-        −Q.
+      terms: number of terms of a series, `I + 2Q + 2Q² + … + 2Qᵗ⁻² + Qᵗ⁻¹`, that replaces the inverse and is nearly
+        orthogonal while Q is small. PEFT uses it by default, with 5 terms; it approximates the rotation by −Q.
 
     Returns:
       An adapter with the parameter `q`, [in / block, block (block − 1) / 2].
@@ -81,7 +80,7 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
 
     config = {
         "peft_type": "OFT",
-        "r": 0,  # PEFT takes the number of blocks or their size, and 0 for the other
+        "r": 0,  # PEFT takes either the number of blocks or their size, and 0 for the other
         "oft_block_size": block,
         "bias": "none",
         "module_dropout": 0.0,
@@ -93,7 +92,7 @@ def oft(where: Sequence[str], block: int, *, terms: int | None = None) -> Adapte
 
 def _rotation(q: Float[Array | np.ndarray, "blocks entries"], block: int, terms: int | None) -> Array:
     q = jnp.asarray(q)
-    q = q.astype(jnp.promote_types(q.dtype, jnp.float32))  # LU has no bfloat16, and a product of 8 bits does not rotate
+    q = q.astype(jnp.promote_types(q.dtype, jnp.float32))  # LU has no bfloat16, and a product in 8 bits is no rotation
     upper = jnp.zeros((q.shape[0], block, block), q.dtype)
     rows, columns = jnp.triu_indices(block, 1)
     upper = upper.at[:, rows, columns].set(q)

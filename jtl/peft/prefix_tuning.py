@@ -18,22 +18,21 @@ from jtl.typing import Key, Output, Params, Stats
 def prefix_tuning(count: int, where: Sequence[str] = (r"block\d+/attention",), *, deviation: float = 0.02) -> Adapter:
     """Prefix tuning of transformers: `softmax(Q [K'; K]ᵀ / √d) [V'; V]` with learned K' and V' [count, width].
 
-    There are keys and values of their own at every attention; no token is added, so all features are as long as they
-    were. In a text the positions of its tokens begin at `count`, as after a text of that length, and K' is not rotated
-    where keys are.
+    Every attention has its own keys and values; no token is added, so all features keep their length. The positions of
+    a text's tokens begin at `count`, as after a text of that length, and K' is not rotated, even if keys are.
 
     Args:
-      count: of keys and values at each attention.
-      where: regexes over paths of attentions, `query`, `key`, `value` and `out` in each.
-      deviation: of the normal distribution that they start from. The network does not start as it was; the smaller,
-        the more alike the attention to each of them.
+      count: number of keys and values at each attention.
+      where: regexes over paths of attention modules, each with `query`, `key`, `value` and `out`.
+      deviation: standard deviation of their normal initialisation. The network does not start unchanged; the smaller
+        the deviation, the more uniform is the attention to them.
 
     Returns:
       An adapter with the parameters `key` and `value` at each attention. It cannot be merged.
 
     Raises:
       ValueError: for a count below 1 and a deviation that is not positive; at `attach`, for a pattern that matches no
-        attention; when called, for a text that is longer than the positions that are left; at `merge`.
+        attention; when called, for a text that is longer than the remaining positions; at `merge`.
 
     Li and Liang, Prefix-Tuning: Optimizing Continuous Prompts for Generation, 2021, arXiv 2101.00190; Liu et al.,
     P-Tuning v2, 2021, arXiv 2110.07602 (the same for classification).
@@ -90,7 +89,7 @@ def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
 
             def longer(name: str, y: Any) -> Any:
                 heads = params[name].astype(y.dtype).reshape(1, count, -1, y.shape[-1])
-                heads = jnp.repeat(heads, y.shape[2] // heads.shape[2], 2)  # of groups that share a key
+                heads = jnp.repeat(heads, y.shape[2] // heads.shape[2], 2)  # for groups of heads that share a key
                 return jnp.concatenate([jnp.broadcast_to(heads, (len(y), *heads.shape[1:])), y], 1)
 
             def before(a: Any, value: Any) -> Any:
@@ -103,7 +102,7 @@ def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         if isinstance(x, Mapping) and "words" in variables.params and "positions" not in variables.params:
-            mask = jnp.asarray(x["mask"])  # positions are angles, which the input gives
+            mask = jnp.asarray(x["mask"])  # positions are rotations, which the input determines
             x = {**x, "places": jnp.asarray(x.get("places", counted(mask))) + count}
         return inner.apply(variables, x, train=train, key=key)
 
@@ -111,7 +110,7 @@ def _prefixed(backbone: Model, wanted: frozenset[str], count: int) -> Model:
 
 
 def _moved(index: Any, count: int, call: Call) -> Any:
-    """The rows of the positions' table for tokens after the prefix."""
+    """The rows of the position table for tokens after the prefix."""
     rows = call.variables.params["positions"]["embedding"].shape[0]
     pad = getattr(call.module.parent, "pad", None)  # RoBERTa counts from pad + 1
     most = rows - count - (0 if pad is None else pad + 1)

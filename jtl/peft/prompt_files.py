@@ -20,7 +20,7 @@ _DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 
 def read_prompts(config: Mapping[str, Any], value: Any, pretrained: Pretrained) -> tuple[Adapter, dict[str, Any]]:
-    """The adapter of a config and its leaves by path in the backbone.
+    """The adapter that a config describes, and its leaves by path in the backbone.
 
     Raises:
       ValueError: for an encoder's prefix, which PEFT cannot run either, and an array of another shape.
@@ -41,10 +41,10 @@ def read_prompts(config: Mapping[str, Any], value: Any, pretrained: Pretrained) 
 def write_prompts(
     adapter: Adapter, params: Mapping[str, Any], pretrained: Pretrained, table: Sequence[Rule]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config and the tensors of an adapter, its head's among them: PEFT reads no prompt of a classifier without.
+    """The config and the tensors of an adapter and the head: PEFT reads no prompt of a classifier without its head.
 
     Raises:
-      ValueError: for what PEFT has no counterpart of.
+      ValueError: for an adapter without a PEFT counterpart.
     """
     config = {name: value for name, value in adapter.config.items() if name != "pool"}
     flat, decoder = flatten(params["backbone"]), pretrained.config.model_type in _DECODERS

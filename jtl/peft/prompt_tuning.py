@@ -21,22 +21,22 @@ def prompt_tuning(
     """Prompt tuning of BERT, GPT-2 and Llama: `f([P; E(ids)])` with learned embeddings P before those of the words.
 
     The prompt takes the first positions, the text those after it, and every token sees the prompt. The features are
-    those of the text alone, as long as it is: no average and no pooled token is of the prompt.
+    those of the text alone, in its length: no mean and no pooled token includes the prompt.
 
     Args:
-      count: of the prompt's tokens; they count towards the longest text that the network takes.
-      words: ids whose embeddings P starts as, as those of a sentence that says the task; None for words drawn from the
-        whole vocabulary.
-      pool: "prompt" for a network whose `pooled` is its first token, as BERT's, to pool the prompt's first token in
-        place of the text's, which is what PEFT's classifiers do.
+      count: number of the prompt's tokens; they count towards the longest text that the network takes.
+      words: ids whose embeddings are the initial P, such as those of a sentence that describes the task; None draws
+        words from the whole vocabulary.
+      pool: "text" as above; "prompt", for a network whose `pooled` is its first token, such as BERT's, pools the
+        prompt's first token in place of the text's, as PEFT's classifiers do.
 
     Returns:
       An adapter with the parameter `prompt` [count, width] at `words`. It cannot be merged.
 
     Raises:
-      ValueError: for a count below 1, and words that are not as many; at `attach`, for a network without embeddings of
-        words at `words/embedding`, and ids that it lacks; when called, for an input that is no text or has `segments`
-        or `places`; at `merge`.
+      ValueError: for a count below 1, and another number of words; at `attach`, for a network without word embeddings
+        at `words/embedding`, and for ids that it lacks; when called, for an input that is not text or has `segments` or
+        `places`; at `merge`.
 
     Lester et al., The Power of Scale for Parameter-Efficient Prompt Tuning, 2021, arXiv 2104.08691.
 
@@ -95,7 +95,7 @@ def _prompted(backbone: Model, path: str, count: int, as_text: bool) -> Model:
                 prompt = call.variables.params[ADAPTER][path]["prompt"].astype(y.dtype)
                 return jnp.concatenate([_repeated(prompt[None], len(y)), y[:, count:]], 1)
             if as_text and call.path == _last(call.variables.params):
-                # A network that pools its first token finds the text's there.
+                # A network that pools its first token finds the text's first token there.
                 return jnp.concatenate([jnp.repeat(y[:, count : count + 1], count, 1), y[:, count:]], 1)
             return y
 
@@ -119,7 +119,7 @@ def _longer(x: Any, count: int) -> dict[str, Array]:
         given = sorted(x) if isinstance(x, Mapping) else type(x).__name__
         raise ValueError(f"the input is {given}: prompt tuning takes a dict of 'ids', 'mask' and, for pairs, 'types'")
     arrays = {name: jnp.asarray(value) for name, value in x.items()}
-    # A word of the text, because RoBERTa gives padding no position.
+    # The ids of the prompt are a word of the text, because RoBERTa gives padding no position.
     word = jnp.where(arrays["mask"], arrays["ids"], 0).max(1, keepdims=True)
     first = {"ids": word, "mask": jnp.ones_like(word, bool), "types": jnp.zeros_like(word)}
     return {

@@ -1,4 +1,4 @@
-"""A frozen base in 8 or 4 bits, restored where it is used."""
+"""A frozen base in 8 or 4 bits, restored when it is used."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from jtl.params import flatten, unflatten
 from jtl.peft.attach import matched
 from jtl.typing import Key, Params
 
-NF4 = (  # quantiles of a normal distribution, as Dettmers et al. list them in their appendix E
+NF4 = (  # quantiles of a normal distribution, as listed by Dettmers et al., appendix E
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
     *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
     *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
@@ -22,27 +22,26 @@ NF4 = (  # quantiles of a normal distribution, as Dettmers et al. list them in t
 def quantise(
     net: Model, variables: Variables, where: Sequence[str], kind: Literal["int8", "nf4"], *, block: int = 64
 ) -> tuple[Model, Variables]:
-    """QLoRA's base: kernels of the backbone in 8 or 4 bits, with one scale `s = max |w|` for each block of numbers.
+    """Quantises the backbone's kernels to 8 or 4 bits, as in QLoRA, with one scale `s = max |w|` per block of numbers.
 
     In "int8" a weight is `s c / 127` with an integer c, no further from w than s / 254; in "nf4" it is s times one of
     16 quantiles of a normal distribution, no further than 0.152 s. Adapters, biases and heads stay as they are: attach
-    adapters first and train those. What is in few bits has no gradient, and asking for one raises. Each kernel is
-    restored where the network is called, so that it is computed with in its own dtype; it is what lies in memory and on
-    disk that is smaller.
+    adapters first and train those. Quantised kernels have no gradient, and asking for one raises. Each kernel is
+    restored when the network is called and used in its original dtype; only memory and disk space are saved.
 
     Args:
-      net: of `jtl.network`, or a backbone; with adapters, where they are wanted.
-      variables: of `net`; they are not changed.
-      where: regexes over paths of modules with a kernel, as `block.*`.
+      net: a network of `jtl.network`, or a backbone; with adapters, if any are wanted.
+      variables: variables of `net`; they are not changed.
+      where: regexes over paths of modules with a kernel, such as `block.*`.
       kind: "int8" or "nf4".
-      block: of how many numbers in a row, of the flattened kernel, one scale is taken; 64 in the paper.
+      block: how many consecutive numbers of the flattened kernel share a scale; 64 in the paper.
 
     Returns:
-      The network, and variables in which these kernels are `kernel/codes` and `kernel/scales`.
+      The network, and variables in which `kernel/codes` and `kernel/scales` replace these kernels.
 
     Raises:
-      ValueError: for a pattern that matches no kernel (those in few bits already count as none), for a block that does
-        not divide a kernel, and for "nf4" of a kernel whose last axis is odd, because two numbers share a byte.
+      ValueError: for a pattern that matches no kernel (already quantised ones do not count), for a block that does not
+        divide a kernel, and for "nf4" with a kernel whose last axis is odd, because two numbers share a byte.
 
     Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, 2023, arXiv 2305.14314; LLM.int8(), 2022, arXiv
     2208.07339.
@@ -91,7 +90,7 @@ def quantise(
 
 
 def restored(variables: Variables) -> Variables:
-    """The variables with every kernel of few bits as numbers again, as to merge an adapter into it.
+    """The variables with every quantised kernel restored, for instance to merge an adapter into it.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -119,7 +118,7 @@ def _codes(kernel: Array, name: str, kind: str, block: int) -> tuple[Array, Arra
         raise ValueError(f"{name} is {kernel.shape}; 'nf4' takes an even last axis: let `where` leave it out")
     blocks = kernel.reshape(-1, block).astype(jnp.float32)
     scales = jnp.abs(blocks).max(1)
-    unit = blocks / jnp.where(scales > 0, scales, 1)[:, None]  # a block of zeros has the scale 0
+    unit = blocks / jnp.where(scales > 0, scales, 1)[:, None]  # a block of zeros has a scale of 0
     if kind == "int8":
         return jnp.round(unit * 127).astype(jnp.int8).reshape(kernel.shape), scales.astype(kernel.dtype)
     levels = jnp.asarray(NF4, jnp.float32)

@@ -1,4 +1,4 @@
-"""SSF: a learned scale and shift of what a module gives."""
+"""SSF: a learned scale and shift of a module's output."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from jtl.typing import Key, Params
 def ssf(where: Sequence[str]) -> Adapter:
     """SSF of dense layers, convolutions and normalisations: `y = γ ⊙ f(x) + β`, one γ and β for each channel.
 
-    γ starts at 1 and β at 0, so the network starts as it was (the paper draws both with a deviation of 0.02).
+    γ starts at 1 and β at 0, so the network starts unchanged (the paper draws both with a deviation of 0.02).
 
     Args:
-      where: regexes over paths of modules that have a `kernel` or, as a normalisation, a `scale`.
+      where: regexes over paths of modules that have a `kernel` or, like normalisations, a `scale`.
 
     Returns:
       An adapter with the parameters `gamma` and `beta`. It merges into modules that have a bias.
@@ -46,7 +46,7 @@ def ssf(where: Sequence[str]) -> Adapter:
     def apply(params: Params, run: Callable, x: Any, own: Params, call: Call) -> Any:
         del own, call
         y = run(x)
-        wide = jnp.promote_types(y.dtype, params["gamma"].dtype)  # of bfloat16's 8 bits, a γ near 1 would be 1
+        wide = jnp.promote_types(y.dtype, params["gamma"].dtype)  # in bfloat16 a γ near 1 would be 1
         gamma, beta = (params[name].astype(wide).reshape((1,) * (y.ndim - 1) + (-1,)) for name in ("gamma", "beta"))
         return (y.astype(wide) * gamma + beta).astype(y.dtype)
 
@@ -67,6 +67,6 @@ def ssf(where: Sequence[str]) -> Adapter:
 
 
 def _weight(own: Params) -> Array | Any:
-    """The kernel, or a normalisation's scale; None of any other module."""
+    """The kernel, or a normalisation's scale; None for any other module."""
     leaf = own.get("kernel", own.get("scale"))
     return leaf if hasattr(leaf, "shape") else None

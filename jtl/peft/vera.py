@@ -1,4 +1,4 @@
-"""VeRA: learned scales about random matrices that all modules share."""
+"""VeRA: learned scales around random matrices that all modules share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ from jtl.typing import Key, Params
 
 
 class Projections(NamedTuple):
-    """The two matrices that all modules of VeRA share; a module takes the first rows of A and columns of B.
+    """The two matrices that all modules of VeRA share; a module uses the first rows of A and columns of B.
 
     Args:
-      a: [widest input, rank].
-      b: [rank, widest output].
+      a: A, [widest input, rank].
+      b: B, [rank, widest output].
     """
 
     a: Float[Any, "inputs rank"]
@@ -28,9 +28,9 @@ def projections(key: Key, rank: int, inputs: int, outputs: int) -> Projections:
     """Random matrices for `vera`, uniform in ±√(6 / fan-in), as PEFT draws them.
 
     Args:
-      key: the same one gives the same matrices, so a run is resumed with it.
-      rank: of the update; VeRA takes hundreds, because it has one scale for each.
-      inputs: width of the widest input of a module that is adapted.
+      key: the same key makes the same matrices, so a run is resumed with it.
+      rank: rank of the update; VeRA uses hundreds, because each costs only one scale.
+      inputs: width of the widest input of an adapted module.
       outputs: width of the widest output.
 
     Raises:
@@ -63,20 +63,20 @@ def vera(
     """VeRA of dense layers: `y = x W + b + ((x A) ⊙ d) B ⊙ l`, where d [rank] and l [out] are learned.
 
     A and B are random, constant and the same at every module: not parameters, but part of the adapter. l starts at 0,
-    so the network starts as it was.
+    so the network starts unchanged.
 
     Args:
-      where: regexes over module paths, as `.*/attention/(query|value)`.
-      shared: A and B, of `projections`.
-      initial: of d.
-      first: the column of B at which a module's begin, by its path; 0 where it is not named. A fused layer of PEFT, as
-        GPT-2's `c_attn`, is three modules whose columns follow one another.
+      where: regexes over module paths, such as `.*/attention/(query|value)`.
+      shared: A and B, from `projections`.
+      initial: initial value of d.
+      first: by path, the column of B at which a module's columns begin; 0 for other modules. A fused layer of PEFT,
+        such as GPT-2's `c_attn`, is three modules with consecutive columns.
 
     Returns:
       An adapter with the parameters `d` and `l`.
 
     Raises:
-      ValueError: for an initial value of 0, with which nothing would be learned, and matrices of two ranks; at
+      ValueError: for an initial value of 0, with which nothing would be learned, and matrices of different ranks; at
         `attach`, for a kernel that is not [in, out], or larger than A and B.
 
     Kopiczko et al., VeRA: Vector-based Random Matrix Adaptation, 2023, arXiv 2310.11454.

@@ -1,4 +1,4 @@
-"""Visual prompt tuning: learned tokens beside the patches of a vision transformer."""
+"""Visual prompt tuning: learned tokens in addition to the patches of a vision transformer."""
 
 import re
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from jtl.typing import Key, Output, Params, Stats
 
 
 def vpt(count: int, *, deep: bool = True) -> Adapter:
-    """VPT of vision transformers: blocks see `[x; P]`, learned tokens P beside the class token and the patches.
+    """VPT of vision transformers: blocks see `[x; P]`, with learned tokens P after the class token and the patches.
 
-    Shallow prompts enter the first block and go through all; deep ones are new at every block, and what a block makes
-    of them is dropped. They have no position. They are taken away after the last block, and from every `stageN`, so no
-    average and no attention over tokens sees them.
+    Shallow prompts enter the first block and go through all; deep ones are new at every block, and their outputs are
+    dropped. They have no position. They are removed after the last block, and from every `stageN`, so that no mean and
+    no attention pooling sees them.
 
     Args:
-      count: of tokens, at each block where deep.
-      deep: whether every block has prompts of its own; the deep ones are better in most tasks of the paper.
+      count: number of tokens, at each block if `deep`.
+      deep: whether every block has its own prompts, which is better in most tasks of the paper.
 
     Returns:
       An adapter with the parameter `prompt` [count, width] at `block1`, or at every block. It cannot be merged.
@@ -31,8 +31,8 @@ def vpt(count: int, *, deep: bool = True) -> Adapter:
       ValueError: for a count below 1; at `attach`, for a network without blocks at `block1`, ...; when called on
         texts; at `merge`.
 
-    Jia et al., Visual Prompt Tuning, 2022, arXiv 2203.12119. P is uniform in ±√(3 / width), which is the paper's
-    ±√(6 / (3 patch² + width)) of a ViT-B/16.
+    Jia et al., Visual Prompt Tuning, 2022, arXiv 2203.12119. P is uniform in ±√(3 / width), which equals the paper's
+    ±√(6 / (3 patch² + width)) for a ViT-B/16.
 
     Example:
       >>> import jax, jtl, numpy as np

@@ -1,4 +1,4 @@
-"""The statistics of a batch itself, from what a pass in training mode makes of running ones."""
+"""The statistics of a single batch, derived from how a pass in training mode updates the running ones."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from jtl.typing import Key, Stats
 
 
 def of_batch(net: Model, variables: Variables, x: Any, key: Key) -> tuple[Stats, Stats]:
-    """What a batch would make of the running statistics alone, and the share m by which a pass moves to it.
+    """The statistics s of the batch alone, and the share m by which a pass moves the running statistics to them.
 
-    A layer moves a statistic r by `r + m (s − r)`. Two starts, 0 and k, tell m, and so s, whatever the layer's momentum
-    is. k is as large as m s, because beside a statistic of 1e8 a start of 1 would leave no digit of m.
+    A layer moves a statistic r by `r + m (s − r)`. Two starts, 0 and k, determine m, and so s, whatever the layer's
+    momentum is. k is as large as m s, because with a statistic of 1e8 a start of 1 would leave no digit of m.
 
     Args:
-      net: a network; in training mode, with its dropout.
-      variables: its own; of the statistics only the shapes count.
+      net: a network; it runs in training mode, with its dropout.
+      variables: variables of the network; only the shapes of the statistics are used.
       x: inputs [batch, ...].
-      key: of dropout.
+      key: key of the dropout.
 
     Returns:
-      s, and m, which is 0 for what a pass does not move, as of a frozen layer; s is then 0.
+      s, and m, which is 0 for statistics that a pass does not move, such as those of a frozen layer; s is then 0.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -12,24 +12,25 @@ from jtl.nn.grouped_attention import GroupedAttention
 from jtl.nn.transformer import Attention
 from jtl.transform.intercept import Call, intercepted
 
-_DTYPES = (jnp.bfloat16, jnp.float16)  # that cuDNN's kernel takes
+_DTYPES = (jnp.bfloat16, jnp.float16)  # the types that cuDNN's kernel takes
 
 
 def fused_attention(model: Model) -> Model:
-    """The same model, whose half-precision attention is one cuDNN kernel forward and one backward on an NVIDIA GPU.
+    """The same model, with half-precision attention as one cuDNN kernel forward and one backward on an NVIDIA GPU.
 
-    It stores no weights [batch, heads, tokens, tokens], forwards or for the gradient, which computes them again.
-    What the kernel cannot do stays as it was: float32 (train with `make_step(..., dtype=jnp.bfloat16)`), weights that
-    are dropped in training, and other platforms. Values and gradients agree to the rounding of the dtype; there is no
-    second derivative, as second-order `maml` takes. jtl's own tests see it lowered for CUDA, and
-    `benchmarks/elsewhere.py` compiled for a GPU; neither runs it.
+    It stores no weights [batch, heads, tokens, tokens], forwards or for the gradient, which recomputes them. Everything
+    that the kernel cannot do stays as it was: float32 (train with `make_step(..., dtype=jnp.bfloat16)`), dropout of the
+    weights in training, and other platforms. Values and gradients agree to the rounding of the dtype; there is no
+    second derivative, which second-order `maml` needs. jtl's own tests only lower it for CUDA, and
+    `benchmarks/elsewhere.py` only compiles it for a GPU; neither runs it.
 
     Args:
-      model: of jtl's transformers, or made of such.
+      model: one of jtl's transformers, or a model made of them.
 
     Raises:
-      ValueError: when called, where there is no attention.
-      NotImplementedError: from jax, on a GPU, where a head's width is no multiple of 8, or above 128 (256 from Hopper).
+      ValueError: when called, if there is no attention.
+      NotImplementedError: from jax, on a GPU, if a head's width is not a multiple of 8, or is above 128 (256 from
+        Hopper on).
 
     Dao et al., FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness, 2022, arXiv 2205.14135.
 
@@ -42,7 +43,7 @@ def fused_attention(model: Model) -> Model:
 
 
 class _Attentions:
-    """Runs each attention that cuDNN can do by it, and counts all."""
+    """Runs each attention by cuDNN if it can, and counts all of them."""
 
     def __init__(self):
         self.count = 0
@@ -57,7 +58,7 @@ class _Attentions:
         return _fused(query, key, value, mask, bias)
 
 
-@jax.jit  # so that jax derives and lowers once what all blocks share
+@jax.jit  # so that jax differentiates and lowers it once for all blocks
 def _fused(
     query: Float[Array, "batch tokens heads dim"],
     key: Float[Array, "batch others heads dim"],
@@ -65,7 +66,7 @@ def _fused(
     mask: Bool[Array, "#batch #heads #tokens others"] | None,
     bias: Float[Array, "#batch #heads tokens others"] | None,
 ) -> Float[Array, "batch tokens heads dim"]:
-    """`attend` by cuDNN, of odd numbers of tokens too: for a gradient jax wants even ones."""
+    """`attend` by cuDNN, for odd numbers of tokens too, although jax's gradient needs even ones."""
     tokens, others = query.shape[1], key.shape[1]
     more, further = tokens % 2, others % 2
 
@@ -75,7 +76,7 @@ def _fused(
     def filled(a: Array | None) -> Array | None:
         if a is None:
             return None
-        a = jnp.broadcast_to(a, (*a.shape[:2], tokens, others))  # jax wants these two of a mask in full
+        a = jnp.broadcast_to(a, (*a.shape[:2], tokens, others))  # jax needs these two axes of a mask in full
         return jnp.pad(a, ((0, 0), (0, 0), (0, more), (0, further)))
 
     query, key, value = (

@@ -1,4 +1,4 @@
-"""Interception: models of flax modules whose method calls are replaced."""
+"""Interception: replaces method calls of the flax modules in a model."""
 
 import re
 from collections.abc import Callable
@@ -14,13 +14,14 @@ from jtl.typing import Key, Output, Stats
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module's method, and the model it is part of.
+    """One call of a module's method, and the call of the model that it is part of.
 
     Args:
-      module: whose method it is.
-      method: its name.
-      variables: of the whole model that was intercepted, `adapter/...` too, which no module reads.
-      key: that the model was called with; draw from `rng.stream(key, path)`, else all modules draw alike.
+      module: the module.
+      method: name of the method.
+      variables: variables of the whole intercepted model, including `adapter/...`, which no module reads.
+      key: key that the model was called with; draw from `rng.stream(key, path)`, otherwise all modules draw the same
+        numbers.
       train: whether the model is called in training mode.
       outside: the path at which the model itself is called.
     """
@@ -34,15 +35,15 @@ class Call:
 
     @property
     def path(self) -> str:
-        """Where the module's parameters stand in `variables.params`, as `image/block1/attention/query`."""
+        """Path of the module's parameters in `variables.params`, such as `image/block1/attention/query`."""
         return "/".join((*scope.path()[len(self.outside) :], *self.module.path))
 
 
 class Interceptor(Protocol):
-    """Called in place of a method, `interceptor(run, args, kwargs, call)`; `run(*args, **kwargs)` calls the method.
+    """Is called in place of a method, `interceptor(run, args, kwargs, call)`; `run(*args, **kwargs)` calls the method.
 
     Args:
-      count: how many calls it changed.
+      count: the number of calls that it changed.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -61,23 +62,23 @@ class Interceptor(Protocol):
     count: int
 
     def __call__(self, run: Callable, args: tuple, kwargs: dict, call: Call) -> Any:
-        """The result of the method, or its replacement."""
+        """Returns the result of the method, or its replacement."""
         ...
 
 
 def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> Model:
-    """The model whose modules' methods go through an interceptor, a new one for each call of `apply`.
+    """The model with its modules' methods called through an interceptor, a new one for each call of `apply`.
 
-    Interceptors nest: of a model that was intercepted twice the later one is called first, and its `run` is the other.
-    Parameters of an interceptor's own stand under `adapter/`, beside those of the modules.
+    Interceptors nest: if a model is intercepted twice, the later interceptor is called first, and its `run` is the
+    earlier one. An interceptor's own parameters are under `adapter/`, next to those of the modules.
 
     Args:
-      model: of `from_linen`, or made of such.
-      make: gives an interceptor.
-      missing: what to say where it found nothing to change.
+      model: a model of `from_linen`, or made of such models.
+      make: makes an interceptor.
+      missing: the error message if it found nothing to change.
 
     Raises:
-      ValueError: when called, where it found nothing to change.
+      ValueError: when called, if it found nothing to change.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -113,16 +114,16 @@ def intercepted(model: Model, make: Callable[[], Interceptor], missing: str) -> 
 
 
 def on_outputs(model: Model, pattern: str, change: Callable[[Any, Call], Any], missing: str) -> Model:
-    """The model in which `change(y, call)` takes the place of the output y of each module that a regex matches.
+    """The model with the output y of each module that a regex matches replaced by `change(y, call)`.
 
     Args:
-      model: of `from_linen`, or made of such.
-      pattern: of whole module paths, as `stage./conv`.
-      change: from the output of a module, and the call of its `__call__`, to another output.
-      missing: what to say where no module matches.
+      model: a model of `from_linen`, or made of such models.
+      pattern: regex that matches whole module paths, such as `stage./conv`.
+      change: maps the output of a module, and the call of its `__call__`, to another output.
+      missing: the error message if no module matches.
 
     Raises:
-      ValueError: when called, where no module matches.
+      ValueError: when called, if no module matches.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -150,9 +151,9 @@ def on_outputs(model: Model, pattern: str, change: Callable[[Any, Call], Any], m
 
 
 class OnEach:
-    """The base of interceptors that found something to change only where they saw every wanted module.
+    """The base of interceptors whose `count` is positive only if they saw every wanted module.
 
-    One that is never called would train to nothing, in silence.
+    Otherwise an adapter in a module that is never called would silently have no effect.
 
     Args:
       wanted: the paths of modules.
@@ -177,6 +178,6 @@ class OnEach:
         self.count, self._wanted, self._seen = 0, wanted, set[str]()
 
     def saw(self, path: str) -> None:
-        """Notes a wanted module."""
+        """Records that a wanted module was called."""
         self._seen.add(path)
         self.count = int(self._seen == self._wanted)

@@ -13,18 +13,18 @@ from jtl.transform.intercept import Call, intercepted
 
 
 def checkpointed(model: Model) -> Model:
-    """The same model with rematerialised blocks: activations are not stored for the gradient but recomputed.
+    """The same model with rematerialised blocks: activations are recomputed for the gradient, not stored.
 
-    A block is a flax module named `block1`, `block2`, ..., as in all backbones that have any. Values, gradients and
-    random draws stay; a step costs up to one more forward pass, and keeps what goes from block to block in place of all
-    that is within them. (On a CPU, XLA gives up the order that saves memory, unless the environment has
+    A block is a flax module named `block1`, `block2`, ..., as in all backbones with blocks. Values, gradients and
+    random draws stay the same; a step costs up to one more forward pass, and stores only the blocks' inputs, not their
+    activations. (On a CPU, XLA discards the order that saves memory unless the environment has
     `XLA_FLAGS=--xla_disable_hlo_passes=cse_barrier_expander`.)
 
     Args:
-      model: of `from_linen`, or made of such.
+      model: a model of `from_linen`, or made of such models.
 
     Raises:
-      ValueError: when called, where there is no block.
+      ValueError: when called, if there is no block.
 
     Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, arXiv 1604.06174.
 
@@ -48,7 +48,7 @@ class _Blocks:
         if self.within or call.method != "__call__" or not re.fullmatch(r"block\d+", module.name or ""):
             return run(*args, **kwargs)
         leaves, tree = jax.tree.flatten((args, kwargs))
-        traced = [isinstance(leaf, jax.Array) for leaf in leaves]  # all else, as `train`, is known while tracing
+        traced = [isinstance(leaf, jax.Array) for leaf in leaves]  # the rest, such as `train`, is known while tracing
 
         def again(module: Any, *arrays: Array) -> Any:
             given = iter(arrays)

@@ -1,4 +1,4 @@
-"""Read weight files of other libraries, and give their tensors the names of a model's parameters."""
+"""Reads weight files of other libraries and maps the names of their tensors to a model's parameters."""
 
 from jtl.weights.formats.errors import WeightFileError, WeightNameError
 from jtl.weights.formats.lazy_tensors import Entry, Tensors

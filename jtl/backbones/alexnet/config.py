@@ -8,7 +8,7 @@ from jtl.preprocess.image import IMAGENET, Preprocessing
 
 
 class AlexNetConfig(Config, model_type="alexnet"):
-    """The config of an AlexNet, in jtl's own words."""
+    """The config of an AlexNet, with jtl's own entry names."""
 
     num_channels: Whole = 3
     hidden_sizes: Widths = (64, 192, 384, 256, 256)

@@ -10,28 +10,28 @@ from jtl.nn.conv_blocks import HiddenLayers
 from jtl.nn.layers import Conv, check_images
 from jtl.nn.pooling import max_pool, mean_to
 
-# (kernel, stride, padding) of each convolution, and after which of them the map is pooled.
+# (kernel, stride, padding) of each convolution, and the convolutions after which the map is pooled.
 _LAYERS = ((11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
 _POOLED = (1, 2, 5)
-_SIDE = 6  # of the map that the first dense layer sees
-_SMALLEST = 63  # pixels, of which one is left at the end
+_SIDE = 6  # side of the map that the first dense layer sees
+_SMALLEST = 63  # side of the smallest image: one pixel of it is left at the end
 
 
 def alexnet(*, widths: Sequence[int] = (64, 192, 384, 256, 256), hidden: int = 4096, dropout: float = 0.5) -> Model:
     """AlexNet: five convolutions with ReLU, three 3x3 max-poolings of stride 2, and two dense layers.
 
     The one-tower network of the second paper, as in torchvision. Features: `stage1`, `stage2` and `stage3` [batch, h,
-    w, c] after each pooling; `last` is the third; `pooled` [batch, hidden] what the two dense layers make of its means
-    over 6x6 windows. Parameters: `conv1/kernel`, `conv1/bias`, ..., `conv5/bias`, `top/hidden1/kernel` [6·6·c,
-    hidden], `top/hidden2/kernel`.
+    w, c] after each pooling; `last` is the third; `pooled` [batch, hidden] is the output of the two dense layers on its
+    means over a 6x6 grid of windows. Parameters: `conv1/kernel`, `conv1/bias`, ..., `conv5/bias`, `top/hidden1/kernel`
+    [6·6·c, hidden], `top/hidden2/kernel`.
 
     Args:
       widths: channels of the five convolutions.
       hidden: width of the dense layers.
-      dropout: before each of them, in training.
+      dropout: dropout rate before each of them, in training.
 
     Raises:
-      ValueError: where there are not five widths, or for a probability outside [0, 1).
+      ValueError: for other than five widths, or a probability outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -1,4 +1,4 @@
-"""Encoders of text: BERT (and MiniLM), RoBERTa, DistilBERT."""
+"""Text encoders: BERT (and MiniLM), RoBERTa, DistilBERT."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,7 +23,7 @@ _ROBERTA = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_ep
 
 
 class _EncoderConfig(Config):
-    """What the encoders have in common."""
+    """The entries that the encoders have in common."""
 
     vocab_size: Vocabulary = 30522
     max_position_embeddings: Whole = 512
@@ -50,7 +50,7 @@ class BertConfig(_EncoderConfig, TransformerConfig, model_type="bert"):
 
 
 class RobertaConfig(BertConfig, model_type="roberta"):
-    """The config of a RoBERTa, whose first position is that after `pad_token_id`."""
+    """The config of a RoBERTa, whose positions start at `pad_token_id + 1`."""
 
     vocab_size: Vocabulary = 50265
     pad_token_id: Annotated[int, Range(0, 1 << 24)] = 1
@@ -69,7 +69,7 @@ class DistilBertConfig(
         "num_attention_heads": "n_heads",
     },
 ):
-    """The config of a DistilBERT, in its own words."""
+    """The config of a DistilBERT, with its own entry names."""
 
     dim: Whole = 768
     n_layers: Depth = 6
@@ -131,12 +131,12 @@ def _family(
     depth: str,
     presets: Mapping[str, Mapping[str, Any]],
 ) -> Family[C]:
-    """One of the three; `table` is headless or not, and `depth` the entry that says how many blocks there are."""
+    """One of the three; `table(headless)` makes its name table, and `depth` is the entry with the number of blocks."""
 
     def tables(config: C) -> dict[str, Sequence[Rule]]:
         found: dict[str, Sequence[Rule]] = {HEADLESS: table(True), "transformers": table(False)}
         if isinstance(config, RobertaConfig):
-            # The classifier's first layer is the pooler of a network without one.
+            # The classifier's first layer serves as the pooler of a network without a classifier.
             found[PLAIN] = [rule for rule in found["transformers"] if not rule.pattern.startswith("classifier")]
         return nameable(found, config.embedding)
 

@@ -1,7 +1,7 @@
 r"""Names of BERT, RoBERTa and DistilBERT in transformers, with or without the model's prefix.
 
 The first BERTs call a normalisation's scale `gamma` and its bias `beta`. A head for masked words (`cls.*`, `lm_head.*`,
-`vocab_*`) has no place in a classifier: leave it by `unused=`.
+`vocab_*`) has no place in a classifier: skip it with `unused=`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _DISTILBERT = {
 
 
 def bert(headless: bool) -> list[Rule]:
-    """Of BertModel and BertForSequenceClassification; `headless` leaves the pooler out too."""
+    """Rules for BertModel and BertForSequenceClassification; `headless` leaves out the pooler too."""
     top = r"(?:bert\.|)"
     head = [*dense(rf"{top}pooler\.dense", "backbone/pooler"), *dense("classifier", "head/out")]
     rules = [*_embeddings(top), *_types(top), *_blocks(rf"{top}encoder\.layer", _BERT)]
@@ -38,7 +38,7 @@ def bert(headless: bool) -> list[Rule]:
 
 
 def roberta(headless: bool) -> list[Rule]:
-    """Of RobertaModel, whose pooler is the same as the first layer of the head of RobertaForSequenceClassification."""
+    """Rules for RobertaModel, whose pooler is the first layer of the head in RobertaForSequenceClassification."""
     top = r"(?:roberta\.|)"
     head = [
         *dense(r"classifier\.dense", "backbone/pooler"),
@@ -50,7 +50,7 @@ def roberta(headless: bool) -> list[Rule]:
 
 
 def distilbert(headless: bool) -> list[Rule]:
-    """Of DistilBertModel, which has no pooler, and DistilBertForSequenceClassification."""
+    """Rules for DistilBertModel, which has no pooler, and DistilBertForSequenceClassification."""
     top = r"(?:distilbert\.|)"
     head = [*dense(r"pre_classifier", "backbone/pooler"), *dense("classifier", "head/out")]
     rules = [*_embeddings(top), *_blocks(rf"{top}transformer\.layer", _DISTILBERT)]

@@ -1,4 +1,4 @@
-"""Text encoders: BERT, RoBERTa, DistilBERT and MiniLM are one network with different sizes."""
+"""Text encoders: BERT, RoBERTa, DistilBERT and MiniLM are one network in different sizes."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -32,8 +32,8 @@ class Pooler(NamedTuple):
 
     Args:
       activation: "tanh" in BERT and RoBERTa, "relu" in DistilBERT.
-      before: dropout of the layer's input, in training; RoBERTa has one.
-      after: dropout of its output, in training.
+      before: dropout rate of the layer's input, in training; RoBERTa has one.
+      after: dropout rate of its output, in training.
     """
 
     activation: Literal["tanh", "relu"] = "tanh"
@@ -60,33 +60,34 @@ def bert(
 ) -> Model:
     """A BERT: embeddings of words, positions and types, normalised, through post-norm transformer blocks.
 
-    The input is a dict, as a `jtl.preprocess.text.tokenizer` makes it: `ids` [batch, tokens] of integers, `mask`
-    [batch, tokens], true where there is a token, and `types` [batch, tokens], the number of the text in a pair;
-    without them, or in a network that has no table of them, every token is alike. `segments` are `types` that such a
-    network refuses. `places` [batch, tokens] are the tokens' rows in `positions/embedding`, where they are not to be
-    counted.
+    The input is a dict, as `jtl.preprocess.text.tokenizer` makes it: integer `ids` [batch, tokens], `mask` [batch,
+    tokens], true where there is a token, and `types` [batch, tokens], the number of the text in a pair; without
+    `types`, or in a network without an embedding table for them, all tokens have the same type. `segments` are the same
+    as `types`, but a network without that table refuses them. `places` [batch, tokens], if given, are the tokens' rows
+    in `positions/embedding`; otherwise they are counted.
 
     Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them; `pooled`
-    [batch, width], its first token, through the pooler where there is one; `mean` [batch, width], the mean of its
-    tokens, which is the embedding of a sentence in MiniLM. Parameters: `words/embedding`, `positions/embedding`,
-    `types/embedding`, `norm/scale`, `block1/attention/query/kernel`, ..., `pooler/kernel`.
+    [batch, width], its first token, through the pooler if there is one; `mean` [batch, width], the mean of its tokens,
+    which is MiniLM's sentence embedding. Parameters: `words/embedding`, `positions/embedding`, `types/embedding`,
+    `norm/scale`, `block1/attention/query/kernel`, ..., `pooler/kernel`.
 
     Args:
-      size: a name (of Google's releases; "distil" of DistilBERT, "minilm6" and "minilm12" of MiniLM), or a `Size`.
-      vocabulary: how many ids there are.
-      positions: how many positions have an embedding; no text is longer.
-      types: how many types; 0 for no table, as in DistilBERT.
-      pad: RoBERTa counts positions from `pad + 1` on and over the ids that are not `pad`; None: all, from 0.
+      size: a name (as in Google's releases; "distil" is DistilBERT, "minilm6" and "minilm12" are MiniLM), or a `Size`.
+      vocabulary: number of ids.
+      positions: number of position embeddings; no text is longer.
+      types: number of types; 0 for no table, as in DistilBERT.
+      pad: positions are counted from `pad + 1`, over the ids that are not `pad`, as in RoBERTa; None counts all ids,
+        from 0.
       pooler: the layer that makes `pooled`; None for the first token as it is.
-      eps: of the layer normalisations.
-      dropout: after the embeddings and both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      out_dropout: after the attention where that is not `dropout`; DistilBERT has none.
-      activation: of the blocks' perceptrons.
+      eps: epsilon of the layer normalisations.
+      dropout: dropout rate after the embeddings and both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      out_dropout: dropout rate after the attention, if it differs from `dropout`; it is 0 in DistilBERT.
+      activation: activation of the blocks' MLPs.
 
     Raises:
-      ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
-        texts that are too long.
+      ValueError: for an unknown size or invalid numbers; when called on an input of another kind or on texts that are
+        too long.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -43,7 +43,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
     depth, factor = int(found[1]), int(found[2])
     config = {"depths": list(DEPTHS[depth]), "channels": [256, 512, 1024, 2048], "stem_chs": 64}
     config = changed(config, changes, _WORDS)
-    # transformers has no factor.
+    # transformers has no such factor.
     widths = [rounded(width * factor) for width in read(Widths, "channels", config.pop("channels"))]
     stem = rounded(read(Whole, "stem_chs", config.pop("stem_chs")) * factor)
     return {"model_type": "bit", **config, "hidden_sizes": widths, "embedding_size": stem}

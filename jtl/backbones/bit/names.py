@@ -8,7 +8,7 @@ from jtl.weights.mapping.transforms import Transform
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' BitModel and BitForImageClassification."""
+    """Rules for transformers' BitModel and BitForImageClassification."""
     top = r"(?:bit\.|)"
     return [
         *conv(rf"{top}embedder\.convolution", "backbone/stem/conv"),
@@ -19,7 +19,7 @@ def transformers() -> list[Rule]:
 
 
 def timm() -> list[Rule]:
-    """Of timm's ResNetV2."""
+    """Rules for timm's ResNetV2."""
     return [
         *conv(r"stem\.conv", "backbone/stem/conv"),
         *norm("norm", "backbone/norm"),
@@ -38,7 +38,7 @@ def _blocks(name: str) -> list[Rule]:
 
 
 def original() -> list[Rule]:
-    """Of Google's `.npz` files: kernels lie there as here, [height, width, in, out], and blocks have two digits."""
+    """Rules for Google's `.npz` files: kernels are [height, width, in, out] as here, block numbers have two digits."""
     kernel = "standardized_conv2d/kernel"
     name, path = r"resnet/block(\d+)/unit(\d\d)", r"backbone/stage\1/block{2+0}"
     rules = [

@@ -14,7 +14,7 @@ from jtl.nn.pooling import max_pool
 from jtl.ops import computed_once
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-_STANDARD = 1e-8  # ε of the kernels' variance
+_STANDARD = 1e-8  # ε added to the kernels' variance
 
 
 def bit(
@@ -28,19 +28,19 @@ def bit(
     """A BiT ResNet: blocks `x + conv3(conv2(conv1(x)))`, a group normalisation and a ReLU before each convolution.
 
     Nothing depends on the batch: normalisations are over groups of channels of one image, and kernels are standardised
-    as they are used, to mean 0 and variance 1 for each output channel.
+    when they are used, to mean 0 and variance 1 for each output channel.
 
-    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map, normalised; `pooled` its mean over pixels,
-    2048 times the factor wide. Parameters: `stem/conv/kernel`, `stage1/block1/norm1/scale`,
+    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map, normalised; `pooled`, its mean over
+    pixels, `2048 factor` wide for the published depths. Parameters: `stem/conv/kernel`, `stage1/block1/norm1/scale`,
     `stage1/block1/conv1/kernel`, ..., `stage1/block1/shortcut/conv/kernel`, ..., `norm/scale`.
 
     Args:
-      depth: 50, 101 or 152, or the number of blocks and channels of each stage.
-      factor: all channels times this.
+      depth: 50, 101 or 152, or (blocks, channels) of each stage.
+      factor: multiplies all channels.
       stem: channels of the first convolution, before the factor.
-      groups: of each normalisation; divides its channels.
-      drop_path: probability of dropping the last block's branch for an example in training; it grows linearly from 0
-        at the first.
+      groups: number of groups in each normalisation; divides its channels.
+      drop_path: probability of dropping the last block's branch for an example in training; it rises linearly from 0 at
+        the first block.
 
     Raises:
       ValueError: for an unknown depth, channels that the groups do not divide, or a probability outside [0, 1).
@@ -76,7 +76,7 @@ def _conv(features: int, kernel: int, stride: int = 1, name: str = "conv") -> Co
 
 
 def _norm(groups: int, name: str = "norm") -> nn.GroupNorm:
-    # The fast variance of flax, E[x²] − E[x]², loses its digits where the mean is large.
+    # flax's fast variance, E[x²] − E[x]², loses its digits if the mean is large.
     return nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False, name=name)
 
 
@@ -86,7 +86,7 @@ class _Stem(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = _conv(self.width, 7, 2)(x)
-        # Zeros around the map, as they were trained with, and not the least number there is.
+        # Zeros around the map, as in the published training, in place of the lowest number.
         return max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3)
 
 

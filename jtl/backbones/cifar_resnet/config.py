@@ -12,7 +12,7 @@ from jtl.preprocess.image import IMAGENET, Preprocessing
 
 
 class CifarResNetConfig(Config, model_type="cifar_resnet"):
-    """The config of a ResNet for CIFAR, in jtl's own words."""
+    """The config of a ResNet for CIFAR, with jtl's own entry names."""
 
     depth: Annotated[int, Range(1, 1202)]
 
@@ -31,6 +31,6 @@ FAMILIES = (
         example=lambda config: picture(32, 3),
         tables=lambda config: {"akamaster": akamaster()},
         usual=lambda name, config: Preprocessing(None, None, "bilinear", *IMAGENET),
-        blocks=lambda config: (config.depth - 2) // 2,  # of two convolutions, beside the first one and the head
+        blocks=lambda config: (config.depth - 2) // 2,  # of two convolutions, apart from the first one and the head
     ),
 )

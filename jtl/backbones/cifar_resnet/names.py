@@ -5,7 +5,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 def akamaster() -> list[Rule]:
-    """The published `.th` files; they were saved from a `DataParallel`, hence `module.`."""
+    """Rules for the published `.th` files, which were saved from a `DataParallel`, hence `module.`."""
     top = r"(?:module\.|)"
     name, path = rf"{top}layer(\d+)\.(\d+)", r"backbone/stage\1/block{2+1}"
     return [

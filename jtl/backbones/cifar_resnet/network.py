@@ -13,16 +13,16 @@ from jtl.ops import computed_once
 def cifar_resnet(depth: int = 20, *, width: int = 16, momentum: float = 0.1) -> Model:
     """A ResNet of `6n + 2` layers: a 3x3 stem, then three stages of n blocks `relu(short(x) + f(x))`.
 
-    The second and third stage halve the map and double the channels. Their first shortcut has no weights
-    (option A of the paper): it takes every second pixel and pads the channels with zeros, half of them on
-    each side, as in the published PyTorch weights. Features: `stage1`, `stage2`, `stage3` [batch, h, w, c];
-    `last` is the third; `pooled` its mean over pixels, 64 wide. Parameters: `stem/conv/kernel`,
-    `stem/norm/scale`, `stage1/block1/conv1/kernel`, `stage1/block1/norm1/scale`, ...
+    The second and third stages halve the map and double the channels. Their first shortcut has no weights (option A of
+    the paper): it takes every second pixel and pads the channels with zeros, half of them on each side, as in the
+    published PyTorch weights. Features: `stage1`, `stage2`, `stage3` [batch, h, w, c]; `last` is the third; `pooled`,
+    its mean over pixels, `4 width` wide. Parameters: `stem/conv/kernel`, `stem/norm/scale`,
+    `stage1/block1/conv1/kernel`, `stage1/block1/norm1/scale`, ...
 
     Args:
       depth: 20, 32, 44, 56 or 110 in the paper; any `6n + 2`.
       width: channels of the stem and of the first stage, an even number.
-      momentum: share of the new batch in the running statistics.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
       ValueError: for a depth that is not `6n + 2`, or an odd width.

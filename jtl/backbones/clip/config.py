@@ -15,14 +15,14 @@ from jtl.weights.formats.errors import show
 from jtl.weights.mapping.rules import Rule
 
 BARE = "transformers, without a projection"
-"""The naming of a file of one of CLIP's towers that ends before the common space."""
+"""The naming of a file with one of CLIP's towers, without the projection to the common space."""
 
 
 class _TowerConfig(TransformerConfig):
     layer_norm_eps: Rate = 1e-5
     attention_dropout: Rate = 0.0
     normalised: bool | None = None
-    """jtl's word for a tower whose output has a length of 1."""
+    """jtl's own entry: whether the tower's output is scaled to length 1."""
 
 
 class _ImageConfig(_TowerConfig):
@@ -47,7 +47,7 @@ class _ClipConfig(_TowerConfig):
 
     @property
     def projection(self) -> int | None:
-        """Width of the common space; None for a tower that ends before it."""
+        """Width of the common space; None for a tower without a projection to it."""
         return None if self.with_projection is False else self.projection_dim
 
 
@@ -107,7 +107,7 @@ class _BothConfig(Config):
         made = dict(given)
         for name, tower in cls.towers.items():
             first = made.get(name) or {}
-            later = made.pop(f"{name}_dict", None)  # in old files, where it goes before the other
+            later = made.pop(f"{name}_dict", None)  # in old files, where it takes precedence
             for value in (first, {} if later is None else later):
                 if not isinstance(value, Mapping):
                     raise ValueError(f"{name}={show(str(value))}: give names and values")
@@ -156,7 +156,7 @@ def _clip_image(config: ClipVisionConfig) -> Model:
 
 
 def _clip_text(config: ClipTextConfig) -> Model:
-    # transformers reads the configs of the first releases so, whose 2 was wrong.
+    # As in transformers: the configs of the first releases say 2, which is wrong.
     end = None if config.eos_token_id == 2 else config.eos_token_id
     return clip_text(**_measures(config), activation=config.hidden_act, projection=config.projection, end=end)
 
@@ -181,14 +181,14 @@ C = TypeVar("C", bound=_TowerConfig)
 def _tower(
     config: type[C], bare: str, backbone: Callable[[C], Model], table: Callable[[str, str], list[Rule]]
 ) -> Family[C]:
-    """One tower; `bare` is transformers' class without a projection, `table` of a path and a prefix."""
+    """One tower; `bare` is transformers' class without a projection, `table(path, prefix)` makes the name table."""
     part = "vision_model" if issubclass(config, _ImageConfig) else "text_model"
 
     def projects(config: C) -> bool:
         return isinstance(config, _ClipConfig) and config.projection is not None
 
     def tables(config: C) -> dict[str, Sequence[Rule]]:
-        # Without a projection nothing stands beside the tower, and transformers writes no prefix since its version 5.
+        # Without a projection there is nothing next to the tower, and since version 5 transformers writes no prefix.
         top = rf"(?:{part}\.|)" if projects(config) else rf"(?:|{part}\.)"
         rules = table("backbone", top)
         if not isinstance(config, _ClipConfig):

@@ -1,4 +1,4 @@
-"""The image towers of CLIP and SigLIP as timm has them: vision transformers, most of them with a classifier."""
+"""The image towers of CLIP and SigLIP in timm: vision transformers, most of them with a classifier."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def _named_clip(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _usual_clip(name: str, config: TimmClipConfig) -> Preprocessing:
-    """As OpenAI's release has it; timm's weights differ under the same name."""
+    """The preprocessing of OpenAI's release; that of timm's weights varies under the same name."""
     return Preprocessing(config.image_size, config.image_size, "bicubic", *OPENAI)
 
 
@@ -58,7 +58,7 @@ def _named_siglip(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | Non
     config = vit.named("timm_siglip", _SIGLIP, name, changes)
     if config is None:
         return None
-    # timm has the exact GELU in the first towers that it had, which were trained with its tanh form.
+    # timm uses the exact GELU in the towers that it added first, although they were trained with the tanh form.
     tanh = re.match(r"vit_(base_patch32|so400m_patch16|giantopt)_|vit_large_patch16_siglip_(gap_)?512", name)
     pool = "mean" if "_gap_" in name else "attention"
     return {**config, "hidden_act": "gelu_tanh" if tanh else "gelu", "pool": pool}
@@ -69,7 +69,7 @@ def _tables_siglip(config: TimmSiglipConfig) -> dict[str, Sequence[Rule]]:
 
 
 def _usual_siglip(name: str, config: TimmSiglipConfig) -> Preprocessing:
-    """As timm has it."""
+    """The preprocessing in timm."""
     side = config.image_size
     whole = name.startswith("vit_so400m_patch14_siglip_gap_") and side >= 384
     return Preprocessing(side if whole else int(side / 0.9), side, "bicubic", *HALF)

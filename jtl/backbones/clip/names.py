@@ -1,4 +1,4 @@
-r"""Names of CLIP's and SigLIP's towers in transformers, alone and side by side."""
+r"""Names of CLIP's and SigLIP's towers in transformers, alone and together."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ from jtl.weights.mapping.transforms import dense as transposed
 
 
 def clip_image(path: str, top: str) -> list[Rule]:
-    """Of CLIPVisionModel and CLIPVisionModelWithProjection.
+    """Rules for CLIPVisionModel and CLIPVisionModelWithProjection.
 
     Args:
-      path: of the tower's parameters.
-      top: what the names start with, as a regex without groups other than `(?:...)`.
+      path: path of the tower's parameters.
+      top: prefix of the names, as a regex without groups other than `(?:...)`.
     """
     return [
         *_image(path, top),
@@ -25,7 +25,7 @@ def clip_image(path: str, top: str) -> list[Rule]:
 
 
 def siglip_image(path: str, top: str) -> list[Rule]:
-    """Of SiglipVisionModel; arguments as of `clip_image`."""
+    """Rules for SiglipVisionModel; arguments as for `clip_image`."""
     pool, query = rf"{top}head", f"{path}/pool"
     rules = [*_image(path, top), *norm(rf"{top}post_layernorm", f"{path}/norm")]
     rules += [Rule(rf"{pool}\.probe", f"{query}/query"), *norm(rf"{pool}\.layernorm", f"{query}/norm")]
@@ -37,18 +37,18 @@ def siglip_image(path: str, top: str) -> list[Rule]:
 
 
 def clip_text(path: str, top: str) -> list[Rule]:
-    """Of CLIPTextModel and CLIPTextModelWithProjection; arguments as of `clip_image`."""
+    """Rules for CLIPTextModel and CLIPTextModelWithProjection; arguments as for `clip_image`."""
     projection = Rule(r"text_projection\.weight", f"{path}/projection/kernel", transposed)
     return [*_text(path, top), projection]
 
 
 def siglip_text(path: str, top: str) -> list[Rule]:
-    """Of SiglipTextModel; arguments as of `clip_image`."""
+    """Rules for SiglipTextModel; arguments as for `clip_image`."""
     return [*_text(path, top), *dense(rf"{top}head", f"{path}/projection")]
 
 
 def scale() -> list[Rule]:
-    """Of what makes logits of two towers' cosines; SigLIP's numbers have an axis."""
+    """Rules for the scale and the bias, if any, that turn two towers' cosines into logits."""
     return [
         Rule("logit_scale", "backbone/log_scale"),
         Rule("logit_bias", "backbone/bias"),
@@ -56,7 +56,7 @@ def scale() -> list[Rule]:
 
 
 def scale_of_siglip() -> list[Rule]:
-    """As `scale`, where the numbers have an axis."""
+    """The rules of `scale` for SigLIP, which stores both numbers with an axis."""
     return [rule._replace(transform=no_axis) for rule in scale()]
 
 

@@ -1,4 +1,4 @@
-r"""Names of CLIP in OpenCLIP, and in OpenAI's release, where both towers stand side by side."""
+r"""Names of CLIP in OpenCLIP and in OpenAI's release, both with the two towers in one file."""
 
 from jtl.backbones.clip.names import one_axis, two_axes
 from jtl.backbones.vit.names import fused
@@ -7,7 +7,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 def clip() -> list[Rule]:
-    """Of a ViT and a text transformer."""
+    """Rules for a ViT and a text transformer."""
     image, text = "backbone/image", "backbone/text"
     return [
         *conv(r"visual\.conv1", f"{image}/embed"),
@@ -22,7 +22,7 @@ def clip() -> list[Rule]:
         *_blocks("", text),
         *norm("ln_final", f"{text}/norm"),
         Rule("text_projection", f"{text}/projection/kernel"),
-        # Sizes, which OpenAI's files carry as tensors, and the causal mask of early ones.
+        # Sizes, which OpenAI's files hold as tensors, and the causal mask, in early files.
         *(Rule(name, None) for name in ("input_resolution", "context_length", "vocab_size", "attn_mask")),
     ]
 

@@ -6,17 +6,17 @@ from jtl.weights.mapping.rules import Rule
 
 
 def clip() -> list[Rule]:
-    """Of a tower with a normalisation before the first."""
+    """Rules for a tower with a normalisation before the first block."""
     return [*names.timm(), *norm("norm_pre", "backbone/first_norm")]
 
 
 def siglip_gap() -> list[Rule]:
-    """Of a tower whose patches are averaged."""
+    """Rules for a tower whose patches are averaged."""
     return names.timm()
 
 
 def siglip() -> list[Rule]:
-    """Of a tower that is pooled by attention, whose keys and values are one layer."""
+    """Rules for a tower that is pooled by attention; the pooling's keys and values are one layer."""
     pool, path = "attn_pool", "backbone/pool"
     return [
         *names.timm(),

@@ -31,23 +31,23 @@ def clip_image(
     eps: float = 1e-5,
     attention_dropout: float = 0.0,
 ) -> Model:
-    """A ViT with a normalisation before the first block too.
+    """CLIP's image tower: a ViT with an additional normalisation before the first block.
 
     Features: those of `vit`; `token`, the class token of `last`; `pooled` [batch, projection], a linear map of it, to
-    be compared with texts. Parameters: those of `vit` but for `embed/bias`, and `first_norm`, `projection/kernel`.
+    be compared with texts. Parameters: those of `vit` except `embed/bias`, and in addition `first_norm` and
+    `projection/kernel`.
 
     Args:
-      size: its measures.
+      size: width, depth, heads and hidden width.
       patch: side of a patch in pixels.
       image: side of the images in pixels, a multiple of `patch`.
       projection: width of the embedding; None for the class token itself.
-      activation: of the perceptrons; OpenAI's weights were trained with "quick_gelu".
-      eps: of the layer normalisations.
-      attention_dropout: of the attention weights, in training.
+      activation: activation of the MLPs; OpenAI's weights were trained with "quick_gelu".
+      eps: epsilon of the layer normalisations.
+      attention_dropout: dropout rate of the attention weights, in training.
 
     Raises:
-      ValueError: for an unknown activation, or numbers that do not divide one another; when called on
-        images of another size.
+      ValueError: for an unknown activation, or sizes that do not divide evenly; when called on images of another size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -87,24 +87,22 @@ def clip_text(
 ) -> Model:
     """A causal transformer over tokens; the end-of-text token's output represents the whole text.
 
-    It takes {"ids": int [batch, tokens], "mask": bool [batch, tokens]}. Features: `stage1`, `stage2`, ... [batch,
-    tokens, width]; `last`, normalised; `token`, that of the text's end; `pooled` [batch, projection], a linear map of
-    it. Parameters: `token` [vocabulary, width], `position`, `block1/...`, `norm/scale`, `projection/kernel`.
+    The input is {"ids": int [batch, tokens], "mask": bool [batch, tokens]}. Features: `stage1`, `stage2`, ... [batch,
+    tokens, width]; `last`, normalised; `token`, its row at the text's end; `pooled` [batch, projection], a linear map
+    of it. Parameters: `token` [vocabulary, width], `position`, `block1/...`, `norm/scale`, `projection/kernel`.
 
     Args:
-      size: its measures.
-      vocabulary: how many tokens there are.
+      size: width, depth, heads and hidden width.
+      vocabulary: number of tokens.
       positions: the longest text in tokens.
-      end: the number of the token that ends a text; None where it is the largest of those in the text, as in the
-        first releases.
+      end: id of the token that ends a text; None for the largest id in the text, as in the first releases.
       projection: width of the embedding; None for the token itself.
-      activation: of the perceptrons.
-      eps: of the layer normalisations.
-      attention_dropout: of the attention weights, in training.
+      activation: activation of the MLPs.
+      eps: epsilon of the layer normalisations.
+      attention_dropout: dropout rate of the attention weights, in training.
 
     Raises:
-      ValueError: for an unknown activation, or numbers that do not divide one another; when called on
-        no tokens or too many.
+      ValueError: for an unknown activation, or sizes that do not divide evenly; when called on no tokens or too many.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

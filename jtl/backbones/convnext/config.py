@@ -23,8 +23,8 @@ _SIZES = {
     "large": ([3, 3, 27, 3], 192),
     "xlarge": ([3, 3, 27, 3], 256),
 }
-_SMALL = ("atto", "femto", "pico", "nano")  # timm's own, whose dense layers are 1x1 convolutions in its files
-# timm's: channels in an overlapping stem, a normalisation before the mean, a layer before the classifier.
+_SMALL = ("atto", "femto", "pico", "nano")  # timm's own sizes, whose dense layers are 1x1 convolutions in its files
+# timm's variants: channels in an overlapping stem, a normalisation before the mean, a layer before the classifier.
 _OTHERS = {
     **{f"{size}_ols": {"stem_hidden": width} for size, width in zip(_SMALL, (24, 24, 32, 80), strict=True)},
     "tiny_hnf": {"norm_first": True, "conv_mlp": True},
@@ -34,7 +34,7 @@ _WORDS = {"depths": "depths", "dims": "hidden_sizes", "in_chans": "num_channels"
 
 
 class ConvNextConfig(Config, model_type="convnext"):
-    """The config of a ConvNeXt; the last four entries are jtl's, for what only timm has."""
+    """The config of a ConvNeXt; the last four entries are jtl's own, for variants that only timm has."""
 
     num_channels: Whole = 3
     patch_size: Annotated[int, Range(1, 64)] = 4
@@ -89,7 +89,7 @@ def _tables(config: ConvNextConfig) -> dict[str, Sequence[Rule]]:
         "hidden": config.head_hidden_size is not None,
     }
     timm = maps.timm(conv_mlp, **own)
-    if any(own.values()):  # only timm has such
+    if any(own.values()):  # only timm has such variants
         return {"timm": timm}
     tables: dict[str, Sequence[Rule]] = {"transformers": maps.transformers(), "timm": timm}
     return tables if conv_mlp else {**tables, "torchvision": maps.torchvision(len(config.depths))}

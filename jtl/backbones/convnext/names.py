@@ -11,7 +11,7 @@ _BLOCK = _STAGE + "/block{2+1}"
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' ConvNextModel and ConvNextForImageClassification."""
+    """Rules for transformers' ConvNextModel and ConvNextForImageClassification."""
     top = r"(?:convnext\.|)"
     stage = rf"{top}encoder\.stages\.(\d+)"
     layer = rf"{stage}\.layers\.(\d+)"
@@ -33,7 +33,7 @@ def timm(
     norm_first: bool = False,
     hidden: bool = False,
 ) -> list[Rule]:
-    """Of timm's ConvNeXt.
+    """Rules for timm's ConvNeXt.
 
     Args:
       conv_mlp: whether the blocks' dense layers are 1x1 convolutions in the file.
@@ -57,7 +57,7 @@ def timm(
 
 
 def torchvision(stages: int) -> list[Rule]:
-    """Of torchvision's ConvNeXt with so many stages, which are one list together with the steps between them."""
+    """Rules for torchvision's ConvNeXt, where all `stages` and the downsampling steps between them are one list."""
     rules = [
         *conv(r"features\.0\.0", "backbone/stem/conv", bias=True),
         *norm(r"features\.0\.1", "backbone/stem/norm"),

@@ -36,25 +36,26 @@ def convnext(
 ) -> Model:
     """A ConvNeXt: blocks `x + γ mlp(norm(depthwise(x)))` with 7x7 kernels, in stages that halve the map.
 
-    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled` its mean over pixels,
+    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled`, its mean over pixels,
     normalised. Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/depthwise/kernel`,
-    `stage1/block1/norm/scale`, `stage1/block1/mlp/up/kernel`, `stage1/block1/mlp/down/kernel`,
-    `stage1/block1/scale` (γ), ..., `stage2/down/norm/scale`, `stage2/down/conv/kernel`, ..., `norm/scale`.
+    `stage1/block1/norm/scale`, `stage1/block1/mlp/up/kernel`, `stage1/block1/mlp/down/kernel`, `stage1/block1/scale`
+    (γ), ..., `stage2/down/norm/scale`, `stage2/down/conv/kernel`, ..., `norm/scale`.
 
     Args:
-      size: "T", "S", "B", "L", "XL", or the number of blocks and channels of each stage.
-      patch: side of the stem's tiles in pixels.
-      overlap: channels between two 3x3 convolutions of stride 2, `stem/conv1` and `stem/conv2`, which make the stem in
-        place of the tiles' one; None for tiles.
-      eps: of the last normalisation: 1e-6 in timm and torchvision, 1e-12 in transformers. It is 1e-6 in the others.
-      layer_scale: start of γ; None for no γ.
-      drop_path: probability of dropping the last block's branch for an example in training; it grows linearly from
-        0 at the first.
-      norm_first: the last normalisation comes before the mean.
-      hidden: width of a dense layer with GELU that makes `pooled` of it, `hidden/kernel`; None for none.
+      size: "T", "S", "B", "L", "XL", or (blocks, channels) of each stage.
+      patch: side in pixels of the tiles that the stem convolves.
+      overlap: channels between two 3x3 convolutions of stride 2, `stem/conv1` and `stem/conv2`, which replace the
+        stem's convolution of tiles; None for tiles.
+      eps: epsilon of the last normalisation: 1e-6 in timm and torchvision, 1e-12 in transformers. The other
+        normalisations use 1e-6.
+      layer_scale: initial γ; None for no γ.
+      drop_path: probability of dropping the last block's branch for an example in training; it rises linearly from 0 at
+        the first block.
+      norm_first: whether the last normalisation comes before the mean.
+      hidden: width of a dense layer with GELU, `hidden/kernel`, that is applied to `pooled`; None omits it.
 
     Raises:
-      ValueError: for an unknown size, overlapping tiles of other than 4 pixels, or a probability outside [0, 1).
+      ValueError: for an unknown size, `overlap` with a patch other than 4, or a probability outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -25,7 +25,7 @@ _WORDS = {
 
 
 class DenseNetConfig(Config, model_type="densenet"):
-    """The config of a DenseNet, in jtl's own words."""
+    """The config of a DenseNet, with jtl's own entry names."""
 
     num_channels: Whole = 3
     growth_rate: Whole = 32

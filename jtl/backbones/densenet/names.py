@@ -5,7 +5,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 def torchvision() -> list[Rule]:
-    """Of torchvision's DenseNet; its published files write `norm.1` where the network has `norm1`."""
+    """Rules for torchvision's DenseNet; its published files have `norm.1` where the network has `norm1`."""
     step, name = r"features\.transition(\d+)", r"features\.denseblock(\d+)\.denselayer(\d+)"
     return [
         *conv(r"features\.conv0", "backbone/stem/conv"),

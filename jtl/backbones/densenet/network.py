@@ -13,11 +13,11 @@ from jtl.nn.pooling import max_pool
 
 
 class DenseSize(NamedTuple):
-    """The measures of a DenseNet.
+    """The dimensions of a DenseNet.
 
     Args:
       growth: channels that each layer adds.
-      blocks: the number of layers of each block.
+      blocks: number of layers in each block.
       stem: channels of the stem.
     """
 
@@ -35,17 +35,17 @@ _SIZES = {
 
 
 def densenet(depth: int | DenseSize, *, bottleneck: int = 4, momentum: float = 0.1) -> Model:
-    """A DenseNet: layers `concat(x, f(x))` in blocks, with half the channels and half the map between them.
+    """A DenseNet: layers `concat(x, f(x))` in blocks, with channels and map halved between blocks.
 
-    Features: `stage1`, ... [batch, h, w, c] after each block; `last`, the last of them normalised, with ReLU; `pooled`
+    Features: `stage1`, ... [batch, h, w, c] after each block; `last`, the last of them normalised, with ReLU; `pooled`,
     its mean over pixels, 1024 wide for 121. Parameters: `stem/conv/kernel`, `stem/norm/scale`,
     `stage1/layer1/norm1/scale`, `stage1/layer1/conv1/kernel`, `stage1/layer1/norm2/scale`,
     `stage1/layer1/conv2/kernel`, ..., `stage2/down/norm/scale`, `stage2/down/conv/kernel`, ..., `norm/scale`.
 
     Args:
-      depth: 121, 161, 169 or 201, or a `DenseSize` of one's own.
-      bottleneck: channels of a layer's 1x1 convolution, times the growth.
-      momentum: share of the new batch in the running statistics.
+      depth: 121, 161, 169 or 201, or a custom `DenseSize`.
+      bottleneck: channels of a layer's 1x1 convolution, in multiples of the growth.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
       ValueError: for an unknown depth, or a block without layers.

@@ -26,8 +26,8 @@ _Counts = Annotated[tuple[Annotated[int, Range(1, 64)], ...], _Stages]
 class EfficientNetConfig(Config, model_type="efficientnet"):
     """The config of an EfficientNet.
 
-    Two of its entries are jtl's. `padding` is transformers' where it is None, by `depthwise_padding`; `batch_norm_eps`
-    is None where nothing says which library's the weights are.
+    Two of its entries are jtl's own. `padding` is None for transformers' padding, given by `depthwise_padding`;
+    `batch_norm_eps` is None if it is unknown which library the weights are from.
     """
 
     num_channels: Whole = 3
@@ -57,7 +57,7 @@ class EfficientNetConfig(Config, model_type="efficientnet"):
             return {"batch_norm_eps": 1e-3, **given}
         if not naming:
             return given
-        # What torchvision trained itself has 1e-5; from b5 on its weights were converted.
+        # The weights that torchvision trained itself have 1e-5; those from b5 on were converted.
         width = read(Factor, "width_coefficient", given.get("width_coefficient", cls.width_coefficient))
         converted = naming == "torchvision" and width >= 1.6
         return {"batch_norm_eps": 1e-3 if converted else 1e-5, "padding": "torch", **given}
@@ -102,7 +102,7 @@ def _backbone(config: EfficientNetConfig) -> Model:
 
 def _tables(config: EfficientNetConfig) -> dict[str, Sequence[Rule]]:
     stages = [(count, ratio > 1) for count, ratio in zip(config.repeats, config.expand_ratios, strict=True)]
-    # Each library's network pads in its own way, and can be written for no other.
+    # Each library pads in its own way, so a network of one cannot be written for another.
     if config.padding is None and config.batch_norm_eps is not None:
         return {"transformers": maps.transformers()}
     tables: dict[str, Sequence[Rule]] = {"timm": maps.timm(stages)}

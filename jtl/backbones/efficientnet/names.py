@@ -8,11 +8,11 @@ from jtl.weights.mapping.layers import dense, dense_of_maps
 from jtl.weights.mapping.rules import Rule
 
 Stages = Sequence[tuple[int, bool]]
-"""(blocks, whether they expand) of each stage."""
+"""(number of blocks, whether they expand) of each stage."""
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' EfficientNetModel and EfficientNetForImageClassification, which counts blocks as jtl does."""
+    """Rules for transformers' EfficientNetModel and EfficientNetForImageClassification; blocks are numbered as here."""
     top = r"(?:efficientnet\.|)"
     name, path = rf"{top}encoder\.blocks\.(\d+)", "backbone/block{1+1}"
     layers = {
@@ -32,12 +32,12 @@ def transformers() -> list[Rule]:
 
 
 def timm(stages: Stages) -> list[Rule]:
-    """Of timm's EfficientNet."""
+    """Rules for timm's EfficientNet."""
     return inverted_residual.efficientnet([[Parts(expand, True)] * count for count, expand in stages])
 
 
 def torchvision(stages: Stages) -> list[Rule]:
-    """Of torchvision's EfficientNet."""
+    """Rules for torchvision's EfficientNet."""
     last = rf"features\.{len(stages) + 1}"
     rules = [
         *pair(r"features\.0\.0", r"features\.0\.1", "backbone/stem"),

@@ -14,13 +14,13 @@ from jtl.nn.layers import check_images
 
 
 class MBStage(NamedTuple):
-    """The measures of a stage of EfficientNet, before scaling.
+    """The dimensions of a stage of EfficientNet, before scaling.
 
     Args:
-      expansion: channels within a block, times those of its input.
-      channels: of the output.
+      expansion: channels within a block, in multiples of those of its input.
+      channels: channels of the output.
       repeats: number of blocks.
-      stride: of the first.
+      stride: stride of the first block.
       kernel: side of the depthwise convolutions.
     """
 
@@ -40,7 +40,7 @@ STAGES = (
     MBStage(6, 192, 4, 2, 5),
     MBStage(6, 320, 1, 1, 3),
 )
-"""Of B0, the paper's table 1."""
+"""The stages of B0, the paper's table 1."""
 
 SCALES = {
     "b0": (1.0, 1.0),
@@ -67,24 +67,24 @@ def efficientnet(
 ) -> Model:
     """An EfficientNet: a stem, blocks `x + project(squeeze(depthwise(expand(x))))` with SiLU, and a 1x1 convolution.
 
-    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after
-    the 1x1 convolution; `pooled` its mean over pixels, 1280 wide for "b0". Parameters: `stem/conv/kernel`,
-    `stem/norm/scale`, `block1/depthwise/conv/kernel`, `block1/squeeze/reduce/kernel`,
-    `block1/squeeze/expand/kernel`, `block1/project/norm/scale`, `block2/expand/conv/kernel`, ..., `top/conv/kernel`.
+    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after the
+    1x1 convolution; `pooled`, its mean over pixels, 1280 wide for "b0". Parameters: `stem/conv/kernel`,
+    `stem/norm/scale`, `block1/depthwise/conv/kernel`, `block1/squeeze/reduce/kernel`, `block1/squeeze/expand/kernel`,
+    `block1/project/norm/scale`, `block2/expand/conv/kernel`, ..., `top/conv/kernel`.
 
     Args:
-      size: "b0" to "b7", or factors on channels (rounded to multiples of 8) and on the blocks of each stage.
-      stages: before scaling.
-      padding: what halves a map pads alike on each side ("torch": timm and torchvision), or as TensorFlow does
-        ("same": timm's `tf_` weights), which depends on the size of the map. transformers has fixed what TensorFlow
-        does at the size of the weights: one pixel less at the top and left, but in the blocks whose numbers, from 0,
-        are given here.
+      size: "b0" to "b7", or factors for the channels (rounded to multiples of 8) and for the blocks of each stage.
+      stages: the stages before scaling.
+      padding: how strided convolutions pad: alike on each side ("torch": timm and torchvision), or as TensorFlow does
+        ("same": timm's `tf_` weights), which depends on the size of the map. transformers fixes TensorFlow's padding
+        for the image size of the weights: one pixel less at the top and left, except in the blocks whose numbers, from
+        0, are given here.
       squeeze: width of a squeeze-and-excitation as a share of the channels of the block's input.
-      eps: of the normalisations: 1e-3 in transformers, in timm's `tf_` weights and in torchvision's from "b5" on, else
-        1e-5.
-      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
-        `drop_path (n − 1) / N`, as in the published code and in timm.
-      momentum: share of the new batch in the running statistics.
+      eps: epsilon of the normalisations: 1e-3 in transformers, in timm's `tf_` weights and in torchvision's from "b5"
+        on, else 1e-5.
+      drop_path: scale of the probabilities of dropping a block's branch for an example in training: the n-th of N
+        blocks has `drop_path (n − 1) / N`, as in the published code and in timm.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
       ValueError: for an unknown size or padding, or a probability outside [0, 1).
@@ -146,7 +146,7 @@ class _EfficientNet(nn.Module):
                     self.style,
                     Squeeze(hidden, nn.silu, nn.sigmoid),
                     self._pad(stage.kernel, number) if stride > 1 else None,
-                    residual=i > 0,  # the first of a stage has other channels
+                    residual=i > 0,  # the first block of a stage changes the channels
                     drop_path=self.drop_path * number / count,
                     name=f"block{number + 1}",
                 )

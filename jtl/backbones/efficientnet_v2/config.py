@@ -15,7 +15,7 @@ from jtl.weights.mapping.rules import Rule
 
 TORCHVISION = ("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l")
 _LISTS = ("block_types", "expand_ratios", "out_channels", "num_block_repeats", "strides")
-# By timm's names: side of the images, and its share of what they are resized to.
+# By timm's names: side of the images, and its ratio to the size that they are resized to before the crop.
 _IMAGES = {
     "tf_s": (300, 1.0),
     "tf_m": (384, 1.0),
@@ -37,7 +37,7 @@ _SMALL = SIZES["s"]
 
 
 class EfficientNetV2Config(Config, model_type="efficientnet_v2"):
-    """The config of an EfficientNetV2, in transformers' words for EfficientNet."""
+    """The config of an EfficientNetV2, with transformers' entry names for EfficientNet."""
 
     num_channels: Whole = 3
     stem_channels: Whole = _SMALL.stem
@@ -58,7 +58,7 @@ class EfficientNetV2Config(Config, model_type="efficientnet_v2"):
 
     @property
     def stages(self) -> tuple[V2Stage, ...]:
-        """Of blocks."""
+        """The stages of the network."""
         return tuple(V2Stage(*stage) for stage in zip(*(getattr(self, name) for name in _LISTS), strict=True))
 
 
@@ -84,7 +84,7 @@ def _backbone(config: EfficientNetV2Config) -> Model:
 
 
 def _tables(config: EfficientNetV2Config) -> dict[str, Sequence[Rule]]:
-    # Padding and ε tell whose a network is, for neither library can make the other's by name.
+    # Padding and ε tell which library a network is from, because neither can build the other's by name.
     if (config.padding, config.batch_norm_eps) == ("torch", 1e-3):
         return {"torchvision": maps.torchvision(config.stages)}
     return {"timm": maps.timm(config.stages)}

@@ -10,13 +10,13 @@ from jtl.weights.mapping.rules import Rule
 
 
 def timm(stages: Sequence[V2Stage]) -> list[Rule]:
-    """Of timm's EfficientNet."""
+    """Rules for timm's EfficientNet."""
     ends = [*pair("conv_stem", "bn1", "backbone/stem"), *pair("conv_head", "bn2", "backbone/top")]
     return [*ends, *dense("classifier", "head/out"), *_blocks(stages, r"blocks\.{}\.{}", 0, _timm)]
 
 
 def torchvision(stages: Sequence[V2Stage]) -> list[Rule]:
-    """Of torchvision's EfficientNet."""
+    """Rules for torchvision's EfficientNet."""
     last = rf"features\.{len(stages) + 1}"
     ends = [
         *pair(r"features\.0\.0", r"features\.0\.1", "backbone/stem"),
@@ -28,7 +28,7 @@ def torchvision(stages: Sequence[V2Stage]) -> list[Rule]:
 def _blocks(
     stages: Sequence[V2Stage], name: str, first: int, rules: Callable[[str, str, V2Stage], list[Rule]]
 ) -> list[Rule]:
-    """Of all blocks, that a library counts by their stages, from `first` on, and jtl through the network."""
+    """Rules for all blocks, which the library numbers within each stage, from `first` on, and jtl throughout."""
     found, before = [], 0
     for at, stage in enumerate(stages, first):
         blocks = name.format(at, one_of(range(stage.repeats)))

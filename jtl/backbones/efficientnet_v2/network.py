@@ -1,4 +1,4 @@
-"""EfficientNetV2: EfficientNet whose first stages have plain convolutions in place of depthwise ones."""
+"""EfficientNetV2: an EfficientNet whose first stages have plain convolutions in place of depthwise ones."""
 
 from typing import Literal, NamedTuple
 
@@ -14,15 +14,15 @@ KINDS = ("conv", "fused", "inverted")
 
 
 class V2Stage(NamedTuple):
-    """The measures of a stage of EfficientNetV2.
+    """The dimensions of a stage of EfficientNetV2.
 
     Args:
-      kind: of its blocks: one 3x3 convolution ("conv"), one that widens before a 1x1 projection ("fused"), or an
+      kind: kind of its blocks: one 3x3 convolution ("conv"), one that widens before a 1x1 projection ("fused"), or an
         inverted residual with squeeze-and-excitation ("inverted").
-      expansion: channels within a block, times those of its input; 1 where the kind is "conv".
-      channels: of the output.
+      expansion: channels within a block, in multiples of those of its input; 1 if the kind is "conv".
+      channels: channels of the output.
       repeats: number of blocks.
-      stride: of the first.
+      stride: stride of the first block.
     """
 
     kind: Literal["conv", "fused", "inverted"]
@@ -33,7 +33,7 @@ class V2Stage(NamedTuple):
 
 
 class EfficientNetV2Size(NamedTuple):
-    """The measures of an EfficientNetV2: channels of the stem, the stages, channels of the last convolution."""
+    """The dimensions of an EfficientNetV2: channels of the stem, the stages, channels of the last convolution."""
 
     stem: int
     stages: tuple[V2Stage, ...]
@@ -43,7 +43,7 @@ class EfficientNetV2Size(NamedTuple):
 def _size(
     stem: int, channels: str, repeats: str, top: int = 1280, first: Literal["conv", "fused"] = "conv"
 ) -> EfficientNetV2Size:
-    """What all published sizes have in common: kinds, expansions and strides."""
+    """A published size; all of them have kinds, expansions and strides in common."""
     late: tuple[Literal["inverted"], ...] = ("inverted",) * 4
     columns = zip(
         (first, "fused", "fused", *late),
@@ -51,7 +51,7 @@ def _size(
         map(int, channels.split()),
         map(int, repeats.split()),
         (1, 2, 2, 2, 1, 2, 1),
-        strict=False,  # some have six stages
+        strict=False,  # some sizes have six stages
     )
     return EfficientNetV2Size(stem, tuple(V2Stage(*column) for column in columns), top)
 
@@ -69,7 +69,7 @@ SIZES = {
     "rw_s": _size(24, "24 48 64 128 160 272", "2 4 4 6 9 15", 1792, "fused"),
     "rw_m": _size(32, "32 56 80 152 192 328", "3 5 5 8 15 24", 2152, "fused"),
 }
-"""The paper's (its table 4 has "s"), and timm's own, "rw_"."""
+"""The paper's sizes (its table 4 has "s"), and timm's own, "rw_"."""
 
 
 def efficientnet_v2(
@@ -80,24 +80,24 @@ def efficientnet_v2(
     drop_path: float = 0.0,
     momentum: float = 0.1,
 ) -> Model:
-    """An EfficientNetV2: a stem, blocks `x + project(fused(x))`, later EfficientNet's own, and a 1x1 convolution.
+    """An EfficientNetV2: a stem, blocks `x + project(fused(x))`, then blocks of EfficientNet, and a 1x1 convolution.
 
     `fused` is a 3x3 convolution to more channels, in place of an expansion and a depthwise convolution. A block of
     the kind "conv" has no projection.
 
-    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after
-    the 1x1 convolution; `pooled` its mean over pixels, 1280 wide for "s" to "xl". Parameters: `stem/conv/kernel`,
+    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after the
+    1x1 convolution; `pooled`, its mean over pixels, 1280 wide for "s" to "xl". Parameters: `stem/conv/kernel`,
     `stem/norm/scale`, `block1/fused/conv/kernel`, `block3/project/norm/scale`, `block11/expand/conv/kernel`,
     `block11/depthwise/conv/kernel`, `block11/squeeze/reduce/kernel`, ..., `top/conv/kernel`.
 
     Args:
-      size: the paper's "s" to "xl" and "b0" to "b3", timm's own "rw_t" to "rw_m", or measures.
-      padding: what halves a map pads alike on each side ("torch": torchvision and timm), or as TensorFlow does
+      size: the paper's "s" to "xl" and "b0" to "b3", timm's own "rw_t" to "rw_m", or custom dimensions.
+      padding: how strided convolutions pad: alike on each side ("torch": torchvision and timm), or as TensorFlow does
         ("same": timm's `tf_` weights), which depends on the size of the map.
-      eps: of the normalisations: 1e-3 in torchvision and in timm's `tf_` weights, 1e-5 in timm's others.
-      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
-        `drop_path (n − 1) / N`, as in the published code and in timm.
-      momentum: share of the new batch in the running statistics.
+      eps: epsilon of the normalisations: 1e-3 in torchvision and in timm's `tf_` weights, 1e-5 in timm's others.
+      drop_path: scale of the probabilities of dropping a block's branch for an example in training: the n-th of N
+        blocks has `drop_path (n − 1) / N`, as in the published code and in timm.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
       ValueError: for an unknown size, padding or kind of block, or a probability outside [0, 1).

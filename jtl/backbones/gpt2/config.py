@@ -56,7 +56,7 @@ class Gpt2Config(
 
     @classmethod
     def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
-        # By it transformers' classifier finds the last token; texts are padded with the token that ends them.
+        # transformers' classifier finds the last token by it; texts are padded with the token that ends them.
         end = given.get("eos_token_id", cls.eos_token_id)
         return {**given, "pad_token_id": end} if given.get("pad_token_id") is None else given
 
@@ -86,7 +86,7 @@ FAMILIES = (
             {"transformers": maps.transformers(config.tie_word_embeddings)}, config.embedding
         ),
         architecture="GPT2ForSequenceClassification",
-        # The model of language has no parameters of its own where its last layer is the words' embedding.
+        # The language model has no parameters of its own if its last layer is the words' embedding.
         bare=lambda config: "GPT2LMHeadModel" if config.tie_word_embeddings else "GPT2Model",
         head=lambda config, classes: heads.linear(classes, bias=False),
         depth=("n_layer",),

@@ -7,10 +7,11 @@ from jtl.weights.mapping.transforms import split
 
 
 def transformers(tied: bool) -> list[Rule]:
-    """Of GPT2Model, GPT2LMHeadModel and GPT2ForSequenceClassification; kernels are [in, out] but the classifier's.
+    """Rules for GPT2Model, GPT2LMHeadModel and GPT2ForSequenceClassification; all kernels but the last are [in, out].
 
     Args:
-      tied: whether the layer that gives the next word's logits is the words' embedding, and no more than a copy of it.
+      tied: whether the layer that computes the next word's logits is the words' embedding, so that its weights are a
+        mere copy.
     """
     top = r"(?:transformer\.|)"
     name, path = rf"{top}h\.(\d+)", "backbone/block{1+1}"
@@ -21,7 +22,7 @@ def transformers(tied: bool) -> list[Rule]:
         Rule(r"score\.weight", "head/out/kernel", transforms.dense),
         *([Rule(r"lm_head\.weight", None)] if tied else []),
         *norm(rf"{name}\.ln_([12])", rf"{path}/norm\2"),
-        Rule(rf"{name}\.attn\.(?:bias|masked_bias)", None),  # the triangle of ones, in old files
+        Rule(rf"{name}\.attn\.(?:bias|masked_bias)", None),  # the causal mask, in old files
     ]
     dense = {r"attn\.c_proj": "attention/out", r"mlp\.c_fc": "mlp/up", r"mlp\.c_proj": "mlp/down"}
     for leaf, target, axis in (("weight", "kernel", 1), ("bias", "bias", 0)):

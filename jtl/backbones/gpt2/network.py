@@ -36,11 +36,11 @@ def gpt2(
 ) -> Model:
     """A GPT-2: embeddings of words and positions through causal pre-norm blocks.
 
-    The input is a dict of `ids` and `mask`, as of `bert`, padded on either side: positions are counted over the
-    tokens. (transformers counts so in `generate`; called without `position_ids` it counts padding too.) It may have
-    `places` [batch, tokens], the tokens' rows in `positions/embedding` where they are not to be counted, and
-    `segments` [batch, tokens], ids whose embeddings are added, as `token_type_ids` are there; `types` have no part in
-    it.
+    The input is a dict of `ids` and `mask`, as for `bert`, padded on either side: positions are counted over the tokens
+    alone, as in transformers' `generate`. (Without `position_ids` its networks count padding too.) Two entries are
+    optional: `places` [batch, tokens], the tokens' rows in `positions/embedding`, which replace the count, and
+    `segments` [batch, tokens], ids whose embeddings are added, as for transformers' `token_type_ids`; `types` are
+    ignored.
 
     Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them normalised;
     `pooled` [batch, width], its last token, which has seen the whole text; `mean`, the mean of its tokens; `logits`
@@ -49,18 +49,18 @@ def gpt2(
 
     Args:
       size: a name, or a `Size`.
-      vocabulary: how many ids there are.
-      positions: how many positions have an embedding; no text is longer.
-      eps: of the layer normalisations.
-      embedding_dropout: of the embeddings, in training.
-      dropout: after both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      tied: whether the words' embeddings give `logits`; without it there are none.
-      causal: whether a token sees those before it alone; without it all tokens see each other.
+      vocabulary: number of ids.
+      positions: number of position embeddings; no text is longer.
+      eps: epsilon of the layer normalisations.
+      embedding_dropout: dropout rate of the embeddings, in training.
+      dropout: dropout rate after both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      tied: whether `logits` are computed, with the words' embeddings; without it there are none.
+      causal: whether a token sees itself and earlier tokens only; without it all tokens see each other.
 
     Raises:
-      ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
-        texts that are too long.
+      ValueError: for an unknown size or invalid numbers; when called on an input of another kind or on texts that are
+        too long.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -14,7 +14,7 @@ _WORDS = {"in_chans": "num_channels", "transform_input": "transform_input"}
 
 
 class InceptionV3Config(Config, model_type="inception_v3"):
-    """The config of an Inception-v3, in jtl's own words."""
+    """The config of an Inception-v3, with jtl's own entry names."""
 
     num_channels: Whole = 3
     depth_multiplier: Factor = 1.0
@@ -30,7 +30,7 @@ def _tables(config: InceptionV3Config) -> dict[str, Sequence[Rule]]:
 
 
 def _usual(name: str, config: InceptionV3Config) -> Preprocessing:
-    """For ImageNet; or, as after torchvision's `transform_input`, which undoes that, from -1 to 1."""
+    """ImageNet's normalisation; or to [-1, 1], which is the result of torchvision's `transform_input`."""
     del name
     return Preprocessing(342, 299, "bilinear", *(HALF if config.transform_input else IMAGENET))
 

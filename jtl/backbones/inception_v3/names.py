@@ -26,7 +26,7 @@ _STAGES = (
 
 
 def torchvision() -> list[Rule]:
-    """Of torchvision's Inception3; its second classifier, which only training used, is left unread."""
+    """Rules for torchvision's Inception3; its auxiliary classifier, used in training only, is not read."""
     rules = [*dense("fc", "head/out"), Rule(r"AuxLogits\.(?:.+)", None)]
     for i, name in enumerate(_STEM, 1):
         rules += pair(rf"{name}\.conv", rf"{name}\.bn", f"backbone/stem/conv{i}")

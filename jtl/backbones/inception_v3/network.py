@@ -1,4 +1,4 @@
-"""Inception-v3: blocks of branches whose maps are put side by side."""
+"""Inception-v3: blocks of branches whose maps are concatenated."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,9 +19,9 @@ class Layer(NamedTuple):
     """A convolution of a branch.
 
     Args:
-      channels: of the output, at width 1.
+      channels: channels of the output, at width 1.
       kernel: its side, or (height, width).
-      stride: 2 without a border, 1 with one that keeps the map's size.
+      stride: 2 is without padding, 1 with padding that keeps the map's size.
     """
 
     channels: int
@@ -30,7 +30,7 @@ class Layer(NamedTuple):
 
 
 Branch = Sequence[Layer | Literal["mean", "max"] | tuple[Layer, Layer]]
-"""Layers one after another; 3x3 pooling at stride 1 ("mean") or 2 ("max"); a pair sees the same map, side by side."""
+"""Layers in sequence; "mean" or "max" is 3x3 pooling at stride 1 or 2; a pair sees the same map and is concatenated."""
 
 
 def _a(pooled: int) -> list[Branch]:
@@ -61,7 +61,7 @@ _D: list[Branch] = [
 _PAIR = (Layer(384, (1, 3)), Layer(384, (3, 1)))
 _E: list[Branch] = [[Layer(320)], [Layer(384), _PAIR], [Layer(448), Layer(384, 3), _PAIR], ["mean", Layer(192)]]
 STAGES = ((_a(32), _a(64), _a(64)), (_B, _c(128), _c(160), _c(160), _c(192)), (_D, _E, _E))
-"""The blocks of the stages 3 to 5, each a list of branches."""
+"""The blocks of stages 3 to 5, each a list of branches."""
 
 
 def inception_v3(
@@ -69,19 +69,19 @@ def inception_v3(
 ) -> Model:
     """An Inception-v3: a stem of convolutions and pooling, then three stages of blocks.
 
-    The classifier beside the fifth block of the fourth stage, which helped to train the published weights, is left
-    out. Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution, 147, 71, 35, 17 and 8 pixels
-    for images of 299; `last`, the last of them; `pooled` its mean over pixels, 2048 wide. Parameters:
+    The auxiliary classifier after the fifth block of the fourth stage, which helped to train the published weights, is
+    left out. Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution: 147, 71, 35, 17 and 8
+    pixels for images of 299; `last`, the last of them; `pooled`, its mean over pixels, 2048 wide. Parameters:
     `stem/conv1/conv/kernel`, `stem/conv1/norm/scale`, ..., `stage3/block1/branch2/conv1/conv/kernel`, ...
 
     Args:
-      width: factor on all channels.
-      depths: how many blocks of each stage there are, the first ones.
-      eps: of the normalisations.
-      momentum: share of the new batch in the running statistics.
+      width: factor for all channels.
+      depths: how many blocks of each of the last three stages are used, from the first on.
+      eps: epsilon of the normalisations.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
-      ValueError: for a width or a depth that is none; when called on images under 75x75 pixels.
+      ValueError: for an impossible width or depth; when called on images under 75x75 pixels.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -146,7 +146,7 @@ class _Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> list[Array]:
-        """The last map of each of its two resolutions."""
+        """Returns the last map of each of its two resolutions."""
         layers = ((Layer(32, 3, 2), 0), (Layer(32, 3), 0), (Layer(64, 3), None), (Layer(80), None), (Layer(192, 3), 0))
         maps = []
         for i, (layer, pad) in enumerate(layers, 1):

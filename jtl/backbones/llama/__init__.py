@@ -1,1 +1,1 @@
-"""Llama and its like (Mistral, Qwen2, Qwen3): network, config and names."""
+"""Llama and its relatives (Mistral, Qwen2, Qwen3): network, config and names."""

@@ -24,7 +24,7 @@ _One = Annotated[float, Range(1.0, 1.0)]
 
 
 class DecoderConfig(TransformerConfig):
-    """What the four have in common; `with_lm_head` is jtl's word for one read with the layer of the logits."""
+    """The entries that the four share; jtl's own `with_lm_head` says whether the layer of the logits is read."""
 
     vocab_size: Vocabulary = 32000
     hidden_size: Whole = 4096
@@ -50,7 +50,8 @@ class DecoderConfig(TransformerConfig):
 
     @classmethod
     def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
-        # One config is written for networks with the layer of the logits and without; the file's names tell.
+        # The same config is written for networks with and without the layer of the logits; the names in the file tell
+        # them apart.
         known = {PLAIN: True, "transformers": False}
         return old_words(given) | ({"with_lm_head": known[naming]} if naming in known else {})
 
@@ -72,7 +73,7 @@ class DecoderConfig(TransformerConfig):
 
     @property
     def logits(self) -> Literal["lm_head", "words"] | None:
-        """What gives the next word's."""
+        """The layer that computes the next word's logits, or None."""
         if self.tie_word_embeddings:
             return "words"
         return "lm_head" if self.with_lm_head else None
@@ -86,7 +87,7 @@ class LlamaConfig(DecoderConfig, model_type="llama"):
 
     @property
     def biased(self) -> frozenset[str]:
-        """All four layers of the attention, or all three of the perceptron, or both."""
+        """All four layers of the attention, all three of the MLP, both, or none."""
         return (_ATTENTION if self.attention_bias else frozenset()) | (_MLP if self.mlp_bias else frozenset())
 
 
@@ -200,11 +201,11 @@ def _tables(config: DecoderConfig) -> dict[str, Sequence[Rule]]:
 
 
 def _family(config: type[C], name: str, presets: Mapping[str, Mapping[str, Any]]) -> Family[C]:
-    """One of the four.
+    """One of the four families.
 
     Args:
       config: the class of its configs.
-      name: what transformers' classes begin with.
+      name: what the names of transformers' classes begin with.
       presets: name -> entries.
     """
 

@@ -8,13 +8,13 @@ _MLP = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
 
 
 def transformers(*, biased: frozenset[str], head_norm: bool, logits: str | None) -> list[Rule]:
-    """Of LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification and those of its like.
+    """Rules for LlamaModel, LlamaForCausalLM, LlamaForSequenceClassification and their counterparts in its relatives.
 
     Args:
-      biased: the layers that have biases, as "query" and "down".
+      biased: the layers that have biases, such as "query" and "down".
       head_norm: whether each head's queries and keys are normalised.
-      logits: what gives the next word's: "lm_head", a layer; "words", the words' embedding, of which `lm_head` is no
-        more than a copy; None for nothing.
+      logits: what computes the next word's logits: "lm_head", a layer; "words", the words' embedding, of which
+        `lm_head` is then a mere copy; None for no logits.
     """
     top = r"(?:model\.|)"
     name, path = rf"{top}layers\.(\d+)", "backbone/block{1+1}"

@@ -23,16 +23,16 @@ class LlamaParts(NamedTuple):
     """The options in which the networks of the family differ.
 
     Args:
-      groups: heads of keys and values; None for as many as of queries.
-      head: width of a head; None for the width of a token divided by the heads.
+      groups: number of heads of keys and values; None for as many as of queries.
+      head: width of a head; None for the width of a token divided by the number of heads.
       bias: whether queries, keys and values have biases, as in Qwen2.
-      out_bias: whether the attention's output has one.
-      mlp_bias: whether the perceptron's layers have.
+      out_bias: whether the attention's output has a bias.
+      mlp_bias: whether the MLP's layers have biases.
       head_norm: whether each head's queries and keys are normalised, as in Qwen3.
-      logits: what gives them: the layer "lm_head", or, where weights are tied, the embeddings of "words"; None for no
+      logits: what computes them: the layer "lm_head", or, if weights are tied, the embeddings of "words"; None for no
         `logits`.
-      causal: whether a token sees those before it alone; without it all tokens see each other, as in networks that
-        embed texts.
+      causal: whether a token sees itself and earlier tokens only; without it all tokens see each other, as in networks
+        that embed texts.
     """
 
     groups: int | None = None
@@ -60,9 +60,8 @@ def llama(
 ) -> Model:
     """A Llama: embeddings of words through causal pre-norm blocks with rotary position embeddings.
 
-    The input is a dict of `ids` and `mask`, as of `bert`, padded on either side: places are counted over the tokens,
-    as transformers' `generate` does. It may have `places` [batch, tokens], where they are not to be counted; `types`
-    have no part in it.
+    The input is a dict of `ids` and `mask`, as for `bert`, padded on either side: places are counted over the tokens
+    alone, as in transformers' `generate`. An optional `places` [batch, tokens] replaces the count; `types` are ignored.
 
     Features: `stage1`, `stage2`, ... [batch, tokens, width] after each block; `last`, the last of them normalised;
     `pooled` [batch, width], its last token, which has seen the whole text; `mean`, the mean of its tokens; `logits`
@@ -70,15 +69,15 @@ def llama(
     `block1/attention/query/kernel`, ..., `block1/mlp/gate/kernel`, ..., `norm/scale`, `lm_head/kernel`.
 
     Args:
-      size: its measures; `hidden` is the width of the gated perceptron.
-      vocabulary: how many ids there are.
-      rotary: wavelengths, and how they are stretched for long texts.
-      parts: what tells Llama, Qwen2 and Qwen3 apart.
-      eps: of the normalisations.
-      attention_dropout: of the attention weights, in training.
+      size: width, depth and heads; `hidden` is the width of the gated MLP.
+      vocabulary: number of ids.
+      rotary: the wavelengths, and how they are stretched for long texts.
+      parts: the options in which Llama, Qwen2 and Qwen3 differ.
+      eps: epsilon of the normalisations.
+      attention_dropout: dropout rate of the attention weights, in training.
 
     Raises:
-      ValueError: for numbers that make no network; when called on an input of another kind.
+      ValueError: for invalid numbers; when called on an input of another kind.
 
     Example:
       >>> import jax, numpy as np
@@ -174,7 +173,7 @@ class _Block(nn.Module):
 
 
 class _Mlp(nn.Module):
-    """`down(silu(gate(x)) · up(x))`, whose two layers are apart, as files and adapters have them."""
+    """`down(silu(gate(x)) · up(x))`, with `gate` and `up` as separate layers, as files and adapters have them."""
 
     hidden: int
     bias: bool

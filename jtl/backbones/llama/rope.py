@@ -1,4 +1,4 @@
-"""The rotary embedding's entries of a config, by the words of transformers 4 and 5."""
+"""A config's entries for the rotary embedding, under the names of transformers 4 and 5."""
 
 from collections.abc import Mapping
 from math import log
@@ -14,7 +14,7 @@ _Places = Annotated[int, Range(1, 1 << 24)]
 
 
 class RopeScaling(Config, aliases={"type": "rope_type"}):
-    """How the rotary wavelengths are scaled for texts longer than those of pretraining."""
+    """How the rotary wavelengths are scaled for texts longer than those seen in pretraining."""
 
     rope_type: Literal["linear", "dynamic", "llama3", "yarn"]
     factor: _Factor
@@ -29,7 +29,7 @@ class RopeScaling(Config, aliases={"type": "rope_type"}):
     truncate: bool | None = None
 
     def check(self, head: int) -> None:
-        """Refuses what cannot be computed.
+        """Refuses entries that cannot be computed.
 
         Args:
           head: width of a head.
@@ -48,7 +48,7 @@ class RopeScaling(Config, aliases={"type": "rope_type"}):
             raise ValueError(f"rope_type='dynamic' with heads of width {head}: give at least 4")
 
     def of(self, longest: int) -> Scaling:
-        """What the network takes.
+        """The scaling that the network takes.
 
         Args:
           longest: `max_position_embeddings`.
@@ -64,7 +64,7 @@ class RopeScaling(Config, aliases={"type": "rope_type"}):
         return Yarn(self.factor, original, self._scale(), self.beta_fast or 32, self.beta_slow or 1, truncate)
 
     def _scale(self) -> float:
-        """Of queries and keys under "yarn"."""
+        """The factor on queries and keys under "yarn"."""
 
         def by(mscale: float) -> float:
             return 0.1 * mscale * log(self.factor) + 1
@@ -75,12 +75,12 @@ class RopeScaling(Config, aliases={"type": "rope_type"}):
 
 
 def old_words(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with `rope_theta` and `rope_scaling` in the place of transformers 5's `rope_parameters`.
+    """Returns `given` with `rope_theta` and `rope_scaling` in place of transformers 5's `rope_parameters`.
 
-    Every version of transformers reads these two, and version 4 no other.
+    Every version of transformers reads these two, and version 4 reads nothing else.
 
     Raises:
-      ValueError: where an entry is no mapping, or both words are there and differ.
+      ValueError: for an entry that is not a mapping, or if both forms are present and differ.
     """
     made, found = dict(given), []
     for name in ("rope_parameters", "rope_scaling"):

@@ -18,7 +18,7 @@ DEEPER = {"110d": {"depth_coefficient": 1.2}, "120d": {"depth_coefficient": 1.4}
 
 
 class MobileNetV2Config(Config, model_type="mobilenet_v2"):
-    """The config of a MobileNetV2; `depth_multiplier` is transformers' word for a factor on channels."""
+    """The config of a MobileNetV2; `depth_multiplier` is transformers' name for the factor on the channels."""
 
     num_channels: Whole = 3
     depth_multiplier: Factor = 1.0
@@ -61,10 +61,10 @@ def _backbone(config: MobileNetV2Config) -> Model:
 
 
 def _tables(config: MobileNetV2Config) -> dict[str, Sequence[Rule]]:
-    if config.depth_coefficient != 1:  # only timm has such
+    if config.depth_coefficient != 1:  # only timm has such networks
         return {"timm": maps.timm(repeats(config.depth_coefficient))}
     found: dict[str, Sequence[Rule]] = {"transformers": maps.transformers()}
-    if not config.tf_padding and config.layer_norm_eps == 1e-5:  # the others know no other
+    if not config.tf_padding and config.layer_norm_eps == 1e-5:  # the other libraries have nothing else
         found |= {"torchvision": maps.torchvision(), "timm": maps.timm(repeats())}
     return found
 

@@ -11,7 +11,7 @@ BLOCKS = 17
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' MobileNetV2Model and MobileNetV2ForImageClassification, whose first block is in the stem."""
+    """Rules for transformers' MobileNetV2Model and MobileNetV2ForImageClassification; the stem has the first block."""
     top = r"(?:mobilenet_v2\.|)"
     layers = {rf"{top}conv_stem\.first_conv": "stem", rf"{top}conv_1x1": "top"}
     for name, part in {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}.items():
@@ -24,7 +24,7 @@ def transformers() -> list[Rule]:
 
 
 def torchvision() -> list[Rule]:
-    """Of torchvision's MobileNetV2, whose blocks are lists: the first has no expansion."""
+    """Rules for torchvision's MobileNetV2, whose blocks are lists; the first has no expansion."""
     block = rf"features\.{one_of(range(2, BLOCKS + 1))}\.conv"
     layers = {
         "stem": (r"features\.0\.0", r"features\.0\.1"),
@@ -42,5 +42,5 @@ def torchvision() -> list[Rule]:
 
 
 def timm(repeats: Sequence[int]) -> list[Rule]:
-    """Of timm's EfficientNet, by the blocks of each stage: those of the first do not expand."""
+    """Rules for timm's EfficientNet, given the blocks of each stage; those of the first do not expand."""
     return inverted_residual.efficientnet([[Parts(stage > 0, False)] * count for stage, count in enumerate(repeats)])

@@ -11,7 +11,7 @@ from jtl.model import Model, from_linen
 from jtl.nn.conv_blocks import ConvNorm, InvertedResidual, Style, by_resolution, rounded
 from jtl.nn.layers import check_images
 
-# (expansion, channels, blocks, stride of the first), the paper's table 2.
+# (expansion, channels, blocks, stride of the first block) of each stage, from the paper's table 2.
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -26,21 +26,21 @@ def mobilenet_v2(
 ) -> Model:
     """A MobileNetV2: a stem, 17 blocks `x + project(depthwise(expand(x)))` with ReLU6, and a 1x1 convolution.
 
-    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last`
-    after the 1x1 convolution; `pooled` its mean over pixels, 1280 wide (more for widths above 1). Parameters:
+    Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after the
+    1x1 convolution; `pooled`, its mean over pixels, 1280 wide (more for widths above 1). Parameters:
     `stem/conv/kernel`, `stem/norm/scale`, `block1/depthwise/conv/kernel`, `block1/project/norm/scale`,
     `block2/expand/conv/kernel`, ..., `top/conv/kernel`.
 
     Args:
-      width: factor on all channels, which are rounded to multiples of 8.
-      depth: factor on the blocks of all stages but the first and the last. With another than 1 the stem and the last
-        convolution keep their 32 and 1280 channels, as in timm's `mobilenetv2_110d`.
-      same_padding: pad as TensorFlow does, less at the top and left, in place of one pixel on each side: so the
-        weights in transformers were trained, torchvision's were not.
-      eps: of the normalisations: 1e-5 in torchvision, 1e-3 in transformers.
-      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
-        `drop_path (n − 1) / N`, as in timm.
-      momentum: share of the new batch in the running statistics.
+      width: factor for all channels, which are rounded to multiples of 8.
+      depth: factor for the number of blocks in all stages but the first and the last. If it is not 1, the stem and the
+        last convolution keep their 32 and 1280 channels, as in timm's `mobilenetv2_110d`.
+      same_padding: pad as TensorFlow does, less at the top and left, in place of one pixel on each side. The weights in
+        transformers were trained in this way, torchvision's were not.
+      eps: epsilon of the normalisations: 1e-5 in torchvision, 1e-3 in transformers.
+      drop_path: scale of the probabilities of dropping a block's branch for an example in training: the n-th of N
+        blocks has `drop_path (n − 1) / N`, as in timm.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
       ValueError: for a width or depth that is not positive, or a probability outside [0, 1).
@@ -61,7 +61,7 @@ def mobilenet_v2(
 
 
 def repeats(depth: float = 1.0) -> list[int]:
-    """How many blocks each stage has."""
+    """The number of blocks of each stage."""
     first, *others, last = (count for _, _, count, _ in _STAGES)
     return [first, *(math.ceil(count * depth) for count in others), last]
 

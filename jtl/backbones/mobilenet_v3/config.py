@@ -24,7 +24,7 @@ _Scaling = Literal["torchvision", "timm"]
 
 
 class MobileNetV3Config(Config, model_type="mobilenet_v3"):
-    """The config of a MobileNetV3, in jtl's own words; `scaling` is None where nothing says which library's it is."""
+    """The config of a MobileNetV3, with jtl's own entry names; `scaling` is None if the library is unknown."""
 
     num_channels: Whole = 3
     size: Literal["large", "small"] = "large"
@@ -70,14 +70,15 @@ def _backbone(config: MobileNetV3Config) -> Model:
 
 
 def _tables(config: MobileNetV3Config) -> dict[str, Sequence[Rule]]:
-    # Only the first block does not expand, at any width; timm counts blocks by their stages, of as many channels each.
+    # At any width only the first block does not expand. timm numbers blocks within stages, each of one number of
+    # channels.
     rows = [(row.channels, Parts(i > 0, row.squeeze)) for i, row in enumerate(ROWS[config.size])]
     stages = [[parts for _, parts in stage] for _, stage in groupby(rows, lambda row: row[0])]
     found: dict[str, Sequence[Rule]] = {
         "torchvision": maps.torchvision([parts for _, parts in rows]),
         "timm": maps.timm(stages),
     }
-    # The two differ in what `width` does and in ε, so a network of one is none of the other.
+    # The two libraries differ in the effect of `width` and in ε, so a network of one is not a network of the other.
     return {name: table for name, table in found.items() if config.scaling in (None, name)}
 
 

@@ -9,7 +9,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 def torchvision(blocks: Sequence[Parts]) -> list[Rule]:
-    """Of torchvision's MobileNetV3, whose stem, blocks and last convolution are one list."""
+    """Rules for torchvision's MobileNetV3, whose stem, blocks and last convolution are one list."""
     rules = pair(r"features\.0\.0", r"features\.0\.1", "backbone/stem")
     for parts, numbers in kinds(blocks).items():
         name = rf"features\.{one_of(i + 1 for i in numbers)}"
@@ -20,7 +20,7 @@ def torchvision(blocks: Sequence[Parts]) -> list[Rule]:
 
 
 def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
-    """Of timm's MobileNetV3: its last convolution is a stage, and its dense layer a convolution after pooling."""
+    """Rules for timm's MobileNetV3: its last convolution is a stage, its dense layer a convolution after pooling."""
     last = rf"blocks\.{len(stages)}\.0"
     return [
         *inverted_residual.timm(stages),

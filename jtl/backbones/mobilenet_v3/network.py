@@ -17,11 +17,11 @@ class Row(NamedTuple):
 
     Args:
       kernel: side of the depthwise convolution.
-      inner: channels within.
-      channels: of the output.
-      squeeze: whether with squeeze-and-excitation.
-      hard_swish: hard-swish in place of ReLU.
-      stride: of the depthwise convolution.
+      inner: channels within the block.
+      channels: channels of the output.
+      squeeze: whether the block has a squeeze-and-excitation.
+      hard_swish: whether hard-swish takes the place of ReLU.
+      stride: stride of the depthwise convolution.
     """
 
     kernel: int
@@ -82,23 +82,23 @@ def mobilenet_v3(
     """A MobileNetV3: a stem, blocks `x + project(squeeze(depthwise(expand(x))))`, a 1x1 convolution, a dense layer.
 
     Features: `stage1` to `stage5` [batch, h, w, c], the last map of each resolution from 1/2 to 1/32; `last` after the
-    1x1 convolution; `pooled` what the dense layer makes of its mean over pixels, 1280 wide for "large" and 1024 for
+    1x1 convolution; `pooled`, the output of the dense layer on its mean over pixels, 1280 wide for "large" and 1024 for
     "small". Parameters: `stem/conv/kernel`, `stem/norm/scale`, `block1/depthwise/conv/kernel`,
     `block2/expand/conv/kernel`, `block4/squeeze/reduce/kernel`, `block4/project/norm/scale`, ..., `top/conv/kernel`,
     `dense/hidden1/kernel`.
 
     Args:
-      size: "large", "small", or the rows of a table of one's own.
-      width: factor on the blocks' channels, which are rounded to multiples of 8.
-      hidden: width of the dense layer; None lets the size say so ("large" for a table of one's own).
-      scaling: what `width` does to the channels within a block: they are multiplied by it ("torchvision"), or stay as
-        many times the block's input as they were ("timm", whose stem stays 16 wide below a width of 0.75).
-      same_padding: pad as TensorFlow does, less at the top and left, in place of as much on each side: so timm's `tf_`
-        weights were trained.
-      eps: of the normalisations: 1e-3 in torchvision and timm's `tf_` weights, else 1e-5 in timm.
-      drop_path: of probabilities of dropping a block's branch for an example in training: the n-th of N blocks has
-        `drop_path (n − 1) / (N + 1)`, as in timm, which counts the last convolution as a block.
-      momentum: share of the new batch in the running statistics: 0.01 in torchvision.
+      size: "large", "small", or the rows of a custom table.
+      width: factor for the blocks' channels, which are rounded to multiples of 8.
+      hidden: width of the dense layer; None for that of the size ("large" for a custom table).
+      scaling: what `width` does to the channels within a block: they are multiplied by it ("torchvision"), or keep
+        their ratio to the block's input ("timm", whose stem stays 16 wide below a width of 0.75).
+      same_padding: pad as TensorFlow does, less at the top and left, not alike on each side. timm's `tf_` weights were
+        trained in this way.
+      eps: epsilon of the normalisations: 1e-3 in torchvision and timm's `tf_` weights, 1e-5 in timm's others.
+      drop_path: scale of the probabilities of dropping a block's branch for an example in training: the n-th of N
+        blocks has `drop_path (n − 1) / (N + 1)`, as in timm, which counts the last convolution as a block.
+      momentum: weight of the new batch in the running statistics: 0.01 in torchvision.
 
     Raises:
       ValueError: for an unknown size or scaling, a width that is not positive, or a probability outside [0, 1).

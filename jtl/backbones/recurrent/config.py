@@ -1,4 +1,4 @@
-"""Recurrent networks: an embedding and an LSTM or GRU, in a `config.json` of jtl's own words."""
+"""Recurrent networks: an embedding and an LSTM or GRU, in a `config.json` with jtl's own entry names."""
 
 from typing import Annotated, Literal
 

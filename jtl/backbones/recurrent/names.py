@@ -1,6 +1,6 @@
 r"""Names of a torch module made of an embedding, an LSTM or GRU, and a linear layer.
 
-No library says what those three are called: the usual attributes are read, and the first of each is written.
+No library fixes the names of those three: the usual attribute names are read, and the first of each is written.
 """
 
 from jtl.weights.mapping import transforms
@@ -9,7 +9,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 def torch() -> list[Rule]:
-    """Of `nn.Embedding`, `nn.LSTM` or `nn.GRU`, and `nn.Linear`."""
+    """Rules for `nn.Embedding`, `nn.LSTM` or `nn.GRU`, and `nn.Linear`."""
     rules = [
         Rule(r"(?:embedding|embeddings|embed|emb|word_embeddings)\.weight", "backbone/words/embedding"),
         *dense(r"(?:fc|classifier|linear|head|out|decoder)", "head/out"),

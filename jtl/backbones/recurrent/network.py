@@ -20,8 +20,8 @@ class RecurrentSize(NamedTuple):
     """Sizes of a recurrent network.
 
     Args:
-      width: of an embedded word.
-      hidden: of the state of each direction.
+      width: width of an embedded word.
+      hidden: width of the state of each direction.
       depth: number of layers.
     """
 
@@ -44,23 +44,23 @@ def recurrent(
     GRU, with r, z, n the thirds of `W x + b`, and r', z', n' those of `U h + d`:
     `h' = σ(z+z') h + (1 − σ(z+z')) tanh(n + σ(r+r') n')`.
 
-    The input is a dict of `ids` and `mask`, as of `bert`; types have no part in it. Where the mask is false the state
-    stays as it is, so padding changes nothing, wherever it stands.
+    The input is a dict of `ids` and `mask`, as for `bert`; `types` are ignored. Where the mask is false the state does
+    not change, so padding has no effect, wherever it is.
 
-    Features: `stage1`, `stage2`, ... [batch, tokens, hidden] after each layer, 0 where there is no token, forward and
-    backward side by side in a network of both directions; `last`, the last of them; `pooled`, the state at the end,
-    that of the backward direction at the beginning; `mean`, the mean of the tokens. Parameters: `words/embedding`,
+    Features: `stage1`, `stage2`, ... [batch, tokens, hidden] after each layer (forward and backward concatenated if
+    bidirectional), 0 where there is no token; `last`, the last of them; `pooled`, the state at the end, for the
+    backward direction at the beginning; `mean`, the mean over the tokens. Parameters: `words/embedding`,
     `layer1/forward/input/kernel`, `layer1/forward/state/kernel`, `layer1/backward/...`.
 
     Args:
       cell: "lstm" or "gru".
-      size: its measures.
-      vocabulary: how many ids there are.
+      size: widths and number of layers.
+      vocabulary: number of ids.
       bidirectional: whether a second network in each layer reads from the end to the beginning.
-      dropout: between layers, in training.
+      dropout: dropout rate between layers, in training.
 
     Raises:
-      ValueError: for an unknown cell or numbers that make no network; when called on an input of another kind.
+      ValueError: for an unknown cell or invalid numbers; when called on an input of another kind.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -93,7 +93,8 @@ def _gru(carry: Carry, x: Array, state: Array) -> Carry:
     return (z * carry[0] + (1 - z) * jnp.tanh(nx + nn.sigmoid(rx + rh) * nh),)
 
 
-# The rule of a step, its gates, and the arrays that it carries along; the first is the output.
+# The function of a step, the number of gates, and the number of arrays that it carries, of which the first is the
+# output.
 _CELLS = {"lstm": (_lstm, 4, 2), "gru": (_gru, 3, 1)}
 
 
@@ -154,7 +155,7 @@ class _Direction(nn.Module):
             new = rule(carry, x, state(carry[0]))
             return tuple(jnp.where(here, a, b) for a, b in zip(new, carry, strict=True)), jnp.where(here, new[0], 0)
 
-        # What does not depend on the state is one product for all tokens.
+        # The part that does not depend on the state is one product for all tokens.
         inputs = dense("input")(x)
         start = (jnp.zeros((len(x), self.hidden), inputs.dtype),) * carried
         scan = nn.scan(

@@ -12,7 +12,7 @@ from jtl.ops import computed_once
 
 
 class Kind(NamedTuple):
-    """What all blocks of a network have in common; see `resnet`."""
+    """The options that all blocks of a network share; see `resnet`."""
 
     bottleneck: bool
     groups: int
@@ -23,12 +23,12 @@ class Kind(NamedTuple):
     squeeze: bool
 
     def inner(self, width: int) -> int:
-        """Channels of the first convolutions of a block of this width."""
+        """Channels of all but the last convolution of a block of this width."""
         return int(width * self.width_per_group / 64) * self.groups
 
 
 class Stem(nn.Module):
-    """A convolution of 7x7, or for small images of 3x3; `deep` has the widths of the first two of three."""
+    """A 7x7 convolution, or 3x3 for small images; `deep` holds the widths of the first two of three."""
 
     width: int
     small: bool
@@ -37,7 +37,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        """Images to a map of a quarter of their size; of their own size for the stem of small images."""
+        """Maps images to a quarter of their size, or to their own size in the stem for small images."""
         if self.deep is None:
             kernel, stride = (3, 1) if self.small else (7, 2)
             layers = [("", self.width, kernel, stride)]
@@ -51,7 +51,7 @@ class Stem(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """A 1x1 convolution where a block changes the shape, of every second pixel or of the means of 2x2."""
+    """A 1x1 convolution, if a block changes the shape, of every second pixel or of the means of 2x2."""
 
     features: int
     stride: int
@@ -59,7 +59,7 @@ class Shortcut(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        """The input in the shape of what is added to it."""
+        """Returns the input in the shape of the branch that is added to it."""
         stride = self.stride
         if self.kind.avg_down and stride > 1:
             x, stride = mean_pool(x), 1
@@ -68,9 +68,9 @@ class Shortcut(nn.Module):
 
 
 class Block(nn.Module):
-    """`relu(x + f(x))`, f of two convolutions or of three, with `squeeze` and a squeeze-and-excitation.
+    """`relu(x + f(x))`, f of two or three convolutions and, with `squeeze`, a squeeze-and-excitation.
 
-    With probability `drop_path` f of an example is dropped, in training.
+    In training f is dropped for an example with probability `drop_path`.
     """
 
     width: int
@@ -80,7 +80,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        """[batch, h, w, c] to [batch, h / stride, w / stride, out], rounded up."""
+        """Maps [batch, h, w, c] to [batch, h / stride, w / stride, out], rounded up."""
         kind, inner = self.kind, self.kind.inner(self.width)
         out = self.width * (4 if kind.bottleneck else 1)
         # (channels, kernel, stride, groups) of each convolution.
@@ -93,7 +93,7 @@ class Block(nn.Module):
             zero = kind.zero_init and i == len(layers)
             gamma = nn.initializers.zeros if zero else nn.initializers.ones
             y = BatchNorm(kind.momentum, scale_init=gamma, name=f"norm{i}")(y, train)
-        if kind.squeeze:  # to a sixteenth of its channels, in eights
+        if kind.squeeze:  # to a sixteenth of its channels, in multiples of 8
             hidden = max(8, int(out / 16 + 4) // 8 * 8)
             y = SqueezeExcite(Squeeze(hidden, nn.relu, nn.sigmoid), name="squeeze")(y)
         y = DropPath(self.drop_path)(y, train)
@@ -103,7 +103,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks, one for each probability of dropping its branch; the first may halve the map."""
+    """Blocks, one for each probability of dropping a branch; the first may halve the map."""
 
     drop_paths: tuple[float, ...]
     width: int
@@ -112,7 +112,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        """As a block."""
+        """As for a block."""
         for i, drop_path in enumerate(self.drop_paths, 1):
             x = Block(self.width, self.stride if i == 1 else 1, self.kind, drop_path, name=f"block{i}")(x, train)
         return x

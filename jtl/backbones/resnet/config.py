@@ -14,7 +14,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 class BlocksConfig(Config):
-    """What ResNets have in common."""
+    """The entries that ResNets have in common."""
 
     num_channels: Whole = 3
     embedding_size: Whole = 64
@@ -60,7 +60,7 @@ def _named(name: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def of_depth(depth: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`layer_type` and `depths`, with timm's `model_args`."""
+    """Returns `layer_type` and `depths`, with timm's `model_args` applied."""
     config = {"layer_type": "basic" if depth in PLAIN else "bottleneck", "depths": DEPTHS[depth]}
     words = {"layers": "depths", "in_chans": "num_channels", "drop_path_rate": "drop_path_rate"}
     config = changed(config, changes, words)
@@ -79,7 +79,7 @@ def _backbone(config: ResNetConfig) -> Model:
 
 def _usual(name: str, config: ResNetConfig) -> Preprocessing:
     del config
-    # What timm alone has it trained with bicubic interpolation.
+    # The networks that only timm has were trained with bicubic interpolation.
     return Preprocessing(256, 224, "bicubic" if name == "resnet26" else "bilinear", *IMAGENET)
 
 

@@ -44,7 +44,7 @@ _SIZES: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 class ResNetVariantConfig(BlocksConfig, model_type="resnet_variant"):
-    """The config of a variant, in jtl's own words."""
+    """The config of a variant, with jtl's own entry names."""
 
     groups: Whole = 1
     width_per_group: Whole = 64
@@ -84,7 +84,7 @@ def _tables(config: ResNetVariantConfig) -> dict[str, Sequence[Rule]]:
 
 def _usual(name: str, config: ResNetVariantConfig) -> Preprocessing:
     del config
-    # What timm alone has it trained with bicubic interpolation.
+    # The networks that only timm has were trained with bicubic interpolation.
     return Preprocessing(256, 224, "bicubic" if name.startswith(("resnet", "seres")) else "bilinear", *IMAGENET)
 
 

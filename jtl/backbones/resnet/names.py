@@ -5,7 +5,7 @@ from jtl.weights.mapping.rules import Rule
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' ResNetModel and ResNetForImageClassification."""
+    """Rules for transformers' ResNetModel and ResNetForImageClassification."""
     top = r"(?:resnet\.|)"
     name, block = rf"{top}encoder\.stages\.(\d+)\.layers\.(\d+)", "backbone/stage{1+1}/block{2+1}"
     return [
@@ -22,12 +22,12 @@ def _pair(name: str, path: str, number: str) -> list[Rule]:
 
 
 def torchvision(*, deep_stem: bool = False, avg_down: bool = False, squeeze: bool = False) -> list[Rule]:
-    """Of torchvision's and timm's ResNets.
+    """Rules for torchvision's and timm's ResNets.
 
     Args:
-      deep_stem: whether it has three convolutions.
-      avg_down: whether a mean comes before a shortcut's convolution, and is counted.
-      squeeze: whether blocks have a squeeze-and-excitation, of 1x1 convolutions.
+      deep_stem: whether the stem has three convolutions.
+      avg_down: whether a mean comes before a shortcut's convolution and takes a number.
+      squeeze: whether blocks have a squeeze-and-excitation, made of 1x1 convolutions.
     """
     top, first = r"(?:|module\.)", int(avg_down)
     stem = [("1", r"conv1\.0", r"conv1\.1"), ("2", r"conv1\.3", r"conv1\.4"), ("3", r"conv1\.6", "bn1")]

@@ -24,7 +24,7 @@ DEPTHS = {
 }
 """The number of blocks of each stage of the networks known by their depth."""
 PLAIN = (10, 18, 34)
-"""Those of them without bottlenecks."""
+"""The depths without bottlenecks."""
 
 
 def resnet(
@@ -44,38 +44,39 @@ def resnet(
 ) -> Model:
     """A ResNet: a stem, then stages of residual blocks `relu(x + f(x))`, each but the first halving the map.
 
-    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled` its mean over pixels,
-    512 wide for 10, 18 and 34, else 2048. Parameters: `stem/conv/kernel`, `stem/norm/scale` (`stem/conv1/kernel` to
+    Features: `stage1`, ... [batch, h, w, c]; `last` is the last stage's map; `pooled`, its mean over pixels, 512 wide
+    for 10, 18 and 34, else 2048. Parameters: `stem/conv/kernel`, `stem/norm/scale` (`stem/conv1/kernel` to
     `stem/norm3/scale` of a deep stem), `stage1/block1/conv1/kernel`, `stage1/block1/norm1/scale`, ...,
     `stage2/block1/shortcut/conv/kernel`, with `squeeze` `stage1/block1/squeeze/reduce/kernel` and `.../expand/kernel`.
-    The numbers are those of torchvision's, timm's and transformers' networks of
-    the same weights: `resnet(50, groups=32, width_per_group=4)` is ResNeXt-50 32x4d, `resnet(50, width_per_group=128)`
-    Wide ResNet-50-2, `resnet(50, stem="deep", avg_down=True)` ResNet-50-D.
+    The results equal those of torchvision, timm and transformers with the same weights: `resnet(50, groups=32,
+    width_per_group=4)` is ResNeXt-50 32x4d, `resnet(50, width_per_group=128)` Wide ResNet-50-2, `resnet(50,
+    stem="deep", avg_down=True)` ResNet-50-D.
 
     Args:
       depth: 10, 14, 18, 26, 34, 50, 101, 152 or 200, or the number of blocks of each stage.
       stem: "imagenet" is a 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2; "deep" has three 3x3
-        convolutions in place of that one (He et al., 2018), and so has "tiered", the first of them narrower; "cifar"
+        convolutions in place of the 7x7 one (He et al., 2018), and so has "tiered", with a narrower first one; "cifar"
         is one 3x3 convolution of stride 1, for small images.
-      stem_width: channels of a deep stem's first two convolutions, half of its third's; None for `width // 2`. Of a
-        tiered stem's first there are three quarters.
-      bottleneck: 1x1, 3x3, 1x1 convolutions in a block in place of two of 3x3; None lets the depth say so
-        (all but 10, 18 and 34), and is False where the blocks are counted.
+      stem_width: channels of a deep stem's first two convolutions, half those of its third; None for `width // 2`. A
+        tiered stem's first convolution has three quarters of them.
+      bottleneck: whether a block has 1x1, 3x3 and 1x1 convolutions in place of two of 3x3; None for True at all depths
+        but 10, 18 and 34, and False if `depth` lists the blocks.
       width: channels of the stem and of the first stage's 3x3 convolutions.
-      groups: of channels in a bottleneck's 3x3 convolution (Xie et al., 2016).
-      width_per_group: channels of each of these groups where the stage's width is 64, and in proportion elsewhere;
-        128 in one group makes a wide ResNet (Zagoruyko and Komodakis, 2016).
-      avg_down: shortcuts halve the map by the mean of 2x2 pixels, not by every second pixel (He et al., 2018).
-      squeeze: each block's f ends with a squeeze-and-excitation to a sixteenth of its channels (Hu et al., 2017).
-      zero_init: start each block as the identity, by a γ of 0 in its last normalisation (Goyal et al., 2017,
+      groups: groups of channels in a bottleneck's 3x3 convolution (Xie et al., 2016).
+      width_per_group: channels of each of these groups in a stage of width 64, and in proportion in others; 128 in one
+        group makes a wide ResNet (Zagoruyko and Komodakis, 2016).
+      avg_down: whether shortcuts halve the map by the mean of 2x2 pixels, not by every second pixel (He et al., 2018).
+      squeeze: whether each block's f ends with a squeeze-and-excitation to a sixteenth of its channels (Hu et al.,
+        2017).
+      zero_init: whether each block starts as the identity, with a γ of 0 in its last normalisation (Goyal et al., 2017,
         arXiv 1706.02677; timm's default). Off, as in torchvision.
-      drop_path: probability of dropping the last block's f for an example in training; it grows linearly from 0 at the
+      drop_path: probability of dropping the last block's f for an example in training; it rises linearly from 0 at the
         first block (Huang et al., 2016, arXiv 1603.09382), as in timm.
-      momentum: share of the new batch in the running statistics.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
-      ValueError: for an unknown depth or stem, a width of one that is not deep, or below 1, groups that are
-        no bottleneck's or have no channels, or a probability outside [0, 1).
+      ValueError: for an unknown depth or stem, a `stem_width` below 1 or for a stem that is not deep, groups outside
+        bottlenecks or without channels, or a probability outside [0, 1).
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

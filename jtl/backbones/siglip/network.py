@@ -23,22 +23,21 @@ def siglip_image(
     activation: Literal["gelu_tanh", "gelu"] = "gelu_tanh",
     pool: Literal["attention", "mean"] = "attention",
 ) -> Model:
-    """A ViT without a class token, whose patches are pooled by attention.
+    """SigLIP's image tower: a ViT without a class token, whose patches are pooled by attention.
 
     Features: `stage1`, `stage2`, ... [batch, patches, width]; `last`, normalised; `pooled` [batch, width], a learned
-    query's attention over them and a perceptron. Parameters: those of `vit` but for `class_token`, and `pool/query`,
-    `pool/attention/query/kernel`, ..., `pool/norm/scale`, `pool/mlp/up/kernel`, ...
+    query's attention over them followed by an MLP. Parameters: those of `vit` except `class_token`, and in addition
+    `pool/query`, `pool/attention/query/kernel`, ..., `pool/norm/scale`, `pool/mlp/up/kernel`, ...
 
     Args:
-      size: its measures.
+      size: width, depth, heads and hidden width.
       patch: side of a patch in pixels.
-      image: side of the images in pixels; what is left of a whole number of patches, at the right and bottom, is not
-        seen.
-      eps: of the layer normalisations.
-      attention_dropout: of the blocks' attention weights, in training.
-      activation: of the perceptrons; the weights were trained with the tanh form of the GELU, but timm has the exact
-        one in most of its towers.
-      pool: "mean" has the mean of the patches as `pooled`, and no parameters for it.
+      image: side of the images in pixels; pixels at the right and bottom that do not fill a patch are ignored.
+      eps: epsilon of the layer normalisations.
+      attention_dropout: dropout rate of the blocks' attention weights, in training.
+      activation: activation of the MLPs; the weights were trained with the tanh form of the GELU, but timm uses the
+        exact one in most of its towers.
+      pool: "attention" as above; "mean" makes `pooled` the mean of the patches, without parameters.
 
     Raises:
       ValueError: for an unknown activation or pool, or heads that do not divide the width; when called on
@@ -77,17 +76,17 @@ def siglip_text(
 ) -> Model:
     """A bidirectional transformer over tokens, padding included; the last token's output represents the whole text.
 
-    It takes {"ids": int [batch, tokens]}, padded at the end to `positions` tokens, as it was trained; a "mask" is not
-    read. Features: `stage1`, `stage2`, ... [batch, tokens, width]; `last`, normalised; `token`, its last; `pooled`
-    [batch, projection], an affine map of that. Parameters as of `clip_text`, and `projection/bias`.
+    The input is {"ids": int [batch, tokens]}, padded at the end to `positions` tokens, as in training; a "mask" is
+    ignored. Features: `stage1`, `stage2`, ... [batch, tokens, width]; `last`, normalised; `token`, its last row;
+    `pooled` [batch, projection], an affine map of `token`. Parameters as for `clip_text`, and `projection/bias`.
 
     Args:
-      size: its measures.
-      vocabulary: how many tokens there are.
+      size: width, depth, heads and hidden width.
+      vocabulary: number of tokens.
       positions: the longest text in tokens.
       projection: width of the embedding.
-      eps: of the layer normalisations.
-      attention_dropout: of the attention weights, in training.
+      eps: epsilon of the layer normalisations.
+      attention_dropout: dropout rate of the attention weights, in training.
 
     Raises:
       ValueError: for heads that do not divide the width; when called on no tokens or too many.

@@ -19,7 +19,7 @@ _SIZES = {
     "large": (192, [2, 2, 18, 2], [6, 12, 24, 48]),
 }
 _RESIZED = {"swin_t": 232, "swin_s": 246, "swin_b": 238}
-"""torchvision's names, and its size of the short side before a square of 224 pixels is cut out."""
+"""torchvision's name -> its size of the short side before a square of 224 pixels is cropped."""
 _SAME = ("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "drop_path_rate")
 _WORDS = {name: name for name in _SAME} | {"img_size": "image_size", "in_chans": "num_channels"}
 _Counts = Annotated[tuple[Depth, ...], Range(1, 6)]

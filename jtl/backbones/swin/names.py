@@ -1,4 +1,4 @@
-"""Names of Swin transformers: transformers', timm's, those of its own release, and torchvision's."""
+"""Names of Swin transformers: transformers', timm's, those of the original release, and torchvision's."""
 
 import math
 
@@ -14,7 +14,7 @@ _BLOCK = "backbone/stage{1+1}/block{2+1}"
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' SwinModel and SwinForImageClassification."""
+    """Rules for transformers' SwinModel and SwinForImageClassification."""
     top = r"(?:swin\.|)"
     name = rf"{top}encoder\.layers\.(\d+)\.blocks\.(\d+)"
     blocks = [
@@ -38,19 +38,19 @@ def transformers() -> list[Rule]:
 
 
 def timm() -> list[Rule]:
-    """Of timm's SwinTransformer from 0.9 on, whose stages but the first begin with the step down."""
+    """Rules for timm's SwinTransformer since 0.9, where every stage but the first begins with the downsampling."""
     ends = _ends(r"patch_embed\.proj", r"patch_embed\.norm", r"head\.fc")
     return [*ends, *_blocks(), *_down(r"layers\.([1-9]\d*)\.downsample", "{1+1}")]
 
 
 def original() -> list[Rule]:
-    """Of the `.pth` files of microsoft/Swin-Transformer and of older timm, whose stages end with the step down."""
+    """Rules for `.pth` files of microsoft/Swin-Transformer and older timm, whose stages end with the downsampling."""
     ends = _ends(r"patch_embed\.proj", r"patch_embed\.norm", "head")
     return [*ends, *_blocks(), *_down(r"layers\.(\d+)\.downsample", "{1+2}")]
 
 
 def torchvision(stages: int) -> list[Rule]:
-    """Of torchvision's SwinTransformer with so many stages, which are one list together with the steps between them."""
+    """Rules for torchvision's SwinTransformer, where all `stages` and the downsampling between them are one list."""
     rules = _ends(r"features\.0\.0", r"features\.0\.2", "head")
     for stage in range(1, stages + 1):
         rules += _down(rf"features\.{2 * stage}", str(stage + 1)) if stage < stages else []
@@ -60,7 +60,7 @@ def torchvision(stages: int) -> list[Rule]:
 
 
 def index(table: np.ndarray) -> np.ndarray:
-    """What torchvision saves beside a table: the row for each pair of a window's tokens."""
+    """The index that torchvision saves with a table: the row for each pair of a window's tokens."""
     window = (math.isqrt(len(table)) + 1) // 2
     return differences(window, window).reshape(-1)
 
@@ -83,7 +83,7 @@ def _block(name: str, path: str, mlp: tuple[str, str]) -> list[Rule]:
 
 
 def _positions(name: str, path: str) -> list[Rule]:
-    """The table, and older files' index into it, which is the same for all weights."""
+    """Rules for the table and for the index into it in older files, which is the same for all weights."""
     return [
         Rule(rf"{name}\.relative_position_bias_table", f"{path}/position"),
         Rule(rf"{name}\.relative_position_index", None),

@@ -1,4 +1,4 @@
-"""Swin: a transformer whose attention stays within windows of a map, which are shifted in every other block."""
+"""Swin: a transformer with attention within windows of a map; the windows are shifted in every other block."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -14,7 +14,7 @@ from jtl.nn.layer_norm import LayerNorm
 from jtl.nn.layers import Conv, Dense, check_images, drop_path_rates
 from jtl.nn.transformer import Attention, Block, trunc_normal
 
-_EPS = 1e-5  # of the normalisations between the stages, whatever those of the blocks have
+_EPS = 1e-5  # epsilon of the normalisations between the stages, whatever that of the blocks is
 _SIZES = {
     "T": (96, ((2, 3), (2, 6), (6, 12), (2, 24))),
     "S": (96, ((2, 3), (2, 6), (18, 12), (2, 24))),
@@ -37,33 +37,34 @@ def swin(
 ) -> Model:
     """A Swin transformer: stages of blocks with attention within windows, each but the first halving the map.
 
-    `softmax(Q Kᵀ / √d + B) V` within windows of `window x window` tokens; B is learned for each difference of two
-    positions. Every other block's windows are shifted by half a window, around the map's edges, where a mask keeps
-    apart what does not touch. A map that is no multiple of the window is filled up with zeros at the right and the
-    bottom before it is shifted (in timm after, which differs at sizes that no published weights are for). One whose
-    smaller side is no longer than the window is cut into windows of that side, without a shift; with `full_windows` it
-    is filled up like any other, and each axis with more than one window is shifted, as torchvision has it.
+    Attention is `softmax(Q Kᵀ / √d + B) V` within windows of `window x window` tokens; B is learned for each difference
+    of two positions. In every other block the windows are shifted by half a window and wrap around the map's edges,
+    where a mask separates tokens that are not neighbours. A map that is not a multiple of the window is padded with
+    zeros at the right and bottom before the shift (timm pads after it, which differs only at sizes without published
+    weights). If the map's smaller side does not exceed the window, the windows have that side and are not shifted; with
+    `full_windows` such a map is padded like any other, and each axis with more than one window is shifted, as in
+    torchvision.
 
-    Features: `stage1`, ... [batch, h, w, c]; `last`, the last of them normalised; `pooled` its mean over the map.
-    Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/norm1/scale`, `stage1/block1/position`
-    [(2 window − 1)², heads] (B), `stage1/block1/attention/query/kernel`, ..., `stage1/block1/mlp/up/kernel`, ...,
+    Features: `stage1`, ... [batch, h, w, c]; `last`, the last of them normalised; `pooled`, its mean over the map.
+    Parameters: `stem/conv/kernel`, `stem/norm/scale`, `stage1/block1/norm1/scale`, `stage1/block1/position` [(2 window
+    − 1)², heads] (B), `stage1/block1/attention/query/kernel`, ..., `stage1/block1/mlp/up/kernel`, ...,
     `stage2/down/norm/scale`, `stage2/down/dense/kernel`, ..., `norm/scale`.
 
     Args:
-      size: "T", "S", "B", "L", or the first stage's width, which doubles from stage to stage, and the blocks and
-        heads of each stage.
+      size: "T", "S", "B", "L", or (width, [(blocks, heads) of each stage]); the width is the first stage's and doubles
+        from stage to stage.
       window: side of a window in tokens.
-      patch: side of a patch in pixels; an image that is no multiple is filled up with zeros.
-      full_windows: whether the windows of a map that is smaller than one are full ones too.
-      mlp_ratio: hidden width of the perceptrons in widths.
-      eps: of the blocks' normalisations and the last one.
-      dropout: after the embedding and both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      drop_path: probability of dropping the last block's branches for an example in training; it grows linearly from
-        0 at the first.
+      patch: side of a patch in pixels; an image that is not a multiple of it is padded with zeros.
+      full_windows: whether windows keep their full size on a map that is smaller than a window.
+      mlp_ratio: hidden width of the MLPs divided by the width.
+      eps: epsilon of the blocks' normalisations and the last one.
+      dropout: dropout rate after the embedding and both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      drop_path: probability of dropping the last block's branches for an example in training; it rises linearly from 0
+        at the first block.
 
     Raises:
-      ValueError: for an unknown size, or numbers that make no network.
+      ValueError: for an unknown size, or invalid numbers.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -93,13 +94,13 @@ def swin(
 
 
 class _Block(Block):
-    """A block whose attention stays within windows of a map, whose tokens come row by row.
+    """A block with attention within windows of a map whose tokens are given row by row.
 
     Args:
       grid: the map's rows and columns.
       window: side of the windows.
-      shifted: whether they are shifted by half of it.
-      full: whether a smaller map has a full window.
+      shifted: whether the windows are shifted by half their side.
+      full: whether windows keep their full size on a smaller map.
     """
 
     grid: tuple[int, int] = (7, 7)
@@ -126,14 +127,14 @@ def windowed(
     side: int,
     shift: tuple[int, int],
 ) -> Float[Array, "batch tokens width"]:
-    """Applies `change` to each window of a map, [batch * windows, side², width] to the same.
+    """Applies `change` to all windows of a map as one array [batch * windows, side², width].
 
     Args:
       change: any function that keeps the shape.
       x: the map's tokens, row by row.
-      grid: its rows and columns; filled up with zeros to multiples of `side`.
-      side: of a window.
-      shift: the rows and the columns that the windows are shifted by, around the map's edges.
+      grid: its rows and columns; padded with zeros to multiples of `side`.
+      side: side of a window.
+      shift: the rows and columns by which the windows are shifted, wrapping around the map's edges.
     """
     batch, width = len(x), x.shape[-1]
     rows, columns = (-(-n // side) for n in grid)
@@ -158,8 +159,8 @@ def _touching(
     grid: tuple[int, int], side: int, shift: tuple[int, int], batch: int
 ) -> Bool[Array, "windows 1 tokens tokens"]:
     """The mask of shifted windows: whether two tokens of a window are neighbours on the map, not across its edges."""
-    # Along each axis of the rolled map: before its last window, and that window's two parts, of which the second came
-    # from the other edge. An axis that is not shifted is one part.
+    # Each axis of the rolled map has three parts: all before its last window, and that window's two parts, of which the
+    # second came from the other edge. An axis that is not shifted is one part.
     rows, columns = (np.arange(-(-n // side) * side) for n in grid)
     part = [
         (n >= len(n) - side).astype(np.int32) + (n >= len(n) - by) if by else np.zeros_like(n)
@@ -185,12 +186,12 @@ class _Stem(nn.Module):
 
 
 class _Down(nn.Module):
-    """The four tokens of each 2x2 square side by side, normalised, and a linear map of them to twice the width."""
+    """Concatenates the four tokens of each 2x2 square, normalises them, and maps them linearly to twice the width."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-        # The order of the four: columns before rows.
+        # The order of the four is column by column.
         x = jnp.concatenate([x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)], -1)
         return Dense(x.shape[-1] // 2, use_bias=False, kernel_init=trunc_normal, name="dense")(
             LayerNorm(_EPS, name="norm")(x)

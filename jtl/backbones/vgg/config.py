@@ -18,7 +18,7 @@ _PRESETS = {
 
 
 class VGGConfig(Config, model_type="vgg"):
-    """The config of a VGG, in jtl's own words."""
+    """The config of a VGG, with jtl's own entry names."""
 
     num_channels: Whole = 3
     hidden_sizes: Widths = (64, 128, 256, 512, 512)

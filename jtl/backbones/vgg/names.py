@@ -1,4 +1,4 @@
-"""Names of VGG and AlexNet: torchvision's, which number all layers of a list, and timm's VGG."""
+"""Names of VGG and AlexNet: torchvision's, which number all layers in one list, and those of timm's VGG."""
 
 from collections.abc import Sequence
 
@@ -6,22 +6,22 @@ from jtl.weights.mapping.layers import batch_norm, conv, dense, dense_of_maps
 from jtl.weights.mapping.rules import Rule
 from jtl.weights.mapping.transforms import flat_conv, flat_dense
 
-_SIDE = 7  # of the map that the first dense layer of a VGG sees
+_SIDE = 7  # side of the map that the first dense layer of a VGG sees
 
 
 def torchvision_vgg(depths: Sequence[int], channels: int, normalised: bool) -> list[Rule]:
-    """Of torchvision's VGG.
+    """Rules for torchvision's VGG.
 
     Args:
-      depths: the number of convolutions of each stage.
-      channels: of the last stage.
+      depths: number of convolutions in each stage.
+      channels: channels of the last stage.
       normalised: whether a batch normalisation follows each convolution.
     """
     return [*_classifier((0, 3, 6), channels, _SIDE), *_features(depths, normalised)]
 
 
 def timm_vgg(depths: Sequence[int], channels: int, normalised: bool) -> list[Rule]:
-    """Of timm's VGG, whose dense layers are convolutions; arguments as above."""
+    """Rules for timm's VGG, whose dense layers are convolutions; arguments as for `torchvision_vgg`."""
     weights, bias = dense(r"pre_logits\.fc1", "backbone/top/hidden1")
     return [
         weights._replace(transform=flat_conv(channels, _SIDE, _SIDE)),
@@ -39,13 +39,13 @@ def _features(depths: Sequence[int], normalised: bool) -> list[Rule]:
             path = f"backbone/stage{stage}/conv{i}"
             rules += conv(rf"features\.{at}", f"{path}/conv" if normalised else path, bias=True)
             rules += batch_norm(rf"features\.{at + 1}", f"{path}/norm") if normalised else []
-            at += 3 if normalised else 2  # the activation has a number too
-        at += 1  # so has the pooling
+            at += 3 if normalised else 2  # the activation takes a number too
+        at += 1  # so does the pooling
     return rules
 
 
 def torchvision_alexnet(channels: int) -> list[Rule]:
-    """Of torchvision's AlexNet; `channels` of the last convolution."""
+    """Rules for torchvision's AlexNet; `channels` are those of the last convolution."""
     rules = _classifier((1, 4, 6), channels, 6)
     for i, at in enumerate((0, 3, 6, 8, 10), 1):
         rules += conv(rf"features\.{at}", f"backbone/conv{i}", bias=True)

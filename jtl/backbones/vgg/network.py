@@ -12,7 +12,7 @@ from jtl.nn.pooling import max_pool, mean_to
 
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
-_SIDE = 7  # of the map that the first dense layer sees
+_SIDE = 7  # side of the map that the first dense layer sees
 
 
 def vgg(
@@ -26,17 +26,17 @@ def vgg(
     """A VGG: stages of 3x3 convolutions with ReLU, each ending in a 2x2 max-pooling, and two dense layers.
 
     Features: `stage1`, ... [batch, h, w, c] after each pooling; `last` is the last stage's map; `pooled` [batch,
-    hidden] what the two dense layers make of its means over 7x7 windows (timm's is the same at 224 pixels, but slides
-    them over larger maps). Parameters: `stage1/conv1/kernel`, `stage1/conv1/bias` (with batch normalisation
-    `stage1/conv1/conv/kernel`, `stage1/conv1/norm/scale`), ..., `top/hidden1/kernel` [7·7·c, hidden],
-    `top/hidden2/kernel`.
+    hidden] is the output of the two dense layers on its means over a 7x7 grid of windows (the same as in timm at 224
+    pixels; on larger maps timm slides the dense layers over the map). Parameters: `stage1/conv1/kernel`,
+    `stage1/conv1/bias` (with batch normalisation `stage1/conv1/conv/kernel`, `stage1/conv1/norm/scale`), ...,
+    `top/hidden1/kernel` [7·7·c, hidden], `top/hidden2/kernel`.
 
     Args:
-      depth: 11, 13, 16 or 19, or the number of convolutions and the channels of each stage.
-      batch_norm: normalise after each convolution.
+      depth: 11, 13, 16 or 19, or (convolutions, channels) of each stage.
+      batch_norm: whether to normalise after each convolution.
       hidden: width of the dense layers.
-      dropout: after each of them, in training.
-      momentum: share of the new batch in the running statistics.
+      dropout: dropout rate after each of them, in training.
+      momentum: weight of the new batch in the running statistics.
 
     Raises:
       ValueError: for an unknown depth, or a probability outside [0, 1).

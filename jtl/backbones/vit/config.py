@@ -42,7 +42,7 @@ WORDS = {
 def named(
     kind: str, pattern: str, name: str, changes: Mapping[str, Any], words: Mapping[str, str] = WORDS
 ) -> dict[str, Any] | None:
-    """The measures of a network of `model_type` `kind`, where its name is one of `pattern`: size, patch and image."""
+    """The entries of a `kind` network whose name matches `pattern` (size, patch, image); None for other names."""
     found = re.fullmatch(pattern, name)
     if not found:
         return None
@@ -62,7 +62,7 @@ def named(
 
 
 class VisionConfig(TransformerConfig):
-    """What the vision transformers have in common."""
+    """The entries that the vision transformers have in common."""
 
     attention_probs_dropout_prob: Rate = 0.0
     layer_norm_eps: Rate = 1e-6
@@ -73,7 +73,7 @@ class VisionConfig(TransformerConfig):
 
 
 class ViTConfig(VisionConfig, model_type="vit"):
-    """The config of a ViT; timm's epsilon is another than transformers'."""
+    """The config of a ViT; timm's epsilon differs from transformers'."""
 
     hidden_act: Literal["gelu"] = "gelu"
     hidden_dropout_prob: Rate = 0.0
@@ -104,7 +104,7 @@ def _tables(config: ViTConfig) -> dict[str, Sequence[Rule]]:
 
 
 def usual(name: str, config: ViTConfig) -> Preprocessing:
-    """The preprocessing that timm uses by default; for DeiTs with ImageNet's mean and standard deviation."""
+    """The preprocessing that timm uses by default; for DeiTs, with ImageNet's mean and standard deviation."""
     side = config.image_size
     share = 0.9 if side < 384 else 1.0
     return Preprocessing(int(side / share), side, "bicubic", *(IMAGENET if name.startswith("deit") else HALF))

@@ -19,7 +19,7 @@ class DeiTConfig(vit.ViTConfig, model_type="deit"):
 
     @property
     def alone(self) -> bool:
-        """Whether the class token is classified alone: by the class, as transformers tells its two apart."""
+        """Whether only the class token is classified: decided by the class name, as in transformers."""
         return self.extra.get("architectures") == [_ALONE]
 
 

@@ -13,7 +13,7 @@ _WORDS = {**vit.WORDS, "init_values": "layerscale_value"}
 
 
 class DeiT3Config(vit.ViTConfig, model_type="deit3"):
-    """The config of a DeiT-III, by the words of DINOv2."""
+    """The config of a DeiT-III, with the entry names of DINOv2."""
 
     layerscale_value: Annotated[float, Range(0, 1e6)] = 1e-6
 

@@ -1,4 +1,4 @@
-"""DINOv2, without registers and with."""
+"""DINOv2, without and with registers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def _named(kind: str, name: str, changes: Mapping[str, Any]) -> dict[str, Any] |
         return None
     giant = found[1] == "giant"
     width, depth, heads = (1536, 40, 24) if giant else SIZES[found[1]]
-    if giant and "mlp_ratio" in changes:  # timm counts the gates too, transformers as if there were none
+    if giant and "mlp_ratio" in changes:  # timm's ratio includes the gates, transformers' does not
         changes = {**changes, "mlp_ratio": 0.75 * read(Ratio, "mlp_ratio", changes["mlp_ratio"])}
     config = {
         "model_type": kind,
@@ -66,7 +66,7 @@ class Dinov2Config(Config, model_type="dinov2"):
 
     @classmethod
     def _fill(cls, given: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
-        # timm classifies the class token alone; transformers' classifiers see the patches too.
+        # timm classifies only the class token; transformers' classifiers see the patches too.
         return {"use_mask_token": False, "pool": _TOKEN, **given} if naming == "timm" else given
 
     def _check(self) -> None:
@@ -81,7 +81,7 @@ class Dinov2WithRegistersConfig(Dinov2Config, model_type="dinov2_with_registers"
 
 
 def _headless(entries: Mapping[str, Any], naming: str) -> Mapping[str, Any]:
-    """Without a classifier nothing says that the class token is classified alone."""
+    """Without a classifier nothing says that only the class token is classified."""
     return {"pool": _BOTH, **entries} if naming == "timm" else entries
 
 
@@ -91,7 +91,7 @@ C = TypeVar("C", bound=Dinov2Config)
 def _backbone(config: Dinov2Config) -> Model:
     registers = isinstance(config, Dinov2WithRegistersConfig)
     hidden = int(config.hidden_size * config.mlp_ratio)
-    if config.use_swiglu_ffn:  # two thirds, up to a multiple of 8: as many numbers as without gates
+    if config.use_swiglu_ffn:  # two thirds, rounded up to a multiple of 8: as many parameters as without gates
         hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
     return dinov2(
         Size(config.hidden_size, config.num_hidden_layers, config.num_attention_heads, hidden),

@@ -8,14 +8,14 @@ from jtl.weights.mapping.transforms import dense as transposed
 from jtl.weights.mapping.transforms import merge_axes, split
 
 BLOCK = "backbone/block{1+1}"
-"""The path of the block whose number, from 0 on, is group 1."""
+"""The path of the block whose number, counted from 0, is group 1."""
 
 
 def transformers(model: str = "vit") -> list[Rule]:
-    """Of transformers' ViTModel and ViTForImageClassification, or a network with the same blocks.
+    """Rules for transformers' ViTModel and ViTForImageClassification, or a network with the same blocks.
 
     Args:
-      model: the `model_type`, which is the prefix where there is a classifier.
+      model: the `model_type`, which is the prefix if there is a classifier.
     """
     top = rf"(?:{model}\.|)"
     name = rf"{top}encoder\.layer\.(\d+)"
@@ -30,7 +30,7 @@ def transformers(model: str = "vit") -> list[Rule]:
 
 
 def ends(top: str) -> list[Rule]:
-    """What comes before and after the blocks, as transformers names it after the prefix `top`."""
+    """Rules for the layers before and after the blocks, under transformers' names after the prefix `top`."""
     return [
         Rule(rf"{top}embeddings\.cls_token", "backbone/class_token"),
         Rule(rf"{top}embeddings\.position_embeddings", "backbone/position"),
@@ -41,7 +41,7 @@ def ends(top: str) -> list[Rule]:
 
 
 def attention(name: str, path: str) -> list[Rule]:
-    """A block's attention as transformers names it; `name` has one group, of the block's number."""
+    """Rules for a block's attention under transformers' names; `name` has one group, the block's number."""
     parts = dense(rf"{name}\.attention\.(query|key|value)", rf"{path}/\2")
     return [*parts, *dense(rf"{name}\.output\.dense", f"{path}/out")]
 
@@ -54,15 +54,15 @@ MEMORY = {
     r"intermediate\.dense": r"mlp\.fc1",
     r"(\d+)\.output\.dense": r"(\d+)\.mlp\.fc2",
 }
-"""What transformers' files call it, and its networks since version 5, whose `state_dict()` is another than the file."""
+"""Names in transformers' files -> names in its networks since version 5, whose `state_dict()` differs from the file."""
 
 
 def in_memory(rules: Sequence[Rule], words: Mapping[str, str]) -> list[Rule]:
-    """The rules that are others in memory, for files of `torch.save(model.state_dict())`.
+    """The rules whose names differ in memory, for files made by `torch.save(model.state_dict())`.
 
     Args:
-      rules: of the names in files.
-      words: a part of their patterns -> what it is in memory; the first are replaced first.
+      rules: rules for the names in files.
+      words: part of a pattern -> its replacement in memory; replaced in this order.
     """
     found = []
     for rule in rules:
@@ -83,7 +83,7 @@ def in_memory(rules: Sequence[Rule], words: Mapping[str, str]) -> list[Rule]:
 
 
 def timm(perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]:
-    """Of timm's VisionTransformer; its `qkv` is query, key and value in one."""
+    """Rules for timm's VisionTransformer; its `qkv` is query, key and value in one."""
     up, down = perceptron
     top = r"(?:|module\.)"
     name = rf"{top}blocks\.(\d+)"
@@ -102,7 +102,7 @@ def timm(perceptron: tuple[str, str] = ("fc1", "fc2")) -> list[Rule]:
 
 
 def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value"), join: str = r"\.") -> list[Rule]:
-    """Query, key and value of the attention at `path`, or those of its `parts`, as one dense layer."""
+    """Rules for query, key and value of the attention at `path`, or other `parts`, stored as one dense layer."""
     count = len(parts)
     return [
         Rule(rf"{name}{join}{leaf}", tuple(f"{path}/{part}/{target}" for part in parts), then)
@@ -111,7 +111,7 @@ def fused(name: str, path: str, parts: tuple[str, ...] = ("query", "key", "value
 
 
 def original(heads: int, width: int) -> list[Rule]:
-    """Of the `.npz` files of Google's releases, "augreg" among them; attention keeps an axis for the heads."""
+    """Rules for the `.npz` files of Google's releases, "augreg" included; attention has an axis for the heads."""
     sizes = (heads, width // heads)
     name, inner = r"Transformer/encoderblock_(\d+)", f"{BLOCK}/attention"
     attention = f"{name}/MultiHeadDotProductAttention_1"

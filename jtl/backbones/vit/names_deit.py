@@ -6,19 +6,19 @@ from jtl.weights.mapping.rules import Rule
 
 
 def transformers() -> list[Rule]:
-    """Of transformers' DeiTModel and DeiTForImageClassificationWithTeacher."""
+    """Rules for transformers' DeiTModel and DeiTForImageClassificationWithTeacher."""
     body = [rule for rule in with_class_token() if not rule.pattern.startswith("classifier")]
     return [*body, *dense("cls_classifier", "head/out"), *dense("distillation_classifier", "head/distilled")]
 
 
 def with_class_token() -> list[Rule]:
-    """Of transformers' DeiTForImageClassification, which classifies by the class token alone."""
+    """Rules for transformers' DeiTForImageClassification, which classifies only the class token."""
     token = Rule(r"(?:deit\.|)embeddings\.distillation_token", "backbone/distillation_token")
     return [*names.transformers("deit"), token]
 
 
 def timm() -> list[Rule]:
-    """Of timm's VisionTransformerDistilled, and the `.pth` files of facebookresearch/deit."""
+    """Rules for timm's VisionTransformerDistilled and the `.pth` files of facebookresearch/deit."""
     top = r"(?:|module\.)"
     return [
         *names.timm(),

@@ -12,11 +12,11 @@ from jtl.weights.mapping.transforms import Transform
 
 
 def transformers(model: str, swiglu: bool) -> list[Rule]:
-    """Of transformers' Dinov2Model and Dinov2ForImageClassification, and those with registers.
+    """Rules for transformers' Dinov2Model and Dinov2ForImageClassification, and those with registers.
 
     Args:
-      model: the `model_type`, which is the prefix where there is a classifier.
-      swiglu: whether the perceptrons are gated.
+      model: the `model_type`, which is the prefix if there is a classifier.
+      swiglu: whether the MLPs are gated.
     """
     up, down = ("weights_in", "weights_out") if swiglu else ("fc1", "fc2")
     top = rf"(?:{model}\.|)"
@@ -36,7 +36,7 @@ def transformers(model: str, swiglu: bool) -> list[Rule]:
 
 
 def timm(registers: bool) -> list[Rule]:
-    """Of timm's networks; with registers its class token has no position, but carries it."""
+    """Rules for timm's networks; with registers their class token includes its position embedding."""
     rules = [
         rule._replace(transform=no_class) if registers and rule.path == "backbone/position" else rule
         for rule in names.timm()
@@ -45,7 +45,7 @@ def timm(registers: bool) -> list[Rule]:
 
 
 def original(swiglu: bool) -> list[Rule]:
-    """Of the `.pth` files of facebookresearch/dinov2: as timm's, but for the tokens and gated perceptrons."""
+    """Rules for `.pth` files of facebookresearch/dinov2: as timm's, except for the tokens and gated MLPs."""
     tokens = [Rule("mask_token", "backbone/mask_token"), Rule("register_tokens", "backbone/registers")]
     words = ("w12", "w3") if swiglu else ("fc1", "fc2")
     return [*names.timm(words), _SCALES, *tokens]
@@ -71,11 +71,11 @@ no_class = Transform("[1,n,d] -> [1,1+n,d]", _with_class, _without_class)
 
 
 def carried(params: Mapping[str, Any], table: Sequence[Rule]) -> Mapping[str, Any]:
-    """The same network for a table in which the class token has no position: the token carries what training gave it.
+    """Adds the class token's position to the token, for a table in which the class token has no position.
 
     Args:
-      params: with the part `backbone`.
-      table: of any family.
+      params: parameters with the part `backbone`.
+      table: name table of any family.
     """
     if not any(rule.transform is no_class for rule in table):
         return params

@@ -36,18 +36,17 @@ def vit(
     `out`), `block1/norm2/scale`, `block1/mlp/up/kernel`, `block1/mlp/down/kernel`, ..., `norm/scale`.
 
     Args:
-      size: "Ti", "S", "B", "L", or a `Size` of one's own.
+      size: "Ti", "S", "B", "L", or a custom `Size`.
       patch: side of a patch in pixels.
       image: side of the images in pixels, a multiple of `patch`.
-      eps: of the layer normalisations: 1e-6 in timm and JAX checkpoints, 1e-12 in transformers' ViT.
-      dropout: after the embedding and both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      drop_path: probability of dropping the last block's branches for an example in training; it grows
-        linearly from 0 at the first.
+      eps: epsilon of the layer normalisations: 1e-6 in timm and JAX checkpoints, 1e-12 in transformers' ViT.
+      dropout: dropout rate after the embedding and both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      drop_path: probability of dropping the last block's branches for an example in training; it rises linearly from 0
+        at the first block.
 
     Raises:
-      ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
-        another size.
+      ValueError: for an unknown size, or sizes that do not divide evenly; when called on images of another size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -78,22 +77,23 @@ def deit(
 ) -> Model:
     """A distilled DeiT: a ViT with a second token, trained by distillation from a teacher.
 
-    Features as of `vit`, with the distillation token after the class token; `pooled` [batch, 2 width] is both side by
-    side, and `heads.averaged` the head on them. Parameters beside those of `vit`: `distillation_token`.
+    Features as for `vit`, with the distillation token after the class token; `pooled` [batch, 2 width] is both
+    concatenated, and `heads.averaged` is the head for it. Parameters in addition to those of `vit`:
+    `distillation_token`.
 
     Args:
-      size: "Ti", "S", "B", or a `Size` of one's own.
+      size: "Ti", "S", "B", or a custom `Size`.
       patch: side of a patch in pixels.
       image: side of the images in pixels, a multiple of `patch`.
-      eps: of the layer normalisations: 1e-6 in timm's checkpoints, 1e-12 in transformers'.
-      dropout: after the embedding and both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      drop_path: as of `vit`.
-      pool: "token" leaves the class token alone in `pooled` [batch, width].
+      eps: epsilon of the layer normalisations: 1e-6 in timm's checkpoints, 1e-12 in transformers'.
+      dropout: dropout rate after the embedding and both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      drop_path: as for `vit`.
+      pool: "token" makes `pooled` [batch, width] the class token alone.
 
     Raises:
-      ValueError: for an unknown size or pool, or numbers that do not divide one another; when called on images of
-        another size.
+      ValueError: for an unknown size or pool, or sizes that do not divide evenly; when called on images of another
+        size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -132,22 +132,21 @@ def deit3(
 ) -> Model:
     """A DeiT-III: a ViT with layer scale, whose class token has no position embedding.
 
-    Features as of `vit`. Parameters beside those of `vit`: `block1/scale1`, `block1/scale2`, ...; `position` is
-    [1, patches, width].
+    Features as for `vit`. Parameters in addition to those of `vit`: `block1/scale1`, `block1/scale2`, ...; `position`
+    is [1, patches, width].
 
     Args:
-      size: "S", "B", "L", or a `Size` of one's own.
+      size: "S", "B", "L", or a custom `Size`.
       patch: side of a patch in pixels.
       image: side of the images in pixels, a multiple of `patch`.
-      eps: of the layer normalisations.
-      dropout: after the embedding and both branches of each block, in training.
-      attention_dropout: of the attention weights, in training.
-      drop_path: as of `vit`.
-      layer_scale: start of the branches' factors.
+      eps: epsilon of the layer normalisations.
+      dropout: dropout rate after the embedding and both branches of each block, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
+      drop_path: as for `vit`.
+      layer_scale: initial value of the branches' factors.
 
     Raises:
-      ValueError: for an unknown size, or numbers that do not divide one another; when called on images of
-        another size.
+      ValueError: for an unknown size, or sizes that do not divide evenly; when called on images of another size.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -189,27 +188,28 @@ def dinov2(
 ) -> Model:
     """A DINOv2 ViT: layer scale, registers, and images of any size.
 
-    Features as of `vit`, with the registers after the class token, and `token`, the class token of `last`; `pooled`
-    [batch, 2 width] is that beside the mean of the patches, which is what DINOv2's classifiers see. Parameters beside
-    those of `vit`: `block1/scale1`, `block1/scale2`, ..., `registers`, `mask_token`.
+    Features as for `vit`, with the registers after the class token, and `token`, the class token of `last`; `pooled`
+    [batch, 2 width] is `token` concatenated with the mean of the patches, which is what DINOv2's classifiers see.
+    Parameters in addition to those of `vit`: `block1/scale1`, `block1/scale2`, ..., `registers`, `mask_token`.
 
     Args:
-      size: "S", "B", "L", "g", or a `Size` of one's own.
+      size: "S", "B", "L", "g", or a custom `Size`.
       patch: side of a patch in pixels.
       image: side in pixels of the images that the position embeddings are for, a multiple of `patch`; for other
         images they are interpolated.
-      eps: of the layer normalisations.
-      registers: how many tokens without a position.
-      mask_token: whether to carry along the token that took the place of patches in pretraining; no output sees it.
-      layer_scale: start of the branches' factors.
-      antialias: in the interpolation; so in transformers with registers, not without.
-      attention_dropout: of the attention weights, in training.
-      swiglu: whether the perceptrons are `down(silu(a) · b)` of the halves a, b of `up` [width, 2 hidden], in place of
-        GELU's; by default those of "g" alone.
-      pool: "token" leaves the class token alone in `pooled` [batch, width], which is what timm's classifiers see.
+      eps: epsilon of the layer normalisations.
+      registers: number of tokens without a position.
+      mask_token: whether to keep the token that replaced masked patches in pretraining; no output sees it.
+      layer_scale: initial value of the branches' factors.
+      antialias: whether the interpolation filters against aliasing; in transformers it does with registers, and not
+        without.
+      attention_dropout: dropout rate of the attention weights, in training.
+      swiglu: whether the MLPs are `down(silu(a) · b)` of the halves a, b of `up` [width, 2 hidden], in place of GELU
+        MLPs; None for "g" only.
+      pool: "token" makes `pooled` [batch, width] the class token alone, which is what timm's classifiers see.
 
     Raises:
-      ValueError: for an unknown size or pool, or numbers that do not divide one another.
+      ValueError: for an unknown size or pool, or sizes that do not divide evenly.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

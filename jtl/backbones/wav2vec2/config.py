@@ -1,4 +1,4 @@
-"""Encoders of raw sound: wav2vec 2.0, HuBERT."""
+"""Encoders of raw audio: wav2vec 2.0, HuBERT."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -70,12 +70,12 @@ class Wav2Vec2Config(TransformerConfig, model_type="wav2vec2"):
 
     @property
     def convolutions(self) -> list[Convolution]:
-        """Of the sound."""
+        """The convolutions on the sound."""
         return [Convolution(*one) for one in zip(self.conv_dim, self.conv_kernel, self.conv_stride, strict=True)]
 
     @property
     def masked(self) -> bool:
-        """Whether transformers has a vector for hidden frames, used or not."""
+        """Whether transformers has a vector for masked frames, used or not."""
         return self.mask_time_prob > 0 or self.mask_feature_prob > 0
 
 
@@ -109,25 +109,25 @@ def _backbone(config: Wav2Vec2Config) -> Model:
 
 
 def _spans(config: Wav2Vec2Config, share: float, length: int, fewest: int) -> Spans | None:
-    """SpecAugment's masking in training; None where there is none."""
+    """SpecAugment's masking in training, or None."""
     return Spans(share, length, fewest) if config.apply_spec_augment and share else None
 
 
 def _example(config: Wav2Vec2Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """A second of sound."""
+    """The example input: one second of sound."""
     shape = (1, max(_SECOND, samples_of_frame(config.convolutions)))
     return {"wave": jax.ShapeDtypeStruct(shape, jnp.float32), "mask": jax.ShapeDtypeStruct(shape, jnp.bool_)}
 
 
 def _tables(config: Wav2Vec2Config) -> dict[str, Sequence[Rule]]:
-    # A bare network is written without the prefix.
+    # A network without a head is written without the prefix.
     top = rf"(?:{config.model_type}\.|)" if config.with_projector else rf"(?:|{config.model_type}\.)"
     options = top, config.masked
     return {HEADLESS: maps.transformers(*options, True), "transformers": maps.transformers(*options, False)}
 
 
 def _family(config: type[Wav2Vec2Config], name: str, presets: Mapping[str, Mapping[str, Any]]) -> Family[Any]:
-    """One of the two; `name` is what transformers' classes begin with."""
+    """One of the two families; `name` is what the names of transformers' classes begin with."""
     return Family(
         config=config,
         names=", ".join(presets),

@@ -1,7 +1,7 @@
 r"""Names of wav2vec 2.0 and HuBERT in transformers, with or without the model's prefix.
 
-The layers of pre-training and of transcribing (`quantizer.*`, `project_hid.*`, `project_q.*`, `lm_head.*`) have no
-place in a classifier: leave them by `unused=`.
+The layers of pretraining and transcription (`quantizer.*`, `project_hid.*`, `project_q.*`, `lm_head.*`) have no place
+in a classifier: skip them with `unused=`.
 """
 
 import numpy as np
@@ -22,19 +22,19 @@ _BLOCK = {
 
 
 def transformers(top: str, masked: bool, headless: bool) -> list[Rule]:
-    """Of Wav2Vec2Model, HubertModel and those for sequence classification.
+    """Rules for Wav2Vec2Model, HubertModel and their classes for sequence classification.
 
     Args:
-      top: what the names start with, as a regex without groups other than `(?:...)`.
-      masked: whether the vector of masked frames is a parameter, or left.
-      headless: leaves the layer before the classifier out too.
+      top: prefix of the names, as a regex without groups other than `(?:...)`.
+      masked: whether the vector of masked frames is a parameter, or is not read.
+      headless: leaves out the layer before the classifier too.
     """
     place = rf"{top}encoder\.pos_conv_embed\.conv"
     rules = [
         *norm(rf"{top}feature_projection\.layer_norm", "backbone/embed_norm"),
         *dense(rf"{top}feature_projection\.projection", "backbone/embed"),
         Rule(rf"{top}masked_spec_embed", "backbone/masked" if masked else None),
-        # The first spelling is torch's since its version 2.
+        # The first spelling is torch's since version 2.
         Rule(rf"{place}\.(?:parametrizations\.weight\.original0|weight_g)", "backbone/positions/length", lengths),
         Rule(
             rf"{place}\.(?:parametrizations\.weight\.original1|weight_v)", "backbone/positions/direction", channels_last

@@ -1,4 +1,4 @@
-"""Encoders of raw sound: wav2vec 2.0 and HuBERT are one network."""
+"""Encoders of raw audio: wav2vec 2.0 and HuBERT are one network."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,13 +17,13 @@ from jtl.nn.transformer import Block, exact_gelu, trunc_normal
 from jtl.ops import computed_once, mean_of_tokens
 
 _SIZES = {"base": Size(768, 12, 12, 3072), "large": Size(1024, 24, 16, 4096), "xlarge": Size(1280, 48, 16, 5120)}
-_EPS = 1e-5  # of the normalisations between convolutions, whatever the others have
+_EPS = 1e-5  # epsilon of the normalisations between convolutions, whatever that of the others is
 CONVOLUTIONS = (
     Convolution(512, 10, 5),
     *(Convolution(512, 3, 2),) * 4,
     *(Convolution(512, 2, 2),) * 2,
 )
-"""Of every published network: a frame sees 400 samples, 25 ms, and the next one begins 320 samples, 20 ms, later."""
+"""Those of every published network: a frame sees 400 samples (25 ms); the next begins 320 samples (20 ms) later."""
 
 
 def wav2vec2(
@@ -47,44 +47,44 @@ def wav2vec2(
     attention_dropout: float = 0.1,
     layer_drop: float = 0.0,
 ) -> Model:
-    """A wav2vec 2.0 or a HuBERT: convolutions make frames of the wave, transformer blocks relate the frames.
+    """A wav2vec 2.0 or a HuBERT: convolutions turn the wave into frames, transformer blocks relate the frames.
 
-    The input is a dict, as `jtl.preprocess.audio.inputs` makes it: `wave` [batch, samples], floats, and `mask`
-    [batch, samples], true where there is sound, padding coming after it; without a mask all is sound. Frames that see
-    padding are zeroed after the convolutions and hidden from the others.
+    The input is a dict, as `jtl.preprocess.audio.inputs` makes it: `wave` [batch, samples], floats, and `mask` [batch,
+    samples], true where there is sound, with padding after it; without a mask all is sound. Frames that see padding are
+    zeroed after the convolutions and hidden from the other frames.
 
-    Features: `conv` [batch, frames, channels], of the convolutions; `stage1`, `stage2`, ... [batch, frames, width]
-    after each block; `last`, the last of them, normalised; `pooled` [batch, width], the mean of the frames of sound,
-    through the projection where there is one; with a mask `frames` [batch, frames], true for those frames.
+    Features: `conv` [batch, frames, channels], the output of the convolutions; `stage1`, `stage2`, ... [batch, frames,
+    width] after each block; `last`, the last of them, normalised; `pooled` [batch, width], the mean of the frames of
+    sound, through the projection if there is one; with a mask also `frames` [batch, frames], true for those frames.
 
     Parameters: `conv1/conv/kernel`, `conv1/norm/scale`, `embed/kernel`, `positions/direction`, `positions/length`,
     `block1/attention/query/kernel`, ..., `projection/kernel`.
 
     Args:
       size: a name, or a `Size`.
-      convolutions: from the wave on.
-      norm: "group", each channel over time, after the first convolution alone; or "layer", each frame over its
-        channels, after every one.
-      bias: whether the convolutions have one.
-      pre_norm: normalise before the branches of a block and after the last block, as the large networks trained on
-        60,000 hours do; else after the branches and before the first block.
-      positions: length of the convolution that tells frames where they are, in frames.
-      groups: of its channels.
-      first_norm: normalise frames before they become `width` wide.
-      masked: whether there is a vector, `masked`, that stands for hidden frames.
-      hidden_frames: spans of frames that `masked` replaces before the blocks, in training (SpecAugment); None for none.
-      hidden_channels: spans of channels that are zeroed in all frames of a sound, in training; None for none.
-      projection: width of a dense layer after the mean; None for none.
-      eps: of the layer normalisations but those between convolutions.
-      dropout: before the blocks and after both branches of each, in training.
-      first_dropout: of the frames as they become `width` wide, in training.
-      mlp_dropout: within the blocks' perceptrons, in training.
-      attention_dropout: of the attention weights, in training.
+      convolutions: the convolutions, first to last.
+      norm: "group" normalises each channel over time, after the first convolution only; "layer" normalises each frame
+        over its channels, after every convolution.
+      bias: whether the convolutions have a bias.
+      pre_norm: whether to normalise before the branches of a block and after the last block, as in the large networks
+        trained on 60,000 hours; else after the branches and before the first block.
+      positions: length in frames of the convolution that computes position embeddings.
+      groups: number of groups of that convolution.
+      first_norm: whether to normalise frames before they are projected to `width`.
+      masked: whether there is a vector, `masked`, that replaces hidden frames.
+      hidden_frames: spans of frames that `masked` replaces before the blocks, in training (SpecAugment); None omits it.
+      hidden_channels: spans of channels that are zeroed in all frames of a sound, in training; None omits it.
+      projection: width of a dense layer after the mean; None omits it.
+      eps: epsilon of the layer normalisations except those between convolutions.
+      dropout: dropout rate before the blocks and after both branches of each, in training.
+      first_dropout: dropout rate of the frames after their projection to `width`, in training.
+      mlp_dropout: dropout rate within the blocks' MLPs, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
       layer_drop: probability that a block is skipped, for the whole batch, in training (LayerDrop).
 
     Raises:
-      ValueError: for an unknown size or numbers that make no network; when called on an input of another kind or on
-        sounds that are too short for one frame.
+      ValueError: for an unknown size or invalid numbers; when called on an input of another kind or on sounds that are
+        too short for one frame.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -196,12 +196,12 @@ class _Wav2Vec2(nn.Module):
             x = features[f"stage{i}"] = y
         x = self._norm("norm")(x) if self.pre_norm else x
         pooled = mean_of_tokens(x, real)
-        if self.projection is not None:  # linear, so after the mean as well as before it
+        if self.projection is not None:  # linear, so it may come after the mean
             pooled = Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
         return features | {"last": x, "pooled": pooled}
 
     def _hidden(self, x: Array, real: Array, train: bool) -> Array:
-        """The frames; in training, spans of frames are replaced by the mask vector and spans of channels by zeros."""
+        """The frames; in training spans of frames are replaced by the mask vector, spans of channels by zeros."""
         batch, frames, width = x.shape
         vector = self.param("masked", nn.initializers.uniform(1.0), (width,), jnp.float32) if self.masked else None
         if train and self.hidden_frames is not None and vector is not None:
@@ -232,7 +232,7 @@ class _Layer(nn.Module):
 
 
 class _OverTime(nn.Module):
-    """Each channel of a sound to mean 0 and variance 1 over time, padding included, then scaled and moved."""
+    """Normalises each channel of a sound to mean 0 and variance 1 over time, padding included; scales and shifts it."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch steps channels"]) -> Array:
@@ -247,7 +247,7 @@ class _OverTime(nn.Module):
 class _Positions(nn.Module):
     """The convolutional position embedding: a grouped convolution with weight normalisation.
 
-    Step k of the kernel is `g_k V_k / ‖V_k‖`. Of an even length the frame after the middle one is not seen.
+    Step k of the kernel is `g_k V_k / ‖V_k‖`. A kernel of even length reaches one frame less to the right.
 
     Salimans and Kingma, Weight Normalization, 2016, arXiv 1602.07868.
     """

@@ -39,7 +39,7 @@ class WhisperConfig(
         "num_attention_heads": "encoder_attention_heads",
     },
 ):
-    """The config of a Whisper, of which the encoder is read."""
+    """The config of a Whisper; only its encoder is read."""
 
     d_model: Whole = 384
     encoder_layers: Depth = 4
@@ -92,7 +92,7 @@ FAMILIES = (
         example=_example,
         tables=_tables,
         usual=lambda name, config: LogMel(mels=config.num_mel_bins),
-        # transformers has no class for the encoder alone: without a head it is saved as jtl's.
+        # transformers has no class for the encoder alone: without a head it is saved in jtl's own form.
         architecture="WhisperForAudioClassification",
         depth=("encoder_layers",),
     ),

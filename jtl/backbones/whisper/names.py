@@ -1,4 +1,4 @@
-r"""Names of Whisper's encoder in transformers, with or without the model's prefix; the decoder is left."""
+r"""Names of Whisper's encoder in transformers, with or without the model's prefix; the decoder is not read."""
 
 from jtl.weights.mapping.layers import dense, norm
 from jtl.weights.mapping.rules import Rule
@@ -7,16 +7,16 @@ from jtl.weights.mapping.transforms import dense as transposed
 
 
 def transformers(headless: bool) -> list[Rule]:
-    """Of WhisperModel, WhisperForConditionalGeneration and WhisperForAudioClassification.
+    """Rules for WhisperModel, WhisperForConditionalGeneration and WhisperForAudioClassification.
 
     Args:
-      headless: leaves the layer before the classifier out too.
+      headless: leaves out the layer before the classifier too.
     """
     top = r"(?:|model\.)encoder"
     name, path = rf"{top}\.layers\.(\d+)", "backbone/block{1+1}"
     rules = [
         Rule(r"(?:|model\.)decoder\..+", None),
-        Rule(r"proj_out\.weight", None),  # the words' embedding again
+        Rule(r"proj_out\.weight", None),  # a copy of the words' embedding
         Rule(rf"{top}\.embed_positions\.weight", "stats/backbone/positions"),
         *norm(rf"{top}\.layer_norm", "backbone/norm"),
         Rule(rf"{top}\.conv([12])\.weight", r"backbone/conv\1/kernel", channels_last),

@@ -1,4 +1,4 @@
-"""The encoder of Whisper: a log-mel picture of 30 seconds through transformer blocks."""
+"""The encoder of Whisper: a log-mel spectrogram of 30 seconds through transformer blocks."""
 
 import math
 from typing import Any, Literal
@@ -37,28 +37,29 @@ def whisper(
     attention_dropout: float = 0.0,
     layer_drop: float = 0.0,
 ) -> Model:
-    """A Whisper encoder: two convolutions, the second of stride 2, then sinusoids of time and pre-norm blocks.
+    """A Whisper encoder: two convolutions, the second of stride 2, then sinusoidal positions and pre-norm blocks.
 
-    The input is [batch, frames, mels], as `jtl.preprocess.audio.inputs` makes it (transformers has the last two the
-    other way round): exactly `2 positions` frames, for Whisper hears 30 seconds at a time, silence included.
+    The input is [batch, frames, mels], as `jtl.preprocess.audio.inputs` makes it (transformers swaps the last two
+    axes): exactly `2 positions` frames, because Whisper hears 30 seconds at a time, silence included.
 
-    Features: `conv` [batch, positions, width], of the convolutions; `stage1`, `stage2`, ... after each block; `last`,
-    the last of them, normalised; `pooled` [batch, width], the mean over time, through the projection where there is
-    one. Parameters: `conv1/kernel`, `conv2/kernel`, `block1/attention/query/kernel`, ..., `norm/scale`,
-    `projection/kernel`. The sinusoids come with the weights and are not learned: `positions` among the statistics.
+    Features: `conv` [batch, positions, width], the output of the convolutions; `stage1`, `stage2`, ... after each
+    block; `last`, the last of them, normalised; `pooled` [batch, width], the mean over time, through the projection if
+    there is one. Parameters: `conv1/kernel`, `conv2/kernel`, `block1/attention/query/kernel`, ..., `norm/scale`,
+    `projection/kernel`. The sinusoids come with the weights and are not learned: they are `positions` among the
+    statistics.
 
     Args:
       size: a name, or a `Size`.
-      mels: bands of the picture; 128 in the third large one.
+      mels: bands of the spectrogram; 128 in large-v3.
       positions: half the number of frames.
-      projection: width of a dense layer after the mean; None for none.
-      dropout: before the blocks and after both branches of each, in training.
-      mlp_dropout: within the blocks' perceptrons, in training.
-      attention_dropout: of the attention weights, in training.
+      projection: width of a dense layer after the mean; None omits it.
+      dropout: dropout rate before the blocks and after both branches of each, in training.
+      mlp_dropout: dropout rate within the blocks' MLPs, in training.
+      attention_dropout: dropout rate of the attention weights, in training.
       layer_drop: probability that a block is skipped, for the whole batch, in training (LayerDrop).
 
     Raises:
-      ValueError: for an unknown size or numbers that make no network; when called on pictures of another shape.
+      ValueError: for an unknown size or invalid numbers; when called on spectrograms of another shape.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -118,7 +119,7 @@ class _Whisper(nn.Module):
             x = features[f"stage{i}"] = y
         x = LayerNorm(_EPS, name="norm")(x)
         pooled = x.mean(1)
-        if self.projection is not None:  # linear, so after the mean as well as before it
+        if self.projection is not None:  # linear, so it may come after the mean
             pooled = nn.Dense(self.projection, kernel_init=trunc_normal, name="projection")(pooled)
         return features | {"last": x, "pooled": pooled}
 

@@ -1,1 +1,1 @@
-"""Readers and writers of weight files; they know no network."""
+"""Readers and writers of weight files; independent of any network."""

@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 class WeightFileError(ValueError):
-    """Raised for a weight file that is damaged, malicious or of a format that jtl does not read."""
+    """Raised for a weight file that is damaged, malicious, or in a format that jtl does not read."""
 
 
 class WeightNameError(ValueError):
-    """Raised where the tensors of a file do not fit the parameters of a model."""
+    """Raised if the tensors of a file do not fit the parameters of a model."""
 
 
 @contextmanager
 def in_file(path: Path) -> Iterator[None]:
-    """Put the file's name in front of every `WeightFileError` raised inside."""
+    """Puts the file's name in front of every `WeightFileError` raised inside."""
     try:
         yield
     except WeightFileError as error:
@@ -23,12 +23,11 @@ def in_file(path: Path) -> Iterator[None]:
 
 
 def show(value: object, limit: int = 120) -> str:
-    """`value` as one short line: a file may hold names of any length and with any character.
+    """Shows `value` in one short line, because a file may hold names of any length with any characters.
 
     Args:
-      value: what to print; only strings and numbers are printed, of anything else the type (its repr
-        could recurse).
-      limit: the longest text, in characters.
+      value: the value; only strings and numbers are printed, for anything else its type (a repr could recurse).
+      limit: the maximal length in characters.
     """
     if isinstance(value, str):
         text = repr(value[: limit + 1])

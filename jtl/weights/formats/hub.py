@@ -1,4 +1,4 @@
-"""Locates weights: a path, or a repository of the Hugging Face Hub, its local cache first."""
+"""Locates weights: at a path, or in a repository of the Hugging Face Hub, whose local cache comes first."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "spiece.model",
 )
-"""The names of transformers' files; a `spiece.model` is carried along, `jtl.preprocess.text` does not read it."""
-# What stands beside weights: configuration, preprocessing, tokenizer.
+"""The names of transformers' files; a `spiece.model` is only copied, `jtl.preprocess.text` does not read it."""
+# The files next to the weights: configuration, preprocessing, tokenizer.
 BESIDE = (
     "config.json",
     "preprocessor_config.json",
@@ -37,21 +37,21 @@ SENTENCES = ("modules.json", "sentence_bert_config.json", PROMPTS, "[0-9]_*/conf
 
 
 def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
-    """The file or folder that `source` names.
+    """Returns the path of the file or folder that `source` names.
 
     Args:
-      source: a path; `hf:org/name` or `hf:org/name@revision`, or `hf:name` of the Hub's first models, as `hf:gpt2`;
-        `timm:name`, short for `hf:timm/name`.
-      needs: files without one of which the weights serve nothing, as their config.
+      source: a path; `hf:org/name` or `hf:org/name@revision`, or `hf:name` for the Hub's first models, such as
+        `hf:gpt2`; `timm:name`, short for `hf:timm/name`.
+      needs: files of which at least one is needed to use the weights, such as their config.
 
     Returns:
-      The path. Of the Hub it is a folder of its cache; what is not there is downloaded, unless
-      `HF_HUB_OFFLINE` is set. A repository whose weights are in the cache with what they need is never looked up again.
+      The path. For the Hub it is a folder in its cache; missing files are downloaded, unless `HF_HUB_OFFLINE` is set.
+      Once the weights of a repository and the files they need are in the cache, it is never looked up again.
 
     Raises:
       FileNotFoundError: the path does not exist, or it is not in the cache and the Hub is offline.
-      ConnectionError: the download failed; what has arrived whole is kept for the next try.
-      ValueError: for a name that is no repository's.
+      ConnectionError: the download failed; files that arrived complete are kept for the next attempt.
+      ValueError: for an invalid repository name.
     """
     text = str(source)
     if not text.strip():
@@ -71,7 +71,7 @@ def locate(source: str | Path, needs: Sequence[str] = ()) -> Path:
 
 
 def is_repository(name: str, *, owned: bool = True) -> bool:
-    """Whether `name` can be a repository's: `organisation/model`, or `model` alone where it need not be owned."""
+    """Whether `name` can name a repository: `organisation/model`, or `model` alone too unless it must be `owned`."""
     owner = r"[\w.-]+/" if owned else r"(?:[\w.-]+/)?"
     return re.fullmatch(owner + r"[\w.-]+", name, re.ASCII) is not None and ".." not in name
 
@@ -81,7 +81,7 @@ def _repository(repo: str, revision: str, needs: Sequence[str]) -> Path:
 
     folder = _cached(repo, revision)
     if folder is not None:
-        # Another library that put the weights there asked for nothing that it does not read itself.
+        # Another library that put the weights there downloaded only the files that it reads itself.
         alone = bool(needs) and not any((folder / name).exists() for name in needs)
         if alone and not constants.is_offline_mode() and set(needs) & set(_held(repo, folder.name)):
             _download(repo, folder.name, (*BESIDE, *SENTENCES))
@@ -100,7 +100,7 @@ def _repository(repo: str, revision: str, needs: Sequence[str]) -> Path:
             )
         others = ", ".join(show(name) for name in held if name.endswith(SUFFIXES)) or "no weights"
         raise FileNotFoundError(f"{repo} at revision {revision!r} holds none of {', '.join(NAMES)}, but {others}")
-    # Weights come last: once they are in the cache, so is all that belongs to them.
+    # Weights come last: once they are in the cache, so are all files that belong to them.
     commit = _download(repo, revision, (*BESIDE, *SENTENCES)).name
     folder = _download(repo, commit, (weights,))
     if weights.endswith(".index.json"):
@@ -109,7 +109,7 @@ def _repository(repo: str, revision: str, needs: Sequence[str]) -> Path:
 
 
 def _held(repo: str, revision: str) -> list[str]:
-    """The names of a repository's files. It also tells whether the Hub answers: without it a download is silent."""
+    """The names of a repository's files. It also shows whether the Hub answers, which a download does not report."""
     from huggingface_hub import HfApi
 
     with _told(repo, revision):
@@ -117,7 +117,7 @@ def _held(repo: str, revision: str) -> list[str]:
 
 
 def _download(repo: str, revision: str, patterns: Sequence[str]) -> Path:
-    """The folder of the cache, whose name is the commit."""
+    """Downloads files and returns their folder in the cache, whose name is the commit."""
     from huggingface_hub import snapshot_download
 
     with _told(repo, revision):
@@ -141,14 +141,14 @@ def _told(repo: str, revision: str) -> Iterator[None]:
         raise FileNotFoundError(
             f"{repo} is not on the Hub, or it is private: check its name, or log in with `hf auth login`"
         ) from error
-    except Exception as error:  # the HTTP library below, whose errors have no base but this, changes with versions
+    except Exception as error:  # the HTTP library varies with the version, and its errors have no other common base
         raise ConnectionError(
             f"{repo} at revision {revision!r} could not be downloaded: {type(error).__name__}: {error}"
         ) from error
 
 
 def _cached(repo: str, revision: str) -> Path | None:
-    """The folder of the cache that holds the weights, all of them; of several formats those that `read` takes."""
+    """The folder of the cache if it holds all weights; of several formats, those that `read` would take."""
     from huggingface_hub import try_to_load_from_cache
 
     for name in NAMES:
@@ -159,7 +159,7 @@ def _cached(repo: str, revision: str) -> Path | None:
 
 
 def _whole(path: Path) -> bool:
-    """Whether the files of an index are there too: a download may have ended between them."""
+    """Whether all files of an index are there: a download may have been interrupted between them."""
     if not path.name.endswith(".index.json"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""The small JSON files that stand beside weights."""
+"""The small JSON files next to weights."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -14,10 +14,10 @@ _Kind = TypeVar("_Kind", dict, list)
 
 
 def read_json(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """The content of a JSON file, an object or a list; None where the file is absent.
+    """The content of a JSON file, an object or a list; None if the file does not exist.
 
     Raises:
-      WeightFileError: it is too large, damaged, or holds something else.
+      WeightFileError: the file is too large, damaged, or holds something else.
     """
     if not path.exists():
         return None

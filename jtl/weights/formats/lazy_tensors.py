@@ -12,14 +12,14 @@ from jtl.weights.formats.source import ByteSource
 
 
 class Entry(NamedTuple):
-    """One tensor: what it will be, and how to read it.
+    """One tensor: its shape and dtype, and how to read it.
 
     Args:
-      shape: of the array.
-      dtype: of the array.
-      read: gives it.
-      fill: reads it into an array of that shape, of any strides and number type; None where that saves nothing.
-      view: gives it as a view of the file, of which only what is looked at is read; None where there is none.
+      shape: shape of the array.
+      dtype: dtype of the array.
+      read: returns it.
+      fill: reads it into an array of that shape, with any strides and number type; None if that saves nothing.
+      view: returns it as a view of the file, of which only the accessed parts are read; None if there is none.
     """
 
     shape: tuple[int, ...]
@@ -30,28 +30,28 @@ class Entry(NamedTuple):
 
 
 def stored(source: ByteSource, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
-    """The entry of an array that lies in the file as it is, from byte `offset` on."""
+    """The entry of an array that is stored in the file without change, from byte `offset` on."""
     read = partial(source.array, offset, shape, dtype)
-    if dtype == np.bool_:  # whose bytes have to be looked at
+    if dtype == np.bool_:  # whose bytes have to be checked
         return Entry(shape, dtype, read)
     return Entry(shape, dtype, read, partial(source.fill, offset, dtype), partial(source.view, offset, shape, dtype))
 
 
 if TYPE_CHECKING:
     _Arrays = Mapping[str, np.ndarray]
-else:  # a run-time checker of types that sees what the values are would read one to look
+else:  # a run-time type checker that knew the values' type would read one to check it
     _Arrays = Mapping
 
 
 class Tensors(_Arrays):
-    """The tensors of a weight file by name; `tensors[name]` reads that one, anew each time.
+    """The tensors of a weight file by name; `tensors[name]` reads that tensor, each time again.
 
-    Nothing is kept, so a caller that takes one tensor after another never holds the file twice.
+    Nothing is cached, so a caller that takes one tensor after another never holds the file twice.
 
     Args:
-      path: the file (or index) they are from.
+      path: the file (or index) that they are from.
       entries: the tensors.
-      metadata: the text the file carries beside them.
+      metadata: the texts that the file holds in addition.
 
     Example:
       >>> import pathlib, numpy as np, jtl
@@ -79,10 +79,10 @@ class Tensors(_Arrays):
         return name in self._entries
 
     def under(self, prefix: str) -> "Tensors":
-        """Those whose names begin with `prefix`, named without it.
+        """The tensors whose names begin with `prefix`, named without it.
 
         Raises:
-          WeightNameError: where there is none.
+          WeightNameError: if there are none.
         """
         entries = {n.removeprefix(prefix): entry for n, entry in self._entries.items() if n.startswith(prefix)}
         if not entries:
@@ -94,9 +94,9 @@ class Tensors(_Arrays):
         return f"Tensors({str(self.path)!r}, {len(self)} tensors, {self.nbytes} bytes)"
 
     def view(self, name: str) -> np.ndarray:
-        """A tensor as a view of the file, of which only what is looked at is read; else read, as by its name.
+        """A tensor as a view of the file, of which only the accessed parts are read; if impossible, as `self[name]`.
 
-        The file must not become shorter as long as the view is used: the system kills who looks beyond its end.
+        The file must not be cut shorter while the view is in use: the system kills a process that reads beyond its end.
         """
         entry = self.entry(name)
         return entry.read() if entry.view is None else entry.view()

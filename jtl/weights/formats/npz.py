@@ -17,7 +17,7 @@ from jtl.weights.formats.source import ByteSource, aligned_empty, check_shape
 from jtl.weights.formats.zip import Archive
 
 MAX_HEADER = 10_000  # bytes
-# What zipfile and zlib raise on damaged bytes: an unknown version or method is a NotImplementedError.
+# The errors that zipfile and zlib raise on damaged bytes; an unknown version or method is a NotImplementedError.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError)
 HEADER = re.compile(
     r"\s*\{\s*'descr':\s*(?P<descr>'[^']*'|\[.*\])\s*,\s*'fortran_order':\s*(?P<fortran>True|False)\s*,"
@@ -29,7 +29,7 @@ HEADER = re.compile(
 def read_npz(path: Path) -> Tensors:
     """The arrays of an `.npz` file, plain or compressed.
 
-    Arrays of two-byte voids are bfloat16: that is how NumPy writes what JAX gives it.
+    Arrays of two-byte voids are read as bfloat16, because NumPy writes JAX's bfloat16 arrays like that.
 
     Args:
       path: the file.
@@ -72,7 +72,7 @@ def _entry(archive: Archive, member: str) -> Entry:
 
 
 def _header(file: Any) -> tuple[np.dtype, bool, tuple[int, ...], int]:
-    """Number type, whether the first axis varies fastest, shape, and where the numbers start."""
+    """Returns the number type, whether the first axis varies fastest, the shape, and where the numbers start."""
     start = file.read(8)
     if start[:6] != b"\x93NUMPY" or len(start) < 8:
         raise WeightFileError("is no .npy file")
@@ -134,7 +134,7 @@ def _inflate(archive: Archive, member: str, start: int, into: np.ndarray) -> np.
                     raise WeightFileError("its numbers end early")
                 view[: len(part)] = part
                 view = view[len(part) :]
-            file.read(1)  # reaching the end compares the checksum
+            file.read(1)  # reaching the end verifies the checksum
     except WeightFileError:
         raise
     except DAMAGED as error:

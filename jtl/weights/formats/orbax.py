@@ -24,28 +24,28 @@ log = logging.getLogger("jtl.checkpoint")
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint that a folder is, or the newest finished one in it; None where it has none."""
+    """The folder itself if it is a checkpoint, else the newest finished one in it; None if there is none."""
     return next(iter(_candidates(folder)), None)
 
 
 def holds(folder: Path) -> bool:
-    """Whether a folder has finished checkpoints in it; one that is a checkpoint itself has none."""
+    """Whether a folder contains finished checkpoints; a checkpoint itself contains none."""
     return newest(folder) not in (None, folder)
 
 
 def read_checkpoint(folder: Path) -> Tensors:
-    """`backbone/...`, `head/...` and `stats/...` of one checkpoint; the optimizer's state is left.
+    """`backbone/...`, `head/...` and `stats/...` of one checkpoint; the optimizer's state is not read.
 
-    Where the run keeps moving averages of parameters (`make_step(ema=...)`), these are read in the parameters' place,
-    because its validation judged them; the log "jtl.checkpoint" says so. Every file is read and compared with the
-    checksum that its manifest has of it. A damaged checkpoint of a run is named in the same log, and the one before is
-    read, as `jtl.Checkpoints` does.
+    If the run keeps moving averages of parameters (`make_step(ema=...)`), these are read in place of the parameters,
+    because the run's validation used them; the log "jtl.checkpoint" says so. Every file is read and compared with its
+    checksum in the manifest. A damaged checkpoint of a run is named in the same log, and the one before it is read, as
+    by `jtl.Checkpoints`.
 
     Args:
-      folder: of a run, or of one step, which must be intact.
+      folder: folder of a run, or of one step, which must be intact.
 
     Raises:
-      WeightFileError: the manifest is malformed, or the files are not those that were written.
+      WeightFileError: the manifest is malformed, or the files differ from those that were written.
     """
     *others, last = _candidates(folder)
     for step in others:
@@ -80,7 +80,7 @@ def _read(folder: Path) -> Tensors:
     found: dict[str, Entry] = {}
     for part, wanted in parts.items():
         load = _loader(part, wanted)
-        load()  # Orbax may not read what is intact by its checksums; then the step before is read
+        load()  # Orbax may fail although all checksums match; then the step before is read
         found |= {n: Entry(*leaf, _one(load, n)) for n, leaf in wanted.items()}
     averaged = [n for n in leaves if n.startswith("ema/")]
     for name in averaged:
@@ -91,7 +91,7 @@ def _read(folder: Path) -> Tensors:
 
 
 def _average(folder: Path, found: dict[str, Entry], name: str) -> None:
-    """Puts a moving average into its parameter's place, rounded to its type."""
+    """Puts a moving average in place of its parameter, rounded to the parameter's type."""
     own, average = f"params/{name.removeprefix('ema/')}", found[name]
     if own not in found or found[own].shape != average.shape:
         raise WeightFileError(f"{folder / MANIFEST}: {show(name)} is the average of no parameter of its shape")
@@ -100,7 +100,7 @@ def _average(folder: Path, found: dict[str, Entry], name: str) -> None:
 
 
 def _sealed(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], np.dtype]]]:
-    """The manifest of a folder whose files are those that were written, and its parameters and statistics."""
+    """Checks a folder's files; returns its manifest, and the parameters and statistics in it."""
     source = ByteSource(folder / MANIFEST)
     with in_file(source.path):
         if source.size > MAX_MANIFEST:
@@ -131,7 +131,7 @@ def _described(name: str, leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     if not isinstance(leaf, list) or len(leaf) != 2 or not isinstance(leaf[0], list) or not isinstance(leaf[1], str):
         raise WeightFileError(f"{show(name)} must be described by its shape and its type")
     try:
-        dtype = np.dtype(leaf[1])  # ml_dtypes, imported by st_file, tells NumPy what bfloat16 is
+        dtype = np.dtype(leaf[1])  # ml_dtypes, imported by st_file, registers bfloat16 with NumPy
     except TypeError:
         raise WeightFileError(f"{show(name)} has the type {show(leaf[1])}, which NumPy has not") from None
     return check_shape(leaf[0], dtype.itemsize, show(name)), dtype

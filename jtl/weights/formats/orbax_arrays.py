@@ -1,4 +1,4 @@
-"""Folders of arrays as Orbax writes them, read by name."""
+"""Folders of arrays written by Orbax, read by name."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -12,14 +12,14 @@ from jtl.params import flatten, unflatten
 from jtl.weights.formats.errors import WeightFileError
 
 APART = ("params", "stats")
-"""What can be read without the rest of a state."""
+"""The groups that can be read without the rest of a state."""
 
 
 _WIDE = ("int64", "uint64", "float64", "complex128")
 
 
 def grouped(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters, statistics and the rest apart, so that each can be read alone."""
+    """Separates parameters, statistics and the rest, so that each can be read alone."""
     groups: dict[str, dict[str, Any]] = {}
     for name, leaf in leaves.items():
         top = name.split("/")[0]
@@ -30,18 +30,18 @@ def grouped(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def load(
     folder: Path, shapes: Mapping[str, jax.ShapeDtypeStruct], *, part: bool = False, host: bool = False
 ) -> dict[str, Any]:
-    """Arrays by name, of the types of `shapes`, where the sharding of each puts it.
+    """Reads arrays by name, with the types of `shapes`, and places each by its sharding.
 
     Args:
-      folder: of one checkpoint; Orbax's own is `arrays` in it.
-      shapes: of all arrays of a group, or of some.
-      part: whether they are some.
-      host: NumPy arrays instead, whatever jax's settings are; shapes then need no sharding.
+      folder: folder of one checkpoint; Orbax's own is `arrays` in it.
+      shapes: shapes of all arrays of a group, or of some.
+      part: whether they are only some.
+      host: whether to return NumPy arrays instead, whatever jax's settings are; shapes then need no sharding.
 
     Raises:
-      WeightFileError: where Orbax does not read them, with its version and the beginning of what it says.
+      WeightFileError: if Orbax fails to read them, with its version and the beginning of its message.
       ValueError: for types of 64 bits while `jax_enable_x64` is off, which jax would narrow; not for NumPy arrays.
-      OSError: where the file system fails, which is no fault of the checkpoint; as MemoryError and jax's own errors.
+      OSError: if the file system fails, which is not the checkpoint's fault; likewise MemoryError and jax's own errors.
     """
     if not shapes:
         return {}
@@ -52,7 +52,8 @@ def load(
             " because jax_enable_x64 is off: read it inside `with jax.enable_x64(True):`, or set it for the whole"
             " process at its start, jax.config.update('jax_enable_x64', True)"
         )
-    # Orbax's threads do not have the caller's `with jax.enable_x64(True)`: they would narrow what they put on devices.
+    # Orbax's threads do not have the caller's `with jax.enable_x64(True)`: they would narrow the arrays that they put
+    # on devices.
     by_numpy = {name for name, shape in shapes.items() if host or np.dtype(shape.dtype).name in _WIDE}
     asked = {name: np.empty(s.shape, s.dtype) if name in by_numpy else s for name, s in shapes.items()}
     found = _read(folder, asked, part)
@@ -62,23 +63,23 @@ def load(
 
 
 def _put(array: np.ndarray, sharding: Any) -> jax.Array:
-    """A NumPy array where a sharding puts it, by the settings of this thread."""
+    """Puts a NumPy array on devices by a sharding, under the settings of this thread."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _read(folder: Path, asked: Mapping[str, Any], part: bool) -> dict[str, Any]:
-    """What Orbax reads: a NumPy array for each that was asked for as one, one of jax for each shape."""
+    """Lets Orbax read: a NumPy array for each entry asked for as one, a jax array for each shape."""
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
     context.pytree.loading.partial_load = part
     try:
         found: dict[str, Any] = {}
-        for group, wanted in grouped(asked).items():  # where one of several fails, Orbax leaves the others unfinished
+        for group, wanted in grouped(asked).items():  # if one of several fails, Orbax leaves the others unfinished
             with context:
                 loaded = ocp.load_checkpointables(str((folder / "arrays").absolute()), {group: wanted})
             found |= flatten(loaded[group])
-        for name, like in asked.items():  # what is not there comes back as what was asked for
+        for name, like in asked.items():  # an array that is not there comes back as the placeholder
             kind = np.ndarray if isinstance(like, np.ndarray) else jax.Array
             if not isinstance(found.get(name), kind) or found[name] is like:
                 raise KeyError(f"no array {name!r}")
@@ -86,7 +87,7 @@ def _read(folder: Path, asked: Mapping[str, Any], part: bool) -> dict[str, Any]:
                 raise TypeError(f"{name!r} came as {found[name].dtype}, and {like.dtype} was asked for")
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise
-    except Exception as error:  # whatever Orbax raises: the checkpoint is not what its manifest says
+    except Exception as error:  # whatever Orbax raises: the checkpoint does not match its manifest
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise
         said = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,4 +1,4 @@
-"""Weights from a path, whatever the format: the content decides, not the name."""
+"""Weights from a path, in any format, which is recognised by the content, not the name."""
 
 from pathlib import Path
 
@@ -30,13 +30,12 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
     """The named tensors of a weight file or folder on this machine.
 
     Args:
-      path: a file, an `*.index.json` beside its files, a folder that holds one of `NAMES` or exactly
-        one weight file, or one that `jtl.Checkpoints` wrote, of which the newest is read.
-      within: in a PyTorch file with several dicts of tensors, the one to take ("model_ema").
+      path: a file, an `*.index.json` next to its files, a folder that holds one of `NAMES` or exactly one weight file,
+        or a folder of `jtl.Checkpoints`, of which the newest is read.
+      within: in a PyTorch file with several dicts of tensors, the one to read, such as "model_ema".
 
     Returns:
-      Name to array; each is read when it is looked up, and `tensors.entry(name)` tells shape and dtype
-      without that.
+      Name to array; each is read when it is looked up. `tensors.entry(name)` has shape and dtype without reading it.
 
     Raises:
       FileNotFoundError: the path does not exist, or a folder holds no weights.
@@ -67,12 +66,12 @@ def read(path: str | Path, *, within: str | None = None) -> Tensors:
 
 
 def _is_safetensors(source: ByteSource, start: bytes) -> bool:
-    """Whether it can be: its first eight bytes are a length, so they may look like any other format's start."""
+    """Whether it can be one: its first eight bytes are a length, so they may look like the start of another format."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= source.size - 8
 
 
 def _read_one(path: Path, within: str | None = None) -> Tensors:
-    """The tensors of a file that is no index: an index names files of weights, never another index."""
+    """The tensors of a file that is not an index: an index names weight files, never another index."""
     source = ByteSource(path)
     start = source.bytes(0, min(source.size, 64))
     if not start:
@@ -88,7 +87,7 @@ def _read_one(path: Path, within: str | None = None) -> Tensors:
     if what is not None:
         raise WeightFileError(f"{path}: is {what}")
     if start[8:9] == b"{":
-        return read_safetensors(path)  # tells what is wrong with its length
+        return read_safetensors(path)  # says what is wrong with its length
     what = unsupported.by_name(path)
     if what is not None:
         raise WeightFileError(f"{path}: is {what}; {unsupported.INSTEAD}")

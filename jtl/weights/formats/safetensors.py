@@ -1,7 +1,7 @@
 """The safetensors format: eight bytes of header length, a JSON header, the numbers.
 
-Every promise of the header is checked before a byte of data is read: types, lengths, and that the tensors
-cover the rest of the file once, without a gap or an overlap.
+Every claim of the header is checked before a byte of data is read: types, lengths, and that the tensors cover the rest
+of the file exactly once, without a gap or an overlap.
 """
 
 import json
@@ -17,7 +17,7 @@ from jtl.weights.formats.lazy_tensors import Entry, Tensors, stored
 from jtl.weights.formats.source import ByteSource, check_shape
 
 MAX_HEADER = 8 << 20  # bytes
-MAX_TENSORS = 30_000  # half a second; the largest networks of many experts have some 90,000, in 160 files
+MAX_TENSORS = 30_000  # takes half a second; the largest mixtures of experts have some 90,000, but in 160 files
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -75,7 +75,7 @@ def parse_json(text: bytes) -> object:
     """JSON without repeated keys.
 
     Raises:
-      WeightFileError: it is no JSON, a key comes twice, or it is nested too deeply.
+      WeightFileError: it is not JSON, repeats a key, or is nested too deeply.
     """
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_unique)

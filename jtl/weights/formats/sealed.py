@@ -9,7 +9,7 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 FROZEN = re.compile(r"frozen_[0-9a-f]{32}")
-"""The name of a folder with the parameters that a run does not train, beside those of its steps."""
+"""The name of a folder, next to those of a run's steps, with the parameters that the run does not train."""
 
 
 def checksum(path: Path) -> tuple[int, int]:
@@ -22,16 +22,16 @@ def checksum(path: Path) -> tuple[int, int]:
 
 
 def seal(body: Mapping[str, Any]) -> int:
-    """The checksum of a manifest's content, which stands in it under "crc32"."""
+    """The checksum of a manifest's content, which the manifest holds under "crc32"."""
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
 def fault(folder: Path, files: Mapping[str, Any]) -> str | None:
-    """The first file that differs from the one written, and how; None where all are intact.
+    """Describes the first file that differs from the one written; None if all are intact.
 
     Args:
-      folder: sealed.
-      files: size and CRC-32 by name, from its manifest.
+      folder: the sealed folder.
+      files: size and CRC-32 by file name, from its manifest.
     """
     for name, told in files.items():
         path = folder / name

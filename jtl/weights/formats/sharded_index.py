@@ -1,4 +1,4 @@
-"""Weights in several files with an index, as the Hugging Face Hub keeps large models."""
+"""Weights in several files with an index, the format of large models on the Hugging Face Hub."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,13 +8,13 @@ from jtl.weights.formats.lazy_tensors import Entry, Tensors
 from jtl.weights.formats.safetensors import parse_json
 from jtl.weights.formats.source import ByteSource
 
-MAX_INDEX = 16 << 20  # bytes; 91,000 tensors of the largest published network take 9 MB
-MAX_FILES = 4096  # each is looked for; the largest published networks have some hundred
+MAX_INDEX = 16 << 20  # bytes; the 91,000 tensors of the largest published network take 9 MB
+MAX_FILES = 4096  # each is searched for; the largest published networks have a few hundred
 MAX_NAME = 255  # bytes of a file's name, which no usual file system exceeds
 
 
 def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
-    """All tensors named by an index `{"weight_map": {tensor: file}}` whose files lie beside it.
+    """All tensors named by an index `{"weight_map": {tensor: file}}` whose files are next to it.
 
     Args:
       path: the `*.index.json` file.
@@ -22,7 +22,7 @@ def read_index(path: Path, read_shard: Callable[[Path], Tensors]) -> Tensors:
 
     Raises:
       WeightFileError: the index is malformed, names a file outside its folder, or disagrees with a file.
-      FileNotFoundError: a named file is absent.
+      FileNotFoundError: a named file does not exist.
     """
     weight_map = _weight_map(path)
     with in_file(path):
@@ -50,7 +50,7 @@ def names_of(path: Path) -> list[str]:
 
 
 def _by_file(weight_map: Mapping[str, object]) -> dict[str, list[str]]:
-    """The tensors that each file is said to hold."""
+    """The tensors that each file should hold."""
     held: dict[str, list[str]] = {}
     for name, shard in weight_map.items():
         held.setdefault(_plain_name(shard, name), []).append(name)

@@ -1,8 +1,8 @@
-"""A file of numbers: ranges of it as arrays, each read when asked for.
+"""A file of numbers, whose ranges are read as arrays on demand.
 
-Reading into fresh memory, rather than mapping the file, keeps one copy in the process: pages of a mapped
-file count beside the arrays made from them, and a file that is cut short later kills the process that maps
-it. Only who takes a part of each array maps them, one after another (`view`).
+Reading into fresh memory, rather than mapping the file, keeps one copy in the process: pages of a mapped file count in
+addition to the arrays made from them, and a file that is cut short later kills the process that maps it. Only a caller
+that needs parts of arrays maps them, one after another (`view`).
 """
 
 import os
@@ -16,11 +16,11 @@ import numpy as np
 
 from jtl.weights.formats.errors import WeightFileError, show
 
-ALIGNMENT = 64  # bytes; JAX takes over a NumPy array on a CPU without a copy from this alignment on
+ALIGNMENT = 64  # bytes; from this alignment on, JAX on a CPU takes over a NumPy array without a copy
 MAX_DIMS = 32
-PIECE = 1 << 20  # bytes held at once where numbers change their place: as they lie in the file, and with rows apart
-ROWS = 256  # at most, as a line of cache of each is held at once
-LINE = 64  # bytes of a line of cache
+PIECE = 1 << 20  # bytes held at once if numbers change their order: as in the file, and with rows apart
+ROWS = 256  # at most, because one cache line of each is held at once
+LINE = 64  # bytes of a cache line
 
 
 def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -32,10 +32,10 @@ def aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 def check_shape(shape: Sequence[object], itemsize: int, what: str) -> tuple[int, ...]:
-    """`shape` as a tuple of ints that NumPy can hold.
+    """Returns `shape` as a tuple of ints, if NumPy can hold such an array.
 
     Raises:
-      WeightFileError: an entry is no integer, is negative, or the array is too big for any memory.
+      WeightFileError: an entry is not an integer or is negative, or the array is too big for any memory.
     """
     if len(shape) > MAX_DIMS:
         raise WeightFileError(f"{what} has {len(shape)} dimensions; at most {MAX_DIMS} are read")
@@ -50,10 +50,10 @@ def check_shape(shape: Sequence[object], itemsize: int, what: str) -> tuple[int,
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:
-    """Room for the same rows, an odd number of lines of cache apart.
+    """Memory for the same rows, an odd number of cache lines apart.
 
-    Rows whose distance is a multiple of 4 kB, as many kernels' is, all begin in the same few lines of a cache; read one
-    number of each after the other they throw each other out, and take twice the time.
+    Rows whose distance is a multiple of 4 kB, as in many kernels, all map to the same few cache lines. If one number of
+    each is read in turn, they evict one another, which takes twice the time.
     """
     width = prod(rows.shape[1:]) * rows.itemsize
     apart = aligned_empty((len(rows), (-(-width // LINE) | 1) * LINE), np.dtype(np.uint8))
@@ -87,21 +87,21 @@ class ByteSource:
         array = aligned_empty(shape, dtype)
         self._fill(array, offset)
         if dtype == np.bool_:
-            # a byte other than 0 and 1 would make a truth value that is neither
+            # a byte other than 0 and 1 would make a boolean that is neither
             np.not_equal(array.view(np.uint8), 0, out=array)
         return array
 
     def view(self, offset: int, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """The same, not to be written to, as the file itself: what is not looked at is not read."""
+        """The same as a read-only view of the file: parts that are not accessed are not read."""
         count = self._inside(offset, prod(shape) * dtype.itemsize)
         if not count:
             return np.empty(shape, dtype)
         return np.memmap(self.path, dtype, "r", offset, tuple(shape)).view(np.ndarray)
 
     def fill(self, offset: int, dtype: np.dtype, into: np.ndarray) -> None:
-        """Read an array of `into`'s shape that starts at byte `offset`, whatever the strides and number type of `into`.
+        """Reads the array that starts at byte `offset` into `into`, which may have any strides and number type.
 
-        A piece at a time: the array is nowhere held as it lies in the file.
+        It is read piece by piece, so no copy of the whole array in the file's order is ever held.
         """
         self._inside(offset, into.size * dtype.itemsize)
         if into.dtype == dtype and into.flags.c_contiguous:

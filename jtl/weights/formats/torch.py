@@ -1,8 +1,8 @@
 """PyTorch's `.pth`, `.pt`, `.th` and `.bin` files, without PyTorch and without unpickling.
 
-Since 1.6 such a file is a zip: `NAME/data.pkl` says what there is, `NAME/data/KEY` holds each storage.
-Before, it was four small pickles (a magic number, the version, the machine, the value), a fifth with the
-storages' keys, and then each storage as its length and its numbers.
+Since 1.6 such a file is a zip: `NAME/data.pkl` describes the content, `NAME/data/KEY` holds each storage. Before, it
+was four small pickles (a magic number, the version, the machine, the value), a fifth with the storages' keys, and then
+the length and numbers of each storage.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,15 +28,14 @@ def read_torch(path: Path, within: str | None = None) -> Tensors:
 
     Args:
       path: the file, of either format.
-      within: where it lies in what was saved, as "model" or "checkpoint/state_dict"; None finds it, and
-        raises where
-        several dicts of tensors could be meant.
+      within: its place in the saved data, such as "model" or "checkpoint/state_dict"; None searches for it, and raises
+        if several dicts of tensors could be meant.
 
     Returns:
       Name to array, read on access.
 
     Raises:
-      WeightFileError: the file is damaged, holds anything else than data, or no tensors at `within`.
+      WeightFileError: the file is damaged, holds anything other than data, or has no tensors at `within`.
     """
     source = ByteSource(path)
     with in_file(path):
@@ -49,7 +48,7 @@ def read_torch(path: Path, within: str | None = None) -> Tensors:
 
 
 def _parse(source: ByteSource) -> tuple[object, Mapping[str, int]]:
-    """The tree of views, and where each storage starts in the file."""
+    """Returns the tree of views, and where each storage starts in the file."""
     start = source.bytes(0, min(source.size, len(LEGACY_START)))
     if start[:4] == b"PK\x03\x04":
         return _parse_zip(source)
@@ -93,7 +92,7 @@ def _parse_legacy(source: ByteSource) -> tuple[object, Mapping[str, int]]:
         items[storage.key] = storage.dtype.itemsize
 
     machine = Machine(source.bytes(0, min(source.size, MAX_PICKLE)), source.size, partial(_storage, place=place))
-    machine.run()  # the magic number, compared before
+    machine.run()  # the magic number, already checked
     version, system = machine.run(), machine.run()
     if version != 1001:
         raise WeightFileError(f"is of version {show(version)} of PyTorch's old format; 1001 is read")
@@ -124,7 +123,7 @@ def _small(source: ByteSource, offset: int, count: int) -> bytes:
 
 
 def _storage(reference: object, place: Callable[[Storage], None]) -> Storage:
-    """A storage from PyTorch's reference ("storage", type, key, device, count[, None])."""
+    """Makes a storage from PyTorch's reference ("storage", type, key, device, count[, None])."""
     if not isinstance(reference, tuple) or len(reference) not in (5, 6) or reference[0] != "storage":
         raise WeightFileError("refers to something other than a storage; save the weights alone, not the module")
     _, kind, key, _device, count = reference[:5]

@@ -1,14 +1,14 @@
-"""What stands beside the weights in a PyTorch file, as values that do nothing: none of it is imported or called."""
+"""Inert stand-ins for objects next to the weights in a PyTorch file: nothing is imported or called."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Inert:
-    """A class or a function that a pickle names, or what it made of it: only the name is kept.
+    """A class or function that a pickle names, or an object that it makes: only the name is kept.
 
     Args:
-      name: with its module.
+      name: its name, with the module.
     """
 
     name: str
@@ -27,7 +27,7 @@ _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("numpy.core.multiarray", "numpy._core.multiarray"): ("scalar", "_reconstruct"),
     ("numpy.core.numeric", "numpy._core.numeric"): ("_frombuffer",),
     ("numpy.dtypes",): tuple(f"{kind}DType" for kind in _NUMBERS),
-    ("_codecs",): ("encode",),  # how bytes are written
+    ("_codecs",): ("encode",),  # used to encode bytes
     ("builtins", "__builtin__"): _BUILTINS,
     ("collections",): ("defaultdict", "Counter", "deque"),
     ("datetime",): ("datetime", "date", "time", "timedelta", "timezone"),
@@ -38,4 +38,4 @@ _NAMES: dict[tuple[str, ...], tuple[str, ...]] = {
     ("lightning_fabric.utilities.data", "lightning.fabric.utilities.data"): ("AttributeDict",),
 }
 INERT = {(module, name): Inert(f"{module}.{name}") for at, names in _NAMES.items() for module in at for name in names}
-"""The names that training scripts leave in their checkpoints: settings, paths, numbers of NumPy, dates."""
+"""The names that training scripts leave in their checkpoints: settings, paths, NumPy's numbers, dates."""

@@ -1,9 +1,9 @@
 """A machine for the few pickle instructions that PyTorch writes; it can build data and nothing else.
 
-A pickle is a program for a small stack machine. Python's own machine may import and call anything. This one
-knows the data instructions, looks names up in the table of `torch_tensors.ALLOWED`, and refuses the rest by
-name. Its work is counted, keys of dicts are only strings and small numbers (a tuple that shares its parts
-takes forever to hash), and nothing in it recurses.
+A pickle is a program for a small stack machine. Python's own machine may import and call anything. This one knows the
+data instructions, looks names up in `torch_tensors.ALLOWED`, and refuses the rest by name. Its work is bounded, keys of
+dicts can only be strings and small numbers (a tuple that shares its parts takes forever to hash), and nothing in it
+recurses.
 """
 
 import struct
@@ -15,7 +15,7 @@ from jtl.weights.formats.torch_inert import INERT, Inert
 from jtl.weights.formats.torch_tensors import ALLOWED, Builder
 
 MAX_PICKLE = 16 << 20  # bytes
-MAX_WORK = 1 << 18  # instructions, and one more for each 64 bytes of the file; a tensor takes about 45
+MAX_WORK = 1 << 18  # instructions, plus one for each 64 bytes of the file; a tensor takes about 45
 HELP = (
     "only tensors, numbers, strings, lists and dicts are read from a PyTorch file; in PyTorch, "
     "save the weights alone: torch.save(model.state_dict(), file)"
@@ -27,7 +27,7 @@ class Machine:
 
     Args:
       data: the bytes.
-      file_size: the length of the whole file in bytes, which bounds how many instructions are sensible.
+      file_size: the length of the whole file in bytes, which bounds the number of instructions.
       persistent: turns a persistent id (PyTorch's reference to a storage) into a value.
     """
 
@@ -44,7 +44,7 @@ class Machine:
         self.memo: dict[int, object] = {}
 
     def run(self) -> object:
-        """The value of the pickle that starts at `at`; leaves `at` behind it.
+        """Returns the value of the pickle that starts at `at`; moves `at` to its end.
 
         Raises:
           WeightFileError: an instruction or a name that is not allowed, or a malformed pickle.
@@ -68,7 +68,7 @@ class Machine:
             instruction(self)
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
+        """Returns the next `count` bytes."""
         if count < 0 or self.at + count > len(self.data):
             raise WeightFileError(
                 f"its pickle ends inside an instruction at byte {self.at}; it is cut short or damaged"
@@ -77,7 +77,7 @@ class Machine:
         return self.data[self.at - count : self.at]
 
     def line(self) -> str:
-        """The next line of text."""
+        """Returns the next line of text."""
         end = self.data.find(b"\n", self.at, self.at + 1000)
         if end < 0:
             raise WeightFileError(f"its pickle has a name without an end at byte {self.at}")
@@ -86,23 +86,23 @@ class Machine:
         return text.decode("utf-8", "replace")
 
     def unsigned(self, count: int) -> int:
-        """The next `count` bytes as a number."""
+        """Returns the next `count` bytes as a number."""
         return int.from_bytes(self.take(count), "little")
 
     def pop(self) -> object:
-        """The top of the stack, taken off."""
+        """Removes and returns the top of the stack."""
         if not self.stack:
             raise WeightFileError(f"its pickle takes from an empty stack at byte {self.at}; it is damaged")
         return self.stack.pop()
 
     def top(self, kind: type, verb: str) -> object:
-        """The top of the stack, which must be of `kind`."""
+        """Returns the top of the stack, which must be of `kind`."""
         if not self.stack or type(self.stack[-1]) is not kind:
             raise WeightFileError(f"its pickle {verb} something that is no {kind.__name__} at byte {self.at}")
         return self.stack[-1]
 
     def marked(self) -> list[object]:
-        """Everything above the last mark, taken off."""
+        """Removes and returns everything above the last mark."""
         if not self.marks:
             raise WeightFileError(f"its pickle lacks a mark at byte {self.at}; it is damaged")
         start = self.marks.pop()
@@ -136,7 +136,7 @@ class Machine:
         self.stack.append(struct.unpack(layout, self.take(count))[0])
 
     def name(self, module: object, name: object) -> None:
-        """Push what a module's name stands for."""
+        """Push the object that a name in a module stands for."""
         found = None
         if isinstance(module, str) and isinstance(name, str):
             found = ALLOWED.get((module, name), INERT.get((module, name)))
@@ -161,17 +161,17 @@ class Machine:
             raise WeightFileError(f"calls {builder.name} with {len(args)} arguments at byte {self.at}") from None
 
     def state(self) -> None:
-        """Drop the attributes set on a dict (PyTorch keeps module versions there) or on a value that does nothing."""
+        """Drop the attributes set on a dict (PyTorch keeps module versions there) or on an inert value."""
         self.pop()
         if not self.inert():
             self.top(dict, "sets attributes of")
 
     def inert(self) -> bool:
-        """Whether the top of the stack is a value that does nothing, which keeps nothing either."""
+        """Whether the top of the stack is an inert value, which keeps no content."""
         return bool(self.stack) and isinstance(self.stack[-1], Inert)
 
     def make(self, more: int) -> None:
-        """Make an object of a class that does nothing; `more` arguments by name lie above those by place."""
+        """Make an object of an inert class; `more` keyword arguments are on the stack above the positional ones."""
         for _ in range(more):
             self.pop()
         args, kind = self.pop(), self.pop()
@@ -180,7 +180,7 @@ class Machine:
         self.stack.append(kind)
 
     def add(self, items: list[object]) -> None:
-        """Add values to the set on top, which is not kept."""
+        """Add values to the set on top, whose content is not kept."""
         if not self.inert():
             raise WeightFileError(f"its pickle adds {len(items)} values to something that is no set; it is damaged")
 
@@ -221,7 +221,7 @@ class Machine:
         self.memo[index] = value
 
     def refer(self) -> None:
-        """Replace a persistent id by what it stands for."""
+        """Replace a persistent id by the value it stands for."""
         self.stack.append(self.persistent(self.pop()))
 
 
@@ -249,7 +249,7 @@ INSTRUCTIONS: dict[int, Callable[[Machine], object]] = {
     ord("X"): lambda m: m.text(m.unsigned(4)),
     0x8C: lambda m: m.text(m.unsigned(1)),
     0x8D: lambda m: m.text(m.unsigned(8)),
-    ord("U"): lambda m: m.text(m.unsigned(1)),  # text of Python 2
+    ord("U"): lambda m: m.text(m.unsigned(1)),  # a string of Python 2
     ord("T"): lambda m: m.text(m.unsigned(4)),
     ord("C"): lambda m: m.stack.append(m.take(m.unsigned(1))),
     ord("B"): lambda m: m.stack.append(m.take(m.unsigned(4))),

@@ -1,7 +1,7 @@
-"""Nested data from a PyTorch file: where the state dict is.
+"""Finds the state dict in the nested data of a PyTorch file.
 
-Parts of the data may be shared (a list that holds one list ten times, and so on, thirty deep, would be
-endless if written out), so each object is visited once; and it may contain itself, so the depth is bounded.
+Parts of the data may be shared (a list that holds one list ten times, and so on, thirty deep, would be endless if
+expanded), so each object is visited once; and data may contain itself, so the depth is bounded.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "weights", "net
 
 
 def find_tensors(tree: object, within: str | None = None) -> dict[str, TensorView]:
-    """The state dict in what was saved.
+    """Returns the state dict in the saved data.
 
     Args:
       tree: the nested data.
-      within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name:
-        at the root, unless fewer lie there than in the first with such a name.
+      within: its place, keys joined by "/"; None for the only dict of tensors, or the one with a usual name. The root
+        counts as such, unless it holds fewer tensors than the first dict with a usual name.
 
     Returns:
-      Name to tensor; entries of that dict that are no tensors (a version number) are left out.
+      Name to tensor; entries of that dict that are not tensors (such as a version number) are left out.
 
     Raises:
-      WeightFileError: there is none, or several; the message lists their places.
+      WeightFileError: there is none, or there are several; the message lists their places.
     """
     found = dict(_tensor_dicts(tree))
     if within is not None:
@@ -35,7 +35,7 @@ def find_tensors(tree: object, within: str | None = None) -> dict[str, TensorVie
         return found[wanted]
     if len(found) == 1:
         return next(iter(found.values()))
-    # A score or a state of a generator beside the network is a tensor too, but it is no state dict.
+    # A score or a generator's state next to the network is a tensor too, but not a state dict.
     usual = [found[place] for place in ((), *((name,) for name in WRAPPERS)) if place in found]
     if () in found and len(usual) > 1 and len(usual[0]) < len(usual[1]):
         return usual[1]

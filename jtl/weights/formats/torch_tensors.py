@@ -12,7 +12,7 @@ from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.lazy_tensors import Entry, stored
 from jtl.weights.formats.source import ByteSource, check_shape
 
-# PyTorch's `expand` repeats numbers without memory; so many bytes a tensor may cover beyond its storage
+# PyTorch's `expand` repeats numbers without memory; a tensor may exceed its storage by so many bytes
 MAX_EXPANDED = 64 << 20
 
 
@@ -23,7 +23,7 @@ class Kind(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file; where it starts is known once the container is read."""
+    """A run of numbers in the file; its start is known once the container is read."""
 
     key: str
     dtype: np.dtype
@@ -47,7 +47,7 @@ class TensorView(NamedTuple):
     negative: bool
 
     def entry(self, source: ByteSource, starts: Mapping[str, int]) -> Entry:
-        """How it is read from the file `source`, whose storages start at `starts`."""
+        """The entry that reads it from the file `source`, whose storages start at `starts`."""
         if self.strides != _contiguous(self.shape) or self.conjugate or self.negative:
             return Entry(self.shape, self.dtype, partial(self.read, source, starts))
         return stored(source, starts[self.storage.key] + self.offset * self.dtype.itemsize, self.shape, self.dtype)
@@ -67,7 +67,7 @@ class TensorView(NamedTuple):
 
 
 def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """How many elements of its storage a view reaches over."""
+    """The number of elements of its storage that a view spans."""
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))

@@ -1,4 +1,4 @@
-"""Recognises files that hold no weights jtl reads, by their first bytes or by their name."""
+"""Recognises files without weights that jtl can read, by their first bytes or their name."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ INSTEAD = "take the model.safetensors or pytorch_model.bin of the same model, or
 
 
 def by_start(start: bytes) -> str | None:
-    """The kind of a file by its first bytes, "a web page; ..."; None where they are unknown."""
+    """The kind of a file by its first bytes, such as "a web page; ..."; None if they are unknown."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for magic, what in _STARTS.items():
         if text.startswith(magic):
@@ -43,7 +43,7 @@ def by_start(start: bytes) -> str | None:
 
 
 def by_name(path: Path) -> str | None:
-    """The kind of a file by its name, "an ONNX graph"; None where it is unknown."""
+    """The kind of a file by its name, such as "an ONNX graph"; None if it is unknown."""
     if ".ckpt" in path.name and path.suffix != ".ckpt":
         return "a part of a TensorFlow checkpoint"
     return _ENDINGS.get(path.suffix.lower())

@@ -1,4 +1,4 @@
-"""Zip archives of arrays, opened with bounds on what they may claim."""
+"""Zip archives of arrays, opened with bounds on the sizes that they claim."""
 
 import struct
 import zipfile
@@ -6,8 +6,8 @@ import zipfile
 from jtl.weights.formats.errors import WeightFileError, show
 from jtl.weights.formats.source import ByteSource
 
-MAX_DIRECTORY = 2 << 20  # bytes of the list of members; about 25,000 of them as PyTorch names them
-MAX_EXPANSION = 100  # times, for compressed members above SMALL
+MAX_DIRECTORY = 2 << 20  # bytes of the list of members; about 25,000 members with PyTorch's names
+MAX_EXPANSION = 100  # largest ratio for compressed members above SMALL
 SMALL = 16 << 20
 
 
@@ -18,7 +18,7 @@ class Archive:
       source: the file.
 
     Raises:
-      WeightFileError: it is no zip, lists too much, repeats a name, or is encrypted.
+      WeightFileError: the file is not a zip, lists too much, repeats a name, or is encrypted.
     """
 
     def __init__(self, source: ByteSource):
@@ -27,7 +27,7 @@ class Archive:
         try:
             with zipfile.ZipFile(source.path) as archive:
                 infos = archive.infolist()
-        except (  # what zipfile raises on damaged bytes; an unknown version is a NotImplementedError
+        except (  # the errors of zipfile on damaged bytes; an unknown version is a NotImplementedError
             zipfile.BadZipFile,
             NotImplementedError,
             ValueError,
@@ -44,7 +44,7 @@ class Archive:
                 raise WeightFileError(f"member {show(info.filename)} is encrypted")
             self.members[info.filename] = info
         held = sum(info.compress_size for info in infos)
-        if held > source.size:  # else a few bytes could serve as any number of members
+        if held > source.size:  # otherwise a few bytes could serve as any number of members
             raise WeightFileError(f"lists members of {held} bytes together, and has {source.size}; they overlap")
 
     def member(self, name: str) -> zipfile.ZipInfo:
@@ -54,7 +54,7 @@ class Archive:
         return self.members[name]
 
     def stored(self, name: str) -> tuple[int, int]:
-        """Where the bytes of an uncompressed member lie: (offset in the file, count)."""
+        """The place of an uncompressed member's bytes: (offset in the file, count)."""
         info = self.member(name)
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise WeightFileError(f"member {show(name)} is compressed; PyTorch never writes that")
@@ -70,13 +70,13 @@ class Archive:
         return info.header_offset + 30 + name_length + extra_length
 
     def opened(self, name: str) -> zipfile.ZipExtFile:
-        """The bytes of a member, inflated, as a file; a `ZipFile` would read the list of all members for each."""
-        file = open(self.source.path, "rb")  # noqa: SIM115 - it is closed with what is returned
+        """A member as a file of its inflated bytes; a `ZipFile` would read the list of all members for each."""
+        file = open(self.source.path, "rb")  # noqa: SIM115 - it is closed with the returned file
         file.seek(self.start(name))
         return zipfile.ZipExtFile(file, "r", self.member(name), close_fileobj=True)
 
     def check_expansion(self, name: str) -> None:
-        """Refuse a compressed member that would grow without measure."""
+        """Refuse a compressed member that would expand excessively."""
         info = self.member(name)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise WeightFileError(f"member {show(name)} uses compression {info.compress_type}; only deflate is read")
@@ -87,7 +87,7 @@ class Archive:
             )
 
     def check_total_expansion(self) -> None:
-        """Refuse compressed members that would together grow without measure, though each is small."""
+        """Refuse compressed members that would together expand excessively, although each is small."""
         packed = [info for info in self.members.values() if info.compress_type != zipfile.ZIP_STORED]
         held, grown = sum(info.compress_size for info in packed), sum(info.file_size for info in packed)
         if grown > max(SMALL, MAX_EXPANSION * held):
@@ -97,13 +97,13 @@ class Archive:
 
 
 def _check_directory(source: ByteSource) -> None:
-    """Bound the list of members before `zipfile` makes an object of each."""
+    """Bound the list of members before `zipfile` makes an object for each."""
     tail = source.bytes(max(0, source.size - 65557), min(source.size, 65557))
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) - end < 22:
         raise WeightFileError("is a zip archive without its list of members; it is cut short")
     size = struct.unpack("<I", tail[end + 12 : end + 16])[0]
-    wide = end - 20 - 56  # the zip64 record and its locator, where they exist, lie right before
+    wide = end - 20 - 56  # the zip64 record and its locator, if they exist, come right before
     if wide >= 0 and tail[wide : wide + 4] == b"PK\x06\x06":
         size = max(struct.unpack("<Q", tail[wide + 40 : wide + 48])[0], size if size != 0xFFFFFFFF else 0)
     if size > MAX_DIRECTORY:

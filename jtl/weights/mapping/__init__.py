@@ -1,1 +1,1 @@
-"""Maps the names and layouts of a file to those of a model; knows no network."""
+"""Maps the names and layouts of a file to those of a model; independent of any network."""

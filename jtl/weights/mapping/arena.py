@@ -1,7 +1,7 @@
-"""Memory for a network's arrays, many of them in one piece.
+"""Memory for a network's arrays, with many arrays in one piece.
 
-The system hands out memory page by page when it is first written. Of large pieces NumPy asks for pages of 2 MB, where a
-kernel of its own, of 2 MB or so, gets pages of 4 kB: 45,000 of them for a ViT-B, 70 of 450 ms of processor time.
+The system allocates memory page by page when it is first written. For large pieces NumPy asks for pages of 2 MB, but a
+single kernel of about 2 MB gets pages of 4 kB: for a ViT-B, 45,000 of them, which take 70 of 450 ms of processor time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ import numpy as np
 from jtl.weights.formats.source import ALIGNMENT, aligned_empty
 
 SLAB = 32 << 20  # bytes
-SMALL = 64 << 10  # bytes of what has memory of its own: who keeps biases alone keeps no slab
+SMALL = 64 << 10  # bytes; smaller arrays have memory of their own, so that keeping only biases keeps no slab
 
 
 class Slabs:
-    """Places for arrays; an array keeps its slab, of at most `SLAB` bytes or one array, as long as it is kept.
+    """Places for arrays; an array keeps its slab, of at most `SLAB` bytes or one array, alive.
 
     Args:
-      leaves: path -> anything with `shape` and `dtype`. Neighbours share slabs.
+      leaves: path -> anything with `shape` and `dtype`. Neighbours share a slab.
     """
 
     def __init__(self, leaves: Mapping[str, Any]):
@@ -39,7 +39,7 @@ class Slabs:
             self._sizes[-1] += -(-count // ALIGNMENT) * ALIGNMENT
 
     def empty(self, path: str, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-        """The uninitialised C-ordered array of a path, of its leaf's shape and type, once. Several threads may ask."""
+        """Returns a path's uninitialised C-ordered array, of its leaf's shape and type; call it once. Thread-safe."""
         if path not in self._places:
             return aligned_empty(shape, dtype)
         slab, start = self._places[path]

@@ -1,4 +1,4 @@
-"""A tensor of a file in the shape, number type and memory order of a parameter."""
+"""Converts a tensor of a file to the shape, number type and memory order of a parameter."""
 
 from collections.abc import Callable
 from math import prod
@@ -10,7 +10,7 @@ from jtl.weights.formats.lazy_tensors import Entry
 from jtl.weights.formats.source import aligned_empty
 from jtl.weights.mapping.transforms import Transform
 
-BLOCK = 128  # numbers of the last axis copied at once: transposed ones then come from the cache
+BLOCK = 128  # numbers of the last axis copied at once, so that transposed ones come from the cache
 
 
 def mismatch(array: np.ndarray, leaf: Any) -> str:
@@ -26,7 +26,7 @@ Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]  # an aligned array of
 
 
 def own(array: np.ndarray, dtype: Any, empty: Empty = aligned_empty) -> np.ndarray:
-    """The array itself where it is C-ordered, writeable and of `dtype`, else a copy that is, in memory from `empty`."""
+    """The array itself if it is C-ordered, writeable and of `dtype`, else such a copy in memory from `empty`."""
     dtype = np.dtype(dtype)
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.writeable:
         return array
@@ -40,18 +40,18 @@ def own(array: np.ndarray, dtype: Any, empty: Empty = aligned_empty) -> np.ndarr
 
 
 def filled(entry: Entry, transform: Transform, leaf: Any, empty: Empty = aligned_empty) -> np.ndarray | None:
-    """The parameter, read from the file into memory of `empty`; None where the transform is more than a new order.
+    """Reads a parameter from the file into memory from `empty`; None if the transform is more than a reordering.
 
-    Seen through the inverse of such a transform, a parameter's own memory has the layout of the file.
+    Through the inverse of a reordering, a parameter's own memory is seen in the layout of the file.
     """
     if entry.fill is None or _number(entry.dtype) != _number(np.dtype(leaf.dtype)):
         return None
-    if prod(leaf.shape) != prod(entry.shape):  # before there is memory for it: a config may ask for any size
+    if prod(leaf.shape) != prod(entry.shape):  # before memory is allocated, because a config may ask for any size
         return None
     made = empty(tuple(leaf.shape), np.dtype(leaf.dtype))
     try:
         view = transform.inverse(made)
-    except ValueError:  # not the shape it makes: what `forward` says names both
+    except ValueError:  # a wrong shape, for which `forward` has the better message
         return None
     if view.shape != entry.shape or not np.shares_memory(view, made):
         return None
@@ -60,5 +60,5 @@ def filled(entry: Entry, transform: Transform, leaf: Any, empty: Empty = aligned
 
 
 def _number(dtype: np.dtype) -> str:
-    """Floats convert to floats; all else stays of its kind. (ml_dtypes' floats are of kind "V" to NumPy.)"""
+    """The kind of a number: floats convert to floats, others not. (To NumPy ml_dtypes' floats are of kind "V".)"""
     return "float" if dtype.kind == "f" or "float" in dtype.name else dtype.kind

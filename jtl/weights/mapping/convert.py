@@ -1,4 +1,4 @@
-"""A file's names to a model's paths, by a table; every name on both sides is accounted for."""
+"""Maps a file's names to a model's paths by a table, and accounts for every name on both sides."""
 
 import os
 import re
@@ -19,10 +19,10 @@ from jtl.weights.mapping.coverage import Coverage, Loaded
 from jtl.weights.mapping.mismatch import Mismatch, near
 from jtl.weights.mapping.rules import Rule, Rules
 
-READERS = 4  # threads at most: while one waits for the file another transposes; each holds one tensor
+READERS = 4  # most threads: while one waits for the file, another transposes; each holds one tensor
 
 
-_Claim = tuple[str, Rule, tuple[str, ...]]  # a tensor, the rule of its name, and the paths that gives
+_Claim = tuple[str, Rule, tuple[str, ...]]  # a tensor, the rule for its name, and the resulting paths
 
 
 def convert(
@@ -34,26 +34,27 @@ def convert(
     unused: Sequence[str] = (),
     finish: Callable[[str, np.ndarray], Any] | None = None,
 ) -> tuple[dict[str, Any], Coverage]:
-    """A model's parameters from a file's tensors.
+    """Makes a model's parameters from a file's tensors.
 
-    The first rule whose pattern matches a whole name decides. A few tensors are read at a time.
+    The first rule whose pattern matches a whole name applies. A few tensors are read at a time.
 
     Args:
-      tensors: name to array, as `read` gives it.
+      tensors: name to array, as returned by `read`.
       table: the rules.
       params: the model's parameters: nested dicts of arrays (anything with `shape` and `dtype`).
       reinit: regexes on paths whose parameters keep their values in `params` ("head/.*"; "head/*"
         means the same).
       unused: regexes on the file's names that are left unread.
-      finish: from a path and its array, in the model's shape but the file's number type, to what is kept; the array
-        may be a view of the file. Called from several threads. None for NumPy arrays of the model's number type.
+      finish: `finish(path, array)` returns the value to keep; the array has the model's shape but the file's number
+        type, and may be a view of the file. It is called from several threads. None makes NumPy arrays of the model's
+        number type.
 
     Returns:
-      Parameters with the structure, shapes and number types of `params`; and the account.
+      Parameters with the structure, shapes and number types of `params`, and the coverage of the conversion.
 
     Raises:
-      WeightNameError: a name is missing, unexpected, claimed twice or of another shape, and all of them are listed; or
-        a regex of `reinit` or `unused` matches nothing.
+      WeightNameError: names are missing, unexpected, claimed twice or of another shape, with all of them listed; or a
+        regex of `reinit` or `unused` matches nothing.
 
     Example:
       >>> import numpy as np, jtl
@@ -94,18 +95,18 @@ def convert(
     taken: dict[int, list[tuple[Loaded, Any] | str]] = {}
 
     def take(_: int) -> None:
-        """What each reader does; a task for each tensor would take longer than a bias."""
+        """The work of each reader; a task per tensor would cost more time than a bias."""
         try:
             while (i := _next(ahead, one_by_one)) is not None:
                 asked = {path: wanted[path] for path in claims[i][2] if path not in kept}
                 taken[i] = list(_taken(tensors, claims[i], asked, slabs, finish))
         except BaseException:
             while _next(ahead, one_by_one) is not None:
-                pass  # the others stop too
+                pass  # so the others stop too
             raise
 
     values: dict[str, Any] = {}
-    count = min(READERS, (os.cpu_count() or 1) + 1)  # one more keeps a core busy where two were put on the other
+    count = min(READERS, (os.cpu_count() or 1) + 1)  # one more than cores, in case two share a core
     with ThreadPoolExecutor(count) as readers:
         list(readers.map(take, range(count)))
     for i in range(len(claims)):
@@ -135,7 +136,7 @@ def _taken(
     slabs: Slabs,
     finish: Callable[[str, np.ndarray], Any] | None,
 ) -> Iterator[tuple[Loaded, Any] | str]:
-    """The parameters that one tensor makes, or what is wrong with it."""
+    """Yields the parameters made from one tensor, or a description of what is wrong with it."""
     name, rule, paths = claim
     if finish is None and len(paths) == 1 and isinstance(tensors, Tensors):
         entry, leaf = tensors.entry(name), wanted[paths[0]]
@@ -163,7 +164,7 @@ def _taken(
 
 
 def matching(patterns: Sequence[str], names: Iterable[str], option: str, what: str) -> set[str]:
-    """Those of `names` that a regex of `option` matches; `what` they are, for the error where one matches none."""
+    """Those of `names` that a regex of `option` matches; the error for a regex without match calls them `what`."""
     if isinstance(patterns, str):
         raise TypeError(f"{option}={patterns!r} is a string; give a tuple of regexes: ({patterns!r},)")
     names, found = list(names), set[str]()

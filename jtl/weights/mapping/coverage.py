@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 COUNTER = ".num_batches_tracked"
-"""How PyTorch names what its BatchNorm counts and computes nothing from."""
+"""PyTorch's name for the count of batches in a BatchNorm, from which nothing is computed."""
 
 
 class Loaded(NamedTuple):
-    """One parameter and where it is from."""
+    """One parameter and its origin."""
 
     path: str
     name: str
@@ -21,12 +21,12 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True)
 class Coverage:
-    """The coverage of one conversion; `str()` of it is a table, in which PyTorch's counters of batches are one line.
+    """The coverage of one conversion; its `str()` is a table, with PyTorch's counters of batches in one line.
 
     Args:
       loaded: parameters taken from the file.
       reinit: parameters that keep their initial values, as asked.
-      unused: tensors of the file that were left, as asked or by the name table.
+      unused: tensors of the file that were not read, as asked or by the name table.
     """
 
     loaded: list[Loaded] = field(default_factory=list)

@@ -1,8 +1,8 @@
-"""The inverse of a name table: a model's parameters under a file's names.
+"""The inverse of a name table: writes a model's parameters under a file's names.
 
-A rule can be read backwards when its pattern, apart from its groups, is plain text: then a path gives the
-groups, and the groups give the name; a shifted number is shifted back. `(?:...)?` is written as nothing and
-`(?:a|b)` as `a`, so put the usual spelling first.
+A rule can be inverted if its pattern, apart from its groups, is plain text: then a path determines the groups, and the
+groups determine the name; a shifted number is shifted back. `(?:...)?` is written as nothing and `(?:a|b)` as `a`, so
+put the usual spelling first.
 """
 
 import re
@@ -19,13 +19,13 @@ _SPECIAL = set("[]{}*+?|^$.")
 
 
 class _Inverse(NamedTuple):
-    """A rule read backwards.
+    """An inverted rule.
 
     Args:
       rule: the rule.
-      template: of the name, with a field `g1` for group 1.
+      template: template of the name, with a field `g1` for group 1.
       groups: the regexes of the pattern's groups.
-      paths: for each path a regex whose group `r0` is what its first reference wrote, and the references.
+      paths: for each path a regex whose group `r0` is the text of its first reference, and the references.
     """
 
     rule: Rule
@@ -35,11 +35,11 @@ class _Inverse(NamedTuple):
 
 
 def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """A file's tensors from a model's parameters: the inverse of `convert`.
+    """Makes a file's tensors from a model's parameters: the inverse of `convert`.
 
     Args:
       params: nested dicts of arrays.
-      table: the rules; of several that give a path, the first whose name leads back to it is used.
+      table: the rules; of several with the same path, the first whose name leads back to it is used.
 
     Returns:
       Name to array in the file's layout, C-ordered.
@@ -73,9 +73,9 @@ def export(params: Mapping[str, Any], table: Sequence[Rule]) -> dict[str, np.nda
 
 
 def named(path: str, table: Sequence[Rule]) -> list[tuple[str, tuple[str, ...]]]:
-    r"""The names in a file of the tensor that holds a parameter, each with the paths of all parameters that it holds.
+    r"""The names of the tensor that holds a parameter in a file, each with the paths of all parameters in it.
 
-    The first is the one that `export` writes; the last are of newer versions of the library.
+    The first is the one that `export` writes; the last are those of newer versions of the library.
 
     Raises:
       WeightNameError: the parameter has no rule.
@@ -115,7 +115,7 @@ def _sources(path: str, inverses: Sequence[_Inverse], known: Rules) -> Iterator[
 
 
 def _groups(match: re.Match[str], references: Sequence[Reference], groups: Sequence[str]) -> dict[str, str] | None:
-    """The text of each group by what the references to it wrote; None where a group matches no such text."""
+    """The text of each group, from the text of its references; None if a group does not match it."""
     found = {}
     for i, reference in enumerate(references):
         spellings = _spellings(match[f"r{i}"], reference)
@@ -125,7 +125,7 @@ def _groups(match: re.Match[str], references: Sequence[Reference], groups: Seque
 
 
 def _spellings(text: str, reference: Reference) -> list[str]:
-    """What a group may have been to be written as `text`: a number has leading zeros where the file's have."""
+    """The texts of a group that a reference writes as `text`: in the file a number may have leading zeros."""
     if reference.shift is None:
         return [text]
     number = int(text) - reference.shift
@@ -150,7 +150,7 @@ def _inverse(rule: Rule) -> _Inverse:
 
 
 def _written(reference: Reference, groups: Sequence[str]) -> str:
-    """A regex for what a reference writes into a path."""
+    """A regex for the text that a reference writes into a path."""
     return groups[reference.group - 1] if reference.shift is None else rf"\d{{1,{DIGITS}}}"
 
 

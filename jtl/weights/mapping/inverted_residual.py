@@ -1,4 +1,4 @@
-"""Names of networks of inverted residual blocks: torchvision's, whose blocks are lists, and timm's."""
+"""Names of networks with inverted residual blocks: torchvision's, whose blocks are lists, and timm's."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,19 +8,19 @@ from jtl.weights.mapping.rules import Rule
 
 
 class Parts(NamedTuple):
-    """What a block has beside its depthwise convolution and its projection."""
+    """The parts of a block in addition to its depthwise convolution and its projection."""
 
     expand: bool
     squeeze: bool
 
 
 def pair(convolution: str, norm: str, path: str) -> list[Rule]:
-    """A convolution and its normalisation."""
+    """Rules for a convolution and its normalisation."""
     return [*conv(convolution, f"{path}/conv"), *batch_norm(norm, f"{path}/norm")]
 
 
 def kinds(blocks: Sequence[Parts]) -> dict[Parts, list[int]]:
-    """The numbers of the blocks that have the same parts, from 0 on."""
+    """Groups the numbers of the blocks, from 0 on, by their parts."""
     found: dict[Parts, list[int]] = {}
     for number, parts in enumerate(blocks):
         found.setdefault(parts, []).append(number)
@@ -28,12 +28,12 @@ def kinds(blocks: Sequence[Parts]) -> dict[Parts, list[int]]:
 
 
 def one_of(numbers: Iterable[int]) -> str:
-    """A group of the numbers alone: where blocks are counted through all stages, a longer one's would be the next's."""
+    """A regex group that matches only these numbers; if it matched any, the paths of two stages would overlap."""
     return f"({'|'.join(map(str, numbers))})"
 
 
 def torchvision(name: str, path: str, parts: Parts) -> list[Rule]:
-    """Of blocks of torchvision's MobileNetV3 and EfficientNet: what they lack has no number either."""
+    """Rules for blocks of torchvision's MobileNetV3 and EfficientNet: a missing part takes no number."""
     layers = [*(["expand"] if parts.expand else []), "depthwise", *(["squeeze"] if parts.squeeze else []), "project"]
     rules = []
     for i, layer in enumerate(layers):
@@ -46,12 +46,12 @@ def torchvision(name: str, path: str, parts: Parts) -> list[Rule]:
 
 
 def efficientnet(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
-    """Of timm's EfficientNet, which its MobileNetV2 is too."""
+    """Rules for timm's EfficientNet, a class that its MobileNetV2 uses too."""
     return [*timm(stages), *pair("conv_head", "bn2", "backbone/top"), *dense("classifier", "head/out")]
 
 
 def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
-    """Of the stem and of the blocks of each stage of timm's networks."""
+    """Rules for the stem and the blocks of each stage of timm's networks."""
     rules, before = pair("conv_stem", "bn1", "backbone/stem"), 0
     for stage, blocks in enumerate(stages):
         for parts, numbers in kinds(blocks).items():
@@ -61,7 +61,7 @@ def timm(stages: Sequence[Sequence[Parts]]) -> list[Rule]:
 
 
 def timm_block(name: str, path: str, parts: Parts) -> list[Rule]:
-    """Of blocks of timm's: the projection is the only pointwise convolution where nothing expands."""
+    """Rules for timm's blocks: without an expansion, the projection is the only pointwise convolution."""
     rules = []
     if parts.expand:
         layers = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}

@@ -1,4 +1,4 @@
-r"""The rules of one layer as PyTorch names its tensors.
+r"""The rules for one layer, under PyTorch's names for its tensors.
 
 `name` is the layer's name as a regex; `path` the layer's path, which refers to the groups of `name` as a `Rule` does.
 """
@@ -8,27 +8,27 @@ from jtl.weights.mapping.rules import Rule
 
 
 def conv(name: str, path: str, *, bias: bool = False) -> list[Rule]:
-    """A convolution."""
+    """Rules for a convolution."""
     return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.conv), *([_bias(name, path)] if bias else [])]
 
 
 def dense(name: str, path: str) -> list[Rule]:
-    """A dense layer with its bias."""
+    """Rules for a dense layer with its bias."""
     return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.dense), _bias(name, path)]
 
 
 def dense_of_maps(name: str, path: str) -> list[Rule]:
-    """A dense layer with its bias that is a 1x1 convolution in the file."""
+    """Rules for a dense layer with its bias that is a 1x1 convolution in the file."""
     return [Rule(rf"{name}\.weight", f"{path}/kernel", transforms.pointwise()), _bias(name, path)]
 
 
 def norm(name: str, path: str) -> list[Rule]:
-    """A normalisation without running statistics."""
+    """Rules for a normalisation without running statistics."""
     return [Rule(rf"{name}\.weight", f"{path}/scale"), _bias(name, path)]
 
 
 def batch_norm(name: str, path: str) -> list[Rule]:
-    """A batch normalisation; its count of batches, which nothing reads, is left."""
+    """Rules for a batch normalisation; its count of batches, which nothing uses, is not read."""
     return [
         *norm(name, path),
         Rule(rf"{name}\.running_mean", f"stats/{path}/mean"),

@@ -1,4 +1,4 @@
-"""One message of all mismatches between a file and a model, and how to load the file nevertheless."""
+"""One message with all mismatches between a file and a model, and a way to load the file nevertheless."""
 
 import difflib
 import re
@@ -7,29 +7,29 @@ from typing import NamedTuple
 
 from jtl.weights.formats.errors import show
 
-NEAREST_FOR = 8  # names of an error get a nearest match; looking for more takes quadratic time
-FEW = 8  # more regexes than these are no help, but another network
-DEEP = 12  # branches looked at of a name, which a file may make of any length
+NEAREST_FOR = 8  # so many names in an error get a nearest match; a search for more takes quadratic time
+FEW = 8  # if more regexes are needed, it is another network
+DEEP = 12  # branches considered of a name, because a file may hold names of any length
 HINTS = {
     "head/": "a head for other classes than the file's is re-initialised by reinit=('head/.*',)",
     "backbone/position:": "positions are for one size of images; arch= says which it was, image= which it is to be",
 }
-# A classifier of speakers has a projection too, of another size, and a layer whose name an encoder's begin with.
+# A speaker classifier has a projection too, of another size, and a layer whose name is a prefix of the encoder's names.
 XVECTOR = r"(?:projector|tdnn|classifier|objective|feature_extractor)\..*"
 
-# What turns numbers of 4 or 8 bits into weights, by the names of FP8, bitsandbytes and GPTQ; CLIP has a logit_scale.
+# The scales of 4-bit and 8-bit weights, as named by FP8, bitsandbytes and GPTQ; CLIP's logit_scale is not one.
 SCALES = r".*(?<!logit)_scale(?:_inv)?|(?:.*\.)?(?:SCB|(?:nested_)?(?:absmax|quant_map)|quant_state\..*|qzeros|scales)"
 
 
 class Mismatch(NamedTuple):
-    """Of a file and a model.
+    """The mismatch between a file and a model.
 
     Args:
-      missing: paths of the model that no tensor of the file gives.
-      given: those that some does.
+      missing: paths of the model that no tensor of the file provides.
+      given: paths that a tensor provides.
       unexpected: names of the file that no parameter takes, and how to print them.
-      used: those that some does.
-      problems: lines on those that do not match each other.
+      used: names of the file that a parameter takes.
+      problems: one line for each tensor that does not match its parameter.
     """
 
     missing: Sequence[str]
@@ -39,12 +39,12 @@ class Mismatch(NamedTuple):
     problems: Sequence[str]
 
     def message(self, held: Sequence[str], reinit: Sequence[str], unused: Sequence[str]) -> str:
-        """All of it.
+        """The whole message.
 
         Args:
           held: all names of the file.
-          reinit: what was asked for.
-          unused: what was asked for.
+          reinit: the regexes that were given.
+          unused: the regexes that were given.
         """
         lines = ["the file and the model do not fit:"]
         if self.problems:
@@ -77,7 +77,7 @@ class Mismatch(NamedTuple):
 
 
 def branches(names: Iterable[str], others: Iterable[str], separator: str) -> list[str]:
-    """Regexes that match all names and none of the others: the largest branches that hold no other."""
+    """Regexes that match all names and none of the others: the largest branches without any of the others."""
     taken = {branch for other in others for branch in _above(other, separator)}
     free = (next((b for b in _above(name, separator) if b not in taken), None) for name in names)
     found = (re.escape(name) if b is None else f"{re.escape(b)}.*" for name, b in zip(names, free, strict=True))
@@ -85,12 +85,12 @@ def branches(names: Iterable[str], others: Iterable[str], separator: str) -> lis
 
 
 def _above(name: str, separator: str) -> list[str]:
-    """The branches that a name lies on, the largest first."""
+    """The branches that contain a name, the largest first."""
     parts = name.split(separator, DEEP)
     return [separator.join(parts[:i]) + separator for i in range(1, len(parts))]
 
 
 def near(name: str, among: Sequence[str]) -> str:
-    """What to print behind a name that is not there: those like it."""
+    """The text to print after a missing name: the names like it."""
     found = difflib.get_close_matches(name, among, n=2, cutoff=0.5)
     return f"; nearest: {', '.join(map(show, found))}" if found else ""

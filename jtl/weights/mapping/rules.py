@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 from jtl.weights.mapping.transforms import Transform, identity
 
-DIGITS = 9  # a longer number is not shifted: no network has such a block, and `int` refuses thousands of digits
+DIGITS = 9  # longer numbers are not shifted: no network has so many blocks, and `int` refuses thousands of digits
 _GROUP = re.compile(r"\[[^]]*\][?*+]?|(?<!\\)\((?:[^()\\]|\\.)*\)(?:[?*+]|\{[^}]*\})?")
 _NOT_LITERAL = re.compile(r"\\[a-zA-Z0-9]|(?:\\.|[^\\])[?*+]|[\^$.](?<!\\.)|\0")
 _REFERENCE = re.compile(r"\\(\d)|\{(\d)([+-]\d+)\}")
 
 
 class Rule(NamedTuple):
-    r"""One line of a name table; one line serves a layer of all blocks.
+    r"""One line of a name table; one line covers a layer in all blocks.
 
     Args:
       pattern: a regex that matches a whole name of the file.
       path: the parameter's path, with references to the pattern's groups: `\1` is the text of group 1, `{1+1}` is the
-        integer of group 1 plus 1, `{1-1}` minus 1, and `{1+0}` the integer without leading zeros. Several paths
-        where the transform splits; None where the tensor is no parameter and is left (a counter).
-      transform: from the file's layout to the model's.
+        integer of group 1 plus 1, `{1-1}` minus 1, and `{1+0}` the integer without leading zeros. Several paths if the
+        transform splits the tensor; None for a tensor that is not a parameter and not read (a counter).
+      transform: converts the file's layout to the model's.
 
     Example:
       >>> rule = Rule(r"layer\.(\d+)\.norm\.weight", "backbone/block{1+1}/norm/scale")
@@ -42,11 +42,11 @@ class Rule(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A place in a path template that a group of the pattern fills.
+    """A place in a path template that is filled by a group of the pattern.
 
     Args:
-      group: its number.
-      shift: what is added to the group's integer; None where the group's text is taken as it is.
+      group: number of the group.
+      shift: added to the group's integer; None takes the group's text as it is.
     """
 
     group: int
@@ -54,11 +54,11 @@ class Reference(NamedTuple):
 
 
 class Rules:
-    """A table to look names up in: the first rule whose pattern matches a whole name decides.
+    """A table in which names are looked up: the first rule whose pattern matches a whole name applies.
 
     Raises:
-      re.error: a pattern is no regex.
-      ValueError: a path refers to a group that its pattern lacks, or has a brace that is no reference.
+      re.error: a pattern is not a regex.
+      ValueError: a path refers to a group that its pattern lacks, or has a brace that is not part of a reference.
     """
 
     def __init__(self, table: Sequence[Rule]):
@@ -72,10 +72,10 @@ class Rules:
                     )
 
     def first(self, name: str) -> tuple[Rule, tuple[str, ...]] | None:
-        """The rule of a name and the paths it gives; None where no rule matches.
+        """The rule for a name and the resulting paths; None if no rule matches.
 
         Raises:
-          ValueError: the path counts by a group that matched no number.
+          ValueError: a path shifts a group that did not match a number.
         """
         for text, rule, pattern, paths in self._table:
             if text in name and (match := pattern.fullmatch(name)):
@@ -83,7 +83,7 @@ class Rules:
         return None
 
     def known(self, names: Iterable[str]) -> int:
-        """How many of these names have a rule."""
+        """The number of these names that have a rule."""
         return sum(self.first(name) is not None for name in names)
 
 
@@ -96,7 +96,7 @@ def _compiled(pattern: str, paths: tuple[str, ...]) -> tuple[re.Pattern[str], tu
 def needed(pattern: str) -> str:
     r"""The longest text that every match of a pattern contains: `.norm.weight` of `layer\.(\d+)\.norm\.weight`.
 
-    To look for a text takes a tenth of a regex's time, and most rules match none of a file's names.
+    Searching for a text takes a tenth of a regex's time, and most rules match none of a file's names.
     """
     rest, found = pattern, 1
     while found:
@@ -110,7 +110,7 @@ def parse(path: str) -> list[str | Reference]:
     r"""`block{1+1}/\2` -> ["block", Reference(1, 1), "/", Reference(2, None)].
 
     Raises:
-      ValueError: the path has a brace that is no reference.
+      ValueError: the path has a brace that is not part of a reference.
     """
     parts: list[str | Reference] = []
     at = 0

@@ -1,4 +1,4 @@
-"""Transforms of one array of a file to one or several of a model, and back. Pure NumPy; views where possible."""
+"""Transforms one array of a file to one or several of a model, and back, in pure NumPy; views where possible."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ class Transform:
     """A change of layout and its inverse.
 
     Args:
-      name: what the coverage report prints.
-      forward: file -> model; a sequence of arrays where the rule has several paths.
-      inverse: model -> file; takes that sequence where there are several.
+      name: its name in the coverage report.
+      forward: file -> model; returns a sequence of arrays if the rule has several paths.
+      inverse: model -> file; takes that sequence of arrays if there are several.
     """
 
     name: str
@@ -39,13 +39,13 @@ def _transpose(x: np.ndarray) -> np.ndarray:
 identity = Transform("as is", lambda x: x, lambda x: x)
 
 dense = Transform("[o,i] -> [i,o]", _transpose, _transpose)
-"""A dense layer's kernel."""
+"""The kernel of a dense layer."""
 
 conv = Transform("[o,i,*s] -> [*s,i,o]", _channels_last, lambda x: np.moveaxis(x, (-1, -2), (0, 1)))
-"""A convolution's kernel of any number of space axes; with groups too, where i is the inputs of one group."""
+"""The kernel of a convolution with any number of spatial axes; with groups, i is the inputs of one group."""
 
 depthwise = Transform("[c,1,*s] -> [*s,1,c]", conv.forward, conv.inverse)
-"""A depthwise kernel: a convolution with as many groups as channels."""
+"""The kernel of a depthwise convolution, which has as many groups as channels."""
 
 
 def _pointwise(x: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def pointwise(space: int = 2) -> Transform:
 
 
 def vector(space: int = 2) -> Transform:
-    """One value for each channel, kept with axes of 1 so that it spreads over a map: [c, 1, ...] -> [c]."""
+    """One value for each channel, stored with axes of 1 to broadcast over a map: [c, 1, ...] -> [c]."""
 
     def forward(x: np.ndarray) -> np.ndarray:
         if x.ndim != 1 + space or any(size != 1 for size in x.shape[1:]):
@@ -102,7 +102,7 @@ def flat_conv(channels: int, height: int, width: int) -> Transform:
 
 
 def split(parts: int, then: Transform = identity, axis: int = 0) -> Transform:
-    """A fused array (q, k, v) cut into equal parts along `axis` of the file's layout, then transformed."""
+    """Splits a fused array (q, k, v) into equal parts along `axis` of the file's layout, and applies `then`."""
 
     def forward(x: np.ndarray) -> list[np.ndarray]:
         if x.ndim == 0 or x.shape[axis] % parts:
@@ -116,7 +116,7 @@ def split(parts: int, then: Transform = identity, axis: int = 0) -> Transform:
 
 
 def merge_axes(start: int, count: int, sizes: tuple[int, ...]) -> Transform:
-    """`count` axes of `sizes`, from `start` on, become one (the heads in JAX's own ViT files)."""
+    """Merges `count` axes of `sizes`, from `start` on, into one (the heads in the original JAX files of ViT)."""
 
     def forward(x: np.ndarray) -> np.ndarray:
         if x.shape[start : start + count] != sizes:
