@@ -63,7 +63,7 @@ def afn_loss(features: Float[ArrayLike, "rows width"], mask: Any = None, *, grow
       [[-2.0]]
     """
     f, _ = clean(features, mask)
-    largest = jax.lax.stop_gradient(jnp.abs(f).max(1, keepdims=True))  # so that no square under- or overflows
+    largest = jax.lax.stop_gradient(jnp.abs(f).max(1, keepdims=True))  # so that no square underflows or overflows
     scale = jnp.where(largest > 0, largest, 1.0)
     squares = ((f / scale) ** 2).sum(1)
     norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0) * scale[:, 0]

@@ -96,7 +96,7 @@ def source_weights(logits: Float[Array, " rows"], mask: Any = None) -> Float[Arr
     """
     z = jax.lax.stop_gradient(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     kept = ops.kept(mask, len(z))
-    # Around the largest, because where D is near 1 for all rows the ratio of two tiny numbers is still theirs.
+    # Relative to the largest: if D is near 1 for all rows, the ratios of these tiny numbers are still exact.
     score = jnp.where(kept, jax.nn.log_sigmoid(-z), -jnp.inf)
     top = score.max(initial=-jnp.inf)
     axis = ops.batch_axis()

@@ -102,7 +102,7 @@ def jmmd_loss(
     k = jnp.exp(-own_squared_distances(p) / (2 * sigma**2))
     for pair in features:
         f = jnp.concatenate([clean(a, mask)[0] for a, mask in zip(pair, (ms, mt), strict=True)])
-        # Distances do not change with the origin, but their rounding does: the mean is the best one.
+        # Distances do not depend on the origin, but their rounding does: the mean is the best origin.
         f = jnp.where(kept[:, None], f - jax.lax.stop_gradient(mean_row(f, kept))[None], 0.0)
         k *= kernel(own_squared_distances(f), bandwidth(f, kept), scales)
     return discrepancy(k, ms, mt, estimator)

@@ -100,7 +100,7 @@ def lmmd_loss(
     k = kernel(own_squared_distances(f), bandwidth(f, kept), scales)
     of_class = jax.nn.one_hot(y, classes, dtype=f.dtype)
     a = of_class / jnp.maximum(of_class.sum(0), 1)[None]
-    # A probability over its sum over rows is a softmax over rows: exact where a class underflows in all of them.
+    # A probability divided by its sum over rows is a softmax over rows: exact even if a class underflows in all rows.
     b = jax.nn.softmax(jnp.where(mt[:, None], jax.nn.log_softmax(z), jnp.finfo(z.dtype).min), axis=0)
     predicted = (jax.nn.one_hot(z.argmax(1), classes, dtype=bool) & mt[:, None]).any(0)
     there = (of_class > 0).any(0) & predicted

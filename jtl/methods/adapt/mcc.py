@@ -60,7 +60,7 @@ def mcc_loss(logits: Float[ArrayLike, "rows classes"], mask: Any = None, *, temp
     z, kept = clean(logits, mask)
     logp = jax.nn.log_softmax(z / temperature)
     w = jax.lax.stop_gradient(jnp.log1p(jnp.exp(-certainty.entropy(z / temperature))))
-    # C_jk / Σ_l C_jl = Σ_i q_ij p_ik with q the softmax over rows of log w + log p: exact where a class underflows.
+    # C_jk / Σ_l C_jl = Σ_i q_ij p_ik with q the softmax over rows of log w + log p: exact even if a class underflows.
     q = jax.nn.softmax(jnp.where(kept[:, None], w[:, None] + logp, jnp.finfo(z.dtype).min), axis=0)
     return jnp.where(kept.any(), 1 - (q * jnp.exp(logp)).sum() / z.shape[1], 0.0)
 

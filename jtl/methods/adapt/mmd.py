@@ -87,7 +87,7 @@ def mmd_loss(
     _check(estimator, scales)
     (fs, ms), (ft, mt) = clean(source, source_mask), clean(target, target_mask)
     f, kept, n = jnp.concatenate([fs, ft]), jnp.concatenate([ms, mt]), fs.shape[0]
-    # Distances do not change with the origin, but their rounding does: the mean is the best one.
+    # Distances do not depend on the origin, but their rounding does: the mean is the best origin.
     f = jnp.where(kept[:, None], f - jax.lax.stop_gradient(mean_row(f, kept))[None], 0.0)
     m = bandwidth(f, kept)
     if estimator == "linear":

@@ -84,11 +84,11 @@ def rsd_loss(
     (us, ns), (ut, nt) = _basis(fs), _basis(ft)
     p, cos, q = _svd(jnp.matmul(us.T, ut, precision="highest"))
     pairs = jnp.arange(len(cos)) < jnp.minimum(ns, nt)
-    # sqrt(1 − cos²) of a small angle has no digits left. The sines are the singular values of what one basis has beyond
-    # the other's span, and so is a 1 for each dimension that the other lacks.
+    # sqrt(1 − cos²) of a small angle has no digits left. The sines are the singular values of the part of one basis
+    # outside the other's span, which has a further singular value of 1 for each dimension that the other lacks.
     beyond = ut - jnp.matmul(us, jnp.matmul(us.T, ut, precision="highest"), precision="highest")
     sine = _svd(beyond)[1]
-    rounding = 10 * jnp.finfo(sine.dtype).eps  # of equal subspaces' sines, which have a gradient of any direction
+    rounding = 10 * jnp.finfo(sine.dtype).eps  # the sines of equal subspaces, whose gradient is arbitrary
     sines = jnp.where(sine > rounding, sine, 0.0).sum() - jnp.maximum(nt - ns, 0)
     rows = max(len(p), len(q))
     p, q = (jnp.pad(jnp.abs(a) * pairs[None], ((0, rows - len(a)), (0, 0))) for a in (p, q))

@@ -99,7 +99,7 @@ def over_episodes(
     parts, pending = [], []
     for i in range(len(data)):
         pending.append(run(variables, data[i], root, jnp.uint32(i)))
-        if i:  # one batch behind, so that the devices compute while the next one is made
+        if i:  # one batch behind, so that the devices compute while the next batch is loaded
             parts.append(jax.device_get(pending.pop(0)))
     parts += jax.device_get(pending)
     if not parts:
