@@ -14,7 +14,7 @@ from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import IMAGENET, Preprocessing, transform
-from jtl.pretrained.inspect import fits
+from jtl.pretrained.inspect import exact
 from jtl.pretrained.load import POSITION, Pretrained, load
 from jtl.pretrained.recognise import described
 from jtl.weights.formats.hub import locate
@@ -145,13 +145,13 @@ def pretrained(
 ) -> Pretrained:
     """Loads weights with a new head for these classes; None keeps the file's own head.
 
-    If a file does not say which network it is for, its tensor names and shapes decide. Position embeddings are
-    interpolated to images of another size. `hint` ends the message on inputs of another kind.
+    If a file does not say which network it is for, its tensor names and shapes decide, if only one network fits them.
+    Position embeddings are interpolated to images of another size. `hint` ends the message on inputs of another kind.
 
     Raises:
       FileNotFoundError: if there are no such weights.
-      ValueError: if no network fits the file, the network takes inputs of another kind, or a parameter holds NaN or
-        infinity, which maximum pooling and thresholds may hide from all later checks.
+      ValueError: if no network or several fit the file, the network takes inputs of another kind, or a parameter holds
+        NaN or infinity, which maximum pooling and thresholds may hide from all later checks.
     """
     loaded = _loaded(weights, classes, arch, kind, key, size, hint)
     for path, leaf in flatten({"params": loaded.variables.params, "stats": loaded.variables.stats}).items():
@@ -165,9 +165,15 @@ def _loaded(
 ) -> Pretrained:
     path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
     if arch is None and (not path.is_dir() or described(path) is None):
-        found = [fit for fit in fits(path, read(path)) if not fit.mismatched and not fit.absent]
+        found = exact(path, read(path))
         if not found:
             raise ValueError(f"no network that jtl knows fits all of {weights!r}: give --arch, or see `jtl inspect`")
+        if len(found) > 1:
+            names = ", ".join(fit.name for fit in found)
+            raise ValueError(
+                f"{weights!r} fits {names}, which differ in activation, epsilons or padding alone: give --arch with the"
+                " one that these weights were trained as"
+            )
         arch = found[0].name
     options: dict[str, Any] = {}
     if classes is not None:

@@ -21,8 +21,6 @@ from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
 from jtl.weights.mapping.rules import Rule, Rules, needed
 
-TRIED = 12  # how many of the networks whose names fit best have their shapes compared
-
 
 class Fit(NamedTuple):
     """How well a network's names fit a file.
@@ -117,7 +115,9 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
     told = f"{best.named} of {len(tensors)} tensors have a name of {family}{network}"
     if best.mismatched == 0 and best.absent == 0 and best.named == len(tensors):
         arch = f", arch={best.name!r}" if best.name else ""
-        return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})"]
+        twins = ", ".join(fit.name for fit in found[1:] if fit.mismatched == fit.absent == 0)
+        more = [f"They fit {twins} too, which computes something else: its activation, epsilons or padding differ."]
+        return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})", *(more if twins else [])]
     said = [told]
     if best.mismatched is not None and best.absent is not None:
         said.append(f"{best.mismatched} have another shape than there, {best.absent} of its parameters are absent")
@@ -146,16 +146,23 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
                 fit = Fit(completed.model_type, naming, completed, name, named)
                 ranked.append((-named, unmet, abs(count - family.count_blocks(whole)), fit))
     ranked.sort(key=lambda entry: entry[:3])
-    # Networks with the same names and depth differ in their shapes.
-    alike = [entry[3] for entry in ranked if entry[:3] == ranked[0][:3]]
-    looked = []
-    for fit in alike[:TRIED]:
-        looked.append(_with_shapes(fit, tensors))
-        if not looked[-1].mismatched and not looked[-1].absent:
-            break
+    # Networks with the same names and depth differ in their shapes, or else in what they compute. Some have two names.
+    alike: dict[str, Fit] = {}
+    for *rank, fit in ranked:
+        if rank == list(ranked[0][:3]):
+            alike.setdefault(repr(fit.config), fit)
+    looked = [_with_shapes(fit, tensors) for fit in alike.values()]
     looked.sort(key=lambda fit: (fit.mismatched or 0) + (fit.absent or 0))
     seen = {fit.name for fit in looked}
     return looked + [fit for *_, fit in ranked if fit.name not in seen]
+
+
+def exact(path: Path, tensors: Tensors) -> list[Fit]:
+    """Returns the networks that have all parameters of the file in its shapes.
+
+    Two of them compute different things: activations, epsilons and padding have no parameters.
+    """
+    return [fit for fit in fits(path, tensors) if fit.mismatched == fit.absent == 0]
 
 
 def _hits(names: Iterable[str], rules: Sequence[Rule]) -> _Hits:

@@ -1,14 +1,17 @@
 """What `jtl inspect` says of a file."""
 
+import jax
 import made
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from jtl.backbones.registry import FAMILIES
-from jtl.pretrained.inspect import inspect
+from jtl.command.model import pretrained
+from jtl.pretrained.inspect import exact, inspect
 from jtl.pretrained.load import load
 from jtl.weights import WeightFileError
+from jtl.weights.formats.read import read
 
 
 @pytest.fixture
@@ -50,6 +53,23 @@ def test_names_that_fit_and_shapes_that_do_not(few, tmp_path):
     assert "by the names of transformers, resnet18; " in said
     assert "have another shape than there, 0 of its parameters are absent" in said
     assert "tensor  " not in said
+
+
+def test_networks_that_differ_in_no_shape_are_all_named(monkeypatch, tmp_path):
+    """The first was taken in silence, and MobileNets of TensorFlow were computed with another padding."""
+    only = {"mobilenet_v3": FAMILIES["mobilenet_v3"]}
+    monkeypatch.setattr("jtl.pretrained.inspect.FAMILIES", only)
+    config = {"model_type": "mobilenet_v3", "size": "small", "depth_multiplier": 0.75, "scaling": "timm"}
+    made.folder(tmp_path, config, "timm")
+    file = tmp_path / "model.safetensors"
+    assert [fit.name for fit in exact(file, read(file))] == ["mobilenetv3_small_075", "tf_mobilenetv3_small_075"]
+    said = inspect(file, rows=0)
+    assert "fit it: jtl.load" in said
+    assert "They fit tf_mobilenetv3_small_075 too" in said
+    with pytest.raises(ValueError, match=r"fits mobilenetv3_small_075, tf_mobilenetv3_small_075, which .* give --arch"):
+        pretrained(str(file), ("a", "b"), arch=None, kind="images", key=jax.random.key(0))
+    loaded = pretrained(str(file), ("a", "b"), arch="tf_mobilenetv3_small_075", kind="images", key=jax.random.key(0))
+    assert loaded.config.model_type == "mobilenet_v3"
 
 
 def test_a_file_of_nobody(few, tmp_path):
