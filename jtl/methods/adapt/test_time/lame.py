@@ -22,10 +22,10 @@ def lame(
 ) -> Callable[[Variables, Batch], Array]:
     """Predicts by `min_z Σ_i KL(z_i ‖ q_i) − ½ Σ_ij w_ij z_i·z_j` over a batch, q the network's own predictions.
 
-    Near rows get equal classes. So it helps where the classes of a stream come together, as in a video, and little or
-    not at all where each batch is a fair draw. Nothing is kept between batches, which may differ in their sizes.
-    Features are those of the source's running statistics. After another method, call `laplacian_adjusted` on its
-    logits.
+    Near rows get equal classes. So it helps where the classes of a stream come together, as in a video. Where a batch
+    is a fair draw it can do harm, and `rbf` and `linear`, which pull by all rows, can give all of them one class.
+    Nothing is kept between batches, which may differ in their sizes. Features are those of the source's running
+    statistics. After another method, call `laplacian_adjusted` on its logits.
 
     Args:
       net: `jtl.network(backbone=..., head=...)` whose head reads one vector a row, with logits [batch, classes].
