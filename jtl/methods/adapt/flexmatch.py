@@ -37,7 +37,8 @@ def flexmatch(
       weight: λ, a number or a function of the step.
       threshold: τ, in [0, 1].
       weak: the view that labels come from. Its y is the ROW of each example in the target, `arange(rows)`, not a label:
-        `jtl.data.arrays(x, np.arange(len(x)), ...)`.
+        `target = jtl.data.arrays(x, np.arange(len(x)), ...)`, and `jtl.data.pair(source, target, target_labels=True)`
+        keeps it.
       strong: the view of the same examples in the same order, under a strong augmentation, that learns them.
       name: of the term, and of the memory in the statistics.
 
@@ -119,5 +120,8 @@ def class_thresholds(counts: Num[Array, " classes"], rows: int) -> Float[Array, 
 def _places(view: View, of: str, who: str) -> Any:
     y = view.y
     if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(f"{who}: y of {of!r} must be the row of each example in the target, integers [batch]")
+        raise ValueError(
+            f"{who}: y of {of!r} must be the row of each example, integers [batch]: give the data set np.arange(rows)"
+            " for labels, and jtl.data.pair target_labels=True"
+        )
     return y
