@@ -59,7 +59,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--severity", type=int, nargs="+", default=[5], help="one stream for each")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", help="by default all; of some, their rows of the file are replaced")
+    parser.add_argument("--methods", nargs="+", help="by default all; of some, their rows are replaced or added")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "test_time-cpu.json")
     asked = parser.parse_args(given)
     where, started = environment(sys.argv if given is None else [__file__, *given]), time.perf_counter()
@@ -68,16 +68,18 @@ def main(given: list[str] | None = None) -> None:
     net = jtl.preprocessed(known.network, jtl.data.augment.normalise(MEAN, STD))
     files = np.load(base.find(None, "cifar10.npz"))
     errors: dict[tuple[str, int], list[float]] = {}
-    asked_for = {*methods(net), "T3A"} if asked.methods is None else {*asked.methods}
-    unknown = sorted(asked_for - {*methods(net), "T3A"})
+    offered = [*methods(net), "T3A", "LAME"]
+    asked_for = set(offered if asked.methods is None else asked.methods)
+    unknown = sorted(asked_for - {*offered})
     if unknown:
-        parser.error(f"--methods {unknown}: there are {[*methods(net), 'T3A']}")
+        parser.error(f"--methods {unknown}: there are {offered}")
     programs: dict[str, Any] = {
         name: (stream, jax.jit(stream.step)) for name, stream in methods(net).items() if name in asked_for
     }
     source = jax.jit(lambda x: net.apply(known.variables, x, train=False)[0].output)
     adjust = tt.t3a(net)
     t3a_step = jax.jit(adjust.step)
+    lame = jax.jit(tt.lame(net))
     for severity, seed in itertools.product(asked.severity, range(asked.seeds)):
         draw = np.random.default_rng(seed)
         rows = draw.choice(len(files["x_test"]), asked.rows, replace=False)
@@ -94,6 +96,8 @@ def main(given: list[str] | None = None) -> None:
             for b, t in batches:
                 supports, logits = t3a_step(known.variables, supports, {"x": b})
                 right["T3A"].append((np.asarray(logits).argmax(1) == t).mean())
+        if "LAME" in asked_for:
+            right["LAME"] = [(np.asarray(lame(known.variables, {"x": b})).argmax(1) == t).mean() for b, t in batches]
         for name, (stream, step) in programs.items():
             state = stream.init(known.variables, jax.random.key(seed), {"x": batches[0][0]})
             right[name] = []
@@ -133,8 +137,8 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     was, now = ([row["errors"] for row in r["rows"] if row["method"] == "source"] for r in (old, new))
     if not np.allclose(was, now, atol=0.05):
         raise ValueError(f"the source's errors were {was} and are {now}: run all methods")
-    rows = {(row["method"], row.get("severity", 5)): row for row in new["rows"]}
-    return {**old, "rows": [rows.get((row["method"], row.get("severity", 5)), row) for row in old["rows"]]}
+    rows = {(row["method"], row.get("severity", 5)): row for r in (old, new) for row in r["rows"]}
+    return {**old, "rows": [*rows.values()]}
 
 
 if __name__ == "__main__":

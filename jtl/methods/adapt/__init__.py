@@ -15,6 +15,8 @@ from jtl.methods.adapt.dann import weight_schedule as weight_schedule
 from jtl.methods.adapt.domain_mixup import domain_mixup as domain_mixup
 from jtl.methods.adapt.entropy import entropy as entropy
 from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
+from jtl.methods.adapt.fishr import fishr as fishr
+from jtl.methods.adapt.flexmatch import flexmatch as flexmatch
 from jtl.methods.adapt.group_dro import group_dro as group_dro
 from jtl.methods.adapt.irm import irm as irm
 from jtl.methods.adapt.iwan import iwan as iwan

@@ -45,6 +45,7 @@ CASES = {
     "deep_jdot": lambda: alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
     "domain_mixup": lambda: alignments.domain_mixup(ADAPTED, alpha=0.5),
     "entropy": alignments.entropy,
+    "fishr": lambda: alignments.fishr(ADAPTED, ("source", "second")),
     "fixmatch": lambda: alignments.fixmatch(threshold=0.4),
     "information": alignments.information_maximisation,
     "irm": lambda: alignments.irm(("source", "second"), 10.0),
@@ -99,7 +100,7 @@ def test_adapters_alone_learn_from_every_alignment_and_from_all_labels(name):
 @every
 def test_the_term_is_that_of_its_own_views(name):
     """Frozen statistics let rows stand apart: more labelled views add their terms, and change no other."""
-    own = ("source", "second") if name in ("irm", "vrex") else ("source",)
+    own = ("source", "second") if name in ("fishr", "irm", "vrex") else ("source",)
     rows = {view: ROWS[view] for view in (*own, "target", "strong")}
     objective = alignments.adapt(ADAPTED, alignments=[CASES[name]()], labelled=own, metrics={})
     step = make_step(objective, optax.sgd(0.1), trainable=trained)

@@ -28,6 +28,7 @@ CASES = {
     "domain_mixup": alignments.domain_mixup(NET, alpha=0.5, shared=True),
     "entropy": alignments.entropy(),
     "fixmatch": alignments.fixmatch(threshold=0.4),
+    "flexmatch": alignments.flexmatch(40, threshold=0.4),
     "information": alignments.information_maximisation(),
     "mcc": alignments.mcc(),
     "jmmd": alignments.jmmd(),
@@ -43,7 +44,7 @@ CASES = {
 IN_ORDER = {"mmd linear"}
 DRAWS = {"domain_mixup"}
 """A pmapped device draws from a stream of its own."""
-BY_ROW = ["afn", "entropy", "fixmatch", "pseudo", "teacher"]
+BY_ROW = ["afn", "entropy", "fixmatch", "flexmatch", "pseudo", "teacher"]
 every = pytest.mark.parametrize("name", CASES)
 
 
@@ -56,6 +57,8 @@ def data(name=""):
         part["mask"] = np.arange(len(part["x"])) % 4 != (1 if paired else i + 1)
     target = rows["target"]
     rows["strong"] = {"x": target["x"] + 0.3 * batch(n=n, seed=2)["x"], "mask": target["mask"]}
+    if name == "flexmatch":
+        target["y"] = np.arange(n) + 10  # their rows among all
     if name == "adamatch":
         source = rows["source"]
         rows["source_strong"] = {"x": source["x"] + 0.3 * batch(n=16, seed=3)["x"], "mask": source["mask"]}
@@ -112,7 +115,8 @@ def test_the_alignment_has_a_gradient_and_masked_rows_reach_nothing(name):
 def test_a_fully_masked_target_gives_zero_and_a_finite_gradient(name):
     rows = data(name)
     for view in ("target", "strong"):
-        rows[view] = {"x": np.full_like(rows["target"]["x"], np.nan), "mask": np.zeros(len(rows["target"]["x"]), bool)}
+        bad = {"x": np.full_like(rows["target"]["x"], np.nan), "mask": np.zeros(len(rows["target"]["x"]), bool)}
+        rows[view] = {**rows[view], **bad}
     value, gradient = found(name, rows)
     if name == "afn":  # a mean over the rows of both domains: those of the source are left
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -37,6 +37,7 @@ DOMAINS = {
     "group_dro": alignments.group_dro(NET, ("source", "target")),
     "vrex": adapt(NET, labelled=("source",), alignments=[alignments.vrex(("source", "target"))]),
     "irm": adapt(NET, labelled=("source",), alignments=[alignments.irm(("source", "target"))]),
+    "fishr": adapt(NET, labelled=("source",), alignments=[alignments.fishr(NET, ("source", "target"))]),
     "mldg": alignments.mldg(NET, ("source", "target"), inner_lr=0.1),
 }
 

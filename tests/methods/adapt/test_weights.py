@@ -23,6 +23,7 @@ CASES = {
     "domain_mixup": (lambda: alignments.adapt(NET, alignments=[alignments.domain_mixup(NET, alpha=1.0)]), None),
     "group_dro": (lambda: alignments.group_dro(NET, NAMES, rate=1.0), None),
     "mldg": (lambda: alignments.mldg(NET, NAMES, inner_lr=0.5), None),
+    "fishr": (lambda: alignments.adapt(NET, alignments=[alignments.fishr(NET, NAMES)], labelled=NAMES), None),
     "vrex": (lambda: alignments.adapt(NET, alignments=[alignments.vrex(NAMES)], labelled=NAMES), None),
     "irm": (lambda: alignments.adapt(NET, alignments=[alignments.irm(NAMES)], labelled=NAMES), None),
 }
@@ -60,8 +61,9 @@ def test_weights_of_zero_and_one_are_a_mask(name):
         lambda w: alignments.pada(NET, weight=w),
         lambda w: alignments.vrex(NAMES, w),
         lambda w: alignments.irm(NAMES, w),
+        lambda w: alignments.fishr(NET, NAMES, w),
     ],
-    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm"],
+    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm", "fishr"],
 )
 def test_a_weight_that_turns_a_term_around_is_refused(make):
     for weight in (-1.0, float("nan")):

@@ -1,0 +1,127 @@
+"""FlexMatch: FixMatch with a threshold for each class, lower where few rows have been learned so far."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from jtl import checked, losses, ops
+from jtl.methods.terms import checked as check_weight
+from jtl.methods.terms import paired_logits, view_of, weighted, with_own
+from jtl.methods.views import View, Views
+from jtl.metrics.accumulate import mean
+from jtl.model import Variables
+from jtl.objective import NONE, Objective
+from jtl.typing import Aux, Key, Params, Schedule, Stats
+
+
+def flexmatch(
+    rows: int,
+    weight: float | Schedule = 1.0,
+    *,
+    threshold: float = 0.95,
+    weak: str = "target",
+    strong: str = "strong",
+    name: str = "flexmatch",
+) -> Objective:
+    """The alignment `λ mean_i 1[max_c p_ic ≥ T_ŷ] · −log q_iŷ`: FixMatch with thresholds T_c that follow the learning.
+
+    The memory holds for each row of the target the class of its last prediction with `max_c p_c ≥ τ`; σ_c counts the
+    rows of class c, and N₀ those that had no such prediction. With `β_c = σ_c / max(max_k σ_k, N₀)` the threshold is
+    `T_c = τ β_c / (2 − β_c)`. So at first every row learns, and the threshold of a class rises to τ as its rows do.
+    p is held constant. A step's thresholds count the steps before it, also under microbatches.
+
+    Args:
+      rows: the number of the target's examples.
+      weight: λ, a number or a function of the step.
+      threshold: τ, in [0, 1].
+      weak: the view that labels come from. Its y is the ROW of each example in the target, `arange(rows)`, not a label:
+        `target = jtl.data.arrays(x, np.arange(len(x)), ...)`, and `jtl.data.pair(source, target, target_labels=True)`
+        keeps it.
+      strong: the view of the same examples in the same order, under a strong augmentation, that learns them.
+      name: of the term, and of the memory in the statistics.
+
+    Returns:
+      An alignment for `adapt` with the metrics `<name>_confident`, the fraction of rows that learn, and
+      `<name>_threshold`, the mean of T over classes.
+
+    Raises:
+      ValueError: for rows below 1, a weight or threshold out of range; at init, where `name` is taken; while tracing,
+        for a view that is missing, views of two sizes, or a weak view whose y are no rows.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
+      >>> objective = jtl.adapt(net, alignments=[jtl.alignments.flexmatch(rows=100)])
+      >>> x, target = jnp.zeros((4, 5)), {"x": jnp.zeros((4, 5)), "y": jnp.array([7, 0, 99, 31])}
+      >>> batch = {"source": {"x": x, "y": jnp.zeros(4, int)}, "target": target, "strong": {"x": x + 0.1}}
+      >>> variables = objective.init(jax.random.key(0), batch)
+      >>> {part: a.shape for part, a in variables.stats["flexmatch"].items()}
+      {'counts': (3,), 'labels': (100,)}
+
+    Zhang et al., FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo Labeling, 2021, arXiv 2110.08263.
+    """
+    checked.whole(1, rows=rows)
+    checked.within("[0, 1]", threshold=threshold)
+    check_weight(weight, name)
+
+    def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        del params, key
+        p, q, kept = paired_logits(views, weak, strong, name)
+        places = jnp.asarray(_places(view_of(views, weak, name), weak, name))
+        p = jax.nn.softmax(jax.lax.stop_gradient(p))
+        most, chosen = p.max(1), p.argmax(1)
+        memory, limits = stats[name], threshold * class_thresholds(stats[name]["counts"], rows).astype(p.dtype)
+        sure = most >= limits[chosen]
+        value = mean(jnp.where(sure, losses.cross_entropy(q, chosen), 0.0), kept)
+        learned = kept & (most >= threshold) & (places >= 0)
+        at, found = ops.gather(jnp.where(learned, places, rows)), ops.gather(chosen)  # at `rows` they are dropped
+        labels = memory["labels"].at[at].set(found.astype(jnp.int32), mode="drop")
+        metrics = {f"{name}_confident": mean(sure, kept), f"{name}_threshold": limits.mean()}
+        return {name: weighted(value, weight, step)}, Aux({**stats, name: {**memory, "labels": labels}}, metrics)
+
+    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
+        del key
+        view = view_of(views, weak, name)
+        _places(view, weak, name)
+        classes = jnp.shape(view.output)[-1]
+        start = {"labels": jnp.full(rows, -1, jnp.int32), "counts": jnp.zeros(classes, jnp.int32)}
+        there = name in given.stats and jax.tree.map(jnp.shape, given.stats[name]) == jax.tree.map(jnp.shape, start)
+        return given if there else with_own(given, name, start)
+
+    def commit(stats: Stats, params: Params) -> Stats:
+        del params
+        labels, counts = stats[name]["labels"], stats[name]["counts"]
+        at = jnp.where(labels >= 0, labels, len(counts))
+        return {**stats, name: {"labels": labels, "counts": jnp.zeros_like(counts).at[at].add(1, mode="drop")}}
+
+    return Objective(run, init, commit)
+
+
+def class_thresholds(counts: Num[Array, " classes"], rows: int) -> Float[Array, " classes"]:
+    """`β_c / (2 − β_c)` in [0, 1], with `β_c = σ_c / max(max_k σ_k, N − Σ_k σ_k)`: how far each class is learned.
+
+    Args:
+      counts: σ, the rows that were predicted as each class with certainty.
+      rows: N.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.adapt.flexmatch import class_thresholds
+      >>> [round(float(t), 3) for t in class_thresholds(jnp.array([60, 30, 0]), 100)]
+      [1.0, 0.333, 0.0]
+    """
+    counts = counts.astype(jnp.float32)
+    beta = counts / jnp.maximum(jnp.maximum(counts.max(), rows - counts.sum()), 1)[None]
+    return beta / (2 - beta)
+
+
+def _places(view: View, of: str, who: str) -> Any:
+    y = view.y
+    if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(
+            f"{who}: y of {of!r} must be the row of each example, integers [batch]: give the data set np.arange(rows)"
+            " for labels, and jtl.data.pair target_labels=True"
+        )
+    return y
