@@ -77,10 +77,7 @@ def _labelled(page: Page, adapted: Adapted) -> None:
     then = {row[0]: row[2] for row in before.by_class()}
     rows = [(name, then[name], recall, precision, n) for name, precision, recall, _, n in after.by_class()]
     page.table(("class", "recall before", "recall after", "precision after", "examples"), rows)
-    page.figure(
-        lambda path: report.confusion(after.matrix, after.classes, path, title="target, after"),
-        "the confusion matrix of the target after adaptation: rows are the true classes, columns the predicted ones",
-    )
+    page.confusion(after.matrix, after.classes, "target's examples after adaptation")
 
 
 def _examples(page: Page, adapted: Adapted) -> None:

@@ -33,7 +33,7 @@ Run = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class Finetune(Settings):
-    """The unchecked settings, as tyro reads them."""
+    """The settings of one run."""
 
     def __post_init__(self) -> None:
         """Checks nothing: `checked` does so outside tyro, which would report an error under a name of its own."""
@@ -41,7 +41,7 @@ class Finetune(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Adapt(AdaptSettings):
-    """The unchecked settings, as tyro reads them."""
+    """The settings of one run."""
 
     def __post_init__(self) -> None:
         """Checks nothing, like `Finetune`."""
@@ -49,7 +49,7 @@ class Adapt(AdaptSettings):
 
 @dataclasses.dataclass(frozen=True)
 class Few(FewShot):
-    """The unchecked settings, as tyro reads them."""
+    """The settings of one run."""
 
     def __post_init__(self) -> None:
         """Checks nothing, like `Finetune`."""

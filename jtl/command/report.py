@@ -10,7 +10,6 @@ from jtl.command.settings import Settings
 from jtl.command.tune import Tuned, trained_by
 from jtl.params import select
 from jtl.pretrained.folded import folded
-from jtl.report.figures import NAMED
 from jtl.report.page import Page
 from jtl.report.parameters import describe
 
@@ -40,14 +39,7 @@ def write(settings: Settings, tuned: Tuned) -> Path:
     page.heading("Classes of the test examples")
     page.table(("class", "precision", "recall", "F1", "examples"), test.by_class())
     page.heading("Confusion matrix")
-    page.say("Of the test examples; a row for each true class, a column for each predicted one.")
-    if len(test.classes) <= NAMED:
-        page.matrix(test.matrix, test.classes)
-    else:
-        page.figure(
-            lambda path: report.confusion(test.matrix, test.classes, path, title="test examples"),
-            "the confusion matrix of the test examples: rows are the true classes, columns the predicted ones",
-        )
+    page.confusion(test.matrix, test.classes, "test examples")
     if len(test.classes) > 2 and (pairs := test.confused()):
         page.heading("Classes that are taken for others")
         page.table(("class", "taken for", "examples", "share of the class"), pairs[:PAIRS])

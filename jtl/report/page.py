@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jtl.report.figures import counted, shares
+from jtl.report.figures import NAMED, confusion, counted, shares
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+.across { margin: 0 0 1.5rem; overflow-x: auto; }
 table { border-collapse: collapse; } td, th { padding: .25rem .75rem; border-bottom: 1px solid #eee; text-align: left; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } img { max-width: 100%; }
 .big { font-size: 2.4rem; font-weight: 600; } .note { background: #fff6dd; padding: .5rem 1rem; }
@@ -83,7 +84,8 @@ class Page:
         body = [
             "".join(f"<td{k}>{html.escape(_shown(v))}</td>" for k, v in zip(kinds, row, strict=True)) for row in rows
         ]
-        self._parts.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>")
+        table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
+        self._parts.append(f"<div class='across'>{table}</div>")
 
     def environment(self, settings: Mapping[str, Any]) -> None:
         """Adds a section with a run's settings, the first device, and the versions of Python and of the libraries."""
@@ -121,6 +123,23 @@ class Page:
         corner = "<th>true \\ predicted</th>"
         table = f"<table class='matrix'><thead><tr>{corner}{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
         self._parts.append(f"<div class='wide'>{table}</div>")
+
+    def confusion(self, counts: Any, classes: Sequence[str], of: str) -> None:
+        """Adds a confusion matrix as a table, or as a picture if there are too many classes for their numbers.
+
+        Args:
+          counts: as for `matrix`.
+          classes: the names of the classes.
+          of: the examples, for the sentence above.
+        """
+        self.say(f"Of the {of}; a row for each true class, a column for each predicted one.")
+        if len(classes) <= NAMED:
+            self.matrix(counts, classes)
+        else:
+            self.figure(
+                lambda path: confusion(counts, classes, path, title=of),
+                f"the confusion matrix of the {of}: rows are the true classes, columns the predicted ones",
+            )
 
     def figure(self, draw: Callable[[Path], Any], told: str) -> None:
         """Adds a picture that `draw(path)` writes as PNG; `told` is its alternative text."""
