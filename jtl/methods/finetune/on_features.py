@@ -42,9 +42,10 @@ def logistic_regression(
     *,
     classes: int,
     validation: tuple[Any, Any] | None = None,
+    weights: Float[ArrayLike, "examples"] | None = None,
     max_steps: int = 1000,
 ) -> Linear:
-    """Minimises `Σ_i CE(x_i W + b, y_i) + λ/2 ‖W‖²` by L-BFGS; the bias is not penalised.
+    """Minimises `Σ_i s_i CE(x_i W + b, y_i) + λ/2 ‖W‖²` by L-BFGS; the bias is not penalised.
 
     λ is the inverse of scikit-learn's C. Of several penalties, the one of the highest accuracy on the validation data
     is taken, and of equal ones the largest; each fit starts at the result of the last one. It is fitted in float64,
@@ -56,14 +57,15 @@ def logistic_regression(
       penalty: λ > 0, or several to choose from.
       classes: how many.
       validation: features and labels to choose on; needed exactly where there are several penalties.
+      weights: s of the examples; None for 1. One of 0 is as if it were not there.
       max_steps: of L-BFGS for each penalty. Where they do not suffice, a RuntimeWarning says so.
 
     Returns:
       The map from features to logits, with the penalty that was chosen.
 
     Raises:
-      ValueError: for labels or penalties out of range, features that are not finite, no examples, and several penalties
-        without validation data or the other way round.
+      ValueError: for labels, penalties or weights out of range, features that are not finite, no examples, and several
+        penalties without validation data or the other way round.
 
     Example:
       >>> import numpy as np
@@ -83,6 +85,7 @@ def logistic_regression(
     if (len(penalties) > 1) != (validation is not None):
         raise ValueError(f"{len(penalties)} penalties, validation={'given' if validation else None}: give both or none")
     check_lengths(x, y)
+    s = _weights(weights, len(x))
     held = None
     if validation is not None:
         held = checked_examples(validation[0]), checked_labels(validation[1], classes)
@@ -90,10 +93,10 @@ def logistic_regression(
     best: tuple[float, Any] = (-1.0, None)
     with jax.enable_x64(True):  # in float32 the logits are off by percents where λ is small against the features
         wide, rows = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(y))
-        w, ones = jnp.zeros((x.shape[1] + 1, classes), jnp.float64), jnp.ones(len(x), jnp.float64)
+        w, each = jnp.zeros((x.shape[1] + 1, classes), jnp.float64), jnp.asarray(s)
         for p in sorted(penalties, reverse=True):
-            enough = max(TOLERANCE * p / len(x), FLOOR)
-            w, slope = minimise(w, wide, rows, ones, p, enough, max_steps)
+            enough = max(TOLERANCE * p / float(s.sum()), FLOOR)
+            w, slope = minimise(w, wide, rows, each, p, enough, max_steps)
             if not float(slope) <= 10 * enough:
                 warnings.warn(
                     f"logistic regression at penalty={p} stopped at a gradient of {float(slope):.1e}, not {enough:.1e}"
@@ -215,6 +218,15 @@ def checked_labels(y: Any, classes: int) -> Array:
     if y.size and (int(y.min()) < 0 or int(y.max()) >= classes):
         raise ValueError(f"labels lie in [{int(y.min())}, {int(y.max())}], with classes={classes}; give [0, classes)")
     return y
+
+
+def _weights(given: Any, examples: int) -> np.ndarray:
+    s = np.ones(examples) if given is None else np.asarray(given, np.float64)
+    if s.shape != (examples,):
+        raise ValueError(f"weights of shape {s.shape}: give one for each of {examples} examples")
+    if not (np.isfinite(s).all() and (s >= 0).all() and s.any()):
+        raise ValueError(f"weights lie in [{s.min()}, {s.max()}]: they are finite, not negative, and not all 0")
+    return s
 
 
 def check_lengths(x: Array, y: Array) -> None:
