@@ -20,6 +20,8 @@ from jtl.methods.adapt.irm import irm as irm
 from jtl.methods.adapt.iwan import iwan as iwan
 from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
 from jtl.methods.adapt.jmmd import jmmd as jmmd
+from jtl.methods.adapt.kernel_mean_matching import kernel_mean_matching as kernel_mean_matching
+from jtl.methods.adapt.kliep import kliep as kliep
 from jtl.methods.adapt.lmmd import lmmd as lmmd
 from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
