@@ -41,6 +41,7 @@ from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
 from jtl.methods.adapt.second_view import second_view as second_view
+from jtl.methods.adapt.transfer_components import transfer_components as transfer_components
 from jtl.methods.adapt.transport_map import out_of_sample as out_of_sample
 from jtl.methods.adapt.transport_map import transport_map as transport_map
 from jtl.methods.adapt.vrex import vrex as vrex

@@ -144,6 +144,18 @@ def pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
     return xs, xt
 
 
+def further(rows: Any, width: int) -> np.ndarray:
+    """Other rows of features of that width, in float64.
+
+    Raises:
+      ValueError: for features that are no finite matrix of the width.
+    """
+    x = np.asarray(rows, np.float64)
+    if x.ndim != 2 or x.shape[1] != width or not np.isfinite(x).all():
+        raise ValueError(f"further rows of shape {x.shape}: give finite features [rows, {width}]")
+    return x
+
+
 def _power(a: np.ndarray, exponent: float) -> np.ndarray:
     values, vectors = np.linalg.eigh(a)
     return (vectors * values**exponent) @ vectors.T

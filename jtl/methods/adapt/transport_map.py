@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
 from jtl.checked import positive, whole, within
-from jtl.methods.adapt.on_features import pair
+from jtl.methods.adapt.on_features import further, pair
 from jtl.methods.adapt.row_distances import squared_distances
 from jtl.methods.adapt.transport_plan import transport_plan
 
@@ -105,11 +105,9 @@ def out_of_sample(
     extend so.
     """
     xs, image = pair(source, mapped)
-    more = np.asarray(rows, np.float64)
+    more = further(rows, xs.shape[1])
     if len(xs) != len(image):
         raise ValueError(f"{len(xs)} rows of the source and {len(image)} mapped ones: give as many")
-    if more.ndim != 2 or more.shape[1] != xs.shape[1] or not np.isfinite(more).all():
-        raise ValueError(f"rows of shape {more.shape}: give finite features [more, {xs.shape[1]}]")
     nearest = squared_distances(more, xs).argmin(1)
     return more + image[nearest] - xs[nearest]
 
