@@ -32,7 +32,8 @@ def transfer_components(
       source: features.
       target: features.
       dim: how many components, at most as many as the centred kernel has dimensions.
-      kernel: "rbf", `exp(−‖x − x'‖² / 2σ²)`, or "linear", `xᵀ x'`.
+      kernel: "rbf", `exp(−‖x − x'‖² / 2σ²)`, or "linear", `xᵀ x'`, which is not that of shifted rows: centre
+        them first.
       width: σ, for "rbf" alone; None for the median distance of two rows.
       mu: μ. The smaller it is, the nearer are the means of the domains. Its size depends on the kernel's.
       others: further features of either domain, as rows to be tested: they have no part in W.

@@ -55,16 +55,17 @@ def transport_plan(
     c, eps, eta = cost / (mean if mean > 0 else 1.0), regularisation, class_regularisation
     share = eps / (eps + eta)
     enough = 0.1 * tolerance * share if eta else tolerance
-    logp, column, error, left = _scaled(-c / eps, np.zeros(c.shape[1]), enough, max_iterations)
+    roughly = 0.01 if eta else enough  # where a plan is no more than the start of the next
+    logp, column, error, left = _scaled(-c / eps, np.zeros(c.shape[1]), roughly, max_iterations)
     moved = np.inf if eta else 0.0
-    while eta and moved > tolerance * share and left > 0:
+    while (off := max(error / enough, moved / (tolerance * share))) > 1 and eta and left > 0:
         before = logp
         logk = (eta * before - c - eta * np.exp(before - _log_norms(before, np.asarray(labels)))) / (eps + eta)
-        logp, column, error, left = _scaled(logk, column, enough, left)
+        logp, column, error, left = _scaled(logk, column, max(enough, min(roughly, 0.1 * moved)), left)
         moved = float(np.abs(np.exp(logp) - np.exp(before)).sum())
-    if error > enough or moved > tolerance * share:
+    if off > 1:
         warnings.warn(
-            f"the transport plan stopped after {max_iterations} scalings at an error of {max(error, moved):.1e}, not "
+            f"the transport plan stopped after {max_iterations} scalings at an error of {off * tolerance:.1e}, not "
             f"{tolerance:.1e}: give more regularisation or max_iterations, or a larger tolerance",
             RuntimeWarning,
             stacklevel=3,
@@ -119,7 +120,8 @@ def _exact(cost: np.ndarray) -> np.ndarray:
         plan[linear_sum_assignment(cost)] = 1 / n
         return plan
     sums = sparse.vstack(
-        [sparse.kron(sparse.eye(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye(m))], format="csr"
+        [sparse.kron(sparse.eye_array(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye_array(m))],
+        format="csr",
     )
     scale = cost.max() or 1.0
     # A mass of m in each row and n in each column: the solver's tolerances are absolute.
