@@ -22,6 +22,8 @@ from jtl.methods.adapt.irm import irm as irm
 from jtl.methods.adapt.iwan import iwan as iwan
 from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
 from jtl.methods.adapt.jmmd import jmmd as jmmd
+from jtl.methods.adapt.kernel_mean_matching import kernel_mean_matching as kernel_mean_matching
+from jtl.methods.adapt.kliep import kliep as kliep
 from jtl.methods.adapt.lmmd import lmmd as lmmd
 from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
@@ -41,5 +43,8 @@ from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
 from jtl.methods.adapt.second_view import second_view as second_view
+from jtl.methods.adapt.transfer_components import transfer_components as transfer_components
+from jtl.methods.adapt.transport_map import out_of_sample as out_of_sample
+from jtl.methods.adapt.transport_map import transport_map as transport_map
 from jtl.methods.adapt.vrex import vrex as vrex
 from jtl.methods.adapt.wdgrl import wdgrl as wdgrl

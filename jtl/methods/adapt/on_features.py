@@ -36,7 +36,7 @@ def subspace_alignment(
 
     Fernando et al., Unsupervised Visual Domain Adaptation Using Subspace Alignment, 2013.
     """
-    xs, xt = _pair(source, target)
+    xs, xt = pair(source, target)
     most = min(xs.shape[1], len(xs) - 1, len(xt) - 1)
     if not 1 <= dim <= most:
         raise ValueError(f"dim={dim}: these features have between 1 and {most} principal axes")
@@ -74,7 +74,7 @@ def coral_map(
     """
     if not ridge > 0:
         raise ValueError(f"ridge={ridge}: it is positive, because a covariance of few rows has no inverse")
-    xs, xt = _pair(source, target)
+    xs, xt = pair(source, target)
     own, other = (np.cov(x, rowvar=False).reshape(x.shape[1], -1) + ridge * np.eye(x.shape[1]) for x in (xs, xt))
     return xs @ _power(own, -0.5) @ _power(other, 0.5)
 
@@ -109,7 +109,7 @@ def proxy_a_distance(
 
     Ben-David et al., Analysis of Representations for Domain Adaptation, 2006.
     """
-    xs, xt = _pair(source, target)
+    xs, xt = pair(source, target)
     if min(len(xs), len(xt)) < 4:
         raise ValueError(f"{len(xs)} and {len(xt)} rows: the halves of a domain need two rows each")
     draw = np.random.default_rng(seed)
@@ -129,7 +129,12 @@ def proxy_a_distance(
     return max(0.0, 2 * (1 - 2 * float(np.mean(wrong))))
 
 
-def _pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
+def pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The features of both domains in float64.
+
+    Raises:
+      ValueError: for features that are not finite matrices of one width, or fewer than two rows of a domain.
+    """
     xs, xt = (np.asarray(x, np.float64) for x in (source, target))
     if xs.ndim != 2 or xt.ndim != 2 or xs.shape[1] != xt.shape[1] or min(len(xs), len(xt)) < 2:
         raise ValueError(f"features of shapes {xs.shape} and {xt.shape}: give two rows or more of one width")
@@ -137,6 +142,18 @@ def _pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
         if not np.isfinite(x).all():
             raise ValueError(f"the features of {what} are not finite in {int((~np.isfinite(x)).any(1).sum())} rows")
     return xs, xt
+
+
+def further(rows: Any, width: int) -> np.ndarray:
+    """Other rows of features of that width, in float64.
+
+    Raises:
+      ValueError: for features that are no finite matrix of the width.
+    """
+    x = np.asarray(rows, np.float64)
+    if x.ndim != 2 or x.shape[1] != width or not np.isfinite(x).all():
+        raise ValueError(f"further rows of shape {x.shape}: give finite features [rows, {width}]")
+    return x
 
 
 def _power(a: np.ndarray, exponent: float) -> np.ndarray:

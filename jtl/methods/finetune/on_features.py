@@ -42,9 +42,10 @@ def logistic_regression(
     *,
     classes: int,
     validation: tuple[Any, Any] | None = None,
+    weights: Float[ArrayLike, "examples"] | None = None,
     max_steps: int = 1000,
 ) -> Linear:
-    """Minimises `Σ_i CE(x_i W + b, y_i) + λ/2 ‖W‖²` by L-BFGS; the bias is not penalised.
+    """Minimises `Σ_i s_i CE(x_i W + b, y_i) + λ/2 ‖W‖²` by L-BFGS; the bias is not penalised.
 
     λ is the inverse of scikit-learn's C. Of several penalties, the one with the highest validation accuracy is chosen,
     and of equally good ones the largest; each fit starts from the result of the previous one. The fit runs in float64
@@ -57,14 +58,15 @@ def logistic_regression(
       classes: number of classes.
       validation: features and labels on which to choose the penalty; required for several penalties and not allowed for
         one.
+      weights: s, one per example; None for 1. An example of weight 0 counts as absent.
       max_steps: the largest number of L-BFGS steps for each penalty; a RuntimeWarning tells if they do not suffice.
 
     Returns:
       The map from features to logits, with the chosen penalty.
 
     Raises:
-      ValueError: for labels or penalties out of range, features that are not finite, no examples, or several penalties
-        without validation data or vice versa.
+      ValueError: for labels, penalties or weights out of range, features that are not finite, no examples, or several
+        penalties without validation data or vice versa.
 
     Example:
       >>> import numpy as np
@@ -84,6 +86,7 @@ def logistic_regression(
     if (len(penalties) > 1) != (validation is not None):
         raise ValueError(f"{len(penalties)} penalties, validation={'given' if validation else None}: give both or none")
     check_lengths(x, y)
+    s = _weights(weights, len(x))
     held = None
     if validation is not None:
         held = checked_examples(validation[0]), checked_labels(validation[1], classes)
@@ -91,10 +94,10 @@ def logistic_regression(
     best: tuple[float, Any] = (-1.0, None)
     with jax.enable_x64(True):  # in float32 the logits would be off by percents for a small λ
         wide, rows = jnp.asarray(np.asarray(x), jnp.float64), jnp.asarray(np.asarray(y))
-        w, ones = jnp.zeros((x.shape[1] + 1, classes), jnp.float64), jnp.ones(len(x), jnp.float64)
+        w, each = jnp.zeros((x.shape[1] + 1, classes), jnp.float64), jnp.asarray(s)
         for p in sorted(penalties, reverse=True):
-            enough = max(TOLERANCE * p / len(x), FLOOR)
-            w, slope = minimise(w, wide, rows, ones, p, enough, max_steps)
+            enough = max(TOLERANCE * p / float(s.sum()), FLOOR)
+            w, slope = minimise(w, wide, rows, each, p, enough, max_steps)
             if not float(slope) <= 10 * enough:
                 warnings.warn(
                     f"logistic regression at penalty={p} stopped at a gradient of {float(slope):.1e}, not {enough:.1e}"
@@ -216,6 +219,15 @@ def checked_labels(y: Any, classes: int) -> Array:
     if y.size and (int(y.min()) < 0 or int(y.max()) >= classes):
         raise ValueError(f"labels lie in [{int(y.min())}, {int(y.max())}], with classes={classes}; give [0, classes)")
     return y
+
+
+def _weights(given: Any, examples: int) -> np.ndarray:
+    s = np.ones(examples) if given is None else np.asarray(given, np.float64)
+    if s.shape != (examples,):
+        raise ValueError(f"weights of shape {s.shape}: give one for each of {examples} examples")
+    if not (np.isfinite(s).all() and (s >= 0).all() and s.any()):
+        raise ValueError(f"weights lie in [{s.min()}, {s.max()}]: they are finite, not negative, and not all 0")
+    return s
 
 
 def check_lengths(x: Array, y: Array) -> None:

@@ -16,6 +16,20 @@ def test_logistic_regression_is_scikit_learns(penalty):
     np.testing.assert_allclose(bias - bias.mean(), expected.intercept_ - expected.intercept_.mean(), atol=1e-4)
 
 
+def test_weights_of_examples_are_scikit_learns_and_repeat_rows():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x, y = blobs()
+    weights = np.random.default_rng(0).integers(0, 4, len(x)).astype(float)
+    found = logistic_regression(x, y, 1.0, classes=3, weights=weights)
+    exact = linear_model.LogisticRegression(C=1.0, tol=1e-8, max_iter=2000)
+    expected = exact.fit(x.astype(np.float64), y, sample_weight=weights)
+    np.testing.assert_allclose(found.kernel, expected.coef_.T, atol=1e-4)
+    times = weights.astype(int)
+    repeated = logistic_regression(np.repeat(x, times, 0), np.repeat(y, times), 1.0, classes=3)
+    np.testing.assert_allclose(found.kernel, repeated.kernel, atol=1e-5)
+    assert np.abs(found.kernel - logistic_regression(x, y, 1.0, classes=3).kernel).max() > 0.01
+
+
 def test_large_features_and_a_weak_penalty_do_not_cost_precision():
     """In float32 the logits are off by percents here."""
     linear_model = pytest.importorskip("sklearn.linear_model")
@@ -65,6 +79,8 @@ def test_ridge_is_scikit_learns(shape):
         (lambda x, y: logistic_regression(x, y, [1.0, 2.0], classes=3), "2 penalties"),
         (lambda x, y: logistic_regression(x, y, 1.0, classes=3, validation=(x, y)), "1 penalties"),
         (lambda x, y: logistic_regression(x * np.float32(np.nan), y, classes=3), "not finite in 60"),
+        (lambda x, y: logistic_regression(x, y, classes=3, weights=np.full(60, -1.0)), r"weights lie in \[-1\.0"),
+        (lambda x, y: logistic_regression(x, y, classes=3, weights=np.zeros(60)), "not all 0"),
         (lambda x, y: ridge(x, x, -1.0), "penalty=-1.0"),
     ],
 )

@@ -1,0 +1,119 @@
+"""Optimal transport of extracted features: the source mapped by the barycentres of a plan."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import ArrayLike, Float, Int
+
+from jtl.checked import positive, whole, within
+from jtl.methods.adapt.on_features import further, pair
+from jtl.methods.adapt.row_distances import squared_distances
+from jtl.methods.adapt.transport_plan import transport_plan
+
+
+def transport_map(
+    source: Float[ArrayLike, "rows width"],
+    target: Float[ArrayLike, "others columns"],
+    labels: Int[ArrayLike, "rows"] | None = None,
+    *,
+    regularisation: float = 0.05,
+    class_regularisation: float = 0.0,
+    tolerance: float = 1e-6,
+    max_iterations: int = 20_000,
+) -> np.ndarray:
+    """Each row of the source at the mean of the target under its row of a transport plan, `n Σ_j γ_ij x_j`.
+
+    The plan minimises `Σ γ_ij ‖x_i − x_j‖² + ε Σ γ_ij log γ_ij + η Σ_j Σ_c ‖γ(I_c, j)‖₂`, I_c the source's rows of
+    class c: a target row should get its mass from rows of one class. See `jtl.methods.adapt.transport_plan`.
+
+    Args:
+      source: features.
+      target: features.
+      labels: of the source, for η alone; rows of negative labels belong to no class.
+      regularisation: ε over the mean of the squared distances. With 0 the plan is exact. The larger it is, the nearer
+        the mapped rows lie to the target's mean, and the fewer iterations are needed.
+      class_regularisation: η over that mean; it needs labels and a positive ε. With 0 labels are not used.
+      tolerance: the sum over rows by which an entropic plan may be wrong, of a mass of 1.
+      max_iterations: of Sinkhorn. Where they do not suffice, a RuntimeWarning says so.
+
+    Returns:
+      Features [rows, width] of the source, float64; the target's stay as they are. `out_of_sample` maps further rows of
+      the source.
+
+    Raises:
+      ValueError: for features that are not finite matrices of one width, fewer than two rows, numbers out of range,
+        labels of another number, and a class regularisation without labels or the other way round.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> x = np.array([[0.0], [1.0], [2.0]])
+      >>> jtl.alignments.transport_map(x, x[::-1] + 9, regularisation=0.0).ravel().tolist()
+      [9.0, 10.0, 11.0]
+      >>> jtl.alignments.transport_map(x, x + 9, regularisation=1e9).round(6).ravel().tolist()
+      [10.0, 10.0, 10.0]
+
+    Courty et al., Optimal Transport for Domain Adaptation, 2017, arXiv 1507.00504.
+    """
+    within("[0, inf)", regularisation=regularisation, class_regularisation=class_regularisation)
+    positive(tolerance=tolerance)
+    whole(1, max_iterations=max_iterations)
+    xs, xt = pair(source, target)
+    if class_regularisation and (labels is None or not regularisation):
+        raise ValueError(
+            f"class_regularisation={class_regularisation}: it needs labels of the source and a regularisation above 0, "
+            f"which is {regularisation}"
+        )
+    if labels is not None and not class_regularisation:
+        raise ValueError("labels are given with class_regularisation=0: give both, or neither")
+    y = None if labels is None else _labels(labels, len(xs))
+    plan = transport_plan(
+        squared_distances(xs, xt),
+        y,
+        regularisation=float(regularisation),
+        class_regularisation=float(class_regularisation),
+        tolerance=float(tolerance),
+        max_iterations=int(max_iterations),
+    )
+    return plan / plan.sum(1)[:, None] @ xt
+
+
+def out_of_sample(
+    rows: Float[ArrayLike, "more width"],
+    source: Float[ArrayLike, "rows width"],
+    mapped: Float[ArrayLike, "rows width"],
+) -> np.ndarray:
+    """Further rows of the source, each moved as its nearest source row was, `x + T(x_i) − x_i`.
+
+    Args:
+      rows: features that the map was not made from.
+      source: those that it was made from.
+      mapped: T of the source, as `transport_map` gives it.
+
+    Returns:
+      Features [more, width], float64. A row of the source itself gets its place in `mapped`, up to rounding.
+
+    Raises:
+      ValueError: for features that are not finite matrices of one width, or another number of mapped rows.
+
+    Example:
+      >>> import numpy as np, jtl
+      >>> x, mapped = np.array([[0.0], [10.0]]), np.array([[1.0], [20.0]])
+      >>> jtl.alignments.out_of_sample(np.array([[2.0], [9.0]]), x, mapped).ravel().tolist()
+      [3.0, 19.0]
+
+    Ferradans et al., Regularized Discrete Optimal Transport, 2014, arXiv 1307.5551, whose map of colours Courty et al.
+    extend so.
+    """
+    xs, image = pair(source, mapped)
+    more = further(rows, xs.shape[1])
+    if len(xs) != len(image):
+        raise ValueError(f"{len(xs)} rows of the source and {len(image)} mapped ones: give as many")
+    nearest = squared_distances(more, xs).argmin(1)
+    return more + image[nearest] - xs[nearest]
+
+
+def _labels(labels: Any, rows: int) -> np.ndarray:
+    y = np.asarray(labels)
+    if y.shape != (rows,) or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels of shape {y.shape} and type {y.dtype}: give one integer for each of {rows} rows")
+    return y
