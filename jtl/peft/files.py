@@ -39,8 +39,9 @@ class Loaded(NamedTuple):
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     """An adapter from a folder of PEFT, on the network that it was trained on; without torch.
 
-    LoRA, rsLoRA, DoRA, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as GPT-2's `c_attn`
-    or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the outputs is cut.
+    LoRA, rsLoRA, DoRA, LoHa, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as GPT-2's
+    `c_attn` or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the outputs is
+    cut.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
@@ -122,9 +123,9 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     """Writes the adapters and not the base, as PEFT does; `PeftModel.from_pretrained` reads them.
 
     The names are those of transformers' classifier, or language model where there is no head, and timm's where the
-    network's file had them. Of a layer that is several here LoRA is written with the sum of their ranks where their A
-    differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`. A
-    head that is not that of `pretrained` any more is written too (`modules_to_save`), and beside prompts every head,
+    network's file had them. Of a layer that is several here LoRA and LoHa are written with the sum of their ranks where
+    their A differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`.
+    A head that is not that of `pretrained` any more is written too (`modules_to_save`), and beside prompts every head,
     because PEFT reads no prompt of a classifier without it.
 
     Args:
