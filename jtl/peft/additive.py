@@ -1,4 +1,4 @@
-"""Adapters that add a whole update to a kernel, as LoHa's: their ranks, their scale, and how they merge."""
+"""Adapters that add a whole update to a kernel, as LoHa's and LoKr's: their ranks, their scale, and how they merge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

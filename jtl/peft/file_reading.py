@@ -11,6 +11,7 @@ from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, WEIGHTS, check_kernel, 
 from jtl.peft.fused import cut
 from jtl.peft.ia3 import ia3
 from jtl.peft.loha import loha
+from jtl.peft.lokr import lokr
 from jtl.peft.lora import lora
 from jtl.peft.lycoris_files import FACTORS, has_core, read_factor
 from jtl.peft.oft import oft
@@ -131,6 +132,15 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         )
     if kind == "LOHA":
         return loha(config["r"], tuple(where.values()), **_scaled(config, parts))
+    if kind == "LOKR":
+        factor = config.get("decompose_factor", -1)
+        return lokr(
+            config["r"],
+            tuple(where.values()),
+            factor=None if factor == -1 else max(1, factor),  # of another below 1 PEFT makes the same as of 1
+            both=bool(config.get("decompose_both")),
+            **_scaled(config, parts),
+        )
     if kind == "VERA":
         if shared.keys() != {"a", "b"}:
             raise ValueError(f"{WEIGHTS}: lacks vera_A or vera_B; save VeRA with save_projection=True")
@@ -156,7 +166,7 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         return ia3(
             tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
         )
-    others = ("LORA (with rsLoRA and DoRA)", "LOHA", "VERA", "OFT", "IA3", *KINDS)
+    others = ("LORA (with rsLoRA and DoRA)", "LOHA", "LOKR", "VERA", "OFT", "IA3", *KINDS)
     raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
 
 

@@ -64,7 +64,7 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
         for ending, (leaf, _) in ENDINGS.items():
             if leaf in leaves:
                 if ending in FACTORS:
-                    value = written_factor(leaf, leaves[leaf], core="t1" in leaves)
+                    value = written_factor(leaf, leaves[leaf], core="t1" in leaves or "t" in leaves)
                 else:
                     value = _as_torch(leaf, leaves[leaf], before[name], image)
                 tensors[f"{PREFIX}{name}.{ending}"] = np.ascontiguousarray(value)

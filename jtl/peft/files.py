@@ -39,9 +39,9 @@ class Loaded(NamedTuple):
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     """An adapter from a folder of PEFT, on the network that it was trained on; without torch.
 
-    LoRA, rsLoRA, DoRA, LoHa, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as GPT-2's
-    `c_attn` or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the outputs is
-    cut.
+    LoRA, rsLoRA, DoRA, LoHa, LoKr, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as
+    GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the
+    outputs is cut. LoKr has no such parts.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
@@ -49,8 +49,8 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     Raises:
       ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
-        name or shape the network has no place for, NaN, and for VeRA saved without its random matrices
-        (`save_projection=False`), which torch alone could draw; for the address of an object store.
+        name or shape the network has no place for, NaN, LoKr of a layer that is several here, and VeRA saved without
+        its random matrices (`save_projection=False`), which torch alone could draw; for the address of an object store.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jtl.peft.lycoris_files import KRONECKER
+
 _OUTPUTS = ("b", "b1", "b2", "m", "l")
 """Leaves with one number, or one column, for each output of a layer."""
 
@@ -23,8 +25,10 @@ def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name:
       name: of the layer, for errors.
 
     Raises:
-      ValueError: where the outputs are of another number.
+      ValueError: where the outputs are of another number, and for LoKr, whose product is of the whole layer.
     """
+    if leaf in KRONECKER:
+        raise ValueError(f"{name}: is LoKr of a layer that is {len(widths)} in jtl, which cannot be cut into its parts")
     if leaf not in _OUTPUTS and (leaf != "scale" or before):
         return [value] * len(widths)
     if value.shape[-1] != sum(widths):
@@ -47,7 +51,7 @@ def fuse(
       name: of the layer, for errors.
 
     Raises:
-      ValueError: for a part that differs where PEFT has one value for all.
+      ValueError: for a part that differs where PEFT has one value for all, and for LoKr of several parts.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -62,6 +66,11 @@ def fuse(
         if outputs:
             blank = [_unchanged(leaf, np.asarray(kernel)) for kernel in kernels]
             found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)])
+        elif leaf in KRONECKER:
+            raise ValueError(
+                f"{name} is {len(parts)} layers in jtl, and LoKr of PEFT is one product for all of them: save this"
+                " adapter with jtl.Checkpoints"
+            )
         elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q") and len(present) < len(parts)):
             raise ValueError(
                 f"{name} is {len(parts)} layers in jtl, whose adapters have values {leaf!r} that differ, or are not at"

@@ -1,12 +1,12 @@
-"""LoHa's factors in PEFT's files, whose kernels are [out, in] or [out, in, height, width]."""
+"""LoHa's and LoKr's factors in PEFT's files, whose kernels are [out, in] or [out, in, height, width]."""
 
 from math import prod
 from typing import Any
 
 import numpy as np
 
-KINDS = ("LOHA",)
-"""Its name in PEFT, which has it of `nn.Linear` and `nn.Conv2d` alone."""
+KINDS = ("LOHA", "LOKR")
+"""Their names in PEFT, which has them of `nn.Linear` and `nn.Conv2d` alone."""
 
 FACTORS = {
     "hada_w1_a": "b1",  # PEFT counts the factors from the output
@@ -15,9 +15,19 @@ FACTORS = {
     "hada_w2_b": "a2",
     "hada_t1": "t1",
     "hada_t2": "t2",
+    "lokr_w1": "w1",
+    "lokr_w1_a": "w1_b",
+    "lokr_w1_b": "w1_a",
+    "lokr_w2": "w2",
+    "lokr_w2_a": "w2_b",
+    "lokr_w2_b": "w2_a",
+    "lokr_t2": "t",
 }
-_INPUTS, _OUTPUTS = ("a1", "a2"), ("b1", "b2")
+_INPUTS, _OUTPUTS = ("a1", "a2", "w2_a"), ("b1", "b2", "w2_b")
 """Of the input, which without a core has the convolution's height and width; and of the output."""
+
+KRONECKER = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t")
+"""LoKr's leaves, which are of a whole layer: its widths are divided, so a part of its outputs has no such product."""
 
 
 def has_core(config: Any, kernel: Any) -> bool:
@@ -39,7 +49,7 @@ def read_factor(leaf: str, value: np.ndarray, kernel: Any, core: bool, name: str
       ValueError: for a tensor of another number of axes, or of other widths, than such a layer has.
     """
     sides = tuple(kernel.shape[:-2])
-    if value.ndim == 4 and leaf in ("t1", "t2"):
+    if value.ndim == 4 and leaf in ("t", "t1", "t2", "w2"):
         return value.transpose(2, 3, 1, 0)
     if value.ndim != 2 or (leaf in _INPUTS and not core and value.shape[1] % prod(sides)):
         raise ValueError(f"{name}: is {value.shape}, which is no factor of a kernel {tuple(kernel.shape)}")

@@ -48,6 +48,15 @@ CONFIGS = {
         "rank_pattern": {"query": 3},
         "alpha_pattern": {"layer.1.output.dense": 1},
     },
+    "lokr": {  # w2 whole in some layers, w1 and w2 of low rank in others
+        "r": 2,
+        "alpha": 6,
+        "target_modules": LAYERS,
+        "decompose_both": True,
+        "decompose_factor": 6,
+        "rank_pattern": {"query": 1},
+        "alpha_pattern": {"layer.1.output.dense": 1},
+    },
     "vera": {"r": 6, "target_modules": LAYERS, "save_projection": True},
     "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
     "oft_series": {"oft_block_size": 4, "target_modules": ["query", "value"]},
@@ -57,6 +66,7 @@ CONFIGS = {
 
 KINDS = {
     "loha": peft.LoHaConfig,
+    "lokr": peft.LoKrConfig,
     "ia3": peft.IA3Config,
     "vera": peft.VeraConfig,
     "oft": peft.OFTConfig,
@@ -93,7 +103,7 @@ def test_both_ways(kind, base, tmp_path):
     config = config_of(kind)
     theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "hada_", "ia3_", "vera_", "oft_")):
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(base)
@@ -106,7 +116,7 @@ def test_both_ways(kind, base, tmp_path):
     np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-6)
     same = ours.load(tmp_path / "ours", pretrained)
     jax.tree.map(np.testing.assert_array_equal, same.variables, loaded.variables)
-    if config.peft_type in ("LORA", "LOHA"):
+    if config.peft_type in ("LORA", "LOHA", "LOKR"):
         modules = {path.rpartition("/")[0] for path in flatten(loaded.variables.params["backbone"]["adapter"])}
         for module in modules:
             assert rank_and_scale(same.adapter.config, module) == rank_and_scale(loaded.adapter.config, module)
@@ -145,6 +155,8 @@ IMAGES = {
     "dora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES, use_dora=True),
     "loha": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES),
     "loha_core": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES, use_effective_conv2d=True),
+    "lokr": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=PATCHES),
+    "lokr_core": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=PATCHES, use_effective_conv2d=True),
     "ia3": lambda: peft.IA3Config(target_modules=PATCHES, feedforward_modules=["downsampling_layer.1"]),
 }
 
@@ -168,7 +180,7 @@ def test_convolutions_both_ways(kind, tmp_path):
 
     theirs, draw = peft.get_peft_model(fresh(), IMAGES[kind]()).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "hada_", "ia3_")):
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(tmp_path)
@@ -239,7 +251,7 @@ def test_what_is_not_read_of_other_adapters_raises(base, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "loha", "ia3", "vera", "oft"])
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft"])
 @pytest.mark.filterwarnings("ignore")
 def test_trains_as_peft(kind, base, tmp_path):
     """The losses of 200 steps of AdamW on the adapters alone, in float64, are PEFT's to 1e-5."""

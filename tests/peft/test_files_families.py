@@ -45,6 +45,7 @@ def config_of(kind, family):
         "dora": lambda: peft.LoraConfig(**LORA, **at, **turned, use_dora=True),
         "ia3": lambda: peft.IA3Config(**IA3[family], **turned),
         "loha": lambda: peft.LoHaConfig(r=2, alpha=6, **at),
+        "lokr": lambda: peft.LoKrConfig(r=2, alpha=6, **at),
         "vera": lambda: peft.VeraConfig(r=5, **at, **turned, save_projection=True),
         "oft": lambda: peft.OFTConfig(oft_block_size=4, target_modules=TARGETS[family][:2]),
         "prompt": lambda: peft.PromptTuningConfig(**PROMPT | TASK.get(family, {})),
@@ -122,9 +123,9 @@ def families(tmp_path_factory):
 FAST = ("gpt2-lora", "gpt2-ia3", "gpt2-vera", "gpt2-prompt", "llama-oft", "llama-prefix", "bert-prompt", "vit-dora")
 CASES = [
     *(("gpt2", kind) for kind in ("lora", "rslora", "dora", "ia3", "vera", "prompt", "prefix")),
-    *(("llama", kind) for kind in ("lora", "rslora", "dora", "loha", "ia3", "vera", "oft", "prompt", "prefix")),
+    *(("llama", kind) for kind in ("lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft", "prompt", "prefix")),
     ("bert", "prompt"),
-    *(("vit", kind) for kind in ("lora", "rslora", "dora", "loha", "ia3", "vera", "oft")),
+    *(("vit", kind) for kind in ("lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft")),
 ]
 CASES = [pytest.param(*case, marks=[] if "-".join(case) in FAST else pytest.mark.slow) for case in CASES]
 
@@ -135,7 +136,7 @@ def test_both_ways(name, kind, families, tmp_path):
     family = families(name)
     theirs, draw = peft.get_peft_model(family.fresh(), config_of(kind, name)).eval(), torch.Generator().manual_seed(0)
     for part, value in theirs.named_parameters():
-        if any(word in part for word in ("lora_", "hada_", "ia3_", "vera_", "oft_", "prompt_")):
+        if any(word in part for word in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "prompt_")):
             value.data += 0.3 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted = family.reference(theirs)
@@ -189,6 +190,7 @@ def test_what_peft_has_once_for_c_attn_raises_where_it_differs(families, tmp_pat
         (ours.ia3((".*/attention/query",), (".*/attention/key",)), "scales inputs here and outputs there"),
         (ours.prefix_tuning(2, ("block1/attention",)), "'block2/attention'. have no prefix"),
         (ours.loha(2, where), "no LOHA of the layers of GPT-2"),
+        (ours.lokr(2, where), "c_attn is 3 layers in jtl, and LoKr"),
     ):
         _, variables = ours.attach(family.pretrained.network, family.pretrained.variables, adapter, jax.random.key(0))
         with pytest.raises(ValueError, match=said):
@@ -276,6 +278,10 @@ def test_timm_names_both_ways(kind, tmp_path):
         again = peft.PeftModel.from_pretrained(copy.deepcopy(net), tmp_path / "apart").eval()
         np.testing.assert_allclose(reference(again), wanted, rtol=0, atol=2e-5)
         assert {a.shape for n, a in again.named_parameters() if "qkv.hada_w1_b" in n} == {(6, 12)}
+        config = peft.LoKrConfig(r=2, target_modules=["qkv"])
+        peft.get_peft_model(copy.deepcopy(net), config).save_pretrained(tmp_path / "lokr")
+        with pytest.raises(ValueError, match=r"qkv\.lokr_w1: is LoKr of a layer that is 3 in jtl"):
+            ours.load(tmp_path / "lokr", pretrained)
 
 
 @pytest.mark.slow
