@@ -39,7 +39,7 @@ _OTHERS = (  # entries of a config that change what is computed, and that are no
     "kasa_config",
     "monteclora_config",
 )
-_REST = ("pissa", "corda", "olora", "loftq", "lora_ga")  # starts that take something out of the base's weights
+_REST = ("pissa_", "corda", "olora", "loftq", "lora_ga")  # starts whose part of the base's weights is not known
 
 
 class Part(NamedTuple):
@@ -120,6 +120,11 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
                 f"{CONFIG}: init_lora_weights={start!r} stands beside a base that PEFT changed by it, not the"
                 " pretrained one; save the adapter with path_initial_model_for_weight_conversion"
             )
+        if start == "pissa" and len({part.layer for part in parts}) < len({part.module for part in parts}):
+            raise ValueError(
+                f"{CONFIG}: init_lora_weights='pissa' of layers that are several in jtl, which have other singular"
+                " values; save the adapter with path_initial_model_for_weight_conversion"
+            )
         return lora(
             config["r"],
             tuple(where.values()),
@@ -127,6 +132,7 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
             rank_stabilised=bool(config.get("use_rslora")),
             dropout=config.get("lora_dropout", 0.0),
             magnitude=bool(config.get("use_dora")),
+            start="pissa" if start == "pissa" else "zero",
             ranks=_by_module(config, "rank_pattern", parts),
             alphas=_by_module(config, "alpha_pattern", parts),
         )

@@ -14,6 +14,7 @@ from jtl.peft.attach import Adapter, attach
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
 from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
 from jtl.peft.file_writing import changed, written
+from jtl.peft.pissa_files import beside_the_pretrained
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
 from jtl.pretrained.load import Pretrained
 from jtl.weights.formats.json import read_json
@@ -41,7 +42,8 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     LoRA, rsLoRA, DoRA, LoHa, LoKr, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several here, as
     GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: what it has of the input is copied, what of the
-    outputs is cut. LoKr has no such parts.
+    outputs is cut. LoKr and PiSSA's start have no such parts. A file of PiSSA (`init_lora_weights="pissa"`) changes the
+    kernels that it adapts, as in PEFT: its start is taken out of them again.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
@@ -49,8 +51,9 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     Raises:
       ValueError: for another kind of adapter, for an entry of the config that jtl does not read, for a tensor whose
-        name or shape the network has no place for, NaN, LoKr of a layer that is several here, and VeRA saved without
-        its random matrices (`save_projection=False`), which torch alone could draw; for the address of an object store.
+        name or shape the network has no place for, NaN, LoKr and PiSSA of a layer that is several here, a start that
+        changed the base in another way, as PiSSA's fast one, and VeRA saved without its random matrices
+        (`save_projection=False`), which torch alone could draw; for the address of an object store.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -126,7 +129,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     network's file had them. Of a layer that is several here LoRA and LoHa are written with the sum of their ranks where
     their A differ. Layers whose rank or alpha is another than that of most stand in `rank_pattern` and `alpha_pattern`.
     A head that is not that of `pretrained` any more is written too (`modules_to_save`), and beside prompts every head,
-    because PEFT reads no prompt of a classifier without it.
+    because PEFT reads no prompt of a classifier without it. PiSSA is written as LoRA of twice its rank.
 
     Args:
       directory: made where it is not there; files of that name in it are written over.
@@ -136,8 +139,9 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
 
     Raises:
       ValueError: for an adapter without a PEFT counterpart, parameters of the backbone beside the adapters that are not
-        those of `pretrained` and would be lost, a network that has neither a head nor logits, and adapters
-        of one layer of PEFT that differ where it has one value, as OFT's; for the address of an object store.
+        those of `pretrained`, or what PiSSA left of them, and would be lost, a network that has neither a head nor
+        logits, and adapters of one layer of PEFT that differ where it has one value, as OFT's; for the address of an
+        object store.
 
     Example:
       >>> import jtl
@@ -149,6 +153,8 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     if not adapter.config:
         raise ValueError("this adapter has no counterpart in PEFT; save its parameters with jtl.Checkpoints")
     check_names(pretrained)
+    if adapter.rest is not None:
+        variables = beside_the_pretrained(adapter, pretrained, variables)
     if lost := changed(pretrained, variables, "backbone"):
         raise ValueError(
             f"{lost[0]!r} and {len(lost) - 1} more parameters beside the adapters are not those of the pretrained"

@@ -43,7 +43,8 @@ def lora(
         dropout it is the product A B whose x is dropped.
       start: "pissa" for A and B of the rank largest singular values of W, `s A B = U S V`, that are taken out of the
         base, which keeps the others: the network starts as it was, and the directions that matter most are trained.
-        A network that was made so is not the pretrained one with an adapter, so its adapter alone is no file of PEFT.
+        The base that `attach` returns is another then, so `jtl.peft.save` writes the difference to the pretrained
+        network, LoRA of twice the rank, which PEFT reads beside that network.
       ranks: by regex over whole module paths, of the modules whose rank is another; the first that matches counts.
         These are the `rank_pattern` of a file of PEFT.
       alphas: likewise of the modules whose alpha is another, its `alpha_pattern`.
@@ -166,10 +167,8 @@ def lora(
             )
         return rest(params, path, own)
 
-    within = (*ranks, *alphas)
-    if start == "pissa":
-        return Adapter(where, init, apply, merge, rest=rest, within=within, unmerge=unmerge)
-    return Adapter(where, init, apply, merge, config, within=within, unmerge=unmerge)
+    taken = rest if start == "pissa" else None
+    return Adapter(where, init, apply, merge, config, rest=taken, within=(*ranks, *alphas), unmerge=unmerge)
 
 
 def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:

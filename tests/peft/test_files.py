@@ -149,6 +149,42 @@ def test_a_head_that_was_trained_is_in_the_file(kind, base, tmp_path):
     assert not (tmp_path / "lost").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_rslora": True, "rank_pattern": {"query": 3}, "alpha_pattern": {"value": 9}}, {"use_dora": True}],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
+def test_pissa_both_ways(options, base, tmp_path):
+    """PEFT's, which takes its start out of the base again, is read so; written it is LoRA of twice the rank."""
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=LAYERS, init_lora_weights="pissa", **options)
+    theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
+    np.testing.assert_allclose(logits(theirs), logits(fresh(base)), rtol=0, atol=2e-5)
+    for name, value in theirs.named_parameters():
+        if "lora_" in name:
+            value.data += 0.3 * torch.randn(value.shape, generator=draw)
+    theirs.save_pretrained(tmp_path / "theirs")
+    wanted, pretrained = logits(theirs), load(base)
+    assert np.abs(wanted - logits(fresh(base))).max() > 1e-2
+    net, variables, adapter = ours.load(tmp_path / "theirs", pretrained)
+    run = jax.jit(lambda v: forward(net, train=False)(v, texts("bert"), None)[1])
+    np.testing.assert_allclose(run(variables), wanted, rtol=0, atol=2e-5)
+    ours.save(tmp_path / "ours", pretrained, variables, adapter)
+    again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "ours").eval()
+    np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=2e-5)
+    ranks = {name: a.shape[0] for name, a in again.named_parameters() if "lora_A" in name}
+    assert ranks == {name: 6 if "rank_pattern" in options and "query" in name else 4 for name in ranks}
+    before, params = flatten(pretrained.variables.params), flatten(variables.params)
+    plain = flatten(ours.load(tmp_path / "ours", pretrained).variables.params)
+    changed = {path for path, leaf in before.items() if not np.array_equal(params[path], leaf)}
+    assert len(changed) == len(ranks)
+    assert all(np.array_equal(plain[path], leaf) for path, leaf in before.items())
+    path = min(changed)
+    moved = variables._replace(params=unflatten(params | {path: 1.001 * params[path]}))
+    with pytest.raises(ValueError, match="is not what PiSSA's start leaves of the pretrained one"):
+        ours.save(tmp_path / "lost", pretrained, moved, adapter)
+
+
 PATCHES = ["patch_embeddings", "downsampling_layer.1"]
 IMAGES = {
     "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),

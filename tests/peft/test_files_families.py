@@ -160,10 +160,11 @@ def perturbed(variables):
     return variables._replace(params=unflatten(moved))
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "pissa"])
 def test_layers_of_c_attn_that_were_trained_apart_are_one_of_the_sum_of_their_ranks(kind, families, tmp_path):
-    """Two of the three have an adapter: rank 4 of c_attn alone, and PEFT computes what jtl did."""
-    family, options = families("gpt2"), {"rslora": {"rank_stabilised": True}, "dora": {"magnitude": True}}.get(kind, {})
+    """Two of the three have an adapter: rank 4 of c_attn alone, and PEFT computes what jtl did; twice that of PiSSA."""
+    family, options = families("gpt2"), {"rslora": {"rank_stabilised": True}, "dora": {"magnitude": True}}
+    options = (options | {"pissa": {"start": "pissa"}}).get(kind, {})
     adapter = ours.lora(2, (".*/attention/(query|value)", ".*/mlp/down"), alpha=6, **options)
     _, variables = ours.attach(family.pretrained.network, family.pretrained.variables, adapter, jax.random.key(0))
     variables = perturbed(variables)
@@ -171,7 +172,7 @@ def test_layers_of_c_attn_that_were_trained_apart_are_one_of_the_sum_of_their_ra
     ours.save(tmp_path, family.pretrained, variables, adapter)
     theirs = peft.PeftModel.from_pretrained(family.fresh(), tmp_path).eval()
     ranks = {n: a.shape[0] for n, a in theirs.named_parameters() if "lora_A" in n}
-    assert {n: 4 if "c_attn" in n else 2 for n in ranks} == ranks
+    assert {n: (1 + (kind == "pissa")) * (4 if "c_attn" in n else 2) for n in ranks} == ranks
     family.close(family.reference(theirs), np.asarray(wanted), 2e-5)
     again = ours.load(tmp_path, family.pretrained)
     family.close(family.run(ours.merge(again.variables, again.adapter)), np.asarray(wanted), 2e-5)
