@@ -14,6 +14,8 @@ from jtl.peft.files import Loaded as Loaded
 from jtl.peft.files import load as load
 from jtl.peft.files import save as save
 from jtl.peft.ia3 import ia3 as ia3
+from jtl.peft.loha import loha as loha
+from jtl.peft.lokr import lokr as lokr
 from jtl.peft.lora import lora as lora
 from jtl.peft.lora import lora_plus as lora_plus
 from jtl.peft.oft import oft as oft

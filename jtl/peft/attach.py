@@ -73,7 +73,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
       key: key for the adapter's initial values; each module draws from a stream for its path.
 
     Returns:
-      The network with adapters, and its variables.
+      The network with adapters, and its variables. Their base is that of `variables`, but for kernels that the adapter
+      starts from and leaves the rest of, as PiSSA does: these are other ones, and the log says so.
 
     Raises:
       ValueError: for a pattern that matches no module that the adapter takes, listing the modules; for a module that
@@ -100,6 +101,8 @@ def attach(net: Model, variables: Variables, adapter: Adapter, key: Key) -> tupl
     if log.isEnabledFor(logging.INFO):
         where = "backbone/adapter/.*" if "backbone" in variables.params else "adapter/.*"
         log.info("%s; jtl.select(%r) trains these alone", summary(started), where)
+        if adapter.rest is not None:
+            log.info("the adapter's first values were taken out of the kernels of these modules: %s", paths)
     if net.parts is None:
         return _adapted(net, adapter, paths), started
     parts = dict(net.parts)
@@ -260,7 +263,7 @@ def matched(base: Params, where: Sequence[str], takes: Callable[[Params], bool] 
     return [name for name in names if any(re.fullmatch(pattern, name) for pattern in where)]
 
 
-def _wide(leaf: Any) -> Any:
+def wide(leaf: Any) -> Any:
     """Casts to float32 at least, because bfloat16's mantissa of 8 bits would lose an adapter's small steps."""
     low = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
     return leaf.astype(jnp.float32) if low else leaf
@@ -272,7 +275,7 @@ def _started(base: Params, adapter: Adapter, paths: Sequence[str], key: Key) -> 
     made = {}
     for path in paths:
         own = below(base, path)
-        params = adapter.init(rng.stream(key, path), path, jax.tree.map(_wide, own))
+        params = adapter.init(rng.stream(key, path), path, jax.tree.map(wide, own))
         made |= {f"{path}/{name}": leaf for name, leaf in params.items()}
         if adapter.rest is not None:
             flat |= {f"{path}/{name}": leaf for name, leaf in adapter.rest(params, path, own).items()}

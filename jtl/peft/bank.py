@@ -91,7 +91,7 @@ class Bank:
 
     def _checked(self, name: str, variables: Variables, adapter: Adapter) -> dict[str, Array]:
         config = adapter.config
-        if config.get("peft_type") != "LORA" or config["use_dora"]:
+        if config.get("peft_type") != "LORA" or config["use_dora"] or adapter.rest is not None:
             raise ValueError(f"{name!r}: a bank takes jtl.peft.lora(...) without magnitude and with start='zero'")
         given = flatten(variables.params.get("backbone", variables.params)[ADAPTER])
         paths = [path for path in _modules(given) if any(re.fullmatch(pattern, path) for pattern in adapter.where)]

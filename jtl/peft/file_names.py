@@ -9,6 +9,7 @@ import numpy as np
 
 from jtl.backbones.registry import FAMILIES
 from jtl.model import Variables
+from jtl.peft.lycoris_files import FACTORS
 from jtl.pretrained.load import Pretrained
 from jtl.pretrained.presets import tables
 from jtl.weights.mapping.rules import Rule, Rules
@@ -24,6 +25,7 @@ ENDINGS = {
     "vera_lambda_d": ("d", np.ravel),
     "vera_lambda_b": ("l", np.ravel),
     "oft_R.weight": ("q", np.asarray),
+    **{ending: (leaf, np.asarray) for ending, leaf in FACTORS.items()},  # whose layouts depend on their layer
 }
 SHARED = {"base_model.vera_A": "a", "base_model.vera_B": "b"}
 

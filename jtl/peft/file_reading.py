@@ -10,7 +10,10 @@ from jtl.peft.attach import Adapter
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, WEIGHTS, check_kernel, module_of
 from jtl.peft.fused import cut
 from jtl.peft.ia3 import ia3
+from jtl.peft.loha import loha
+from jtl.peft.lokr import lokr
 from jtl.peft.lora import lora
+from jtl.peft.lycoris_files import FACTORS, has_core, read_factor
 from jtl.peft.oft import oft
 from jtl.peft.prompt_files import KINDS
 from jtl.peft.vera import Projections, vera
@@ -21,6 +24,7 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "bias",
     "vera_dropout",
     "module_dropout",
+    "rank_dropout",
     "coft",
     "block_share",
     "lora_bias",
@@ -35,7 +39,7 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "kasa_config",
     "monteclora_config",
 )
-_REST = ("pissa", "corda", "olora", "loftq", "lora_ga")  # initialisations that subtract from the base's weights
+_REST = ("pissa_", "corda", "olora", "loftq", "lora_ga")  # initialisations whose part of the base is not known
 
 
 class Part(NamedTuple):
@@ -76,7 +80,9 @@ def parts_of(
             raise ValueError(f"{name}: adapts {path!r}; only layers of the backbone are adapted")
         check_kernel(pretrained, module_of(path), params[path])
     widths = [params[path].shape[-1] for path in paths]
-    value, before = change(np.asarray(tensor)), _is_input(config, layer)
+    value, before, kernel = change(np.asarray(tensor)), _is_input(config, layer), params[paths[0]]
+    if ending in FACTORS:
+        value = read_factor(leaf, value, kernel, has_core(config, kernel), name)
     parts = cut(leaf, value, widths, before, name) if len(paths) > 1 else [value]
     starts = np.cumsum([0, *widths])
     for path, part, start in zip(paths, parts, starts, strict=False):
@@ -114,6 +120,11 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
                 f"{CONFIG}: init_lora_weights={start!r} stands beside a base that PEFT changed by it, not the"
                 " pretrained one; save the adapter with path_initial_model_for_weight_conversion"
             )
+        if start == "pissa" and len({part.layer for part in parts}) < len({part.module for part in parts}):
+            raise ValueError(
+                f"{CONFIG}: init_lora_weights='pissa' of layers that are several in jtl, which have other singular"
+                " values; save the adapter with path_initial_model_for_weight_conversion"
+            )
         return lora(
             config["r"],
             tuple(where.values()),
@@ -121,8 +132,20 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
             rank_stabilised=bool(config.get("use_rslora")),
             dropout=config.get("lora_dropout", 0.0),
             magnitude=bool(config.get("use_dora")),
+            start="pissa" if start == "pissa" else "zero",
             ranks=_by_module(config, "rank_pattern", parts),
             alphas=_by_module(config, "alpha_pattern", parts),
+        )
+    if kind == "LOHA":
+        return loha(config["r"], tuple(where.values()), **_scaled(config, parts))
+    if kind == "LOKR":
+        factor = config.get("decompose_factor", -1)
+        return lokr(
+            config["r"],
+            tuple(where.values()),
+            factor=None if factor == -1 else max(1, factor),  # of another below 1 PEFT makes the same as of 1
+            both=bool(config.get("decompose_both")),
+            **_scaled(config, parts),
         )
     if kind == "VERA":
         if shared.keys() != {"a", "b"}:
@@ -149,8 +172,18 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         return ia3(
             tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
         )
-    others = ("LORA (with rsLoRA and DoRA)", "VERA", "OFT", "IA3", *KINDS)
+    others = ("LORA (with rsLoRA and DoRA)", "LOHA", "LOKR", "VERA", "OFT", "IA3", *KINDS)
     raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
+
+
+def _scaled(config: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
+    """The options that LoHa and LoKr have in common."""
+    return {
+        "alpha": config["alpha"],
+        "tucker": bool(config.get("use_effective_conv2d")),
+        "ranks": _by_module(config, "rank_pattern", parts),
+        "alphas": _by_module(config, "alpha_pattern", parts),
+    }
 
 
 def _by_module(config: Mapping[str, Any], entry: str, parts: Sequence[Part]) -> dict[str, Any]:

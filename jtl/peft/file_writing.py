@@ -13,6 +13,7 @@ from jtl.peft.attach import Adapter, matched
 from jtl.peft.file_names import ENDINGS, PREFIX, SHARED, TURNED, check_kernel, matches, module_of, table_of
 from jtl.peft.fused import fuse
 from jtl.peft.lora import rank_and_scale
+from jtl.peft.lycoris_files import FACTORS, KINDS, written_factor
 from jtl.pretrained.load import Pretrained
 from jtl.typing import Params
 from jtl.weights.mapping.export import named
@@ -56,19 +57,30 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
     own = ("inputs", "first", "ranks", "alphas")
     config = {name: value for name, value in adapter.config.items() if name not in own}
     if scales:
-        config |= _patterns(config, {name: part["a"].shape[-1] for name, part in made.items()}, scales)
+        ranks = {name: _rank(adapter.config, part, modules[name]) for name, part in made.items()}
+        config |= _patterns(config, ranks, scales)
     for name, leaves in made.items():
         image = flat[f"{modules[name][0]}/kernel"].ndim == 4
         for ending, (leaf, _) in ENDINGS.items():
             if leaf in leaves:
-                value = _as_torch(leaf, leaves[leaf], before[name], image)
+                if ending in FACTORS:
+                    value = written_factor(leaf, leaves[leaf], core="t1" in leaves or "t" in leaves)
+                else:
+                    value = _as_torch(leaf, leaves[leaf], before[name], image)
                 tensors[f"{PREFIX}{name}.{ending}"] = np.ascontiguousarray(value)
     if adapter.shared:  # in the size in which PEFT makes them for these modules
         rows, columns = np.max(widest, 0)
         a, b = np.asarray(adapter.shared["a"])[:rows], np.asarray(adapter.shared["b"])[:, :columns]
         tensors |= {name: np.ascontiguousarray((a if leaf == "a" else b).T) for name, leaf in SHARED.items()}
     turned = pretrained.config.model_type in TURNED
-    config |= {"target_modules": list(modules), "inference_mode": True, "fan_in_fan_out": turned}
+    config |= {"target_modules": list(modules), "inference_mode": True}
+    if config["peft_type"] in KINDS:
+        if turned:
+            raise ValueError(f"PEFT has no {config['peft_type']} of the layers of GPT-2: save it with jtl.Checkpoints")
+        config["alpha"] = config.pop("lora_alpha")
+        del config["use_rslora"]
+    else:
+        config["fan_in_fan_out"] = turned
     if "inputs" in adapter.config:
         config["feedforward_modules"] = [name for name in modules if before[name]]
     return config, tensors
@@ -91,14 +103,21 @@ def changed(pretrained: Pretrained, variables: Variables, part: str) -> list[str
 def _one_scale(
     config: Mapping[str, Any], modules: Sequence[str], parts: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[list[Mapping[str, np.ndarray]], float]:
-    """Rescales LoRA's leaves of the modules of one layer to a common scale; returns them and that scale."""
+    """Rescales LoRA's or LoHa's leaves of the modules of one layer to a common scale; returns them and that scale."""
     scales = [rank_and_scale(config, module)[1] for module, part in zip(modules, parts, strict=True) if part]
     made = [
-        {**part, "b": part["b"] * (rank_and_scale(config, module)[1] / scales[0])} if part and len(set(scales)) > 1
+        {**part, top: part[top] * (rank_and_scale(config, module)[1] / scales[0])} if part and len(set(scales)) > 1
         else part
         for module, part in zip(modules, parts, strict=True)
+        for top in ["b1" if "b1" in part else "b"]
     ]  # fmt: skip
     return made, scales[0]
+
+
+def _rank(config: Mapping[str, Any], leaves: Mapping[str, np.ndarray], modules: Sequence[str]) -> int:
+    """Of a layer's factors, where one of several modules is the sum of theirs; of LoKr what the adapter says."""
+    inner = leaves.get("a", leaves.get("a1"))
+    return rank_and_scale(config, modules[0])[0] if inner is None else inner.shape[-1]
 
 
 def _patterns(config: Mapping[str, Any], ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jtl.peft.attach import Adapter, attach
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
 from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
 from jtl.peft.file_writing import changed, written
+from jtl.peft.pissa_files import beside_the_pretrained
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
 from jtl.pretrained.load import Pretrained
 from jtl.weights.formats.json import read_json
@@ -39,9 +40,10 @@ class Loaded(NamedTuple):
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     """Loads an adapter from a PEFT folder onto the network that it was trained on, without torch.
 
-    LoRA, rsLoRA, DoRA, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several layers in jtl, such as
-    GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for the input are copied, those for the
-    outputs are split.
+    LoRA, rsLoRA, DoRA, LoHa, LoKr, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several layers in
+    jtl, such as GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for the input are copied,
+    those for the outputs are split. LoKr and PiSSA cannot be split. A PiSSA file (`init_lora_weights="pissa"`) changes
+    the kernels that it adapts, as in PEFT: its initial product is subtracted from them again.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
@@ -49,8 +51,9 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     Raises:
       ValueError: for another kind of adapter, an entry of the config that jtl does not read, a tensor whose name or
-        shape does not fit the network, NaN, VeRA saved without its random matrices (`save_projection=False`), which
-        only torch could draw, and the address of an object store.
+        shape does not fit the network, NaN, LoKr or PiSSA of a layer that is several layers in jtl, an initialisation
+        that changed the base in another way, such as PiSSA's fast one, VeRA saved without its random matrices
+        (`save_projection=False`), which only torch could draw, and the address of an object store.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -123,10 +126,11 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     """Writes the adapters without the base, as PEFT does; `PeftModel.from_pretrained` reads them.
 
     The names are those of transformers' classifier, or of its language model if there is no head, and timm's if the
-    network's file had them. For a layer that is several layers in jtl, LoRA is written with the sum of their ranks if
-    their A differ. Layers whose rank or alpha differs from that of most layers are listed in `rank_pattern` and
-    `alpha_pattern`. A head that differs from that of `pretrained` is written too (`modules_to_save`), and with prompts
-    every head, because PEFT reads no prompt of a classifier without it.
+    network's file had them. For a layer that is several layers in jtl, LoRA and LoHa are written with the sum of their
+    ranks if their A differ. Layers whose rank or alpha differs from that of most layers are listed in `rank_pattern`
+    and `alpha_pattern`. A head that differs from that of `pretrained` is written too (`modules_to_save`), and with
+    prompts every head, because PEFT reads no prompt of a classifier without it. PiSSA is written as LoRA of twice its
+    rank.
 
     Args:
       directory: created if necessary; existing files of these names are overwritten.
@@ -136,8 +140,9 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
 
     Raises:
       ValueError: for an adapter without a PEFT counterpart, other parameters of the backbone that differ from those of
-        `pretrained` and would be lost, a network that has neither a head nor logits, adapters of one PEFT layer that
-        differ although PEFT has one value for all, such as OFT's, and the address of an object store.
+        `pretrained`, or from what PiSSA left of them, and would be lost, a network that has neither a head nor logits,
+        adapters of one PEFT layer that differ although PEFT has one value for all, such as OFT's, and the address of an
+        object store.
 
     Example:
       >>> import jtl
@@ -149,6 +154,8 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     if not adapter.config:
         raise ValueError("this adapter has no counterpart in PEFT; save its parameters with jtl.Checkpoints")
     check_names(pretrained)
+    if adapter.rest is not None:
+        variables = beside_the_pretrained(adapter, pretrained, variables)
     if lost := changed(pretrained, variables, "backbone"):
         raise ValueError(
             f"{lost[0]!r} and {len(lost) - 1} more parameters beside the adapters are not those of the pretrained"

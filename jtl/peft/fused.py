@@ -5,8 +5,13 @@ from typing import Any
 
 import numpy as np
 
-_OUTPUTS = ("b", "m", "l")
+from jtl.peft.lycoris_files import KRONECKER
+
+_OUTPUTS = ("b", "b1", "b2", "m", "l")
 """Leaves with one number or one column for each output of a layer."""
+
+_PRODUCTS = (("a", "b"), ("a1", "b1"), ("a2", "b2"))
+"""Pairs of leaves that are multiplied: LoRA's, and both of LoHa's."""
 
 
 def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name: str) -> list[np.ndarray]:
@@ -20,8 +25,10 @@ def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name:
       name: name of the layer, for errors.
 
     Raises:
-      ValueError: if the number of outputs differs.
+      ValueError: if the number of outputs differs, and for LoKr, whose product is of the whole layer.
     """
+    if leaf in KRONECKER:
+        raise ValueError(f"{name}: is LoKr of a layer that is {len(widths)} in jtl, which cannot be cut into its parts")
     if leaf not in _OUTPUTS and (leaf != "scale" or before):
         return [value] * len(widths)
     if value.shape[-1] != sum(widths):
@@ -34,7 +41,8 @@ def fuse(
 ) -> dict[str, np.ndarray]:
     """Fuses the adapters of a layer's parts into one that computes the same; a part without an adapter stays as it is.
 
-    If the parts' A of LoRA differ, the result is `[A1 A2]` and `[[B1 0] [0 B2]]`, whose rank is the sum of theirs.
+    If the parts' A of LoRA differ, the result is `[A1 A2]` and `[[B1 0] [0 B2]]`, whose rank is the sum of theirs. Both
+    products of LoHa are widened so, because they have one rank.
 
     Args:
       parts: the leaves of each part, empty if it has no adapter.
@@ -43,19 +51,26 @@ def fuse(
       name: name of the layer, for errors.
 
     Raises:
-      ValueError: if parts differ in a leaf of which PEFT has one value for all.
+      ValueError: if parts differ in a leaf of which PEFT has one value for all, and for LoKr of several parts.
     """
     if len(parts) == 1:
         return dict(parts[0])
     present = [part for part in parts if part]
     found: dict[str, np.ndarray] = {}
+    pairs = [pair for pair in _PRODUCTS if pair[0] in present[0]]
+    apart = not all(_same([part[a] for part in present]) for a, _ in pairs)
     for leaf in present[0]:
-        if leaf == "b" or (leaf == "a" and not _same([part["a"] for part in present])):
+        if any(leaf == b or (apart and leaf == a) for a, b in pairs):
             continue
         outputs = leaf in ("m", "l") or (leaf == "scale" and not before)
         if outputs:
             blank = [_unchanged(leaf, np.asarray(kernel)) for kernel in kernels]
             found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)])
+        elif leaf in KRONECKER:
+            raise ValueError(
+                f"{name} is {len(parts)} layers in jtl, and LoKr of PEFT is one product for all of them: save this"
+                " adapter with jtl.Checkpoints"
+            )
         elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q") and len(present) < len(parts)):
             raise ValueError(
                 f"{name} is {len(parts)} layers in jtl, whose adapters have values {leaf!r} that differ, or are not at"
@@ -63,21 +78,24 @@ def fuse(
             )
         else:
             found[leaf] = present[0][leaf]
-    if "b" not in present[0]:
-        return found
-    widths = [np.shape(kernel)[-1] for kernel in kernels]
-    if "a" in found:
-        rank = found["a"].shape[-1]
-        blank = [np.zeros((rank, width), found["a"].dtype) for width in widths]
-        found["b"] = np.concatenate([part.get("b", rest) for part, rest in zip(parts, blank, strict=True)], 1)
-        return found
-    found["a"] = np.concatenate([part["a"] for part in present], -1)
+    for a, b in pairs:
+        found |= _beside(a, b, parts, [np.shape(kernel)[-1] for kernel in kernels], apart)
+    return found
+
+
+def _beside(
+    a: str, b: str, parts: Sequence[Mapping[str, np.ndarray]], widths: Sequence[int], apart: bool
+) -> dict[str, np.ndarray]:
+    """One product of the layer from those of its parts, whose outputs stand beside one another."""
+    present = [part for part in parts if part]
+    if not apart:
+        rank = present[0][a].shape[-1]
+        blank = [np.zeros((rank, width), present[0][a].dtype) for width in widths]
+        return {b: np.concatenate([part.get(b, rest) for part, rest in zip(parts, blank, strict=True)], 1)}
     ends = np.cumsum(widths)
     columns = [(end - width, sum(widths) - end) for end, width in zip(ends, widths, strict=True)]
-    found["b"] = np.concatenate(
-        [np.pad(part["b"], ((0, 0), place)) for part, place in zip(parts, columns, strict=True) if part]
-    )
-    return found
+    outputs = [np.pad(part[b], ((0, 0), place)) for part, place in zip(parts, columns, strict=True) if part]
+    return {a: np.concatenate([part[a] for part in present], -1), b: np.concatenate(outputs)}
 
 
 def _same(values: Sequence[np.ndarray]) -> bool:

@@ -43,7 +43,8 @@ def lora(
         starts as ‖W‖. Dropout applies only to the x of the product with A B.
       start: "zero" as above; "pissa" starts A and B from the `rank` largest singular values of W, `s A B = U S V`, and
         subtracts them from the base: the network starts unchanged, and the directions that matter most are trained. The
-        base is then not the pretrained network any more, so its adapter cannot be saved as a PEFT file.
+        base that `attach` returns is then another one, so `jtl.peft.save` writes the difference from the pretrained
+        network, as LoRA of twice the rank, which PEFT reads onto that network.
       ranks: other ranks, by regex over whole module paths, of which the first match counts: the `rank_pattern` of a
         PEFT file.
       alphas: other alphas likewise: the `alpha_pattern` of a PEFT file.
@@ -166,10 +167,8 @@ def lora(
             )
         return rest(params, path, own)
 
-    within = (*ranks, *alphas)
-    if start == "pissa":
-        return Adapter(where, init, apply, merge, rest=rest, within=within, unmerge=unmerge)
-    return Adapter(where, init, apply, merge, config, within=within, unmerge=unmerge)
+    taken = rest if start == "pissa" else None
+    return Adapter(where, init, apply, merge, config, rest=taken, within=(*ranks, *alphas), unmerge=unmerge)
 
 
 def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:

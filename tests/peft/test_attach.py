@@ -37,8 +37,21 @@ def test_starts_as_the_base_and_merges(kind):
     assert np.abs(found - before).max() > 1e-2
 
 
-NEUTRAL = {"b": 0, "scale": 1, "l": 0, "q": 0, "gamma": 1, "beta": 0, "expand_kernel": 0, "expand_bias": 0}
+NEUTRAL = {
+    "b": 0,
+    "scale": 1,
+    "l": 0,
+    "q": 0,
+    "gamma": 1,
+    "beta": 0,
+    "expand_kernel": 0,
+    "expand_bias": 0,
+    "a2": 0,
+    "w1": 0,
+}
 OTHERS = {
+    "loha": peft.loha(2, (*QV, "embed")),
+    "lokr": peft.lokr(2, (*QV, "embed")),
     "vera": peft.vera(QV, peft.projections(jax.random.key(3), 4, 32, 32)),
     "oft": peft.oft(QV, 4),
     "ssf": peft.ssf((r"block\d/.*",)),
@@ -92,7 +105,7 @@ def test_trains_the_adapters_alone():
     assert changed == {path for path in before if "/adapter/" in path and path.endswith("/b")}
 
 
-@pytest.mark.parametrize("kind", ["lora", "ia3", "pissa", "oft", "ssf"])
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr", "ia3", "pissa", "oft", "ssf"])
 def test_on_a_base_in_bfloat16_small_steps_count_and_the_base_stays(kind):
     """Steps that bfloat16 would lose change the adapter alone; the loss is the float32 base's within 3 %."""
     net, variables = base()
@@ -171,6 +184,8 @@ def test_dropout_draws_apart_at_each_module_and_keeps_the_mean():
     ("make", "option"),
     [
         (lambda where: peft.lora(2, where), "where"),
+        (lambda where: peft.loha(2, where), "where"),
+        (lambda where: peft.lokr(2, where), "where"),
         (lambda where: peft.oft(where, 2), "where"),
         (lambda where: peft.prefix_tuning(2, where), "where"),
         (lambda where: peft.vera(where, peft.projections(jax.random.key(0), 2, 8, 8)), "where"),

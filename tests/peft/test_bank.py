@@ -80,7 +80,7 @@ def test_what_would_be_wrong_raises(small):
     net, variables, made, _ = small
     bank = peft.bank(net, variables, WHERE, slots=1, rank=2).put("one", made["one"], ADAPTERS["one"])
     rows = bank.rows(["one"] * 4)
-    dora = peft.lora(2, (".*/query",), magnitude=True)
+    dora, pissa = peft.lora(2, (".*/query",), magnitude=True), peft.lora(1, (".*/query",), start="pissa")
     for call, said in (
         (lambda: bank.put("two", made["two"], ADAPTERS["two"]), r"the bank is full with \['one'\]"),
         (
@@ -89,6 +89,7 @@ def test_what_would_be_wrong_raises(small):
         ),
         (lambda: bank.put("", made["one"], ADAPTERS["one"]), "give the adapter a name"),
         (lambda: bank.put("one", peft.attach(net, variables, dora, jax.random.key(0))[1], dora), "without magnitude"),
+        (lambda: bank.put("one", peft.attach(net, variables, pissa, jax.random.key(0))[1], pissa), "start='zero'"),
         (lambda: bank.put("one", made["one"], peft.lora(1, (".*/key",))), "match none of"),
         (lambda: bank.rows(["one", "two"]), r"\['two'\] are not in the bank; there are \['one'\]"),
         (lambda: bank.remove("two"), "not in the bank"),

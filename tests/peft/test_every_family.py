@@ -1,4 +1,4 @@
-"""LoRA at every module of every family of networks, at its full size and by shapes alone."""
+"""LoRA at every module of every family of networks, at its full size and by shapes alone; LoHa and LoKr of some."""
 
 import jax
 import pytest
@@ -12,15 +12,25 @@ DENSE = {  # the convolutions over time before these have kernels of one dimensi
     "hubert": (r"block\d+/.*(query|key|value|out|up|down)", r"project.*"),
     "whisper": (r"block\d+/.*",),
 }
+MADE = {
+    "lora": lambda where: peft.lora(2, where),
+    "loha": lambda where: peft.loha(2, where, tucker=True),
+    "lokr": lambda where: peft.lokr(2, where, both=True, tucker=True),
+}
+SOME = ("bert", "alexnet", "mobilenet_v2")
+"""Dense layers, convolutions of large sides, and depthwise ones: the kinds of kernels that there are."""
 
 
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("kind", sorted(FAMILIES))
-def test_lora_stands_at_the_modules_of_a_family_and_merges_to_its_shapes(kind):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*(("lora", kind) for kind in sorted(FAMILIES)), *((name, kind) for name in ("loha", "lokr") for kind in SOME)],
+)
+def test_an_adapter_stands_at_the_modules_of_a_family_and_merges_to_its_shapes(name, kind):
     family = FAMILIES[kind]
     config = family.complete(DEFAULTS.get(kind, {}), "timm" if kind == "mobilenet_v3" else "transformers")
-    net, adapter = family.backbone(config), peft.lora(2, DENSE.get(kind, (".*",)))
+    net, adapter = family.backbone(config), MADE[name](DENSE.get(kind, (".*",)))
 
     def run(key, x):
         base = net.init(key, x)

@@ -12,7 +12,7 @@ def config(start):
     return {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "init_lora_weights": start}
 
 
-@pytest.mark.parametrize("start", ["pissa", "pissa_niter_16", "corda", "olora", "loftq", "lora_ga"])
+@pytest.mark.parametrize("start", ["pissa_niter_16", "corda", "olora", "loftq", "lora_ga"])
 def test_a_start_that_changed_the_base_is_refused(start):
     """A B would be added to the whole W, where PEFT adds it to the rest."""
     with pytest.raises(ValueError, match=f"init_lora_weights='{start}'.*path_initial_model_for_weight_conversion"):
@@ -22,3 +22,11 @@ def test_a_start_that_changed_the_base_is_refused(start):
 @pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal", "mica"])
 def test_a_start_that_leaves_the_base_alone_is_read(start):
     assert adapter_of(config(start), PARTS, {}).where == ("block1/query",)
+
+
+def test_pissa_of_layers_that_are_several_here_is_refused():
+    """The singular values of `c_attn` are not those of its three parts, so the rest of the base would be another."""
+    assert adapter_of(config("pissa"), PARTS, {}).rest is not None
+    both = [*PARTS, PARTS[0]._replace(module="block1/key")]
+    with pytest.raises(ValueError, match=r"init_lora_weights='pissa' of layers that are several"):
+        adapter_of(config("pissa"), both, {})

@@ -41,6 +41,22 @@ CONFIGS = {
         "alpha_pattern": {"query": 5},
     },
     "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
+    "loha": {
+        "r": 2,
+        "alpha": 6,
+        "target_modules": LAYERS,
+        "rank_pattern": {"query": 3},
+        "alpha_pattern": {"layer.1.output.dense": 1},
+    },
+    "lokr": {  # w2 whole in some layers, w1 and w2 of low rank in others
+        "r": 2,
+        "alpha": 6,
+        "target_modules": LAYERS,
+        "decompose_both": True,
+        "decompose_factor": 6,
+        "rank_pattern": {"query": 1},
+        "alpha_pattern": {"layer.1.output.dense": 1},
+    },
     "vera": {"r": 6, "target_modules": LAYERS, "save_projection": True},
     "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
     "oft_series": {"oft_block_size": 4, "target_modules": ["query", "value"]},
@@ -48,7 +64,14 @@ CONFIGS = {
 }
 
 
-KINDS = {"ia3": peft.IA3Config, "vera": peft.VeraConfig, "oft": peft.OFTConfig, "oft_series": peft.OFTConfig}
+KINDS = {
+    "loha": peft.LoHaConfig,
+    "lokr": peft.LoKrConfig,
+    "ia3": peft.IA3Config,
+    "vera": peft.VeraConfig,
+    "oft": peft.OFTConfig,
+    "oft_series": peft.OFTConfig,
+}
 
 
 def config_of(kind):
@@ -80,7 +103,7 @@ def test_both_ways(kind, base, tmp_path):
     config = config_of(kind)
     theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "ia3_", "vera_", "oft_")):
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(base)
@@ -93,7 +116,7 @@ def test_both_ways(kind, base, tmp_path):
     np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=1e-6)
     same = ours.load(tmp_path / "ours", pretrained)
     jax.tree.map(np.testing.assert_array_equal, same.variables, loaded.variables)
-    if "lora" in config.peft_type.lower():
+    if config.peft_type in ("LORA", "LOHA", "LOKR"):
         modules = {path.rpartition("/")[0] for path in flatten(loaded.variables.params["backbone"]["adapter"])}
         for module in modules:
             assert rank_and_scale(same.adapter.config, module) == rank_and_scale(loaded.adapter.config, module)
@@ -126,10 +149,50 @@ def test_a_head_that_was_trained_is_in_the_file(kind, base, tmp_path):
     assert not (tmp_path / "lost").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_rslora": True, "rank_pattern": {"query": 3}, "alpha_pattern": {"value": 9}}, {"use_dora": True}],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore")  # PEFT's and transformers' own
+def test_pissa_both_ways(options, base, tmp_path):
+    """PEFT's, which takes its start out of the base again, is read so; written it is LoRA of twice the rank."""
+    config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=LAYERS, init_lora_weights="pissa", **options)
+    theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
+    np.testing.assert_allclose(logits(theirs), logits(fresh(base)), rtol=0, atol=2e-5)
+    for name, value in theirs.named_parameters():
+        if "lora_" in name:
+            value.data += 0.3 * torch.randn(value.shape, generator=draw)
+    theirs.save_pretrained(tmp_path / "theirs")
+    wanted, pretrained = logits(theirs), load(base)
+    assert np.abs(wanted - logits(fresh(base))).max() > 1e-2
+    net, variables, adapter = ours.load(tmp_path / "theirs", pretrained)
+    run = jax.jit(lambda v: forward(net, train=False)(v, texts("bert"), None)[1])
+    np.testing.assert_allclose(run(variables), wanted, rtol=0, atol=2e-5)
+    ours.save(tmp_path / "ours", pretrained, variables, adapter)
+    again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "ours").eval()
+    np.testing.assert_allclose(logits(again), wanted, rtol=0, atol=2e-5)
+    ranks = {name: a.shape[0] for name, a in again.named_parameters() if "lora_A" in name}
+    assert ranks == {name: 6 if "rank_pattern" in options and "query" in name else 4 for name in ranks}
+    before, params = flatten(pretrained.variables.params), flatten(variables.params)
+    plain = flatten(ours.load(tmp_path / "ours", pretrained).variables.params)
+    changed = {path for path, leaf in before.items() if not np.array_equal(params[path], leaf)}
+    assert len(changed) == len(ranks)
+    assert all(np.array_equal(plain[path], leaf) for path, leaf in before.items())
+    path = min(changed)
+    moved = variables._replace(params=unflatten(params | {path: 1.001 * params[path]}))
+    with pytest.raises(ValueError, match="is not what PiSSA's start leaves of the pretrained one"):
+        ours.save(tmp_path / "lost", pretrained, moved, adapter)
+
+
 PATCHES = ["patch_embeddings", "downsampling_layer.1"]
 IMAGES = {
     "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),
     "dora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES, use_dora=True),
+    "loha": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES),
+    "loha_core": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES, use_effective_conv2d=True),
+    "lokr": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=PATCHES),
+    "lokr_core": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=PATCHES, use_effective_conv2d=True),
     "ia3": lambda: peft.IA3Config(target_modules=PATCHES, feedforward_modules=["downsampling_layer.1"]),
 }
 
@@ -153,7 +216,7 @@ def test_convolutions_both_ways(kind, tmp_path):
 
     theirs, draw = peft.get_peft_model(fresh(), IMAGES[kind]()).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if "lora_" in name or "ia3_" in name:
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(tmp_path)
@@ -198,10 +261,12 @@ def test_what_is_not_read_raises(base, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_not_read_of_vera_and_oft_raises(base, tmp_path):
+def test_what_is_not_read_of_other_adapters_raises(base, tmp_path):
     pretrained = load(base)
     for kind, change, said in (
         ("vera", {"save_projection": False}, "save VeRA with save_projection=True"),
+        ("loha", {"module_dropout": 0.1}, "'module_dropout': 0.1"),
+        ("loha", {"rank_dropout": 0.1}, "'rank_dropout': 0.1"),
         ("oft", {"coft": True}, "'coft': True"),
         ("oft", {"block_share": True}, "'block_share': True"),
         ("oft", {"oft_block_size": 0, "r": 2, "target_modules": ["query", "intermediate.dense"]}, None),
@@ -222,7 +287,7 @@ def test_what_is_not_read_of_vera_and_oft_raises(base, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.compiling
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "ia3", "vera", "oft"])
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft"])
 @pytest.mark.filterwarnings("ignore")
 def test_trains_as_peft(kind, base, tmp_path):
     """The losses of 200 steps of AdamW on the adapters alone, in float64, are PEFT's to 1e-5."""

@@ -44,6 +44,8 @@ def config_of(kind, family):
         "rslora": lambda: peft.LoraConfig(**LORA, **at, **turned, use_rslora=True),
         "dora": lambda: peft.LoraConfig(**LORA, **at, **turned, use_dora=True),
         "ia3": lambda: peft.IA3Config(**IA3[family], **turned),
+        "loha": lambda: peft.LoHaConfig(r=2, alpha=6, **at),
+        "lokr": lambda: peft.LoKrConfig(r=2, alpha=6, **at),
         "vera": lambda: peft.VeraConfig(r=5, **at, **turned, save_projection=True),
         "oft": lambda: peft.OFTConfig(oft_block_size=4, target_modules=TARGETS[family][:2]),
         "prompt": lambda: peft.PromptTuningConfig(**PROMPT | TASK.get(family, {})),
@@ -121,9 +123,9 @@ def families(tmp_path_factory):
 FAST = ("gpt2-lora", "gpt2-ia3", "gpt2-vera", "gpt2-prompt", "llama-oft", "llama-prefix", "bert-prompt", "vit-dora")
 CASES = [
     *(("gpt2", kind) for kind in ("lora", "rslora", "dora", "ia3", "vera", "prompt", "prefix")),
-    *(("llama", kind) for kind in ("lora", "rslora", "dora", "ia3", "vera", "oft", "prompt", "prefix")),
+    *(("llama", kind) for kind in ("lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft", "prompt", "prefix")),
     ("bert", "prompt"),
-    *(("vit", kind) for kind in ("lora", "rslora", "dora", "ia3", "vera", "oft")),
+    *(("vit", kind) for kind in ("lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft")),
 ]
 CASES = [pytest.param(*case, marks=[] if "-".join(case) in FAST else pytest.mark.slow) for case in CASES]
 
@@ -134,7 +136,7 @@ def test_both_ways(name, kind, families, tmp_path):
     family = families(name)
     theirs, draw = peft.get_peft_model(family.fresh(), config_of(kind, name)).eval(), torch.Generator().manual_seed(0)
     for part, value in theirs.named_parameters():
-        if any(word in part for word in ("lora_", "ia3_", "vera_", "oft_", "prompt_")):
+        if any(word in part for word in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "prompt_")):
             value.data += 0.3 * torch.randn(value.shape, generator=draw)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted = family.reference(theirs)
@@ -158,10 +160,11 @@ def perturbed(variables):
     return variables._replace(params=unflatten(moved))
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "pissa"])
 def test_layers_of_c_attn_that_were_trained_apart_are_one_of_the_sum_of_their_ranks(kind, families, tmp_path):
-    """Two of the three have an adapter: rank 4 of c_attn alone, and PEFT computes what jtl did."""
-    family, options = families("gpt2"), {"rslora": {"rank_stabilised": True}, "dora": {"magnitude": True}}.get(kind, {})
+    """Two of the three have an adapter: rank 4 of c_attn alone, and PEFT computes what jtl did; twice that of PiSSA."""
+    family, options = families("gpt2"), {"rslora": {"rank_stabilised": True}, "dora": {"magnitude": True}}
+    options = (options | {"pissa": {"start": "pissa"}}).get(kind, {})
     adapter = ours.lora(2, (".*/attention/(query|value)", ".*/mlp/down"), alpha=6, **options)
     _, variables = ours.attach(family.pretrained.network, family.pretrained.variables, adapter, jax.random.key(0))
     variables = perturbed(variables)
@@ -169,7 +172,7 @@ def test_layers_of_c_attn_that_were_trained_apart_are_one_of_the_sum_of_their_ra
     ours.save(tmp_path, family.pretrained, variables, adapter)
     theirs = peft.PeftModel.from_pretrained(family.fresh(), tmp_path).eval()
     ranks = {n: a.shape[0] for n, a in theirs.named_parameters() if "lora_A" in n}
-    assert {n: 4 if "c_attn" in n else 2 for n in ranks} == ranks
+    assert {n: (1 + (kind == "pissa")) * (4 if "c_attn" in n else 2) for n in ranks} == ranks
     family.close(family.reference(theirs), np.asarray(wanted), 2e-5)
     again = ours.load(tmp_path, family.pretrained)
     family.close(family.run(ours.merge(again.variables, again.adapter)), np.asarray(wanted), 2e-5)
@@ -187,6 +190,8 @@ def test_what_peft_has_once_for_c_attn_raises_where_it_differs(families, tmp_pat
         (ours.ia3((), (".*/attention/key",)), "not at all of them"),
         (ours.ia3((".*/attention/query",), (".*/attention/key",)), "scales inputs here and outputs there"),
         (ours.prefix_tuning(2, ("block1/attention",)), "'block2/attention'. have no prefix"),
+        (ours.loha(2, where), "no LOHA of the layers of GPT-2"),
+        (ours.lokr(2, where), "c_attn is 3 layers in jtl, and LoKr"),
     ):
         _, variables = ours.attach(family.pretrained.network, family.pretrained.variables, adapter, jax.random.key(0))
         with pytest.raises(ValueError, match=said):
@@ -233,7 +238,7 @@ class Timm(torch.nn.Module):
         return self.head(self.norm(x)[:, 0])
 
 
-@pytest.mark.parametrize("kind", ["lora", "oft"])
+@pytest.mark.parametrize("kind", ["lora", "loha", "oft"])
 def test_timm_names_both_ways(kind, tmp_path):
     from safetensors.torch import save_file
 
@@ -251,10 +256,11 @@ def test_timm_names_both_ways(kind, tmp_path):
             return net(images).numpy()
 
     options = {"lora": lambda at: peft.LoraConfig(r=2, lora_alpha=6, target_modules=at)}
+    options |= {"loha": lambda at: peft.LoHaConfig(r=2, alpha=6, target_modules=at)}
     config = options.get(kind, lambda at: peft.OFTConfig(oft_block_size=4, target_modules=at))(["qkv", "fc2"])
     adapted, draw = peft.get_peft_model(copy.deepcopy(net), config).eval(), torch.Generator().manual_seed(0)
     for part, value in adapted.named_parameters():
-        if "lora_" in part or "oft_" in part:
+        if any(word in part for word in ("lora_", "hada_", "oft_")):
             value.data += 0.3 * torch.randn(value.shape, generator=draw)
     adapted.save_pretrained(tmp_path / "theirs")
     wanted = reference(adapted)
@@ -265,6 +271,18 @@ def test_timm_names_both_ways(kind, tmp_path):
     ours.save(tmp_path / "ours", pretrained, loaded.variables, loaded.adapter)
     again = peft.PeftModel.from_pretrained(copy.deepcopy(net), tmp_path / "ours").eval()
     np.testing.assert_allclose(reference(again), wanted, rtol=0, atol=1e-6)
+    if kind == "loha":  # the three layers of qkv trained apart: one of the sum of their ranks
+        assert {a.shape for n, a in again.named_parameters() if "qkv.hada_w1_b" in n} == {(2, 12)}
+        moved = perturbed(loaded.variables)
+        wanted = pretrained.network.apply(ours.merge(moved, loaded.adapter), x, train=False)[0].output
+        ours.save(tmp_path / "apart", pretrained, moved, loaded.adapter)
+        again = peft.PeftModel.from_pretrained(copy.deepcopy(net), tmp_path / "apart").eval()
+        np.testing.assert_allclose(reference(again), wanted, rtol=0, atol=2e-5)
+        assert {a.shape for n, a in again.named_parameters() if "qkv.hada_w1_b" in n} == {(6, 12)}
+        config = peft.LoKrConfig(r=2, target_modules=["qkv"])
+        peft.get_peft_model(copy.deepcopy(net), config).save_pretrained(tmp_path / "lokr")
+        with pytest.raises(ValueError, match=r"qkv\.lokr_w1: is LoKr of a layer that is 3 in jtl"):
+            ours.load(tmp_path / "lokr", pretrained)
 
 
 @pytest.mark.slow

@@ -136,10 +136,12 @@ def test_a_convolution_has_gradients_of_the_adapter(convolutions):
     assert all(np.abs(leaf).max() > 1e-4 for leaf in grads.values())
 
 
-def test_pissa_takes_the_largest_singular_values_out_of_the_base():
+def test_pissa_takes_the_largest_singular_values_out_of_the_base(caplog):
     net, variables = base()
     adapter = peft.lora(3, (r"block\d/attention/query", ".*/up", "embed"), alpha=6, start="pissa")
-    adapted, more = peft.attach(net, variables, adapter, jax.random.key(1))
+    with caplog.at_level("INFO", "jtl.peft"):
+        adapted, more = peft.attach(net, variables, adapter, jax.random.key(1))
+    assert "taken out of the kernels of these modules: ['block1/attention/query', " in caplog.messages[-1]
     np.testing.assert_allclose(run(adapted, more), run(net, variables), rtol=0, atol=2e-5)
     before, after = flatten(variables.params), flatten(more.params)
     for path in ("block1/attention/query", "block2/mlp/up", "embed"):

@@ -1,0 +1,66 @@
+"""LoHa's and LoKr's factors in PEFT's files, whose kernels are [out, in] or [out, in, height, width]."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+KINDS = ("LOHA", "LOKR")
+"""Their names in PEFT, which has them of `nn.Linear` and `nn.Conv2d` alone."""
+
+FACTORS = {
+    "hada_w1_a": "b1",  # PEFT counts the factors from the output
+    "hada_w1_b": "a1",
+    "hada_w2_a": "b2",
+    "hada_w2_b": "a2",
+    "hada_t1": "t1",
+    "hada_t2": "t2",
+    "lokr_w1": "w1",
+    "lokr_w1_a": "w1_b",
+    "lokr_w1_b": "w1_a",
+    "lokr_w2": "w2",
+    "lokr_w2_a": "w2_b",
+    "lokr_w2_b": "w2_a",
+    "lokr_t2": "t",
+}
+_INPUTS, _OUTPUTS = ("a1", "a2", "w2_a"), ("b1", "b2", "w2_b")
+"""Of the input, which without a core has the convolution's height and width; and of the output."""
+
+KRONECKER = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t")
+"""LoKr's leaves, which are of a whole layer: its widths are divided, so a part of its outputs has no such product."""
+
+
+def has_core(config: Any, kernel: Any) -> bool:
+    """Whether the factors of this kernel stand about a core, by PEFT's config."""
+    return bool(config.get("use_effective_conv2d")) and kernel.ndim == 4 and tuple(kernel.shape[:2]) != (1, 1)
+
+
+def read_factor(leaf: str, value: np.ndarray, kernel: Any, core: bool, name: str) -> np.ndarray:
+    """A factor in jtl's layout.
+
+    Args:
+      leaf: as `a1`.
+      value: of the file.
+      kernel: of the layer, in jtl's layout.
+      core: whether the factors stand about one, so that PEFT has both with the rank first.
+      name: of the tensor, for errors.
+
+    Raises:
+      ValueError: for a tensor of another number of axes, or of other widths, than such a layer has.
+    """
+    sides = tuple(kernel.shape[:-2])
+    if value.ndim == 4 and leaf in ("t", "t1", "t2", "w2"):
+        return value.transpose(2, 3, 1, 0)
+    if value.ndim != 2 or (leaf in _INPUTS and not core and value.shape[1] % prod(sides)):
+        raise ValueError(f"{name}: is {value.shape}, which is no factor of a kernel {tuple(kernel.shape)}")
+    if leaf in _INPUTS and sides and not core:
+        return value.reshape(len(value), -1, *sides).transpose(2, 3, 1, 0)
+    return value if leaf in _OUTPUTS and core else value.T
+
+
+def written_factor(leaf: str, value: np.ndarray, core: bool) -> np.ndarray:
+    """A factor in PEFT's layout: the inverse of `read_factor`."""
+    if value.ndim == 4:
+        value = value.transpose(3, 2, 0, 1)
+        return value.reshape(len(value), -1) if leaf in _INPUTS else value
+    return value if leaf in _OUTPUTS and core else value.T
