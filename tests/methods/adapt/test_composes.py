@@ -57,6 +57,7 @@ CASES = {
     "pseudo": lambda: alignments.pseudo_labels(threshold=0.4),
     "rsd": lambda: alignments.rsd(0.1, mismatch=1.0),
     "teacher": lambda: alignments.mean_teacher(ADAPTED, 10.0, momentum=0.5),
+    "vat": lambda: alignments.vat(ADAPTED, 10.0, radius=1.0),
     "vrex": lambda: alignments.vrex(("source", "second"), 10.0),
     "wdgrl": lambda: alignments.wdgrl(top(1)),
 }
