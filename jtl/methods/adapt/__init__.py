@@ -39,6 +39,7 @@ from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
 from jtl.methods.adapt.second_view import second_view as second_view
+from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
 from jtl.methods.adapt.vat import vat as vat
 from jtl.methods.adapt.vrex import vrex as vrex
 from jtl.methods.adapt.wdgrl import wdgrl as wdgrl

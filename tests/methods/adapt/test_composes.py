@@ -56,6 +56,7 @@ CASES = {
     "mmd": alignments.mmd,
     "pseudo": lambda: alignments.pseudo_labels(threshold=0.4),
     "rsd": lambda: alignments.rsd(0.1, mismatch=1.0),
+    "sliced": lambda: alignments.sliced_wasserstein(projections=8),
     "teacher": lambda: alignments.mean_teacher(ADAPTED, 10.0, momentum=0.5),
     "vat": lambda: alignments.vat(ADAPTED, 10.0, radius=1.0),
     "vrex": lambda: alignments.vrex(("source", "second"), 10.0),

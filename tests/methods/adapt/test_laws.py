@@ -39,12 +39,13 @@ CASES = {
     "teacher": alignments.mean_teacher(NET, 10.0),
     "pseudo": alignments.pseudo_labels(threshold=0.4),
     "rsd": alignments.rsd(0.1),
+    "sliced": alignments.sliced_wasserstein(projections=8),
     "vat": alignments.vat(NET, 10.0, radius=1.0),
 }
 BY_PLACE = {"vat"}
 """Another direction is drawn for each place in a batch."""
 IN_ORDER = {"mmd linear"} | BY_PLACE
-DRAWS = {"domain_mixup"} | BY_PLACE
+DRAWS = {"domain_mixup", "sliced"} | BY_PLACE
 """A pmapped device draws from a stream of its own."""
 BY_ROW = ["afn", "entropy", "fixmatch", "pseudo", "teacher"]
 every = pytest.mark.parametrize("name", CASES)
