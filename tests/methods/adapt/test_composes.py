@@ -42,6 +42,7 @@ CASES = {
     "cdan": lambda: alignments.cdan(top(1), entropy=True),
     "coral": lambda: alignments.coral(10.0),
     "dann": lambda: dann(top(1)),
+    "daregram": lambda: alignments.daregram(angle=1.0, scale=0.1),
     "deep_jdot": lambda: alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
     "domain_mixup": lambda: alignments.domain_mixup(ADAPTED, alpha=0.5),
     "entropy": alignments.entropy,
