@@ -24,9 +24,8 @@ def by_copies(s, t, lines):
     return np.mean([c[linear_sum_assignment(c)].mean() for c in costs])
 
 
-@pytest.mark.parametrize("rows", [(7, 9), (12, 6)])
-def test_value_and_gradient_are_those_of_the_best_assignment(rows):
-    fs, ft, ms, mt = domains(rows=rows)
+def test_value_and_gradient_are_those_of_the_best_assignment():
+    fs, ft, ms, mt = domains()
     same_value_and_gradient(
         lambda s, t: sliced_wasserstein_loss(s, t, LINES, ms, mt),
         lambda s, t: by_copies(s[ms], t[mt], LINES),
@@ -35,7 +34,7 @@ def test_value_and_gradient_are_those_of_the_best_assignment(rows):
     )
 
 
-@pytest.mark.parametrize("rows", [(1, 5), (8, 12), (7, 7)])
+@pytest.mark.parametrize("rows", [(8, 12), (5, 5)])
 def test_the_distance_of_order_one_is_scipys(rows):
     draw = np.random.default_rng(1)
     fs, ft = draw.normal(size=(rows[0], 3)), 2 * draw.integers(-2, 3, (rows[1], 3)).astype(float)  # with ties
