@@ -10,8 +10,9 @@ from jtl.command.folders import folder_of, stem
 from jtl.command.run_settings import RunSettings
 
 Method = Literal[
-    "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "afn", "bnm", "im", "mcd", "ada_bn", "shot"
-]
+    "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "sliced_wasserstein", "afn", "bnm", "im", "mcd",
+    "ada_bn", "shot",
+]  # fmt: skip
 Watch = Literal[
     "im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy", "reverse", "iw_risk", "dev", "devn",
     "mixval", "oracle",

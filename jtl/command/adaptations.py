@@ -5,7 +5,19 @@ from typing import Any, NamedTuple, get_args
 
 from jtl import heads, losses
 from jtl.command.adapt_settings import Method
-from jtl.methods.adapt import afn, bnm, cdan, coral, dann, information_maximisation, jmmd, mcc, mcd, mmd
+from jtl.methods.adapt import (
+    afn,
+    bnm,
+    cdan,
+    coral,
+    dann,
+    information_maximisation,
+    jmmd,
+    mcc,
+    mcd,
+    mmd,
+    sliced_wasserstein,
+)
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import default_critic, weight_schedule
 from jtl.methods.finetune.finetune import finetune
@@ -28,8 +40,8 @@ class Plan(NamedTuple):
 
 
 WEIGHTS: Mapping[str, float] = {
-    "dann": 1.0, "cdan": 1.0, "cdan_e": 1.0, "mcc": 1.0, "coral": 1.0, "mmd": 1.0, "jmmd": 1.0, "afn": 0.05,
-    "bnm": 1.0, "im": 1.0,
+    "dann": 1.0, "cdan": 1.0, "cdan_e": 1.0, "mcc": 1.0, "coral": 1.0, "mmd": 1.0, "jmmd": 1.0,
+    "sliced_wasserstein": 1.0, "afn": 0.05, "bnm": 1.0, "im": 1.0,
 }  # fmt: skip
 """λ of each alignment, the defaults of `jtl.alignments`; for critics and kernels, the value that λ grows to."""
 NAMES: tuple[str, ...] = get_args(Method)
@@ -47,6 +59,7 @@ _ALIGNMENTS: Mapping[str, Callable[[Any, Read], Objective]] = {
     "coral": lambda weight, reads: coral(weight, feature=_feature(reads)),
     "mmd": lambda weight, reads: mmd(weight, feature=_feature(reads)),
     "jmmd": lambda weight, reads: jmmd(weight, features=(_feature(reads),)),
+    "sliced_wasserstein": lambda weight, reads: sliced_wasserstein(weight, feature=_feature(reads)),
     "afn": lambda weight, reads: afn(weight, feature=_feature(reads)),
     "bnm": lambda weight, reads: bnm(weight),
     "im": lambda weight, reads: information_maximisation(weight),

@@ -12,6 +12,7 @@ from jtl.methods.adapt.coral import coral as coral
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
+from jtl.methods.adapt.daregram import daregram as daregram
 from jtl.methods.adapt.domain_mixup import domain_mixup as domain_mixup
 from jtl.methods.adapt.entropy import entropy as entropy
 from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
@@ -43,8 +44,10 @@ from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
 from jtl.methods.adapt.second_view import second_view as second_view
+from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
 from jtl.methods.adapt.transfer_components import transfer_components as transfer_components
 from jtl.methods.adapt.transport_map import out_of_sample as out_of_sample
 from jtl.methods.adapt.transport_map import transport_map as transport_map
+from jtl.methods.adapt.vat import vat as vat
 from jtl.methods.adapt.vrex import vrex as vrex
 from jtl.methods.adapt.wdgrl import wdgrl as wdgrl

@@ -42,6 +42,7 @@ CASES = {
     "cdan": lambda: alignments.cdan(top(1), entropy=True),
     "coral": lambda: alignments.coral(10.0),
     "dann": lambda: dann(top(1)),
+    "daregram": lambda: alignments.daregram(angle=1.0, scale=0.1),
     "deep_jdot": lambda: alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
     "domain_mixup": lambda: alignments.domain_mixup(ADAPTED, alpha=0.5),
     "entropy": alignments.entropy,
@@ -57,7 +58,9 @@ CASES = {
     "mmd": alignments.mmd,
     "pseudo": lambda: alignments.pseudo_labels(threshold=0.4),
     "rsd": lambda: alignments.rsd(0.1, mismatch=1.0),
+    "sliced": lambda: alignments.sliced_wasserstein(projections=8),
     "teacher": lambda: alignments.mean_teacher(ADAPTED, 10.0, momentum=0.5),
+    "vat": lambda: alignments.vat(ADAPTED, 10.0, radius=1.0),
     "vrex": lambda: alignments.vrex(("source", "second"), 10.0),
     "wdgrl": lambda: alignments.wdgrl(top(1)),
 }

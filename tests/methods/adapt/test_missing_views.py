@@ -25,6 +25,7 @@ TERMS = {
     "mcc": alignments.mcc(),
     "mmd": alignments.mmd(),
     "entropy": alignments.entropy(),
+    "vat": alignments.vat(NET),
 }
 WHOLE = {
     "alternating, critic": alignments.alternating(NET, CRITIC)[0],
