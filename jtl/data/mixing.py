@@ -15,22 +15,22 @@ Mix: TypeAlias = Callable[..., tuple[Array, Array]]
 """`mix(key, x, y, mask=None) -> (x, y)`."""
 
 
-def mixup(alpha: float, classes: int) -> Mix:
+def mixup(alpha: float, classes: int | None) -> Mix:
     """Convex combinations of examples and of their labels, `λ x_i + (1−λ) x_π(i)` with `λ ~ Beta(α, α)`.
 
     Every example draws its own λ; π is one permutation of the batch.
 
     Args:
       alpha: α > 0; 0.1 to 0.4 on images.
-      classes: the number of classes, for integer labels.
+      classes: the number of classes, for integer labels; None for regression, where y are floats [batch, ...].
 
     Returns:
       `mix(key, x, y, mask=None) -> (x, y)`: x is floating, and y are distributions [batch, classes], as
-      `jtl.losses.cross_entropy` takes them. Integer images 0 to 255 become floats in [0, 1], which
-      `jtl.data.augment.normalise` in the network treats alike: mixing before or after it is the same. Give integer
-      images only to a network that normalises inside (`jtl.preprocessed`): any other would see 0 to 1 in training and 0
-      to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are not mixed with
-      those that it keeps.
+      `jtl.losses.cross_entropy` takes them, or real numbers of the given shape. Integer images 0 to 255 become floats
+      in [0, 1], which `jtl.data.augment.normalise` in the network treats alike: mixing before or after it is the same.
+      Give integer images only to a network that normalises inside (`jtl.preprocessed`): any other would see 0 to 1 in
+      training and 0 to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are
+      not mixed with those that it keeps.
 
     Raises:
       ValueError: for α or classes out of range; while tracing, for labels of another shape, or integers that are not
@@ -56,7 +56,7 @@ def mixup(alpha: float, classes: int) -> Mix:
     return mix
 
 
-def cutmix(alpha: float, classes: int) -> Mix:
+def cutmix(alpha: float, classes: int | None) -> Mix:
     """Pastes a rectangle of another example; labels mix by the area that it covers.
 
     Its sides are `√(1−λ)` of the image's with `λ ~ Beta(α, α)`, its centre is uniform, and it is cut off at the
@@ -65,12 +65,12 @@ def cutmix(alpha: float, classes: int) -> Mix:
 
     Args:
       alpha: α > 0; 1 in the paper.
-      classes: the number of classes, for integer labels.
+      classes: the number of classes, for integer labels; None for regression, where y are floats [batch, ...].
 
     Returns:
       `mix(key, x, y, mask=None) -> (x, y)`: images [batch, height, width, channels] in their own dtype, and
-      distributions [batch, classes]. y may be integers [batch] or distributions. Rows that the mask leaves out are not
-      mixed with those that it keeps.
+      distributions [batch, classes], or real numbers of the given shape. y may be integers [batch] or distributions.
+      Rows that the mask leaves out are not mixed with those that it keeps.
 
     Raises:
       ValueError: for α or classes out of range; while tracing, for images or labels of another shape.
@@ -101,10 +101,11 @@ def cutmix(alpha: float, classes: int) -> Mix:
     return mix
 
 
-def soft(y: Any, classes: int) -> Array:
+def soft(y: Any, classes: int | None) -> Array:
     """Labels as distributions [batch, classes] in float32: integers one-hot, distributions as they are.
 
-    An integer outside [0, classes) becomes NaN, which stops training, because its value is not known inside `jit`.
+    Without classes they are the real numbers of a regression, in float32 at least. An integer outside [0, classes)
+    becomes NaN, which stops training, because its value is not known inside `jit`.
 
     Raises:
       ValueError: for labels of another shape.
@@ -116,6 +117,12 @@ def soft(y: Any, classes: int) -> Array:
       [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
     y = jnp.asarray(y)
+    if classes is None:
+        if not jnp.issubdtype(y.dtype, jnp.floating) or not y.ndim:
+            raise ValueError(
+                f"labels of {y.dtype} {y.shape}: without classes give floats [batch, ...], as of a regression"
+            )
+        return y.astype(jnp.promote_types(y.dtype, jnp.float32))
     if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1:
         inside = (y >= 0) & (y < classes)
         return jnp.where(inside[:, None], jax.nn.one_hot(y, classes), jnp.nan)
@@ -170,4 +177,5 @@ def _same(x: Array, y: Array) -> None:
 
 def _check(alpha: Any, classes: Any) -> None:
     positive(alpha=alpha)
-    whole(2, classes=classes)
+    if classes is not None:
+        whole(2, classes=classes)

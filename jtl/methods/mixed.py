@@ -10,7 +10,7 @@ from jtl.typing import Batch, Key
 
 
 def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
-    """The objective on batches whose `x` and `y` are mixed across examples; y becomes distributions [batch, classes].
+    """The objective on batches whose `x` and `y` are mixed across examples; classes become distributions.
 
     The random draws are a function of the run's key and the step. Rows that the batch's mask leaves out are not mixed
     with any others. Evaluation uses another objective and is not affected. The metrics of the objective see the mixed
@@ -19,7 +19,7 @@ def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
 
     Args:
       objective: an objective on batches `{"x", "y", "mask"}` whose loss accepts distributions, as
-        `jtl.losses.cross_entropy` does.
+        `jtl.losses.cross_entropy` does, or the real numbers of a regression.
       mix: for instance `jtl.data.mixing.mixup(0.2, classes)`.
 
     Raises:

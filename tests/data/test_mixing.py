@@ -72,6 +72,15 @@ def test_soft_labels_stay_soft_and_reach_the_loss(key, labels):
         np.testing.assert_allclose(loss, -(np.asarray(by_rows[1]) @ np.asarray(logits)), atol=1e-5)
 
 
+@pytest.mark.parametrize("by", [mixup, cutmix])
+def test_numbers_mix_as_the_classes_do_that_they_stand_for(key, labels, by):
+    x, values = jnp.ones((BATCH, 4, 4, 1)), np.array([-3.0, 0.0, 0.5, 7.0], np.float32)
+    shares, numbers = by(0.5, CLASSES)(key, x, labels)[1], by(0.5, None)(key, x, values[labels])[1]
+    np.testing.assert_allclose(numbers, shares @ values, atol=1e-5)
+    assert (~np.isin(np.asarray(numbers), values)).sum() > BATCH / 4
+    assert by(0.5, None)(key, x, values[labels][:, None])[1].shape == (BATCH, 1)
+
+
 def test_labels_out_of_range_are_no_distribution():
     assert np.isnan(soft(np.array([0, 3, -1]), 3)).any(1).tolist() == [False, True, True]
 
@@ -85,6 +94,7 @@ def test_labels_out_of_range_are_no_distribution():
         (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.uint8), np.zeros(2, int)), "give floats, or integer images"),
         (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32)), "distributions"),
         (lambda k: mixup(1.0, 3)(k, np.zeros((2, 4), np.float32), np.zeros(3, int)), "2 examples and 3 labels"),
+        (lambda k: mixup(1.0, None)(k, np.zeros((2, 4), np.float32), np.zeros(2, int)), "without classes give floats"),
         (lambda k: cutmix(1.0, 3)(k, np.zeros((2, 4), np.float32), np.zeros(2, int)), "images of shape"),
     ],
 )
