@@ -75,16 +75,41 @@ def process_docstring(app, what, name, obj, options, lines):
     lines[:] = text.removeprefix("\n").split("\n")
 
 
+WHOLE: dict[str, list[str]] = {}
+"""Docstrings of attributes, which napoleon would cut at a colon into a type and a description."""
+
+
+def keep(app, what, name, obj, options, lines):
+    """Keeps the docstring of an attribute before napoleon reads it."""
+    del app, obj, options
+    if what in ("attribute", "data"):
+        WHOLE[name] = list(lines)
+
+
+def give_back(app, what, name, obj, options, lines):
+    """Puts it back afterwards."""
+    del app, what, obj, options
+    if name in WHOLE:
+        lines[:] = WHOLE.pop(name)
+
+
 def skip_member(app, what, name, obj, skip, options):
-    """Functions of other libraries, as the default of a field is one, have pages there."""
-    del app, what, name, options
+    """Leaves out functions of other libraries, which may be defaults of fields, and fields whose text says nothing."""
+    del app, what, options
+    if callable(obj) and not name.startswith("_") and getattr(obj, "__name__", name).startswith("_"):
+        return True  # the default of a field
+    if str(getattr(obj, "__doc__", "")).startswith("Alias for field number"):  # the class describes its arguments
+        return True
     return True if callable(obj) and not str(getattr(obj, "__module__", "jtl")).startswith("jtl") else skip
 
 
 class Room(SphinxDirective):
-    """`.. room:: jtl.data` documents all public modules of a package, or the one module of that name."""
+    """`.. room:: jtl.data` documents all public modules of a package, or the one module of that name.
 
-    required_arguments = 1
+    Packages after the first name have pages of their own and are left out.
+    """
+
+    required_arguments, optional_arguments = 1, 9
 
     def run(self):
         """A heading and an `automodule` each; a new module needs no line here."""
@@ -93,13 +118,15 @@ class Room(SphinxDirective):
         if hasattr(found, "__path__"):
             walked = pkgutil.walk_packages(found.__path__, f"{found.__name__}.")
             names += [m.name for m in walked if not any(part.startswith("_") for part in m.name.split("."))]
+        apart = self.arguments[1:]
+        names = [n for n in names if not any(n == other or n.startswith(f"{other}.") for other in apart)]
         # A package's own names are imported from its modules, and stand there.
         text = [
-            f".. rubric:: {name}\n\n.. automodule:: {name}\n"
+            f"{name}\n{'-' * len(name)}\n\n.. automodule:: {name}\n"
             + ("   :no-members:\n" if hasattr(import_module(name), "__path__") else "")
             for name in names
         ]
-        return self.parse_text_to_nodes("\n".join(text))
+        return self.parse_text_to_nodes("\n".join(text), allow_section_headings=True)
 
 
 def setup(app):
@@ -107,3 +134,5 @@ def setup(app):
     app.add_directive("room", Room)
     app.connect("autodoc-skip-member", skip_member)
     app.connect("autodoc-process-docstring", process_docstring, priority=100)
+    app.connect("autodoc-process-docstring", keep, priority=101)
+    app.connect("autodoc-process-docstring", give_back, priority=900)

@@ -34,12 +34,13 @@ class Objective:
 
     Args:
       loss: `loss(params, stats, batch, key, step) -> (loss, Aux)`; see `jtl.metrics.accumulate` for what a loss may be.
-      init: `init(key, batch, given=Variables({}, {})) -> Variables`: `given`, and what the method needs besides,
-        initialised on the shapes of the batch; `complete` writes one from the `init` of a model.
-      commit: `commit(stats, params) -> stats`, once a step, after the update, from parameters of full precision: for
-        what belongs to the step and not to a forward pass, as a teacher's weights, a queue, prototypes.
-      classes: the names of the classes that labels mean, where the network knows them: `evaluate`, `collect` and `fit`
-        then match the labels of data by name.
+      init: `init(key, batch, given=Variables({}, {})) -> Variables`: `given`, completed by the other variables that the
+        method needs, initialised on the shapes of the batch; `complete` makes one from the `init` of a model.
+      commit: `commit(stats, params) -> stats`, called once per step after the update, with parameters in full
+        precision: for state that belongs to the step and not to a forward pass, such as a teacher's weights, a queue or
+        prototypes.
+      classes: the names of the classes that the labels stand for, if the network knows them: `evaluate`, `collect` and
+        `fit` then match the labels of data by name.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -71,10 +72,10 @@ def _outline(found: Any) -> str:
 
 
 def as_objective(given: Any) -> Objective:
-    """An objective as it is; a bare loss function as one that initialises and commits nothing.
+    """Returns an objective unchanged, and a bare loss function as an objective that initialises and commits nothing.
 
     Raises:
-      TypeError: for what is no function.
+      TypeError: if `given` is not callable.
     """
     if isinstance(given, Objective):
         return given
@@ -87,14 +88,14 @@ def as_objective(given: Any) -> Objective:
 
 
 def on(inner: Objective | Callable, change: Callable[[Any, Key], Any]) -> Objective:
-    """The objective on batches that are changed before it sees them.
+    """The objective on batches that `change` has changed.
 
     Args:
       inner: an objective, or a bare loss function.
-      change: `change(batch, key) -> batch`, with the key that the objective gets too: draw from a stream of its own.
+      change: `change(batch, key) -> batch`; the objective gets the same key, so draw from a separate stream of it.
 
     Raises:
-      TypeError: for what is no objective.
+      TypeError: if `inner` is not callable.
 
     Example:
       >>> import jtl
@@ -113,7 +114,7 @@ def on(inner: Objective | Callable, change: Callable[[Any, Key], Any]) -> Object
 
 
 def init_of(net: Model) -> Callable[..., Variables]:
-    """The `init` of an objective that needs nothing beside its network.
+    """The `init` of an objective that needs no variables except those of its network.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -129,17 +130,17 @@ def init_of(net: Model) -> Callable[..., Variables]:
 
 
 def complete(init: Callable[[Key, Any], Variables], key: Key, x: Any, given: Variables) -> Variables:
-    """`given`, completed by the variables of `init(key, x)` that it lacks; only those are computed.
+    """Completes `given` with the variables of `init(key, x)` that it lacks; only these are computed.
 
     Args:
-      init: of a model.
-      key: the same key gives the same values, whatever is given.
-      x: an example batch.
-      given: variables to keep; parts that `init` does not make stay too.
+      init: the `init` of a model.
+      key: key for the missing variables; the same key gives the same values, whatever is given.
+      x: an example input.
+      given: variables to keep, also those that `init` does not make.
 
     Raises:
-      ValueError: for a given array of another shape than `init` makes, by its path; for a given parameter below a part
-        of the model, as `head/extra`, that no module of the part has.
+      ValueError: for a given array whose shape differs from that of `init`, with its path; for a given parameter below
+        a part of the model, such as `head/extra`, that no module of that part has.
     """
     wanted = {kind: flatten(tree) for kind, tree in jax.eval_shape(init, key, x)._asdict().items()}
     have = {kind: flatten(tree) for kind, tree in given._asdict().items()}
