@@ -35,32 +35,38 @@ def test_the_network_has_the_parameters_of_pytorch_s_example():
     assert sum(leaf.size for leaf in jax.tree.leaves(made.params)) == 1_199_882
 
 
-def test_the_rate_is_seven_tenths_after_an_epoch():
-    tx = skada_digits.optimizer(2)
-    weight, moved = np.ones(1, np.float32), []
+def test_a_step_is_that_of_torch_with_momentum_and_weight_decay():
+    tx, draw = skada_digits.optimizer(), np.random.default_rng(0)
+    weight, other, moving = np.ones(3, np.float32), np.ones(3), np.zeros(3)
     state = tx.init(weight)
-    for _ in range(4):
-        change, state = tx.update(weight, state, weight)
-        moved.append(change)
-    constant = skada_digits.optimizer(100)
-    state = constant.init(weight)
-    for i in range(4):
-        change, state = constant.update(weight, state, weight)
-        np.testing.assert_allclose(moved[i], change * 0.7 ** (i // 2), rtol=1e-6)
+    for gradient in draw.normal(size=(3, 3)).astype(np.float32):
+        change, state = tx.update(gradient, state, weight)
+        weight = weight + np.asarray(change)
+        moving = 0.6 * moving + gradient + 1e-5 * other
+        other = other - 0.1 * moving
+        np.testing.assert_allclose(weight, other, rtol=1e-6)
 
 
 def test_a_short_run_writes_its_rows(tmp_path, monkeypatch):
     small = jtl.network(backbone=jtl.backbones.conv4(2), head=jtl.heads.linear(10))
     monkeypatch.setattr(skada_digits, "network", lambda: small)
     monkeypatch.setattr(skada_digits, "BATCH", 16)
+    domains = skada_digits.domains
+
+    def twice_as_many_target_rows(*asked):
+        made = domains(*asked)
+        return made._replace(target=tuple(np.concatenate([part, part]) for part in made.target))
+
+    monkeypatch.setattr(skada_digits, "domains", twice_as_many_target_rows)
     path = tmp_path / "skada.json"
     given = ["--source", "usps", "--epochs", "1", "--rows", "110", "--methods", "source", "mcc", "--json", str(path)]
     skada_digits.main(given)
     skada_digits.main(given)  # all results are there: nothing runs
     found = json.loads(path.read_text())
     assert [(row["pair"], row["method"]) for row in found["rows"]] == [
-        ("USPS to MNIST, 1 of 14 epochs", method) for method in ("source", "mcc")
+        ("USPS to MNIST, 1 of 10 epochs", method) for method in ("source", "mcc")
     ]
     assert [look["step"] for look in found["rows"][0]["looks"]] == [1, 2, 3, 4, 5]
+    assert [look["step"] for look in found["rows"][1]["looks"]] == [2, 4, 6, 8, 10]  # the larger domain's epochs
     assert len(path.with_suffix(".partial.jsonl").read_text().splitlines()) == 2
     jax.clear_caches()
