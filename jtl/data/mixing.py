@@ -1,4 +1,4 @@
-"""Augmentation across examples: mixup and CutMix, which return images and soft labels."""
+"""Augmentation across examples: mixup and CutMix, which return inputs and mixed labels."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,22 +15,22 @@ Mix: TypeAlias = Callable[..., tuple[Array, Array]]
 """`mix(key, x, y, mask=None) -> (x, y)`."""
 
 
-def mixup(alpha: float, classes: int) -> Mix:
+def mixup(alpha: float, classes: int | None) -> Mix:
     """Convex combinations of examples and of their labels, `λ x_i + (1−λ) x_π(i)` with `λ ~ Beta(α, α)`.
 
     Every example draws its own λ; π is one permutation of the batch.
 
     Args:
       alpha: α > 0; 0.1 to 0.4 on images.
-      classes: the number of classes, for integer labels.
+      classes: the number of classes, for integer labels; None for a regression, whose y are floats [batch, ...].
 
     Returns:
       `mix(key, x, y, mask=None) -> (x, y)`: x is floating, and y are distributions [batch, classes], as
-      `jtl.losses.cross_entropy` takes them. Integer images 0 to 255 become floats in [0, 1], which
-      `jtl.data.augment.normalise` in the network treats alike: mixing before or after it is the same. Give integer
-      images only to a network that normalises inside (`jtl.preprocessed`): any other would see 0 to 1 in training and 0
-      to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are not mixed with
-      those that it keeps.
+      `jtl.losses.cross_entropy` takes them, or the mixed numbers of a regression. Integer images 0 to 255 become floats
+      in [0, 1], which `jtl.data.augment.normalise` in the network treats alike: mixing before or after it is the same.
+      Give integer images only to a network that normalises inside (`jtl.preprocessed`): any other would see 0 to 1 in
+      training and 0 to 255 in evaluation. y may be integers [batch] or distributions. Rows that the mask leaves out are
+      not mixed with those that it keeps.
 
     Raises:
       ValueError: for α or classes out of range; while tracing, for labels of another shape, or integers that are not
@@ -45,10 +45,12 @@ def mixup(alpha: float, classes: int) -> Mix:
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, 2017, arXiv 1710.09412.
     """
-    _check(alpha, classes)
+    positive(alpha=alpha)
+    if classes is not None:
+        whole(2, classes=classes)
 
     def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
-        x, y = _floating(one_array("mixup", x)), soft(y, classes)
+        x, y = _floating(one_array("mixup", x)), _numbers(y) if classes is None else soft(y, classes)
         _same(x, y)
         share, order = _draws(key, alpha, len(x), mask)
         return _blend(x, x[order], share), _blend(y, y[order], share)
@@ -85,7 +87,8 @@ def cutmix(alpha: float, classes: int) -> Mix:
     Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, 2019, arXiv
     1905.04899.
     """
-    _check(alpha, classes)
+    positive(alpha=alpha)
+    whole(2, classes=classes)
 
     def mix(key: Key, x: Any, y: Any, mask: Any = None) -> tuple[Array, Array]:
         x, y = jnp.asarray(one_array("cutmix", x)), soft(y, classes)
@@ -163,11 +166,13 @@ def _floating(x: Any) -> Array:
     return x
 
 
+def _numbers(y: Any) -> Array:
+    y = jnp.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(f"labels of {y.dtype} {y.shape} with classes=None: give floats, or the number of classes")
+    return y
+
+
 def _same(x: Array, y: Array) -> None:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} examples and {len(y)} labels; they must be as many")
-
-
-def _check(alpha: Any, classes: Any) -> None:
-    positive(alpha=alpha)
-    whole(2, classes=classes)

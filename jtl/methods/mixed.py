@@ -10,16 +10,17 @@ from jtl.typing import Batch, Key
 
 
 def mixed(objective: Objective | Callable, mix: Mix) -> Objective:
-    """The objective on batches whose `x` and `y` are mixed across examples; y becomes distributions [batch, classes].
+    """The objective on batches whose `x` and `y` are mixed across examples; y becomes distributions, or stays numbers.
 
     The random draws are a function of the run's key and the step. Rows that the batch's mask leaves out are not mixed
     with any others. Evaluation uses another objective and is not affected. The metrics of the objective see the mixed
     labels: `jtl.metrics.accuracy`, the default, compares with their largest entry; a metric that needs integer labels
-    must be left out, as in `finetune(net, metrics={})`. With microbatches, each part mixes within itself.
+    must be left out, as in `finetune(net, metrics={})`. With microbatches, each part mixes within itself. For a
+    regression give `mixup(alpha, None)`, which mixes numbers.
 
     Args:
       objective: an objective on batches `{"x", "y", "mask"}` whose loss accepts distributions, as
-        `jtl.losses.cross_entropy` does.
+        `jtl.losses.cross_entropy` does, or the loss of a regression.
       mix: for instance `jtl.data.mixing.mixup(0.2, classes)`.
 
     Raises:

@@ -39,6 +39,16 @@ def test_the_share_of_mixup_has_the_variance_of_its_beta(key):
         assert abs(((shares - 0.5) ** 2).mean() - 1 / (4 * (2 * alpha + 1))) < 5 * 0.25 / len(shares) ** 0.5
 
 
+def test_mixup_of_a_regression_mixes_numbers_as_it_mixes_inputs(key):
+    numbers = np.random.default_rng(0).normal(size=BATCH).astype(np.float32)
+    for targets in (numbers, np.stack([numbers, 2 * numbers], 1)):
+        x, y = jax.jit(mixup(0.4, None))(key, numbers[:, None], targets)
+        assert y.shape == targets.shape
+        np.testing.assert_allclose(x[:, 0], y if y.ndim == 1 else y[:, 1] / 2, atol=1e-6)
+    with pytest.raises(ValueError, match="classes=None: give floats"):
+        mixup(0.4, None)(key, numbers[:, None], np.arange(BATCH))
+
+
 def test_cutmix_labels_are_the_areas(key):
     """Every image is full of its own number, so that what was pasted can be counted."""
     n, height, width = 64, 7, 10
