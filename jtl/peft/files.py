@@ -17,7 +17,7 @@ from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
 from jtl.peft.file_writing import changed, written
 from jtl.peft.pissa_files import beside_the_pretrained
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
-from jtl.pretrained.head import WORD, with_reads
+from jtl.pretrained.head import WORD, read_of, with_reads
 from jtl.pretrained.load import Pretrained
 from jtl.weights.formats.json import read_json
 from jtl.weights.formats.safetensors import read_safetensors
@@ -175,12 +175,13 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
             head = export({"head": variables.params["head"]}, table_of(pretrained))
             tensors |= {f"{PREFIX}{name}": np.ascontiguousarray(value) for name, value in head.items()}
             config["modules_to_save"] = sorted({name.rpartition(".")[0] for name in head})
-    if "modules_to_save" in config and WORD in with_reads(pretrained.config, pretrained.head.reads).extra:
+    said = with_reads(pretrained.config, pretrained.head.reads)
+    if "modules_to_save" in config and WORD in said.extra:
         log.warning(
             "%s: the head reads %s, which PEFT's files cannot say: only jtl.peft.load with the same reads= predicts as"
             " this network does; PEFT gives the head other features",
             folder,
-            pretrained.head.reads,
+            read_of(said).names,
         )
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -156,7 +156,7 @@ def test_a_head_that_peft_gives_other_features_is_told(base, tmp_path, caplog):
         caplog.clear()
         pretrained = load(base, reads=reads)
         _, variables = ours.attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
-        params = variables.params | {"head": jax.tree.map(lambda a: a + trained, variables.params["head"])}
+        params = variables.params | {"head": jax.tree.map(lambda a, b=trained: a + b, variables.params["head"])}
         ours.save(tmp_path / "adapter", pretrained, variables._replace(params=params), adapter)
         assert sum("which PEFT's files cannot say" in message for message in caplog.messages) == told
 
