@@ -147,7 +147,7 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "device
     """Refuses a folder that cannot be written, lies among the examples, or holds a run with other settings.
 
     It is called before anything is computed. A run with other settings would be replaced; only those in `free` may
-    differ, such as the steps, because a run can be continued with more.
+    differ, such as the steps, which may be more, because a run can be continued.
 
     Args:
       settings: the run's settings, a dataclass with `folder` and `as_json`.
@@ -172,6 +172,9 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "device
             then = {**{name: defaults[name] for name in now}, **then}  # an older version's run had the default
         told = [f"{name} {then[name]} -> {now.get(name)}" for name in then if then[name] != now.get(name)]
         told = [line for line in told if line.split()[0] not in free]
+        steps = then.get("steps"), now.get("steps")
+        if "steps" in free and None not in steps and steps[1] < steps[0]:
+            told.append(f"steps {steps[0]} -> {steps[1]}, and only more are allowed")
         if told:
             raise ValueError(f"{str(folder)!r} holds {what}, then -> now: {', '.join(told)}; give --out another folder")
 

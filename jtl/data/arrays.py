@@ -182,6 +182,7 @@ def labels_of(name: str, y: Any, names: tuple[str, ...] | None, ignore: int | No
         limit = f"[0, {len(names)}), for there are {len(names)} classes" if names else "0 or more"
         limit += "" if ignore is None else f", or {ignore}"
         limit += f"; ignore={y[where]} lets it mark what does not count" if ignore is None and y[where] < 0 else ""
+        limit += "; numbers to predict are given as floats" if names is None and ignore is None else ""
         from_one = names is not None and y.min() == 1 and y.max() == len(names)
         if names is not None:
             limit += "; these count from 1: subtract 1" if from_one else f"; the largest is {y.max()}"

@@ -1,6 +1,7 @@
 """Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +17,14 @@ from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
 from jtl.peft.file_writing import changed, written
 from jtl.peft.pissa_files import beside_the_pretrained
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
+from jtl.pretrained.head import WORD, read_of, with_reads
 from jtl.pretrained.load import Pretrained
 from jtl.weights.formats.json import read_json
 from jtl.weights.formats.safetensors import read_safetensors
 from jtl.weights.mapping.export import export
 from jtl.weights.mapping.rules import Rules
+
+log = logging.getLogger("jtl.peft")
 
 
 class Loaded(NamedTuple):
@@ -130,7 +134,8 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     ranks if their A differ. Layers whose rank or alpha differs from that of most layers are listed in `rank_pattern`
     and `alpha_pattern`. A head that differs from that of `pretrained` is written too (`modules_to_save`), and with
     prompts every head, because PEFT reads no prompt of a classifier without it. PiSSA is written as LoRA of twice its
-    rank.
+    rank. PEFT beside transformers or timm gives a written head the features that their classifier reads; if jtl's head
+    reads others, as with `jtl.load(..., reads="mean")`, the logger "jtl.peft" warns.
 
     Args:
       directory: created if necessary; existing files of these names are overwritten.
@@ -170,6 +175,14 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
             head = export({"head": variables.params["head"]}, table_of(pretrained))
             tensors |= {f"{PREFIX}{name}": np.ascontiguousarray(value) for name, value in head.items()}
             config["modules_to_save"] = sorted({name.rpartition(".")[0] for name in head})
+    said = with_reads(pretrained.config, pretrained.head.reads)
+    if "modules_to_save" in config and WORD in said.extra:
+        log.warning(
+            "%s: the head reads %s, which PEFT's files cannot say: only jtl.peft.load with the same reads= predicts as"
+            " this network does; PEFT gives the head other features",
+            folder,
+            read_of(said).names,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))

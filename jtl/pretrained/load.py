@@ -241,8 +241,8 @@ def load(
     if where is None and folded(variables):
         logging.getLogger("jtl.load").warning(
             "%s: batch normalisation was folded into the convolutions, so running statistics say nothing; train with"
-            " jtl.finetune(..., frozen_stats=True), because the statistics of a batch would undo the pretraining (the"
-            " commands do so)",
+            " jtl.finetune(..., frozen_stats=True), or with another objective train no parameter of a normalisation,"
+            " because the statistics of a batch would undo the pretraining (the commands do so)",
             source,
         )
     tokenizer = vocabulary(path) if path.is_dir() else None

@@ -44,6 +44,15 @@ def test_a_run_that_was_killed_is_resumed_by_its_own_settings_alone(tmp_path):
         saved(tmp_path)
 
 
+def test_fewer_steps_are_refused_by_their_number(tmp_path):
+    """The checkpoints' own refusal names the schedule's boundaries, which no user of the command has set."""
+    killed(tuning(tmp_path, steps=40))
+    refuse_another(tuning(tmp_path, steps=40))
+    refuse_another(tuning(tmp_path, steps=50))
+    with pytest.raises(ValueError, match="then -> now: steps 40 -> 30, and only more are allowed; give --out"):
+        refuse_another(tuning(tmp_path, steps=30))
+
+
 def test_the_source_of_an_adaptation_is_resumed_alike(tmp_path):
     def adapting(**options):
         return AdaptSettings(Path("day"), Path("night"), "a", "shot", tmp_path, **options)

@@ -82,7 +82,7 @@ def test_labels_may_be_a_dict_with_flags_and_one_label_may_be_ignored():
 @pytest.mark.parametrize(
     ("y", "options", "message"),
     [
-        ({"a": np.array([0, -1])}, {}, r"y\['a'\]\[1\] is -1; labels must be 0 or more; ignore=-1 lets"),
+        ({"a": np.array([0, -1])}, {}, r"y\['a'\]\[1\] is -1; labels must be 0 or more; ignore=-1 lets .* as floats"),
         (np.array([0, -1]), {"ignore": -100}, r"y\[1\] is -1; labels must be 0 or more, or -100"),
         ({"a": np.array([0, 1, 2])}, {}, r"differ in length: \{'x': 2, \"y\['a'\]\": 3\}"),
         ({"a": np.array([0, 1])}, {"classes": 2}, r"classes=2 and y of \['a'\]: classes name the labels of one array"),

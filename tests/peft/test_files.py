@@ -149,6 +149,18 @@ def test_a_head_that_was_trained_is_in_the_file(kind, base, tmp_path):
     assert not (tmp_path / "lost").exists()
 
 
+def test_a_head_that_peft_gives_other_features_is_told(base, tmp_path, caplog):
+    """transformers' classifier reads the pooled token, whatever jtl's head reads."""
+    adapter = ours.lora(2, (".*/query",))
+    for reads, trained, told in ((None, 0.1, 0), ("mean", 0.0, 0), ("mean", 0.1, 1)):
+        caplog.clear()
+        pretrained = load(base, reads=reads)
+        _, variables = ours.attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
+        params = variables.params | {"head": jax.tree.map(lambda a, b=trained: a + b, variables.params["head"])}
+        ours.save(tmp_path / "adapter", pretrained, variables._replace(params=params), adapter)
+        assert sum("which PEFT's files cannot say" in message for message in caplog.messages) == told
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_rslora": True, "rank_pattern": {"query": 3}, "alpha_pattern": {"value": 9}}, {"use_dora": True}],

@@ -53,7 +53,8 @@ def extract(
     """Runs a frozen backbone over data once, so that many heads can be fitted to the result.
 
     Args:
-      backbone: a model.
+      backbone: a model without a head, such as `known.backbone` of `jtl.load`, or
+        `jtl.preprocessed(known.backbone, normalise)`.
       variables: the backbone's variables (`jtl.part(variables, "backbone")`).
       batches: batches `{"x", "y", "mask"}`, the last two optional; rows that the mask leaves out are dropped.
       read: which features to read, as for a head; None for `pooled`. Several layers are read by name:
