@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,7 @@ def as_objective(given: Any) -> Objective:
     """Returns an objective unchanged, and a bare loss function as an objective that initialises and commits nothing.
 
     Raises:
-      TypeError: if `given` is not callable.
+      TypeError: if `given` is not callable, or does not take `(params, stats, batch, key, step)`.
     """
     if isinstance(given, Objective):
         return given
@@ -83,6 +84,15 @@ def as_objective(given: Any) -> Objective:
         raise TypeError(
             f"{given!r} is no objective: give jtl.finetune(...), or a function of (params, stats, batch, key, step)"
         )
+    try:
+        inspect.signature(given).bind(*range(5))
+    except ValueError:  # some callables have no signature
+        pass
+    except TypeError as error:
+        name = getattr(given, "__name__", repr(given))
+        raise TypeError(
+            f"{name} does not take (params, stats, batch, key, step): if it makes an objective, call it, as {name}(...)"
+        ) from error
     loss: Any = given
     return Objective(loss)
 

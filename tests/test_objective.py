@@ -8,6 +8,7 @@ import pytest
 from nets import batch, parts
 
 from jtl.methods.adapt.adapt import adapt
+from jtl.methods.adapt.mcc import mcc
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import as_terms, total
 from jtl.model import Variables
@@ -34,6 +35,14 @@ def test_a_loss_without_aux_is_told_what_to_return(key, loss, told):
     step = make_step(loss, optax.sgd(0.1))
     with pytest.raises(TypeError, match=told):
         step(step.init(Variables({"w": jnp.ones(2)}, {}), key), {"x": np.zeros((2, 1), np.float32)})
+
+
+def test_a_maker_of_objectives_that_is_not_called_is_named(key):
+    net = parts(key, batch(n=8)["x"])[0]
+    with pytest.raises(TypeError, match=r"mcc does not take \(params, .*call it, as mcc\(\.\.\.\)"):
+        adapt(net, alignments=[mcc])
+    as_objective(jax.jit(scalar))
+    as_objective(lambda *given: given)
 
 
 def test_an_alignment_without_aux_is_named(key):
