@@ -77,9 +77,10 @@ def daregram_loss(
 
     A domain's G is scaled to the mean number of rows of both, so that rows that are repeated change nothing. A column
     that is 0 in both domains has the angle 0, and one that is 0 in one of them has the cosine 0, without a gradient.
-    Derivatives are those of the inverse of k eigenvalues. Only a gap at the cut, between one that is kept and one that
-    is not, can make them infinite. There `1 / g` of the relative gap is `g / (g² + ε²)`, ε² the precision of the
-    numbers. The loss is 0 where a domain has no rows.
+    Derivatives are those of the inverse of k eigenvalues. The authors' are those of torch's `pinv`, in which the other
+    eigenvalues are zeros, so they differ. Only a gap at the cut, between one that is kept and one that is not, can make
+    ours infinite. There `1 / g` of the relative gap is `g / (g² + ε²)`, ε² the precision of the numbers. The loss is 0
+    where a domain has no rows.
 
     Args:
       source: features.

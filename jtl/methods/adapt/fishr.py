@@ -44,7 +44,8 @@ def fishr(
       net: the network that `adapt` trains; any head whose parameters stand under `head/`.
       domains: the views' names, two or more.
       weight: λ, a number or a function of the step. The authors' is 0 for 1,500 steps, in which s moves too, then 1000,
-        from an optimizer that starts anew: `jtl.optim.restarted`.
+        from an optimizer that starts anew: `jtl.optim.restarted`. It stands beside the mean of the domains' losses, and
+        `adapt` adds up these losses: theirs is D times as much here.
       momentum: γ, in [0, 1).
       loss: one value per row, as of `adapt`; of several elements a row's gradient is that of their mean.
       head: the part of the network whose gradients they are.
@@ -60,7 +61,7 @@ def fishr(
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
       >>> net, domains = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3)), ("photo", "sketch")
-      >>> weight = optax.join_schedules([optax.constant_schedule(0.0), optax.constant_schedule(1e3)], [1500])
+      >>> weight = optax.join_schedules([optax.constant_schedule(0.0), optax.constant_schedule(2e3)], [1500])
       >>> objective = jtl.adapt(net, alignments=[jtl.alignments.fishr(net, domains, weight)], labelled=domains)
       >>> step = jtl.make_step(objective, jtl.optim.restarted(optax.adam(1e-3), at=[1500]))
       >>> rows = {"x": jnp.ones((4, 5)), "y": jnp.zeros(4, int)}

@@ -3,14 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from alignment_references import domains, same_value_and_gradient
+from nets import batch, dense, top
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
 from jtl import alignments, ops, rng
 from jtl.methods.adapt.sliced_wasserstein import quantile_gaps, sliced_wasserstein_loss
 from jtl.methods.views import View
+from jtl.networks import network
+from jtl.train.parallel.sharding import jit_step, mesh, put_batch
+from jtl.train.step import make_step
 
 KEY = jax.random.key(0)
 LINES = np.random.default_rng(4).normal(size=(6, 4))
@@ -77,6 +82,15 @@ def test_pmapped_devices_take_the_lines_of_the_first():
     values = [2 * by_copies(fs[ms], ft[mt], d / np.linalg.norm(d, axis=1, keepdims=True)) for d in drawn]
     np.testing.assert_allclose(found, [values[0]] * 2, rtol=1e-5)
     assert abs(values[0] - values[1]) > 0.1
+
+
+def test_eight_devices_take_parts_that_they_hold_unevenly():
+    """12 rows of a part on 8 devices: XLA ended the process in the gradient of a sort."""
+    net, rows = network(backbone=dense(8), head=top(3)), {"source": batch(n=16), "target": {"x": batch(n=24)["x"] + 1}}
+    objective = alignments.adapt(net, alignments=[alignments.sliced_wasserstein(projections=8)])
+    step, grid = make_step(objective, optax.sgd(0.1), microbatch=2), mesh()
+    run, state = jit_step(step, step.init(objective.init(KEY, rows), KEY), grid)
+    assert 0 < run(state, put_batch(rows, grid))[1]["sliced_wasserstein"] < np.inf
 
 
 def test_what_does_not_fit_is_refused():

@@ -99,7 +99,7 @@ def laplacian_adjusted(
       steps: the most that are made.
 
     Raises:
-      ValueError: for another affinity, or numbers below 1.
+      ValueError: for another affinity, numbers below 1, or logits and features that are not of the same rows.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -110,6 +110,9 @@ def laplacian_adjusted(
     Boudiaf et al., Parameter-free Online Test-time Adaptation, 2022, arXiv 2201.05718.
     """
     _check(affinity, neighbours, steps)
+    shapes = jnp.shape(logits), jnp.shape(features)
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][0]:
+        raise ValueError(f"logits {shapes[0]} and features {shapes[1]}: give one row of both for each example")
     (z, kept), (f, _) = clean(logits, mask), clean(features, mask)
     both = kept[:, None] & kept[None]
     w = jnp.where(both, _affinity(_unit(f), both, affinity, neighbours), 0.0).astype(z.dtype)

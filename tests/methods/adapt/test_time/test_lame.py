@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 from nets import dense, top
 
 from jtl import heads
@@ -113,6 +114,9 @@ def test_what_does_not_fit_is_refused():
         lame(net, neighbours=0)
     with pytest.raises(ValueError, match="steps=0"):
         laplacian_adjusted(LOGITS, FEATURES, steps=0)
+    told = r"Type-check error|logits \(24, 4\) and features \(5, 6\): give one row"
+    with pytest.raises((ValueError, TypeCheckError), match=told):
+        laplacian_adjusted(LOGITS, FEATURES[:5])
     with pytest.raises(ValueError, match=r"affinity='cosine': one of \['knn', 'rbf', 'linear'\]"):
         lame(net, affinity="cosine")
     tokens = Model(lambda key, x: Variables({}, {}), lambda variables, x, **_: ({"last": x[:, None]}, {}))
