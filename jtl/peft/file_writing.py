@@ -106,11 +106,12 @@ def _one_scale(
     """Rescales LoRA's or LoHa's leaves of the modules of one layer to a common scale; returns them and that scale."""
     scales = [rank_and_scale(config, module)[1] for module, part in zip(modules, parts, strict=True) if part]
     made = [
-        {**part, top: part[top] * (rank_and_scale(config, module)[1] / scales[0])} if part and len(set(scales)) > 1
+        {**part, top: part[top] * (rank_and_scale(config, module)[1] / scales[0])}
+        if top in part and len(set(scales)) > 1
         else part
         for module, part in zip(modules, parts, strict=True)
         for top in ["b1" if "b1" in part else "b"]
-    ]  # fmt: skip
+    ]
     return made, scales[0]
 
 
