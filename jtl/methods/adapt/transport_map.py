@@ -24,7 +24,8 @@ def transport_map(
     """Each row of the source at the mean of the target under its row of a transport plan, `n Σ_j γ_ij x_j`.
 
     The plan minimises `Σ γ_ij ‖x_i − x_j‖² + ε Σ γ_ij log γ_ij + η Σ_j Σ_c ‖γ(I_c, j)‖₂`, I_c the source's rows of
-    class c: a target row should get its mass from rows of one class. See `jtl.methods.adapt.transport_plan`.
+    class c: a target row should get its mass from rows of one class. See `jtl.methods.adapt.transport_plan`. Memory and
+    the time of a step grow with n · m: 5,000 rows of each take 1.5 GB and seconds, with η and with ε = 0 minutes.
 
     Args:
       source: features.
