@@ -13,7 +13,7 @@ from jtl.paths import local
 from jtl.peft.attach import Adapter, attach
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
 from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
-from jtl.peft.file_writing import changed, written
+from jtl.peft.file_writing import changed, unquantised, written
 from jtl.peft.pissa_files import beside_the_pretrained
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
 from jtl.pretrained.load import Pretrained
@@ -130,7 +130,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     ranks if their A differ. Layers whose rank or alpha differs from that of most layers are listed in `rank_pattern`
     and `alpha_pattern`. A head that differs from that of `pretrained` is written too (`modules_to_save`), and with
     prompts every head, because PEFT reads no prompt of a classifier without it. PiSSA is written as LoRA of twice its
-    rank.
+    rank. A base that `jtl.peft.quantise` made stands for that of `pretrained`, in whose place the file is read.
 
     Args:
       directory: created if necessary; existing files of these names are overwritten.
@@ -156,6 +156,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     check_names(pretrained)
     if adapter.rest is not None:
         variables = beside_the_pretrained(adapter, pretrained, variables)
+    variables = unquantised(pretrained, variables)
     if lost := changed(pretrained, variables, "backbone"):
         raise ValueError(
             f"{lost[0]!r} and {len(lost) - 1} more parameters beside the adapters are not those of the pretrained"

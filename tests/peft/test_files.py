@@ -185,6 +185,18 @@ def test_pissa_both_ways(options, base, tmp_path):
         ours.save(tmp_path / "lost", pretrained, moved, adapter)
 
 
+@pytest.mark.parametrize("start", ["zero", "pissa"])
+def test_a_quantised_base_stands_for_the_one_that_was_loaded(start, base, tmp_path):
+    """The files of adapters beside it are those of the same adapters beside the whole base."""
+    pretrained, adapter = load(base), ours.lora(2, (".*/query",), start=start)
+    net, variables = ours.attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
+    _, small = ours.quantise(net, variables, (".*/(query|value)",), "int8", block=4)
+    for name, saved in (("whole", variables), ("small", small)):
+        ours.save(tmp_path / name, pretrained, saved, adapter)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "small" / file).read_bytes()
+
+
 PATCHES = ["patch_embeddings", "downsampling_layer.1"]
 IMAGES = {
     "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),
