@@ -171,6 +171,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
             head = export({"head": variables.params["head"]}, table_of(pretrained))
             tensors |= {f"{PREFIX}{name}": np.ascontiguousarray(value) for name, value in head.items()}
             config["modules_to_save"] = sorted({name.rpartition(".")[0] for name in head})
+    text = json.dumps(config, indent=2, sort_keys=True, default=np.generic.item)  # ranks may be NumPy's
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+    (folder / CONFIG).write_text(text)
