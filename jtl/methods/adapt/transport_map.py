@@ -68,8 +68,10 @@ def transport_map(
     if labels is not None and not class_regularisation:
         raise ValueError("labels are given with class_regularisation=0: give both, or neither")
     y = None if labels is None else _labels(labels, len(xs))
+    # A distance of the means adds the same to the cost of every plan, of which an exact one would lose the rest.
+    own, other = (x if regularisation else x - x.mean(0)[None] for x in (xs, xt))
     plan = transport_plan(
-        squared_distances(xs, xt),
+        squared_distances(own, other),
         y,
         regularisation=float(regularisation),
         class_regularisation=float(class_regularisation),
