@@ -33,7 +33,8 @@ def transport_map(
       labels: of the source, for η alone; rows of negative labels belong to no class.
       regularisation: ε over the mean of the squared distances. With 0 the plan is exact, which for as many rows in
         both domains is an assignment and else a linear program: seconds for 500 rows, minutes for 1,000. The larger it
-        is, the nearer the mapped rows lie to the target's mean, and the fewer iterations are needed.
+        is, the nearer the mapped rows lie to the target's mean, and the fewer iterations are needed. A distance of the
+        domains' means counts in it: where that is large, give less, or the same features less their means.
       class_regularisation: η over that mean; it needs labels and a positive ε. With 0 labels are not used.
       tolerance: the sum over rows by which an entropic plan may be wrong, of a mass of 1.
       max_iterations: of Sinkhorn. Where they do not suffice, a RuntimeWarning says so.
