@@ -99,6 +99,7 @@ CASES = [
     (partial(built, backbones.clip_text, None), {"size": SIZE}, TEXT),
     (partial(built, backbones.llama, TOKENS), {"size": SIZE, "vocabulary": 9}, {"vocabulary": COUNT, "eps": NUMBER}),
     (lambda depth: check_size(SIZE._replace(depth=depth)), {}, {"depth": COUNT}),
+    (jtl.peft.lora, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "alpha": (0.0, -1, *NUMBER)}),
     (jtl.peft.loha, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "alpha": (0.0, -1, *NUMBER)}),
     (jtl.peft.lokr, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "factor": (0, *COUNT)}),
     (jtl.mesh, {}, {"data": COUNT, "fsdp": (0, *COUNT)}),

@@ -39,6 +39,7 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "kasa_config",
     "monteclora_config",
 )
+_DEFAULTS = {"r": 8, "lora_alpha": 8, "alpha": 8}  # PEFT's, of entries that a config lacks
 _REST = ("pissa_", "corda", "olora", "loftq", "lora_ga")  # initialisations whose part of the base is not known
 
 
@@ -109,6 +110,7 @@ def own_leaves(rules: Rules, name: str, given: str, tensor: Any, params: Mapping
 
 def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping[str, Any]) -> Adapter:
     """The adapter that a config describes, at these modules."""
+    config = {**_DEFAULTS, **config}
     kind, where = config.get("peft_type"), {part.module: re.escape(part.module) for part in parts}
     used = {name: config[name] for name in _OTHERS if config.get(name) not in (None, False, "none", {}, [], 0.0)}
     if used and kind != "IA3":

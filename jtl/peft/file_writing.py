@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtl.model import ADAPTER, Variables
-from jtl.params import flatten
+from jtl.params import flatten, unflatten
 from jtl.peft.attach import Adapter, matched
 from jtl.peft.file_names import ENDINGS, PREFIX, SHARED, TURNED, check_kernel, matches, module_of, table_of
 from jtl.peft.fused import fuse
@@ -18,7 +18,7 @@ from jtl.pretrained.load import Pretrained
 from jtl.typing import Params
 from jtl.weights.mapping.export import named
 
-QUANTISED = ("/codes", "/scales")
+QUANTISED = ("/kernel/codes", "/kernel/scales")
 """Endings of the leaves with which `jtl.peft.quantise` replaces a kernel."""
 
 
@@ -86,14 +86,20 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
     return config, tensors
 
 
+def unquantised(pretrained: Pretrained, variables: Variables) -> Variables:
+    """The variables with the pretrained kernels in place of the quantised ones, which stand for them."""
+    before, flat = flatten(pretrained.variables.params), flatten(variables.params)
+    few = {path: kernel for path in flat if path.endswith(QUANTISED) and (kernel := path.rpartition("/")[0]) in before}
+    kept = {path: leaf for path, leaf in flat.items() if path not in few}
+    return variables._replace(params=unflatten(kept | {kernel: before[kernel] for kernel in few.values()}))
+
+
 def changed(pretrained: Pretrained, variables: Variables, part: str) -> list[str]:
     """The parameters of a part of the network, adapters aside, that have changed since it was loaded."""
     before, found = flatten(pretrained.variables.params.get(part, {})), []
     for path, leaf in flatten(variables.params.get(part, {})).items():
         if path.startswith(f"{ADAPTER}/"):
             continue
-        if path.endswith(QUANTISED):
-            continue  # a quantised base, which stands for the one in the file
         old = before.get(path)
         if old is None or old.shape != leaf.shape or not np.array_equal(np.asarray(old).astype(leaf.dtype), leaf):
             found.append(f"{part}/{path}")
@@ -106,11 +112,12 @@ def _one_scale(
     """Rescales LoRA's or LoHa's leaves of the modules of one layer to a common scale; returns them and that scale."""
     scales = [rank_and_scale(config, module)[1] for module, part in zip(modules, parts, strict=True) if part]
     made = [
-        {**part, top: part[top] * (rank_and_scale(config, module)[1] / scales[0])} if part and len(set(scales)) > 1
+        {**part, top: part[top] * (rank_and_scale(config, module)[1] / scales[0])}
+        if top in part and len(set(scales)) > 1
         else part
         for module, part in zip(modules, parts, strict=True)
         for top in ["b1" if "b1" in part else "b"]
-    ]  # fmt: skip
+    ]
     return made, scales[0]
 
 

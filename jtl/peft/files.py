@@ -14,7 +14,7 @@ from jtl.paths import local
 from jtl.peft.attach import Adapter, attach
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, SHARED, WEIGHTS, check_names, table_of
 from jtl.peft.file_reading import Part, adapter_of, own_leaves, parts_of
-from jtl.peft.file_writing import changed, written
+from jtl.peft.file_writing import changed, unquantised, written
 from jtl.peft.pissa_files import beside_the_pretrained
 from jtl.peft.prompt_files import KINDS, NAME, read_prompts, write_prompts
 from jtl.pretrained.head import WORD, read_of, with_reads
@@ -136,6 +136,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     prompts every head, because PEFT reads no prompt of a classifier without it. PiSSA is written as LoRA of twice its
     rank. PEFT beside transformers or timm gives a written head the features that their classifier reads; if jtl's head
     reads others, as with `jtl.load(..., reads="mean")`, the logger "jtl.peft" warns.
+    rank. A base that `jtl.peft.quantise` made stands for that of `pretrained`, in whose place the file is read.
 
     Args:
       directory: created if necessary; existing files of these names are overwritten.
@@ -161,6 +162,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     check_names(pretrained)
     if adapter.rest is not None:
         variables = beside_the_pretrained(adapter, pretrained, variables)
+    variables = unquantised(pretrained, variables)
     if lost := changed(pretrained, variables, "backbone"):
         raise ValueError(
             f"{lost[0]!r} and {len(lost) - 1} more parameters beside the adapters are not those of the pretrained"
@@ -183,6 +185,7 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
             folder,
             read_of(said).names,
         )
+    text = json.dumps(config, indent=2, sort_keys=True, default=np.generic.item)  # ranks may be NumPy's
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+    (folder / CONFIG).write_text(text)

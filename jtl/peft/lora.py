@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import rng
+from jtl.checked import positive, whole, within
 from jtl.params import Table
 from jtl.peft.attach import Adapter, patterns
 from jtl.transform.intercept import Call
@@ -53,10 +54,10 @@ def lora(
       An adapter with the parameters `a`, `b`, and `m` if `magnitude`.
 
     Raises:
-      ValueError: for a rank below 1, a dropout outside [0, 1), an alpha that is not positive, or an unknown start; at
-        `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, for a kernel that is neither [in,
-        out] nor [height, width, in, out], for a convolution with dropout, and for "pissa" with a rank above that of a
-        kernel; when training with dropout without a key.
+      ValueError: for a rank that is no integer of at least 1, a dropout outside [0, 1), an alpha that is not positive
+        and finite, or an unknown start; at `attach`, for a pattern of `ranks` or `alphas` that matches no adapted
+        module, for a kernel that is neither [in, out] nor [height, width, in, out], for a convolution with dropout, and
+        for "pissa" with a rank above that of a kernel; when training with dropout without a key.
 
     Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv 2106.09685. Kalajdzievski, A Rank
     Stabilization Scaling Factor for Fine-Tuning with LoRA, 2023, arXiv 2312.03732. Liu et al., DoRA: Weight-Decomposed
@@ -70,14 +71,10 @@ def lora(
     """
     where = patterns(where)
     ranks, alphas = dict(ranks or {}), dict(alphas or {})
-    for pattern, own_rank in {"rank": rank, **ranks}.items():
-        if own_rank < 1:
-            raise ValueError(f"{pattern}={own_rank}: a rank is at least 1")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: give a probability of at least 0 and below 1")
-    for pattern, own_alpha in {"alpha": 1 if alpha is None else alpha, **alphas}.items():
-        if not own_alpha > 0:
-            raise ValueError(f"{pattern}={own_alpha}: alpha is a positive number")
+    whole(1, rank=rank, **{f"ranks[{pattern!r}]": value for pattern, value in ranks.items()})
+    within("[0, 1)", dropout=dropout)
+    positive(**({} if alpha is None else {"alpha": alpha}))
+    positive(**{f"alphas[{pattern!r}]": value for pattern, value in alphas.items()})
     if start not in ("zero", "pissa"):
         raise ValueError(f"start={start!r}: give 'zero' or 'pissa'")
 

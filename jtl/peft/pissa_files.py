@@ -7,13 +7,15 @@ import numpy as np
 from jtl.model import Variables
 from jtl.params import flatten, unflatten
 from jtl.peft.attach import Adapter, below, matched, wide
+from jtl.peft.file_writing import unquantised
 from jtl.pretrained.load import Pretrained
 
 
 def beside_the_pretrained(adapter: Adapter, pretrained: Pretrained, variables: Variables) -> Variables:
     """The variables of the same network with the pretrained kernels: `W + s (A B − A₀ B₀) = W + s [A A₀] [B; −B₀]`.
 
-    A₀ and B₀, the first values, are computed again from the pretrained kernels.
+    A₀ and B₀, the first values, are computed again from the pretrained kernels. A quantised kernel stands for what they
+    left of those.
 
     Args:
       adapter: with a start that was taken out of the base.
@@ -24,13 +26,14 @@ def beside_the_pretrained(adapter: Adapter, pretrained: Pretrained, variables: V
       ValueError: where a kernel is not what the start left of the pretrained one, because the rest of the difference
         would be lost.
     """
-    base, before = (v.params["backbone"] for v in (variables, pretrained.variables))
-    flat, rest = flatten(base), adapter.rest
-    for path in matched(base, adapter.where, adapter.takes):
+    before, rest = pretrained.variables.params["backbone"], adapter.rest
+    given, flat = (flatten(v.params["backbone"]) for v in (variables, unquantised(pretrained, variables)))
+    for path in matched(before, adapter.where, adapter.takes):
         own, at = below(before, path), f"adapter/{path}"
         first = adapter.init(jax.random.key(0), path, jax.tree.map(wide, own))
         left = own if rest is None else rest(first, path, own)
-        _check(np.asarray(flat[f"{path}/kernel"]), np.asarray(left["kernel"]), np.asarray(own["kernel"]), path)
+        if f"{path}/kernel" in given:
+            _check(np.asarray(given[f"{path}/kernel"]), np.asarray(left["kernel"]), np.asarray(own["kernel"]), path)
         flat[f"{path}/kernel"] = own["kernel"]
         flat[f"{at}/a"] = np.concatenate([np.asarray(flat[f"{at}/a"]), np.asarray(first["a"])], -1)
         flat[f"{at}/b"] = np.concatenate([np.asarray(flat[f"{at}/b"]), -np.asarray(first["b"])])

@@ -24,6 +24,12 @@ def test_a_start_that_leaves_the_base_alone_is_read(start):
     assert adapter_of(config(start), PARTS, {}).where == ("block1/query",)
 
 
+@pytest.mark.parametrize("kind", ["LORA", "LOHA", "LOKR"])
+def test_what_a_config_lacks_is_pefts_default(kind):
+    found = adapter_of({"peft_type": kind}, PARTS, {}).config
+    assert (found["r"], found["lora_alpha"]) == (8, 8)
+
+
 def test_pissa_of_layers_that_are_several_here_is_refused():
     """The singular values of `c_attn` are not those of its three parts, so the rest of the base would be another."""
     assert adapter_of(config("pissa"), PARTS, {}).rest is not None

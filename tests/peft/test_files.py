@@ -197,6 +197,28 @@ def test_pissa_both_ways(options, base, tmp_path):
         ours.save(tmp_path / "lost", pretrained, moved, adapter)
 
 
+@pytest.mark.parametrize("start", ["zero", "pissa"])
+def test_a_quantised_base_stands_for_the_one_that_was_loaded(start, base, tmp_path):
+    """The files of adapters beside it are those of the same adapters beside the whole base."""
+    pretrained, adapter = load(base), ours.lora(2, (".*/query",), start=start)
+    net, variables = ours.attach(pretrained.network, pretrained.variables, adapter, jax.random.key(0))
+    _, small = ours.quantise(net, variables, (".*/(query|value)",), "int8", block=4)
+    for name, saved in (("whole", variables), ("small", small)):
+        ours.save(tmp_path / name, pretrained, saved, adapter)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "small" / file).read_bytes()
+
+
+def test_numbers_of_numpy_are_those_of_python(base, tmp_path):
+    pretrained, whole = load(base), ours.lokr(2, (".*/(query|value)",), factor=2)
+    _, variables = ours.attach(pretrained.network, pretrained.variables, whole, jax.random.key(0))
+    theirs = whole._replace(config={**whole.config, "decompose_factor": np.int64(2)})
+    for name, adapter in (("python", whole), ("numpy", theirs)):
+        ours.save(tmp_path / name, pretrained, variables, adapter)
+    written = [(tmp_path / name / "adapter_config.json").read_text() for name in ("python", "numpy")]
+    assert written[0] == written[1]
+
+
 PATCHES = ["patch_embeddings", "downsampling_layer.1"]
 IMAGES = {
     "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),

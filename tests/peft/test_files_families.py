@@ -192,6 +192,7 @@ def test_what_peft_has_once_for_c_attn_raises_where_it_differs(families, tmp_pat
         (ours.prefix_tuning(2, ("block1/attention",)), "'block2/attention'. have no prefix"),
         (ours.loha(2, where), "no LOHA of the layers of GPT-2"),
         (ours.lokr(2, where), "c_attn is 3 layers in jtl, and LoKr"),
+        (ours.lokr(2, where, alphas={".*/query": 3.0}), "c_attn is 3 layers in jtl, and LoKr"),
     ):
         _, variables = ours.attach(family.pretrained.network, family.pretrained.variables, adapter, jax.random.key(0))
         with pytest.raises(ValueError, match=said):

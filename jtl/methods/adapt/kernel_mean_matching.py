@@ -32,7 +32,7 @@ def kernel_mean_matching(
     Args:
       source: features.
       target: features.
-      width: σ; None for the median distance of two rows.
+      width: σ; None for the median distance of two rows, of 2,000 drawn ones where there are more.
       bound: B, the largest weight.
       slack: ε; None for the paper's `1 − 1/√n`.
 

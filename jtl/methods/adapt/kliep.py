@@ -38,7 +38,8 @@ def kliep(
     Args:
       source: features.
       target: features.
-      width: σ, or several to choose from; None for six about the median distance of two rows.
+      width: σ, or several to choose from; None for six about the median distance of two rows, of 2,000 drawn ones where
+        there are more.
       centres: how many, at most; drawn from the target's rows where there are more of them.
       folds: of the target's rows.
       seed: of the centres and folds.

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+MOST_ROWS = 2000
+"""Of which a median is taken: the distances of all pairs of 10,000 rows would be gigabytes."""
+
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`‖a_i − b_j‖²`, [rows of a, rows of b].
@@ -40,6 +43,8 @@ def gaussian_kernel(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 def median_distance(rows: np.ndarray) -> float:
     """The median distance of two rows that differ: a width of a kernel that fits the scale of the features.
 
+    Of more than `MOST_ROWS` it is that of so many, drawn with a seed of its own.
+
     Raises:
       ValueError: where all rows are equal.
 
@@ -49,6 +54,8 @@ def median_distance(rows: np.ndarray) -> float:
       >>> median_distance(np.array([[0.0], [0.0], [3.0]]))
       3.0
     """
+    if len(rows) > MOST_ROWS:
+        rows = np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False)
     each = squared_distances(rows, rows)[np.triu_indices(len(rows), 1)]
     # Two equal rows are at a distance of rounding.
     apart = each[each > 1e-14 * each.max()]

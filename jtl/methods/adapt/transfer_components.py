@@ -34,7 +34,7 @@ def transfer_components(
       dim: how many components, at most as many as the centred kernel has dimensions.
       kernel: "rbf", `exp(−‖x − x'‖² / 2σ²)`, or "linear", `xᵀ x'`, which is not that of shifted rows: centre
         them first.
-      width: σ, for "rbf" alone; None for the median distance of two rows.
+      width: σ, for "rbf" alone; None for the median distance of two rows, of 2,000 drawn ones where there are more.
       mu: μ. The smaller it is, the nearer are the means of the domains. Its size depends on the kernel's.
       others: further features of either domain, as rows to be tested: they have no part in W.
 
@@ -87,7 +87,8 @@ def _leading(k: np.ndarray, e: np.ndarray, dim: int, mu: float) -> np.ndarray:
         return (a - shrink * np.outer(v, v @ a)) / np.sqrt(mu)
 
     left, sizes, _ = np.linalg.svd(root(k - k.mean(1)[:, None]))
-    most = int((sizes > len(k) * np.finfo(float).eps * sizes[0]).sum())
+    rounding = len(k) * np.finfo(float).eps * max(sizes[0], np.abs(k).max() / np.sqrt(mu))
+    most = int((sizes > rounding).sum())
     if dim > most:
         raise ValueError(f"dim={dim}: the kernel of these {len(k)} rows has {most} components")
     return root(left[:, :dim]) / sizes[:dim] * np.sqrt(len(k))

@@ -24,14 +24,17 @@ def transport_map(
     """Each row of the source at the mean of the target under its row of a transport plan, `n Σ_j γ_ij x_j`.
 
     The plan minimises `Σ γ_ij ‖x_i − x_j‖² + ε Σ γ_ij log γ_ij + η Σ_j Σ_c ‖γ(I_c, j)‖₂`, I_c the source's rows of
-    class c: a target row should get its mass from rows of one class. See `jtl.methods.adapt.transport_plan`.
+    class c: a target row should get its mass from rows of one class. See `jtl.methods.adapt.transport_plan`. Memory and
+    the time of a step grow with n · m: 5,000 rows of each take 1.5 GB and seconds, with η and with ε = 0 minutes.
 
     Args:
       source: features.
       target: features.
       labels: of the source, for η alone; rows of negative labels belong to no class.
-      regularisation: ε over the mean of the squared distances. With 0 the plan is exact. The larger it is, the nearer
-        the mapped rows lie to the target's mean, and the fewer iterations are needed.
+      regularisation: ε over the mean of the squared distances. With 0 the plan is exact, which for as many rows in
+        both domains is an assignment and else a linear program: seconds for 500 rows, minutes for 1,000. The larger it
+        is, the nearer the mapped rows lie to the target's mean, and the fewer iterations are needed. A distance of the
+        domains' means counts in it: where that is large, give less, or the same features less their means.
       class_regularisation: η over that mean; it needs labels and a positive ε. With 0 labels are not used.
       tolerance: the sum over rows by which an entropic plan may be wrong, of a mass of 1.
       max_iterations: of Sinkhorn. Where they do not suffice, a RuntimeWarning says so.
@@ -66,8 +69,10 @@ def transport_map(
     if labels is not None and not class_regularisation:
         raise ValueError("labels are given with class_regularisation=0: give both, or neither")
     y = None if labels is None else _labels(labels, len(xs))
+    # A distance of the means adds the same to the cost of every plan, of which an exact one would lose the rest.
+    own, other = (x if regularisation else x - x.mean(0)[None] for x in (xs, xt))
     plan = transport_plan(
-        squared_distances(xs, xt),
+        squared_distances(own, other),
         y,
         regularisation=float(regularisation),
         class_regularisation=float(class_regularisation),

@@ -123,7 +123,10 @@ def _exact(cost: np.ndarray) -> np.ndarray:
         [sparse.kron(sparse.eye_array(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye_array(m))],
         format="csr",
     )
-    scale = cost.max() or 1.0
-    # A mass of m in each row and n in each column: the solver's tolerances are absolute.
-    found = linprog(cost.ravel() / scale, A_eq=sums, b_eq=np.repeat([m, n], [n, m]), method="highs-ds")
+    # The solver's tolerances are absolute, and a row far from all others must not make the other costs small. What a
+    # row or a column costs at least is in every plan, so it is left out; the middle cost is 1, and a row's mass m.
+    c = cost - cost.min(1)[:, None]
+    c = c - c.min(0)[None]
+    scale = np.median(c[c > 0]) if (c > 0).any() else 1.0
+    found = linprog(c.ravel() / scale, A_eq=sums, b_eq=np.repeat([m, n], [n, m]), method="highs-ds")
     return np.maximum(found.x, 0.0).reshape(n, m) / (n * m)

@@ -25,6 +25,12 @@ def test_the_kernel_is_that_of_scikit_learn_and_its_width_that_of_scipy():
     )
 
 
+def test_the_width_of_many_rows_is_that_of_some_of_them():
+    """All pairs of as many rows would be 80 GB."""
+    many = np.random.default_rng(1).normal(size=(100_000, 2))
+    assert median_distance(many) == pytest.approx(2 * np.log(2) ** 0.5, rel=0.03)  # of √2 times Rayleigh's
+
+
 @pytest.mark.parametrize(
     ("bound", "slack", "active"),
     [(1000.0, None, ""), (2.0, None, "bound"), (1000.0, 1e-3, "sum"), (1.2, 0.05, "sum bound")],

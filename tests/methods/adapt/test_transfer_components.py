@@ -90,3 +90,9 @@ def test_equal_domains_leave_the_components_of_the_kernel():
 def test_what_does_not_fit_is_refused(dim, given, message):
     with pytest.raises((ValueError, TypeError), match=message):
         alignments.transfer_components(SOURCE, TARGET, dim, **given)
+
+
+def test_rounding_of_rows_far_from_zero_is_no_component():
+    for source, target, most in ((0.3 * np.ones((6, 2)), 0.3 * np.ones((6, 2)), 0), (SOURCE + 100, TARGET + 100, 4)):
+        with pytest.raises(ValueError, match=f"rows has {most} components"):
+            alignments.transfer_components(source, target, most + 1, kernel="linear")

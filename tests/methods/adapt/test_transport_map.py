@@ -33,6 +33,18 @@ def test_the_exact_plan_of_other_sizes_is_the_assignment_of_repeated_rows():
     np.testing.assert_allclose(found, 12 * plan @ TARGET, atol=1e-12)
 
 
+def test_exact_plans_of_far_domains_and_rows_are_those_of_near_ones():
+    """The solver's tolerances were so large beside such distances that it stopped at other plans."""
+    near = alignments.transport_map(SOURCE, TARGET, regularisation=0.0)
+    for shift in (1e4, 1e7):
+        far = alignments.transport_map(SOURCE, TARGET + shift, regularisation=0.0)
+        np.testing.assert_allclose(far - shift, near, rtol=0, atol=1e-6)
+    # Whatever the distance of one row, it takes the same share of the others.
+    ways = [SOURCE + 10.0**power * (np.arange(12) == 0)[:, None] for power in (4, 6)]
+    plans = [transport_plan(squared_distances(x, TARGET), regularisation=0.0) for x in ways]
+    np.testing.assert_allclose(plans[0], plans[1], rtol=0, atol=1e-12)
+
+
 def test_a_line_is_mapped_in_its_order_and_a_shift_is_found():
     x, y = DRAW.normal(size=(2, 20, 1))
     wanted = np.sort(y, 0)[np.argsort(np.argsort(x[:, 0]))]
