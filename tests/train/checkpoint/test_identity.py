@@ -136,6 +136,17 @@ def test_an_update_of_the_library_explains_no_other_setting(first, name):
     assert len(lines) < 20
 
 
+def test_the_lock_of_an_editor_among_the_sources_is_no_source(tmp_path, monkeypatch):
+    """Emacs leaves a broken link beside a file that is edited, and no checkpoint could be saved."""
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "train" / "checkpoint" / "manifest.py"))
+    (tmp_path / "a.py").write_text("one")
+    before = manifest.versions.__wrapped__()["jtl sources"]
+    (tmp_path / ".#a.py").symlink_to("somebody@host.1:2")
+    assert manifest.versions.__wrapped__()["jtl sources"] == before
+    (tmp_path / "a.py").write_text("two")
+    assert manifest.versions.__wrapped__()["jtl sources"] != before
+
+
 def test_the_same_versions_explain_nothing(tmp_path):
     run(tmp_path)
     path = jtl.Checkpoints(tmp_path).path(2)
