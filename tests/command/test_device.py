@@ -55,6 +55,16 @@ def world(tmp_path_factory):
     return root
 
 
+@pytest.mark.parametrize("words", [["finetune", "day", "--ways", "all"], ["adapt", "day", "night", "--method", "mcc"]])
+def test_a_number_that_does_not_fit_is_refused_before_anything_is_computed(world, words, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    assert cli.main([*words, "--weights", "net", "--batch", "8", "--devices", "3", "--out", "refused"]) == 2
+    told = capsys.readouterr()
+    assert "a batch of 8 examples" in told.err
+    assert "features of" not in told.out
+    assert not (world / "refused").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [["finetune", "day", "--ways", "all"], ["adapt", "day", "night", "--method", "shot", "--ways", "all"]],
