@@ -173,8 +173,8 @@ def _loaded(
         if len(found) > 1:
             names = ", ".join(fit.name for fit in found)
             raise ValueError(
-                f"{weights!r} fits {names}, which differ in what has no tensors, {UNTOLD}: give {ARCH} with the one"
-                " that these weights were trained as"
+                f"{weights!r} fits {names}, which differ in {UNTOLD}: give the one that these weights were trained as"
+                f" by {ARCH}"
             )
         arch = found[0].name
     options: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
 from jtl.weights.mapping.rules import Rule, Rules, needed
 
-UNTOLD = "activation, epsilons, padding or the preprocessing of images"
+UNTOLD = "what has no tensors, such as activation, epsilons, padding or preprocessing"
 """What networks with the same tensors differ in, for messages."""
 
 
@@ -119,7 +119,7 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
     if best.mismatched == 0 and best.absent == 0 and best.named == len(tensors):
         arch = f", arch={best.name!r}" if best.name else ""
         twins = ", ".join(fit.name for fit in found[1:] if fit.mismatched == fit.absent == 0)
-        more = [f"They fit {twins} too, which differs in what has no tensors: {UNTOLD}."]
+        more = [f"They fit {twins} too, which differs in {UNTOLD}."]
         return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})", *(more if twins else [])]
     said = [told]
     if best.mismatched is not None and best.absent is not None:

@@ -66,7 +66,7 @@ def test_networks_that_differ_in_no_shape_are_all_named(monkeypatch, tmp_path):
     said = inspect(file, rows=0)
     assert "fit it: jtl.load" in said
     assert "They fit tf_mobilenetv3_small_075 too" in said
-    with pytest.raises(ValueError, match=r"fits mobilenetv3_small_075, tf_mobilenetv3_small_075, which .* give --arch"):
+    with pytest.raises(ValueError, match=r"fits mobilenetv3_small_075, tf_mobilenetv3_small_075, which .* by --arch"):
         pretrained(str(file), ("a", "b"), arch=None, kind="images", key=jax.random.key(0))
     loaded = pretrained(str(file), ("a", "b"), arch="tf_mobilenetv3_small_075", kind="images", key=jax.random.key(0))
     assert loaded.config.model_type == "mobilenet_v3"
