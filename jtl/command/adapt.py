@@ -13,7 +13,8 @@ from jtl.command import adaptations, labels, passes, source
 from jtl.command import settings as files
 from jtl.command.adapt_settings import AdaptSettings
 from jtl.command.adapt_target import column_of, target_of
-from jtl.command.adapt_training import FREE, Training
+from jtl.command.adapt_training import FREE, Training, batch_of
+from jtl.command.device import training_mesh
 from jtl.command.file_tables import hint
 from jtl.command.head import fitted_head
 from jtl.command.model import Inputs, inputs_of, pretrained
@@ -97,6 +98,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     items = (*own, *target.examples.items)
     inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size, others=others)
     say(f"{len(train.classes)} classes; {len(train)} source and {len(target.examples)} target examples")
+    spread = training_mesh(batch_of(settings, splits, target), settings.devices, say)
     before = fitted_head(loaded, inputs, splits, say)
     told = [*labels.notes(train.names), *shared(splits)]
     notes = [*(f"source: {note}" for note in told), *(f"target: {note}" for note in target.notes)]
@@ -117,7 +119,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
     if folded(before):
         notes.append("batch normalisation is folded into these weights: its statistics and scales stay as they are")
     loaded = loaded._replace(variables=before)
-    best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, say).run()
+    best, scores, chosen, history = Training(settings, loaded, inputs, splits, target, spread, say).run()
     if (mean := scores["after"].get(MEAN_WEIGHT, 1.0)) < FAR or mean > 1 / FAR:
         notes.append(
             f"the source's validation examples have the mean weight {mean:.2g} under the target, which is 1 where the"

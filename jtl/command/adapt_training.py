@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 import jtl.data
 from jtl import optim, rng
 from jtl.command import adaptations
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_target import Target
-from jtl.command.device import training_mesh
 from jtl.command.model import Inputs, side_of
 from jtl.command.settings import begin
 from jtl.command.source import Examples
@@ -43,6 +43,11 @@ BODY = 0.1
 """The learning rate of the backbone relative to that of head and critics, as in Ganin et al. and Long et al."""
 
 
+def batch_of(settings: AdaptSettings, splits: dict[str, Examples], target: Target) -> int:
+    """Returns the examples per step of each domain; further rows of a batch would be empty."""
+    return min(settings.batch, max(len(splits["train"]), len(target.examples)))
+
+
 class Training:
     """The parts of a run's training that its stages share.
 
@@ -52,6 +57,7 @@ class Training:
       inputs: converts files or texts to the network's input.
       splits: the source's examples.
       target: the target's examples.
+      spread: the mesh that trains.
       say: is called with progress messages.
     """
 
@@ -62,6 +68,7 @@ class Training:
         inputs: Inputs,
         splits: dict[str, Examples],
         target: Target,
+        spread: Mesh,
         say: Callable[[str], Any],
     ):
         self.settings, self.loaded, self.inputs, self.splits = settings, loaded, inputs, splits
@@ -74,8 +81,7 @@ class Training:
         size, examples = min(settings.scored, len(target.examples)), target.examples
         rows = np.sort(np.random.default_rng(settings.seed).permutation(len(examples))[:size])
         y = rows if target.labels is None else target.labels[rows]
-        self.batch = min(settings.batch, max(len(splits["train"]), len(examples)))  # further rows would be empty
-        self.mesh = training_mesh(self.batch, settings.devices, say)
+        self.batch, self.mesh = batch_of(settings, splits, target), spread
         options = {"batch_size": self.batch, "shuffle": False}
         looked = jtl.data.arrays(inputs.read([examples.items[i] for i in rows]), y, **options)
         self.held = jtl.data.arrays(inputs.read(splits["val"].items), splits["val"].labels, **options)

@@ -69,4 +69,7 @@ def out_of_memory(error: BaseException) -> bool:
 def smaller(error: BaseException) -> str:
     """Returns a message on how to use less memory, with the first line of jax's message."""
     first = str(error).strip().partition("\n")[0]
-    return f"the device has too little memory: give a smaller --batch, or --size for images; jax says: {first}"
+    return (
+        "the device has too little memory: give a smaller --batch, or --size for images, if the command has them, or"
+        f" set JAX_PLATFORMS=cpu for the machine's own; jax says: {first}"
+    )

@@ -14,12 +14,14 @@ from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import IMAGENET, Preprocessing, transform
-from jtl.pretrained.inspect import exact
+from jtl.pretrained.inspect import UNTOLD, exact
 from jtl.pretrained.load import POSITION, Pretrained, load
 from jtl.pretrained.recognise import described
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 
+ARCH = """--arch (jtl rank: a folder of the file and a config.json, {"architecture": NAME})"""
+"""Where the name of a network is given, for messages."""
 LONGEST = 128
 """The most tokens of a text that are read; a longer text is cut."""
 SECONDS = 10.0
@@ -167,12 +169,12 @@ def _loaded(
     if arch is None and (not path.is_dir() or described(path) is None):
         found = exact(path, read(path))
         if not found:
-            raise ValueError(f"no network that jtl knows fits all of {weights!r}: give --arch, or see `jtl inspect`")
+            raise ValueError(f"no network that jtl knows fits all of {weights!r}: give {ARCH}, or see `jtl inspect`")
         if len(found) > 1:
             names = ", ".join(fit.name for fit in found)
             raise ValueError(
-                f"{weights!r} fits {names}, which differ in activation, epsilons or padding alone: give --arch with the"
-                " one that these weights were trained as"
+                f"{weights!r} fits {names}, which differ in {UNTOLD}: give the one that these weights were trained as"
+                f" by {ARCH}"
             )
         arch = found[0].name
     options: dict[str, Any] = {}

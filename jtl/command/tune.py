@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 import jtl.data
 from jtl import losses, metrics, optim, rng
@@ -125,6 +126,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             notes.append(f"{part}: {note}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
     say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
+    rows = replace(settings, batch=min(settings.batch, len(train)))  # further rows of a batch would be empty
+    spread = None if settings.ways == "head" else training_mesh(rows.batch, settings.devices, say)
     read, seen = passes.features(loaded, inputs), {}
     for part in ("train", "val"):
         say(f"features of {part}")
@@ -140,11 +143,10 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     head = crossed("train", *(["val"] if settings.ways == "head" else [])) if folds else None
     start = head_by(loaded, seen, splits, settings.balanced) if head is None else head.variables
     best, history, chosen, rates, rate = start, [], "head", None, settings.learning_rate
-    if settings.ways != "head":
+    if spread is not None:
         if folded(loaded.variables):
             notes.append("batch normalisation is folded into these weights: its statistics stay as they are")
         loaded = loaded._replace(variables=start)
-        rows = replace(settings, batch=min(settings.batch, len(train)))  # further rows of a batch would be empty
         data, objective, trained = _training(rows, loaded, inputs, train)
         if settings.find_rate:
             key = rng.stream(jax.random.key(settings.seed), "rate")
@@ -155,7 +157,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")
         files.begin(settings, Checkpoints(settings.folder / "checkpoints"))
-        best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, say)
+        best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, spread, say)
         head = crossed("train", "val") if folds and chosen == "head" else None
         if chosen == "head":
             notes.append("no step below the head was better on the validation examples: the head alone is kept")
@@ -223,6 +225,7 @@ def _below(
     splits: dict[str, Examples],
     training: tuple[Dataset | ByLength, Objective, Mask],
     rate: float,
+    spread: Mesh,
     say: Any,
 ) -> tuple[Variables, list[dict[str, Any]], str]:
     """Trains, and returns the best of three: the start, the best step, and the mean of both.
@@ -243,7 +246,6 @@ def _below(
     steps = settings.steps or max(50, 10 * len(data))
     tx = _optimizer(optim.warmup_cosine(rate, steps))
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
-    spread = training_mesh(settings.batch, settings.devices, say)
     judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
     every = between(steps, len(data))
     # Not the loss alone: it grows with confidence even while the accuracy no longer falls.

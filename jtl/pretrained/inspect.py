@@ -21,6 +21,9 @@ from jtl.weights.formats.read import read
 from jtl.weights.mapping.coverage import table
 from jtl.weights.mapping.rules import Rule, Rules, needed
 
+UNTOLD = "what has no tensors, such as activation, epsilons, padding or preprocessing"
+"""What networks with the same tensors differ in, for messages."""
+
 
 class Fit(NamedTuple):
     """How well a network's names fit a file.
@@ -103,7 +106,7 @@ def _plain(name: str) -> str:
 
 
 def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> list[str]:
-    found = fits(path, unwrapped(tensors))
+    found = fits(path, tensors)
     if not found:
         most = beginnings(list(tensors)).most_common(1)
         told = [f"{count} begin with {show(word)}, and prefix={show(word)} leaves that out." for word, count in most]
@@ -116,7 +119,7 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
     if best.mismatched == 0 and best.absent == 0 and best.named == len(tensors):
         arch = f", arch={best.name!r}" if best.name else ""
         twins = ", ".join(fit.name for fit in found[1:] if fit.mismatched == fit.absent == 0)
-        more = [f"They fit {twins} too, which computes something else: its activation, epsilons or padding differ."]
+        more = [f"They fit {twins} too, which differs in {UNTOLD}."]
         return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})", *(more if twins else [])]
     said = [told]
     if best.mismatched is not None and best.absent is not None:
@@ -127,6 +130,7 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
 
 def fits(path: Path, tensors: Tensors) -> list[Fit]:
     """Returns the networks with names of the file, the best first: that of its `config.json`, or all known networks."""
+    tensors = unwrapped(tensors)
     if path.is_dir() and described(path) is not None:
         found = recognise(path, None)
         networks = [("", found.family, found.entries)]
@@ -146,12 +150,9 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
                 fit = Fit(completed.model_type, naming, completed, name, named)
                 ranked.append((-named, unmet, abs(count - family.count_blocks(whole)), fit))
     ranked.sort(key=lambda entry: entry[:3])
-    # Networks with the same names and depth differ in their shapes, or else in what they compute. Some have two names.
-    alike: dict[str, Fit] = {}
-    for *rank, fit in ranked:
-        if rank == list(ranked[0][:3]):
-            alike.setdefault(repr(fit.config), fit)
-    looked = [_with_shapes(fit, tensors) for fit in alike.values()]
+    # Networks with the same names and depth differ in their shapes, or else in what they compute.
+    alike = distinct([fit for *rank, fit in ranked if rank == list(ranked[0][:3])])
+    looked = [_with_shapes(fit, tensors) for fit in alike]
     looked.sort(key=lambda fit: (fit.mismatched or 0) + (fit.absent or 0))
     seen = {fit.name for fit in looked}
     return looked + [fit for *_, fit in ranked if fit.name not in seen]
@@ -160,9 +161,26 @@ def fits(path: Path, tensors: Tensors) -> list[Fit]:
 def exact(path: Path, tensors: Tensors) -> list[Fit]:
     """Returns the networks that have all parameters of the file in its shapes.
 
-    Two of them compute different things: activations, epsilons and padding have no parameters.
+    Two of them give different results: activations, epsilons, padding and preprocessing have no parameters.
     """
     return [fit for fit in fits(path, tensors) if fit.mismatched == fit.absent == 0]
+
+
+def distinct(fits: Sequence[Fit]) -> list[Fit]:
+    """Leaves out second names of a network, such as torchvision's of timm's file, unless the preprocessing differs."""
+    networks: dict[str, dict[str, Fit]] = {}
+    for fit in fits:
+        networks.setdefault(repr(fit.config), {}).setdefault(fit.name, fit)
+    found: dict[tuple[str, str], Fit] = {}
+    for config, names in networks.items():
+        for fit in [fit for fit in names.values() if _of_its_library(fit)] or names.values():
+            found.setdefault((config, repr(FAMILIES[fit.family].usual(fit.name, fit.config))), fit)
+    return list(found.values())
+
+
+def _of_its_library(fit: Fit) -> bool:
+    """Returns whether the name is torchvision's where the names of tensors are, and another one elsewhere."""
+    return (fit.name in FAMILIES[fit.family].torchvision) == (fit.naming == "torchvision")
 
 
 def _hits(names: Iterable[str], rules: Sequence[Rule]) -> _Hits:

@@ -94,7 +94,7 @@ def as_phases(given: Any, groups: int) -> tuple[tuple[int, tuple[Turn, ...]], ..
 
 
 def _listed(given: Any) -> tuple:
-    """One item or several as a tuple; objectives and optimizers are tuples themselves, and count as one item."""
+    """One item or several as a tuple; an optimizer, a tuple itself, counts as one item."""
     several = isinstance(given, list | tuple) and not isinstance(given, Objective | optax.GradientTransformation)
     return tuple(given) if several else (given,)
 

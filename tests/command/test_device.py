@@ -1,5 +1,7 @@
 """Runs of the commands on several devices: which are used, and that the numbers are those of one device."""
 
+from pathlib import Path
+
 import jax
 import made
 import numpy as np
@@ -28,7 +30,7 @@ def test_a_number_that_does_not_fit_is_refused_with_those_that_do(devices):
 
 def test_the_head_alone_has_no_use_for_devices():
     with pytest.raises(ValueError, match="devices=2 with ways='head'"):
-        Settings("photos", "net", devices=2)
+        Settings(Path("photos"), "net", devices=2)
 
 
 def test_what_is_used_is_told():
@@ -53,6 +55,16 @@ def world(tmp_path_factory):
                 Image.fromarray(pixels.astype(np.uint8)).save(root / time / name / f"{i:02}.png")
     made.folder(root / "net", made.VIT)
     return root
+
+
+@pytest.mark.parametrize("words", [["finetune", "day", "--ways", "all"], ["adapt", "day", "night", "--method", "mcc"]])
+def test_a_number_that_does_not_fit_is_refused_before_anything_is_computed(world, words, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    assert cli.main([*words, "--weights", "net", "--batch", "8", "--devices", "3", "--out", "refused"]) == 2
+    told = capsys.readouterr()
+    assert "a batch of 8 examples" in told.err
+    assert "features of" not in told.out
+    assert not (world / "refused").exists()
 
 
 @pytest.mark.parametrize(

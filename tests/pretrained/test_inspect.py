@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from jtl.backbones.registry import FAMILIES
 from jtl.command.model import pretrained
-from jtl.pretrained.inspect import exact, inspect
+from jtl.pretrained.inspect import Fit, distinct, exact, inspect
 from jtl.pretrained.load import load
 from jtl.weights import WeightFileError
 from jtl.weights.formats.read import read
@@ -66,10 +66,33 @@ def test_networks_that_differ_in_no_shape_are_all_named(monkeypatch, tmp_path):
     said = inspect(file, rows=0)
     assert "fit it: jtl.load" in said
     assert "They fit tf_mobilenetv3_small_075 too" in said
-    with pytest.raises(ValueError, match=r"fits mobilenetv3_small_075, tf_mobilenetv3_small_075, which .* give --arch"):
+    with pytest.raises(ValueError, match=r"fits mobilenetv3_small_075, tf_mobilenetv3_small_075, which .* by --arch"):
         pretrained(str(file), ("a", "b"), arch=None, kind="images", key=jax.random.key(0))
     loaded = pretrained(str(file), ("a", "b"), arch="tf_mobilenetv3_small_075", kind="images", key=jax.random.key(0))
     assert loaded.config.model_type == "mobilenet_v3"
+
+
+@pytest.mark.parametrize(
+    ("kind", "naming", "given", "kept"),
+    [
+        ("vit", "timm", ("vit_tiny_patch16_224", "deit_tiny_patch16_224"), (0, 1)),  # of other means of pixels
+        ("swin", "timm", ("swin_tiny_patch4_window7_224", "swin_t"), (0,)),
+        ("swin", "torchvision", ("swin_tiny_patch4_window7_224", "swin_t"), (1,)),
+        ("mobilenet_v2", "timm", ("mobilenet_v2", "mobilenetv2_100"), (1,)),
+    ],
+)
+def test_names_of_one_network_are_told_apart_by_library_and_preprocessing(kind, naming, given, kept):
+    """DeiT's files were read with the pixels of other ViTs, and torchvision's with timm's crop."""
+    family = FAMILIES[kind]
+    fits = [Fit(kind, naming, family.complete(family.named(name, {}) or {}, naming), name, 1) for name in given]
+    assert [fit.name for fit in distinct(fits)] == [given[i] for i in kept]
+
+
+def test_a_file_of_a_compiled_module_is_recognised_by_the_commands(few, tmp_path):
+    held = made.tensors({"model_type": "cifar_resnet", "depth": 20}, "akamaster")
+    save_file({f"_orig_mod.{name}": array for name, array in held.items()}, tmp_path / "x.safetensors")
+    loaded = pretrained(str(tmp_path / "x.safetensors"), ("a",), arch=None, kind="images", key=jax.random.key(0))
+    assert loaded.naming == "akamaster"
 
 
 def test_a_file_of_nobody(few, tmp_path):

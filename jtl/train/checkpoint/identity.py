@@ -20,6 +20,8 @@ LIBRARIES = ("jtl", "jax", "jaxlib", "flax", "optax", "numpy", "builtins", "func
 _LENGTH = re.compile(r"(?P<of>.*)/(\w+_)?(steps|boundaries/\d+)")
 _SCHEDULE = re.compile(r"(optax|jtl)\..*schedule")
 _RATE = re.compile(r".*/(step_size_fn|learning_rate|\w*schedule\w*|weight|weight_decay)(/.*)?")
+_OWN = re.compile(r".+ [0-9a-f]{12}", re.DOTALL)
+"""The text of a function of the user, or of an array."""
 SHOWN = 8
 
 
@@ -95,8 +97,9 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: b
       before: of the checkpoint.
       now: of the run that would resume.
       updated: another version of a library wrote the checkpoint. What the libraries alone may have changed is then left
-        out: the names of their functions, and parts of the step that only one of the two descriptions has. A number, an
-        array, a function of the user, the data or the key that differs stays a difference.
+        out: the names of their functions, and parts of the step that only one of the two descriptions has. The data,
+        the key or a number that differs stays a difference, and so does an array or a function of the user that differs
+        or that only one of them has.
 
     Example:
       >>> from jtl.train.checkpoint.identity import differences
@@ -104,7 +107,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: b
       >>> differences(old, new)
       ['clip: None -> 1.0']
     """
-    lines, both = [], before.keys() & now.keys()
+    lines, both, then, after = [], before.keys() & now.keys(), set(before.values()), set(now.values())
     for path in sorted(before.keys() | now.keys()):
         if path.startswith("validation/") and "validation/watch" not in both:
             continue
@@ -112,7 +115,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: b
             continue
         old, new = before.get(path, "absent"), now.get(path, "absent")
         longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)
-        if old != new and not longer and not (updated and _of_libraries(path, old, new)):
+        own = any(_OWN.fullmatch(text) and text not in others for text, others in ((old, after), (new, then)))
+        if old != new and not longer and not (updated and not own and _of_libraries(path, old, new)):
             lines.append(f"{path}: {old} -> {new}")
     return lines
 

@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
     except PackageNotFoundError:  # run from a checkout that is not installed
         own = "not installed"
     package, sources = Path(__file__).parents[2], hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for path in package.rglob("*.py") if path.is_file()):  # an editor's lock is a broken link
         sources.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     found = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")}
     return found | {"jtl": own, "jtl sources": sources.hexdigest()[:12]}

@@ -136,6 +136,27 @@ def test_an_update_of_the_library_explains_no_other_setting(first, name):
     assert len(lines) < 20
 
 
+def test_an_update_of_the_library_explains_no_function_or_array_of_the_user():
+    """A term of the user's own could be added or left out with a warning alone."""
+    plain = {"step/terms/0": "jtl.a.term", "step/terms/0/weight": "0.1"}
+    for own in ("mine.term 0123456789ab", "float32[3] 0123456789ab"):
+        more = plain | {"step/terms/1": own}
+        assert differences(more, plain, updated=True) == [f"step/terms/1: {own} -> absent"]
+        assert differences(plain, more, updated=True) == [f"step/terms/1: absent -> {own}"]
+        assert differences(more, plain | {"step/added/1": own}, updated=True) == []  # a refactoring moved it
+
+
+def test_the_lock_of_an_editor_among_the_sources_is_no_source(tmp_path, monkeypatch):
+    """Emacs leaves a broken link beside a file that is edited, and no checkpoint could be saved."""
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "train" / "checkpoint" / "manifest.py"))
+    (tmp_path / "a.py").write_text("one")
+    before = manifest.versions.__wrapped__()["jtl sources"]
+    (tmp_path / ".#a.py").symlink_to("somebody@host.1:2")
+    assert manifest.versions.__wrapped__()["jtl sources"] == before
+    (tmp_path / "a.py").write_text("two")
+    assert manifest.versions.__wrapped__()["jtl sources"] != before
+
+
 def test_the_same_versions_explain_nothing(tmp_path):
     run(tmp_path)
     path = jtl.Checkpoints(tmp_path).path(2)
