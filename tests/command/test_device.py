@@ -69,7 +69,10 @@ def test_a_number_that_does_not_fit_is_refused_before_anything_is_computed(world
 
 @pytest.mark.parametrize(
     "words",
-    [["finetune", "day", "--ways", "all"], ["adapt", "day", "night", "--method", "shot", "--ways", "all"]],
+    [
+        ["finetune", "day", "--ways", "all"],
+        pytest.param(["adapt", "day", "night", "--method", "shot", "--ways", "all"], marks=pytest.mark.slow),
+    ],
     ids=lambda words: words[0],
 )
 def test_two_devices_train_as_one(world, words, monkeypatch):
