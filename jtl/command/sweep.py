@@ -110,7 +110,7 @@ def run(command: Sequence[str], grid: Sequence[str], out: Path, execute: Execute
         row: dict[str, Any] = {"settings": point, "numbers": {}}
         try:
             row["numbers"] = execute([*command, *words, "--out", str(out / name_of(point))])
-        except Exception as error:
+        except Exception as error:  # jax has one error for every failure at run time; its text tells why
             if not (full := out_of_memory(error)) and not isinstance(error, NonFiniteLoss | ValueError | OSError):
                 raise
             why = smaller(error) if full else str(error)

@@ -1,4 +1,4 @@
-"""Adapters that add a whole update to a kernel, as LoHa's and LoKr's: their ranks, their scale, and how they merge."""
+"""Adapters that add a full update to a kernel, such as LoHa and LoKr: their ranks, their scale, and how they merge."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,14 +20,14 @@ def ranked(
     """The config of an adapter whose update has the scale alpha / rank, as `jtl.peft.lora` reads it.
 
     Args:
-      kind: PEFT's name of it.
-      rank: of the update.
+      kind: PEFT's name of the adapter.
+      rank: rank of the update.
       alpha: the scale's numerator; None for the rank.
-      ranks: by regex over module paths, where the rank is another.
-      alphas: likewise where alpha is another.
+      ranks: other ranks, by regex over module paths.
+      alphas: other alphas likewise.
 
     Raises:
-      ValueError: for a rank that is no integer of at least 1, and an alpha that is not positive and finite.
+      ValueError: for a rank that is not an integer of at least 1, or an alpha that is not positive and finite.
     """
     ranks, alphas = dict(ranks or {}), dict(alphas or {})
     whole(1, rank=rank, **{f"ranks[{pattern!r}]": value for pattern, value in ranks.items()})
@@ -56,13 +56,13 @@ def additive(
 ) -> Adapter:
     """An adapter of dense layers, `y = x W + b + s · product(params, x)`, and of convolutions with `W + s · update`.
 
-    A convolution is computed once, with the new kernel, because beside it a second one as large would be needed.
+    A convolution is computed once, with the new kernel, because a separate convolution would cost as much.
 
     Args:
       where: regexes over module paths.
-      config: of `ranked`.
-      init: `init(key, shape, rank) -> params` of a module whose kernel has this shape, in float32.
-      update: `update(params, shape)`, the update of a kernel of this shape, without its scale.
+      config: the result of `ranked`.
+      init: `init(key, shape, rank) -> params` in float32, for a module whose kernel has this shape.
+      update: `update(params, shape)`, the unscaled update of a kernel of this shape.
       product: `product(params, x)`, x times the update of a dense layer, in the dtype of x.
     """
 
@@ -99,5 +99,5 @@ def additive(
 
 
 def uniform(key: Key, shape: Sequence[int], fan_in: int) -> Array:
-    """Numbers in ±1/√fan-in: He's uniform start with the slope √5, which is torch's of its layers."""
+    """Uniform numbers in ±1/√fan-in: He's initialisation with the slope √5, torch's default for its layers."""
     return jax.random.uniform(key, tuple(shape), minval=-(fan_in**-0.5), maxval=fan_in**-0.5)

@@ -23,28 +23,28 @@ def loha(
 ) -> Adapter:
     """LoHa of dense layers: `y = x W + b + s x ((A1 B1) ⊙ (A2 B2))`, A [in, rank], B [rank, out], `s = alpha / rank`.
 
-    ⊙ is the product of entries, so the update has a rank of up to rank² with twice the parameters of LoRA. A2 is 0, so
-    the network starts as it was; A1 is uniform in ±1/√in, and B1 and B2 in ±1/√rank. A convolution has A [height,
-    width, in, rank], of which height · width · in is the width of the input.
+    ⊙ is the elementwise product, so the update has a rank of up to rank² with twice the parameters of LoRA. A2 starts
+    at 0, so the network starts unchanged; A1 starts uniform in ±1/√in, and B1 and B2 in ±1/√rank. A convolution has A
+    [height, width, in, rank], whose input width is height · width · in.
 
     Args:
-      rank: of each of the two factors.
-      where: regexes over module paths, as `.*/attention/(query|value)`.
+      rank: rank of each of the two products.
+      where: regexes over module paths, such as `.*/attention/(query|value)`.
       alpha: the scale's numerator; None for the rank, that is a scale of 1.
-      tucker: a convolution larger than 1 by 1 has Tucker's decomposition in place of each A B: a core T [height, width,
-        rank, rank] between A [in, rank] and B [rank, out] (Proposition 3 of FedPara; `use_effective_conv2d` of PEFT).
-        T is uniform in ±1/√(rank height width), and B1 and B2 in ±1/√out.
-      ranks: by regex over whole module paths, of the modules whose rank is another; the first that matches counts.
-        These are the `rank_pattern` of a file of PEFT.
-      alphas: likewise of the modules whose alpha is another, its `alpha_pattern`.
+      tucker: whether a convolution larger than 1 by 1 uses Tucker's decomposition instead of each A B: a core T
+        [height, width, rank, rank] between A [in, rank] and B [rank, out] (Proposition 3 of FedPara; PEFT's
+        `use_effective_conv2d`). T starts uniform in ±1/√(rank height width), and B1 and B2 in ±1/√out.
+      ranks: other ranks, by regex over whole module paths, of which the first match counts: the `rank_pattern` of a
+        PEFT file.
+      alphas: other alphas likewise: the `alpha_pattern` of a PEFT file.
 
     Returns:
-      An adapter with the parameters `a1`, `b1`, `a2` and `b2`, and `t1` and `t2` where there is a core.
+      An adapter with the parameters `a1`, `b1`, `a2` and `b2`, and `t1` and `t2` if there is a core.
 
     Raises:
-      ValueError: for a rank that is no integer of at least 1, and an alpha that is not positive and finite; at
-        `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, and for a kernel that is neither
-        [in, out] nor [height, width, in, out].
+      ValueError: for a rank that is not an integer of at least 1, or an alpha that is not positive and finite; at
+        `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, or a kernel that is neither [in,
+        out] nor [height, width, in, out].
 
     Hyeon-Woo et al., FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning, 2021, arXiv
     2108.06098. Yeh et al., Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation, 2023,

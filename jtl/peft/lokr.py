@@ -26,32 +26,32 @@ def lokr(
 ) -> Adapter:
     """LoKr of dense layers: `y = x W + b + s x (W1 ⊗ W2)`, with W1 [in₁, out₁], W2 [in₂, out₂] and `s = alpha / rank`.
 
-    `in = in₁ in₂` and `out = out₁ out₂`. The rank of a Kronecker product is the product of the ranks. Where the rank is
-    below max(in₂, out₂) / 2, W2 is the product of `w2_a` [in₂, rank] and `w2_b` [rank, out₂]. W1 is 0, so the network
-    starts as it was, and W2 uniform in ±1/√in₂ (`w2_b` in ±1/√rank). W1 ⊗ W2 is not made: x is multiplied by W2, then
-    by W1. Of a convolution W2 is [height, width, in₂, out₂], and is computed once, with the new kernel.
+    `in = in₁ in₂` and `out = out₁ out₂`. The rank of a Kronecker product is the product of the ranks. If the rank is
+    below max(in₂, out₂) / 2, W2 is the product of `w2_a` [in₂, rank] and `w2_b` [rank, out₂]. W1 starts at 0, so the
+    network starts unchanged, and W2 uniform in ±1/√in₂ (`w2_b` in ±1/√rank). W1 ⊗ W2 is never formed: x is multiplied
+    by W2, then by W1. A convolution has W2 [height, width, in₂, out₂] and is computed once, with the new kernel.
 
     Args:
-      rank: of W2, and of W1 with `both`.
-      where: regexes over module paths, as `.*/attention/(query|value)`.
+      rank: rank of W2, and of W1 if `both`.
+      where: regexes over module paths, such as `.*/attention/(query|value)`.
       alpha: the scale's numerator; None for the rank, that is a scale of 1.
-      factor: in₁ and out₁ where it divides the width; else they are the largest divisor of the width that is neither
-        above it nor above the width's root. None for the divisor nearest to the root (`decompose_factor` of PEFT).
-      both: W1 is the product of `w1_a` [in₁, rank] and `w1_b` [rank, out₁] too, where the rank is below max(in₁, out₁)
-        / 2; `w1_b` starts at 0, and `w1_a` uniform in ±1/√in₁.
-      tucker: the low-rank W2 of a convolution larger than 1 by 1 is Tucker's decomposition, a core `t` [height, width,
-        rank, rank] between `w2_a` [in₂, rank] and `w2_b` [rank, out₂] (`use_effective_conv2d` of PEFT).
-      ranks: by regex over whole module paths, of the modules whose rank is another; the first that matches counts.
-        These are the `rank_pattern` of a file of PEFT.
-      alphas: likewise of the modules whose alpha is another, its `alpha_pattern`.
+      factor: in₁ and out₁ if it divides the width; otherwise they are the largest divisor of the width that exceeds
+        neither it nor the width's square root. None for the divisor nearest to the root (PEFT's `decompose_factor`).
+      both: whether W1, too, is a product, of `w1_a` [in₁, rank] and `w1_b` [rank, out₁], if the rank is below
+        max(in₁, out₁) / 2; `w1_b` starts at 0, and `w1_a` uniform in ±1/√in₁.
+      tucker: whether the low-rank W2 of a convolution larger than 1 by 1 is Tucker's decomposition, with a core `t`
+        [height, width, rank, rank] between `w2_a` [in₂, rank] and `w2_b` [rank, out₂] (PEFT's `use_effective_conv2d`).
+      ranks: other ranks, by regex over whole module paths, of which the first match counts: the `rank_pattern` of a
+        PEFT file.
+      alphas: other alphas likewise: the `alpha_pattern` of a PEFT file.
 
     Returns:
-      An adapter with the parameters `w1`, or `w1_a` and `w1_b`; and `w2`, or `w2_a` and `w2_b`, and `t` where there is
-      a core.
+      An adapter with the parameters `w1`, or `w1_a` and `w1_b`; and `w2`, or `w2_a` and `w2_b`, and `t` if there is a
+      core.
 
     Raises:
-      ValueError: for a rank or a factor that is no integer of at least 1, and an alpha that is not positive and finite;
-        at `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, and for a kernel that is
+      ValueError: for a rank or factor that is not an integer of at least 1, or an alpha that is not positive and
+        finite; at `attach`, for a pattern of `ranks` or `alphas` that matches no adapted module, or a kernel that is
         neither [in, out] nor [height, width, in, out].
 
     Yeh et al., Navigating Text-To-Image Customization: From LyCORIS Fine-Tuning to Model Evaluation, 2023, arXiv

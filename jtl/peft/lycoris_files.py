@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 KINDS = ("LOHA", "LOKR")
-"""Their names in PEFT, which has them of `nn.Linear` and `nn.Conv2d` alone."""
+"""Their names in PEFT, which supports them for `nn.Linear` and `nn.Conv2d` only."""
 
 FACTORS = {
     "hada_w1_a": "b1",  # PEFT counts the factors from the output
@@ -24,29 +24,29 @@ FACTORS = {
     "lokr_t2": "t",
 }
 _INPUTS, _OUTPUTS = ("a1", "a2", "w2_a"), ("b1", "b2", "w2_b")
-"""Of the input, which without a core has the convolution's height and width; and of the output."""
+"""Factors of the input, which hold the convolution's height and width if there is no core, and of the output."""
 
 KRONECKER = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t")
-"""LoKr's leaves, which are of a whole layer: its widths are divided, so a part of its outputs has no such product."""
+"""LoKr's leaves. They belong to a whole layer, because part of its outputs is not a Kronecker product."""
 
 
 def has_core(config: Any, kernel: Any) -> bool:
-    """Whether the factors of this kernel stand about a core, by PEFT's config."""
+    """Whether this kernel's factors have a core (Tucker decomposition), according to PEFT's config."""
     return bool(config.get("use_effective_conv2d")) and kernel.ndim == 4 and tuple(kernel.shape[:2]) != (1, 1)
 
 
 def read_factor(leaf: str, value: np.ndarray, kernel: Any, core: bool, name: str) -> np.ndarray:
-    """A factor in jtl's layout.
+    """Returns a factor in jtl's layout.
 
     Args:
-      leaf: as `a1`.
-      value: of the file.
-      kernel: of the layer, in jtl's layout.
-      core: whether the factors stand about one, so that PEFT has both with the rank first.
-      name: of the tensor, for errors.
+      leaf: name of the leaf, such as `a1`.
+      value: the tensor of the file.
+      kernel: the layer's kernel, in jtl's layout.
+      core: whether the factors have a core; PEFT then stores both with the rank first.
+      name: name of the tensor, for errors.
 
     Raises:
-      ValueError: for a tensor of another number of axes, or of other widths, than such a layer has.
+      ValueError: if the tensor's number of axes or widths do not fit the layer.
     """
     sides = tuple(kernel.shape[:-2])
     if value.ndim == 4 and leaf in ("t", "t1", "t2", "w2"):
@@ -59,7 +59,7 @@ def read_factor(leaf: str, value: np.ndarray, kernel: Any, core: bool, name: str
 
 
 def written_factor(leaf: str, value: np.ndarray, core: bool) -> np.ndarray:
-    """A factor in PEFT's layout: the inverse of `read_factor`."""
+    """Returns a factor in PEFT's layout; the inverse of `read_factor`."""
     if value.ndim == 4:
         value = value.transpose(3, 2, 0, 1)
         return value.reshape(len(value), -1) if leaf in _INPUTS else value

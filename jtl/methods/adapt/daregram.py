@@ -13,7 +13,7 @@ from jtl.objective import Objective
 from jtl.typing import Schedule
 
 SMALL = 1e-6
-"""A singular value, or a column of an inverse, below this share of the largest is none."""
+"""Singular values, and columns of an inverse, below this fraction of the largest count as zero."""
 
 
 def daregram(
@@ -31,9 +31,9 @@ def daregram(
       weight: λ, a number or a function of the step.
       angle: α, the weight of the angles; the authors use 0.05.
       scale: β, the weight of the eigenvalues, which grow with the number of rows; theirs is 0.001 for 36 rows.
-      threshold: the share of the sum of eigenvalues above which the inverse keeps no further one; theirs is 0.9.
+      threshold: the inverse keeps the largest eigenvalues up to this share of their sum; the authors use 0.9.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term.
+      name: name of the term.
 
     Returns:
       An alignment for `adapt`. With microbatches it is the mean of the term of each part.
@@ -79,8 +79,8 @@ def daregram_loss(
     that is 0 in both domains has the angle 0, and one that is 0 in one of them has the cosine 0, without a gradient.
     Derivatives are those of the inverse of k eigenvalues. The authors' are those of torch's `pinv`, in which the other
     eigenvalues are zeros, so they differ. Only a gap at the cut, between one that is kept and one that is not, can make
-    ours infinite. There `1 / g` of the relative gap is `g / (g² + ε²)`, ε² the precision of the numbers. The loss is 0
-    where a domain has no rows.
+    ours infinite. There `1 / g` of the relative gap is replaced by `g / (g² + ε²)`, where ε² is the floating-point
+    precision. The loss is 0 if a domain has no rows.
 
     Args:
       source: features.
@@ -89,7 +89,7 @@ def daregram_loss(
       target_mask: those of the target.
       angle: α.
       scale: β.
-      threshold: of the share of eigenvalues.
+      threshold: the share of the sum of eigenvalues that is kept.
 
     Example:
       >>> import jax.numpy as jnp

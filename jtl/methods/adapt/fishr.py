@@ -1,4 +1,4 @@
-"""Fishr over several labelled domains: the variances of the head's gradients are to be equal in all."""
+"""Fishr: makes the variances of the head's gradients equal over several labelled domains."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -25,23 +25,24 @@ def kernel_mean_matching(
     """The weights of `min_w ½ wᵀ K w − κᵀ w`, `0 ≤ w_i ≤ B`, `|Σ_i w_i − n| ≤ n ε`.
 
     `K_il = k(x_i, x_l)` of the source, `κ_i = n/m Σ_j k(x_i, x'_j)` with the target, and
-    `k(x, x') = exp(−‖x − x'‖² / 2σ²)`. They are for a covariate shift, a target of other inputs and the same labels
-    for each. The program is solved by an interior-point method, so K may be singular, which a wide kernel is up to
-    rounding. Its time grows with the cube of the source's rows: 1,000 take seconds.
+    `k(x, x') = exp(−‖x − x'‖² / 2σ²)`. The weights correct a covariate shift: the inputs are distributed differently in
+    the target, and the labels given an input are not. The quadratic program is solved by an interior-point method, so K
+    may be singular, as that of a wide kernel is up to rounding. The time grows with the cube of the source's rows:
+    1,000 rows take seconds.
 
     Args:
       source: features.
       target: features.
-      width: σ; None for the median distance of two rows, of 2,000 drawn ones where there are more.
+      width: σ; None for the median distance between two rows, computed on at most 2,000 of them.
       bound: B, the largest weight.
       slack: ε; None for the paper's `1 − 1/√n`.
 
     Returns:
-      Weights [rows], float64. The mean is not exactly 1, see ε.
+      Weights [rows], float64. Their mean is 1 up to ε.
 
     Raises:
       ValueError: for features that are not finite matrices of one width, fewer than two rows, numbers that are not
-        positive, or `B ≤ 1 − ε`, which no weights fulfil.
+        positive, or `B ≤ 1 − ε`, which no weights can satisfy.
 
     Example:
       >>> import numpy as np, jtl

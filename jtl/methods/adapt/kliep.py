@@ -12,9 +12,9 @@ from jtl.methods.adapt.on_features import pair
 from jtl.methods.adapt.row_distances import median_distance, squared_distances
 
 WIDTHS = 2.0 ** np.arange(-3, 3)
-"""Candidates of σ over the median distance of two rows."""
+"""Candidates for σ, as multiples of the median distance between two rows."""
 ENOUGH = 1e-9
-"""By how much the mean log likelihood may miss its maximum."""
+"""The largest gap between the mean log likelihood and its maximum."""
 MOST_STEPS = 200
 
 
@@ -31,25 +31,25 @@ def kliep(
 
     x_i are the source's rows, x'_j the target's, and the centres c are rows of the target. `w` estimates the ratio of
     the target's density to the source's by the least Kullback-Leibler divergence of the target from `w` times the
-    source. They are for a covariate shift, a target of other inputs and the same labels for each. Of several widths the
-    one is taken whose fit on all folds but one gives the highest mean of `log w` on that one; centres of a fold have no
-    part in its judgement.
+    source. The weights correct a covariate shift: the inputs are distributed differently in the target, and the labels
+    given an input are not. Several widths are compared by cross-validation: the one with the highest mean of `log w` on
+    held-out folds is chosen, and the centres of a fold are not used to judge it.
 
     Args:
       source: features.
       target: features.
-      width: σ, or several to choose from; None for six about the median distance of two rows, of 2,000 drawn ones where
-        there are more.
-      centres: how many, at most; drawn from the target's rows where there are more of them.
-      folds: of the target's rows.
-      seed: of the centres and folds.
+      width: σ, or several to choose from; None for six around the median distance between two rows, computed on at most
+        2,000 of them.
+      centres: the largest number of centres; if the target has more rows, they are drawn from these.
+      folds: number of folds of the target's rows.
+      seed: the seed of the centres and folds.
 
     Returns:
-      Weights [rows], float64, of the mean 1.
+      Weights [rows], float64, with a mean of 1.
 
     Raises:
       ValueError: for features that are not finite matrices of one width, fewer than two rows, numbers out of range, no
-        width, and several widths with more folds than rows of the target.
+        width, or several widths with more folds than rows of the target.
 
     Example:
       >>> import numpy as np, jtl

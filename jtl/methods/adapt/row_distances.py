@@ -3,13 +3,13 @@
 import numpy as np
 
 MOST_ROWS = 2000
-"""Of which a median is taken: the distances of all pairs of 10,000 rows would be gigabytes."""
+"""The most rows of which a median distance is computed, because all pairs of 10,000 rows would take gigabytes."""
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`‖a_i − b_j‖²`, [rows of a, rows of b].
 
-    Through one matrix product of rows about a common centre, because far from 0 the rounding would be that of their
+    It takes one matrix product. The rows are centred first, because far from 0 the rounding error grows with their
     lengths.
 
     Example:
@@ -41,12 +41,12 @@ def gaussian_kernel(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 
 def median_distance(rows: np.ndarray) -> float:
-    """The median distance of two rows that differ: a width of a kernel that fits the scale of the features.
+    """The median distance between two rows that differ: a kernel width that fits the scale of the features.
 
-    Of more than `MOST_ROWS` it is that of so many, drawn with a seed of its own.
+    If there are more than `MOST_ROWS` rows, it is computed on that many, drawn with a fixed seed.
 
     Raises:
-      ValueError: where all rows are equal.
+      ValueError: if all rows are equal.
 
     Example:
       >>> import numpy as np

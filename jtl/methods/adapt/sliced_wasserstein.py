@@ -21,21 +21,22 @@ def sliced_wasserstein(
     feature: str = "pooled",
     name: str = "sliced_wasserstein",
 ) -> Objective:
-    """The alignment `λ · sliced_wasserstein_loss` of a feature of `source` and `target`, on lines drawn anew each step.
+    """The alignment `λ · sliced_wasserstein_loss` between a feature of `source` and the same feature of `target`.
 
-    Lee et al. put this distance in the place of the one of MCD (`mcd`): between the outputs of two classifiers for the
-    same target rows, which the classifiers make large and the backbone small. Here it is between the features of two
-    domains, without turns. Two domains whose means differ by c are apart by at least about `‖c‖² / d`, d the width.
+    Every step draws new random projection directions. Lee et al. use this distance in MCD (`mcd`): there it compares
+    the outputs of two classifiers on the same target rows, the classifiers maximise it and the backbone minimises it.
+    Here it compares the features of two domains, and nothing alternates. If the means of two domains differ by c, their
+    distance is at least about `‖c‖² / d`, where d is the width.
 
     Args:
       weight: λ, a number or a function of the step.
-      projections: how many lines; 128 in Lee et al.
+      projections: number of directions; 128 in Lee et al.
       feature: the name of the backbone's feature, [batch, width].
-      name: of the term, and of its stream of draws.
+      name: name of the term, and of its stream of random draws.
 
     Returns:
-      An alignment for `adapt`. With microbatches it is the mean of the term of each part, with devices that of the
-      whole batch.
+      An alignment for `adapt`. With microbatches it is the mean over the parts; over several devices it is computed on
+      the whole batch.
 
     Raises:
       ValueError: for a bad weight or number of projections; while tracing, for a view or feature that is missing.
@@ -71,15 +72,15 @@ def sliced_wasserstein_loss(
 ) -> Array:
     """`mean_θ ∫₀¹ (F_s⁻¹(u) − F_t⁻¹(u))² du`, F the distribution function of `θ · f` over the rows of a domain.
 
-    The square of the distance of order 2, so its gradient is 0 where it is 0. The integral is exact for domains of
-    different numbers of rows; 0 where a domain has none.
+    It is the square of the distance of order 2, so the gradient is 0 for equal domains. The integral is exact even if
+    the domains differ in their number of rows. The loss is 0 if a domain has no rows.
 
     Args:
       source: features.
       target: features.
-      lines: unit vectors θ.
-      source_mask: rows of the source that count.
-      target_mask: those of the target.
+      lines: directions θ, unit vectors.
+      source_mask: the rows of the source that count.
+      target_mask: the rows of the target that count.
 
     Example:
       >>> import jax.numpy as jnp
@@ -103,7 +104,7 @@ def quantile_gaps(
     `1 / (n m)`, so in whole numbers. Of masked rows the lengths are 0.
 
     Raises:
-      ValueError: for so many rows that their product is no int32.
+      ValueError: for so many rows that their product does not fit an int32.
     """
     rows, others = len(source), len(target)
     if rows * others >= 2**31:
@@ -119,9 +120,9 @@ def quantile_gaps(
 
 
 def _ordered(values: Array, kept: Array, places: Array) -> Array:
-    """What stands at these places of each column in order, in which rows that do not count come last, as zeros.
+    """Sorts each column, with masked rows last as zeros, and returns the values at the given places.
 
-    One gather, because XLA ends the process when it shards the gradient of `sort` over rows of uneven parts.
+    It uses one gather, because XLA ends the process when it shards the gradient of `sort` over rows of uneven parts.
     """
     v = jnp.where(kept[:, None], values, 0.0)
     order = jnp.argsort(jnp.where(kept[:, None], jax.lax.stop_gradient(v), jnp.inf), axis=0)

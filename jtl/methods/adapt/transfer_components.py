@@ -21,30 +21,29 @@ def transfer_components(
     mu: float = 1.0,
     others: Sequence[Float[ArrayLike, "_ columns"]] = (),
 ) -> tuple[np.ndarray, ...]:
-    """The rows as `K W`, W the minimum of `tr(Wᵀ K L K W) + μ tr(Wᵀ W)` at a covariance of the rows that is I.
+    """Maps the rows to `K W`, where W minimises `tr(Wᵀ K L K W) + μ tr(Wᵀ W)` so that the covariance of the rows is I.
 
-    K is the kernel of all rows, of the source and then of the target. `tr(Wᵀ K L K W)` is the squared distance of the
-    means of the two domains, with `L = e eᵀ`, `e = (1/n, …, −1/m, …)`. The covariance is `Wᵀ K H K W / (n + m)`, H the
+    K is the kernel matrix of all rows, the source's first. `tr(Wᵀ K L K W)` is the squared distance between the means
+    of the two domains, with `L = e eᵀ`, `e = (1/n, …, −1/m, …)`. The covariance is `Wᵀ K H K W / (n + m)`, H the
     centring of all rows; the paper's W is smaller by `√(n + m)`. So the columns of W are the leading solutions of
-    `K H K w = λ (K L K + μ I) w`. The time grows with the cube of all rows: 1,000 take seconds.
+    `K H K w = λ (K L K + μ I) w`. The time grows with the cube of the number of rows: 1,000 take seconds.
 
     Args:
       source: features.
       target: features.
-      dim: how many components, at most as many as the centred kernel has dimensions.
-      kernel: "rbf", `exp(−‖x − x'‖² / 2σ²)`, or "linear", `xᵀ x'`, which is not that of shifted rows: centre
-        them first.
-      width: σ, for "rbf" alone; None for the median distance of two rows, of 2,000 drawn ones where there are more.
-      mu: μ. The smaller it is, the nearer are the means of the domains. Its size depends on the kernel's.
-      others: further features of either domain, as rows to be tested: they have no part in W.
+      dim: number of components, at most the rank of the centred kernel.
+      kernel: "rbf", `exp(−‖x − x'‖² / 2σ²)`, or "linear", `xᵀ x'`, which depends on the origin: centre the rows first.
+      width: σ, for "rbf" only; None for the median distance between two rows, computed on at most 2,000 of them.
+      mu: μ. The smaller it is, the closer are the means of the domains. Its scale depends on the kernel's.
+      others: further features of either domain, such as test rows; W does not depend on them.
 
     Returns:
       Features [rows, dim] and [others, dim], float64, and those of `others` after them. The components are
       uncorrelated over all rows, and have the variance 1 there. The signs are free.
 
     Raises:
-      ValueError: for features that are not finite matrices of one width, numbers out of range, another kernel, and a
-        width beside a linear one.
+      ValueError: for features that are not finite matrices of one width, numbers out of range, an unknown kernel, or a
+        width for a linear one.
 
     Example:
       >>> import numpy as np, jtl

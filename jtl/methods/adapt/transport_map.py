@@ -21,31 +21,33 @@ def transport_map(
     tolerance: float = 1e-6,
     max_iterations: int = 20_000,
 ) -> np.ndarray:
-    """Each row of the source at the mean of the target under its row of a transport plan, `n Σ_j γ_ij x_j`.
+    """Maps each row of the source to its barycentre in the target under a transport plan, `n Σ_j γ_ij x_j`.
 
-    The plan minimises `Σ γ_ij ‖x_i − x_j‖² + ε Σ γ_ij log γ_ij + η Σ_j Σ_c ‖γ(I_c, j)‖₂`, I_c the source's rows of
-    class c: a target row should get its mass from rows of one class. See `jtl.methods.adapt.transport_plan`. Memory and
-    the time of a step grow with n · m: 5,000 rows of each take 1.5 GB and seconds, with η and with ε = 0 minutes.
+    The plan minimises `Σ γ_ij ‖x_i − x_j‖² + ε Σ γ_ij log γ_ij + η Σ_j Σ_c ‖γ(I_c, j)‖₂`, where I_c are the source's
+    rows of class c: the last term makes a target row receive its mass from rows of one class. See
+    `jtl.methods.adapt.transport_plan`. Memory and the time per iteration grow with n · m: 5,000 rows of each domain
+    take 1.5 GB and seconds; with η, or with ε = 0, they take minutes.
 
     Args:
       source: features.
       target: features.
-      labels: of the source, for η alone; rows of negative labels belong to no class.
-      regularisation: ε over the mean of the squared distances. With 0 the plan is exact, which for as many rows in
-        both domains is an assignment and else a linear program: seconds for 500 rows, minutes for 1,000. The larger it
-        is, the nearer the mapped rows lie to the target's mean, and the fewer iterations are needed. A distance of the
-        domains' means counts in it: where that is large, give less, or the same features less their means.
-      class_regularisation: η over that mean; it needs labels and a positive ε. With 0 labels are not used.
-      tolerance: the sum over rows by which an entropic plan may be wrong, of a mass of 1.
-      max_iterations: of Sinkhorn. Where they do not suffice, a RuntimeWarning says so.
+      labels: labels of the source, for η only; rows with negative labels belong to no class.
+      regularisation: ε divided by the mean squared distance. With 0 the plan is exact: an assignment if both domains
+        have the same number of rows, and otherwise a linear program, which takes seconds for 500 rows and minutes for
+        1,000. The larger ε is, the closer the mapped rows are to the target's mean, and the fewer iterations are
+        needed. The distance between the domains' means is part of the mean squared distance: if it is large, give a
+        smaller number, or centre the features of each domain.
+      class_regularisation: η divided by the same mean; it needs labels and a positive ε. With 0, labels are not used.
+      tolerance: the largest total error of an entropic plan's row sums, of a mass of 1.
+      max_iterations: the largest number of Sinkhorn iterations; a RuntimeWarning tells if they do not suffice.
 
     Returns:
       Features [rows, width] of the source, float64; the target's stay as they are. `out_of_sample` maps further rows of
       the source.
 
     Raises:
-      ValueError: for features that are not finite matrices of one width, fewer than two rows, numbers out of range,
-        labels of another number, and a class regularisation without labels or the other way round.
+      ValueError: for features that are not finite matrices of one width, fewer than two rows, numbers out of range, a
+        different number of labels, or a class regularisation without labels or vice versa.
 
     Example:
       >>> import numpy as np, jtl
@@ -87,12 +89,12 @@ def out_of_sample(
     source: Float[ArrayLike, "rows width"],
     mapped: Float[ArrayLike, "rows width"],
 ) -> np.ndarray:
-    """Further rows of the source, each moved as its nearest source row was, `x + T(x_i) − x_i`.
+    """Maps further rows of the source, moving each as its nearest source row was moved: `x + T(x_i) − x_i`.
 
     Args:
-      rows: features that the map was not made from.
-      source: those that it was made from.
-      mapped: T of the source, as `transport_map` gives it.
+      rows: features that were not used for the map.
+      source: the features that were used for it.
+      mapped: T of the source, the result of `transport_map`.
 
     Returns:
       Features [more, width], float64. A row of the source itself gets its place in `mapped`, up to rounding.

@@ -31,12 +31,12 @@ def transport_plan(
 
     Args:
       cost: C, not negative.
-      labels: an integer for each row; one below 0 is of no class. Needed exactly where η is positive.
-      regularisation: ε over the mean of C.
-      class_regularisation: η over the mean of C; it needs a positive ε.
-      tolerance: the sum over rows by which those of an entropic plan may miss 1/n, and by which the last plan may be
-        from the limit of the steps with η.
-      max_iterations: of scalings, in all steps. Where they do not suffice, a RuntimeWarning says so.
+      labels: one integer per row; a negative one is of no class. Needed if and only if η is positive.
+      regularisation: ε divided by the mean of C.
+      class_regularisation: η divided by the mean of C; it needs a positive ε.
+      tolerance: the largest total error of an entropic plan's row sums, and with η the largest distance of the plan
+        from the limit of its steps.
+      max_iterations: the largest number of scalings in all steps; a RuntimeWarning tells if they do not suffice.
 
     Example:
       >>> import numpy as np

@@ -30,9 +30,9 @@ def vat(
 ) -> Objective:
     """The alignment `λ mean_i KL(p(x_i) ‖ q(x_i + r_i))`, r_i the shift of norm ε that changes the prediction most.
 
-    p and r have no gradient, q has. `perturbation` finds r. The two passes are of this view alone, in training mode,
-    with equal dropout, so the divergence is 0 at r = 0 with BatchNorm too. They leave the running statistics as they
-    are: these move with the pass over all views only.
+    Gradients flow through q only, not through p and r. `perturbation` finds r. Two additional passes run this view
+    alone, in training mode and with the same dropout, so the divergence is 0 at r = 0 with BatchNorm too. They do not
+    change the running statistics, which move only with the pass over all views.
 
     VADA is `adapt(net, alignments=[dann(), entropy(), vat(net)])`, and its authors add
     `vat(net, view="source", name="vat_source")`. Their weights are 0.01, and 1 for the source's.
@@ -43,13 +43,13 @@ def vat(
       weight: λ, a number or a function of the step.
       radius: ε, the Euclidean norm of the shift of a whole row in units of the network's input. VADA uses 3.5 for
         images of 32x32x3, where it is 0.06 a number.
-      iterations: of the power iteration; 1 in both papers.
-      view: whose rows.
-      name: of the term.
+      iterations: number of power iterations; 1 in both papers.
+      view: the view whose rows are shifted.
+      name: name of the term.
 
     Returns:
-      An alignment for `adapt` with the metric `<name>_agrees`, how often the shifted row has the same class. A step
-      costs two forward passes of the view and one backward pass for each iteration more.
+      An alignment for `adapt` with the metric `<name>_agrees`, the share of rows whose class stays the same. A step
+      costs two more forward passes of the view, and one more backward pass per iteration.
 
     Raises:
       ValueError: for a weight, radius or iterations out of range; while tracing, for a view that is missing or in
@@ -106,11 +106,11 @@ def perturbation(
     stays where `H d` is 0, as in a row whose prediction is certain in every digit.
 
     Args:
-      logits: of rows of the shape of x, float32 at least.
+      logits: function from inputs of the shape of x to logits, in float32 at least.
       x: inputs.
-      key: of the first direction.
+      key: key for the initial direction.
       radius: ε.
-      iterations: how often d is replaced.
+      iterations: number of updates of d.
 
     Example:
       >>> import jax, jax.numpy as jnp

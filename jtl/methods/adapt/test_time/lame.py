@@ -14,7 +14,7 @@ from jtl.typing import Batch
 
 AFFINITIES = ("knn", "rbf", "linear")
 FLOOR = 1e-3
-"""The least width of `rbf`: distances of unit vectors below it are rounding in float32."""
+"""The smallest width of `rbf`, because smaller distances between unit vectors are rounding errors in float32."""
 
 
 def lame(
@@ -22,24 +22,24 @@ def lame(
 ) -> Callable[[Variables, Batch], Array]:
     """Predicts by `min_z Σ_i KL(z_i ‖ q_i) − ½ Σ_ij w_ij z_i·z_j` over a batch, q the network's own predictions.
 
-    Near rows get equal classes. So it helps where the classes of a stream come together, as in a video. Where a batch
-    is a fair draw it can do harm, and `rbf` and `linear`, which pull by all rows, can give all of them one class.
-    Nothing is kept between batches, which may differ in their sizes. Features are those of the source's running
-    statistics. After another method, call `laplacian_adjusted` on its logits.
+    Neighbouring rows are drawn to the same class. This helps if a stream shows the rows of a class together, as a video
+    does. On batches of independent rows it can do harm, and `rbf` and `linear`, in which all rows interact, can give
+    all of them one class. Nothing is kept between batches, which may differ in size. Features are computed with the
+    source's running statistics. To combine it with another method, call `laplacian_adjusted` on that method's logits.
 
     Args:
-      net: `jtl.network(backbone=..., head=...)` whose head reads one vector a row, with logits [batch, classes].
-      affinity: w, as of `laplacian_adjusted`.
+      net: `jtl.network(backbone=..., head=...)` whose head reads one vector per row, with logits [batch, classes].
+      affinity: how w is computed; see `laplacian_adjusted`.
       neighbours: k; the authors try 1, 3 and 5.
-      steps: the most that are made.
+      steps: the largest number of steps.
 
     Returns:
       `predict(variables, batch) -> logits` [batch, classes], with z = softmax(logits); jit it. Rows that the mask of a
       batch leaves out change no other row.
 
     Raises:
-      ValueError: for another affinity, or numbers below 1; while tracing, for a head that does not read one vector a
-        row, or an output that is not [batch, classes].
+      ValueError: for an unknown affinity, or numbers below 1; while tracing, for a head that does not read one vector
+        per row, or an output that is not [batch, classes].
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
