@@ -45,13 +45,18 @@ def test_what_is_used_is_told():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Red and green photos by day and, darker, by night, and a small network of images."""
+    """Red and green photos by day and, darker, by night, and a small network of images.
+
+    Every fourth photo has the other colour, because p - 1 has few correct digits where a head is sure of all.
+    """
     root, draw = tmp_path_factory.mktemp("devices"), np.random.default_rng(0)
-    for time, light in (("day", 120), ("night", 40)):
+    for time, light in (("day", 120), ("night", 80)):
         for channel, name in enumerate(("red", "green")):
             (root / time / name).mkdir(parents=True)
             for i in range(14):
-                pixels = draw.integers(0, 90, (10, 9, 3)) + light * (np.arange(3) == channel)
+                pixels = draw.integers(0, 90, (10, 9, 3)) + light * (
+                    np.arange(3) == (channel if i % 4 else 1 - channel)
+                )
                 Image.fromarray(pixels.astype(np.uint8)).save(root / time / name / f"{i:02}.png")
     made.folder(root / "net", made.VIT)
     return root
@@ -80,7 +85,9 @@ def test_two_devices_train_as_one(world, words, monkeypatch):
     found = []
     for devices in ("1", "2"):
         run = world / f"{words[0]}-{devices}"
-        options = ["--weights", "net", "--steps", "2", "--batch", "8", "--learning-rate", "1e-5", "--seed", "0"]
+        # Adam's first steps have the size of the rate whatever the gradient, so its rounding errors are whole steps:
+        # a rate that changes nothing leaves the gradients of two batches to compare.
+        options = ["--weights", "net", "--steps", "2", "--batch", "8", "--learning-rate", "1e-9", "--seed", "0"]
         assert cli.main([*words, *options, "--devices", devices, "--out", str(run)]) == 0
         steps = jtl.train.read_json_lines(run / "metrics.jsonl")
         found.append([{name: row[name] for name in row if name not in ("seconds", "time")} for row in steps])
@@ -90,4 +97,4 @@ def test_two_devices_train_as_one(world, words, monkeypatch):
         assert a.keys() == b.keys()
         for name in ("loss", "grad_norm", "accuracy"):
             if name in a:
-                np.testing.assert_allclose(b[name], a[name], rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(b[name], a[name], rtol=1e-3, atol=1e-5)
