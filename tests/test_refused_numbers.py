@@ -12,7 +12,7 @@ from jaxtyping import TypeCheckError
 
 import jtl
 from jtl import backbones, data, heads, optim
-from jtl.data import appearance, augment, mixing, policies
+from jtl.data import appearance, augment, mixing, policies, spectrograms, waves
 from jtl.data.processes import processes
 from jtl.nn.sizes import check_size
 from jtl.train.parallel import distributed
@@ -87,6 +87,12 @@ CASES = [
     (appearance.erase, {}, {"probability": NUMBER, "value": NUMBER, "ratio": ((0.3, INF), (NAN, 1.0))}),
     (appearance.spec_augment, {"frequency": 2, "time": 2}, {"frequency": COUNT, "time": COUNT, "value": NUMBER}),
     (appearance.spec_augment, {"frequency": 2, "time": 2}, {"frequency_masks": COUNT, "time_masks": COUNT}),
+    (waves.speed, {}, {"slowest": (0, *NUMBER), "fastest": NUMBER}),
+    (waves.shift, {}, {"longest": (0, *COUNT)}),
+    (waves.gain, {}, {"decibels": (0, *NUMBER)}),
+    (waves.noise, {"lowest": 1, "highest": 2}, {"lowest": NUMBER, "highest": NUMBER}),
+    (spectrograms.speed, {"rate": 8000}, {"rate": (0, *COUNT), "slowest": (0, *NUMBER), "fastest": NUMBER}),
+    (spectrograms.shift, {}, {"longest": (0, *COUNT)}),
     (mixing.mixup, {"alpha": 0.1, "classes": 3}, {"alpha": NUMBER, "classes": (1, *COUNT)}),
     (mixing.cutmix, {"alpha": 0.1, "classes": 3}, {"alpha": NUMBER, "classes": (1, *COUNT)}),
     (policies.rand_augment, {}, {"operations": COUNT, "bins": COUNT, "magnitude": (NAN, INF, -1)}),

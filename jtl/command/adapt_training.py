@@ -16,11 +16,11 @@ from jtl import optim, rng
 from jtl.command import adaptations
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.adapt_target import Target
+from jtl.command.augmentation import augmentation
 from jtl.command.model import Inputs, side_of
 from jtl.command.settings import begin
 from jtl.command.source import Examples
 from jtl.command.tune import CLIP, MARGIN, Rows, trained_by
-from jtl.data import augment
 from jtl.data.pipeline import Dataset
 from jtl.methods.adapt.source_free import pseudo_labels, shot
 from jtl.methods.adapt.test_time.ada_bn import ada_bn
@@ -142,9 +142,7 @@ class Training:
         self, objective: Any, groups: Sequence[tuple[str, ...]], data: Any, start: Variables, folder: Path, refresh: Any
     ) -> tuple[Any, Checkpoints]:
         """Trains one stage, resuming from its checkpoints."""
-        if self.splits["train"].kind == "images":
-            windows = () if self.side is None else (augment.crop(self.side),)
-            moved = augment.compose(augment.flip(), *windows)
+        if (moved := augmentation(self.inputs)) is not None:
             objective = (
                 [Turn(augmented(t.objective, moved), t.by, t.repeat, t.name) for t in objective]
                 if isinstance(objective, list)

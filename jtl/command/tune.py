@@ -15,6 +15,7 @@ import jtl.data
 from jtl import losses, metrics, optim, rng
 from jtl.command import labels, passes, source
 from jtl.command import settings as files
+from jtl.command.augmentation import augmentation
 from jtl.command.device import training_mesh
 from jtl.command.file_tables import hint
 from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
@@ -24,7 +25,6 @@ from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
 from jtl.command.splits import shared, split
-from jtl.data import augment
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
@@ -202,9 +202,8 @@ def _training(
     else:
         data = Dataset(Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
     objective = finetune(loaded.network, loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
-    if train.kind == "images":
-        windows = () if side is None else (augment.crop(side),)
-        objective = augmented(objective, augment.compose(augment.flip(), *windows))
+    if (moved := augmentation(inputs)) is not None:
+        objective = augmented(objective, moved)
     return data, objective, select(*trained_by(settings.ways, loaded.variables))
 
 

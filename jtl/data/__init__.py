@@ -1,6 +1,6 @@
 """Data as a function of the step: `dataset[step] -> batch`, shuffled each epoch, sliced per process."""
 
-from jtl.data import appearance, augment, mixing, policies
+from jtl.data import appearance, augment, mixing, policies, spectrograms, waves
 from jtl.data.arrays import arrays
 from jtl.data.balanced import balanced
 from jtl.data.cifar_splits import ClassSplit, cifar_fs, fc100
@@ -47,9 +47,11 @@ __all__ = [
     "sample_varied",
     "several",
     "sinusoids",
+    "spectrograms",
     "split",
     "split_classes",
     "subset",
     "tfds",
     "varied_episodes",
+    "waves",
 ]

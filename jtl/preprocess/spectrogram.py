@@ -1,6 +1,7 @@
 """Log-mel spectrograms. Pure NumPy."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -50,8 +51,7 @@ def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_freq
 
     Slaney, Auditory Toolbox, 1998.
     """
-    top = min(HIGHEST, rate / 2)
-    corners = _hertz(np.linspace(0, _mel(top), mels + 2))
+    corners = hertz_of(band_corners(mels, rate))
     bins = np.linspace(0, rate // 2, window // 2 + 1)[:, None]
     up = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     down = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
@@ -63,9 +63,26 @@ def mel_filters(mels: int, rate: int, window: int) -> Float64[np.ndarray, "_freq
 _KNEE, _STEP = 1000.0, 27 / np.log(6.4)  # hertz; mels per factor of e above the knee, which is at 15 mels
 
 
-def _mel(hertz: float) -> float:
-    return 3 * hertz / 200 if hertz < _KNEE else 15 + np.log(hertz / _KNEE) * _STEP
+def mel_of(hertz: Any, xp: Any = np) -> Any:
+    """Returns the place on Slaney's scale, `3 h / 200` up to 1 kHz and `15 + 27 ln(h / 1000) / ln 6.4` above.
+
+    Args:
+      hertz: any shape.
+      xp: the module that computes, `numpy` or `jax.numpy`.
+    """
+    return xp.where(hertz < _KNEE, 3 * hertz / 200, 15 + xp.log(xp.maximum(hertz, _KNEE) / _KNEE) * _STEP)
 
 
-def _hertz(mel: np.ndarray) -> np.ndarray:
+def hertz_of(mel: np.ndarray) -> np.ndarray:
+    """Returns the frequencies of places on Slaney's scale: the inverse of `mel_of`."""
     return np.where(mel < 15, 200 * mel / 3, _KNEE * np.exp((mel - 15) / _STEP))
+
+
+def band_corners(mels: int, rate: int) -> Float64[np.ndarray, "_corners"]:
+    """Returns the mels + 2 corners of the bands in mels; band k lies around corner k + 1.
+
+    Args:
+      mels: the number of bands.
+      rate: samples per second.
+    """
+    return np.linspace(0, float(mel_of(min(HIGHEST, rate / 2))), mels + 2)
