@@ -22,8 +22,8 @@ def sentence_pairs(
     With microbatches the negatives are those of the same part; under `pmap` they are those of all devices.
 
     Args:
-      backbone: the model of the embedding, such as `jtl.backbones.sentences(...)` or that of
-        `jtl.pretrained.sentence_embedding.embedder`.
+      backbone: the model of the embedding, such as `jtl.backbones.sentences(...)`; or a network, whose backbone is
+        taken, such as `jtl.pretrained.sentence_embedding.embedder(...).network`.
       scale: s > 0.
       symmetric: average with the loss in which anchors and positives are exchanged.
       feature: the name of the embedding, [batch, width].
@@ -44,7 +44,7 @@ def sentence_pairs(
 
     Henderson et al., Efficient Natural Language Response Suggestion for Smart Reply, 2017, arXiv 1705.00652.
     """
-    net = network(backbone=backbone)
+    net = _alone(backbone)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del step
@@ -80,7 +80,7 @@ def similar_pairs(backbone: Model, *, feature: str = "pooled") -> Objective:
 
     Tunstall et al., Efficient Few-Shot Learning Without Prompts, 2022, arXiv 2209.11055.
     """
-    net = network(backbone=backbone)
+    net = _alone(backbone)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del step
@@ -137,6 +137,11 @@ def class_pairs(y: Any, rounds: int, seed: int = 0) -> Pairs:
         parts += [(every, alike, np.ones(len(y))), (every, other, np.zeros(len(y)))]
     first, second, same = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Pairs(first, second, same.astype(np.float32))
+
+
+def _alone(model: Model) -> Model:
+    """A network without a head; of a network the backbone, so that its own variables fit."""
+    return network(backbone=model if model.parts is None else model.parts["backbone"])
 
 
 def _embedded(

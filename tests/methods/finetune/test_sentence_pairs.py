@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from nets import batch, dense
 
+from jtl import heads
 from jtl.methods.finetune.sentence_pairs import class_pairs, sentence_pairs, similar_pairs
 from jtl.metrics.accumulate import total
+from jtl.networks import network
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,19 @@ def test_the_loss_of_setfit_is_that_of_the_cosines_of_the_pairs_kept(setup):
         return total(similar_pairs(body)(p, {}, {**rows, "x": {"first": broken, "second": two["x"]}}, None, 0)[0])
 
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(value)(start.params)))
+
+
+@pytest.mark.parametrize("objective", [sentence_pairs, similar_pairs])
+def test_a_loaded_network_is_trained_as_its_backbone_alone(setup, objective):
+    one, two, body, _ = setup
+    net = network(backbone=body, head=heads.linear(3))
+    names = ("anchor", "positive") if objective is sentence_pairs else ("first", "second")
+    rows = {"x": dict(zip(names, (one["x"], two["x"]), strict=True)), "y": np.arange(8) % 2}
+    given = net.init(jax.random.key(1), one["x"])
+    own = objective(net).init(jax.random.key(2), rows, given)
+    jax.tree.map(np.testing.assert_array_equal, own.params["backbone"], given.params["backbone"])
+    values = [total(objective(model)(own.params, own.stats, rows, None, 0)[0]) for model in (net, body)]
+    assert values[0] == values[1]
 
 
 def test_pairs_of_classes():
