@@ -1,6 +1,5 @@
 """Loads pretrained weights."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.pretrained.arguments import check_arguments
 from jtl.pretrained.channels import rechannelled, repeat_channels, same_scale
 from jtl.pretrained.depth import check_depth
-from jtl.pretrained.folded import folded
+from jtl.pretrained.folded import advise
 from jtl.pretrained.head import head_of, read_of, with_reads
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
@@ -238,13 +237,8 @@ def load(
     leaves = flatten(tree)
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
-    if where is None and folded(variables):
-        logging.getLogger("jtl.load").warning(
-            "%s: batch normalisation was folded into the convolutions, so running statistics say nothing; train with"
-            " jtl.finetune(..., frozen_stats=True), or with another objective train no parameter of a normalisation,"
-            " because the statistics of a batch would undo the pretraining (the commands do so)",
-            source,
-        )
+    if where is None:
+        advise(source, variables)
     tokenizer = vocabulary(path) if path.is_dir() else None
     return Pretrained(backbone, head, variables, images, labels, config, kind, report, tokenizer)
 
