@@ -98,6 +98,7 @@ def sweep(
       ValueError: for a command that cannot be swept, an unknown ranking, or if all runs failed.
     """
     from jtl.command import sweep
+    from jtl.command.grid import name_of
     from jtl.command.sweep_commands import execute, favoured, ranking
 
     found = ranking(command, grid, by)
@@ -106,6 +107,10 @@ def sweep(
     note = favoured(ranks, found) if command[0] == "adapt" else None
     failed = sweep.failures(rows)
     print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note, failed)}")
+    best = out.expanduser() / name_of(ranks[0].runs[0])
+    print(f"best run: {best}")
+    if command[0] != "train":  # only a recipe knows where it saves its networks
+        print(f"predict: {_predicting(best)} FILE...")
     for settings, why in failed:
         print(f"jtl: the run of {settings} failed: {why}", file=sys.stderr)
     return 1 if failed else 0
