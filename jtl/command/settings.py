@@ -4,6 +4,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ DONE, BEGUN = "run.json", "settings.json"
 """A run's file of settings and results, and its file of settings alone, which is written when training begins."""
 CHECKPOINTS = ("checkpoints", "source/checkpoints")
 """The folders from which a killed run resumes."""
+RECORDS = ("metrics.jsonl", "source/metrics.jsonl")
+"""The files to which training adds a line at each step."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,32 @@ def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps", "dev
     """
     with saver.claimed():
         refuse_another(settings, free)
+        _forget(settings.folder)
         _write(settings.folder / BEGUN, {"settings": settings.as_json()})
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run left that was killed before its first checkpoint, for a run that trains nothing.
+
+    Raises:
+      NotClaimed: a RuntimeError, if that run is not killed and trains there.
+    """
+    from jtl.train.checkpoint.claim import claimed
+
+    with ExitStack() as stack:
+        for place in CHECKPOINTS:
+            if (folder / place).is_dir():
+                stack.enter_context(claimed(folder / place))
+        _forget(folder)
+
+
+def _forget(folder: Path) -> None:
+    """Removes the settings and records of a run without checkpoints, from which no run resumes."""
+    from jtl.weights.formats.orbax import newest
+
+    if (folder / BEGUN).is_file() and not any(newest(folder / place) for place in CHECKPOINTS):
+        for name in (BEGUN, *RECORDS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

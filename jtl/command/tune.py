@@ -171,6 +171,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     else:
         judged = "training and validation examples, each by a head that was fitted without its fold"
         validation = scored(head.logits, head.examples.labels, train.classes)
+    if spread is None:
+        files.clear(settings.folder)
     save(settings.folder / "model", loaded, format="jtl")
     content = {
         "settings": settings.as_json(),

@@ -12,6 +12,7 @@ from PIL import Image
 import jtl
 from jtl import cli
 from jtl.command import source
+from jtl.command.settings import Settings, begin
 from jtl.command.splits import split
 
 COLUMNS = ("file", "label", "who")
@@ -135,12 +136,15 @@ def run(world):
 
 
 def test_a_run_on_a_table_is_that_on_the_folder(world, run, tmp_path):
+    killed = Settings(world / "photos", "w", tmp_path / "folder", ways="all")
+    begin(killed, jtl.Checkpoints(tmp_path / "folder" / "checkpoints"))
     folder = jtl.finetune_files(world / "photos", world / "net", tmp_path / "folder", say=lambda line: None)
     table = jtl.finetune_files(
         world / "photos.csv", world / "net", tmp_path / "table", say=lambda line: None, file="file"
     )
     assert table.test.numbers() == folder.test.numbers()
     assert table.validation.numbers() == folder.validation.numbers()
+    assert not (tmp_path / "folder" / "settings.json").exists()  # of a run that was killed before its first checkpoint
     assert json.loads((run / "run.json").read_text())["test"] == json.loads(json.dumps(table.test.numbers()))
 
 
