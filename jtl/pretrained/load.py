@@ -40,7 +40,7 @@ from jtl.pretrained.recognise import (
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
-from jtl.pretrained.wrappers import unwrapped
+from jtl.pretrained.wrappers import without_prefix
 from jtl.typing import Key
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
@@ -139,7 +139,7 @@ def load(
         "ema/state_dict".
       prefix: the prefix of the names of the network's tensors, such as "model." in a LightningModule's checkpoint;
         other tensors are unused. Prefixes of wrappers (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) may be
-        omitted.
+        omitted, and so may one that all tensors have, which the log "jtl.load" then names.
       reinit: regexes on paths of parameters that are re-initialised.
       unused: regexes on names of tensors in the file that are not read.
       dtype: the type of the parameters, whatever the file's.
@@ -183,7 +183,7 @@ def load(
     described = family.complete(found.entries)
     check_depth(family, described, len(tensors))
     named = tables(family, described)
-    tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
+    tensors = without_prefix(tensors, [rule for table in named.values() for rule in table], source)
     left = matching(unused, tensors, "unused", "tensors of the file")
     kept = [name for name in tensors if name not in left]
     refuse_adapted(path, kept)
