@@ -162,6 +162,11 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
     said = capsys.readouterr().err
     assert "give a smaller --batch, or --size for images, if the command has them, or set JAX" in said
     assert "jax says: RESOURCE_EXHAUSTED: Out" in said
+    monkeypatch.setattr(cli.actions, "saved", lambda run: np.zeros((1 << 20, 1 << 20, 1 << 10)))  # 8 petabytes
+    assert cli.main(["eval", "run"]) == 2
+    said = capsys.readouterr().err
+    assert "the machine has too little memory: give fewer examples" in said
+    assert "the error says: Unable to allocate" in said
     for error, told in ((kind("do this"), True), (RuntimeError("jax's own"), False), (ModuleNotFoundError("x"), False)):
         for name in ("export", "saved"):
             monkeypatch.setattr(cli.actions, name, failing(error))
