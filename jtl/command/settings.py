@@ -53,7 +53,8 @@ class Settings(RunSettings):
       steps: training steps after the head is fitted; None: ten epochs, but at least 50 steps.
       batch: examples per step.
       learning_rate: the peak for ways "last" and "all".
-      find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`) instead of `learning_rate`.
+      find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`, on one device) instead of
+        `learning_rate`.
       patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss; there are
         ten to twenty evaluations in a run, and one per step if it has fewer steps.
       balanced: weight classes by the inverse of their frequency.
