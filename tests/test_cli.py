@@ -333,3 +333,9 @@ def test_a_checkpoint_of_no_recipe_is_refused(run, tmp_path, capsys):
     saved.wait()
     assert cli.main(["eval", str(tmp_path / "own")]) == 2
     assert "was not written by a recipe" in capsys.readouterr().err
+
+
+def test_a_text_of_several_lines_is_predicted_in_one(capsys):
+    """A reader of the output takes each line as an example, as in `jtl predict RUN films.csv | wc -l`."""
+    cli.actions.ranked(["good\r\nand\nlong", "bad"], np.eye(2), ("yes", "no"), top=1)
+    assert capsys.readouterr().out == "good and long: yes (100.0 %)\nbad: no (100.0 %)\n"

@@ -240,7 +240,9 @@ def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None
 
 
 def ranked(items: Sequence[Any], shares: Any, classes: Sequence[str], top: int) -> None:
-    """Prints the most probable classes of each example."""
+    """Prints the most probable classes of each example, one line each, also for a text of several lines."""
     for given, share in zip(items, shares, strict=True):
         best = sorted(range(len(share)), key=lambda i: -share[i])[:top]
-        print(f"{given}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best))
+        print(
+            f"{' '.join(str(given).splitlines())}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best)
+        )
