@@ -251,10 +251,12 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
     A recipe file that the checkpoint names is not run, because somebody else may have written it; the user must name it
     as `code`.
     """
+    from jtl.command.runs import refuse_no_run
     from jtl.command.saved_network import chosen
     from jtl.train import Checkpoints
 
     with _mistakes(FileNotFoundError, ValueError):
+        refuse_no_run(checkpoint)
         saved = Checkpoints(checkpoint)
         step = "newest" if saved.best() is None else "best"
         words = shlex.split(saved.about(step=step)["recipe"])
