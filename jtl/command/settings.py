@@ -160,12 +160,16 @@ def clear(folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Removes the settings and records of a run without checkpoints, from which no run resumes."""
+    """Removes the settings, records and network's description of a run without checkpoints, which nothing resumes."""
+    from jtl.train.checkpoint.claim import NAME as LOCK
     from jtl.weights.formats.orbax import newest
 
-    if (folder / BEGUN).is_file() and not any(newest(folder / place) for place in CHECKPOINTS):
-        for name in (BEGUN, *RECORDS):
-            (folder / name).unlink(missing_ok=True)
+    if not (folder / BEGUN).is_file() or any(newest(folder / place) for place in CHECKPOINTS):
+        return
+    described = [file for place in CHECKPOINTS for file in (folder / place).glob("*") if file.is_file()]
+    for file in (*described, *(folder / name for name in (*RECORDS, BEGUN))):
+        if file.name != LOCK:
+            file.unlink(missing_ok=True)
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

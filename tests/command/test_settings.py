@@ -66,7 +66,8 @@ def test_the_source_of_an_adaptation_is_resumed_alike(tmp_path):
 
 def test_a_run_that_left_no_checkpoint_is_in_nobodys_way_and_its_files_are_not_the_next_ones(tmp_path):
     """As one whose loss was NaN at once, or that was killed; there is nothing to resume from."""
-    places = [tmp_path / name for name in ("settings.json", "metrics.jsonl", "source/metrics.jsonl")]
+    names = ("settings.json", "metrics.jsonl", "source/metrics.jsonl", "checkpoints/config.json")
+    places = [tmp_path / name for name in names]
 
     def left():
         begin(tuning(tmp_path, learning_rate=10.0), Checkpoints(tmp_path / "checkpoints"))
@@ -77,7 +78,7 @@ def test_a_run_that_left_no_checkpoint_is_in_nobodys_way_and_its_files_are_not_t
     left()
     refuse_another(tuning(tmp_path))
     begin(tuning(tmp_path), Checkpoints(tmp_path / "checkpoints"))
-    assert [place.exists() for place in places] == [True, False, False]
+    assert [place.exists() for place in places] == [True, False, False, False]
     assert '"learning_rate": 2e-05' in places[0].read_text()
     left()
     clear(tmp_path)  # as a head alone, which has neither
