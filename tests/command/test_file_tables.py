@@ -74,6 +74,12 @@ def test_a_table_gives_the_examples_and_splits_of_the_folder(world, kind):
         assert len(set(part.groups or ())) < 5
 
 
+def test_paths_of_windows_are_told_as_such(world):
+    rows = [(path.replace("/", "\\"), label) for path, label, _ in rows_of(world / "photos", world)]
+    with pytest.raises(FileNotFoundError, match=r"or absolute, with / in place of a backslash:\n  line 2: '"):
+        source.read(write(world / "windows.csv", rows, COLUMNS[:2]), file="file")
+
+
 def test_absolute_paths_and_a_folder_of_tables_are_taken(world, tmp_path):
     rows = [(world / path, label, who) for path, label, who in rows_of(world / "photos", world)]
     same(source.read(write(tmp_path / "all.csv", rows), file="file"), source.read(world / "photos"))
